@@ -1,0 +1,1 @@
+"""A JAX engine for large language models that moves requests between devices."""
