@@ -1,0 +1,1 @@
+"""Intake, plan, step, emit: turns submitted requests into frames of token ids."""

@@ -1,0 +1,125 @@
+"""What crosses the seam between a front end and the engine: token ids, never text.
+
+A front end sends `Submit` and `Abort`; the engine answers every step with one
+`StepFrame`, whose arrays hold a row for each request that got a token. Frames are plain
+frozen values, so that they can cross a thread today and a process later.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import NewType
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.engine.params import SamplingParams
+
+Handle = NewType("Handle", int)
+"""Names one generated sequence; chosen by the front end, unique among the live ones."""
+
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+
+
+class FinishReason(enum.Enum):
+    STOP = "stop"  # an end-of-sequence or stop token
+    LENGTH = "length"  # max_tokens or the context is used up
+    ABORT = "abort"  # the front end asked for it
+    ERROR = "error"  # this request failed alone; `Finished.message` says why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """One sequence to generate. A request with n samples is n of these."""
+
+    handle: Handle
+    prompt: Int32Array  # [T] token ids
+    params: SamplingParams  # n, stop and text options are the front end's business
+    seed: int | None = None
+    """Replaces `params.seed`; the samples of one request differ in it alone."""
+    salt: bytes = b""
+    """Requests share cached prompt pages only with requests of the same salt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """Stop these sequences and free their pages; unknown handles are ignored."""
+
+    handles: tuple[Handle, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprobs:
+    """Log probabilities of raw logits (before penalties, bias and temperature)."""
+
+    chosen: Float32Array  # [n] of the token itself
+    top_ids: Int32Array  # [n, MAX_TOP_LOGPROBS], most likely first
+    top: Float32Array  # [n, MAX_TOP_LOGPROBS]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptDone:
+    """Sent with a sequence's first token."""
+
+    handle: Handle
+    cached_tokens: int  # prompt tokens that came from the prefix cache
+    logprobs: Logprobs | None  # rows for prompt tokens 1..T-1, when asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The last word on a sequence; its last token, if any, is in the same frame."""
+
+    handle: Handle
+    reason: FinishReason
+    stop_token: int | None = None  # the token that ended it, for FinishReason.STOP
+    message: str = ""  # for FinishReason.ERROR
+    field: str = ""  # the parameter at fault, when the request itself is invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFrame:
+    """Everything one engine step has to say. Row i: `handles[i]` got `tokens[i]`.
+
+    A sequence has at most one row per frame.
+    """
+
+    handles: npt.NDArray[np.int64]  # [n]
+    tokens: Int32Array  # [n]
+    logprobs: Logprobs | None = None  # present when any row asked for them
+    prompts: tuple[PromptDone, ...] = ()
+    finished: tuple[Finished, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What a front end needs to know about the engine behind it."""
+
+    model_name: str
+    model_type: str  # "llama", "qwen3", ... as in config.json
+    architecture: str  # "LlamaForCausalLM", ...
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    max_model_len: int  # tokens, prompt and output together
+    max_rows: int  # sequences that run at once
+    num_pages: int
+    page_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """How busy the engine is, as of its latest step."""
+
+    running: int
+    waiting: int
+    waiting_tokens: int  # prompt tokens of waiting requests
+    used_pages: int
+    cached_pages: int
+    free_pages: int
+    generated_tokens: int  # since start
+    prefix_hit_tokens: int  # since start
+    prefix_query_tokens: int  # since start
+    preemptions: int  # since start
+    steps: int  # since start
+    compilations: int  # since start; constant after readiness

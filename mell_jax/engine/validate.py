@@ -1,0 +1,59 @@
+"""The rules that depend on the model: checked by the engine for every front end."""
+
+from mell_jax.engine.frames import EngineInfo, Submit
+from mell_jax.engine.params import MAX_STOP_IDS, InvalidRequestError, SamplingParams
+
+
+def check_submit(submit: Submit, *, info: EngineInfo) -> None:
+    """Refuses a request that the engine could not serve as asked.
+
+    Raises:
+      InvalidRequestError: names the parameter, the rule and the value.
+    """
+    prompt, params = submit.prompt, submit.params
+    if prompt.ndim != 1 or prompt.size == 0:
+        raise InvalidRequestError("prompt", "must hold at least one token, got none")
+    if not (prompt.size < info.max_model_len):
+        raise InvalidRequestError(
+            "prompt",
+            f"of {prompt.size} tokens leaves no room to generate: prompt and output "
+            f"together may have {info.max_model_len} tokens",
+        )
+    low, high = int(prompt.min()), int(prompt.max())
+    if not (0 <= low and high < info.vocab_size):
+        bad = low if low < 0 else high
+        raise InvalidRequestError(
+            "prompt", f"holds token id {bad}; ids go from 0 to {info.vocab_size - 1}"
+        )
+    room = info.max_model_len - prompt.size
+    if params.max_tokens is not None and not (params.max_tokens <= room):
+        raise InvalidRequestError(
+            "max_tokens",
+            f"of {params.max_tokens} with a prompt of {prompt.size} tokens exceeds the "
+            f"context of {info.max_model_len}; at most {room} fit",
+        )
+    if not (params.min_tokens <= room):
+        raise InvalidRequestError(
+            "min_tokens", f"of {params.min_tokens} exceeds the {room} tokens that fit"
+        )
+    _check_token_ids(params, info=info)
+
+
+def _check_token_ids(params: SamplingParams, *, info: EngineInfo) -> None:
+    for name, ids in (
+        ("stop_token_ids", params.stop_token_ids),
+        ("logit_bias", tuple(params.logit_bias)),
+        ("allowed_token_ids", params.allowed_token_ids or ()),
+    ):
+        for token in ids:
+            if not (isinstance(token, int) and 0 <= token < info.vocab_size):
+                raise InvalidRequestError(
+                    name, f"holds {token!r}; ids go from 0 to {info.vocab_size - 1}"
+                )
+    stops = len({*params.stop_token_ids, *info.eos_token_ids})
+    if not (stops <= MAX_STOP_IDS):
+        raise InvalidRequestError(
+            "stop_token_ids",
+            f"and the model's {len(info.eos_token_ids)} end-of-sequence ids may be at "
+            f"most {MAX_STOP_IDS} together, got {stops}",
+        )
