@@ -123,3 +123,10 @@ class EngineLoad:
     preemptions: int  # since start
     steps: int  # since start
     compilations: int  # since start; constant after readiness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStopped:
+    """The last frame of all: every sequence without a `Finished` is lost."""
+
+    message: str  # empty after an orderly stop

@@ -20,7 +20,7 @@ def check_submit(submit: Submit, *, info: EngineInfo) -> None:
             f"together may have {info.max_model_len} tokens",
         )
     low, high = int(prompt.min()), int(prompt.max())
-    if not (0 <= low and high < info.vocab_size):
+    if not (low >= 0 and high < info.vocab_size):
         bad = low if low < 0 else high
         raise InvalidRequestError(
             "prompt", f"holds token id {bad}; ids go from 0 to {info.vocab_size - 1}"
