@@ -1,0 +1,353 @@
+"""What the next step computes: decodes first, then prefill chunks, under a budget.
+
+There are no phases. A sequence has `total - computed` tokens to do; one is a decode,
+more is (part of) a prefill. When pages run out the newest sequence is preempted: it
+gives up its pages, keeps its tokens, and waits at the head of the queue to be computed
+again. Steps are planned one ahead of their results: `plan` may run before the tokens of
+the step before it are known, `commit` brings them in.
+
+A pure state machine: `add`, `cancel`, `plan`, `commit` are its events. The engine, the
+simulator and the property tests drive it alike.
+"""
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.scheduler.ids import PageId, PageKey, Pages, Serial, SlotId
+from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence, StepPlan
+from mell_jax.scheduler.prefix_cache import (
+    PrefixCache,
+    next_key,
+    page_keys,
+    root_key,
+)
+from mell_jax.scheduler.rows import UNKNOWN_TOKEN, RowTable
+
+Int32Array = npt.NDArray[np.int32]
+MAX_PASSED_OVER = 64
+"""Waiting sequences looked at behind one that waits for a prefix being computed."""
+
+
+class Batcher:
+    """Chooses rows and chunks; owns the row table, the queue and the pages."""
+
+    def __init__(
+        self,
+        cache: PrefixCache,
+        *,
+        limits: BatchLimits,
+        page_tokens: int,
+        shares_prefixes: bool = True,
+    ) -> None:
+        if not (cache.counts.total * page_tokens >= limits.max_tokens):
+            raise ValueError(
+                f"{cache.counts.total} pages of {page_tokens} tokens cannot hold one "
+                f"sequence of {limits.max_tokens}: give more pages or a shorter context"
+            )
+        self.cache = cache
+        self.rows = RowTable(
+            num_slots=limits.max_rows,
+            max_tokens=limits.max_tokens,
+            page_tokens=page_tokens,
+        )
+        self._limits = limits
+        self._shares_prefixes = shares_prefixes
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[Serial, SlotId] = {}  # oldest admission first
+        self._sequences: dict[Serial, Sequence] = {}  # waiting and running
+        self._keys: dict[Serial, list[PageKey]] = {}  # of their full pages, so far
+        self._promised: dict[PageKey, Serial] = {}  # page contents being computed
+        self._free_slots = list(range(limits.max_rows - 1, -1, -1))
+
+    # -- events ------------------------------------------------------------------
+
+    def add(self, sequence: Sequence) -> None:
+        """Queues a sequence behind the others."""
+        assert 0 < len(sequence.tokens) < sequence.limit <= self._limits.max_tokens
+        self._remember(sequence)
+        self._waiting.append(sequence)
+
+    def cancel(self, serial: Serial, *, trusted: bool = True) -> None:
+        """Forgets a sequence, waiting or running, and frees its pages at once.
+
+        `trusted=False` also makes the pages unfindable, for content gone bad.
+        """
+        del self._sequences[serial]
+        slot = self._running.pop(serial, None)
+        if slot is None:
+            self._waiting = deque(s for s in self._waiting if s.serial != serial)
+        else:
+            if not trusted:
+                self.cache.forget(self.rows.pages_of(slot))
+            self._leave(slot, serial)
+        del self._keys[serial]
+
+    def plan(self) -> StepPlan | None:
+        """Decides the next step and takes its pages; None when there is none to do."""
+        preempted: list[Serial] = []
+        decodes = self._plan_decodes(preempted)
+        budget = self._limits.token_budget - len(decodes)
+        admitted: list[Admitted] = []
+        prefills, chunks = self._plan_prefills(budget)
+        budget -= sum(chunks)
+        if not preempted:
+            new_slots, new_chunks = self._admit(budget, admitted)
+            prefills += new_slots
+            chunks += new_chunks
+        slots = np.concatenate([decodes, np.array(prefills, np.int32)])
+        if not len(slots):
+            assert not preempted, "a sequence was preempted for nobody"
+            return None
+        q_lens = np.ones(len(slots), np.int32)
+        q_lens[len(decodes) :] = chunks
+        return self._emit(slots, q_lens, tuple(admitted), tuple(preempted))
+
+    def commit(self, plan: StepPlan, tokens: Int32Array) -> npt.NDArray[np.bool_]:
+        """Brings in the sampled `tokens` [b] of a planned step.
+
+        Returns which rows still belong to their sequence and sampled: [b]. A row whose
+        sequence was preempted since is brought in too; it counts as such a row.
+        """
+        rows = self.rows
+        here = rows.serial[plan.slots] == plan.serials
+        live: npt.NDArray[np.bool_] = here & plan.samples
+        slots = plan.slots[live]
+        rows.tokens[slots, rows.known[slots]] = tokens[live]
+        rows.known[slots] += 1
+        kv_lens = plan.kv_lens
+        size = rows.page_tokens
+        filled = here & (kv_lens // size > plan.starts // size)
+        for index in np.flatnonzero(filled):
+            self._publish(plan, int(index))
+        for index in np.flatnonzero(plan.samples & ~here):
+            live[index] = self._commit_preempted(
+                Serial(int(plan.serials[index])), int(tokens[index])
+            )
+        return live
+
+    # -- questions ---------------------------------------------------------------
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of all waiting sequences."""
+        return sum(len(sequence.tokens) for sequence in self._waiting)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._sequences
+
+    def knows(self, serial: Serial) -> bool:
+        return serial in self._sequences
+
+    # -- planning ----------------------------------------------------------------
+
+    def _plan_decodes(self, preempted: list[Serial]) -> Int32Array:
+        while True:
+            rows = self.rows
+            ready = rows.active & (rows.total < rows.limit)
+            ready &= rows.total - rows.computed == 1
+            slots = np.flatnonzero(ready).astype(np.int32)
+            full = rows.computed[slots] >= rows.num_pages[slots] * rows.page_tokens
+            short = slots[full]
+            if len(short) <= self.cache.num_available:
+                break
+            preempted.append(self._preempt_newest())
+        pages = self.cache.allocate(len(short))
+        rows.page_table[short, rows.num_pages[short]] = pages
+        rows.num_pages[short] += 1
+        return slots
+
+    def _plan_prefills(self, budget: int) -> tuple[list[int], list[int]]:
+        rows = self.rows
+        missing = rows.total - rows.computed
+        if not (rows.active & (missing > 1)).any():
+            return [], []
+        slots: list[int] = []
+        chunks: list[int] = []
+        for slot in self._running.values():
+            chunk = min(int(missing[slot]), budget)
+            if missing[slot] > 1 and chunk > 0:
+                slots.append(slot)
+                chunks.append(chunk)
+                budget -= chunk
+        return slots, chunks
+
+    def _admit(
+        self, budget: int, admitted: list[Admitted]
+    ) -> tuple[list[int], list[int]]:
+        slots: list[int] = []
+        chunks: list[int] = []
+        passed_over: list[Sequence] = []
+        while self._waiting and self._free_slots and budget > 0:
+            sequence = self._waiting[0]
+            if sequence.pending:
+                break  # its last token is on its way; nobody overtakes a preempted one
+            matched = self._usable_prefix(sequence)
+            if self._awaits_prefix(sequence, matched):
+                passed_over.append(self._waiting.popleft())
+                if len(passed_over) == MAX_PASSED_OVER:
+                    break
+                continue
+            entry = self._enter(sequence, matched)
+            if entry is None:
+                break
+            self._waiting.popleft()
+            admitted.append(entry)
+            chunk = min(len(sequence.tokens) - entry.cached, budget)
+            budget -= chunk
+            slots.append(entry.slot)
+            chunks.append(chunk)
+        self._waiting.extendleft(reversed(passed_over))
+        return slots, chunks
+
+    def _usable_prefix(self, sequence: Sequence) -> Pages:
+        if not sequence.reads_cache:
+            return np.zeros(0, np.int32)
+        # The last token is always computed: its logits are what the step is for.
+        most = (len(sequence.tokens) - 1) // self.rows.page_tokens
+        return self.cache.match(self._keys[sequence.serial][:most])
+
+    def _awaits_prefix(self, sequence: Sequence, matched: Pages) -> bool:
+        if not sequence.reads_cache:
+            return False
+        most = (len(sequence.tokens) - 1) // self.rows.page_tokens
+        wanted = self._keys[sequence.serial][len(matched) : most]
+        return bool(wanted) and wanted[0] in self._promised
+
+    def _enter(self, sequence: Sequence, matched: Pages) -> Admitted | None:
+        """Gives a sequence a slot and pages for all its tokens; None without room."""
+        size = self.rows.page_tokens
+        needed = -(-len(sequence.tokens) // size) - len(matched)
+        room = self.cache.num_available - self.cache.count_idle(matched)
+        # One page for each running sequence stays, or it would be preempted at once.
+        if needed + len(self._running) > room:
+            return None
+        self.cache.acquire(matched)
+        pages = np.concatenate([matched, self.cache.allocate(needed)])
+        slot = SlotId(self._free_slots.pop())
+        cached = len(matched) * size
+        self.rows.occupy(
+            slot,
+            serial=sequence.serial,
+            tokens=sequence.tokens,
+            prompt=sequence.prompt,
+            limit=sequence.limit,
+            pages=pages,
+            computed=cached,
+        )
+        self._running[sequence.serial] = slot
+        for key in self._keys[sequence.serial][len(matched) :]:
+            self._promised.setdefault(key, sequence.serial)
+        return Admitted(
+            serial=sequence.serial,
+            slot=slot,
+            tokens=sequence.tokens,
+            prompt=sequence.prompt,
+            cached=cached,
+        )
+
+    def _emit(
+        self,
+        slots: Int32Array,
+        q_lens: Int32Array,
+        admitted: tuple[Admitted, ...],
+        preempted: tuple[Serial, ...],
+    ) -> StepPlan:
+        rows = self.rows
+        starts = rows.computed[slots]
+        ends = starts + q_lens
+        owners = np.repeat(slots, q_lens)  # [t]
+        offsets = np.arange(len(owners)) - np.repeat(np.cumsum(q_lens) - q_lens, q_lens)
+        positions = np.repeat(starts, q_lens) + offsets
+        token_ids = np.where(
+            positions < rows.known[owners],
+            rows.tokens[owners, positions],
+            np.int32(UNKNOWN_TOKEN),
+        )
+        samples = ends == rows.total[slots]
+        rows.computed[slots] = ends
+        rows.total[slots] += samples
+        return StepPlan(
+            slots=slots,
+            serials=rows.serial[slots],
+            starts=starts,
+            q_lens=q_lens,
+            samples=samples,
+            token_ids=token_ids.astype(np.int32),
+            page_table=rows.page_table[slots],
+            admitted=admitted,
+            preempted=preempted,
+        )
+
+    # -- leaving -----------------------------------------------------------------
+
+    def _preempt_newest(self) -> Serial:
+        serial, slot = self._running.popitem()
+        tokens = self.rows.known_tokens(slot)
+        pending = int(self.rows.total[slot]) - len(tokens)
+        self._leave(slot, serial)
+        sequence = replace(self._sequences[serial], tokens=tokens, pending=pending)
+        self._remember(sequence)
+        self._waiting.appendleft(sequence)
+        return serial
+
+    def _commit_preempted(self, serial: Serial, token: int) -> bool:
+        """Adds a token that was on its way when its sequence lost its slot."""
+        sequence = self._sequences.get(serial)
+        if sequence is None:
+            return False  # cancelled since
+        tokens = np.append(sequence.tokens, np.int32(token))
+        sequence = replace(sequence, tokens=tokens, pending=sequence.pending - 1)
+        self._remember(sequence)
+        place = [waiting.serial for waiting in self._waiting].index(serial)
+        self._waiting[place] = sequence
+        return True
+
+    def _leave(self, slot: SlotId, serial: Serial) -> None:
+        for key in self._keys[serial]:
+            if self._promised.get(key) == serial:
+                del self._promised[key]
+        self.cache.release(self.rows.pages_of(slot))
+        self.rows.vacate(slot)
+        self._free_slots.append(slot)
+
+    # -- page contents -----------------------------------------------------------
+
+    def _remember(self, sequence: Sequence) -> None:
+        self._sequences[sequence.serial] = sequence
+        self._keys[sequence.serial] = (
+            page_keys(
+                sequence.tokens,
+                page_tokens=self.rows.page_tokens,
+                salt=sequence.salt,
+            )
+            if self._shares_prefixes
+            else []
+        )
+
+    def _publish(self, plan: StepPlan, index: int) -> None:
+        """Makes the pages that row `index` of a step filled findable."""
+        if not self._shares_prefixes:
+            return
+        slot, serial = int(plan.slots[index]), Serial(int(plan.serials[index]))
+        size = self.rows.page_tokens
+        keys = self._keys[serial]
+        for page in range(plan.starts[index] // size, plan.kv_lens[index] // size):
+            if page == len(keys):  # filled by generated tokens
+                parent = keys[-1] if keys else root_key(self._sequences[serial].salt)
+                tokens = self.rows.tokens[slot, page * size : (page + 1) * size]
+                keys.append(next_key(parent, tokens))
+            self.cache.insert(keys[page], PageId(int(self.rows.page_table[slot, page])))
+            if self._promised.get(keys[page]) == serial:
+                del self._promised[keys[page]]

@@ -1,0 +1,78 @@
+"""Sequences and steps as values: what the batcher is told and what it answers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.scheduler.ids import Serial, SlotId, Tokens
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence:
+    """What the batcher needs to know of a sequence; replaced when it is preempted."""
+
+    serial: Serial
+    tokens: Tokens  # prompt, and after a preemption what was generated
+    prompt: int  # tokens of the original prompt
+    limit: int  # most tokens in total
+    salt: bytes = b""  # who may share its pages
+    reads_cache: bool = True  # False when every prompt token has to be computed
+    pending: int = 0  # sampled before a preemption, not yet known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A sequence that got a slot in this step."""
+
+    serial: Serial
+    slot: SlotId
+    tokens: Tokens
+    prompt: int
+    cached: int  # tokens found in the prefix cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """One step: row i computes `q_lens[i]` tokens of the sequence in `slots[i]`."""
+
+    slots: Int32Array  # [b]
+    serials: npt.NDArray[np.int64]  # [b]
+    starts: Int32Array  # [b] position of the row's first token
+    q_lens: Int32Array  # [b]
+    samples: npt.NDArray[np.bool_]  # [b] the row's last token is its newest: sample
+    token_ids: Int32Array  # [t] rows one after another; UNKNOWN_TOKEN: on the device
+    page_table: Int32Array  # [b, M] as of this step; a copy
+    admitted: tuple[Admitted, ...] = ()
+    preempted: tuple[Serial, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def kv_lens(self) -> Int32Array:
+        return self.starts + self.q_lens
+
+    @property
+    def is_decode(self) -> bool:
+        """Every row computes one token and samples the next."""
+        return len(self.token_ids) == len(self.slots) and bool(self.samples.all())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """Sizes of a step."""
+
+    max_rows: int
+    token_budget: int  # most tokens computed in one step
+    max_tokens: int  # longest sequence
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.max_rows <= self.token_budget):
+            raise ValueError(
+                f"token_budget ({self.token_budget}) must be at least max_rows "
+                f"({self.max_rows}), and that at least 1, so that all can decode"
+            )

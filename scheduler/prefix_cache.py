@@ -1,0 +1,139 @@
+"""Pages that outlive their request, found again by the tokens they hold.
+
+A full page is known by a digest of its salt and of *all* tokens up to its end, so equal
+keys mean equal content whatever came before:
+
+    key(0) = H(salt | t0..t15)    key(1) = H(key(0) | t16..t31)    ...
+
+A page that loses its last reference stays, least recently used first to go, until its
+room is needed. Callers allocate and release through this class alone.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mell_jax.scheduler.ids import PageId, PageKey, Pages, Tokens
+from mell_jax.scheduler.pages import PageCounts, PagePool
+
+DIGEST_BYTES = 16
+
+
+def page_keys(tokens: Tokens, *, page_tokens: int, salt: bytes) -> list[PageKey]:
+    """Keys of the full pages of `tokens` [T]; T // page_tokens of them."""
+    keys: list[PageKey] = []
+    parent = root_key(salt)
+    data = np.ascontiguousarray(tokens, np.int32)
+    for start in range(0, len(data) - page_tokens + 1, page_tokens):
+        parent = next_key(parent, data[start : start + page_tokens])
+        keys.append(parent)
+    return keys
+
+
+def root_key(salt: bytes) -> PageKey:
+    """The parent of every first page under `salt` (any length)."""
+    return PageKey(hashlib.blake2b(salt, digest_size=DIGEST_BYTES).digest())
+
+
+def next_key(parent: PageKey, tokens: Tokens) -> PageKey:
+    """Key of the page that holds `tokens` after everything `parent` stands for."""
+    digest = hashlib.blake2b(parent, digest_size=DIGEST_BYTES)
+    digest.update(tokens.tobytes())
+    return PageKey(digest.digest())
+
+
+class PrefixCache:
+    """Allocates pages, and finds those that already hold a prompt's beginning."""
+
+    def __init__(self, pool: PagePool) -> None:
+        self._pool = pool
+        self._page_of: dict[PageKey, PageId] = {}
+        self._key_of: dict[PageId, PageKey] = {}
+        self._idle: OrderedDict[PageId, None] = OrderedDict()  # oldest first
+
+    @property
+    def num_available(self) -> int:
+        """Pages that `allocate` can hand out: free ones and idle cached ones."""
+        return self._pool.num_free + len(self._idle)
+
+    @property
+    def counts(self) -> PageCounts:
+        total = self._pool.num_pages - 1
+        free, cached = self._pool.num_free, len(self._idle)
+        return PageCounts(
+            total=total, free=free, cached=cached, used=total - free - cached
+        )
+
+    def match(self, keys: Sequence[PageKey]) -> Pages:
+        """Pages of the longest known prefix of `keys`; takes no reference."""
+        pages: list[PageId] = []
+        for key in keys:
+            page = self._page_of.get(key)
+            if page is None:
+                break
+            pages.append(page)
+        return np.array(pages, np.int32)
+
+    def count_idle(self, pages: Pages) -> int:
+        """How many of `pages` are idle, and so stop being available when acquired."""
+        return sum(page in self._idle for page in pages.tolist())
+
+    def acquire(self, pages: Pages) -> None:
+        """Adds a reference to matched pages (distinct)."""
+        for page in pages.tolist():
+            self._idle.pop(page, None)
+        self._pool.retain(pages)
+
+    def allocate(self, count: int) -> Pages:
+        """Hands out `count` pages, forgetting the least recently used if need be.
+
+        Raises:
+          OutOfPagesError: when fewer than `count` are available; nothing changes then.
+        """
+        missing = count - self._pool.num_free
+        if 0 < missing <= len(self._idle):
+            self._evict(missing)
+        return self._pool.take(count)
+
+    def insert(self, key: PageKey, page: PageId) -> None:
+        """Makes `page` findable. A key that is known keeps the page it has."""
+        if key in self._page_of or page in self._key_of:
+            return
+        self._page_of[key] = page
+        self._key_of[page] = key
+
+    def release(self, pages: Pages) -> None:
+        """Takes a reference from each page of one request, given in prompt order.
+
+        Known pages stay idle, the end of the prompt to be forgotten first; the rest
+        is free.
+        """
+        unused = self._pool.drop(pages)
+        known = [page in self._key_of for page in unused.tolist()]
+        for page in reversed(unused[known].tolist()):
+            self._idle[page] = None
+        self._pool.give_back(unused[np.logical_not(known)])
+
+    def forget(self, pages: Pages) -> None:
+        """Makes used `pages` unfindable: their content is not to be trusted."""
+        for page in pages.tolist():
+            key = self._key_of.pop(page, None)
+            if key is not None:
+                del self._page_of[key]
+
+    def clear(self) -> int:
+        """Frees every idle page; returns how many."""
+        count = len(self._idle)
+        self._evict(count)
+        return count
+
+    def knows(self, key: PageKey) -> bool:
+        return key in self._page_of
+
+    def _evict(self, count: int) -> None:
+        evicted = [self._idle.popitem(last=False)[0] for _ in range(count)]
+        pages = np.array(evicted, np.int32)
+        self.forget(pages)
+        self._pool.give_back(pages)

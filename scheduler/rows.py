@@ -1,0 +1,77 @@
+"""The running batch as arrays: one slot per sequence, one array per attribute.
+
+A sequence has `total` tokens, of which `known` are on the host (the rest are sampled
+but not yet fetched) and `computed` are in the KV cache or on their way there:
+
+    tokens  [t0 t1 t2 ... t7 t8 ?]     known = 9, total = 10
+    KV       ^^^^^^^^^^^^^^^^^^        computed = 9: the next step computes the `?`
+
+Its owner, the batcher, changes it; everybody else reads.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.scheduler.ids import Pages, Serial, SlotId, Tokens
+
+NO_SERIAL = Serial(-1)
+UNKNOWN_TOKEN = -1
+
+
+class RowTable:
+    """State of `num_slots` slots for sequences of at most `max_tokens` tokens."""
+
+    def __init__(self, *, num_slots: int, max_tokens: int, page_tokens: int) -> None:
+        self.num_slots = num_slots
+        self.max_tokens = max_tokens
+        self.page_tokens = page_tokens
+        self.max_pages = -(-max_tokens // page_tokens)
+        self.serial = np.full(num_slots, NO_SERIAL, np.int64)
+        self.prompt = np.zeros(num_slots, np.int32)  # tokens of the original prompt
+        self.known = np.zeros(num_slots, np.int32)
+        self.total = np.zeros(num_slots, np.int32)
+        self.computed = np.zeros(num_slots, np.int32)
+        self.limit = np.zeros(num_slots, np.int32)  # total may grow up to here
+        self.num_pages = np.zeros(num_slots, np.int32)
+        self.page_table = np.zeros((num_slots, self.max_pages), np.int32)
+        self.tokens = np.zeros((num_slots, max_tokens), np.int32)
+
+    @property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """Which slots hold a sequence."""
+        return np.not_equal(self.serial, NO_SERIAL)
+
+    def occupy(
+        self,
+        slot: SlotId,
+        *,
+        serial: Serial,
+        tokens: Tokens,
+        prompt: int,
+        limit: int,
+        pages: Pages,
+        computed: int,
+    ) -> None:
+        """Fills a free slot; `pages` hold the first `computed` of `tokens` already."""
+        assert self.serial[slot] == NO_SERIAL, f"slot {slot} is taken"
+        self.serial[slot] = serial
+        self.prompt[slot] = prompt
+        self.known[slot] = self.total[slot] = len(tokens)
+        self.computed[slot] = computed
+        self.limit[slot] = limit
+        self.num_pages[slot] = len(pages)
+        self.page_table[slot, : len(pages)] = pages
+        self.tokens[slot, : len(tokens)] = tokens
+
+    def vacate(self, slot: SlotId) -> None:
+        self.serial[slot] = NO_SERIAL
+        self.num_pages[slot] = 0
+        self.page_table[slot] = 0
+
+    def pages_of(self, slot: SlotId) -> Pages:
+        """The pages of a slot in prompt order; a copy."""
+        return self.page_table[slot, : self.num_pages[slot]].copy()
+
+    def known_tokens(self, slot: SlotId) -> Tokens:
+        """The tokens of a slot that the host knows; a copy."""
+        return self.tokens[slot, : self.known[slot]].copy()
