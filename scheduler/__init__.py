@@ -1,4 +1,6 @@
 """Decisions without devices: pages, prefix cache, batches and placement."""
 
 if __name__ != "mell_jax.scheduler":
-    raise ImportError("import mell_jax.scheduler, not scheduler: the folder is part of mell_jax")
+    raise ImportError(
+        "import mell_jax.scheduler, not scheduler: the folder is part of mell_jax"
+    )
