@@ -1,0 +1,154 @@
+"""The one attention op of the engine: checks its arguments, then picks a body.
+
+A batch is `B` rows whose new query tokens are packed one row after the other; a
+row's keys and values, the new tokens' included, lie in pages of a shared pool:
+
+    q           a0 a1 a2 | b0 | c0 c1 | - -      cu_q_lens  0 3 4 6
+    page_table  row b -> pages; its position i is slot i % S of its page i // S
+
+Models call it once per layer, after `write_kv`.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mell_jax.pallas_kernels.attention import xla
+
+_BODIES: dict[str, Callable[..., jax.Array]] = {"xla": xla.ragged_paged_attention}
+
+
+def ragged_paged_attention(
+    q: jax.Array,
+    pool: jax.Array,
+    *,
+    layer: int | jax.Array,
+    page_table: jax.Array,
+    kv_lens: jax.Array,
+    cu_q_lens: jax.Array,
+    sm_scale: float,
+    window: int | None = None,
+    soft_cap: float | None = None,
+    decode: bool = False,
+    backend: str = "xla",
+) -> jax.Array:
+    """Causal attention of packed query tokens over their rows' pages.
+
+    Args:
+      q: `[T, N, H]` query tokens; row `b` owns `cu_q_lens[b]:cu_q_lens[b + 1]`, and
+        its last one sits at position `kv_lens[b] - 1`.
+      pool: `[P, L, 2, K, S, H]`, already holding the new tokens' keys and values.
+      layer: which of the `L` layers to read; may be traced.
+      page_table: `[B, M]` int32 page ids. Entries past a row's last page are never
+        used, but must be valid ids: their pages may hold NaN.
+      kv_lens: `[B]` int32 tokens of each row, new ones included, at most `M * S`.
+      cu_q_lens: `[B + 1]` int32, starts at 0. A padding row has no query tokens.
+      sm_scale: factor on the scores, usually `H ** -0.5`.
+      window: attend only to the last `window` positions, the token's own included.
+      soft_cap: replace a scaled score `x` by `soft_cap * tanh(x / soft_cap)`.
+      decode: promises that `T == B` and that token `b` belongs to row `b` (one query
+        token per row, padding rows last), which saves the work for longer rows.
+      backend: which body to run.
+
+    Returns:
+      `[T, N, H]` in `q`'s dtype, accumulated in float32; tokens past `cu_q_lens[B]`
+      come out as zeros.
+
+    Raises:
+      ValueError: shapes, sizes or the back end do not fit.
+      TypeError: dtypes do not fit.
+    """
+    _check_shapes(q, pool, page_table, kv_lens, cu_q_lens, decode=decode)
+    _check_dtypes(q, pool, page_table, kv_lens, cu_q_lens)
+    _check_options(pool, layer, sm_scale, window, soft_cap)
+    if backend not in _BODIES:
+        raise ValueError(f"unknown backend {backend!r}; choose from {sorted(_BODIES)}")
+    return _BODIES[backend](
+        q,
+        pool,
+        layer=jnp.asarray(layer, jnp.int32),
+        page_table=page_table,
+        kv_lens=kv_lens,
+        cu_q_lens=cu_q_lens,
+        sm_scale=sm_scale,
+        window=window,
+        soft_cap=soft_cap,
+        decode=decode,
+    )
+
+
+def _check_shapes(
+    q: jax.Array,
+    pool: jax.Array,
+    page_table: jax.Array,
+    kv_lens: jax.Array,
+    cu_q_lens: jax.Array,
+    *,
+    decode: bool,
+) -> None:
+    if q.ndim != 3:
+        raise ValueError(f"q must be [T, N, H], got shape {q.shape}")
+    if pool.ndim != 6 or pool.shape[2] != 2:
+        raise ValueError(f"pool must be [P, L, 2, K, S, H], got shape {pool.shape}")
+    if q.shape[2] != pool.shape[5]:
+        raise ValueError(
+            f"q and pool must have one head size, got q {q.shape} and pool {pool.shape}"
+        )
+    if q.shape[1] % pool.shape[3]:
+        raise ValueError(
+            f"query heads must be a multiple of KV heads, got {q.shape[1]} query heads "
+            f"for {pool.shape[3]} KV heads"
+        )
+    if page_table.ndim != 2:
+        raise ValueError(f"page_table must be [B, M], got shape {page_table.shape}")
+    rows = page_table.shape[0]
+    if kv_lens.shape != (rows,):
+        raise ValueError(f"kv_lens must be [B] = ({rows},), got shape {kv_lens.shape}")
+    if cu_q_lens.shape != (rows + 1,):
+        raise ValueError(
+            f"cu_q_lens must be [B + 1] = ({rows + 1},), got shape {cu_q_lens.shape}"
+        )
+    if decode and q.shape[0] != rows:
+        raise ValueError(
+            f"decode means one query token per row, got {q.shape[0]} tokens for {rows} "
+            "rows; pass decode=False"
+        )
+
+
+def _check_dtypes(
+    q: jax.Array,
+    pool: jax.Array,
+    page_table: jax.Array,
+    kv_lens: jax.Array,
+    cu_q_lens: jax.Array,
+) -> None:
+    for name, array in (("q", q), ("pool", pool)):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name} must be floating point, got {array.dtype}")
+    for name, array in (
+        ("page_table", page_table),
+        ("kv_lens", kv_lens),
+        ("cu_q_lens", cu_q_lens),
+    ):
+        if array.dtype != jnp.int32:
+            raise TypeError(f"{name} must be int32, got {array.dtype}")
+
+
+def _check_options(
+    pool: jax.Array,
+    layer: int | jax.Array,
+    sm_scale: float,
+    window: int | None,
+    soft_cap: float | None,
+) -> None:
+    layers = pool.shape[1]
+    if isinstance(layer, int) and not (0 <= layer < layers):
+        raise ValueError(f"layer must be in 0..{layers - 1}, got {layer}")
+    if not math.isfinite(sm_scale):
+        raise ValueError(f"sm_scale must be finite, got {sm_scale}")
+    if window is not None and not (window >= 1):
+        raise ValueError(f"window must be at least 1 position, got {window}")
+    if soft_cap is not None and not (soft_cap > 0.0):
+        raise ValueError(f"soft_cap must be positive, got {soft_cap}")
