@@ -16,12 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mell_jax.worker.sampling.draw import draw, row_keys
-from mell_jax.worker.sampling.filters import (
-    LOWEST_KEY,
-    order_keys,
-    top_k_key,
-    top_p_key,
-)
+from mell_jax.worker.sampling.filters import top_k_threshold, top_p_threshold
 from mell_jax.worker.sampling.rows import (
     GREEDY_BELOW,
     SampleFlags,
@@ -166,9 +161,10 @@ def _penalize(
     is_output = counts > 0
     repetition = rows.repetition[:, None]
     repeated = jnp.where(logits > 0.0, logits / repetition, logits * repetition)
-    values = jnp.where(is_output | state.prompt_seen[slots], repeated, logits)
+    values: Array = jnp.where(is_output | state.prompt_seen[slots], repeated, logits)
     values = values - rows.frequency[:, None] * counts.astype(jnp.float32)
-    return values - jnp.where(is_output, rows.presence[:, None], jnp.float32(0.0))
+    present = jnp.where(is_output, rows.presence[:, None], jnp.float32(0.0))
+    return values - present
 
 
 def _bias(logits: Array, *, state: RowState, slots: Array, rows: SamplingRows) -> Array:
@@ -207,22 +203,21 @@ def kept_weights(logits: Array, *, rows: SamplingRows, flags: SampleFlags) -> Ar
 
     Tokens tied with the last one that top-k or top-p keeps are kept.
     """
-    lowest = jnp.full(rows.top_k.shape, LOWEST_KEY, jnp.int32)
-    top_k = jax.lax.cond(
+    lowest = jnp.full(rows.top_k.shape, -jnp.inf, jnp.float32)
+    top_k: Array = jax.lax.cond(
         flags.any_top_k,
-        lambda: top_k_key(order_keys(logits), k=rows.top_k),
+        lambda: top_k_threshold(logits, k=rows.top_k),
         lambda: lowest,
     )
     best = jnp.max(logits, axis=1, keepdims=True)
     best = jnp.where(jnp.isfinite(best), best, jnp.float32(0.0))  # all barred
     temperature = jnp.maximum(rows.temperature, jnp.float32(GREEDY_BELOW))
     weights = jnp.exp((logits - best) / temperature[:, None])
-    kept = (order_keys(logits) >= top_k[:, None]) & (weights >= rows.min_p[:, None])
-    weights = jnp.where(kept, weights, jnp.float32(0.0))
-    top_p = jax.lax.cond(
+    is_kept = (logits >= top_k[:, None]) & (weights >= rows.min_p[:, None])
+    weights = jnp.where(is_kept, weights, jnp.float32(0.0))
+    top_p: Array = jax.lax.cond(
         flags.any_top_p,
-        lambda: top_p_key(weights, p=rows.top_p),
-        lambda: jnp.zeros(rows.top_k.shape, jnp.int32),
+        lambda: top_p_threshold(weights, p=rows.top_p),
+        lambda: jnp.zeros(rows.top_p.shape, jnp.float32),
     )
-    bits = jax.lax.bitcast_convert_type(weights, jnp.int32)
-    return jnp.where(bits >= top_p[:, None], weights, jnp.float32(0.0))
+    return jnp.where(weights >= top_p[:, None], weights, jnp.float32(0.0))
