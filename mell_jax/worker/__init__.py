@@ -1,0 +1,1 @@
+"""The hands of one device: resident state, compiled steps and the sampler."""
