@@ -1,0 +1,118 @@
+"""Runs the compiled sampler for a list of wishes, one slot each."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mell_jax.worker import sampling
+from mell_jax.worker.sampling.sampler import _edit_logits, kept_weights
+from tests.worker.sampling_model import Wish
+
+CHUNK = 8
+
+
+def step(
+    logits: jax.Array,
+    state: sampling.RowState,
+    slots: jax.Array,
+    packed: jax.Array,
+    word: jax.Array,
+) -> tuple[sampling.Sampled, sampling.RowState]:
+    """The sampler as the engine's step calls it."""
+    return sampling.sample(
+        logits,
+        state=state,
+        slots=slots,
+        rows=sampling.unpack_rows(packed),
+        flags=sampling.unpack_flags(word),
+    )
+
+
+@jax.jit
+def weights_of(
+    logits: jax.Array,
+    state: sampling.RowState,
+    slots: jax.Array,
+    packed: jax.Array,
+    word: jax.Array,
+) -> jax.Array:
+    """The weights from which the sampler draws."""
+    rows, flags = sampling.unpack_rows(packed), sampling.unpack_flags(word)
+    edited = _edit_logits(logits, state=state, slots=slots, rows=rows, flags=flags)
+    return kept_weights(edited, rows=rows, flags=flags)
+
+
+donating_step = jax.jit(step, donate_argnums=1)
+jitted_step = jax.jit(step)
+jitted_set_row = jax.jit(sampling.set_row, donate_argnums=0)
+jitted_observe = jax.jit(sampling.observe_tokens, donate_argnums=0)
+
+
+def rows_for(wishes: Sequence[Wish]) -> sampling.SamplingRows:
+    """The wishes as the host's rows."""
+
+    def column(name: str, dtype: type[np.generic]) -> np.ndarray:
+        return np.array([getattr(wish, name) for wish in wishes], dtype)
+
+    floats = ("temperature", "top_p", "min_p", "presence", "frequency", "repetition")
+    seeds = np.array([wish.seed for wish in wishes], np.uint64)
+    return sampling.SamplingRows(
+        **{name: column(name, np.float32) for name in floats},
+        top_k=column("top_k", np.int32),
+        position=column("position", np.int32),
+        seed_hi=(seeds >> np.uint64(32)).astype(np.uint32),
+        seed_lo=seeds.astype(np.uint32),
+        suppress_stop=column("is_stop_barred", np.bool_),
+        has_bias=np.array([bool(w.bias) or w.is_allow_only for w in wishes]),
+        wants_logprobs=np.zeros(len(wishes), np.bool_),
+    )
+
+
+def admit(state: sampling.RowState, *, slot: int, wish: Wish) -> sampling.RowState:
+    """Gives the slot to the wish's request, as the engine does at admission."""
+    ids = np.full(sampling.BIAS_CAP, -1, np.int32)
+    values = np.zeros(sampling.BIAS_CAP, np.float32)
+    ids[: len(wish.bias)] = list(wish.bias)
+    values[: len(wish.bias)] = list(wish.bias.values())
+    stops = np.full(sampling.STOP_CAP, -1, np.int32)
+    stops[: len(wish.stops)] = wish.stops
+    state = jitted_set_row(
+        state,
+        slot=np.int32(slot),
+        last_token=np.int32(0),
+        bias_ids=ids,
+        bias_values=values,
+        allow_only=np.bool_(wish.is_allow_only),
+        stop_ids=stops,
+    )
+    for chunk in sampling.token_chunks(
+        wish.prompt, generated=wish.generated, chunk_tokens=CHUNK
+    ):
+        state = jitted_observe(state, slot=np.int32(slot), **chunk._asdict())
+    return state
+
+
+def state_for(wishes: Sequence[Wish], *, vocab_size: int) -> sampling.RowState:
+    """Wish i admitted at slot i."""
+    state = sampling.init_row_state(rows=len(wishes), vocab_size=vocab_size)
+    for slot, wish in enumerate(wishes):
+        state = admit(state, slot=slot, wish=wish)
+    return state
+
+
+def draw_many(logits: np.ndarray, *, wish: Wish, count: int) -> np.ndarray:
+    """i32[count]: the wish's tokens at positions 0 .. count-1, same logits."""
+    lanes = 4096
+    state = sampling.init_row_state(rows=1, vocab_size=len(logits))
+    rows = rows_for([wish] * lanes)
+    tiled = jnp.asarray(np.tile(logits.astype(np.float32), (lanes, 1)))
+    run = partial(jitted_step, tiled, state, np.ones(lanes, np.int32))
+    tokens = []
+    for start in range(0, count, lanes):
+        moved = rows._replace(position=np.arange(start, start + lanes, dtype=np.int32))
+        sampled, _ = run(sampling.pack_rows(moved), sampling.flag_word(moved))
+        tokens.append(np.asarray(sampled.token))
+    return np.concatenate(tokens)[:count]
