@@ -32,6 +32,7 @@ class Attend(Protocol[Cache]):
         q: jax.Array,  # [..., T, N, H]
         k: jax.Array,  # [..., T, K, H]
         v: jax.Array,  # [..., T, K, H]
+        /,
         *,
         layer: int,
         window: int | None,

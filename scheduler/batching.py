@@ -106,23 +106,25 @@ class Batcher:
         return self._emit(slots, q_lens, tuple(admitted), tuple(preempted))
 
     def commit(self, plan: StepPlan, tokens: Int32Array) -> npt.NDArray[np.bool_]:
-        """Brings in the sampled `tokens` [b] of a planned step.
+        """Brings in the sampled `tokens` [b] of a planned step; -1 for none to trust.
 
-        Returns which rows still belong to their sequence and sampled: [b]. A row whose
-        sequence was preempted since is brought in too; it counts as such a row.
+        Returns which rows gave their sequence a token: [b]. Not those that did not
+        sample, were cancelled since, or sampled nothing to trust; a sequence that was
+        preempted since gets its token all the same. Pages are shared with others only
+        once a token was sampled from them, so that bad content stays with its owner.
         """
         rows = self.rows
+        sampled = plan.samples & (tokens >= 0)
         here = rows.serial[plan.slots] == plan.serials
-        live: npt.NDArray[np.bool_] = here & plan.samples
+        live: npt.NDArray[np.bool_] = here & sampled
         slots = plan.slots[live]
         rows.tokens[slots, rows.known[slots]] = tokens[live]
         rows.known[slots] += 1
-        kv_lens = plan.kv_lens
-        size = rows.page_tokens
-        filled = here & (kv_lens // size > plan.starts // size)
-        for index in np.flatnonzero(filled):
-            self._publish(plan, int(index))
-        for index in np.flatnonzero(plan.samples & ~here):
+        filled = plan.kv_lens // rows.page_tokens
+        if self._shares_prefixes:
+            for index in np.flatnonzero(live & (filled > rows.published[plan.slots])):
+                self._publish(SlotId(int(plan.slots[index])), until=int(filled[index]))
+        for index in np.flatnonzero(sampled & ~here):
             live[index] = self._commit_preempted(
                 Serial(int(plan.serials[index])), int(tokens[index])
             )
@@ -267,13 +269,14 @@ class Batcher:
         rows = self.rows
         starts = rows.computed[slots]
         ends = starts + q_lens
-        owners = np.repeat(slots, q_lens)  # [t]
-        offsets = np.arange(len(owners)) - np.repeat(np.cumsum(q_lens) - q_lens, q_lens)
-        positions = np.repeat(starts, q_lens) + offsets
+        owners = np.repeat(np.arange(len(slots), dtype=np.int32), q_lens)  # [t]
+        before = np.cumsum(q_lens) - q_lens  # tokens of the rows before
+        positions = np.arange(len(owners)) + (starts - before)[owners]
+        source = slots[owners]
         token_ids = np.where(
-            positions < rows.known[owners],
-            rows.tokens[owners, positions],
-            np.int32(UNKNOWN_TOKEN),
+            positions < rows.known[source],
+            rows.tokens[source, positions],
+            UNKNOWN_TOKEN,
         )
         samples = ends == rows.total[slots]
         rows.computed[slots] = ends
@@ -285,6 +288,8 @@ class Batcher:
             q_lens=q_lens,
             samples=samples,
             token_ids=token_ids.astype(np.int32),
+            positions=positions.astype(np.int32),
+            owners=owners,
             page_table=rows.page_table[slots],
             admitted=admitted,
             preempted=preempted,
@@ -336,14 +341,12 @@ class Batcher:
             else []
         )
 
-    def _publish(self, plan: StepPlan, index: int) -> None:
-        """Makes the pages that row `index` of a step filled findable."""
-        if not self._shares_prefixes:
-            return
-        slot, serial = int(plan.slots[index]), Serial(int(plan.serials[index]))
+    def _publish(self, slot: SlotId, *, until: int) -> None:
+        """Makes the pages of a slot before page `until` findable."""
         size = self.rows.page_tokens
+        serial = Serial(int(self.rows.serial[slot]))
         keys = self._keys[serial]
-        for page in range(plan.starts[index] // size, plan.kv_lens[index] // size):
+        for page in range(int(self.rows.published[slot]), until):
             if page == len(keys):  # filled by generated tokens
                 parent = keys[-1] if keys else root_key(self._sequences[serial].salt)
                 tokens = self.rows.tokens[slot, page * size : (page + 1) * size]
@@ -351,3 +354,4 @@ class Batcher:
             self.cache.insert(keys[page], PageId(int(self.rows.page_table[slot, page])))
             if self._promised.get(keys[page]) == serial:
                 del self._promised[keys[page]]
+        self.rows.published[slot] = until

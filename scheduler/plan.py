@@ -44,6 +44,8 @@ class StepPlan:
     q_lens: Int32Array  # [b]
     samples: npt.NDArray[np.bool_]  # [b] the row's last token is its newest: sample
     token_ids: Int32Array  # [t] rows one after another; UNKNOWN_TOKEN: on the device
+    positions: Int32Array  # [t]
+    owners: Int32Array  # [t] row of each token, counted from 0
     page_table: Int32Array  # [b, M] as of this step; a copy
     admitted: tuple[Admitted, ...] = ()
     preempted: tuple[Serial, ...] = ()

@@ -33,6 +33,7 @@ class RowTable:
         self.computed = np.zeros(num_slots, np.int32)
         self.limit = np.zeros(num_slots, np.int32)  # total may grow up to here
         self.num_pages = np.zeros(num_slots, np.int32)
+        self.published = np.zeros(num_slots, np.int32)  # pages others may share
         self.page_table = np.zeros((num_slots, self.max_pages), np.int32)
         self.tokens = np.zeros((num_slots, max_tokens), np.int32)
 
@@ -60,6 +61,7 @@ class RowTable:
         self.computed[slot] = computed
         self.limit[slot] = limit
         self.num_pages[slot] = len(pages)
+        self.published[slot] = computed // self.page_tokens
         self.page_table[slot, : len(pages)] = pages
         self.tokens[slot, : len(tokens)] = tokens
 

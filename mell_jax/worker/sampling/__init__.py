@@ -1,7 +1,11 @@
 """Turns a step's logits into tokens, on the device, inside the compiled step."""
 
 from mell_jax.worker.sampling.rows import (
+    ANY_BIAS_FLAG,
+    BITS_COLUMN,
+    POSITION_COLUMN,
     ROW_COLUMNS,
+    SUPPRESS_STOP_BIT,
     SampleFlags,
     SamplingRows,
     flag_word,
@@ -23,9 +27,13 @@ from mell_jax.worker.sampling.state import (
 )
 
 __all__ = [
+    "ANY_BIAS_FLAG",
     "BIAS_CAP",
+    "BITS_COLUMN",
+    "POSITION_COLUMN",
     "ROW_COLUMNS",
     "STOP_CAP",
+    "SUPPRESS_STOP_BIT",
     "RowState",
     "SampleFlags",
     "Sampled",

@@ -44,6 +44,9 @@ _WORDS = ("seed_hi", "seed_lo")
 _INTS = ("top_k", "position")
 _BITS = ("suppress_stop", "has_bias", "wants_logprobs")
 _COLUMNS = SamplingRows._fields[: -len(_BITS)]
+POSITION_COLUMN = _COLUMNS.index("position")
+BITS_COLUMN = len(_COLUMNS)
+SUPPRESS_STOP_BIT = 1 << _BITS.index("suppress_stop")
 
 
 def greedy_rows(count: int) -> SamplingRows:
@@ -118,6 +121,9 @@ def unpack_flags(word: Array) -> SampleFlags:
 
 
 _NUM_FLAGS = len(SampleFlags._fields)
+
+
+ANY_BIAS_FLAG = 1 << SampleFlags._fields.index("any_bias")
 
 
 def has_penalty(rows: SamplingRows) -> Any:

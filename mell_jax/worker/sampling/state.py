@@ -9,11 +9,12 @@ already read and written (its prompt and, after a preemption or a migration, its
 own tokens).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax import Array
 
 BIAS_CAP = 1024
@@ -115,20 +116,19 @@ class TokenChunk(NamedTuple):
 
 
 def token_chunks(
-    prompt: Sequence[int], *, generated: Sequence[int] = (), chunk_tokens: int
+    prompt: npt.ArrayLike, *, generated: npt.ArrayLike = (), chunk_tokens: int
 ) -> Iterator[TokenChunk]:
     """Cuts prompt + generated into chunks of `chunk_tokens` for `observe_tokens`.
 
     prompt [7 8 9], generated [4], C = 3 -> [7 8 9] prompt 3 valid 3, [4 . .] 0, 1
     """
-    everything = np.concatenate(
-        [np.asarray(prompt, np.int32), np.asarray(generated, np.int32)]
-    )
+    read, written = np.asarray(prompt, np.int32), np.asarray(generated, np.int32)
+    everything = np.concatenate([read, written])
     for start in range(0, len(everything), chunk_tokens):
         part = everything[start : start + chunk_tokens]
         tokens = np.zeros(chunk_tokens, np.int32)
         tokens[: len(part)] = part
-        num_prompt = min(max(len(prompt) - start, 0), len(part))
+        num_prompt = min(max(len(read) - start, 0), len(part))
         yield TokenChunk(tokens, np.int32(num_prompt), np.int32(len(part)))
 
 

@@ -1,0 +1,241 @@
+"""Hands of one instance: its weights, KV pool, row state and compiled steps.
+
+Everything is dispatched asynchronously and in order on one device. `dispatch` returns
+at once with a `Pending` whose `fetch` waits; the caller keeps one step in flight.
+"""
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
+from tqdm import tqdm
+
+from mell_jax.models.decoder import Decoder
+from mell_jax.worker.layout import Bucket, new_vector, vector_size
+from mell_jax.worker.sampling import (
+    BIAS_CAP,
+    STOP_CAP,
+    RowState,
+    init_row_state,
+    observe_tokens,
+    set_row,
+    token_chunks,
+)
+from mell_jax.worker.step import (
+    PromptLogprobs,
+    Step,
+    StepOptions,
+    StepOutputs,
+    Weights,
+    make_step,
+)
+
+Int32Array = npt.NDArray[np.int32]
+HISTORY_CHUNK = 512
+"""Tokens per call when a row's history is counted for its penalties."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSetup:
+    """What a slot has to know about its sequence before the sequence's first step."""
+
+    slot: int
+    bias: dict[int, float]  # token id -> added to its logit
+    allow_only: bool  # nothing but the tokens in `bias` may be sampled
+    stop_ids: tuple[int, ...]  # barred until min_tokens is reached
+    history: Int32Array | None  # tokens so far, if penalties need their counts
+    num_prompt: int  # how many of `history` are prompt
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedLogprobs:
+    """NumPy copies: `chosen` [n], `top_ids` [n, 20], `top` [n, 20]."""
+
+    chosen: npt.NDArray[np.float32]
+    top_ids: Int32Array
+    top: npt.NDArray[np.float32]
+
+
+class Pending:
+    """Results of a dispatched step, still on their way."""
+
+    def __init__(
+        self, outputs: StepOutputs, *, wants_logprobs: bool, wants_prompt: bool
+    ) -> None:
+        self._outputs = outputs
+        self._wants_logprobs = wants_logprobs
+        self._wants_prompt = wants_prompt
+        outputs.tokens.copy_to_host_async()
+
+    def tokens(self) -> Int32Array:
+        """[B] sampled tokens, -1 where logits were not finite; waits for the step."""
+        return np.asarray(self._outputs.tokens)
+
+    def logprobs(self) -> FetchedLogprobs | None:
+        """[B] rows, when the step computed them."""
+        if not self._wants_logprobs:
+            return None
+        sampled = self._outputs.sampled
+        return _fetch(sampled.logprob, sampled.top_ids, sampled.top_logprobs)
+
+    def prompt_logprobs(self) -> FetchedLogprobs | None:
+        """[T] rows, when the step computed them."""
+        prompt: PromptLogprobs | None = self._outputs.prompt
+        if not self._wants_prompt or prompt is None:
+            return None
+        return _fetch(prompt.chosen, prompt.top_ids, prompt.top)
+
+
+class DeviceWorker:
+    """Runs steps of one model on one device."""
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef[Decoder],
+        weights: Weights,
+        *,
+        pool: jax.Array,
+        max_rows: int,
+        vocab_size: int,
+        buckets: Sequence[Bucket],
+        options: StepOptions,
+    ) -> None:
+        self._weights = weights
+        self._pool = pool
+        self._device = next(iter(pool.devices()))
+        self._buckets = sorted(buckets, key=lambda b: (b.tokens, b.rows))
+        self._steps: dict[Bucket, Step] = {
+            bucket: jax.jit(
+                make_step(graphdef, bucket=bucket, options=options),
+                donate_argnums=(1, 2),
+            )
+            for bucket in self._buckets
+        }
+        self._set_row = jax.jit(set_row, donate_argnums=0)
+        self._observe = jax.jit(observe_tokens, donate_argnums=0)
+        self._scratch_slot = max_rows
+        self._vocab_size = vocab_size
+        with jax.default_device(self._device):
+            rows = init_row_state(rows=max_rows, vocab_size=vocab_size)
+        self._rows: RowState = jax.device_put(rows, self._device)
+
+    @property
+    def pool(self) -> jax.Array:
+        """The KV pool [P, L, 2, K, S, H]; replaced by every step."""
+        return self._pool
+
+    def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:
+        """Puts `change(pool)` in the pool's place; for transfers and for tests."""
+        self._pool = change(self._pool)
+
+    def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
+        """The smallest compiled shape that holds a step.
+
+        Raises:
+          ValueError: when no bucket is large enough.
+        """
+        for bucket in self._buckets:
+            fits = bucket.tokens >= tokens and bucket.rows >= rows
+            if fits and bucket.is_decode == is_decode:
+                return bucket
+        raise ValueError(
+            f"no compiled step for {tokens} tokens in {rows} rows "
+            f"(decode: {is_decode}) among {[str(b) for b in self._buckets]}"
+        )
+
+    def warm_up(self, *, progress: bool, threads: int = 2) -> None:
+        """Compiles every step and runs each once, so that nothing compiles later."""
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            (self._weights, self._pool, self._rows),
+        )
+
+        def compile_step(bucket: Bucket) -> Bucket:
+            vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
+            jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
+            jitted.lower(*shapes, vector).compile()
+            return bucket
+
+        bar = tqdm(
+            total=len(self._buckets), desc="compile", unit="step", disable=not progress
+        )
+        with bar, concurrent.futures.ThreadPoolExecutor(threads) as executor:
+            jobs = [executor.submit(compile_step, b) for b in self._buckets]
+            for job in concurrent.futures.as_completed(jobs):
+                bar.set_postfix_str(str(job.result()))
+                bar.update()
+        self._run_each_once()
+
+    def _run_each_once(self) -> None:
+        self.set_up_row(
+            RowSetup(
+                slot=self._scratch_slot,
+                bias={},
+                allow_only=False,
+                stop_ids=(),
+                history=np.zeros(1, np.int32),
+                num_prompt=1,
+            )
+        )
+        for bucket in self._buckets:
+            vector, inputs = new_vector(bucket)
+            inputs.slots[:] = self._scratch_slot
+            inputs.sources[:] = self._scratch_slot
+            inputs.owners[:] = bucket.rows
+            pending = self.dispatch(vector, bucket=bucket)
+            pending.tokens()
+
+    def set_up_row(self, setup: RowSetup) -> None:
+        """Gives a slot to a sequence; takes effect before the next dispatched step."""
+        ids = np.full(BIAS_CAP, self._vocab_size, np.int32)
+        values = np.zeros(BIAS_CAP, np.float32)
+        ids[: len(setup.bias)] = list(setup.bias)
+        values[: len(setup.bias)] = list(setup.bias.values())
+        stops = np.full(STOP_CAP, self._vocab_size, np.int32)
+        stops[: len(setup.stop_ids)] = setup.stop_ids
+        self._rows = self._set_row(
+            self._rows,
+            slot=np.int32(setup.slot),
+            last_token=np.int32(0),
+            bias_ids=ids,
+            bias_values=values,
+            allow_only=np.bool_(setup.allow_only),
+            stop_ids=stops,
+        )
+        if setup.history is None:
+            return
+        prompt, generated = np.split(setup.history, [setup.num_prompt])
+        for chunk in token_chunks(
+            prompt, generated=generated, chunk_tokens=HISTORY_CHUNK
+        ):
+            self._rows = self._observe(
+                self._rows,
+                slot=np.int32(setup.slot),
+                tokens=chunk.tokens,
+                num_prompt=chunk.num_prompt,
+                num_valid=chunk.num_valid,
+            )
+
+    def dispatch(
+        self,
+        vector: Int32Array,
+        *,
+        bucket: Bucket,
+        wants_logprobs: bool = False,
+        wants_prompt: bool = False,
+    ) -> Pending:
+        """Starts one step; `vector` (see `layout`) must not be written to again."""
+        self._pool, self._rows, outputs = self._steps[bucket](
+            self._weights, self._pool, self._rows, vector
+        )
+        return Pending(
+            outputs, wants_logprobs=wants_logprobs, wants_prompt=wants_prompt
+        )
+
+
+def _fetch(chosen: jax.Array, top_ids: jax.Array, top: jax.Array) -> FetchedLogprobs:
+    return FetchedLogprobs(np.asarray(chosen), np.asarray(top_ids), np.asarray(top))

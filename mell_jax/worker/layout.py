@@ -1,0 +1,100 @@
+"""One int32 vector per step: what the host tells the device, and where it stands.
+
+A step of T tokens and B rows over M pages per row is one transfer. The host takes a
+fresh vector for each step and fills named views into it (a CPU device may read it in
+place, so it is never written again); the compiled step cuts it apart the same way.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.worker.sampling import ROW_COLUMNS
+
+Int32Array = npt.NDArray[np.int32]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A compiled shape. In a decode bucket row i has one token, token i."""
+
+    tokens: int  # T
+    rows: int  # B
+    pages: int  # M
+    is_decode: bool
+
+    def __str__(self) -> str:
+        kind = "decode" if self.is_decode else "mixed"
+        return f"{kind} {self.tokens} tokens, {self.rows} rows"
+
+
+class StepInputs(NamedTuple, Generic[T]):
+    """The parts of a step vector: NumPy views to fill, or arrays inside the step."""
+
+    sample_flags: T  # [] what the sampler has to do
+    prompt_flag: T  # [] whether prompt log probabilities are wanted
+    token_ids: T  # [T] negative: the newest token of its row, still on the device
+    positions: T  # [T]
+    owners: T  # [T] row of the token; B for padding
+    targets: T  # [T] the token after it, for prompt log probabilities
+    slots: T  # [B] slot to sample for; the scratch slot where nothing is sampled
+    sources: T  # [B] slot of the row's sequence
+    kv_lens: T  # [B]
+    cu_q_lens: T  # [B + 1]
+    last: T  # [B] the row's last token
+    sampling: T  # [ROW_COLUMNS, B] see worker.sampling.rows
+    page_table: T  # [B, M]
+
+
+def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
+    """Shape of each part of the vector, in order."""
+    tokens, rows = (bucket.tokens,), (bucket.rows,)
+    return StepInputs(
+        sample_flags=(),
+        prompt_flag=(),
+        token_ids=tokens,
+        positions=tokens,
+        owners=tokens,
+        targets=tokens,
+        slots=rows,
+        sources=rows,
+        kv_lens=rows,
+        cu_q_lens=(bucket.rows + 1,),
+        last=rows,
+        sampling=(ROW_COLUMNS, bucket.rows),
+        page_table=(bucket.rows, bucket.pages),
+    )
+
+
+def vector_size(bucket: Bucket) -> int:
+    """Length of the step vector, in int32."""
+    return sum(math.prod(shape) for shape in part_shapes(bucket))
+
+
+def new_vector(bucket: Bucket) -> tuple[Int32Array, StepInputs[Int32Array]]:
+    """A vector of zeros and the views into it."""
+    vector = np.zeros(vector_size(bucket), np.int32)
+    return vector, _views(vector, bucket)
+
+
+def cut_vector(vector: jax.Array, *, bucket: Bucket) -> StepInputs[jax.Array]:
+    """The parts of a step vector inside a compiled step."""
+    return _views(vector, bucket)
+
+
+Vector = TypeVar("Vector", Int32Array, jax.Array)
+
+
+def _views(vector: Vector, bucket: Bucket) -> StepInputs[Vector]:
+    parts: list[Vector] = []
+    start = 0
+    for shape in part_shapes(bucket):
+        end = start + math.prod(shape)
+        parts.append(vector[start:end].reshape(shape))
+        start = end
+    return StepInputs(*parts)

@@ -1,0 +1,91 @@
+"""The KV pool of one instance: how large, of which type, and made of zeros."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+
+from mell_jax.models.config import ModelConfig
+
+PAGE_TOKENS = 16
+MAX_HOST_SHARE = 0.25
+"""Share of free host memory that a pool on a CPU device may take by itself."""
+
+
+def pool_shape(
+    config: ModelConfig, *, num_pages: int, page_tokens: int = PAGE_TOKENS
+) -> tuple[int, int, int, int, int, int]:
+    """[P, L, 2, K, S, H]: a page is contiguous over all layers, so it moves as one."""
+    return (
+        num_pages,
+        config.num_layers,
+        2,
+        config.num_kv_heads,
+        page_tokens,
+        config.head_dim,
+    )
+
+
+def page_bytes(
+    config: ModelConfig, *, dtype: jnp.dtype, page_tokens: int = PAGE_TOKENS
+) -> int:
+    return config.kv_elements_per_token * page_tokens * jnp.dtype(dtype).itemsize
+
+
+def make_pool(
+    config: ModelConfig, *, num_pages: int, dtype: jnp.dtype, device: jax.Device
+) -> jax.Array:
+    """A pool of zeros on `device`; never uninitialised, since 0 * NaN is NaN.
+
+    Raises:
+      ValueError: bfloat16 on a CPU with a jax that copies the whole pool per write.
+    """
+    check_pool_dtype(dtype, platform=device.platform)
+    shape = pool_shape(config, num_pages=num_pages)
+    return jax.device_put(jnp.zeros(shape, dtype), device)
+
+
+def check_pool_dtype(dtype: jnp.dtype, *, platform: str) -> None:
+    """Refuses a pool type whose writes are not in place on `platform`."""
+    is_old = jax.__version_info__ < (0, 11)
+    if platform == "cpu" and jnp.dtype(dtype) != jnp.float32 and is_old:
+        raise ValueError(
+            f"a {jnp.dtype(dtype).name} KV pool on a CPU is copied whole by every "
+            f"write in jax {jax.__version__}; use float32, or jax 0.11 and later"
+        )
+
+
+def free_bytes(device: jax.Device) -> int:
+    """Memory that a pool could take now, in bytes: the device's, or the host's."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats is not None:
+        return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(available * MAX_HOST_SHARE)
+
+
+def choose_num_pages(
+    config: ModelConfig,
+    *,
+    dtype: jnp.dtype,
+    budget_bytes: int,
+    max_tokens: int,
+    max_rows: int,
+) -> int:
+    """Pages (scratch page included) that fit `budget_bytes`, at most what is useful.
+
+    More than `max_rows` sequences of `max_tokens` can never be used.
+
+    Raises:
+      ValueError: when not even one sequence of `max_tokens` fits.
+    """
+    per_sequence = -(-max_tokens // PAGE_TOKENS)
+    size = page_bytes(config, dtype=dtype)
+    pages = min(budget_bytes // size, max_rows * per_sequence + 1)
+    if not (pages >= per_sequence + 1):
+        raise ValueError(
+            f"{budget_bytes / 2**20:.0f} MiB for the KV pool hold {pages} pages of "
+            f"{size} bytes; one sequence of {max_tokens} tokens needs "
+            f"{per_sequence + 1}: shorten the context or give more memory"
+        )
+    return pages
