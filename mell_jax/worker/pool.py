@@ -42,7 +42,8 @@ def make_pool(
     """
     check_pool_dtype(dtype, platform=device.platform)
     shape = pool_shape(config, num_pages=num_pages)
-    return jax.device_put(jnp.zeros(shape, dtype), device)
+    with jax.default_device(device):
+        return jnp.zeros(shape, dtype)
 
 
 def check_pool_dtype(dtype: jnp.dtype, *, platform: str) -> None:

@@ -1,0 +1,82 @@
+"""What is said once per sequence, with its first token: cache hits, prompt logprobs."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.engine.frames import Handle, Logprobs, PromptDone
+from mell_jax.scheduler.ids import Serial
+from mell_jax.scheduler.plan import Admitted
+from mell_jax.worker.device import FetchedLogprobs
+
+
+@dataclass(slots=True)
+class _Prompt:
+    """Progress of one prompt until its first token."""
+
+    cached: int = 0  # tokens found in the prefix cache
+    length: int = 0
+    parts: list[Logprobs] = field(default_factory=list)
+
+
+class PromptTable:
+    """Sequences that have not produced a token yet."""
+
+    def __init__(self) -> None:
+        self._prompts: dict[Serial, _Prompt] = {}
+        self.hit_tokens = 0
+        self.query_tokens = 0
+
+    def expect(self, serial: Serial) -> None:
+        self._prompts[serial] = _Prompt()
+
+    def admit(self, entry: Admitted) -> None:
+        """Notes an admission; a preempted prompt starts again from nothing."""
+        self.hit_tokens += entry.cached
+        self.query_tokens += len(entry.tokens)
+        if entry.serial in self._prompts:
+            self._prompts[entry.serial] = _Prompt(
+                cached=entry.cached, length=entry.prompt
+            )
+
+    def collect(
+        self,
+        serial: Serial,
+        fetched: FetchedLogprobs,
+        *,
+        at: npt.NDArray[np.intp],
+    ) -> None:
+        """Keeps the rows `at` of a step's prompt log probabilities."""
+        prompt = self._prompts.get(serial)
+        if prompt is not None:
+            prompt.parts.append(
+                Logprobs(
+                    chosen=fetched.chosen[at],
+                    top_ids=fetched.top_ids[at],
+                    top=fetched.top[at],
+                )
+            )
+
+    def finish(self, serial: Serial, *, handle: Handle) -> PromptDone:
+        """Takes a prompt out, at its first token."""
+        prompt = self._prompts.pop(serial)
+        return PromptDone(
+            handle=handle,
+            cached_tokens=prompt.cached,
+            logprobs=_join(prompt.parts, count=prompt.length - 1),
+        )
+
+    def forget(self, serial: Serial) -> None:
+        self._prompts.pop(serial, None)
+
+
+def _join(parts: list[Logprobs], *, count: int) -> Logprobs | None:
+    """The first `count` rows; the row of the prompt's last token predicts output."""
+    if not parts:
+        return None
+    return Logprobs(
+        chosen=np.concatenate([part.chosen for part in parts])[:count],
+        top_ids=np.concatenate([part.top_ids for part in parts])[:count],
+        top=np.concatenate([part.top for part in parts])[:count],
+    )

@@ -1,0 +1,148 @@
+"""What the engine keeps per running sequence, as arrays indexed by slot.
+
+A step touches these with a handful of NumPy calls, whatever the number of rows; Python
+objects are made only when a sequence comes or goes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.engine.frames import Handle, Submit
+from mell_jax.engine.params import MAX_STOP_IDS, SamplingParams
+from mell_jax.scheduler.ids import Serial, SlotId, Tokens
+from mell_jax.scheduler.plan import StepPlan
+from mell_jax.worker.device import RowSetup
+from mell_jax.worker.layout import StepInputs
+from mell_jax.worker.sampling import (
+    ANY_BIAS_FLAG,
+    BITS_COLUMN,
+    POSITION_COLUMN,
+    ROW_COLUMNS,
+    SUPPRESS_STOP_BIT,
+    SamplingRows,
+    flag_word,
+    greedy_rows,
+    pack_rows,
+)
+
+Int32Array = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+NO_TOKEN = -2  # matches no id, nor the -1 of a row that sampled nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A submission with everything "auto" resolved."""
+
+    serial: Serial
+    handle: Handle
+    submit: Submit
+    seed: int  # 64 bits, unsigned
+    stop_ids: tuple[int, ...]  # tokens that end it
+    barred_ids: tuple[int, ...]  # tokens it may not sample before min_tokens
+    limit: int  # most tokens, prompt included
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.submit.params
+
+
+class SlotTable:
+    """Sampling parameters and stop rules of the sequences in the running batch."""
+
+    def __init__(self, num_slots: int) -> None:
+        self.handles = np.zeros(num_slots, np.int64)
+        self.limits = np.zeros(num_slots, np.int32)
+        self.stop_ids = np.full((num_slots, MAX_STOP_IDS), NO_TOKEN, np.int32)
+        self.min_tokens = np.zeros(num_slots, np.int32)
+        self.wants_logprobs = np.zeros(num_slots, np.bool_)
+        self.wants_prompt = np.zeros(num_slots, np.bool_)
+        self._flags = np.zeros(num_slots, np.int32)
+        self._sampling = np.zeros((ROW_COLUMNS, num_slots), np.int32)
+        self._padding = pack_rows(greedy_rows(1))
+        self._scratch_slot = num_slots
+
+    def occupy(self, slot: SlotId, request: Request) -> None:
+        params = request.params
+        self.handles[slot] = request.handle
+        self.limits[slot] = request.limit
+        self.stop_ids[slot] = NO_TOKEN
+        self.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
+        self.min_tokens[slot] = params.min_tokens
+        self.wants_logprobs[slot] = params.logprobs is not None
+        self.wants_prompt[slot] = params.prompt_logprobs is not None
+        row = _sampling_row(request)
+        self._sampling[:, slot] = pack_rows(row)[:, 0]
+        self._flags[slot] = flag_word(row)
+
+    def fill(
+        self, inputs: StepInputs[Int32Array], *, plan: StepPlan, generated: Int32Array
+    ) -> None:
+        """Writes the sampling part of a step; `generated` [b] tokens so far per row."""
+        slots, rows = plan.slots, len(plan.slots)
+        is_barred = generated < self.min_tokens[slots]
+        sampling = inputs.sampling
+        sampling[:] = self._padding
+        sampling[:, :rows] = self._sampling[:, slots]
+        sampling[POSITION_COLUMN, :rows] = plan.kv_lens
+        sampling[BITS_COLUMN, :rows] |= np.where(is_barred, SUPPRESS_STOP_BIT, 0)
+        inputs.slots[:] = self._scratch_slot
+        inputs.slots[:rows] = np.where(plan.samples, slots, self._scratch_slot)
+        flags = np.bitwise_or.reduce(self._flags[slots[plan.samples]], initial=0)
+        if (is_barred & plan.samples).any():
+            flags |= ANY_BIAS_FLAG
+        inputs.sample_flags[...] = flags
+
+
+def row_setup(
+    request: Request, *, slot: SlotId, tokens: Tokens, num_prompt: int
+) -> RowSetup:
+    """What the device has to know about a request that gets `slot`."""
+    params = request.params
+    allowed = params.allowed_token_ids
+    bias = dict(params.logit_bias)
+    if allowed is not None:
+        bias = {token: bias.get(token, 0.0) for token in allowed}
+    return RowSetup(
+        slot=slot,
+        bias=bias,
+        allow_only=allowed is not None,
+        stop_ids=request.barred_ids,
+        history=tokens if _has_penalty(params) else None,
+        num_prompt=num_prompt,
+    )
+
+
+def _has_penalty(params: SamplingParams) -> bool:
+    return (
+        params.presence_penalty != 0.0
+        or params.frequency_penalty != 0.0
+        or params.repetition_penalty != 1.0
+    )
+
+
+def _sampling_row(request: Request) -> SamplingRows:
+    """One row, as arrays of length 1; position and min_tokens change every step."""
+    params = request.params
+    has_bias = bool(params.logit_bias) or params.allowed_token_ids is not None
+
+    def one(value: float, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+        return np.array([value], dtype)
+
+    return SamplingRows(
+        temperature=one(params.temperature, np.float32),
+        top_k=one(params.top_k, np.int32),
+        top_p=one(params.top_p, np.float32),
+        min_p=one(params.min_p, np.float32),
+        presence=one(params.presence_penalty, np.float32),
+        frequency=one(params.frequency_penalty, np.float32),
+        repetition=one(params.repetition_penalty, np.float32),
+        seed_hi=one(request.seed >> 32, np.uint32),
+        seed_lo=one(request.seed & 0xFFFFFFFF, np.uint32),
+        position=one(0, np.int32),
+        suppress_stop=one(False, np.bool_),
+        has_bias=one(has_bias, np.bool_),
+        wants_logprobs=one(params.logprobs is not None, np.bool_),
+    )
