@@ -65,10 +65,9 @@ class HfEncoder:
 
 def _decoder_types(decoder: object, *, path: Path) -> frozenset[str]:
     """The types of steps in a decoder, {"ByteLevel"} or some that keep tokens whole."""
-    steps: object = [decoder]
-    if isinstance(decoder, dict) and decoder.get("type") == "Sequence":
-        steps = decoder.get("decoders")
-    assert isinstance(steps, list), f"{path}: a Sequence decoder without decoders"
+    steps = [decoder]
+    if isinstance(decoder, dict) and isinstance(decoder.get("decoders"), list):
+        steps = decoder["decoders"]
     types = frozenset(
         str(s.get("type")) if isinstance(s, dict) else "none" for s in steps
     )
@@ -118,7 +117,7 @@ def _normalize_of(rust: tokenizers.Tokenizer) -> Callable[[str], str] | None:
 
 
 def _spelled_bytes(id_to_token: Mapping[int, str]) -> dict[int, bytes]:
-    """Bytes of byte-level tokens: "Ġcaf" -> b" caf"; other letters stand for themselves.
+    """Bytes of byte-level tokens: "Ġcaf" -> b" caf"; other tokens are plain text.
 
     The alphabet gives printable bytes their own letter and the rest, in order, the
     letters from U+0100 on.

@@ -84,7 +84,7 @@ def _read_vocabulary(
 def _find_id(
     model: SentencePieceProcessor, *, named: str | None, default: int
 ) -> int | None:
-    """The id of the piece `named`, else `default`, where -1 means that there is none."""
+    """The id of the piece `named`, else `default`, where -1 means none."""
     if named is not None:
         named_id = model.piece_to_id(named)  # the unknown piece's id if there is none
         if model.id_to_piece(named_id) == named:

@@ -98,7 +98,7 @@ class StopMatcher:
 
 
 def _find_borders(stop: str) -> tuple[int, ...]:
-    """For every prefix, the longest shorter prefix it ends with: "abab" -> 0, 0, 1, 2."""
+    """For every prefix, the longest shorter prefix it ends with: "abab" -> 0 0 1 2."""
     borders = [0]
     for letter in stop[1:]:
         length = borders[-1]
