@@ -68,9 +68,7 @@ def _decoder_types(decoder: object, *, path: Path) -> frozenset[str]:
     steps = [decoder]
     if isinstance(decoder, dict) and isinstance(decoder.get("decoders"), list):
         steps = decoder["decoders"]
-    types = frozenset(
-        str(s.get("type")) if isinstance(s, dict) else "none" for s in steps
-    )
+    types = frozenset(_step_type(step) for step in steps)
     if types == {"ByteLevel"} or types <= _WHOLE_TOKEN_DECODERS:
         return types
     raise ValueError(
@@ -78,6 +76,14 @@ def _decoder_types(decoder: object, *, path: Path) -> frozenset[str]:
         f"{sorted(types)}; use ByteLevel alone, or some of "
         f"{sorted(_WHOLE_TOKEN_DECODERS)}"
     )
+
+
+def _step_type(step: object) -> str:
+    if not isinstance(step, dict):
+        return "none"
+    if step.get("type") == "Strip" and step.get("stop"):
+        return "Strip at the end"  # would take back text that was final
+    return str(step.get("type"))
 
 
 def _read_vocabulary(

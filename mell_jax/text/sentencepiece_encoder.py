@@ -76,7 +76,9 @@ def _read_vocabulary(
         eos_id=eos_id,
         leading_spaces=find_leading_spaces(texts, decode=model.decode),
         longest_token_bytes=find_longest_token_bytes(
-            token_bytes, normalize=model.normalize
+            # A control token that is spelled out in a prompt is not one token.
+            (spelled for i, spelled in bytes_by_id.items() if not model.is_control(i)),
+            normalize=model.normalize,
         ),
     )
 

@@ -58,6 +58,11 @@ def test_a_match_may_begin_inside_a_failed_one() -> None:
     assert matcher.push("b") == emit("", "aab")
 
 
+def test_a_match_may_begin_where_two_borders_fail() -> None:
+    matcher = StopMatcher(["aabaaac"], include_stop=False)
+    assert matcher.push("aabaaabaaac") == emit("aaba", "aabaaac")
+
+
 def test_an_unarmed_piece_completes_nothing_but_may_begin_a_match() -> None:
     matcher = StopMatcher(["END"], include_stop=False)
     assert matcher.push("END E", is_armed=False) == emit("END ")

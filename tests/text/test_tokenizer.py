@@ -39,15 +39,15 @@ def test_byte_fallback_text_is_what_the_rust_decoder_makes_of_whole_tokens(
     assert byte_fallback.decode(ids, skip_special_tokens=skip) == expected
 
 
-@given(ids=st.lists(st.integers(1, 299), max_size=24))
+@given(ids=st.lists(st.integers(3, 299), max_size=24))
 def test_sentencepiece_text_is_what_the_library_makes_but_for_broken_characters(
     sentence_piece: Tokenizer, sentencepiece_dir: Path, ids: list[int]
 ) -> None:
     model = sentencepiece.SentencePieceProcessor(
         model_file=str(sentencepiece_dir / "tokenizer.model")
     )
-    # The library writes one U+FFFD per byte of a broken character, and keeps a space
-    # at the very beginning when it is the byte token <0x20>.
+    # The library writes one U+FFFD per byte of a broken character, breaks a character
+    # at a control token, and keeps the byte token <0x20> at the very beginning.
     expected = re.sub("\ufffd+", "\ufffd", model.decode([262, *ids]))
     ours = sentence_piece.decode([262, *ids])
     assert re.sub("\ufffd+", "\ufffd", ours) == expected
@@ -77,6 +77,11 @@ def test_a_byte_level_token_may_be_part_of_a_character(byte_level: Tokenizer) ->
     assert len(ids) == 4
     assert byte_level.decode(ids) == "🦙"
     assert byte_level.decode(ids[:3]) == "\ufffd"
+
+
+def test_an_added_byte_level_token_is_plain_text(byte_level: Tokenizer) -> None:
+    assert byte_level.decode([289]) == "  漢 "
+    assert byte_level.encode("  漢 ") == [289]
 
 
 def test_a_broken_character_does_not_break_its_neighbours(
@@ -190,6 +195,13 @@ def test_the_byte_bound_never_refuses_what_fits(
     any_tokenizer.check_prompt_bytes(text, max_tokens=num_tokens)
 
 
+def test_a_control_token_spelled_out_is_not_one_token(
+    sentence_piece: Tokenizer,
+) -> None:
+    assert sentence_piece.longest_token_bytes == 6  # " hello"
+    assert len(sentence_piece.encode("</s>", add_special_tokens=False)) > 1
+
+
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     message = f"no tokenizer in {re.escape(str(tmp_path))}: looked for tokenizer.json"
     with pytest.raises(ValueError, match=message):
@@ -210,6 +222,7 @@ def test_the_json_file_is_preferred(byte_level_dir: Path, tmp_path: Path) -> Non
         ("tokenizer.json", "[]", "must hold a JSON object, not list"),
         ("tokenizer.json", '{"decoder": null}', r"decoder \['none'\]; use ByteLevel"),
         ("tokenizer.json", '{"decoder": {"type": "CTC"}}', r"decoder \['CTC'\]"),
+        ("tokenizer.json", '{"decoder": {"type": "Strip", "stop": 1}}', "at the end"),
         ("tokenizer.json", '{"decoder": {"type": "Sequence"}}', r"\['Sequence'\]"),
         ("tokenizer.model", "\x00 no model", "is no SentencePiece model"),
     ],
