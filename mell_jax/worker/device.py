@@ -5,7 +5,7 @@ at once with a `Pending` whose `fetch` waits; the caller keeps one step in fligh
 """
 
 import concurrent.futures
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -90,31 +90,40 @@ class Pending:
         return _fetch(prompt.chosen, prompt.top_ids, prompt.top)
 
 
+def jit_steps(
+    graphdef: nnx.GraphDef[Decoder],
+    *,
+    buckets: Sequence[Bucket],
+    options: StepOptions,
+) -> dict[Bucket, Step]:
+    """The steps of a model, smallest bucket first, compiled at their first call.
+
+    Instances of the same model share them.
+    """
+    return {
+        bucket: jax.jit(
+            make_step(graphdef, bucket=bucket, options=options), donate_argnums=(1, 2)
+        )
+        for bucket in sorted(buckets, key=lambda b: (b.tokens, b.rows))
+    }
+
+
 class DeviceWorker:
     """Runs steps of one model on one device."""
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef[Decoder],
-        weights: Weights,
+        steps: Mapping[Bucket, Step],
         *,
+        weights: Weights,
         pool: jax.Array,
         max_rows: int,
         vocab_size: int,
-        buckets: Sequence[Bucket],
-        options: StepOptions,
     ) -> None:
         self._weights = weights
         self._pool = pool
         self._device = next(iter(pool.devices()))
-        self._buckets = sorted(buckets, key=lambda b: (b.tokens, b.rows))
-        self._steps: dict[Bucket, Step] = {
-            bucket: jax.jit(
-                make_step(graphdef, bucket=bucket, options=options),
-                donate_argnums=(1, 2),
-            )
-            for bucket in self._buckets
-        }
+        self._steps = steps
         self._set_row = jax.jit(set_row, donate_argnums=0)
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
         self._scratch_slot = max_rows
@@ -138,13 +147,13 @@ class DeviceWorker:
         Raises:
           ValueError: when no bucket is large enough.
         """
-        for bucket in self._buckets:
+        for bucket in self._steps:
             fits = bucket.tokens >= tokens and bucket.rows >= rows
             if fits and bucket.is_decode == is_decode:
                 return bucket
         raise ValueError(
             f"no compiled step for {tokens} tokens in {rows} rows "
-            f"(decode: {is_decode}) among {[str(b) for b in self._buckets]}"
+            f"(decode: {is_decode}) among {[str(b) for b in self._steps]}"
         )
 
     def warm_up(self, *, progress: bool, threads: int = 2) -> None:
@@ -161,10 +170,10 @@ class DeviceWorker:
             return bucket
 
         bar = tqdm(
-            total=len(self._buckets), desc="compile", unit="step", disable=not progress
+            total=len(self._steps), desc="compile", unit="step", disable=not progress
         )
         with bar, concurrent.futures.ThreadPoolExecutor(threads) as executor:
-            jobs = [executor.submit(compile_step, b) for b in self._buckets]
+            jobs = [executor.submit(compile_step, b) for b in self._steps]
             for job in concurrent.futures.as_completed(jobs):
                 bar.set_postfix_str(str(job.result()))
                 bar.update()
@@ -181,7 +190,7 @@ class DeviceWorker:
                 num_prompt=1,
             )
         )
-        for bucket in self._buckets:
+        for bucket in self._steps:
             vector, inputs = new_vector(bucket)
             inputs.slots[:] = self._scratch_slot
             inputs.sources[:] = self._scratch_slot

@@ -1,0 +1,221 @@
+"""The additive toy model: the next token is the sum of all tokens so far, modulo V.
+
+The sum is read from the real pool through the page table by the real attention op: with
+queries of zero every cached token weighs the same, so attention answers the mean of the
+values, and the mean times the length is the sum. A wrong page, a stale copy or a dropped
+token changes the very next token, and the right answer can be done in your head:
+
+    prompt 1 2 3 -> 6 -> 12 -> 24 -> 48 -> ...     each token doubles the sum
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mell_jax.engine.core import Engine
+from mell_jax.engine.frames import EngineInfo, Handle, StepFrame, Submit
+from mell_jax.engine.params import SamplingParams
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.decoder import Attend
+from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.pages import PagePool
+from mell_jax.scheduler.plan import BatchLimits
+from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.worker.device import DeviceWorker, jit_steps
+from mell_jax.worker.layout import Bucket
+from mell_jax.worker.pool import make_pool
+from mell_jax.worker.step import StepOptions
+
+VOCAB = 101
+HEAD_DIM = 32
+PAGE_TOKENS = 16
+SHARPNESS = 4.0
+"""Logit of the sum; the others are 0, so that sampling has something to choose."""
+
+CONFIG = ModelConfig(
+    vocab_size=VOCAB,
+    hidden_size=1,
+    intermediate_size=1,
+    num_layers=1,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=HEAD_DIM,
+    max_position_embeddings=1 << 20,
+)
+
+
+class AdditiveToy(nnx.Module):
+    """Takes the place of a `Decoder`."""
+
+    def __init__(self) -> None:
+        self.unit = nnx.Param(jnp.ones((1,), jnp.float32))
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        cache,
+        attend: Attend,
+    ) -> tuple[jax.Array, jax.Array]:
+        values = tokens.astype(jnp.float32)[:, None, None]  # [T, 1, 1]
+        values = jnp.pad(values, ((0, 0), (0, 0), (0, HEAD_DIM - 1)))
+        zeros = jnp.zeros_like(values)
+        cache, mean = attend(cache, zeros, zeros, values, layer=0, window=None)
+        total = mean[:, 0, 0] * (positions + 1).astype(jnp.float32)
+        return total[:, None] * self.unit.get_value(), cache  # [T, 1]
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        # A sum that is not a number stays one, as in a real model.
+        poison = jnp.where(jnp.isfinite(hidden), jnp.float32(0.0), hidden)
+        answer = jnp.round(hidden[:, 0]).astype(jnp.int32) % VOCAB
+        return jax.nn.one_hot(answer, VOCAB) * jnp.float32(SHARPNESS) + poison
+
+
+def expected(prompt: Sequence[int], *, count: int) -> list[int]:
+    """The `count` tokens after `prompt`, greedily."""
+    total, out = sum(prompt), []
+    for _ in range(count):
+        out.append(total % VOCAB)
+        total += out[-1]
+    return out
+
+
+@functools.cache
+def _steps(max_rows: int, token_budget: int, max_pages: int):
+    graphdef, _ = nnx.split(AdditiveToy())
+    buckets = [
+        Bucket(tokens=max_rows, rows=max_rows, pages=max_pages, is_decode=True),
+        Bucket(tokens=token_budget, rows=max_rows, pages=max_pages, is_decode=False),
+    ]
+    options = StepOptions(attention_backend="xla", page_tokens=PAGE_TOKENS)
+    return jit_steps(graphdef, buckets=buckets, options=options)
+
+
+def toy_worker(*, num_pages: int, max_rows: int, token_budget: int, max_tokens: int):
+    _, weights = nnx.split(AdditiveToy())
+    return DeviceWorker(
+        _steps(max_rows, token_budget, -(-max_tokens // PAGE_TOKENS)),
+        weights=weights,
+        pool=make_pool(
+            CONFIG, num_pages=num_pages, dtype=jnp.float32, device=jax.devices()[0]
+        ),
+        max_rows=max_rows,
+        vocab_size=VOCAB,
+    )
+
+
+def toy_engine(
+    *,
+    num_pages: int = 65,
+    max_rows: int = 8,
+    token_budget: int = 64,
+    max_tokens: int = 256,
+    eos: tuple[int, ...] = (),
+    prefix_cache: bool = True,
+) -> Engine:
+    """An engine around the toy; compiled steps are shared between tests."""
+    batcher = Batcher(
+        PrefixCache(PagePool(num_pages)),
+        limits=BatchLimits(
+            max_rows=max_rows, token_budget=token_budget, max_tokens=max_tokens
+        ),
+        page_tokens=PAGE_TOKENS,
+        shares_prefixes=prefix_cache,
+    )
+    worker = toy_worker(
+        num_pages=num_pages,
+        max_rows=max_rows,
+        token_budget=token_budget,
+        max_tokens=max_tokens,
+    )
+    info = EngineInfo(
+        model_name="toy",
+        model_type="toy",
+        architecture="AdditiveToy",
+        vocab_size=VOCAB,
+        eos_token_ids=eos,
+        bos_token_id=None,
+        max_model_len=max_tokens,
+        max_rows=max_rows,
+        num_pages=num_pages,
+        page_tokens=PAGE_TOKENS,
+    )
+    return Engine(worker, batcher, info=info)
+
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+def submit(
+    engine: Engine,
+    prompt: Sequence[int],
+    *,
+    handle: int,
+    params: SamplingParams,
+    **more,
+) -> None:
+    engine.submit(
+        Submit(
+            handle=Handle(handle),
+            prompt=np.array(prompt, np.int32),
+            params=params,
+            **more,
+        )
+    )
+
+
+class Transcript:
+    """What a front end would have seen, per handle."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[int, list[int]] = {}
+        self.finished = {}
+        self.prompts = {}
+        self.logprobs: dict[int, list[tuple[float, list[int], list[float]]]] = {}
+
+    def read(self, frame: StepFrame | None) -> None:
+        if frame is None:
+            return
+        for row, (handle, token) in enumerate(
+            zip(frame.handles.tolist(), frame.tokens.tolist(), strict=True)
+        ):
+            assert handle not in self.finished, "a token after the end"
+            self.tokens.setdefault(handle, []).append(token)
+            if frame.logprobs is not None:
+                self.logprobs.setdefault(handle, []).append(
+                    (
+                        float(frame.logprobs.chosen[row]),
+                        frame.logprobs.top_ids[row].tolist(),
+                        frame.logprobs.top[row].tolist(),
+                    )
+                )
+        for prompt in frame.prompts:
+            assert prompt.handle not in self.prompts
+            self.prompts[prompt.handle] = prompt
+        for end in frame.finished:
+            assert end.handle not in self.finished, "two ends"
+            self.finished[end.handle] = end
+
+
+def run(engine: Engine, *, transcript: Transcript | None = None) -> Transcript:
+    """Steps an engine until it has nothing to do."""
+    seen = transcript or Transcript()
+    while engine.has_work:
+        seen.read(engine.step())
+    return seen
+
+
+def generate(
+    engine: Engine, prompts: Iterable[Sequence[int]], *, params: SamplingParams
+) -> list[list[int]]:
+    """The tokens of each prompt, run together."""
+    count = 0
+    for handle, prompt in enumerate(prompts):
+        submit(engine, prompt, handle=handle, params=params)
+        count += 1
+    seen = run(engine)
+    return [seen.tokens.get(handle, []) for handle in range(count)]
