@@ -1,0 +1,13 @@
+"""Model directories: Hugging Face's and Orbax, in and out. Files are never trusted."""
+
+from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.hf_config import ModelSpec, read_spec
+from mell_jax.checkpoints.load import LoadedModel, load_model
+
+__all__ = [
+    "CheckpointError",
+    "LoadedModel",
+    "ModelSpec",
+    "load_model",
+    "read_spec",
+]
