@@ -3,6 +3,7 @@
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.hf_config import ModelSpec, read_spec
 from mell_jax.checkpoints.load import LoadedModel, load_model
+from mell_jax.checkpoints.save import save_hf, save_orbax
 
 __all__ = [
     "CheckpointError",
@@ -10,4 +11,6 @@ __all__ = [
     "ModelSpec",
     "load_model",
     "read_spec",
+    "save_hf",
+    "save_orbax",
 ]

@@ -41,8 +41,12 @@ def abstract_decoder(config: ModelConfig, *, dtype: npt.DTypeLike) -> AbstractDe
     dtype = np.dtype(dtype)
     model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype))
     graphdef, state = nnx.split(model)
-    parameters = {
+    return AbstractDecoder(graphdef=graphdef, parameters=parameters_of(state))
+
+
+def parameters_of(state: nnx.State[Any, Any]) -> dict[ParameterPath, Any]:
+    """The `nnx.Param`s of a `Decoder`'s state by path."""
+    return {
         tuple(key if isinstance(key, int) else str(key) for key in path): param
         for path, param in nnx.to_flat_state(state)
     }
-    return AbstractDecoder(graphdef=graphdef, parameters=parameters)

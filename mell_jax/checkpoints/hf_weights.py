@@ -40,11 +40,10 @@ IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """A parameter, the stored tensor it comes from, and how."""
+    """A parameter and the stored tensor that it comes from."""
 
     path: ParameterPath
     tensor: StoredTensor
-    is_transposed: bool
 
 
 def hf_name(path: ParameterPath) -> str:
@@ -58,6 +57,11 @@ def hf_name(path: ParameterPath) -> str:
     _, layer, part, *inner, leaf = path
     names = [LAYER_NAMES[str(part)], *map(str, inner), LEAF_NAMES[str(leaf)]]
     return ".".join(["model.layers", str(layer), *names])
+
+
+def is_transposed(path: ParameterPath) -> bool:
+    """Whether Hugging Face keeps the parameter at `path` the other way around."""
+    return path[-1] == "kernel"
 
 
 def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
@@ -83,6 +87,11 @@ def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
             f"{names}; does config.json belong to these weights?"
         )
     return sorted(weights, key=lambda w: (w.tensor.path, w.tensor.start_byte))
+
+
+def has_safetensors(directory: Path) -> bool:
+    """Whether `directory` holds weights that `find_weights` would look into."""
+    return any((directory / name).exists() for name in (INDEX_FILE, SINGLE_FILE))
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
@@ -146,8 +155,7 @@ def _find(
     shape: tuple[int, ...],
 ) -> Weight:
     name = hf_name(path)
-    is_transposed = path[-1] == "kernel"
-    expected = shape[::-1] if is_transposed else shape
+    expected = shape[::-1] if is_transposed(path) else shape
     if name not in stored:
         raise CheckpointError(
             f"{directory}: tensor {name!r} of shape {list(expected)} is missing; does "
@@ -164,4 +172,4 @@ def _find(
             f"{tensor} has the dtype {tensor.dtype_name}; weights must be one of "
             f"{', '.join(WEIGHT_DTYPES)}"
         )
-    return Weight(path=path, tensor=tensor, is_transposed=is_transposed)
+    return Weight(path=path, tensor=tensor)
