@@ -1,0 +1,135 @@
+"""Writes `config.json` and `generation_config.json` for a `ModelConfig`.
+
+The inverse of `hf_config`: the architecture is the first one that can express all of
+the config, which is proved by reading the result back.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.hf_config import (
+    CONFIG_FILE,
+    FAMILIES,
+    GENERATION_FILE,
+    ModelSpec,
+    parse_spec,
+)
+from mell_jax.checkpoints.json_file import Fields
+from mell_jax.models.config import ModelConfig
+
+
+def spec_of(
+    config: ModelConfig,
+    *,
+    eos_ids: Sequence[int] = (),
+    bos_id: int | None = None,
+    dtype_name: str | None = None,
+) -> ModelSpec:
+    """The `ModelSpec` of a model made by hand.
+
+    Raises:
+      CheckpointError: when no architecture of `FAMILIES` has all of its options.
+    """
+    for architecture, family in FAMILIES.items():
+        spec = ModelSpec(
+            config=config,
+            architecture=architecture,
+            model_type=family.model_type,
+            eos_ids=tuple(eos_ids),
+            bos_id=bos_id,
+            dtype_name=dtype_name,
+        )
+        if _reads_back(spec):
+            return spec
+    raise CheckpointError(
+        f"none of {', '.join(FAMILIES)} has this combination of options: {config}"
+    )
+
+
+def config_values(spec: ModelSpec) -> dict[str, Any]:
+    """What `config.json` says about `spec`."""
+    config = spec.config
+    values: dict[str, Any] = {
+        "architectures": [spec.architecture],
+        "model_type": spec.model_type,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": spec.bos_id,
+        "eos_token_id": list(spec.eos_ids) or None,
+        "dtype": spec.dtype_name,
+        **_rope_values(config),
+        **_window_values(config, is_qwen=spec.model_type.startswith("qwen")),
+    }
+    if spec.model_type in ("llama", "qwen3"):
+        values["attention_bias"] = config.qkv_bias
+    if spec.model_type == "llama":
+        values["mlp_bias"] = config.mlp_bias
+    return values
+
+
+def write_spec(directory: Path, spec: ModelSpec) -> None:
+    """Writes both files into `directory`."""
+    values = config_values(spec)
+    generation = {key: values[key] for key in ("bos_token_id", "eos_token_id")}
+    for name, content in ((CONFIG_FILE, values), (GENERATION_FILE, generation)):
+        (directory / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _rope_values(config: ModelConfig) -> dict[str, Any]:
+    """In both spellings, so that old and new versions of transformers read it."""
+    scaling = None
+    if config.rope_scaling is not None:
+        scaling = {
+            "rope_type": "llama3",
+            "factor": config.rope_scaling.factor,
+            "low_freq_factor": config.rope_scaling.low_freq_factor,
+            "high_freq_factor": config.rope_scaling.high_freq_factor,
+            "original_max_position_embeddings": config.rope_scaling.original_context,
+        }
+    return {
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling,
+        "rope_parameters": {
+            "rope_theta": config.rope_theta,
+            **(scaling or {"rope_type": "default"}),
+        },
+    }
+
+
+def _window_values(config: ModelConfig, *, is_qwen: bool) -> dict[str, Any]:
+    sizes = sorted({window for window in config.windows if window is not None})
+    window = sizes[0] if sizes else None
+    if not is_qwen:
+        return {"sliding_window": window}
+    names = [
+        "sliding_attention" if size else "full_attention" for size in config.windows
+    ]
+    return {
+        "use_sliding_window": bool(sizes),
+        "sliding_window": window,
+        "max_window_layers": config.num_layers,
+        "layer_types": names or None,
+    }
+
+
+def _reads_back(spec: ModelSpec) -> bool:
+    try:
+        read = parse_spec(
+            Fields(config_values(spec), CONFIG_FILE),
+            generation=Fields({}, GENERATION_FILE),
+        )
+    except CheckpointError:
+        return False
+    return read == spec

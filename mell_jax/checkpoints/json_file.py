@@ -1,0 +1,163 @@
+"""JSON from untrusted files: bounded, without duplicates, every value checked.
+
+`Fields` is a JSON object that remembers its file, so that each refusal names the file,
+the key, the value found and the rule it breaks.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mell_jax.checkpoints.errors import CheckpointError
+
+JsonObject = dict[str, Any]
+
+
+def parse_object(text: bytes, *, where: str) -> JsonObject:
+    """The JSON object in `text`, strictly: no NaN, no infinity, no key twice.
+
+    Raises:
+      CheckpointError: when `text` is anything else; `where` names its origin.
+    """
+    try:
+        value = json.loads(
+            text.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unique_keys,
+        )
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where}: expected a JSON object, found {kind(value)}")
+    return value
+
+
+def read_object(path: Path, *, max_bytes: int) -> JsonObject:
+    """The JSON object in the file `path`.
+
+    Raises:
+      CheckpointError: when the file is absent, larger than `max_bytes` or not JSON.
+    """
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        with path.open("rb") as file:
+            text = file.read(max_bytes + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    if len(text) > max_bytes:
+        raise CheckpointError(f"{path}: larger than the {max_bytes} bytes allowed")
+    return parse_object(text, where=str(path))
+
+
+def kind(value: object) -> str:
+    """What JSON calls the type of `value`, for messages."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "an object")
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A JSON object whose values are checked as they are taken.
+
+    A key that is absent or null takes the default; without a default it is refused.
+    """
+
+    values: JsonObject
+    where: str  # file, and key of the section: "model/config.json: rope_scaling"
+
+    def has(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def fail(self, key: str, rule: str) -> NoReturn:
+        """Refuses the value of `key` because of `rule`."""
+        raise CheckpointError(f"{self.where}: {key} {rule}")
+
+    def integer(self, key: str, *, default: int | None = None) -> int:
+        """A whole number; a boolean is none."""
+        value = self._get(key, default)
+        if type(value) is not int:
+            self.fail(key, f"must be an integer, found {_shown(value)}")
+        return value
+
+    def number(self, key: str, *, default: float | None = None) -> float:
+        """A finite number, whole or not."""
+        value = self._get(key, default)
+        if type(value) not in (int, float) or not (-1e308 <= value <= 1e308):
+            self.fail(key, f"must be a finite number, found {_shown(value)}")
+        return float(value)
+
+    def flag(self, key: str, *, default: bool | None = None) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, f"must be true or false, found {_shown(value)}")
+        return value
+
+    def text(self, key: str, *, default: str | None = None) -> str:
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            self.fail(key, f"must be a string, found {_shown(value)}")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        value = self._get(key, None)
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            self.fail(key, f"must be a list of strings, found {_shown(value)}")
+        return tuple(value)
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """One whole number or a list of them; () when absent."""
+        if not self.has(key):
+            return ()
+        value = self.values[key]
+        listed = value if isinstance(value, list) else [value]
+        if not all(type(v) is int for v in listed):
+            self.fail(
+                key, f"must be an integer or a list of them, found {_shown(value)}"
+            )
+        return tuple(listed)
+
+    def section(self, key: str) -> "Fields":
+        """The object under `key`, as fields of its own; empty when absent."""
+        value = self.values.get(key)
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            self.fail(key, f"must be an object, found {_shown(value)}")
+        return Fields(value, f"{self.where}: {key}")
+
+    def _get(self, key: str, default: object) -> Any:
+        value = self.values.get(key)
+        if value is not None:
+            return value
+        if default is None:
+            self.fail(key, "is missing")
+        return default
+
+
+def _shown(value: object) -> str:
+    text = str(value) if _is_printable(value) else "a huge integer"
+    return f"{kind(value)}, {text[:60]}"
+
+
+def _is_printable(value: object) -> bool:
+    """Whether `value` can be printed: Python refuses integers of many digits."""
+    return not isinstance(value, int) or value.bit_length() < 1_000
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> JsonObject:
+    result: JsonObject = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key[:60]!r} occurs twice")
+        result[key] = value
+    return result

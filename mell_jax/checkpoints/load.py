@@ -1,0 +1,119 @@
+"""Loads a model directory onto devices, one parameter at a time.
+
+A directory holds `config.json` and the weights: safetensors as Hugging Face writes
+them, or an Orbax checkpoint in `orbax/`. Nothing is unpickled and no code is run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy.typing as npt
+from flax import nnx
+from tqdm import tqdm
+
+from mell_jax.checkpoints.abstract import (
+    AbstractDecoder,
+    ParameterPath,
+    abstract_decoder,
+)
+from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.hf_config import ModelSpec, read_spec
+from mell_jax.checkpoints.hf_weights import (
+    find_weights,
+    has_safetensors,
+    is_transposed,
+)
+from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
+from mell_jax.checkpoints.safetensors_file import read_tensor
+from mell_jax.models.decoder import Decoder
+
+ShardingFor = Callable[[ParameterPath, tuple[int, ...]], jax.sharding.Sharding]
+"""Where a parameter of some path and shape goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model on its devices: `nnx.merge(graphdef, state)` is the `Decoder`."""
+
+    spec: ModelSpec
+    graphdef: nnx.GraphDef[Decoder]
+    state: nnx.State[Any, Any]
+
+
+def load_model(
+    path: Path,
+    *,
+    dtype: npt.DTypeLike,
+    sharding_for: ShardingFor,
+    progress: bool = False,
+) -> LoadedModel:
+    """Reads the model directory `path` in the precision `dtype`.
+
+    Host memory peaks at one parameter besides what the devices keep. With `progress` a
+    bar counts bytes on the standard error stream.
+
+    Raises:
+      CheckpointError: when a file is missing, damaged, unsupported or does not match
+        `config.json`; found before anything large is allocated.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such directory")
+    spec = read_spec(path)
+    model = abstract_decoder(spec.config, dtype=dtype)
+    has_orbax = (path / ORBAX_FOLDER).exists()
+    if has_orbax and has_safetensors(path):
+        raise CheckpointError(
+            f"{path}: both safetensors and a folder {ORBAX_FOLDER}; keep the one to use"
+        )
+    read = _read_orbax if has_orbax else _read_safetensors
+    arrays = read(path, model=model, sharding_for=sharding_for, progress=progress)
+    return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
+
+
+def _read_safetensors(
+    path: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
+) -> dict[ParameterPath, jax.Array]:
+    weights = find_weights(path, model)
+    arrays = {}
+    with _bar(sum(weight.tensor.size_bytes for weight in weights), progress) as bar:
+        for weight in weights:
+            param = model.parameters[weight.path]
+            values = read_tensor(weight.tensor, dtype=param.dtype)
+            if is_transposed(weight.path):
+                values = values.T  # a view; the transfer puts it in order
+            sharding = sharding_for(weight.path, model.shape(weight.path))
+            # Blocks, so that the host copy is gone before the next one is made.
+            arrays[weight.path] = jax.device_put(values, sharding).block_until_ready()
+            bar.update(weight.tensor.size_bytes)
+    return arrays
+
+
+def _read_orbax(
+    path: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
+) -> dict[ParameterPath, jax.Array]:
+    folder = path / ORBAX_FOLDER
+    saved = find_saved(folder, model)
+    arrays = {}
+    with _bar(sum(parameter.size_bytes for parameter in saved), progress) as bar:
+        for parameter, array in restore(
+            folder,
+            saved,
+            model=model,
+            sharding_of=lambda path: sharding_for(path, model.shape(path)),
+        ):
+            arrays[parameter.path] = array
+            bar.update(parameter.size_bytes)
+    return arrays
+
+
+def _bar(total_bytes: int, progress: bool) -> "tqdm[NoReturn]":
+    return tqdm(
+        total=total_bytes,
+        desc="loading weights",
+        unit="B",
+        unit_scale=True,
+        disable=not progress,
+    )

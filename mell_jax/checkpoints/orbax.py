@@ -1,0 +1,199 @@
+"""Parameters of a `Decoder` in an Orbax checkpoint folder, in and out.
+
+What is saved is `nnx.to_pure_dict(nnx.state(decoder))`. What is read may as well be an
+`nnx.State` or sit under "params" or "model" beside other things, such as the state of
+an optimizer, which stay on disk. Restoring goes in groups no larger than the largest
+parameter, so that host memory stays small.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mell_jax.checkpoints.abstract import AbstractDecoder, ParameterPath
+from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.safetensors_file import WEIGHT_DTYPES
+
+ORBAX_FOLDER = "orbax"
+CHUNK_BYTES = 16 << 20
+"""Pieces that arrays are stored in: a reader decompresses one at a time."""
+
+Key = tuple[str, ...]
+ROOTS: tuple[Key, ...] = ((), ("params",), ("model",))
+"""Where in the saved tree the parameters may sit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedParameter:
+    """A parameter, and the leaf of the saved tree that it comes from."""
+
+    path: ParameterPath
+    key: Key
+    shape: tuple[int, ...]
+    size_bytes: int  # as stored
+
+
+def find_saved(folder: Path, model: AbstractDecoder) -> list[SavedParameter]:
+    """The saved leaf of every parameter of `model`.
+
+    Raises:
+      CheckpointError: when a parameter is missing, misshapen or unknown.
+    """
+    leaves = _saved_leaves(folder)
+    for root in ROOTS:
+        if any(key[: len(root) + 1] == (*root, "embed") for key in leaves):
+            break
+    else:
+        raise CheckpointError(
+            f"{folder}: no parameters of a Decoder; expected "
+            "nnx.to_pure_dict(nnx.state(decoder)), at the top or under params or "
+            f"model; found {sorted({key[0] for key in leaves if key})[:10]}"
+        )
+    saved = [
+        _find(folder, leaves, root, path, model.shape(path))
+        for path, _ in model.items()
+    ]
+    used = {parameter.key for parameter in saved}
+    extra = [key for key in leaves if key[: len(root)] == root and key not in used]
+    if extra:
+        raise CheckpointError(
+            f"{folder}: {len(extra)} arrays that this model has no place for, such as "
+            f"{'.'.join(extra[0])[:80]}; does config.json belong to them?"
+        )
+    return saved
+
+
+def restore(
+    folder: Path,
+    saved: list[SavedParameter],
+    *,
+    model: AbstractDecoder,
+    sharding_of: Callable[[ParameterPath], jax.sharding.Sharding],
+) -> Iterator[tuple[SavedParameter, jax.Array]]:
+    """Reads `saved` group by group, each parameter onto its sharding and cast."""
+    for group in _groups(saved):
+        arguments: dict[str, Any] = {}
+        for parameter in group:
+            argument = ocp.ArrayRestoreArgs(
+                sharding=sharding_of(parameter.path),
+                global_shape=parameter.shape,
+                dtype=np.dtype(model.parameters[parameter.path].dtype),
+            )
+            _insert(arguments, parameter.key, argument)
+        request = ocp.args.PyTreeRestore(
+            item=arguments,  # only its structure counts
+            restore_args=arguments,
+            partial_restore=True,
+        )
+        with _orbax_errors(folder), ocp.PyTreeCheckpointer() as reader:
+            tree = reader.restore(folder.absolute(), request)
+        for parameter in group:
+            yield parameter, _take(tree, parameter.key).block_until_ready()
+        del tree
+
+
+def save(folder: Path, tree: Mapping[Any, Any]) -> None:
+    """Writes the pure dictionary of a `Decoder`'s state as an Orbax checkpoint."""
+    arguments = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(folder.absolute(), tree, save_args=arguments)
+        writer.wait_until_finished()
+
+
+def _saved_leaves(folder: Path) -> dict[Key, Any]:
+    if not (folder / "_METADATA").is_file():
+        raise CheckpointError(
+            f"{folder}: not an Orbax checkpoint, it has no file _METADATA; of a "
+            "CheckpointManager's folders, take the innermost that has one"
+        )
+    with _orbax_errors(folder), ocp.StandardCheckpointer() as reader:
+        tree = reader.metadata(folder.absolute()).item_metadata
+        if tree is None:
+            raise CheckpointError(f"{folder}: its metadata cannot be read")
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree.tree)
+    return {tuple(_key_name(step) for step in path): leaf for path, leaf in leaves}
+
+
+def _key_name(step: Any) -> str:
+    for attribute in ("key", "idx", "name"):  # the three kinds of jax.tree_util
+        if hasattr(step, attribute):
+            return str(getattr(step, attribute))
+    return str(step)
+
+
+def _find(
+    folder: Path,
+    leaves: dict[Key, Any],
+    root: Key,
+    path: ParameterPath,
+    shape: tuple[int, ...],
+) -> SavedParameter:
+    key = (*root, *map(str, path))
+    if key not in leaves and (*key, "value") in leaves:  # saved as an nnx.State
+        key = (*key, "value")
+    name = ".".join(key)
+    if key not in leaves:
+        raise CheckpointError(
+            f"{folder}: array {name} of shape {list(shape)} is missing; does "
+            "config.json belong to these parameters?"
+        )
+    leaf = leaves[key]
+    if not isinstance(leaf, ocp.metadata.ArrayMetadata):
+        raise CheckpointError(f"{folder}: {name} is not an array")
+    if tuple(leaf.shape) != shape:
+        raise CheckpointError(
+            f"{folder}: array {name} has the shape {list(leaf.shape)}, but config.json "
+            f"makes it {list(shape)}; do they belong together?"
+        )
+    dtype = np.dtype(leaf.dtype)
+    if dtype not in WEIGHT_DTYPES.values():
+        raise CheckpointError(
+            f"{folder}: array {name} has the dtype {dtype}; weights must be float32, "
+            "float16 or bfloat16"
+        )
+    size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return SavedParameter(path=path, key=key, shape=shape, size_bytes=size_bytes)
+
+
+def _groups(saved: list[SavedParameter]) -> Iterator[list[SavedParameter]]:
+    """Consecutive parameters that together are no larger than the largest one."""
+    limit = max(parameter.size_bytes for parameter in saved)
+    group: list[SavedParameter] = []
+    for parameter in saved:
+        if sum(p.size_bytes for p in group) + parameter.size_bytes > limit:
+            yield group
+            group = []
+        group.append(parameter)
+    yield group
+
+
+def _insert(tree: dict[str, Any], key: Key, leaf: object) -> None:
+    for step in key[:-1]:
+        tree = tree.setdefault(step, {})
+    tree[key[-1]] = leaf
+
+
+def _take(tree: Any, key: Key) -> jax.Array:
+    for step in key:
+        tree = tree[step]
+    array: jax.Array = tree
+    return array
+
+
+@contextmanager
+def _orbax_errors(folder: Path) -> Iterator[None]:
+    """Turns what Orbax raises about damaged files into a `CheckpointError`."""
+    try:
+        yield
+    except (CheckpointError, jax.errors.JaxRuntimeError):  # ours; out of memory
+        raise
+    except Exception as error:  # Orbax raises this very class for an unreadable chunk
+        raise CheckpointError(
+            f"{folder}: damaged or not readable by Orbax: {str(error)[:500]}"
+        ) from error
