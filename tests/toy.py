@@ -1,9 +1,10 @@
 """The additive toy model: the next token is the sum of all tokens so far, modulo V.
 
-The sum is read from the real pool through the page table by the real attention op: with
-queries of zero every cached token weighs the same, so attention answers the mean of the
-values, and the mean times the length is the sum. A wrong page, a stale copy or a dropped
-token changes the very next token, and the right answer can be done in your head:
+The sum is read from the real pool through the page table by the real attention op:
+with queries of zero every cached token weighs the same, so attention answers the mean
+of the values, and the mean times the length is the sum. A wrong page, a stale copy or a
+dropped token changes the very next token, and the right answer can be done in your
+head:
 
     prompt 1 2 3 -> 6 -> 12 -> 24 -> 48 -> ...     each token doubles the sum
 """

@@ -1,6 +1,7 @@
 """The KV pool of one instance: how large, of which type, and made of zeros."""
 
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +62,18 @@ def free_bytes(device: jax.Device) -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats is not None:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(available * MAX_HOST_SHARE)
+    return int(_available_host_bytes() * MAX_HOST_SHARE)
+
+
+def _available_host_bytes() -> int:
+    """Memory that can be had without swapping; page cache counts as free on Linux."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def choose_num_pages(

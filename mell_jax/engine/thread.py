@@ -1,0 +1,104 @@
+"""The one thread that drives an engine, and the mailbox in front of it."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import final
+
+from absl import logging
+
+from mell_jax.engine.core import Engine
+from mell_jax.engine.frames import (
+    Abort,
+    EngineInfo,
+    EngineLoad,
+    EngineStopped,
+    StepFrame,
+    Submit,
+)
+from mell_jax.worker.compilation import CompilationCounter
+
+Sink = Callable[[StepFrame | EngineStopped], None]
+
+
+class _Stop:
+    """Tells the thread to end after what was sent before."""
+
+
+@final
+class EngineThread:
+    """Runs an engine until it is stopped or fails.
+
+    Messages are taken between steps; while there is work the thread never waits for
+    them. A step that raises ends the engine: the sink gets an `EngineStopped` that
+    says why, and every later message is dropped.
+    """
+
+    def __init__(self, engine: Engine, *, compilations: CompilationCounter) -> None:
+        self.info: EngineInfo = engine.info
+        self._engine = engine
+        self._compilations = compilations
+        self._inbox: queue.SimpleQueue[Submit | Abort | _Stop] = queue.SimpleQueue()
+        self._load = engine.load(compilations=compilations.count)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, sink: Sink) -> None:
+        """Begins to run; `sink` is called on the engine's thread, once per step.
+
+        Raises:
+          RuntimeError: when it was started before.
+        """
+        if self._thread is not None:
+            raise RuntimeError("an EngineThread is started once; make a new one")
+        self._thread = threading.Thread(
+            target=self._run, args=(sink,), name="mell-engine", daemon=True
+        )
+        self._thread.start()
+
+    def send(self, message: Submit | Abort) -> None:
+        """Leaves a message for the engine; from any thread, without blocking."""
+        self._inbox.put(message)
+
+    def load(self) -> EngineLoad:
+        """How busy the engine was after its latest step; from any thread."""
+        return self._load
+
+    def stop(self) -> None:
+        """Ends the engine after the step in flight and waits for it."""
+        self._inbox.put(_Stop())
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, sink: Sink) -> None:
+        message = ""
+        try:
+            self._loop(sink)
+        except Exception as error:  # the edge: what a step raises ends the engine
+            logging.exception("the engine failed")
+            message = f"the engine failed: {type(error).__name__}: {error}"
+        sink(EngineStopped(message=message))
+
+    def _loop(self, sink: Sink) -> None:
+        engine = self._engine
+        while self._take_messages(wait=not engine.has_work):
+            frame = engine.step()
+            self._load = engine.load(compilations=self._compilations.count)
+            if frame is not None:
+                sink(frame)
+
+    def _take_messages(self, *, wait: bool) -> bool:
+        """Hands all messages to the engine; False when one of them was to stop."""
+        while wait or not self._inbox.empty():
+            match self._inbox.get():
+                case Submit() as submit:
+                    self._engine.submit(submit)
+                case Abort() as abort:
+                    self._engine.abort(abort)
+                case _Stop():
+                    return False
+            wait = False
+        return True
