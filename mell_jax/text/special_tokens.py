@@ -1,0 +1,69 @@
+"""Reads which tokens begin and end a text from the files beside a tokenizer.
+
+Data only: `tokenizer_config.json`, then `special_tokens_map.json`; names of classes and
+code in them are ignored.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialTokens:
+    """Contents (not ids) of the tokens; None where no file says."""
+
+    bos: str | None = None
+    eos: str | None = None
+    add_bos: bool | None = None
+    add_eos: bool | None = None
+
+
+def read_json_object(path: Path) -> dict[str, object]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: the file is not JSON or not an object; names the file.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def read_special_tokens(directory: Path) -> SpecialTokens:
+    """What the files in `directory` say; the first file that names a token wins.
+
+    Raises:
+        ValueError: a file is there but is not a JSON object.
+    """
+    paths = [directory / name for name in _FILES]
+    settings = [read_json_object(path) for path in paths if path.is_file()]
+    return SpecialTokens(
+        bos=_first_content(settings, key="bos_token"),
+        eos=_first_content(settings, key="eos_token"),
+        add_bos=_first_bool(settings, key="add_bos_token"),
+        add_eos=_first_bool(settings, key="add_eos_token"),
+    )
+
+
+def _first_content(settings: list[dict[str, object]], *, key: str) -> str | None:
+    for setting in settings:
+        token = setting.get(key)  # "</s>" or {"content": "</s>", "lstrip": false, ...}
+        content = token.get("content") if isinstance(token, dict) else token
+        if isinstance(content, str):
+            return content
+    return None
+
+
+def _first_bool(settings: list[dict[str, object]], *, key: str) -> bool | None:
+    for setting in settings:
+        value = setting.get(key)
+        if isinstance(value, bool):
+            return value
+    return None

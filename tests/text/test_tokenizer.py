@@ -1,0 +1,222 @@
+import re
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("the cat "))
+IDS = st.lists(st.integers(0, 320), max_size=24)
+
+
+@given(text=TEXTS)
+def test_text_survives_the_way_to_ids_and_back(
+    any_tokenizer: Tokenizer, text: str
+) -> None:
+    ids = any_tokenizer.encode(text.replace("▁", ""))
+    assert any_tokenizer.decode(ids) == text.replace("▁", "")
+
+
+@given(ids=IDS, skip=st.booleans())
+def test_byte_level_text_is_what_the_rust_decoder_makes(
+    byte_level: Tokenizer, byte_level_dir: Path, ids: list[int], skip: bool
+) -> None:
+    rust = tokenizers.Tokenizer.from_file(str(byte_level_dir / "tokenizer.json"))
+    expected = rust.decode(ids, skip_special_tokens=skip)
+    assert byte_level.decode(ids, skip_special_tokens=skip) == expected
+
+
+@given(ids=st.lists(st.integers(0, 2) | st.integers(259, 263)), skip=st.booleans())
+def test_byte_fallback_text_is_what_the_rust_decoder_makes_of_whole_tokens(
+    byte_fallback: Tokenizer, byte_fallback_dir: Path, ids: list[int], skip: bool
+) -> None:
+    rust = tokenizers.Tokenizer.from_file(str(byte_fallback_dir / "tokenizer.json"))
+    expected = rust.decode(ids, skip_special_tokens=skip)
+    assert byte_fallback.decode(ids, skip_special_tokens=skip) == expected
+
+
+@given(ids=st.lists(st.integers(1, 299), max_size=24))
+def test_sentencepiece_text_is_what_the_library_makes_but_for_broken_characters(
+    sentence_piece: Tokenizer, sentencepiece_dir: Path, ids: list[int]
+) -> None:
+    model = sentencepiece.SentencePieceProcessor(
+        model_file=str(sentencepiece_dir / "tokenizer.model")
+    )
+    # The library writes one U+FFFD per byte of a broken character, and keeps a space
+    # at the very beginning when it is the byte token <0x20>.
+    expected = re.sub("\ufffd+", "\ufffd", model.decode([262, *ids]))
+    ours = sentence_piece.decode([262, *ids])
+    assert re.sub("\ufffd+", "\ufffd", ours) == expected
+
+
+def test_special_tokens_are_known_from_the_files_beside_the_tokenizer(
+    byte_level: Tokenizer, byte_fallback: Tokenizer, sentence_piece: Tokenizer
+) -> None:
+    assert (byte_level.bos_id, byte_level.eos_id) == (0, 1)
+    assert byte_level.special_ids == {0, 1}
+    assert (byte_fallback.bos_id, byte_fallback.eos_id) == (None, None)
+    assert byte_fallback.special_ids == {0, 1, 2}
+    assert (sentence_piece.bos_id, sentence_piece.eos_id) == (1, 2)
+    assert sentence_piece.special_ids == {1, 2}
+
+
+def test_special_tokens_are_written_only_when_asked_for(
+    any_tokenizer: Tokenizer,
+) -> None:
+    end = max(any_tokenizer.special_ids)
+    assert any_tokenizer.decode([end]) == ""
+    assert any_tokenizer.decode([end], skip_special_tokens=False) == "</s>"
+
+
+def test_a_byte_level_token_may_be_part_of_a_character(byte_level: Tokenizer) -> None:
+    ids = byte_level.encode("🦙")
+    assert len(ids) == 4
+    assert byte_level.decode(ids) == "🦙"
+    assert byte_level.decode(ids[:3]) == "\ufffd"
+
+
+def test_a_broken_character_does_not_break_its_neighbours(
+    byte_fallback: Tokenizer,
+) -> None:
+    # bytes C3 A9 | FF | "hi": the Rust decoder would write three U+FFFD.
+    assert byte_fallback.decode([3 + 0xC3, 3 + 0xA9, 3 + 0xFF, 263]) == "é\ufffd hi"
+
+
+def test_one_leading_space_is_dropped_where_the_tokenizer_adds_one(
+    byte_fallback: Tokenizer,
+) -> None:
+    assert byte_fallback.encode("hi hi", add_special_tokens=False) == [263, 263]
+    assert byte_fallback.decode([263, 263]) == "hi hi"
+    assert byte_fallback.decode([259, 263]) == " hi"
+    assert byte_fallback.decode([259]) == ""
+
+
+def test_every_leading_space_is_dropped_where_the_tokenizer_collapses_spaces(
+    tmp_path: Path,
+) -> None:
+    with (tmp_path / "tokenizer.model").open("wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["the cat sat", "on the mat"] * 4),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=30,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+    tokenizer = load_tokenizer(tmp_path)
+    model_file = str(tmp_path / "tokenizer.model")
+    library = sentencepiece.SentencePieceProcessor(model_file=model_file)
+    space = library.piece_to_id("▁")
+    ids = [space] * 5 + tokenizer.encode("the  cat", add_special_tokens=False)
+    assert tokenizer.decode(ids) == library.decode(ids) == "the cat"
+    # Its normalizer folds characters: four bytes of text may become one.
+    assert tokenizer.longest_token_bytes == 4 * max(
+        map(len, tokenizer.vocabulary.token_bytes)
+    )
+
+
+def test_sentencepiece_adds_the_special_tokens_that_the_config_asks_for(
+    sentencepiece_dir: Path, tmp_path: Path
+) -> None:
+    model = (sentencepiece_dir / "tokenizer.model").read_bytes()
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    plain = load_tokenizer(tmp_path).encode("cat", add_special_tokens=False)
+    assert load_tokenizer(tmp_path).encode("cat") == [1, *plain]
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"add_bos_token": false, "add_eos_token": true}')
+    assert load_tokenizer(tmp_path).encode("cat") == [*plain, 2]
+    config.write_text('{"eos_token": "<unk>", "bos_token": "no such token"}')
+    assert load_tokenizer(tmp_path).bos_id == 1
+    assert load_tokenizer(tmp_path).eos_id == 0
+
+
+def test_the_tokens_map_fills_in_what_the_config_leaves_out(
+    byte_level_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(
+        (byte_level_dir / "tokenizer.json").read_bytes()
+    )
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": null}')
+    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": "</s>"}')
+    assert load_tokenizer(tmp_path).bos_id == 1
+    assert load_tokenizer(tmp_path).eos_id is None
+
+
+def test_truncation_and_padding_of_the_file_are_ignored(
+    byte_level_dir: Path, tmp_path: Path
+) -> None:
+    rust = tokenizers.Tokenizer.from_file(str(byte_level_dir / "tokenizer.json"))
+    rust.enable_truncation(max_length=2)
+    rust.enable_padding(length=64)
+    rust.save(str(tmp_path / "tokenizer.json"))
+    assert len(load_tokenizer(tmp_path).encode("qqqqqqq")) == 7
+
+
+def test_ids_past_the_vocabulary_are_no_text(any_tokenizer: Tokenizer) -> None:
+    assert any_tokenizer.decode([any_tokenizer.vocab_size, 10**9]) == ""
+
+
+def test_a_negative_id_is_refused(any_tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="token ids are 0 or more, got -1"):
+        any_tokenizer.decode([5, -1])
+
+
+def test_an_unpaired_surrogate_is_refused(any_tokenizer: Tokenizer) -> None:
+    message = r"unpaired surrogate, U\+D800, at character 2; send valid Unicode"
+    with pytest.raises(ValueError, match=message):
+        any_tokenizer.encode("hi\ud800")
+    with pytest.raises(ValueError, match=message):
+        any_tokenizer.check_prompt_bytes("hi\ud800", max_tokens=10)
+
+
+def test_a_prompt_is_refused_by_its_bytes_only_if_no_tokenization_fits(
+    byte_fallback: Tokenizer,
+) -> None:
+    assert byte_fallback.longest_token_bytes == 5  # "<unk>"
+    byte_fallback.check_prompt_bytes("é" * 5, max_tokens=2)
+    with pytest.raises(ValueError, match="has 11 bytes, but 2 tokens of at most 5"):
+        byte_fallback.check_prompt_bytes("é" * 5 + "e", max_tokens=2)
+
+
+@given(text=TEXTS)
+def test_the_byte_bound_never_refuses_what_fits(
+    any_tokenizer: Tokenizer, text: str
+) -> None:
+    num_tokens = len(any_tokenizer.encode(text, add_special_tokens=False))
+    any_tokenizer.check_prompt_bytes(text, max_tokens=num_tokens)
+
+
+def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    message = f"no tokenizer in {re.escape(str(tmp_path))}: looked for tokenizer.json"
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path)
+
+
+def test_the_json_file_is_preferred(byte_level_dir: Path, tmp_path: Path) -> None:
+    json_bytes = (byte_level_dir / "tokenizer.json").read_bytes()
+    (tmp_path / "tokenizer.json").write_bytes(json_bytes)
+    (tmp_path / "tokenizer.model").write_bytes(b"never read")
+    assert load_tokenizer(tmp_path).vocab_size == 290
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", "{", "tokenizer.json is not JSON"),
+        ("tokenizer.json", "[]", "must hold a JSON object, not list"),
+        ("tokenizer.json", '{"decoder": null}', r"decoder \['none'\]; use ByteLevel"),
+        ("tokenizer.json", '{"decoder": {"type": "CTC"}}', r"decoder \['CTC'\]"),
+        ("tokenizer.json", '{"decoder": {"type": "Sequence"}}', r"\['Sequence'\]"),
+        ("tokenizer.model", "\x00 no model", "is no SentencePiece model"),
+    ],
+)
+def test_a_broken_file_is_refused_by_name(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path)
