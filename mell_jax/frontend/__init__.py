@@ -1,0 +1,33 @@
+"""From a prompt to a stream of deltas: what both doors share; no gRPC, no jax.
+
+    generate() --Submit, Abort--> engine thread
+    generate() <-- FrontEnd.deliver(frame), in the event loop, once per step
+
+Tokenizing, detokenizing, stop strings and samples (n > 1) happen here; the engine
+knows single sequences of token ids only.
+"""
+
+from mell_jax.frontend.delta import Delta, Finish
+from mell_jax.frontend.errors import (
+    DuplicateRequestError,
+    EngineDeadError,
+    OverloadedError,
+    RequestFailedError,
+)
+from mell_jax.frontend.generation import generate
+from mell_jax.frontend.hub import EngineLink, FrontEnd, Sink
+from mell_jax.frontend.inbox import TokenLogprobs
+
+__all__ = [
+    "Delta",
+    "DuplicateRequestError",
+    "EngineDeadError",
+    "EngineLink",
+    "Finish",
+    "FrontEnd",
+    "OverloadedError",
+    "RequestFailedError",
+    "Sink",
+    "TokenLogprobs",
+    "generate",
+]

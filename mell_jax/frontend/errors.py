@@ -1,0 +1,34 @@
+"""How a request can fail besides being invalid (`InvalidRequestError`)."""
+
+
+class EngineDeadError(RuntimeError):
+    """The engine stopped before the request's end; a fresh attempt may succeed."""
+
+    def __init__(self, cause: str, *, tokens_sent: int) -> None:
+        """`tokens_sent` counts what the caller already got, over all samples."""
+        super().__init__(
+            f"{cause or 'the engine has stopped'}; {tokens_sent} tokens had been sent"
+        )
+        self.tokens_sent = tokens_sent
+
+
+class RequestFailedError(RuntimeError):
+    """The engine gave up this one request; the message is for the operator's log."""
+
+
+class DuplicateRequestError(ValueError):
+    """A request of this id is still open."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"request_id {request_id!r} is in flight; wait for its end or choose "
+            "another id"
+        )
+
+
+class OverloadedError(RuntimeError):
+    """More open requests than the front end keeps; try again later."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

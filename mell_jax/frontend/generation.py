@@ -1,0 +1,148 @@
+"""The life of a request: check, tokenize, submit n samples, stream, clean up."""
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+
+import numpy as np
+
+from mell_jax.engine.frames import Int32Array, Submit
+from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.engine.validate import check_submit
+from mell_jax.frontend.delta import Delta, DeltaMaker
+from mell_jax.frontend.hub import FrontEnd
+
+_LONG_TEXT_CHARS = 4096  # a few milliseconds of tokenizing
+
+
+async def generate(
+    front_end: FrontEnd,
+    *,
+    prompt: str | Sequence[int],
+    params: SamplingParams,
+    salt: bytes = b"",
+    request_id: str = "",
+    is_text_wanted: bool = True,
+) -> AsyncGenerator[Delta]:
+    """Streams the answers to a prompt, all that is ready at a time.
+
+    Each sample ends with one delta that has a `finish`. However the generator ends
+    (read to its end, closed, cancelled, thrown into), no sequence stays alive in the
+    engine. Close it with `contextlib.aclosing` when leaving early.
+
+    Args:
+        front_end: the way to the engine.
+        prompt: text, or token ids as they are.
+        params: how to sample; an unset max_tokens becomes what the context leaves.
+        salt: requests share cached prompts only with requests of the same salt.
+        request_id: a name for `FrontEnd.abort`; empty for a random one.
+        is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
+
+    Raises:
+        InvalidRequestError: the request breaks a rule; nothing was generated.
+        DuplicateRequestError: `request_id` is in flight.
+        OverloadedError: too many requests are open.
+        EngineDeadError: the engine stopped; says how many tokens were yielded.
+        RequestFailedError: the engine gave up this request alone.
+    """
+    with front_end.open(request_id) as request:
+        ids = await _prompt_ids(front_end, prompt=prompt)
+        submits = _samples(front_end, ids=ids, params=params, salt=salt)
+        is_text_made = is_text_wanted or bool(params.stop)
+        tokenizer = front_end.tokenizer if is_text_made else None
+        prompt_ids = tuple(ids.tolist())
+        makers = [
+            DeltaMaker(submit.params, prompt=prompt_ids, tokenizer=tokenizer)
+            for submit in submits
+        ]
+        request.submit(submits)
+        while arrivals := await request.arrivals():
+            for arrival in arrivals:
+                delta = makers[arrival.index].read(arrival)
+                if delta.finish is not None and arrival.finished is None:
+                    request.drop(arrival.handle)  # a stop string: the engine goes on
+                yield delta
+                request.tokens_sent += len(delta.token_ids)
+
+
+def derive_seed(seed: int, *, index: int) -> int:
+    """The seed of sample `index`; sample 0 keeps the request's own."""
+    if index == 0:
+        return seed
+    key = seed.to_bytes(8, "little", signed=True) + index.to_bytes(4, "little")
+    digest = hashlib.blake2b(key, digest_size=8, person=b"mell sample").digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _samples(
+    front_end: FrontEnd, *, ids: Int32Array, params: SamplingParams, salt: bytes
+) -> list[Submit]:
+    """One checked submission per sample."""
+    if params.stop and front_end.tokenizer is None:
+        raise InvalidRequestError(
+            "stop", "needs a tokenizer and this model has none; use stop_token_ids"
+        )
+    unchecked = Submit(
+        handle=front_end.new_handle(), prompt=ids, params=params, salt=salt
+    )
+    check_submit(unchecked, info=front_end.info)
+    if params.max_tokens is None:
+        room = front_end.info.max_model_len - ids.size
+        params = dataclasses.replace(params, max_tokens=room)
+    others = dataclasses.replace(params, prompt_logprobs=None)  # sample 0 tells them
+    seed = params.seed
+    return [
+        Submit(
+            handle=front_end.new_handle(),
+            prompt=ids,
+            params=params if index == 0 else others,
+            seed=None if seed is None else derive_seed(seed, index=index),
+            salt=salt,
+        )
+        for index in range(params.n)
+    ]
+
+
+async def _prompt_ids(
+    front_end: FrontEnd, *, prompt: str | Sequence[int]
+) -> Int32Array:
+    if not isinstance(prompt, str):
+        return _checked_ids(prompt, vocab_size=front_end.info.vocab_size)
+    tokenizer = front_end.tokenizer
+    if tokenizer is None:
+        raise InvalidRequestError(
+            "prompt", "must be token ids: this model is served without a tokenizer"
+        )
+    if not prompt:
+        raise InvalidRequestError("prompt", "must not be empty")
+    try:
+        tokenizer.check_prompt_bytes(prompt, max_tokens=front_end.info.max_model_len)
+        if len(prompt) > _LONG_TEXT_CHARS:
+            ids = await asyncio.to_thread(tokenizer.encode, prompt)
+        else:
+            ids = tokenizer.encode(prompt)
+    except ValueError as error:
+        raise InvalidRequestError("prompt", f"is not usable: {error}") from error
+    return np.asarray(ids, dtype=np.int32)
+
+
+def _checked_ids(prompt: Sequence[int], *, vocab_size: int) -> Int32Array:
+    """Ids as the engine takes them, refused before a cast could wrap them."""
+    if len(prompt) == 0:
+        raise InvalidRequestError("prompt", "must hold at least one token, got none")
+    try:
+        ids = np.asarray(prompt)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequestError("prompt", f"is no list of ids: {error}") from error
+    if not (ids.ndim == 1 and ids.dtype.kind in "iu"):
+        raise InvalidRequestError(
+            "prompt", f"must be a flat list of integer token ids, got {ids.dtype}"
+        )
+    low, high = int(ids.min()), int(ids.max())
+    if not (low >= 0 and high < vocab_size):
+        bad = low if low < 0 else high
+        raise InvalidRequestError(
+            "prompt", f"holds token id {bad}; ids go from 0 to {vocab_size - 1}"
+        )
+    return ids.astype(np.int32)

@@ -1,0 +1,277 @@
+"""The event loop's side of the seam: frames in, one inbox per live sequence.
+
+The engine calls `FrontEnd.sink` on its own thread once per step; everything else here
+runs in one event loop and never blocks. Requests are known by their id, sequences by
+their handle, and whoever closes a request with sequences still alive aborts them, once.
+"""
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Protocol, Self, final
+
+from mell_jax.engine.frames import (
+    Abort,
+    EngineInfo,
+    EngineLoad,
+    EngineStopped,
+    Finished,
+    FinishReason,
+    Handle,
+    StepFrame,
+    Submit,
+)
+from mell_jax.frontend.errors import (
+    DuplicateRequestError,
+    EngineDeadError,
+    OverloadedError,
+)
+from mell_jax.frontend.inbox import Arrival, Inbox
+from mell_jax.text.tokenizer import Tokenizer
+
+Sink = Callable[[StepFrame | EngineStopped], None]
+
+
+class EngineLink(Protocol):
+    """The engine as its front ends see it."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    def start(self, sink: Sink) -> None:
+        """Begins to run; `sink` is called on the engine's thread, once per step."""
+
+    def send(self, message: Submit | Abort) -> None:
+        """Thread-safe, never blocks."""
+
+    def load(self) -> EngineLoad: ...
+
+    def stop(self) -> None:
+        """Ends the engine and waits for it; the last frame is `EngineStopped`."""
+
+
+@final
+class FrontEnd:
+    """Routes frames to the requests that wait for them."""
+
+    def __init__(
+        self,
+        send: Callable[[Submit | Abort], None],
+        *,
+        info: EngineInfo,
+        tokenizer: Tokenizer | None = None,
+        max_open: int = 4096,
+    ) -> None:
+        """Starts with no request open.
+
+        Args:
+            send: takes messages to the engine, from any thread, without blocking.
+            info: what the engine serves.
+            tokenizer: None for token ids in and out only.
+            max_open: open requests above which `open` refuses.
+        """
+        self._send = send
+        self.info = info
+        self.tokenizer = tokenizer
+        self._max_open = max_open
+        self._handles = itertools.count(1)
+        self._requests: dict[str, OpenRequest] = {}
+        self._routes: dict[Handle, tuple[OpenRequest, Inbox]] = {}
+        self._stopped: str | None = None
+        self._has_stopped = asyncio.Event()
+
+    @property
+    def num_open(self) -> int:
+        return len(self._requests)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing is served any more; None while all is well."""
+        return self._stopped
+
+    async def wait_stopped(self) -> str:
+        """Waits for the end of service and tells its cause, perhaps empty."""
+        await self._has_stopped.wait()
+        assert self._stopped is not None
+        return self._stopped
+
+    def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
+        """What the engine calls on its thread with each frame."""
+
+        def pass_on(frame: StepFrame | EngineStopped) -> None:
+            try:
+                loop.call_soon_threadsafe(self.deliver, frame)
+            except RuntimeError:
+                if not loop.is_closed():  # nobody is left to listen
+                    raise
+
+        return pass_on
+
+    def deliver(self, frame: StepFrame | EngineStopped) -> None:
+        """Sorts a frame into the inboxes and wakes their readers."""
+        if isinstance(frame, EngineStopped):
+            self.stop(frame.message or "the engine has stopped")
+            return
+        rows = zip(frame.handles.tolist(), frame.tokens.tolist(), strict=True)
+        for row, (handle, token) in enumerate(rows):
+            if route := self._routes.get(handle):
+                route[1].add(token, logprobs=frame.logprobs, row=row)
+                route[0].wake()
+        for prompt in frame.prompts:
+            if route := self._routes.get(prompt.handle):
+                route[1].add_prompt(prompt)
+                route[0].wake()
+        for finished in frame.finished:
+            if route := self._routes.pop(finished.handle, None):
+                route[1].add_finished(finished)
+                route[0].wake()
+
+    def open(self, request_id: str = "") -> "OpenRequest":
+        """Registers a request; close it, best with `with`.
+
+        Args:
+            request_id: names it for `abort`; empty for a fresh random one.
+
+        Raises:
+            DuplicateRequestError: a request of this id is open.
+            OverloadedError: too many requests are open.
+            EngineDeadError: service has ended.
+        """
+        if self._stopped is not None:
+            raise EngineDeadError(self._stopped, tokens_sent=0)
+        if not (len(self._requests) < self._max_open):
+            raise OverloadedError(
+                f"{self._max_open} requests are open, the most this server keeps",
+                retry_after_s=1.0,
+            )
+        request_id = request_id or uuid.uuid4().hex
+        if request_id in self._requests:
+            raise DuplicateRequestError(request_id)
+        request = OpenRequest(self, request_id=request_id)
+        self._requests[request_id] = request
+        return request
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """Ends requests early: they finish with "abort". Unknown ids are ignored."""
+        for request_id in request_ids:
+            if request := self._requests.get(request_id):
+                request.abort()
+
+    def stop(self, cause: str) -> None:
+        """Ends service: what is open fails with `cause`, and so does what comes."""
+        if self._stopped is None:
+            self._stopped = cause
+            self._has_stopped.set()
+            for request in self._requests.values():
+                request.wake()
+
+    def new_handle(self) -> Handle:
+        return Handle(next(self._handles))
+
+    def _submit(self, request: "OpenRequest", submit: Submit, inbox: Inbox) -> None:
+        self._routes[submit.handle] = (request, inbox)
+        self._send(submit)
+
+    def _send_abort(self, handles: Sequence[Handle]) -> None:
+        if handles:
+            self._send(Abort(handles=tuple(handles)))
+
+    def _forget(self, request_id: str, handles: Iterable[Handle]) -> None:
+        self._requests.pop(request_id, None)
+        for handle in handles:
+            self._routes.pop(handle, None)
+
+
+@final
+class OpenRequest:
+    """One request between its first and its last word: the inboxes of its samples."""
+
+    def __init__(self, front_end: FrontEnd, *, request_id: str) -> None:
+        self.request_id = request_id
+        self.tokens_sent = 0  # counted by the reader, for `EngineDeadError`
+        self._front_end = front_end
+        self._inboxes: list[Inbox] = []
+        self._aborted: set[Handle] = set()  # the engine was told
+        self._is_aborted = False
+        self._ready = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def submit(self, submits: Iterable[Submit]) -> None:
+        """Sends the samples to the engine; sample i is the i-th of `submits`."""
+        for index, submit in enumerate(submits):
+            inbox = Inbox(
+                submit.handle, index=index, num_top_logprobs=submit.params.logprobs
+            )
+            self._inboxes.append(inbox)
+            if self._is_aborted:  # before there was anything to abort
+                inbox.add_finished(
+                    Finished(handle=submit.handle, reason=FinishReason.ABORT)
+                )
+                self.wake()
+            else:
+                self._front_end._submit(self, submit, inbox)
+
+    def wake(self) -> None:
+        self._ready.set()
+
+    async def arrivals(self) -> list[Arrival]:
+        """Waits until something came and returns all of it; empty after the end.
+
+        Raises:
+            EngineDeadError: service ended; what came before was returned earlier.
+        """
+        while self._inboxes:
+            ready = [inbox.take() for inbox in self._inboxes if not inbox.is_empty]
+            if ready:
+                self._inboxes = [box for box in self._inboxes if not box.is_finished]
+                return ready
+            if self._front_end.stopped is not None:
+                raise EngineDeadError(
+                    self._front_end.stopped, tokens_sent=self.tokens_sent
+                )
+            self._ready.clear()
+            await self._ready.wait()
+        return []
+
+    def abort(self) -> None:
+        """Asks the engine to end all samples; they still finish, with "abort"."""
+        self._is_aborted = True
+        self._abort_once(self._inboxes)
+
+    def drop(self, handle: Handle) -> None:
+        """Ends one sample for good: its reader has heard enough."""
+        dropped = [inbox for inbox in self._inboxes if inbox.handle == handle]
+        self._abort_once(dropped)
+        self._inboxes = [box for box in self._inboxes if box.handle != handle]
+        self._front_end._routes.pop(handle, None)
+
+    def close(self) -> None:
+        """Forgets the request and aborts what is not finished."""
+        self._abort_once(self._inboxes)
+        handles = [inbox.handle for inbox in self._inboxes]
+        self._front_end._forget(self.request_id, handles)
+        self._inboxes = []
+
+    def _abort_once(self, inboxes: Iterable[Inbox]) -> None:
+        handles = [
+            inbox.handle
+            for inbox in inboxes
+            if not inbox.is_finished and inbox.handle not in self._aborted
+        ]
+        self._aborted.update(handles)
+        self._front_end._send_abort(handles)

@@ -1,0 +1,109 @@
+"""What arrived for one sequence and was not read yet.
+
+While a reader is slow its tokens coalesce here, 4 bytes each and 8 more per asked-for
+alternative, at most max_tokens of them: the engine never waits for a reader.
+"""
+
+from array import array
+from dataclasses import dataclass
+from typing import final
+
+from mell_jax.engine.frames import Finished, Handle, Logprobs, PromptDone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprobs:
+    """Log probability of one token and of its most likely alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # (token, logprob), most likely first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """Everything that came for one sequence since it was last read."""
+
+    index: int  # of the sample
+    handle: Handle
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] | None  # None when not asked for
+    prompt: PromptDone | None
+    finished: Finished | None
+
+
+@final
+class Inbox:
+    """Collects the rows of one sequence."""
+
+    def __init__(
+        self, handle: Handle, *, index: int, num_top_logprobs: int | None
+    ) -> None:
+        """`num_top_logprobs` None drops log probabilities."""
+        self.handle = handle
+        self.index = index
+        self._num_top = num_top_logprobs
+        self._tokens = array("i")
+        self._chosen = array("f")
+        self._top_ids = array("i")
+        self._top = array("f")
+        self._prompt: PromptDone | None = None
+        self._finished: Finished | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        nothing = self._prompt is None and self._finished is None
+        return nothing and not self._tokens
+
+    @property
+    def is_finished(self) -> bool:
+        return self._finished is not None
+
+    def add(self, token: int, *, logprobs: Logprobs | None, row: int) -> None:
+        self._tokens.append(token)
+        if self._num_top is None:
+            return
+        assert logprobs is not None, f"no log probabilities for {self.handle}"
+        self._chosen.append(logprobs.chosen[row])
+        self._top_ids.extend(logprobs.top_ids[row, : self._num_top].tolist())
+        self._top.extend(logprobs.top[row, : self._num_top].tolist())
+
+    def add_prompt(self, prompt: PromptDone) -> None:
+        self._prompt = prompt
+
+    def add_finished(self, finished: Finished) -> None:
+        self._finished = finished
+
+    def take(self) -> Arrival:
+        """Everything collected; the inbox is empty afterwards."""
+        arrival = Arrival(
+            index=self.index,
+            handle=self.handle,
+            tokens=tuple(self._tokens),
+            logprobs=self._token_logprobs(),
+            prompt=self._prompt,
+            finished=self._finished,
+        )
+        for column in (self._tokens, self._chosen, self._top_ids, self._top):
+            del column[:]
+        self._prompt = None
+        return arrival
+
+    def _token_logprobs(self) -> tuple[TokenLogprobs, ...] | None:
+        k = self._num_top
+        if k is None:
+            return None
+        return tuple(
+            TokenLogprobs(
+                token=token,
+                logprob=self._chosen[i],
+                top=tuple(
+                    zip(
+                        self._top_ids[i * k : (i + 1) * k],
+                        self._top[i * k : (i + 1) * k],
+                        strict=True,
+                    )
+                ),
+            )
+            for i, token in enumerate(self._tokens)
+        )
