@@ -1,1 +1,36 @@
-"""A JAX engine for large language models that moves requests between devices."""
+"""A JAX engine for large language models that moves requests between devices.
+
+Names are loaded when they are first used, so that `import mell_jax.scheduler` needs no
+jax.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mell_jax.engine.params import InvalidRequestError, SamplingParams
+    from mell_jax.llm import LLM, Completion, RequestOutput
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LLM": "mell_jax.llm",
+    "Completion": "mell_jax.llm",
+    "RequestOutput": "mell_jax.llm",
+    "SamplingParams": "mell_jax.engine.params",
+    "InvalidRequestError": "mell_jax.engine.params",
+}
+
+__all__ = [
+    "LLM",
+    "Completion",
+    "InvalidRequestError",
+    "RequestOutput",
+    "SamplingParams",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mell_jax' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
