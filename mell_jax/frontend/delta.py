@@ -30,7 +30,7 @@ class Delta:
         text: new text, without the stop token or string unless asked for.
         logprobs: one per new token; None when not asked for.
         finish: set in the sample's last delta, None before.
-        prompt_tokens: tokens of the prompt.
+        prompt_token_ids: the prompt, the same in every delta.
         completion_tokens: tokens of this sample so far.
         cached_tokens: prompt tokens that came from the prefix cache.
         prompt_logprobs: one per prompt token, None for the first one, in the first
@@ -42,10 +42,14 @@ class Delta:
     text: str
     logprobs: tuple[TokenLogprobs, ...] | None
     finish: Finish | None
-    prompt_tokens: int
+    prompt_token_ids: tuple[int, ...]
     completion_tokens: int
     cached_tokens: int
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_token_ids)
 
 
 @final
@@ -99,7 +103,7 @@ class DeltaMaker:
             text=text,
             logprobs=None if logprobs is None else logprobs[:used],
             finish=finish,
-            prompt_tokens=len(self._prompt),
+            prompt_token_ids=self._prompt,
             completion_tokens=self._num_tokens,
             cached_tokens=self._cached_tokens,
             prompt_logprobs=prompt_logprobs,

@@ -84,6 +84,8 @@ class FrontEnd:
         self._routes: dict[Handle, tuple[OpenRequest, Inbox]] = {}
         self._stopped: str | None = None
         self._has_stopped = asyncio.Event()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     @property
     def num_open(self) -> int:
@@ -99,6 +101,10 @@ class FrontEnd:
         await self._has_stopped.wait()
         assert self._stopped is not None
         return self._stopped
+
+    async def wait_idle(self) -> None:
+        """Waits until no request is open."""
+        await self._is_idle.wait()
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
         """What the engine calls on its thread with each frame."""
@@ -154,6 +160,7 @@ class FrontEnd:
             raise DuplicateRequestError(request_id)
         request = OpenRequest(self, request_id=request_id)
         self._requests[request_id] = request
+        self._is_idle.clear()
         return request
 
     def abort(self, request_ids: Iterable[str]) -> None:
@@ -183,6 +190,8 @@ class FrontEnd:
 
     def _forget(self, request_id: str, handles: Iterable[Handle]) -> None:
         self._requests.pop(request_id, None)
+        if not self._requests:
+            self._is_idle.set()
         for handle in handles:
             self._routes.pop(handle, None)
 

@@ -96,7 +96,7 @@ def test_a_prompt_of_ids_streams_ids() -> None:
             text="",
             logprobs=None,
             finish=None,
-            prompt_tokens=1,
+            prompt_token_ids=(1,),
             completion_tokens=1,
             cached_tokens=0,
             prompt_logprobs=None,

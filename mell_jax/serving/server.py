@@ -1,0 +1,189 @@
+"""The gRPC server: socket, health, reflection, and an orderly end.
+
+    SIGTERM -> NOT_SERVING, new work refused -> what is open finishes, at most drain_s
+            -> the rest fails with UNAVAILABLE -> the socket closes; a second signal
+               ends the waiting
+
+Runs in one event loop; the engine has a thread of its own.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mell_jax.frontend import EngineLink, FrontEnd
+from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
+from mell_jax.serving.servicer import ServedModel, Servicer
+from mell_jax.text.tokenizer import Tokenizer
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_LAST_WORDS_S = 2.0  # for statuses to reach clients before the socket closes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Where and how to serve.
+
+    Attributes:
+      model_name: the name clients know the model by.
+      model_path: where the model came from, for clients that ask.
+      tokenizer_dir: holds the tokenizer's files; None for token ids only.
+      host: interface to listen on; 0.0.0.0 for all.
+      port: 0 for any free one.
+      drain_s: how long open requests may go on after a stop signal.
+      is_reflection_on: whether tools may ask what the server speaks.
+    """
+
+    model_name: str
+    model_path: str = ""
+    tokenizer_dir: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 50051
+    drain_s: float = 30.0
+    is_reflection_on: bool = True
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.port <= 65535):
+            raise ValueError(f"port must be from 0 to 65535, got {self.port}")
+        if not (0.0 <= self.drain_s <= 86400.0):
+            raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
+
+
+class BindError(OSError):
+    """The address cannot be listened on."""
+
+
+@final
+class Server:
+    """One listening server in front of a running engine."""
+
+    def __init__(
+        self, engine: EngineLink, *, tokenizer: Tokenizer | None, config: ServerConfig
+    ) -> None:
+        self._config = config
+        self.front_end = FrontEnd(engine.send, info=engine.info, tokenizer=tokenizer)
+        model = ServedModel(
+            name=config.model_name,
+            path=config.model_path,
+            tokenizer_dir=config.tokenizer_dir,
+        )
+        self._servicer = Servicer(self.front_end, load=engine.load, model=model)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_options())
+        self._server.add_generic_rpc_handlers((make_handler(self._servicer),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if config.is_reflection_on:
+            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> str:
+        """Listens and reports readiness; returns the address.
+
+        Raises:
+          BindError: the address is taken or not this machine's.
+        """
+        config = self._config
+        try:
+            port = self._server.add_insecure_port(f"{config.host}:{config.port}")
+        except RuntimeError as error:
+            raise BindError(
+                f"cannot listen on {config.host}:{config.port}: is another server "
+                "running there? choose another --host or --port"
+            ) from error
+        await self._server.start()
+        await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        return f"{config.host}:{port}"
+
+    async def drain(self, *, hurry: asyncio.Event) -> None:
+        """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
+        self._servicer.drain()
+        await self._health.enter_graceful_shutdown()
+        idle = asyncio.ensure_future(self.front_end.wait_idle())
+        hurried = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait(
+            (idle, hurried),
+            timeout=self._config.drain_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        idle.cancel()
+        hurried.cancel()
+        await self.stop("the server is shutting down")
+
+    async def stop(self, cause: str) -> None:
+        """Fails open requests with UNAVAILABLE and closes the socket."""
+        self.front_end.stop(cause)
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(_LAST_WORDS_S)
+
+
+async def run_server(
+    engine: EngineLink,
+    *,
+    tokenizer: Tokenizer | None,
+    config: ServerConfig,
+    on_ready: Callable[[str], None],
+) -> str:
+    """Serves until a signal or the engine's end.
+
+    Args:
+      engine: not yet started; it is stopped on return.
+      tokenizer: None for token ids only.
+      config: where and how to serve.
+      on_ready: called with the address once requests are taken.
+
+    Returns:
+      What ended the engine; empty after an orderly end.
+
+    Raises:
+      BindError: the address cannot be listened on.
+    """
+    loop = asyncio.get_running_loop()
+    server = Server(engine, tokenizer=tokenizer, config=config)
+    engine.start(server.front_end.sink(loop))
+    try:
+        told, hurry = _stop_signals(loop)
+        on_ready(await server.start())
+        died = asyncio.ensure_future(server.front_end.wait_stopped())
+        asked = asyncio.ensure_future(told.wait())
+        await asyncio.wait((died, asked), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if died.done():
+            await server.stop(died.result())
+            return died.result()
+        died.cancel()
+        await server.drain(hurry=hurry)
+        return ""
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+def _stop_signals(
+    loop: asyncio.AbstractEventLoop,
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set by the first and by the second SIGTERM or SIGINT."""
+    told, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if told.is_set() else told).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return told, hurry
+
+
+def _options() -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.so_reuseport", 0),  # a second server must not share the port unseen
+        ("grpc.keepalive_time_ms", 30_000),  # finds peers that vanished
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]

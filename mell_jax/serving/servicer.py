@@ -1,0 +1,210 @@
+"""What each call of `vllm.grpc.engine.VllmEngine` does, without gRPC around it.
+
+Messages in, messages out; errors are raised as they are and become statuses in `rpcs`.
+A later process boundary or admission policy goes between this and the front end.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import final
+
+from smg_grpc_proto.generated import common_pb2
+from smg_grpc_proto.generated import vllm_engine_pb2 as pb
+
+from mell_jax.engine.frames import EngineLoad
+from mell_jax.frontend import Delta, FrontEnd, TokenLogprobs, generate
+from mell_jax.serving import convert, tokenizer_archive
+from mell_jax.serving.status import DrainingError, MissingTokenizerError
+
+Metadata = Mapping[str, str | bytes]
+
+_RATE_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """What the outside knows of the model."""
+
+    name: str
+    path: str
+    tokenizer_dir: Path | None
+
+
+@final
+class Servicer:
+    """The calls; `drain` makes it refuse new generations."""
+
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        *,
+        load: Callable[[], EngineLoad],
+        model: ServedModel,
+    ) -> None:
+        self._front_end = front_end
+        self._load = load
+        self._model = model
+        self._is_draining = False
+        self._started_s = time.monotonic()
+        self._last_request_s = 0.0  # of the wall clock
+        self._rate = _TokenRate()
+        self._archive: bytes | None = None
+
+    def drain(self) -> None:
+        self._is_draining = True
+
+    async def generate(
+        self, request: pb.GenerateRequest, metadata: Metadata
+    ) -> AsyncGenerator[pb.GenerateResponse]:
+        """Chunks as they come and one complete message per sample, or only those."""
+        if self._is_draining:
+            raise DrainingError("the server is shutting down; ask another one")
+        self._last_request_s = time.time()
+        convert.check_model(metadata, served_name=self._model.name)
+        convert.check_supported(request)
+        deltas = generate(
+            self._front_end,
+            prompt=convert.prompt_of(request),
+            params=convert.params_of(request.sampling_params),
+            salt=convert.salt_of(metadata),
+            request_id=convert.request_id_of(request),
+            is_text_wanted=False,
+        )
+        samples: dict[int, _Sample] = {}
+        async with contextlib.aclosing(deltas):
+            async for delta in deltas:
+                sample = samples.setdefault(delta.index, _Sample(request.stream))
+                sample.add(delta)
+                if request.stream:
+                    yield convert.chunk_of(delta)
+                if delta.finish is not None:
+                    yield sample.complete(delta)
+
+    async def abort(
+        self, request: pb.AbortRequest, metadata: Metadata
+    ) -> pb.AbortResponse:
+        """Ends requests by id; ids that are not in flight are ignored."""
+        self._front_end.abort(request.request_ids)
+        return pb.AbortResponse()
+
+    async def health_check(
+        self, request: pb.HealthCheckRequest, metadata: Metadata
+    ) -> pb.HealthCheckResponse:
+        if self._front_end.stopped is not None:
+            return pb.HealthCheckResponse(message=self._front_end.stopped)
+        if self._is_draining:
+            return pb.HealthCheckResponse(message="shutting down")
+        return pb.HealthCheckResponse(healthy=True, message="ok")
+
+    async def get_model_info(
+        self, request: pb.GetModelInfoRequest, metadata: Metadata
+    ) -> pb.GetModelInfoResponse:
+        directory = self._model.tokenizer_dir
+        return convert.model_info_of(
+            self._front_end.info,
+            served_name=self._model.name,
+            model_path=self._model.path,
+            tokenizer_path="" if directory is None else str(directory),
+        )
+
+    async def get_server_info(
+        self, request: pb.GetServerInfoRequest, metadata: Metadata
+    ) -> pb.GetServerInfoResponse:
+        info = self._front_end.info
+        return pb.GetServerInfoResponse(
+            active_requests=self._front_end.num_open,
+            last_receive_timestamp=self._last_request_s,
+            uptime_seconds=time.monotonic() - self._started_s,
+            server_type="vllm-grpc",
+            data_parallel_size=1,
+            block_size=info.page_tokens,
+            max_num_seqs=info.max_rows,
+        )
+
+    async def get_loads(
+        self, request: pb.GetLoadsRequest, metadata: Metadata
+    ) -> pb.GetLoadsResponse:
+        load = self._load()
+        rate = self._rate.update(load.generated_tokens, now_s=time.monotonic())
+        is_asked = request.dp_rank == 0
+        info = self._front_end.info
+        loads = [convert.load_of(load, info=info, tokens_per_s=rate)]
+        return pb.GetLoadsResponse(
+            timestamp=datetime.now(UTC).isoformat(),
+            version=_own_version(),
+            dp_rank_count=1,
+            loads=loads if is_asked else [],
+        )
+
+    async def get_tokenizer(
+        self, request: common_pb2.GetTokenizerRequest, metadata: Metadata
+    ) -> AsyncGenerator[common_pb2.GetTokenizerChunk]:
+        directory = self._model.tokenizer_dir
+        if directory is None:
+            raise MissingTokenizerError(
+                "this server has no tokenizer: send and read token ids"
+            )
+        if self._archive is None:
+            self._archive = await asyncio.to_thread(tokenizer_archive.pack, directory)
+        for chunk in tokenizer_archive.chunks_of(self._archive):
+            yield chunk
+
+
+def _own_version() -> str:
+    try:
+        return version("mell_jax")
+    except PackageNotFoundError:  # run from a checkout
+        return "0"
+
+
+@final
+class _Sample:
+    """What the complete message of a sample needs from its deltas."""
+
+    def __init__(self, is_streamed: bool) -> None:
+        self._is_streamed = is_streamed
+        self._token_ids: list[int] = []
+        self._logprobs: list[TokenLogprobs] | None = None
+        self._prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+
+    def add(self, delta: Delta) -> None:
+        self._token_ids += delta.token_ids
+        if self._is_streamed:
+            return
+        if delta.logprobs is not None:
+            self._logprobs = [*(self._logprobs or ()), *delta.logprobs]
+        if delta.prompt_logprobs is not None:
+            self._prompt_logprobs = delta.prompt_logprobs
+
+    def complete(self, last: Delta) -> pb.GenerateResponse:
+        return convert.complete_of(
+            last,
+            token_ids=self._token_ids,
+            logprobs=self._logprobs,
+            prompt_logprobs=self._prompt_logprobs,
+        )
+
+
+@final
+class _TokenRate:
+    """Tokens per second between readings of a counter, at least a second apart."""
+
+    def __init__(self) -> None:
+        self._at_s: float | None = None
+        self._count = 0
+        self._rate = 0.0
+
+    def update(self, count: int, *, now_s: float) -> float:
+        if self._at_s is None:
+            self._at_s, self._count = now_s, count
+        elapsed_s = now_s - self._at_s
+        if elapsed_s >= _RATE_WINDOW_S:
+            self._rate = (count - self._count) / elapsed_s
+            self._at_s, self._count = now_s, count
+        return self._rate

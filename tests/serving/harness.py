@@ -1,0 +1,100 @@
+"""A real server on a real socket, with an engine one can do in one's head."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from smg_grpc_proto import vllm_engine_pb2 as pb
+from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
+
+from mell_jax.serving.server import Server, ServerConfig
+from mell_jax.text.tokenizer import load_tokenizer
+from tests.serving.fake_engine import FakeEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harness:
+    engine: FakeEngine
+    server: Server
+    address: str
+    channel: grpc.aio.Channel
+    stub: pb_grpc.VllmEngineStub
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for the engine, without stopping the loop."""
+        await asyncio.to_thread(self.engine.wait_until, condition)
+
+    async def idle(self) -> None:
+        """Waits until nothing holds pages in the engine."""
+        await self.server.front_end.wait_idle()
+        assert self.engine.num_live == 0
+
+    async def collect(
+        self, request: pb.GenerateRequest, **kwargs: Any
+    ) -> list[pb.GenerateResponse]:
+        return [response async for response in self.stub.Generate(request, **kwargs)]
+
+
+@asynccontextmanager
+async def serving(
+    *,
+    directory: Path | None = None,
+    is_manual: bool = False,
+    drain_s: float = 20.0,
+) -> AsyncIterator[Harness]:
+    """`directory` holds the letters tokenizer; None serves token ids only."""
+    engine = FakeEngine(is_manual=is_manual)
+    server = Server(
+        engine,
+        tokenizer=None if directory is None else load_tokenizer(directory),
+        config=ServerConfig(
+            model_name="letters",
+            model_path="/models/letters",
+            tokenizer_dir=directory,
+            port=0,
+            drain_s=drain_s,
+        ),
+    )
+    engine.start(server.front_end.sink(asyncio.get_running_loop()))
+    address = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Harness(
+                engine=engine,
+                server=server,
+                address=address,
+                channel=channel,
+                stub=pb_grpc.VllmEngineStub(channel),
+            )
+    finally:
+        await server.stop("the test is over")
+        if engine.is_alive:
+            await asyncio.to_thread(engine.stop)
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), timeout=60))
+
+
+def ids_request(
+    *ids: int, stream: bool = True, request_id: str = "", **sampling: Any
+) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        request_id=request_id,
+        tokenized=pb.TokenizedInput(input_ids=ids),
+        sampling_params=pb.SamplingParams(**sampling),
+        stream=stream,
+    )
+
+
+async def error_of(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
+    """The error a call must end with."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError(f"no error but {answer}")
