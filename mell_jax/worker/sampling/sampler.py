@@ -52,9 +52,10 @@ def sample(
 ) -> tuple[Sampled, RowState]:
     """Samples one token per row and records it in `state`, which is donated.
 
-    `logits` f32[B, V]; `slots` i32[B], R for rows that sample nothing. A row with a
-    NaN or an infinite logit answers token 0 and `finite` False and disturbs no other
-    row; so does, with `finite` True, a row whose every token is barred.
+    `logits` f32[B, V]; `slots` i32[B], R for rows that sample nothing (padding, or a
+    prompt not yet read to its end), whose answers mean nothing. A row with a NaN or an
+    infinite logit answers token 0 and `finite` False and disturbs no other row; a row
+    whose every token is barred answers token 0 and `finite` True.
     """
     finite = _all_finite(logits)
 
