@@ -12,6 +12,8 @@ from mell_jax.worker.sampling.sampler import _edit_logits, kept_weights
 from tests.worker.sampling_model import Wish
 
 CHUNK = 8
+VOCAB = 200
+LANES = 32  # one shape for nearly all tests: compiled once
 
 
 def step(
@@ -95,17 +97,49 @@ def admit(state: sampling.RowState, *, slot: int, wish: Wish) -> sampling.RowSta
     return state
 
 
-def state_for(wishes: Sequence[Wish], *, vocab_size: int) -> sampling.RowState:
-    """Wish i admitted at slot i."""
-    state = sampling.init_row_state(rows=len(wishes), vocab_size=vocab_size)
+def state_for(wishes: Sequence[Wish]) -> sampling.RowState:
+    """LANES slots with wish i admitted at slot i."""
+    state = sampling.init_row_state(rows=LANES, vocab_size=VOCAB)
     for slot, wish in enumerate(wishes):
         state = admit(state, slot=slot, wish=wish)
     return state
 
 
+def run(
+    logits: Sequence[Sequence[float]] | np.ndarray,
+    wishes: Sequence[Wish],
+    *,
+    state: sampling.RowState | None = None,
+    slots: Sequence[int] | None = None,
+    wants_logprobs: Sequence[bool] | None = None,
+) -> tuple[sampling.Sampled, sampling.RowState]:
+    """Samples once, wish i in slot i unless told otherwise; row i answers wish i.
+
+    The step itself always has LANES rows of VOCAB logits: missing tokens are too
+    unlikely to be seen, missing rows are padding.
+    """
+    count = len(wishes)
+    padded = np.full((LANES, VOCAB), -1e30, np.float32)
+    given = np.asarray(logits, np.float32)
+    padded[:count, : given.shape[1]] = given
+    all_slots = np.full(LANES, LANES, np.int32)
+    all_slots[:count] = range(count) if slots is None else slots
+    rows = rows_for([*wishes, *[Wish()] * (LANES - count)])
+    if wants_logprobs is not None:
+        rows.wants_logprobs[:count] = wants_logprobs
+    sampled, after = jitted_step(
+        padded,
+        state_for(wishes) if state is None else state,
+        all_slots,
+        sampling.pack_rows(rows),
+        sampling.flag_word(rows),
+    )
+    return sampling.Sampled(*(leaf[:count] for leaf in sampled)), after
+
+
 def draw_many(logits: np.ndarray, *, wish: Wish, count: int) -> np.ndarray:
     """i32[count]: the wish's tokens at positions 0 .. count-1, same logits."""
-    lanes = 4096
+    lanes = 2048
     state = sampling.init_row_state(rows=1, vocab_size=len(logits))
     rows = rows_for([wish] * lanes)
     tiled = jnp.asarray(np.tile(logits.astype(np.float32), (lanes, 1)))

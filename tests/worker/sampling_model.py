@@ -86,7 +86,7 @@ def is_near_a_boundary(logits: np.ndarray, *, wish: Wish) -> bool:
             **{
                 **wish.__dict__,
                 "top_p": min(wish.top_p * nudge, 1.0) if wish.top_p < 1.0 else 1.0,
-                "min_p": wish.min_p * nudge,
+                "min_p": min(wish.min_p * nudge, 1.0),
             }
         )
         kept = probabilities(logits, wish=wish) > 0

@@ -106,14 +106,13 @@ def test_a_token_without_weight_is_never_drawn():
     assert set(draw(jnp.asarray(weights), keys=keys).tolist()) == {0, 259}
 
 
-def test_logits_wrong_in_the_last_bits_draw_the_same_tokens():
-    # flat over 4096 tokens: one uniform looked up in the cumulative sum would
-    # answer a neighbour for many of these draws
+def test_small_errors_of_the_logits_rarely_change_a_draw():
+    # flat over 4096 tokens; a uniform looked up in the cumulative sum changes 40
     rng = np.random.default_rng(9)
     logits = rng.standard_normal(4096) * 0.1
-    keys = jax.random.split(jax.random.key(2), 512)
-    noise = 1 + 1e-6 * rng.standard_normal((512, 4096))
-    exact = np.tile(np.exp(logits - logits.max()), (512, 1))
+    keys = jax.random.split(jax.random.key(2), 2048)
+    noise = 1 + 1e-3 * rng.standard_normal((2048, 4096))
+    exact = np.tile(np.exp(logits - logits.max()), (2048, 1))
     one = draw(jnp.asarray(exact, jnp.float32), keys=keys)
     other = draw(jnp.asarray(exact * noise, jnp.float32), keys=keys)
-    assert (one == other).all()
+    assert int((one != other).sum()) <= 6

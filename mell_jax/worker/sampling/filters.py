@@ -14,6 +14,7 @@ from jax import Array
 
 _LOWEST_KEY = -(2**31)
 _MINUS_INF_KEY = -0x7F800001
+_SMALLEST_NORMAL_KEY = 0x00800000
 
 
 def top_k_threshold(values: Array, *, k: Array) -> Array:
@@ -75,6 +76,11 @@ def _largest_passing(
 
 
 def _float_of(key: Array) -> Array:
-    """The f32 whose place in the order of floats is `key`: 0 -> 0.0, -1 -> -0.0."""
+    """The f32 whose place in the order of floats is `key`: 0 -> 0.0, -1 -> -0.0.
+
+    Subnormals become 0, as XLA:CPU compares them and XLA:GPU would not.
+    """
     bits = jnp.where(key < 0, key ^ jnp.int32(0x7FFFFFFF), key)
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+    is_tiny = (key < _SMALLEST_NORMAL_KEY) & (~key < _SMALLEST_NORMAL_KEY)
+    exact = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return jnp.where(is_tiny, jnp.float32(0.0), exact)

@@ -52,11 +52,12 @@ def sample(
 ) -> tuple[Sampled, RowState]:
     """Samples one token per row and records it in `state`, which is donated.
 
-    `logits` f32[B, V]; `slots` i32[B], R for rows that sample nothing. A row with a
-    NaN or an infinite logit answers token 0 and `finite` False and disturbs no other
-    row; so does, with `finite` True, a row whose every token is barred.
+    `logits` f32[B, V]; `slots` i32[B], R for rows that sample nothing (padding, or a
+    prompt not yet read to its end), whose answers mean nothing. A row with a NaN or an
+    infinite logit answers token 0 and `finite` False and disturbs no other row; a row
+    whose every token is barred answers token 0 and `finite` True.
     """
-    finite = jnp.isfinite(jnp.max(jnp.abs(logits), axis=1))
+    finite = _all_finite(logits)
 
     def plain(_: None) -> Array:
         return first_argmax(logits)
@@ -109,6 +110,13 @@ def _no_logprobs(count: int) -> tuple[Array, Array, Array]:
         jnp.zeros((count, TOP_LOGPROBS), jnp.int32),
         jnp.zeros((count, TOP_LOGPROBS), jnp.float32),
     )
+
+
+def _all_finite(logits: Array) -> Array:
+    """bool[B]. Counts, since XLA:CPU's vectorized `max` may lose a NaN."""
+    is_bad = ~(jnp.abs(logits) < jnp.inf)
+    count: Array = jnp.sum(jnp.where(is_bad, jnp.float32(1.0), jnp.float32(0.0)), 1)
+    return count == 0.0
 
 
 def first_argmax(values: Array) -> Array:

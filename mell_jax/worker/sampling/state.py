@@ -30,7 +30,7 @@ class RowState(NamedTuple):
     last_token: Array  # i32[R+1]: sampled last, the input of the row's next decode
     output_counts: Array  # i32[R+1, V]: how often the request generated each token
     prompt_seen: Array  # bool[R+1, V]: the token occurs in the request's prompt
-    bias_ids: Array  # i32[R+1, BIAS_CAP], each id at most once
+    bias_ids: Array  # i32[R+1, BIAS_CAP], distinct but for unused entries
     bias_values: Array  # f32[R+1, BIAS_CAP]
     allow_only: Array  # bool[R+1]: no token outside `bias_ids` may be sampled
     stop_ids: Array  # i32[R+1, STOP_CAP]: barred until min_tokens is reached
@@ -68,8 +68,8 @@ def set_row(
 
     Jit it with `state` donated. `slot` i32[], `last_token` i32[] (0 before the first
     token), `bias_ids` i32[BIAS_CAP], `bias_values` f32[BIAS_CAP], `allow_only` bool[],
-    `stop_ids` i32[STOP_CAP]. An id outside [0, V) is an unused entry; an id listed
-    twice gets the sum of its values. Values must be finite: the caller checks.
+    `stop_ids` i32[STOP_CAP]. An id outside [0, V) is an unused entry. That
+    `bias_ids` are distinct and `bias_values` finite is for the caller to check.
     """
     vocab = state.output_counts.shape[1]
     return RowState(
