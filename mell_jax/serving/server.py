@@ -38,6 +38,7 @@ class ServerConfig:
       host: interface to listen on; 0.0.0.0 for all.
       port: 0 for any free one.
       drain_s: how long open requests may go on after a stop signal.
+      max_open: open requests above which new ones are refused.
       is_reflection_on: whether tools may ask what the server speaks.
     """
 
@@ -47,6 +48,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 50051
     drain_s: float = 30.0
+    max_open: int = 4096
     is_reflection_on: bool = True
 
     def __post_init__(self) -> None:
@@ -68,7 +70,12 @@ class Server:
         self, engine: EngineLink, *, tokenizer: Tokenizer | None, config: ServerConfig
     ) -> None:
         self._config = config
-        self.front_end = FrontEnd(engine.send, info=engine.info, tokenizer=tokenizer)
+        self.front_end = FrontEnd(
+            engine.send,
+            info=engine.info,
+            tokenizer=tokenizer,
+            max_open=config.max_open,
+        )
         model = ServedModel(
             name=config.model_name,
             path=config.model_path,
