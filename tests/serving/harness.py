@@ -61,7 +61,7 @@ async def serving(
             max_open=max_open,
         ),
     )
-    engine.start(server.front_end.sink(asyncio.get_running_loop()))
+    engine.start(server.sink(asyncio.get_running_loop()))
     address = await server.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:

@@ -138,7 +138,9 @@ def test_a_bad_config_is_refused(bad: dict[str, float]) -> None:
         ServerConfig(model_name="m", **bad)  # type: ignore[arg-type]
 
 
-def test_a_dead_engine_ends_streams_with_what_was_sent() -> None:
+def test_a_dead_engine_ends_streams_with_what_was_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def scenario() -> None:
         async with serving(is_manual=True) as s:
             call = s.stub.Generate(ids_request(1))
@@ -153,14 +155,15 @@ def test_a_dead_engine_ends_streams_with_what_was_sent() -> None:
             s.engine.die("the device is lost")
             error = await error_of(call.read())
             assert error.code() == grpc.StatusCode.UNAVAILABLE
-            assert error.details() == "the device is lost; 2 tokens had been sent"
+            assert error.details() == "the engine failed; 2 tokens had been sent"
+            assert "the device is lost" in caplog.text
             assert retry_s_of(error) is None
             assert (await error_of(waiting)).code() == grpc.StatusCode.UNAVAILABLE
             late = await error_of(s.collect(ids_request(1)))
             assert late.code() == grpc.StatusCode.UNAVAILABLE
             assert retry_s_of(late) == 1.0
             answer = await s.stub.HealthCheck(pb.HealthCheckRequest())
-            assert (answer.healthy, answer.message) == (False, "the device is lost")
+            assert (answer.healthy, answer.message) == (False, "the engine failed")
 
     run(scenario)
 
