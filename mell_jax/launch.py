@@ -78,7 +78,7 @@ def config_from_flags() -> LaunchConfig:
     Raises:
       ValueError: a flag is out of range.
     """
-    from mell_jax.engine.config import EngineConfig
+    from mell_jax.engine.config import EngineConfig  # noqa: PLC0415 it imports jax
 
     cache_dir = _COMPILATION_CACHE_DIR.value
     return LaunchConfig(
@@ -148,7 +148,7 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
       ValueError: the model or the configuration cannot be used.
       OSError: a file or the address cannot be used.
     """
-    from mell_jax.engine.build import build_engine
+    from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
 
     built = build_engine(config.engine, progress=sys.stderr.isatty())
     directory = built.directory
