@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from absl import app, flags, logging
 
@@ -21,7 +21,7 @@ from mell_jax.serving.server import ServerConfig, run_server
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
-    from mell_jax.engine.config import EngineConfig
+    from mell_jax.engine.config import DType, EngineConfig
 
 _MODEL = flags.DEFINE_string(
     "model", "demo", "A model directory, or the demo model that comes along."
@@ -85,7 +85,7 @@ def config_from_flags() -> LaunchConfig:
         engine=EngineConfig(
             model=_MODEL.value,
             served_model_name=_NAME.value,
-            dtype=_DTYPE.value,
+            dtype=cast("DType", _DTYPE.value),
             max_model_len=_MAX_MODEL_LEN.value,
             max_rows=_MAX_ROWS.value,
             token_budget=_TOKEN_BUDGET.value,
