@@ -8,6 +8,7 @@ Runs in one event loop; the engine has a thread of its own.
 """
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from mell_jax.frontend import EngineLink, FrontEnd
+from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.frontend import EngineLink, FrontEnd, Sink
 from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
 from mell_jax.serving.servicer import ServedModel, Servicer
 from mell_jax.text.tokenizer import Tokenizer
+
+_logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _LAST_WORDS_S = 2.0  # for statuses to reach clients before the socket closes
@@ -38,6 +42,7 @@ class ServerConfig:
       host: interface to listen on; 0.0.0.0 for all.
       port: 0 for any free one.
       drain_s: how long open requests may go on after a stop signal.
+      max_open: open requests above which new ones are refused.
       is_reflection_on: whether tools may ask what the server speaks.
     """
 
@@ -47,6 +52,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 50051
     drain_s: float = 30.0
+    max_open: int = 4096
     is_reflection_on: bool = True
 
     def __post_init__(self) -> None:
@@ -68,7 +74,12 @@ class Server:
         self, engine: EngineLink, *, tokenizer: Tokenizer | None, config: ServerConfig
     ) -> None:
         self._config = config
-        self.front_end = FrontEnd(engine.send, info=engine.info, tokenizer=tokenizer)
+        self.front_end = FrontEnd(
+            engine.send,
+            info=engine.info,
+            tokenizer=tokenizer,
+            max_open=config.max_open,
+        )
         model = ServedModel(
             name=config.model_name,
             path=config.model_path,
@@ -82,6 +93,18 @@ class Server:
         if config.is_reflection_on:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
+
+    def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
+        """What the engine calls; keeps the cause of its failure from clients."""
+        deliver = self.front_end.sink(loop)
+
+        def pass_on(frame: StepFrame | EngineStopped) -> None:
+            if isinstance(frame, EngineStopped) and frame.message:
+                _logger.error("%s", frame.message)
+                frame = EngineStopped(message="the engine failed")
+            deliver(frame)
+
+        return pass_on
 
     async def start(self) -> str:
         """Listens and reports readiness; returns the address.
@@ -139,14 +162,14 @@ async def run_server(
       on_ready: called with the address once requests are taken.
 
     Returns:
-      What ended the engine; empty after an orderly end.
+      Why service ended, when nobody asked for it; the log has the cause.
 
     Raises:
       BindError: the address cannot be listened on.
     """
     loop = asyncio.get_running_loop()
     server = Server(engine, tokenizer=tokenizer, config=config)
-    engine.start(server.front_end.sink(loop))
+    engine.start(server.sink(loop))
     try:
         told, hurry = _stop_signals(loop)
         on_ready(await server.start())

@@ -9,7 +9,6 @@ from pathlib import Path
 from smg_grpc_proto.generated import common_pb2
 
 _CHUNK_BYTES = 64 * 1024
-_MAX_ARCHIVE_BYTES = 256 * 1024 * 1024
 _NAMES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -52,31 +51,41 @@ def chunks_of(archive: bytes) -> Iterator[common_pb2.GetTokenizerChunk]:
         yield common_pb2.GetTokenizerChunk(data=archive[start:end], sha256=digest)
 
 
-def unpack(chunks: Iterable[common_pb2.GetTokenizerChunk], *, directory: Path) -> None:
+def unpack(
+    chunks: Iterable[common_pb2.GetTokenizerChunk],
+    *,
+    directory: Path,
+    max_bytes: int = 256 * 1024 * 1024,
+) -> None:
     """Writes the files of a received archive into a directory.
 
     Only known file names are written, whatever else the archive holds.
 
     Raises:
-      ValueError: the archive is damaged, too big, or not what its digest says.
+      ValueError: the archive is damaged, has more than `max_bytes` before or after
+        decompression, or is not what its digest says.
     """
     received = bytearray()
     digest = ""
     for chunk in chunks:
         received += chunk.data
         digest = chunk.sha256
-        _check_size(len(received))
+        _check_size(len(received), max_bytes=max_bytes)
     if hashlib.sha256(received).hexdigest() != digest:
         raise ValueError("the tokenizer arrived damaged: its SHA-256 does not match")
-    with zipfile.ZipFile(io.BytesIO(received)) as zipped:
-        entries = [entry for entry in zipped.infolist() if entry.filename in _NAMES]
-        _check_size(sum(entry.file_size for entry in entries))
-        for entry in entries:
-            (directory / entry.filename).write_bytes(zipped.read(entry))
+    try:
+        with zipfile.ZipFile(io.BytesIO(received)) as zipped:
+            entries = [entry for entry in zipped.infolist() if entry.filename in _NAMES]
+            size_bytes = sum(entry.file_size for entry in entries)
+            _check_size(size_bytes, max_bytes=max_bytes)
+            for entry in entries:
+                (directory / entry.filename).write_bytes(zipped.read(entry))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"the tokenizer arrived damaged: {error}") from error
 
 
-def _check_size(size_bytes: int) -> None:
-    if not (size_bytes <= _MAX_ARCHIVE_BYTES):
+def _check_size(size_bytes: int, *, max_bytes: int) -> None:
+    if not (size_bytes <= max_bytes):
         raise ValueError(
-            f"the tokenizer is larger than {_MAX_ARCHIVE_BYTES >> 20} MiB; refused"
+            f"the tokenizer has {size_bytes} bytes, more than {max_bytes}; refused"
         )

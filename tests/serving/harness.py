@@ -45,6 +45,7 @@ async def serving(
     directory: Path | None = None,
     is_manual: bool = False,
     drain_s: float = 20.0,
+    max_open: int = 4096,
 ) -> AsyncIterator[Harness]:
     """`directory` holds the letters tokenizer; None serves token ids only."""
     engine = FakeEngine(is_manual=is_manual)
@@ -57,9 +58,10 @@ async def serving(
             tokenizer_dir=directory,
             port=0,
             drain_s=drain_s,
+            max_open=max_open,
         ),
     )
-    engine.start(server.front_end.sink(asyncio.get_running_loop()))
+    engine.start(server.sink(asyncio.get_running_loop()))
     address = await server.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:

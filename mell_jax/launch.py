@@ -1,0 +1,195 @@
+"""`mell-serve`: loads a model, compiles its steps, and serves it over gRPC.
+
+    mell-serve                              # the demo model
+    mell-serve --model=/path/to/checkpoint --port=50051
+
+Flags become one frozen configuration here; nothing below reads a flag.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from absl import app, flags, logging
+
+from mell_jax.frontend import EngineLink
+from mell_jax.serving.server import ServerConfig, run_server
+from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:  # imports jax: slow, and needless for --help
+    from mell_jax.engine.config import DType, EngineConfig
+
+_MODEL = flags.DEFINE_string(
+    "model", "demo", "A model directory, or the demo model that comes along."
+)
+_NAME = flags.DEFINE_string(
+    "served_model_name", None, "What clients call the model; by default its directory."
+)
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Interface; 0.0.0.0 for all of them.")
+_PORT = flags.DEFINE_integer("port", 50051, "Port; 0 for any free one.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "auto", ["auto", "float32", "bfloat16"], "Of weights and cached keys."
+)
+_MAX_MODEL_LEN = flags.DEFINE_integer(
+    "max_model_len", None, "Most tokens of prompt and output together."
+)
+_MAX_ROWS = flags.DEFINE_integer("max_rows", None, "Sequences that run at once.")
+_TOKEN_BUDGET = flags.DEFINE_integer("token_budget", None, "Most tokens in a step.")
+_KV_PAGES = flags.DEFINE_integer(
+    "kv_pages", None, "Pages of 16 tokens; by default what the memory holds."
+)
+_KV_MEMORY_FRACTION = flags.DEFINE_float(
+    "kv_memory_fraction", 0.9, "For pages, of what is free once weights are loaded."
+)
+_PREFIX_CACHE = flags.DEFINE_bool("prefix_cache", True, "Reuse pages of equal prompts.")
+_COMPILATION_CACHE_DIR = flags.DEFINE_string(
+    "compilation_cache_dir", None, "Keeps compiled steps; yours alone, never shared."
+)
+_ATTENTION_BACKEND = flags.DEFINE_string(
+    "attention_backend", "auto", "Which paged attention to use."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the seeds of requests that have none.")
+_DRAIN_S = flags.DEFINE_float(
+    "drain_s", 30.0, "How long open requests may go on after a stop signal."
+)
+_REFLECTION = flags.DEFINE_bool("reflection", True, "Let tools ask what is served.")
+_VERBOSE = flags.DEFINE_bool("verbose", False, "Log more, and whole tracebacks.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchConfig:
+    """Everything the flags say."""
+
+    engine: "EngineConfig"
+    host: str
+    port: int
+    drain_s: float
+    is_reflection_on: bool
+    is_verbose: bool
+
+
+def config_from_flags() -> LaunchConfig:
+    """The flags as one value.
+
+    Raises:
+      ValueError: a flag is out of range.
+    """
+    from mell_jax.engine.config import EngineConfig  # noqa: PLC0415 it imports jax
+
+    cache_dir = _COMPILATION_CACHE_DIR.value
+    return LaunchConfig(
+        engine=EngineConfig(
+            model=_MODEL.value,
+            served_model_name=_NAME.value,
+            dtype=cast("DType", _DTYPE.value),
+            max_model_len=_MAX_MODEL_LEN.value,
+            max_rows=_MAX_ROWS.value,
+            token_budget=_TOKEN_BUDGET.value,
+            kv_pages=_KV_PAGES.value,
+            kv_memory_fraction=_KV_MEMORY_FRACTION.value,
+            prefix_cache=_PREFIX_CACHE.value,
+            attention_backend=_ATTENTION_BACKEND.value,
+            compilation_cache_dir=None if cache_dir is None else Path(cache_dir),
+            seed=_SEED.value,
+        ),
+        host=_HOST.value,
+        port=_PORT.value,
+        drain_s=_DRAIN_S.value,
+        is_reflection_on=_REFLECTION.value,
+        is_verbose=_VERBOSE.value,
+    )
+
+
+def serve(
+    engine: EngineLink,
+    *,
+    tokenizer: Tokenizer | None,
+    config: ServerConfig,
+    started_s: float,
+) -> int:
+    """Serves a loaded engine until told to stop; returns the exit status.
+
+    Args:
+      engine: ready, but not started.
+      tokenizer: None for token ids only.
+      config: where and how.
+      started_s: when the program started, on the monotonic clock.
+
+    Raises:
+      BindError: the address cannot be listened on.
+    """
+
+    def on_ready(address: str) -> None:
+        took_s = time.monotonic() - started_s
+        print(
+            f"{config.model_name} is served at {address}, {took_s:.1f} s after the "
+            f"start. Ctrl-C stops it. Try:\n\n"
+            f'  python -m mell_jax.client --address={address} "Once upon a time"\n',
+            flush=True,
+        )
+
+    cause = asyncio.run(
+        run_server(engine, tokenizer=tokenizer, config=config, on_ready=on_ready)
+    )
+    if cause:
+        print(f"mell-serve: {cause}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def launch(config: LaunchConfig, *, started_s: float) -> int:
+    """Builds the engine and serves it; returns the exit status.
+
+    Raises:
+      ValueError: the model or the configuration cannot be used.
+      OSError: a file or the address cannot be used.
+    """
+    from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
+
+    built = build_engine(config.engine, progress=sys.stderr.isatty())
+    directory = built.directory
+    tokenizer = None if directory is None else load_tokenizer(directory)
+    return serve(
+        built.thread,
+        tokenizer=tokenizer,
+        config=ServerConfig(
+            model_name=built.thread.info.model_name,
+            model_path=config.engine.model if directory is None else str(directory),
+            tokenizer_dir=directory,
+            host=config.host,
+            port=config.port,
+            drain_s=config.drain_s,
+            is_reflection_on=config.is_reflection_on,
+        ),
+        started_s=started_s,
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    started_s = time.monotonic()
+    if len(argv) > 1:
+        print(f"mell-serve: takes flags only, got {argv[1]!r}", file=sys.stderr)
+        return 1
+    if _VERBOSE.value:
+        logging.set_verbosity(logging.INFO)
+    try:
+        return launch(config_from_flags(), started_s=started_s)
+    except (ValueError, OSError, RuntimeError) as error:
+        if _VERBOSE.value:
+            raise
+        print(f"mell-serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # while loading; later it is a signal to drain
+        return 130
+
+
+def run() -> None:
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

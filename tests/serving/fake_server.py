@@ -1,0 +1,31 @@
+"""Serves the letters in a process of its own: fake_server.py DIRECTORY PORT DRAIN_S."""
+
+import sys
+import time
+from pathlib import Path
+
+from mell_jax.launch import serve
+from mell_jax.serving.server import BindError, ServerConfig
+from mell_jax.text.tokenizer import load_tokenizer
+from tests.serving.fake_engine import FakeEngine
+
+
+def main() -> int:
+    directory, port, drain_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    config = ServerConfig(
+        model_name="letters", tokenizer_dir=directory, port=port, drain_s=drain_s
+    )
+    try:
+        return serve(
+            FakeEngine(),
+            tokenizer=load_tokenizer(directory),
+            config=config,
+            started_s=time.monotonic(),
+        )
+    except BindError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

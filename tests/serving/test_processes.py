@@ -1,0 +1,114 @@
+"""The server and the client as their users run them: processes, signals, pipes."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def server(
+    directory: Path, *, port: int = 0
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running server and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.serving.fake_server", directory, str(port), "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        ready = "".join(process.stdout.readline() for _ in range(4))
+        match = re.match(r"letters is served at (\S+), \d+\.\d s after", ready)
+        assert match, ready + process.stderr.read()
+        assert f"  python -m mell_jax.client --address={match[1]} " in ready
+        yield process, match[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def client(*args: str, lines: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mell_jax.client", *args],
+        cwd=ROOT,
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def address(letters_dir: Path) -> Iterator[str]:
+    with server(letters_dir) as (_, address):
+        yield address
+
+
+def test_the_client_prints_the_answer(address: str) -> None:
+    done = client(f"--address={address}", "--max_tokens=6", "c")
+    assert (done.returncode, done.stdout) == (0, "cflxqc\n")
+
+
+def test_the_client_ends_at_a_stop_string(address: str) -> None:
+    done = client(f"--address={address}", "--stop=xq", "--stats", "c")
+    assert (done.returncode, done.stdout) == (0, "cfl\n")
+    assert re.fullmatch(r"\[3 characters in \d+\.\d\d s\]\n", done.stderr)
+
+
+def test_without_a_prompt_the_client_asks_for_them(address: str) -> None:
+    done = client(f"--address={address}", "--max_tokens=3", lines="a\n\nc\n")
+    assert done.returncode == 0
+    assert done.stdout == (
+        "letters continues what you write. Ctrl-D leaves.\n> abd\n> > cfl\n> \n"
+    )
+
+
+def test_the_client_tells_what_the_server_refuses(address: str) -> None:
+    done = client(f"--address={address}", "--temperature=-1", "c")
+    assert done.returncode == 1
+    assert done.stderr.startswith("INVALID_ARGUMENT: temperature must be")
+    done = client(f"--address={address}", "--model=gpt", "c")
+    assert done.stderr.startswith("NOT_FOUND: no model 'gpt' is served here")
+
+
+def test_the_client_tells_when_there_is_no_server() -> None:
+    done = client("--address=127.0.0.1:1", "--connect_s=0.3", "c")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("no server answers at 127.0.0.1:1; start one")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_in_order(
+    letters_dir: Path, number: signal.Signals
+) -> None:
+    with server(letters_dir) as (process, _):
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (0, "")
+
+
+def test_a_taken_port_is_one_clear_line(letters_dir: Path, address: str) -> None:
+    port = address.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.serving.fake_server", letters_dir, port, "0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: is another server" in done.stderr
+    assert "Traceback" not in done.stderr

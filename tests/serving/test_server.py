@@ -1,0 +1,220 @@
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from smg_grpc_proto import vllm_engine_pb2 as pb
+from smg_grpc_proto.generated import common_pb2
+
+from mell_jax.serving.server import BindError, Server, ServerConfig
+from mell_jax.serving.tokenizer_archive import unpack
+from mell_jax.text.tokenizer import load_tokenizer
+from tests.serving.fake_engine import FakeEngine
+from tests.serving.harness import Harness, error_of, ids_request, run, serving
+from tests.serving.test_refusals import retry_s_of
+
+SERVICE = "vllm.grpc.engine.VllmEngine"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def health_of(s: Harness) -> int:
+    stub = health_pb2_grpc.HealthStub(s.channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE))
+    return int(answer.status)
+
+
+def test_it_is_healthy_once_it_serves() -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            assert await health_of(s) == SERVING
+            assert (await s.stub.HealthCheck(pb.HealthCheckRequest())).healthy
+
+    run(scenario)
+
+
+def test_it_tells_what_it_speaks() -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            stub = reflection_pb2_grpc.ServerReflectionStub(s.channel)
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            async for answer in stub.ServerReflectionInfo(iter([request])):
+                names = [x.name for x in answer.list_services_response.service]
+                assert SERVICE in names
+                assert "grpc.health.v1.Health" in names
+
+    run(scenario)
+
+
+def test_it_describes_the_model(letters_dir: Path) -> None:
+    async def scenario() -> None:
+        async with serving(directory=letters_dir) as s:
+            info = await s.stub.GetModelInfo(pb.GetModelInfoRequest())
+            assert info == pb.GetModelInfoResponse(
+                model_path="/models/letters",
+                is_generation=True,
+                max_context_length=1000,
+                vocab_size=31,
+                served_model_name="letters",
+                tokenizer_path=str(letters_dir),
+                model_type="llama",
+                architectures=["LlamaForCausalLM"],
+                eos_token_ids=[0],
+                max_req_input_len=999,
+            )
+
+    run(scenario)
+
+
+def test_it_describes_itself() -> None:
+    async def scenario() -> None:
+        async with serving(is_manual=True) as s:
+            call = s.stub.Generate(ids_request(1))
+            await s.until(lambda: len(s.engine.submits) == 1)
+            info = await s.stub.GetServerInfo(pb.GetServerInfoRequest())
+            assert info.active_requests == 1
+            assert info.server_type == "vllm-grpc"
+            assert info.data_parallel_size == 1
+            assert info.block_size == 16
+            assert info.max_num_seqs == 256
+            assert info.uptime_seconds > 0
+            assert info.last_receive_timestamp > 1.6e9
+            call.cancel()
+
+    run(scenario)
+
+
+def test_it_tells_its_load() -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            answer = await s.stub.GetLoads(pb.GetLoadsRequest())
+            assert answer.dp_rank_count == 1
+            (load,) = answer.loads
+            assert load == pb.SchedulerLoad(
+                num_waiting_reqs=2,
+                num_total_reqs=2,
+                num_used_tokens=480,
+                max_total_num_tokens=1600,
+                token_usage=0.3,
+                cache_hit_rate=0.25,
+                max_running_requests=256,
+                num_waiting_uncached_tokens=11,
+            )
+            other = await s.stub.GetLoads(pb.GetLoadsRequest(dp_rank=1))
+            assert list(other.loads) == []
+
+    run(scenario)
+
+
+def test_the_tokenizer_can_be_fetched(letters_dir: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(directory=letters_dir) as s:
+            call = s.stub.GetTokenizer(common_pb2.GetTokenizerRequest())
+            unpack([chunk async for chunk in call], directory=tmp_path)
+            assert load_tokenizer(tmp_path).encode("abz") == [1, 2, 26]
+
+    run(scenario)
+
+
+def test_a_port_in_use_is_refused() -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            port = int(s.address.rpartition(":")[2])
+            config = ServerConfig(model_name="letters", port=port)
+            second = Server(FakeEngine(), tokenizer=None, config=config)
+            with pytest.raises(BindError, match=f"127.0.0.1:{port}: is another"):
+                await second.start()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"port": -1}, {"port": 65536}, {"drain_s": -1.0}, {"drain_s": float("nan")}]
+)
+def test_a_bad_config_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be from 0"):
+        ServerConfig(model_name="m", **bad)  # type: ignore[arg-type]
+
+
+def test_a_dead_engine_ends_streams_with_what_was_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        async with serving(is_manual=True) as s:
+            call = s.stub.Generate(ids_request(1))
+            first = asyncio.ensure_future(call.read())
+            waiting = asyncio.ensure_future(s.collect(ids_request(2)))
+            await s.until(lambda: len(s.engine.submits) == 2)
+            s.engine.aborts.clear()
+            s.engine.step()
+            await first
+            s.engine.step()
+            assert list((await call.read()).chunk.token_ids) == [2]
+            s.engine.die("the device is lost")
+            error = await error_of(call.read())
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert error.details() == "the engine failed; 2 tokens had been sent"
+            assert "the device is lost" in caplog.text
+            assert retry_s_of(error) is None
+            assert (await error_of(waiting)).code() == grpc.StatusCode.UNAVAILABLE
+            late = await error_of(s.collect(ids_request(1)))
+            assert late.code() == grpc.StatusCode.UNAVAILABLE
+            assert retry_s_of(late) == 1.0
+            answer = await s.stub.HealthCheck(pb.HealthCheckRequest())
+            assert (answer.healthy, answer.message) == (False, "the engine failed")
+
+    run(scenario)
+
+
+def test_a_drain_finishes_what_is_open_and_takes_nothing_new() -> None:
+    async def scenario() -> None:
+        async with serving(is_manual=True) as s:
+            health = health_pb2_grpc.HealthStub(s.channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert (await watch.read()).status == SERVING
+            answer = asyncio.ensure_future(s.collect(ids_request(1, max_tokens=3)))
+            await s.until(lambda: len(s.engine.submits) == 1)
+            s.engine.step()
+            drained = asyncio.ensure_future(s.server.drain(hurry=asyncio.Event()))
+            assert (await watch.read()).status == NOT_SERVING
+            error = await error_of(s.collect(ids_request(1)))
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert "shutting down" in (error.details() or "")
+            assert retry_s_of(error) == 1.0
+            assert not (await s.stub.HealthCheck(pb.HealthCheckRequest())).healthy
+            assert not drained.done()
+            s.engine.step()
+            s.engine.step()
+            complete = (await answer)[-1].complete
+            assert list(complete.output_ids) == [1, 2, 4]
+            watch.cancel()
+            await drained
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("is_hurried", [False, True])
+def test_a_drain_that_lasts_too_long_ends_the_rest(is_hurried: bool) -> None:
+    async def scenario() -> None:
+        drain_s = 60.0 if is_hurried else 0.0
+        async with serving(is_manual=True, drain_s=drain_s) as s:
+            call = s.stub.Generate(ids_request(1))
+            first = asyncio.ensure_future(call.read())
+            await s.until(lambda: len(s.engine.submits) == 1)
+            s.engine.step()
+            await first
+            hurry = asyncio.Event()
+            drained = asyncio.ensure_future(s.server.drain(hurry=hurry))
+            if is_hurried:
+                hurry.set()
+            error = await error_of(call.read())
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert error.details() == (
+                "the server is shutting down; 1 tokens had been sent"
+            )
+            await drained
+            assert len(s.engine.aborts) == 1
+
+    run(scenario)
