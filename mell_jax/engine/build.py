@@ -33,8 +33,12 @@ from mell_jax.worker.step import StepOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEngine:
-    """A warmed-up engine, not started yet, and what was learned on the way."""
+    """A warmed-up engine, not started yet, and what was learned on the way.
 
+    Run it with `thread`, or call `engine.step` yourself; not both.
+    """
+
+    engine: Engine
     thread: EngineThread
     spec: ModelSpec
     compilations: CompilationCounter
@@ -130,6 +134,7 @@ def assemble(
         seed=config.seed,
     )
     return BuiltEngine(
+        engine=engine,
         thread=EngineThread(engine, compilations=compilations),
         spec=spec,
         compilations=compilations,

@@ -1,0 +1,127 @@
+"""The whole engine against transformers: batches, chunks, cached and preempted rows.
+
+Every family runs twice, so that each feature is seen on and off: crowded, with a pool
+so small that rows are preempted, prompts cut into chunks and prefixes cached; and
+roomy, with whole prompts and no cache.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tests.parity.tiny_models import (
+    DECODE_TOKENS,
+    GREEDY_TOKENS,
+    PROMPT_TOKENS,
+    families,
+    load_golden,
+    prompt,
+    write_hf,
+)
+
+from mell_jax.engine.build import build_engine
+from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.core import Engine
+from mell_jax.engine.frames import Logprobs
+from mell_jax.engine.params import SamplingParams
+from tests.toy import Transcript, generate, run, submit
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS)
+SETTINGS = {
+    "crowded": {"token_budget": 48, "kv_pages": 48, "prefix_cache": True},
+    "roomy": {"token_budget": 192, "kv_pages": 120, "prefix_cache": False},
+}
+
+
+@pytest.fixture(scope="module", params=sorted(families()))
+def model(request: pytest.FixtureRequest, tmp_path_factory) -> tuple[str, Path]:
+    directory = tmp_path_factory.mktemp(request.param)
+    write_hf(directory, families()[request.param])
+    return request.param, directory
+
+
+@pytest.fixture(scope="module", params=sorted(SETTINGS))
+def engine(request: pytest.FixtureRequest, model: tuple[str, Path]) -> Engine:
+    config = EngineConfig(
+        model=str(model[1]),
+        max_rows=4,
+        decode_rows=(4,),
+        max_model_len=400,
+        **SETTINGS[request.param],
+    )
+    return build_engine(config).engine
+
+
+@pytest.fixture
+def is_crowded(engine: Engine) -> bool:
+    return engine.info.num_pages == SETTINGS["crowded"]["kv_pages"]
+
+
+def test_greedy_ids_of_a_mixed_batch_are_those_of_transformers(
+    model: tuple[str, Path], engine: Engine, is_crowded: bool
+) -> None:
+    golden = load_golden(model[0]).greedy
+    answers = generate(engine, [prompt(n) for n in PROMPT_TOKENS], params=GREEDY)
+    for length, answer in zip(PROMPT_TOKENS, answers, strict=True):
+        assert answer == golden[length].tolist(), f"prompt of {length} tokens"
+    assert (engine.load().preemptions > 0) == is_crowded
+
+
+def test_a_repeated_prompt_gives_the_same_ids_from_the_cache(
+    model: tuple[str, Path], engine: Engine, is_crowded: bool
+) -> None:
+    length = max(PROMPT_TOKENS)
+    for _ in range(2):
+        seen = Transcript()
+        submit(engine, prompt(length), handle=1, params=GREEDY)
+        run(engine, transcript=seen)
+        assert seen.tokens[1] == load_golden(model[0]).greedy[length].tolist()
+    assert seen.prompts[1].cached_tokens == (length // 16 * 16 if is_crowded else 0)
+
+
+def test_log_probabilities_are_those_of_transformers(
+    model: tuple[str, Path], engine: Engine
+) -> None:
+    golden = load_golden(model[0])
+    params = replace(GREEDY, max_tokens=DECODE_TOKENS + 1, logprobs=20)
+    submit(engine, golden.prompt, handle=1, params=replace(params, prompt_logprobs=20))
+    seen = run(engine)
+    logits = np.concatenate([golden.prefill_logits, golden.decode_logits])
+    expected = log_softmax(logits.astype(np.float64))
+    written = np.array(seen.tokens[1])
+    assert written[:-1].tolist() == golden.decoded.tolist()
+    read = seen.prompts[1].logprobs
+    assert read is not None
+    first = len(golden.prompt) - 1  # its row predicts the first token written
+    assert_close(read, expected[:first], golden.prompt[1:])
+    rows = seen.logprobs[1]
+    said = Logprobs(
+        chosen=np.array([row[0] for row in rows], np.float32),
+        top_ids=np.array([row[1] for row in rows], np.int32),
+        top=np.array([row[2] for row in rows], np.float32),
+    )
+    assert_close(said, expected[first:], written)
+
+
+def assert_close(
+    said: Logprobs,
+    expected: npt.NDArray[np.float64],  # [n, V]
+    tokens: npt.NDArray[np.int_],  # [n]
+) -> None:
+    """Within 1e-4 by relative norm, at the tokens chosen and at the best 20."""
+    chosen = np.take_along_axis(expected, tokens[:, None], axis=1)[:, 0]
+    best = np.take_along_axis(expected, said.top_ids, axis=1)
+    assert relative(said.chosen, chosen) < 1e-4
+    assert relative(said.top, best) < 1e-4
+    assert relative(best, np.sort(expected, axis=1)[:, :-21:-1]) < 1e-4
+
+
+def relative(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating]) -> float:
+    return float(np.linalg.norm(x - y) / np.linalg.norm(y))
+
+
+def log_softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
