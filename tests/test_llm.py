@@ -1,0 +1,197 @@
+"""The library door, with the demo model that ships."""
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Iterator
+
+import pytest
+from flax import nnx
+
+from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
+from mell_jax.engine.build import demo_directory
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.decoder import Decoder
+
+SMALL = {
+    "max_rows": 8,
+    "decode_rows": (8,),
+    "token_budget": 64,
+    "max_model_len": 256,
+    "kv_pages": 129,
+}
+GREEDY = SamplingParams(temperature=0.0, max_tokens=16)
+PROMPTS = ["Once upon a time", "One day, a little dog", "The end"]
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with LLM(**SMALL) as llm:
+        yield llm
+
+
+def texts(outputs: list[RequestOutput]) -> list[str]:
+    return [output.text for output in outputs]
+
+
+def test_the_demo_model_writes_words(llm: LLM) -> None:
+    (output,) = llm.generate("Once upon a time", GREEDY)
+    words = output.text.split()
+    assert len(words) > 5
+    assert sum(word.strip('.,!?"').isalpha() for word in words) > 0.8 * len(words)
+    assert output.completions[0].finish_reason == "length"
+
+
+def test_a_batch_says_what_each_prompt_says_alone(llm: LLM) -> None:
+    together = texts(llm.generate(PROMPTS, GREEDY))
+    alone = [llm.generate(prompt, GREEDY)[0].text for prompt in PROMPTS]
+    assert together == alone
+
+
+def test_streamed_text_is_the_generated_text(llm: LLM) -> None:
+    deltas = list(llm.stream(PROMPTS[0], GREEDY))
+    assert "".join(d.text for d in deltas) == llm.generate(PROMPTS[0], GREEDY)[0].text
+    assert [d.finish is not None for d in deltas[:-1]] == [False] * (len(deltas) - 1)
+    assert deltas[-1].finish is not None
+
+
+def test_leaving_a_stream_early_frees_its_pages(llm: LLM) -> None:
+    stream = llm.stream(PROMPTS[0], dataclasses.replace(GREEDY, max_tokens=200))
+    next(stream)
+    stream.close()
+    llm.generate(PROMPTS[2], dataclasses.replace(GREEDY, max_tokens=2))
+    assert (llm.load().running, llm.load().used_pages) == (0, 0)
+
+
+def test_samples_of_one_seed_differ_and_repeat(llm: LLM) -> None:
+    params = SamplingParams(temperature=1.0, max_tokens=16, n=3, seed=7)
+    (first,) = llm.generate(PROMPTS[0], params)
+    (again,) = llm.generate(PROMPTS[0], params)
+    said = [completion.text for completion in first.completions]
+    assert said == [completion.text for completion in again.completions]
+    assert len(set(said)) == 3
+    alone = llm.generate(PROMPTS[0], dataclasses.replace(params, n=1))
+    assert alone[0].text == said[0]
+
+
+def test_ids_in_are_as_good_as_text(llm: LLM) -> None:
+    assert llm.tokenizer is not None
+    ids = llm.tokenizer.encode(PROMPTS[1])
+    by_ids, by_text = llm.generate([ids, PROMPTS[1]], GREEDY)
+    assert by_ids.token_ids == by_text.token_ids
+    assert llm.generate(ids, GREEDY)[0].token_ids == by_ids.token_ids
+
+
+def test_a_stop_string_ends_the_text_before_it(llm: LLM) -> None:
+    whole = llm.generate(PROMPTS[0], GREEDY)[0].text
+    stop = whole.split()[3]
+    (output,) = llm.generate(PROMPTS[0], dataclasses.replace(GREEDY, stop=(stop,)))
+    assert output.text == whole[: whole.index(stop)]
+    assert output.completions[0].stop_string == stop
+
+
+def test_a_bad_prompt_is_refused_by_name(llm: LLM) -> None:
+    with pytest.raises(InvalidRequestError, match="prompt") as caught:
+        llm.generate([PROMPTS[0], [1, 10**6]], GREEDY)
+    assert caught.value.field == "prompt"
+    assert llm.generate(PROMPTS[0], GREEDY)[0].text  # nothing else suffered
+
+
+def test_every_prompt_may_have_its_own_params(llm: LLM) -> None:
+    each = [dataclasses.replace(GREEDY, max_tokens=n) for n in (1, 2, 3)]
+    outputs = llm.generate(PROMPTS, each)
+    assert [len(output.token_ids) for output in outputs] == [1, 2, 3]
+    with pytest.raises(ValueError, match="3 prompts need as many params, got 2"):
+        llm.generate(PROMPTS, each[:2])
+
+
+def test_async_callers_share_the_engine(llm: LLM) -> None:
+    async def both() -> tuple[str, str]:
+        outputs, streamed = await asyncio.gather(
+            llm.agenerate(PROMPTS[0], GREEDY), collect()
+        )
+        return outputs[0].text, streamed
+
+    async def collect() -> str:
+        return "".join([d.text async for d in llm.astream(PROMPTS[0], GREEDY)])
+
+    generated, streamed = asyncio.run(both())
+    assert generated == streamed == llm.generate(PROMPTS[0], GREEDY)[0].text
+
+
+def test_threads_share_the_engine(llm: LLM) -> None:
+    said: dict[int, list[str]] = {}
+
+    def ask(index: int) -> None:
+        said[index] = texts(llm.generate(PROMPTS, GREEDY))
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(said.values()) == [texts(llm.generate(PROMPTS, GREEDY))] * 4
+
+
+def test_nothing_compiles_after_readiness(llm: LLM) -> None:
+    before = llm.load().compilations
+    llm.generate(PROMPTS * 7, GREEDY)
+    llm.generate(
+        PROMPTS[0],
+        SamplingParams(
+            n=3,
+            max_tokens=8,
+            min_tokens=4,
+            top_k=5,
+            top_p=0.9,
+            min_p=0.01,
+            presence_penalty=0.5,
+            frequency_penalty=0.5,
+            repetition_penalty=1.1,
+            logit_bias={5: 2.0},
+            logprobs=5,
+            prompt_logprobs=5,
+            stop=("zzz",),
+        ),
+    )
+    long = [list(range(5, 105))]
+    llm.generate(long, dataclasses.replace(GREEDY, prompt_logprobs=0))
+    llm.generate(
+        PROMPTS[1], dataclasses.replace(GREEDY, allowed_token_ids=(10, 11, 12))
+    )
+    assert llm.load().compilations == before
+
+
+def test_a_trained_module_is_served_as_it_is() -> None:
+    config = ModelConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=32,
+        max_position_embeddings=64,
+    )
+    module = Decoder(config, rngs=nnx.Rngs(3))
+    small = {**SMALL, "max_model_len": 64, "kv_pages": 33}
+    with LLM.from_nnx(module, eos_ids=[2], **small) as llm:
+        (output,) = llm.generate([[5, 6, 7]], GREEDY)
+        assert len(output.token_ids) == 16
+        assert output.text == ""  # no tokenizer: ids in, ids out
+        with pytest.raises(InvalidRequestError, match="without a tokenizer"):
+            llm.generate("text", GREEDY)
+        assert llm.info.eos_token_ids == (2,)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="max_row"):
+        LLM(max_row=8)
+
+
+def test_options_that_contradict_the_model_are_refused_before_loading() -> None:
+    with pytest.raises(ValueError, match="max_model_len must be"):
+        LLM(max_model_len=10**6)
+    with pytest.raises(ValueError, match="use float32"):
+        LLM(dtype="bfloat16")
+    assert demo_directory().is_dir()
