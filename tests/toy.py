@@ -29,7 +29,7 @@ from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker, jit_steps
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import make_pool
-from mell_jax.worker.step import StepOptions
+from mell_jax.worker.step import StepOptions, split_model
 
 VOCAB = 101
 HEAD_DIM = 32
@@ -87,17 +87,17 @@ def expected(prompt: Sequence[int], *, count: int) -> list[int]:
 
 @functools.cache
 def _steps(max_rows: int, token_budget: int, max_pages: int):
-    graphdef, _ = nnx.split(AdditiveToy())
+    parts, _ = split_model(*nnx.split(AdditiveToy()))
     buckets = [
         Bucket(tokens=max_rows, rows=max_rows, pages=max_pages, is_decode=True),
         Bucket(tokens=token_budget, rows=max_rows, pages=max_pages, is_decode=False),
     ]
     options = StepOptions(attention_backend="xla", page_tokens=PAGE_TOKENS)
-    return jit_steps(graphdef, buckets=buckets, options=options)
+    return jit_steps(parts, buckets=buckets, options=options)
 
 
 def toy_worker(*, num_pages: int, max_rows: int, token_budget: int, max_tokens: int):
-    _, weights = nnx.split(AdditiveToy())
+    _, weights = split_model(*nnx.split(AdditiveToy()))
     return DeviceWorker(
         _steps(max_rows, token_budget, -(-max_tokens // PAGE_TOKENS)),
         weights=weights,

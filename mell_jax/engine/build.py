@@ -28,7 +28,7 @@ from mell_jax.worker.pool import (
     make_pool,
     page_bytes,
 )
-from mell_jax.worker.step import StepOptions
+from mell_jax.worker.step import StepOptions, split_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +117,10 @@ def assemble(
     options = StepOptions(
         attention_backend=settled.attention_backend, page_tokens=PAGE_TOKENS
     )
+    parts, weights = split_model(model.graphdef, model.state)
     worker = DeviceWorker(
-        jit_steps(model.graphdef, buckets=settled.buckets(), options=options),
-        weights=model.state,
+        jit_steps(parts, buckets=settled.buckets(), options=options),
+        weights=weights,
         pool=make_pool(
             spec.config, num_pages=num_pages, dtype=settled.dtype, device=device
         ),

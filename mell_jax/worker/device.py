@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import numpy.typing as npt
-from flax import nnx
 from tqdm import tqdm
 
-from mell_jax.models.decoder import Decoder
 from mell_jax.worker.layout import Bucket, new_vector, vector_size
 from mell_jax.worker.sampling import (
     BIAS_CAP,
@@ -26,6 +24,7 @@ from mell_jax.worker.sampling import (
     token_chunks,
 )
 from mell_jax.worker.step import (
+    ModelParts,
     PromptLogprobs,
     Step,
     StepOptions,
@@ -91,10 +90,7 @@ class Pending:
 
 
 def jit_steps(
-    graphdef: nnx.GraphDef[Decoder],
-    *,
-    buckets: Sequence[Bucket],
-    options: StepOptions,
+    parts: ModelParts, *, buckets: Sequence[Bucket], options: StepOptions
 ) -> dict[Bucket, Step]:
     """The steps of a model, smallest bucket first, compiled at their first call.
 
@@ -102,7 +98,7 @@ def jit_steps(
     """
     return {
         bucket: jax.jit(
-            make_step(graphdef, bucket=bucket, options=options), donate_argnums=(1, 2)
+            make_step(parts, bucket=bucket, options=options), donate_argnums=(1, 2)
         )
         for bucket in sorted(buckets, key=lambda b: (b.tokens, b.rows))
     }

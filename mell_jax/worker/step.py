@@ -30,7 +30,9 @@ from mell_jax.worker.sampling import (
 )
 from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
 
-Weights = Any  # the state of a Decoder, a pytree
+Weights = tuple[jax.Array, ...]
+"""The arrays of a model in a fixed order: jit takes a tuple apart in C++, where a
+state of many Python objects costs more than the rest of a dispatch."""
 LOGITS_CHUNK = 128
 """Prompt positions whose logits are alive at once when their logprobs are wanted."""
 
@@ -52,6 +54,25 @@ class StepOutputs(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParts:
+    """Everything of a decoder but its arrays."""
+
+    graphdef: nnx.GraphDef[Decoder]
+    treedef: jax.tree_util.PyTreeDef
+
+    def join(self, weights: Weights) -> Decoder:
+        return nnx.merge(self.graphdef, jax.tree.unflatten(self.treedef, weights))
+
+
+def split_model(
+    graphdef: nnx.GraphDef[Decoder], state: nnx.State[Any, Any]
+) -> tuple[ModelParts, Weights]:
+    """A split decoder as what a compiled step knows and what it is given."""
+    weights, treedef = jax.tree.flatten(state)
+    return ModelParts(graphdef=graphdef, treedef=treedef), tuple(weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
     """What the compiled step depends on besides its bucket."""
 
@@ -65,9 +86,7 @@ Step = Callable[
 ]
 
 
-def make_step(
-    graphdef: nnx.GraphDef[Decoder], *, bucket: Bucket, options: StepOptions
-) -> Step:
+def make_step(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> Step:
     """Builds the step of one bucket, to be jitted with arguments 1 and 2 donated."""
 
     def step(
@@ -77,7 +96,7 @@ def make_step(
         vector: jax.Array | npt.NDArray[np.int32],
     ) -> tuple[jax.Array, RowState, StepOutputs]:
         inputs = cut_vector(jnp.asarray(vector), bucket=bucket)
-        model = nnx.merge(graphdef, weights)
+        model = parts.join(weights)
         newest = rows.last_token[inputs.sources[inputs.owners]]  # [T]
         tokens = jnp.where(inputs.token_ids < 0, newest, inputs.token_ids)
         attend = _paged_attention(inputs, bucket=bucket, options=options)
