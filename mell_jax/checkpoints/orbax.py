@@ -116,7 +116,7 @@ def _saved_leaves(folder: Path) -> dict[Key, Any]:
     with _orbax_errors(folder), ocp.StandardCheckpointer() as reader:
         tree = reader.metadata(folder.absolute()).item_metadata
         if tree is None:
-            raise CheckpointError(f"{folder}: its metadata cannot be read")
+            raise CheckpointError(f"{folder}: damaged or not readable by Orbax")
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree.tree)
     return {tuple(_key_name(step) for step in path): leaf for path, leaf in leaves}
 

@@ -18,7 +18,7 @@ def load(directory, dtype=jnp.float32):
 def train(directory, tree):
     """What a user's own training leaves behind, and a config.json beside it."""
     write_spec(directory, spec_of(decoder().config))
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.PyTreeCheckpointer() as checkpointer:  # takes strings as well
         checkpointer.save(directory / "orbax", tree)
     return directory
 
@@ -94,7 +94,7 @@ def pure(**options):
             pure() | {"norm": {"scale": jnp.ones(64, jnp.int32)}},
             "array norm.scale has the dtype int32; weights must be float32",
         ),
-        (pure() | {"norm": {"scale": 3}}, "norm.scale is not an array"),
+        (pure() | {"norm": {"scale": 3}}, "array norm.scale has the shape [], but"),
         (pure() | {"norm": {"scale": "x"}}, "norm.scale is not an array"),
     ],
 )
@@ -128,11 +128,10 @@ def test_missing_data_is_refused(saved):
         load(saved)
 
 
-def test_a_changed_byte_in_the_data_is_noticed(saved):
-    files = list((saved / "orbax").glob("**/d/*"))
-    for path in files:
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 0xFF
-        path.write_bytes(bytes(content))
+def test_data_cut_short_is_noticed(tmp_path):
+    # One parameter outweighs all others, so the largest file is most of it.
+    save_orbax(tmp_path, decoder=decoder(vocab_size=8192, tie_embeddings=True))
+    largest = max(tmp_path.glob("orbax/**/d/*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match="damaged or not readable by Orbax"):
-        load(saved)
+        load(tmp_path)

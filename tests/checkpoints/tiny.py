@@ -1,14 +1,17 @@
 """A very small model directory, and ways to spoil it."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from mell_jax.checkpoints.abstract import abstract_decoder
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 
@@ -90,7 +93,9 @@ def write_index(directory: Path, weight_map: object) -> None:
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+@functools.cache
 def decoder(dtype: Any = np.float32, **options: Any) -> Decoder:
+    """A decoder of random parameters; never changed, so made once for all tests."""
     config = ModelConfig(
         **{
             "vocab_size": 8,
@@ -104,7 +109,13 @@ def decoder(dtype: Any = np.float32, **options: Any) -> Decoder:
             **options,
         }
     )
-    return Decoder(config, rngs=nnx.Rngs(0), dtype=np.dtype(dtype))
+    random = np.random.default_rng(0)
+    model = abstract_decoder(config, dtype=dtype)
+    values = {
+        path: jnp.asarray(random.standard_normal(param.shape, np.float32).astype(dtype))
+        for path, param in model.items()
+    }
+    return nnx.merge(model.graphdef, model.state(values))
 
 
 def on_one_device(path: object, shape: object) -> jax.sharding.Sharding:
