@@ -48,6 +48,8 @@ def test_the_peak_is_the_model_and_one_parameter(tmp_path, save, stored, loaded)
     )
     memory = json.loads(result.stdout.splitlines()[-1])
     assert memory["model"] > 100e6
-    largest = max(memory["largest"], 4096 * 1024 * jnp.dtype(stored).itemsize)
+    largest = 4096 * 1024 * max(jnp.dtype(stored).itemsize, jnp.dtype(loaded).itemsize)
+    if save is save_orbax and stored != loaded:
+        largest *= 2  # Orbax casts from one buffer into another
     assert memory["peak"] > memory["model"]
     assert memory["peak"] < 1.1 * memory["model"] + largest, memory
