@@ -34,7 +34,7 @@ class ModelSpec:
         bos = () if self.bos_id is None else (self.bos_id,)
         for token in (*self.eos_ids, *bos):
             if not (0 <= token < self.config.vocab_size):
-                raise CheckpointError(
+                raise ValueError(
                     f"special token {token} is outside the vocabulary of "
                     f"{self.config.vocab_size}"
                 )

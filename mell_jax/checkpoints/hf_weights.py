@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mell_jax.checkpoints.abstract import AbstractDecoder, ParameterPath
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.json_file import Fields, read_object
+from mell_jax.checkpoints.json_file import Fields, read_object, shown
 from mell_jax.checkpoints.safetensors_file import (
     WEIGHT_DTYPES,
     StoredTensor,
@@ -81,7 +81,7 @@ def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
         if name not in used and not name.endswith(IGNORED_SUFFIXES)
     ]
     if extra:
-        names = ", ".join(tensor.name[:80] for tensor in extra[:3])
+        names = ", ".join(shown(tensor.name) for tensor in extra[:3])
         raise CheckpointError(
             f"{extra[0].path}: {len(extra)} tensors that this model has no place for: "
             f"{names}; does config.json belong to these weights?"
@@ -144,7 +144,7 @@ def _no_weights(directory: Path) -> str:
         )
     return (
         f"{directory}: no weights: expected {SINGLE_FILE}, {INDEX_FILE} or a folder "
-        f"orbax; found {', '.join(found[:10]) or 'nothing'}"
+        f"orbax; found {', '.join(map(shown, found[:10])) or 'nothing'}"
     )
 
 

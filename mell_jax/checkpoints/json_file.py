@@ -52,6 +52,11 @@ def read_object(path: Path, *, max_bytes: int) -> JsonObject:
     return parse_object(text, where=str(path))
 
 
+def shown(name: str) -> str:
+    """A name out of a file, fit for a message: short, and escaped where it must be."""
+    return name if name.isprintable() and 0 < len(name) <= 100 else repr(name[:100])
+
+
 def kind(value: object) -> str:
     """What JSON calls the type of `value`, for messages."""
     if value is None:
@@ -75,39 +80,39 @@ class Fields:
 
     def fail(self, key: str, rule: str) -> NoReturn:
         """Refuses the value of `key` because of `rule`."""
-        raise CheckpointError(f"{self.where}: {key} {rule}")
+        raise CheckpointError(f"{self.where}: {shown(key)} {rule}")
 
     def integer(self, key: str, *, default: int | None = None) -> int:
         """A whole number; a boolean is none."""
         value = self._get(key, default)
         if type(value) is not int:
-            self.fail(key, f"must be an integer, found {_shown(value)}")
+            self.fail(key, f"must be an integer, found {_described(value)}")
         return value
 
     def number(self, key: str, *, default: float | None = None) -> float:
         """A finite number, whole or not."""
         value = self._get(key, default)
         if type(value) not in (int, float) or not (-1e308 <= value <= 1e308):
-            self.fail(key, f"must be a finite number, found {_shown(value)}")
+            self.fail(key, f"must be a finite number, found {_described(value)}")
         return float(value)
 
     def flag(self, key: str, *, default: bool | None = None) -> bool:
         value = self._get(key, default)
         if not isinstance(value, bool):
-            self.fail(key, f"must be true or false, found {_shown(value)}")
+            self.fail(key, f"must be true or false, found {_described(value)}")
         return value
 
     def text(self, key: str, *, default: str | None = None) -> str:
         value = self._get(key, default)
         if not isinstance(value, str):
-            self.fail(key, f"must be a string, found {_shown(value)}")
+            self.fail(key, f"must be a string, found {_described(value)}")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings."""
         value = self._get(key, None)
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            self.fail(key, f"must be a list of strings, found {_shown(value)}")
+            self.fail(key, f"must be a list of strings, found {_described(value)}")
         return tuple(value)
 
     def integers(self, key: str) -> tuple[int, ...]:
@@ -118,7 +123,7 @@ class Fields:
         listed = value if isinstance(value, list) else [value]
         if not all(type(v) is int for v in listed):
             self.fail(
-                key, f"must be an integer or a list of them, found {_shown(value)}"
+                key, f"must be an integer or a list of them, found {_described(value)}"
             )
         return tuple(listed)
 
@@ -128,8 +133,8 @@ class Fields:
         if value is None:
             value = {}
         if not isinstance(value, dict):
-            self.fail(key, f"must be an object, found {_shown(value)}")
-        return Fields(value, f"{self.where}: {key}")
+            self.fail(key, f"must be an object, found {_described(value)}")
+        return Fields(value, f"{self.where}: {shown(key)}")
 
     def _get(self, key: str, default: object) -> Any:
         value = self.values.get(key)
@@ -140,7 +145,7 @@ class Fields:
         return default
 
 
-def _shown(value: object) -> str:
+def _described(value: object) -> str:
     text = str(value) if _is_printable(value) else "a huge integer"
     return f"{kind(value)}, {text[:60]}"
 

@@ -52,7 +52,8 @@ def load_model(
 ) -> LoadedModel:
     """Reads the model directory `path` in the precision `dtype`.
 
-    Host memory peaks at one parameter besides what the devices keep. With `progress` a
+    Host memory peaks at one parameter besides what the devices keep, at two where an
+    Orbax checkpoint is cast, since its values are not read in pieces. With `progress` a
     bar counts bytes on the standard error stream.
 
     Raises:

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from mell_jax.checkpoints.abstract import AbstractDecoder, ParameterPath
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.json_file import shown
 from mell_jax.checkpoints.safetensors_file import WEIGHT_DTYPES
 
 ORBAX_FOLDER = "orbax"
@@ -53,7 +54,7 @@ def find_saved(folder: Path, model: AbstractDecoder) -> list[SavedParameter]:
         raise CheckpointError(
             f"{folder}: no parameters of a Decoder; expected "
             "nnx.to_pure_dict(nnx.state(decoder)), at the top or under params or "
-            f"model; found {sorted({key[0] for key in leaves if key})[:10]}"
+            f"model; found {sorted({shown(key[0]) for key in leaves if key})[:10]}"
         )
     saved = [
         _find(folder, leaves, root, path, model.shape(path))
@@ -64,7 +65,7 @@ def find_saved(folder: Path, model: AbstractDecoder) -> list[SavedParameter]:
     if extra:
         raise CheckpointError(
             f"{folder}: {len(extra)} arrays that this model has no place for, such as "
-            f"{'.'.join(extra[0])[:80]}; does config.json belong to them?"
+            f"{shown('.'.join(extra[0]))}; does config.json belong to them?"
         )
     return saved
 
@@ -115,7 +116,7 @@ def _saved_leaves(folder: Path) -> dict[Key, Any]:
     with _orbax_errors(folder), ocp.StandardCheckpointer() as reader:
         tree = reader.metadata(folder.absolute()).item_metadata
         if tree is None:
-            raise CheckpointError(f"{folder}: its metadata cannot be read")
+            raise CheckpointError(f"{folder}: damaged or not readable by Orbax")
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree.tree)
     return {tuple(_key_name(step) for step in path): leaf for path, leaf in leaves}
 
@@ -137,7 +138,7 @@ def _find(
     key = (*root, *map(str, path))
     if key not in leaves and (*key, "value") in leaves:  # saved as an nnx.State
         key = (*key, "value")
-    name = ".".join(key)
+    name = shown(".".join(key))
     if key not in leaves:
         raise CheckpointError(
             f"{folder}: array {name} of shape {list(shape)} is missing; does "

@@ -8,6 +8,7 @@ The header is checked against the size of the file before anything is allocated.
 go straight into the array that is handed out, so that only one tensor is in memory.
 """
 
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_RANK = 8
 CHUNK_BYTES = 4 << 20
 """What a cast reads at once."""
+MAPPED_BYTES = 1 << 20
+"""From this size on, an array gets memory pages of its own."""
 
 ITEM_BYTES: dict[str, int] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -53,7 +56,7 @@ class StoredTensor:
     size_bytes: int
 
     def __str__(self) -> str:
-        return f"{self.path}: tensor {self.name!r}"
+        return f"{self.path}: tensor {self.name[:100]!r}"
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -109,7 +112,7 @@ def read_tensor(
             f"{', '.join(WEIGHT_DTYPES)}"
         )
     wanted = stored if dtype is None else np.dtype(dtype)
-    out = np.empty(prod(tensor.shape), wanted)
+    out = _allocate(prod(tensor.shape), wanted)
     if wanted == stored:
         for _ in _pieces(tensor, out):
             pass
@@ -120,6 +123,18 @@ def read_tensor(
         _cast(piece, out[done : done + piece.size], tensor)
         done += piece.size
     return out.reshape(tensor.shape)
+
+
+def _allocate(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An array that goes back to the system when dropped.
+
+    Large ones have pages of their own: between parameters that stay, a heap would keep
+    the gaps that dropped arrays leave.
+    """
+    size_bytes = size * dtype.itemsize
+    if size_bytes < MAPPED_BYTES:
+        return np.empty(size, dtype)
+    return np.frombuffer(mmap.mmap(-1, size_bytes), dtype)
 
 
 def _pieces(

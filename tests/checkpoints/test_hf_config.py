@@ -1,0 +1,218 @@
+import json
+
+import pytest
+
+from mell_jax.checkpoints import CheckpointError, read_spec
+from mell_jax.models.config import Llama3Rope, ModelConfig
+from tests.checkpoints.tiny import config_values, write_config
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def read(directory, **changes):
+    write_config(directory, **changes)
+    return read_spec(directory)
+
+
+def test_a_llama_config_becomes_a_spec(tmp_path):
+    spec = read(tmp_path)
+    assert spec.config == ModelConfig(
+        vocab_size=8,
+        hidden_size=64,
+        intermediate_size=48,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=32,
+        max_position_embeddings=128,
+        norm_eps=1e-5,
+    )
+    assert (spec.architecture, spec.model_type) == ("LlamaForCausalLM", "llama")
+    assert (spec.eos_ids, spec.bos_id, spec.dtype_name) == ((2,), 1, "float32")
+    assert spec.context_tokens == 128
+
+
+def test_what_old_llama_files_omit_takes_the_defaults_of_then(tmp_path):
+    config = read(tmp_path, num_key_value_heads=None, rms_norm_eps=None).config
+    assert (config.num_kv_heads, config.norm_eps, config.rope_theta) == (2, 1e-6, 1e4)
+
+
+def test_llama_biases_are_honoured(tmp_path):
+    config = read(tmp_path, attention_bias=True, mlp_bias=True).config
+    assert (config.qkv_bias, config.output_bias, config.mlp_bias) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        {"rope_theta": 5e5, "rope_scaling": LLAMA3_ROPE},
+        {"rope_theta": 500000, "rope_scaling": {**LLAMA3_ROPE, "type": "llama3"}},
+        {"rope_parameters": {"rope_theta": 5e5, **LLAMA3_ROPE}},
+    ],
+    ids=["older", "oldest", "transformers 5"],
+)
+def test_the_llama3_rope_is_read_in_every_spelling(tmp_path, spelling):
+    config = read(tmp_path, **spelling).config
+    assert config.rope_theta == 500_000.0
+    assert config.rope_scaling == Llama3Rope(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
+    )
+
+
+def test_a_default_rope_has_no_scaling(tmp_path):
+    rope = {"rope_type": "default", "rope_theta": 7.0}
+    config = read(tmp_path, rope_parameters=rope).config
+    assert (config.rope_theta, config.rope_scaling) == (7.0, None)
+
+
+def test_mistral_slides_its_window_in_every_layer(tmp_path):
+    mistral = {"architectures": ["MistralForCausalLM"], "num_hidden_layers": 3}
+    assert read(tmp_path, **mistral, sliding_window=64).config.windows == (64, 64, 64)
+    assert read(tmp_path, **mistral).config.windows == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "windows"),
+    [
+        ({}, ()),
+        ({"sliding_window": 64, "use_sliding_window": False}, ()),
+        ({"sliding_window": 64, "use_sliding_window": True}, (None, 64, 64)),
+        (
+            {
+                "sliding_window": 64,
+                "use_sliding_window": True,
+                "layer_types": ["sliding_attention", "full_attention"] * 1
+                + ["full_attention"],
+            },
+            (64, None, None),
+        ),
+        ({"layer_types": ["full_attention"] * 3}, ()),
+    ],
+)
+def test_qwen2_windows(tmp_path, options, windows):
+    qwen2 = {"architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 3}
+    config = read(tmp_path, **qwen2, max_window_layers=1, **options).config
+    assert config.windows == windows
+    assert (config.qkv_bias, config.output_bias, config.qk_norm) == (True, False, False)
+
+
+def test_qwen3_has_query_and_key_norms_and_its_own_head_size(tmp_path):
+    config = read(tmp_path, architectures=["Qwen3ForCausalLM"]).config
+    assert (config.qk_norm, config.qkv_bias, config.head_dim) == (True, False, 128)
+    config = read(tmp_path, architectures=["Qwen3ForCausalLM"], head_dim=64).config
+    assert config.head_dim == 64
+
+
+def test_the_generation_config_names_the_end_tokens(tmp_path):
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [3, 4], "bos_token_id": 5}))
+    spec = read(tmp_path)
+    assert (spec.eos_ids, spec.bos_id) == ((3, 4), 5)
+    path.write_text(json.dumps({"eos_token_id": 6}))
+    assert read(tmp_path).eos_ids == (6,)
+    path.write_text("{}")
+    assert read(tmp_path).eos_ids == (2,)
+    assert read(tmp_path, eos_token_id=None, bos_token_id=None).bos_id is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"architectures": ["MixtralForCausalLM"]},
+            "must name one of LlamaForCausalLM",
+        ),
+        ({"architectures": None}, "architectures is missing"),
+        ({"architectures": "LlamaForCausalLM"}, "must be a list of strings"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act must be silu, found 'gelu'"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling: rope_type must be default"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling: factor is missing"),
+        ({"rope_scaling": {**LLAMA3_ROPE, "factor": 0.5}}, "rope factor must be at"),
+        ({"rope_scaling": []}, "rope_scaling must be an object, found a list"),
+        ({"rope_parameters": {"full_attention": {}}}, "one setting for all layers"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1, found 0.5"),
+        ({"vocab_size": None}, "vocab_size is missing"),
+        ({"vocab_size": True}, "vocab_size must be an integer, found a boolean, True"),
+        ({"vocab_size": "8"}, "vocab_size must be an integer, found a string, 8"),
+        ({"vocab_size": 8.0}, "vocab_size must be an integer, found a number, 8.0"),
+        ({"vocab_size": 10**12}, "vocab_size must be from 1 to 4000000"),
+        ({"vocab_size": 10**4000}, "config.json: vocab_size"),
+        ({"num_hidden_layers": 0}, "num_layers must be from 1 to 1000"),
+        ({"num_attention_heads": 0}, "must be a multiple of num_attention_heads"),
+        ({"num_attention_heads": 3}, "must be a multiple of num_attention_heads"),
+        ({"head_dim": 31}, "head_dim must be a multiple of 8"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps must be a finite number"),
+        ({"rms_norm_eps": -1}, "norm_eps must be in"),
+        ({"rope_theta": 10**400}, "rope_theta must be a finite number"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false"),
+        ({"eos_token_id": 8}, "special token 8 is outside the vocabulary of 8"),
+        ({"eos_token_id": [2, -1]}, "special token -1 is outside"),
+        ({"eos_token_id": "2"}, "eos_token_id must be an integer or a list of them"),
+        ({"torch_dtype": 5}, "torch_dtype must be a string"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(tmp_path, changes, message):
+    with pytest.raises(CheckpointError) as error:
+        read(tmp_path, **changes)
+    assert str(tmp_path / "config.json") in str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "layer_types", [["full_attention"], ["sliding_attention"], ["chunked"] * 3]
+)
+def test_layer_types_must_fit_the_layers(tmp_path, layer_types):
+    qwen2 = {"architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 3}
+    with pytest.raises(CheckpointError, match="layer_types must name each of the 3"):
+        read(tmp_path, **qwen2, layer_types=layer_types)
+
+
+def test_a_huge_number_of_layers_makes_no_huge_tuple(tmp_path):
+    mistral = {"architectures": ["MistralForCausalLM"], "sliding_window": 8}
+    with pytest.raises(CheckpointError, match="num_hidden_layers must be from 1"):
+        read(tmp_path, **mistral, num_hidden_layers=10**12)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "expected a JSON object, found a list"),
+        ('{"rms_norm_eps": NaN}', "NaN is not a JSON number"),
+        ('{"rms_norm_eps": -Infinity}', "-Infinity is not a JSON number"),
+        ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+        ('{"a": ' + "[" * 200_000, "not valid JSON"),
+        ('{"a": ' + "1" * 100_000 + "}", "not valid JSON"),
+        ('{"a": "\xff"}', "not valid JSON"),
+        ('{"a": "' + "x" * (1 << 20) + '"}', "larger than the 1048576 bytes allowed"),
+    ],
+)
+def test_a_file_that_is_not_a_small_json_object_is_refused(tmp_path, text, message):
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=message):
+        read_spec(tmp_path)
+
+
+def test_a_missing_config_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
+        read_spec(tmp_path)
+
+
+def test_a_directory_in_the_place_of_a_file_is_refused(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
+        read_spec(tmp_path)
+
+
+def test_an_infinite_number_in_disguise_is_refused(tmp_path):
+    text = json.dumps(config_values()).replace("1e-05", "1e999")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match="rms_norm_eps must be a finite number"):
+        read_spec(tmp_path)

@@ -1,0 +1,55 @@
+"""Host memory while loading, measured in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from mell_jax.checkpoints import save_hf, save_orbax
+from tests.checkpoints.tiny import decoder
+
+ROOT = Path(__file__).parents[2]
+LARGE = {
+    "vocab_size": 4096,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_layers": 4,
+    "num_heads": 8,
+    "num_kv_heads": 8,
+    "head_dim": 128,
+}  # 62 million parameters, the largest 4 million
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("save", [save_hf, save_orbax])
+@pytest.mark.parametrize(
+    ("stored", "loaded"),
+    [("float32", "float32"), ("bfloat16", "float32"), ("float32", "bfloat16")],
+)
+def test_the_peak_is_the_model_and_one_parameter(tmp_path, save, stored, loaded):
+    save(tmp_path / "small", decoder=decoder(jnp.dtype(stored)))
+    save(tmp_path / "large", decoder=decoder(jnp.dtype(stored), **LARGE))
+    command = [sys.executable, "-m", "tests.checkpoints.peak_memory"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if save is save_orbax:
+        # On the CPU the parameters themselves live in the heap, between the buffers
+        # of Orbax; this keeps the gaps in between from being counted.
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    result = subprocess.run(
+        [*command, str(tmp_path / "small"), str(tmp_path / "large"), loaded],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    memory = json.loads(result.stdout.splitlines()[-1])
+    assert memory["model"] > 100e6
+    largest = 4096 * 1024 * max(jnp.dtype(stored).itemsize, jnp.dtype(loaded).itemsize)
+    if save is save_orbax and stored != loaded:
+        largest *= 2  # Orbax casts from one buffer into another
+    assert memory["peak"] > memory["model"]
+    assert memory["peak"] < 1.1 * memory["model"] + largest, memory

@@ -1,0 +1,100 @@
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors import safe_open
+
+from mell_jax.checkpoints import (
+    CheckpointError,
+    load_model,
+    read_spec,
+    save_hf,
+    save_orbax,
+)
+from mell_jax.models.config import Llama3Rope
+from tests.checkpoints.tiny import arrays, decoder, on_one_device
+
+LLAMA3 = Llama3Rope(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64
+)
+OPTIONS = [
+    ("LlamaForCausalLM", {}),
+    ("LlamaForCausalLM", {"rope_scaling": LLAMA3, "rope_theta": 5e5}),
+    ("LlamaForCausalLM", {"tie_embeddings": True}),
+    ("LlamaForCausalLM", {"qkv_bias": True, "output_bias": True, "mlp_bias": True}),
+    ("MistralForCausalLM", {"windows": (16, 16)}),
+    ("Qwen2ForCausalLM", {"qkv_bias": True}),
+    ("Qwen2ForCausalLM", {"qkv_bias": True, "windows": (None, 16)}),
+    ("Qwen3ForCausalLM", {"qk_norm": True, "head_dim": 64}),
+    ("Qwen3ForCausalLM", {"qk_norm": True, "windows": (16, None)}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("architecture", "options"), OPTIONS)
+def test_a_decoder_survives_the_way_out_and_in(tmp_path, architecture, options, dtype):
+    source = decoder(jnp.dtype(dtype), **options)
+    save_hf(tmp_path, decoder=source, eos_ids=(3, 4), bos_id=1)
+    model = load_model(tmp_path, dtype=jnp.dtype(dtype), sharding_for=on_one_device)
+    assert model.spec.architecture == architecture
+    assert model.spec.config == source.config
+    assert (model.spec.eos_ids, model.spec.bos_id) == ((3, 4), 1)
+    assert model.spec.dtype_name == dtype
+    loaded = arrays(model.state)
+    for path, value in arrays(nnx.state(source)).items():
+        np.testing.assert_array_equal(loaded[path], value)
+
+
+def test_the_reference_library_reads_the_file(tmp_path):
+    source = decoder()
+    save_hf(tmp_path, decoder=source)
+    with safe_open(tmp_path / "model.safetensors", framework="np") as file:
+        assert len(file.keys()) == 21
+        assert file.metadata() == {"format": "pt"}
+        stored = file.get_tensor("model.layers.1.self_attn.k_proj.weight")
+    kernel = arrays(nnx.state(source))["layers", 1, "attention", "k_proj", "kernel"]
+    assert stored.shape == (32, 64)
+    np.testing.assert_array_equal(stored, kernel.T)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    ]
+
+
+def test_without_end_tokens_none_are_written(tmp_path):
+    save_orbax(tmp_path, decoder=decoder())
+    assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] is None
+    spec = read_spec(tmp_path)
+    assert (spec.eos_ids, spec.bos_id) == ((), None)
+
+
+@pytest.mark.parametrize("first", [save_hf, save_orbax])
+@pytest.mark.parametrize("second", [save_hf, save_orbax])
+def test_weights_are_never_written_over(tmp_path, first, second):
+    first(tmp_path, decoder=decoder())
+    with pytest.raises(CheckpointError, match="has weights already; choose an empty"):
+        second(tmp_path, decoder=decoder())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"qkv_bias": True, "mlp_bias": True},
+        {"qk_norm": True, "mlp_bias": True},
+        {"output_bias": True},
+        {"windows": (16, 32)},
+        {"windows": (16, 16), "output_bias": True},
+    ],
+)
+def test_options_that_no_architecture_has_are_refused(tmp_path, options):
+    with pytest.raises(CheckpointError, match="none of LlamaForCausalLM, Mistral"):
+        save_hf(tmp_path, decoder=decoder(**options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_end_token_outside_the_vocabulary_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="special token 8 is outside the vocabulary"):
+        save_hf(tmp_path, decoder=decoder(), eos_ids=(8,))
