@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, cast
 from absl import app, flags, logging
 
 from mell_jax.frontend import EngineLink
-from mell_jax.serving.server import ServerConfig, run_server
+from mell_jax.serving.server import ServerConfig, check_address, run_server
+from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
@@ -65,11 +66,7 @@ class LaunchConfig:
     """Everything the flags say."""
 
     engine: "EngineConfig"
-    host: str
-    port: int
-    drain_s: float
-    is_reflection_on: bool
-    is_verbose: bool
+    server: ServerConfig
 
 
 def config_from_flags() -> LaunchConfig:
@@ -96,11 +93,12 @@ def config_from_flags() -> LaunchConfig:
             compilation_cache_dir=None if cache_dir is None else Path(cache_dir),
             seed=_SEED.value,
         ),
-        host=_HOST.value,
-        port=_PORT.value,
-        drain_s=_DRAIN_S.value,
-        is_reflection_on=_REFLECTION.value,
-        is_verbose=_VERBOSE.value,
+        server=ServerConfig(
+            host=_HOST.value,
+            port=_PORT.value,
+            drain_s=_DRAIN_S.value,
+            is_reflection_on=_REFLECTION.value,
+        ),
     )
 
 
@@ -108,6 +106,7 @@ def serve(
     engine: EngineLink,
     *,
     tokenizer: Tokenizer | None,
+    model: ServedModel,
     config: ServerConfig,
     started_s: float,
 ) -> int:
@@ -116,6 +115,7 @@ def serve(
     Args:
       engine: ready, but not started.
       tokenizer: None for token ids only.
+      model: what clients are told about it.
       config: where and how.
       started_s: when the program started, on the monotonic clock.
 
@@ -126,14 +126,16 @@ def serve(
     def on_ready(address: str) -> None:
         took_s = time.monotonic() - started_s
         print(
-            f"{config.model_name} is served at {address}, {took_s:.1f} s after the "
+            f"{model.name} is served at {address}, {took_s:.1f} s after the "
             f"start. Ctrl-C stops it. Try:\n\n"
             f'  python -m mell_jax.client --address={address} "Once upon a time"\n',
             flush=True,
         )
 
     cause = asyncio.run(
-        run_server(engine, tokenizer=tokenizer, config=config, on_ready=on_ready)
+        run_server(
+            engine, tokenizer=tokenizer, model=model, config=config, on_ready=on_ready
+        )
     )
     if cause:
         print(f"mell-serve: {cause}", file=sys.stderr)
@@ -150,21 +152,19 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     """
     from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
 
+    check_address(config.server)  # before minutes of loading
     built = build_engine(config.engine, progress=sys.stderr.isatty())
     directory = built.directory
-    tokenizer = None if directory is None else load_tokenizer(directory)
+    assert directory is not None, "a loaded model has a directory"
     return serve(
         built.thread,
-        tokenizer=tokenizer,
-        config=ServerConfig(
-            model_name=built.thread.info.model_name,
-            model_path=config.engine.model if directory is None else str(directory),
+        tokenizer=load_tokenizer(directory),
+        model=ServedModel(
+            name=built.thread.info.model_name,
+            path=str(directory),
             tokenizer_dir=directory,
-            host=config.host,
-            port=config.port,
-            drain_s=config.drain_s,
-            is_reflection_on=config.is_reflection_on,
         ),
+        config=config.server,
         started_s=started_s,
     )
 

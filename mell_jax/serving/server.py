@@ -10,9 +10,9 @@ Runs in one event loop; the engine has a thread of its own.
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import grpc
@@ -36,9 +36,6 @@ class ServerConfig:
     """Where and how to serve.
 
     Attributes:
-      model_name: the name clients know the model by.
-      model_path: where the model came from, for clients that ask.
-      tokenizer_dir: holds the tokenizer's files; None for token ids only.
       host: interface to listen on; 0.0.0.0 for all.
       port: 0 for any free one.
       drain_s: how long open requests may go on after a stop signal.
@@ -46,9 +43,6 @@ class ServerConfig:
       is_reflection_on: whether tools may ask what the server speaks.
     """
 
-    model_name: str
-    model_path: str = ""
-    tokenizer_dir: Path | None = None
     host: str = "127.0.0.1"
     port: int = 50051
     drain_s: float = 30.0
@@ -60,10 +54,32 @@ class ServerConfig:
             raise ValueError(f"port must be from 0 to 65535, got {self.port}")
         if not (0.0 <= self.drain_s <= 86400.0):
             raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
+        if not (self.max_open >= 1):
+            raise ValueError(f"max_open must be at least 1, got {self.max_open}")
 
 
 class BindError(OSError):
     """The address cannot be listened on."""
+
+
+def check_address(config: ServerConfig) -> None:
+    """Finds out early whether `Server.start` could listen.
+
+    Raises:
+      BindError: the address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        socket.create_server((config.host, config.port), family=family).close()
+    except OSError as error:
+        raise BindError(
+            f"cannot listen on {_join(config.host, config.port)}: {error.strerror}; "
+            "choose another --host or --port"
+        ) from error
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @final
@@ -71,7 +87,12 @@ class Server:
     """One listening server in front of a running engine."""
 
     def __init__(
-        self, engine: EngineLink, *, tokenizer: Tokenizer | None, config: ServerConfig
+        self,
+        engine: EngineLink,
+        *,
+        tokenizer: Tokenizer | None,
+        model: ServedModel,
+        config: ServerConfig,
     ) -> None:
         self._config = config
         self.front_end = FrontEnd(
@@ -79,11 +100,6 @@ class Server:
             info=engine.info,
             tokenizer=tokenizer,
             max_open=config.max_open,
-        )
-        model = ServedModel(
-            name=config.model_name,
-            path=config.model_path,
-            tokenizer_dir=config.tokenizer_dir,
         )
         self._servicer = Servicer(self.front_end, load=engine.load, model=model)
         self._health = health.aio.HealthServicer()
@@ -113,16 +129,14 @@ class Server:
           BindError: the address is taken or not this machine's.
         """
         config = self._config
+        check_address(config)
         try:
-            port = self._server.add_insecure_port(f"{config.host}:{config.port}")
-        except RuntimeError as error:
-            raise BindError(
-                f"cannot listen on {config.host}:{config.port}: is another server "
-                "running there? choose another --host or --port"
-            ) from error
+            port = self._server.add_insecure_port(_join(config.host, config.port))
+        except RuntimeError as error:  # taken since
+            raise BindError(str(error)) from error
         await self._server.start()
         await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        return f"{config.host}:{port}"
+        return _join(config.host, port)
 
     async def drain(self, *, hurry: asyncio.Event) -> None:
         """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
@@ -150,6 +164,7 @@ async def run_server(
     engine: EngineLink,
     *,
     tokenizer: Tokenizer | None,
+    model: ServedModel,
     config: ServerConfig,
     on_ready: Callable[[str], None],
 ) -> str:
@@ -158,6 +173,7 @@ async def run_server(
     Args:
       engine: not yet started; it is stopped on return.
       tokenizer: None for token ids only.
+      model: what clients are told about it.
       config: where and how to serve.
       on_ready: called with the address once requests are taken.
 
@@ -168,7 +184,7 @@ async def run_server(
       BindError: the address cannot be listened on.
     """
     loop = asyncio.get_running_loop()
-    server = Server(engine, tokenizer=tokenizer, config=config)
+    server = Server(engine, tokenizer=tokenizer, model=model, config=config)
     engine.start(server.sink(loop))
     try:
         told, hurry = _stop_signals(loop)

@@ -6,20 +6,19 @@ from pathlib import Path
 
 from mell_jax.launch import serve
 from mell_jax.serving.server import BindError, ServerConfig
+from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import FakeEngine
 
 
 def main() -> int:
     directory, port, drain_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    config = ServerConfig(
-        model_name="letters", tokenizer_dir=directory, port=port, drain_s=drain_s
-    )
     try:
         return serve(
             FakeEngine(),
             tokenizer=load_tokenizer(directory),
-            config=config,
+            model=ServedModel(name="letters", path="", tokenizer_dir=directory),
+            config=ServerConfig(port=port, drain_s=drain_s),
             started_s=time.monotonic(),
         )
     except BindError as error:

@@ -12,6 +12,7 @@ from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
 from mell_jax.serving.server import Server, ServerConfig
+from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import FakeEngine
 
@@ -52,14 +53,10 @@ async def serving(
     server = Server(
         engine,
         tokenizer=None if directory is None else load_tokenizer(directory),
-        config=ServerConfig(
-            model_name="letters",
-            model_path="/models/letters",
-            tokenizer_dir=directory,
-            port=0,
-            drain_s=drain_s,
-            max_open=max_open,
+        model=ServedModel(
+            name="letters", path="/models/letters", tokenizer_dir=directory
         ),
+        config=ServerConfig(port=0, drain_s=drain_s, max_open=max_open),
     )
     engine.start(server.sink(asyncio.get_running_loop()))
     address = await server.start()

@@ -110,5 +110,5 @@ def test_a_taken_port_is_one_clear_line(letters_dir: Path, address: str) -> None
         check=False,
     )
     assert done.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}: is another server" in done.stderr
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
     assert "Traceback" not in done.stderr

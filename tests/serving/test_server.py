@@ -1,5 +1,6 @@
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -8,7 +9,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import common_pb2
 
-from mell_jax.serving.server import BindError, Server, ServerConfig
+from mell_jax.serving.server import BindError, Server, ServerConfig, check_address
+from mell_jax.serving.servicer import ServedModel
 from mell_jax.serving.tokenizer_archive import unpack
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import FakeEngine
@@ -118,24 +120,42 @@ def test_the_tokenizer_can_be_fetched(letters_dir: Path, tmp_path: Path) -> None
     run(scenario)
 
 
-def test_a_port_in_use_is_refused() -> None:
+@pytest.mark.parametrize("is_checked_early", [True, False])
+def test_a_port_in_use_is_refused(is_checked_early: bool) -> None:
     async def scenario() -> None:
         async with serving() as s:
             port = int(s.address.rpartition(":")[2])
-            config = ServerConfig(model_name="letters", port=port)
-            second = Server(FakeEngine(), tokenizer=None, config=config)
-            with pytest.raises(BindError, match=f"127.0.0.1:{port}: is another"):
-                await second.start()
+            config = ServerConfig(port=port)
+            model = ServedModel(name="letters", path="", tokenizer_dir=None)
+            second = Server(FakeEngine(), tokenizer=None, model=model, config=config)
+            rule = rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"
+            with pytest.raises(BindError, match=rule):
+                if is_checked_early:
+                    check_address(config)
+                else:
+                    await second.start()
 
     run(scenario)
 
 
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(BindError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        check_address(ServerConfig(host="192.0.2.1", port=0))
+
+
 @pytest.mark.parametrize(
-    "bad", [{"port": -1}, {"port": 65536}, {"drain_s": -1.0}, {"drain_s": float("nan")}]
+    "bad",
+    [
+        {"port": -1},
+        {"port": 65536},
+        {"drain_s": -1.0},
+        {"drain_s": float("nan")},
+        {"max_open": 0},
+    ],
 )
-def test_a_bad_config_is_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be from 0"):
-        ServerConfig(model_name="m", **bad)  # type: ignore[arg-type]
+def test_a_bad_config_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ServerConfig(**bad)
 
 
 def test_a_dead_engine_ends_streams_with_what_was_sent(

@@ -1,0 +1,56 @@
+"""`mell-serve` up to the point where an engine is built."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mell_jax.launch", *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    done = launch(f"--model={tmp_path}", "--port=0")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("mell-serve: ")
+    assert str(tmp_path) in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--port=99999", "port must be from 0 to 65535, got 99999"),
+        ("--max_rows=0", "max_rows must be at least 1, got 0"),
+        ("--host=192.0.2.1", "cannot listen on 192.0.2.1:50051"),
+        ("model", "takes flags only, got 'model'"),
+    ],
+)
+def test_a_bad_flag_is_one_clear_line(flag: str, message: str) -> None:
+    done = launch(flag)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"mell-serve: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_does_not_load_jax() -> None:
+    code = (
+        "import sys\n"
+        "from absl import flags\n"
+        "import mell_jax.launch\n"
+        "assert 'port' in flags.FLAGS\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)
