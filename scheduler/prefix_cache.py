@@ -34,7 +34,9 @@ def page_keys(tokens: Tokens, *, page_tokens: int, salt: bytes) -> list[PageKey]
 
 def root_key(salt: bytes) -> PageKey:
     """The parent of every first page under `salt` (any length)."""
-    return PageKey(hashlib.blake2b(salt, digest_size=DIGEST_BYTES).digest())
+    # Personalised: no salt, which a client may choose, hashes to the key of a page.
+    digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES, person=b"salt")
+    return PageKey(digest.digest())
 
 
 def next_key(parent: PageKey, tokens: Tokens) -> PageKey:
