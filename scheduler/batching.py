@@ -166,7 +166,7 @@ class Batcher:
             short = slots[full]
             if len(short) <= self.cache.num_available:
                 break
-            preempted.append(self._preempt_newest())
+            preempted.append(self._preempt(self._choose_victim()))
         pages = self.cache.allocate(len(short))
         rows.page_table[short, rows.num_pages[short]] = pages
         rows.num_pages[short] += 1
@@ -299,8 +299,20 @@ class Batcher:
 
     # -- leaving -----------------------------------------------------------------
 
-    def _preempt_newest(self) -> Serial:
-        serial, slot = self._running.popitem()
+    def _choose_victim(self) -> Serial:
+        """The newest; before it the newest whose last token is already on its way.
+
+        That one has nothing left to compute, so it loses nothing. Were it spared, a
+        sequence could be preempted although nobody else has a use for the step.
+        """
+        rows = self.rows
+        for serial, slot in reversed(self._running.items()):
+            if rows.total[slot] == rows.limit[slot]:
+                return serial
+        return next(reversed(self._running))
+
+    def _preempt(self, serial: Serial) -> Serial:
+        slot = self._running.pop(serial)
         tokens = self.rows.known_tokens(slot)
         pending = int(self.rows.total[slot]) - len(tokens)
         self._leave(slot, serial)
