@@ -10,7 +10,7 @@ A pure state machine: `add`, `cancel`, `plan`, `commit` are its events. The engi
 simulator and the property tests drive it alike.
 """
 
-from collections import deque
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +55,7 @@ class Batcher:
         )
         self._limits = limits
         self._shares_prefixes = shares_prefixes
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: OrderedDict[Serial, None] = OrderedDict()  # next one first
         self._running: dict[Serial, SlotId] = {}  # oldest admission first
         self._sequences: dict[Serial, Sequence] = {}  # waiting and running
         self._keys: dict[Serial, list[PageKey]] = {}  # of their full pages, so far
@@ -68,7 +68,7 @@ class Batcher:
         """Queues a sequence behind the others."""
         assert 0 < len(sequence.tokens) < sequence.limit <= self._limits.max_tokens
         self._remember(sequence)
-        self._waiting.append(sequence)
+        self._waiting[sequence.serial] = None
 
     def cancel(self, serial: Serial, *, trusted: bool = True) -> None:
         """Forgets a sequence, waiting or running, and frees its pages at once.
@@ -78,7 +78,9 @@ class Batcher:
         del self._sequences[serial]
         slot = self._running.pop(serial, None)
         if slot is None:
-            self._waiting = deque(s for s in self._waiting if s.serial != serial)
+            del self._waiting[serial]
+            if not trusted:  # it may have left pages behind when it was preempted
+                self.cache.forget(self.cache.match(self._keys[serial]))
         else:
             if not trusted:
                 self.cache.forget(self.rows.pages_of(slot))
@@ -143,7 +145,7 @@ class Batcher:
     @property
     def waiting_tokens(self) -> int:
         """Tokens of all waiting sequences."""
-        return sum(len(sequence.tokens) for sequence in self._waiting)
+        return sum(len(self._sequences[serial].tokens) for serial in self._waiting)
 
     @property
     def is_empty(self) -> bool:
@@ -164,7 +166,7 @@ class Batcher:
             short = slots[full]
             if len(short) <= self.cache.num_available:
                 break
-            preempted.append(self._preempt_newest())
+            preempted.append(self._preempt(self._choose_victim()))
         pages = self.cache.allocate(len(short))
         rows.page_table[short, rows.num_pages[short]] = pages
         rows.num_pages[short] += 1
@@ -190,27 +192,27 @@ class Batcher:
     ) -> tuple[list[int], list[int]]:
         slots: list[int] = []
         chunks: list[int] = []
-        passed_over: list[Sequence] = []
-        while self._waiting and self._free_slots and budget > 0:
-            sequence = self._waiting[0]
-            if sequence.pending:
-                break  # its last token is on its way; nobody overtakes a preempted one
+        passed_over = 0
+        for serial in self._waiting:
+            sequence = self._sequences[serial]
+            if sequence.pending or not self._free_slots or budget == 0:
+                break  # a pending token is on its way; nobody overtakes its sequence
             matched = self._usable_prefix(sequence)
             if self._awaits_prefix(sequence, matched):
-                passed_over.append(self._waiting.popleft())
-                if len(passed_over) == MAX_PASSED_OVER:
+                passed_over += 1
+                if passed_over == MAX_PASSED_OVER:
                     break
                 continue
             entry = self._enter(sequence, matched)
             if entry is None:
                 break
-            self._waiting.popleft()
             admitted.append(entry)
             chunk = min(len(sequence.tokens) - entry.cached, budget)
             budget -= chunk
             slots.append(entry.slot)
             chunks.append(chunk)
-        self._waiting.extendleft(reversed(passed_over))
+        for entry in admitted:
+            del self._waiting[entry.serial]
         return slots, chunks
 
     def _usable_prefix(self, sequence: Sequence) -> Pages:
@@ -297,14 +299,27 @@ class Batcher:
 
     # -- leaving -----------------------------------------------------------------
 
-    def _preempt_newest(self) -> Serial:
-        serial, slot = self._running.popitem()
+    def _choose_victim(self) -> Serial:
+        """The newest; before it the newest whose last token is already on its way.
+
+        That one has nothing left to compute, so it loses nothing. Were it spared, a
+        sequence could be preempted although nobody else has a use for the step.
+        """
+        rows = self.rows
+        for serial, slot in reversed(self._running.items()):
+            if rows.total[slot] == rows.limit[slot]:
+                return serial
+        return next(reversed(self._running))
+
+    def _preempt(self, serial: Serial) -> Serial:
+        slot = self._running.pop(serial)
         tokens = self.rows.known_tokens(slot)
         pending = int(self.rows.total[slot]) - len(tokens)
         self._leave(slot, serial)
         sequence = replace(self._sequences[serial], tokens=tokens, pending=pending)
         self._remember(sequence)
-        self._waiting.appendleft(sequence)
+        self._waiting[serial] = None
+        self._waiting.move_to_end(serial, last=False)
         return serial
 
     def _commit_preempted(self, serial: Serial, token: int) -> bool:
@@ -313,10 +328,7 @@ class Batcher:
         if sequence is None:
             return False  # cancelled since
         tokens = np.append(sequence.tokens, np.int32(token))
-        sequence = replace(sequence, tokens=tokens, pending=sequence.pending - 1)
-        self._remember(sequence)
-        place = [waiting.serial for waiting in self._waiting].index(serial)
-        self._waiting[place] = sequence
+        self._remember(replace(sequence, tokens=tokens, pending=sequence.pending - 1))
         return True
 
     def _leave(self, slot: SlotId, serial: Serial) -> None:

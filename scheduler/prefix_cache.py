@@ -12,6 +12,7 @@ room is needed. Callers allocate and release through this class alone.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -34,7 +35,9 @@ def page_keys(tokens: Tokens, *, page_tokens: int, salt: bytes) -> list[PageKey]
 
 def root_key(salt: bytes) -> PageKey:
     """The parent of every first page under `salt` (any length)."""
-    return PageKey(hashlib.blake2b(salt, digest_size=DIGEST_BYTES).digest())
+    # Personalised: no salt, which a client may choose, hashes to the key of a page.
+    digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES, person=b"salt")
+    return PageKey(digest.digest())
 
 
 def next_key(parent: PageKey, tokens: Tokens) -> PageKey:
@@ -117,11 +120,16 @@ class PrefixCache:
         self._pool.give_back(unused[np.logical_not(known)])
 
     def forget(self, pages: Pages) -> None:
-        """Makes used `pages` unfindable: their content is not to be trusted."""
+        """Makes `pages` unfindable; those without references are free at once."""
+        idle: list[PageId] = []
         for page in pages.tolist():
             key = self._key_of.pop(page, None)
             if key is not None:
                 del self._page_of[key]
+            if page in self._idle:
+                del self._idle[page]
+                idle.append(page)
+        self._pool.give_back(np.array(idle, np.int32))
 
     def clear(self) -> int:
         """Frees every idle page; returns how many."""
@@ -133,7 +141,4 @@ class PrefixCache:
         return key in self._page_of
 
     def _evict(self, count: int) -> None:
-        evicted = [self._idle.popitem(last=False)[0] for _ in range(count)]
-        pages = np.array(evicted, np.int32)
-        self.forget(pages)
-        self._pool.give_back(pages)
+        self.forget(np.array(list(islice(self._idle, count)), np.int32))

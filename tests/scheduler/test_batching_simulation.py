@@ -1,0 +1,258 @@
+"""Random schedules on a fake device: exact tokens, balanced books."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.ids import Pages, Serial, SlotId
+from mell_jax.scheduler.pages import OutOfPagesError, PagePool
+from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence, StepPlan
+from mell_jax.scheduler.prefix_cache import PrefixCache, page_keys
+from tests.scheduler.fake_device import (
+    FakeDevice,
+    check_books,
+    check_plan,
+    continuation,
+)
+
+SIZE = 4
+
+
+@dataclass
+class Job:
+    """One sequence: what it asks for, and what is to happen to it."""
+
+    prompt: list[int]
+    limit: int
+    salt: bytes
+    reads_cache: bool
+    arrives: int  # step
+    cancelled: int | None  # step
+    stops_after: int | None  # tokens; the device goes on, as it does at an EOS
+    fails_after: int | None  # tokens; then nothing to trust is sampled
+    got: list[int] = field(default_factory=list)
+    is_over: bool = False
+
+    @property
+    def wanted(self) -> int:
+        most = self.limit - len(self.prompt)
+        return min(most, *(n for n in (self.stops_after, self.fails_after) if n), most)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a schedule."""
+
+    max_rows: int
+    budget: int
+    max_tokens: int
+    num_pages: int
+    shares: bool
+    is_ahead: bool  # plans a step before the results of the last one are known
+
+
+def random_shape(rng: np.random.Generator) -> Shape:
+    max_tokens = int(rng.integers(6, 33))
+    least = -(-max_tokens // SIZE)
+    max_rows = int(rng.integers(2, 7))
+    return Shape(
+        max_rows=max_rows,
+        budget=max_rows + int(rng.integers(0, 24)),
+        max_tokens=max_tokens,
+        num_pages=1 + least + int(rng.integers(0, least)),
+        shares=bool(rng.random() < 0.8),
+        is_ahead=bool(rng.random() < 0.9),
+    )
+
+
+def random_job(rng: np.random.Generator, shape: Shape, *, common: np.ndarray) -> Job:
+    length = int(rng.integers(1, rng.integers(2, shape.max_tokens + 1)))
+    shared = int(rng.integers(0, length + 1)) if rng.random() < 0.6 else 0
+    prompt = rng.integers(0, 100, length)
+    prompt[:shared] = common[:shared]
+    limit = int(rng.integers(length + 1, shape.max_tokens + 1))
+    arrives = int(rng.integers(0, 12))
+    fails = int(rng.integers(1, 6)) if rng.random() < 0.05 else None
+    return Job(
+        prompt=prompt.tolist(),
+        limit=limit,
+        # A failing sequence has a salt of its own: nobody else publishes its pages.
+        salt=rng.bytes(8) if fails else [b"", b"tenant"][int(rng.random() < 0.2)],
+        reads_cache=bool(rng.random() < 0.9),
+        arrives=arrives,
+        cancelled=arrives + int(rng.integers(0, 15)) if rng.random() < 0.2 else None,
+        stops_after=int(rng.integers(1, 10)) if rng.random() < 0.3 else None,
+        fails_after=fails,
+    )
+
+
+class Simulation:
+    """Drives a batcher as the engine does and checks everything after every event."""
+
+    def __init__(self, seed: int, *, batcher_type: type[Batcher] = Batcher) -> None:
+        rng = np.random.default_rng(seed)
+        self.shape = shape = random_shape(rng)
+        common = rng.integers(0, 100, shape.max_tokens)
+        count = int(rng.integers(1, 11))
+        self.jobs = [random_job(rng, shape, common=common) for _ in range(count)]
+        self.batcher = batcher_type(
+            PrefixCache(PagePool(shape.num_pages)),
+            limits=BatchLimits(
+                max_rows=shape.max_rows,
+                token_budget=shape.budget,
+                max_tokens=shape.max_tokens,
+            ),
+            page_tokens=SIZE,
+            shares_prefixes=shape.shares,
+        )
+        self.device = FakeDevice(
+            num_pages=shape.num_pages, page_tokens=SIZE, num_slots=shape.max_rows
+        )
+        self.in_flight: tuple[StepPlan, np.ndarray] | None = None
+        self.preemptions = 0
+        self.computed = 0
+
+    def run(self) -> None:
+        work = sum(job.limit for job in self.jobs)
+        step = 0
+        while not all(job.is_over for job in self.jobs) or self.in_flight:
+            self._arrivals_and_cancels(step)
+            landing, self.in_flight = self.in_flight, None
+            if not self.shape.is_ahead and landing is not None:
+                self._land(*landing)
+                landing = None
+            self._launch(must=landing is None)
+            if landing is not None:
+                self._land(*landing)
+            step += 1
+            assert step < 40 + 20 * work, "starved"
+        self._check_end()
+
+    def _arrivals_and_cancels(self, step: int) -> None:
+        for serial, job in enumerate(self.jobs):
+            if job.arrives == step:
+                self.batcher.add(
+                    Sequence(
+                        serial=Serial(serial),
+                        tokens=np.array(job.prompt, np.int32),
+                        prompt=len(job.prompt),
+                        limit=job.limit,
+                        salt=job.salt,
+                        reads_cache=job.reads_cache,
+                    )
+                )
+                check_books(self.batcher)
+            if job.cancelled == step and not job.is_over:
+                self._end(serial)
+                check_books(self.batcher)
+
+    def _launch(self, *, must: bool) -> None:
+        plan = self.batcher.plan()
+        check_books(self.batcher)
+        if plan is None:
+            assert not must or self.batcher.is_empty, "idle with work to do"
+            return
+        check_plan(
+            self.batcher, plan, max_rows=self.shape.max_rows, budget=self.shape.budget
+        )
+        self.preemptions += len(plan.preempted)
+        self.computed += plan.num_tokens
+        tokens = self.device.run(plan)
+        for row in np.flatnonzero(plan.samples):
+            job = self.jobs[plan.serials[row]]
+            generated = plan.kv_lens[row] - len(job.prompt)
+            if job.fails_after is not None and generated >= job.fails_after:
+                tokens[row] = -1
+        self.in_flight = plan, tokens
+
+    def _land(self, plan: StepPlan, tokens: np.ndarray) -> None:
+        live = self.batcher.commit(plan, tokens)
+        check_books(self.batcher)
+        assert not (live & ~plan.samples).any()
+        for row in np.flatnonzero(plan.samples):
+            job = self.jobs[plan.serials[row]]
+            assert live[row] == (not job.is_over and tokens[row] >= 0)
+            if live[row]:
+                job.got.append(int(tokens[row]))
+            if not job.is_over and (tokens[row] < 0 or len(job.got) == job.wanted):
+                self._end(int(plan.serials[row]), trusted=bool(tokens[row] >= 0))
+                check_books(self.batcher)
+
+    def _end(self, serial: int, *, trusted: bool = True) -> None:
+        job = self.jobs[serial]
+        job.is_over = True
+        self.batcher.cancel(Serial(serial), trusted=trusted)
+        if not trusted:
+            tokens = np.array(job.prompt + job.got, np.int32)
+            keys = page_keys(tokens, page_tokens=SIZE, salt=job.salt)
+            assert not any(self.batcher.cache.knows(key) for key in keys)
+
+    def _check_end(self) -> None:
+        for job in self.jobs:
+            count = job.wanted if job.cancelled is None else len(job.got)
+            assert len(job.got) <= job.wanted
+            assert job.got == continuation(job.prompt, count=count)
+        assert self.batcher.is_empty
+        assert self.batcher.num_running == self.batcher.num_waiting == 0
+        assert not self.batcher._promised and not self.batcher._keys
+        assert self.batcher.plan() is None
+        assert self.batcher.cache.counts.used == 0
+        self.batcher.cache.clear()
+        counts = self.batcher.cache.counts
+        assert counts.free == counts.total == self.shape.num_pages - 1
+
+
+def simulate(seeds: range) -> None:
+    preemptions = 0
+    for seed in seeds:
+        simulation = Simulation(seed)
+        try:
+            simulation.run()
+        except BaseException as error:
+            error.add_note(f"seed {seed}: {simulation.shape} {simulation.jobs}")
+            raise
+        preemptions += simulation.preemptions
+    assert preemptions > len(seeds) // 5, "these schedules test too little"
+
+
+def test_every_sequence_ends_with_exactly_its_tokens() -> None:
+    simulate(range(400))
+
+
+@pytest.mark.slow
+def test_every_sequence_ends_with_exactly_its_tokens_in_many_schedules() -> None:
+    simulate(range(500, 4000))
+
+
+class EagerBatcher(Batcher):
+    """Lets others share the pages of a prompt before they are computed."""
+
+    def _enter(self, sequence: Sequence, matched: Pages) -> Admitted | None:
+        entry = super()._enter(sequence, matched)
+        if entry is not None and self._shares_prefixes:
+            self._publish(entry.slot, until=len(entry.tokens) // SIZE)
+        return entry
+
+
+class ForgetfulBatcher(Batcher):
+    """Drops the token that was on its way when its sequence was preempted."""
+
+    def _commit_preempted(self, serial: Serial, token: int) -> bool:
+        return super()._commit_preempted(serial, token) and False
+
+
+class LeakyBatcher(Batcher):
+    """Keeps a page of every sequence that is cancelled while it runs."""
+
+    def _leave(self, slot: SlotId, serial: Serial) -> None:
+        self.rows.num_pages[slot] -= 1
+        super()._leave(slot, serial)
+
+
+@pytest.mark.parametrize("broken", [EagerBatcher, ForgetfulBatcher, LeakyBatcher])
+def test_the_simulation_notices_a_planted_fault(broken: type[Batcher]) -> None:
+    with pytest.raises((AssertionError, OutOfPagesError)):
+        for seed in range(100):
+            Simulation(seed, batcher_type=broken).run()
