@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import app, flags, logging
 from flax import nnx
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import TemplateProcessing
@@ -133,9 +133,7 @@ def train_tokenizer(corpus: list[str]) -> Tokenizer:
 
 
 @nnx.jit
-def learn(
-    decoder: Decoder, optimizer: nnx.Optimizer[Decoder], rows: jax.Array
-) -> jax.Array:
+def learn(decoder: Decoder, adam: nnx.Optimizer[Decoder], rows: jax.Array) -> jax.Array:
     """One step of training on token ids `rows` [B, T + 1]; returns the mean loss."""
 
     def loss(decoder: Decoder) -> jax.Array:
@@ -146,15 +144,15 @@ def learn(
         return jnp.mean(nats)
 
     value, gradient = nnx.value_and_grad(loss)(decoder)
-    optimizer.update(decoder, gradient)
+    adam.update(decoder, gradient)
     return value
 
 
 def train(decoder: Decoder, ids: np.ndarray, *, steps: int, rows: int) -> list[float]:
     """Trains on `rows` pieces of the corpus a step; returns the loss of every step."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, max(1, steps // 20), steps)
-    update = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
-    optimizer = nnx.Optimizer(decoder, update, wrt=nnx.Param)
+    rule = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
+    adam = nnx.Optimizer(decoder, rule, wrt=nnx.Param)
     rng, losses = np.random.default_rng(0), list[float]()
     for step in (bar := tqdm(range(steps), desc="train")):
         # Short pieces save time; the last tenth of the steps teaches the whole context.
@@ -162,13 +160,15 @@ def train(decoder: Decoder, ids: np.ndarray, *, steps: int, rows: int) -> list[f
         first = rng.integers(len(ids), size=(count, 1))
         first[::2, 0] = rng.choice(np.flatnonzero(ids == 0), len(first[::2]))  # <bos>
         batch = jnp.asarray(ids[(first + np.arange(length + 1)) % len(ids)])
-        losses.append(float(learn(decoder, optimizer, batch)))
+        losses.append(float(learn(decoder, adam, batch)))
         bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
     return losses
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax says a lot
     directory, rng = Path(_OUTPUT.value), random.Random(_SEED.value)
+    directory.mkdir(parents=True)  # fails now, not after training, if it is there
     corpus = [story(rng) for _ in range(15_000)]
     tokenizer = train_tokenizer(corpus)
     ids = np.concatenate([tokenizer.encode(f"{text}<eos>").ids for text in corpus])
@@ -190,7 +190,7 @@ def main(_: list[str]) -> None:
     tokenizer.save(str(directory / "tokenizer.json"))
     special_tokens = '{"bos_token": "<bos>", "eos_token": "<eos>"}'
     (directory / "tokenizer_config.json").write_text(special_tokens)
-    llm = LLM.from_nnx(decoder, tokenizer=directory / "tokenizer.json")
+    llm = LLM.from_nnx(decoder, tokenizer=directory)
     sampling = SamplingParams(max_tokens=80, temperature=0.8)
     print(llm.generate(["Once upon a time"], sampling)[0].text)
 
