@@ -7,6 +7,7 @@ Flags become one frozen configuration here; nothing below reads a flag.
 """
 
 import asyncio
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -48,7 +49,9 @@ _KV_MEMORY_FRACTION = flags.DEFINE_float(
 )
 _PREFIX_CACHE = flags.DEFINE_bool("prefix_cache", True, "Reuse pages of equal prompts.")
 _COMPILATION_CACHE_DIR = flags.DEFINE_string(
-    "compilation_cache_dir", None, "Keeps compiled steps; yours alone, never shared."
+    "compilation_cache_dir",
+    "~/.cache/mell_jax",
+    "Keeps compiled steps for the next start; yours alone, never shared. Empty: off.",
 )
 _ATTENTION_BACKEND = flags.DEFINE_string(
     "attention_backend", "auto", "Which paged attention to use."
@@ -90,7 +93,7 @@ def config_from_flags() -> LaunchConfig:
             kv_memory_fraction=_KV_MEMORY_FRACTION.value,
             prefix_cache=_PREFIX_CACHE.value,
             attention_backend=_ATTENTION_BACKEND.value,
-            compilation_cache_dir=None if cache_dir is None else Path(cache_dir),
+            compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
             seed=_SEED.value,
         ),
         server=ServerConfig(
@@ -125,10 +128,12 @@ def serve(
 
     def on_ready(address: str) -> None:
         took_s = time.monotonic() - started_s
+        python = shlex.quote(sys.executable)
         print(
             f"{model.name} is served at {address}, {took_s:.1f} s after the "
             f"start. Ctrl-C stops it. Try:\n\n"
-            f'  python -m mell_jax.client --address={address} "Once upon a time"\n',
+            f"  {python} -m mell_jax.client --address={address} "
+            f'"Once upon a time"\n',
             flush=True,
         )
 
