@@ -41,6 +41,9 @@ _MAX_MODEL_LEN = flags.DEFINE_integer(
 )
 _MAX_ROWS = flags.DEFINE_integer("max_rows", None, "Sequences that run at once.")
 _TOKEN_BUDGET = flags.DEFINE_integer("token_budget", None, "Most tokens in a step.")
+_DECODE_ROWS = flags.DEFINE_list(
+    "decode_rows", [], "Batch sizes to compile decode steps for; empty for a default."
+)
 _KV_PAGES = flags.DEFINE_integer(
     "kv_pages", None, "Pages of 16 tokens; by default what the memory holds."
 )
@@ -89,6 +92,7 @@ def config_from_flags() -> LaunchConfig:
             max_model_len=_MAX_MODEL_LEN.value,
             max_rows=_MAX_ROWS.value,
             token_budget=_TOKEN_BUDGET.value,
+            decode_rows=tuple(int(rows) for rows in _DECODE_ROWS.value),
             kv_pages=_KV_PAGES.value,
             kv_memory_fraction=_KV_MEMORY_FRACTION.value,
             prefix_cache=_PREFIX_CACHE.value,

@@ -1,0 +1,184 @@
+"""`mell-serve` with the demo model, as a process, over a real socket."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from smg_grpc_proto.generated import vllm_engine_pb2 as pb
+from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
+
+ROOT = Path(__file__).parents[2]
+MAX_MODEL_LEN = 256
+FLAGS = (
+    "--port=0",
+    "--max_rows=16",
+    "--decode_rows=16",
+    "--token_budget=64",
+    f"--max_model_len={MAX_MODEL_LEN}",
+    "--kv_pages=200",
+)
+NAN = float("nan")
+
+
+class RunningServer:
+    """A `mell-serve` process and a channel to it."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mell_jax.launch"),
+                *(*FLAGS, f"--compilation_cache_dir={cache_dir}"),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        ready = self.process.stdout.readline()
+        match = re.match(r"demo is served at (\S+), [\d.]+ s after the start", ready)
+        assert match, ready + self.process.communicate()[1]
+        self.channel = grpc.insecure_channel(match[1])
+        self.stub = pb_grpc.VllmEngineStub(self.channel)
+
+    def close(self) -> None:
+        self.channel.close()
+        self.process.kill()
+        self.process.communicate()
+
+    def used_pages(self) -> int:
+        return int(self.stub.GetLoads(pb.GetLoadsRequest()).loads[0].num_used_tokens)
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def server(cache_dir: Path) -> Iterator[RunningServer]:
+    running = RunningServer(cache_dir)
+    yield running
+    running.close()
+
+
+def request(text: str = "Once upon a time", **options: object) -> pb.GenerateRequest:
+    params = {"temperature": 0.0, "max_tokens": 20, **options}
+    return pb.GenerateRequest(
+        text=text, stream=True, sampling_params=pb.SamplingParams(**params)
+    )
+
+
+def ids_of(responses: Iterator[pb.GenerateResponse]) -> list[int]:
+    return [token for part in responses for token in part.chunk.token_ids]
+
+
+def test_a_stream_and_a_unary_call_agree(server: RunningServer) -> None:
+    streamed = list(server.stub.Generate(request()))
+    unary = request()
+    unary.stream = False
+    (whole,) = server.stub.Generate(unary)
+    assert list(whole.complete.output_ids) == ids_of(iter(streamed))
+    assert whole.complete.finish_reason == "length"
+    assert whole.complete.completion_tokens == 20
+    assert streamed[-1].WhichOneof("response") == "complete"
+
+
+def test_sixty_four_streams_at_once_get_what_each_gets_alone(
+    server: RunningServer,
+) -> None:
+    prompts = [
+        f"One day, {name} had {n} balls" for n in range(8) for name in "ABCDEFGH"
+    ]
+    with ThreadPoolExecutor(64) as pool:
+        together = list(
+            pool.map(lambda text: ids_of(server.stub.Generate(request(text))), prompts)
+        )
+    assert [len(ids) for ids in together] == [20] * 64
+    for text, ids in list(zip(prompts, together, strict=True))[::9]:
+        assert ids_of(server.stub.Generate(request(text))) == ids
+
+
+def test_an_abort_ends_the_stream_and_frees_its_pages(server: RunningServer) -> None:
+    long = request(max_tokens=200, ignore_eos=True)
+    long.request_id = "to-abort"
+    stream = server.stub.Generate(long)
+    next(stream)
+    server.stub.Abort(pb.AbortRequest(request_ids=["to-abort", "unknown"]))
+    assert list(stream)[-1].complete.finish_reason == "abort"
+    assert server.used_pages() == 0
+
+
+def test_a_client_that_leaves_frees_its_pages(server: RunningServer) -> None:
+    stream = server.stub.Generate(request(max_tokens=200, ignore_eos=True))
+    next(stream)
+    stream.cancel()
+    # A later request runs at least one step after the server saw the cancellation.
+    while server.used_pages():
+        ids_of(server.stub.Generate(request(max_tokens=1)))
+    assert server.used_pages() == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (request(temperature=NAN), "temperature must be"),
+        (request(top_p=NAN), "top_p must be"),
+        (request(""), "prompt"),
+        (request("word " * 300), "prompt"),
+        (request(max_tokens=MAX_MODEL_LEN), "max_tokens"),
+        (
+            pb.GenerateRequest(
+                tokenized=pb.TokenizedInput(input_ids=[5, 10**9]), stream=True
+            ),
+            "prompt",
+        ),
+    ],
+)
+def test_a_bad_request_is_refused_and_harms_nobody(
+    server: RunningServer, bad: pb.GenerateRequest, words: str
+) -> None:
+    alone = ids_of(server.stub.Generate(request()))
+    good = server.stub.Generate(request())
+    with pytest.raises(grpc.RpcError, match=words) as caught:
+        list(server.stub.Generate(bad))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert ids_of(good) == alone
+
+
+def test_an_unknown_model_is_not_found(server: RunningServer) -> None:
+    with pytest.raises(grpc.RpcError, match="demo") as caught:
+        list(server.stub.Generate(request(), metadata=(("x-mell-model", "other"),)))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_the_server_tells_what_it_serves(server: RunningServer) -> None:
+    info = server.stub.GetModelInfo(pb.GetModelInfoRequest())
+    assert (info.served_model_name, info.max_context_length) == ("demo", MAX_MODEL_LEN)
+    assert server.stub.HealthCheck(pb.HealthCheckRequest()).healthy
+    health = health_pb2_grpc.HealthStub(server.channel)
+    answer = health.Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_warm_start_ends_by_sigterm_after_open_streams(
+    server: RunningServer, cache_dir: Path
+) -> None:
+    del server  # it filled the cache
+    other = RunningServer(cache_dir)
+    try:
+        stream = other.stub.Generate(request(max_tokens=150, ignore_eos=True))
+        first = next(stream)
+        other.process.send_signal(signal.SIGTERM)
+        rest = list(stream)
+        assert len(first.chunk.token_ids) + len(ids_of(iter(rest))) == 150
+        assert other.process.wait(timeout=30) == 0
+    finally:
+        other.close()
