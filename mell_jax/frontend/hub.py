@@ -92,6 +92,11 @@ class FrontEnd:
         return len(self._requests)
 
     @property
+    def num_live(self) -> int:
+        """Sequences that the engine has not finished, or not yet said so."""
+        return len(self._routes)
+
+    @property
     def stopped(self) -> str | None:
         """Why nothing is served any more; None while all is well."""
         return self._stopped
@@ -247,7 +252,9 @@ class OpenRequest:
         while self._inboxes:
             ready = [inbox.take() for inbox in self._inboxes if not inbox.is_empty]
             if ready:
-                self._inboxes = [box for box in self._inboxes if not box.is_finished]
+                if any(arrival.finished for arrival in ready):
+                    left = [box for box in self._inboxes if not box.is_finished]
+                    self._inboxes = left
                 return ready
             if self._front_end.stopped is not None:
                 raise EngineDeadError(

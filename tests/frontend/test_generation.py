@@ -112,6 +112,7 @@ def test_a_prompt_of_ids_streams_ids() -> None:
             await anext(answer)
         assert bench.engine.aborts == []
         assert bench.front_end.num_open == 0
+        assert bench.front_end.num_live == 0
 
     run(scenario())
 
@@ -206,6 +207,7 @@ def test_a_stop_string_ends_the_answer_and_the_sequence(letters: Tokenizer) -> N
         assert [delta async for delta in answer] == []
         assert len(bench.engine.aborts) == 1
         assert bench.engine.num_live == 0
+        assert bench.front_end.num_live == 0
 
     run(scenario())
 
@@ -344,6 +346,7 @@ def test_an_answer_left_early_is_aborted_exactly_once(how: str) -> None:
         assert bench.engine.aborts == [s.handle for s in bench.engine.submits]
         assert bench.engine.num_live == 0
         assert bench.front_end.num_open == 0
+        assert bench.front_end.num_live == 0
         bench.engine.step()  # late frames find nobody
         assert len(bench.engine.aborts) == 2
 

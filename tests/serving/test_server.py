@@ -9,7 +9,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import common_pb2
 
-from mell_jax.serving.server import BindError, Server, ServerConfig, check_address
+from mell_jax.serving.server import (
+    BindError,
+    Server,
+    ServerConfig,
+    check_address,
+    run_server,
+)
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.serving.tokenizer_archive import unpack
 from mell_jax.text.tokenizer import load_tokenizer
@@ -236,5 +242,43 @@ def test_a_drain_that_lasts_too_long_ends_the_rest(is_hurried: bool) -> None:
             )
             await drained
             assert len(s.engine.aborts) == 1
+
+    run(scenario)
+
+
+def test_a_dead_engine_ends_the_server() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine()
+        ready: list[str] = []
+        running = asyncio.create_task(
+            run_server(
+                engine,
+                tokenizer=None,
+                model=ServedModel(name="letters", path="", tokenizer_dir=None),
+                config=ServerConfig(port=0),
+                on_ready=lambda address: (ready.append(address), engine.die("oh"))[0],
+            )
+        )
+        assert await running == "the engine failed"
+        async with grpc.aio.insecure_channel(ready[0]) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            error = await error_of(health.Check(health_pb2.HealthCheckRequest()))
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+
+    run(scenario)
+
+
+def test_an_engine_is_stopped_when_its_server_cannot_start() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine()
+        with pytest.raises(BindError):
+            await run_server(
+                engine,
+                tokenizer=None,
+                model=ServedModel(name="letters", path="", tokenizer_dir=None),
+                config=ServerConfig(host="192.0.2.1"),
+                on_ready=lambda address: None,
+            )
+        assert not engine.is_alive
 
     run(scenario)
