@@ -67,7 +67,7 @@ class AdditiveToy(nnx.Module):
         zeros = jnp.zeros_like(values)
         cache, mean = attend(cache, zeros, zeros, values, layer=0, window=None)
         total = mean[:, 0, 0] * (positions + 1).astype(jnp.float32)
-        return total[:, None] * self.unit.get_value(), cache  # [T, 1]
+        return total[:, None] * self.unit.get_value()[None], cache  # [T, 1]
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         # A sum that is not a number stays one, as in a real model.
@@ -83,6 +83,12 @@ def expected(prompt: Sequence[int], *, count: int) -> list[int]:
         out.append(total % VOCAB)
         total += out[-1]
     return out
+
+
+POOL_PAGES = 65
+MAX_ROWS = 8
+STEP_TOKENS = 64
+"""Sizes that are compiled; smaller engines run in them, so that compiling is rare."""
 
 
 @functools.cache
@@ -111,10 +117,10 @@ def toy_worker(*, num_pages: int, max_rows: int, token_budget: int, max_tokens: 
 
 def toy_engine(
     *,
-    num_pages: int = 65,
-    max_rows: int = 8,
-    token_budget: int = 64,
-    max_tokens: int = 256,
+    num_pages: int = POOL_PAGES,
+    max_rows: int = MAX_ROWS,
+    token_budget: int = STEP_TOKENS,
+    max_tokens: int = 128,
     eos: tuple[int, ...] = (),
     prefix_cache: bool = True,
 ) -> Engine:
@@ -127,10 +133,11 @@ def toy_engine(
         page_tokens=PAGE_TOKENS,
         shares_prefixes=prefix_cache,
     )
+    compiled_rows = max(max_rows, MAX_ROWS)
     worker = toy_worker(
-        num_pages=num_pages,
-        max_rows=max_rows,
-        token_budget=token_budget,
+        num_pages=max(num_pages, POOL_PAGES),
+        max_rows=compiled_rows,
+        token_budget=max(token_budget, STEP_TOKENS),
         max_tokens=max_tokens,
     )
     info = EngineInfo(
@@ -141,7 +148,7 @@ def toy_engine(
         eos_token_ids=eos,
         bos_token_id=None,
         max_model_len=max_tokens,
-        max_rows=max_rows,
+        max_rows=compiled_rows,
         num_pages=num_pages,
         page_tokens=PAGE_TOKENS,
     )

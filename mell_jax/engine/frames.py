@@ -63,7 +63,7 @@ class PromptDone:
 
     handle: Handle
     cached_tokens: int  # prompt tokens that came from the prefix cache
-    logprobs: Logprobs | None  # rows for prompt tokens 1..T-1, when asked for
+    logprobs: Logprobs | None  # rows for prompt tokens 1..T-1 if any, when asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,25 +95,18 @@ class SamplingParams:
     def _check_stops(self) -> None:
         if isinstance(self.stop, str):
             _fail("stop", "must be a tuple of strings", self.stop)
-        _check_count("number of stop strings", len(self.stop), 0, MAX_STOP_STRINGS)
+        _check_size("stop", len(self.stop), MAX_STOP_STRINGS)
         for text in self.stop:
             if not (isinstance(text, str) and 1 <= len(text) <= MAX_STOP_CHARS):
                 _fail("stop", f"strings need 1 to {MAX_STOP_CHARS} characters", text)
-        _check_count(
-            "number of stop_token_ids", len(self.stop_token_ids), 0, MAX_STOP_IDS
-        )
+        _check_size("stop_token_ids", len(self.stop_token_ids), MAX_STOP_IDS)
 
     def _check_token_lists(self) -> None:
         allowed = self.allowed_token_ids
         if allowed is not None and not allowed:
             _fail("allowed_token_ids", "must name at least one token", allowed)
-        touched = len(self.logit_bias) if allowed is None else len(allowed)
-        if not (touched <= MAX_BIASED_TOKENS):
-            _fail(
-                "logit_bias and allowed_token_ids",
-                f"may name at most {MAX_BIASED_TOKENS} tokens",
-                touched,
-            )
+        _check_size("allowed_token_ids", len(allowed or ()), MAX_BIASED_TOKENS)
+        _check_size("logit_bias", len(self.logit_bias), MAX_BIASED_TOKENS)
         for token, bias in self.logit_bias.items():
             if not (-100.0 <= bias <= 100.0):
                 _fail("logit_bias", f"of token {token} must be in [-100, 100]", bias)
@@ -133,6 +126,11 @@ def _check_count(name: str, value: int, low: int, high: int) -> None:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if not (is_integer and low <= value <= high):
         _fail(name, f"must be an integer from {low} to {high}", value)
+
+
+def _check_size(name: str, size: int, most: int) -> None:
+    if not (size <= most):
+        _fail(name, f"may have at most {most} entries", size)
 
 
 def _fail(field: str, rule: str, value: object) -> None:

@@ -73,7 +73,7 @@ class PromptTable:
 
 def _join(parts: list[Logprobs], *, count: int) -> Logprobs | None:
     """The first `count` rows; the row of the prompt's last token predicts output."""
-    if not parts:
+    if not parts or count == 0:
         return None
     return Logprobs(
         chosen=np.concatenate([part.chosen for part in parts])[:count],

@@ -1,5 +1,7 @@
 """The rules that depend on the model: checked by the engine for every front end."""
 
+import numpy as np
+
 from mell_jax.engine.frames import EngineInfo, Submit
 from mell_jax.engine.params import MAX_STOP_IDS, InvalidRequestError, SamplingParams
 
@@ -11,8 +13,12 @@ def check_submit(submit: Submit, *, info: EngineInfo) -> None:
       InvalidRequestError: names the parameter, the rule and the value.
     """
     prompt, params = submit.prompt, submit.params
-    if prompt.ndim != 1 or prompt.size == 0:
+    if not (prompt.ndim == 1 and prompt.size > 0):
         raise InvalidRequestError("prompt", "must hold at least one token, got none")
+    if not np.issubdtype(prompt.dtype, np.integer):
+        raise InvalidRequestError(
+            "prompt", f"must hold integers, got numbers of type {prompt.dtype}"
+        )
     if not (prompt.size < info.max_model_len):
         raise InvalidRequestError(
             "prompt",
@@ -50,10 +56,17 @@ def _check_token_ids(params: SamplingParams, *, info: EngineInfo) -> None:
                 raise InvalidRequestError(
                     name, f"holds {token!r}; ids go from 0 to {info.vocab_size - 1}"
                 )
-    stops = len({*params.stop_token_ids, *info.eos_token_ids})
-    if not (stops <= MAX_STOP_IDS):
+    stops = {*params.stop_token_ids, *info.eos_token_ids}
+    if not (len(stops) <= MAX_STOP_IDS):
         raise InvalidRequestError(
             "stop_token_ids",
             f"and the model's {len(info.eos_token_ids)} end-of-sequence ids may be at "
-            f"most {MAX_STOP_IDS} together, got {stops}",
+            f"most {MAX_STOP_IDS} together, got {len(stops)}",
+        )
+    allowed = params.allowed_token_ids
+    if allowed is not None and params.min_tokens > 0 and stops.issuperset(allowed):
+        raise InvalidRequestError(
+            "allowed_token_ids",
+            f"holds nothing but stop tokens, which min_tokens = {params.min_tokens} "
+            "bars at first; allow another token",
         )

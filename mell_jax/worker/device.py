@@ -117,8 +117,9 @@ class DeviceWorker:
         vocab_size: int,
     ) -> None:
         self._weights = weights
-        self._pool = pool
         self._device = next(iter(pool.devices()))
+        # Committed, as the steps' outputs are: jit compiles anew when that changes.
+        self._pool = jax.device_put(pool, self._device)
         self._steps = steps
         self._set_row = jax.jit(set_row, donate_argnums=0)
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
@@ -135,7 +136,7 @@ class DeviceWorker:
 
     def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:
         """Puts `change(pool)` in the pool's place; for transfers and for tests."""
-        self._pool = change(self._pool)
+        self._pool = jax.device_put(change(self._pool), self._device)
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
         """The smallest compiled shape that holds a step.
