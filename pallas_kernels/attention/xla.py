@@ -318,7 +318,17 @@ def _add(a: _Softmax, b: _Softmax) -> _Softmax:
 def _merge_into_slots(
     slots: _Softmax, parts: _Softmax, is_in: jax.Array, precision: lax.Precision
 ) -> _Softmax:
-    """Adds each part to the slot that `is_in[slot, part]` names, if any."""
+    """Adds each part to the slot that `is_in[slot, part]` names, if any.
+
+    A part that is not finite spoils its own slot alone: 0 * NaN would spoil them all.
+    """
+    is_bad = jnp.logical_not(jnp.isfinite(parts.out).all(-1) & (parts.total < jnp.inf))
+    parts = _Softmax(
+        out=jnp.where(is_bad[..., None], 0.0, parts.out),
+        peak=jnp.where(is_bad, _MASKED, parts.peak),
+        total=jnp.where(is_bad, 0.0, parts.total),
+    )
+    spoilt = (is_in[:, :, None, None] & is_bad[None]).any(1)
     peaks = jnp.where(is_in[:, :, None, None], parts.peak[None], _MASKED).max(1)
     peak = jnp.maximum(slots.peak, peaks)
     target = jnp.argmax(is_in, axis=0)  # [X], 0 for a part of no slot
@@ -330,7 +340,8 @@ def _merge_into_slots(
         peak=peak,
         total=jnp.einsum("sx,xkr->skr", pick, parts.total, precision=precision),
     )
-    return _add(_fade(slots, peak), added)
+    merged = _add(_fade(slots, peak), added)
+    return merged._replace(total=jnp.where(spoilt, jnp.nan, merged.total))
 
 
 def _normalise(state: _Softmax) -> jax.Array:

@@ -80,6 +80,21 @@ def test_a_window_hides_older_positions_even_when_they_are_nan(
     assert error(batch, window=50) <= 1e-6
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("which", [0, 1], ids=["keys", "values"])
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_row_that_is_not_finite_spoils_no_other(
+    decode: bool, which: int, bad: float
+) -> None:
+    contexts = [100, 90, 70, 3]
+    news = [1, 1, 1, 1] if decode else [1, 1, 20, 3]
+    rows = [Row(new=n, context=c) for n, c in zip(news, contexts, strict=True)]
+    batch = oracle.make_batch(rows, DECODE if decode else MIXED)
+    batch.pool[batch.page_table[1, 0], oracle.LAYER, which] = bad
+    finite = np.isfinite(run(batch, decode=decode)).all(axis=(1, 2))
+    assert finite.tolist() == [token != 1 for token in range(len(finite))]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("decode", [False, True])
 @pytest.mark.parametrize(
