@@ -3,7 +3,7 @@
     mell-serve                              # the demo model
     mell-serve --model=/path/to/checkpoint --port=50051
 
-Flags become frozen configurations here; nothing below reads a flag.
+Flags become one frozen configuration here; nothing below reads a flag.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -66,22 +67,16 @@ _REFLECTION = flags.DEFINE_bool("reflection", True, "Let tools ask what is serve
 _VERBOSE = flags.DEFINE_bool("verbose", False, "Log more, and whole tracebacks.")
 
 
-def server_config_from_flags() -> ServerConfig:
-    """Where and how to serve.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchConfig:
+    """Everything the flags say."""
 
-    Raises:
-      ValueError: a flag is out of range.
-    """
-    return ServerConfig(
-        host=_HOST.value,
-        port=_PORT.value,
-        drain_s=_DRAIN_S.value,
-        is_reflection_on=_REFLECTION.value,
-    )
+    engine: "EngineConfig"
+    server: ServerConfig
 
 
-def engine_config_from_flags() -> "EngineConfig":
-    """What to serve, and with how much of the machine.
+def config_from_flags() -> LaunchConfig:
+    """The flags as one value.
 
     Raises:
       ValueError: a flag is out of range.
@@ -89,20 +84,28 @@ def engine_config_from_flags() -> "EngineConfig":
     from mell_jax.engine.config import EngineConfig  # noqa: PLC0415 it imports jax
 
     cache_dir = _COMPILATION_CACHE_DIR.value
-    return EngineConfig(
-        model=_MODEL.value,
-        served_model_name=_NAME.value,
-        dtype=cast("DType", _DTYPE.value),
-        max_model_len=_MAX_MODEL_LEN.value,
-        max_rows=_MAX_ROWS.value,
-        token_budget=_TOKEN_BUDGET.value,
-        decode_rows=tuple(int(rows) for rows in _DECODE_ROWS.value),
-        kv_pages=_KV_PAGES.value,
-        kv_memory_fraction=_KV_MEMORY_FRACTION.value,
-        prefix_cache=_PREFIX_CACHE.value,
-        attention_backend=_ATTENTION_BACKEND.value,
-        compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
-        seed=_SEED.value,
+    return LaunchConfig(
+        engine=EngineConfig(
+            model=_MODEL.value,
+            served_model_name=_NAME.value,
+            dtype=cast("DType", _DTYPE.value),
+            max_model_len=_MAX_MODEL_LEN.value,
+            max_rows=_MAX_ROWS.value,
+            token_budget=_TOKEN_BUDGET.value,
+            decode_rows=tuple(int(rows) for rows in _DECODE_ROWS.value),
+            kv_pages=_KV_PAGES.value,
+            kv_memory_fraction=_KV_MEMORY_FRACTION.value,
+            prefix_cache=_PREFIX_CACHE.value,
+            attention_backend=_ATTENTION_BACKEND.value,
+            compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
+            seed=_SEED.value,
+        ),
+        server=ServerConfig(
+            host=_HOST.value,
+            port=_PORT.value,
+            drain_s=_DRAIN_S.value,
+            is_reflection_on=_REFLECTION.value,
+        ),
     )
 
 
@@ -149,19 +152,17 @@ def serve(
     return 0
 
 
-def launch(*, started_s: float) -> int:
-    """Builds the engine that the flags name and serves it; returns the exit status.
+def launch(config: LaunchConfig, *, started_s: float) -> int:
+    """Builds the engine and serves it; returns the exit status.
 
     Raises:
       ValueError: the model or the configuration cannot be used.
       OSError: a file or the address cannot be used.
     """
-    config = server_config_from_flags()
-    check_address(config)  # before minutes of loading
-    engine_config = engine_config_from_flags()
     from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
 
-    built = build_engine(engine_config, progress=sys.stderr.isatty())
+    check_address(config.server)  # before minutes of loading
+    built = build_engine(config.engine, progress=sys.stderr.isatty())
     directory = built.directory
     assert directory is not None, "a loaded model has a directory"
     return serve(
@@ -172,19 +173,19 @@ def launch(*, started_s: float) -> int:
             path=str(directory),
             tokenizer_dir=directory,
         ),
-        config=config,
+        config=config.server,
         started_s=started_s,
     )
 
 
 def main(argv: Sequence[str]) -> int:
     started_s = time.monotonic()
-    logging.set_verbosity(logging.INFO if _VERBOSE.value else logging.WARNING)
     if len(argv) > 1:
         print(f"mell-serve: takes flags only, got {argv[1]!r}", file=sys.stderr)
         return 1
+    logging.set_verbosity(logging.INFO if _VERBOSE.value else logging.WARNING)
     try:
-        return launch(started_s=started_s)
+        return launch(config_from_flags(), started_s=started_s)
     except (ValueError, OSError, RuntimeError) as error:
         if _VERBOSE.value:
             raise
