@@ -123,7 +123,7 @@ class DeviceWorker:
         self._weights = weights
         self._device = next(iter(pool.devices()))
         # Committed, as the steps' outputs are: jit compiles anew when that changes.
-        self._pool = jax.device_put(pool, self._device)
+        self._pool: jax.Array = jax.device_put(pool, self._device)
         self._steps = steps
         self._set_row = jax.jit(set_row, donate_argnums=0)
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
