@@ -175,13 +175,12 @@ class Batcher:
     def _plan_prefills(self, budget: int) -> tuple[list[int], list[int]]:
         rows = self.rows
         missing = rows.total - rows.computed
-        if not (rows.active & (missing > 1)).any():
-            return [], []
+        wanting = set(np.flatnonzero(rows.active & (missing > 1)).tolist())
         slots: list[int] = []
         chunks: list[int] = []
-        for slot in self._running.values():
-            chunk = min(int(missing[slot]), budget)
-            if missing[slot] > 1 and chunk > 0:
+        for slot in self._running.values() if wanting else ():
+            if slot in wanting and budget > 0:
+                chunk = min(int(missing[slot]), budget)
                 slots.append(slot)
                 chunks.append(chunk)
                 budget -= chunk

@@ -140,6 +140,7 @@ def toy_engine(
         token_budget=max(token_budget, STEP_TOKENS),
         max_tokens=max_tokens,
     )
+    worker.warm_up(progress=False)
     info = EngineInfo(
         model_name="toy",
         model_type="toy",
