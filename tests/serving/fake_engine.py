@@ -154,7 +154,7 @@ class FakeEngine:
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Blocks until a condition that depends on messages and steps holds."""
         with self._changed:
-            assert self._changed.wait_for(condition, timeout=20), "waited 20 s"
+            assert self._changed.wait_for(condition, timeout=50), "waited 50 s"
 
     def step(self) -> StepFrame:
         """Reads all messages, gives every live sequence a token, emits the frame."""
