@@ -78,14 +78,14 @@ def retry_s_of(error: grpc.aio.AioRpcError) -> float | None:
         ({"logit_bias": {1: 1e9}}, "logit_bias"),
         (
             {"logit_bias": dict.fromkeys(range(1025), 1.0)},
-            "logit_bias and allowed_token_ids",
+            "logit_bias",
         ),
         ({"stop": [""]}, "stop"),
         ({"stop": ["x" * 257]}, "stop"),
-        ({"stop": ["x"] * 17}, "number of stop strings"),
+        ({"stop": ["x"] * 17}, "stop"),
         ({"stop_token_ids": [31]}, "stop_token_ids"),
         ({"stop_token_ids": [2**32 - 1]}, "stop_token_ids"),
-        ({"stop_token_ids": list(range(17))}, "number of stop_token_ids"),
+        ({"stop_token_ids": list(range(17))}, "stop_token_ids"),
         ({"stop_token_ids": list(range(1, 17))}, "stop_token_ids"),
     ],
 )
