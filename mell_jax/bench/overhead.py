@@ -103,7 +103,7 @@ def run_overhead(settings: OverheadSettings, *, progress: bool) -> Report:
         bar = tqdm(total=turns, desc="overhead", unit="turn", disable=not progress)
         with contextlib.closing(bar):
             results = [
-                _measure(rig, settings, batch=batch, on_turn=bar.update)
+                measure(rig, settings, batch=batch, on_turn=bar.update)
                 for batch in settings.batches
             ]
     total = settings.steps * settings.repeats
@@ -164,7 +164,7 @@ def render(results: Sequence[OverheadResult]) -> str:
     return f"{steps}\n\n{parts}"
 
 
-def _measure(
+def measure(
     rig: Rig, settings: OverheadSettings, *, batch: int, on_turn: Callable[[], object]
 ) -> OverheadResult:
     engine_s: list[float] = []

@@ -15,7 +15,7 @@ import numpy as np
 from mell_jax.bench.workload import Int32Array
 from mell_jax.engine.build import BuiltEngine
 from mell_jax.engine.core import Engine
-from mell_jax.engine.frames import Abort, Handle, StepFrame, Submit
+from mell_jax.engine.frames import Abort, FinishReason, Handle, StepFrame, Submit
 from mell_jax.engine.params import SamplingParams
 from mell_jax.worker.device import DeviceWorker, Pending
 from mell_jax.worker.layout import Bucket, new_vector
@@ -40,8 +40,8 @@ class Rig:
     def __init__(self, built: BuiltEngine) -> None:
         self.engine: Engine = built.thread._engine
         self.worker: DeviceWorker = self.engine._worker
+        self._handles = itertools.count(1)
         self.page_tokens = built.thread.info.page_tokens
-        self._next_handle = 0
 
     def now_s(self) -> float:
         """The clock of frames."""
@@ -52,16 +52,24 @@ class Rig:
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         handles = []
         for prompt in prompts:
-            self._next_handle += 1
-            handle = Handle(self._next_handle)
+            handle = Handle(next(self._handles))
             self.engine.submit(Submit(handle=handle, prompt=prompt, params=params))
             handles.append(int(handle))
         return handles
 
     def run(self) -> Iterator[Frame]:
-        """Steps until nothing is left to do."""
+        """Steps until nothing is left to do.
+
+        Raises:
+          RuntimeError: a request was refused or failed.
+        """
         while self.engine.has_work:
             if (frame := self.engine.step()) is not None:
+                for end in frame.finished:
+                    if end.reason is FinishReason.ERROR:
+                        raise RuntimeError(
+                            f"the engine failed a request: {end.message}"
+                        )
                 yield _frame(frame)
 
     def clear(self) -> None:

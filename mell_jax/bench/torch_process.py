@@ -4,6 +4,7 @@ A process of its own, so that two thread pools never share one; it waits on a pi
 our side is measured, and our side waits while it works.
 """
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class TorchProcess:
             answer = self._ask({"load": str(directory), "threads": threads})
             if "missing" in answer:
                 raise TorchMissingError(f"{python}: {answer['missing']}")
-        except TorchMissingError:
+        except RuntimeError:
             self.close()
             raise
         self.versions: dict[str, str] = answer["versions"]
@@ -84,7 +85,8 @@ class TorchProcess:
         """Ends the process and waits for it."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # it ended before us
+                    pipe.close()
         self._process.wait()
 
     def __enter__(self) -> Self:
@@ -101,11 +103,9 @@ class TorchProcess:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # its last words come below
             stdin.write(json.dumps(request) + "\n")
             stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended; its last words come below, or none
         answer = stdout.readline()
         if not answer:
             raise RuntimeError(

@@ -87,7 +87,9 @@ def scale_lengths(shapes: Sequence[Shape], *, factor: float) -> list[Shape]:
 def auto_factor(shapes: Sequence[Shape], *, context: int) -> float:
     """The factor with which 99% of the requests fit the context; at most 1."""
     totals = [shape.input_tokens + shape.output_tokens for shape in shapes]
-    return min(1.0, context / float(np.quantile(totals, AUTO_SHARE, method="higher")))
+    return min(
+        1.0, context / float(np.quantile(totals, AUTO_SHARE, method="inverted_cdf"))
+    )
 
 
 def keep_fitting(shapes: Sequence[Shape], *, context: int) -> list[Shape]:
