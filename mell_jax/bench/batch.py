@@ -52,6 +52,11 @@ def speeds_of(run: BatchRun) -> Speeds:
     )
 
 
+def count_full(run: BatchRun) -> int:
+    """Steps that give every sequence a token."""
+    return sum(len(step.rows) == run.batch for step in run.steps)
+
+
 def count_equal(ours: BatchRun, theirs: BatchRun) -> int:
     """Tokens that are the same from the start on, over all sequences.
 

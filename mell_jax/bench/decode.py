@@ -4,8 +4,8 @@ The three take turns, in one run, with the others idle; figures are medians over
 turns. Everything is float32 unless `--dtype` says otherwise for our side.
 
     engine        whole requests through `Engine.step`: plan, pack, step, stop rules
-    bare          the engine's compiled decode step in a loop, all rows in the middle
-                  of their answers
+    bare          the steps from the middle of the engine's decoding, sent again to the
+                  compiled step in a loop that does nothing else
     transformers  `generate` on a static batch, with the faster kind of attention
 
 What prefill, decode and overall speed mean is in `batch`.
@@ -20,10 +20,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mell_jax.bench.batch import BatchRun, Speeds, Step, count_equal, speeds_of
+from mell_jax.bench.batch import (
+    BatchRun,
+    Speeds,
+    Step,
+    count_equal,
+    count_full,
+    speeds_of,
+)
 from mell_jax.bench.machine import num_cpus
 from mell_jax.bench.report import Report, table
-from mell_jax.bench.rig import Rig
+from mell_jax.bench.rig import Rig, Sent
 from mell_jax.bench.shapes import count_parameters, model_directory
 from mell_jax.bench.stats import median
 from mell_jax.bench.torch_process import TorchMissingError, TorchProcess
@@ -69,7 +76,7 @@ class BatchResult:
 
     batch: int
     engine: Speeds
-    bare_decode: float
+    bare_decode: float | None
     torch: Speeds | None
     torch_attention: str
     equal_tokens: float | None  # share of the engine's tokens that torch chose too
@@ -138,11 +145,12 @@ class Bench:
         bare: list[float] = []
         for _ in range(settings.repeats):
             prompts = self._prompts(batch)
-            ours.append(self._run_engine(prompts, new_tokens=settings.new_tokens))
-            length = settings.prompt_tokens + settings.new_tokens // 2
-            bare += self._rig.time_bare_steps(
-                settings.bare_steps, rows=batch, length=length
-            )
+            with self._rig.recording() as sent:
+                ours.append(self._run_engine(prompts, new_tokens=settings.new_tokens))
+            steps = self._middle_steps(sent, ours[-1])
+            if len(steps) > 1:
+                times_s = self._rig.replay(steps)
+                bare.append(batch * len(times_s) / sum(times_s))
             if self._torch is not None:
                 theirs.append(
                     self._torch.generate(
@@ -155,11 +163,21 @@ class Bench:
         return BatchResult(
             batch=batch,
             engine=middle([speeds_of(run) for run in ours]),
-            bare_decode=batch / median(bare),
+            bare_decode=median(bare) if bare else None,
             torch=middle([speeds_of(run) for run in theirs]) if theirs else None,
             torch_attention=attention if theirs else "",
             equal_tokens=equal / total if theirs else None,
         )
+
+    def _middle_steps(self, sent: Sequence[Sent], run: BatchRun) -> Sequence[Sent]:
+        """Of the steps that decoded all rows, as many as are wanted, from the middle.
+
+        All rows decode from the first step on that prefills nothing. The step before
+        it, which prefilled the last row, is full too, and was not recorded.
+        """
+        full = sent[: count_full(run) - 1]
+        skipped = max(0, len(full) - self._settings.bare_steps - 1) // 2
+        return full[skipped : len(full) - skipped]
 
     def _faster_attention(self, batch: int) -> str:
         """Tries both kinds, twice, since the first time is slower."""

@@ -126,7 +126,7 @@ def _define_others(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("new_tokens", 128, "Per sequence (decode).", **group)
     flags.DEFINE_integer(
-        "repeats", None, "Turns or starts; by default 3, and 4 for overhead.", **group
+        "repeats", None, "Turns or starts; by default 3, and 6 for overhead.", **group
     )
     flags.DEFINE_integer("steps", 100, "Decode steps per turn (overhead).", **group)
     flags.DEFINE_string(
@@ -258,7 +258,7 @@ def _overhead(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]
         batches=_sizes(values.batch_sizes or (32, 256)),
         prompt_tokens=values.prompt_tokens or 16,
         steps=values.steps,
-        repeats=values.repeats or 4,
+        repeats=values.repeats or 6,
         seed=values.seed,
     )
     return settings, lambda: run_overhead(settings, progress=values.progress)

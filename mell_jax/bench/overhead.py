@@ -5,9 +5,11 @@ plans step k + 1, so host time costs only what the device does not hide:
 
     overhead = engine step - bare step
 
-with both as medians of the time from one step's results to the next one's, and the bare
-step the same compiled program in a loop that fetches its tokens one step late, as the
-engine does. The two take turns. The breakdown is a separate pass with timers around the
+with both as medians of the time from one step's results to the next one's. They take
+turns, and the overhead is the median over the turns, so that a change of the machine's
+speed between turns does not look like one. Bare steps are what the engine had just sent
+to the device, sent again in a loop that does nothing else and fetches tokens one step
+late, as the engine does. The breakdown is a separate turn with timers around the
 engine's methods; it sums to the engine's step, waiting for the device included:
 
     plan      choose rows, chunks and pages            (Batcher.plan)
@@ -55,7 +57,7 @@ class OverheadSettings:
     batches: tuple[int, ...] = (32, 256)
     prompt_tokens: int = 16
     steps: int = 100  # per turn
-    repeats: int = 4  # turns
+    repeats: int = 6  # turns
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class OverheadResult:
     batch: int
     engine_ms: Summary
     bare_ms: Summary
-    overhead_ms: float  # difference of the medians
+    overhead_ms: float  # median over the turns
     parts_ms: dict[str, float]  # medians
 
 
@@ -167,13 +169,18 @@ def render(results: Sequence[OverheadResult]) -> str:
 def measure(
     rig: Rig, settings: OverheadSettings, *, batch: int, on_turn: Callable[[], object]
 ) -> OverheadResult:
-    engine_s: list[float] = []
-    bare_s: list[float] = []
-    length = settings.prompt_tokens + settings.new_tokens // 2
+    engine_ms: list[float] = []
+    bare_ms: list[float] = []
+    overheads_ms: list[float] = []
     for _ in range(settings.repeats):
-        times = list(_steady_steps(rig, settings, batch=batch))
-        engine_s += [after - before for before, after in itertools.pairwise(times)]
-        bare_s += rig.time_bare_steps(settings.steps, rows=batch, length=length)
+        with rig.recording() as sent:
+            times = list(_steady_steps(rig, settings, batch=batch))
+        ours = [1e3 * (after - before) for before, after in itertools.pairwise(times)]
+        # The last step was in flight when the turn ended, and not measured.
+        bare = [1e3 * s for s in rig.replay(sent[-settings.steps - 2 : -1])]
+        overheads_ms.append(median(ours) - median(bare))
+        engine_ms += ours
+        bare_ms += bare
         on_turn()
     clock = StepClock()
     with watched(rig, clock):
@@ -181,13 +188,11 @@ def measure(
             pass
     on_turn()
     parts = breakdown(_whole_steps(clock, count=settings.steps))
-    engine_ms = summarize([1e3 * s for s in engine_s])
-    bare_ms = summarize([1e3 * s for s in bare_s])
     return OverheadResult(
         batch=batch,
-        engine_ms=engine_ms,
-        bare_ms=bare_ms,
-        overhead_ms=engine_ms.median - bare_ms.median,
+        engine_ms=summarize(engine_ms),
+        bare_ms=summarize(bare_ms),
+        overhead_ms=median(overheads_ms),
         parts_ms={name: 1e3 * median(values) for name, values in parts.items()},
     )
 

@@ -1,27 +1,24 @@
-"""An engine on the bench: stepped by hand, and its compiled step without an engine.
+"""An engine on the bench: stepped by hand, and its steps replayed without an engine.
 
 The engine is the one that `build_engine` makes, so that what is measured is what is
 served; this module alone reaches behind its thread.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-
+from mell_jax.bench.timers import replaced
 from mell_jax.bench.workload import Int32Array
 from mell_jax.engine.build import BuiltEngine
 from mell_jax.engine.core import Engine
 from mell_jax.engine.frames import Abort, FinishReason, Handle, StepFrame, Submit
 from mell_jax.engine.params import SamplingParams
 from mell_jax.worker.device import DeviceWorker, Pending
-from mell_jax.worker.layout import Bucket, new_vector
-from mell_jax.worker.sampling import POSITION_COLUMN, greedy_rows, pack_rows
-
-NEWEST_TOKEN = -1  # its row's newest token, still on the device
+from mell_jax.worker.layout import Bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +30,14 @@ class Frame:
     tokens: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A step as the engine sent it to the device."""
+
+    vector: Int32Array  # see `worker.layout`
+    bucket: Bucket
+
+
 @final
 class Rig:
     """One engine and what is inside it."""
@@ -41,7 +46,6 @@ class Rig:
         self.engine: Engine = built.thread._engine
         self.worker: DeviceWorker = self.engine._worker
         self._handles = itertools.count(1)
-        self.page_tokens = built.thread.info.page_tokens
 
     def now_s(self) -> float:
         """The clock of frames."""
@@ -78,62 +82,45 @@ class Rig:
         for _ in self.run():
             pass
 
-    def time_bare_steps(self, count: int, *, rows: int, length: int) -> list[float]:
-        """Seconds between the results of `count` steps of the compiled decode alone.
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[list[Sent]]:
+        """Notes what the engine sends to its compiled decode steps within the block."""
+        sent: list[Sent] = []
+        dispatch = self.worker.dispatch
 
-        Every row is at `length` tokens. As in the engine a step is launched before the
-        tokens of the one before it are fetched. The engine must be idle; its pages are
-        scribbled over.
+        def note(vector: Int32Array, *, bucket: Bucket, **wants: bool) -> Pending:
+            if bucket.is_decode:
+                sent.append(Sent(vector=vector, bucket=bucket))
+            return dispatch(vector, bucket=bucket, **wants)
 
-        Raises:
-          ValueError: the pool does not hold so many tokens.
+        with replaced(self.worker, "dispatch", note):
+            yield sent
+
+    def replay(self, sent: Sequence[Sent]) -> list[float]:
+        """Sends recorded steps again, and nothing else: seconds between their results.
+
+        The device does the same work on the same pages and lengths as it did for the
+        engine. As in the engine a step is launched before the tokens of the one before
+        it are fetched. The engine must be idle; its pages are scribbled over.
+
+        Returns:
+          One time less than there are steps: the first only starts the clock.
         """
         assert not self.engine.has_work, "the engine is busy"
-        needed = rows * -(-length // self.page_tokens) + 1
-        if not (needed <= self.engine.info.num_pages):
-            raise ValueError(
-                f"{rows} rows of {length} tokens need {needed} pages and the pool has "
-                f"{self.engine.info.num_pages}: take smaller batches or shorter prompts"
-            )
-        bucket = self.worker.choose_bucket(tokens=rows, rows=rows, is_decode=True)
-        vector = bare_vector(
-            bucket, rows=rows, length=length, page_tokens=self.page_tokens
-        )
-        before = self._launch(vector, bucket)
-        times = [time.perf_counter()]
-        for _ in range(count):
-            pending = self._launch(vector, bucket)
+        first, *others = sent
+        times_s = []
+        before = self._launch(first)
+        for step in others:
+            pending = self._launch(step)
             before.tokens()
-            times.append(time.perf_counter())
+            times_s.append(time.perf_counter())
             before = pending
         before.tokens()
-        return [after - earlier for earlier, after in itertools.pairwise(times)]
+        times_s.append(time.perf_counter())
+        return [after - earlier for earlier, after in itertools.pairwise(times_s)]
 
-    def _launch(self, vector: Int32Array, bucket: Bucket) -> Pending:
-        return self.worker.dispatch(vector, bucket=bucket)
-
-
-def bare_vector(
-    bucket: Bucket, *, rows: int, length: int, page_tokens: int
-) -> Int32Array:
-    """A decode step of `rows` greedy rows at `length` tokens, each on its own pages."""
-    pages = -(-length // page_tokens)
-    assert rows <= bucket.rows and pages <= bucket.pages, (rows, pages, str(bucket))
-    vector, inputs = new_vector(bucket)
-    inputs.token_ids[:] = NEWEST_TOKEN
-    inputs.positions[:rows] = length - 1
-    inputs.owners[:] = bucket.rows
-    inputs.owners[:rows] = np.arange(rows)
-    inputs.slots[:] = np.arange(bucket.rows)
-    inputs.sources[:] = np.arange(bucket.rows)
-    inputs.kv_lens[:rows] = length
-    inputs.cu_q_lens[:] = np.minimum(np.arange(bucket.rows + 1), rows)
-    inputs.last[:] = np.arange(bucket.rows)
-    inputs.sampling[:] = pack_rows(greedy_rows(bucket.rows))
-    inputs.sampling[POSITION_COLUMN, :rows] = length
-    first = 1 + pages * np.arange(rows, dtype=np.int32)  # page 0 is scratch
-    inputs.page_table[:rows, :pages] = first[:, None] + np.arange(pages, dtype=np.int32)
-    return vector
+    def _launch(self, step: Sent) -> Pending:
+        return self.worker.dispatch(step.vector, bucket=step.bucket)
 
 
 def _frame(frame: StepFrame) -> Frame:

@@ -1,8 +1,4 @@
 import numpy as np
-import pytest
-
-from mell_jax.bench.rig import NEWEST_TOKEN, bare_vector
-from mell_jax.worker.layout import Bucket, part_shapes
 
 
 def prompts(*lengths: int) -> list[np.ndarray]:
@@ -26,28 +22,28 @@ def test_clearing_leaves_no_work_and_no_pages_in_use(rig):
     assert rig.engine.load().used_pages == 0
 
 
-def test_bare_steps_give_a_time_each(rig):
-    times = rig.time_bare_steps(5, rows=3, length=40)
-    assert len(times) == 5
-    assert min(times) > 0.0
+def test_replayed_steps_are_the_ones_that_the_engine_sent(rig):
+    with rig.recording() as sent:
+        rig.submit(prompts(5, 20), new_tokens=6)
+        for _ in rig.run():
+            pass
+    assert len(sent) == 5  # the first token came with the prompt
+    assert all(step.bucket.is_decode for step in sent)
+    assert "dispatch" not in vars(rig.worker)
+    before = [step.vector.copy() for step in sent]
+    times_s = rig.replay(sent)
+    assert len(times_s) == 4
+    assert min(times_s) > 0.0
+    for step, vector in zip(sent, before, strict=True):
+        np.testing.assert_array_equal(step.vector, vector)
 
 
-def test_bare_steps_need_room_for_their_rows(rig):
-    with pytest.raises(ValueError, match="need 401 pages"):
-        rig.time_bare_steps(1, rows=4, length=1600)
+def test_a_replay_leaves_the_engine_as_good_as_before(rig):
+    def answer() -> list[int]:
+        rig.submit(prompts(7), new_tokens=5)
+        return [token for frame in rig.run() for token in frame.tokens]
 
-
-def test_a_bare_step_decodes_every_row_on_its_own_pages():
-    bucket = Bucket(tokens=4, rows=4, pages=3, is_decode=True)
-    vector = bare_vector(bucket, rows=2, length=20, page_tokens=16)
-    parts, start = {}, 0
-    for name, shape in part_shapes(bucket)._asdict().items():
-        end = start + int(np.prod(shape))
-        parts[name] = vector[start:end].reshape(shape).tolist()
-        start = end
-    assert parts["token_ids"] == [NEWEST_TOKEN] * 4
-    assert parts["positions"] == [19, 19, 0, 0]
-    assert parts["owners"] == [0, 1, 4, 4]
-    assert parts["kv_lens"] == [20, 20, 0, 0]
-    assert parts["cu_q_lens"] == [0, 1, 2, 2, 2]
-    assert parts["page_table"] == [[1, 2, 0], [3, 4, 0], [0, 0, 0], [0, 0, 0]]
+    with rig.recording() as sent:
+        first = answer()
+    rig.replay(sent)
+    assert answer() == first
