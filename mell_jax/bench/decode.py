@@ -233,9 +233,17 @@ def middle(speeds: Sequence[Speeds]) -> Speeds:
 
 
 def render(results: Sequence[BatchResult]) -> str:
-    """Three tables in one: decode, prefill and overall, by batch size."""
+    """Decode, prefill and overall speed of every batch size."""
     header = ("tok/s", "batch", "engine", "bare", "transformers", "engine/transformers")
-    return table(header, [row for result in results for row in _rows(result)])
+    text = table(header, [row for result in results for row in _rows(result)])
+    shares = [r.equal_tokens for r in results if r.equal_tokens is not None]
+    if shares:
+        text += (
+            f"\n\n{100 * min(shares):.1f}% or more of the engine's tokens are those of "
+            "transformers, position by position\n(after one that differs a sequence "
+            "counts no further)"
+        )
+    return text
 
 
 def _rows(result: BatchResult) -> Iterator[tuple[object, ...]]:
