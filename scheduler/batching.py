@@ -56,6 +56,7 @@ class Batcher:
         self._limits = limits
         self._shares_prefixes = shares_prefixes
         self._waiting: OrderedDict[Serial, None] = OrderedDict()  # next one first
+        self._waiting_tokens = 0
         self._running: dict[Serial, SlotId] = {}  # oldest admission first
         self._sequences: dict[Serial, Sequence] = {}  # waiting and running
         self._keys: dict[Serial, list[PageKey]] = {}  # of their full pages, so far
@@ -68,24 +69,23 @@ class Batcher:
         """Queues a sequence behind the others."""
         assert 0 < len(sequence.tokens) < sequence.limit <= self._limits.max_tokens
         self._remember(sequence)
-        self._waiting[sequence.serial] = None
+        self._enqueue(sequence)
 
     def cancel(self, serial: Serial, *, trusted: bool = True) -> None:
         """Forgets a sequence, waiting or running, and frees its pages at once.
 
         `trusted=False` also makes the pages unfindable, for content gone bad.
         """
-        del self._sequences[serial]
         slot = self._running.pop(serial, None)
         if slot is None:
-            del self._waiting[serial]
+            self._dequeue(serial)
             if not trusted:  # it may have left pages behind when it was preempted
                 self.cache.forget(self.cache.match(self._keys[serial]))
         else:
             if not trusted:
                 self.cache.forget(self.rows.pages_of(slot))
             self._leave(slot, serial)
-        del self._keys[serial]
+        del self._keys[serial], self._sequences[serial]
 
     def plan(self) -> StepPlan | None:
         """Decides the next step and takes its pages; None when there is none to do."""
@@ -145,7 +145,7 @@ class Batcher:
     @property
     def waiting_tokens(self) -> int:
         """Tokens of all waiting sequences."""
-        return sum(len(self._sequences[serial].tokens) for serial in self._waiting)
+        return self._waiting_tokens
 
     @property
     def is_empty(self) -> bool:
@@ -211,7 +211,7 @@ class Batcher:
             slots.append(entry.slot)
             chunks.append(chunk)
         for entry in admitted:
-            del self._waiting[entry.serial]
+            self._dequeue(entry.serial)
         return slots, chunks
 
     def _usable_prefix(self, sequence: Sequence) -> Pages:
@@ -317,7 +317,7 @@ class Batcher:
         self._leave(slot, serial)
         sequence = replace(self._sequences[serial], tokens=tokens, pending=pending)
         self._remember(sequence)
-        self._waiting[serial] = None
+        self._enqueue(sequence)
         self._waiting.move_to_end(serial, last=False)
         return serial
 
@@ -328,7 +328,16 @@ class Batcher:
             return False  # cancelled since
         tokens = np.append(sequence.tokens, np.int32(token))
         self._remember(replace(sequence, tokens=tokens, pending=sequence.pending - 1))
+        self._waiting_tokens += 1
         return True
+
+    def _enqueue(self, sequence: Sequence) -> None:
+        self._waiting[sequence.serial] = None
+        self._waiting_tokens += len(sequence.tokens)
+
+    def _dequeue(self, serial: Serial) -> None:
+        del self._waiting[serial]
+        self._waiting_tokens -= len(self._sequences[serial].tokens)
 
     def _leave(self, slot: SlotId, serial: Serial) -> None:
         for key in self._keys[serial]:

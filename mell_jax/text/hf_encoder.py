@@ -40,12 +40,15 @@ class HfEncoder:
         """Reads the file and the files beside it.
 
         Raises:
-            ValueError: the file is not JSON, or turns ids into text by rules that are
+            ValueError: the file is no tokenizer, or turns ids into text by rules that are
                 not known to work token by token.
         """
         spec = read_json_object(path)
         decoder_types = _decoder_types(spec.get("decoder"), path=path)
-        self._rust = tokenizers.Tokenizer.from_file(str(path))
+        try:
+            self._rust = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust package raises this very class
+            raise ValueError(f"{path}: not a usable tokenizer: {error}") from error
         self._rust.no_truncation()
         self._rust.no_padding()
         self._vocabulary = _read_vocabulary(
