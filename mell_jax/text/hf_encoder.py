@@ -40,8 +40,8 @@ class HfEncoder:
         """Reads the file and the files beside it.
 
         Raises:
-            ValueError: the file is no tokenizer, or turns ids into text by rules that are
-                not known to work token by token.
+            ValueError: the file is no tokenizer, or turns ids into text by rules that
+                are not known to work token by token.
         """
         spec = read_json_object(path)
         decoder_types = _decoder_types(spec.get("decoder"), path=path)

@@ -219,7 +219,11 @@ def test_the_json_file_is_preferred(byte_level_dir: Path, tmp_path: Path) -> Non
     ("name", "content", "message"),
     [
         ("tokenizer.json", "{", "tokenizer.json is not JSON"),
-        ("tokenizer.json", '{"model": 5}', "tokenizer.json: not a usable tokenizer"),
+        (
+            "tokenizer.json",
+            '{"decoder": {"type": "ByteLevel"}, "model": 5}',
+            "tokenizer.json: not a usable tokenizer",
+        ),
         ("tokenizer.json", "[]", "must hold a JSON object, not list"),
         ("tokenizer.json", '{"decoder": null}', r"decoder \['none'\]; use ByteLevel"),
         ("tokenizer.json", '{"decoder": {"type": "CTC"}}', r"decoder \['CTC'\]"),
