@@ -1,0 +1,103 @@
+"""What an operator may choose, and what is chosen for them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from mell_jax.engine.build import build_engine
+from mell_jax.engine.config import EngineConfig, settle
+from mell_jax.models.config import ModelConfig
+
+MODEL = ModelConfig(
+    vocab_size=100,
+    hidden_size=64,
+    intermediate_size=64,
+    num_layers=1,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=64,
+    max_position_embeddings=4096,
+)
+
+
+def settled(config: EngineConfig, *, platform: str = "cpu", capacity: int = 10**6):
+    return settle(config, model=MODEL, platform=platform, capacity_tokens=capacity)
+
+
+def test_a_cpu_gets_float32_and_few_shapes() -> None:
+    choice = settled(EngineConfig())
+    assert choice.dtype == jnp.float32
+    assert (choice.max_rows, choice.token_budget) == (64, 512)
+    assert choice.decode_rows == (1, 4, 16, 64)
+    assert choice.mixed_tokens == (64, 512)
+    assert (choice.max_model_len, choice.max_pages) == (4096, 256)
+    assert choice.attention_backend == "xla"
+
+
+def test_a_gpu_gets_bfloat16_and_finer_shapes() -> None:
+    choice = settled(EngineConfig(), platform="gpu")
+    assert choice.dtype == jnp.bfloat16
+    assert choice.decode_rows == (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    assert choice.mixed_tokens == (64, 512, 2048)
+
+
+def test_the_largest_batch_always_has_a_shape() -> None:
+    choice = settled(EngineConfig(max_rows=10, decode_rows=(2, 50), token_budget=48))
+    assert choice.decode_rows == (2, 10)
+    assert choice.mixed_tokens == (48,)
+    shapes = [(b.tokens, b.rows, b.is_decode) for b in choice.buckets()]
+    assert shapes == [(2, 2, True), (10, 10, True), (48, 10, False)]
+
+
+def test_the_context_is_what_the_pool_holds_unless_chosen() -> None:
+    assert settled(EngineConfig(), capacity=1000).max_model_len == 1000
+    assert settled(EngineConfig(max_model_len=50), capacity=1000).max_model_len == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_rows": 0}, "max_rows must be at least 1, got 0"),
+        ({"kv_pages": -1}, "kv_pages must be at least 1, got -1"),
+        ({"kv_memory_fraction": 0.0}, r"kv_memory_fraction must be in \(0, 1\]"),
+        ({"kv_memory_fraction": float("nan")}, "kv_memory_fraction"),
+        ({"dtype": "int8"}, "dtype must be auto, float32 or bfloat16"),
+        ({"decode_rows": (4, 0)}, "decode_rows must be positive"),
+    ],
+)
+def test_a_value_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EngineConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"max_rows": 100, "token_budget": 99},
+            r"token_budget \(99\) must be at least",
+        ),
+        ({"max_model_len": 5000}, "model's context of 4096 tokens, got 5000"),
+        ({"max_model_len": 1}, "max_model_len must be from 2"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        settled(EngineConfig(**options))
+
+
+def test_too_few_pages_for_one_sequence_are_refused() -> None:
+    config = EngineConfig(kv_pages=10, max_model_len=1024)
+    with pytest.raises(ValueError, match=r"kv_pages \(10\) must be at least 65"):
+        build_engine(config)
+
+
+def test_a_model_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    config = dataclasses.replace(EngineConfig(), model=str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="nothing"):
+        build_engine(config)
