@@ -53,6 +53,9 @@ def test_ctrl_c_ends_a_single_answer_and_the_program(letters_dir: Path) -> None:
                 stdout=subprocess.PIPE,
             )
             await s.until(lambda: len(s.engine.submits) == 1)
+            s.engine.step()
+            assert client.stdout is not None
+            assert await client.stdout.readexactly(1) == b"a"  # it waits for more now
             client.send_signal(signal.SIGINT)
             assert await client.communicate() == (b"\n", None)
             assert client.returncode == 130
