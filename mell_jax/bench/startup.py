@@ -141,3 +141,4 @@ def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
+            process.communicate()  # lets it finish its words
