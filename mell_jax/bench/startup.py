@@ -10,11 +10,11 @@ of the operating system in both, so this is a restart and not a first boot.
     other        device, pool and engine
     first token  one short request after that
     process      from launching the process to its end, seen from outside
-    mell-serve   from launching the server to its word that it takes requests
+    mell-serve   from launching the server to its word that it takes requests; not for
+                 random weights, which have no tokenizer
 """
 
 import contextlib
-import importlib.util
 import json
 import signal
 import subprocess
@@ -32,6 +32,7 @@ from mell_jax.bench.shapes import model_directory
 from mell_jax.bench.stats import median
 
 SERVER = "mell_jax.launch"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # the server needs one
 READY = " is served at "
 PARTS = (
     "import",
@@ -103,7 +104,7 @@ def render(medians: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _start(model: Path, *, cache: Path) -> dict[str, float]:
-    """A start of the engine, and one of the server when it is there.
+    """A start of the engine, and one of the server if the model has a tokenizer.
 
     Each has a folder of its own, so that one does not warm up the other.
     """
@@ -117,7 +118,7 @@ def _start(model: Path, *, cache: Path) -> dict[str, float]:
         raise RuntimeError(f"the engine did not start: status {child.returncode}")
     parts: dict[str, float] = json.loads(child.stdout)
     parts["process"] = process_s
-    if importlib.util.find_spec(SERVER) is not None:
+    if any((model / name).exists() for name in TOKENIZERS):
         parts["mell_serve"] = _start_server(model, cache=cache / "server")
     return parts
 
@@ -141,3 +142,4 @@ def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
+            process.communicate()  # lets it finish its words
