@@ -43,7 +43,7 @@ class Rig:
     """One engine and what is inside it."""
 
     def __init__(self, built: BuiltEngine) -> None:
-        self.engine: Engine = built.thread._engine
+        self.engine: Engine = built.engine
         self.worker: DeviceWorker = self.engine._worker
         self._handles = itertools.count(1)
 
