@@ -157,7 +157,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"mell-bench: takes flags only, got {extra[0]!r}", file=sys.stderr)
         return 2
     try:
-        _measure(values, command=shlex.join(argv))
+        _measure(values, command=shlex.join(["mell-bench", *argv[1:]]))
     except (ValueError, OSError, RuntimeError) as error:
         print(f"mell-bench: {error}", file=sys.stderr)
         return 1
