@@ -14,8 +14,8 @@ from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 
 SMALL = {
-    "max_rows": 8,
-    "decode_rows": (8,),
+    "max_rows": 32,
+    "decode_rows": (32,),
     "token_budget": 64,
     "max_model_len": 256,
     "kv_pages": 129,
@@ -72,6 +72,24 @@ def test_samples_of_one_seed_differ_and_repeat(llm: LLM) -> None:
     assert len(set(said)) == 3
     alone = llm.generate(PROMPTS[0], dataclasses.replace(params, n=1))
     assert alone[0].text == said[0]
+
+
+def test_a_seed_gives_the_same_tokens_alone_in_a_crowd_and_after_preemption(
+    llm: LLM,
+) -> None:
+    params = [
+        SamplingParams(
+            temperature=0.9, top_p=0.95, max_tokens=80, seed=n, ignore_eos=True
+        )
+        for n in range(32)
+    ]
+    before = llm.load().preemptions
+    crowd = llm.generate([PROMPTS[n % 3] for n in range(32)], params)
+    assert llm.load().preemptions > before  # 32 x 6 pages are more than there are
+    for n in (0, 7, 15, 31):
+        (alone,) = llm.generate(PROMPTS[n % 3], params[n])
+        assert alone.token_ids == crowd[n].token_ids
+    assert len({output.token_ids for output in crowd}) == 32
 
 
 def test_ids_in_are_as_good_as_text(llm: LLM) -> None:
