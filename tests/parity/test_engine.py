@@ -11,6 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+from mell_jax.engine.build import build_engine
+from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.core import Engine
+from mell_jax.engine.frames import Logprobs
+from mell_jax.engine.params import SamplingParams
 from tests.parity.tiny_models import (
     DECODE_TOKENS,
     GREEDY_TOKENS,
@@ -20,12 +26,6 @@ from tests.parity.tiny_models import (
     prompt,
     write_hf,
 )
-
-from mell_jax.engine.build import build_engine
-from mell_jax.engine.config import EngineConfig
-from mell_jax.engine.core import Engine
-from mell_jax.engine.frames import Logprobs
-from mell_jax.engine.params import SamplingParams
 from tests.toy import Transcript, generate, run, submit
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS)
