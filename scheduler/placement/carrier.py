@@ -124,7 +124,7 @@ class Carrier:
             target = self._activate(device, request.model)
         if target is None or target.model != request.model:
             return False
-        if not ledger.fits(target, request.pages):
+        if not ledger.fits(target, ledger.wanted_pages(request)):
             return False
         if request.device is None:
             ledger.settle(request, device)

@@ -145,6 +145,12 @@ class Ledger:
         """Whether one more request of `pages` fits now, in pages and in step time."""
         return not instance.is_closing and pages <= self.room(instance)
 
+    def wanted_pages(self, request: Request) -> int:
+        """Pages a request would have if it had not been paused: its size in a move."""
+        if request.device is None:
+            return request.pages
+        return self.instances[request.device].stalled.get(request.id, request.pages)
+
     def best_fit(
         self, model: ModelId, pages: int, *, skip: DeviceId | None = None
     ) -> DeviceId | None:

@@ -37,7 +37,9 @@ class BestFit:
         ledger = draft.ledger
         enough = [r for r in instance.requests.values() if r.pages >= lack]
         for request in sorted(enough, key=lambda r: (r.pages, r.serial)):
-            device = ledger.best_fit(request.model, request.pages, skip=instance.device)
+            device = ledger.best_fit(
+                request.model, ledger.wanted_pages(request), skip=instance.device
+            )
             target = ledger.instances[device] if device is not None else None
             target = target or draft.activate(request.model)
             if target is not None:
