@@ -81,6 +81,8 @@ class Draft:
         """Undoes everything since the mark."""
         while len(self._log) > savepoint:
             self._log.pop()()
+        if not self._log:
+            self._origins.clear()
 
     def difference(self) -> list[tuple[Request, DeviceId | None]]:
         """Requests whose place differs from where they were, and the new place."""
@@ -91,9 +93,8 @@ class Draft:
         ]
 
     def clear(self) -> None:
-        """Undoes everything and forgets it; the machine calls this."""
+        """Undoes everything; the machine calls this."""
         self.rollback()
-        self._origins.clear()
 
     def _reclaim(self, model: ModelId) -> DeviceId | None:
         for other in self.ledger.models:
