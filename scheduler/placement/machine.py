@@ -128,6 +128,7 @@ class Machine:
         request = self._known(event.request)
         home = request.device
         self._forget(request)
+        self.ledger.finished(request)
         if home is not None:
             instance = self.ledger.instances[home]
             self._policy.departed(self._draft, instance, request.pages)

@@ -10,6 +10,7 @@ it may keep notes of its own, but no clock and no randomness. Everything else (c
 reservations, queues, stalls, preemption as the last resort) is the machine's.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,14 +26,17 @@ class PolicyConfig:
     look_s: float | None = None  # growth look-ahead; None: the policy's own
     epoch_s: float = 1.0
     move_cap: int = 10  # moves per operation that `mell` promises
+    link_bytes_per_s: float = math.inf  # that consolidation may use, per link
+    prefill_tokens_per_s: float = math.inf  # the same, per instance
 
     def __post_init__(self) -> None:
         if not (0 <= self.headroom < 1):
             raise ValueError(f"headroom must be in [0, 1), got {self.headroom}")
         if not (self.look_s is None or self.look_s >= 0):
             raise ValueError(f"look_s must be >= 0, got {self.look_s}")
-        if not (self.epoch_s > 0):
-            raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
+        for name in ("epoch_s", "link_bytes_per_s", "prefill_tokens_per_s"):
+            if not (getattr(self, name) > 0):
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not (self.move_cap >= 1):
             raise ValueError(f"move_cap must be >= 1, got {self.move_cap}")
 
