@@ -25,11 +25,12 @@ from mell_jax.scheduler.policies.relocate import Relocation
 
 LOOK_S = 3.0
 RELIEF_S = 3.0  # growth that one overflow move makes room for, if it can
-ARRIVAL_DEPTH = 2  # requests moved out of the way of an arrival
-ARRIVAL_BUDGET = 4  # pages moved for it, times its own
+ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
+ARRIVAL_BUDGET = 1  # pages moved for it, times its own
 DRAIN_DEPTH = 1
-DRAIN_CANDIDATES = 3  # emptiest instances tried in an epoch
+DRAIN_CANDIDATES = 2  # emptiest instances tried in an epoch
 EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly
+EXACT_COST = 0.5  # most pages that an exact packing moves, of an instance
 EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good
 
 
@@ -219,7 +220,9 @@ class Consolidate:
         ]
         closing = min(range(len(instances)), key=lambda n: (instances[n].pages, n))
         cost = ledger.spec(instances[0].model).capacity_pages
-        bins = close_one(items, rooms=rooms, closing=closing, max_cost=cost)
+        bins = close_one(
+            items, rooms=rooms, closing=closing, max_cost=int(EXACT_COST * cost)
+        )
         if bins is None:
             return False
         mark = draft.savepoint()
