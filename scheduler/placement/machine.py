@@ -241,6 +241,7 @@ class Machine:
         """Lets stalled requests go on, as far as there is room."""
         for request_id, pages in list(instance.stalled.items()):
             request = self.ledger.requests[request_id]
+            before = request.pages
             if self._extend(request, pages):
                 for end in self._ends(request):
                     del end.stalled[request_id]
@@ -248,6 +249,8 @@ class Machine:
                 self._carrier.decisions.append(
                     plan.Place(request=request_id, device=request.device, pages=pages)
                 )
+                self._policy.grown(self._draft, request, before)
+                self._carrier.apply()
 
     # Room.
 
