@@ -89,6 +89,7 @@ class Carrier:
         stays.requests[request.id] = request
         request.device = stays.device
         ledger.charge(left, pages=-request.pages, rows=-1)
+        ledger.refile(stays)
         self.freed[left.device] = None
         self.freed[stays.device] = None
 
@@ -157,6 +158,7 @@ class Carrier:
         del source.requests[request.id]
         source.leaving_pages += request.pages
         target.arriving += 1
+        ledger.refile(source)
         ledger.charge(target, pages=request.pages, rows=1)
         request.move = move_id
         if request.id in source.stalled:

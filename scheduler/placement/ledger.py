@@ -145,6 +145,7 @@ class Ledger:
         self.instances: dict[DeviceId, Instance] = {}
         self.moves: dict[MoveId, OpenMove] = {}
         self.prefix: dict[RequestId, dict[DeviceId, int]] = {}
+        self.changed: dict[DeviceId, None] = {}  # since a policy last cleared it
         self._models = {
             name: _ModelBooks(name, spec, look_s * spec.growth_pages_per_s)
             for name, spec in models.items()
@@ -234,6 +235,8 @@ class Ledger:
         self.refile(instance)
 
     def refile(self, instance: Instance) -> None:
+        """Files an instance under its projected room and notes that it has changed."""
+        self.changed[instance.device] = None
         books = self._models[instance.model]
         after = instance.rows + 1
         room = books.spec.capacity(after) - instance.pages
@@ -282,6 +285,7 @@ class Ledger:
     def close(self, device: DeviceId, *, is_idle: bool) -> None:
         """Ends an instance; its device group becomes idle or leaves the fleet."""
         instance = self.instances.pop(device)
+        self.changed[device] = None
         books = self._models[instance.model]
         del books.instances[device]
         assert instance.rows == 0, f"{device} still holds {instance.rows} rows"

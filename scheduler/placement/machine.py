@@ -241,7 +241,10 @@ class Machine:
     def _grant(self, instance: Instance) -> None:
         """Lets stalled requests go on, as far as there is room."""
         for request_id, pages in list(instance.stalled.items()):
+            if request_id not in instance.stalled:
+                continue  # the policy took it elsewhere meanwhile
             request = self.ledger.requests[request_id]
+            before = request.pages
             if self._extend(request, pages):
                 for end in self._ends(request):
                     del end.stalled[request_id]
@@ -249,6 +252,8 @@ class Machine:
                 self._carrier.decisions.append(
                     plan.Place(request=request_id, device=request.device, pages=pages)
                 )
+                self._policy.grown(self._draft, request, before)
+                self._carrier.apply()
 
     # Room.
 

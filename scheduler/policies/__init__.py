@@ -9,4 +9,15 @@ from mell_jax.scheduler.policies.consolidate import Consolidate
 POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
     "best_fit": BestFit,
     "consolidate": Consolidate,
+from mell_jax.scheduler.policies.llumnix_consolidation import LlumnixConsolidation
+from mell_jax.scheduler.policies.load_balance import LoadBalance
+from mell_jax.scheduler.policies.reserve_peak import ReservePeak
+from mell_jax.scheduler.policies.worst_fit import WorstFit
+
+POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
+    "best_fit": BestFit,
+    "worst_fit": WorstFit,
+    "load_balance": LoadBalance,
+    "llumnix_consolidation": LlumnixConsolidation,
+    "reserve_peak": ReservePeak,
 }

@@ -2,12 +2,13 @@
 
 The textbook baseline. Nothing moves until an instance overflows; then the smallest
 request that is enough goes to the fullest instance that takes it, or to a new one.
-`headroom` is the fraction of an instance that arrivals leave free for growth.
+`headroom` is the fraction of an instance that a placement leaves free for growth.
 """
 
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies.relief import reserve_pages, shed
 
 
 class BestFit:
@@ -19,14 +20,7 @@ class BestFit:
         self._headroom = config.headroom
 
     def arrive(self, draft: Draft, request: Request) -> None:
-        ledger = draft.ledger
-        reserve = int(self._headroom * ledger.spec(request.model).capacity_pages)
-        device = ledger.best_fit(request.model, request.pages + reserve)
-        instance = ledger.instances[device] if device is not None else None
-        instance = instance or draft.activate(request.model)
-        if instance is None:  # no new device: the reserve is better than a queue
-            device = ledger.best_fit(request.model, request.pages)
-            instance = ledger.instances[device] if device is not None else None
+        instance = self._find(draft, request)
         if instance is not None:
             draft.shift(request, instance.device)
 
@@ -34,17 +28,7 @@ class BestFit:
         pass
 
     def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
-        ledger = draft.ledger
-        enough = [r for r in instance.requests.values() if r.pages >= lack]
-        for request in sorted(enough, key=lambda r: (r.pages, r.serial)):
-            device = ledger.best_fit(
-                request.model, ledger.wanted_pages(request), skip=instance.device
-            )
-            target = ledger.instances[device] if device is not None else None
-            target = target or draft.activate(request.model)
-            if target is not None:
-                draft.shift(request, target.device)
-                return
+        shed(draft, instance, lack=lack, find=self._find)
 
     def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
         pass
@@ -54,3 +38,17 @@ class BestFit:
 
     def epoch(self, draft: Draft) -> None:
         pass
+
+    def _find(self, draft: Draft, request: Request) -> Instance | None:
+        """The fullest other instance with room and reserve, else a new one, else the
+        fullest with room: to have no reserve is better than to wait."""
+        ledger, model, home = draft.ledger, request.model, request.device
+        pages = ledger.wanted_pages(request)
+        reserve = reserve_pages(ledger, request, headroom=self._headroom)
+        device = ledger.best_fit(model, pages + reserve, skip=home)
+        if device is None:
+            opened = draft.activate(model)
+            if opened is not None:
+                return opened
+            device = ledger.best_fit(model, pages, skip=home)
+        return ledger.instances[device] if device is not None else None
