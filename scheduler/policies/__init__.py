@@ -5,10 +5,6 @@ from collections.abc import Callable
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
 from mell_jax.scheduler.policies.consolidate import Consolidate
-
-POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
-    "best_fit": BestFit,
-    "consolidate": Consolidate,
 from mell_jax.scheduler.policies.llumnix_consolidation import LlumnixConsolidation
 from mell_jax.scheduler.policies.load_balance import LoadBalance
 from mell_jax.scheduler.policies.reserve_peak import ReservePeak
@@ -16,8 +12,9 @@ from mell_jax.scheduler.policies.worst_fit import WorstFit
 
 POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
     "best_fit": BestFit,
-    "worst_fit": WorstFit,
-    "load_balance": LoadBalance,
+    "consolidate": Consolidate,
     "llumnix_consolidation": LlumnixConsolidation,
+    "load_balance": LoadBalance,
     "reserve_peak": ReservePeak,
+    "worst_fit": WorstFit,
 }
