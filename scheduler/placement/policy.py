@@ -10,6 +10,7 @@ it may keep notes of its own, but no clock and no randomness. Everything else (c
 reservations, queues, stalls, preemption as the last resort) is the machine's.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,9 @@ class PolicyConfig:
     look_s: float | None = None  # growth look-ahead; None: the policy's own
     epoch_s: float = 1.0
     move_cap: int = 10  # moves per operation that `mell` promises
+    load_weight: float = 1.0  # of idle memory in `mell`'s priority
+    near_weight: float = 0.1  # of being on the same host in `mell`'s priority
+    devices_per_host: int = 8  # consecutive ids
 
     def __post_init__(self) -> None:
         if not (0 <= self.headroom < 1):
@@ -35,6 +39,13 @@ class PolicyConfig:
             raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
         if not (self.move_cap >= 1):
             raise ValueError(f"move_cap must be >= 1, got {self.move_cap}")
+        for name in ("load_weight", "near_weight"):
+            if not (0 <= getattr(self, name) < math.inf):
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not (self.devices_per_host >= 1):
+            raise ValueError(
+                f"devices_per_host must be >= 1, got {self.devices_per_host}"
+            )
 
 
 class Policy(Protocol):
