@@ -1,12 +1,16 @@
 """How few instances could hold requests of given sizes: a lower bound and a packing.
 
 Sizes and capacity are in pages. `lower_bound` is Martello and Toth's L2 ("Lower bounds
-and reduction procedures for the bin packing problem", 1990); `first_fit_decreasing` packs
-and so bounds from above.
+and reduction procedures for the bin packing problem", 1990); `first_fit_decreasing` is
+a packing, so it bounds from above.
 """
+
+import math
 
 import numpy as np
 import numpy.typing as npt
+
+from mell_jax.scheduler.placement.model import ModelSpec
 
 Sizes = npt.NDArray[np.int64]
 
@@ -14,9 +18,9 @@ Sizes = npt.NDArray[np.int64]
 def lower_bound(sizes: Sizes, *, capacity: int) -> int:
     """L2: no packing of `sizes` [n] uses fewer instances of `capacity`.
 
-    For every threshold a <= C/2: what is larger than C - a has an instance alone, what is
-    larger than C/2 has one that may still take some of those in [a, C/2], and the rest of
-    these needs at least its volume.
+    For every threshold a <= C/2: what is larger than C - a has an instance alone, what
+    is larger than C/2 has one that may still take some of those in [a, C/2], and the rest
+    of these needs at least its volume.
     """
     if not len(sizes):
         return 0
@@ -49,14 +53,16 @@ def first_fit_decreasing(sizes: Sizes, *, capacity: int) -> int:
     return len(rooms)
 
 
-def time_bound(
-    *, rows: int, pages: int, row_s: float, page_s: float, room_s: float
-) -> int:
-    """Instances that `rows` requests of `pages` in all need within a step-time budget.
-
-    `room_s` is the budget of one instance without the fixed part of a step.
-    """
-    if rows == 0:
+def instances_bound(sizes: Sizes, *, spec: ModelSpec) -> int:
+    """The larger of L2 over pages and what the step-time budget asks for."""
+    if not len(sizes):
         return 0
-    work = rows * row_s + pages * page_s
-    return max(1, int(np.ceil(work / room_s - 1e-9))) if work > 0 else 1
+    alone = spec.capacity(1)
+    pages = lower_bound(np.minimum(sizes, alone), capacity=alone)
+    if not spec.is_time_bound:
+        return pages
+    step = spec.step_time
+    work_s = len(sizes) * step.row_s + int(sizes.sum()) * step.page_s
+    if work_s == 0:
+        return pages
+    return max(pages, math.ceil(work_s / (spec.step_budget_s - step.fixed_s) - 1e-9))

@@ -92,6 +92,16 @@ class Draft:
             if request.device != before
         ]
 
+    def moves(self) -> list[tuple[Request, DeviceId, DeviceId]]:
+        """The part of the difference that moves pages: request, source, target."""
+        return [
+            (request, before, request.device)
+            for request, before in self._origins.values()
+            if before is not None
+            and request.device is not None
+            and request.device != before
+        ]
+
     def clear(self) -> None:
         """Undoes everything; the machine calls this."""
         self.rollback()

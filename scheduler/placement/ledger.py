@@ -11,6 +11,7 @@ nothing. The machine changes it for good, a `Draft` for the time of planning.
 """
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,11 +19,22 @@ from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.model import ModelSpec
 
+MEMORY = 500  # finished requests that the mean growth is about
+
 
 class Request:
     """A live request; `device` is its owner, None while it waits."""
 
-    __slots__ = ("device", "id", "model", "move", "pages", "peak_pages", "serial")
+    __slots__ = (
+        "device",
+        "first_pages",
+        "id",
+        "model",
+        "move",
+        "pages",
+        "peak_pages",
+        "serial",
+    )
 
     def __init__(
         self,
@@ -37,6 +49,7 @@ class Request:
         self.serial = serial  # order of arrival
         self.model = model
         self.pages = pages
+        self.first_pages = pages
         self.peak_pages = peak_pages
         self.device: DeviceId | None = None
         self.move: MoveId | None = None  # set while a move is in flight
@@ -85,7 +98,17 @@ class OpenMove:
 class _ModelBooks:
     """What all instances of one model share."""
 
-    __slots__ = ("index", "instances", "look_pages", "name", "spec")
+    __slots__ = (
+        "finished",
+        "growth_pages",
+        "index",
+        "instances",
+        "look_pages",
+        "name",
+        "pages",
+        "rows",
+        "spec",
+    )
 
     def __init__(self, name: ModelId, spec: ModelSpec, look_pages: float) -> None:
         self.name = name
@@ -93,6 +116,22 @@ class _ModelBooks:
         self.look_pages = look_pages
         self.index = FreeIndex(spec.capacity_pages)
         self.instances: dict[DeviceId, Instance] = {}
+        self.pages = 0  # on all instances, twice for a move in flight
+        self.rows = 0
+        self.finished = 0
+        self.growth_pages = 0.0  # mean growth of a request, learned from finished ones
+
+    def charge_pages(self, rows: int) -> int:
+        """Expected growth of `rows` requests until one ends, or for the look-ahead.
+
+        With ends at random that is G * (1 - exp(-rows * look / G)), G being a request's
+        mean growth: an instance of many short requests needs little room to grow.
+        """
+        growth = rows * self.look_pages
+        if growth == 0 or not self.finished:
+            return int(growth)
+        mean = self.growth_pages
+        return int(mean * -math.expm1(-growth / mean)) if mean > 0 else 0
 
 
 class Ledger:
@@ -172,6 +211,10 @@ class Ledger:
         """Instances by falling projected room; stop before changing anything."""
         return self._models[model].index.descending()
 
+    def total_pages(self, model: ModelId) -> int:
+        """Pages on all instances of a model; a move in flight counts twice."""
+        return self._models[model].pages
+
     @property
     def idle_devices(self) -> int:
         return len(self._idle)
@@ -186,6 +229,9 @@ class Ledger:
         """Adds to what an instance holds and files it anew under its projected room."""
         instance.pages += pages
         instance.rows += rows
+        books = self._models[instance.model]
+        books.pages += pages
+        books.rows += rows
         self.refile(instance)
 
     def refile(self, instance: Instance) -> None:
@@ -193,9 +239,8 @@ class Ledger:
         self.changed[instance.device] = None
         books = self._models[instance.model]
         after = instance.rows + 1
-        room = (
-            books.spec.capacity(after) - instance.pages - int(books.look_pages * after)
-        )
+        room = books.spec.capacity(after) - instance.pages
+        room -= books.charge_pages(after)
         if room < 0 or instance.is_closing:
             room = -1
         before = instance.projected
@@ -219,6 +264,14 @@ class Ledger:
             target.requests[request.id] = request
             self.charge(target, pages=request.pages, rows=1)
 
+    def finished(self, request: Request) -> None:
+        """Learns from a request that ended how much requests grow."""
+        books = self._models[request.model]
+        books.finished += 1
+        weight = 1 / min(books.finished, MEMORY)
+        grown = request.pages - request.first_pages
+        books.growth_pages += weight * (grown - books.growth_pages)
+
     def open(self, device: DeviceId, model: ModelId) -> Instance:
         """Makes an idle device group an instance of `model`."""
         self.drop_idle(device)
@@ -235,6 +288,7 @@ class Ledger:
         self.changed[device] = None
         books = self._models[instance.model]
         del books.instances[device]
+        assert instance.rows == 0, f"{device} still holds {instance.rows} rows"
         if instance.projected >= 0:
             books.index.discard(device, room=instance.projected)
         if is_idle:

@@ -128,6 +128,7 @@ class Machine:
         request = self._known(event.request)
         home = request.device
         self._forget(request)
+        self.ledger.finished(request)
         if home is not None:
             instance = self.ledger.instances[home]
             self._policy.departed(self._draft, instance, request.pages)
@@ -240,6 +241,8 @@ class Machine:
     def _grant(self, instance: Instance) -> None:
         """Lets stalled requests go on, as far as there is room."""
         for request_id, pages in list(instance.stalled.items()):
+            if request_id not in instance.stalled:
+                continue  # the policy took it elsewhere meanwhile
             request = self.ledger.requests[request_id]
             before = request.pages
             if self._extend(request, pages):

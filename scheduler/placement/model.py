@@ -39,6 +39,8 @@ class ModelSpec:
     step_budget_s: float = math.inf
     load_s: float = 0.0
     weights_bytes: int = 0
+    page_tokens: int = 16
+    page_bytes: float = 0.0  # KV bytes of a page: what a link carries
 
     def __post_init__(self) -> None:
         if not (self.capacity_pages >= 1):

@@ -29,14 +29,17 @@ class PolicyConfig:
     load_weight: float = 1.0  # of idle memory in `mell`'s priority
     near_weight: float = 0.1  # of being on the same host in `mell`'s priority
     devices_per_host: int = 8  # consecutive ids
+    link_bytes_per_s: float = math.inf  # that consolidation may use, per link
+    prefill_tokens_per_s: float = math.inf  # the same, per instance
 
     def __post_init__(self) -> None:
         if not (0 <= self.headroom < 1):
             raise ValueError(f"headroom must be in [0, 1), got {self.headroom}")
         if not (self.look_s is None or self.look_s >= 0):
             raise ValueError(f"look_s must be >= 0, got {self.look_s}")
-        if not (self.epoch_s > 0):
-            raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
+        for name in ("epoch_s", "link_bytes_per_s", "prefill_tokens_per_s"):
+            if not (getattr(self, name) > 0):
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not (self.move_cap >= 1):
             raise ValueError(f"move_cap must be >= 1, got {self.move_cap}")
         for name in ("load_weight", "near_weight"):

@@ -3,10 +3,9 @@
     trace -> Arrive -> Place -> prefill -> decode, Grow at every page border -> Finish
                         Move -> both ends hold the pages -> MoveCommitted
 
-Time advances from event to event. Every request prefills and decodes at a fixed speed
-of its own, so a policy changes where a request runs and whether it has to wait, never how
-fast it runs; a paused request stands still. The caller gives the clock that times the
-decisions.
+Every request prefills and decodes at a fixed speed of its own, so a policy changes where
+it runs and whether it has to wait, never how fast it runs; a paused request stands still.
+The caller gives the clock that times the decisions.
 """
 
 import heapq
@@ -16,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mell_jax.scheduler.bounds import lower_bound
+from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.simulator.measure import Meter, Window
@@ -272,8 +271,7 @@ class Fleet:
             spec = self._specs[model]
             used += sum(pages)
             if self._settings.do_bounds:
-                array = np.minimum(np.array(pages, np.int64), spec.capacity_pages)
-                bound += lower_bound(array, capacity=spec.capacity_pages)
+                bound += instances_bound(np.array(pages, np.int64), spec=spec)
         self.meter.sample(
             self.now_s,
             devices=len(self._serving),

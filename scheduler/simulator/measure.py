@@ -1,4 +1,4 @@
-"""What a simulation measures: time averages over a window, totals over the whole run."""
+"""What a simulation measures: means over a window, totals over the whole run."""
 
 from array import array
 from dataclasses import dataclass, field

@@ -57,6 +57,8 @@ class Settings:
                 step_time=self.step_time,
                 step_budget_s=self.tpot_slo_s,
                 load_s=self.activation_s,
+                page_tokens=self.page_tokens,
+                page_bytes=self.page_bytes(model),
             )
             for model, weight in self.weights.items()
         }

@@ -40,8 +40,7 @@ def read_trace(path: Path) -> Workload:
     Raises:
       ValueError: columns are missing, a number is out of range, or arrivals go back.
     """
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as file:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
         rows = csv.DictReader(file)
         names = rows.fieldnames or []
         missing = [column for column in COLUMNS if column not in names]
