@@ -26,6 +26,9 @@ class PolicyConfig:
     look_s: float | None = None  # growth look-ahead; None: the policy's own
     epoch_s: float = 1.0
     move_cap: int = 10  # moves per operation that `mell` promises
+    load_weight: float = 1.0  # of idle memory in `mell`'s priority
+    near_weight: float = 0.1  # of being on the same host in `mell`'s priority
+    devices_per_host: int = 8  # consecutive ids
     link_bytes_per_s: float = math.inf  # that consolidation may use, per link
     prefill_tokens_per_s: float = math.inf  # the same, per instance
 
@@ -39,6 +42,13 @@ class PolicyConfig:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not (self.move_cap >= 1):
             raise ValueError(f"move_cap must be >= 1, got {self.move_cap}")
+        for name in ("load_weight", "near_weight"):
+            if not (0 <= getattr(self, name) < math.inf):
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not (self.devices_per_host >= 1):
+            raise ValueError(
+                f"devices_per_host must be >= 1, got {self.devices_per_host}"
+            )
 
 
 class Policy(Protocol):

@@ -1,9 +1,20 @@
 """What the baselines do about an instance that is too full: shed a few requests."""
 
 from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+
+
+class Sized(Protocol):
+    """Something that holds pages: a request, or several that move as one."""
+
+    @property
+    def pages(self) -> int: ...
+
+
+SizedT = TypeVar("SizedT", bound=Sized)
 
 
 def reserve_pages(ledger: Ledger, request: Request, *, headroom: float) -> int:
@@ -11,18 +22,18 @@ def reserve_pages(ledger: Ledger, request: Request, *, headroom: float) -> int:
     return int(headroom * ledger.spec(request.model).capacity_pages)
 
 
-def cover(requests: Iterable[Request], lack: int) -> list[Request]:
-    """Few requests that hold at least `lack` pages, if all of them do.
+def cover(items: Iterable[SizedT], lack: int) -> list[SizedT]:
+    """Few items that hold at least `lack` pages, if all of them do.
 
     The smallest that is enough alone; else the largest, and what covers the rest.
     """
-    rest = sorted(requests, key=lambda request: (request.pages, request.serial))
+    rest = sorted(items, key=lambda item: item.pages)
     chosen = []
     while rest and lack > 0:
-        enough = (i for i, request in enumerate(rest) if request.pages >= lack)
-        request = rest.pop(next(enough, -1))
-        chosen.append(request)
-        lack -= request.pages
+        enough = (i for i, item in enumerate(rest) if item.pages >= lack)
+        item = rest.pop(next(enough, -1))
+        chosen.append(item)
+        lack -= item.pages
     return chosen
 
 
