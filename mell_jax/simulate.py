@@ -2,7 +2,8 @@
 
     mell-simulate --trace=trace.csv.gz --capacity_tokens=38000
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
-    mell-simulate --trace=trace.csv.gz --record=log.jsonl; mell-simulate --replay=log.jsonl
+    mell-simulate --trace=trace.csv.gz --record=log.jsonl
+    mell-simulate --replay=log.jsonl
 
 Flags become values here; the simulator itself reads no flag, no clock and no file.
 """

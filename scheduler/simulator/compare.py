@@ -8,7 +8,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator.fleet import Clock, Driven, Fleet
 from mell_jax.scheduler.simulator.measure import Meter
-from mell_jax.scheduler.simulator.repack import run_repack
+from mell_jax.scheduler.simulator.repack import Repacker
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
@@ -71,15 +71,15 @@ def run_policy(
     wrap: Wrap = lambda machine, name: machine,
 ) -> Outcome:
     """One run."""
+    driven: Driven
     if name == REPACK:
-        meter = run_repack(workload, settings, progress=progress)
+        driven = Repacker(settings.models())
     else:
         config = policy_config(settings, headroom=headroom, look_s=look_s)
         machine = Machine(models=settings.models(), policy=POLICIES[name](config))
-        fleet = Fleet(
-            wrap(machine, name), workload=workload, settings=settings, clock=clock
-        )
-        meter = fleet.run(progress=progress)
+        driven = wrap(machine, name)
+    fleet = Fleet(driven, workload=workload, settings=settings, clock=clock)
+    meter = fleet.run(progress=progress)
     figures = meter.summary(requests=len(workload) - meter.rejected)
     return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
 
