@@ -29,6 +29,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator import record, report
 from mell_jax.scheduler.simulator.compare import (
     REPACK,
+    REPACK_LIVE,
     Outcome,
     check_policies,
     policy_config,
@@ -71,7 +72,9 @@ _MODELS = flags.DEFINE_list(
     "models", [], "name:weight of the trace's models; weight is KV memory per token."
 )
 _POLICIES = flags.DEFINE_list(
-    "policies", ["consolidate"], f"Of {', '.join([*sorted(POLICIES), REPACK])}."
+    "policies",
+    ["consolidate"],
+    f"Of {', '.join([*sorted(POLICIES), REPACK, REPACK_LIVE])}.",
 )
 _HEADROOM = flags.DEFINE_list(
     "headroom", ["0"], "Fractions that baselines leave free; the best one is reported."

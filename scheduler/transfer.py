@@ -1,4 +1,5 @@
-"""How a planned move is carried out: copy the KV cache, or send tokens and prefill again.
+"""How a planned move is carried out: copy the KV cache, or send tokens and prefill
+again.
 
     mode      every link on the way          prefill of the target
     KV        the KV bytes                   one token
@@ -7,8 +8,8 @@
 
 Links and targets are shared, so all moves of an epoch are divided in one pass: urgent
 moves first, then those that free most per byte. Each takes the mode that leaves its
-scarcest resource better off; what fits in neither waits for the next epoch, unless it is
-urgent: then the cheaper mode is overdrawn and counted as a violation. Capacities are
+scarcest resource better off; what fits in neither waits for the next epoch, unless it
+is urgent: then the cheaper mode is overdrawn and counted as a violation. Capacities are
 profiled once and are inputs here.
 """
 

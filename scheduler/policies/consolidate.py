@@ -8,8 +8,8 @@
 
 Instances are filed under their projected room: what is free once their rows have grown
 for `look_s` seconds, or until one of them ends. Consolidation keeps within a budget of
-link bytes and prefill tokens; closing has hysteresis where opening has a price; the guard
-keeps the count under 4/3 of the lower bound plus a constant.
+link bytes and prefill tokens; closing has hysteresis where opening has a price; the
+guard keeps the count under 4/3 of the lower bound plus a constant.
 """
 
 from itertools import islice
@@ -23,13 +23,13 @@ from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import Item, close_one
 from mell_jax.scheduler.policies.relocate import Relocation
 
-LOOK_S = 3.0
+LOOK_S = 4.0
 RELIEF_S = 3.0  # growth that one overflow move makes room for, if it can
 ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
 ARRIVAL_BUDGET = 1  # pages moved for it, times its own
 DRAIN_DEPTH = 1
 DRAIN_CANDIDATES = 2  # emptiest instances tried in an epoch
-CLOSE_MARGIN = 0.0  # of an instance, that the others keep free in all
+CLOSE_MARGIN = 0.15  # of an instance, that the others keep free in all
 EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly
 EXACT_COST = 0.5  # most pages that an exact packing moves, of an instance
 EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good

@@ -3,13 +3,13 @@
     allocate   T    L- or M-GPU with room > latest T-GPU > new GPU
                S/M  L-GPU without S/M (its T's make room) > latest S-/M-GPU > new GPU
                L    new GPU
-    depart     what is left behind is completed: an L-GPU with an S or M, an M-GPU with a
-               second M, an S-GPU with a third S, all but S-GPUs with T's up to 3/4
+    depart     what is left behind is completed: an L-GPU with an S or M, an M-GPU with
+    a second M, an S-GPU with a third S, all but S-GPUs with T's up to 3/4
     update     an item whose class has changed departs and is allocated, if it has to
 
-Whatever completes a GPU comes from the latest (most recently activated) GPU of its kind,
-so that one of each kind is incomplete. An operation stops before it would exceed its cap
-of moves; a bundle is one move.
+Whatever completes a GPU comes from the latest (most recently activated) GPU of its
+kind, so that one of each kind is incomplete. An operation stops before it would exceed
+its cap of moves; a bundle is one move.
 """
 
 from mell_jax.scheduler.ids import DeviceId, ModelId

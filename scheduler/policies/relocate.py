@@ -4,9 +4,9 @@
     depth 0        nobody has 6 free
     depth 1        the 4 fits d1?  no: 2 free.  give up, or depth 2: ...
 
-Every request in a chain is smaller than the one before it, so a chain ends; it runs over
-a few of the emptiest instances, within a budget of pages moved and of options tried. What
-it finds can be carried out one move after the other.
+Every request in a chain is smaller than the one before it, so a chain ends; it runs
+over a few of the emptiest instances, within a budget of pages moved and of options
+tried. What it finds can be carried out one move after the other.
 """
 
 from mell_jax.scheduler.ids import DeviceId

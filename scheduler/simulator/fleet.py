@@ -3,9 +3,9 @@
     trace -> Arrive -> Place -> prefill -> decode, Grow at every page border -> Finish
                         Move -> both ends hold the pages -> MoveCommitted
 
-Every request prefills and decodes at a fixed speed of its own, so a policy changes where
-it runs and whether it has to wait, never how fast it runs; a paused request stands still.
-The caller gives the clock that times the decisions.
+Every request prefills and decodes at a fixed speed of its own, so a policy changes
+where it runs and whether it has to wait, never how fast it runs; a paused request
+stands still. The caller gives the clock that times the decisions.
 """
 
 import heapq

@@ -1,121 +1,96 @@
-"""What could be had if moves cost nothing: everything is packed anew at every epoch.
+"""The other bound: everything packed anew at every epoch, moves costing nothing.
 
-Between epochs requests arrive, grow and end here as under any policy: an arrival gets the
-fullest device with room or a new one, a request that overflows its device is taken to
-another at once. At the end of the epoch first fit decreasing packs all of them. Nobody
-can do that; it shows what is left to gain.
+The instances of an epoch are those that first fit decreasing needs for what is alive at
+its end; what arrives or grows between two epochs costs nothing either, so no fleet can
+do this. `repack_live` is the same for a fleet that also serves between the epochs.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import heapq
+from collections.abc import Callable
 
-from mell_jax.scheduler.ids import DeviceId, ModelId
-from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.placement.ledger import Ledger, Request
-from mell_jax.scheduler.placement.model import ModelSpec
+import numpy as np
+
+from mell_jax.scheduler.bounds import first_fit_decreasing, instances_bound
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.simulator.measure import Meter, Window
+from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.workload import Workload
 
 
-class Repacker:
-    """Answers like a machine, but moves nothing: requests are elsewhere at once."""
-
-    def __init__(self, models: Mapping[ModelId, ModelSpec]) -> None:
-        self._ledger = Ledger(models, look_s=0.0)
-        self._decisions: list[plan.Decision] = []
-        self._arrivals = 0
-        self._handlers: dict[type, Callable[[Any], None]] = {
-            events.Arrive: self._arrive,
-            events.Grow: self._grow,
-            events.Finish: self._finish,
-            events.Tick: self._tick,
-            events.DeviceAdded: self._device_added,
-        }
-
-    def step(self, event: events.Event) -> plan.Plan:
-        """Takes one event; there are enough devices, and none is ever lost."""
-        self._handlers[type(event)](event)
-        decisions, self._decisions = tuple(self._decisions), []
-        return plan.Plan(decisions=decisions)
-
-    def _device_added(self, event: events.DeviceAdded) -> None:
-        self._ledger.add_idle(event.device)
-
-    def _arrive(self, event: events.Arrive) -> None:
-        limit = self._ledger.spec(event.model).capacity(1)
-        if max(event.pages, event.peak_pages or 0) > limit:
-            reason = plan.Reason.TOO_LARGE
-            self._decisions.append(plan.Reject(request=event.request, reason=reason))
-            return
-        self._arrivals += 1
-        request = Request(
-            event.request,
-            serial=self._arrivals,
-            model=event.model,
-            pages=event.pages,
-            peak_pages=event.peak_pages,
+def run_repack(
+    workload: Workload,
+    *,
+    settings: Settings,
+    progress: Callable[[int], None] = lambda served: None,
+) -> Meter:
+    """Packs the requests that are alive at every epoch."""
+    specs = settings.models()
+    page = settings.page_tokens
+    given, made = workload.input_tokens, workload.output_tokens
+    peak = -(-(given + made) // page)
+    limit = np.array([specs[model].capacity_pages for model in workload.models])
+    decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
+    end_s = decode_s + made / settings.decode_tokens_per_s
+    served = peak <= limit
+    last = float(workload.arrival_s[-1]) if len(workload) else 0.0
+    first = float(workload.arrival_s[0]) if len(workload) else 0.0
+    window = Window(start_s=first + 0.25 * (last - first), end_s=last)
+    meter = Meter(window=window)
+    meter.rejected = int((~served).sum())
+    model_of = np.array([list(specs).index(model) for model in workload.models])
+    alive: list[tuple[float, int]] = []
+    order, at, epoch = np.flatnonzero(served).tolist(), 0, 1
+    while at < len(order) or alive:
+        now_s = epoch * settings.epoch_s
+        while at < len(order) and workload.arrival_s[order[at]] <= now_s:
+            heapq.heappush(alive, (float(end_s[order[at]]), order[at]))
+            at += 1
+        while alive and alive[0][0] <= now_s:
+            ended = heapq.heappop(alive)[1]
+            meter.served_requests += 1
+            meter.served_tokens += int(given[ended] + made[ended])
+        index = np.array(sorted(entry[1] for entry in alive), np.int64)
+        grown = np.maximum(0, now_s - decode_s[index]) * settings.decode_tokens_per_s
+        tokens = np.minimum(
+            given[index] + grown.astype(np.int64) + 1, (given + made)[index]
         )
-        self._ledger.requests[request.id] = request
-        device = self._best_fit(request)
-        self._decisions.append(
-            plan.Place(request=request.id, device=device, pages=request.pages)
+        _sample(
+            meter,
+            now_s=now_s,
+            pages=-(-tokens // page),
+            model_of=model_of[index],
+            models=list(specs),
+            settings=settings,
         )
+        progress(meter.served_requests + meter.rejected)
+        epoch += 1
+    meter.count_devices(now_s if epoch > 1 else 0.0, 0)
+    return meter
 
-    def _grow(self, event: events.Grow) -> None:
-        ledger = self._ledger
-        request = ledger.requests[event.request]
-        assert request.device is not None
-        instance = ledger.instances[request.device]
-        more = event.pages - request.pages
-        if ledger.slack(instance) >= more:
-            ledger.charge(instance, pages=more, rows=0)
-            request.pages = event.pages
-        else:
-            ledger.settle(request, None)
-            request.pages = event.pages
-            self._best_fit(request)
-            self._close_empty()
 
-    def _finish(self, event: events.Finish) -> None:
-        request = self._ledger.requests.pop(event.request)
-        self._ledger.settle(request, None)
-        self._close_empty()
-
-    def _tick(self, event: events.Tick) -> None:
-        ledger = self._ledger
-        requests = list(ledger.requests.values())
-        requests.sort(key=lambda request: (-request.pages, request.serial))
-        for request in requests:
-            ledger.settle(request, None)
-        bins = list(ledger.instances.values())
-        for request in requests:
-            for instance in bins:
-                if instance.model == request.model and ledger.fits(
-                    instance, request.pages
-                ):
-                    ledger.settle(request, instance.device)
-                    break
-            else:
-                bins.append(ledger.instances[self._best_fit(request)])
-        self._close_empty()
-
-    def _best_fit(self, request: Request) -> DeviceId:
-        """Settles a request on the fullest device with room, or on a new one."""
-        ledger = self._ledger
-        device = ledger.best_fit(request.model, request.pages)
-        if device is None:
-            device = ledger.next_idle()
-            if device is None:
-                raise ValueError("repack needs more devices: raise --max_devices")
-            ledger.open(device, request.model)
-            self._decisions.append(
-                plan.Activate(
-                    device=device, model=request.model, load_s=0.0, weights_bytes=0
-                )
-            )
-        ledger.settle(request, device)
-        return device
-
-    def _close_empty(self) -> None:
-        empty = [d for d, i in self._ledger.instances.items() if i.rows == 0]
-        for device in empty:
-            self._ledger.close(device, is_idle=True)
-            self._decisions.append(plan.Park(device=device))
+def _sample(
+    meter: Meter,
+    *,
+    now_s: float,
+    pages: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    model_of: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    models: list[ModelId],
+    settings: Settings,
+) -> None:
+    specs = settings.models()
+    devices = bound = used = room = 0
+    for number, model in enumerate(models):
+        capacity = specs[model].capacity_pages
+        sizes = np.minimum(pages[model_of == number], capacity)
+        packed = first_fit_decreasing(sizes, capacity=capacity)
+        devices += packed
+        room += packed * capacity
+        used += int(sizes.sum())
+        bound += instances_bound(sizes, spec=specs[model])
+    meter.count_devices(now_s, devices)
+    meter.sample(
+        now_s,
+        devices=devices,
+        utilization=used / room if room else 0.0,
+        bound=bound,
+    )

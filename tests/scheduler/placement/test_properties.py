@@ -13,7 +13,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.scheduler.placement.world import World
 
 from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
@@ -23,6 +22,7 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
+from tests.scheduler.placement.world import World
 
 SMALL, TIMED = ModelId("small"), ModelId("timed")
 MODELS = {

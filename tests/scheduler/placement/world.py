@@ -54,9 +54,7 @@ class World:
             case plan.Place():
                 home = self.home[decision.request]
                 assert home is None or home == decision.device, "placed twice"
-                assert (
-                    self.serving[decision.device] == self.model_of[decision.request]
-                )
+                assert self.serving[decision.device] == self.model_of[decision.request]
                 self.home[decision.request] = decision.device
                 self.pages[decision.request] = decision.pages
                 self.wanted.pop(decision.request, None)
