@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,15 @@ def simulate(workload: Workload, settings: Settings) -> list[Outcome]:
                     headrooms=[float(value) for value in _HEADROOM.value],
                     look_s=_LOOK_S.value,
                     clock=time.perf_counter,
-                    progress=lambda served, bar=bar: bar.update(served - bar.n),
+                    progress=partial(_advance, bar),
                     wrap=wrap,
                 )
             outcomes.append(outcome)
     return outcomes
+
+
+def _advance(bar: "tqdm[Any]", served: int) -> None:
+    bar.update(served - bar.n)
 
 
 def _header(name: str, settings: Settings) -> dict[str, Any]:

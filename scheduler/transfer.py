@@ -1,5 +1,4 @@
-"""How a planned move is carried out: copy the KV cache, or send tokens and prefill
-again.
+"""How a move is carried out: copy the KV cache, or send tokens and prefill again.
 
     mode      every link on the way          prefill of the target
     KV        the KV bytes                   one token
@@ -99,7 +98,9 @@ class Capacities:
         violations = 0
         for wish in sorted(wishes, key=_order):
             fractions = {mode: self._worst_fraction(wish, mode) for mode in Mode}
-            mode = max(Mode, key=lambda m, f=fractions: (f[m], m is Mode.KV))
+            mode = Mode.KV
+            if fractions[Mode.TOKENS] > fractions[Mode.KV]:
+                mode = Mode.TOKENS
             if fractions[mode] >= 0:
                 modes[wish.move] = mode
                 self._take(wish, mode)
@@ -112,7 +113,7 @@ class Capacities:
         return Division(modes=modes, deferred=tuple(deferred), violations=violations)
 
     def _worst_fraction(self, wish: Wish, mode: Mode) -> float:
-        """The least that would be left of anything the mode uses; negative: too much."""
+        """The least that is left of anything the mode uses; negative: too much."""
         self._check(wish)
         amount = wish.link_bytes(mode)
         worst = _left(

@@ -187,7 +187,7 @@ class Consolidate:
                 return
 
     def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:
-        """Whether one instance less would leave a little room, so that it stays shut."""
+        """Whether one instance less leaves a little room, so that it stays shut."""
         spec = ledger.spec(model)
         others = len(ledger.of_model(model)) - 1
         free = others * spec.capacity_pages - ledger.total_pages(model)

@@ -51,7 +51,7 @@ def close_one(
 def can_carry_out(
     items: Sequence[Item], bins: Sequence[int], *, rooms: Sequence[int]
 ) -> bool:
-    """Whether the moves can be ordered so that each has room before its source frees."""
+    """Whether the moves have an order in which each has room before it begins."""
     free = list(rooms)
     for item in items:
         free[item.home] -= item.size

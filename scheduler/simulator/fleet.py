@@ -260,7 +260,7 @@ class Fleet:
     # Epochs.
 
     def _sample(self) -> None:
-        """Utilisation counts each placed request once; the bound is of all that live."""
+        """Utilisation counts placed requests once; the bound is of all that live."""
         sizes: dict[ModelId, list[int]] = {model: [] for model in self._specs}
         used = 0
         for request in self._running.values():

@@ -35,19 +35,24 @@ class World:
                     self.pages[event.request] = event.pages
             case events.Finish():
                 self._forget(event.request)
+            case events.MoveCommitted() if event.move in self.moves:
+                move = self.moves.pop(event.move)
+                self.home[move.request] = move.target
+            case events.MoveAborted() if event.move in self.moves:
+                del self.moves[event.move]
+            case _:
+                self._follow_device(event)
+        for decision in answer.decisions:
+            self._obey(decision)
+
+    def _follow_device(self, event: events.Event) -> None:
+        match event:
             case events.DeviceAdded():
                 self.idle.add(event.device)
             case events.DeviceRemoved():
                 self.idle.discard(event.device)
             case events.DeviceLost():
                 self._lose(event.device)
-            case events.MoveCommitted() if event.move in self.moves:
-                move = self.moves.pop(event.move)
-                self.home[move.request] = move.target
-            case events.MoveAborted() if event.move in self.moves:
-                del self.moves[event.move]
-        for decision in answer.decisions:
-            self._obey(decision)
 
     def _obey(self, decision: plan.Decision) -> None:
         match decision:
