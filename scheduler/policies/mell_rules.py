@@ -3,13 +3,15 @@
     allocate   T    L- or M-GPU with room > latest T-GPU > new GPU
                S/M  L-GPU without S/M (its T's make room) > latest S-/M-GPU > new GPU
                L    new GPU
-    depart     what is left behind is completed: an L-GPU with an S or M, an M-GPU with a
-               second M, an S-GPU with a third S, all but S-GPUs with T's up to 3/4
+    depart     what is left behind is completed: an L-GPU with an S or M, an M-GPU with
+               two M, an S-GPU with three S, all but S-GPUs with T's up to 3/4
     update     an item whose class has changed departs and is allocated, if it has to
+    overflow   what is beside an L goes, smallest class first, else the smallest enough
 
-Whatever completes a GPU comes from the latest (most recently activated) GPU of its kind,
-so that one of each kind is incomplete. An operation stops before it would exceed its cap
-of moves; a bundle is one move.
+What completes a GPU comes from the latest (most recently activated) GPU of its kind, so
+that only one of each kind is incomplete. An operation stops before it would exceed its
+cap of moves; a bundle is one move. Rules that the paper lacks: overflow inside a class,
+T's on M-GPUs, only what is in the way is evicted, a T keeps `look_s` of growth free.
 """
 
 from mell_jax.scheduler.ids import DeviceId, ModelId
@@ -54,18 +56,20 @@ class Operation:
             self._put(item, target)
 
     def allocate(self, item: Item, *, home: Instance, may_open: bool = True) -> bool:
-        """Moves an item from `home` to where it belongs; whether there is such a GPU."""
+        """Moves an item from `home` to where it belongs; whether it could."""
         target = self._find(item, home=home)
         if target is None and may_open and self._has_left(1):
             target = self._open(home.model)
         return target is not None and self._move(item, target)
 
     def _move(self, item: Item, target: Instance) -> bool:
-        """Makes room and moves; False if the operation has no moves left."""
+        """Makes room and moves; whether there are moves and room enough."""
         if not self._has_left(1):
             return False
         for other in self._in_the_way(target, item.pages):
             self.allocate(other, home=target)
+        if not self._ledger.fits(target, item.pages):
+            return False
         self._put(item, target)
         return True
 
@@ -171,9 +175,9 @@ class Operation:
             return False
         for item in items_of(self._ledger, source):
             if item.size is kind and self._can_take(instance, item):
-                self._move(item, instance)
+                is_moved = self._move(item, instance)
                 self._abandon(source)
-                return True
+                return is_moved
         return False
 
     def _pull_partner(self, instance: Instance) -> None:
