@@ -69,6 +69,8 @@ class Mell:
     def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
         with self._operation(draft, may_evict=False) as operation:
             operation.relieve(instance, lack)
+        self._departures.append((instance.device, Size.SMALL))
+        self._arrivals |= {request.id: request for request in operation.shed}
 
     def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
         capacity = draft.ledger.spec(instance.model).capacity_pages

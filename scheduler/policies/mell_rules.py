@@ -23,6 +23,7 @@ from mell_jax.scheduler.policies.mell_kinds import Kinds, Shape
 from mell_jax.scheduler.policies.relief import cover
 
 FULL = 0.75  # a GPU that T's have filled
+SHED_BESIDE_L = (Size.SMALL, Size.T, Size.S, Size.M)
 PER_GPU = {Size.S: 3, Size.M: 2}
 
 
@@ -34,6 +35,7 @@ class Operation:
     ) -> None:
         self.moves = 0  # of items that had a place
         self.request_moves = 0
+        self.shed: list[Request] = []  # by an overflow: to be settled at the epoch
         self.is_cut_short = False
         self._draft = draft
         self._ledger = draft.ledger
@@ -151,7 +153,18 @@ class Operation:
         self.complete(instance, least=int(size is Size.T))
 
     def complete(self, instance: Instance, *, least: int = 0) -> None:
-        """Restores what the kind of a GPU promises; pulls at least `least` T's."""
+        """Restores what the kind of a GPU promises; pulls at least `least` T's.
+
+        If that made it the latest of its kind, then the one before is completed too.
+        """
+        self._complete(instance, least=least)
+        kind = self._shape(instance).kind
+        if kind < Size.L and self._latest(instance.model, kind, home=None) is instance:
+            before = self._latest(instance.model, kind, home=instance)
+            if before is not None:
+                self._complete(before, least=0)
+
+    def _complete(self, instance: Instance, *, least: int) -> None:
         kind = self._shape(instance).kind
         if kind is Size.L and self._shape(instance).is_single:
             self._pull_partner(instance)
@@ -258,14 +271,14 @@ class Operation:
     def relieve(self, instance: Instance, lack: int) -> None:
         """Sheds what is beside an L, smallest class first; else the smallest enough."""
         items = [single(self._ledger, r) for r in instance.requests.values()]
+        rounds = [items]
         if any(item.size is Size.L for item in items):
-            for size in (Size.SMALL, Size.T, Size.S, Size.M):
-                for item in cover([i for i in items if i.size is size], lack):
-                    if self.allocate(item, home=instance):
-                        lack -= item.pages
-        else:
-            for item in cover(items, lack):
-                self.allocate(item, home=instance)
+            rounds = [[i for i in items if i.size is size] for size in SHED_BESIDE_L]
+        for candidates in rounds:
+            for item in cover(candidates, lack):
+                if self.allocate(item, home=instance):
+                    lack -= item.pages
+                    self.shed.append(item.requests[0])
 
     # Books.
 
