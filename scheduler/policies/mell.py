@@ -2,10 +2,9 @@
 
 Liu et al., "Mell: Memory-Efficient Large Language Model Serving via Multi-GPU KV Cache
 Management", INFOCOM 2025. Arrivals and overflow are answered at once; departures,
-changes of class and what an arrival asks of others are noted, and run once per epoch
-on the books only: departures, then updates, then arrivals. What is there and back, or
-on by way of another, is never carried out. Our repairs of the paper stand with the
-rules.
+changes of class and what an arrival asks of others are noted, and run once per epoch on
+the books only: departures, then updates, then arrivals. What goes there and back, or on
+by way of another, is never carried out. Our repairs of the paper stand with the rules.
 """
 
 from collections.abc import Iterator
@@ -70,6 +69,8 @@ class Mell:
     def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
         with self._operation(draft, may_evict=False) as operation:
             operation.relieve(instance, lack)
+        self._departures.append((instance.device, Size.SMALL))
+        self._arrivals |= {request.id: request for request in operation.shed}
 
     def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
         capacity = draft.ledger.spec(instance.model).capacity_pages

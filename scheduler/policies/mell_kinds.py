@@ -1,9 +1,9 @@
 """Where MELL looks: instances by kind, most recently activated or least loaded first.
 
 The kind of an instance is the largest class that it holds; T if that is SMALL, and
-SMALL if it holds nothing. All of this is read off the
-ledger: an instance that has changed, in truth or in a draft, is looked at again before
-the next question, so there is nothing to keep in step.
+SMALL if it holds nothing. All of this is read off the ledger: an instance that has
+changed, in truth or in a draft, is looked at again before the next question, so there
+is nothing to keep in step.
 """
 
 from bisect import bisect_left, insort

@@ -4,12 +4,14 @@
                S/M  L-GPU without S/M (its T's make room) > latest S-/M-GPU > new GPU
                L    new GPU
     depart     what is left behind is completed: an L-GPU with an S or M, an M-GPU with
-    a second M, an S-GPU with a third S, all but S-GPUs with T's up to 3/4
+               two M, an S-GPU with three S, all but S-GPUs with T's up to 3/4
     update     an item whose class has changed departs and is allocated, if it has to
+    overflow   what is beside an L goes, smallest class first, else the smallest enough
 
-Whatever completes a GPU comes from the latest (most recently activated) GPU of its
-kind, so that one of each kind is incomplete. An operation stops before it would exceed
-its cap of moves; a bundle is one move.
+What completes a GPU comes from the latest (most recently activated) GPU of its kind, so
+that only one of each kind is incomplete. An operation stops before it would exceed its
+cap of moves; a bundle is one move. Rules that the paper lacks: overflow inside a class,
+T's on M-GPUs, only what is in the way is evicted, a T keeps `look_s` of growth free.
 """
 
 from mell_jax.scheduler.ids import DeviceId, ModelId
@@ -21,6 +23,7 @@ from mell_jax.scheduler.policies.mell_kinds import Kinds, Shape
 from mell_jax.scheduler.policies.relief import cover
 
 FULL = 0.75  # a GPU that T's have filled
+SHED_BESIDE_L = (Size.SMALL, Size.T, Size.S, Size.M)
 PER_GPU = {Size.S: 3, Size.M: 2}
 
 
@@ -32,6 +35,7 @@ class Operation:
     ) -> None:
         self.moves = 0  # of items that had a place
         self.request_moves = 0
+        self.shed: list[Request] = []  # by an overflow: to be settled at the epoch
         self.is_cut_short = False
         self._draft = draft
         self._ledger = draft.ledger
@@ -54,18 +58,20 @@ class Operation:
             self._put(item, target)
 
     def allocate(self, item: Item, *, home: Instance, may_open: bool = True) -> bool:
-        """Moves an item from `home` to where it belongs; whether there is such a GPU."""
+        """Moves an item from `home` to where it belongs; whether it could."""
         target = self._find(item, home=home)
         if target is None and may_open and self._has_left(1):
             target = self._open(home.model)
         return target is not None and self._move(item, target)
 
     def _move(self, item: Item, target: Instance) -> bool:
-        """Makes room and moves; False if the operation has no moves left."""
+        """Makes room and moves; whether there are moves and room enough."""
         if not self._has_left(1):
             return False
         for other in self._in_the_way(target, item.pages):
             self.allocate(other, home=target)
+        if not self._ledger.fits(target, item.pages):
+            return False
         self._put(item, target)
         return True
 
@@ -147,7 +153,18 @@ class Operation:
         self.complete(instance, least=int(size is Size.T))
 
     def complete(self, instance: Instance, *, least: int = 0) -> None:
-        """Restores what the kind of a GPU promises; pulls at least `least` T's."""
+        """Restores what the kind of a GPU promises; pulls at least `least` T's.
+
+        If that made it the latest of its kind, then the one before is completed too.
+        """
+        self._complete(instance, least=least)
+        kind = self._shape(instance).kind
+        if kind < Size.L and self._latest(instance.model, kind, home=None) is instance:
+            before = self._latest(instance.model, kind, home=instance)
+            if before is not None:
+                self._complete(before, least=0)
+
+    def _complete(self, instance: Instance, *, least: int) -> None:
         kind = self._shape(instance).kind
         if kind is Size.L and self._shape(instance).is_single:
             self._pull_partner(instance)
@@ -171,9 +188,9 @@ class Operation:
             return False
         for item in items_of(self._ledger, source):
             if item.size is kind and self._can_take(instance, item):
-                self._move(item, instance)
+                is_moved = self._move(item, instance)
                 self._abandon(source)
-                return True
+                return is_moved
         return False
 
     def _pull_partner(self, instance: Instance) -> None:
@@ -254,14 +271,14 @@ class Operation:
     def relieve(self, instance: Instance, lack: int) -> None:
         """Sheds what is beside an L, smallest class first; else the smallest enough."""
         items = [single(self._ledger, r) for r in instance.requests.values()]
+        rounds = [items]
         if any(item.size is Size.L for item in items):
-            for size in (Size.SMALL, Size.T, Size.S, Size.M):
-                for item in cover([i for i in items if i.size is size], lack):
-                    if self.allocate(item, home=instance):
-                        lack -= item.pages
-        else:
-            for item in cover(items, lack):
-                self.allocate(item, home=instance)
+            rounds = [[i for i in items if i.size is size] for size in SHED_BESIDE_L]
+        for candidates in rounds:
+            for item in cover(candidates, lack):
+                if self.allocate(item, home=instance):
+                    lack -= item.pages
+                    self.shed.append(item.requests[0])
 
     # Books.
 
