@@ -27,7 +27,7 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from mell_jax.scheduler.simulator import record, report
+from mell_jax.scheduler.simulator import record, report, results
 from mell_jax.scheduler.simulator.compare import (
     REPACK,
     REPACK_LIVE,
@@ -106,6 +106,10 @@ _OUTPUT_JSON = flags.DEFINE_string("output_json", None, "Writes every figure her
 _PLOT = flags.DEFINE_string("plot", None, "Draws devices and utilisation over time.")
 _RECORD = flags.DEFINE_string("record", None, "Writes the event log here.")
 _REPLAY = flags.DEFINE_string("replay", None, "Reproduces a recorded log.")
+_RESULTS = flags.DEFINE_string(
+    "results", None, "Instead: writes the results page here."
+)
+_DATA = flags.DEFINE_string("data", None, "Folder of traces for the results page.")
 _SCALE = flags.DEFINE_list(
     "scale", [], "Instead: decision times in full fleets of so many instances."
 )
@@ -289,6 +293,11 @@ def main(argv: Sequence[str]) -> None:
             return
         if _SCALE.value:
             print_scale()
+            return
+        if _RESULTS.value is not None:
+            data = Path(_DATA.value) if _DATA.value is not None else None
+            page = results.page(data=data, clock=time.perf_counter, say=print)
+            Path(_RESULTS.value).write_text(page)
             return
         workload = workload_from_flags()
         settings = settings_from_flags(workload)
