@@ -17,7 +17,7 @@ from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell_items import Size, size_of
 from mell_jax.scheduler.policies.mell_kinds import Kinds
-from mell_jax.scheduler.policies.mell_rules import Operation
+from mell_jax.scheduler.policies.mell_rules import PER_GPU, Operation
 
 LOOK_EPOCHS = 2.0  # of growth that a T is kept away from
 
@@ -69,8 +69,11 @@ class Mell:
     def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
         with self._operation(draft, may_evict=False) as operation:
             operation.relieve(instance, lack)
-        self._departures.append((instance.device, Size.SMALL))
-        self._arrivals |= {request.id: request for request in operation.shed}
+        for item in operation.shed:
+            size = item.size if item.size in PER_GPU else Size.SMALL  # still full of T's
+            self._departures.append((instance.device, size))
+            if item.size in PER_GPU:
+                self._arrivals[item.requests[0].id] = item.requests[0]
 
     def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
         capacity = draft.ledger.spec(instance.model).capacity_pages

@@ -35,7 +35,7 @@ class Operation:
     ) -> None:
         self.moves = 0  # of items that had a place
         self.request_moves = 0
-        self.shed: list[Request] = []  # by an overflow: to be settled at the epoch
+        self.shed: list[Item] = []  # by an overflow
         self.is_cut_short = False
         self._draft = draft
         self._ledger = draft.ledger
@@ -150,6 +150,8 @@ class Operation:
             return
         if size is Size.L:
             self._scatter(instance)
+        elif size in PER_GPU:
+            self._abandon(instance)
         self.complete(instance, least=int(size is Size.T))
 
     def complete(self, instance: Instance, *, least: int = 0) -> None:
@@ -248,6 +250,7 @@ class Operation:
         elif item.size in PER_GPU and shape.kind is not Size.L:
             is_at_home = shape.kind is item.size and _partners(shape, item.size) > 1
             if not is_at_home and self.allocate(item, home=home):
+                self._abandon(home)
                 self.complete(home)
 
     def settle(self, request: Request) -> None:
@@ -278,7 +281,7 @@ class Operation:
             for item in cover(candidates, lack):
                 if self.allocate(item, home=instance):
                     lack -= item.pages
-                    self.shed.append(item.requests[0])
+                    self.shed.append(item)
 
     # Books.
 

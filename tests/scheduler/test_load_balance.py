@@ -30,7 +30,7 @@ def test_the_second_is_paired_with_the_second() -> None:
     fleet.arrive(10, 9)
     fleet.finish(8)
     assert fleet.sizes == {0: [5, 5, 5, 5], 1: [6, 5, 5, 4], 2: [6], 3: [9]}
-    assert moved(fleet.tick()) == [(5, 1, 2), (0, 0, 3)]
+    assert moved(fleet.tick()) == [(4, 1, 2), (0, 0, 3)]
 
 
 def test_the_instance_with_the_fewest_requests_is_emptied_if_the_rest_can_take_it() -> (
