@@ -70,7 +70,9 @@ class Mell:
         with self._operation(draft, may_evict=False) as operation:
             operation.relieve(instance, lack)
         for item in operation.shed:
-            size = item.size if item.size in PER_GPU else Size.SMALL  # still full of T's
+            size = (
+                item.size if item.size in PER_GPU else Size.SMALL
+            )  # still full of T's
             self._departures.append((instance.device, size))
             if item.size in PER_GPU:
                 self._arrivals[item.requests[0].id] = item.requests[0]

@@ -159,11 +159,11 @@ def sections(
 HEAD = """# Results
 
 Made by `make results DATA=<folder with traces>`; do not edit. Every baseline is shown
-at its best headroom of 0, 5 and 10%. Devices are time averages, `/bound` is against L2 at
-the end of every epoch. Migrations take no time here, so that only decisions are compared.
-`repack` counts what first fit decreasing needs at the end of an epoch and is no fleet
-that could run; `repack_live` packs for free at every epoch and serves between them.
-Decision times were taken on a machine shared with other work.
+at its best headroom of 0, 5 and 10%. Devices are time averages, `/bound` is against L2
+at the end of every epoch. Migrations take no time here, so that only decisions are
+compared. `repack` counts what first fit decreasing needs at the end of an epoch and is
+no fleet that could run; `repack_live` packs for free at every epoch and serves between
+them. Decision times were taken on a machine shared with other work.
 """
 
 
