@@ -24,7 +24,7 @@ from mell_jax.scheduler.policies.exact import Item, close_one
 from mell_jax.scheduler.policies.relocate import Relocation
 
 LOOK_S = 4.0
-RELIEF_S = 3.0  # growth that one overflow move makes room for, if it can
+RELIEF_S = 2.0  # growth that one overflow move makes room for, if it can
 ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
 ARRIVAL_BUDGET = 1  # pages moved for it, times its own
 DRAIN_DEPTH = 1

@@ -1,8 +1,7 @@
 """Finds room for a request by moving smaller ones out of its way.
 
-    wanted: 6      d0 [5 4 .]   d1 [6 . .]          sizes, a dot is a free page
-    depth 0        nobody has 6 free
-    depth 1        the 4 fits d1?  no: 2 free.  give up, or depth 2: ...
+    3 pages wanted     d0 [7 2 .]   d1 [6 2 . .]      a dot is a free page
+    nobody has 3, but the 2 of d0 fits d1, and then d0 has 3
 
 Every request in a chain is smaller than the one before it, so a chain ends; it runs
 over a few of the emptiest instances, within a budget of pages moved and of options

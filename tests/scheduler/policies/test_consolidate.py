@@ -78,13 +78,11 @@ def test_a_cached_prefix_decides_where_there_is_room() -> None:
 
 def test_an_arrival_makes_room_by_one_cheap_move() -> None:
     fleet = Fleet()
-    for request, pages in enumerate([5, 4, 6, 2]):
-        fleet.arrive(request, pages)  # d0 [5 4 .]  d1 [6 2 . .]
-    fleet.arrive(4, 3)  # 2 goes to d1... it is there: d1's 2 cannot go to d0's 1
-    assert len(fleet.machine.ledger.instances) == 3
-    fleet.finish(0)  # d0 [4 ......]
-    fleet.arrive(5, 8)  # the 4 of d0 would not fit d1's 2: a new one
-    assert fleet.homes()[5] not in (0, 1)
+    for request, pages in enumerate([7, 2, 6, 2]):
+        fleet.arrive(request, pages)  # d0 [7 2 .]  d1 [6 2 . .]
+    said = fleet.tell(events.Arrive(request=RequestId(4), pages=3))
+    assert said == ["1->1", "Wait", "Place"]  # it starts once the 2 has gone
+    assert fleet.homes() == {0: 0, 1: 1, 2: 1, 3: 1, 4: 0}
 
 
 def test_the_emptiest_is_drained_at_the_epoch() -> None:
