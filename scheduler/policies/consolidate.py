@@ -31,7 +31,7 @@ DRAIN_DEPTH = 1
 DRAIN_CANDIDATES = 2  # emptiest instances tried in an epoch
 CLOSE_MARGIN = 0.15  # of an instance, that the others keep free in all
 EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly
-EXACT_COST = 0.5  # most pages that an exact packing moves, of an instance
+EXACT_COST = 1.0  # most pages that an exact packing moves, of an instance
 EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good
 
 
