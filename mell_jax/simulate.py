@@ -2,7 +2,8 @@
 
     mell-simulate --trace=trace.csv.gz --capacity_tokens=38000
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
-    mell-simulate --trace=trace.csv.gz --record=log.jsonl; mell-simulate --replay=log.jsonl
+    mell-simulate --trace=trace.csv.gz --record=log.jsonl
+    mell-simulate --replay=log.jsonl
 
 Flags become values here; the simulator itself reads no flag, no clock and no file.
 """
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from mell_jax.scheduler.simulator import record, report
+from mell_jax.scheduler.simulator import record, report, results
 from mell_jax.scheduler.simulator.compare import (
     REPACK,
+    REPACK_LIVE,
     Outcome,
     check_policies,
     policy_config,
@@ -70,7 +73,9 @@ _MODELS = flags.DEFINE_list(
     "models", [], "name:weight of the trace's models; weight is KV memory per token."
 )
 _POLICIES = flags.DEFINE_list(
-    "policies", ["consolidate"], f"Of {', '.join([*sorted(POLICIES), REPACK])}."
+    "policies",
+    ["consolidate"],
+    f"Of {', '.join([*sorted(POLICIES), REPACK, REPACK_LIVE])}.",
 )
 _HEADROOM = flags.DEFINE_list(
     "headroom", ["0"], "Fractions that baselines leave free; the best one is reported."
@@ -101,6 +106,10 @@ _OUTPUT_JSON = flags.DEFINE_string("output_json", None, "Writes every figure her
 _PLOT = flags.DEFINE_string("plot", None, "Draws devices and utilisation over time.")
 _RECORD = flags.DEFINE_string("record", None, "Writes the event log here.")
 _REPLAY = flags.DEFINE_string("replay", None, "Reproduces a recorded log.")
+_RESULTS = flags.DEFINE_string(
+    "results", None, "Instead: writes the results page here."
+)
+_DATA = flags.DEFINE_string("data", None, "Folder of traces for the results page.")
 _SCALE = flags.DEFINE_list(
     "scale", [], "Instead: decision times in full fleets of so many instances."
 )
@@ -199,11 +208,15 @@ def simulate(workload: Workload, settings: Settings) -> list[Outcome]:
                     headrooms=[float(value) for value in _HEADROOM.value],
                     look_s=_LOOK_S.value,
                     clock=time.perf_counter,
-                    progress=lambda served, bar=bar: bar.update(served - bar.n),
+                    progress=partial(_advance, bar),
                     wrap=wrap,
                 )
             outcomes.append(outcome)
     return outcomes
+
+
+def _advance(bar: "tqdm[Any]", served: int) -> None:
+    bar.update(served - bar.n)
 
 
 def _header(name: str, settings: Settings) -> dict[str, Any]:
@@ -280,6 +293,11 @@ def main(argv: Sequence[str]) -> None:
             return
         if _SCALE.value:
             print_scale()
+            return
+        if _RESULTS.value is not None:
+            data = Path(_DATA.value) if _DATA.value is not None else None
+            page = results.page(data=data, clock=time.perf_counter, say=print)
+            Path(_RESULTS.value).write_text(page)
             return
         workload = workload_from_flags()
         settings = settings_from_flags(workload)

@@ -19,8 +19,8 @@ def lower_bound(sizes: Sizes, *, capacity: int) -> int:
     """L2: no packing of `sizes` [n] uses fewer instances of `capacity`.
 
     For every threshold a <= C/2: what is larger than C - a has an instance alone, what
-    is larger than C/2 has one that may still take some of those in [a, C/2], and the rest
-    of these needs at least its volume.
+    is larger than C/2 has one that may still take some of those in [a, C/2], and the
+    rest of these needs at least its volume.
     """
     if not len(sizes):
         return 0

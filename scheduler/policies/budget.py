@@ -1,8 +1,9 @@
 """What consolidation may use of links and prefill in one epoch.
 
 Moves that copy use bytes of the source's outgoing and the target's incoming link, moves
-that recompute use prefill tokens of the target; a move needs only one of the two. Urgent
-moves (overflow) do not ask: they are few, and the alternative is to stop a request.
+that recompute use prefill tokens of the target; a move needs only one of the two.
+Urgent moves (overflow) do not ask: they are few, and the alternative is to stop a
+request.
 """
 
 import math

@@ -8,8 +8,8 @@
 
 Instances are filed under their projected room: what is free once their rows have grown
 for `look_s` seconds, or until one of them ends. Consolidation keeps within a budget of
-link bytes and prefill tokens; closing has hysteresis where opening has a price; the guard
-keeps the count under 4/3 of the lower bound plus a constant.
+link bytes and prefill tokens; closing has hysteresis where opening has a price; the
+guard keeps the count under 4/3 of the lower bound plus a constant.
 """
 
 from itertools import islice
@@ -23,12 +23,13 @@ from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import Item, close_one
 from mell_jax.scheduler.policies.relocate import Relocation
 
-LOOK_S = 3.0
+LOOK_S = 4.0
 RELIEF_S = 3.0  # growth that one overflow move makes room for, if it can
 ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
 ARRIVAL_BUDGET = 1  # pages moved for it, times its own
 DRAIN_DEPTH = 1
 DRAIN_CANDIDATES = 2  # emptiest instances tried in an epoch
+CLOSE_MARGIN = 0.15  # of an instance, that the others keep free in all
 EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly
 EXACT_COST = 0.5  # most pages that an exact packing moves, of an instance
 EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good
@@ -173,6 +174,8 @@ class Consolidate:
     def _consolidate(self, draft: Draft, model: ModelId) -> None:
         """Empties one of the emptiest instances, if the budget allows one."""
         ledger = draft.ledger
+        if not self._is_worth_closing(ledger, model):
+            return
         candidates = list(islice(ledger.emptiest_first(model), max(EXACT_BINS)))
         instances = [ledger.instances[device] for device in candidates]
         instances = [i for i in instances if self._can_drain(ledger, i)]
@@ -182,6 +185,13 @@ class Consolidate:
         for count in EXACT_BINS:
             if count <= len(instances) and self._pack(draft, instances[:count]):
                 return
+
+    def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:
+        """Whether one instance less leaves a little room, so that it stays shut."""
+        spec = ledger.spec(model)
+        others = len(ledger.of_model(model)) - 1
+        free = others * spec.capacity_pages - ledger.total_pages(model)
+        return free >= CLOSE_MARGIN * spec.capacity_pages
 
     def _can_drain(self, ledger: Ledger, instance: Instance) -> bool:
         """Old enough to have paid for its opening, and nothing on its way."""

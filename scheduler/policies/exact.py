@@ -1,10 +1,10 @@
 """Packs the requests of a few instances into one instance less, by branch and bound.
 
-    d0 [5 . . . .]  d1 [4 4 . .]  d2 [3 3 . .]     ->   close d0: its 5 to d2, a 3 to d1
+    d0 [5 . . . .]  d1 [4 4 . .]  d2 [3 3 . .]     ->   close d0: its 5 to d1, a 4 to d2
 
-Small enough to be exact where requests are near half an instance, so that only pairs and
-triples fit and best fit is blind. The limit is a number of nodes, not a time, so that
-equal events give equal plans.
+Small enough to be exact where requests are near half an instance, so that only pairs
+and triples fit and best fit is blind. The limit is a number of nodes, not a time, so
+that equal events give equal plans.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def close_one(
 def can_carry_out(
     items: Sequence[Item], bins: Sequence[int], *, rooms: Sequence[int]
 ) -> bool:
-    """Whether the moves can be ordered so that each has room before its source frees."""
+    """Whether the moves have an order in which each has room before it begins."""
     free = list(rooms)
     for item in items:
         free[item.home] -= item.size
@@ -95,13 +95,9 @@ class _Search:
             return
         at = self._order[depth]
         size, home = self._items[at].size, self._items[at].home
-        tried: set[int] = set()  # bins that are as full are the same for this item
         for to in [home, *(b for b in range(len(self._free)) if b != home)]:
-            free = self._free[to]
-            if free < size or (to != home and free in tried):
+            if self._free[to] < size:
                 continue
-            if to != home:
-                tried.add(free)
             self._nodes_left -= 1
             if self._nodes_left < 0:
                 return

@@ -1,8 +1,9 @@
 """The guarantee: at most 4/3 of the fewest possible instances, plus a constant.
 
-When a policy's instances exceed that, everything is packed anew by first fit decreasing,
-into the instances that hold most of it already. First fit decreasing itself needs at most
-11/9 of the optimum (plus 6/9), so one such epoch restores the bound.
+When a policy's instances exceed that, everything is packed anew by first fit
+decreasing, into the instances that hold most of it already. First fit decreasing
+itself needs at most 11/9 of the optimum (plus 6/9), so one such epoch restores the
+bound.
 """
 
 import numpy as np

@@ -4,9 +4,9 @@
     depth 0        nobody has 6 free
     depth 1        the 4 fits d1?  no: 2 free.  give up, or depth 2: ...
 
-Every request in a chain is smaller than the one before it, so a chain ends; it runs over
-a few of the emptiest instances, within a budget of pages moved and of options tried. What
-it finds can be carried out one move after the other.
+Every request in a chain is smaller than the one before it, so a chain ends; it runs
+over a few of the emptiest instances, within a budget of pages moved and of options
+tried. What it finds can be carried out one move after the other.
 """
 
 from mell_jax.scheduler.ids import DeviceId
@@ -47,20 +47,20 @@ class Relocation:
         if depth == 0:
             return False
         for other in self._in_the_way(request, skip, size, budget_pages):
-            device = other.device
-            assert device is not None
+            home = other.device
+            assert home is not None
             self._tries_left -= 1
             if self._tries_left < 0:
                 return False
             mark = self._draft.savepoint()
             found = self.find(
                 other,
-                skip=skip | {device},
+                skip=skip | {home},
                 depth=depth - 1,
                 budget_pages=budget_pages - other.pages,
             )
-            if found and self._ledger.instances[device].projected >= size:
-                self._draft.shift(request, device)
+            if found and self._ledger.instances[home].projected >= size:
+                self._draft.shift(request, home)
                 return True
             self._draft.rollback(mark)
         return False

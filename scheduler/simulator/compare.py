@@ -9,10 +9,12 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator.fleet import Clock, Driven, Fleet
 from mell_jax.scheduler.simulator.measure import Meter
 from mell_jax.scheduler.simulator.repack import run_repack
+from mell_jax.scheduler.simulator.repack_live import Repacker
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
-REPACK = "repack"
+REPACK = "repack"  # a bound: counts at epochs only
+REPACK_LIVE = "repack_live"
 HAS_HEADROOM = (
     "best_fit",
     "worst_fit",
@@ -53,7 +55,7 @@ def policy_config(
 
 def check_policies(names: Sequence[str]) -> None:
     """Raises ValueError for a name that is none of a policy."""
-    known = [*POLICIES, REPACK]
+    known = [*POLICIES, REPACK, REPACK_LIVE]
     for name in names:
         if name not in known:
             raise ValueError(f"no policy is called {name!r}; there are {sorted(known)}")
@@ -71,15 +73,19 @@ def run_policy(
     wrap: Wrap = lambda machine, name: machine,
 ) -> Outcome:
     """One run."""
+    driven: Driven
     if name == REPACK:
-        meter = run_repack(workload, settings, progress=progress)
+        meter = run_repack(workload, settings=settings, progress=progress)
+        figures = meter.summary(requests=len(workload) - meter.rejected)
+        return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
+    if name == REPACK_LIVE:
+        driven = Repacker(settings.models())
     else:
         config = policy_config(settings, headroom=headroom, look_s=look_s)
         machine = Machine(models=settings.models(), policy=POLICIES[name](config))
-        fleet = Fleet(
-            wrap(machine, name), workload=workload, settings=settings, clock=clock
-        )
-        meter = fleet.run(progress=progress)
+        driven = wrap(machine, name)
+    fleet = Fleet(driven, workload=workload, settings=settings, clock=clock)
+    meter = fleet.run(progress=progress)
     figures = meter.summary(requests=len(workload) - meter.rejected)
     return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
 

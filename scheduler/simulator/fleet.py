@@ -3,9 +3,9 @@
     trace -> Arrive -> Place -> prefill -> decode, Grow at every page border -> Finish
                         Move -> both ends hold the pages -> MoveCommitted
 
-Every request prefills and decodes at a fixed speed of its own, so a policy changes where
-it runs and whether it has to wait, never how fast it runs; a paused request stands still.
-The caller gives the clock that times the decisions.
+Every request prefills and decodes at a fixed speed of its own, so a policy changes
+where it runs and whether it has to wait, never how fast it runs; a paused request
+stands still. The caller gives the clock that times the decisions.
 """
 
 import heapq
@@ -260,18 +260,18 @@ class Fleet:
     # Epochs.
 
     def _sample(self) -> None:
-        """Utilisation counts each request once; the bound is of the same requests."""
+        """Utilisation counts placed requests once; the bound is of all that live."""
         sizes: dict[ModelId, list[int]] = {model: [] for model in self._specs}
+        used = 0
         for request in self._running.values():
-            if not request.is_queued:
-                sizes[request.model].append(request.pages)
+            sizes[request.model].append(request.pages)
+            used += 0 if request.is_queued else request.pages
         capacity = sum(self._specs[m].capacity_pages for m in self._serving.values())
-        used, bound = 0, 0
-        for model, pages in sizes.items():
-            spec = self._specs[model]
-            used += sum(pages)
-            if self._settings.do_bounds:
-                bound += instances_bound(np.array(pages, np.int64), spec=spec)
+        bound = 0
+        if self._settings.do_bounds:
+            for model, pages in sizes.items():
+                array = np.array(pages, np.int64)
+                bound += instances_bound(array, spec=self._specs[model])
         self.meter.sample(
             self.now_s,
             devices=len(self._serving),

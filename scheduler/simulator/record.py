@@ -3,8 +3,8 @@
     {"header": {...}}
     {"event": ["Arrive", {...}], "plan": [["Place", {...}], ...]}
 
-A log that is replayed drives a fresh machine with the recorded events and compares every
-plan, so it proves that decisions depend on nothing else.
+A log that is replayed drives a fresh machine with the recorded events and compares
+every plan, so it proves that decisions depend on nothing else.
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """The other bound: everything packed anew at every epoch, moves costing nothing.
 
-Nobody can do this; it shows what is left to gain. Requests are placed when they arrive
-and never pause, and the instances of an epoch are those that first fit decreasing uses.
+The instances of an epoch are those that first fit decreasing needs for what is alive at
+its end; what arrives or grows between two epochs costs nothing either, so no fleet can
+do this. `repack_live` is the same for a fleet that also serves between the epochs.
 """
 
 import heapq
@@ -18,8 +19,8 @@ from mell_jax.scheduler.simulator.workload import Workload
 
 def run_repack(
     workload: Workload,
-    settings: Settings,
     *,
+    settings: Settings,
     progress: Callable[[int], None] = lambda served: None,
 ) -> Meter:
     """Packs the requests that are alive at every epoch."""
@@ -54,7 +55,12 @@ def run_repack(
             given[index] + grown.astype(np.int64) + 1, (given + made)[index]
         )
         _sample(
-            meter, now_s, -(-tokens // page), model_of[index], list(specs), settings
+            meter,
+            now_s=now_s,
+            pages=-(-tokens // page),
+            model_of=model_of[index],
+            models=list(specs),
+            settings=settings,
         )
         progress(meter.served_requests + meter.rejected)
         epoch += 1
@@ -64,6 +70,7 @@ def run_repack(
 
 def _sample(
     meter: Meter,
+    *,
     now_s: float,
     pages: "np.ndarray[tuple[int], np.dtype[np.int64]]",
     model_of: "np.ndarray[tuple[int], np.dtype[np.int64]]",

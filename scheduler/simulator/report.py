@@ -50,7 +50,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     lines = rows(outcomes)
     widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
     return "\n".join(
-        "  ".join(
+        " ".join(
             cell.ljust(width) if at == 0 else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(line, widths, strict=True))
         )

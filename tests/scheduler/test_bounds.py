@@ -1,67 +1,75 @@
-"""The lower bound and first fit decreasing against a naive packing and brute force."""
+"""Bounds against brute force, and by hand."""
+
+import itertools
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mell_jax.scheduler.bounds import first_fit_decreasing, lower_bound
+from mell_jax.scheduler.bounds import (
+    first_fit_decreasing,
+    instances_bound,
+    lower_bound,
+)
+from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 
 
-def naive_first_fit_decreasing(sizes: list[int], capacity: int) -> int:
-    bins: list[int] = []
+def optimum(sizes: list[int], *, capacity: int) -> int:
+    """By trying every assignment."""
+    for count in range(len(sizes) + 1):
+        for bins in itertools.product(range(max(1, count)), repeat=len(sizes)):
+            loads = [0] * max(1, count)
+            for size, at in zip(sizes, bins, strict=True):
+                loads[at] += size
+            if max(loads) <= (capacity if count else 0):
+                return count
+    raise AssertionError
+
+
+def test_three_that_are_just_over_half_need_three() -> None:
+    sizes = np.array([6, 6, 6])
+    assert lower_bound(sizes, capacity=10) == 3  # the volume alone says 2
+    assert first_fit_decreasing(sizes, capacity=10) == 3
+
+
+def test_small_ones_fill_up_beside_large_ones() -> None:
+    sizes = np.array([7, 6, 4, 3])
+    assert lower_bound(sizes, capacity=10) == 2
+    assert first_fit_decreasing(sizes, capacity=10) == 2
+
+
+def test_nothing_needs_nothing() -> None:
+    assert lower_bound(np.array([], np.int64), capacity=10) == 0
+    assert first_fit_decreasing(np.array([], np.int64), capacity=10) == 0
+
+
+def test_the_larger_of_pages_and_time_counts() -> None:
+    spec = ModelSpec(
+        capacity_pages=100,
+        step_time=StepTime(fixed_s=1.0, row_s=1.0),
+        step_budget_s=4.0,
+    )
+    assert instances_bound(np.array([1] * 7), spec=spec) == 3  # three rows on each
+    assert instances_bound(np.array([60, 60]), spec=spec) == 2
+
+
+@given(st.lists(st.integers(1, 10), max_size=6))
+def test_bounds_enclose_the_optimum(sizes: list[int]) -> None:
+    best = optimum(sizes, capacity=10)
+    below = lower_bound(np.array(sizes, np.int64), capacity=10)
+    above = first_fit_decreasing(np.array(sizes, np.int64), capacity=10)
+    assert below <= best <= above
+    assert 9 * above <= 11 * best + 6
+
+
+@given(st.lists(st.integers(1, 50), max_size=60))
+def test_first_fit_decreasing_is_what_its_name_says(sizes: list[int]) -> None:
+    rooms: list[int] = []
     for size in sorted(sizes, reverse=True):
-        for at, used in enumerate(bins):
-            if used + size <= capacity:
-                bins[at] += size
+        for at, room in enumerate(rooms):
+            if room >= size:
+                rooms[at] -= size
                 break
         else:
-            bins.append(size)
-    return len(bins)
-
-
-def fewest(sizes: list[int], capacity: int) -> int:
-    """Every assignment, without those that differ only by the names of bins."""
-
-    def search(left: list[int], bins: tuple[int, ...], best: int) -> int:
-        if len(bins) >= best:
-            return best
-        if not left:
-            return len(bins)
-        size, rest = left[0], left[1:]
-        for at, used in enumerate(bins):
-            if used + size <= capacity:
-                grown = (*bins[:at], used + size, *bins[at + 1 :])
-                best = search(rest, grown, best)
-        return search(rest, (*bins, size), best)
-
-    return search(sizes, (), len(sizes) + 1)
-
-
-def array(sizes: list[int]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    return np.array(sizes, np.int64)
-
-
-def test_worked_examples() -> None:
-    assert lower_bound(array([]), capacity=10) == 0
-    assert lower_bound(array([6, 6, 6]), capacity=10) == 3  # the volume says 2
-    assert lower_bound(array([6, 6, 4, 4]), capacity=10) == 2
-    assert lower_bound(array([4, 4, 4]), capacity=10) == 2
-    assert first_fit_decreasing(array([4, 4, 4, 6]), capacity=10) == 2
-
-
-def test_bound_and_packing_enclose_the_optimum() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        capacity = int(rng.integers(5, 40))
-        sizes = rng.integers(1, capacity + 1, int(rng.integers(0, 8))).tolist()
-        optimum = fewest(sizes, capacity)
-        assert lower_bound(array(sizes), capacity=capacity) <= optimum
-        packed = first_fit_decreasing(array(sizes), capacity=capacity)
-        assert optimum <= packed <= 11 / 9 * optimum + 6 / 9
-
-
-def test_first_fit_decreasing_equals_the_naive_one() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(300):
-        capacity = int(rng.integers(5, 100))
-        sizes = rng.integers(1, capacity + 1, int(rng.integers(0, 80))).tolist()
-        packed = first_fit_decreasing(array(sizes), capacity=capacity)
-        assert packed == naive_first_fit_decreasing(sizes, capacity)
+            rooms.append(50 - size)
+    assert first_fit_decreasing(np.array(sizes, np.int64), capacity=50) == len(rooms)
