@@ -70,12 +70,11 @@ class Mell:
         with self._operation(draft, may_evict=False) as operation:
             operation.relieve(instance, lack)
         for item in operation.shed:
-            size = (
-                item.size if item.size in PER_GPU else Size.SMALL
-            )  # still full of T's
-            self._departures.append((instance.device, size))
             if item.size in PER_GPU:
+                self._departures.append((instance.device, item.size))
                 self._arrivals[item.requests[0].id] = item.requests[0]
+            else:  # nothing to pull: the instance is full
+                self._departures.append((instance.device, Size.SMALL))
 
     def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
         capacity = draft.ledger.spec(instance.model).capacity_pages

@@ -38,11 +38,14 @@ class Fleet:
         devices: int = 100,
         config: PolicyConfig | None = None,
         growth_pages_per_s: float = 0.0,
+        spec: ModelSpec | None = None,
     ) -> None:
         if isinstance(policy, str):
             policy = POLICIES[policy](config or PolicyConfig())
         self.policy = policy
-        spec = ModelSpec(capacity_pages=capacity, growth_pages_per_s=growth_pages_per_s)
+        spec = spec or ModelSpec(
+            capacity_pages=capacity, growth_pages_per_s=growth_pages_per_s
+        )
         self.machine = Machine(models={ONLY_MODEL: spec}, policy=policy)
         self.capacity = capacity
         self.epochs = 0
