@@ -15,3 +15,11 @@ PageKey = NewType("PageKey", bytes)
 
 Pages = npt.NDArray[np.int32]
 Tokens = npt.NDArray[np.int32]
+
+RequestId = NewType("RequestId", int)
+"""Names one request in the whole fleet; never used twice."""
+DeviceId = NewType("DeviceId", int)
+"""A device group; while it serves, also the instance that runs on it."""
+ModelId = NewType("ModelId", str)
+MoveId = NewType("MoveId", int)
+"""One attempt to move one request; a later attempt has another id."""

@@ -1,0 +1,324 @@
+"""`mell-simulate`: how many devices a placement policy needs for a workload.
+
+    mell-simulate --trace=trace.csv.gz --capacity_tokens=38000
+    mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
+    mell-simulate --trace=trace.csv.gz --record=log.jsonl
+    mell-simulate --replay=log.jsonl
+
+Flags become values here; the simulator itself reads no flag, no clock and no file.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from tqdm import tqdm
+
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import StepTime
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.simulator import record, report, results
+from mell_jax.scheduler.simulator.compare import (
+    REPACK,
+    REPACK_LIVE,
+    Outcome,
+    check_policies,
+    policy_config,
+    run_best,
+)
+from mell_jax.scheduler.simulator.fleet import Driven
+from mell_jax.scheduler.simulator.scale import measure_scale
+from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.workload import (
+    Lognormal,
+    Quantiles,
+    Synthetic,
+    Workload,
+    draw,
+    quantile_lengths,
+    read_trace,
+)
+
+_TRACE = flags.DEFINE_string(
+    "trace", None, "CSV (.gz) of arrival_s,input_tokens,output_tokens[,model]."
+)
+_WORKLOAD = flags.DEFINE_enum(
+    "workload", "poisson", ["poisson", "bursty"], "Arrivals to draw without a trace."
+)
+_LENGTHS = flags.DEFINE_string(
+    "lengths", "lognormal", "Lengths to draw: lognormal, or the name of a known trace."
+)
+_RATE = flags.DEFINE_float("rate", 3.6, "Requests per second to draw.")
+_SPAN_S = flags.DEFINE_float("span_s", 1300.0, "Seconds of arrivals to draw.")
+_INPUT_MEAN = flags.DEFINE_float("input_mean", 1000.0, "Mean of log-normal inputs.")
+_INPUT_SIGMA = flags.DEFINE_float("input_sigma", 1.0, "Of the logarithm.")
+_OUTPUT_MEAN = flags.DEFINE_float("output_mean", 2500.0, "Mean of log-normal outputs.")
+_OUTPUT_SIGMA = flags.DEFINE_float("output_sigma", 0.9, "Of the logarithm.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the workload that is drawn.")
+_CAPACITY_TOKENS = flags.DEFINE_integer(
+    "capacity_tokens", 20000, "KV tokens that a device holds."
+)
+_PAGE_TOKENS = flags.DEFINE_integer("page_tokens", 16, "Tokens of a page.")
+_MODELS = flags.DEFINE_list(
+    "models", [], "name:weight of the trace's models; weight is KV memory per token."
+)
+_POLICIES = flags.DEFINE_list(
+    "policies",
+    ["consolidate"],
+    f"Of {', '.join([*sorted(POLICIES), REPACK, REPACK_LIVE])}.",
+)
+_HEADROOM = flags.DEFINE_list(
+    "headroom", ["0"], "Fractions that baselines leave free; the best one is reported."
+)
+_LOOK_S = flags.DEFINE_float(
+    "look_s", None, "Growth look-ahead of `consolidate`; by default its own."
+)
+_EPOCH_S = flags.DEFINE_float("epoch_s", 1.0, "Seconds between consolidations.")
+_DECODE = flags.DEFINE_float("decode_tokens_per_s", 33.0, "Of every request.")
+_PREFILL = flags.DEFINE_float(
+    "prefill_tokens_per_s", 8000.0, "Of every request; 0: a prompt takes no time."
+)
+_LINK_GBPS = flags.DEFINE_float(
+    "link_gbps", 200.0, "Of a device, each way; 0: a migration takes no time."
+)
+_KV_BYTES = flags.DEFINE_integer(
+    "kv_bytes_per_token", 131072, "What a migration sends for a token of weight 1."
+)
+_MAX_DEVICES = flags.DEFINE_integer("max_devices", 1000, "Devices that there are.")
+_ACTIVATION_S = flags.DEFINE_float("activation_s", 0.0, "Time to load a model.")
+_TPOT_SLO_MS = flags.DEFINE_float(
+    "tpot_slo_ms", None, "Most time per output token; unbounded by default."
+)
+_STEP_FIXED_MS = flags.DEFINE_float("step_fixed_ms", 0.0, "Of every step.")
+_STEP_ROW_MS = flags.DEFINE_float("step_row_ms", 0.0, "Of a step, per request.")
+_STEP_KTOKEN_MS = flags.DEFINE_float("step_ktoken_ms", 0.0, "Per 1,000 KV tokens.")
+_OUTPUT_JSON = flags.DEFINE_string("output_json", None, "Writes every figure here.")
+_PLOT = flags.DEFINE_string("plot", None, "Draws devices and utilisation over time.")
+_RECORD = flags.DEFINE_string("record", None, "Writes the event log here.")
+_REPLAY = flags.DEFINE_string("replay", None, "Reproduces a recorded log.")
+_RESULTS = flags.DEFINE_string(
+    "results", None, "Instead: writes the results page here."
+)
+_DATA = flags.DEFINE_string("data", None, "Folder of traces for the results page.")
+_SCALE = flags.DEFINE_list(
+    "scale", [], "Instead: decision times in full fleets of so many instances."
+)
+
+
+def settings_from_flags(workload: Workload) -> Settings:
+    """The fleet that the flags describe.
+
+    Raises:
+      ValueError: a flag is out of range, or a model of the trace has no weight.
+    """
+    weights = _weights(workload)
+    slo = _TPOT_SLO_MS.value
+    page_s = _STEP_KTOKEN_MS.value * 1e-6 * _PAGE_TOKENS.value
+    return Settings(
+        capacity_tokens=_CAPACITY_TOKENS.value,
+        page_tokens=_PAGE_TOKENS.value,
+        epoch_s=_EPOCH_S.value,
+        decode_tokens_per_s=_DECODE.value,
+        prefill_tokens_per_s=_PREFILL.value or math.inf,
+        link_gbps=_LINK_GBPS.value or math.inf,
+        kv_bytes_per_token=_KV_BYTES.value,
+        max_devices=_MAX_DEVICES.value,
+        activation_s=_ACTIVATION_S.value,
+        weights=weights,
+        step_time=StepTime(
+            fixed_s=_STEP_FIXED_MS.value * 1e-3,
+            row_s=_STEP_ROW_MS.value * 1e-3,
+            page_s=page_s,
+        ),
+        tpot_slo_s=slo * 1e-3 if slo is not None else math.inf,
+    )
+
+
+def _weights(workload: Workload) -> dict[ModelId, float]:
+    found = sorted(set(workload.models))
+    if not _MODELS.value:
+        return dict.fromkeys(found, 1.0)
+    weights = {}
+    for entry in _MODELS.value:
+        name, _, weight = entry.partition(":")
+        weights[ModelId(name)] = float(weight or 1.0)
+    missing = [model for model in found if model not in weights]
+    if missing:
+        raise ValueError(f"--models gives no weight for {missing} of the trace")
+    return weights
+
+
+def workload_from_flags() -> Workload:
+    """The trace, or requests drawn from the seed."""
+    if _TRACE.value is not None:
+        return read_trace(Path(_TRACE.value))
+    lengths: tuple[Lognormal | Quantiles, Lognormal | Quantiles]
+    if _LENGTHS.value == "lognormal":
+        lengths = (
+            Lognormal(mean=_INPUT_MEAN.value, sigma=_INPUT_SIGMA.value),
+            Lognormal(mean=_OUTPUT_MEAN.value, sigma=_OUTPUT_SIGMA.value),
+        )
+    else:
+        lengths = quantile_lengths(_LENGTHS.value)
+    synthetic = Synthetic(
+        rate_per_s=_RATE.value,
+        span_s=_SPAN_S.value,
+        input_lengths=lengths[0],
+        output_lengths=lengths[1],
+        burstiness=1.0 if _WORKLOAD.value == "poisson" else 16.0,
+    )
+    return draw(
+        synthetic,
+        seed=_SEED.value,
+        max_input_tokens=int(0.9 * _CAPACITY_TOKENS.value),
+        max_tokens=int(0.98 * _CAPACITY_TOKENS.value),
+    )
+
+
+def simulate(workload: Workload, settings: Settings) -> list[Outcome]:
+    """Runs every policy with a bar; writes event logs if asked to."""
+    check_policies(_POLICIES.value)
+    outcomes = []
+    with ExitStack() as stack:
+
+        def wrap(machine: Machine, name: str) -> Driven:
+            if _RECORD.value is None:
+                return machine
+            several = len(_POLICIES.value) > 1
+            path = f"{_RECORD.value}.{name}" if several else _RECORD.value
+            file = stack.enter_context(Path(path).open("w"))
+            return record.Recorder(machine, file=file, header=_header(name, settings))
+
+        for name in _POLICIES.value:
+            with tqdm(total=len(workload), desc=name, leave=False) as bar:
+                outcome = run_best(
+                    name,
+                    workload=workload,
+                    settings=settings,
+                    headrooms=[float(value) for value in _HEADROOM.value],
+                    look_s=_LOOK_S.value,
+                    clock=time.perf_counter,
+                    progress=partial(_advance, bar),
+                    wrap=wrap,
+                )
+            outcomes.append(outcome)
+    return outcomes
+
+
+def _advance(bar: "tqdm[Any]", served: int) -> None:
+    bar.update(served - bar.n)
+
+
+def _header(name: str, settings: Settings) -> dict[str, Any]:
+    config = policy_config(
+        settings, headroom=float(_HEADROOM.value[0]), look_s=_LOOK_S.value
+    )
+    return {
+        "policy": name,
+        "config": dataclasses.asdict(config),
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def replay(path: Path) -> int:
+    """Reproduces every decision of a log; returns the number of events."""
+    with path.open() as file:
+        header = record.read_header(file)
+        fields = header["settings"]
+        fields["step_time"] = StepTime(**fields["step_time"])
+        settings = Settings(**fields)
+        policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
+        machine = Machine(models=settings.models(), policy=policy)
+        return record.replay(machine, lines=file)
+
+
+def write_json(
+    path: Path, *, workload: Workload, settings: Settings, outcomes: Sequence[Outcome]
+) -> None:
+    """Every figure that is printed, and what it was measured with."""
+    figures = {o.policy: {"headroom": o.headroom} | o.figures for o in outcomes}
+    content = {
+        "workload": workload.name,
+        "requests": len(workload),
+        "seed": _SEED.value,
+        "settings": dataclasses.asdict(settings),
+        "policies": figures,
+    }
+    path.write_text(json.dumps(_finite(content), indent=1) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: null stands for unbounded."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if value == math.inf else value
+
+
+def print_scale() -> None:
+    """Decision times of the first policy, one line per size."""
+    name = _POLICIES.value[0]
+    for text in _SCALE.value:
+        measured = measure_scale(
+            POLICIES[name](PolicyConfig(look_s=_LOOK_S.value)),
+            instances=int(text),
+            num_events=200_000,
+            clock=time.perf_counter,
+        )
+        print(
+            f"{measured.instances:7,} instances {measured.requests:9,} requests   "
+            f"p50 {measured.event_us_p50:5.1f} us   p99 {measured.event_us_p99:6.1f} us"
+            f"   epoch {measured.epoch_us_max / 1e3:6.1f} ms"
+            f"   {measured.bytes_per_request:4.0f} B/request",
+            flush=True,
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    try:
+        if _REPLAY.value is not None:
+            count = replay(Path(_REPLAY.value))
+            print(f"{count} events replayed, every plan as recorded")
+            return
+        if _SCALE.value:
+            print_scale()
+            return
+        if _RESULTS.value is not None:
+            data = Path(_DATA.value) if _DATA.value is not None else None
+            page = results.page(data=data, clock=time.perf_counter, say=print)
+            Path(_RESULTS.value).write_text(page)
+            return
+        workload = workload_from_flags()
+        settings = settings_from_flags(workload)
+        outcomes = simulate(workload, settings)
+    except (ValueError, OSError) as error:
+        sys.exit(f"mell-simulate: {error}")
+    print(f"{workload.name}: {len(workload)} requests, C = {settings.capacity_tokens}")
+    print(report.table(outcomes))
+    if _OUTPUT_JSON.value is not None:
+        path = Path(_OUTPUT_JSON.value)
+        write_json(path, workload=workload, settings=settings, outcomes=outcomes)
+    if _PLOT.value is not None:
+        from mell_jax.scheduler.simulator.plot import draw_plot  # noqa: PLC0415
+
+        draw_plot(Path(_PLOT.value), outcomes=outcomes, title=workload.name)
+
+
+def run() -> None:
+    """The console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,178 @@
+"""Carries out a draft: what has room happens now, the rest of the moves waits for room.
+
+    difference  ->  preempt, park | activate, place, move | deferred until room or epoch
+
+It owns the life of a move: reserve at the target, count at both ends, release one end
+when it is over. Every instance that changes is noted in `freed`, for the machine
+to look at again.
+"""
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance, Ledger, OpenMove, Request
+
+
+class Carrier:
+    """Turns changes into decisions; one per machine."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.draft = Draft(ledger)
+        self.freed: dict[DeviceId, None] = {}
+        self.preempted: list[Request] = []  # to be queued by the machine
+        self.decisions: list[plan.Decision] = []
+        self._ledger = ledger
+        self._deferred: dict[RequestId, tuple[Request, DeviceId]] = {}
+        self._next_move = 0
+
+    def apply(self, *, is_urgent: bool = False) -> None:
+        """Carries out the draft as far as there is room, and empties it."""
+        draft = self.draft
+        if not draft.is_touched:
+            return
+        changes = draft.difference()
+        parked = draft.parked
+        draft.clear()
+        for request, device in changes:
+            if device is None:
+                self.preempt(request)
+        for device in parked:
+            self.park(device)
+        left = [(request, device) for request, device in changes if device is not None]
+        left = self._start_all(left, is_urgent=is_urgent, may_activate=True)
+        for request, device in left:
+            if request.device is not None:
+                self._deferred[request.id] = (request, device)
+
+    def retry_deferred(self) -> None:
+        """Starts the moves that have room by now."""
+        if not self._deferred:
+            return
+        requests = self._ledger.requests
+        wishes = [
+            (request, device)
+            for request, device in self._deferred.values()
+            if requests.get(request.id) is request and request.device is not None
+        ]
+        left = self._start_all(wishes, is_urgent=False, may_activate=False)
+        self._deferred = {request.id: (request, device) for request, device in left}
+
+    def drop_deferred(self) -> None:
+        self._deferred.clear()
+
+    def preempt(self, request: Request) -> None:
+        """Takes a request's pages away; it is left to the machine to queue it."""
+        device = request.device
+        assert device is not None
+        self._ledger.instances[device].stalled.pop(request.id, None)
+        self._ledger.settle(request, None)
+        self.freed[device] = None
+        self.preempted.append(request)
+        self.decisions.append(plan.Preempt(request=request.id, device=device))
+
+    def park(self, device: DeviceId) -> None:
+        self._ledger.close(device, is_idle=True)
+        self.freed.pop(device, None)
+        self.decisions.append(plan.Park(device=device))
+
+    def end_move(self, move_id: MoveId, *, is_committed: bool) -> None:
+        """Releases the end that does not own the request afterwards."""
+        ledger = self._ledger
+        move = ledger.moves.pop(move_id)
+        request = move.request
+        source, target = ledger.instances[move.source], ledger.instances[move.target]
+        source.leaving_pages -= request.pages
+        target.arriving -= 1
+        request.move = None
+        left, stays = (source, target) if is_committed else (target, source)
+        left.stalled.pop(request.id, None)
+        stays.requests[request.id] = request
+        request.device = stays.device
+        ledger.charge(left, pages=-request.pages, rows=-1)
+        ledger.refile(stays)
+        self.freed[left.device] = None
+        self.freed[stays.device] = None
+
+    def _start_all(
+        self,
+        wishes: list[tuple[Request, DeviceId]],
+        *,
+        is_urgent: bool,
+        may_activate: bool,
+    ) -> list[tuple[Request, DeviceId]]:
+        """Starts what has room, over and over; returns what has none."""
+        count = -1
+        while wishes and len(wishes) != count:
+            count = len(wishes)
+            wishes = [
+                (request, device)
+                for request, device in wishes
+                if not self._start(
+                    request, device, is_urgent=is_urgent, may_activate=may_activate
+                )
+            ]
+        return wishes
+
+    def _start(
+        self, request: Request, device: DeviceId, *, is_urgent: bool, may_activate: bool
+    ) -> bool:
+        """Whether the request is placed, or its move begun, or neither is needed."""
+        ledger = self._ledger
+        if request.device == device or request.move is not None:
+            return True
+        target = ledger.instances.get(device)
+        if target is None and may_activate and ledger.is_idle(device):
+            target = self._activate(device, request.model)
+        if target is None or target.model != request.model:
+            return False
+        if not ledger.fits(target, ledger.wanted_pages(request)):
+            return False
+        if request.device is None:
+            ledger.settle(request, device)
+            self.decisions.append(
+                plan.Place(request=request.id, device=device, pages=request.pages)
+            )
+        else:
+            self._begin_move(request, target, is_urgent=is_urgent)
+        return True
+
+    def _activate(self, device: DeviceId, model: ModelId) -> Instance:
+        spec = self._ledger.spec(model)
+        self.decisions.append(
+            plan.Activate(
+                device=device,
+                model=model,
+                load_s=spec.load_s,
+                weights_bytes=spec.weights_bytes,
+            )
+        )
+        return self._ledger.open(device, model)
+
+    def _begin_move(
+        self, request: Request, target: Instance, *, is_urgent: bool
+    ) -> None:
+        ledger = self._ledger
+        assert request.device is not None
+        move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
+        source = ledger.instances[request.device]
+        del source.requests[request.id]
+        source.leaving_pages += request.pages
+        target.arriving += 1
+        ledger.refile(source)
+        ledger.charge(target, pages=request.pages, rows=1)
+        request.move = move_id
+        if request.id in source.stalled:
+            target.stalled[request.id] = source.stalled[request.id]
+        ledger.moves[move_id] = OpenMove(
+            request=request, source=source.device, target=target.device
+        )
+        self.decisions.append(
+            plan.Move(
+                move=move_id,
+                request=request.id,
+                source=source.device,
+                target=target.device,
+                pages=request.pages,
+                is_urgent=is_urgent,
+            )
+        )

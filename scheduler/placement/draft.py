@@ -1,0 +1,117 @@
+"""Planning on a virtual copy: change freely, then only the difference is carried out.
+
+    draft.shift(r, b); draft.shift(r, c); draft.shift(s, b); draft.shift(s, a)
+    draft.difference()  ->  r: a -> c          (s went there and back: nothing)
+
+The copy is the ledger itself with a log that undoes every change, so a draft costs what
+it touches and reads of the ledger see it. In a draft the room of a request that left is
+free at once; the machine starts a move only when its target has the room in truth, and
+keeps the rest of the moves of the same plan until it has.
+"""
+
+from collections.abc import Callable
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+
+
+class Draft:
+    """What a policy changes. One lives as long as the machine; empty between events."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._log: list[Callable[[], None]] = []
+        self._origins: dict[RequestId, tuple[Request, DeviceId | None]] = {}
+        self._parked: list[DeviceId] = []
+
+    @property
+    def is_touched(self) -> bool:
+        return bool(self._log)
+
+    @property
+    def parked(self) -> tuple[DeviceId, ...]:
+        return tuple(self._parked)
+
+    def shift(self, request: Request, device: DeviceId | None) -> None:
+        """Takes a request to `device`, or to the queue (None: it is preempted).
+
+        The request may be waiting or live on an instance; `request.move` must be None.
+        Room is not checked here: use `ledger.fits` or an index query first.
+        """
+        before = request.device
+        if before == device:
+            return
+        self._origins.setdefault(request.id, (request, before))
+        self.ledger.settle(request, device)
+        self._log.append(lambda: self.ledger.settle(request, before))
+
+    def activate(self, model: ModelId) -> Instance | None:
+        """A new empty instance of `model`; None when no device group is idle.
+
+        An empty instance of another model gives up its device group if need be. What
+        receives no request in the end is not activated.
+        """
+        device = self.ledger.next_idle()
+        if device is None:
+            device = self._reclaim(model)
+        if device is None:
+            return None
+        instance = self.ledger.open(device, model)
+        self._log.append(lambda: self.ledger.close(device, is_idle=True))
+        return instance
+
+    def park(self, instance: Instance) -> None:
+        """Ends an instance that holds nothing, not even a reservation."""
+        assert instance.rows == 0, f"{instance.device} still holds {instance.rows} rows"
+        device = instance.device
+        self.ledger.close(device, is_idle=True)
+        self._parked.append(device)
+
+        def undo() -> None:
+            self.ledger.reopen(instance)
+            self._parked.remove(device)
+
+        self._log.append(undo)
+
+    def savepoint(self) -> int:
+        """A mark for `rollback`."""
+        return len(self._log)
+
+    def rollback(self, savepoint: int = 0) -> None:
+        """Undoes everything since the mark."""
+        while len(self._log) > savepoint:
+            self._log.pop()()
+        if not self._log:
+            self._origins.clear()
+
+    def difference(self) -> list[tuple[Request, DeviceId | None]]:
+        """Requests whose place differs from where they were, and the new place."""
+        return [
+            (request, request.device)
+            for request, before in self._origins.values()
+            if request.device != before
+        ]
+
+    def moves(self) -> list[tuple[Request, DeviceId, DeviceId]]:
+        """The part of the difference that moves pages: request, source, target."""
+        return [
+            (request, before, request.device)
+            for request, before in self._origins.values()
+            if before is not None
+            and request.device is not None
+            and request.device != before
+        ]
+
+    def clear(self) -> None:
+        """Undoes everything; the machine calls this."""
+        self.rollback()
+
+    def _reclaim(self, model: ModelId) -> DeviceId | None:
+        for other in self.ledger.models:
+            if other == model:
+                continue
+            emptiest = next(self.ledger.emptiest_first(other), None)
+            if emptiest is not None and self.ledger.instances[emptiest].rows == 0:
+                self.park(self.ledger.instances[emptiest])
+                return self.ledger.next_idle()
+        return None

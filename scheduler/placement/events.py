@@ -1,0 +1,105 @@
+"""What happens to a fleet, as values: the only way to tell the placement machine.
+
+Page counts are those of the request's model. An event is never changed once made, so
+a list of events is a record that can be replayed.
+"""
+
+from dataclasses import dataclass
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+
+ONLY_MODEL = ModelId("default")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cached:
+    """Pages of a request's prefix that an instance already holds."""
+
+    device: DeviceId
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrive:
+    """A request wants a place.
+
+    `pages` is what it needs to start. `peak_pages` is the most it may ever need, if
+    known: a request whose peak cannot fit an instance is rejected, and the clairvoyant
+    baseline reserves it; other policies do not look at it.
+    """
+
+    request: RequestId
+    pages: int
+    model: ModelId = ONLY_MODEL
+    peak_pages: int | None = None
+    prefix: tuple[Cached, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grow:
+    """A placed request needs `pages` in all before it can go on."""
+
+    request: RequestId
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """A request is done, cancelled or given up; it may be anywhere, also waiting."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """An epoch ends at `now_s`; the only clock that the machine sees."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAdded:
+    """A device group may be used from now on."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRemoved:
+    """A device group is to be given back: its requests move away, then it is parked."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLost:
+    """A device group and every page on it are gone."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveCommitted:
+    """The target owns the request; the source's pages are free."""
+
+    move: MoveId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveAborted:
+    """The move failed; the request stays at its source."""
+
+    move: MoveId
+
+
+Event = (
+    Arrive
+    | Grow
+    | Finish
+    | Tick
+    | DeviceAdded
+    | DeviceRemoved
+    | DeviceLost
+    | MoveCommitted
+    | MoveAborted
+)

@@ -1,0 +1,73 @@
+"""Instances by free room: one bucket per free page, and a bit per filled bucket.
+
+    mask 0b1001    buckets  0: {d4, d1}   3: {d2}
+    best(need=1) -> d2       the least room that is enough
+    worst()      -> d2       the most room
+
+A change costs O(1) dictionary operations and one on an integer of as many bits
+as an instance has pages; nothing is ever scanned. Within a bucket the instance that has
+been there longest comes first, so the same changes give the same answers.
+"""
+
+from collections.abc import Iterator
+
+from mell_jax.scheduler.ids import DeviceId
+
+
+class FreeIndex:
+    """Device ids by a whole number of free pages, 0..size."""
+
+    def __init__(self, size: int) -> None:
+        self._buckets: list[dict[DeviceId, None] | None] = [None] * (size + 1)
+        self._mask = 0
+
+    def add(self, device: DeviceId, *, room: int) -> None:
+        bucket = self._buckets[room]
+        if not bucket:
+            if bucket is None:
+                bucket = self._buckets[room] = {}
+            self._mask |= 1 << room
+        bucket[device] = None
+
+    def discard(self, device: DeviceId, *, room: int) -> None:
+        bucket = self._buckets[room]
+        assert bucket is not None, f"device {device} is not among those with {room}"
+        del bucket[device]
+        if not bucket:
+            self._mask ^= 1 << room
+
+    def best(self, need: int, *, skip: DeviceId | None = None) -> DeviceId | None:
+        """The device with the least room that is at least `need`, but not `skip`."""
+        for device in self.ascending(need):
+            if device != skip:
+                return device
+        return None
+
+    def worst(self, *, skip: DeviceId | None = None) -> DeviceId | None:
+        """The device with the most room, but not `skip`."""
+        for device in self.descending():
+            if device != skip:
+                return device
+        return None
+
+    def ascending(self, need: int = 0) -> Iterator[DeviceId]:
+        """Devices with at least `need`, least room first; stop before changing any."""
+        need = max(need, 0)
+        mask = self._mask >> need
+        while mask:
+            low = (mask & -mask).bit_length()
+            bucket = self._buckets[need + low - 1]
+            if bucket:
+                yield from bucket
+            mask >>= low
+            need += low
+
+    def descending(self) -> Iterator[DeviceId]:
+        """Devices, most room first; stop before changing any."""
+        mask = self._mask
+        while mask:
+            top = mask.bit_length() - 1
+            bucket = self._buckets[top]
+            if bucket:
+                yield from bucket
+            mask ^= 1 << top

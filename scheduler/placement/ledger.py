@@ -1,0 +1,351 @@
+"""The books: who holds which pages, and how much room every instance has.
+
+    instance.pages = pages of the requests that live there
+                   + pages of those that are leaving   (until their move commits)
+                   + pages reserved for those arriving (likewise)
+
+so a move in flight counts twice. `projected room` is what is left for one more request
+once every row, that one included, has grown by the look-ahead; instances are indexed by
+it. The ledger owns requests, instances, open moves and idle device groups; it decides
+nothing. The machine changes it for good, a `Draft` for the time of planning.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.placement.index import FreeIndex
+from mell_jax.scheduler.placement.model import ModelSpec
+
+MEMORY = 500  # finished requests that the mean growth is about
+
+
+class Request:
+    """A live request; `device` is its owner, None while it waits."""
+
+    __slots__ = (
+        "device",
+        "first_pages",
+        "id",
+        "model",
+        "move",
+        "pages",
+        "peak_pages",
+        "serial",
+    )
+
+    def __init__(
+        self,
+        request: RequestId,
+        *,
+        serial: int,
+        model: ModelId,
+        pages: int,
+        peak_pages: int | None,
+    ) -> None:
+        self.id = request
+        self.serial = serial  # order of arrival
+        self.model = model
+        self.pages = pages
+        self.first_pages = pages
+        self.peak_pages = peak_pages
+        self.device: DeviceId | None = None
+        self.move: MoveId | None = None  # set while a move is in flight
+
+
+class Instance:
+    """A device group that serves a model; read-only for policies."""
+
+    __slots__ = (
+        "arriving",
+        "device",
+        "is_closing",
+        "leaving_pages",
+        "model",
+        "pages",
+        "projected",
+        "requests",
+        "rows",
+        "serial",
+        "stalled",
+    )
+
+    def __init__(self, device: DeviceId, *, model: ModelId, serial: int) -> None:
+        self.device = device
+        self.model = model
+        self.serial = serial  # counts activations: larger is more recent
+        self.pages = 0  # lives here, leaving, or reserved
+        self.rows = 0  # requests behind `pages`
+        self.projected = -1  # room for one more after the look-ahead; -1: not indexed
+        self.requests: dict[RequestId, Request] = {}  # live here, not being moved
+        self.leaving_pages = 0
+        self.arriving = 0  # moves in flight to here
+        self.stalled: dict[RequestId, int] = {}  # pages wanted in all, no room yet
+        self.is_closing = False  # to be given back: takes nothing new
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenMove:
+    """A move in flight."""
+
+    request: Request
+    source: DeviceId
+    target: DeviceId
+
+
+class _ModelBooks:
+    """What all instances of one model share."""
+
+    __slots__ = (
+        "finished",
+        "growth_pages",
+        "index",
+        "instances",
+        "look_pages",
+        "name",
+        "pages",
+        "rows",
+        "spec",
+    )
+
+    def __init__(self, name: ModelId, spec: ModelSpec, look_pages: float) -> None:
+        self.name = name
+        self.spec = spec
+        self.look_pages = look_pages
+        self.index = FreeIndex(spec.capacity_pages)
+        self.instances: dict[DeviceId, Instance] = {}
+        self.pages = 0  # on all instances, twice for a move in flight
+        self.rows = 0
+        self.finished = 0
+        self.growth_pages = 0.0  # mean growth of a request, learned from finished ones
+
+    def charge_pages(self, rows: int) -> int:
+        """Expected growth of `rows` requests until one ends, or for the look-ahead.
+
+        With ends at random that is G * (1 - exp(-rows * look / G)), G being a request's
+        mean growth: an instance of many short requests needs little room to grow.
+        """
+        growth = rows * self.look_pages
+        if growth == 0 or not self.finished:
+            return int(growth)
+        mean = self.growth_pages
+        return int(mean * -math.expm1(-growth / mean)) if mean > 0 else 0
+
+
+class Ledger:
+    """All requests and instances; policies read it, machine and draft change it."""
+
+    def __init__(self, models: Mapping[ModelId, ModelSpec], *, look_s: float) -> None:
+        if not (look_s >= 0):
+            raise ValueError(f"look_s must be >= 0, got {look_s}")
+        self.now_s = 0.0
+        self.requests: dict[RequestId, Request] = {}
+        self.instances: dict[DeviceId, Instance] = {}
+        self.moves: dict[MoveId, OpenMove] = {}
+        self.prefix: dict[RequestId, dict[DeviceId, int]] = {}
+        self.changed: dict[DeviceId, None] = {}  # since a policy last cleared it
+        self._models = {
+            name: _ModelBooks(name, spec, look_s * spec.growth_pages_per_s)
+            for name, spec in models.items()
+        }
+        self._idle: set[DeviceId] = set()
+        self._idle_heap: list[DeviceId] = []  # also ids that are not idle any more
+        self._activations = 0
+
+    # What policies ask.
+
+    def spec(self, model: ModelId) -> ModelSpec:
+        return self._models[model].spec
+
+    @property
+    def models(self) -> tuple[ModelId, ...]:
+        return tuple(self._models)
+
+    def of_model(self, model: ModelId) -> Mapping[DeviceId, Instance]:
+        """Instances of `model`, in order of activation; do not change it."""
+        return self._models[model].instances
+
+    def look_pages(self, model: ModelId) -> float:
+        """Growth that each row of `model` is charged."""
+        return self._models[model].look_pages
+
+    def room(self, instance: Instance) -> int:
+        """Pages that one more request could have there now; may be negative."""
+        spec = self._models[instance.model].spec
+        return spec.capacity(instance.rows + 1) - instance.pages
+
+    def slack(self, instance: Instance) -> int:
+        """Pages by which the requests already there could grow now."""
+        spec = self._models[instance.model].spec
+        return spec.capacity(instance.rows) - instance.pages
+
+    def fits(self, instance: Instance, pages: int) -> bool:
+        """Whether one more request of `pages` fits now, in pages and in step time."""
+        return not instance.is_closing and pages <= self.room(instance)
+
+    def wanted_pages(self, request: Request) -> int:
+        """Pages a request would have if it had not been paused: its size in a move."""
+        if request.device is None:
+            return request.pages
+        return self.instances[request.device].stalled.get(request.id, request.pages)
+
+    def best_fit(
+        self, model: ModelId, pages: int, *, skip: DeviceId | None = None
+    ) -> DeviceId | None:
+        """The instance with the least projected room that is at least `pages`."""
+        return self._models[model].index.best(pages, skip=skip)
+
+    def worst_fit(
+        self, model: ModelId, *, skip: DeviceId | None = None
+    ) -> DeviceId | None:
+        """The instance with the most projected room (not negative)."""
+        return self._models[model].index.worst(skip=skip)
+
+    def fullest_first(self, model: ModelId, pages: int = 0) -> Iterator[DeviceId]:
+        """Instances with projected room >= `pages`; stop before changing anything."""
+        return self._models[model].index.ascending(pages)
+
+    def emptiest_first(self, model: ModelId) -> Iterator[DeviceId]:
+        """Instances by falling projected room; stop before changing anything."""
+        return self._models[model].index.descending()
+
+    def total_pages(self, model: ModelId) -> int:
+        """Pages on all instances of a model; a move in flight counts twice."""
+        return self._models[model].pages
+
+    @property
+    def idle_devices(self) -> int:
+        return len(self._idle)
+
+    def cached_pages(self, request: RequestId, device: DeviceId) -> int:
+        """Pages of the request's prefix that `device` held when the request arrived."""
+        return self.prefix.get(request, {}).get(device, 0)
+
+    # What machine and draft change.
+
+    def charge(self, instance: Instance, *, pages: int, rows: int) -> None:
+        """Adds to what an instance holds and files it anew under its projected room."""
+        instance.pages += pages
+        instance.rows += rows
+        books = self._models[instance.model]
+        books.pages += pages
+        books.rows += rows
+        self.refile(instance)
+
+    def refile(self, instance: Instance) -> None:
+        """Files an instance under its projected room and notes that it has changed."""
+        self.changed[instance.device] = None
+        books = self._models[instance.model]
+        after = instance.rows + 1
+        room = books.spec.capacity(after) - instance.pages
+        room -= books.charge_pages(after)
+        if room < 0 or instance.is_closing:
+            room = -1
+        before = instance.projected
+        if room != before:
+            if before >= 0:
+                books.index.discard(instance.device, room=before)
+            if room >= 0:
+                books.index.add(instance.device, room=room)
+            instance.projected = room
+
+    def settle(self, request: Request, device: DeviceId | None) -> None:
+        """Takes a request that is not being moved from where it is to `device`."""
+        assert request.move is None, f"request {request.id} is being moved"
+        if request.device is not None:
+            source = self.instances[request.device]
+            del source.requests[request.id]
+            self.charge(source, pages=-request.pages, rows=-1)
+        request.device = device
+        if device is not None:
+            target = self.instances[device]
+            target.requests[request.id] = request
+            self.charge(target, pages=request.pages, rows=1)
+
+    def finished(self, request: Request) -> None:
+        """Learns from a request that ended how much requests grow."""
+        books = self._models[request.model]
+        books.finished += 1
+        weight = 1 / min(books.finished, MEMORY)
+        grown = request.pages - request.first_pages
+        books.growth_pages += weight * (grown - books.growth_pages)
+
+    def open(self, device: DeviceId, model: ModelId) -> Instance:
+        """Makes an idle device group an instance of `model`."""
+        self.drop_idle(device)
+        self._activations += 1
+        instance = Instance(device, model=model, serial=self._activations)
+        self.instances[device] = instance
+        self._models[model].instances[device] = instance
+        self.refile(instance)
+        return instance
+
+    def close(self, device: DeviceId, *, is_idle: bool) -> None:
+        """Ends an instance; its device group becomes idle or leaves the fleet."""
+        instance = self.instances.pop(device)
+        self.changed[device] = None
+        books = self._models[instance.model]
+        del books.instances[device]
+        assert instance.rows == 0, f"{device} still holds {instance.rows} rows"
+        if instance.projected >= 0:
+            books.index.discard(device, room=instance.projected)
+        if is_idle:
+            self.add_idle(device)
+
+    def reopen(self, instance: Instance) -> None:
+        """Undoes `close`."""
+        self.drop_idle(instance.device)
+        self.instances[instance.device] = instance
+        self._models[instance.model].instances[instance.device] = instance
+        instance.projected = -1
+        self.refile(instance)
+
+    def next_idle(self) -> DeviceId | None:
+        """The idle device group that would be used next: the one of lowest id."""
+        while self._idle_heap and self._idle_heap[0] not in self._idle:
+            heapq.heappop(self._idle_heap)
+        return self._idle_heap[0] if self._idle_heap else None
+
+    def is_idle(self, device: DeviceId) -> bool:
+        return device in self._idle
+
+    def add_idle(self, device: DeviceId) -> None:
+        self._idle.add(device)
+        heapq.heappush(self._idle_heap, device)
+
+    def drop_idle(self, device: DeviceId) -> None:
+        self._idle.remove(device)  # its entry in the heap is skipped later
+
+    def check(self) -> None:
+        """Recounts everything; for tests.
+
+        Raises:
+          AssertionError: the books do not balance.
+        """
+        pages = dict.fromkeys(self.instances, 0)
+        rows = dict.fromkeys(self.instances, 0)
+        for request in self.requests.values():
+            homes = [request.device] if request.device is not None else []
+            if request.move is not None:
+                move = self.moves[request.move]
+                assert move.source == request.device and move.request is request
+                homes.append(move.target)
+            for home in homes:
+                pages[home] += request.pages
+                rows[home] += 1
+            if request.device is not None:
+                lives = request.id in self.instances[request.device].requests
+                assert lives == (request.move is None), f"{request.id} misfiled"
+        for device, instance in self.instances.items():
+            assert instance.pages == pages[device], f"pages of {device}"
+            assert instance.rows == rows[device], f"rows of {device}"
+            assert self.slack(instance) >= 0 or not instance.rows, f"{device} is over"
+            arriving = [m for m in self.moves.values() if m.target == device]
+            assert instance.arriving == len(arriving), f"arrivals at {device}"
+            leaving = [m for m in self.moves.values() if m.source == device]
+            assert instance.leaving_pages == sum(m.request.pages for m in leaving)
+        settled = sum(len(instance.requests) for instance in self.instances.values())
+        placed = [r for r in self.requests.values() if r.device is not None]
+        assert settled + len(self.moves) == len(placed), "a request in two places"

@@ -1,0 +1,348 @@
+"""The placement state machine: `plan = machine.step(event)`, and nothing else.
+
+    event -> ledger -> policy drafts -> carrier -> plan
+                         ^                 |  freed room: stalled growth, deferred
+                         `-----------------'  moves, queues, empty instances
+
+It owns the ledger and the queues; it has no clock, no randomness and no I/O, so equal
+events give equal plans. The engine, the simulator and the property tests drive it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.carrier import Carrier
+from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.policy import Policy
+
+
+class Machine:
+    """One fleet under one policy.
+
+    Args:
+      models: what an instance of each model can hold.
+      policy: decides; it must not be shared with another machine.
+    """
+
+    def __init__(self, *, models: Mapping[ModelId, ModelSpec], policy: Policy) -> None:
+        if not models:
+            raise ValueError("a fleet serves at least one model, got none")
+        self.ledger = Ledger(models, look_s=policy.look_s)
+        self._policy = policy
+        self._carrier = Carrier(self.ledger)
+        self._draft = self._carrier.draft
+        self._queues: dict[ModelId, deque[Request]] = {m: deque() for m in models}
+        self._closing: dict[DeviceId, None] = {}
+        self._may_queues_move = False
+        self._arrivals = 0
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            events.Arrive: self._arrive,
+            events.Grow: self._grow,
+            events.Finish: self._finish,
+            events.Tick: self._tick,
+            events.DeviceAdded: self._device_added,
+            events.DeviceRemoved: self._device_removed,
+            events.DeviceLost: self._device_lost,
+            events.MoveCommitted: self._move_committed,
+            events.MoveAborted: self._move_aborted,
+        }
+
+    def step(self, event: events.Event) -> plan.Plan:
+        """Takes one event and answers with what to do.
+
+        Raises:
+          ValueError: the event names something unknown or contradicts the books, for
+            example a request that grows to fewer pages than it has.
+        """
+        self._handlers[type(event)](event)
+        while self._carrier.freed or self._may_queues_move:
+            self._use_freed()
+        decisions = self._carrier.decisions
+        if not decisions:
+            return plan.NOTHING
+        self._carrier.decisions = []
+        return plan.Plan(decisions=tuple(decisions))
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a place."""
+        return sum(self._is_queued(r) for queue in self._queues.values() for r in queue)
+
+    # Events.
+
+    def _arrive(self, event: events.Arrive) -> None:
+        if event.request in self.ledger.requests:
+            raise ValueError(f"request {event.request} has arrived before: use new ids")
+        if event.model not in self._queues:
+            raise ValueError(
+                f"unknown model {event.model!r}; served: {sorted(self._queues)}"
+            )
+        if not (event.pages >= 1):
+            raise ValueError(f"a request needs at least 1 page, got {event.pages}")
+        limit = self.ledger.spec(event.model).capacity(1)
+        if max(event.pages, event.peak_pages or 0) > limit:
+            self._reject(event.request)
+            return
+        self._arrivals += 1
+        request = Request(
+            event.request,
+            serial=self._arrivals,
+            model=event.model,
+            pages=event.pages,
+            peak_pages=event.peak_pages,
+        )
+        self.ledger.requests[event.request] = request
+        if event.prefix:
+            held = {cached.device: cached.pages for cached in event.prefix}
+            self.ledger.prefix[event.request] = held
+        queue = self._queues[event.model]
+        if not queue:
+            self._policy.arrive(self._draft, request)
+            self._carrier.apply()
+        if request.device is None:
+            queue.append(request)
+            self._carrier.decisions.append(plan.Wait(request=request.id))
+
+    def _grow(self, event: events.Grow) -> None:
+        request = self._known(event.request)
+        if request.device is None or event.pages <= request.pages:
+            raise ValueError(
+                f"request {request.id} has {request.pages} pages on {request.device}: "
+                f"it cannot grow to {event.pages}"
+            )
+        before = request.pages
+        if self._extend(request, event.pages):
+            self._policy.grown(self._draft, request, before)
+            self._carrier.apply()
+        elif event.pages > self.ledger.spec(request.model).capacity(1):
+            self._forget(request)
+            self._reject(request.id)
+        else:
+            self._stall(request, event.pages)
+
+    def _finish(self, event: events.Finish) -> None:
+        request = self._known(event.request)
+        home = request.device
+        self._forget(request)
+        self.ledger.finished(request)
+        if home is not None:
+            instance = self.ledger.instances[home]
+            self._policy.departed(self._draft, instance, request.pages)
+            self._carrier.apply()
+
+    def _tick(self, event: events.Tick) -> None:
+        if not (event.now_s >= self.ledger.now_s):
+            raise ValueError(f"time goes back: {self.ledger.now_s} to {event.now_s} s")
+        self.ledger.now_s = event.now_s
+        self._carrier.drop_deferred()
+        self._policy.epoch(self._draft)
+        self._carrier.apply()
+        for device in self._closing:
+            self._evacuate(self.ledger.instances[device])
+        self._may_queues_move = True
+
+    def _device_added(self, event: events.DeviceAdded) -> None:
+        if event.device in self.ledger.instances or self.ledger.is_idle(event.device):
+            raise ValueError(f"device {event.device} is in the fleet already")
+        self.ledger.add_idle(event.device)
+        self._may_queues_move = True
+
+    def _device_removed(self, event: events.DeviceRemoved) -> None:
+        if self.ledger.is_idle(event.device):
+            self.ledger.drop_idle(event.device)
+            return
+        instance = self._serving(event.device)
+        instance.is_closing = True
+        self._closing[event.device] = None
+        self.ledger.refile(instance)
+        self._evacuate(instance)
+        self._carrier.freed[event.device] = None
+
+    def _device_lost(self, event: events.DeviceLost) -> None:
+        if self.ledger.is_idle(event.device):
+            self.ledger.drop_idle(event.device)
+            return
+        instance = self._serving(event.device)
+        for move_id, move in list(self.ledger.moves.items()):
+            if event.device in (move.source, move.target):
+                self._carrier.end_move(move_id, is_committed=False)
+        lost = sorted(instance.requests.values(), key=lambda request: request.serial)
+        for request in reversed(lost):
+            self._carrier.preempt(request)
+        self._closing.pop(event.device, None)
+        self._carrier.freed.pop(event.device, None)
+        self.ledger.close(event.device, is_idle=False)
+        self._may_queues_move = True
+
+    def _move_committed(self, event: events.MoveCommitted) -> None:
+        if event.move in self.ledger.moves:  # else it ended before: nothing is owed
+            self._carrier.end_move(event.move, is_committed=True)
+
+    def _move_aborted(self, event: events.MoveAborted) -> None:
+        if event.move in self.ledger.moves:
+            self._carrier.end_move(event.move, is_committed=False)
+
+    # Growth.
+
+    def _ends(self, request: Request) -> list[Instance]:
+        """Where a placed request holds pages: one instance, or two during a move."""
+        assert request.device is not None
+        ends = [self.ledger.instances[request.device]]
+        if request.move is not None:
+            ends.append(self.ledger.instances[self.ledger.moves[request.move].target])
+        return ends
+
+    def _extend(self, request: Request, pages: int) -> bool:
+        """Gives a request `pages` wherever it holds any, if all of them have room."""
+        ledger = self.ledger
+        more = pages - request.pages
+        ends = self._ends(request)
+        for instance in ends:
+            if ledger.slack(instance) < more:
+                return False
+        for instance in ends:
+            ledger.charge(instance, pages=more, rows=0)
+        if request.move is not None:
+            ends[0].leaving_pages += more
+        request.pages = pages
+        return True
+
+    def _stall(self, request: Request, pages: int) -> None:
+        """Lets a request pause until its instances have been relieved."""
+        for instance in self._ends(request):
+            instance.stalled[request.id] = pages
+            self._carrier.freed[instance.device] = None
+        self._carrier.decisions.append(plan.Wait(request=request.id))
+
+    def _lack(self, instance: Instance) -> int:
+        """Pages that stalled requests want and that no move under way will free."""
+        requests = self.ledger.requests
+        wanted = sum(
+            pages - requests[request].pages
+            for request, pages in instance.stalled.items()
+        )
+        return wanted - self.ledger.slack(instance) - instance.leaving_pages
+
+    def _relieve(self, instance: Instance) -> None:
+        """Frees what stalled requests of an instance want: by moves, or by force."""
+        lack = self._lack(instance)
+        if lack <= 0:
+            return
+        self._policy.overflow(self._draft, instance, lack)
+        self._carrier.apply(is_urgent=True)
+        while self._lack(instance) > 0 and instance.requests:
+            youngest = max(instance.requests.values(), key=lambda r: r.serial)
+            self._carrier.preempt(youngest)
+
+    def _grant(self, instance: Instance) -> None:
+        """Lets stalled requests go on, as far as there is room."""
+        for request_id, pages in list(instance.stalled.items()):
+            if request_id not in instance.stalled:
+                continue  # the policy took it elsewhere meanwhile
+            request = self.ledger.requests[request_id]
+            before = request.pages
+            if self._extend(request, pages):
+                for end in self._ends(request):
+                    del end.stalled[request_id]
+                assert request.device is not None
+                self._carrier.decisions.append(
+                    plan.Place(request=request_id, device=request.device, pages=pages)
+                )
+                self._policy.grown(self._draft, request, before)
+                self._carrier.apply()
+
+    # Room.
+
+    def _use_freed(self) -> None:
+        """Looks again at what changed: growth first, then moves, queues, empties."""
+        carrier = self._carrier
+        touched: dict[DeviceId, None] = {}
+        while carrier.freed:
+            freed, carrier.freed = carrier.freed, {}
+            touched |= freed
+            for device in freed:
+                instance = self.ledger.instances.get(device)
+                if instance is not None and instance.stalled:
+                    self._grant(instance)
+                    self._relieve(instance)
+        carrier.retry_deferred()
+        self._may_queues_move = False
+        for request in carrier.preempted:
+            self._queues[request.model].appendleft(request)
+        carrier.preempted.clear()
+        for queue in self._queues.values():
+            if queue:
+                self._serve(queue)
+        for device in touched:
+            instance = self.ledger.instances.get(device)
+            if instance is not None and instance.rows == 0:
+                self._emptied(instance)
+
+    def _serve(self, queue: deque[Request]) -> None:
+        """Places from the head of a queue until one has no room: nobody overtakes."""
+        while queue:
+            request = queue[0]
+            if self._is_queued(request):
+                self._policy.arrive(self._draft, request)
+                self._carrier.apply()
+                if request.device is None:
+                    return
+            queue.popleft()
+
+    def _emptied(self, instance: Instance) -> None:
+        if instance.is_closing:
+            del self._closing[instance.device]
+            self.ledger.close(instance.device, is_idle=False)
+            self._carrier.decisions.append(plan.Park(device=instance.device))
+        else:
+            self._policy.emptied(self._draft, instance)
+            self._carrier.apply()
+
+    def _evacuate(self, instance: Instance) -> None:
+        """Moves what it can off an instance that is to be given back."""
+        draft, ledger = self._draft, self.ledger
+        for request in sorted(instance.requests.values(), key=lambda r: -r.pages):
+            device = ledger.best_fit(request.model, request.pages)
+            target = ledger.instances[device] if device is not None else None
+            target = target or draft.activate(request.model)
+            if target is not None:
+                draft.shift(request, target.device)
+        self._carrier.apply()
+
+    # Books.
+
+    def _reject(self, request: RequestId) -> None:
+        reason = plan.Reason.TOO_LARGE
+        self._carrier.decisions.append(plan.Reject(request=request, reason=reason))
+
+    def _is_queued(self, request: Request) -> bool:
+        known = self.ledger.requests.get(request.id)
+        return known is request and request.device is None
+
+    def _forget(self, request: Request) -> None:
+        """Removes a request from wherever it is."""
+        if request.move is not None:
+            self._carrier.end_move(request.move, is_committed=False)
+        if request.device is not None:
+            instance = self.ledger.instances[request.device]
+            instance.stalled.pop(request.id, None)
+            self._carrier.freed[request.device] = None
+            self.ledger.settle(request, None)
+        del self.ledger.requests[request.id]
+        self.ledger.prefix.pop(request.id, None)
+
+    def _known(self, request: RequestId) -> Request:
+        if request not in self.ledger.requests:
+            raise ValueError(
+                f"unknown request {request}: it never arrived or has ended"
+            )
+        return self.ledger.requests[request]
+
+    def _serving(self, device: DeviceId) -> Instance:
+        if device not in self.ledger.instances:
+            raise ValueError(f"unknown device {device}")
+        return self.ledger.instances[device]

@@ -1,0 +1,92 @@
+"""What the placement machine answers: decisions, in the order to carry them out."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+
+
+class Reason(Enum):
+    """Why a request is refused for good."""
+
+    TOO_LARGE = "it can never fit an instance"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The request runs on `device` with `pages`; also ends an earlier `Wait`."""
+
+    request: RequestId
+    device: DeviceId
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Copy or recompute the request at `target`; `pages` are reserved there.
+
+    Both ends count the pages until `MoveCommitted` or `MoveAborted` names `move`.
+    """
+
+    move: MoveId
+    request: RequestId
+    source: DeviceId
+    target: DeviceId
+    pages: int
+    is_urgent: bool  # another request cannot grow until it is done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """No room now: an unplaced request queues, a placed one keeps its pages and pauses.
+
+    A later `Place` or `Move` of the same request ends it.
+    """
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activate:
+    """Load `model` on an idle device group."""
+
+    device: DeviceId
+    model: ModelId
+    load_s: float
+    weights_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Park:
+    """The device group serves nothing and may be used for something else."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """The request will not be served."""
+
+    request: RequestId
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preempt:
+    """The request loses its pages on `device` and queues to be computed again."""
+
+    request: RequestId
+    device: DeviceId
+
+
+Decision = Place | Move | Wait | Activate | Park | Reject | Preempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The answer to one event."""
+
+    decisions: tuple[Decision, ...] = ()
+
+
+NOTHING = Plan()

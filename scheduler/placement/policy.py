@@ -1,0 +1,90 @@
+"""What a placement policy is: hooks that change a draft.
+
+    machine                       policy
+    a request arrives       ->    arrive: shift it to an instance, or leave it waiting
+    an instance is full     ->    overflow: shift others away until `lack` are free
+    an epoch ends           ->    epoch: consolidate
+
+A policy reads `draft.ledger` and acts by `draft.shift`, `activate` and `park` alone;
+it may keep notes of its own, but no clock and no randomness. Everything else (capacity,
+reservations, queues, stalls, preemption as the last resort) is the machine's.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """The knobs of all policies; each reads those it has."""
+
+    headroom: float = 0.0  # fraction of an instance that arrivals leave free
+    look_s: float | None = None  # growth look-ahead; None: the policy's own
+    epoch_s: float = 1.0
+    move_cap: int = 10  # moves per operation that `mell` promises
+    load_weight: float = 1.0  # of idle memory in `mell`'s priority
+    near_weight: float = 0.1  # of being on the same host in `mell`'s priority
+    devices_per_host: int = 8  # consecutive ids
+    link_bytes_per_s: float = math.inf  # that consolidation may use, per link
+    prefill_tokens_per_s: float = math.inf  # the same, per instance
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.headroom < 1):
+            raise ValueError(f"headroom must be in [0, 1), got {self.headroom}")
+        if not (self.look_s is None or self.look_s >= 0):
+            raise ValueError(f"look_s must be >= 0, got {self.look_s}")
+        for name in ("epoch_s", "link_bytes_per_s", "prefill_tokens_per_s"):
+            if not (getattr(self, name) > 0):
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if not (self.move_cap >= 1):
+            raise ValueError(f"move_cap must be >= 1, got {self.move_cap}")
+        for name in ("load_weight", "near_weight"):
+            if not (0 <= getattr(self, name) < math.inf):
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not (self.devices_per_host >= 1):
+            raise ValueError(
+                f"devices_per_host must be >= 1, got {self.devices_per_host}"
+            )
+
+
+class Policy(Protocol):
+    """Hooks, each given the draft of the event; see the module's docstring.
+
+    `look_s` is fixed at construction: the ledger charges every row of an instance so
+    many seconds of growth when it files the instance under its projected room, which is
+    what `best_fit`, `worst_fit`, `fullest_first` and `emptiest_first` go by. 0 files
+    by plain free pages.
+    """
+
+    @property
+    def look_s(self) -> float: ...
+
+    def arrive(self, draft: Draft, request: Request) -> None:
+        """Gives a waiting request a place, or leaves it where it is to let it wait.
+
+        Called for new requests, for preempted ones, and again for the head of the queue
+        whenever something was freed.
+        """
+
+    def grown(self, draft: Draft, request: Request, before: int) -> None:
+        """A request has grown from `before` pages and fits; called very often."""
+
+    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+        """`lack` more pages are needed on an instance so that its requests can grow.
+
+        Shift requests out of `instance.requests`. What is still lacking afterwards the
+        machine frees by preempting the youngest.
+        """
+
+    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+        """A request of `pages` finished there; called also when rows remain."""
+
+    def emptied(self, draft: Draft, instance: Instance) -> None:
+        """An instance holds nothing any more; `draft.park` it now or at an epoch."""
+
+    def epoch(self, draft: Draft) -> None:
+        """An epoch has ended at `draft.ledger.now_s`."""

@@ -1,0 +1,22 @@
+"""Placement policies by name, one file each."""
+
+from collections.abc import Callable
+
+from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
+from mell_jax.scheduler.policies.best_fit import BestFit
+from mell_jax.scheduler.policies.consolidate import Consolidate
+from mell_jax.scheduler.policies.llumnix_consolidation import LlumnixConsolidation
+from mell_jax.scheduler.policies.load_balance import LoadBalance
+from mell_jax.scheduler.policies.mell import Mell
+from mell_jax.scheduler.policies.reserve_peak import ReservePeak
+from mell_jax.scheduler.policies.worst_fit import WorstFit
+
+POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
+    "mell": Mell,
+    "best_fit": BestFit,
+    "consolidate": Consolidate,
+    "llumnix_consolidation": LlumnixConsolidation,
+    "load_balance": LoadBalance,
+    "reserve_peak": ReservePeak,
+    "worst_fit": WorstFit,
+}

@@ -1,0 +1,256 @@
+"""Consolidate: few instances, few and cheap moves. The default policy.
+
+    arrive     the fullest instance with room for the request and everybody's growth;
+               else one that a cheap move makes room on; else a new one
+    overflow   the cheapest move that is enough, to the fullest instance with such room
+    epoch      empty one of the emptiest instances if everything on it fits elsewhere,
+               directly, by moving others out of the way, or by an exact packing
+
+Instances are filed under their projected room: what is free once their rows have grown
+for `look_s` seconds, or until one of them ends. Consolidation keeps within a budget of
+link bytes and prefill tokens; closing has hysteresis where opening has a price; the
+guard keeps the count under 4/3 of the lower bound plus a constant.
+"""
+
+from itertools import islice
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import guard
+from mell_jax.scheduler.policies.budget import Budget
+from mell_jax.scheduler.policies.exact import Item, close_one
+from mell_jax.scheduler.policies.relocate import Relocation
+
+LOOK_S = 4.0
+RELIEF_S = 2.0  # growth that one overflow move makes room for, if it can
+ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
+ARRIVAL_BUDGET = 1  # pages moved for it, times its own
+DRAIN_DEPTH = 1
+DRAIN_CANDIDATES = 2  # emptiest instances tried in an epoch
+CLOSE_MARGIN = 0.15  # of an instance, that the others keep free in all
+EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly
+EXACT_COST = 1.0  # most pages that an exact packing moves, of an instance
+EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good
+
+
+class Consolidate:
+    """See the module's docstring."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._look_s = LOOK_S if config.look_s is None else config.look_s
+        self._headroom = config.headroom
+        self._budget = Budget(config)
+        self._promised: dict[RequestId, DeviceId] = {}
+        self._opened_s: dict[DeviceId, float] = {}
+        self._emptied_s: dict[DeviceId, float] = {}
+
+    @property
+    def look_s(self) -> float:
+        return self._look_s
+
+    def arrive(self, draft: Draft, request: Request) -> None:
+        ledger = draft.ledger
+        size = self._with_headroom(ledger, request)
+        device = self._cached(ledger, request, size)
+        if device is None:
+            device = ledger.best_fit(request.model, size)
+        if device is not None:
+            draft.shift(request, device)
+        elif not self._is_promised(ledger, request):
+            self._make_room(draft, request)
+
+    def grown(self, draft: Draft, request: Request, before: int) -> None:
+        pass
+
+    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+        while lack > 0 and instance.requests:
+            freed = self._shed(draft, instance, lack)
+            if freed == 0:
+                return
+            lack -= freed
+
+    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+        pass
+
+    def emptied(self, draft: Draft, instance: Instance) -> None:
+        if draft.ledger.spec(instance.model).load_s == 0:
+            draft.park(instance)
+        else:
+            self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
+
+    def epoch(self, draft: Draft) -> None:
+        self._promised.clear()
+        self._budget.renew()
+        self._park_expired(draft)
+        for model in draft.ledger.models:
+            if guard.is_exceeded(draft.ledger, model):
+                guard.repack(draft, model)
+            else:
+                self._consolidate(draft, model)
+
+    # Arrivals.
+
+    def _with_headroom(self, ledger: Ledger, request: Request) -> int:
+        whole = ledger.spec(request.model).capacity_pages
+        return min(whole, request.pages + int(self._headroom * whole))
+
+    def _cached(self, ledger: Ledger, request: Request, size: int) -> DeviceId | None:
+        """The instance with room that holds most of the request's prefix."""
+        best, most = None, 0
+        for device, pages in ledger.prefix.get(request.id, {}).items():
+            instance = ledger.instances.get(device)
+            if instance is None or instance.model != request.model:
+                continue
+            if instance.projected >= size and pages > most:
+                best, most = device, pages
+        return best
+
+    def _is_promised(self, ledger: Ledger, request: Request) -> bool:
+        """Whether moves under way will make the room that was found before."""
+        device = self._promised.get(request.id)
+        instance = ledger.instances.get(device) if device is not None else None
+        if instance is None or not instance.leaving_pages:
+            return False
+        return ledger.room(instance) + instance.leaving_pages >= request.pages
+
+    def _make_room(self, draft: Draft, request: Request) -> None:
+        found = Relocation(draft).find(
+            request,
+            depth=ARRIVAL_DEPTH,
+            budget_pages=ARRIVAL_BUDGET * request.pages,
+        )
+        if found:
+            assert request.device is not None
+            self._promised[request.id] = request.device
+            return
+        instance = self._activate(draft, request.model)
+        if instance is not None:
+            draft.shift(request, instance.device)
+
+    def _activate(self, draft: Draft, model: ModelId) -> Instance | None:
+        instance = draft.activate(model)
+        if instance is not None:
+            self._opened_s[instance.device] = draft.ledger.now_s
+        return instance
+
+    # Overflow.
+
+    def _shed(self, draft: Draft, instance: Instance, lack: int) -> int:
+        """Shifts one request away; returns what that frees, 0 if nothing can go."""
+        ledger = draft.ledger
+        growth = ledger.spec(instance.model).growth_pages_per_s * instance.rows
+        enough = lack + int(RELIEF_S * growth)
+        order = sorted(
+            instance.requests.values(), key=lambda r: _shed_order(r, lack, enough)
+        )
+        for request in order:
+            size = ledger.wanted_pages(request)
+            device = ledger.best_fit(request.model, size, skip=instance.device)
+            if device is not None:
+                draft.shift(request, device)
+                return size
+        opened = self._activate(draft, instance.model)
+        if opened is None:
+            return 0
+        size = ledger.wanted_pages(order[0])
+        draft.shift(order[0], opened.device)
+        return size
+
+    # Epochs.
+
+    def _park_expired(self, draft: Draft) -> None:
+        """Parks what has been empty for as long as loading it again would take."""
+        ledger = draft.ledger
+        for device, since_s in list(self._emptied_s.items()):
+            instance = ledger.instances.get(device)
+            if instance is None or instance.rows:
+                del self._emptied_s[device]
+            elif ledger.now_s - since_s >= ledger.spec(instance.model).load_s:
+                del self._emptied_s[device]
+                draft.park(instance)
+
+    def _consolidate(self, draft: Draft, model: ModelId) -> None:
+        """Empties one of the emptiest instances, if the budget allows one."""
+        ledger = draft.ledger
+        if not self._is_worth_closing(ledger, model):
+            return
+        candidates = list(islice(ledger.emptiest_first(model), max(EXACT_BINS)))
+        instances = [ledger.instances[device] for device in candidates]
+        instances = [i for i in instances if self._can_drain(ledger, i)]
+        for instance in instances[:DRAIN_CANDIDATES]:
+            if self._drain(draft, instance):
+                return
+        for count in EXACT_BINS:
+            if count <= len(instances) and self._pack(draft, instances[:count]):
+                return
+
+    def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:
+        """Whether one instance less leaves a little room, so that it stays shut."""
+        spec = ledger.spec(model)
+        others = len(ledger.of_model(model)) - 1
+        free = others * spec.capacity_pages - ledger.total_pages(model)
+        return free >= CLOSE_MARGIN * spec.capacity_pages
+
+    def _can_drain(self, ledger: Ledger, instance: Instance) -> bool:
+        """Old enough to have paid for its opening, and nothing on its way."""
+        if instance.arriving or instance.leaving_pages or not instance.rows:
+            return False
+        opened_s = self._opened_s.get(instance.device, 0.0)
+        return ledger.now_s - opened_s >= ledger.spec(instance.model).load_s
+
+    def _drain(self, draft: Draft, instance: Instance) -> bool:
+        """Shifts everything off an instance, or nothing."""
+        mark = draft.savepoint()
+        skip = frozenset([instance.device])
+        requests = sorted(instance.requests.values(), key=lambda r: -r.pages)
+        search = Relocation(draft)
+        for request in requests:
+            found = search.find(
+                request, skip=skip, depth=DRAIN_DEPTH, budget_pages=request.pages
+            )
+            if not found:
+                draft.rollback(mark)
+                return False
+        return self._keep(draft, mark)
+
+    def _pack(self, draft: Draft, instances: list[Instance]) -> bool:
+        """Packs some instances into one less, exactly, or does nothing."""
+        ledger = draft.ledger
+        requests = [r for i in instances for r in i.requests.values()]
+        if len(requests) > EXACT_MAX_ROWS * len(instances):
+            return False
+        rooms = [max(0, i.projected) + i.pages for i in instances]
+        at = {instance.device: n for n, instance in enumerate(instances)}
+        items = [
+            Item(size=r.pages, home=at[r.device])
+            for r in requests
+            if r.device is not None
+        ]
+        closing = min(range(len(instances)), key=lambda n: (instances[n].pages, n))
+        cost = ledger.spec(instances[0].model).capacity_pages
+        bins = close_one(
+            items, rooms=rooms, closing=closing, max_cost=int(EXACT_COST * cost)
+        )
+        if bins is None:
+            return False
+        mark = draft.savepoint()
+        for request, to in zip(requests, bins, strict=True):
+            draft.shift(request, instances[to].device)
+        return self._keep(draft, mark)
+
+    def _keep(self, draft: Draft, mark: int) -> bool:
+        """Keeps what was drafted if the budget allows it."""
+        if self._budget.take(draft):
+            return True
+        draft.rollback(mark)
+        return False
+
+
+def _shed_order(request: Request, lack: int, enough: int) -> tuple[int, int, int]:
+    """The smallest that is enough for a while; then the largest that is enough now;
+    then the largest of those that are not."""
+    if request.pages >= enough:
+        return (0, request.pages, request.serial)
+    return (1 if request.pages >= lack else 2, -request.pages, request.serial)

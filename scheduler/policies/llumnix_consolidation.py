@@ -1,0 +1,104 @@
+"""Llumnix v1's two bin-packing policies: relieve what is too full, empty what is not.
+
+    load  0 ------- floor ------------ dispatch --- ceil --- 1
+             source of                              source of
+             consolidation                          mitigation
+             `------------- targets ----------'
+
+New requests go to the fullest instance that stays under `dispatch`. Per period each of
+the two policies makes one pair: mitigation takes the fullest source, consolidation the
+emptiest, both to the fullest target that takes a request of theirs, shortest first.
+Llumnix goes by predicted time per output token, this by pages. `headroom` is what
+`dispatch` leaves free; Llumnix's own thresholds (0.6, 0.85, 0.95) are those of 0.15.
+"""
+
+from collections.abc import Iterable
+
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies.best_fit import BestFit
+
+PERIOD_S = 0.1
+FLOOR = 0.60 / 0.85  # of `dispatch`
+CEIL_HEADROOM = 0.05 / 0.15  # of `headroom`
+
+
+class LlumnixConsolidation:
+    """See the module's docstring."""
+
+    look_s = 0.0
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._dispatch = BestFit(config)
+        self._target_load = 1 - config.headroom
+        self._ceil = 1 - CEIL_HEADROOM * config.headroom
+        self._floor = FLOOR * self._target_load
+        self._pairs = max(1, round(config.epoch_s / PERIOD_S))
+
+    def arrive(self, draft: Draft, request: Request) -> None:
+        self._dispatch.arrive(draft, request)
+
+    def grown(self, draft: Draft, request: Request, before: int) -> None:
+        pass
+
+    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+        self._dispatch.overflow(draft, instance, lack)
+
+    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+        pass
+
+    def emptied(self, draft: Draft, instance: Instance) -> None:
+        draft.park(instance)
+
+    def epoch(self, draft: Draft) -> None:
+        for model in draft.ledger.models:
+            for _ in range(self._pairs):
+                self._mitigate(draft, model)
+                self._consolidate(draft, model)
+
+    def _mitigate(self, draft: Draft, model: ModelId) -> None:
+        """Takes the fullest instance back to the load that dispatch aims at."""
+        capacity = draft.ledger.spec(model).capacity_pages
+        source = max(_open(draft, model), key=_load, default=None)
+        if source is not None and source.pages > self._ceil * capacity:
+            self._hand_over(draft, source, down_to=int(self._target_load * capacity))
+
+    def _consolidate(self, draft: Draft, model: ModelId) -> None:
+        """Takes the emptiest instance towards nothing."""
+        capacity = draft.ledger.spec(model).capacity_pages
+        busy = [instance for instance in _open(draft, model) if instance.requests]
+        source = min(busy, key=_load, default=None)
+        if source is not None and source.pages < self._floor * capacity:
+            self._hand_over(draft, source, down_to=0)
+
+    def _hand_over(self, draft: Draft, source: Instance, *, down_to: int) -> None:
+        """One pair: the shortest requests go to one target while it takes them."""
+        ledger = draft.ledger
+        capacity = ledger.spec(source.model).capacity_pages
+        reserve = capacity - int(self._target_load * capacity)
+        target: Instance | None = None
+        by_length = sorted(
+            source.requests.values(),
+            key=lambda request: (request.pages, request.serial),
+        )
+        for request in by_length:
+            if source.pages <= down_to:
+                return
+            needed = ledger.wanted_pages(request) + reserve
+            if target is None:
+                device = ledger.best_fit(source.model, needed, skip=source.device)
+                target = ledger.instances[device] if device is not None else None
+            if target is None or not ledger.fits(target, needed):
+                return
+            draft.shift(request, target.device)
+
+
+def _open(draft: Draft, model: ModelId) -> Iterable[Instance]:
+    instances = draft.ledger.of_model(model).values()
+    return (instance for instance in instances if not instance.is_closing)
+
+
+def _load(instance: Instance) -> tuple[int, int]:
+    return instance.pages, instance.serial

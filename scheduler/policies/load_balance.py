@@ -1,0 +1,98 @@
+"""Load balance: worst fit that also evens out and scales in, as Llumnix v0 does.
+
+    loads   0.9  0.3  0.8  0.2      pairs: 0.9 -> 0.2, 0.8 -> 0.3
+
+Once per epoch (Sun et al., OSDI 2024) the fullest instance is paired with
+the emptiest, the second with the second, and so on while loads differ by more than
+`GAP`; each pair moves the largest request of at most half the difference, so none swaps
+roles. Where the others would stay below `SCALE_IN_LOAD` the instance with the fewest
+requests is emptied. Dispatch, overflow and `headroom` are worst fit's.
+"""
+
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies.worst_fit import WorstFit
+
+GAP = 0.2  # of the capacity
+SCALE_IN_LOAD = 0.9  # of what `headroom` leaves
+
+
+class LoadBalance:
+    """See the module's docstring."""
+
+    look_s = 0.0
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._dispatch = WorstFit(config)
+        self._most_load = SCALE_IN_LOAD * (1 - config.headroom)
+
+    def arrive(self, draft: Draft, request: Request) -> None:
+        self._dispatch.arrive(draft, request)
+
+    def grown(self, draft: Draft, request: Request, before: int) -> None:
+        pass
+
+    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+        self._dispatch.overflow(draft, instance, lack)
+
+    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+        pass
+
+    def emptied(self, draft: Draft, instance: Instance) -> None:
+        draft.park(instance)
+
+    def epoch(self, draft: Draft) -> None:
+        for model in draft.ledger.models:
+            self._scale_in(draft, model)
+            for high, low in _pairs(draft, model):
+                _balance(draft, high, low)
+
+    def _scale_in(self, draft: Draft, model: ModelId) -> None:
+        """Empties the instance with the fewest requests if the others can take them."""
+        instances = _by_load(draft, model)
+        used = sum(instance.pages for instance in instances)
+        capacity = draft.ledger.spec(model).capacity_pages
+        if not 0 < used <= self._most_load * capacity * (len(instances) - 1):
+            return
+        source = min(instances, key=lambda i: (i.rows, i.pages, i.serial))
+        savepoint = draft.savepoint()
+        for request in sorted(source.requests.values(), key=lambda r: -r.pages):
+            device = draft.ledger.worst_fit(model, skip=source.device)
+            target = draft.ledger.instances[device] if device is not None else None
+            pages = draft.ledger.wanted_pages(request)
+            if target is None or not draft.ledger.fits(target, pages):
+                draft.rollback(savepoint)
+                return
+            draft.shift(request, target.device)
+
+
+def _by_load(draft: Draft, model: ModelId) -> list[Instance]:
+    instances = draft.ledger.of_model(model).values()
+    return sorted(
+        (instance for instance in instances if not instance.is_closing),
+        key=lambda instance: (instance.pages, instance.serial),
+    )
+
+
+def _pairs(draft: Draft, model: ModelId) -> list[tuple[Instance, Instance]]:
+    """Fullest with emptiest, as long as they differ enough; not the empty ones."""
+    least = GAP * draft.ledger.spec(model).capacity_pages
+    by_load = [instance for instance in _by_load(draft, model) if instance.rows]
+    half = len(by_load) // 2
+    pairs = zip(reversed(by_load), by_load[:half], strict=False)
+    return [(high, low) for high, low in pairs if high.pages - low.pages > least]
+
+
+def _balance(draft: Draft, high: Instance, low: Instance) -> None:
+    ledger = draft.ledger
+    most = min((high.pages - low.pages) // 2, ledger.room(low))
+    fitting = [
+        request
+        for request in high.requests.values()
+        if ledger.wanted_pages(request) <= most
+    ]
+    if fitting:
+        largest = max(fitting, key=lambda request: (request.pages, -request.serial))
+        draft.shift(largest, low.device)

@@ -1,0 +1,66 @@
+"""Worst fit: a request goes to the emptiest instance, if it has room there.
+
+The baseline that spreads: every instance keeps the most room to grow, and few empty.
+Nothing moves until an instance overflows; then the smallest request that is enough goes
+to the emptiest other one, or to a new one. `headroom` is the fraction of an instance
+that a placement leaves free.
+"""
+
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies.relief import reserve_pages, shed
+
+
+class WorstFit:
+    """See the module's docstring."""
+
+    look_s = 0.0
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._headroom = config.headroom
+
+    def arrive(self, draft: Draft, request: Request) -> None:
+        instance = find_emptiest(draft, request, headroom=self._headroom)
+        if instance is not None:
+            draft.shift(request, instance.device)
+
+    def grown(self, draft: Draft, request: Request, before: int) -> None:
+        pass
+
+    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+        shed(
+            draft,
+            instance,
+            lack=lack,
+            find=lambda draft, request: find_emptiest(
+                draft, request, headroom=self._headroom
+            ),
+        )
+
+    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+        pass
+
+    def emptied(self, draft: Draft, instance: Instance) -> None:
+        draft.park(instance)
+
+    def epoch(self, draft: Draft) -> None:
+        pass
+
+
+def find_emptiest(
+    draft: Draft, request: Request, *, headroom: float
+) -> Instance | None:
+    """The emptiest other instance with room and reserve, else a new one, else the
+    emptiest with room: to have no reserve is better than to wait."""
+    ledger, model = draft.ledger, request.model
+    pages = ledger.wanted_pages(request)
+    reserve = reserve_pages(ledger, request, headroom=headroom)
+    device = ledger.worst_fit(model, skip=request.device)
+    emptiest = ledger.instances[device] if device is not None else None
+    if emptiest is not None and ledger.fits(emptiest, pages + reserve):
+        return emptiest
+    opened = draft.activate(model)
+    if opened is not None:
+        return opened
+    return emptiest if emptiest is not None and ledger.fits(emptiest, pages) else None

@@ -1,0 +1,1 @@
+"""A fleet without devices: a trace in, devices used and requests moved out."""

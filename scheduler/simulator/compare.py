@@ -1,0 +1,118 @@
+"""Runs several policies over one workload, each at its best headroom."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.simulator.fleet import Clock, Driven, Fleet
+from mell_jax.scheduler.simulator.measure import Meter
+from mell_jax.scheduler.simulator.repack import run_repack
+from mell_jax.scheduler.simulator.repack_live import Repacker
+from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.workload import Workload
+
+REPACK = "repack"  # a bound: counts at epochs only
+REPACK_LIVE = "repack_live"
+HAS_HEADROOM = (
+    "best_fit",
+    "worst_fit",
+    "load_balance",
+    "llumnix_consolidation",
+    "reserve_peak",
+)
+LINK_SHARE = 0.5  # of a link that consolidation may use
+PREFILL_SHARE = 0.25  # of an instance's prefill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One policy at one headroom."""
+
+    policy: str
+    headroom: float
+    figures: dict[str, float]
+    meter: Meter
+
+
+Wrap = Callable[[Machine, str], Driven]
+Progress = Callable[[int], None]
+
+
+def policy_config(
+    settings: Settings, *, headroom: float, look_s: float | None
+) -> PolicyConfig:
+    """What a policy is told of the simulated fleet."""
+    return PolicyConfig(
+        headroom=headroom,
+        look_s=look_s,
+        epoch_s=settings.epoch_s,
+        link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
+        prefill_tokens_per_s=PREFILL_SHARE * settings.prefill_tokens_per_s,
+    )
+
+
+def check_policies(names: Sequence[str]) -> None:
+    """Raises ValueError for a name that is none of a policy."""
+    known = [*POLICIES, REPACK, REPACK_LIVE]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no policy is called {name!r}; there are {sorted(known)}")
+
+
+def run_policy(
+    name: str,
+    *,
+    workload: Workload,
+    settings: Settings,
+    headroom: float,
+    look_s: float | None,
+    clock: Clock,
+    progress: Progress,
+    wrap: Wrap = lambda machine, name: machine,
+) -> Outcome:
+    """One run."""
+    driven: Driven
+    if name == REPACK:
+        meter = run_repack(workload, settings=settings, progress=progress)
+        figures = meter.summary(requests=len(workload) - meter.rejected)
+        return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
+    if name == REPACK_LIVE:
+        driven = Repacker(settings.models())
+    else:
+        config = policy_config(settings, headroom=headroom, look_s=look_s)
+        machine = Machine(models=settings.models(), policy=POLICIES[name](config))
+        driven = wrap(machine, name)
+    fleet = Fleet(driven, workload=workload, settings=settings, clock=clock)
+    meter = fleet.run(progress=progress)
+    figures = meter.summary(requests=len(workload) - meter.rejected)
+    return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
+
+
+def run_best(
+    name: str,
+    *,
+    workload: Workload,
+    settings: Settings,
+    headrooms: Sequence[float],
+    look_s: float | None,
+    clock: Clock,
+    progress: Progress,
+    wrap: Wrap = lambda machine, name: machine,
+) -> Outcome:
+    """The run with the fewest devices over `headrooms`, for policies that have one."""
+    outcomes = [
+        run_policy(
+            name,
+            workload=workload,
+            settings=settings,
+            headroom=headroom,
+            look_s=look_s,
+            clock=clock,
+            progress=progress,
+            wrap=wrap,
+        )
+        for headroom in (headrooms if name in HAS_HEADROOM else [0.0])
+    ]
+    return min(outcomes, key=lambda outcome: outcome.figures["devices_mean"])

@@ -1,0 +1,107 @@
+"""What a simulation measures: means over a window, totals over the whole run."""
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Means are taken from `start_s` to `end_s`."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Meter:
+    """Counts while a simulation runs."""
+
+    window: Window
+    migrations: int = 0
+    window_migrations: int = 0
+    tokens_moved: int = 0
+    window_tokens_moved: int = 0
+    tokens_recomputed: int = 0
+    preemptions: int = 0
+    activations: int = 0
+    rejected: int = 0
+    served_requests: int = 0
+    served_tokens: int = 0
+    pauses: int = 0
+    decision_s: "array[float]" = field(default_factory=lambda: array("d"))
+    queue_wait_s: "array[float]" = field(default_factory=lambda: array("d"))
+    epoch_s: "array[float]" = field(default_factory=lambda: array("d"))
+    devices: "array[float]" = field(default_factory=lambda: array("d"))
+    utilization: "array[float]" = field(default_factory=lambda: array("d"))
+    bound: "array[float]" = field(default_factory=lambda: array("d"))
+    _device_s: float = 0.0
+    _peak: int = 0
+    _since_s: float = 0.0
+    _count: int = 0
+
+    def count_devices(self, now_s: float, devices: int) -> None:
+        """The number of devices in use is `devices` from now on."""
+        start = max(self._since_s, self.window.start_s)
+        end = min(now_s, self.window.end_s)
+        if end > start:
+            self._device_s += self._count * (end - start)
+        self._since_s, self._count = now_s, devices
+        self._peak = max(self._peak, devices)
+
+    def is_inside(self, now_s: float) -> bool:
+        return self.window.start_s <= now_s <= self.window.end_s
+
+    def sample(
+        self, now_s: float, *, devices: float, utilization: float, bound: float
+    ) -> None:
+        """One epoch."""
+        self.epoch_s.append(now_s)
+        self.devices.append(devices)
+        self.utilization.append(utilization)
+        self.bound.append(bound)
+
+    def moved(self, now_s: float, tokens: int) -> None:
+        self.migrations += 1
+        self.tokens_moved += tokens
+        if self.is_inside(now_s):
+            self.window_migrations += 1
+            self.window_tokens_moved += tokens
+
+    def summary(self, *, requests: int) -> dict[str, float]:
+        """Every figure by its name."""
+        span = max(self.window.end_s - self.window.start_s, 1e-9)
+        times = np.asarray(self.epoch_s)
+        inside = (times >= self.window.start_s) & (times <= self.window.end_s)
+        return {
+            "devices_mean": self._device_s / span,
+            "devices_peak": self._peak,
+            "utilization_mean": _mean(np.asarray(self.utilization)[inside]),
+            "lower_bound_mean": _mean(np.asarray(self.bound)[inside]),
+            "migrations": self.migrations,
+            "migrations_per_request": self.migrations / max(1, requests),
+            "migrations_per_s": self.window_migrations / span,
+            "tokens_moved": self.tokens_moved,
+            "tokens_moved_per_s": self.window_tokens_moved / span,
+            "tokens_recomputed": self.tokens_recomputed,
+            "preemptions": self.preemptions,
+            "pauses": self.pauses,
+            "activations": self.activations,
+            "rejected": self.rejected,
+            "served_requests": self.served_requests,
+            "served_tokens": self.served_tokens,
+            "queue_wait_p99_s": _quantile(np.asarray(self.queue_wait_s), 0.99),
+            "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),
+            "decision_us_p99": 1e6 * _quantile(np.asarray(self.decision_s), 0.99),
+        }
+
+
+def _mean(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _quantile(
+    values: "np.ndarray[tuple[int], np.dtype[np.float64]]", level: float
+) -> float:
+    return float(np.quantile(values, level)) if len(values) else 0.0

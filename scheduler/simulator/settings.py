@@ -1,0 +1,67 @@
+"""What is simulated: the fleet, its speeds, and what an instance can hold."""
+
+import math
+from dataclasses import dataclass, field
+
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.placement.model import ModelSpec, StepTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Speeds are per request; a migration has each end's link to itself.
+
+    `weights` gives KV memory per token of each model, relative to `capacity_tokens`.
+    """
+
+    capacity_tokens: int
+    page_tokens: int = 16
+    epoch_s: float = 1.0
+    decode_tokens_per_s: float = 33.0
+    prefill_tokens_per_s: float = 8000.0  # inf: a prompt takes no time
+    link_gbps: float = 200.0  # inf: a migration takes no time
+    kv_bytes_per_token: int = 131072
+    max_devices: int = 1000
+    activation_s: float = 0.0
+    weights: dict[ModelId, float] = field(default_factory=lambda: {ONLY_MODEL: 1.0})
+    step_time: StepTime = field(default_factory=StepTime)
+    tpot_slo_s: float = math.inf
+    do_bounds: bool = True  # L2 at every epoch
+
+    def __post_init__(self) -> None:
+        for name in (
+            "capacity_tokens",
+            "page_tokens",
+            "epoch_s",
+            "decode_tokens_per_s",
+            "prefill_tokens_per_s",
+            "link_gbps",
+            "kv_bytes_per_token",
+            "max_devices",
+        ):
+            if not (getattr(self, name) > 0):
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if not (self.activation_s >= 0):
+            raise ValueError(f"activation_s must be >= 0, got {self.activation_s}")
+        for model, weight in self.weights.items():
+            if not (weight > 0):
+                raise ValueError(f"the weight of {model} must be > 0, got {weight}")
+
+    def models(self) -> dict[ModelId, ModelSpec]:
+        """What an instance of each model can hold."""
+        return {
+            model: ModelSpec(
+                capacity_pages=int(self.capacity_tokens / weight / self.page_tokens),
+                growth_pages_per_s=self.decode_tokens_per_s / self.page_tokens,
+                step_time=self.step_time,
+                step_budget_s=self.tpot_slo_s,
+                load_s=self.activation_s,
+                page_tokens=self.page_tokens,
+                page_bytes=self.page_bytes(model),
+            )
+            for model, weight in self.weights.items()
+        }
+
+    def page_bytes(self, model: ModelId) -> float:
+        return self.page_tokens * self.kv_bytes_per_token * self.weights[model]

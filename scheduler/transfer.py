@@ -1,0 +1,153 @@
+"""How a move is carried out: copy the KV cache, or send tokens and prefill again.
+
+    mode      every link on the way          prefill of the target
+    KV        the KV bytes                   one token
+    TOKENS    four bytes a token             all tokens
+              (what the target has cached of the prefix is never charged)
+
+Links and targets are shared, so all moves of an epoch are divided in one pass: urgent
+moves first, then those that free most per byte. Each takes the mode that leaves its
+scarcest resource better off; what fits in neither waits for the next epoch, unless it
+is urgent: then the cheaper mode is overdrawn and counted as a violation. Capacities are
+profiled once and are inputs here.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NewType
+
+from mell_jax.scheduler.ids import DeviceId, MoveId
+
+LinkId = NewType("LinkId", str)
+TOKEN_BYTES = 4
+
+
+class Mode(Enum):
+    """How a request's state gets to the target."""
+
+    KV = "copy the pages"
+    TOKENS = "prefill the tokens again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A move to be carried out."""
+
+    move: MoveId
+    target: DeviceId
+    links: tuple[LinkId, ...]  # on the way from source to target
+    tokens: int
+    cached_tokens: int = 0  # of its prefix, at the target already
+    bytes_per_token: float
+    frees_pages: int = 1  # at the source, what the move is for
+    is_urgent: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.cached_tokens <= self.tokens):
+            raise ValueError(
+                f"move {self.move}: {self.cached_tokens} of {self.tokens} tokens cached"
+            )
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that the target does not have."""
+        return self.tokens - self.cached_tokens
+
+    def link_bytes(self, mode: Mode) -> float:
+        if mode is Mode.KV:
+            return self.new_tokens * self.bytes_per_token
+        return float(self.tokens * TOKEN_BYTES)
+
+    def prefill_tokens(self, mode: Mode) -> int:
+        return 1 if mode is Mode.KV else self.new_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """What becomes of the moves of an epoch, in the order to begin them."""
+
+    modes: dict[MoveId, Mode]
+    deferred: tuple[MoveId, ...]
+    violations: int  # urgent moves that overdraw a link or a target
+
+
+class Capacities:
+    """What links and targets have left in this epoch; `divide` takes from it."""
+
+    def __init__(
+        self,
+        *,
+        link_bytes: Mapping[LinkId, float],
+        prefill_tokens: Mapping[DeviceId, float],
+    ) -> None:
+        self._whole_links = dict(link_bytes)
+        self._whole_prefill = dict(prefill_tokens)
+        self._links = dict(link_bytes)
+        self._prefill = dict(prefill_tokens)
+
+    def divide(self, wishes: Sequence[Wish]) -> Division:
+        """Chooses a mode for each wish, or defers it.
+
+        Raises:
+          ValueError: a link or a target has no capacity given.
+        """
+        modes: dict[MoveId, Mode] = {}
+        deferred: list[MoveId] = []
+        violations = 0
+        for wish in sorted(wishes, key=_order):
+            fractions = {mode: self._worst_fraction(wish, mode) for mode in Mode}
+            mode = Mode.KV
+            if fractions[Mode.TOKENS] > fractions[Mode.KV]:
+                mode = Mode.TOKENS
+            if fractions[mode] >= 0:
+                modes[wish.move] = mode
+                self._take(wish, mode)
+            elif wish.is_urgent:
+                modes[wish.move] = mode
+                self._take(wish, mode)
+                violations += 1
+            else:
+                deferred.append(wish.move)
+        return Division(modes=modes, deferred=tuple(deferred), violations=violations)
+
+    def _worst_fraction(self, wish: Wish, mode: Mode) -> float:
+        """The least that is left of anything the mode uses; negative: too much."""
+        self._check(wish)
+        amount = wish.link_bytes(mode)
+        worst = _left(
+            self._prefill[wish.target] - wish.prefill_tokens(mode),
+            self._whole_prefill[wish.target],
+        )
+        for link in wish.links:
+            left = _left(self._links[link] - amount, self._whole_links[link])
+            worst = min(worst, left)
+        return worst
+
+    def _take(self, wish: Wish, mode: Mode) -> None:
+        self._prefill[wish.target] -= wish.prefill_tokens(mode)
+        for link in wish.links:
+            self._links[link] -= wish.link_bytes(mode)
+
+    def _check(self, wish: Wish) -> None:
+        missing = [link for link in wish.links if link not in self._links]
+        if missing or wish.target not in self._prefill:
+            raise ValueError(
+                f"move {wish.move}: no capacity is known for {missing or wish.target}"
+            )
+
+
+def _left(left: float, whole: float) -> float:
+    """A fraction; of nothing, only nothing can be taken."""
+    if whole == math.inf:
+        return 1.0
+    if whole == 0:
+        return 0.0 if left >= 0 else -math.inf
+    return left / whole
+
+
+def _order(wish: Wish) -> tuple[bool, float, MoveId]:
+    """Urgent ones, then what frees most per byte."""
+    cheapest = min(wish.link_bytes(mode) for mode in Mode)
+    return (not wish.is_urgent, -wish.frees_pages / max(cheapest, 1.0), wish.move)

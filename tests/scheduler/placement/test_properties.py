@@ -1,0 +1,213 @@
+"""What must hold for every policy, whatever happens: state machines by hypothesis."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.carrier import Carrier
+from mell_jax.scheduler.placement.ledger import Instance, OpenMove, Request
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec, StepTime
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import POLICIES
+from tests.scheduler.placement.world import World
+
+SMALL, TIMED = ModelId("small"), ModelId("timed")
+MODELS = {
+    SMALL: ModelSpec(capacity_pages=16, growth_pages_per_s=1.0),
+    TIMED: ModelSpec(
+        capacity_pages=24,
+        growth_pages_per_s=0.5,
+        step_time=StepTime(fixed_s=1.0, row_s=1.0, page_s=0.25),
+        step_budget_s=8.0,  # three rows may hold 16 pages, one row 24
+        load_s=2.0,
+    ),
+}
+STEPS = settings(
+    max_examples=25,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Fleets(RuleBasedStateMachine):
+    """Two equal machines and the world that obeys them."""
+
+    policy = "best_fit"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machines = [
+            Machine(models=MODELS, policy=POLICIES[self.policy](PolicyConfig()))
+            for _ in range(2)
+        ]
+        self.world = World(MODELS)
+        self.next_request = 0
+        self.next_device = 0
+        self.now_s = 0.0
+        for _ in range(4):
+            self.add_device()
+
+    def tell(self, event: events.Event) -> None:
+        first, second = (machine.step(event) for machine in self.machines)
+        assert first == second, "equal events, different plans"
+        self.world.follow(event, first)
+
+    def pick(self, choice: int, options: list[Any]) -> Any:
+        return options[choice % len(options)]
+
+    @rule(pages=st.integers(1, 12), is_timed=st.booleans(), cached=st.booleans())
+    def arrive(self, pages: int, is_timed: bool, cached: bool) -> None:
+        prefix = (events.Cached(device=DeviceId(0), pages=1),) if cached else ()
+        self.tell(
+            events.Arrive(
+                request=RequestId(self.next_request),
+                pages=pages,
+                model=TIMED if is_timed else SMALL,
+                peak_pages=min(16, pages + 4),
+                prefix=prefix,
+            )
+        )
+        self.next_request += 1
+
+    def growing(self) -> list[RequestId]:
+        """Placed, not paused, and within the peak that was announced."""
+        return [
+            request
+            for request, home in self.world.home.items()
+            if home is not None
+            and request not in self.world.wanted
+            and self.world.pages[request] < 16
+        ]
+
+    @precondition(lambda self: self.growing())
+    @rule(choice=st.integers(0, 10**6), more=st.sampled_from([1, 1, 1, 2]))
+    def grow(self, choice: int, more: int) -> None:
+        request = self.pick(choice, self.growing())
+        pages = min(16, self.world.pages[request] + more)
+        self.tell(events.Grow(request=request, pages=pages))
+
+    @precondition(lambda self: self.world.home)
+    @rule(choice=st.integers(0, 10**6))
+    def finish(self, choice: int) -> None:
+        self.tell(events.Finish(request=self.pick(choice, list(self.world.home))))
+
+    @precondition(lambda self: self.world.moves)
+    @rule(choice=st.integers(0, 10**6))
+    def commit(self, choice: int) -> None:
+        self.tell(events.MoveCommitted(move=self.pick(choice, list(self.world.moves))))
+
+    @precondition(lambda self: self.world.moves)
+    @rule(choice=st.integers(0, 10**6))
+    def abort(self, choice: int) -> None:
+        self.tell(events.MoveAborted(move=self.pick(choice, list(self.world.moves))))
+
+    @rule(move=st.integers(0, 30))
+    def hear_of_an_old_move(self, move: int) -> None:
+        if MoveId(move) not in self.world.moves:
+            before = dict(self.world.home)
+            self.tell(events.MoveCommitted(move=MoveId(move)))
+            assert self.world.home == before
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 3.0]))
+    def tick(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.tell(events.Tick(now_s=self.now_s))
+
+    @precondition(lambda self: self.next_device < 8)
+    @rule()
+    def add_device(self) -> None:
+        self.tell(events.DeviceAdded(device=DeviceId(self.next_device)))
+        self.next_device += 1
+
+    def devices(self) -> list[DeviceId]:
+        ledger = self.machines[0].ledger
+        closing = [d for d, i in ledger.instances.items() if i.is_closing]
+        known = self.world.idle | set(self.world.serving)
+        return sorted(
+            device
+            for device in known - set(closing)
+            if device in ledger.instances or ledger.is_idle(device)
+        )
+
+    @precondition(lambda self: self.devices())
+    @rule(choice=st.integers(0, 10**6))
+    def lose(self, choice: int) -> None:
+        self.tell(events.DeviceLost(device=self.pick(choice, self.devices())))
+
+    @precondition(lambda self: self.devices())
+    @rule(choice=st.integers(0, 10**6))
+    def remove(self, choice: int) -> None:
+        self.tell(events.DeviceRemoved(device=self.pick(choice, self.devices())))
+
+    @invariant()
+    def nothing_is_over_capacity_and_the_books_agree_with_the_world(self) -> None:
+        self.world.check()
+        ledger = self.machines[0].ledger
+        ledger.check()
+        homes = {r.id: r.device for r in ledger.requests.values()}
+        assert homes == self.world.home
+        sizes = {r.id: r.pages for r in ledger.requests.values()}
+        assert sizes == self.world.pages
+        assert set(ledger.moves) == set(self.world.moves)
+
+
+def run(policy: str) -> None:
+    machine: Callable[[], RuleBasedStateMachine] = type(
+        f"Fleets_{policy}", (Fleets,), {"policy": policy}
+    )
+    run_state_machine_as_test(machine, settings=STEPS)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_every_policy_keeps_within_capacity_and_the_books_balance(policy: str) -> None:
+    run(policy)
+
+
+def begin_without_reservation(
+    self: Carrier, request: Request, target: Instance, *, is_urgent: bool
+) -> None:
+    """As `Carrier._begin_move`, but the target's room is not taken until the commit."""
+    ledger = self._ledger
+    assert request.device is not None
+    move = MoveId(self._next_move)
+    self._next_move += 1
+    source = ledger.instances[request.device]
+    del source.requests[request.id]
+    source.leaving_pages += request.pages
+    target.arriving += 1
+    request.move = move
+    ledger.moves[move] = OpenMove(
+        request=request, source=source.device, target=target.device
+    )
+    self.decisions.append(
+        plan.Move(
+            move=move,
+            request=request.id,
+            source=source.device,
+            target=target.device,
+            pages=request.pages,
+            is_urgent=is_urgent,
+        )
+    )
+
+
+def test_a_machine_that_reserves_nothing_for_moves_in_flight_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Carrier, "_begin_move", begin_without_reservation)
+    with pytest.raises(AssertionError):
+        run("consolidate")

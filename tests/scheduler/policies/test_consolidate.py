@@ -1,0 +1,213 @@
+"""The default policy on fleets small enough to do in your head."""
+
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mell_jax.scheduler.bounds import lower_bound
+from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.events import ONLY_MODEL, Cached
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies.consolidate import Consolidate
+from mell_jax.scheduler.policies.exact import Item, can_carry_out, close_one
+from mell_jax.scheduler.policies.guard import CONSTANT
+
+
+class Fleet:
+    """Devices of ten pages whose moves are committed at once."""
+
+    def __init__(
+        self, *, spec: ModelSpec | None = None, config: PolicyConfig | None = None
+    ) -> None:
+        self.machine = Machine(
+            models={ONLY_MODEL: spec or ModelSpec(capacity_pages=10)},
+            policy=Consolidate(config or PolicyConfig()),
+        )
+        self.now_s = 0.0
+        for device in range(30):
+            self.tell(events.DeviceAdded(device=DeviceId(device)))
+
+    def tell(self, event: events.Event) -> list[str]:
+        """Decisions in short, with those that the commits bring."""
+        said, soon = [], [event]
+        while soon:
+            for decision in self.machine.step(soon.pop(0)).decisions:
+                if isinstance(decision, plan.Move):
+                    soon.append(events.MoveCommitted(move=decision.move))
+                    said.append(f"{decision.request}->{decision.target}")
+                else:
+                    said.append(type(decision).__name__)
+        return said
+
+    def arrive(
+        self, request: int, pages: int, *, prefix: tuple[Cached, ...] = ()
+    ) -> None:
+        self.tell(events.Arrive(request=RequestId(request), pages=pages, prefix=prefix))
+
+    def finish(self, *requests: int) -> None:
+        for request in requests:
+            self.tell(events.Finish(request=RequestId(request)))
+
+    def tick(self, seconds: float = 1.0) -> list[str]:
+        self.now_s += seconds
+        return self.tell(events.Tick(now_s=self.now_s))
+
+    def homes(self) -> dict[int, int | None]:
+        return {int(r.id): r.device for r in self.machine.ledger.requests.values()}
+
+
+def test_an_arrival_goes_to_the_fullest_with_room() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([8, 5, 2, 5]):
+        fleet.arrive(request, pages)
+    assert fleet.homes() == {0: 0, 1: 1, 2: 0, 3: 1}
+
+
+def test_a_cached_prefix_decides_where_there_is_room() -> None:
+    fleet = Fleet()
+    fleet.arrive(0, 8)
+    fleet.arrive(1, 5)
+    fleet.arrive(2, 2, prefix=(Cached(device=DeviceId(1), pages=1),))
+    assert fleet.homes()[2] == 1
+
+
+def test_an_arrival_makes_room_by_one_cheap_move() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([7, 2, 6, 2]):
+        fleet.arrive(request, pages)  # d0 [7 2 .]  d1 [6 2 . .]
+    said = fleet.tell(events.Arrive(request=RequestId(4), pages=3))
+    assert said == ["1->1", "Wait", "Place"]  # it starts once the 2 has gone
+    assert fleet.homes() == {0: 0, 1: 1, 2: 1, 3: 1, 4: 0}
+
+
+def test_the_emptiest_is_drained_at_the_epoch() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([6, 4, 6, 2]):
+        fleet.arrive(request, pages)  # d0 [6 4]  d1 [6 2 . .]
+    fleet.finish(1, 2)  # d0 [6 ....]  d1 [2 ........]
+    assert fleet.tick() == ["3->0", "Park"]
+
+
+def test_an_overflow_moves_the_smallest_that_is_enough() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([4, 3, 3, 5]):
+        fleet.arrive(request, pages)  # d0 [4 3 3]  d1 [5 .....]
+    said = fleet.tell(events.Grow(request=RequestId(0), pages=5))
+    assert said == ["Wait", "1->1", "Place"]
+
+
+def test_growth_is_looked_ahead() -> None:
+    spec = ModelSpec(capacity_pages=10, growth_pages_per_s=1.0)
+    fleet = Fleet(spec=spec, config=PolicyConfig(look_s=2.0))
+    fleet.arrive(0, 4)
+    fleet.arrive(1, 3)  # 4 + 3, and each may grow by 2: 11 is too much
+    assert fleet.homes() == {0: 0, 1: 1}
+
+
+def test_an_instance_that_was_dear_to_open_stays_open_for_as_long() -> None:
+    spec = ModelSpec(capacity_pages=10, load_s=3.0)
+    fleet = Fleet(spec=spec)
+    fleet.arrive(0, 4)
+    fleet.finish(0)
+    assert [fleet.tick() for _ in range(3)] == [[], [], ["Park"]]
+
+
+def test_consolidation_keeps_within_the_budget_of_a_link() -> None:
+    def moved(link_bytes_per_s: float) -> list[str]:
+        fleet = Fleet(
+            spec=ModelSpec(capacity_pages=10, page_bytes=100.0),
+            config=PolicyConfig(
+                link_bytes_per_s=link_bytes_per_s, prefill_tokens_per_s=1.0
+            ),
+        )
+        for request, pages in enumerate([6, 4, 6, 2]):
+            fleet.arrive(request, pages)
+        fleet.finish(1, 2)
+        return fleet.tick()
+
+    assert moved(200.0) == ["3->0", "Park"]
+    assert moved(199.0) == []
+
+
+def test_a_model_gives_its_empty_device_to_another() -> None:
+    models = {
+        ModelId(name): ModelSpec(capacity_pages=10, load_s=60.0) for name in ("a", "b")
+    }
+    machine = Machine(models=models, policy=Consolidate(PolicyConfig()))
+    machine.step(events.DeviceAdded(device=DeviceId(0)))
+    machine.step(events.Arrive(request=RequestId(0), pages=1, model=ModelId("a")))
+    machine.step(events.Finish(request=RequestId(0)))  # stays open: loading is dear
+    said = machine.step(
+        events.Arrive(request=RequestId(1), pages=1, model=ModelId("b"))
+    )
+    names = [type(decision).__name__ for decision in said.decisions]
+    assert names == ["Park", "Activate", "Place"]
+
+
+def test_pairs_that_best_fit_does_not_see_are_packed_exactly() -> None:
+    sizes = [(5, 0), (4, 1), (4, 1), (3, 2), (3, 2)]
+    items = [Item(size=size, home=home) for size, home in sizes]
+    found = close_one(items, rooms=[10, 10, 10], closing=0, max_cost=10)
+    assert found == [1, 1, 2, 2, 2]  # a 4 goes to the threes, the 5 beside the other
+    assert close_one(items, rooms=[10, 10, 10], closing=0, max_cost=8) is None
+
+
+@given(
+    items=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), max_size=6),
+    closing=st.integers(0, 2),
+)
+def test_the_exact_packing_is_as_cheap_as_brute_force(
+    items: list[tuple[int, int]], closing: int
+) -> None:
+    loads = [sum(s for s, home in items if home == at) for at in range(3)]
+    if max(loads) > 10:
+        return
+    fits = [
+        sum(s for (s, home), to in zip(items, bins, strict=True) if home != to)
+        for bins in itertools.product(range(3), repeat=len(items))
+        if closing not in bins
+        and all(
+            sum(s for (s, _), to in zip(items, bins, strict=True) if to == at) <= 10
+            for at in range(3)
+        )
+    ]
+    wishes = [Item(size=size, home=home) for size, home in items]
+    found = close_one(
+        wishes, rooms=[10, 10, 10], closing=closing, max_cost=60, max_nodes=10**6
+    )
+    if found is None:
+        return  # no packing, or none that can be carried out move by move
+    cost = sum(i.size for i, to in zip(wishes, found, strict=True) if i.home != to)
+    assert cost == min(fits)
+    assert can_carry_out(wishes, found, rooms=[10, 10, 10])
+
+
+def test_a_swap_without_spare_room_cannot_be_carried_out() -> None:
+    items = [Item(size=6, home=0), Item(size=6, home=1)]
+    assert not can_carry_out(items, [1, 0], rooms=[10, 10])
+    assert can_carry_out(items, [1, 0], rooms=[12, 10])
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(1, 10), st.integers(0, 10**6)), max_size=80))
+def test_at_most_four_thirds_of_the_bound_and_a_constant(
+    steps: list[tuple[int, int]],
+) -> None:
+    fleet = Fleet()
+    live: list[int] = []
+    for number, (pages, choice) in enumerate(steps):
+        if len(live) > 12 and choice % 3:
+            fleet.finish(live.pop(choice % len(live)))
+        fleet.arrive(number, pages)
+        live.append(number)
+    for _ in range(12):
+        fleet.tick()
+    ledger = fleet.machine.ledger
+    sizes = np.array([r.pages for r in ledger.requests.values()], np.int64)
+    bound = lower_bound(sizes, capacity=10)
+    assert 3 * (len(ledger.instances) - CONSTANT) <= 4 * bound

@@ -1,0 +1,138 @@
+"""One division over the moves of an epoch, with numbers done by hand."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mell_jax.scheduler.ids import DeviceId, MoveId
+from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, Wish
+
+TARGET = DeviceId(1)
+LINK = LinkId("a-b")
+
+
+def wish(
+    move: int,
+    tokens: int,
+    *,
+    cached: int = 0,
+    frees: int = 1,
+    is_urgent: bool = False,
+    target: DeviceId = TARGET,
+) -> Wish:
+    """A move of 100 bytes per token over the only link."""
+    return Wish(
+        move=MoveId(move),
+        target=target,
+        links=(LINK,),
+        tokens=tokens,
+        cached_tokens=cached,
+        bytes_per_token=100.0,
+        frees_pages=frees,
+        is_urgent=is_urgent,
+    )
+
+
+def capacities(*, link_bytes: float, prefill: float) -> Capacities:
+    return Capacities(link_bytes={LINK: link_bytes}, prefill_tokens={TARGET: prefill})
+
+
+def test_a_fast_link_carries_pages() -> None:
+    divided = capacities(link_bytes=10_000, prefill=100).divide([wish(0, 50)])
+    # KV leaves 50% of the link, TOKENS 50% of the prefill and 98% of the link: a tie
+    assert divided == Division(modes={MoveId(0): Mode.KV}, deferred=(), violations=0)
+
+
+def test_a_slow_link_carries_tokens() -> None:
+    divided = capacities(link_bytes=4_000, prefill=100).divide([wish(0, 50)])
+    assert divided.modes == {MoveId(0): Mode.TOKENS}
+
+
+def test_the_crossover_is_where_link_bytes_are_kv_bytes_times_prefill_rate() -> None:
+    # a 13B model: 0.82 MB a token and 5,000 tokens/s cross at 4.1 GB/s
+    def mode(link_bytes_per_s: float) -> Mode:
+        shared = Capacities(
+            link_bytes={LINK: link_bytes_per_s}, prefill_tokens={TARGET: 5_000.0}
+        )
+        move = Wish(
+            move=MoveId(0),
+            target=TARGET,
+            links=(LINK,),
+            tokens=1_000,
+            bytes_per_token=0.82e6,
+        )
+        return shared.divide([move]).modes[MoveId(0)]
+
+    assert mode(4.2e9) is Mode.KV
+    assert mode(4.0e9) is Mode.TOKENS
+    assert mode(1.25e9) is Mode.TOKENS  # 10 Gbps
+
+
+def test_moves_share_links_and_targets() -> None:
+    shared = capacities(link_bytes=10_000, prefill=100)
+    divided = shared.divide([wish(0, 60), wish(1, 60), wish(2, 60)])
+    # 0 copies 6,000 bytes; 1 would need 6,000 of 4,000: it prefills 60; 2 has neither
+    assert divided.modes == {MoveId(0): Mode.KV, MoveId(1): Mode.TOKENS}
+    assert divided.deferred == (MoveId(2),)
+    assert divided.violations == 0
+
+
+def test_an_urgent_move_goes_first_and_is_never_deferred() -> None:
+    shared = capacities(link_bytes=10_000, prefill=100)
+    moves = [wish(0, 60), wish(1, 60), wish(2, 300, is_urgent=True)]
+    divided = shared.divide(moves)
+    assert list(divided.modes) == [MoveId(2)]
+    assert divided.deferred == (MoveId(0), MoveId(1)) or divided.violations == 1
+    assert divided.violations == 1
+
+
+def test_what_frees_most_per_byte_goes_before_the_rest() -> None:
+    shared = capacities(link_bytes=6_000, prefill=1)
+    divided = shared.divide([wish(0, 60, frees=4), wish(1, 60, frees=5)])
+    assert divided.modes == {MoveId(1): Mode.KV}
+    assert divided.deferred == (MoveId(0),)
+
+
+def test_a_cached_prefix_is_not_charged() -> None:
+    shared = capacities(link_bytes=1_100, prefill=1)
+    assert shared.divide([wish(0, 60)]).deferred == (MoveId(0),)
+    assert shared.divide([wish(0, 60, cached=50)]).modes == {MoveId(0): Mode.KV}
+
+
+def test_unbounded_capacities_copy() -> None:
+    shared = capacities(link_bytes=math.inf, prefill=math.inf)
+    assert shared.divide([wish(0, 10**9)]).modes == {MoveId(0): Mode.KV}
+
+
+def test_unknown_links_and_impossible_prefixes_are_refused() -> None:
+    with pytest.raises(ValueError, match="no capacity is known for 7"):
+        capacities(link_bytes=1, prefill=1).divide([wish(0, 1, target=DeviceId(7))])
+    with pytest.raises(ValueError, match="3 of 2 tokens cached"):
+        wish(0, 2, cached=3)
+
+
+sizes = st.integers(1, 400)
+
+
+@given(
+    moves=st.lists(st.tuples(sizes, st.booleans()), max_size=12),
+    link=st.integers(0, 50_000),
+    prefill=st.integers(0, 500),
+)
+def test_a_division_is_complete_deterministic_and_overdraws_for_urgent_moves_only(
+    moves: list[tuple[int, bool]], link: int, prefill: int
+) -> None:
+    wishes = [wish(n, size, is_urgent=urgent) for n, (size, urgent) in enumerate(moves)]
+    divided = capacities(link_bytes=link, prefill=prefill).divide(wishes)
+    again = capacities(link_bytes=link, prefill=prefill).divide(wishes)
+    assert divided == again
+    assert sorted([*divided.modes, *divided.deferred]) == list(range(len(moves)))
+    urgent = {w.move for w in wishes if w.is_urgent}
+    assert not urgent & set(divided.deferred)
+    taken = [wishes[move] for move in divided.modes]
+    used = sum(w.link_bytes(divided.modes[w.move]) for w in taken)
+    tokens = sum(w.prefill_tokens(divided.modes[w.move]) for w in taken)
+    if divided.violations == 0:
+        assert used <= link and tokens <= prefill
