@@ -4,6 +4,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# A plain path entry: found also where a folder named like the package lies about.
+EDITABLE := install --quiet --constraint constraints.txt \
+  --config-settings editable_mode=compat --editable
 DATA ?=
 TORCH ?=
 ADDRESS ?= localhost:50051
@@ -17,11 +20,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) $(EDITABLE) .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) $(EDITABLE) '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-torch: constraints-torch.txt $(VENV)/.installed-dev

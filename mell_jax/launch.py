@@ -8,6 +8,7 @@ Flags become one frozen configuration here; nothing below reads a flag.
 
 import asyncio
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -41,8 +42,8 @@ _MAX_MODEL_LEN = flags.DEFINE_integer(
 )
 _MAX_ROWS = flags.DEFINE_integer("max_rows", None, "Sequences that run at once.")
 _TOKEN_BUDGET = flags.DEFINE_integer("token_budget", None, "Most tokens in a step.")
-_DECODE_ROWS = flags.DEFINE_list(
-    "decode_rows", [], "Batch sizes to compile decode steps for; empty for a default."
+_DECODE_ROWS = flags.DEFINE_multi_integer(
+    "decode_rows", [], "Batch size to compile a decode step for; may be repeated."
 )
 _KV_PAGES = flags.DEFINE_integer(
     "kv_pages", None, "Pages of 16 tokens; by default what the memory holds."
@@ -92,7 +93,7 @@ def config_from_flags() -> LaunchConfig:
             max_model_len=_MAX_MODEL_LEN.value,
             max_rows=_MAX_ROWS.value,
             token_budget=_TOKEN_BUDGET.value,
-            decode_rows=tuple(int(rows) for rows in _DECODE_ROWS.value),
+            decode_rows=tuple(_DECODE_ROWS.value),
             kv_pages=_KV_PAGES.value,
             kv_memory_fraction=_KV_MEMORY_FRACTION.value,
             prefix_cache=_PREFIX_CACHE.value,
@@ -180,6 +181,9 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
 
 def main(argv: Sequence[str]) -> int:
     started_s = time.monotonic()
+    # While loading, Ctrl-C ends the process at once: an exception could be lost in a
+    # callback of the runtime. Once requests are served it means to drain.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if len(argv) > 1:
         print(f"mell-serve: takes flags only, got {argv[1]!r}", file=sys.stderr)
         return 1
@@ -191,8 +195,6 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"mell-serve: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # while loading; later it is a signal to drain
-        return 130
 
 
 def run() -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import jax
 from flax import nnx
 
-from mell_jax.checkpoints import LoadedModel, ModelSpec, load_model, read_spec
+from mell_jax.checkpoints import (
+    CheckpointError,
+    LoadedModel,
+    ModelSpec,
+    load_model,
+    read_spec,
+)
 from mell_jax.engine.config import DEMO, EngineConfig, Settled, settle
 from mell_jax.engine.core import Engine
 from mell_jax.engine.frames import EngineInfo
@@ -58,6 +64,11 @@ def build_engine(config: EngineConfig, *, progress: bool = False) -> BuiltEngine
       ValueError: the configuration contradicts itself, the model or the device.
     """
     directory = demo_directory() if config.model == DEMO else Path(config.model)
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"{directory}: no such directory; a model is a directory on this machine "
+            f"(nothing is downloaded), or {DEMO!r}"
+        )
     device = jax.devices()[0]
     spec = read_spec(directory)
     settled = _settle(config, spec=spec, device=device)

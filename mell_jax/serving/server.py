@@ -141,6 +141,12 @@ class Server:
     async def drain(self, *, hurry: asyncio.Event) -> None:
         """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
         self._servicer.drain()
+        if self.front_end.num_open:
+            _logger.warning(
+                "finishing %d open requests, at most %g s; a second signal stops now",
+                self.front_end.num_open,
+                self._config.drain_s,
+            )
         await self._health.enter_graceful_shutdown()
         idle = asyncio.ensure_future(self.front_end.wait_idle())
         hurried = asyncio.ensure_future(hurry.wait())

@@ -55,6 +55,10 @@ def test_the_largest_batch_always_has_a_shape() -> None:
 def test_the_context_is_what_the_pool_holds_unless_chosen() -> None:
     assert settled(EngineConfig(), capacity=1000).max_model_len == 1000
     assert settled(EngineConfig(max_model_len=50), capacity=1000).max_model_len == 50
+    with pytest.raises(
+        ValueError, match="pool would hold 0 tokens: give more kv_pages"
+    ):
+        settled(EngineConfig(), capacity=0)
 
 
 @pytest.mark.parametrize(
@@ -99,5 +103,5 @@ def test_too_few_pages_for_one_sequence_are_refused() -> None:
 
 def test_a_model_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     config = dataclasses.replace(EngineConfig(), model=str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="nothing: no such directory; a model is"):
         build_engine(config)
