@@ -118,8 +118,8 @@ def settle(
     context = model.max_position_embeddings
     if not (capacity_tokens >= 2):
         raise ValueError(
-            f"the KV pool would hold {capacity_tokens} tokens: give more kv_pages (page "
-            "0 is scratch), or free memory"
+            f"the KV pool would hold {capacity_tokens} tokens: give more kv_pages "
+            "(page 0 is scratch), or free memory"
         )
     max_model_len = config.max_model_len or min(context, capacity_tokens)
     if not (2 <= max_model_len <= context):
