@@ -6,6 +6,7 @@ an optimizer, which stay on disk. Restoring goes in groups no larger than the la
 parameter, so that host memory stays small.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from mell_jax.checkpoints.safetensors_file import WEIGHT_DTYPES
 ORBAX_FOLDER = "orbax"
 CHUNK_BYTES = 16 << 20
 """Pieces that arrays are stored in: a reader decompresses one at a time."""
+
+_MMAP_THRESHOLD = -3  # a parameter of mallopt
 
 Key = tuple[str, ...]
 ROOTS: tuple[Key, ...] = ((), ("params",), ("model",))
@@ -81,10 +84,9 @@ def restore(
     for group in _groups(saved):
         arguments: dict[str, Any] = {}
         for parameter in group:
-            argument = ocp.ArrayRestoreArgs(
+            argument = ocp.ArrayRestoreArgs(  # as stored: Orbax casts in more memory
                 sharding=sharding_of(parameter.path),
                 global_shape=parameter.shape,
-                dtype=np.dtype(model.parameters[parameter.path].dtype),
             )
             _insert(arguments, parameter.key, argument)
         request = ocp.args.PyTreeRestore(
@@ -92,11 +94,35 @@ def restore(
             restore_args=arguments,
             partial_restore=True,
         )
-        with _orbax_errors(folder), ocp.PyTreeCheckpointer() as reader:
+        with (
+            _buffers_outside_the_heap(),
+            _orbax_errors(folder),
+            ocp.PyTreeCheckpointer() as reader,
+        ):
             tree = reader.restore(folder.absolute(), request)
         for parameter in group:
-            yield parameter, _take(tree, parameter.key).block_until_ready()
-        del tree
+            array = _take(tree, parameter.key)
+            array = array.astype(model.parameters[parameter.path].dtype)
+            yield parameter, array.block_until_ready()
+        del tree, array
+
+
+@contextmanager
+def _buffers_outside_the_heap() -> Iterator[None]:
+    """Lets glibc map large buffers one by one, so that freeing gives them back.
+
+    In the heap, what Orbax frees lies between the parameters of a CPU device and adds
+    up to several times the largest parameter. Elsewhere this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        yield
+        return
+    mallopt(_MMAP_THRESHOLD, 1 << 16)
+    try:
+        yield
+    finally:  # where glibc's own adjustment ends up once large buffers were freed
+        mallopt(_MMAP_THRESHOLD, 32 << 20)
 
 
 def save(folder: Path, tree: Mapping[Any, Any]) -> None:

@@ -35,10 +35,6 @@ def test_the_peak_is_the_model_and_one_parameter(tmp_path, save, stored, loaded)
     save(tmp_path / "large", decoder=decoder(jnp.dtype(stored), **LARGE))
     command = [sys.executable, "-m", "tests.checkpoints.peak_memory"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if save is save_orbax:
-        # On the CPU the parameters themselves live in the heap, between the buffers
-        # of Orbax; this keeps the gaps in between from being counted.
-        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
     result = subprocess.run(
         [*command, str(tmp_path / "small"), str(tmp_path / "large"), loaded],
         check=True,
@@ -50,6 +46,6 @@ def test_the_peak_is_the_model_and_one_parameter(tmp_path, save, stored, loaded)
     assert memory["model"] > 100e6
     largest = 4096 * 1024 * max(jnp.dtype(stored).itemsize, jnp.dtype(loaded).itemsize)
     if save is save_orbax and stored != loaded:
-        largest *= 2  # Orbax casts from one buffer into another
+        largest *= 2  # on a CPU the uncast copy on the device is host memory as well
     assert memory["peak"] > memory["model"]
     assert memory["peak"] < 1.1 * memory["model"] + largest, memory
