@@ -12,7 +12,7 @@ TORCH ?=
 ADDRESS ?= localhost:50051
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: help serve chat test test-all lint format bench results clean
+.PHONY: help serve chat test test-all lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 

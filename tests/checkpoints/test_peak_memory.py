@@ -25,10 +25,22 @@ LARGE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("save", [save_hf, save_orbax])
 @pytest.mark.parametrize(
-    ("stored", "loaded"),
-    [("float32", "float32"), ("bfloat16", "float32"), ("float32", "bfloat16")],
+    ("save", "stored", "loaded"),
+    [
+        (save_hf, "float32", "float32"),
+        (save_hf, "bfloat16", "float32"),
+        (save_hf, "float32", "bfloat16"),
+        (save_orbax, "float32", "float32"),
+        (save_orbax, "bfloat16", "float32"),
+        pytest.param(
+            *(save_orbax, "float32", "bfloat16"),
+            marks=pytest.mark.xfail(
+                reason="36 MB over the model where 29 are allowed: Orbax places the "
+                "uncast array on the device, which is the host on a CPU"
+            ),
+        ),
+    ],
 )
 def test_the_peak_is_the_model_and_one_parameter(tmp_path, save, stored, loaded):
     save(tmp_path / "small", decoder=decoder(jnp.dtype(stored)))
@@ -45,7 +57,5 @@ def test_the_peak_is_the_model_and_one_parameter(tmp_path, save, stored, loaded)
     memory = json.loads(result.stdout.splitlines()[-1])
     assert memory["model"] > 100e6
     largest = 4096 * 1024 * max(jnp.dtype(stored).itemsize, jnp.dtype(loaded).itemsize)
-    if save is save_orbax and stored != loaded:
-        largest *= 2  # on a CPU the uncast copy on the device is host memory as well
     assert memory["peak"] > memory["model"]
     assert memory["peak"] < 1.1 * memory["model"] + largest, memory
