@@ -15,26 +15,30 @@ from mell_jax.scheduler.ids import DeviceId
 
 
 class FreeIndex:
-    """Device ids by a whole number of free pages, 0..size."""
+    """Device ids by a whole number of free pages, `lowest`..`highest`."""
 
-    def __init__(self, size: int) -> None:
-        self._buckets: list[dict[DeviceId, None] | None] = [None] * (size + 1)
+    def __init__(self, highest: int, *, lowest: int = 0) -> None:
+        self._lowest = lowest
+        size = highest - lowest + 1
+        self._buckets: list[dict[DeviceId, None] | None] = [None] * size
         self._mask = 0
 
     def add(self, device: DeviceId, *, room: int) -> None:
-        bucket = self._buckets[room]
+        at = room - self._lowest
+        bucket = self._buckets[at]
         if not bucket:
             if bucket is None:
-                bucket = self._buckets[room] = {}
-            self._mask |= 1 << room
+                bucket = self._buckets[at] = {}
+            self._mask |= 1 << at
         bucket[device] = None
 
     def discard(self, device: DeviceId, *, room: int) -> None:
-        bucket = self._buckets[room]
+        at = room - self._lowest
+        bucket = self._buckets[at]
         assert bucket is not None, f"device {device} is not among those with {room}"
         del bucket[device]
         if not bucket:
-            self._mask ^= 1 << room
+            self._mask ^= 1 << at
 
     def best(self, need: int, *, skip: DeviceId | None = None) -> DeviceId | None:
         """The device with the least room that is at least `need`, but not `skip`."""
@@ -50,17 +54,17 @@ class FreeIndex:
                 return device
         return None
 
-    def ascending(self, need: int = 0) -> Iterator[DeviceId]:
+    def ascending(self, need: int) -> Iterator[DeviceId]:
         """Devices with at least `need`, least room first; stop before changing any."""
-        need = max(need, 0)
-        mask = self._mask >> need
+        at = max(need - self._lowest, 0)
+        mask = self._mask >> at
         while mask:
             low = (mask & -mask).bit_length()
-            bucket = self._buckets[need + low - 1]
+            bucket = self._buckets[at + low - 1]
             if bucket:
                 yield from bucket
             mask >>= low
-            need += low
+            at += low
 
     def descending(self) -> Iterator[DeviceId]:
         """Devices, most room first; stop before changing any."""

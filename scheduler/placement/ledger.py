@@ -19,7 +19,7 @@ from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.model import ModelSpec
 
-MEMORY = 500  # finished requests that the mean growth is about
+MEMORY = 500  # requests that learned means are about
 
 
 class Request:
@@ -62,6 +62,7 @@ class Instance:
         "arriving",
         "device",
         "is_closing",
+        "is_filed",
         "leaving_pages",
         "model",
         "pages",
@@ -78,7 +79,8 @@ class Instance:
         self.serial = serial  # counts activations: larger is more recent
         self.pages = 0  # lives here, leaving, or reserved
         self.rows = 0  # requests behind `pages`
-        self.projected = -1  # room for one more after the look-ahead; -1: not indexed
+        self.projected = 0  # room for one more after the look-ahead; may be negative
+        self.is_filed = False  # in the index, under `projected`
         self.requests: dict[RequestId, Request] = {}  # live here, not being moved
         self.leaving_pages = 0
         self.arriving = 0  # moves in flight to here
@@ -99,7 +101,9 @@ class _ModelBooks:
     """What all instances of one model share."""
 
     __slots__ = (
+        "arrived",
         "finished",
+        "first_pages",
         "growth_pages",
         "index",
         "instances",
@@ -114,20 +118,22 @@ class _ModelBooks:
         self.name = name
         self.spec = spec
         self.look_pages = look_pages
-        self.index = FreeIndex(spec.capacity_pages)
+        self.index = FreeIndex(spec.capacity_pages, lowest=-spec.capacity_pages)
         self.instances: dict[DeviceId, Instance] = {}
         self.pages = 0  # on all instances, twice for a move in flight
         self.rows = 0
+        self.arrived = 0
         self.finished = 0
+        self.first_pages = 0.0  # mean of a request at its arrival, learned
         self.growth_pages = 0.0  # mean growth of a request, learned from finished ones
 
-    def charge_pages(self, rows: int) -> int:
+    def charge_pages(self, rows: float, look_pages: float) -> int:
         """Expected growth of `rows` requests until one ends, or for the look-ahead.
 
         With ends at random that is G * (1 - exp(-rows * look / G)), G being a request's
         mean growth: an instance of many short requests needs little room to grow.
         """
-        growth = rows * self.look_pages
+        growth = rows * look_pages
         if growth == 0 or not self.finished:
             return int(growth)
         mean = self.growth_pages
@@ -200,16 +206,30 @@ class Ledger:
     def worst_fit(
         self, model: ModelId, *, skip: DeviceId | None = None
     ) -> DeviceId | None:
-        """The instance with the most projected room (not negative)."""
+        """The instance with the most projected room, which may be negative."""
         return self._models[model].index.worst(skip=skip)
 
-    def fullest_first(self, model: ModelId, pages: int = 0) -> Iterator[DeviceId]:
+    def fullest_first(self, model: ModelId, pages: int) -> Iterator[DeviceId]:
         """Instances with projected room >= `pages`; stop before changing anything."""
         return self._models[model].index.ascending(pages)
 
     def emptiest_first(self, model: ModelId) -> Iterator[DeviceId]:
         """Instances by falling projected room; stop before changing anything."""
         return self._models[model].index.descending()
+
+    def mean_arrival(self, model: ModelId) -> float:
+        """Pages of a new request."""
+        return self._models[model].first_pages
+
+    def expected_growth(self, model: ModelId, *, seconds: float) -> float:
+        """Pages that all instances of a model may need to grow for so long, each until
+        one of its requests ends."""
+        books = self._models[model]
+        count = len(books.instances)
+        if count == 0:
+            return 0.0
+        look_pages = seconds * books.spec.growth_pages_per_s
+        return count * books.charge_pages(books.rows / count, look_pages)
 
     def total_pages(self, model: ModelId) -> int:
         """Pages on all instances of a model; a move in flight counts twice."""
@@ -238,18 +258,19 @@ class Ledger:
         """Files an instance under its projected room and notes that it has changed."""
         self.changed[instance.device] = None
         books = self._models[instance.model]
+        spec = books.spec
         after = instance.rows + 1
-        room = books.spec.capacity(after) - instance.pages
-        room -= books.charge_pages(after)
-        if room < 0 or instance.is_closing:
-            room = -1
-        before = instance.projected
-        if room != before:
-            if before >= 0:
-                books.index.discard(instance.device, room=before)
-            if room >= 0:
+        room = spec.capacity(after) - instance.pages
+        room -= books.charge_pages(after, books.look_pages)
+        room = max(room, -spec.capacity_pages)
+        is_filed = not instance.is_closing
+        if room != instance.projected or is_filed != instance.is_filed:
+            if instance.is_filed:
+                books.index.discard(instance.device, room=instance.projected)
+            if is_filed:
                 books.index.add(instance.device, room=room)
             instance.projected = room
+            instance.is_filed = is_filed
 
     def settle(self, request: Request, device: DeviceId | None) -> None:
         """Takes a request that is not being moved from where it is to `device`."""
@@ -263,6 +284,14 @@ class Ledger:
             target = self.instances[device]
             target.requests[request.id] = request
             self.charge(target, pages=request.pages, rows=1)
+
+    def arrived(self, request: Request) -> None:
+        """Files a new request and learns how large requests begin."""
+        self.requests[request.id] = request
+        books = self._models[request.model]
+        books.arrived += 1
+        weight = 1 / min(books.arrived, MEMORY)
+        books.first_pages += weight * (request.pages - books.first_pages)
 
     def finished(self, request: Request) -> None:
         """Learns from a request that ended how much requests grow."""
@@ -289,8 +318,9 @@ class Ledger:
         books = self._models[instance.model]
         del books.instances[device]
         assert instance.rows == 0, f"{device} still holds {instance.rows} rows"
-        if instance.projected >= 0:
+        if instance.is_filed:
             books.index.discard(device, room=instance.projected)
+            instance.is_filed = False
         if is_idle:
             self.add_idle(device)
 
@@ -299,7 +329,6 @@ class Ledger:
         self.drop_idle(instance.device)
         self.instances[instance.device] = instance
         self._models[instance.model].instances[instance.device] = instance
-        instance.projected = -1
         self.refile(instance)
 
     def next_idle(self) -> DeviceId | None:

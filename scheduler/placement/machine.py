@@ -95,7 +95,7 @@ class Machine:
             pages=event.pages,
             peak_pages=event.peak_pages,
         )
-        self.ledger.requests[event.request] = request
+        self.ledger.arrived(request)
         if event.prefix:
             held = {cached.device: cached.pages for cached in event.prefix}
             self.ledger.prefix[event.request] = held

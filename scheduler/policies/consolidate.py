@@ -1,8 +1,9 @@
 """Consolidate: few instances, few and cheap moves. The default policy.
 
     arrive     the fullest instance with room for the request and everybody's growth;
-               else one that a cheap move makes room on; else a new one
-    overflow   the cheapest move that is enough, to the fullest instance with such room
+               else one with room for a moment; else one that a cheap move makes room
+               on; else a new one
+    overflow   the cheapest move that is enough, to such an instance or to a new one
     epoch      empty one of the emptiest instances if everything on it fits elsewhere,
                directly, by moving others out of the way, or by an exact packing
 
@@ -23,13 +24,16 @@ from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import Item, close_one
 from mell_jax.scheduler.policies.relocate import Relocation
 
-LOOK_S = 4.0
-RELIEF_S = 2.0  # growth that one overflow move makes room for, if it can
+LOOK_S = 5.0
+TIGHT_S = 0.5  # growth that must have room before an instance is opened instead
+TIGHT_WIDTH = 16  # emptiest instances looked at for that
+RELIEF_S = 1.5  # growth that one overflow move makes room for, if it can
 ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
 ARRIVAL_BUDGET = 1  # pages moved for it, times its own
 DRAIN_DEPTH = 1
 DRAIN_CANDIDATES = 2  # emptiest instances tried in an epoch
-CLOSE_MARGIN = 0.15  # of an instance, that the others keep free in all
+CLOSE_S = 4.0  # growth of everybody that must have room after closing an instance
+CLOSE_ARRIVALS = 0.5  # and of so many new requests
 EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly
 EXACT_COST = 1.0  # most pages that an exact packing moves, of an instance
 EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good
@@ -56,10 +60,12 @@ class Consolidate:
         device = self._cached(ledger, request, size)
         if device is None:
             device = ledger.best_fit(request.model, size)
+        if device is None and not self._is_promised(ledger, request):
+            device = self._tight(ledger, request, size)
+            if device is None:
+                self._make_room(draft, request)
         if device is not None:
             draft.shift(request, device)
-        elif not self._is_promised(ledger, request):
-            self._make_room(draft, request)
 
     def grown(self, draft: Draft, request: Request, before: int) -> None:
         pass
@@ -115,6 +121,19 @@ class Consolidate:
             return False
         return ledger.room(instance) + instance.leaving_pages >= request.pages
 
+    def _tight(
+        self, ledger: Ledger, request: Request, size: int, look_s: float = TIGHT_S
+    ) -> DeviceId | None:
+        """One of the emptiest instances with room for the request for a moment."""
+        grown = ledger.spec(request.model).growth_pages_per_s * look_s
+        emptiest = ledger.emptiest_first(request.model)
+        for device in islice(emptiest, TIGHT_WIDTH):
+            instance = ledger.instances[device]
+            reserve = int(grown * (instance.rows + 1))
+            if device != request.device and ledger.fits(instance, size + reserve):
+                return device
+        return None
+
     def _make_room(self, draft: Draft, request: Request) -> None:
         found = Relocation(draft).find(
             request,
@@ -125,9 +144,12 @@ class Consolidate:
             assert request.device is not None
             self._promised[request.id] = request.device
             return
-        instance = self._activate(draft, request.model)
-        if instance is not None:
-            draft.shift(request, instance.device)
+        opened = self._activate(draft, request.model)
+        device = opened.device if opened is not None else None
+        if device is None:
+            device = self._tight(draft.ledger, request, request.pages, look_s=0.0)
+        if device is not None:
+            draft.shift(request, device)
 
     def _activate(self, draft: Draft, model: ModelId) -> Instance | None:
         instance = draft.activate(model)
@@ -145,18 +167,25 @@ class Consolidate:
         order = sorted(
             instance.requests.values(), key=lambda r: _shed_order(r, lack, enough)
         )
-        for request in order:
-            size = ledger.wanted_pages(request)
-            device = ledger.best_fit(request.model, size, skip=instance.device)
-            if device is not None:
-                draft.shift(request, device)
-                return size
-        opened = self._activate(draft, instance.model)
-        if opened is None:
-            return 0
+        for find in (self._roomy, self._tight):
+            for request in order:
+                size = ledger.wanted_pages(request)
+                device = find(ledger, request, size)
+                if device is not None:
+                    draft.shift(request, device)
+                    return size
         size = ledger.wanted_pages(order[0])
-        draft.shift(order[0], opened.device)
+        opened = self._activate(draft, instance.model)
+        device = opened.device if opened is not None else None
+        if device is None:
+            device = self._tight(ledger, order[0], size, look_s=0.0)
+        if device is None:
+            return 0
+        draft.shift(order[0], device)
         return size
+
+    def _roomy(self, ledger: Ledger, request: Request, size: int) -> DeviceId | None:
+        return ledger.best_fit(request.model, size, skip=request.device)
 
     # Epochs.
 
@@ -187,11 +216,12 @@ class Consolidate:
                 return
 
     def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:
-        """Whether one instance less leaves a little room, so that it stays shut."""
+        """Whether one instance less leaves room enough to stay shut for a while."""
         spec = ledger.spec(model)
         others = len(ledger.of_model(model)) - 1
         free = others * spec.capacity_pages - ledger.total_pages(model)
-        return free >= CLOSE_MARGIN * spec.capacity_pages
+        growth = ledger.expected_growth(model, seconds=CLOSE_S)
+        return free > growth + CLOSE_ARRIVALS * ledger.mean_arrival(model)
 
     def _can_drain(self, ledger: Ledger, instance: Instance) -> bool:
         """Old enough to have paid for its opening, and nothing on its way."""

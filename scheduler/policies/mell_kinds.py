@@ -103,7 +103,7 @@ class Kinds:
     def partners(self, model: ModelId) -> Iterator[DeviceId]:
         """S- and M-GPUs, the one with the smallest S or M first."""
         index = self._models.get(model)
-        return index.partners.ascending() if index else iter(())
+        return index.partners.ascending(1) if index else iter(())
 
     def _file(self, device: DeviceId, shape: Shape) -> None:
         index = self._models[shape.model]

@@ -22,14 +22,18 @@ class Fleet:
     """Devices of ten pages whose moves are committed at once."""
 
     def __init__(
-        self, *, spec: ModelSpec | None = None, config: PolicyConfig | None = None
+        self,
+        *,
+        spec: ModelSpec | None = None,
+        config: PolicyConfig | None = None,
+        devices: int = 30,
     ) -> None:
         self.machine = Machine(
             models={ONLY_MODEL: spec or ModelSpec(capacity_pages=10)},
             policy=Consolidate(config or PolicyConfig()),
         )
         self.now_s = 0.0
-        for device in range(30):
+        for device in range(devices):
             self.tell(events.DeviceAdded(device=DeviceId(device)))
 
     def tell(self, event: events.Event) -> list[str]:
@@ -87,10 +91,18 @@ def test_an_arrival_makes_room_by_one_cheap_move() -> None:
 
 def test_the_emptiest_is_drained_at_the_epoch() -> None:
     fleet = Fleet()
-    for request, pages in enumerate([6, 4, 6, 2]):
-        fleet.arrive(request, pages)  # d0 [6 4]  d1 [6 2 . .]
-    fleet.finish(1, 2)  # d0 [6 ....]  d1 [2 ........]
+    for request, pages in enumerate([6, 4, 6, 1]):
+        fleet.arrive(request, pages)  # d0 [6 4]  d1 [6 1 . . .]
+    fleet.finish(1, 2)  # d0 [6 ....]  d1 [1 .........]
     assert fleet.tick() == ["3->0", "Park"]
+
+
+def test_nothing_is_closed_that_the_next_arrival_would_open_again() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([6, 4, 6, 2]):
+        fleet.arrive(request, pages)  # a request has 4.5 pages in the mean
+    fleet.finish(1, 2)  # d0 [6 ....]  d1 [2 ........]
+    assert fleet.tick() == []  # 2 pages would stay free, less than half of that
 
 
 def test_an_overflow_moves_the_smallest_that_is_enough() -> None:
@@ -104,9 +116,25 @@ def test_an_overflow_moves_the_smallest_that_is_enough() -> None:
 def test_growth_is_looked_ahead() -> None:
     spec = ModelSpec(capacity_pages=10, growth_pages_per_s=1.0)
     fleet = Fleet(spec=spec, config=PolicyConfig(look_s=2.0))
-    fleet.arrive(0, 4)
-    fleet.arrive(1, 3)  # 4 + 3, and each may grow by 2: 11 is too much
-    assert fleet.homes() == {0: 0, 1: 1}
+    for request, pages in enumerate([7, 4, 1]):
+        fleet.arrive(request, pages)  # 7 + 1, and each may grow by 2: 12 is too much
+    assert fleet.homes() == {0: 0, 1: 1, 2: 1}
+
+
+def test_room_for_a_moment_is_used_before_an_instance_is_opened() -> None:
+    spec = ModelSpec(capacity_pages=10, growth_pages_per_s=1.0)
+    fleet = Fleet(spec=spec, config=PolicyConfig(look_s=2.0))
+    for request, pages in enumerate([5, 4, 4]):
+        fleet.arrive(request, pages)  # d0 [5 4 .]: half a second of growth is left
+    assert fleet.homes() == {0: 0, 1: 0, 2: 1}
+
+
+def test_a_full_fleet_gives_its_last_room_before_anybody_waits() -> None:
+    spec = ModelSpec(capacity_pages=10, growth_pages_per_s=20.0)
+    fleet = Fleet(spec=spec, devices=1)
+    fleet.arrive(0, 6)
+    fleet.arrive(1, 4)
+    assert fleet.homes() == {0: 0, 1: 0}
 
 
 def test_an_instance_that_was_dear_to_open_stays_open_for_as_long() -> None:
@@ -125,13 +153,13 @@ def test_consolidation_keeps_within_the_budget_of_a_link() -> None:
                 link_bytes_per_s=link_bytes_per_s, prefill_tokens_per_s=1.0
             ),
         )
-        for request, pages in enumerate([6, 4, 6, 2]):
+        for request, pages in enumerate([6, 4, 6, 1]):
             fleet.arrive(request, pages)
         fleet.finish(1, 2)
         return fleet.tick()
 
-    assert moved(200.0) == ["3->0", "Park"]
-    assert moved(199.0) == []
+    assert moved(100.0) == ["3->0", "Park"]
+    assert moved(99.0) == []
 
 
 def test_a_model_gives_its_empty_device_to_another() -> None:
