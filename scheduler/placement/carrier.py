@@ -82,7 +82,7 @@ class Carrier:
         request = move.request
         source, target = ledger.instances[move.source], ledger.instances[move.target]
         source.leaving_pages -= request.pages
-        target.arriving -= 1
+        del target.arriving[request.id]
         request.move = None
         left, stays = (source, target) if is_committed else (target, source)
         left.stalled.pop(request.id, None)
@@ -157,7 +157,7 @@ class Carrier:
         source = ledger.instances[request.device]
         del source.requests[request.id]
         source.leaving_pages += request.pages
-        target.arriving += 1
+        target.arriving[request.id] = request
         ledger.refile(source)
         ledger.charge(target, pages=request.pages, rows=1)
         request.move = move_id

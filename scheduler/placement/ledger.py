@@ -83,7 +83,7 @@ class Instance:
         self.is_filed = False  # in the index, under `projected`
         self.requests: dict[RequestId, Request] = {}  # live here, not being moved
         self.leaving_pages = 0
-        self.arriving = 0  # moves in flight to here
+        self.arriving: dict[RequestId, Request] = {}  # moves in flight to here
         self.stalled: dict[RequestId, int] = {}  # pages wanted in all, no room yet
         self.is_closing = False  # to be given back: takes nothing new
 
@@ -371,8 +371,9 @@ class Ledger:
             assert instance.pages == pages[device], f"pages of {device}"
             assert instance.rows == rows[device], f"rows of {device}"
             assert self.slack(instance) >= 0 or not instance.rows, f"{device} is over"
-            arriving = [m for m in self.moves.values() if m.target == device]
-            assert instance.arriving == len(arriving), f"arrivals at {device}"
+            moves = [m for m in self.moves.values() if m.target == device]
+            arriving = {m.request.id: m.request for m in moves}
+            assert instance.arriving == arriving, f"arrivals at {device}"
             leaving = [m for m in self.moves.values() if m.source == device]
             assert instance.leaving_pages == sum(m.request.pages for m in leaving)
         settled = sum(len(instance.requests) for instance in self.instances.values())

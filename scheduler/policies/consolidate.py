@@ -22,6 +22,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import Item, close_one
+from mell_jax.scheduler.policies.parking import Parking
 from mell_jax.scheduler.policies.relocate import Relocation
 
 LOOK_S = 5.0
@@ -48,7 +49,7 @@ class Consolidate:
         self._budget = Budget(config)
         self._promised: dict[RequestId, DeviceId] = {}
         self._opened_s: dict[DeviceId, float] = {}
-        self._emptied_s: dict[DeviceId, float] = {}
+        self._parking = Parking()
 
     @property
     def look_s(self) -> float:
@@ -81,15 +82,12 @@ class Consolidate:
         pass
 
     def emptied(self, draft: Draft, instance: Instance) -> None:
-        if draft.ledger.spec(instance.model).load_s == 0:
-            draft.park(instance)
-        else:
-            self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
+        self._parking.emptied(draft, instance)
 
     def epoch(self, draft: Draft) -> None:
         self._promised.clear()
         self._budget.renew()
-        self._park_expired(draft)
+        self._parking.epoch(draft)
         for model in draft.ledger.models:
             if guard.is_exceeded(draft.ledger, model):
                 guard.repack(draft, model)
@@ -188,17 +186,6 @@ class Consolidate:
         return ledger.best_fit(request.model, size, skip=request.device)
 
     # Epochs.
-
-    def _park_expired(self, draft: Draft) -> None:
-        """Parks what has been empty for as long as loading it again would take."""
-        ledger = draft.ledger
-        for device, since_s in list(self._emptied_s.items()):
-            instance = ledger.instances.get(device)
-            if instance is None or instance.rows:
-                del self._emptied_s[device]
-            elif ledger.now_s - since_s >= ledger.spec(instance.model).load_s:
-                del self._emptied_s[device]
-                draft.park(instance)
 
     def _consolidate(self, draft: Draft, model: ModelId) -> None:
         """Empties one of the emptiest instances, if the budget allows one."""

@@ -18,6 +18,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell_items import Size, size_of
 from mell_jax.scheduler.policies.mell_kinds import Kinds
 from mell_jax.scheduler.policies.mell_rules import PER_GPU, Operation
+from mell_jax.scheduler.policies.parking import Parking
 
 LOOK_EPOCHS = 2.0  # of growth that a T is kept away from
 
@@ -49,6 +50,7 @@ class Mell:
         self.tally = Tally()
         self._config = config
         self._kinds = Kinds()
+        self._parking = Parking()
         self._departures: list[tuple[DeviceId, Size]] = []
         self._updates: dict[RequestId, Request] = {}
         self._arrivals: dict[RequestId, Request] = {}
@@ -81,9 +83,10 @@ class Mell:
         self._departures.append((instance.device, size_of(pages, capacity=capacity)))
 
     def emptied(self, draft: Draft, instance: Instance) -> None:
-        draft.park(instance)
+        self._parking.emptied(draft, instance)
 
     def epoch(self, draft: Draft) -> None:
+        self._parking.epoch(draft)
         unfinished = self._unfinished(draft.ledger)
         departures, self._departures = self._departures, []
         for device, size in departures:
@@ -119,7 +122,11 @@ class Mell:
         self, draft: Draft, *, may_evict: bool = True
     ) -> Iterator[Operation]:
         operation = Operation(
-            draft, kinds=self._kinds, config=self._config, may_evict=may_evict
+            draft,
+            kinds=self._kinds,
+            parking=self._parking,
+            config=self._config,
+            may_evict=may_evict,
         )
         yield operation
         self.tally.add(operation)

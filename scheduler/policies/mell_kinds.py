@@ -13,7 +13,7 @@ from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.placement.index import FreeIndex
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import Instance, Ledger
 from mell_jax.scheduler.policies.mell_items import Size, size_of
 
 CANDIDATES = 16  # least loaded instances whose distances are compared
@@ -149,7 +149,7 @@ def shape_of(ledger: Ledger, instance: Instance) -> Shape:
                     bundle = 0
         elif size is not Size.L:
             least = min(least or pages, pages)
-    for request in _arriving(ledger, instance):
+    for request in instance.arriving.values():
         counts[size_of(request.pages, capacity=capacity)] += 1
     kinds = [size for size, count in counts.items() if count and size > Size.T]
     hard_pages = instance.pages - light_pages
@@ -164,10 +164,3 @@ def shape_of(ledger: Ledger, instance: Instance) -> Shape:
         room_over_t=spec.capacity(instance.rows - light_rows + 1) - hard_pages,
         least_partner=least,
     )
-
-
-def _arriving(ledger: Ledger, instance: Instance) -> list[Request]:
-    if not instance.arriving:
-        return []
-    moves = ledger.moves.values()
-    return [move.request for move in moves if move.target == instance.device]

@@ -20,6 +20,7 @@ from mell_jax.scheduler.placement.ledger import Instance, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell_items import Item, Size, items_of, single
 from mell_jax.scheduler.policies.mell_kinds import Kinds, Shape
+from mell_jax.scheduler.policies.parking import Parking
 from mell_jax.scheduler.policies.relief import cover
 
 FULL = 0.75  # a GPU that T's have filled
@@ -31,7 +32,13 @@ class Operation:
     """One arrival, departure, change of class or overflow, on the books of a draft."""
 
     def __init__(
-        self, draft: Draft, *, kinds: Kinds, config: PolicyConfig, may_evict: bool
+        self,
+        draft: Draft,
+        *,
+        kinds: Kinds,
+        parking: Parking,
+        config: PolicyConfig,
+        may_evict: bool,
     ) -> None:
         self.moves = 0  # of items that had a place
         self.request_moves = 0
@@ -40,6 +47,7 @@ class Operation:
         self._draft = draft
         self._ledger = draft.ledger
         self._kinds = kinds
+        self._parking = parking
         self._config = config
         self._may_evict = may_evict  # T's from where an S or M is to go
         kinds.refresh(draft.ledger)
@@ -301,7 +309,8 @@ class Operation:
         self._kinds.refresh(self._ledger)
 
     def _open(self, model: ModelId) -> Instance | None:
-        opened = self._draft.activate(model)
+        opened = self._parking.latest(self._draft, model)
+        opened = opened or self._draft.activate(model)
         self._kinds.refresh(self._ledger)
         return opened
 

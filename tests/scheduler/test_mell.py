@@ -1,5 +1,6 @@
 """The rules of MELL on instances of 24 pages: T is 4-6, S 7-8, M 9-12, L 13-24."""
 
+from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell import Mell
 from tests.scheduler.policy_harness import Fleet, counts, moved
@@ -189,3 +190,14 @@ def test_a_t_keeps_room_for_growth_free() -> None:
     for request, pages in enumerate([6, 6, 6, 6]):
         fleet.arrive(request, pages)
     assert fleet.sizes == {0: [6, 6, 6], 1: [6]}  # four rows would grow by four pages
+
+
+def test_a_gpu_that_was_dear_to_load_waits_empty_and_is_used_again() -> None:
+    spec = ModelSpec(capacity_pages=24, load_s=2.0)
+    fleet = Fleet("mell", capacity=24, spec=spec)
+    fleet.arrive(0, 20)
+    fleet.finish(0)
+    assert fleet.sizes == {0: []}
+    assert counts(fleet.arrive(1, 20)) == {"Place": 1}  # no second load
+    fleet.finish(1)
+    assert [counts(fleet.tick())["Park"] for _ in range(3)] == [0, 1, 0]

@@ -188,7 +188,7 @@ def begin_without_reservation(
     source = ledger.instances[request.device]
     del source.requests[request.id]
     source.leaving_pages += request.pages
-    target.arriving += 1
+    target.arriving[request.id] = request
     request.move = move
     ledger.moves[move] = OpenMove(
         request=request, source=source.device, target=target.device

@@ -1,0 +1,44 @@
+"""When an empty instance is given back: at once, or after as long as it took to load.
+
+Waiting as long as loading costs is the ski rental rule: never more than twice the price
+of the best decision in hindsight, whatever comes.
+"""
+
+from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance
+
+
+class Parking:
+    """Remembers since when instances are empty."""
+
+    def __init__(self) -> None:
+        self._emptied_s: dict[DeviceId, float] = {}
+
+    def emptied(self, draft: Draft, instance: Instance) -> None:
+        """Parks an instance whose model loads for free; else it stays for a while."""
+        if draft.ledger.spec(instance.model).load_s == 0:
+            draft.park(instance)
+        else:
+            self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
+
+    def epoch(self, draft: Draft) -> None:
+        """Parks what has been empty for as long as loading it again would take."""
+        ledger = draft.ledger
+        for device, since_s in list(self._emptied_s.items()):
+            instance = ledger.instances.get(device)
+            if instance is None or instance.rows:
+                del self._emptied_s[device]
+            elif ledger.now_s - since_s >= ledger.spec(instance.model).load_s:
+                del self._emptied_s[device]
+                draft.park(instance)
+
+    def latest(self, draft: Draft, model: ModelId) -> Instance | None:
+        """An empty instance of the model that may be used again."""
+        for device in reversed(self._emptied_s):
+            instance = draft.ledger.instances.get(device)
+            if instance is None or instance.model != model or instance.is_closing:
+                continue
+            if instance.rows == 0:
+                return instance
+        return None

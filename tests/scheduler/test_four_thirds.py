@@ -1,0 +1,40 @@
+"""The guarantee: at most 4/3 of the lower bound, plus a constant, at every epoch's end.
+
+Workloads differ in load, growth, capacity and the mixture of sizes, all by the seed.
+"""
+
+import numpy as np
+import pytest
+
+from mell_jax.scheduler.bounds import lower_bound
+from tests.scheduler.policy_harness import Fleet, drive
+
+CONSTANT = 2
+POLICIES = ["mell", "consolidate"]
+
+
+def keeps_the_guarantee(policy: str, *, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    capacity = int(rng.integers(8, 130))
+    fleet = Fleet(policy, capacity=capacity, growth_pages_per_s=1.0)
+    load, growth = float(rng.uniform(1.0, 25.0)), float(rng.uniform(0.0, 0.9))
+    for _ in drive(fleet, seed=seed, epochs=25, load=load, growth=growth):
+        sizes = np.array(list(fleet.live.values()), np.int64)
+        bound = lower_bound(sizes, capacity=capacity)
+        assert 3 * len(fleet.sizes) <= 4 * bound + 3 * CONSTANT, fleet.sizes
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_four_thirds_of_the_bound_are_enough(policy: str) -> None:
+    for seed in range(100):
+        keeps_the_guarantee(policy, seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(100, 2100, 250))
+@pytest.mark.parametrize("policy", POLICIES)
+def test_four_thirds_of_the_bound_are_enough_in_thousands(
+    policy: str, first: int
+) -> None:
+    for seed in range(first, first + 250):
+        keeps_the_guarantee(policy, seed=seed)
