@@ -9,8 +9,10 @@ import pytest
 from mell_jax.scheduler.bounds import lower_bound
 from tests.scheduler.policy_harness import Fleet, drive
 
-CONSTANT = 2
-POLICIES = ["mell", "consolidate"]
+CONSTANTS = {
+    "mell": 3,  # the latest GPU of every kind may be incomplete
+    "consolidate": 2,
+}
 
 
 def keeps_the_guarantee(policy: str, *, seed: int) -> None:
@@ -21,10 +23,10 @@ def keeps_the_guarantee(policy: str, *, seed: int) -> None:
     for _ in drive(fleet, seed=seed, epochs=25, load=load, growth=growth):
         sizes = np.array(list(fleet.live.values()), np.int64)
         bound = lower_bound(sizes, capacity=capacity)
-        assert 3 * len(fleet.sizes) <= 4 * bound + 3 * CONSTANT, fleet.sizes
+        assert 3 * len(fleet.sizes) <= 4 * bound + 3 * CONSTANTS[policy], fleet.sizes
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", sorted(CONSTANTS))
 def test_four_thirds_of_the_bound_are_enough(policy: str) -> None:
     for seed in range(100):
         keeps_the_guarantee(policy, seed=seed)
@@ -32,7 +34,7 @@ def test_four_thirds_of_the_bound_are_enough(policy: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(100, 2100, 250))
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", sorted(CONSTANTS))
 def test_four_thirds_of_the_bound_are_enough_in_thousands(
     policy: str, first: int
 ) -> None:
