@@ -23,7 +23,6 @@ HAS_HEADROOM = (
     "reserve_peak",
 )
 LINK_SHARE = 0.5  # of a link that consolidation may use
-PREFILL_SHARE = 0.25  # of an instance's prefill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ def policy_config(
         look_s=look_s,
         epoch_s=settings.epoch_s,
         link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
-        prefill_tokens_per_s=PREFILL_SHARE * settings.prefill_tokens_per_s,
+        prefill_tokens_per_s=settings.replay_tokens_per_s,
     )
 
 
