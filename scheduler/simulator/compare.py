@@ -53,8 +53,10 @@ def policy_config(
 
 
 def check_policies(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that is none of a policy."""
+    """Raises ValueError for a name that is none of a policy, or for no name."""
     known = [*POLICIES, REPACK, REPACK_LIVE]
+    if not names:
+        raise ValueError(f"no policy is given; there are {sorted(known)}")
     for name in names:
         if name not in known:
             raise ValueError(f"no policy is called {name!r}; there are {sorted(known)}")

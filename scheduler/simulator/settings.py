@@ -37,22 +37,33 @@ class Settings:
             "page_tokens",
             "epoch_s",
             "decode_tokens_per_s",
-            "prefill_tokens_per_s",
-            "link_gbps",
             "kv_bytes_per_token",
             "max_devices",
         ):
-            if not (getattr(self, name) > 0):
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if not (self.activation_s >= 0):
+            value = getattr(self, name)
+            if not (0 < value < math.inf):
+                raise ValueError(f"{name} must be > 0 and finite, got {value}")
+        for name in ("prefill_tokens_per_s", "link_gbps", "tpot_slo_s"):
+            value = getattr(self, name)
+            if not (value > 0):
+                raise ValueError(
+                    f"{name} must be > 0, or inf for no limit, got {value}"
+                )
+        if not (0 <= self.activation_s < math.inf):
             raise ValueError(f"activation_s must be >= 0, got {self.activation_s}")
         if not (0 < self.prefill_share <= 1):
             raise ValueError(
                 f"prefill_share must be in (0, 1], got {self.prefill_share}"
             )
         for model, weight in self.weights.items():
-            if not (weight > 0):
+            if not (0 < weight < math.inf):
                 raise ValueError(f"the weight of {model} must be > 0, got {weight}")
+            if not (self.capacity_tokens / weight >= self.page_tokens):
+                raise ValueError(
+                    f"{self.capacity_tokens} capacity_tokens do not hold one page of "
+                    f"{self.page_tokens} tokens of {model}, weight {weight}: raise the "
+                    "capacity or lower page_tokens"
+                )
 
     def models(self) -> dict[ModelId, ModelSpec]:
         """What an instance of each model can hold."""
