@@ -189,6 +189,9 @@ def workload_from_flags() -> Workload:
     """The trace, or requests drawn from the seed."""
     if _TRACE.value is not None:
         return read_trace(Path(_TRACE.value))
+    capacity = _CAPACITY_TOKENS.value
+    if not (capacity >= 10):
+        raise ValueError(f"--capacity_tokens must be >= 10 to draw, got {capacity}")
     lengths: tuple[Lognormal | Quantiles, Lognormal | Quantiles]
     if _LENGTHS.value == "lognormal":
         lengths = (
@@ -207,8 +210,8 @@ def workload_from_flags() -> Workload:
     return draw(
         synthetic,
         seed=_SEED.value,
-        max_input_tokens=int(0.9 * _CAPACITY_TOKENS.value),
-        max_tokens=int(0.98 * _CAPACITY_TOKENS.value),
+        max_input_tokens=int(0.9 * capacity),
+        max_tokens=int(0.98 * capacity),
     )
 
 
@@ -331,6 +334,7 @@ def compare() -> None:
     """Simulates the policies, prints their figures and writes what is asked for."""
     workload = workload_from_flags()
     settings = settings_from_flags(workload)
+    policy_config(settings, headroom=0.0, look_s=_LOOK_S.value)  # refuses what is wrong
     outcomes = simulate(workload, settings)
     window = outcomes[0].meter.window
     print(

@@ -113,7 +113,8 @@ def read_machine(lines: Iterator[str]) -> Machine:
         policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"not an event log of --record: its first line has no header ({error!r})"
+            "not an event log as --record writes it: the first line is no header "
+            f"({type(error).__name__})"
         ) from None
     return Machine(models=settings.models(), policy=policy)
 
@@ -131,7 +132,7 @@ def replay(machine: Machine, *, lines: Iterable[str]) -> int:
             event = decode_event(recorded["event"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ReplayError(
-                f"event {count} is not readable, the log may be cut off: {error!r}"
+                f"event {count} is not readable, the log may be cut off ({error})"
             ) from None
         answer = machine.step(event)
         decisions = json.loads(json.dumps([encode(d) for d in answer.decisions]))

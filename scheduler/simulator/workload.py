@@ -188,8 +188,8 @@ def draw(
     """
     if not (1 <= max_input_tokens < max_tokens):
         raise ValueError(
-            f"a request of at least 2 tokens needs a larger capacity: at most "
-            f"{max_input_tokens} of input and {max_tokens} in all fit"
+            f"max_input_tokens must be in [1, max_tokens), got {max_input_tokens} and "
+            f"{max_tokens}: an output needs a token, too"
         )
     rng = np.random.default_rng(seed)
     expected = synthetic.rate_per_s * synthetic.span_s

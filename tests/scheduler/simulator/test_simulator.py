@@ -160,13 +160,14 @@ def test_a_recorded_run_is_reproduced() -> None:
         return Machine(models=settings.models(), policy=policy)
 
     log = io.StringIO()
-    recorder = record.Recorder(machine(), file=log, header={"policy": "consolidate"})
+    header = record.make_header("consolidate", config=PolicyConfig(), settings=settings)
+    recorder = record.Recorder(machine(), file=log, header=header)
     fleet = Fleet(recorder, workload=drawn(20.0), settings=settings, clock=lambda: 0.0)
     fleet.run()
     lines = iter(log.getvalue().splitlines())
-    assert record.read_header(lines) == {"policy": "consolidate"}
+    described = record.read_machine(lines)
     rest = list(lines)
-    assert record.replay(machine(), lines=rest) == len(rest) > 1000
+    assert record.replay(described, lines=rest) == len(rest) > 1000
     spoilt = json.loads(rest[-1])
     spoilt["plan"] = [["Park", {"device": 77}]]
     rest[-1] = json.dumps(spoilt)
@@ -183,7 +184,7 @@ def test_traces_are_read_and_checked(tmp_path: Path) -> None:
     assert load.arrival_s.tolist() == [0.0, 1.5]
     for rows, rule in [
         ("1,5,6,a\n0,5,6,a\n", "go back"),
-        ("0,0,6,a\n", "at least one token"),
+        ("0,0,6,a\n", "a whole number of at least 1"),
     ]:
         path.write_bytes(gzip.compress((head + rows).encode()))
         with pytest.raises(ValueError, match=rule):
