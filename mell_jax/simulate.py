@@ -11,6 +11,7 @@ Flags become values here; the simulator itself reads no flag, no clock and no fi
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -51,6 +52,9 @@ from mell_jax.scheduler.simulator.workload import (
 
 _TRACE = flags.DEFINE_string(
     "trace", None, "CSV (.gz) of arrival_s,input_tokens,output_tokens[,model]."
+)
+_SLICE_S = flags.DEFINE_float(
+    "slice_s", None, "Only the first seconds of a trace or of the results' workloads."
 )
 _WORKLOAD = flags.DEFINE_enum(
     "workload", "poisson", ["poisson", "bursty"], "Arrivals to draw without a trace."
@@ -188,7 +192,8 @@ def _headrooms() -> list[float]:
 def workload_from_flags() -> Workload:
     """The trace, or requests drawn from the seed."""
     if _TRACE.value is not None:
-        return read_trace(Path(_TRACE.value))
+        whole = read_trace(Path(_TRACE.value))
+        return whole if _SLICE_S.value is None else whole.first(_SLICE_S.value)
     capacity = _CAPACITY_TOKENS.value
     if not (capacity >= 10):
         raise ValueError(f"--capacity_tokens must be >= 10 to draw, got {capacity}")
@@ -217,8 +222,7 @@ def workload_from_flags() -> Workload:
 
 def simulate(workload: Workload, settings: Settings) -> list[Outcome]:
     """Runs every policy with a bar; writes event logs if asked to."""
-    outcomes = []
-    headrooms = _headrooms()
+    outcomes, headrooms = [], _headrooms()
     with ExitStack() as stack:
         for name in dict.fromkeys(_POLICIES.value):
             with tqdm(total=len(workload), desc=name, leave=False) as bar:
@@ -353,6 +357,18 @@ def compare() -> None:
         plot.draw_plot(Path(_PLOT.value), outcomes=outcomes, title=title)
 
 
+def write_results(path: Path) -> None:
+    """Simulates all cases of the results page on all cores."""
+    page = results.page(
+        data=Path(_DATA.value) if _DATA.value is not None else None,
+        clock=time.perf_counter,
+        jobs=os.cpu_count() or 1,
+        say=partial(print, flush=True),
+        most_s=_SLICE_S.value,
+    )
+    path.write_text(page)
+
+
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
@@ -364,9 +380,7 @@ def main(argv: Sequence[str]) -> None:
         elif _SCALE.value:
             print_scale()
         elif _RESULTS.value is not None:
-            data = Path(_DATA.value) if _DATA.value is not None else None
-            page = results.page(data=data, clock=time.perf_counter, say=print)
-            Path(_RESULTS.value).write_text(page)
+            write_results(Path(_RESULTS.value))
         else:
             compare()
     except ValueError as error:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-
-from mell_jax.scheduler.simulator.compare import Outcome
+from dataclasses import dataclass
+from typing import Protocol
 
 Columns = tuple[tuple[str, str, str], ...]
 FLEET: Columns = (  # heading, figure, format ("count": see `count`)
@@ -35,7 +35,27 @@ late: moves deferred by an epoch; over: moves that overdrew a link or a target's
 us: time of a decision; a percentage beside a baseline: its best headroom"""
 
 
-def rows(outcomes: Sequence[Outcome], *, columns: Columns) -> list[list[str]]:
+class Measured(Protocol):
+    """A policy at a headroom, and its figures by name."""
+
+    @property
+    def policy(self) -> str: ...
+    @property
+    def headroom(self) -> float: ...
+    @property
+    def figures(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The plainest `Measured`, for means of several runs."""
+
+    policy: str
+    headroom: float
+    figures: dict[str, float]
+
+
+def rows(outcomes: Sequence[Measured], *, columns: Columns) -> list[list[str]]:
     """A heading and one row for each outcome."""
     table = [["policy", *(heading for heading, _, _ in columns)]]
     for outcome in outcomes:
@@ -62,7 +82,7 @@ def count(value: float) -> str:
     return f"{value / 1e9:.0f}G"
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[Measured]) -> str:
     """What the fleet was like, what it cost, and what the headings mean."""
     blocks = [_aligned(rows(outcomes, columns=columns)) for columns in (FLEET, COST)]
     return "\n\n".join([*blocks, LEGEND])
@@ -79,7 +99,7 @@ def _aligned(lines: list[list[str]]) -> str:
     )
 
 
-def markdown(outcomes: Sequence[Outcome], *, columns: Columns = FLEET + COST) -> str:
+def markdown(outcomes: Sequence[Measured], *, columns: Columns = FLEET + COST) -> str:
     """One Markdown table of the given columns."""
     lines = rows(outcomes, columns=columns)
     rule = ["---", *("---:" for _ in lines[0][1:])]

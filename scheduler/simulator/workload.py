@@ -36,6 +36,23 @@ class Workload:
     def __len__(self) -> int:
         return len(self.arrival_s)
 
+    def first(self, span_s: float) -> "Workload":
+        """The requests that arrive before `span_s`.
+
+        Raises:
+          ValueError: there are none.
+        """
+        count = int(np.searchsorted(self.arrival_s, span_s))
+        if not count:
+            raise ValueError(f"{self.name}: no request arrives before {span_s} s")
+        return Workload(
+            arrival_s=self.arrival_s[:count],
+            input_tokens=self.input_tokens[:count],
+            output_tokens=self.output_tokens[:count],
+            models=self.models[:count],
+            name=self.name,
+        )
+
 
 def read_trace(path: Path) -> Workload:
     """Reads `path`.

@@ -123,7 +123,9 @@ def mixed(seconds: float = 30.0) -> Workload:
     """Every second request is of another model."""
     load = drawn(seconds)
     names = [ModelId("half"), ModelId("whole")]
-    return dataclasses.replace(load, models=tuple(names[n % 2] for n in range(len(load))))
+    return dataclasses.replace(
+        load, models=tuple(names[n % 2] for n in range(len(load)))
+    )
 
 
 HARD = Settings(
