@@ -36,6 +36,7 @@ class Controller:
         self._last_epoch = Epoch(0)
         # Openings without an answer, by device; a device that is lost has no entry.
         self._unanswered: dict[DeviceId, set[Epoch]] = {}
+        self._lost: set[DeviceId] = set()
         self._effects: list[ControllerEffect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.DeviceAdded: self._device_added,
@@ -80,28 +81,28 @@ class Controller:
         if event.device in self._unanswered:
             raise ValueError(f"device {event.device} is in the fleet already")
         self._unanswered[event.device] = set()
+        self._lost.discard(event.device)
 
     def _device_lost(self, event: events.DeviceLost) -> None:
-        self._check_known(event.device)
+        if not self._is_there(event.device):
+            return
         del self._unanswered[event.device]
+        self._lost.add(event.device)
         for owner in list(self.owners.values()):
             gone = [e for e, device in owner.closing.items() if device == event.device]
             for epoch in gone:
                 del owner.closing[epoch]
             if owner.home == event.device:
                 self._disown(owner)
-            elif owner.move is not None:
-                move = owner.move
-                if event.device == move.source:
-                    move.is_resumed = True  # nobody is left to say so
-                elif event.device == move.target:
-                    self._abort(owner, move)
+            elif owner.move is not None and owner.move.order.target == event.device:
+                self._abort(owner, owner.move)
             self._settle(owner)
 
     # Orders.
 
     def _place(self, event: events.Place) -> None:
-        self._check_known(event.device)
+        if not self._is_there(event.device):
+            return  # whoever ordered it is about to hear of the loss
         owner = self.owners.get(event.request)
         if owner is None:
             owner = self.owners[event.request] = Owner(event.request)
@@ -115,23 +116,21 @@ class Controller:
         self._settle(owner)
 
     def _move(self, event: events.Move) -> None:
-        self._check_known(event.target)
         owner = self.owners.get(event.request)
-        if owner is None or not owner.can_move or owner.home == event.target:
+        if owner is None or owner.home is None or owner.next_move is not None:
             self._report(MoveAborted(move=event.move))
             return
-        assert owner.home is not None
-        epoch = self._open(event.target)
-        owner.move = OpenMove(
-            event, epoch=epoch, source=owner.home, source_epoch=owner.epoch
-        )
-        self._send_reserve(owner.move)
+        owner.next_move = event
+        self._settle(owner)
 
     def _abort_move(self, event: events.AbortMove) -> None:
         owner = self.owners.get(event.request)
-        if owner is not None and owner.move is not None:
-            if owner.move.order.move == event.move:
-                self._abort(owner, owner.move)
+        if owner is None:
+            return
+        if owner.next_move is not None and owner.next_move.move == event.move:
+            self._drop_next_move(owner)
+        elif owner.move is not None and owner.move.order.move == event.move:
+            self._abort(owner, owner.move)
 
     def _preempt(self, event: events.Preempt) -> None:
         owner = self.owners.get(event.request)
@@ -235,6 +234,20 @@ class Controller:
         self._effects.append(Fence(request=owner.request, epoch=owner.epoch))
         self._send(place.device, owner.opening)
 
+    def _begin_move(self, owner: Owner, order: events.Move) -> None:
+        if owner.home == order.target or not self._is_there(order.target):
+            self._drop_next_move(owner)
+            return
+        assert owner.home is not None
+        owner.next_move = None
+        owner.move = OpenMove(
+            order,
+            epoch=self._open(order.target),
+            source=owner.home,
+            source_epoch=owner.epoch,
+        )
+        self._send_reserve(owner.move)
+
     def _commit(self, move: OpenMove) -> None:
         """The one point where a move becomes true."""
         owner = self.owners[move.order.request]
@@ -253,6 +266,7 @@ class Controller:
 
     def _disown(self, owner: Owner) -> None:
         """The one way out of a device, whatever was going on."""
+        self._drop_next_move(owner)
         if owner.move is not None:
             self._drop_move(owner, owner.move)
         if owner.home is not None and owner.waiting is None:
@@ -280,6 +294,11 @@ class Controller:
             self._close(owner, move.epoch, move.order.target)
         self._finish_move(owner, move)
 
+    def _drop_next_move(self, owner: Owner) -> None:
+        if owner.next_move is not None:
+            self._report(MoveAborted(move=owner.next_move.move))
+            owner.next_move = None
+
     def _finish_move(self, owner: Owner, move: OpenMove) -> None:
         owner.move = None
         if move.phase is Phase.COMMITTED:
@@ -296,11 +315,14 @@ class Controller:
                 self._finish_move(owner, move)
         if owner.closing:
             return
-        if owner.waiting is not None:
-            self._start(owner, owner.waiting)
-        elif owner.is_over:
+        if owner.is_over:
             del self.owners[owner.request]
             self._effects.append(Forget(request=owner.request))
+            return
+        if owner.waiting is not None:
+            self._start(owner, owner.waiting)
+        if owner.next_move is not None and owner.move is None:
+            self._begin_move(owner, owner.next_move)
 
     # Sending.
 
@@ -365,8 +387,12 @@ class Controller:
         if move is not None:
             self._abort(self.owners[request], move)
 
-    def _check_known(self, device: DeviceId) -> None:
-        if device not in self._unanswered:
-            raise ValueError(
-                f"device {device} is not in the fleet: {sorted(self._unanswered)}"
-            )
+    def _is_there(self, device: DeviceId) -> bool:
+        """False for a device that was lost.
+
+        Raises:
+          ValueError: it never was in the fleet.
+        """
+        if device not in self._unanswered and device not in self._lost:
+            raise ValueError(f"device {device} was never added to the fleet")
+        return device in self._unanswered

@@ -1,9 +1,9 @@
 """What controller and instances say to each other: plain values that could be sent.
 
 Payload travels beside them and is the driver's: with `Start` and `Reserve` the request
-itself and its first `known` tokens, with a `Chunk` its pages or token ids. Positions and
-lengths are in tokens. `epoch` names the copy that a message is about, `to_epoch` the
-copy that a move is to make.
+itself and its first `known` tokens, with a `Chunk` its pages or token ids. Positions
+and lengths are in tokens, counted from the prompt's first. `epoch` names the copy that
+a message is about, `to_epoch` the copy that a move is to make.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
-    """To a destination: take `pages`, and pin those that hold a prefix of the tokens."""
+    """To a destination: take `pages`; those that hold a prefix are shared and pinned."""
 
     request: RequestId
     epoch: Epoch

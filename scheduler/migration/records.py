@@ -89,6 +89,7 @@ class Owner:
         "home",
         "is_over",
         "move",
+        "next_move",
         "opening",
         "request",
         "waiting",
@@ -102,15 +103,5 @@ class Owner:
         self.closing: dict[Epoch, DeviceId] = {}  # copies that are to be released
         self.waiting: events.Place | None = None  # for `closing` to be empty
         self.move: OpenMove | None = None
+        self.next_move: events.Move | None = None  # for `move` and `closing` to end
         self.is_over = False
-
-    @property
-    def can_move(self) -> bool:
-        """It has a home, and nothing of an earlier change is left to be settled."""
-        return not (
-            self.home is None
-            or self.is_over
-            or self.move is not None
-            or self.waiting is not None
-            or self.closing
-        )
