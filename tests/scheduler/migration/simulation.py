@@ -42,6 +42,7 @@ MAX_REQUEST_PAGES = 17
 class Parts:
     """The pieces under test; a broken one must be found out."""
 
+    controller: type[Controller] = Controller
     instance: type[Instance] = Instance
     stream: type[TokenStream] = TokenStream
     fake: type[FakeInstance] = FakeInstance
@@ -96,7 +97,7 @@ class Simulation:
         self.counts: Counter[str] = Counter()
         self.faults = Faults.draw(rng)
         self.jobs = draw_jobs(rng)
-        self.controller = Controller()
+        self.controller = self.parts.controller()
         self.instances: dict[DeviceId, FakeInstance] = {}
         self.zombies: list[FakeInstance] = []  # fenced, and not aware of it
         self.streams: dict[RequestId, TokenStream] = {}
@@ -237,9 +238,7 @@ class Simulation:
     # What happens.
 
     def _arrive(self, request: RequestId) -> None:
-        self.streams[request] = TokenStream()
-        if self.parts.stream is not TokenStream:
-            self.streams[request] = self.parts.stream()
+        self.streams[request] = self.parts.stream()
         self.planner.arrive(request)
 
     def _finish(self, request: RequestId, why: str) -> None:
