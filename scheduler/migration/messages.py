@@ -27,7 +27,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
-    """To a destination: take `pages`; those that hold a prefix are shared and pinned."""
+    """To a destination: take `pages`, sharing and pinning a known prefix."""
 
     request: RequestId
     epoch: Epoch

@@ -7,7 +7,7 @@ again on a tick until they are acknowledged.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
@@ -58,12 +58,16 @@ class Acknowledged:
     counts: list[tuple[Epoch, int]]
 
 
+Packet = messages.Message | Frame | Acknowledged
+Payload = list[Content] | None
+
+
 class World(Protocol):
     """What an instance needs of the simulation."""
 
     jobs: dict[RequestId, Job]
 
-    def send(self, to: DeviceId, message: object, payload: object = None) -> None: ...
+    def send(self, to: DeviceId, packet: Packet, payload: Payload = None) -> None: ...
 
     def may_grow(self, holding: Holding, pages: int) -> bool: ...
 
@@ -83,12 +87,14 @@ class FakeInstance:
         self.device = machine.device
         self.pool = Pool(num_pages)
         self.held: dict[Epoch, Holding] = {}
+        self.decoding: list[Holding] = []  # as of the last check
         self.is_fenced = False
         self.preemptions = 0
         self._world = world
         self._preempts = preempts
         self._watched: set[Epoch] = set()
         self._payload: list[Content] = []
+        self._has_changed = True
         self._carry: dict[type, Callable[..., None]] = {
             effects.Send: self._send,
             effects.TakePages: self._take_pages,
@@ -100,22 +106,24 @@ class FakeInstance:
             effects.Free: self._free,
         }
 
-    def deliver(self, message: object, payload: object) -> None:
-        if isinstance(message, Acknowledged):
-            for epoch, count in message.counts:
+    def deliver(self, packet: Packet, payload: Payload) -> None:
+        self._has_changed = True
+        if isinstance(packet, Acknowledged):
+            for epoch, count in packet.counts:
                 row = self.held.get(epoch)
                 if row is not None:
                     row.acknowledged = max(row.acknowledged, count)
             return
-        if isinstance(payload, list):
+        if payload is not None:
             self._payload = payload
-        self.tell(message)
+        self.tell(cast(messages.ToInstance, packet))
 
-    def tell(self, event: object) -> None:
-        for effect in self.machine.step(event):  # type: ignore[arg-type]
+    def tell(self, event: messages.ToInstance | events.InstanceEvent) -> None:
+        for effect in self.machine.step(event):
             self._carry[type(effect)](effect)
 
     def tick(self) -> None:
+        self._has_changed = True
         self.tell(events.Resend())
         rows = [
             self._tokens(row, row.acknowledged)
@@ -126,6 +134,7 @@ class FakeInstance:
 
     def step(self) -> None:
         """One batch: every row computes a chunk, or a token."""
+        self._has_changed = True
         frame = []
         for row in list(self.held.values()):
             if self.held.get(row.epoch) is not row:
@@ -145,6 +154,11 @@ class FakeInstance:
                 self._watched.discard(epoch)
 
     def check(self) -> None:
+        """What must hold after every event; nothing to do if none was for this one."""
+        if not self._has_changed:
+            return
+        self._has_changed = False
+        self.decoding = [row for row in self.held.values() if row.decodes]
         self.pool.check(sum(len(holding.pages) for holding in self.held.values()))
         if self.machine.epochs != list(self.held):
             raise ViolationError(f"{self.machine.epochs} held as {list(self.held)}")
@@ -264,9 +278,7 @@ class FakeInstance:
         )
 
     def _tell_written(self, copy: Holding, end: int) -> None:
-        self.tell(
-            events.Written(request=copy.job.request, epoch=copy.epoch, end=end)
-        )
+        self.tell(events.Written(request=copy.job.request, epoch=copy.epoch, end=end))
 
     # Effects.
 

@@ -14,7 +14,7 @@ from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.transfer import Mode
-from tests.scheduler.migration.jobs import SIZE, Job
+from tests.scheduler.migration.jobs import SIZE, Job, ViolationError
 
 MoveEnd = placement_events.MoveCommitted | placement_events.MoveAborted
 
@@ -45,6 +45,7 @@ class Planner(Protocol):
     def may_grow(self, request: RequestId, pages: int) -> bool: ...
     def tick(self) -> None: ...
     def check(self) -> None: ...
+    def check_end(self) -> None: ...
 
 
 class RandomPlanner:
@@ -85,6 +86,9 @@ class RandomPlanner:
                 self._disturb(owner.request)
 
     def check(self) -> None:
+        pass
+
+    def check_end(self) -> None:
         pass
 
     def _place(self, request: RequestId) -> None:
@@ -139,6 +143,7 @@ class PlacementPlanner:
         self.moves: dict[MoveId, RequestId] = {}
         self._desk = desk
         self._granted: dict[RequestId, int] = {}  # pages
+        self._has_changed = True
         self._asked: set[RequestId] = set()  # to grow, and told to wait
         self._obeys: dict[type, Callable[..., None]] = {
             plan.Place: self._place,
@@ -176,6 +181,7 @@ class PlacementPlanner:
         if request in self._asked or known is None or known.device is None:
             return False
         self._asked.add(request)
+        self._has_changed = True
         self._granted[request] = pages
         answer = self.machine.step(placement_events.Grow(request=request, pages=pages))
         if plan.Wait(request=request) in answer.decisions:
@@ -189,9 +195,25 @@ class PlacementPlanner:
         self._tell(placement_events.Tick(now_s=self._desk.now))
 
     def check(self) -> None:
-        self.machine.ledger.check()
+        """The books balance, and agree with the owner records where all is settled."""
+        ledger = self.machine.ledger
+        if self._has_changed:
+            self._has_changed = False
+            ledger.check()
+        for owner in self._desk.controller.owners.values():
+            request = ledger.requests.get(owner.request)
+            if request is None or request.move is not None or owner.closing:
+                continue
+            if owner.move is None and owner.home != request.device:
+                raise ViolationError(f"{owner.home} in fact, {request.device} in books")
+
+    def check_end(self) -> None:
+        ledger = self.machine.ledger
+        if ledger.requests or ledger.moves or self.machine.waiting:
+            raise ViolationError("the placement machine is not at rest")
 
     def _tell(self, event: placement_events.Event) -> None:
+        self._has_changed = True
         self._obey(self.machine.step(event))
 
     def _obey(self, answer: plan.Plan) -> None:

@@ -11,8 +11,9 @@ request, every stream holds its right tokens. At rest: nothing is lost, nothing 
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
@@ -25,6 +26,8 @@ from tests.scheduler.migration.fake_instance import (
     FakeInstance,
     Frame,
     Holding,
+    Packet,
+    Payload,
 )
 from tests.scheduler.migration.jobs import SIZE, Job, ViolationError
 from tests.scheduler.migration.planners import (
@@ -61,7 +64,9 @@ class Faults:
     @classmethod
     def draw(cls, rng: random.Random) -> "Faults":
         if rng.random() < 0.15:  # as in one process
-            return cls(loss=0, doubling=0, slow=0, crashes=rng.choice([0, 1]), cancels=0)
+            return cls(
+                loss=0, doubling=0, slow=0, crashes=rng.choice([0, 1]), cancels=0
+            )
         return cls(
             loss=rng.choice([0, 0.03, 0.15]),
             doubling=rng.choice([0, 0.05, 0.2]),
@@ -160,10 +165,10 @@ class Simulation:
 
     # Network.
 
-    def send(self, to: DeviceId, message: object, payload: object = None) -> None:
+    def send(self, to: DeviceId, packet: Packet, payload: Payload = None) -> None:
         faults, rng = self.faults, self.rng
         if faults.slow == 0:
-            self._later(0.01, self._deliver, to, message, payload)
+            self._later(0.01, self._deliver, to, packet, payload)
             return
         if rng.random() < faults.loss:
             return
@@ -171,18 +176,18 @@ class Simulation:
             delay = 0.05 + 0.4 * rng.random()
             if rng.random() < 0.125:
                 delay += faults.slow * rng.random()
-            self._later(delay, self._deliver, to, message, payload)
+            self._later(delay, self._deliver, to, packet, payload)
 
-    def _deliver(self, to: DeviceId, message: object, payload: object) -> None:
+    def _deliver(self, to: DeviceId, packet: Packet, payload: Payload) -> None:
         if to != messages.CONTROLLER:
             instance = self.instances.get(to)
             if instance is not None:
-                instance.deliver(message, payload)
-            return
-        if isinstance(message, Frame):
-            self._hear(message)
+                instance.deliver(packet, payload)
+        elif isinstance(packet, Frame):
+            self._hear(packet)
         else:
-            self._carry(self.controller.step(message))  # type: ignore[arg-type]
+            message = cast(messages.ToController, packet)
+            self._carry(self.controller.step(message))
 
     # The controller's side.
 
@@ -193,8 +198,8 @@ class Simulation:
         stream = self.streams.get(request)
         return self.jobs[request].prompt + (stream.count if stream is not None else 0)
 
-    def _carry(self, todo: object) -> None:
-        for effect in todo:  # type: ignore[attr-defined]
+    def _carry(self, todo: Sequence[effects.ControllerEffect]) -> None:
+        for effect in todo:
             match effect:
                 case effects.Send():
                     self.send(effect.to, effect.message)
@@ -221,13 +226,13 @@ class Simulation:
             self.send(frame.source, Acknowledged(counts))
 
     def _accept(
-        self, request: RequestId, epoch: Epoch, start: int, tokens: object
+        self, request: RequestId, epoch: Epoch, start: int, tokens: Sequence[int]
     ) -> None:
         if request in self.over:
             return
         stream, job = self.streams[request], self.jobs[request]
         at = stream.count
-        new = stream.accept(epoch, start=start, tokens=tokens)  # type: ignore[arg-type]
+        new = stream.accept(epoch, start=start, tokens=tokens)
         if new != [job.token(index) for index in range(at, at + len(new))]:
             raise ViolationError(f"stream of {request} takes {new} at {at}")
         if stream.count > job.output:
@@ -308,33 +313,29 @@ class Simulation:
         decoding: set[RequestId] = set()
         for instance in self.instances.values():
             instance.check()
-            for holding in instance.held.values():
-                if holding.decodes:
-                    request = holding.job.request
-                    if request in decoding:
-                        raise ViolationError(f"{request} is decoded twice")
-                    decoding.add(request)
-                    self._check_owner(holding)
+            for row in instance.decoding:
+                request = row.job.request
+                if request in decoding:
+                    raise ViolationError(f"{request} is decoded twice")
+                decoding.add(request)
+                owner = self.controller.owners.get(request)
+                if owner is None or (
+                    owner.epoch != row.epoch and row.epoch not in owner.closing
+                ):
+                    raise ViolationError(f"nobody knows of {row}")
         self.planner.check()
-
-    def _check_owner(self, holding: Holding) -> None:
-        owner = self.controller.owners.get(holding.job.request)
-        is_known = owner is not None and (
-            owner.epoch == holding.epoch or holding.epoch in owner.closing
-        )
-        if not is_known:
-            raise ViolationError(f"nobody knows of {holding}")
 
     def _is_at_rest(self) -> bool:
         return (
-            len(self.over) == len(self.jobs) == len(self.streams)
-            and not self.controller.owners
+            not self.controller.owners
             and not self._orders
+            and len(self.over) == len(self.jobs) == len(self.streams)
         )
 
     def _check_end(self) -> None:
         if self.controller.owners or self.planner.moves:
             raise ViolationError("the controller is not at rest")
+        self.planner.check_end()
         for instance in self.instances.values():
             if instance.held:
                 raise ViolationError(f"leaked: {instance.held}")

@@ -1,4 +1,4 @@
-"""Thousands of schedules under faults; and protocols with a fault, found out by them."""
+"""Thousands of schedules under faults; protocols with a fault that they find out."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -143,7 +143,9 @@ def test_the_simulation_finds_a_broken_protocol_out(fault: str) -> None:
             run(seed, BROKEN[fault])
 
 
-def test_the_source_that_resumes_on_silence_decodes_what_another_device_decodes() -> None:
+def test_the_source_that_resumes_on_silence_decodes_what_another_device_decodes() -> (
+    None
+):
     found = 0
     for seed in range(BROKEN_SEEDS):
         try:
