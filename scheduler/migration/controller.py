@@ -152,6 +152,7 @@ class Controller:
         owner = self.owners.get(message.request)
         if owner is not None and owner.epoch == message.epoch:
             owner.opening = None
+            self._settle(owner)
 
     def _reserved(self, message: messages.Reserved) -> None:
         self._answered(message.epoch)
@@ -321,7 +322,9 @@ class Controller:
             return
         if owner.waiting is not None:
             self._start(owner, owner.waiting)
-        if owner.next_move is not None and owner.move is None:
+        # A source that has not started would answer Resume, and then begin late.
+        is_free = owner.move is None and owner.opening is None
+        if owner.next_move is not None and is_free:
             self._begin_move(owner, owner.next_move)
 
     # Sending.

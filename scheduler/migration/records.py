@@ -103,5 +103,5 @@ class Owner:
         self.closing: dict[Epoch, DeviceId] = {}  # copies that are to be released
         self.waiting: events.Place | None = None  # for `closing` to be empty
         self.move: OpenMove | None = None
-        self.next_move: events.Move | None = None  # for `move` and `closing` to end
+        self.next_move: events.Move | None = None  # waits for all of the above
         self.is_over = False
