@@ -42,4 +42,23 @@ lost is said again at `Resend`, which the driver sends when it likes; all messag
 be late, doubled, lost or out of order. An opening (`Start`, `Reserve`) that comes again
 after its copy has gone is told by its epoch: every message of the controller carries a
 `horizon`, below which all openings for that device have been answered.
+
+**A driver** carries effects out in order and passes `Send` on. In one process that is a
+queue; nothing is lost, and `Resend` is never needed:
+
+    for effect in controller.step(events.Move(...)):   # ordered by a placement plan
+        match effect:
+            case Send():    queue.append((effect.to, effect.message))
+            case Report():  obey(placement.step(effect.event))
+            ...
+    instance.step(message)  ->  TakePages, WriteChunk, StopRow, StartRow, Free, ...
+
+After each step of a device it reports `Computed` for the rows being watched, which are
+the moving ones; no machine sees single tokens. A lost device is told to the controller
+first and to the placement machine after, so that reports of moves that were true come
+before the loss. A hung transfer is ended by `AbortMove`, a hung device by `DeviceLost`.
+
+States: a move is RESERVING, COPYING, then COMMITTED or ABORTING (`records.Phase`); its
+source end COPYING, STOPPING, STOPPED or GIVEN_UP (`source.Phase`); its destination end
+RESERVING, RECEIVING, READY or FAILED (`destination.Phase`).
 """

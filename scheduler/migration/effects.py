@@ -33,7 +33,8 @@ class TakePages:
 class WriteChunk:
     """Scatter the pages that came, or prefill the tokens; answer Written or Failed.
 
-    Takes more pages if the request has outgrown its reservation.
+    Takes more pages if the request has outgrown its reservation. What is written must
+    not be found by other prompts before StartRow: the move may yet be called off.
     """
 
     request: RequestId

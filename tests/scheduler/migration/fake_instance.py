@@ -36,6 +36,7 @@ class Holding:
     stop_since: int = 0
     is_ended: bool = False
     prefill_until: int = 0  # of a reservation; 0: nothing to prefill
+    arrived: list[Content] | None = None  # pages that are being written
 
     @property
     def decodes(self) -> bool:
@@ -82,6 +83,7 @@ class FakeInstance:
         *,
         num_pages: int,
         preempts: bool,
+        writes_late: bool,
     ) -> None:
         self.machine = machine
         self.device = machine.device
@@ -92,6 +94,7 @@ class FakeInstance:
         self.preemptions = 0
         self._world = world
         self._preempts = preempts
+        self._writes_late = writes_late
         self._watched: set[Epoch] = set()
         self._payload: list[Content] = []
         self._has_changed = True
@@ -141,6 +144,8 @@ class FakeInstance:
                 continue
             if row.prefill_until:
                 self._prefill_reservation(row)
+            elif row.arrived is not None:
+                self._write_arrived(row)
             elif row.decodes and self._compute(row):
                 index = row.known - row.job.prompt - 1
                 frame.append(self._tokens(row, index))
@@ -245,6 +250,14 @@ class FakeInstance:
             )
         )
 
+    def _write_arrived(self, copy: Holding) -> None:
+        assert copy.arrived is not None
+        for number, content in enumerate(copy.arrived, copy.computed // SIZE):
+            self.pool.write(copy.pages[number], content)
+            copy.computed = number * SIZE + content[2]
+        copy.arrived = None
+        self._tell_written(copy, copy.computed)
+
     def _prefill_reservation(self, copy: Holding) -> None:
         until = min(copy.prefill_until, copy.computed + CHUNK)
         self._fill(copy, until)
@@ -322,11 +335,9 @@ class FakeInstance:
         if effect.mode is Mode.TOKENS and effect.end > effect.first:
             copy.prefill_until = effect.end
             return
-        if effect.end > effect.first:
-            for number, content in enumerate(self._payload, effect.first // SIZE):
-                self.pool.write(copy.pages[number], content)
-            copy.computed = effect.end
-        self._tell_written(copy, effect.end)
+        copy.arrived = self._payload if effect.end > effect.first else []
+        if not self._writes_late:
+            self._write_arrived(copy)
 
     def _watch(self, effect: effects.WatchRow) -> None:
         row = self.held[effect.epoch]

@@ -105,9 +105,9 @@ class RandomPlanner:
         """A move; or one is called off; or the request loses its pages."""
         desk = self._desk
         what = desk.rng.random()
-        if what < 0.03:
+        if what < 0.06:
             desk.order(events.Preempt(request=request))
-        elif what < 0.1:
+        elif what < 0.12:
             for move, moved in self.moves.items():
                 if moved == request:
                     desk.order(events.AbortMove(request=request, move=move))

@@ -112,6 +112,7 @@ class Simulation:
             page_tokens=SIZE, max_stages=rng.randint(1, 3), tail_pages=rng.randint(1, 2)
         )
         self._places = rng.random() < 0.3  # by the placement machine
+        self._writes_late = rng.random() < 0.5
         self.planner: Planner = RandomPlanner(self)
         if self._places:
             self.planner = PlacementPlanner(self, capacity_pages=self._pages)
@@ -283,7 +284,11 @@ class Simulation:
             device, limits=self._limits, horizon=self.controller.next_epoch
         )
         self.instances[device] = self.parts.fake(
-            self, machine, num_pages=self._pages, preempts=not self._places
+            self,
+            machine,
+            num_pages=self._pages,
+            preempts=not self._places,
+            writes_late=self._writes_late,
         )
         self.planner.added(device)
 

@@ -41,14 +41,22 @@ def test_every_stream_is_exact_and_nothing_leaks_in_any_schedule(first: int) -> 
     assert counts["crashes"] > SHARE // 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(SEEDS, 5 * SEEDS, SHARE))
+def test_no_stream_breaks_in_many_more_schedules(first: int) -> None:
+    for seed in range(first, first + SHARE):
+        run(seed)
+
+
 class ResumingInstance(Instance):
     """Its source decodes on when it has not been answered for a while."""
 
     def _resend(self, event: events.Resend) -> Effects:
         said = list(super()._resend(event))
         for copy in self._copies.values():
-            moving = copy.outgoing if isinstance(copy, Running) else None
-            if moving is not None and moving.phase is Phase.STOPPED:
+            if not isinstance(copy, Running) or copy.outgoing is None:
+                continue
+            if copy.outgoing.phase is Phase.STOPPED:
                 copy.outgoing = None
                 said.append(effects.ResumeRow(request=copy.request, epoch=copy.epoch))
         return said
