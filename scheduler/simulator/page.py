@@ -168,7 +168,8 @@ def verdict(section: Section) -> list[str]:
         said.append(f"{baseline}; `consolidate` closes {at.closed:.0%} of that.")
     else:
         said.append(f"{baseline}; `consolidate` closes nothing of that.")
-    said.append(f"`consolidate` makes {_share(at.baseline_moves)} of its moves.")
+    if not math.isnan(at.baseline_moves):
+        said.append(f"`consolidate` makes {_share(at.baseline_moves)} of its moves.")
     return said
 
 
