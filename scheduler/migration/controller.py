@@ -1,0 +1,401 @@
+"""The one who decides: an owner record for every request, and the commit of a move.
+
+    RESERVING -> COPYING -> commit -> COMMITTED -> source released:  MoveCommitted
+        |           |
+        '-----------'-- abort -----> ABORTING  -> target released,
+                                                  source resumed:    MoveAborted
+
+It owns the records and the numbering of epochs; it knows no pages and no tokens. The
+driver passes it messages of instances, orders of the placement machine and losses of
+devices, and carries its effects out in order. Reports come before the placement machine
+may hear of the event that caused them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.migration import events, messages
+from mell_jax.scheduler.migration.effects import (
+    ControllerEffect,
+    Deliver,
+    Fence,
+    Forget,
+    Report,
+    Send,
+)
+from mell_jax.scheduler.migration.records import OpenMove, Owner, Phase
+from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
+
+
+class Controller:
+    """Owner records of a fleet; one per fleet."""
+
+    def __init__(self) -> None:
+        self.owners: dict[RequestId, Owner] = {}
+        self._last_epoch = Epoch(0)
+        # Openings without an answer, by device; a device that is lost has no entry.
+        self._unanswered: dict[DeviceId, set[Epoch]] = {}
+        self._lost: set[DeviceId] = set()
+        self._effects: list[ControllerEffect] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            events.DeviceAdded: self._device_added,
+            events.DeviceLost: self._device_lost,
+            events.Place: self._place,
+            events.Move: self._move,
+            events.AbortMove: self._abort_move,
+            events.Preempt: self._preempt,
+            events.End: self._end,
+            events.Resend: self._resend,
+            messages.Started: self._started,
+            messages.Reserved: self._reserved,
+            messages.Refused: self._refused,
+            messages.Stopped: self._stopped,
+            messages.GaveUp: self._gave_up,
+            messages.Resumed: self._resumed,
+            messages.Ready: self._ready,
+            messages.Released: self._released,
+        }
+
+    def step(
+        self, event: messages.ToController | events.ControllerEvent
+    ) -> Sequence[ControllerEffect]:
+        """Takes one message or event and answers with what to do, in order.
+
+        Raises:
+          ValueError: an order names an unknown device, or places a request that has a
+            home or has ended.
+        """
+        self._handlers[type(event)](event)
+        done, self._effects = self._effects, []
+        return done
+
+    @property
+    def next_epoch(self) -> Epoch:
+        """Higher than any epoch given out: the `horizon` of a new `Instance`."""
+        return Epoch(self._last_epoch + 1)
+
+    # Devices.
+
+    def _device_added(self, event: events.DeviceAdded) -> None:
+        if event.device in self._unanswered:
+            raise ValueError(f"device {event.device} is in the fleet already")
+        self._unanswered[event.device] = set()
+        self._lost.discard(event.device)
+
+    def _device_lost(self, event: events.DeviceLost) -> None:
+        if not self._is_there(event.device):
+            return
+        del self._unanswered[event.device]
+        self._lost.add(event.device)
+        for owner in list(self.owners.values()):
+            gone = [e for e, device in owner.closing.items() if device == event.device]
+            for epoch in gone:
+                del owner.closing[epoch]
+            if owner.home == event.device:
+                self._disown(owner)
+            elif owner.move is not None and owner.move.order.target == event.device:
+                self._abort(owner, owner.move)
+            self._settle(owner)
+
+    # Orders.
+
+    def _place(self, event: events.Place) -> None:
+        if not self._is_there(event.device):
+            return  # whoever ordered it is about to hear of the loss
+        owner = self.owners.get(event.request)
+        if owner is None:
+            owner = self.owners[event.request] = Owner(event.request)
+        if owner.home is not None or owner.is_over:
+            raise ValueError(
+                f"request {event.request} runs on {owner.home} or has ended: preempt "
+                "it before it is placed again"
+            )
+        owner.home = event.device
+        owner.waiting = event
+        self._settle(owner)
+
+    def _move(self, event: events.Move) -> None:
+        owner = self.owners.get(event.request)
+        if owner is None or owner.home is None or owner.next_move is not None:
+            self._report(MoveAborted(move=event.move))
+            return
+        owner.next_move = event
+        self._settle(owner)
+
+    def _abort_move(self, event: events.AbortMove) -> None:
+        owner = self.owners.get(event.request)
+        if owner is None:
+            return
+        if owner.next_move is not None and owner.next_move.move == event.move:
+            self._drop_next_move(owner)
+        elif owner.move is not None and owner.move.order.move == event.move:
+            self._abort(owner, owner.move)
+
+    def _preempt(self, event: events.Preempt) -> None:
+        owner = self.owners.get(event.request)
+        if owner is not None and owner.home is not None:
+            self._disown(owner)
+            self._settle(owner)
+
+    def _end(self, event: events.End) -> None:
+        owner = self.owners.get(event.request)
+        if owner is not None and not owner.is_over:
+            owner.is_over = True
+            self._disown(owner)
+            self._settle(owner)
+
+    # Messages.
+
+    def _started(self, message: messages.Started) -> None:
+        self._answered(message.epoch)
+        owner = self.owners.get(message.request)
+        if owner is not None and owner.epoch == message.epoch:
+            owner.opening = None
+            self._settle(owner)
+
+    def _reserved(self, message: messages.Reserved) -> None:
+        self._answered(message.epoch)
+        move = self._move_to(message.request, message.epoch)
+        if move is not None and move.phase is Phase.RESERVING:
+            move.phase = Phase.COPYING
+            move.cached = message.cached
+            self._send_begin(move)
+
+    def _refused(self, message: messages.Refused) -> None:
+        self._abort_to(message.request, message.epoch)
+
+    def _gave_up(self, message: messages.GaveUp) -> None:
+        self._abort_to(message.request, message.to_epoch)
+
+    def _stopped(self, message: messages.Stopped) -> None:
+        move = self._move_to(message.request, message.to_epoch)
+        if move is None or move.phase is not Phase.COPYING or move.stopped is not None:
+            return
+        move.stopped = message
+        self._effects.append(
+            Deliver(
+                request=message.request,
+                epoch=message.epoch,
+                since=message.since,
+                tokens=message.tail,
+            )
+        )
+        if move.is_ready:
+            self._commit(move)
+
+    def _ready(self, message: messages.Ready) -> None:
+        self._answered(message.epoch)
+        move = self._move_to(message.request, message.epoch)
+        if move is not None and move.phase is Phase.COPYING:
+            move.is_ready = True
+            if move.stopped is not None:
+                self._commit(move)
+
+    def _resumed(self, message: messages.Resumed) -> None:
+        move = self._move_to(message.request, message.to_epoch)
+        if move is not None and move.phase is Phase.ABORTING:
+            move.is_resumed = True
+            self._settle(self.owners[message.request])
+
+    def _released(self, message: messages.Released) -> None:
+        self._answered(message.epoch)
+        owner = self.owners.get(message.request)
+        if owner is not None and owner.closing.pop(message.epoch, None) is not None:
+            self._settle(owner)
+
+    def _resend(self, event: events.Resend) -> None:
+        for owner in self.owners.values():
+            if owner.opening is not None:
+                assert owner.home is not None
+                self._send(owner.home, owner.opening)
+            for epoch, device in owner.closing.items():
+                self._send_release(owner.request, epoch, device)
+            move = owner.move
+            if move is None:
+                continue
+            if move.phase is Phase.RESERVING:
+                self._send_reserve(move)
+            elif move.phase is Phase.COPYING and move.stopped is None:
+                self._send_begin(move)
+            elif move.phase is Phase.ABORTING and not move.is_resumed:
+                self._send_resume(move)
+
+    # The ways that ownership changes.
+
+    def _start(self, owner: Owner, place: events.Place) -> None:
+        owner.waiting = None
+        owner.epoch = self._open(place.device)
+        owner.opening = messages.Start(
+            request=owner.request,
+            epoch=owner.epoch,
+            known=place.known,
+            horizon=self._horizon(place.device),
+        )
+        self._effects.append(Fence(request=owner.request, epoch=owner.epoch))
+        self._send(place.device, owner.opening)
+
+    def _begin_move(self, owner: Owner, order: events.Move) -> None:
+        if owner.home == order.target or not self._is_there(order.target):
+            self._drop_next_move(owner)
+            return
+        assert owner.home is not None
+        owner.next_move = None
+        owner.move = OpenMove(
+            order,
+            epoch=self._open(order.target),
+            source=owner.home,
+            source_epoch=owner.epoch,
+        )
+        self._send_reserve(owner.move)
+
+    def _commit(self, move: OpenMove) -> None:
+        """The one point where a move becomes true."""
+        owner = self.owners[move.order.request]
+        assert move.stopped is not None
+        move.phase = Phase.COMMITTED
+        owner.home, owner.epoch = move.order.target, move.epoch
+        self._effects.append(Fence(request=owner.request, epoch=owner.epoch))
+        self._close(owner, move.source_epoch, move.source)
+        owner.opening = messages.Commit(
+            request=owner.request,
+            epoch=owner.epoch,
+            since=move.stopped.since,
+            tail=move.stopped.tail,
+        )
+        self._send(owner.home, owner.opening)
+
+    def _disown(self, owner: Owner) -> None:
+        """The one way out of a device, whatever was going on."""
+        self._drop_next_move(owner)
+        if owner.move is not None:
+            self._drop_move(owner, owner.move)
+        if owner.home is not None and owner.waiting is None:
+            self._close(owner, owner.epoch, owner.home)
+        owner.home = owner.opening = owner.waiting = None
+        owner.epoch = self._new_epoch()
+        self._effects.append(Fence(request=owner.request, epoch=owner.epoch))
+
+    # The end of a move.
+
+    def _abort(self, owner: Owner, move: OpenMove) -> None:
+        """Frees the destination; the source goes on where it stands."""
+        if move.phase not in (Phase.RESERVING, Phase.COPYING):
+            return
+        move.is_resumed = move.phase is Phase.RESERVING  # it was never told to begin
+        move.phase = Phase.ABORTING
+        self._close(owner, move.epoch, move.order.target)
+        if not move.is_resumed:
+            self._send_resume(move)
+        self._settle(owner)
+
+    def _drop_move(self, owner: Owner, move: OpenMove) -> None:
+        """Ends a move whose request leaves both ends."""
+        if move.phase in (Phase.RESERVING, Phase.COPYING):
+            self._close(owner, move.epoch, move.order.target)
+        self._finish_move(owner, move)
+
+    def _drop_next_move(self, owner: Owner) -> None:
+        if owner.next_move is not None:
+            self._report(MoveAborted(move=owner.next_move.move))
+            owner.next_move = None
+
+    def _finish_move(self, owner: Owner, move: OpenMove) -> None:
+        owner.move = None
+        if move.phase is Phase.COMMITTED:
+            self._report(MoveCommitted(move=move.order.move))
+        else:
+            self._report(MoveAborted(move=move.order.move))
+
+    def _settle(self, owner: Owner) -> None:
+        """Does what had to wait for releases and answers."""
+        move = owner.move
+        if move is not None and not owner.closing:
+            is_aborted = move.phase is Phase.ABORTING and move.is_resumed
+            if move.phase is Phase.COMMITTED or is_aborted:
+                self._finish_move(owner, move)
+        if owner.closing:
+            return
+        if owner.is_over:
+            del self.owners[owner.request]
+            self._effects.append(Forget(request=owner.request))
+            return
+        if owner.waiting is not None:
+            self._start(owner, owner.waiting)
+        # A source that has not started would answer Resume, and then begin late.
+        is_free = owner.move is None and owner.opening is None
+        if owner.next_move is not None and is_free:
+            self._begin_move(owner, owner.next_move)
+
+    # Sending.
+
+    def _close(self, owner: Owner, epoch: Epoch, device: DeviceId) -> None:
+        if device in self._unanswered:
+            owner.closing[epoch] = device
+            self._send_release(owner.request, epoch, device)
+
+    def _send_release(self, request: RequestId, epoch: Epoch, device: DeviceId) -> None:
+        self._send(
+            device,
+            messages.Release(
+                request=request, epoch=epoch, horizon=self._horizon(device)
+            ),
+        )
+
+    def _send_reserve(self, move: OpenMove) -> None:
+        target = move.order.target
+        self._send(target, move.reserve(horizon=self._horizon(target)))
+
+    def _send_begin(self, move: OpenMove) -> None:
+        self._send(move.source, move.begin())
+
+    def _send_resume(self, move: OpenMove) -> None:
+        self._send(move.source, move.resume())
+
+    def _send(self, device: DeviceId, message: messages.ToInstance) -> None:
+        self._effects.append(Send(to=device, message=message))
+
+    def _report(self, event: MoveCommitted | MoveAborted) -> None:
+        self._effects.append(Report(event=event))
+
+    # Epochs.
+
+    def _new_epoch(self) -> Epoch:
+        self._last_epoch = Epoch(self._last_epoch + 1)
+        return self._last_epoch
+
+    def _open(self, device: DeviceId) -> Epoch:
+        epoch = self._new_epoch()
+        self._unanswered[device].add(epoch)
+        return epoch
+
+    def _answered(self, epoch: Epoch) -> None:
+        for unanswered in self._unanswered.values():
+            unanswered.discard(epoch)
+
+    def _horizon(self, device: DeviceId) -> Epoch:
+        """Openings for the device below it have been answered."""
+        return min(self._unanswered[device], default=self.next_epoch)
+
+    # Looking up.
+
+    def _move_to(self, request: RequestId, epoch: Epoch) -> OpenMove | None:
+        owner = self.owners.get(request)
+        if owner is None or owner.move is None or owner.move.epoch != epoch:
+            return None
+        return owner.move
+
+    def _abort_to(self, request: RequestId, epoch: Epoch) -> None:
+        move = self._move_to(request, epoch)
+        if move is not None:
+            self._abort(self.owners[request], move)
+
+    def _is_there(self, device: DeviceId) -> bool:
+        """False for a device that was lost.
+
+        Raises:
+          ValueError: it never was in the fleet.
+        """
+        if device not in self._unanswered and device not in self._lost:
+            raise ValueError(f"device {device} was never added to the fleet")
+        return device in self._unanswered

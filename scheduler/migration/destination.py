@@ -1,0 +1,116 @@
+"""Destination end of one move: take pages first, then what comes, then wait.
+
+    RESERVING --took--> RECEIVING --last chunk written--> READY
+        |                   |
+        '---- no room ------'--> FAILED
+
+It ends by the controller's `Commit` or `Release` alone. A chunk that is late, doubled
+or of another copy is never written: pages may be somebody else's by then.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+
+from mell_jax.scheduler.migration import effects, events, messages
+from mell_jax.scheduler.migration.effects import InstanceEffect, Send
+
+
+class Phase(Enum):
+    """Where the destination end of a move is."""
+
+    RESERVING = "pages are being taken"
+    RECEIVING = "chunks are written as they come"
+    READY = "everything is there"
+    FAILED = "it cannot be done"
+
+
+class Incoming:
+    """One move, seen from its destination."""
+
+    def __init__(self, reserve: messages.Reserve) -> None:
+        self.reserve = reserve
+        self.phase = Phase.RESERVING
+        self.received = 0  # positions that are there
+        self._cached = 0
+        self._writing: messages.Chunk | None = None
+
+    def begin(self) -> Sequence[InstanceEffect]:
+        reserve = self.reserve
+        return (
+            effects.TakePages(
+                request=reserve.request,
+                epoch=reserve.epoch,
+                pages=reserve.pages,
+                known=reserve.known,
+            ),
+        )
+
+    def took(self, event: events.Took) -> Sequence[InstanceEffect]:
+        if self.phase is not Phase.RESERVING:
+            return ()
+        self.phase = Phase.RECEIVING
+        self.received = self._cached = event.cached
+        return self.answer()
+
+    def failed(self) -> Sequence[InstanceEffect]:
+        self.phase = Phase.FAILED
+        return self.answer()
+
+    def chunk(self, message: messages.Chunk) -> Sequence[InstanceEffect]:
+        """Writes a chunk that comes next; one that is there is acknowledged again."""
+        is_there = message.end <= self.received and not message.is_last
+        if is_there or self.phase is Phase.READY:
+            return (self._received(message),)
+        if self.phase is not Phase.RECEIVING or self._writing is not None:
+            return ()
+        if message.first != self.received:
+            return ()  # an old one, cut differently
+        self._writing = message
+        return (
+            effects.WriteChunk(
+                request=message.request,
+                epoch=message.epoch,
+                mode=message.mode,
+                first=message.first,
+                end=message.end,
+            ),
+        )
+
+    def written(self, event: events.Written) -> Sequence[InstanceEffect]:
+        message = self._writing
+        if self.phase is not Phase.RECEIVING or message is None:
+            return ()
+        assert event.end == message.end, f"{event} answers {message}"
+        self._writing = None
+        self.received = message.end
+        if not message.is_last:
+            return (self._received(message),)
+        self.phase = Phase.READY
+        return (self._received(message), *self.answer())
+
+    def answer(self) -> Sequence[InstanceEffect]:
+        """What the controller should know; said again when it asks."""
+        request, epoch = self.reserve.request, self.reserve.epoch
+        match self.phase:
+            case Phase.RESERVING:
+                return ()
+            case Phase.RECEIVING:
+                told: messages.ToController = messages.Reserved(
+                    request=request, epoch=epoch, cached=self._cached
+                )
+            case Phase.READY:
+                told = messages.Ready(request=request, epoch=epoch)
+            case Phase.FAILED:
+                told = messages.Refused(request=request, epoch=epoch)
+        return (Send(to=messages.CONTROLLER, message=told),)
+
+    def _received(self, message: messages.Chunk) -> Send:
+        return Send(
+            to=message.source,
+            message=messages.Received(
+                request=message.request,
+                epoch=message.from_epoch,
+                to_epoch=message.epoch,
+                end=self.received,
+            ),
+        )

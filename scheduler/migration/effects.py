@@ -1,0 +1,132 @@
+"""What a driver has to do, in the order given.
+
+Those of an instance concern one copy, named by its epoch, on that instance's device.
+"""
+
+from dataclasses import dataclass
+
+from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.migration.messages import Message
+from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
+from mell_jax.scheduler.transfer import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Pass a message on, with its payload; the machines live with its loss."""
+
+    to: DeviceId  # or CONTROLLER
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakePages:
+    """Take room for `pages` pages and pin known prefix pages; answer Took or Failed."""
+
+    request: RequestId
+    epoch: Epoch
+    pages: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteChunk:
+    """Scatter the pages that came, or prefill the tokens; answer Written or Failed.
+
+    Takes more pages if the request has outgrown its reservation. What is written must
+    not be found by other prompts before StartRow: the move may yet be called off.
+    """
+
+    request: RequestId
+    epoch: Epoch
+    mode: Mode
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchRow:
+    """Report Computed now and after each step, until `Instance.is_moving` says no."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRow:
+    """Take the row out of the batch; answer RowStopped with tokens from `since` on.
+
+    The row computes nothing until ResumeRow, also if it is preempted meanwhile.
+    """
+
+    request: RequestId
+    epoch: Epoch
+    since: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeRow:
+    """Undo StopRow: back into the batch, or the queue if the pages were lost."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRow:
+    """Run a copy: its pages hold `computed` positions, the rest is prefilled.
+
+    Its tokens are those that came with `Start` or `Reserve`, then `tail` from `since`.
+    """
+
+    request: RequestId
+    epoch: Epoch
+    computed: int
+    since: int
+    tail: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Free:
+    """The one release: drop row, pages and pins of a copy, whatever it was doing."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliver:
+    """Give tokens to the request's stream, as if they came from `epoch`'s row."""
+
+    request: RequestId
+    epoch: Epoch
+    since: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """From now on the request's stream takes tokens of `epoch` alone."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Tell the placement machine how a move ended."""
+
+    event: MoveCommitted | MoveAborted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """An ended request holds nothing anywhere any more."""
+
+    request: RequestId
+
+
+InstanceEffect = (
+    Send | TakePages | WriteChunk | WatchRow | StopRow | ResumeRow | StartRow | Free
+)
+ControllerEffect = Send | Deliver | Fence | Report | Forget

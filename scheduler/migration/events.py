@@ -1,0 +1,135 @@
+"""What a driver tells the machines, besides passing on their messages.
+
+`Place` to `Resend` are for the controller, `Took` to `Resend` for an instance. An event
+about a copy that has gone meanwhile is ignored, so a driver may report late.
+"""
+
+from dataclasses import dataclass
+
+from mell_jax.scheduler.ids import DeviceId, Epoch, MoveId, RequestId
+from mell_jax.scheduler.transfer import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAdded:
+    """A device holds no copies and may get some: build its `Instance` afresh."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLost:
+    """A device is fenced: nothing that it holds or says counts from now on."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Run a request that has no home; `known` tokens are its prompt and its stream."""
+
+    request: RequestId
+    device: DeviceId
+    known: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Bring a request to `target`, where it needs `pages`."""
+
+    move: MoveId
+    request: RequestId
+    target: DeviceId
+    mode: Mode
+    pages: int
+    known: int  # tokens of prompt and stream so far
+    is_urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortMove:
+    """Call a move off, for example because a transfer hangs; too late is no error."""
+
+    request: RequestId
+    move: MoveId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preempt:
+    """Take a request's pages away; a later `Place` starts it again."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """A request has finished, is cancelled or has failed; unknown ones are ignored."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resend:
+    """Say again what has not been answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """Answer to `TakePages`: the first `cached` positions are pinned, not empty."""
+
+    request: RequestId
+    epoch: Epoch
+    cached: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """`TakePages` or `WriteChunk` could not be done: no room, or a broken transfer."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """Answer to `WriteChunk`: positions up to `end` can be attended to."""
+
+    request: RequestId
+    epoch: Epoch
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """A watched row has `computed` positions in its pages."""
+
+    request: RequestId
+    epoch: Epoch
+    computed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowStopped:
+    """Answer to `StopRow`: no step in flight has the row any more.
+
+    `tail` are its tokens from position `since` (given by `StopRow`) on.
+    """
+
+    request: RequestId
+    epoch: Epoch
+    computed: int
+    tail: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowLost:
+    """A row can no longer be moved: it was preempted on its device, or has ended."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+ControllerEvent = (
+    DeviceAdded | DeviceLost | Place | Move | AbortMove | Preempt | End | Resend
+)
+InstanceEvent = Took | Failed | Written | Computed | RowStopped | RowLost | Resend

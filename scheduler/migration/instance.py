@@ -1,0 +1,235 @@
+"""One device's end of the protocol: the copies it holds, and their one release.
+
+    Start ----> Running <---- Commit ---- Incoming <---- Reserve
+                   |                          |
+                   |  Begin, Resume: has an   |
+                   |  Outgoing for a while    |
+                   '-------> Release <--------'
+
+It owns which copies exist, not their pages: those are the driver's, who carries the
+effects out. A copy that was released cannot come back by a late `Start` or `Reserve`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.migration import effects, events, messages
+from mell_jax.scheduler.migration.destination import Incoming, Phase
+from mell_jax.scheduler.migration.effects import InstanceEffect, Send
+from mell_jax.scheduler.migration.source import Limits, Outgoing
+
+Effects = Sequence[InstanceEffect]
+NO_EPOCH = Epoch(-1)
+
+
+class Running:
+    """A copy that owns its request, or did until its row stopped."""
+
+    __slots__ = ("epoch", "outgoing", "request", "settled")
+
+    def __init__(self, request: RequestId, epoch: Epoch) -> None:
+        self.request = request
+        self.epoch = epoch
+        self.outgoing: Outgoing | None = None
+        self.settled = NO_EPOCH  # moves up to this one are over
+
+
+class Instance:
+    """The copies of one device.
+
+    Args:
+      device: who it is.
+      limits: how moves are staged.
+      horizon: the controller's `next_epoch` when the device was added: whatever was
+        sent to the device before is not for this instance.
+    """
+
+    def __init__(self, device: DeviceId, *, limits: Limits, horizon: Epoch) -> None:
+        self.device = device
+        self._limits = limits
+        self._horizon = horizon
+        self._released: set[Epoch] = set()  # not below the horizon
+        self._copies: dict[Epoch, Running | Incoming] = {}
+        self._handlers: dict[type, Callable[[Any], Effects]] = {
+            messages.Start: self._start,
+            messages.Reserve: self._reserve,
+            messages.Begin: self._begin,
+            messages.Resume: self._resume,
+            messages.Commit: self._commit,
+            messages.Release: self._release,
+            messages.Chunk: self._chunk,
+            messages.Received: self._received,
+            events.Took: self._took,
+            events.Failed: self._failed,
+            events.Written: self._written,
+            events.Computed: self._computed,
+            events.RowStopped: self._row_stopped,
+            events.RowLost: self._row_lost,
+            events.Resend: self._resend,
+        }
+
+    def step(self, event: messages.ToInstance | events.InstanceEvent) -> Effects:
+        """Takes one message or event and answers with what to do, in order."""
+        return self._handlers[type(event)](event)
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """Names of the copies held."""
+        return list(self._copies)
+
+    def is_moving(self, epoch: Epoch) -> bool:
+        """Whether the source end of a move wants to hear of this row."""
+        return self._moving(epoch) is not None
+
+    # Coming and going.
+
+    def _start(self, message: messages.Start) -> Effects:
+        epoch = message.epoch
+        said = self._tell(messages.Started(request=message.request, epoch=epoch))
+        if epoch in self._copies:
+            return (said,)
+        if not self._is_new(epoch, message.horizon):
+            return ()
+        self._copies[epoch] = Running(message.request, epoch)
+        row = effects.StartRow(
+            request=message.request,
+            epoch=epoch,
+            computed=0,
+            since=message.known,
+            tail=(),
+        )
+        return (row, said)
+
+    def _reserve(self, message: messages.Reserve) -> Effects:
+        copy = self._copies.get(message.epoch)
+        if isinstance(copy, Incoming):
+            return copy.answer()
+        if copy is not None or not self._is_new(message.epoch, message.horizon):
+            return ()
+        copy = self._copies[message.epoch] = Incoming(message)
+        return copy.begin()
+
+    def _commit(self, message: messages.Commit) -> Effects:
+        epoch = message.epoch
+        copy = self._copies.get(epoch)
+        if copy is None:
+            return ()  # released since
+        said = self._tell(messages.Started(request=message.request, epoch=epoch))
+        if isinstance(copy, Running):
+            return (said,)
+        assert copy.phase is Phase.READY, f"{message} to a copy that is {copy.phase}"
+        self._copies[epoch] = Running(message.request, epoch)
+        row = effects.StartRow(
+            request=message.request,
+            epoch=epoch,
+            computed=copy.received,
+            since=message.since,
+            tail=message.tail,
+        )
+        return (row, said)
+
+    def _release(self, message: messages.Release) -> Effects:
+        request, epoch = message.request, message.epoch
+        self._learn(message.horizon)
+        if epoch >= self._horizon:
+            self._released.add(epoch)
+        said = self._tell(messages.Released(request=request, epoch=epoch))
+        if self._copies.pop(epoch, None) is None:
+            return (said,)
+        return (effects.Free(request=request, epoch=epoch), said)
+
+    def _is_new(self, epoch: Epoch, horizon: Epoch) -> bool:
+        """Whether an opening comes for the first time: none is answered twice."""
+        is_new = epoch >= self._horizon and epoch not in self._released
+        self._learn(horizon)
+        return is_new
+
+    def _learn(self, horizon: Epoch) -> None:
+        if horizon > self._horizon:
+            self._horizon = horizon
+            self._released = {e for e in self._released if e >= horizon}
+
+    # Source end.
+
+    def _begin(self, message: messages.Begin) -> Effects:
+        copy = self._copies.get(message.epoch)
+        if not isinstance(copy, Running) or message.to_epoch <= copy.settled:
+            return ()
+        if copy.outgoing is not None:
+            assert copy.outgoing.begin.to_epoch == message.to_epoch, "two moves at once"
+            return ()
+        copy.outgoing = Outgoing(message, limits=self._limits, device=self.device)
+        return (effects.WatchRow(request=message.request, epoch=message.epoch),)
+
+    def _resume(self, message: messages.Resume) -> Effects:
+        said = self._tell(
+            messages.Resumed(
+                request=message.request,
+                epoch=message.epoch,
+                to_epoch=message.to_epoch,
+            )
+        )
+        copy = self._copies.get(message.epoch)
+        if not isinstance(copy, Running) or message.to_epoch <= copy.settled:
+            return (said,)
+        copy.settled = message.to_epoch
+        outgoing, copy.outgoing = copy.outgoing, None
+        if outgoing is None or not outgoing.has_stopped_row:
+            return (said,)
+        row = effects.ResumeRow(request=message.request, epoch=message.epoch)
+        return (row, said)
+
+    def _received(self, message: messages.Received) -> Effects:
+        outgoing = self._moving(message.epoch)
+        if outgoing is None or outgoing.begin.to_epoch != message.to_epoch:
+            return ()
+        return outgoing.received(message)
+
+    def _computed(self, event: events.Computed) -> Effects:
+        outgoing = self._moving(event.epoch)
+        return outgoing.computed(event) if outgoing is not None else ()
+
+    def _row_stopped(self, event: events.RowStopped) -> Effects:
+        outgoing = self._moving(event.epoch)
+        return outgoing.row_stopped(event) if outgoing is not None else ()
+
+    def _row_lost(self, event: events.RowLost) -> Effects:
+        outgoing = self._moving(event.epoch)
+        return outgoing.give_up() if outgoing is not None else ()
+
+    # Destination end.
+
+    def _took(self, event: events.Took) -> Effects:
+        copy = self._copies.get(event.epoch)
+        return copy.took(event) if isinstance(copy, Incoming) else ()
+
+    def _failed(self, event: events.Failed) -> Effects:
+        copy = self._copies.get(event.epoch)
+        return copy.failed() if isinstance(copy, Incoming) else ()
+
+    def _chunk(self, message: messages.Chunk) -> Effects:
+        copy = self._copies.get(message.epoch)
+        return copy.chunk(message) if isinstance(copy, Incoming) else ()
+
+    def _written(self, event: events.Written) -> Effects:
+        copy = self._copies.get(event.epoch)
+        return copy.written(event) if isinstance(copy, Incoming) else ()
+
+    # Both.
+
+    def _resend(self, event: events.Resend) -> Effects:
+        said: list[InstanceEffect] = []
+        for copy in self._copies.values():
+            if isinstance(copy, Incoming):
+                said += copy.answer()
+            elif copy.outgoing is not None:
+                said += copy.outgoing.resend()
+        return said
+
+    def _moving(self, epoch: Epoch) -> Outgoing | None:
+        copy = self._copies.get(epoch)
+        return copy.outgoing if isinstance(copy, Running) else None
+
+    def _tell(self, message: messages.ToController) -> Send:
+        return Send(to=messages.CONTROLLER, message=message)

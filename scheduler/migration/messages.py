@@ -1,0 +1,183 @@
+"""What controller and instances say to each other: plain values that could be sent.
+
+Payload travels beside them and is the driver's: with `Start` and `Reserve` the request
+itself and its first `known` tokens, with a `Chunk` its pages or token ids. Positions
+and lengths are in tokens, counted from the prompt's first. `epoch` names the copy that
+a message is about, `to_epoch` the copy that a move is to make.
+"""
+
+from dataclasses import dataclass
+
+from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.transfer import Mode
+
+CONTROLLER = DeviceId(-1)
+"""Where instances send what is not for another instance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """To a device: prefill `known` tokens and go on from there; it owns the request."""
+
+    request: RequestId
+    epoch: Epoch
+    known: int
+    horizon: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """To a destination: take `pages`, sharing and pinning a known prefix."""
+
+    request: RequestId
+    epoch: Epoch
+    mode: Mode
+    pages: int
+    known: int
+    horizon: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """To a source: send everything from position `first` on to the target's copy."""
+
+    request: RequestId
+    epoch: Epoch
+    to_epoch: Epoch
+    target: DeviceId
+    mode: Mode
+    first: int
+    known: int  # tokens that the target was told with `Reserve`
+    is_urgent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """To a source: the move is off, and can never be committed; decode on."""
+
+    request: RequestId
+    epoch: Epoch
+    to_epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """To a destination: it owns the request; `tail` are the tokens since `Reserve`."""
+
+    request: RequestId
+    epoch: Epoch
+    since: int  # position of tail[0]
+    tail: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """To a device: free this copy, whatever its state."""
+
+    request: RequestId
+    epoch: Epoch
+    horizon: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The row of this copy runs."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """Pages are taken; the first `cached` positions are there already."""
+
+    request: RequestId
+    epoch: Epoch
+    cached: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The destination has no room, or could not write what it was sent."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """The row left the source's batch; `tail` are its tokens from `since` on."""
+
+    request: RequestId
+    epoch: Epoch
+    to_epoch: Epoch
+    since: int
+    tail: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaveUp:
+    """The source cannot go on with the move, and waits for `Resume`."""
+
+    request: RequestId
+    epoch: Epoch
+    to_epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """The source has done with this move."""
+
+    request: RequestId
+    epoch: Epoch
+    to_epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The destination has all that the source had when its row stopped."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """The device holds nothing under this epoch, and never will again."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """From source to destination: positions [first, end), as pages or as token ids.
+
+    `first` is the beginning of a page; so is `end`, unless `is_last`.
+    """
+
+    request: RequestId
+    epoch: Epoch  # the destination's
+    from_epoch: Epoch  # the source's, for the answer
+    source: DeviceId
+    mode: Mode
+    first: int
+    end: int
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """From destination to source: positions up to `end` are there."""
+
+    request: RequestId
+    epoch: Epoch  # the source's
+    to_epoch: Epoch
+    end: int
+
+
+ToInstance = Start | Reserve | Begin | Resume | Commit | Release | Chunk | Received
+ToController = (
+    Started | Reserved | Refused | Stopped | GaveUp | Resumed | Ready | Released
+)
+Message = ToInstance | ToController

@@ -1,0 +1,142 @@
+"""Source end of one move: copy in stages while the row decodes, stop it, wait.
+
+    COPYING --few left--> STOPPING --row out of the batch--> STOPPED
+       |                     |                                  |
+       '---- too many stages, row lost ----> GIVEN_UP <---------'
+
+Only the controller ends it, by `Resume` or `Release`: there is no way from STOPPED back
+to decoding. One chunk is under way at a time. Positions are in tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.migration import effects, events, messages
+from mell_jax.scheduler.migration.effects import InstanceEffect, Send
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long a source copies beside its decoding."""
+
+    page_tokens: int
+    max_stages: int = 3  # then a move gives up, or stops the row if it is urgent
+    tail_pages: int = 2  # at most so much is copied while the row stands still
+
+    def __post_init__(self) -> None:
+        for name in ("page_tokens", "max_stages", "tail_pages"):
+            if not (getattr(self, name) >= 1):
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+class Phase(Enum):
+    """Where the source end of a move is."""
+
+    COPYING = "the row decodes, chunks are sent"
+    STOPPING = "the row is leaving the batch"
+    STOPPED = "the row stands still until the controller has decided"
+    GIVEN_UP = "nothing more is sent"
+
+
+class Outgoing:
+    """One move, seen from its source."""
+
+    def __init__(
+        self, begin: messages.Begin, *, limits: Limits, device: DeviceId
+    ) -> None:
+        self.begin = begin
+        self.phase = Phase.COPYING
+        self.stages = 0
+        self.has_stopped_row = False
+        self._limits = limits
+        self._device = device
+        self._sent = begin.first  # the target has everything before
+        self._chunk: messages.Chunk | None = None  # under way
+        self._stopped: messages.Stopped | None = None
+
+    def computed(self, event: events.Computed) -> Sequence[InstanceEffect]:
+        """Goes on, if the last chunk has arrived."""
+        if self.phase is not Phase.COPYING or self._chunk is not None:
+            return ()
+        left = event.computed - self._sent
+        size = self._limits.page_tokens
+        if left <= self._limits.tail_pages * size:
+            return self._stop()
+        if self.stages == self._limits.max_stages:
+            return self._stop() if self.begin.is_urgent else self.give_up()
+        self.stages += 1
+        full = event.computed // size * size
+        return self._send_chunk(full, is_last=False)
+
+    def received(self, message: messages.Received) -> Sequence[InstanceEffect]:
+        """Notes what arrived; the next `Computed` decides how to go on."""
+        chunk = self._chunk
+        if chunk is not None and message.end >= chunk.end and not chunk.is_last:
+            self._sent = message.end
+            self._chunk = None
+        return ()
+
+    def row_stopped(self, event: events.RowStopped) -> Sequence[InstanceEffect]:
+        if self.phase is not Phase.STOPPING:
+            return ()
+        self.phase = Phase.STOPPED
+        self._stopped = messages.Stopped(
+            request=event.request,
+            epoch=event.epoch,
+            to_epoch=self.begin.to_epoch,
+            since=self.begin.known,
+            tail=event.tail,
+        )
+        end = max(event.computed, self._sent)  # the target may have had more cached
+        return (self._tell(self._stopped), *self._send_chunk(end, is_last=True))
+
+    def give_up(self) -> Sequence[InstanceEffect]:
+        self.phase = Phase.GIVEN_UP
+        self._chunk = None
+        return (self._tell(self._gave_up()),)
+
+    def resend(self) -> Sequence[InstanceEffect]:
+        said: list[InstanceEffect] = []
+        if self.phase is Phase.STOPPED:
+            assert self._stopped is not None
+            said.append(self._tell(self._stopped))
+        elif self.phase is Phase.GIVEN_UP:
+            said.append(self._tell(self._gave_up()))
+        if self._chunk is not None:
+            said.append(Send(to=self.begin.target, message=self._chunk))
+        return said
+
+    def _stop(self) -> Sequence[InstanceEffect]:
+        self.phase = Phase.STOPPING
+        self.has_stopped_row = True
+        begin = self.begin
+        return (
+            effects.StopRow(
+                request=begin.request, epoch=begin.epoch, since=begin.known
+            ),
+        )
+
+    def _send_chunk(self, end: int, *, is_last: bool) -> Sequence[InstanceEffect]:
+        begin = self.begin
+        self._chunk = messages.Chunk(
+            request=begin.request,
+            epoch=begin.to_epoch,
+            from_epoch=begin.epoch,
+            source=self._device,
+            mode=begin.mode,
+            first=self._sent,
+            end=end,
+            is_last=is_last,
+        )
+        return (Send(to=begin.target, message=self._chunk),)
+
+    def _gave_up(self) -> messages.GaveUp:
+        begin = self.begin
+        return messages.GaveUp(
+            request=begin.request, epoch=begin.epoch, to_epoch=begin.to_epoch
+        )
+
+    def _tell(self, message: messages.ToController) -> Send:
+        return Send(to=messages.CONTROLLER, message=message)

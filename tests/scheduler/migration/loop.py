@@ -1,0 +1,147 @@
+"""A fleet in one process: controller and instances, messages passed on at once.
+
+What an engine has to do with the effects, in its smallest form: rows are numbers of
+computed positions. `trace` says what was done, in order.
+"""
+
+from collections import deque
+from typing import cast
+
+from mell_jax.scheduler.ids import DeviceId, Epoch, MoveId, RequestId
+from mell_jax.scheduler.migration import effects, events, messages
+from mell_jax.scheduler.migration.controller import Controller
+from mell_jax.scheduler.migration.instance import Instance
+from mell_jax.scheduler.migration.source import Limits
+from mell_jax.scheduler.transfer import Mode
+
+LEFT, RIGHT, THIRD = DeviceId(0), DeviceId(1), DeviceId(2)
+ONE = RequestId(1)
+PAGE = 16
+
+
+class Loop:
+    """Three devices; every write to pages is done when it is asked for."""
+
+    def __init__(self, *, max_stages: int = 3, cached: int = 0) -> None:
+        self.controller = Controller()
+        self.instances: dict[DeviceId, Instance] = {}
+        self.trace: list[str] = []
+        self.has_room = True
+        self._cached = cached
+        self._queue: deque[tuple[DeviceId, messages.Message]] = deque()
+        limits = Limits(page_tokens=PAGE, max_stages=max_stages, tail_pages=2)
+        for device in (LEFT, RIGHT, THIRD):
+            self.order(events.DeviceAdded(device=device))
+            self.instances[device] = Instance(
+                device, limits=limits, horizon=self.controller.next_epoch
+            )
+
+    def order(self, event: events.ControllerEvent) -> None:
+        self._decide(event)
+        self._pass_on()
+
+    def tell(self, device: DeviceId, event: events.InstanceEvent) -> None:
+        self._work(device, event)
+        self._pass_on()
+
+    def place(self, device: DeviceId, *, known: int = 100) -> None:
+        self.order(events.Place(request=ONE, device=device, known=known))
+
+    def move(
+        self,
+        target: DeviceId,
+        *,
+        known: int = 100,
+        move: int = 5,
+        mode: Mode = Mode.KV,
+        is_urgent: bool = False,
+    ) -> None:
+        self.order(
+            events.Move(
+                move=MoveId(move),
+                request=ONE,
+                target=target,
+                mode=mode,
+                pages=8,
+                known=known,
+                is_urgent=is_urgent,
+            )
+        )
+
+    def computed(self, device: DeviceId, positions: int) -> None:
+        """A step of the device is over."""
+        epoch = self.epoch_on(device)
+        self.tell(device, events.Computed(request=ONE, epoch=epoch, computed=positions))
+
+    def stopped(self, device: DeviceId, positions: int, *tail: int) -> None:
+        epoch = self.epoch_on(device)
+        event = events.RowStopped(
+            request=ONE, epoch=epoch, computed=positions, tail=tail
+        )
+        self.tell(device, event)
+
+    def lost(self, device: DeviceId) -> None:
+        del self.instances[device]
+        self.order(events.DeviceLost(device=device))
+
+    def epoch_on(self, device: DeviceId) -> Epoch:
+        return self.instances[device].epochs[0]
+
+    def take_trace(self) -> list[str]:
+        trace, self.trace = self.trace, []
+        return trace
+
+    def _decide(self, event: messages.ToController | events.ControllerEvent) -> None:
+        for effect in self.controller.step(event):
+            match effect:
+                case effects.Send():
+                    self._queue.append((effect.to, effect.message))
+                case effects.Fence():
+                    self.trace.append(f"fence {effect.epoch}")
+                case effects.Deliver():
+                    self.trace.append(f"deliver {list(effect.tokens)}")
+                case effects.Report():
+                    self.trace.append(type(effect.event).__name__)
+                case effects.Forget():
+                    self.trace.append("forget")
+
+    def _work(
+        self, device: DeviceId, event: messages.ToInstance | events.InstanceEvent
+    ) -> None:
+        for effect in self.instances[device].step(event):
+            match effect:
+                case effects.Send():
+                    self._queue.append((effect.to, effect.message))
+                case effects.TakePages():
+                    self._take(device, effect)
+                case effects.WriteChunk():
+                    self._say(device, f"write {effect.first}:{effect.end}")
+                    written = events.Written(
+                        request=ONE, epoch=effect.epoch, end=effect.end
+                    )
+                    self._work(device, written)
+                case effects.StartRow():
+                    self._say(device, f"start at {effect.computed} {effect.tail}")
+                case effects.StopRow():
+                    self._say(device, f"stop, tokens since {effect.since}")
+                case _:
+                    self._say(device, type(effect).__name__)
+
+    def _take(self, device: DeviceId, effect: effects.TakePages) -> None:
+        if not self.has_room:
+            self._work(device, events.Failed(request=ONE, epoch=effect.epoch))
+            return
+        self._say(device, f"take {effect.pages}")
+        took = events.Took(request=ONE, epoch=effect.epoch, cached=self._cached)
+        self._work(device, took)
+
+    def _say(self, device: DeviceId, what: str) -> None:
+        self.trace.append(f"{('left', 'right', 'third')[device]}: {what}")
+
+    def _pass_on(self) -> None:
+        while self._queue:
+            to, message = self._queue.popleft()
+            if to == messages.CONTROLLER:
+                self._decide(cast(messages.ToController, message))
+            elif to in self.instances:
+                self._work(to, cast(messages.ToInstance, message))

@@ -1,0 +1,267 @@
+"""One device's end, told things late, twice and in the wrong order."""
+
+import pytest
+
+from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.migration import effects, events, messages
+from mell_jax.scheduler.migration.instance import Effects, Instance
+from mell_jax.scheduler.migration.messages import CONTROLLER
+from mell_jax.scheduler.migration.source import Limits
+from mell_jax.scheduler.transfer import Mode
+
+ONE = RequestId(1)
+HERE, THERE = DeviceId(0), DeviceId(1)
+OLD, NEW = Epoch(7), Epoch(9)
+LIMITS = Limits(page_tokens=16)
+
+START = messages.Start(request=ONE, epoch=OLD, known=100, horizon=OLD)
+BEGIN = messages.Begin(
+    request=ONE,
+    epoch=OLD,
+    to_epoch=NEW,
+    target=THERE,
+    mode=Mode.KV,
+    first=0,
+    known=100,
+    is_urgent=False,
+)
+RESUME = messages.Resume(request=ONE, epoch=OLD, to_epoch=NEW)
+RESUMED = messages.Resumed(request=ONE, epoch=OLD, to_epoch=NEW)
+RESERVE = messages.Reserve(
+    request=ONE, epoch=NEW, mode=Mode.KV, pages=8, known=100, horizon=NEW
+)
+TOOK = events.Took(request=ONE, epoch=NEW, cached=0)
+RESERVED = messages.Reserved(request=ONE, epoch=NEW, cached=0)
+READY = messages.Ready(request=ONE, epoch=NEW)
+
+
+def release(epoch: Epoch, *, horizon: int) -> messages.Release:
+    return messages.Release(request=ONE, epoch=epoch, horizon=Epoch(horizon))
+
+
+def chunk(first: int, end: int, *, is_last: bool = False) -> messages.Chunk:
+    return messages.Chunk(
+        request=ONE,
+        epoch=NEW,
+        from_epoch=OLD,
+        source=HERE,
+        mode=Mode.KV,
+        first=first,
+        end=end,
+        is_last=is_last,
+    )
+
+
+def instance(*before: messages.ToInstance | events.InstanceEvent) -> Instance:
+    made = Instance(HERE, limits=LIMITS, horizon=Epoch(5))
+    for event in before:
+        made.step(event)
+    return made
+
+
+def said(done: Effects, *, to: DeviceId = CONTROLLER) -> list[messages.Message]:
+    return [e.message for e in done if isinstance(e, effects.Send) and e.to == to]
+
+
+def computed(positions: int) -> events.Computed:
+    return events.Computed(request=ONE, epoch=OLD, computed=positions)
+
+
+def written(end: int) -> events.Written:
+    return events.Written(request=ONE, epoch=NEW, end=end)
+
+
+STOPPING = (START, BEGIN, computed(20))
+ROW_STOPPED = events.RowStopped(request=ONE, epoch=OLD, computed=21, tail=(3, 4))
+STOPPED = messages.Stopped(request=ONE, epoch=OLD, to_epoch=NEW, since=100, tail=(3, 4))
+RECEIVING = (RESERVE, TOOK)
+
+
+# Openings.
+
+
+def test_a_doubled_start_is_answered_and_starts_nothing() -> None:
+    done = instance(START).step(START)
+    assert done == (
+        effects.Send(to=CONTROLLER, message=messages.Started(request=ONE, epoch=OLD)),
+    )
+
+
+@pytest.mark.parametrize("horizon", [7, 8])  # below or above what was released
+def test_an_opening_that_comes_after_its_release_is_ignored(horizon: int) -> None:
+    late = instance(START, release(OLD, horizon=horizon))
+    assert late.step(START) == ()
+    assert late.epochs == []
+
+
+def test_an_opening_that_is_overtaken_by_its_release_is_ignored() -> None:
+    late = instance(release(NEW, horizon=5))
+    assert late.step(RESERVE) == ()
+    assert late.epochs == []
+
+
+def test_openings_for_the_device_before_it_was_lost_are_ignored() -> None:
+    fresh = Instance(HERE, limits=LIMITS, horizon=Epoch(8))
+    assert fresh.step(START) == ()
+
+
+def test_the_memory_of_what_was_released_is_cut_at_the_horizon() -> None:
+    busy = instance(release(Epoch(6), horizon=5), release(OLD, horizon=5))
+    busy.step(release(NEW, horizon=9))
+    assert busy._released == {NEW}
+
+
+def test_a_release_frees_once_and_is_always_answered() -> None:
+    here = instance(START)
+    answer = effects.Send(
+        to=CONTROLLER, message=messages.Released(request=ONE, epoch=OLD)
+    )
+    freed = effects.Free(request=ONE, epoch=OLD)
+    assert here.step(release(OLD, horizon=8)) == (freed, answer)
+    assert here.step(release(OLD, horizon=8)) == (answer,)
+
+
+# Source.
+
+
+def test_a_source_that_hears_nothing_says_so_again_and_does_not_resume() -> None:
+    source = instance(*STOPPING, ROW_STOPPED)
+    last = chunk(0, 21, is_last=True)
+    for _ in range(3):
+        done = source.step(events.Resend())
+        assert said(done) == [STOPPED]
+        assert said(done, to=THERE) == [last]
+        assert len(done) == 2
+    assert source.step(computed(21)) == ()
+
+
+def test_a_lost_chunk_is_sent_again_until_it_is_received() -> None:
+    source = instance(START, BEGIN)
+    assert said(source.step(computed(99)), to=THERE) == [chunk(0, 96)]
+    assert source.step(computed(100)) == ()  # one at a time
+    assert said(source.step(events.Resend()), to=THERE) == [chunk(0, 96)]
+    got = messages.Received(request=ONE, epoch=OLD, to_epoch=NEW, end=96)
+    source.step(got)
+    assert source.step(events.Resend()) == []
+    assert source.step(got) == ()  # doubled
+
+
+def test_a_move_that_is_off_cannot_begin_again() -> None:
+    source = instance(START)
+    assert said(source.step(RESUME)) == [RESUMED]  # it overtook its Begin
+    assert source.step(BEGIN) == ()
+    assert not source.is_moving(OLD)
+
+
+def test_a_late_resume_does_not_touch_the_next_move() -> None:
+    second = Epoch(12)
+    again = messages.Begin(
+        request=ONE,
+        epoch=OLD,
+        to_epoch=second,
+        target=THERE,
+        mode=Mode.KV,
+        first=0,
+        known=100,
+        is_urgent=False,
+    )
+    source = instance(START, BEGIN, RESUME, again)
+    assert list(source.step(RESUME)) == [effects.Send(to=CONTROLLER, message=RESUMED)]
+    assert source.is_moving(OLD)
+    assert source.step(again) == ()  # doubled
+
+
+def test_a_row_that_decodes_needs_no_resuming() -> None:
+    source = instance(START, BEGIN, computed(99))
+    assert list(source.step(RESUME)) == [effects.Send(to=CONTROLLER, message=RESUMED)]
+
+
+def test_a_row_that_was_stopped_is_resumed_once() -> None:
+    source = instance(*STOPPING, ROW_STOPPED)
+    assert effects.ResumeRow(request=ONE, epoch=OLD) in source.step(RESUME)
+    assert effects.ResumeRow(request=ONE, epoch=OLD) not in source.step(RESUME)
+
+
+def test_a_lost_row_gives_its_move_up_until_it_is_answered() -> None:
+    source = instance(*STOPPING, ROW_STOPPED)
+    lost = events.RowLost(request=ONE, epoch=OLD)
+    gave_up = messages.GaveUp(request=ONE, epoch=OLD, to_epoch=NEW)
+    assert said(source.step(lost)) == [gave_up]
+    done = source.step(events.Resend())
+    assert list(done) == [effects.Send(to=CONTROLLER, message=gave_up)]
+    assert source.step(ROW_STOPPED) == ()
+
+
+def test_a_row_that_moves_nowhere_is_not_listened_to() -> None:
+    quiet = instance(START)
+    for event in (computed(5), ROW_STOPPED, events.RowLost(request=ONE, epoch=OLD)):
+        assert quiet.step(event) == ()
+
+
+# Destination.
+
+
+def test_a_doubled_reserve_takes_pages_once() -> None:
+    destination = instance()
+    assert [type(e) for e in destination.step(RESERVE)] == [effects.TakePages]
+    assert destination.step(RESERVE) == ()  # still being taken
+    assert said(destination.step(TOOK)) == [RESERVED]
+    assert list(destination.step(RESERVE)) == [
+        effects.Send(to=CONTROLLER, message=RESERVED)
+    ]
+    assert destination.step(TOOK) == ()
+
+
+def test_a_chunk_that_is_there_is_received_again_but_not_written() -> None:
+    destination = instance(*RECEIVING, chunk(0, 96), written(96))
+    got = messages.Received(request=ONE, epoch=OLD, to_epoch=NEW, end=96)
+    done = destination.step(chunk(0, 96))
+    assert list(done) == [effects.Send(to=HERE, message=got)]
+
+
+def test_a_chunk_is_not_written_twice_at_once_nor_out_of_order() -> None:
+    destination = instance(*RECEIVING)
+    assert destination.step(chunk(96, 112)) == ()
+    assert len(destination.step(chunk(0, 96))) == 1
+    assert destination.step(chunk(0, 96)) == ()
+
+
+def test_a_chunk_for_a_copy_that_was_released_is_not_written() -> None:
+    destination = instance(*RECEIVING, release(NEW, horizon=10))
+    assert destination.step(chunk(0, 96)) == ()
+    assert destination.step(written(96)) == ()
+
+
+def test_all_being_there_is_said_until_the_controller_has_decided() -> None:
+    destination = instance(*RECEIVING, chunk(0, 21, is_last=True))
+    assert READY in said(destination.step(written(21)))
+    assert said(destination.step(events.Resend())) == [READY]
+    assert destination.step(written(21)) == ()
+
+
+def test_a_failed_write_refuses_the_move() -> None:
+    destination = instance(*RECEIVING, chunk(0, 96))
+    refused = messages.Refused(request=ONE, epoch=NEW)
+    failed = events.Failed(request=ONE, epoch=NEW)
+    assert said(destination.step(failed)) == [refused]
+    assert said(destination.step(RESERVE)) == [refused]
+    assert destination.step(written(96)) == ()
+    assert destination.epochs == [NEW]  # until it is released
+
+
+def test_a_commit_starts_the_row_once() -> None:
+    commit = messages.Commit(request=ONE, epoch=NEW, since=100, tail=(3, 4))
+    destination = instance(*RECEIVING, chunk(0, 21, is_last=True), written(21))
+    started = messages.Started(request=ONE, epoch=NEW)
+    row = effects.StartRow(request=ONE, epoch=NEW, computed=21, since=100, tail=(3, 4))
+    assert destination.step(commit)[0] == row
+    for late in (commit, RESERVE, chunk(0, 21, is_last=True), TOOK, written(21)):
+        assert row not in destination.step(late)
+    assert said(destination.step(commit)) == [started]
+    destination.step(release(NEW, horizon=10))
+    assert destination.step(commit) == ()
+
+
+def test_limits_are_checked() -> None:
+    with pytest.raises(ValueError, match="tail_pages must be >= 1, got 0"):
+        Limits(page_tokens=16, tail_pages=0)
