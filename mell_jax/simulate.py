@@ -11,6 +11,7 @@ Flags become values here; the simulator itself reads no flag, no clock and no fi
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from mell_jax.scheduler.simulator import record, report, results
+from mell_jax.scheduler.simulator import plot, record, report, results
 from mell_jax.scheduler.simulator.compare import (
     REPACK,
     REPACK_LIVE,
@@ -52,6 +53,9 @@ from mell_jax.scheduler.simulator.workload import (
 _TRACE = flags.DEFINE_string(
     "trace", None, "CSV (.gz) of arrival_s,input_tokens,output_tokens[,model]."
 )
+_SLICE_S = flags.DEFINE_float(
+    "slice_s", None, "Only the first seconds of a trace or of the results' workloads."
+)
 _WORKLOAD = flags.DEFINE_enum(
     "workload", "poisson", ["poisson", "bursty"], "Arrivals to draw without a trace."
 )
@@ -64,7 +68,7 @@ _INPUT_MEAN = flags.DEFINE_float("input_mean", 1000.0, "Mean of log-normal input
 _INPUT_SIGMA = flags.DEFINE_float("input_sigma", 1.0, "Of the logarithm.")
 _OUTPUT_MEAN = flags.DEFINE_float("output_mean", 2500.0, "Mean of log-normal outputs.")
 _OUTPUT_SIGMA = flags.DEFINE_float("output_sigma", 0.9, "Of the logarithm.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the workload that is drawn.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the workload that is drawn.", lower_bound=0)
 _CAPACITY_TOKENS = flags.DEFINE_integer(
     "capacity_tokens", 20000, "KV tokens that a device holds."
 )
@@ -87,6 +91,9 @@ _EPOCH_S = flags.DEFINE_float("epoch_s", 1.0, "Seconds between consolidations.")
 _DECODE = flags.DEFINE_float("decode_tokens_per_s", 33.0, "Of every request.")
 _PREFILL = flags.DEFINE_float(
     "prefill_tokens_per_s", 8000.0, "Of every request; 0: a prompt takes no time."
+)
+_PREFILL_SHARE = flags.DEFINE_float(
+    "prefill_share", 0.25, "Of an instance's prefill, for moves that replay tokens."
 )
 _LINK_GBPS = flags.DEFINE_float(
     "link_gbps", 200.0, "Of a device, each way; 0: a migration takes no time."
@@ -130,6 +137,7 @@ def settings_from_flags(workload: Workload) -> Settings:
         epoch_s=_EPOCH_S.value,
         decode_tokens_per_s=_DECODE.value,
         prefill_tokens_per_s=_PREFILL.value or math.inf,
+        prefill_share=_PREFILL_SHARE.value,
         link_gbps=_LINK_GBPS.value or math.inf,
         kv_bytes_per_token=_KV_BYTES.value,
         max_devices=_MAX_DEVICES.value,
@@ -148,20 +156,47 @@ def _weights(workload: Workload) -> dict[ModelId, float]:
     found = sorted(set(workload.models))
     if not _MODELS.value:
         return dict.fromkeys(found, 1.0)
-    weights = {}
-    for entry in _MODELS.value:
-        name, _, weight = entry.partition(":")
-        weights[ModelId(name)] = float(weight or 1.0)
+    weights = dict(_weight(entry) for entry in _MODELS.value)
     missing = [model for model in found if model not in weights]
     if missing:
-        raise ValueError(f"--models gives no weight for {missing} of the trace")
+        raise ValueError(
+            f"--models has no weight for {missing} of the trace: add {missing[0]}:1.0"
+        )
     return weights
+
+
+def _weight(entry: str) -> tuple[ModelId, float]:
+    """One entry of --models."""
+    name, _, weight = entry.partition(":")
+    try:
+        return ModelId(name), float(weight)
+    except ValueError:
+        raise ValueError(
+            f"--models: {entry!r} is not name:weight, as in code:0.5,conv:1.0"
+        ) from None
+
+
+def _headrooms() -> list[float]:
+    try:
+        values = [float(text) for text in _HEADROOM.value]
+    except ValueError:
+        values = []
+    if not values or not all(0 <= value < 1 for value in values):
+        raise ValueError(
+            f"--headroom must be fractions in [0, 1), as in 0,0.05,0.1, "
+            f"got {','.join(_HEADROOM.value)!r}"
+        )
+    return values
 
 
 def workload_from_flags() -> Workload:
     """The trace, or requests drawn from the seed."""
     if _TRACE.value is not None:
-        return read_trace(Path(_TRACE.value))
+        whole = read_trace(Path(_TRACE.value))
+        return whole if _SLICE_S.value is None else whole.first(_SLICE_S.value)
+    capacity = _CAPACITY_TOKENS.value
+    if not (capacity >= 10):
+        raise ValueError(f"--capacity_tokens must be >= 10 to draw, got {capacity}")
     lengths: tuple[Lognormal | Quantiles, Lognormal | Quantiles]
     if _LENGTHS.value == "lognormal":
         lengths = (
@@ -180,66 +215,78 @@ def workload_from_flags() -> Workload:
     return draw(
         synthetic,
         seed=_SEED.value,
-        max_input_tokens=int(0.9 * _CAPACITY_TOKENS.value),
-        max_tokens=int(0.98 * _CAPACITY_TOKENS.value),
+        max_input_tokens=int(0.9 * capacity),
+        max_tokens=int(0.98 * capacity),
     )
 
 
 def simulate(workload: Workload, settings: Settings) -> list[Outcome]:
     """Runs every policy with a bar; writes event logs if asked to."""
-    check_policies(_POLICIES.value)
-    outcomes = []
+    outcomes, headrooms = [], _headrooms()
     with ExitStack() as stack:
-
-        def wrap(machine: Machine, name: str) -> Driven:
-            if _RECORD.value is None:
-                return machine
-            several = len(_POLICIES.value) > 1
-            path = f"{_RECORD.value}.{name}" if several else _RECORD.value
-            file = stack.enter_context(Path(path).open("w"))
-            return record.Recorder(machine, file=file, header=_header(name, settings))
-
-        for name in _POLICIES.value:
+        for name in dict.fromkeys(_POLICIES.value):
             with tqdm(total=len(workload), desc=name, leave=False) as bar:
                 outcome = run_best(
                     name,
                     workload=workload,
                     settings=settings,
-                    headrooms=[float(value) for value in _HEADROOM.value],
+                    headrooms=headrooms,
                     look_s=_LOOK_S.value,
                     clock=time.perf_counter,
                     progress=partial(_advance, bar),
-                    wrap=wrap,
+                    wrap=partial(_recorded, settings=settings, stack=stack),
                 )
             outcomes.append(outcome)
     return outcomes
 
 
 def _advance(bar: "tqdm[Any]", served: int) -> None:
+    if served < bar.n:  # the next headroom
+        bar.reset()
     bar.update(served - bar.n)
 
 
-def _header(name: str, settings: Settings) -> dict[str, Any]:
-    config = policy_config(
-        settings, headroom=float(_HEADROOM.value[0]), look_s=_LOOK_S.value
-    )
-    return {
-        "policy": name,
-        "config": dataclasses.asdict(config),
-        "settings": dataclasses.asdict(settings),
-    }
+def _recorded(
+    machine: Machine, name: str, *, settings: Settings, stack: ExitStack
+) -> Driven:
+    """The machine itself, or one that writes its log to --record."""
+    if _RECORD.value is None:
+        return machine
+    several = len(set(_POLICIES.value) & set(POLICIES)) > 1
+    path = Path(f"{_RECORD.value}.{name}" if several else _RECORD.value)
+    file = stack.enter_context(path.open("w"))
+    config = policy_config(settings, headroom=_headrooms()[0], look_s=_LOOK_S.value)
+    header = record.make_header(name, config=config, settings=settings)
+    return record.Recorder(machine, file=file, header=header)
 
 
 def replay(path: Path) -> int:
     """Reproduces every decision of a log; returns the number of events."""
     with path.open() as file:
-        header = record.read_header(file)
-        fields = header["settings"]
-        fields["step_time"] = StepTime(**fields["step_time"])
-        settings = Settings(**fields)
-        policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
-        machine = Machine(models=settings.models(), policy=policy)
+        machine = record.read_machine(file)
         return record.replay(machine, lines=file)
+
+
+def check_flags() -> None:
+    """Finds before a long run what would only fail at its end.
+
+    Raises:
+      ValueError: what is asked for cannot be written, or names nothing known.
+    """
+    check_policies(_POLICIES.value)
+    for flag in (_OUTPUT_JSON, _PLOT, _RECORD, _RESULTS):
+        if flag.value is not None and not Path(flag.value).resolve().parent.is_dir():
+            raise ValueError(
+                f"--{flag.name}={flag.value}: there is no such folder, make it first"
+            )
+    if _PLOT.value is not None:
+        plot.check_plot(Path(_PLOT.value))
+    if _RECORD.value is not None and len(_headrooms()) > 1:
+        raise ValueError("--record writes one run per policy: give one --headroom")
+    if _RECORD.value is not None and not set(_POLICIES.value) & set(POLICIES):
+        raise ValueError(f"--record: {_POLICIES.value} are bounds, they decide nothing")
+    if _DATA.value is not None and not Path(_DATA.value).is_dir():
+        raise ValueError(f"--data={_DATA.value} is no folder")
 
 
 def write_json(
@@ -267,7 +314,11 @@ def _finite(value: Any) -> Any:
 def print_scale() -> None:
     """Decision times of the first policy, one line per size."""
     name = _POLICIES.value[0]
+    if name not in POLICIES:
+        raise ValueError(f"--scale: {name} is a bound, it decides nothing")
     for text in _SCALE.value:
+        if not text.isdecimal():
+            raise ValueError(f"--scale must be numbers of instances, got {text!r}")
         measured = measure_scale(
             POLICIES[name](PolicyConfig(look_s=_LOOK_S.value)),
             instances=int(text),
@@ -283,36 +334,61 @@ def print_scale() -> None:
         )
 
 
-def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    try:
-        if _REPLAY.value is not None:
-            count = replay(Path(_REPLAY.value))
-            print(f"{count} events replayed, every plan as recorded")
-            return
-        if _SCALE.value:
-            print_scale()
-            return
-        if _RESULTS.value is not None:
-            data = Path(_DATA.value) if _DATA.value is not None else None
-            page = results.page(data=data, clock=time.perf_counter, say=print)
-            Path(_RESULTS.value).write_text(page)
-            return
-        workload = workload_from_flags()
-        settings = settings_from_flags(workload)
-        outcomes = simulate(workload, settings)
-    except (ValueError, OSError) as error:
-        sys.exit(f"mell-simulate: {error}")
-    print(f"{workload.name}: {len(workload)} requests, C = {settings.capacity_tokens}")
+def compare() -> None:
+    """Simulates the policies, prints their figures and writes what is asked for."""
+    workload = workload_from_flags()
+    settings = settings_from_flags(workload)
+    policy_config(settings, headroom=0.0, look_s=_LOOK_S.value)  # refuses what is wrong
+    outcomes = simulate(workload, settings)
+    window = outcomes[0].meter.window
+    print(
+        f"{workload.name}: {len(workload):,} requests, C = "
+        f"{settings.capacity_tokens:,} tokens, means over {window.start_s:.0f} s to "
+        f"{window.end_s:.0f} s\n"
+    )
+    if not (window.end_s - window.start_s >= settings.epoch_s):
+        print("The window is shorter than an epoch: means say little.\n")
     print(report.table(outcomes))
     if _OUTPUT_JSON.value is not None:
         path = Path(_OUTPUT_JSON.value)
         write_json(path, workload=workload, settings=settings, outcomes=outcomes)
     if _PLOT.value is not None:
-        from mell_jax.scheduler.simulator.plot import draw_plot  # noqa: PLC0415
+        title = f"{workload.name}, C = {settings.capacity_tokens:,} tokens"
+        plot.draw_plot(Path(_PLOT.value), outcomes=outcomes, title=title)
 
-        draw_plot(Path(_PLOT.value), outcomes=outcomes, title=workload.name)
+
+def write_results(path: Path) -> None:
+    """Simulates all cases of the results page on all cores."""
+    page = results.page(
+        data=Path(_DATA.value) if _DATA.value is not None else None,
+        clock=time.perf_counter,
+        jobs=os.cpu_count() or 1,
+        say=partial(print, flush=True),
+        most_s=_SLICE_S.value,
+    )
+    path.write_text(page)
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    try:
+        check_flags()
+        if _REPLAY.value is not None:
+            count = replay(Path(_REPLAY.value))
+            print(f"{count} events replayed, every plan as recorded")
+        elif _SCALE.value:
+            print_scale()
+        elif _RESULTS.value is not None:
+            write_results(Path(_RESULTS.value))
+        else:
+            compare()
+    except ValueError as error:
+        sys.exit(f"mell-simulate: {error}")
+    except OSError as error:
+        sys.exit(f"mell-simulate: {error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        sys.exit("mell-simulate: interrupted")
 
 
 def run() -> None:

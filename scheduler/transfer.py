@@ -8,20 +8,22 @@
 Links and targets are shared, so all moves of an epoch are divided in one pass: urgent
 moves first, then those that free most per byte. Each takes the mode that leaves its
 scarcest resource better off; what fits in neither waits for the next epoch, unless it
-is urgent: then the cheaper mode is overdrawn and counted as a violation. Capacities are
-profiled once and are inputs here.
+is urgent: then the cheaper mode is overdrawn, counted as a violation, and paid for by
+the epochs that follow. Capacities are profiled once and are inputs here.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NewType
+from typing import NewType, TypeVar
 
 from mell_jax.scheduler.ids import DeviceId, MoveId
 
 LinkId = NewType("LinkId", str)
 TOKEN_BYTES = 4
+
+ResourceT = TypeVar("ResourceT", LinkId, DeviceId)
 
 
 class Mode(Enum):
@@ -74,7 +76,14 @@ class Division:
 
 
 class Capacities:
-    """What links and targets have left in this epoch; `divide` takes from it."""
+    """What links and targets have left in this epoch; `divide` takes from it.
+
+    Args:
+      link_bytes: that a link carries in a whole epoch; may be inf.
+      prefill_tokens: that a target can prefill beside its decodes, likewise.
+
+    Both are looked up and never listed, so a `defaultdict` can stand for a large fleet.
+    """
 
     def __init__(
         self,
@@ -82,10 +91,15 @@ class Capacities:
         link_bytes: Mapping[LinkId, float],
         prefill_tokens: Mapping[DeviceId, float],
     ) -> None:
-        self._whole_links = dict(link_bytes)
-        self._whole_prefill = dict(prefill_tokens)
-        self._links = dict(link_bytes)
-        self._prefill = dict(prefill_tokens)
+        self._link_bytes = link_bytes
+        self._prefill_tokens = prefill_tokens
+        self._links_used: dict[LinkId, float] = {}
+        self._prefill_used: dict[DeviceId, float] = {}
+
+    def renew(self) -> None:
+        """A new epoch: all is left again, but for what was overdrawn before."""
+        self._links_used = _overdrawn(self._links_used, self._link_bytes)
+        self._prefill_used = _overdrawn(self._prefill_used, self._prefill_tokens)
 
     def divide(self, wishes: Sequence[Wish]) -> Division:
         """Chooses a mode for each wish, or defers it.
@@ -114,28 +128,34 @@ class Capacities:
 
     def _worst_fraction(self, wish: Wish, mode: Mode) -> float:
         """The least that is left of anything the mode uses; negative: too much."""
-        self._check(wish)
+        try:
+            whole = self._prefill_tokens[wish.target]
+            links = [(link, self._link_bytes[link]) for link in wish.links]
+        except KeyError as error:
+            raise ValueError(
+                f"move {wish.move}: no capacity is known for {error}; give one for "
+                "every target and every link on the way"
+            ) from None
         amount = wish.link_bytes(mode)
-        worst = _left(
-            self._prefill[wish.target] - wish.prefill_tokens(mode),
-            self._whole_prefill[wish.target],
-        )
-        for link in wish.links:
-            left = _left(self._links[link] - amount, self._whole_links[link])
-            worst = min(worst, left)
+        used = self._prefill_used.get(wish.target, 0.0)
+        worst = _left(whole - used - wish.prefill_tokens(mode), whole)
+        for link, whole in links:
+            used = self._links_used.get(link, 0.0)
+            worst = min(worst, _left(whole - used - amount, whole))
         return worst
 
     def _take(self, wish: Wish, mode: Mode) -> None:
-        self._prefill[wish.target] -= wish.prefill_tokens(mode)
+        used = self._prefill_used.get(wish.target, 0.0)
+        self._prefill_used[wish.target] = used + wish.prefill_tokens(mode)
         for link in wish.links:
-            self._links[link] -= wish.link_bytes(mode)
+            used = self._links_used.get(link, 0.0)
+            self._links_used[link] = used + wish.link_bytes(mode)
 
-    def _check(self, wish: Wish) -> None:
-        missing = [link for link in wish.links if link not in self._links]
-        if missing or wish.target not in self._prefill:
-            raise ValueError(
-                f"move {wish.move}: no capacity is known for {missing or wish.target}"
-            )
+
+def _overdrawn(
+    used: Mapping[ResourceT, float], whole: Mapping[ResourceT, float]
+) -> dict[ResourceT, float]:
+    return {key: used[key] - whole[key] for key in used if used[key] > whole[key]}
 
 
 def _left(left: float, whole: float) -> float:

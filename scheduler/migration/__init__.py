@@ -49,14 +49,16 @@ queue; nothing is lost, and `Resend` is never needed:
     for effect in controller.step(events.Move(...)):   # ordered by a placement plan
         match effect:
             case Send():    queue.append((effect.to, effect.message))
-            case Report():  obey(placement.step(effect.event))
+            case Report():  orders.append(placement.step(effect.event))
             ...
     instance.step(message)  ->  TakePages, WriteChunk, StopRow, StartRow, Free, ...
 
 After each step of a device it reports `Computed` for the rows being watched, which are
 the moving ones; no machine sees single tokens. A lost device is told to the controller
 first and to the placement machine after, so that reports of moves that were true come
-before the loss. A hung transfer is ended by `AbortMove`, a hung device by `DeviceLost`.
+before the loss; orders that a report gives rise to are carried out after both, or they
+could be refused and given again without end. A hung transfer is ended by `AbortMove`, a
+hung device by `DeviceLost`.
 
 States: a move is RESERVING, COPYING, then COMMITTED or ABORTING (`records.Phase`); its
 source end COPYING, STOPPING, STOPPED or GIVEN_UP (`source.Phase`); its destination end

@@ -92,6 +92,9 @@ class Controller:
             gone = [e for e, device in owner.closing.items() if device == event.device]
             for epoch in gone:
                 del owner.closing[epoch]
+            waits = owner.next_move
+            if waits is not None and waits.target == event.device:
+                self._drop_next_move(owner)  # it may be back before its turn comes
             if owner.home == event.device:
                 self._disown(owner)
             elif owner.move is not None and owner.move.order.target == event.device:
@@ -117,9 +120,10 @@ class Controller:
 
     def _move(self, event: events.Move) -> None:
         owner = self.owners.get(event.request)
-        if owner is None or owner.home is None or owner.next_move is not None:
+        if owner is None or owner.home is None:
             self._report(MoveAborted(move=event.move))
             return
+        self._drop_next_move(owner)  # the newer order counts
         owner.next_move = event
         self._settle(owner)
 
@@ -160,7 +164,7 @@ class Controller:
         if move is not None and move.phase is Phase.RESERVING:
             move.phase = Phase.COPYING
             move.cached = message.cached
-            self._send_begin(move)
+            self._send(move.source, move.begin())
 
     def _refused(self, message: messages.Refused) -> None:
         self._abort_to(message.request, message.epoch)
@@ -217,9 +221,9 @@ class Controller:
             if move.phase is Phase.RESERVING:
                 self._send_reserve(move)
             elif move.phase is Phase.COPYING and move.stopped is None:
-                self._send_begin(move)
+                self._send(move.source, move.begin())
             elif move.phase is Phase.ABORTING and not move.is_resumed:
-                self._send_resume(move)
+                self._send(move.source, move.resume())
 
     # The ways that ownership changes.
 
@@ -286,7 +290,7 @@ class Controller:
         move.phase = Phase.ABORTING
         self._close(owner, move.epoch, move.order.target)
         if not move.is_resumed:
-            self._send_resume(move)
+            self._send(move.source, move.resume())
         self._settle(owner)
 
     def _drop_move(self, owner: Owner, move: OpenMove) -> None:
@@ -345,12 +349,6 @@ class Controller:
     def _send_reserve(self, move: OpenMove) -> None:
         target = move.order.target
         self._send(target, move.reserve(horizon=self._horizon(target)))
-
-    def _send_begin(self, move: OpenMove) -> None:
-        self._send(move.source, move.begin())
-
-    def _send_resume(self, move: OpenMove) -> None:
-        self._send(move.source, move.resume())
 
     def _send(self, device: DeviceId, message: messages.ToInstance) -> None:
         self._effects.append(Send(to=device, message=message))

@@ -35,7 +35,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """Bring a request to `target`, where it needs `pages`."""
+    """Bring a request to `target`, where it needs `pages`.
+
+    It waits for whatever is under way with the request; a newer one takes its place.
+    """
 
     move: MoveId
     request: RequestId

@@ -14,6 +14,7 @@ from typing import Any
 
 from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.carrier import Carrier
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -83,19 +84,11 @@ class Machine:
             )
         if not (event.pages >= 1):
             raise ValueError(f"a request needs at least 1 page, got {event.pages}")
-        limit = self.ledger.spec(event.model).capacity(1)
-        if max(event.pages, event.peak_pages or 0) > limit:
-            self._reject(event.request)
+        request = admit(event, ledger=self.ledger, serial=self._arrivals + 1)
+        if isinstance(request, plan.Reject):
+            self._carrier.decisions.append(request)
             return
         self._arrivals += 1
-        request = Request(
-            event.request,
-            serial=self._arrivals,
-            model=event.model,
-            pages=event.pages,
-            peak_pages=event.peak_pages,
-        )
-        self.ledger.arrived(request)
         if event.prefix:
             held = {cached.device: cached.pages for cached in event.prefix}
             self.ledger.prefix[event.request] = held

@@ -35,8 +35,8 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if not (0 <= self.headroom < 1):
             raise ValueError(f"headroom must be in [0, 1), got {self.headroom}")
-        if not (self.look_s is None or self.look_s >= 0):
-            raise ValueError(f"look_s must be >= 0, got {self.look_s}")
+        if not (self.look_s is None or 0 <= self.look_s < math.inf):
+            raise ValueError(f"look_s must be >= 0 and finite, got {self.look_s}")
         for name in ("epoch_s", "link_bytes_per_s", "prefill_tokens_per_s"):
             if not (getattr(self, name) > 0):
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
 from mell_jax.scheduler.policies.consolidate import Consolidate
-from mell_jax.scheduler.policies.llumnix_consolidation import LlumnixConsolidation
-from mell_jax.scheduler.policies.load_balance import LoadBalance
+from mell_jax.scheduler.policies.llumnix_consolidation import (
+    build_llumnix_consolidation,
+)
+from mell_jax.scheduler.policies.load_balance import build_load_balance
 from mell_jax.scheduler.policies.mell import Mell
 from mell_jax.scheduler.policies.reserve_peak import ReservePeak
 from mell_jax.scheduler.policies.worst_fit import WorstFit
@@ -15,8 +17,8 @@ POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
     "mell": Mell,
     "best_fit": BestFit,
     "consolidate": Consolidate,
-    "llumnix_consolidation": LlumnixConsolidation,
-    "load_balance": LoadBalance,
+    "llumnix_consolidation": build_llumnix_consolidation,
+    "load_balance": build_load_balance,
     "reserve_peak": ReservePeak,
     "worst_fit": WorstFit,
 }

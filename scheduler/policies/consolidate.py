@@ -9,8 +9,9 @@
 
 Instances are filed under their projected room: what is free once their rows have grown
 for `look_s` seconds, or until one of them ends. Consolidation keeps within a budget of
-link bytes and prefill tokens; closing has hysteresis where opening has a price; the
-guard keeps the count under 4/3 of the lower bound plus a constant.
+link bytes and prefill tokens; an instance that takes long to load is closed only once
+there was one too many for as long; the guard keeps the count under 4/3 of the lower
+bound plus a constant.
 """
 
 from itertools import islice
@@ -22,7 +23,6 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import Item, close_one
-from mell_jax.scheduler.policies.parking import Parking
 from mell_jax.scheduler.policies.relocate import Relocation
 
 LOOK_S = 5.0
@@ -48,8 +48,7 @@ class Consolidate:
         self._headroom = config.headroom
         self._budget = Budget(config)
         self._promised: dict[RequestId, DeviceId] = {}
-        self._opened_s: dict[DeviceId, float] = {}
-        self._parking = Parking()
+        self._spare_s: dict[ModelId, float] = {}  # since when one is one too many
 
     @property
     def look_s(self) -> float:
@@ -82,17 +81,18 @@ class Consolidate:
         pass
 
     def emptied(self, draft: Draft, instance: Instance) -> None:
-        self._parking.emptied(draft, instance)
+        if self._is_long_spare(draft.ledger, instance.model):
+            draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
         self._promised.clear()
         self._budget.renew()
-        self._parking.epoch(draft)
         for model in draft.ledger.models:
+            self._note_spare(draft.ledger, model)
             if guard.is_exceeded(draft.ledger, model):
                 guard.repack(draft, model)
-            else:
-                self._consolidate(draft, model)
+            elif self._is_long_spare(draft.ledger, model):
+                self._close_one(draft, model)
 
     # Arrivals.
 
@@ -133,27 +133,22 @@ class Consolidate:
         return None
 
     def _make_room(self, draft: Draft, request: Request) -> None:
+        mark = draft.savepoint()
         found = Relocation(draft).find(
             request,
             depth=ARRIVAL_DEPTH,
             budget_pages=ARRIVAL_BUDGET * request.pages,
         )
-        if found:
+        if found and self._keep(draft, mark):
             assert request.device is not None
             self._promised[request.id] = request.device
             return
-        opened = self._activate(draft, request.model)
+        opened = draft.activate(request.model)
         device = opened.device if opened is not None else None
         if device is None:
             device = self._tight(draft.ledger, request, request.pages, look_s=0.0)
         if device is not None:
             draft.shift(request, device)
-
-    def _activate(self, draft: Draft, model: ModelId) -> Instance | None:
-        instance = draft.activate(model)
-        if instance is not None:
-            self._opened_s[instance.device] = draft.ledger.now_s
-        return instance
 
     # Overflow.
 
@@ -173,7 +168,7 @@ class Consolidate:
                     draft.shift(request, device)
                     return size
         size = ledger.wanted_pages(order[0])
-        opened = self._activate(draft, instance.model)
+        opened = draft.activate(instance.model)
         device = opened.device if opened is not None else None
         if device is None:
             device = self._tight(ledger, order[0], size, look_s=0.0)
@@ -187,35 +182,48 @@ class Consolidate:
 
     # Epochs.
 
-    def _consolidate(self, draft: Draft, model: ModelId) -> None:
-        """Empties one of the emptiest instances, if the budget allows one."""
+    def _note_spare(self, ledger: Ledger, model: ModelId) -> None:
+        if self._is_worth_closing(ledger, model):
+            self._spare_s.setdefault(model, ledger.now_s)
+        else:
+            self._spare_s.pop(model, None)
+
+    def _is_long_spare(self, ledger: Ledger, model: ModelId) -> bool:
+        """Whether an instance was one too many for as long as loading one takes."""
+        load_s = ledger.spec(model).load_s
+        if load_s == 0:
+            return True  # whatever is empty goes at once
+        return ledger.now_s - self._spare_s.get(model, ledger.now_s) >= load_s
+
+    def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:
+        """Whether one instance less leaves room enough to stay shut for a while."""
+        total = ledger.total_pages(model)
+        if total == 0:
+            return True
+        spec = ledger.spec(model)
+        others = len(ledger.of_model(model)) - 1
+        free = others * spec.capacity_pages - total
+        growth = ledger.expected_growth(model, seconds=CLOSE_S)
+        return free > growth + CLOSE_ARRIVALS * ledger.mean_arrival(model)
+
+    def _close_one(self, draft: Draft, model: ModelId) -> None:
+        """Parks an empty instance, or empties one of the emptiest within the budget."""
         ledger = draft.ledger
         if not self._is_worth_closing(ledger, model):
             return
         candidates = list(islice(ledger.emptiest_first(model), max(EXACT_BINS)))
         instances = [ledger.instances[device] for device in candidates]
-        instances = [i for i in instances if self._can_drain(ledger, i)]
+        empty = next((i for i in instances if i.rows == 0), None)
+        if empty is not None:
+            draft.park(empty)
+            return
+        instances = [i for i in instances if not i.arriving and not i.leaving_pages]
         for instance in instances[:DRAIN_CANDIDATES]:
             if self._drain(draft, instance):
                 return
         for count in EXACT_BINS:
             if count <= len(instances) and self._pack(draft, instances[:count]):
                 return
-
-    def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:
-        """Whether one instance less leaves room enough to stay shut for a while."""
-        spec = ledger.spec(model)
-        others = len(ledger.of_model(model)) - 1
-        free = others * spec.capacity_pages - ledger.total_pages(model)
-        growth = ledger.expected_growth(model, seconds=CLOSE_S)
-        return free > growth + CLOSE_ARRIVALS * ledger.mean_arrival(model)
-
-    def _can_drain(self, ledger: Ledger, instance: Instance) -> bool:
-        """Old enough to have paid for its opening, and nothing on its way."""
-        if instance.arriving or instance.leaving_pages or not instance.rows:
-            return False
-        opened_s = self._opened_s.get(instance.device, 0.0)
-        return ledger.now_s - opened_s >= ledger.spec(instance.model).load_s
 
     def _drain(self, draft: Draft, instance: Instance) -> bool:
         """Shifts everything off an instance, or nothing."""

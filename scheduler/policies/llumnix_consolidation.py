@@ -16,41 +16,29 @@ from collections.abc import Iterable
 
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
-from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.placement.ledger import Instance
+from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
+from mell_jax.scheduler.policies.rebalancing import Rebalancing
 
 PERIOD_S = 0.1
 FLOOR = 0.60 / 0.85  # of `dispatch`
 CEIL_HEADROOM = 0.05 / 0.15  # of `headroom`
 
 
-class LlumnixConsolidation:
+def build_llumnix_consolidation(config: PolicyConfig) -> Policy:
     """See the module's docstring."""
+    return Rebalancing(BestFit(config), rebalance=_BinPacking(config).epoch)
 
-    look_s = 0.0
+
+class _BinPacking:
+    """What happens in an epoch."""
 
     def __init__(self, config: PolicyConfig) -> None:
-        self._dispatch = BestFit(config)
         self._target_load = 1 - config.headroom
         self._ceil = 1 - CEIL_HEADROOM * config.headroom
         self._floor = FLOOR * self._target_load
         self._pairs = max(1, round(config.epoch_s / PERIOD_S))
-
-    def arrive(self, draft: Draft, request: Request) -> None:
-        self._dispatch.arrive(draft, request)
-
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
-        pass
-
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
-        self._dispatch.overflow(draft, instance, lack)
-
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
-        pass
-
-    def emptied(self, draft: Draft, instance: Instance) -> None:
-        draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
         for model in draft.ledger.models:

@@ -11,37 +11,25 @@ requests is emptied. Dispatch, overflow and `headroom` are worst fit's.
 
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
-from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.placement.ledger import Instance
+from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
+from mell_jax.scheduler.policies.rebalancing import Rebalancing
 from mell_jax.scheduler.policies.worst_fit import WorstFit
 
 GAP = 0.2  # of the capacity
 SCALE_IN_LOAD = 0.9  # of what `headroom` leaves
 
 
-class LoadBalance:
+def build_load_balance(config: PolicyConfig) -> Policy:
     """See the module's docstring."""
+    return Rebalancing(WorstFit(config), rebalance=_Balancer(config).epoch)
 
-    look_s = 0.0
+
+class _Balancer:
+    """What happens in an epoch."""
 
     def __init__(self, config: PolicyConfig) -> None:
-        self._dispatch = WorstFit(config)
         self._most_load = SCALE_IN_LOAD * (1 - config.headroom)
-
-    def arrive(self, draft: Draft, request: Request) -> None:
-        self._dispatch.arrive(draft, request)
-
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
-        pass
-
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
-        self._dispatch.overflow(draft, instance, lack)
-
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
-        pass
-
-    def emptied(self, draft: Draft, instance: Instance) -> None:
-        draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
         for model in draft.ledger.models:

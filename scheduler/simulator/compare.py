@@ -23,7 +23,6 @@ HAS_HEADROOM = (
     "reserve_peak",
 )
 LINK_SHARE = 0.5  # of a link that consolidation may use
-PREFILL_SHARE = 0.25  # of an instance's prefill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +48,15 @@ def policy_config(
         look_s=look_s,
         epoch_s=settings.epoch_s,
         link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
-        prefill_tokens_per_s=PREFILL_SHARE * settings.prefill_tokens_per_s,
+        prefill_tokens_per_s=settings.replay_tokens_per_s,
     )
 
 
 def check_policies(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that is none of a policy."""
+    """Raises ValueError for a name that is none of a policy, or for no name."""
     known = [*POLICIES, REPACK, REPACK_LIVE]
+    if not names:
+        raise ValueError(f"no policy is given; there are {sorted(known)}")
     for name in names:
         if name not in known:
             raise ValueError(f"no policy is called {name!r}; there are {sorted(known)}")

@@ -5,10 +5,13 @@
 
 Every request prefills and decodes at a fixed speed of its own, so a policy changes
 where it runs and whether it has to wait, never how fast it runs; a paused request
-stands still. The caller gives the clock that times the decisions.
+stands still, one that is being moved goes on at its source. All moves that follow from
+one event are carried out together (`Carriage`), at once if links are unbounded. The
+caller gives the clock that times the decisions.
 """
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -18,9 +21,11 @@ import numpy as np
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.simulator.carriage import Carriage
 from mell_jax.scheduler.simulator.measure import Meter, Window
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
+from mell_jax.scheduler.transfer import Mode
 
 Clock = Callable[[], float]
 
@@ -85,10 +90,9 @@ class Fleet:
         self._timers: list[tuple[float, int, RequestId | MoveId, bool]] = []
         self._numbers = 0
         self._soon: deque[events.Event] = deque()
-        self._link_free_s: dict[tuple[DeviceId, bool], float] = {}
         self._ready_s: dict[DeviceId, float] = {}
         self._serving: dict[DeviceId, ModelId] = {}
-        self._held_pages: dict[RequestId, int] = {}
+        self._carriage = Carriage(settings, ready_s=self._ready_s)
 
     def run(self, *, progress: Callable[[int], None] = lambda served: None) -> Meter:
         """Runs until the last request has ended; `progress` hears of every epoch."""
@@ -115,6 +119,7 @@ class Fleet:
                     self._advance(RequestId(subject), number)
             else:
                 self.now_s = tick_s
+                self._carriage.renew()
                 self._tell(events.Tick(now_s=tick_s))
                 self._sample()
                 progress(self.meter.served_requests + self.meter.rejected)
@@ -185,6 +190,8 @@ class Fleet:
             times.append(clock() - start)
             for decision in answer.decisions:
                 self._obey(decision)
+            if not self._soon and self._carriage.is_asked:
+                self._begin_moves()
 
     def _obey(self, decision: plan.Decision) -> None:
         match decision:
@@ -242,20 +249,29 @@ class Fleet:
 
     def _move(self, move: plan.Move) -> None:
         request = self._running[move.request]
-        self.meter.moved(self.now_s, int(self._tokens(request)))
-        settings = self._settings
-        amount = move.pages * settings.page_bytes(request.model)
-        takes_s = amount * 8e-9 / settings.link_gbps
-        if takes_s == 0:
+        if self._settings.link_gbps == math.inf:
+            self.meter.moved(self.now_s, int(self._tokens(request)))
             self._soon.append(events.MoveCommitted(move=move.move))
-            return
-        ends = ((move.source, False), (move.target, True))  # full duplex
-        start = max([self.now_s] + [self._link_free_s.get(end, 0.0) for end in ends])
-        for end in ends:
-            self._link_free_s[end] = start + takes_s
-        self._numbers += 1
-        at = max(start, self._ready_s[move.target]) + takes_s
-        heapq.heappush(self._timers, (at, self._numbers, move.move, True))
+        else:
+            self._carriage.ask(move, model=request.model)
+
+    def _begin_moves(self) -> None:
+        """Begins what the links and the targets can take; counts what they cannot."""
+        meter = self.meter
+        batch = self._carriage.begin(self.now_s, tokens_of=self._tokens_moved)
+        for begun in batch.begun:
+            is_replayed = begun.mode is Mode.TOKENS
+            meter.moved(self.now_s, begun.tokens, is_replayed=is_replayed)
+            self._numbers += 1
+            heapq.heappush(
+                self._timers, (begun.ends_s, self._numbers, begun.move, True)
+            )
+        meter.deferrals += batch.deferrals
+        meter.violations += batch.violations
+
+    def _tokens_moved(self, move: plan.Move) -> int | None:
+        request = self._running.get(move.request)
+        return None if request is None else max(1, int(self._tokens(request)))
 
     # Epochs.
 

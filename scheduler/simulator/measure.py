@@ -24,6 +24,9 @@ class Meter:
     tokens_moved: int = 0
     window_tokens_moved: int = 0
     tokens_recomputed: int = 0
+    replays: int = 0
+    deferrals: int = 0
+    violations: int = 0
     preemptions: int = 0
     activations: int = 0
     rejected: int = 0
@@ -62,15 +65,26 @@ class Meter:
         self.utilization.append(utilization)
         self.bound.append(bound)
 
-    def moved(self, now_s: float, tokens: int) -> None:
+    def moved(self, now_s: float, tokens: int, *, is_replayed: bool = False) -> None:
+        """A move of a request with `tokens` begins, as a copy or as a replay."""
         self.migrations += 1
+        if is_replayed:
+            self.replays += 1
+            self.tokens_recomputed += tokens
         self.tokens_moved += tokens
         if self.is_inside(now_s):
             self.window_migrations += 1
             self.window_tokens_moved += tokens
 
     def summary(self, *, requests: int) -> dict[str, float]:
-        """Every figure by its name."""
+        """Every figure by its name.
+
+        `migrations` and `tokens_moved` are of all moves begun, whether copied or
+        replayed, so that they do not depend on links; `replays` says how many were
+        replayed. `tokens_recomputed` is what was prefilled twice, by replays and after
+        preemptions. A deferral is a move that began an epoch late, a violation one that
+        overdrew a link or its target's prefill.
+        """
         span = max(self.window.end_s - self.window.start_s, 1e-9)
         times = np.asarray(self.epoch_s)
         inside = (times >= self.window.start_s) & (times <= self.window.end_s)
@@ -85,6 +99,9 @@ class Meter:
             "tokens_moved": self.tokens_moved,
             "tokens_moved_per_s": self.window_tokens_moved / span,
             "tokens_recomputed": self.tokens_recomputed,
+            "replays": self.replays,
+            "deferrals": self.deferrals,
+            "violations": self.violations,
             "preemptions": self.preemptions,
             "pauses": self.pauses,
             "activations": self.activations,

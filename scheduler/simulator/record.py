@@ -16,6 +16,10 @@ from typing import Any, TextIO
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.events import Cached
 from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import StepTime
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.simulator.settings import Settings
 
 EVENTS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -34,7 +38,7 @@ EVENTS: dict[str, type[Any]] = {
 
 
 class ReplayError(ValueError):
-    """Raised when a plan differs from the recorded one."""
+    """Raised when a log does not reproduce."""
 
 
 class Recorder:
@@ -84,29 +88,53 @@ def decode_event(encoded: list[Any]) -> events.Event:
     return event
 
 
-def read_header(lines: Iterator[str]) -> dict[str, Any]:
-    """The first line of a log.
+def make_header(
+    policy: str, *, config: PolicyConfig, settings: Settings
+) -> dict[str, Any]:
+    """All that is needed to make the machine of a run again."""
+    return {
+        "policy": policy,
+        "config": dataclasses.asdict(config),
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def read_machine(lines: Iterator[str]) -> Machine:
+    """A machine as the header of a log, its first line, describes it.
 
     Raises:
-      ValueError: it is no log.
+      ValueError: it is no log, or of a policy that is not known.
     """
-    first = json.loads(next(lines, "{}"))
-    if "header" not in first:
-        raise ValueError("not an event log: the first line has no header")
-    header: dict[str, Any] = first["header"]
-    return header
+    try:
+        header = json.loads(next(lines, ""))["header"]
+        fields = header["settings"]
+        step_time = StepTime(**fields.pop("step_time"))
+        settings = Settings(**fields, step_time=step_time)
+        policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            "not an event log as --record writes it: the first line is no header "
+            f"({type(error).__name__})"
+        ) from None
+    return Machine(models=settings.models(), policy=policy)
 
 
 def replay(machine: Machine, *, lines: Iterable[str]) -> int:
     """Drives `machine` with recorded events; returns how many there were.
 
     Raises:
-      ReplayError: a plan differs, with the event and both plans.
+      ReplayError: a plan differs, with the event and both plans, or a line is damaged.
     """
     count = 0
     for count, line in enumerate(lines, start=1):
-        recorded = json.loads(line)
-        answer = machine.step(decode_event(recorded["event"]))
+        try:
+            recorded = json.loads(line)
+            event = decode_event(recorded["event"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ReplayError(
+                f"event {count} is not readable, the log may be cut off ({error})"
+            ) from None
+        answer = machine.step(event)
         decisions = json.loads(json.dumps([encode(d) for d in answer.decisions]))
         if decisions != recorded["plan"]:
             raise ReplayError(

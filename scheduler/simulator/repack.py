@@ -28,7 +28,7 @@ def run_repack(
     page = settings.page_tokens
     given, made = workload.input_tokens, workload.output_tokens
     peak = -(-(given + made) // page)
-    limit = np.array([specs[model].capacity_pages for model in workload.models])
+    limit = np.array([specs[model].capacity(1) for model in workload.models])
     decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
     end_s = decode_s + made / settings.decode_tokens_per_s
     served = peak <= limit
@@ -80,13 +80,14 @@ def _sample(
     specs = settings.models()
     devices = bound = used = room = 0
     for number, model in enumerate(models):
-        capacity = specs[model].capacity_pages
+        capacity = specs[model].capacity(1)
         sizes = np.minimum(pages[model_of == number], capacity)
-        packed = first_fit_decreasing(sizes, capacity=capacity)
+        least = instances_bound(sizes, spec=specs[model])
+        packed = max(least, first_fit_decreasing(sizes, capacity=capacity))
         devices += packed
-        room += packed * capacity
+        room += packed * specs[model].capacity_pages
         used += int(sizes.sum())
-        bound += instances_bound(sizes, spec=specs[model])
+        bound += least
     meter.count_devices(now_s, devices)
     meter.sample(
         now_s,

@@ -12,6 +12,7 @@ from typing import Any
 
 from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.ledger import Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
 
@@ -41,20 +42,11 @@ class Repacker:
         self._ledger.add_idle(event.device)
 
     def _arrive(self, event: events.Arrive) -> None:
-        limit = self._ledger.spec(event.model).capacity(1)
-        if max(event.pages, event.peak_pages or 0) > limit:
-            reason = plan.Reason.TOO_LARGE
-            self._decisions.append(plan.Reject(request=event.request, reason=reason))
+        request = admit(event, ledger=self._ledger, serial=self._arrivals + 1)
+        if isinstance(request, plan.Reject):
+            self._decisions.append(request)
             return
         self._arrivals += 1
-        request = Request(
-            event.request,
-            serial=self._arrivals,
-            model=event.model,
-            pages=event.pages,
-            peak_pages=event.peak_pages,
-        )
-        self._ledger.requests[request.id] = request
         device = self._best_fit(request)
         self._decisions.append(
             plan.Place(request=request.id, device=device, pages=request.pages)

@@ -1,40 +1,77 @@
-"""Figures of several policies as a table of at most 100 columns, or as Markdown."""
+"""Figures of several policies as two tables of at most 100 columns, or as Markdown."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from mell_jax.scheduler.simulator.compare import Outcome
-
-COLUMNS = (  # heading, figure, format
+Columns = tuple[tuple[str, str, str], ...]
+FLEET: Columns = (  # heading, figure, format ("count": see `count`)
     ("devices", "devices_mean", "{:.2f}"),
     ("peak", "devices_peak", "{:.0f}"),
-    ("util", "utilization_mean", "{:.1%}"),
-    ("moves", "migrations", "{:.0f}"),
-    ("/req", "migrations_per_request", "{:.2f}"),
-    ("tokens", "tokens_moved", "{}"),
-    ("preempt", "preemptions", "{:.0f}"),
+    ("L2 bound", "lower_bound_mean", "{:.2f}"),
+    ("/bound", "per_bound", "{:.3f}"),
+    ("utilization", "utilization_mean", "{:.1%}"),
     ("opened", "activations", "{:.0f}"),
-    ("reject", "rejected", "{:.0f}"),
-    ("wait99", "queue_wait_p99_s", "{:.1f}s"),
-    ("us99", "decision_us_p99", "{:.0f}"),
+    ("rejected", "rejected", "{:.0f}"),
+    ("wait p99", "queue_wait_p99_s", "{:.1f}s"),
 )
+COST: Columns = (
+    ("moves", "migrations", "count"),
+    ("/request", "migrations_per_request", "{:.2f}"),
+    ("moved", "tokens_moved", "count"),
+    ("redone", "tokens_recomputed", "count"),
+    ("replays", "replays", "count"),
+    ("late", "deferrals", "count"),
+    ("over", "violations", "count"),
+    ("preempt", "preemptions", "count"),
+    ("us p50", "decision_us_p50", "{:.0f}"),
+    ("us p99", "decision_us_p99", "{:.0f}"),
+)
+LEGEND = """\
+devices, L2 bound, utilization: means from 25% of the arrivals' span to the last arrival
+moves: migrations; moved: their tokens; redone: tokens recomputed, replayed or preempted
+late: moves deferred by an epoch; over: moves that overdrew a link or a target's prefill
+us: time of a decision; a percentage beside a baseline: its best headroom"""
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
+class Measured(Protocol):
+    """A policy at a headroom, and its figures by name."""
+
+    @property
+    def policy(self) -> str: ...
+    @property
+    def headroom(self) -> float: ...
+    @property
+    def figures(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The plainest `Measured`, for means of several runs."""
+
+    policy: str
+    headroom: float
+    figures: dict[str, float]
+
+
+def rows(outcomes: Sequence[Measured], *, columns: Columns) -> list[list[str]]:
     """A heading and one row for each outcome."""
-    head = ["policy", *(heading for heading, _, _ in COLUMNS)]
-    head.insert(2, "/bound")
-    table = [head]
+    table = [["policy", *(heading for heading, _, _ in columns)]]
     for outcome in outcomes:
-        figures = outcome.figures
-        cells = [
-            form.format(count(figures[name]) if form == "{}" else figures[name])
-            for _, name, form in COLUMNS
-        ]
-        bound = figures["lower_bound_mean"]
-        cells.insert(1, f"{figures['devices_mean'] / bound:.3f}" if bound else "-")
+        bound = outcome.figures["lower_bound_mean"]
+        ratio = outcome.figures["devices_mean"] / bound if bound else float("nan")
+        figures = outcome.figures | {"per_bound": ratio}
         knob = f" {outcome.headroom:.0%}" if outcome.headroom else ""
+        cells = [_cell(figures[name], form) for _, name, form in columns]
         table.append([outcome.policy + knob, *cells])
     return table
+
+
+def _cell(value: float, form: str) -> str:
+    if math.isnan(value):
+        return "-"
+    return count(value) if form == "count" else form.format(value)
 
 
 def count(value: float) -> str:
@@ -45,22 +82,26 @@ def count(value: float) -> str:
     return f"{value / 1e9:.0f}G"
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Aligned columns for a terminal."""
-    lines = rows(outcomes)
+def table(outcomes: Sequence[Measured]) -> str:
+    """What the fleet was like, what it cost, and what the headings mean."""
+    blocks = [_aligned(rows(outcomes, columns=columns)) for columns in (FLEET, COST)]
+    return "\n\n".join([*blocks, LEGEND])
+
+
+def _aligned(lines: list[list[str]]) -> str:
     widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
     return "\n".join(
-        " ".join(
+        "  ".join(
             cell.ljust(width) if at == 0 else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
+        ).rstrip()
         for line in lines
     )
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """The same as a Markdown table."""
-    lines = rows(outcomes)
+def markdown(outcomes: Sequence[Measured], *, columns: Columns = FLEET + COST) -> str:
+    """One Markdown table of the given columns."""
+    lines = rows(outcomes, columns=columns)
     rule = ["---", *("---:" for _ in lines[0][1:])]
     return "\n".join(
         "| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]]

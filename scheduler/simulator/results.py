@@ -1,172 +1,195 @@
-"""The results page: every setting that is worth knowing, as Markdown.
+"""Runs every case of the results page, on all cores, and hands the figures to the page.
+
+    case x policy x headroom              ->  the best headroom of each policy
+    case x policy at its best x more seeds, or bounded links  ->  means  ->  page
 
 `make results` calls this; traces are used where their folder is given, and the built-in
-synthetic workloads always.
+synthetic workloads always. The page does not depend on the order in which runs end.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 
+from mell_jax.scheduler.simulator.cases import CASES, Case, find_trace, load
 from mell_jax.scheduler.simulator.compare import (
     HAS_HEADROOM,
     REPACK,
     REPACK_LIVE,
-    Outcome,
-    run_best,
+    run_policy,
 )
 from mell_jax.scheduler.simulator.fleet import Clock
-from mell_jax.scheduler.simulator.report import markdown
-from mell_jax.scheduler.simulator.settings import Settings
-from mell_jax.scheduler.simulator.workload import (
-    Lognormal,
-    Synthetic,
-    Workload,
-    draw,
-    read_trace,
-)
+from mell_jax.scheduler.simulator.page import Section, Table, write_page
+from mell_jax.scheduler.simulator.report import Line
 
 HEADROOMS = (0.0, 0.05, 0.1)
-BASELINES = HAS_HEADROOM
 OURS = ("mell", "consolidate")
-BOUNDS = (REPACK, REPACK_LIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One table."""
+class Run:
+    """One simulation; everything that another process needs for it."""
 
-    title: str
-    settings: Settings
-    trace: str | None = None  # None: the paper's synthetic workload
-    rate_per_s: float = 1.0
+    case: Case
+    is_timed: bool
+    seed: int
+    policy: str
+    headroom: float
+    data: Path | None
+    clock: Clock
 
 
-def paper(*, name: str, capacity_tokens: int, decode: float, rate: float) -> Case:
-    """The paper's setting: moves and prompts take no time."""
-    return Case(
-        title=f"The paper's setting, {name}, C = {capacity_tokens:,}",
-        settings=Settings(
-            capacity_tokens=capacity_tokens,
-            decode_tokens_per_s=decode,
-            prefill_tokens_per_s=math.inf,
-            link_gbps=math.inf,
-        ),
-        rate_per_s=rate,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What a run measured."""
+
+    run: Run
+    requests: int
+    workload: str
+    figures: dict[str, float]
+
+
+def page(
+    *,
+    data: Path | None,
+    clock: Clock,
+    jobs: int,
+    say: Callable[[str], None],
+    most_s: float | None = None,
+    cases: Sequence[Case] = CASES,
+) -> str:
+    """The whole page.
+
+    Args:
+      data: folder of traces; cases without theirs are left out and named.
+      jobs: processes that simulate at a time.
+      most_s: only the first seconds of every workload.
+    """
+    if most_s is not None:
+        cases = [replace(case, span_s=min(case.span_s, most_s)) for case in cases]
+    given = [case for case in cases if _is_given(case, data)]
+    first = [run for case in given for run in _first(case, data=data, clock=clock)]
+    context = get_context("spawn")  # a fork would copy the threads of others
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        done = list(_heard(pool.map(simulate, first), total=len(first), say=say))
+        more = [run for case in given for run in _more(case, done)]
+        done += _heard(pool.map(simulate, more), total=len(more), say=say)
+    sections = [_section(case, done) for case in given]
+    missing = [case.title for case in cases if not _is_given(case, data)]
+    return write_page(sections, missing=missing)
+
+
+def simulate(run: Run) -> Ran:
+    """One run, in a process of its own."""
+    workload = load(run.case, data=run.data, seed=run.seed)
+    case = run.case.timed() if run.is_timed else run.case
+    outcome = run_policy(
+        run.policy,
+        workload=workload,
+        settings=case.settings,
+        headroom=run.headroom,
+        look_s=None,
+        clock=run.clock,
+        progress=lambda served: None,
+    )
+    return Ran(
+        run=run,
+        requests=len(workload),
+        workload=workload.name,
+        figures=outcome.figures,
     )
 
 
-def on_trace(kind: str, trace: str, capacity_tokens: int) -> Case:
-    return Case(
-        title=f"{kind}: {trace}, C = {capacity_tokens:,}",
-        settings=Settings(capacity_tokens=capacity_tokens, link_gbps=math.inf),
-        trace=trace,
-    )
+def _is_given(case: Case, data: Path | None) -> bool:
+    return case.trace is None or find_trace(case, data) is not None
 
 
-CASES = (
-    paper(name="13B on A100-40G", capacity_tokens=20_000, decode=33.0, rate=3.6),
-    paper(name="7B on 4090", capacity_tokens=16_000, decode=40.0, rate=2.5),
-    on_trace("Headline", "mooncake_conversation", 38_000),
-    on_trace("Headline", "mooncake_conversation", 100_000),
-    on_trace("Headline", "mooncake_conversation", 161_000),
-    on_trace("Headline", "servegen_deepseek_r1", 38_000),
-    on_trace("Stress by growth", "len_bwb", 14_000),
-    on_trace("Short requests", "azure_conv_2023", 14_000),
-    on_trace("Control, classes cannot matter", "azure_conv_2023", 453_000),
-    on_trace("Stress by bursts", "azure_code_2023", 14_000),
-)
-
-
-def load(case: Case, data: Path | None) -> Workload | None:
-    """The workload of a case; None when its trace is not there."""
-    if case.trace is None:
-        whole = case.settings.capacity_tokens
-        synthetic = Synthetic(
-            rate_per_s=case.rate_per_s,
-            span_s=1300.0,
-            input_lengths=Lognormal(mean=1000, sigma=1.0),
-            output_lengths=Lognormal(mean=2500, sigma=0.9),
-        )
-        return draw(
-            synthetic,
-            seed=0,
-            max_input_tokens=int(0.9 * whole),
-            max_tokens=int(0.98 * whole),
-        )
-    if data is None:
-        return None
-    paths = sorted(data.glob(f"{case.trace}*.csv.gz"))
-    return read_trace(paths[0]) if paths else None
-
-
-def verdict(outcomes: dict[str, Outcome]) -> str:
-    """What a reader should take from a table, also when it is nothing."""
-    devices = {name: o.figures["devices_mean"] for name, o in outcomes.items()}
-    ours, ideal = outcomes["consolidate"].figures, devices[REPACK]
-    mell = outcomes["mell"].figures
-    moves = ours["migrations"] / max(1.0, mell["migrations"])
-    tokens = ours["tokens_moved"] / max(1.0, mell["tokens_moved"])
-    best = min(BASELINES, key=lambda name: devices[name])
-    gap = devices[best] - ideal
-    lines = [
-        f"`consolidate` uses {devices['consolidate'] / ideal:.3f} of `repack` and "
-        f"{ours['devices_mean'] / ours['lower_bound_mean']:.3f} of the bound, with "
-        f"{moves:.2f} of `mell`'s moves and {tokens:.2f} of its tokens."
-    ]
-    if gap <= 0.05 * ideal:
-        lines.append(
-            f"The best baseline, `{best}`, is within 5% of `repack`: no gain is to be "
-            "expected here."
-        )
-    else:
-        closed = (devices[best] - devices["consolidate"]) / gap
-        lines.append(
-            f"The best baseline, `{best}`, is {gap / ideal:.0%} above `repack`; "
-            f"`consolidate` closes {closed:.0%} of that."
-        )
-    return " ".join(lines)
-
-
-def sections(
-    *, data: Path | None, clock: Clock, say: Callable[[str], None]
-) -> Iterator[str]:
-    """One section for each case that can be run."""
-    for case in CASES:
-        workload = load(case, data)
-        if workload is None:
-            continue
-        say(case.title)
-        outcomes = {
-            name: run_best(
-                name,
-                workload=workload,
-                settings=case.settings,
-                headrooms=HEADROOMS,
-                look_s=None,
+def _first(case: Case, *, data: Path | None, clock: Clock) -> Iterator[Run]:
+    """Every policy at every headroom, in the order of the tables."""
+    bounds = (REPACK, REPACK_LIVE) if case.has_live else (REPACK,)
+    for policy in (*HAS_HEADROOM, *OURS, *bounds):
+        for headroom in HEADROOMS if policy in HAS_HEADROOM else (0.0,):
+            yield Run(
+                case=case,
+                is_timed=False,
+                seed=case.seeds[0],
+                policy=policy,
+                headroom=headroom,
+                data=data,
                 clock=clock,
-                progress=lambda served: None,
             )
-            for name in (*BASELINES, *OURS, *BOUNDS)
-        }
-        yield (
-            f"## {case.title}\n\n{len(workload):,} requests ({workload.name}).\n\n"
-            f"{markdown(list(outcomes.values()))}\n\n{verdict(outcomes)}\n"
+
+
+def _more(case: Case, done: Sequence[Ran]) -> Iterator[Run]:
+    """Every policy at its best headroom: with other seeds, and with bounded links."""
+    for best in _best(case, done):
+        if best.run.policy != REPACK_LIVE:
+            for seed in case.seeds[1:]:
+                yield replace(best.run, seed=seed)
+            if case.is_timed:
+                yield replace(best.run, is_timed=True)
+
+
+def _best(case: Case, done: Sequence[Ran]) -> list[Ran]:
+    """Of every policy the run of the first seed with the fewest devices."""
+    best: dict[str, Ran] = {}
+    for ran in done:
+        run = ran.run
+        if run.case != case or run.is_timed or run.seed != case.seeds[0]:
+            continue
+        known = best.get(run.policy)
+        fewest = ran.figures["devices_mean"]
+        if known is None or fewest < known.figures["devices_mean"]:
+            best[run.policy] = ran
+    return list(best.values())
+
+
+def _heard(
+    done: Iterator[Ran], *, total: int, say: Callable[[str], None]
+) -> Iterator[Ran]:
+    """Tells of every run that is done."""
+    for number, ran in enumerate(done, start=1):
+        run = ran.run
+        links = ", bounded links" if run.is_timed else ""
+        say(
+            f"{number}/{total} {run.case.title}{links}: {run.policy} {run.headroom:.0%}"
         )
+        yield ran
 
 
-HEAD = """# Results
+def _section(case: Case, done: Sequence[Ran]) -> Section:
+    best = _best(case, done)
+    more = [ran for ran in done if ran.run.case == case]
+    timed = {ran.run.policy: _line([ran]) for ran in more if ran.run.is_timed}
+    instant: Table = {}
+    for chosen in best:
+        same = [
+            ran
+            for seed in case.seeds
+            for ran in more
+            if ran.run == replace(chosen.run, seed=seed)
+        ]
+        instant[chosen.run.policy] = _line(same)
+    return Section(
+        title=case.title,
+        workload=best[0].workload,
+        requests=best[0].requests,
+        seeds=len(case.seeds),
+        span_s=case.span_s,
+        instant=instant,
+        timed=timed or None,
+    )
 
-Made by `make results DATA=<folder with traces>`; do not edit. Every baseline is shown
-at its best headroom of 0, 5 and 10%. Devices are time averages, `/bound` is against L2
-at the end of every epoch. Migrations take no time here, so that only decisions are
-compared. `repack` counts what first fit decreasing needs at the end of an epoch and is
-no fleet that could run; `repack_live` packs for free at every epoch and serves between
-them. Decision times were taken on a machine shared with other work.
-"""
 
-
-def page(*, data: Path | None, clock: Clock, say: Callable[[str], None]) -> str:
-    """The whole page."""
-    return "\n".join([HEAD, *sections(data=data, clock=clock, say=say)])
+def _line(done: Sequence[Ran]) -> Line:
+    """Means over runs that differ in their seeds only."""
+    names = done[0].figures
+    run = done[0].run
+    return Line(
+        policy=run.policy,
+        headroom=run.headroom,
+        figures={name: fmean(ran.figures[name] for ran in done) for name in names},
+    )

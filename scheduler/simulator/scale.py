@@ -101,6 +101,8 @@ def measure_scale(
     policy: Policy, *, instances: int, num_events: int, clock: Callable[[], float]
 ) -> Scale:
     """Fills `instances` instances and times `num_events` events of churn."""
+    if not (instances >= 1):
+        raise ValueError(f"a fleet has at least 1 instance, got {instances}")
     spec = ModelSpec(capacity_pages=CAPACITY_PAGES, growth_pages_per_s=2.0)
     machine = Machine(models={events.ONLY_MODEL: spec}, policy=policy)
     load = _Load(machine, instances=instances, clock=clock)

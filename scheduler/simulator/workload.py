@@ -7,6 +7,7 @@ from 0 on, in order.
 import csv
 import gzip
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from mell_jax.scheduler.placement.events import ONLY_MODEL
 
 QUANTILES_PATH = Path(__file__).parent / "quantiles.json"
 COLUMNS = ["arrival_s", "input_tokens", "output_tokens"]
+MOST = 1e12  # seconds or tokens: beyond, a file is wrong
+MOST_DRAWN = 10_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,35 +36,89 @@ class Workload:
     def __len__(self) -> int:
         return len(self.arrival_s)
 
+    def first(self, span_s: float) -> "Workload":
+        """The requests that arrive before `span_s`.
+
+        Raises:
+          ValueError: there are none.
+        """
+        count = int(np.searchsorted(self.arrival_s, span_s))
+        if not count:
+            raise ValueError(f"{self.name}: no request arrives before {span_s} s")
+        return Workload(
+            arrival_s=self.arrival_s[:count],
+            input_tokens=self.input_tokens[:count],
+            output_tokens=self.output_tokens[:count],
+            models=self.models[:count],
+            name=self.name,
+        )
+
 
 def read_trace(path: Path) -> Workload:
     """Reads `path`.
 
     Raises:
-      ValueError: columns are missing, a number is out of range, or arrivals go back.
+      ValueError: it is no such file, columns are missing, a number is out of range, or
+        arrivals go back; with the line and what it should be.
     """
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        rows = csv.DictReader(file)
-        names = rows.fieldnames or []
-        missing = [column for column in COLUMNS if column not in names]
-        if missing:
-            raise ValueError(f"{path}: columns {missing} are missing, found {names}")
-        records = list(rows)
-    arrival, given, made = (
-        np.array([float(record[column]) for record in records]) for column in COLUMNS
+    if not path.is_file():
+        raise ValueError(f"there is no trace {path}: give a .csv or .csv.gz file")
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            lines = csv.DictReader(file)
+            names = list(lines.fieldnames or [])
+            records = list(lines)
+    except (csv.Error, EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is not readable as CSV or gzip: {error}") from None
+    missing = [column for column in COLUMNS if column not in names]
+    if missing:
+        raise ValueError(f"{path}: columns {missing} are missing, found {names}")
+    if not records:
+        raise ValueError(f"{path} has no requests: it needs at least one line of them")
+    arrival = _numbers(path, records, "arrival_s", least=0, is_whole=False)
+    back = np.flatnonzero(np.diff(arrival) < 0)
+    if len(back):
+        at = int(back[0]) + 1
+        raise ValueError(
+            f"{path}, line {at + 2}: arrivals must not go back, but {arrival[at]:g} s "
+            f"follows {arrival[at - 1]:g} s: sort the lines"
+        )
+    given, made = (
+        _numbers(path, records, column, least=1, is_whole=True).astype(np.int64)
+        for column in COLUMNS[1:]
     )
-    if not (np.diff(arrival, prepend=0.0) >= 0).all():
-        raise ValueError(f"{path}: arrivals must start at 0 or later and not go back")
-    if not ((given >= 1).all() and (made >= 1).all()):
-        raise ValueError(f"{path}: every request needs at least one token in and out")
-    models = [ModelId(record.get("model") or ONLY_MODEL) for record in records]
     return Workload(
         arrival_s=arrival,
-        input_tokens=given.astype(np.int64),
-        output_tokens=made.astype(np.int64),
-        models=tuple(models),
+        input_tokens=given,
+        output_tokens=made,
+        models=tuple(ModelId(record.get("model") or ONLY_MODEL) for record in records),
         name=path.name.removesuffix(".gz").removesuffix(".csv"),
     )
+
+
+def _numbers(
+    path: Path,
+    records: list[dict[str, str]],
+    column: str,
+    *,
+    least: int,
+    is_whole: bool,
+) -> npt.NDArray[np.float64]:
+    """One column [n] of a trace."""
+    values = []
+    for line, record in enumerate(records, start=2):
+        text = record[column]
+        try:
+            value = float(text)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not (least <= value < MOST) or (is_whole and value != int(value)):
+            rule = f"a{' whole' if is_whole else ''} number of at least {least}"
+            raise ValueError(
+                f"{path}, line {line}: {column} must be {rule}, got {text!r}"
+            )
+        values.append(value)
+    return np.array(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +127,12 @@ class Lognormal:
 
     mean: float
     sigma: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.mean < math.inf):
+            raise ValueError(f"a mean length must be > 0 and finite, got {self.mean}")
+        if not (0 <= self.sigma <= 10):
+            raise ValueError(f"a sigma must be in [0, 10], got {self.sigma}")
 
     def draw(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
         mu = np.log(self.mean) - self.sigma**2 / 2
@@ -118,8 +181,14 @@ class Synthetic:
 
     def __post_init__(self) -> None:
         for name in ("rate_per_s", "span_s", "burstiness"):
-            if not (getattr(self, name) > 0):
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not (0 < value < math.inf):
+                raise ValueError(f"{name} must be > 0 and finite, got {value}")
+        if not (self.rate_per_s * self.span_s <= MOST_DRAWN):
+            raise ValueError(
+                f"{self.rate_per_s} requests a second for {self.span_s} s are more "
+                f"than {MOST_DRAWN:,}: lower the rate or the span"
+            )
 
 
 def draw(
@@ -129,7 +198,16 @@ def draw(
     max_input_tokens: int,
     max_tokens: int,
 ) -> Workload:
-    """Draws requests; inputs and sums are cut to the given maxima."""
+    """Draws requests; inputs and sums are cut to the given maxima.
+
+    Raises:
+      ValueError: the maxima leave no room, or nothing arrives.
+    """
+    if not (1 <= max_input_tokens < max_tokens):
+        raise ValueError(
+            f"max_input_tokens must be in [1, max_tokens), got {max_input_tokens} and "
+            f"{max_tokens}: an output needs a token, too"
+        )
     rng = np.random.default_rng(seed)
     expected = synthetic.rate_per_s * synthetic.span_s
     count = int(expected + 10 * np.sqrt(expected * synthetic.burstiness) + 10)
@@ -138,6 +216,11 @@ def draw(
     arrival = np.cumsum(gaps)
     arrival = arrival[arrival < synthetic.span_s]
     count = len(arrival)
+    if not count:
+        raise ValueError(
+            f"no request arrives within {synthetic.span_s} s at "
+            f"{synthetic.rate_per_s} a second: raise the rate or the span"
+        )
     given = np.minimum(synthetic.input_lengths.draw(rng, count), max_input_tokens)
     made = synthetic.output_lengths.draw(rng, count)
     made = np.maximum(1, np.minimum(made, max_tokens - given))

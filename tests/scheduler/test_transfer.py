@@ -113,6 +113,16 @@ def test_unknown_links_and_impossible_prefixes_are_refused() -> None:
         wish(0, 2, cached=3)
 
 
+def test_what_was_overdrawn_is_missing_in_the_next_epoch() -> None:
+    shared = capacities(link_bytes=10_000, prefill=1)
+    assert shared.divide([wish(0, 150, is_urgent=True)]).violations == 1  # 15,000 bytes
+    shared.renew()
+    assert shared.divide([wish(1, 51)]).deferred == (MoveId(1),)
+    assert shared.divide([wish(2, 50)]).modes == {MoveId(2): Mode.KV}
+    shared.renew()
+    assert shared.divide([wish(3, 100)]).modes == {MoveId(3): Mode.KV}
+
+
 sizes = st.integers(1, 400)
 
 

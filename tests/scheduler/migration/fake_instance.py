@@ -37,6 +37,7 @@ class Holding:
     is_ended: bool = False
     prefill_until: int = 0  # of a reservation; 0: nothing to prefill
     arrived: list[Content] | None = None  # pages that are being written
+    arrived_end: int = 0
 
     @property
     def decodes(self) -> bool:
@@ -254,8 +255,7 @@ class FakeInstance:
         assert copy.arrived is not None
         for number, content in enumerate(copy.arrived, copy.computed // SIZE):
             self.pool.write(copy.pages[number], content)
-            copy.computed = number * SIZE + content[2]
-        copy.arrived = None
+        copy.arrived, copy.computed = None, copy.arrived_end
         self._tell_written(copy, copy.computed)
 
     def _prefill_reservation(self, copy: Holding) -> None:
@@ -336,6 +336,7 @@ class FakeInstance:
             copy.prefill_until = effect.end
             return
         copy.arrived = self._payload if effect.end > effect.first else []
+        copy.arrived_end = effect.end
         if not self._writes_late:
             self._write_arrived(copy)
 

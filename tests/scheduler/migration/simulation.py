@@ -38,6 +38,7 @@ from tests.scheduler.migration.planners import (
 
 TICK = 4.0  # steps between two `Resend`s
 LIMIT = 1500.0
+MAX_ORDERS = 200  # that one event may lead to
 MAX_REQUEST_PAGES = 17
 
 
@@ -153,8 +154,12 @@ class Simulation:
     def _next(self) -> None:
         self.now, _, function, arguments = heapq.heappop(self._queue)
         function(*arguments)
+        num_orders = 0
         while self._orders:
             self._carry(self.controller.step(self._orders.popleft()))
+            num_orders += 1
+            if num_orders > MAX_ORDERS:
+                raise ViolationError("orders give rise to orders without end")
         self.num_events += 1
         self._check()
 

@@ -236,9 +236,9 @@ def test_a_commit_is_reported_before_the_loss_of_its_new_device() -> None:
     ]
 
 
-def test_a_second_move_waits_for_the_first_and_a_third_is_refused() -> None:
+def test_a_second_move_waits_for_the_first_and_a_third_replaces_it() -> None:
     loop = moving()
-    loop.move(THIRD, move=6)
+    loop.move(LEFT, move=6)
     assert "MoveAborted" not in loop.trace
     loop.move(THIRD, move=7)
     assert loop.trace.count("MoveAborted") == 1
@@ -250,6 +250,19 @@ def test_a_second_move_waits_for_the_first_and_a_third_is_refused() -> None:
         "third: take 8",
         "left: WatchRow",
     ]
+
+
+def test_a_waiting_move_ends_with_its_target_although_that_comes_back() -> None:
+    # Found by simulation: it was carried out after all, long after everybody else
+    # had forgotten it, and newer orders were refused for its sake without end.
+    loop = moving()
+    loop.move(THIRD, move=6)
+    loop.take_trace()
+    loop.lost(THIRD)
+    assert loop.take_trace() == ["MoveAborted"]
+    loop.order(events.DeviceAdded(device=THIRD))
+    loop.order(events.AbortMove(request=ONE, move=MoveId(5)))
+    assert loop.take_trace() == ["right: Free", "MoveAborted"]
 
 
 def test_a_waiting_move_can_be_called_off() -> None:

@@ -142,7 +142,20 @@ def test_an_instance_that_was_dear_to_open_stays_open_for_as_long() -> None:
     fleet = Fleet(spec=spec)
     fleet.arrive(0, 4)
     fleet.finish(0)
-    assert [fleet.tick() for _ in range(3)] == [[], [], ["Park"]]
+    assert [fleet.tick() for _ in range(4)] == [[], [], [], ["Park"]]
+
+
+def test_an_instance_that_is_needed_again_soon_is_not_emptied_meanwhile() -> None:
+    spec = ModelSpec(capacity_pages=10, load_s=3.0)
+    fleet = Fleet(spec=spec)
+    for request, pages in enumerate([6, 4, 6, 1]):
+        fleet.arrive(request, pages)  # d0 [6 4]  d1 [6 1 . . .]
+    fleet.finish(1, 2)  # d0 [6 ....]  d1 [1 .........]
+    assert [fleet.tick() for _ in range(2)] == [[], []]
+    fleet.arrive(4, 4)  # both are needed again
+    assert fleet.tick() == []
+    fleet.finish(4)
+    assert [fleet.tick() for _ in range(4)] == [[], [], [], ["3->0", "Park"]]
 
 
 def test_consolidation_keeps_within_the_budget_of_a_link() -> None:

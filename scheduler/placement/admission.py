@@ -1,0 +1,25 @@
+"""Who is let in: the first thing that happens to a request."""
+
+from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.placement.events import Arrive
+from mell_jax.scheduler.placement.ledger import Ledger, Request
+
+
+def admit(event: Arrive, *, ledger: Ledger, serial: int) -> Request | plan.Reject:
+    """Enters a new request in the books, without a place, unless it can never have one.
+
+    Args:
+      serial: the order of its arrival among those let in.
+    """
+    limit = ledger.spec(event.model).capacity(1)
+    if max(event.pages, event.peak_pages or 0) > limit:
+        return plan.Reject(request=event.request, reason=plan.Reason.TOO_LARGE)
+    request = Request(
+        event.request,
+        serial=serial,
+        model=event.model,
+        pages=event.pages,
+        peak_pages=event.peak_pages,
+    )
+    ledger.arrived(request)
+    return request

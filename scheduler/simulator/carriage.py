@@ -1,0 +1,131 @@
+"""Carries moves out: which copy pages, which replay tokens, when each of them ends.
+
+    asked for at one time -> one division -> begun -> MoveCommitted
+                                          -> deferred -> begun at the next epoch
+
+A deferred move keeps its reservation, and at the next epoch it is urgent. It is never
+aborted for want of a link: the machine counts on the pages of a move in flight and lets
+requests pause until they are free, and a policy that is asked again with the same books
+answers with the same move, so that a fleet of slow links would stand still. Whoever
+plans more than links carry pays with pages held twice, and with violations that show.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId
+from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.transfer import Capacities, LinkId, Mode, Wish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A move under way; it commits at `ends_s`."""
+
+    move: MoveId
+    mode: Mode
+    tokens: int
+    ends_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What became of the moves that were asked for together."""
+
+    begun: tuple[Begun, ...]
+    deferrals: int
+    violations: int
+
+
+class Carriage:
+    """Every device has one link out and one in, and prefills for its replays in turn.
+
+    A link carries one move at a time, in the order of the divisions.
+
+    Args:
+      ready_s: when each device has loaded its model; nothing is copied to it before.
+    """
+
+    def __init__(
+        self, settings: Settings, *, ready_s: Mapping[DeviceId, float]
+    ) -> None:
+        self._settings = settings
+        self._ready_s = ready_s
+        self._bytes_per_s = settings.link_gbps * 1e9 / 8
+        link_bytes = self._bytes_per_s * settings.epoch_s
+        slack = settings.replay_tokens_per_s * settings.epoch_s
+        self._capacities = Capacities(
+            link_bytes=defaultdict(lambda: link_bytes),
+            prefill_tokens=defaultdict(lambda: slack),
+        )
+        self._link_free_s: dict[LinkId, float] = {}
+        self._prefill_free_s: dict[DeviceId, float] = {}
+        self._asked: dict[MoveId, tuple[plan.Move, ModelId]] = {}
+        self._deferred: dict[MoveId, tuple[plan.Move, ModelId]] = {}
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a move waits for `begin`."""
+        return bool(self._asked)
+
+    def ask(self, move: plan.Move, *, model: ModelId) -> None:
+        self._asked[move.move] = (move, model)
+
+    def renew(self) -> None:
+        """A new epoch begins; what was deferred is asked for again, as urgent."""
+        self._capacities.renew()
+        for move, model in self._deferred.values():
+            self.ask(dataclasses.replace(move, is_urgent=True), model=model)
+        self._deferred = {}
+
+    def begin(
+        self, now_s: float, *, tokens_of: Callable[[plan.Move], int | None]
+    ) -> Batch:
+        """Divides links and prefill between all moves that are asked for.
+
+        `tokens_of` a move is what its request holds now, None if it has ended.
+        """
+        wishes = {}
+        for move, model in self._asked.values():
+            tokens = tokens_of(move)
+            if tokens is not None:
+                wishes[move.move] = self._wish(move, model=model, tokens=tokens)
+        division = self._capacities.divide(list(wishes.values()))
+        self._deferred |= {move: self._asked[move] for move in division.deferred}
+        self._asked = {}
+        return Batch(
+            begun=tuple(
+                self._start(wishes[move], mode=mode, now_s=now_s)
+                for move, mode in division.modes.items()
+            ),
+            deferrals=len(division.deferred),
+            violations=division.violations,
+        )
+
+    def _wish(self, move: plan.Move, *, model: ModelId, tokens: int) -> Wish:
+        return Wish(
+            move=move.move,
+            target=move.target,
+            links=(LinkId(f"{move.source} out"), LinkId(f"{move.target} in")),
+            tokens=tokens,
+            bytes_per_token=self._settings.token_bytes(model),
+            frees_pages=move.pages,
+            is_urgent=move.is_urgent,
+        )
+
+    def _start(self, wish: Wish, *, mode: Mode, now_s: float) -> Begun:
+        """Takes the links, and the target's prefill if need be, one after the other."""
+        takes_s = wish.link_bytes(mode) / self._bytes_per_s
+        start_s = max([now_s, *(self._link_free_s.get(end, 0.0) for end in wish.links)])
+        for end in wish.links:
+            self._link_free_s[end] = start_s + takes_s
+        ready_s = self._ready_s[wish.target]
+        ends_s = max(start_s, ready_s) + takes_s
+        if mode is Mode.TOKENS:
+            start_s = max(ends_s, self._prefill_free_s.get(wish.target, 0.0))
+            replay_s = wish.new_tokens / self._settings.prefill_tokens_per_s
+            self._prefill_free_s[wish.target] = ends_s = start_s + replay_s
+        return Begun(move=wish.move, mode=mode, tokens=wish.tokens, ends_s=ends_s)

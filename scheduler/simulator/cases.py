@@ -1,0 +1,132 @@
+"""The settings of the results page, and their workloads."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.workload import (
+    Lognormal,
+    Synthetic,
+    Workload,
+    draw,
+    read_trace,
+)
+
+PAPER_SPAN_S = 1300.0
+HOUR_S = 3600.0
+LINK_GBPS = 200.0  # of the runs in which moves take time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One section of the page."""
+
+    title: str
+    settings: Settings
+    trace: str | None = None  # None: the paper's synthetic workload
+    rate_per_s: float = 1.0
+    seeds: tuple[int, ...] = (0,)
+    span_s: float = HOUR_S  # of the trace that is used
+    is_timed: bool = False  # also with moves that take time
+    has_live: bool = False  # also with `repack_live`, which is slow in large fleets
+
+    def timed(self) -> "Case":
+        """The same with links that are bounded."""
+        return replace(self, settings=replace(self.settings, link_gbps=LINK_GBPS))
+
+
+def _paper(*, name: str, capacity_tokens: int, decode: float, rate: float) -> Case:
+    """The paper's setting: moves and prompts take no time."""
+    return Case(
+        title=f"The paper's setting, {name}, C = {capacity_tokens:,}",
+        settings=Settings(
+            capacity_tokens=capacity_tokens,
+            decode_tokens_per_s=decode,
+            prefill_tokens_per_s=math.inf,
+            link_gbps=math.inf,
+        ),
+        rate_per_s=rate,
+        seeds=(0, 1, 2),
+        span_s=PAPER_SPAN_S,
+    )
+
+
+def _headline(trace: str, capacity_tokens: int) -> Case:
+    return Case(
+        title=f"Headline: {trace}, C = {capacity_tokens:,}",
+        settings=Settings(capacity_tokens=capacity_tokens, link_gbps=math.inf),
+        trace=trace,
+        is_timed=True,
+        has_live=True,
+    )
+
+
+def _other(kind: str, trace: str, capacity_tokens: int) -> Case:
+    return Case(
+        title=f"{kind}: {trace}, C = {capacity_tokens:,}",
+        settings=Settings(capacity_tokens=capacity_tokens, link_gbps=math.inf),
+        trace=trace,
+    )
+
+
+def _two_models(capacity_tokens: int) -> Case:
+    weights = {ModelId("code"): 0.5, ModelId("conv"): 1.0}
+    settings = Settings(
+        capacity_tokens=capacity_tokens, link_gbps=math.inf, weights=weights
+    )
+    return Case(
+        title=f"Two models: azure_merged_2023, C = {capacity_tokens:,}, "
+        "code of half the memory per token",
+        settings=settings,
+        trace="azure_merged_2023",
+    )
+
+
+CASES = (
+    _paper(name="13B on A100-40G", capacity_tokens=20_000, decode=33.0, rate=3.6),
+    _paper(name="7B on 4090", capacity_tokens=16_000, decode=40.0, rate=2.5),
+    _headline("mooncake_conversation", 38_000),
+    _headline("mooncake_conversation", 100_000),
+    _headline("mooncake_conversation", 161_000),
+    _headline("servegen_deepseek_r1", 38_000),
+    _other("Stress by growth", "len_bwb", 14_000),
+    _other("Short requests", "azure_conv_2023", 14_000),
+    _two_models(14_000),
+    _other("Stress by bursts", "azure_code_2023", 14_000),
+    _other("Control, one device is nearly enough", "azure_conv_2023", 453_000),
+)
+
+
+def find_trace(case: Case, data: Path | None) -> Path | None:
+    """The file of a case's trace, None if it is not there or not needed."""
+    if data is None or case.trace is None:
+        return None
+    return next(iter(sorted(data.glob(f"{case.trace}*.csv.gz"))), None)
+
+
+def load(case: Case, *, data: Path | None, seed: int) -> Workload:
+    """The workload of a case, cut to its span.
+
+    Raises:
+      ValueError: the case needs a trace that is not there.
+    """
+    if case.trace is not None:
+        path = find_trace(case, data)
+        if path is None:
+            raise ValueError(f"there is no {case.trace}*.csv.gz in {data}")
+        return read_trace(path).first(case.span_s)
+    whole = case.settings.capacity_tokens
+    synthetic = Synthetic(
+        rate_per_s=case.rate_per_s,
+        span_s=case.span_s,
+        input_lengths=Lognormal(mean=1000, sigma=1.0),
+        output_lengths=Lognormal(mean=2500, sigma=0.9),
+    )
+    return draw(
+        synthetic,
+        seed=seed,
+        max_input_tokens=int(0.9 * whole),
+        max_tokens=int(0.98 * whole),
+    )

@@ -1,0 +1,270 @@
+"""`mell-simulate` as a stranger uses it.
+
+All commands run in one process of their own: the flags of two of our commands cannot be
+defined in one.
+"""
+
+import gzip
+import importlib
+import importlib.util
+import io
+import json
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+FIGURES = {
+    "devices_mean",
+    "devices_peak",
+    "utilization_mean",
+    "lower_bound_mean",
+    "migrations",
+    "migrations_per_request",
+    "tokens_moved",
+    "tokens_recomputed",
+    "preemptions",
+    "activations",
+    "rejected",
+    "queue_wait_p99_s",
+    "decision_us_p50",
+    "decision_us_p99",
+}
+SMALL = ("--span_s=30", "--capacity_tokens=4000")
+HEAD = "arrival_s,input_tokens,output_tokens\n"
+
+
+def command(arguments: tuple[str, ...]) -> tuple[str, str]:
+    """What a command prints, and its last words if it fails; runs in the process."""
+    simulate = importlib.import_module("mell_jax.simulate")
+    printed, last = io.StringIO(), ""
+    with flagsaver.flagsaver(), redirect_stdout(printed):
+        flags.FLAGS(["mell-simulate", *arguments])
+        try:
+            simulate.main(["mell-simulate"])
+        except SystemExit as error:
+            last = str(error.code)
+    return printed.getvalue(), last
+
+
+class Shell:
+    """Runs commands in the process of their own."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def run(self, *arguments: str) -> str:
+        printed, last = self._pool.submit(command, arguments).result()
+        assert last == ""
+        return printed
+
+    def refused(self, *arguments: str) -> str:
+        """The one line with which a command is refused."""
+        printed, last = self._pool.submit(command, arguments).result()
+        assert last.startswith("mell-simulate: ") and "\n" not in last
+        assert printed == ""
+        return last
+
+
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        yield Shell(pool)
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Path:
+    """Chats of 2,000 tokens and code of 1,000, one of each a second."""
+    path = tmp_path / "two.csv.gz"
+    lines = [f"{n // 2},900,100,code\n{n // 2},1900,100,conv\n" for n in range(60)]
+    head = HEAD.replace("\n", ",model\n")
+    path.write_bytes(gzip.compress((head + "".join(lines)).encode()))
+    return path
+
+
+def test_a_trace_with_every_flag_gives_every_figure(
+    shell: Shell, two_models: Path, tmp_path: Path
+) -> None:
+    written = tmp_path / "figures.json"
+    printed = shell.run(
+        f"--trace={two_models}",
+        "--models=code:0.5,conv:1.0",
+        "--capacity_tokens=8000",
+        "--page_tokens=16",
+        "--policies=best_fit,load_balance,consolidate,mell,repack",
+        "--headroom=0,0.05",
+        "--epoch_s=0.5",
+        "--decode_tokens_per_s=33",
+        "--prefill_tokens_per_s=4000",
+        "--prefill_share=0.5",
+        "--link_gbps=25",
+        "--look_s=2",
+        "--max_devices=50",
+        "--activation_s=1",
+        "--tpot_slo_ms=100",
+        "--step_fixed_ms=5",
+        "--step_row_ms=1",
+        "--step_ktoken_ms=1",
+        "--seed=3",
+        f"--output_json={written}",
+    )
+    content = json.loads(written.read_text())
+    assert content["requests"] == 120 and content["settings"]["epoch_s"] == 0.5
+    assert list(content["policies"]) == [
+        "best_fit",
+        "load_balance",
+        "consolidate",
+        "mell",
+        "repack",
+    ]
+    for figures in content["policies"].values():
+        assert set(figures) >= FIGURES
+        assert figures["served_tokens"] == 60 * 3000
+    lines = printed.splitlines()
+    assert lines[0] == ("two: 120 requests, C = 8,000 tokens, means over 7 s to 29 s")
+    assert max(len(line) for line in lines) <= 100
+    assert [line.split()[0] for line in lines if line.startswith("mell")] == [
+        "mell",
+        "mell",
+    ]
+
+
+def test_a_recorded_run_is_replayed(shell: Shell, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    shell.run(*SMALL, "--policies=consolidate,mell,repack", f"--record={log}")
+    for policy in ("consolidate", "mell"):
+        printed = shell.run(f"--replay={log}.{policy}")
+        assert "events replayed, every plan as recorded" in printed
+    whole = (tmp_path / "log.mell").read_text()
+    (tmp_path / "cut").write_text(whole[:-20])
+    assert "cut off" in shell.refused(f"--replay={tmp_path / 'cut'}")
+
+
+def test_the_command_runs_on_its_own_and_without_a_trace() -> None:
+    words = [sys.executable, "-m", "mell_jax.simulate", *SMALL, "--workload=bursty"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "consolidate" in done.stdout
+    assert "consolidate: " in done.stderr  # the bar
+    done = subprocess.run(
+        [*words, "--trace=no.csv"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "mell-simulate: there is no trace no.csv: give a .csv or .csv.gz file\n",
+    )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is None, reason="needs the extra `plot`"
+)
+def test_a_plot_is_drawn_or_refused_before_the_run(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell.run(*SMALL, "--policies=consolidate,repack", f"--plot={tmp_path / 'out.png'}")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert "must end in one of" in shell.refused(
+        *SMALL, f"--plot={tmp_path / 'out.foo'}"
+    )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is there"
+)
+def test_a_plot_without_matplotlib_says_what_to_install(
+    shell: Shell, tmp_path: Path
+) -> None:
+    assert "pip install" in shell.refused(*SMALL, f"--plot={tmp_path / 'out.png'}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        ("--capacity_tokens=-5", "capacity_tokens must be >= 10"),
+        ("--page_tokens=100000", "raise the capacity or lower page_tokens"),
+        ("--epoch_s=nan", "epoch_s must be > 0 and finite, got nan"),
+        ("--decode_tokens_per_s=inf", "decode_tokens_per_s must be > 0 and finite"),
+        ("--prefill_tokens_per_s=-1", "prefill_tokens_per_s must be > 0"),
+        ("--prefill_share=0", r"prefill_share must be in (0, 1], got 0.0"),
+        ("--link_gbps=nan", "link_gbps must be > 0"),
+        ("--look_s=inf", "look_s must be >= 0 and finite"),
+        ("--max_devices=0", "max_devices must be > 0"),
+        ("--activation_s=nan", "activation_s must be >= 0"),
+        ("--tpot_slo_ms=0", "tpot_slo_s must be > 0"),
+        ("--headroom=0,1", "fractions in [0, 1), as in 0,0.05,0.1, got '0,1'"),
+        ("--headroom=", "fractions in [0, 1)"),
+        ("--policies=magic", "no policy is called 'magic'"),
+        ("--policies=", "no policy is given"),
+        ("--models=code:x", "'code:x' is not name:weight"),
+        ("--models=code:0.5", "add default:1.0"),
+        ("--models=default:nan", "the weight of default must be > 0, got nan"),
+        ("--rate=1e9", "lower the rate or the span"),
+        ("--rate=1e-9", "raise the rate or the span"),
+        ("--span_s=nan", "span_s must be > 0 and finite"),
+        ("--input_mean=nan", "a mean length must be > 0"),
+        ("--output_sigma=nan", "a sigma must be in [0, 10]"),
+        ("--lengths=magic", "no quantiles of 'magic'"),
+        ("--output_json=/no/such/folder/a.json", "there is no such folder"),
+        ("--record=/no/such/folder/log", "there is no such folder"),
+        ("--replay=/no/such/log", "No such file"),
+        ("--data=/no/such/folder", "is no folder"),
+        ("--scale=many", "numbers of instances, got 'many'"),
+        ("--scale=0", "at least 1 instance"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_rule(
+    shell: Shell, argument: str, rule: str
+) -> None:
+    assert rule in shell.refused(*SMALL, argument)
+
+
+def test_bounds_and_several_headrooms_cannot_be_recorded(
+    shell: Shell, tmp_path: Path
+) -> None:
+    record = f"--record={tmp_path / 'log'}"
+    assert "decide nothing" in shell.refused(*SMALL, record, "--policies=repack")
+    assert "give one --headroom" in shell.refused(*SMALL, record, "--headroom=0,0.1")
+    assert "a bound" in shell.refused(*SMALL, "--scale=1", "--policies=repack")
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"", "columns ['arrival_s', 'input_tokens', 'output_tokens'] are missing"),
+        (b"arrival_s,tokens\n0,5\n", "['input_tokens', 'output_tokens'] are missing"),
+        (HEAD.encode(), "has no requests"),
+        (HEAD.encode() + b"0,5,6\n1,5\n", "line 3: output_tokens must be a whole"),
+        (HEAD.encode() + b"0,5,x\n", "at least 1, got 'x'"),
+        (HEAD.encode() + b"0,5,2.5\n", "at least 1, got '2.5'"),
+        (HEAD.encode() + b"0,5,nan\n", "at least 1, got 'nan'"),
+        (HEAD.encode() + b"0,0,6\n", "line 2: input_tokens must be a whole number"),
+        (HEAD.encode() + b"-1,5,6\n", "arrival_s must be a number of at least 0"),
+        (HEAD.encode() + b"1,5,6\n0,5,6\n", "line 3: arrivals must not go back"),
+        (b"\xff\xfe\x00", "not readable as CSV"),
+    ],
+)
+def test_a_damaged_trace_is_refused_with_its_line(
+    shell: Shell, content: bytes, rule: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_bytes(content)
+    assert rule in shell.refused(f"--trace={path}")
+    packed = tmp_path / "trace.csv.gz"
+    packed.write_bytes(gzip.compress(content))
+    assert rule in shell.refused(f"--trace={packed}")
+    packed.write_bytes(gzip.compress(HEAD.encode())[:-4])
+    assert "not readable as CSV or gzip" in shell.refused(f"--trace={packed}")
+
+
+def test_a_log_that_is_none_is_refused(shell: Shell, tmp_path: Path) -> None:
+    for content in (b"", b"hello\n", b"{}\n", b'{"header": {}}\n', b"\xff\n"):
+        path = tmp_path / "log"
+        path.write_bytes(content)
+        assert "not an event log" in shell.refused(f"--replay={path}")

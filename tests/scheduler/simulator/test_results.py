@@ -1,0 +1,166 @@
+"""The results page: every run once, means and verdicts from the figures alone."""
+
+import gzip
+import math
+from pathlib import Path
+
+from mell_jax.scheduler.simulator.cases import CASES, Case
+from mell_jax.scheduler.simulator.compare import HAS_HEADROOM
+from mell_jax.scheduler.simulator.page import (
+    Section,
+    Table,
+    standing,
+    timed_verdict,
+    verdict,
+    write_page,
+)
+from mell_jax.scheduler.simulator.report import Line
+from mell_jax.scheduler.simulator.results import page
+from mell_jax.scheduler.simulator.settings import Settings
+
+
+def still() -> float:
+    """A clock for other processes."""
+    return 0.0
+
+
+def table(**devices: float) -> Table:
+    """Policies that differ in devices; `mell` moves four times as much as ours."""
+    counts = dict.fromkeys(
+        [
+            "devices_peak",
+            "utilization_mean",
+            "migrations_per_request",
+            "tokens_recomputed",
+            "preemptions",
+            "activations",
+            "rejected",
+            "queue_wait_p99_s",
+            "decision_us_p99",
+            "replays",
+            "deferrals",
+            "violations",
+        ],
+        0.0,
+    )
+    moves = {"mell": 400.0, "consolidate": 100.0}
+    return {
+        policy: Line(
+            policy=policy,
+            headroom=0.0,
+            figures=counts
+            | {
+                "devices_mean": number,
+                "lower_bound_mean": 10.0,
+                "migrations": moves.get(policy, 0.0),
+                "tokens_moved": 5000 * moves.get(policy, 0.0),
+            },
+        )
+        for policy, number in (
+            dict.fromkeys(HAS_HEADROOM, 20.0) | {"mell": 13.0} | devices
+        ).items()
+    }
+
+
+def section(instant: Table, *, seeds: int = 1) -> Section:
+    return Section(
+        title="By hand",
+        workload="trace",
+        requests=1234,
+        seeds=seeds,
+        span_s=600.0,
+        instant=instant,
+        timed=None,
+    )
+
+
+def test_a_gap_that_is_closed_is_counted() -> None:
+    rows = table(best_fit=15.0, consolidate=11.0, repack=10.0)
+    at = standing(rows)
+    assert (at.per_bound, at.per_repack, at.moves, at.tokens) == (1.1, 1.1, 0.25, 0.25)
+    assert (at.baseline, at.gap, at.closed) == ("best_fit", 0.5, 0.8)
+    assert verdict(section(rows)) == [
+        "`consolidate` uses 1.100 of the bound and 1.100 of `repack`, with 0.25 of "
+        "`mell`'s moves, 0.25 of its tokens and as many preemptions.",
+        "The best baseline, `best_fit`, is 50.0% above `repack`; `consolidate` closes "
+        "80% of that.",
+    ]
+
+
+def test_where_there_is_no_gap_no_gain_is_expected() -> None:
+    rows = table(load_balance=10.4, consolidate=10.5, repack=10.0)
+    assert verdict(section(rows))[-1] == (
+        "The best baseline, `load_balance`, is 4.0% above `repack`: within 5%, no gain "
+        "is to be expected here."
+    )
+    assert "| no gain to expect |" in write_page([section(rows)], missing=[])
+
+
+def test_a_loss_is_said_as_well() -> None:
+    rows = table(best_fit=12.0, consolidate=13.0, repack=10.0)
+    assert "`consolidate` closes nothing of that." in verdict(section(rows))[-1]
+
+
+def test_the_order_of_the_paper_is_checked_where_there_are_seeds() -> None:
+    def said(**devices: float) -> str:
+        rows = table(consolidate=11.0, repack=10.0, **devices)
+        return verdict(section(rows, seeds=3))[1]
+
+    holds = said(worst_fit=15.0, load_balance=14.0, mell=13.0)
+    assert holds.startswith("The paper's order WF > LB > MELL holds: `worst_fit` 15.00")
+    assert "does not hold" in said(worst_fit=15.0, load_balance=12.0, mell=13.0)
+
+
+def test_time_of_moves_may_change_who_is_best() -> None:
+    before = table(best_fit=12.0, consolidate=10.0, repack=10.0)
+    after = table(best_fit=12.0, consolidate=11.0, repack=10.0)
+    said = timed_verdict(before, after)
+    assert said.startswith("`consolidate` still needs the fewest devices: 1.100 of the")
+    assert "+10.0% against moves that take no time" in said
+    worse = table(best_fit=10.5, consolidate=11.0, repack=10.0)
+    said = timed_verdict(before, worse)
+    assert said.startswith(
+        "`best_fit` needs the fewest devices now, `consolidate` 4.8%"
+    )
+
+
+def test_the_page_has_every_case_whose_trace_is_there(tmp_path: Path) -> None:
+    lines = "".join(f"{n / 2},{300 + 97 * (n % 9)},90\n" for n in range(80))
+    head = "arrival_s,input_tokens,output_tokens\n"
+    (tmp_path / "mine.csv.gz").write_bytes(gzip.compress((head + lines).encode()))
+    settings = Settings(capacity_tokens=3000, link_gbps=math.inf)
+    cases = [
+        Case(title="Drawn", settings=settings, span_s=20.0, seeds=(0, 1)),
+        Case(title="Mine", settings=settings, trace="mine", is_timed=True),
+        Case(title="Yours", settings=settings, trace="yours"),
+    ]
+    heard: list[str] = []
+    first, second = (
+        page(
+            data=tmp_path,
+            clock=still,
+            jobs=2,
+            say=heard.append,
+            most_s=seconds,
+            cases=cases,
+        )
+        for seconds in (30.0, 30.0)
+    )
+    assert first == second
+    assert [line for line in first.splitlines() if line.startswith("## ")] == [
+        "## `consolidate` in every case, moves taking no time",
+        "## Drawn",
+        "## Mine",
+    ]
+    assert "60 requests of the first 30 s (mine)." in first
+    assert "means over 2 seeds" in first
+    assert "With moves that take their time:" in first
+    assert first.rstrip().endswith("Not run, for want of a trace: Yours.")
+    # 18 runs a case, of all headrooms; then 8 with another seed, 8 with bounded links
+    assert len(heard) == 2 * (18 * 2 + 8 * 2)
+    assert heard[0] == "1/36 Drawn: best_fit 0%"
+
+
+def test_the_cases_are_told_apart_by_their_titles() -> None:
+    titles = [case.title for case in CASES]
+    assert len(set(titles)) == len(titles) == 11
