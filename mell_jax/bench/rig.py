@@ -44,7 +44,7 @@ class Rig:
 
     def __init__(self, built: BuiltEngine) -> None:
         self.engine: Engine = built.engine
-        self.worker: DeviceWorker = self.engine._worker
+        self.worker: DeviceWorker = self.engine.instance.worker
         self._handles = itertools.count(1)
 
     def now_s(self) -> float:
