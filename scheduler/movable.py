@@ -101,6 +101,9 @@ class MovableBatcher(Batcher):
             return self._sequences[serial].tokens[position:].copy()
         return self.rows.known_tokens(slot)[position:]
 
+    def slot_of(self, serial: Serial) -> SlotId:
+        return self._running[serial]
+
     def pages_of(self, serial: Serial) -> Pages:
         """The pages of a running sequence in prompt order; a copy."""
         return self.rows.pages_of(self._running[serial])

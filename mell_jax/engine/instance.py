@@ -28,6 +28,7 @@ from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial, Tokens
+from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.worker.device import DeviceWorker, Pending
 from mell_jax.worker.layout import new_vector
@@ -73,6 +74,43 @@ class Instance:
         if len(tokens) == prompt:
             self._prompts.expect(request.serial)
         self.batcher.add(_sequence(request, tokens))
+
+    def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
+        """Takes a row and `pages` for a request that is to come from elsewhere.
+
+        Returns how many positions are there already by its prefix; None without room.
+        """
+        cached = self.movable.reserve(_sequence(request, tokens), pages=pages)
+        if cached is not None:
+            self._requests[request.serial] = request
+        return cached
+
+    def begin(
+        self, serial: Serial, *, computed: int, since: int, tail: Tokens, pages: int
+    ) -> None:
+        """Runs a reserved row; see `MovableBatcher.begin`."""
+        tokens = self.movable.begin(
+            serial, computed=computed, since=since, tail=tail, pages=pages
+        )
+        request, slot = self._requests[serial], self.movable.slot_of(serial)
+        prompt = len(request.submit.prompt)
+        if len(tokens) == prompt:
+            self._prompts.adopt(serial, length=prompt)
+        self._slots.occupy(slot, request)
+        self.worker.set_up_row(
+            row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
+        )
+
+    def is_collecting_prompt(self, serial: Serial) -> bool:
+        """Whether it has part of a prompt's log probabilities, which cannot move."""
+        params = self._requests[serial].params
+        return params.prompt_logprobs is not None and self._prompts.knows(serial)
+
+    @property
+    def movable(self) -> MovableBatcher:
+        """The batcher of an instance in a fleet."""
+        assert isinstance(self.batcher, MovableBatcher)
+        return self.batcher
 
     def knows(self, serial: Serial) -> bool:
         return serial in self._requests
