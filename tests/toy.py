@@ -27,6 +27,7 @@ from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker, jit_steps
+from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import make_pool
 from mell_jax.worker.step import StepOptions, split_model
@@ -104,12 +105,12 @@ def _steps(max_rows: int, token_budget: int, max_pages: int):
 
 def toy_worker(*, num_pages: int, max_rows: int, token_budget: int, max_tokens: int):
     _, weights = split_model(*nnx.split(AdditiveToy()))
+    group = DeviceGroup(devices=(jax.devices()[0],))
     return DeviceWorker(
         _steps(max_rows, token_budget, -(-max_tokens // PAGE_TOKENS)),
+        group=group,
         weights=weights,
-        pool=make_pool(
-            CONFIG, num_pages=num_pages, dtype=jnp.float32, device=jax.devices()[0]
-        ),
+        pool=make_pool(CONFIG, num_pages=num_pages, dtype=jnp.float32, group=group),
         max_rows=max_rows,
         vocab_size=VOCAB,
     )
