@@ -1,5 +1,6 @@
 """What an operator chooses, and one pure function that settles what they left open."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -107,6 +108,21 @@ class Settled:
             for tokens in self.mixed_tokens
         ]
         return decode + mixed
+
+
+def parse_mesh(text: str) -> tuple[int, int]:
+    """Instances, and devices of each: (4, 2) of "4x2".
+
+    Raises:
+      ValueError: the text says something else.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
+    if match is None:
+        raise ValueError(
+            "mesh must be INSTANCESxDEVICES, such as 4x2 for four instances of two "
+            f"devices each, got {text[:50]!r}"
+        )
+    return int(match[1]), int(match[2])
 
 
 def settle(

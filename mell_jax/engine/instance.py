@@ -79,9 +79,9 @@ def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGro
     ids = config.devices if config.devices is not None else tuple(range(wanted))
     if not (max(ids) < len(found)):
         raise ValueError(
-            f"{config.instances} instances of {size} devices need device "
-            f"{max(ids)}, but jax finds {len(found)} ({found[0].platform}), "
-            "counted from 0; --cpu_devices gives a machine without accelerators more"
+            f"a mesh of {config.instances}x{size} uses device {max(ids)}, but jax "
+            f"finds {len(found)} ({found[0].platform}), numbered from 0; without "
+            "accelerators, --cpu_devices shows the CPU as many devices"
         )
     return [
         DeviceGroup.of_model(

@@ -137,9 +137,12 @@ class DeviceWorker:
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
         self._scratch_slot = max_rows
         self._vocab_size = vocab_size
-        with jax.default_device(group.devices[0]):
-            rows = init_row_state(rows=max_rows, vocab_size=vocab_size)
-        self._rows: RowState = jax.device_put(rows, group.replicated)
+        new_rows = jax.jit(
+            init_row_state,
+            static_argnames=("rows", "vocab_size"),
+            out_shardings=group.replicated,
+        )
+        self._rows: RowState = new_rows(rows=max_rows, vocab_size=vocab_size)
 
     @property
     def pool(self) -> jax.Array:
@@ -167,15 +170,9 @@ class DeviceWorker:
 
     def warm_up(self, *, progress: bool, threads: int = 2) -> None:
         """Compiles every step and runs each once, so that nothing compiles later."""
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            (self._weights, self._pool, self._rows),
-        )
 
         def compile_step(bucket: Bucket) -> Bucket:
-            vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
-            jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
-            jitted.lower(*shapes, vector).compile()
+            self.compile(bucket)
             return bucket
 
         bar = tqdm(
@@ -187,6 +184,16 @@ class DeviceWorker:
                 bar.set_postfix_str(str(job.result()))
                 bar.update()
         self._run_each_once()
+
+    def compile(self, bucket: Bucket) -> jax.stages.Compiled:
+        """The executable of one step, as it is called by `dispatch`."""
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            (self._weights, self._pool, self._rows),
+        )
+        vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
+        jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
+        return jitted.lower(*shapes, vector).compile()
 
     def _run_each_once(self) -> None:
         self.set_up_row(
