@@ -57,6 +57,17 @@ _COMPILATION_CACHE_DIR = flags.DEFINE_string(
     "~/.cache/mell_jax",
     "Keeps compiled steps for the next start; yours alone, never shared. Empty: off.",
 )
+_MESH = flags.DEFINE_string(
+    "mesh", "1x1", "Instances x devices of each (tensor parallelism), such as 1x2."
+)
+_DEVICE_IDS = flags.DEFINE_multi_integer(
+    "device_ids",
+    [],
+    "Number of a device to use; repeat it for each. The first by default.",
+)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", None, "Without accelerators: show the CPU as so many devices."
+)
 _ATTENTION_BACKEND = flags.DEFINE_string(
     "attention_backend", "auto", "Which paged attention to use."
 )
@@ -74,6 +85,7 @@ class LaunchConfig:
 
     engine: "EngineConfig"
     server: ServerConfig
+    cpu_devices: int | None  # None: the devices that there are
 
 
 def config_from_flags() -> LaunchConfig:
@@ -82,8 +94,9 @@ def config_from_flags() -> LaunchConfig:
     Raises:
       ValueError: a flag is out of range.
     """
-    from mell_jax.engine.config import EngineConfig  # noqa: PLC0415 it imports jax
+    from mell_jax.engine.config import EngineConfig, parse_mesh  # noqa: PLC0415 it imports jax
 
+    instances, tensor_parallel = parse_mesh(_MESH.value)
     cache_dir = _COMPILATION_CACHE_DIR.value
     return LaunchConfig(
         engine=EngineConfig(
@@ -97,6 +110,9 @@ def config_from_flags() -> LaunchConfig:
             kv_pages=_KV_PAGES.value,
             kv_memory_fraction=_KV_MEMORY_FRACTION.value,
             prefix_cache=_PREFIX_CACHE.value,
+            instances=instances,
+            tensor_parallel=tensor_parallel,
+            devices=tuple(_DEVICE_IDS.value) or None,
             attention_backend=_ATTENTION_BACKEND.value,
             compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
             seed=_SEED.value,
@@ -107,6 +123,7 @@ def config_from_flags() -> LaunchConfig:
             drain_s=_DRAIN_S.value,
             is_reflection_on=_REFLECTION.value,
         ),
+        cpu_devices=_CPU_DEVICES.value,
     )
 
 
@@ -161,8 +178,11 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
       OSError: a file or the address cannot be used.
     """
     from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
+    from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415 likewise
 
     check_address(config.server)  # before minutes of loading
+    if config.cpu_devices is not None:
+        use_cpu_devices(config.cpu_devices)
     built = build_engine(config.engine, progress=sys.stderr.isatty())
     directory = built.directory
     assert directory is not None, "a loaded model has a directory"

@@ -3,38 +3,29 @@
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jax
 from flax import nnx
 
 from mell_jax.checkpoints import (
     CheckpointError,
-    LoadedModel,
     ModelSpec,
     load_model,
     read_spec,
 )
-from mell_jax.engine.config import DEMO, EngineConfig, Settled, settle
+from mell_jax.engine.config import DEMO, EngineConfig, Settled
 from mell_jax.engine.core import Engine
-from mell_jax.engine.frames import EngineInfo
+from mell_jax.engine.instance import (
+    choose_groups,
+    make_blueprint,
+    make_instance,
+    settle_on,
+)
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
-from mell_jax.scheduler.batching import Batcher
-from mell_jax.scheduler.pages import PagePool
-from mell_jax.scheduler.plan import BatchLimits
-from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
-from mell_jax.worker.device import DeviceWorker, jit_steps
-from mell_jax.worker.pool import (
-    PAGE_TOKENS,
-    check_pool_dtype,
-    choose_num_pages,
-    free_bytes,
-    make_pool,
-    page_bytes,
-)
-from mell_jax.worker.step import StepOptions, split_model
+from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +48,7 @@ def demo_directory() -> Path:
 
 
 def build_engine(config: EngineConfig, *, progress: bool = False) -> BuiltEngine:
-    """Loads `config.model` onto the first device and compiles every step.
+    """Loads `config.model` onto its devices and compiles every step.
 
     Raises:
       CheckpointError: the model directory cannot be used.
@@ -69,21 +60,28 @@ def build_engine(config: EngineConfig, *, progress: bool = False) -> BuiltEngine
             f"{directory}: no such directory; a model is a directory on this machine "
             f"(nothing is downloaded), or {DEMO!r}"
         )
-    device = jax.devices()[0]
     spec = read_spec(directory)
-    settled = _settle(config, spec=spec, device=device)
-    sharding = jax.sharding.SingleDeviceSharding(device)
+    group = _only_group(config, spec=spec)
+    settled = settle_on(config, spec=spec, groups=[group])
     model = load_model(
         directory,
         dtype=settled.dtype,
-        sharding_for=lambda path, shape: sharding,
+        sharding_for=group.weight_sharding,
         progress=progress,
     )
     name = config.served_model_name or (
         DEMO if config.model == DEMO else directory.resolve().name
     )
+    parts, weights = split_model(model.graphdef, model.state)
     return assemble(
-        model, config=config, name=name, directory=directory, progress=progress
+        parts,
+        weights=weights,
+        spec=spec,
+        group=group,
+        config=config,
+        name=name,
+        directory=directory,
+        progress=progress,
     )
 
 
@@ -92,16 +90,18 @@ def build_from_module(
 ) -> BuiltEngine:
     """An engine around a decoder that is in memory already, such as a trained one.
 
-    The weights are cast to the engine's precision and copied to its device; the module
+    The weights are cast to the engine's precision and copied to its devices; the module
     stays as it is.
     """
-    device = jax.devices()[0]
-    settled = _settle(config, spec=spec, device=device)
+    group = _only_group(config, spec=spec)
+    settled = settle_on(config, spec=spec, groups=[group])
     graphdef, state = nnx.split(_recast(module, settled))
-    state = jax.device_put(state, device)
-    model = LoadedModel(spec=spec, graphdef=graphdef, state=state)
+    parts, weights = split_model(graphdef, state)
     return assemble(
-        model,
+        parts,
+        weights=put_weights(weights, paths=parts.paths, group=group),
+        spec=spec,
+        group=group,
         config=config,
         name=config.served_model_name or "module",
         directory=None,
@@ -110,40 +110,27 @@ def build_from_module(
 
 
 def assemble(
-    model: LoadedModel,
+    parts: ModelParts,
     *,
+    weights: Weights,
+    spec: ModelSpec,
+    group: DeviceGroup,
     config: EngineConfig,
     name: str,
     directory: Path | None,
     progress: bool,
 ) -> BuiltEngine:
-    """Puts pool, steps, batcher and engine around a loaded model, and warms up."""
+    """Puts pool, steps, batcher and engine around weights on `group`, and warms up."""
     compilations = CompilationCounter()
     if config.compilation_cache_dir is not None:
         use_compilation_cache(config.compilation_cache_dir)
-    device = jax.devices()[0]
-    spec = model.spec
-    settled = _settle(config, spec=spec, device=device)
-    num_pages = _num_pages(config, settled, spec=spec, device=device)
-    options = StepOptions(
-        attention_backend=settled.attention_backend, page_tokens=PAGE_TOKENS
+    blueprint = make_blueprint(
+        parts, spec=spec, config=config, name=name, groups=[group]
     )
-    parts, weights = split_model(model.graphdef, model.state)
-    worker = DeviceWorker(
-        jit_steps(parts, buckets=settled.buckets(), options=options),
-        weights=weights,
-        pool=make_pool(
-            spec.config, num_pages=num_pages, dtype=settled.dtype, device=device
-        ),
-        max_rows=settled.max_rows,
-        vocab_size=spec.config.vocab_size,
-    )
-    worker.warm_up(progress=progress)
+    instance = make_instance(blueprint, group=group, weights=weights)
+    instance.worker.warm_up(progress=progress)
     engine = Engine(
-        worker,
-        _batcher(config, settled, num_pages=num_pages),
-        info=_info(spec, settled, name=name, num_pages=num_pages),
-        seed=config.seed,
+        instance.worker, instance.batcher, info=blueprint.info, seed=config.seed
     )
     return BuiltEngine(
         engine=engine,
@@ -154,75 +141,14 @@ def assemble(
     )
 
 
-def _settle(config: EngineConfig, *, spec: ModelSpec, device: jax.Device) -> Settled:
-    """Bounds the context by what fits now: before loading to find mistakes early,
-    and again with what the weights leave."""
-    platform = device.platform
-    guess = "float32" if platform == "cpu" else "bfloat16"
-    dtype: Any = guess if config.dtype == "auto" else config.dtype
-    size = page_bytes(spec.config, dtype=dtype)
-    pages = config.kv_pages or int(
-        free_bytes(device) * config.kv_memory_fraction / size
-    )
-    settled = settle(
-        config,
-        model=spec.config,
-        platform=platform,
-        capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
-    )
-    check_pool_dtype(settled.dtype, platform=platform)
-    return settled
-
-
-def _num_pages(
-    config: EngineConfig, settled: Settled, *, spec: ModelSpec, device: jax.Device
-) -> int:
-    if config.kv_pages is not None:
-        needed = settled.max_pages + 1
-        if not (config.kv_pages >= needed):
-            raise ValueError(
-                f"kv_pages ({config.kv_pages}) must be at least {needed}: a scratch "
-                f"page and one sequence of {settled.max_model_len} tokens; give more "
-                "pages or a smaller max_model_len"
-            )
-        return config.kv_pages
-    return choose_num_pages(
-        spec.config,
-        dtype=settled.dtype,
-        budget_bytes=int(free_bytes(device) * config.kv_memory_fraction),
-        max_tokens=settled.max_model_len,
-        max_rows=settled.max_rows,
-    )
-
-
-def _batcher(config: EngineConfig, settled: Settled, *, num_pages: int) -> Batcher:
-    return Batcher(
-        PrefixCache(PagePool(num_pages)),
-        limits=BatchLimits(
-            max_rows=settled.max_rows,
-            token_budget=settled.token_budget,
-            max_tokens=settled.max_model_len,
-        ),
-        page_tokens=PAGE_TOKENS,
-        shares_prefixes=config.prefix_cache,
-    )
-
-
-def _info(
-    spec: ModelSpec, settled: Settled, *, name: str, num_pages: int
-) -> EngineInfo:
-    return EngineInfo(
-        model_name=name,
-        model_type=spec.model_type,
-        architecture=spec.architecture,
-        vocab_size=spec.config.vocab_size,
-        eos_token_ids=spec.eos_ids,
-        bos_token_id=spec.bos_id,
-        max_model_len=settled.max_model_len,
-        max_rows=settled.max_rows,
-        num_pages=num_pages,
-        page_tokens=PAGE_TOKENS,
-    )
+def _only_group(config: EngineConfig, *, spec: ModelSpec) -> DeviceGroup:
+    if config.instances != 1:
+        raise ValueError(
+            f"one engine runs one instance, not {config.instances}; a mesh of 1x"
+            f"{config.tensor_parallel} gives it {config.tensor_parallel} devices"
+        )
+    (group,) = choose_groups(config, model=spec.config)
+    return group
 
 
 def _recast(module: Decoder, settled: Settled) -> Decoder:

@@ -1,7 +1,8 @@
 """Hands of one instance: its weights, KV pool, row state and compiled steps.
 
-Everything is dispatched asynchronously and in order on one device. `dispatch` returns
-at once with a `Pending` whose `fetch` waits; the caller keeps one step in flight.
+Everything is dispatched asynchronously and in order on one group of devices.
+`dispatch` returns at once with a `Pending`, which waits when it is asked for results;
+the caller keeps one step in flight.
 """
 
 import concurrent.futures
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket, new_vector, vector_size
 from mell_jax.worker.sampling import (
     BIAS_CAP,
@@ -94,7 +96,7 @@ def jit_steps(
 ) -> dict[Bucket, Step]:
     """The steps of a model, smallest bucket first, compiled at their first call.
 
-    Instances of the same model share them.
+    Instances of the same model share them, when `options.layout` is their groups'.
     """
     return {
         bucket: jax.jit(
@@ -105,29 +107,42 @@ def jit_steps(
 
 
 class DeviceWorker:
-    """Runs steps of one model on one device."""
+    """Runs steps of one model on one group of devices.
+
+    Args:
+      steps: of the model, compiled for the group's layout; see `jit_steps`.
+      group: where `weights` and `pool` lie.
+      weights: see `step.split_model` and `step.put_weights`.
+      pool: see `pool.make_pool`; the worker's alone from now on.
+      max_rows: slots for sequences.
+      vocab_size: V.
+    """
 
     def __init__(
         self,
         steps: Mapping[Bucket, Step],
         *,
+        group: DeviceGroup,
         weights: Weights,
         pool: jax.Array,
         max_rows: int,
         vocab_size: int,
     ) -> None:
         self._weights = weights
-        self._device = next(iter(pool.devices()))
+        self.group = group
         # Committed, as the steps' outputs are: jit compiles anew when that changes.
-        self._pool: jax.Array = jax.device_put(pool, self._device)
+        self._pool: jax.Array = jax.device_put(pool, group.pool_sharding)
         self._steps = steps
         self._set_row = jax.jit(set_row, donate_argnums=0)
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
         self._scratch_slot = max_rows
         self._vocab_size = vocab_size
-        with jax.default_device(self._device):
-            rows = init_row_state(rows=max_rows, vocab_size=vocab_size)
-        self._rows: RowState = jax.device_put(rows, self._device)
+        new_rows = jax.jit(
+            init_row_state,
+            static_argnames=("rows", "vocab_size"),
+            out_shardings=group.replicated,
+        )
+        self._rows: RowState = new_rows(rows=max_rows, vocab_size=vocab_size)
 
     @property
     def pool(self) -> jax.Array:
@@ -136,7 +151,7 @@ class DeviceWorker:
 
     def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:
         """Puts `change(pool)` in the pool's place; for transfers and for tests."""
-        self._pool = jax.device_put(change(self._pool), self._device)
+        self._pool = jax.device_put(change(self._pool), self.group.pool_sharding)
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
         """The smallest compiled shape that holds a step.
@@ -155,15 +170,9 @@ class DeviceWorker:
 
     def warm_up(self, *, progress: bool, threads: int = 2) -> None:
         """Compiles every step and runs each once, so that nothing compiles later."""
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            (self._weights, self._pool, self._rows),
-        )
 
         def compile_step(bucket: Bucket) -> Bucket:
-            vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
-            jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
-            jitted.lower(*shapes, vector).compile()
+            self.compile(bucket)
             return bucket
 
         bar = tqdm(
@@ -175,6 +184,16 @@ class DeviceWorker:
                 bar.set_postfix_str(str(job.result()))
                 bar.update()
         self._run_each_once()
+
+    def compile(self, bucket: Bucket) -> jax.stages.Compiled:
+        """The executable of one step, as it is called by `dispatch`."""
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            (self._weights, self._pool, self._rows),
+        )
+        vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
+        jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
+        return jitted.lower(*shapes, vector).compile()
 
     def _run_each_once(self) -> None:
         self.set_up_row(

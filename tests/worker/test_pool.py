@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mell_jax.models.config import ModelConfig
+from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import (
     check_pool_dtype,
     choose_num_pages,
@@ -44,7 +45,8 @@ def test_a_page_of_an_8b_model_is_two_mebibytes() -> None:
 
 def test_a_pool_is_zeros_on_its_device() -> None:
     device = jax.devices()[3]
-    pool = make_pool(TINY, num_pages=3, dtype=jnp.dtype("float32"), device=device)
+    group = DeviceGroup.of_model(TINY, devices=[device])
+    pool = make_pool(TINY, num_pages=3, dtype=jnp.dtype("float32"), group=group)
     assert pool.devices() == {device}
     np.testing.assert_array_equal(pool, np.zeros((3, 2, 2, 1, 16, 32)))
 
@@ -69,4 +71,4 @@ def test_a_cpu_leaves_most_of_the_memory_to_others() -> None:
     total = 0
     with open("/proc/meminfo") as file:  # MemTotal is the first line, in KiB
         total = int(file.readline().split()[1]) * 1024
-    assert 0 < free_bytes(jax.devices()[0]) < total / 3
+    assert 0 < free_bytes(DeviceGroup(devices=(jax.devices()[0],))) < total / 3
