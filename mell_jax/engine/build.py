@@ -15,7 +15,7 @@ from mell_jax.checkpoints import (
 )
 from mell_jax.engine.config import DEMO, EngineConfig, Settled
 from mell_jax.engine.core import Engine
-from mell_jax.engine.instance import (
+from mell_jax.engine.blueprint import (
     choose_groups,
     make_blueprint,
     make_instance,

@@ -1,234 +1,341 @@
-"""Instances of a model: what they share, and what each has on its own devices.
+"""One instance: its batch, its device, and the step in flight.
 
-    groups = choose_groups(config, model=spec.config)
-    model = load_model(..., sharding_for=groups[0].weight_sharding)
-    parts, first = split_model(model.graphdef, model.state)
-    weights = [put_weights(first, paths=parts.paths, group=g) for g in groups]
-    blueprint = make_blueprint(parts, spec=spec, config=config, groups=groups, ...)
-    instances = [
-        make_instance(blueprint, group=g, weights=w)
-        for g, w in zip(groups, weights)
-    ]
+`launch` starts the next step on the device, `land` brings in the results of the one
+before, so that host and device work at the same time:
 
-Weights come first, since the pools take what they leave. Groups may name the same
-device: instances that share it share its compiled steps too.
+    launch k   plan k, dispatch k          land k-1   wait for k-1, its tokens and ends
+
+A sampled token stays on the device as the next input; a sequence that turns out to
+have ended has one surplus row in flight, whose result is dropped. Single-threaded: one
+thread calls every method.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jax
+import numpy as np
+import numpy.typing as npt
 
-from mell_jax.checkpoints import ModelSpec
-from mell_jax.engine.config import EngineConfig, Settled, settle
-from mell_jax.engine.frames import EngineInfo
-from mell_jax.models.config import ModelConfig
+from mell_jax.engine.frames import (
+    EngineLoad,
+    Finished,
+    FinishReason,
+    Handle,
+    Logprobs,
+    PromptDone,
+    StepFrame,
+)
+from mell_jax.engine.prompts import PromptTable
+from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.scheduler.batching import Batcher
-from mell_jax.scheduler.pages import PagePool
-from mell_jax.scheduler.plan import BatchLimits
-from mell_jax.scheduler.prefix_cache import PrefixCache
-from mell_jax.worker.device import DeviceWorker, jit_steps
-from mell_jax.worker.group import DeviceGroup
-from mell_jax.worker.layout import Bucket
-from mell_jax.worker.pool import (
-    PAGE_TOKENS,
-    check_pool_dtype,
-    choose_num_pages,
-    free_bytes,
-    make_pool,
-    page_bytes,
-)
-from mell_jax.worker.step import (
-    ModelParts,
-    Step,
-    StepOptions,
-    Weights,
-)
+from mell_jax.scheduler.ids import Serial, Tokens
+from mell_jax.scheduler.movable import MovableBatcher
+from mell_jax.scheduler.plan import Sequence, StepPlan
+from mell_jax.worker.device import DeviceWorker, Pending
+from mell_jax.worker.layout import new_vector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blueprint:
-    """What the instances of a model have in common."""
+class InFlight:
+    """A dispatched step and what its slots stood for then; slots may change hands."""
 
-    spec: ModelSpec
-    settled: Settled
-    num_pages: int  # of each instance's pool, scratch page included
-    shares_prefixes: bool
-    steps: Mapping[Bucket, Step]  # jitted; compiled for each group that calls them
-    info: EngineInfo
+    plan: StepPlan
+    pending: Pending
+    handles: npt.NDArray[np.int64]  # [b]
+    limits: Int32Array  # [b]
+    stop_ids: Int32Array  # [b, MAX_STOP_IDS]
+    wants_prompt: BoolArray  # [b]
+    is_first: BoolArray  # [b] samples the first token after the prompt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One model on one group of devices: its hands, and the books of its pages."""
+    """Runs sequences of one model on one device group."""
 
-    group: DeviceGroup
-    worker: DeviceWorker
-    batcher: Batcher
+    def __init__(
+        self, worker: DeviceWorker, batcher: Batcher, *, max_rows: int
+    ) -> None:
+        self.worker = worker
+        self.batcher = batcher
+        self.ended: list[Serial] = []  # since the owner last cleared it
+        self._slots = SlotTable(max_rows)
+        self._prompts = PromptTable()
+        self._requests: dict[Serial, Request] = {}
+        self._finished: list[Finished] = []
+        self._in_flight: InFlight | None = None
+        self._landing: InFlight | None = None
+        self._generated = self._preemptions = self._steps = 0
 
+    # -- coming and going --------------------------------------------------------
 
-def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGroup]:
-    """The device groups of `config.instances` instances, in the order of the devices.
+    def start(self, request: Request, *, tokens: Tokens) -> None:
+        """Queues a request; `tokens` are its prompt and what it has generated."""
+        submit = request.submit
+        prompt = len(submit.prompt)
+        self._requests[request.serial] = request
+        if len(tokens) == prompt:
+            self._prompts.expect(request.serial)
+        self.batcher.add(_sequence(request, tokens))
 
-    Raises:
-      ValueError: there are not as many devices, or the model cannot be cut so.
-    """
-    found = jax.devices()
-    size, wanted = config.tensor_parallel, config.instances * config.tensor_parallel
-    ids = config.devices if config.devices is not None else tuple(range(wanted))
-    if not (max(ids) < len(found)):
-        raise ValueError(
-            f"a mesh of {config.instances}x{size} uses device {max(ids)}, but jax "
-            f"finds {len(found)} ({found[0].platform}), numbered from 0; without "
-            "accelerators, --cpu_devices shows the CPU as many devices"
+    def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
+        """Takes a row and `pages` for a request that is to come from elsewhere.
+
+        Returns how many positions are there already by its prefix; None without room.
+        """
+        cached = self.movable.reserve(_sequence(request, tokens), pages=pages)
+        if cached is not None:
+            self._requests[request.serial] = request
+        return cached
+
+    def begin(
+        self, serial: Serial, *, computed: int, since: int, tail: Tokens, pages: int
+    ) -> None:
+        """Runs a reserved row; see `MovableBatcher.begin`."""
+        tokens = self.movable.begin(
+            serial, computed=computed, since=since, tail=tail, pages=pages
         )
-    return [
-        DeviceGroup.of_model(
-            model, devices=[found[i] for i in ids[start : start + size]]
+        request, slot = self._requests[serial], self.movable.slot_of(serial)
+        prompt = len(request.submit.prompt)
+        if len(tokens) == prompt:
+            self._prompts.adopt(serial, length=prompt)
+        self._slots.occupy(slot, request)
+        self.worker.set_up_row(
+            row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
         )
-        for start in range(0, wanted, size)
-    ]
 
+    def is_collecting_prompt(self, serial: Serial) -> bool:
+        """Whether it has part of a prompt's log probabilities, which cannot move."""
+        params = self._requests[serial].params
+        return params.prompt_logprobs is not None and self._prompts.knows(serial)
 
-def settle_on(
-    config: EngineConfig, *, spec: ModelSpec, groups: Sequence[DeviceGroup]
-) -> Settled:
-    """Settles `config`; the context is bounded by what fits the tightest group now.
+    @property
+    def movable(self) -> MovableBatcher:
+        """The batcher of an instance in a fleet."""
+        assert isinstance(self.batcher, MovableBatcher)
+        return self.batcher
 
-    Called before loading, to find mistakes early, and again with what weights leave.
+    def knows(self, serial: Serial) -> bool:
+        return serial in self._requests
 
-    Raises:
-      ValueError: the configuration contradicts itself, the model or the devices.
-    """
-    platform = groups[0].devices[0].platform
-    guess = "float32" if platform == "cpu" else "bfloat16"
-    dtype: Any = guess if config.dtype == "auto" else config.dtype
-    size = page_bytes(spec.config, dtype=dtype)
-    pages = config.kv_pages or _budget_bytes(config, groups) // size
-    settled = settle(
-        config,
-        model=spec.config,
-        platform=platform,
-        capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
-    )
-    check_pool_dtype(settled.dtype, platform=platform)
-    return settled
-
-
-def make_blueprint(
-    parts: ModelParts,
-    *,
-    spec: ModelSpec,
-    config: EngineConfig,
-    name: str,
-    groups: Sequence[DeviceGroup],
-) -> Blueprint:
-    """What the instances on `groups` share; nothing is compiled yet.
-
-    Call it when the weights of all groups are in place and no pool is: the pools take
-    what is left.
-
-    Raises:
-      ValueError: the configuration contradicts the model or the devices.
-    """
-    settled = settle_on(config, spec=spec, groups=groups)
-    num_pages = _num_pages(config, settled, spec=spec, groups=groups)
-    options = StepOptions(
-        attention_backend=settled.attention_backend,
-        page_tokens=PAGE_TOKENS,
-        layout=groups[0].layout,
-    )
-    return Blueprint(
-        spec=spec,
-        settled=settled,
-        num_pages=num_pages,
-        shares_prefixes=config.prefix_cache,
-        steps=jit_steps(parts, buckets=settled.buckets(), options=options),
-        info=_info(spec, settled, name=name, num_pages=num_pages),
-    )
-
-
-def make_instance(
-    blueprint: Blueprint, *, group: DeviceGroup, weights: Weights
-) -> Instance:
-    """An instance on `group`, with an empty pool; `warm_up` its worker before use.
-
-    `weights` lie on the group already; instances on the same device may share them.
-    """
-    settled, num_pages = blueprint.settled, blueprint.num_pages
-    config = blueprint.spec.config
-    worker = DeviceWorker(
-        blueprint.steps,
-        group=group,
-        weights=weights,
-        pool=make_pool(config, num_pages=num_pages, dtype=settled.dtype, group=group),
-        max_rows=settled.max_rows,
-        vocab_size=config.vocab_size,
-    )
-    batcher = Batcher(
-        PrefixCache(PagePool(num_pages)),
-        limits=BatchLimits(
-            max_rows=settled.max_rows,
-            token_budget=settled.token_budget,
-            max_tokens=settled.max_model_len,
-        ),
-        page_tokens=PAGE_TOKENS,
-        shares_prefixes=blueprint.shares_prefixes,
-    )
-    return Instance(group=group, worker=worker, batcher=batcher)
-
-
-def _budget_bytes(config: EngineConfig, groups: Sequence[DeviceGroup]) -> int:
-    """For the pool of each instance: those that share memory get equal parts."""
-    shares = [free_bytes(group) // _count_sharing(group, groups) for group in groups]
-    return int(min(shares) * config.kv_memory_fraction)
-
-
-def _count_sharing(group: DeviceGroup, groups: Sequence[DeviceGroup]) -> int:
-    """How many of `groups` allocate where `group` does, itself included."""
-    if group.devices[0].platform == "cpu":
-        return len(groups)
-    return sum(not set(group.devices).isdisjoint(other.devices) for other in groups)
-
-
-def _num_pages(
-    config: EngineConfig,
-    settled: Settled,
-    *,
-    spec: ModelSpec,
-    groups: Sequence[DeviceGroup],
-) -> int:
-    if config.kv_pages is not None:
-        needed = settled.max_pages + 1
-        if not (config.kv_pages >= needed):
-            raise ValueError(
-                f"kv_pages ({config.kv_pages}) must be at least {needed}: a scratch "
-                f"page and one sequence of {settled.max_model_len} tokens; give more "
-                "pages or a smaller max_model_len"
+    def finish(
+        self,
+        serial: Serial,
+        *,
+        reason: FinishReason,
+        stop_token: int | None = None,
+        message: str = "",
+    ) -> None:
+        """Frees a sequence's pages and reports its end in the next frame."""
+        handle = self._requests[serial].handle
+        self.drop(serial, trusted=reason is not FinishReason.ERROR)
+        self.ended.append(serial)
+        self._finished.append(
+            Finished(
+                handle=handle, reason=reason, stop_token=stop_token, message=message
             )
-        return config.kv_pages
-    return choose_num_pages(
-        spec.config,
-        dtype=settled.dtype,
-        budget_bytes=_budget_bytes(config, groups),
-        max_tokens=settled.max_model_len,
-        max_rows=settled.max_rows,
+        )
+
+    def say(self, finished: Finished) -> None:
+        """Adds to the next frame the end of something that never started here."""
+        self._finished.append(finished)
+
+    def drop(self, serial: Serial, *, trusted: bool = True) -> None:
+        """Frees a sequence's pages and forgets it without a word."""
+        del self._requests[serial]
+        self._prompts.forget(serial)
+        self.batcher.cancel(serial, trusted=trusted)
+
+    # -- the loop ----------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        return bool(
+            not self.batcher.is_empty
+            or self._in_flight is not None
+            or self._landing is not None
+            or self._finished
+        )
+
+    def launch(self) -> None:
+        """Starts the next step, if there is one to do."""
+        self._landing, self._in_flight = self._in_flight, self._launch()
+
+    def land(self) -> StepFrame | None:
+        """Brings in the step before the one last launched; waits for its results.
+
+        None when nothing is to be said.
+        """
+        landing, self._landing = self._landing, None
+        frame = self._land(landing) if landing is not None else None
+        if frame is None and self._finished:
+            frame = self._frame_of_ends()
+        return frame
+
+    def load(self, *, compilations: int = 0) -> EngineLoad:
+        """How busy the engine is now."""
+        counts = self.batcher.cache.counts
+        return EngineLoad(
+            running=self.batcher.num_running,
+            waiting=self.batcher.num_waiting,
+            waiting_tokens=self.batcher.waiting_tokens,
+            used_pages=counts.used,
+            cached_pages=counts.cached,
+            free_pages=counts.free,
+            generated_tokens=self._generated,
+            prefix_hit_tokens=self._prompts.hit_tokens,
+            prefix_query_tokens=self._prompts.query_tokens,
+            preemptions=self._preemptions,
+            steps=self._steps,
+            compilations=compilations,
+        )
+
+    # -- launching ---------------------------------------------------------------
+
+    def _launch(self) -> InFlight | None:
+        plan = self.batcher.plan()
+        if plan is None:
+            return None
+        self._preemptions += len(plan.preempted)
+        self._steps += 1
+        for entry in plan.admitted:
+            request = self._requests[entry.serial]
+            self._slots.occupy(entry.slot, request)
+            self._prompts.admit(entry)
+            self.worker.set_up_row(
+                row_setup(
+                    request,
+                    slot=entry.slot,
+                    tokens=entry.tokens,
+                    num_prompt=entry.prompt,
+                )
+            )
+        return self._dispatch(plan)
+
+    def _dispatch(self, plan: StepPlan) -> InFlight:
+        table, rows, slots = self._slots, self.batcher.rows, plan.slots
+        count, tokens = len(slots), plan.num_tokens
+        bucket = self.worker.choose_bucket(
+            tokens=tokens, rows=count, is_decode=plan.is_decode
+        )
+        generated = plan.kv_lens - rows.prompt[slots]
+        vector, inputs = new_vector(bucket)
+        inputs.token_ids[:tokens] = plan.token_ids
+        inputs.positions[:tokens] = plan.positions
+        inputs.owners[:] = bucket.rows
+        inputs.owners[:tokens] = plan.owners
+        inputs.sources[:count] = slots
+        inputs.kv_lens[:count] = plan.kv_lens
+        inputs.cu_q_lens[1 : count + 1] = np.cumsum(plan.q_lens)
+        inputs.cu_q_lens[count + 1 :] = tokens
+        inputs.last[:count] = inputs.cu_q_lens[1 : count + 1] - 1
+        inputs.page_table[:count] = plan.page_table
+        table.fill(inputs, plan=plan, generated=generated)
+        wants_prompt = table.wants_prompt[slots] & (plan.starts < rows.prompt[slots])
+        if wants_prompt.any():
+            inputs.prompt_flag[...] = 1
+            inputs.targets[:tokens] = rows.tokens[
+                slots[plan.owners],
+                np.minimum(plan.positions + 1, rows.max_tokens - 1),
+            ]
+        pending = self.worker.dispatch(
+            vector,
+            bucket=bucket,
+            wants_logprobs=bool((table.wants_logprobs[slots] & plan.samples).any()),
+            wants_prompt=bool(wants_prompt.any()),
+        )
+        return InFlight(
+            plan=plan,
+            pending=pending,
+            handles=table.handles[slots],
+            limits=table.limits[slots],
+            stop_ids=table.stop_ids[slots],
+            wants_prompt=wants_prompt,
+            is_first=plan.samples & (generated == 0),
+        )
+
+    # -- landing -----------------------------------------------------------------
+
+    def _land(self, landing: InFlight) -> StepFrame | None:
+        plan = landing.plan
+        tokens = landing.pending.tokens()[: len(plan.slots)]
+        live = self.batcher.commit(plan, tokens)
+        self._generated += int(live.sum())
+        self._fail_bad_rows(plan, tokens)
+        prompts = self._land_prompts(landing, live)
+        stopped = (tokens[:, None] == landing.stop_ids).any(axis=1)
+        full = plan.kv_lens + 1 >= landing.limits
+        for index in np.flatnonzero(live & (stopped | full)):
+            self.finish(
+                Serial(int(plan.serials[index])),
+                reason=FinishReason.STOP if stopped[index] else FinishReason.LENGTH,
+                stop_token=int(tokens[index]) if stopped[index] else None,
+            )
+        if not live.any() and not self._finished:
+            return None
+        finished, self._finished = tuple(self._finished), []
+        return StepFrame(
+            handles=landing.handles[live],
+            tokens=tokens[live],
+            logprobs=_logprobs_of(landing.pending, live),
+            prompts=prompts,
+            finished=finished,
+        )
+
+    def _fail_bad_rows(self, plan: StepPlan, tokens: Int32Array) -> None:
+        for index in np.flatnonzero(plan.samples & (tokens < 0)):
+            serial = Serial(int(plan.serials[index]))
+            if serial in self._requests:
+                self.finish(
+                    serial,
+                    reason=FinishReason.ERROR,
+                    message="the model's logits for this sequence are not finite",
+                )
+
+    def _land_prompts(
+        self, landing: InFlight, live: BoolArray
+    ) -> tuple[PromptDone, ...]:
+        plan = landing.plan
+        if landing.wants_prompt.any():
+            fetched = landing.pending.prompt_logprobs()
+            for index in np.flatnonzero(landing.wants_prompt):
+                serial = Serial(int(plan.serials[index]))
+                if fetched is not None and serial in self._requests:
+                    at = np.flatnonzero(plan.owners == index)
+                    self._prompts.collect(serial, fetched, at=at)
+        return tuple(
+            self._prompts.finish(
+                Serial(int(plan.serials[index])),
+                handle=Handle(int(landing.handles[index])),
+            )
+            for index in np.flatnonzero(live & landing.is_first)
+        )
+
+    def _frame_of_ends(self) -> StepFrame:
+        finished, self._finished = tuple(self._finished), []
+        return StepFrame(
+            handles=np.zeros(0, np.int64),
+            tokens=np.zeros(0, np.int32),
+            finished=finished,
+        )
+
+
+def _sequence(request: Request, tokens: Tokens) -> Sequence:
+    submit = request.submit
+    return Sequence(
+        serial=request.serial,
+        tokens=tokens.astype(np.int32),
+        prompt=len(submit.prompt),
+        limit=request.limit,
+        salt=submit.salt,
+        reads_cache=submit.params.prompt_logprobs is None,
     )
 
 
-def _info(
-    spec: ModelSpec, settled: Settled, *, name: str, num_pages: int
-) -> EngineInfo:
-    return EngineInfo(
-        model_name=name,
-        model_type=spec.model_type,
-        architecture=spec.architecture,
-        vocab_size=spec.config.vocab_size,
-        eos_token_ids=spec.eos_ids,
-        bos_token_id=spec.bos_id,
-        max_model_len=settled.max_model_len,
-        max_rows=settled.max_rows,
-        num_pages=num_pages,
-        page_tokens=PAGE_TOKENS,
+def _logprobs_of(pending: Pending, live: BoolArray) -> Logprobs | None:
+    fetched = pending.logprobs()
+    if fetched is None:
+        return None
+    rows = np.flatnonzero(live)
+    return Logprobs(
+        chosen=fetched.chosen[rows],
+        top_ids=fetched.top_ids[rows],
+        top=fetched.top[rows],
     )
