@@ -174,9 +174,10 @@ class Fleet:
         """One step of every instance; None when nothing is to be said."""
         self._tick_if_due()
         self._ask_for_pages()
+        self._launch()
         if self._config.move_always:
             self._move_everything()
-        frames = self._run_members()
+        frames = self._land()
         self._settle()
         if self._finished:
             done, self._finished = tuple(self._finished), []
@@ -204,10 +205,12 @@ class Fleet:
 
     # -- steps -------------------------------------------------------------------
 
-    def _run_members(self) -> list[StepFrame]:
-        frames: list[StepFrame] = []
+    def _launch(self) -> None:
         for member in list(self.members.values()):
             self._guard(member, member.instance.launch)
+
+    def _land(self) -> list[StepFrame]:
+        frames: list[StepFrame] = []
         for member in list(self.members.values()):
             frame = self._guard(member, member.instance.land)
             if member.device not in self.members:
