@@ -245,18 +245,18 @@ class Fleet:
         """Asks for the pages that rows want to go on; a row without one waits."""
         for member in list(self.members.values()):
             for serial, pages in member.instance.movable.wanting():
-                request = member.requests[serial]
-                if request in self._asked:
-                    continue
-                self._asked.add(request)
-                self._decide(events.Grow(request=request, pages=pages + 1))
-                if request in self._asked and self._is_granted(request, pages + 1):
-                    self._grant(request, pages + 1)
+                self._ask_for_page(member.requests[serial], pages + 1)
         self._settle()
 
-    def _is_granted(self, request: RequestId, pages: int) -> bool:
+    def _ask_for_page(self, request: RequestId, pages: int) -> None:
         known = self.machine.ledger.requests.get(request)
-        return known is not None and known.pages >= pages
+        if known is None or known.device is None or request in self._asked:
+            return  # preempted by now, or asked for already
+        if known.pages < pages:
+            self._asked.add(request)
+            self._decide(events.Grow(request=request, pages=pages))
+        if request in self._live and known.pages >= pages:
+            self._grant(request, known.pages)
 
     def _move_everything(self) -> None:
         """Every request goes to the next device that is there."""
