@@ -35,7 +35,7 @@ def paged_attention(
     backend: str,
     layout: AbstractMesh | None,
 ) -> Attend[jax.Array]:
-    """What a `Decoder` calls, with the pool [P, L, 2, K, S, H] as its cache."""
+    """What a `Decoder` calls, with the pool [P, 2L, KS, H] as its cache."""
     page, offset = jnp.divmod(inputs.positions, page_tokens)  # [T]
     # Padding tokens belong to no row: they go to the scratch page.
     page = inputs.page_table.at[inputs.owners, page].get(mode="fill", fill_value=0)
@@ -56,7 +56,12 @@ def paged_attention(
         window: int | None,
     ) -> tuple[jax.Array, jax.Array]:
         body = functools.partial(
-            _attend, layer=layer, window=window, is_decode=is_decode, backend=backend
+            _attend,
+            layer=layer,
+            window=window,
+            page_tokens=page_tokens,
+            is_decode=is_decode,
+            backend=backend,
         )
         if layout is None:
             return body(pool, q, k, v, where)
@@ -74,7 +79,7 @@ def paged_attention(
 
 
 def _attend(
-    pool: jax.Array,  # [P, L, 2, K, S, H]
+    kept: jax.Array,  # [P, 2L, KS, H]
     q: jax.Array,  # [T, N, H]
     k: jax.Array,  # [T, K, H]
     v: jax.Array,  # [T, K, H]
@@ -82,9 +87,12 @@ def _attend(
     *,
     layer: int,
     window: int | None,
+    page_tokens: int,
     is_decode: bool,
     backend: str,
 ) -> tuple[jax.Array, jax.Array]:
+    pages, layers, _, head_dim = kept.shape
+    pool = kept.reshape(pages, layers // 2, 2, -1, page_tokens, head_dim)
     pool = write_kv(pool, k, v, layer=layer, page_slots=where.page_slots)
     out = ragged_paged_attention(
         q,
@@ -98,4 +106,4 @@ def _attend(
         decode=is_decode,
         backend=backend,
     )
-    return pool, out
+    return pool.reshape(kept.shape), out

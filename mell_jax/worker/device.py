@@ -146,7 +146,7 @@ class DeviceWorker:
 
     @property
     def pool(self) -> jax.Array:
-        """The KV pool [P, L, 2, K, S, H]; replaced by every step."""
+        """The KV pool [P, 2L, KS, H]; replaced by every step."""
         return self._pool
 
     def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:

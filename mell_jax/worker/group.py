@@ -19,7 +19,7 @@ from mell_jax.models.config import ModelConfig
 
 ALL = ("tp", "copy")
 """Both axes: an array dimension cut into as many parts as there are devices."""
-POOL = PartitionSpec(None, None, None, "tp")  # [P, L, 2, K, S, H]
+POOL = PartitionSpec(None, None, "tp")  # [P, 2L, KS, H]
 QUERIES = PartitionSpec(None, ALL)  # [T, N, H]
 KEYS = PartitionSpec(None, "tp")  # [T, K, H]
 LOGITS = PartitionSpec(None, ALL)  # [B, V]
@@ -97,7 +97,7 @@ class DeviceGroup:
 
     @property
     def pool_sharding(self) -> jax.sharding.Sharding:
-        """Of the pool [P, L, 2, K, S, H], and of pages gathered from it."""
+        """Of the pool [P, 2L, KS, H], and of pages gathered from it."""
         return self._sharding(POOL)
 
     def weight_sharding(

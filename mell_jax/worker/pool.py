@@ -1,4 +1,10 @@
-"""The KV pool of one instance: how large, of which type, and made of zeros."""
+"""The KV pool of one instance: how large, of which type, and made of zeros.
+
+Kernels see it as [P, L, 2, K, S, H]. Between steps it is kept as [P, 2L, KS, H], the
+same bytes in the same order: when an axis of a step's argument has the length 1, as K
+has where a device keeps one KV head, XLA:CPU moves that axis in the memory layout and
+copies the pool into it and back, every step.
+"""
 
 import os
 from pathlib import Path
@@ -16,14 +22,12 @@ MAX_HOST_SHARE = 0.25
 
 def pool_shape(
     config: ModelConfig, *, num_pages: int, page_tokens: int = PAGE_TOKENS
-) -> tuple[int, int, int, int, int, int]:
-    """[P, L, 2, K, S, H]: a page is contiguous over all layers, so it moves as one."""
+) -> tuple[int, int, int, int]:
+    """[P, 2L, KS, H]: a page is contiguous over all layers, so it moves as one."""
     return (
         num_pages,
-        config.num_layers,
-        2,
-        config.num_kv_heads,
-        page_tokens,
+        config.num_layers * 2,
+        config.num_kv_heads * page_tokens,
         config.head_dim,
     )
 

@@ -15,11 +15,11 @@ VALUES = 1
 
 def plant_nan(engine: Engine, pages: np.ndarray, *, what: int | None = None) -> None:
     """Fills `pages` with NaN, keys and values or one of them."""
-    which = slice(None) if what is None else what
+    which = slice(None) if what is None else slice(what, None, 2)
 
     def change(pool: jax.Array) -> jax.Array:
         changed = np.array(pool)
-        changed[pages, :, which] = np.nan
+        changed[pages, which] = np.nan  # [P, 2L, KS, H]
         return jnp.asarray(changed)
 
     engine.instance.worker.replace_pool(change)

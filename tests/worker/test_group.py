@@ -79,13 +79,13 @@ def test_four_devices_of_a_model_with_two_kv_heads_hold_each_of_them_twice() -> 
     assert held["attention.q_proj.kernel"] == (16, 32)  # one of four heads
     assert held["attention.k_proj.kernel"] == (16, 32)  # one of two
     pool = make_pool(MODEL, num_pages=3, dtype=jnp.dtype("float32"), group=four)
-    assert pool.shape == (3, 1, 2, 2, 16, 32)
-    heads = {
-        shard.device.id: shard.index[3].indices(2)[:2]
+    assert pool.shape == (3, 2, 2 * 16, 32)
+    rows = {
+        shard.device.id: shard.index[2].indices(32)[:2]
         for shard in pool.addressable_shards
     }
-    assert heads == {0: (0, 1), 1: (0, 1), 2: (1, 2), 3: (1, 2)}
-    np.testing.assert_array_equal(pool, np.zeros((3, 1, 2, 2, 16, 32)))
+    assert rows == {0: (0, 16), 1: (0, 16), 2: (16, 32), 3: (16, 32)}
+    np.testing.assert_array_equal(pool, np.zeros((3, 2, 32, 32)))
 
 
 def test_a_vocabulary_that_cannot_be_cut_is_held_whole() -> None:

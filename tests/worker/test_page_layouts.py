@@ -46,7 +46,7 @@ def test_moved_pages_are_the_same_bytes(model, source, destination) -> None:
     old = jax.device_put(values, here.pool_sharding)
     new = make_pool(model, num_pages=8, dtype=jnp.dtype("float32"), group=there)
 
-    pages = gather(old, np.array(TAKEN))  # [n, L, 2, K, S, H]
+    pages = gather(old, np.array(TAKEN))  # [n, 2L, KS, H]
     assert pages.sharding.is_equivalent_to(here.pool_sharding, pages.ndim)
     moved = jax.device_put(pages, there.pool_sharding)
     new = scatter(new, np.array(GIVEN), moved)
