@@ -25,6 +25,7 @@ from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
     from mell_jax.engine.config import DType, EngineConfig
+    from mell_jax.engine.fleet.config import FleetConfig, Parking
 
 _MODEL = flags.DEFINE_string(
     "model", "demo", "A model directory, or the demo model that comes along."
@@ -65,6 +66,32 @@ _DEVICE_IDS = flags.DEFINE_multi_integer(
     [],
     "Number of a device to use; repeat it for each. The first by default.",
 )
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "Instances of one device each; short for --mesh=Nx1."
+)
+_POLICY = flags.DEFINE_string(
+    "policy", "consolidate", "Of a fleet: which placement policy decides."
+)
+_LOOK_S = flags.DEFINE_float(
+    "look_s", None, "Of a fleet: growth look-ahead; by default the policy's own."
+)
+_EPOCH_MS = flags.DEFINE_float(
+    "epoch_ms", 1000.0, "Of a fleet: time between consolidations."
+)
+_MIGRATION_BUDGET = flags.DEFINE_float(
+    "migration_budget",
+    None,
+    "Of a fleet: Gb/s of a device's link that consolidation may use; no bound.",
+)
+_PARK = flags.DEFINE_enum(
+    "park",
+    "pool",
+    ["pool", "weights"],
+    "Of a fleet: what an idle instance gives back; with its weights also its pool.",
+)
+_REPLAY_LIMIT = flags.DEFINE_integer(
+    "replay_limit", 3, "Of a fleet: devices that a request may lose before it fails."
+)
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", None, "Without accelerators: show the CPU as so many devices."
 )
@@ -84,6 +111,7 @@ class LaunchConfig:
     """Everything the flags say."""
 
     engine: "EngineConfig"
+    fleet: "FleetConfig"
     server: ServerConfig
     cpu_devices: int | None  # None: the devices that there are
 
@@ -96,7 +124,12 @@ def config_from_flags() -> LaunchConfig:
     """
     from mell_jax.engine.config import EngineConfig, parse_mesh  # noqa: PLC0415 it imports jax
 
-    instances, tensor_parallel = parse_mesh(_MESH.value)
+    from mell_jax.engine.fleet.config import FleetConfig  # noqa: PLC0415 likewise
+
+    if _DEVICES.value is not None and _MESH.present:
+        raise ValueError("give devices or mesh, not both: --devices=N is --mesh=Nx1")
+    mesh = f"{_DEVICES.value}x1" if _DEVICES.value is not None else _MESH.value
+    instances, tensor_parallel = parse_mesh(mesh)
     cache_dir = _COMPILATION_CACHE_DIR.value
     return LaunchConfig(
         engine=EngineConfig(
@@ -116,6 +149,14 @@ def config_from_flags() -> LaunchConfig:
             attention_backend=_ATTENTION_BACKEND.value,
             compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
             seed=_SEED.value,
+        ),
+        fleet=FleetConfig(
+            policy=_POLICY.value,
+            look_s=_LOOK_S.value,
+            epoch_s=_EPOCH_MS.value * 1e-3,
+            migration_gbps=_MIGRATION_BUDGET.value,
+            parking=cast("Parking", _PARK.value),
+            replay_limit=_REPLAY_LIMIT.value,
         ),
         server=ServerConfig(
             host=_HOST.value,
@@ -183,7 +224,9 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     check_address(config.server)  # before minutes of loading
     if config.cpu_devices is not None:
         use_cpu_devices(config.cpu_devices)
-    built = build_engine(config.engine, progress=sys.stderr.isatty())
+    built = build_engine(
+        config.engine, fleet=config.fleet, progress=sys.stderr.isatty()
+    )
     directory = built.directory
     assert directory is not None, "a loaded model has a directory"
     return serve(

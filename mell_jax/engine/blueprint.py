@@ -5,9 +5,8 @@
     parts, first = split_model(model.graphdef, model.state)
     weights = [put_weights(first, paths=parts.paths, group=g) for g in groups]
     blueprint = make_blueprint(parts, spec=spec, config=config, groups=groups, ...)
-    instances = [
-        make_instance(blueprint, group=g, weights=w)
-        for g, w in zip(groups, weights)
+    workers = [
+        make_worker(blueprint, group=g, weights=w) for g, w in zip(groups, weights)
     ]
 
 Weights come first, since the pools take what they leave. Groups may name the same
@@ -25,6 +24,7 @@ from mell_jax.engine.config import EngineConfig, Settled, settle
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
@@ -57,15 +57,6 @@ class Blueprint:
     shares_prefixes: bool
     steps: Mapping[Bucket, Step]  # jitted; compiled for each group that calls them
     info: EngineInfo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """One model on one group of devices: its hands, and the books of its pages."""
-
-    group: DeviceGroup
-    worker: DeviceWorker
-    batcher: Batcher
 
 
 def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGroup]:
@@ -149,34 +140,53 @@ def make_blueprint(
     )
 
 
-def make_instance(
+def make_worker(
     blueprint: Blueprint, *, group: DeviceGroup, weights: Weights
-) -> Instance:
-    """An instance on `group`, with an empty pool; `warm_up` its worker before use.
+) -> DeviceWorker:
+    """The hands of an instance on `group`; `warm_up` it before use.
 
     `weights` lie on the group already; instances on the same device may share them.
     """
-    settled, num_pages = blueprint.settled, blueprint.num_pages
-    config = blueprint.spec.config
-    worker = DeviceWorker(
+    settled, config = blueprint.settled, blueprint.spec.config
+    return DeviceWorker(
         blueprint.steps,
         group=group,
         weights=weights,
-        pool=make_pool(config, num_pages=num_pages, dtype=settled.dtype, group=group),
+        pool=make_pool(
+            config, num_pages=blueprint.num_pages, dtype=settled.dtype, group=group
+        ),
         max_rows=settled.max_rows,
         vocab_size=config.vocab_size,
     )
-    batcher = Batcher(
-        PrefixCache(PagePool(num_pages)),
-        limits=BatchLimits(
-            max_rows=settled.max_rows,
-            token_budget=settled.token_budget,
-            max_tokens=settled.max_model_len,
-        ),
+
+
+def make_batcher(blueprint: Blueprint) -> Batcher:
+    """The books of an instance that stands alone."""
+    return Batcher(
+        PrefixCache(PagePool(blueprint.num_pages)),
+        limits=_limits(blueprint),
         page_tokens=PAGE_TOKENS,
         shares_prefixes=blueprint.shares_prefixes,
     )
-    return Instance(group=group, worker=worker, batcher=batcher)
+
+
+def make_movable_batcher(blueprint: Blueprint) -> MovableBatcher:
+    """The books of an instance in a fleet."""
+    return MovableBatcher(
+        PrefixCache(PagePool(blueprint.num_pages)),
+        limits=_limits(blueprint),
+        page_tokens=PAGE_TOKENS,
+        shares_prefixes=blueprint.shares_prefixes,
+    )
+
+
+def _limits(blueprint: Blueprint) -> BatchLimits:
+    settled = blueprint.settled
+    return BatchLimits(
+        max_rows=settled.max_rows,
+        token_budget=settled.token_budget,
+        max_tokens=settled.max_model_len,
+    )
 
 
 def _budget_bytes(config: EngineConfig, groups: Sequence[DeviceGroup]) -> int:

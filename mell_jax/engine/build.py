@@ -1,5 +1,6 @@
 """From a configuration to an engine that is ready: load, allocate, compile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,14 +14,18 @@ from mell_jax.checkpoints import (
     load_model,
     read_spec,
 )
-from mell_jax.engine.config import DEMO, EngineConfig, Settled
-from mell_jax.engine.core import Engine
 from mell_jax.engine.blueprint import (
     choose_groups,
+    make_batcher,
     make_blueprint,
-    make_instance,
+    make_worker,
     settle_on,
 )
+from mell_jax.engine.config import DEMO, EngineConfig, Settled
+from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.build import build_fleet
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
@@ -35,7 +40,7 @@ class BuiltEngine:
     Run it with `thread`, or call `engine.step` yourself; not both.
     """
 
-    engine: Engine
+    engine: Engine | Fleet
     thread: EngineThread
     spec: ModelSpec
     compilations: CompilationCounter
@@ -47,8 +52,12 @@ def demo_directory() -> Path:
     return Path(str(resources.files("mell_jax") / "demo"))
 
 
-def build_engine(config: EngineConfig, *, progress: bool = False) -> BuiltEngine:
+def build_engine(
+    config: EngineConfig, *, fleet: FleetConfig | None = None, progress: bool = False
+) -> BuiltEngine:
     """Loads `config.model` onto its devices and compiles every step.
+
+    Several instances make a fleet, which `fleet` describes.
 
     Raises:
       CheckpointError: the model directory cannot be used.
@@ -61,12 +70,12 @@ def build_engine(config: EngineConfig, *, progress: bool = False) -> BuiltEngine
             f"(nothing is downloaded), or {DEMO!r}"
         )
     spec = read_spec(directory)
-    group = _only_group(config, spec=spec)
-    settled = settle_on(config, spec=spec, groups=[group])
+    groups = choose_groups(config, model=spec.config)
+    settled = settle_on(config, spec=spec, groups=groups)
     model = load_model(
         directory,
         dtype=settled.dtype,
-        sharding_for=group.weight_sharding,
+        sharding_for=groups[0].weight_sharding,
         progress=progress,
     )
     name = config.served_model_name or (
@@ -77,8 +86,9 @@ def build_engine(config: EngineConfig, *, progress: bool = False) -> BuiltEngine
         parts,
         weights=weights,
         spec=spec,
-        group=group,
+        groups=groups,
         config=config,
+        fleet=fleet,
         name=name,
         directory=directory,
         progress=progress,
@@ -86,23 +96,29 @@ def build_engine(config: EngineConfig, *, progress: bool = False) -> BuiltEngine
 
 
 def build_from_module(
-    module: Decoder, *, spec: ModelSpec, config: EngineConfig, progress: bool = False
+    module: Decoder,
+    *,
+    spec: ModelSpec,
+    config: EngineConfig,
+    fleet: FleetConfig | None = None,
+    progress: bool = False,
 ) -> BuiltEngine:
     """An engine around a decoder that is in memory already, such as a trained one.
 
     The weights are cast to the engine's precision and copied to its devices; the module
     stays as it is.
     """
-    group = _only_group(config, spec=spec)
-    settled = settle_on(config, spec=spec, groups=[group])
+    groups = choose_groups(config, model=spec.config)
+    settled = settle_on(config, spec=spec, groups=groups)
     graphdef, state = nnx.split(_recast(module, settled))
     parts, weights = split_model(graphdef, state)
     return assemble(
         parts,
-        weights=put_weights(weights, paths=parts.paths, group=group),
+        weights=put_weights(weights, paths=parts.paths, group=groups[0]),
         spec=spec,
-        group=group,
+        groups=groups,
         config=config,
+        fleet=fleet,
         name=config.served_model_name or "module",
         directory=None,
         progress=progress,
@@ -114,24 +130,36 @@ def assemble(
     *,
     weights: Weights,
     spec: ModelSpec,
-    group: DeviceGroup,
+    groups: Sequence[DeviceGroup],
     config: EngineConfig,
+    fleet: FleetConfig | None,
     name: str,
     directory: Path | None,
     progress: bool,
 ) -> BuiltEngine:
-    """Puts pool, steps, batcher and engine around weights on `group`, and warms up."""
+    """Puts pools, steps, batchers and an engine around weights on the first group."""
     compilations = CompilationCounter()
     if config.compilation_cache_dir is not None:
         use_compilation_cache(config.compilation_cache_dir)
+    others = [put_weights(weights, paths=parts.paths, group=g) for g in groups[1:]]
     blueprint = make_blueprint(
-        parts, spec=spec, config=config, name=name, groups=[group]
+        parts, spec=spec, config=config, name=name, groups=groups
     )
-    instance = make_instance(blueprint, group=group, weights=weights)
-    instance.worker.warm_up(progress=progress)
-    engine = Engine(
-        instance.worker, instance.batcher, info=blueprint.info, seed=config.seed
-    )
+    engine: Engine | Fleet
+    if others:
+        engine = build_fleet(
+            blueprint,
+            groups=groups,
+            weights=[weights, *others],
+            config=fleet or FleetConfig(),
+            seed=config.seed,
+            progress=progress,
+        )
+    else:
+        worker = make_worker(blueprint, group=groups[0], weights=weights)
+        worker.warm_up(progress=progress)
+        batcher = make_batcher(blueprint)
+        engine = Engine(worker, batcher, info=blueprint.info, seed=config.seed)
     return BuiltEngine(
         engine=engine,
         thread=EngineThread(engine, compilations=compilations),
@@ -139,16 +167,6 @@ def assemble(
         compilations=compilations,
         directory=directory,
     )
-
-
-def _only_group(config: EngineConfig, *, spec: ModelSpec) -> DeviceGroup:
-    if config.instances != 1:
-        raise ValueError(
-            f"one engine runs one instance, not {config.instances}; a mesh of 1x"
-            f"{config.tensor_parallel} gives it {config.tensor_parallel} devices"
-        )
-    (group,) = choose_groups(config, model=spec.config)
-    return group
 
 
 def _recast(module: Decoder, settled: Settled) -> Decoder:

@@ -66,6 +66,11 @@ class Engine:
     def has_work(self) -> bool:
         return self.instance.has_work
 
+    @property
+    def idle_wait_s(self) -> None:
+        """Without work there is nothing to do but wait."""
+        return None
+
     def step(self) -> StepFrame | None:
         """Launches a step, brings in the one before; None when nothing is to be said.
 

@@ -6,10 +6,13 @@ the caller keeps one step in flight.
 """
 
 import concurrent.futures
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
@@ -132,6 +135,10 @@ class DeviceWorker:
         self.group = group
         # Committed, as the steps' outputs are: jit compiles anew when that changes.
         self._pool: jax.Array = jax.device_put(pool, group.pool_sharding)
+        shape, dtype = pool.shape, pool.dtype
+        self._new_pool = jax.jit(
+            lambda: jnp.zeros(shape, dtype), out_shardings=group.pool_sharding
+        )
         self._steps = steps
         self._set_row = jax.jit(set_row, donate_argnums=0)
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
@@ -152,6 +159,18 @@ class DeviceWorker:
     def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:
         """Puts `change(pool)` in the pool's place; for transfers and for tests."""
         self._pool = jax.device_put(change(self._pool), self.group.pool_sharding)
+
+    def park(self, *, keeps_weights: bool) -> None:
+        """Gives the pool's memory back, and the weights', which wait in the host's."""
+        self._pool.delete()
+        if not keeps_weights:
+            self._weights = _move_weights(self._weights, to="pinned_host")
+
+    def unpark(self) -> None:
+        """Undoes `park`, with a pool of zeros; waits until all is there."""
+        self._pool = self._new_pool()
+        self._weights = _move_weights(self._weights, to="device")
+        jax.block_until_ready((self._pool, self._weights))
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
         """The smallest compiled shape that holds a step.
@@ -185,6 +204,16 @@ class DeviceWorker:
                 bar.update()
         self._run_each_once()
 
+    def time_decode_step(self, *, repeats: int = 3) -> float:
+        """Seconds of the largest decode step, the best of a few; after `warm_up`."""
+        bucket = [bucket for bucket in self._steps if bucket.is_decode][-1]
+        best_s = math.inf
+        for _ in range(repeats):
+            start_s = time.perf_counter()
+            self._run_scratch(bucket)
+            best_s = min(best_s, time.perf_counter() - start_s)
+        return best_s
+
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
         """The executable of one step, as it is called by `dispatch`."""
         shapes = jax.tree.map(
@@ -207,12 +236,15 @@ class DeviceWorker:
             )
         )
         for bucket in self._steps:
-            vector, inputs = new_vector(bucket)
-            inputs.slots[:] = self._scratch_slot
-            inputs.sources[:] = self._scratch_slot
-            inputs.owners[:] = bucket.rows
-            pending = self.dispatch(vector, bucket=bucket)
-            pending.tokens()
+            self._run_scratch(bucket)
+
+    def _run_scratch(self, bucket: Bucket) -> None:
+        """A step of padding alone, to its end."""
+        vector, inputs = new_vector(bucket)
+        inputs.slots[:] = self._scratch_slot
+        inputs.sources[:] = self._scratch_slot
+        inputs.owners[:] = bucket.rows
+        self.dispatch(vector, bucket=bucket).tokens()
 
     def set_up_row(self, setup: RowSetup) -> None:
         """Gives a slot to a sequence; takes effect before the next dispatched step."""
@@ -260,6 +292,16 @@ class DeviceWorker:
         return Pending(
             outputs, wants_logprobs=wants_logprobs, wants_prompt=wants_prompt
         )
+
+
+def _move_weights(weights: Weights, *, to: str) -> Weights:
+    """The weights in another kind of memory of the same devices; old ones are freed."""
+    shardings = [array.sharding.with_memory_kind(to) for array in weights]
+    moved = tuple(jax.device_put(list(weights), shardings))
+    for before, after in zip(weights, jax.block_until_ready(moved), strict=True):
+        if before is not after:
+            before.delete()
+    return moved
 
 
 def _fetch(chosen: jax.Array, top_ids: jax.Array, top: jax.Array) -> FetchedLogprobs:

@@ -11,7 +11,6 @@ passes on what the protocol has to say until all is quiet.
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
 
@@ -19,6 +18,7 @@ import numpy as np
 from absl import logging
 
 from mell_jax.engine.core import refusal, resolve
+from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.frames import merge_frames, sum_loads
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
@@ -57,22 +57,6 @@ class Workshop(Protocol):
     def open(self, device: DeviceId, model: ModelId) -> Instance: ...
 
     def close(self, device: DeviceId) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetConfig:
-    """What an operator chooses for a fleet."""
-
-    epoch_s: float = 1.0
-    replay_limit: int = 3  # devices that a request may lose before it fails
-    mode: Mode | None = None  # of every move; None: as the planner says
-    move_always: bool = False  # a fault for tests: everything moves at every step
-
-    def __post_init__(self) -> None:
-        if not (self.epoch_s > 0):
-            raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
-        if not (self.replay_limit >= 0):
-            raise ValueError(f"replay_limit must be >= 0, got {self.replay_limit}")
 
 
 class Fleet:

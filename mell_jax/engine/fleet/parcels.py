@@ -8,6 +8,8 @@ page, which is never written at the other end.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, cast
 
 import jax
 import numpy as np
@@ -21,6 +23,12 @@ CHUNK_PAGES = (16, 4, 1)
 """Lengths that are compiled, longest first."""
 
 
+class _Awaited(Protocol):
+    """What every array has, though jax declares it of none."""
+
+    def is_ready(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """Some pages; `chunks` hold `count` of them and then padding."""
@@ -31,7 +39,7 @@ class Parcel:
     @property
     def is_ready(self) -> bool:
         """Whether everything has arrived where it was put."""
-        return all(chunk.is_ready() for chunk in self.chunks)
+        return all(cast(_Awaited, chunk).is_ready() for chunk in self.chunks)
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +56,7 @@ def unpack(worker: DeviceWorker, parcel: Parcel, pages: Pages) -> None:
     """Writes a parcel to `pages` before every step that is dispatched from now on."""
     assert len(pages) == parcel.count, f"{parcel.count} pages for {len(pages)}"
     for chunk, ids in zip(parcel.chunks, _ids(pages), strict=True):
-        worker.replace_pool(lambda pool, c=chunk, i=ids: scatter_pages(pool, i, c))
+        worker.replace_pool(partial(scatter_pages, page_ids=ids, pages=chunk))
 
 
 def checksums(parcel: Parcel) -> list[int]:
@@ -63,7 +71,7 @@ def warm_up(worker: DeviceWorker) -> None:
         scratch = np.full(length, SCRATCH_PAGE, np.int32)
         chunk = gather_pages(worker.pool, scratch)
         checksum_pages(chunk)
-        worker.replace_pool(lambda pool, c=chunk, i=scratch: scatter_pages(pool, i, c))
+        worker.replace_pool(partial(scatter_pages, page_ids=scratch, pages=chunk))
 
 
 def _ids(pages: Pages) -> Iterator[Pages]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mell_jax.engine.fleet.fleet import Fleet, FleetConfig
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.transfer import Mode

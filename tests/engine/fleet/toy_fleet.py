@@ -1,12 +1,11 @@
 """Fleets of toy instances, all on one CPU device so that steps compile once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
-import numpy as np
 
-from mell_jax.engine.fleet import parcels
-from mell_jax.engine.fleet.fleet import Fleet, FleetConfig
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.transport import DevicePut
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.engine.instance import Instance
