@@ -123,7 +123,6 @@ def config_from_flags() -> LaunchConfig:
       ValueError: a flag is out of range.
     """
     from mell_jax.engine.config import EngineConfig, parse_mesh  # noqa: PLC0415 it imports jax
-
     from mell_jax.engine.fleet.config import FleetConfig  # noqa: PLC0415 likewise
 
     if _DEVICES.value is not None and _MESH.present:
