@@ -56,6 +56,16 @@ class Mell:
         self._arrivals: dict[RequestId, Request] = {}
         self._planned: list[tuple[Request, DeviceId | None]] = []
 
+    def figures(self) -> dict[str, float]:
+        """What the operations planned; a bundle is one item."""
+        tally = self.tally
+        return {
+            "planned_item_moves": tally.moves,
+            "planned_request_moves": tally.request_moves,
+            "most_item_moves_of_an_operation": tally.most_moves,
+            "operations_cut_short": tally.cut_short,
+        }
+
     def arrive(self, draft: Draft, request: Request) -> None:
         with self._operation(draft, may_evict=False) as operation:
             operation.place(request)

@@ -63,11 +63,14 @@ def _headline(trace: str, capacity_tokens: int) -> Case:
     )
 
 
-def _other(kind: str, trace: str, capacity_tokens: int) -> Case:
+def _other(
+    kind: str, trace: str, capacity_tokens: int, *, has_live: bool = False
+) -> Case:
     return Case(
         title=f"{kind}: {trace}, C = {capacity_tokens:,}",
         settings=Settings(capacity_tokens=capacity_tokens, link_gbps=math.inf),
         trace=trace,
+        has_live=has_live,
     )
 
 
@@ -92,7 +95,7 @@ CASES = (
     _headline("mooncake_conversation", 161_000),
     _headline("servegen_deepseek_r1", 38_000),
     _other("Stress by growth", "len_bwb", 14_000),
-    _other("Short requests", "azure_conv_2023", 14_000),
+    _other("Short requests", "azure_conv_2023", 14_000, has_live=True),
     _two_models(14_000),
     _other("Stress by bursts", "azure_code_2023", 14_000),
     _other("Control, one device is nearly enough", "azure_conv_2023", 453_000),

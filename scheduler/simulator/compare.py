@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.policies.mell import Mell
 from mell_jax.scheduler.simulator.fleet import Clock, Driven, Fleet
 from mell_jax.scheduler.simulator.measure import Meter
 from mell_jax.scheduler.simulator.repack import run_repack
@@ -77,16 +78,25 @@ def run_policy(
     driven: Driven
     if name == REPACK:
         meter = run_repack(workload, settings=settings, progress=progress)
-        figures = meter.summary(requests=len(workload) - meter.rejected)
-        return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
+        return _outcome(name, meter, workload=workload, headroom=headroom)
+    policy = None
     if name == REPACK_LIVE:
         driven = Repacker(settings.models())
     else:
         config = policy_config(settings, headroom=headroom, look_s=look_s)
-        machine = Machine(models=settings.models(), policy=POLICIES[name](config))
-        driven = wrap(machine, name)
+        policy = POLICIES[name](config)
+        driven = wrap(Machine(models=settings.models(), policy=policy), name)
     fleet = Fleet(driven, workload=workload, settings=settings, clock=clock)
     meter = fleet.run(progress=progress)
+    outcome = _outcome(name, meter, workload=workload, headroom=headroom)
+    if isinstance(policy, Mell):
+        outcome.figures.update(policy.figures())
+    return outcome
+
+
+def _outcome(
+    name: str, meter: Meter, *, workload: Workload, headroom: float
+) -> Outcome:
     figures = meter.summary(requests=len(workload) - meter.rejected)
     return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
 

@@ -74,6 +74,7 @@ class Standing:
     baseline: str  # the best one
     gap: float  # of that one above `repack`, relative
     closed: float  # of that gap
+    baseline_moves: float  # `consolidate`'s, of that one's
 
     @property
     def is_gain_possible(self) -> bool:
@@ -97,6 +98,9 @@ def standing(table: Table) -> Standing:
         baseline=baseline,
         gap=_ratio(gap, ideal),
         closed=closed,
+        baseline_moves=_ratio(
+            ours["migrations"], table[baseline].figures["migrations"]
+        ),
     )
 
 
@@ -112,8 +116,8 @@ def _summary(sections: Sequence[Section]) -> str:
     """One line for each case: what `consolidate` gains, or that there is nothing."""
     lines = [
         "| case | of the bound | of `repack` | `mell`'s moves | its tokens | "
-        "best baseline | above `repack` | closed |",
-        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
+        "best baseline | above `repack` | closed | its moves |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for section in sections:
         at = standing(section.instant)
@@ -123,7 +127,7 @@ def _summary(sections: Sequence[Section]) -> str:
         lines.append(
             f"| {section.title} | {at.per_bound:.3f} | {at.per_repack:.3f} | "
             f"{_share(at.moves)} | {_share(at.tokens)} | `{at.baseline}` | "
-            f"{at.gap:.1%} | {closed} |"
+            f"{at.gap:.1%} | {closed} | {_share(at.baseline_moves)} |"
         )
     table = "\n".join(lines)
     return f"## `consolidate` in every case, moves taking no time\n\n{table}\n"
@@ -164,6 +168,8 @@ def verdict(section: Section) -> list[str]:
         said.append(f"{baseline}; `consolidate` closes {at.closed:.0%} of that.")
     else:
         said.append(f"{baseline}; `consolidate` closes nothing of that.")
+    if not math.isnan(at.baseline_moves):
+        said.append(f"`consolidate` makes {_share(at.baseline_moves)} of its moves.")
     return said
 
 

@@ -43,7 +43,7 @@ def table(**devices: float) -> Table:
         ],
         0.0,
     )
-    moves = {"mell": 400.0, "consolidate": 100.0}
+    moves = {"mell": 400.0, "consolidate": 100.0, "best_fit": 2000.0}
     return {
         policy: Line(
             policy=policy,
@@ -84,6 +84,7 @@ def test_a_gap_that_is_closed_is_counted() -> None:
         "`mell`'s moves, 0.25 of its tokens and as many preemptions.",
         "The best baseline, `best_fit`, is 50.0% above `repack`; `consolidate` closes "
         "80% of that.",
+        "`consolidate` makes 0.05 of its moves.",
     ]
 
 
@@ -98,7 +99,7 @@ def test_where_there_is_no_gap_no_gain_is_expected() -> None:
 
 def test_a_loss_is_said_as_well() -> None:
     rows = table(best_fit=12.0, consolidate=13.0, repack=10.0)
-    assert "`consolidate` closes nothing of that." in verdict(section(rows))[-1]
+    assert "`consolidate` closes nothing of that." in verdict(section(rows))[-2]
 
 
 def test_the_order_of_the_paper_is_checked_where_there_are_seeds() -> None:
