@@ -27,9 +27,9 @@ def run(fleet: Fleet, *, steps: int = 5000) -> Transcript:
 
 
 def assert_at_rest(fleet: Fleet) -> None:
-    assert not fleet._live and not fleet._requests and not fleet._asked
+    assert fleet.conductor.is_at_rest
     assert not fleet.machine.ledger.requests and not fleet.machine.ledger.moves
-    assert not fleet._controller.owners
+    assert not fleet.conductor.controller.owners
     for member in fleet.members.values():
         assert not member.requests
         counts = member.instance.batcher.cache.counts
