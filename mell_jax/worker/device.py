@@ -295,13 +295,12 @@ class DeviceWorker:
 
 
 def _move_weights(weights: Weights, *, to: str) -> Weights:
-    """The weights in another kind of memory of the same devices; old ones are freed."""
+    """The weights in another kind of memory of the same devices.
+
+    Nothing is deleted: instances on one device share their weights.
+    """
     shardings = [array.sharding.with_memory_kind(to) for array in weights]
-    moved = tuple(jax.device_put(list(weights), shardings))
-    for before, after in zip(weights, jax.block_until_ready(moved), strict=True):
-        if before is not after:
-            before.delete()
-    return moved
+    return tuple(jax.block_until_ready(jax.device_put(list(weights), shardings)))
 
 
 def _fetch(chosen: jax.Array, top_ids: jax.Array, top: jax.Array) -> FetchedLogprobs:

@@ -46,7 +46,9 @@ class DeviceWorkshop:
         self._parking = parking
         self._clock = clock
         self.opening_s = 0.0  # that the latest opening took
-        for device in benches:
+        for device, bench in benches.items():
+            self.close(device)
+            bench.worker.unpark()  # compiled now, and never again
             self.close(device)
 
     @property

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from mell_jax.checkpoints import load_model, read_spec
+from mell_jax.engine.blueprint import (
+    choose_groups,
+    make_batcher,
+    make_blueprint,
+    make_worker,
+    settle_on,
+)
 from mell_jax.engine.build import build_engine, demo_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.core import Engine
-from mell_jax.engine.instance import (
-    Instance,
-    choose_groups,
-    make_blueprint,
-    make_instance,
-    settle_on,
-)
 from mell_jax.engine.params import SamplingParams
 from mell_jax.worker.pool import free_bytes
 from mell_jax.worker.step import put_weights, split_model
@@ -91,20 +91,20 @@ def instances(tmp_path_factory) -> tuple[list[Instance], list[Engine]]:
     blueprint = make_blueprint(
         parts, spec=spec, config=config, name="tiny", groups=groups
     )
-    made = [
-        make_instance(blueprint, group=group, weights=arrays)
+    workers = [
+        make_worker(blueprint, group=group, weights=arrays)
         for group, arrays in zip(groups, weights, strict=True)
     ]
-    for instance in made:
-        instance.worker.warm_up(progress=False)
-    return made, [
-        Engine(instance.worker, instance.batcher, info=blueprint.info)
-        for instance in made
+    for worker in workers:
+        worker.warm_up(progress=False)
+    return workers, [
+        Engine(worker, make_batcher(blueprint), info=blueprint.info)
+        for worker in workers
     ]
 
 
 def test_instances_of_a_model_have_pools_of_their_own(instances) -> None:
-    one, two = (instance.worker for instance in instances[0])
+    one, two = instances[0]
     assert one.pool.devices() == two.pool.devices() == {jax.devices()[3]}
     assert one.pool.unsafe_buffer_pointer() != two.pool.unsafe_buffer_pointer()
     two.replace_pool(lambda pool: pool.at[:].set(np.float32("nan")))
@@ -113,7 +113,7 @@ def test_instances_of_a_model_have_pools_of_their_own(instances) -> None:
 
 
 def test_instances_on_one_device_share_its_weights(instances) -> None:
-    one, two = (instance.worker._weights for instance in instances[0])
+    one, two = (worker._weights for worker in instances[0])
     for mine, theirs in zip(one, two, strict=True):
         assert mine.unsafe_buffer_pointer() == theirs.unsafe_buffer_pointer()
 
