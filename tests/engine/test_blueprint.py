@@ -16,6 +16,7 @@ from mell_jax.engine.build import build_engine, demo_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.core import Engine
 from mell_jax.engine.params import SamplingParams
+from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.pool import free_bytes
 from mell_jax.worker.step import put_weights, split_model
 from tests.parity.tiny_models import families, load_golden, prompt, write_hf
@@ -67,7 +68,7 @@ def test_instances_that_share_memory_share_what_is_free() -> None:
 
 
 @pytest.fixture(scope="module")
-def instances(tmp_path_factory) -> tuple[list[Instance], list[Engine]]:
+def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Engine]]:
     """Two of a tiny model on one device."""
     directory = tmp_path_factory.mktemp("llama2")
     write_hf(directory, families()["llama2"])
