@@ -11,7 +11,7 @@ its pages before it has begun.
 import numpy as np
 
 from mell_jax.scheduler.batching import Batcher
-from mell_jax.scheduler.ids import Pages, Serial, SlotId, Tokens
+from mell_jax.scheduler.ids import PageKey, Pages, Serial, SlotId, Tokens
 from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.scheduler.rows import NO_CEILING
@@ -107,6 +107,10 @@ class MovableBatcher(Batcher):
     def pages_of(self, serial: Serial) -> Pages:
         """The pages of a running sequence in prompt order; a copy."""
         return self.rows.pages_of(self._running[serial])
+
+    def count_cached(self, keys: list[PageKey]) -> int:
+        """How many of a prompt's pages, named by their keys, are here already."""
+        return len(self.cache.match(keys))
 
     # -- coming --------------------------------------------------------------------
 

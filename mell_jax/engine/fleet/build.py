@@ -49,6 +49,7 @@ def build_fleet(
         transport=DevicePut(),
         clock=time.monotonic,
         config=config,
+        shares_prefixes=blueprint.shares_prefixes,
         seed=seed,
     )
 

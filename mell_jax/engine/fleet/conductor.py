@@ -31,6 +31,7 @@ from mell_jax.scheduler.migration.instance import Instance as Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.prefix_cache import page_keys
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.group import DeviceGroup
 
@@ -59,6 +60,7 @@ class Conductor:
         transport: Transport,
         config: FleetConfig,
         page_tokens: int,
+        shares_prefixes: bool,
     ) -> None:
         self.machine = machine
         self.members: dict[DeviceId, Member] = {}
@@ -69,6 +71,7 @@ class Conductor:
         self._transport = transport
         self._config = config
         self._page_tokens = page_tokens
+        self._shares_prefixes = shares_prefixes
         self._live: dict[RequestId, Live] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
         self._post: deque[tuple[DeviceId, messages.Message, Payload]] = deque()
@@ -100,7 +103,11 @@ class Conductor:
         self.requests[live.handle] = live.id
         self.decide(
             events.Arrive(
-                request=live.id, pages=live.pages, model=model, peak_pages=peak_pages
+                request=live.id,
+                pages=live.pages,
+                model=model,
+                peak_pages=peak_pages,
+                prefix=self._prefix_of(live),
             )
         )
         self.settle()
@@ -232,6 +239,22 @@ class Conductor:
                 message=decision.reason.value,
             )
         )
+
+    def _prefix_of(self, live: Live) -> tuple[events.Cached, ...]:
+        """Where how much of a new request's prompt is cached."""
+        submit = live.template.submit
+        if not self._shares_prefixes or submit.params.prompt_logprobs is not None:
+            return ()
+        keys = page_keys(
+            submit.prompt[:-1], page_tokens=self._page_tokens, salt=submit.salt
+        )
+        found = (
+            events.Cached(
+                device=device, pages=member.instance.movable.count_cached(keys)
+            )
+            for device, member in self.members.items()
+        )
+        return tuple(cached for cached in found if cached.pages)
 
     def _ask_for_page(self, request: RequestId, pages: int) -> None:
         known = self.machine.ledger.requests.get(request)

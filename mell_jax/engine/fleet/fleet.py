@@ -42,6 +42,7 @@ class Fleet:
       workshop: the device groups and their instances.
       transport: how pages get from one group to another.
       clock: seconds; only epochs depend on it.
+      shares_prefixes: whether instances keep pages of prompts for others.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Fleet:
         transport: Transport,
         clock: Callable[[], float],
         config: FleetConfig | None = None,
+        shares_prefixes: bool = True,
         seed: int = 0,
     ) -> None:
         self.info = info
@@ -67,6 +69,7 @@ class Fleet:
             transport=transport,
             config=self._config,
             page_tokens=info.page_tokens,
+            shares_prefixes=shares_prefixes,
         )
         self._next_request = 0
         self._rng = np.random.default_rng(seed)

@@ -153,3 +153,30 @@ def test_a_request_that_loses_too_many_devices_fails_alone() -> None:
     submit(fleet, [3], handle=1, params=greedy(3))
     seen = run(fleet)
     assert seen.tokens[1] == expected([3], count=3)
+
+
+def test_an_idle_fleet_parks_all_but_what_serves() -> None:
+    fleet = toy_fleet(devices=3, num_pages=12)
+    for handle in range(12):
+        submit(fleet, [handle + 1] * 40, handle=handle, params=greedy(40))
+    run(fleet)
+    for _ in range(20):
+        fleet.step()
+    assert not fleet.members
+    submit(fleet, [7], handle=99, params=greedy(5))
+    seen = run(fleet)
+    assert seen.tokens[99] == expected([7], count=5)
+
+
+def test_a_prompt_goes_where_its_prefix_is() -> None:
+    fleet = toy_fleet(devices=2, num_pages=13, growth=0.0)
+    common = list(range(1, 70))  # 5 pages
+    submit(fleet, common, handle=0, params=greedy(10))
+    submit(fleet, [60] * 120, handle=1, params=greedy(8))  # 8 pages: fuller
+    seen = Transcript()
+    for _ in range(6):
+        seen.read(fleet.step())
+    submit(fleet, common[:50], handle=2, params=greedy(4))
+    while 2 not in seen.finished:
+        seen.read(fleet.step())
+    assert seen.prompts[2].cached_tokens == 48

@@ -71,6 +71,7 @@ def toy_fleet(
     config: FleetConfig | None = None,
     prefix_cache: bool = True,
     rows: int = 8,
+    growth: float = 1.0,
 ) -> Fleet:
     info = EngineInfo(
         model_name="toy",
@@ -85,7 +86,7 @@ def toy_fleet(
         page_tokens=PAGE_TOKENS,
     )
     spec = ModelSpec(
-        capacity_pages=num_pages - 1, growth_pages_per_s=1.0, max_rows=rows
+        capacity_pages=num_pages - 1, growth_pages_per_s=growth, max_rows=rows
     )
     machine = Machine(models={TOY: spec}, policy=POLICIES[policy](PolicyConfig()))
     return Fleet(
@@ -96,4 +97,5 @@ def toy_fleet(
         transport=DevicePut(),
         clock=Clock(),
         config=config,
+        shares_prefixes=prefix_cache,
     )
