@@ -25,6 +25,7 @@ from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
     from mell_jax.engine.config import DType, EngineConfig
+    from mell_jax.engine.fleet.config import FleetConfig, Parking
 
 _MODEL = flags.DEFINE_string(
     "model", "demo", "A model directory, or the demo model that comes along."
@@ -57,6 +58,43 @@ _COMPILATION_CACHE_DIR = flags.DEFINE_string(
     "~/.cache/mell_jax",
     "Keeps compiled steps for the next start; yours alone, never shared. Empty: off.",
 )
+_MESH = flags.DEFINE_string(
+    "mesh", "1x1", "Instances x devices of each (tensor parallelism), such as 1x2."
+)
+_DEVICE_IDS = flags.DEFINE_multi_integer(
+    "device_ids",
+    [],
+    "Number of a device to use; repeat it for each. The first by default.",
+)
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "Instances of one device each; short for --mesh=Nx1."
+)
+_POLICY = flags.DEFINE_string(
+    "policy", "consolidate", "Of a fleet: which placement policy decides."
+)
+_LOOK_S = flags.DEFINE_float(
+    "look_s", None, "Of a fleet: growth look-ahead; by default the policy's own."
+)
+_EPOCH_MS = flags.DEFINE_float(
+    "epoch_ms", 1000.0, "Of a fleet: time between consolidations."
+)
+_MIGRATION_BUDGET = flags.DEFINE_float(
+    "migration_budget",
+    None,
+    "Of a fleet: Gb/s of a device's link that consolidation may use; no bound.",
+)
+_PARK = flags.DEFINE_enum(
+    "park",
+    "pool",
+    ["pool", "weights"],
+    "Of a fleet: what an idle instance gives back; with its weights also its pool.",
+)
+_REPLAY_LIMIT = flags.DEFINE_integer(
+    "replay_limit", 3, "Of a fleet: devices that a request may lose before it fails."
+)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", None, "Without accelerators: show the CPU as so many devices."
+)
 _ATTENTION_BACKEND = flags.DEFINE_string(
     "attention_backend", "auto", "Which paged attention to use."
 )
@@ -73,7 +111,9 @@ class LaunchConfig:
     """Everything the flags say."""
 
     engine: "EngineConfig"
+    fleet: "FleetConfig"
     server: ServerConfig
+    cpu_devices: int | None  # None: the devices that there are
 
 
 def config_from_flags() -> LaunchConfig:
@@ -82,8 +122,13 @@ def config_from_flags() -> LaunchConfig:
     Raises:
       ValueError: a flag is out of range.
     """
-    from mell_jax.engine.config import EngineConfig  # noqa: PLC0415 it imports jax
+    from mell_jax.engine.config import EngineConfig, parse_mesh  # noqa: PLC0415 it imports jax
+    from mell_jax.engine.fleet.config import FleetConfig  # noqa: PLC0415 likewise
 
+    if _DEVICES.value is not None and _MESH.present:
+        raise ValueError("give devices or mesh, not both: --devices=N is --mesh=Nx1")
+    mesh = f"{_DEVICES.value}x1" if _DEVICES.value is not None else _MESH.value
+    instances, tensor_parallel = parse_mesh(mesh)
     cache_dir = _COMPILATION_CACHE_DIR.value
     return LaunchConfig(
         engine=EngineConfig(
@@ -97,9 +142,20 @@ def config_from_flags() -> LaunchConfig:
             kv_pages=_KV_PAGES.value,
             kv_memory_fraction=_KV_MEMORY_FRACTION.value,
             prefix_cache=_PREFIX_CACHE.value,
+            instances=instances,
+            tensor_parallel=tensor_parallel,
+            devices=tuple(_DEVICE_IDS.value) or None,
             attention_backend=_ATTENTION_BACKEND.value,
             compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
             seed=_SEED.value,
+        ),
+        fleet=FleetConfig(
+            policy=_POLICY.value,
+            look_s=_LOOK_S.value,
+            epoch_s=_EPOCH_MS.value * 1e-3,
+            migration_gbps=_MIGRATION_BUDGET.value,
+            parking=cast("Parking", _PARK.value),
+            replay_limit=_REPLAY_LIMIT.value,
         ),
         server=ServerConfig(
             host=_HOST.value,
@@ -107,6 +163,7 @@ def config_from_flags() -> LaunchConfig:
             drain_s=_DRAIN_S.value,
             is_reflection_on=_REFLECTION.value,
         ),
+        cpu_devices=_CPU_DEVICES.value,
     )
 
 
@@ -161,9 +218,14 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
       OSError: a file or the address cannot be used.
     """
     from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
+    from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415 likewise
 
     check_address(config.server)  # before minutes of loading
-    built = build_engine(config.engine, progress=sys.stderr.isatty())
+    if config.cpu_devices is not None:
+        use_cpu_devices(config.cpu_devices)
+    built = build_engine(
+        config.engine, fleet=config.fleet, progress=sys.stderr.isatty()
+    )
     directory = built.directory
     assert directory is not None, "a loaded model has a directory"
     return serve(

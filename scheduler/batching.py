@@ -41,6 +41,7 @@ class Batcher:
         limits: BatchLimits,
         page_tokens: int,
         shares_prefixes: bool = True,
+        preempts: bool = True,
     ) -> None:
         if not (cache.counts.total * page_tokens >= limits.max_tokens):
             raise ValueError(
@@ -55,6 +56,8 @@ class Batcher:
         )
         self._limits = limits
         self._shares_prefixes = shares_prefixes
+        self._preempts = preempts  # False: who has no page waits for one
+        self._held: set[Serial] = set()
         self._waiting: OrderedDict[Serial, None] = OrderedDict()  # next one first
         self._waiting_tokens = 0
         self._running: dict[Serial, SlotId] = {}  # oldest admission first
@@ -76,6 +79,7 @@ class Batcher:
 
         `trusted=False` also makes the pages unfindable, for content gone bad.
         """
+        self._held.discard(serial)
         slot = self._running.pop(serial, None)
         if slot is None:
             self._dequeue(serial)
@@ -161,10 +165,16 @@ class Batcher:
             rows = self.rows
             ready = rows.active & (rows.total < rows.limit)
             ready &= rows.total - rows.computed == 1
+            ready &= rows.computed < rows.ceiling
             slots = np.flatnonzero(ready).astype(np.int32)
             full = rows.computed[slots] >= rows.num_pages[slots] * rows.page_tokens
             short = slots[full]
-            if len(short) <= self.cache.num_available:
+            lack = len(short) - self.cache.num_available
+            if lack <= 0:
+                break
+            if not self._preempts:
+                slots = slots[np.isin(slots, short[-lack:], invert=True)]
+                short = short[:-lack]
                 break
             preempted.append(self._preempt(self._choose_victim()))
         pages = self.cache.allocate(len(short))
@@ -174,8 +184,9 @@ class Batcher:
 
     def _plan_prefills(self, budget: int) -> tuple[list[int], list[int]]:
         rows = self.rows
-        missing = rows.total - rows.computed
-        wanting = set(np.flatnonzero(rows.active & (missing > 1)).tolist())
+        missing = np.minimum(rows.total, rows.ceiling) - rows.computed
+        is_prefill = (rows.total - rows.computed > 1) & (missing > 0)
+        wanting = set(np.flatnonzero(rows.active & is_prefill).tolist())
         slots: list[int] = []
         chunks: list[int] = []
         for slot in self._running.values() if wanting else ():
@@ -193,6 +204,8 @@ class Batcher:
         chunks: list[int] = []
         passed_over = 0
         for serial in self._waiting:
+            if serial in self._held:
+                continue
             sequence = self._sequences[serial]
             if sequence.pending or not self._free_slots or budget == 0:
                 break  # a pending token is on its way; nobody overtakes its sequence
@@ -233,8 +246,10 @@ class Batcher:
         size = self.rows.page_tokens
         needed = -(-len(sequence.tokens) // size) - len(matched)
         room = self.cache.num_available - self.cache.count_idle(matched)
-        # One page for each running sequence stays, or it would be preempted at once.
-        if needed + len(self._running) > room:
+        if self._preempts:
+            # A page for each running sequence stays, or it would be preempted at once.
+            room -= len(self._running)
+        if needed > room:
             return None
         self.cache.acquire(matched)
         pages = np.concatenate([matched, self.cache.allocate(needed)])

@@ -16,6 +16,7 @@ from mell_jax.scheduler.ids import Pages, Serial, SlotId, Tokens
 
 NO_SERIAL = Serial(-1)
 UNKNOWN_TOKEN = -1
+NO_CEILING = 2**31 - 1
 
 
 class RowTable:
@@ -32,6 +33,7 @@ class RowTable:
         self.total = np.zeros(num_slots, np.int32)
         self.computed = np.zeros(num_slots, np.int32)
         self.limit = np.zeros(num_slots, np.int32)  # total may grow up to here
+        self.ceiling = np.zeros(num_slots, np.int32)  # computed may, until raised
         self.num_pages = np.zeros(num_slots, np.int32)
         self.published = np.zeros(num_slots, np.int32)  # pages others may share
         self.page_table = np.zeros((num_slots, self.max_pages), np.int32)
@@ -60,6 +62,7 @@ class RowTable:
         self.known[slot] = self.total[slot] = len(tokens)
         self.computed[slot] = computed
         self.limit[slot] = limit
+        self.ceiling[slot] = NO_CEILING
         self.num_pages[slot] = len(pages)
         self.published[slot] = computed // self.page_tokens
         self.page_table[slot, : len(pages)] = pages

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import AbstractMesh
 
 from mell_jax.engine.core import Engine
 from mell_jax.engine.frames import EngineInfo, Handle, StepFrame, Submit
@@ -27,9 +28,10 @@ from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker, jit_steps
+from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import make_pool
-from mell_jax.worker.step import StepOptions, split_model
+from mell_jax.worker.step import StepOptions, put_weights, split_model
 
 VOCAB = 101
 HEAD_DIM = 32
@@ -37,22 +39,33 @@ PAGE_TOKENS = 16
 SHARPNESS = 4.0
 """Logit of the sum; the others are 0, so that sampling has something to choose."""
 
-CONFIG = ModelConfig(
-    vocab_size=VOCAB,
-    hidden_size=1,
-    intermediate_size=1,
-    num_layers=1,
-    num_heads=1,
-    num_kv_heads=1,
-    head_dim=HEAD_DIM,
-    max_position_embeddings=1 << 20,
-)
+
+def toy_config(*, heads: int = 1, kv_heads: int = 1) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=VOCAB,
+        hidden_size=1,
+        intermediate_size=heads,
+        num_layers=1,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=HEAD_DIM,
+        max_position_embeddings=1 << 20,
+    )
+
+
+CONFIG = toy_config()
 
 
 class AdditiveToy(nnx.Module):
-    """Takes the place of a `Decoder`."""
+    """Takes the place of a `Decoder`.
 
-    def __init__(self) -> None:
+    With several KV heads each keeps the tokens of its remainder, so all must be right:
+
+        heads 2    tokens 1 2 3    head 0 keeps 0 2 0, head 1 keeps 1 0 3
+    """
+
+    def __init__(self, config: ModelConfig = CONFIG) -> None:
+        self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
         self.unit = nnx.Param(jnp.ones((1,), jnp.float32))
 
     def __call__(
@@ -62,11 +75,14 @@ class AdditiveToy(nnx.Module):
         cache,
         attend: Attend,
     ) -> tuple[jax.Array, jax.Array]:
-        values = tokens.astype(jnp.float32)[:, None, None]  # [T, 1, 1]
-        values = jnp.pad(values, ((0, 0), (0, 0), (0, HEAD_DIM - 1)))
-        zeros = jnp.zeros_like(values)
-        cache, mean = attend(cache, zeros, zeros, values, layer=0, window=None)
-        total = mean[:, 0, 0] * (positions + 1).astype(jnp.float32)
+        is_mine = tokens[:, None] % self.kv_heads == jnp.arange(self.kv_heads)[None]
+        kept = jnp.where(is_mine, tokens[:, None], 0).astype(jnp.float32)  # [T, K]
+        values = jnp.pad(kept[:, :, None], ((0, 0), (0, 0), (0, HEAD_DIM - 1)))
+        queries = jnp.zeros((len(tokens), self.heads, HEAD_DIM), jnp.float32)
+        keys = jnp.zeros_like(values)
+        cache, mean = attend(cache, queries, keys, values, layer=0, window=None)
+        total = mean[:, :, 0].sum(1) * (positions + 1).astype(jnp.float32)
+        total = total * jnp.float32(self.kv_heads / self.heads)
         return total[:, None] * self.unit.get_value()[None], cache  # [T, 1]
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -92,30 +108,55 @@ STEP_TOKENS = 64
 
 
 @functools.cache
-def _steps(max_rows: int, token_budget: int, max_pages: int):
-    parts, _ = split_model(*nnx.split(AdditiveToy()))
+def _steps(
+    config: ModelConfig,
+    layout: AbstractMesh | None,
+    *,
+    max_rows: int,
+    token_budget: int,
+    max_pages: int,
+):
+    parts, _ = split_model(*nnx.split(AdditiveToy(config)))
     buckets = [
         Bucket(tokens=max_rows, rows=max_rows, pages=max_pages, is_decode=True),
         Bucket(tokens=token_budget, rows=max_rows, pages=max_pages, is_decode=False),
     ]
-    options = StepOptions(attention_backend="xla", page_tokens=PAGE_TOKENS)
+    options = StepOptions(
+        attention_backend="xla", page_tokens=PAGE_TOKENS, layout=layout
+    )
     return jit_steps(parts, buckets=buckets, options=options)
 
 
-def toy_worker(*, num_pages: int, max_rows: int, token_budget: int, max_tokens: int):
-    _, weights = split_model(*nnx.split(AdditiveToy()))
+def toy_worker(
+    config: ModelConfig = CONFIG,
+    *,
+    num_pages: int,
+    max_rows: int,
+    token_budget: int,
+    max_tokens: int,
+    devices: Sequence[jax.Device] = (),
+):
+    parts, weights = split_model(*nnx.split(AdditiveToy(config)))
+    group = DeviceGroup.of_model(config, devices=devices or jax.devices()[:1])
+    steps = _steps(
+        config,
+        group.layout,
+        max_rows=max_rows,
+        token_budget=token_budget,
+        max_pages=-(-max_tokens // PAGE_TOKENS),
+    )
     return DeviceWorker(
-        _steps(max_rows, token_budget, -(-max_tokens // PAGE_TOKENS)),
-        weights=weights,
-        pool=make_pool(
-            CONFIG, num_pages=num_pages, dtype=jnp.float32, device=jax.devices()[0]
-        ),
+        steps,
+        group=group,
+        weights=put_weights(weights, paths=parts.paths, group=group),
+        pool=make_pool(config, num_pages=num_pages, dtype=jnp.float32, group=group),
         max_rows=max_rows,
         vocab_size=VOCAB,
     )
 
 
 def toy_engine(
+    config: ModelConfig = CONFIG,
     *,
     num_pages: int = POOL_PAGES,
     max_rows: int = MAX_ROWS,
@@ -123,8 +164,12 @@ def toy_engine(
     max_tokens: int = 128,
     eos: tuple[int, ...] = (),
     prefix_cache: bool = True,
+    devices: Sequence[jax.Device] = (),
 ) -> Engine:
-    """An engine around the toy; compiled steps are shared between tests."""
+    """An engine around the toy; compiled steps are shared between tests.
+
+    `devices` are those of its one instance, by default the first.
+    """
     batcher = Batcher(
         PrefixCache(PagePool(num_pages)),
         limits=BatchLimits(
@@ -135,10 +180,12 @@ def toy_engine(
     )
     compiled_rows = max(max_rows, MAX_ROWS)
     worker = toy_worker(
+        config,
         num_pages=max(num_pages, POOL_PAGES),
         max_rows=compiled_rows,
         token_budget=max(token_budget, STEP_TOKENS),
         max_tokens=max_tokens,
+        devices=devices,
     )
     worker.warm_up(progress=False)
     info = EngineInfo(

@@ -241,7 +241,7 @@ def watched(rig: Rig, clock: StepClock) -> Iterator[None]:
         pending.tokens = clock.timed(pending.tokens, name="wait")
         return pending
 
-    engine, batcher = rig.engine, rig.engine._batcher
+    engine, batcher = rig.engine, rig.engine.instance.batcher
     with (
         replaced(rig.worker, "dispatch", dispatch_and_watch),
         clock.watch(engine, "step"),

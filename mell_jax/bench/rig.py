@@ -43,8 +43,9 @@ class Rig:
     """One engine and what is inside it."""
 
     def __init__(self, built: BuiltEngine) -> None:
+        assert isinstance(built.engine, Engine), "the rig is for one instance"
         self.engine: Engine = built.engine
-        self.worker: DeviceWorker = self.engine._worker
+        self.worker: DeviceWorker = self.engine.instance.worker
         self._handles = itertools.count(1)
 
     def now_s(self) -> float:

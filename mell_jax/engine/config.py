@@ -1,5 +1,6 @@
 """What an operator chooses, and one pure function that settles what they left open."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,11 @@ class EngineConfig:
     kv_pages: int | None = None
     kv_memory_fraction: float = 0.9  # of what is free once the weights are loaded
     prefix_cache: bool = True
+    instances: int = 1
+    tensor_parallel: int = 1  # devices per instance
+    devices: tuple[int, ...] | None = None
+    """Indices into `jax.devices()`, `tensor_parallel` of them for each instance in
+    turn; None for the first ones. Instances may share devices."""
     attention_backend: str = "auto"
     decode_rows: tuple[int, ...] = ()  # compiled batch sizes; () for a default
     compilation_cache_dir: Path | None = None
@@ -42,6 +48,8 @@ class EngineConfig:
             ("max_rows", self.max_rows),
             ("token_budget", self.token_budget),
             ("kv_pages", self.kv_pages),
+            ("instances", self.instances),
+            ("tensor_parallel", self.tensor_parallel),
         ):
             if value is not None and not (1 <= value <= 2**31 - 1):
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -55,6 +63,19 @@ class EngineConfig:
             )
         if any(rows < 1 for rows in self.decode_rows):
             raise ValueError(f"decode_rows must be positive, got {self.decode_rows}")
+        _check_devices(self)
+
+
+def _check_devices(config: EngineConfig) -> None:
+    if config.devices is None:
+        return
+    wanted = config.instances * config.tensor_parallel
+    if len(config.devices) != wanted or not (min(config.devices) >= 0):
+        raise ValueError(
+            f"devices must name {wanted} devices by their numbers from 0, "
+            f"{config.tensor_parallel} for each of {config.instances} instances, got "
+            f"{config.devices}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +108,21 @@ class Settled:
             for tokens in self.mixed_tokens
         ]
         return decode + mixed
+
+
+def parse_mesh(text: str) -> tuple[int, int]:
+    """Instances, and devices of each: (4, 2) of "4x2".
+
+    Raises:
+      ValueError: the text says something else.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
+    if match is None:
+        raise ValueError(
+            "mesh must be INSTANCESxDEVICES, such as 4x2 for four instances of two "
+            f"devices each, got {text[:50]!r}"
+        )
+    return int(match[1]), int(match[2])
 
 
 def settle(

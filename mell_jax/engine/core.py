@@ -1,20 +1,9 @@
-"""The engine of one instance: takes submissions in, plans, steps, emits frames.
+"""The engine of one instance: takes submissions in, steps, emits frames.
 
-Each `step` launches the next step on the device and then brings in the results of the
-one before, so that host and device work at the same time:
-
-    step k:   plan k, dispatch k            | wait for k-1, emit its tokens
-    step k+1: plan k+1, dispatch k+1        | wait for k, emit its tokens
-
-A sampled token stays on the device as the next input; a sequence that turns out to
-have ended has one surplus row in flight, whose result is dropped. Single-threaded: one
-thread calls every method.
+Single-threaded: one thread calls every method. What a step is stands in `instance`.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
 from mell_jax.engine.frames import (
     Abort,
@@ -23,35 +12,18 @@ from mell_jax.engine.frames import (
     Finished,
     FinishReason,
     Handle,
-    Logprobs,
-    PromptDone,
     StepFrame,
     Submit,
 )
+from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.engine.prompts import PromptTable
-from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
+from mell_jax.engine.slots import Request
 from mell_jax.engine.validate import check_submit
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial
-from mell_jax.scheduler.plan import Sequence, StepPlan
-from mell_jax.worker.device import DeviceWorker, Pending
-from mell_jax.worker.layout import new_vector
+from mell_jax.worker.device import DeviceWorker
 
 UINT64 = 2**64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
-    """A dispatched step and what its slots stood for then; slots may change hands."""
-
-    plan: StepPlan
-    pending: Pending
-    handles: npt.NDArray[np.int64]  # [b]
-    limits: Int32Array  # [b]
-    stop_ids: Int32Array  # [b, MAX_STOP_IDS]
-    wants_prompt: BoolArray  # [b]
-    is_first: BoolArray  # [b] samples the first token after the prompt
 
 
 class Engine:
@@ -61,19 +33,11 @@ class Engine:
         self, worker: DeviceWorker, batcher: Batcher, *, info: EngineInfo, seed: int = 0
     ) -> None:
         self.info = info
-        self._worker = worker
-        self._batcher = batcher
-        self._slots = SlotTable(info.max_rows)
-        self._prompts = PromptTable()
-        self._requests: dict[Serial, Request] = {}
+        self.instance = Instance(worker, batcher, max_rows=info.max_rows)
+        self._handles: dict[Serial, Handle] = {}
         self._serials: dict[Handle, Serial] = {}
-        self._finished: list[Finished] = []
-        self._in_flight: InFlight | None = None
         self._next_serial = 0
         self._rng = np.random.default_rng(seed)
-        self._generated = self._preemptions = self._steps = 0
-
-    # -- what a front end may say ------------------------------------------------
 
     def submit(self, submit: Submit) -> None:
         """Takes a request in; one that breaks a rule is answered in the next frame."""
@@ -82,255 +46,79 @@ class Engine:
             if submit.handle in self._serials:
                 raise InvalidRequestError("handle", f"{submit.handle} is in use")
         except InvalidRequestError as error:
-            self._finished.append(
-                Finished(
-                    handle=submit.handle,
-                    reason=FinishReason.ERROR,
-                    message=str(error),
-                    field=error.field,
-                )
-            )
+            self.instance.say(refusal(submit, error))
             return
-        request = self._resolve(submit)
-        self._requests[request.serial] = request
-        self._serials[request.handle] = request.serial
-        self._prompts.expect(request.serial)
-        self._batcher.add(
-            Sequence(
-                serial=request.serial,
-                tokens=submit.prompt.astype(np.int32),
-                prompt=len(submit.prompt),
-                limit=request.limit,
-                salt=submit.salt,
-                reads_cache=submit.params.prompt_logprobs is None,
-            )
-        )
+        serial, self._next_serial = Serial(self._next_serial), self._next_serial + 1
+        request = resolve(submit, serial=serial, info=self.info, rng=self._rng)
+        self._handles[serial] = submit.handle
+        self._serials[submit.handle] = serial
+        self.instance.start(request, tokens=submit.prompt)
 
     def abort(self, abort: Abort) -> None:
         """Frees the pages of these sequences now; unknown handles are ignored."""
         for handle in abort.handles:
             serial = self._serials.get(handle)
             if serial is not None:
-                self._end(serial, reason=FinishReason.ABORT)
-
-    # -- the loop ----------------------------------------------------------------
+                self.instance.finish(serial, reason=FinishReason.ABORT)
+        self._forget_ended()
 
     @property
     def has_work(self) -> bool:
-        return bool(
-            not self._batcher.is_empty or self._in_flight is not None or self._finished
-        )
+        return self.instance.has_work
+
+    @property
+    def idle_wait_s(self) -> None:
+        """Without work there is nothing to do but wait."""
+        return None
 
     def step(self) -> StepFrame | None:
         """Launches a step, brings in the one before; None when nothing is to be said.
 
         Blocks until the results of the previous step are there.
         """
-        landing, self._in_flight = self._in_flight, self._launch()
-        frame = self._land(landing) if landing is not None else None
-        if frame is None and self._finished:
-            frame = self._frame_of_ends()
+        self.instance.launch()
+        frame = self.instance.land()
+        self._forget_ended()
         return frame
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """How busy the engine is now."""
-        counts = self._batcher.cache.counts
-        return EngineLoad(
-            running=self._batcher.num_running,
-            waiting=self._batcher.num_waiting,
-            waiting_tokens=self._batcher.waiting_tokens,
-            used_pages=counts.used,
-            cached_pages=counts.cached,
-            free_pages=counts.free,
-            generated_tokens=self._generated,
-            prefix_hit_tokens=self._prompts.hit_tokens,
-            prefix_query_tokens=self._prompts.query_tokens,
-            preemptions=self._preemptions,
-            steps=self._steps,
-            compilations=compilations,
-        )
+        return self.instance.load(compilations=compilations)
 
-    # -- launching ---------------------------------------------------------------
-
-    def _launch(self) -> InFlight | None:
-        plan = self._batcher.plan()
-        if plan is None:
-            return None
-        self._preemptions += len(plan.preempted)
-        self._steps += 1
-        for entry in plan.admitted:
-            request = self._requests[entry.serial]
-            self._slots.occupy(entry.slot, request)
-            self._prompts.admit(entry)
-            self._worker.set_up_row(
-                row_setup(
-                    request,
-                    slot=entry.slot,
-                    tokens=entry.tokens,
-                    num_prompt=entry.prompt,
-                )
-            )
-        return self._dispatch(plan)
-
-    def _dispatch(self, plan: StepPlan) -> InFlight:
-        table, rows, slots = self._slots, self._batcher.rows, plan.slots
-        count, tokens = len(slots), plan.num_tokens
-        bucket = self._worker.choose_bucket(
-            tokens=tokens, rows=count, is_decode=plan.is_decode
-        )
-        generated = plan.kv_lens - rows.prompt[slots]
-        vector, inputs = new_vector(bucket)
-        inputs.token_ids[:tokens] = plan.token_ids
-        inputs.positions[:tokens] = plan.positions
-        inputs.owners[:] = bucket.rows
-        inputs.owners[:tokens] = plan.owners
-        inputs.sources[:count] = slots
-        inputs.kv_lens[:count] = plan.kv_lens
-        inputs.cu_q_lens[1 : count + 1] = np.cumsum(plan.q_lens)
-        inputs.cu_q_lens[count + 1 :] = tokens
-        inputs.last[:count] = inputs.cu_q_lens[1 : count + 1] - 1
-        inputs.page_table[:count] = plan.page_table
-        table.fill(inputs, plan=plan, generated=generated)
-        wants_prompt = table.wants_prompt[slots] & (plan.starts < rows.prompt[slots])
-        if wants_prompt.any():
-            inputs.prompt_flag[...] = 1
-            inputs.targets[:tokens] = rows.tokens[
-                slots[plan.owners],
-                np.minimum(plan.positions + 1, rows.max_tokens - 1),
-            ]
-        pending = self._worker.dispatch(
-            vector,
-            bucket=bucket,
-            wants_logprobs=bool((table.wants_logprobs[slots] & plan.samples).any()),
-            wants_prompt=bool(wants_prompt.any()),
-        )
-        return InFlight(
-            plan=plan,
-            pending=pending,
-            handles=table.handles[slots],
-            limits=table.limits[slots],
-            stop_ids=table.stop_ids[slots],
-            wants_prompt=wants_prompt,
-            is_first=plan.samples & (generated == 0),
-        )
-
-    # -- landing -----------------------------------------------------------------
-
-    def _land(self, landing: InFlight) -> StepFrame | None:
-        plan = landing.plan
-        tokens = landing.pending.tokens()[: len(plan.slots)]
-        live = self._batcher.commit(plan, tokens)
-        self._generated += int(live.sum())
-        self._fail_bad_rows(plan, tokens)
-        prompts = self._land_prompts(landing, live)
-        stopped = (tokens[:, None] == landing.stop_ids).any(axis=1)
-        full = plan.kv_lens + 1 >= landing.limits
-        for index in np.flatnonzero(live & (stopped | full)):
-            self._end(
-                Serial(int(plan.serials[index])),
-                reason=FinishReason.STOP if stopped[index] else FinishReason.LENGTH,
-                stop_token=int(tokens[index]) if stopped[index] else None,
-            )
-        if not live.any() and not self._finished:
-            return None
-        finished, self._finished = tuple(self._finished), []
-        return StepFrame(
-            handles=landing.handles[live],
-            tokens=tokens[live],
-            logprobs=_logprobs_of(landing.pending, live),
-            prompts=prompts,
-            finished=finished,
-        )
-
-    def _fail_bad_rows(self, plan: StepPlan, tokens: Int32Array) -> None:
-        for index in np.flatnonzero(plan.samples & (tokens < 0)):
-            serial = Serial(int(plan.serials[index]))
-            if serial in self._requests:
-                self._end(
-                    serial,
-                    reason=FinishReason.ERROR,
-                    message="the model's logits for this sequence are not finite",
-                )
-
-    def _land_prompts(
-        self, landing: InFlight, live: BoolArray
-    ) -> tuple[PromptDone, ...]:
-        plan = landing.plan
-        if landing.wants_prompt.any():
-            fetched = landing.pending.prompt_logprobs()
-            for index in np.flatnonzero(landing.wants_prompt):
-                serial = Serial(int(plan.serials[index]))
-                if fetched is not None and serial in self._requests:
-                    at = np.flatnonzero(plan.owners == index)
-                    self._prompts.collect(serial, fetched, at=at)
-        return tuple(
-            self._prompts.finish(
-                Serial(int(plan.serials[index])),
-                handle=Handle(int(landing.handles[index])),
-            )
-            for index in np.flatnonzero(live & landing.is_first)
-        )
-
-    def _frame_of_ends(self) -> StepFrame:
-        finished, self._finished = tuple(self._finished), []
-        return StepFrame(
-            handles=np.zeros(0, np.int64),
-            tokens=np.zeros(0, np.int32),
-            finished=finished,
-        )
-
-    # -- coming and going --------------------------------------------------------
-
-    def _resolve(self, submit: Submit) -> Request:
-        params = submit.params
-        serial, self._next_serial = Serial(self._next_serial), self._next_serial + 1
-        seed = submit.seed if submit.seed is not None else params.seed
-        if seed is None:
-            seed = int(self._rng.integers(0, UINT64, dtype=np.uint64))
-        eos = () if params.ignore_eos else self.info.eos_token_ids
-        barred = {*params.stop_token_ids, *self.info.eos_token_ids}
-        room = self.info.max_model_len - len(submit.prompt)
-        max_tokens = room if params.max_tokens is None else params.max_tokens
-        return Request(
-            serial=serial,
-            handle=submit.handle,
-            submit=submit,
-            seed=seed % UINT64,
-            stop_ids=tuple(sorted({*params.stop_token_ids, *eos})),
-            barred_ids=tuple(sorted(barred)),
-            limit=len(submit.prompt) + max_tokens,
-        )
-
-    def _end(
-        self,
-        serial: Serial,
-        *,
-        reason: FinishReason,
-        stop_token: int | None = None,
-        message: str = "",
-    ) -> None:
-        """The one way out: frees the sequence's pages and reports its end."""
-        request = self._requests.pop(serial)
-        del self._serials[request.handle]
-        self._prompts.forget(serial)
-        self._batcher.cancel(serial, trusted=reason is not FinishReason.ERROR)
-        self._finished.append(
-            Finished(
-                handle=request.handle,
-                reason=reason,
-                stop_token=stop_token,
-                message=message,
-            )
-        )
+    def _forget_ended(self) -> None:
+        for serial in self.instance.ended:
+            del self._serials[self._handles.pop(serial)]
+        self.instance.ended.clear()
 
 
-def _logprobs_of(pending: Pending, live: BoolArray) -> Logprobs | None:
-    fetched = pending.logprobs()
-    if fetched is None:
-        return None
-    rows = np.flatnonzero(live)
-    return Logprobs(
-        chosen=fetched.chosen[rows],
-        top_ids=fetched.top_ids[rows],
-        top=fetched.top[rows],
+def refusal(submit: Submit, error: InvalidRequestError) -> Finished:
+    """What is said to a submission that breaks a rule."""
+    return Finished(
+        handle=submit.handle,
+        reason=FinishReason.ERROR,
+        message=str(error),
+        field=error.field,
+    )
+
+
+def resolve(
+    submit: Submit, *, serial: Serial, info: EngineInfo, rng: np.random.Generator
+) -> Request:
+    """A checked submission with what it leaves open filled in."""
+    params = submit.params
+    seed = submit.seed if submit.seed is not None else params.seed
+    if seed is None:
+        seed = int(rng.integers(0, UINT64, dtype=np.uint64))
+    eos = () if params.ignore_eos else info.eos_token_ids
+    barred = {*params.stop_token_ids, *info.eos_token_ids}
+    room = info.max_model_len - len(submit.prompt)
+    max_tokens = room if params.max_tokens is None else params.max_tokens
+    return Request(
+        serial=serial,
+        handle=submit.handle,
+        submit=submit,
+        seed=seed % UINT64,
+        stop_ids=tuple(sorted({*params.stop_token_ids, *eos})),
+        barred_ids=tuple(sorted(barred)),
+        limit=len(submit.prompt) + max_tokens,
     )

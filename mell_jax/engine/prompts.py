@@ -31,6 +31,13 @@ class PromptTable:
     def expect(self, serial: Serial) -> None:
         self._prompts[serial] = _Prompt()
 
+    def adopt(self, serial: Serial, *, length: int) -> None:
+        """A sequence that was computed elsewhere and has its first token to come."""
+        self._prompts[serial] = _Prompt(length=length)
+
+    def knows(self, serial: Serial) -> bool:
+        return serial in self._prompts
+
     def admit(self, entry: Admitted) -> None:
         """Notes an admission; a preempted prompt starts again from nothing."""
         self.hit_tokens += entry.cached

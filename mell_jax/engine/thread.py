@@ -3,11 +3,10 @@
 import queue
 import threading
 from collections.abc import Callable
-from typing import final
+from typing import Protocol, final
 
 from absl import logging
 
-from mell_jax.engine.core import Engine
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -19,6 +18,27 @@ from mell_jax.engine.frames import (
 from mell_jax.worker.compilation import CompilationCounter
 
 Sink = Callable[[StepFrame | EngineStopped], None]
+
+
+class Steps(Protocol):
+    """What the thread drives: the engine of one instance, or of a fleet."""
+
+    info: EngineInfo
+
+    @property
+    def has_work(self) -> bool: ...
+
+    @property
+    def idle_wait_s(self) -> float | None:
+        """How long to wait for messages without work; None: until one comes."""
+
+    def submit(self, submit: Submit) -> None: ...
+
+    def abort(self, abort: Abort) -> None: ...
+
+    def step(self) -> StepFrame | None: ...
+
+    def load(self, *, compilations: int = 0) -> EngineLoad: ...
 
 
 class _Stop:
@@ -34,7 +54,7 @@ class EngineThread:
     says why, and every later message is dropped.
     """
 
-    def __init__(self, engine: Engine, *, compilations: CompilationCounter) -> None:
+    def __init__(self, engine: Steps, *, compilations: CompilationCounter) -> None:
         self.info: EngineInfo = engine.info
         self._engine = engine
         self._compilations = compilations
@@ -93,7 +113,11 @@ class EngineThread:
     def _take_messages(self, *, wait: bool) -> bool:
         """Hands all messages to the engine; False when one of them was to stop."""
         while wait or not self._inbox.empty():
-            match self._inbox.get():
+            try:
+                message = self._inbox.get(timeout=self._engine.idle_wait_s)
+            except queue.Empty:
+                return True  # a fleet has something to do now and then
+            match message:
                 case Submit() as submit:
                     self._engine.submit(submit)
                 case Abort() as abort:

@@ -1,18 +1,23 @@
 """Hands of one instance: its weights, KV pool, row state and compiled steps.
 
-Everything is dispatched asynchronously and in order on one device. `dispatch` returns
-at once with a `Pending` whose `fetch` waits; the caller keeps one step in flight.
+Everything is dispatched asynchronously and in order on one group of devices.
+`dispatch` returns at once with a `Pending`, which waits when it is asked for results;
+the caller keeps one step in flight.
 """
 
 import concurrent.futures
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket, new_vector, vector_size
 from mell_jax.worker.sampling import (
     BIAS_CAP,
@@ -94,7 +99,7 @@ def jit_steps(
 ) -> dict[Bucket, Step]:
     """The steps of a model, smallest bucket first, compiled at their first call.
 
-    Instances of the same model share them.
+    Instances of the same model share them, when `options.layout` is their groups'.
     """
     return {
         bucket: jax.jit(
@@ -105,38 +110,67 @@ def jit_steps(
 
 
 class DeviceWorker:
-    """Runs steps of one model on one device."""
+    """Runs steps of one model on one group of devices.
+
+    Args:
+      steps: of the model, compiled for the group's layout; see `jit_steps`.
+      group: where `weights` and `pool` lie.
+      weights: see `step.split_model` and `step.put_weights`.
+      pool: see `pool.make_pool`; the worker's alone from now on.
+      max_rows: slots for sequences.
+      vocab_size: V.
+    """
 
     def __init__(
         self,
         steps: Mapping[Bucket, Step],
         *,
+        group: DeviceGroup,
         weights: Weights,
         pool: jax.Array,
         max_rows: int,
         vocab_size: int,
     ) -> None:
         self._weights = weights
-        self._device = next(iter(pool.devices()))
+        self.group = group
         # Committed, as the steps' outputs are: jit compiles anew when that changes.
-        self._pool: jax.Array = jax.device_put(pool, self._device)
+        self._pool: jax.Array = jax.device_put(pool, group.pool_sharding)
+        shape, dtype = pool.shape, pool.dtype
+        self._new_pool = jax.jit(
+            lambda: jnp.zeros(shape, dtype), out_shardings=group.pool_sharding
+        )
         self._steps = steps
         self._set_row = jax.jit(set_row, donate_argnums=0)
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
         self._scratch_slot = max_rows
         self._vocab_size = vocab_size
-        with jax.default_device(self._device):
-            rows = init_row_state(rows=max_rows, vocab_size=vocab_size)
-        self._rows: RowState = jax.device_put(rows, self._device)
+        new_rows = jax.jit(
+            init_row_state,
+            static_argnames=("rows", "vocab_size"),
+            out_shardings=group.replicated,
+        )
+        self._rows: RowState = new_rows(rows=max_rows, vocab_size=vocab_size)
 
     @property
     def pool(self) -> jax.Array:
-        """The KV pool [P, L, 2, K, S, H]; replaced by every step."""
+        """The KV pool [P, 2L, KS, H]; replaced by every step."""
         return self._pool
 
     def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:
         """Puts `change(pool)` in the pool's place; for transfers and for tests."""
-        self._pool = jax.device_put(change(self._pool), self._device)
+        self._pool = jax.device_put(change(self._pool), self.group.pool_sharding)
+
+    def park(self, *, keeps_weights: bool) -> None:
+        """Gives the pool's memory back, and the weights', which wait in the host's."""
+        self._pool.delete()
+        if not keeps_weights:
+            self._weights = _move_weights(self._weights, to="pinned_host")
+
+    def unpark(self) -> None:
+        """Undoes `park`, with a pool of zeros; waits until all is there."""
+        self._pool = self._new_pool()
+        self._weights = _move_weights(self._weights, to="device")
+        jax.block_until_ready((self._pool, self._weights))
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
         """The smallest compiled shape that holds a step.
@@ -155,15 +189,9 @@ class DeviceWorker:
 
     def warm_up(self, *, progress: bool, threads: int = 2) -> None:
         """Compiles every step and runs each once, so that nothing compiles later."""
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            (self._weights, self._pool, self._rows),
-        )
 
         def compile_step(bucket: Bucket) -> Bucket:
-            vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
-            jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
-            jitted.lower(*shapes, vector).compile()
+            self.compile(bucket)
             return bucket
 
         bar = tqdm(
@@ -175,6 +203,26 @@ class DeviceWorker:
                 bar.set_postfix_str(str(job.result()))
                 bar.update()
         self._run_each_once()
+
+    def time_decode_step(self, *, repeats: int = 3) -> float:
+        """Seconds of the largest decode step, the best of a few; after `warm_up`."""
+        bucket = [bucket for bucket in self._steps if bucket.is_decode][-1]
+        best_s = math.inf
+        for _ in range(repeats):
+            start_s = time.perf_counter()
+            self._run_scratch(bucket)
+            best_s = min(best_s, time.perf_counter() - start_s)
+        return best_s
+
+    def compile(self, bucket: Bucket) -> jax.stages.Compiled:
+        """The executable of one step, as it is called by `dispatch`."""
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            (self._weights, self._pool, self._rows),
+        )
+        vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
+        jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
+        return jitted.lower(*shapes, vector).compile()
 
     def _run_each_once(self) -> None:
         self.set_up_row(
@@ -188,12 +236,15 @@ class DeviceWorker:
             )
         )
         for bucket in self._steps:
-            vector, inputs = new_vector(bucket)
-            inputs.slots[:] = self._scratch_slot
-            inputs.sources[:] = self._scratch_slot
-            inputs.owners[:] = bucket.rows
-            pending = self.dispatch(vector, bucket=bucket)
-            pending.tokens()
+            self._run_scratch(bucket)
+
+    def _run_scratch(self, bucket: Bucket) -> None:
+        """A step of padding alone, to its end."""
+        vector, inputs = new_vector(bucket)
+        inputs.slots[:] = self._scratch_slot
+        inputs.sources[:] = self._scratch_slot
+        inputs.owners[:] = bucket.rows
+        self.dispatch(vector, bucket=bucket).tokens()
 
     def set_up_row(self, setup: RowSetup) -> None:
         """Gives a slot to a sequence; takes effect before the next dispatched step."""
@@ -241,6 +292,15 @@ class DeviceWorker:
         return Pending(
             outputs, wants_logprobs=wants_logprobs, wants_prompt=wants_prompt
         )
+
+
+def _move_weights(weights: Weights, *, to: str) -> Weights:
+    """The weights in another kind of memory of the same devices.
+
+    Nothing is deleted: instances on one device share their weights.
+    """
+    shardings = [array.sharding.with_memory_kind(to) for array in weights]
+    return tuple(jax.block_until_ready(jax.device_put(list(weights), shardings)))
 
 
 def _fetch(chosen: jax.Array, top_ids: jax.Array, top: jax.Array) -> FetchedLogprobs:

@@ -1,4 +1,10 @@
-"""The KV pool of one instance: how large, of which type, and made of zeros."""
+"""The KV pool of one instance: how large, of which type, and made of zeros.
+
+Kernels see it as [P, L, 2, K, S, H]. Between steps it is kept as [P, 2L, KS, H], the
+same bytes in the same order: when an axis of a step's argument has the length 1, as K
+has where a device keeps one KV head, XLA:CPU moves that axis in the memory layout and
+copies the pool into it and back, every step.
+"""
 
 import os
 from pathlib import Path
@@ -7,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mell_jax.models.config import ModelConfig
+from mell_jax.worker.group import DeviceGroup
 
 PAGE_TOKENS = 16
 MAX_HOST_SHARE = 0.25
@@ -15,14 +22,12 @@ MAX_HOST_SHARE = 0.25
 
 def pool_shape(
     config: ModelConfig, *, num_pages: int, page_tokens: int = PAGE_TOKENS
-) -> tuple[int, int, int, int, int, int]:
-    """[P, L, 2, K, S, H]: a page is contiguous over all layers, so it moves as one."""
+) -> tuple[int, int, int, int]:
+    """[P, 2L, KS, H]: a page is contiguous over all layers, so it moves as one."""
     return (
         num_pages,
-        config.num_layers,
-        2,
-        config.num_kv_heads,
-        page_tokens,
+        config.num_layers * 2,
+        config.num_kv_heads * page_tokens,
         config.head_dim,
     )
 
@@ -34,17 +39,19 @@ def page_bytes(
 
 
 def make_pool(
-    config: ModelConfig, *, num_pages: int, dtype: jnp.dtype, device: jax.Device
+    config: ModelConfig, *, num_pages: int, dtype: jnp.dtype, group: DeviceGroup
 ) -> jax.Array:
-    """A pool of zeros on `device`; never uninitialised, since 0 * NaN is NaN.
+    """A pool of zeros on `group`; never uninitialised, since 0 * NaN is NaN.
 
     Raises:
       ValueError: bfloat16 on a CPU with a jax that copies the whole pool per write.
     """
-    check_pool_dtype(dtype, platform=device.platform)
+    check_pool_dtype(dtype, platform=group.devices[0].platform)
     shape = pool_shape(config, num_pages=num_pages)
-    with jax.default_device(device):
-        return jnp.zeros(shape, dtype)
+    # Compiled, so that every device makes its part and none ever holds the whole.
+    zeros = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=group.pool_sharding)
+    pool: jax.Array = zeros(shape, dtype)
+    return pool
 
 
 def check_pool_dtype(dtype: jnp.dtype, *, platform: str) -> None:
@@ -57,12 +64,20 @@ def check_pool_dtype(dtype: jnp.dtype, *, platform: str) -> None:
         )
 
 
-def free_bytes(device: jax.Device) -> int:
-    """Memory that a pool could take now, in bytes: the device's, or the host's."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats is not None:
-        return int(stats["bytes_limit"] - stats["bytes_in_use"])
-    return int(_available_host_bytes() * MAX_HOST_SHARE)
+def free_bytes(group: DeviceGroup) -> int:
+    """Memory that a pool on `group` could take now, in bytes of whole pages.
+
+    That of the device with the least, times the parts that a page is cut into. The
+    devices of a CPU are all the host: groups of them count the same bytes.
+    """
+    stats = [
+        device.memory_stats() if device.platform != "cpu" else None
+        for device in group.devices
+    ]
+    free = [int(s["bytes_limit"] - s["bytes_in_use"]) for s in stats if s is not None]
+    if len(free) == group.size:
+        return min(free) * group.kv_shards
+    return int(_available_host_bytes() * MAX_HOST_SHARE) // group.copies
 
 
 def _available_host_bytes() -> int:

@@ -7,7 +7,7 @@ serves every mix of sampling parameters; see `worker.sampling`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
+from jax.sharding import AbstractMesh
 
-from mell_jax.models.decoder import Attend, Decoder
-from mell_jax.pallas_kernels import ragged_paged_attention, write_kv
+from mell_jax.models.decoder import Decoder
+from mell_jax.worker.attend import paged_attention
+from mell_jax.worker.group import DeviceGroup, gather_logits
 from mell_jax.worker.layout import Bucket, StepInputs, cut_vector
 from mell_jax.worker.sampling import (
     RowState,
@@ -59,6 +61,7 @@ class ModelParts:
 
     graphdef: nnx.GraphDef[Decoder]
     treedef: jax.tree_util.PyTreeDef
+    paths: tuple[tuple[str | int, ...], ...]  # of the weights, in their order
 
     def join(self, weights: Weights) -> Decoder:
         return nnx.merge(self.graphdef, jax.tree.unflatten(self.treedef, weights))
@@ -69,7 +72,24 @@ def split_model(
 ) -> tuple[ModelParts, Weights]:
     """A split decoder as what a compiled step knows and what it is given."""
     weights, treedef = jax.tree.flatten(state)
-    return ModelParts(graphdef=graphdef, treedef=treedef), tuple(weights)
+    paths = tuple(
+        tuple(key if isinstance(key, int) else str(key) for key in path)
+        for path, _ in nnx.to_flat_state(state)  # in the order of the leaves
+    )
+    assert len(paths) == len(weights), "a parameter is one array"
+    parts = ModelParts(graphdef=graphdef, treedef=treedef, paths=paths)
+    return parts, tuple(weights)
+
+
+def put_weights(
+    weights: Weights, *, paths: Sequence[tuple[str | int, ...]], group: DeviceGroup
+) -> Weights:
+    """The weights on the devices of `group`: copied, cut and gathered as it takes."""
+    shardings = [
+        group.weight_sharding(path, array.shape)
+        for path, array in zip(paths, weights, strict=True)
+    ]
+    return tuple(jax.device_put(list(weights), shardings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +98,7 @@ class StepOptions:
 
     attention_backend: str
     page_tokens: int  # S
+    layout: AbstractMesh | None = None  # of the group's devices; None for one device
 
 
 Step = Callable[
@@ -88,6 +109,7 @@ Step = Callable[
 
 def make_step(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> Step:
     """Builds the step of one bucket, to be jitted with arguments 1 and 2 donated."""
+    layout = options.layout
 
     def step(
         weights: Weights,
@@ -99,11 +121,17 @@ def make_step(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> Ste
         model = parts.join(weights)
         newest = rows.last_token[inputs.sources[inputs.owners]]  # [T]
         tokens = jnp.where(inputs.token_ids < 0, newest, inputs.token_ids)
-        attend = _paged_attention(inputs, bucket=bucket, options=options)
+        attend = paged_attention(
+            inputs,
+            page_tokens=options.page_tokens,
+            is_decode=bucket.is_decode,
+            backend=options.attention_backend,
+            layout=layout,
+        )
         hidden, pool = model(tokens, inputs.positions, pool, attend)  # [T, D]
         last = hidden if bucket.is_decode else hidden[inputs.last]  # [B, D]
         sampled, rows = sample(
-            model.logits(last),
+            gather_logits(model.logits(last), layout=layout),
             state=rows,
             slots=inputs.slots,
             rows=unpack_rows(inputs.sampling),
@@ -111,57 +139,27 @@ def make_step(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> Ste
         )
         prompt = None
         if not bucket.is_decode:
-            prompt = _prompt_logprobs(model, hidden, inputs)
+            prompt = _prompt_logprobs(model, hidden, inputs, layout=layout)
         tokens = jnp.where(sampled.finite, sampled.token, jnp.int32(-1))
         return pool, rows, StepOutputs(tokens, sampled, prompt)
 
     return step
 
 
-def _paged_attention(
-    inputs: StepInputs[jax.Array], *, bucket: Bucket, options: StepOptions
-) -> Attend[jax.Array]:
-    page, offset = jnp.divmod(inputs.positions, options.page_tokens)  # [T]
-    # Padding tokens belong to no row: they go to the scratch page.
-    page = inputs.page_table.at[inputs.owners, page].get(mode="fill", fill_value=0)
-    page_slots = page * options.page_tokens + offset
-
-    def attend(
-        pool: jax.Array,
-        q: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
-        *,
-        layer: int,
-        window: int | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        pool = write_kv(pool, k, v, layer=layer, page_slots=page_slots)
-        out = ragged_paged_attention(
-            q,
-            pool,
-            layer=layer,
-            page_table=inputs.page_table,
-            kv_lens=inputs.kv_lens,
-            cu_q_lens=inputs.cu_q_lens,
-            sm_scale=1.0 / math.sqrt(q.shape[-1]),
-            window=window,
-            decode=bucket.is_decode,
-            backend=options.attention_backend,
-        )
-        return pool, out
-
-    return attend
-
-
 def _prompt_logprobs(
-    model: Decoder, hidden: jax.Array, inputs: StepInputs[jax.Array]
+    model: Decoder,
+    hidden: jax.Array,
+    inputs: StepInputs[jax.Array],
+    *,
+    layout: AbstractMesh | None,
 ) -> PromptLogprobs:
     """A chunk of positions at a time, so that [T, V] never exists."""
     count = hidden.shape[0]
     chunk = math.gcd(count, LOGITS_CHUNK)
 
     def some(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        return token_logprobs(model.logits(part[0]), targets=part[1])
+        logits = gather_logits(model.logits(part[0]), layout=layout)
+        return token_logprobs(logits, targets=part[1])
 
     def compute() -> tuple[jax.Array, ...]:
         parts = (

@@ -51,6 +51,14 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Relocate:
+    """An operator wants a request on another instance; without room it stays."""
+
+    request: RequestId
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """An epoch ends at `now_s`; the only clock that the machine sees."""
 
@@ -96,6 +104,7 @@ Event = (
     Arrive
     | Grow
     | Finish
+    | Relocate
     | Tick
     | DeviceAdded
     | DeviceRemoved

@@ -44,6 +44,7 @@ class Machine:
             events.Arrive: self._arrive,
             events.Grow: self._grow,
             events.Finish: self._finish,
+            events.Relocate: self._relocate,
             events.Tick: self._tick,
             events.DeviceAdded: self._device_added,
             events.DeviceRemoved: self._device_removed,
@@ -125,6 +126,15 @@ class Machine:
         if home is not None:
             instance = self.ledger.instances[home]
             self._policy.departed(self._draft, instance, request.pages)
+            self._carrier.apply()
+
+    def _relocate(self, event: events.Relocate) -> None:
+        request, target = self._known(event.request), self._serving(event.device)
+        is_free = request.device is not None and request.move is None
+        size = self.ledger.wanted_pages(request)
+        fits = target.model == request.model and self.ledger.fits(target, size)
+        if is_free and fits:
+            self._draft.shift(request, target.device)
             self._carrier.apply()
 
     def _tick(self, event: events.Tick) -> None:

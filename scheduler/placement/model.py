@@ -1,6 +1,7 @@
 """What one instance of a model can hold: pages, and time per output token."""
 
 import math
+import sys
 from dataclasses import dataclass, field
 
 
@@ -34,6 +35,7 @@ class ModelSpec:
     """
 
     capacity_pages: int
+    max_rows: int = sys.maxsize  # requests that an instance runs at once
     growth_pages_per_s: float = 0.0  # of a request that decodes
     step_time: StepTime = field(default_factory=StepTime)
     step_budget_s: float = math.inf
@@ -45,6 +47,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not (self.capacity_pages >= 1):
             raise ValueError(f"capacity_pages must be >= 1, got {self.capacity_pages}")
+        if not (self.max_rows >= 1):
+            raise ValueError(f"max_rows must be >= 1, got {self.max_rows}")
         if not (0 <= self.growth_pages_per_s < math.inf):
             raise ValueError(
                 f"growth_pages_per_s must be >= 0, got {self.growth_pages_per_s}"
@@ -62,6 +66,8 @@ class ModelSpec:
 
     def capacity(self, rows: int) -> int:
         """Most pages beside `rows` rows; negative when even no page is allowed."""
+        if rows > self.max_rows:
+            return -1
         if not self.is_time_bound:
             return self.capacity_pages
         left = self.step_budget_s - self.step_time.predict(rows=rows, pages=0)

@@ -27,6 +27,7 @@ EVENTS: dict[str, type[Any]] = {
         events.Arrive,
         events.Grow,
         events.Finish,
+        events.Relocate,
         events.Tick,
         events.DeviceAdded,
         events.DeviceRemoved,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from mell_jax.engine.build import build_engine
-from mell_jax.engine.config import EngineConfig, settle
+from mell_jax.engine.config import EngineConfig, parse_mesh, settle
 from mell_jax.models.config import ModelConfig
 
 MODEL = ModelConfig(
@@ -68,6 +68,11 @@ def test_the_context_is_what_the_pool_holds_unless_chosen() -> None:
         ({"kv_memory_fraction": float("nan")}, "kv_memory_fraction"),
         ({"dtype": "int8"}, "dtype must be auto, float32 or bfloat16"),
         ({"decode_rows": (4, 0)}, "decode_rows must be positive"),
+        ({"instances": 0}, "instances must be at least 1, got 0"),
+        ({"tensor_parallel": 0}, "tensor_parallel must be at least 1, got 0"),
+        ({"devices": (0, 1)}, "devices must name 1 devices by their numbers"),
+        ({"devices": (-1,)}, "devices must name 1 devices by their numbers"),
+        ({"devices": ()}, r"for each of 1 instances, got \(\)"),
     ],
 )
 def test_a_value_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
@@ -103,3 +108,14 @@ def test_a_model_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     config = dataclasses.replace(EngineConfig(), model=str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="nothing: no such directory; a model is"):
         build_engine(config)
+
+
+def test_a_mesh_is_instances_by_devices() -> None:
+    assert parse_mesh("4x2") == (4, 2)
+    assert parse_mesh("1x1") == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["", "8", "4*2", "x2", "4x2x1", "-1x2", "4x2\n"])
+def test_another_form_of_mesh_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="mesh must be INSTANCESxDEVICES, such as 4x2"):
+        parse_mesh(text)

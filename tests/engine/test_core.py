@@ -18,8 +18,8 @@ def assert_at_rest(engine: Engine) -> None:
     load = engine.load()
     assert (load.running, load.waiting, load.used_pages) == (0, 0, 0)
     assert load.free_pages + load.cached_pages == engine.info.num_pages - 1
-    assert not engine.has_work and not engine._requests and not engine._serials
-    assert not engine._prompts._prompts
+    assert not engine.has_work and not engine.instance._requests and not engine._serials
+    assert not engine.instance._prompts._prompts
     assert engine.step() is None
 
 

@@ -15,19 +15,19 @@ VALUES = 1
 
 def plant_nan(engine: Engine, pages: np.ndarray, *, what: int | None = None) -> None:
     """Fills `pages` with NaN, keys and values or one of them."""
-    which = slice(None) if what is None else what
+    which = slice(None) if what is None else slice(what, None, 2)
 
     def change(pool: jax.Array) -> jax.Array:
         changed = np.array(pool)
-        changed[pages, :, which] = np.nan
+        changed[pages, which] = np.nan  # [P, 2L, KS, H]
         return jnp.asarray(changed)
 
-    engine._worker.replace_pool(change)
+    engine.instance.worker.replace_pool(change)
 
 
 def pages_of(engine: Engine, handle: int) -> np.ndarray:
-    slot = engine._batcher._running[engine._serials[Handle(handle)]]
-    return engine._batcher.rows.pages_of(slot)
+    slot = engine.instance.batcher._running[engine._serials[Handle(handle)]]
+    return engine.instance.batcher.rows.pages_of(slot)
 
 
 def greedy(max_tokens: int) -> SamplingParams:
@@ -50,7 +50,7 @@ def test_nan_in_pages_that_change_hands_changes_nothing() -> None:
     seen = Transcript()
     while engine.has_work:
         seen.read(engine.step())
-        cache = engine._batcher.cache
+        cache = engine.instance.batcher.cache
         plant_nan(engine, cache._pool.free_pages())
     assert engine.load().preemptions > 0
     for handle, prompt in enumerate(prompts):

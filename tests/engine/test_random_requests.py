@@ -98,5 +98,5 @@ def test_random_requests_get_exactly_their_tokens(
     assert load.preemptions > 0
     assert (load.running, load.waiting, load.used_pages) == (0, 0, 0)
     assert load.generated_tokens == sum(map(len, seen.tokens.values()))
-    engine._batcher.cache.clear()
+    engine.instance.batcher.cache.clear()
     assert engine.load().free_pages == num_pages - 1

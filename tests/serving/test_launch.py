@@ -1,5 +1,6 @@
 """`mell-serve` up to the point where an engine is built."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ def launch(*args: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
         timeout=60,
         check=False,
     )
@@ -35,6 +37,8 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("--port=99999", "port must be from 0 to 65535, got 99999"),
         ("--max_rows=0", "max_rows must be at least 1, got 0"),
         ("--host=192.0.2.1", "cannot listen on 192.0.2.1:50051"),
+        ("--mesh=4*2", "mesh must be INSTANCESxDEVICES, such as 4x2"),
+        ("--cpu_devices=0", "cpu_devices must be at least 1, got 0"),
         ("model", "takes flags only, got 'model'"),
     ],
 )
@@ -43,6 +47,13 @@ def test_a_bad_flag_is_one_clear_line(flag: str, message: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"mell-serve: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_mesh_is_laid_over_the_devices_of_a_cpu() -> None:
+    done = launch("--mesh=1x3", "--cpu_devices=3", "--port=0")
+    assert "tensor parallelism over 3 devices needs a model" in done.stderr
+    done = launch("--mesh=1x4", "--cpu_devices=2", "--port=0")
+    assert "a mesh of 1x4 uses device 3, but jax finds 2 (cpu)" in done.stderr
 
 
 def test_help_does_not_load_jax() -> None:

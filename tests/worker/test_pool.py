@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mell_jax.models.config import ModelConfig
+from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import (
     check_pool_dtype,
     choose_num_pages,
@@ -39,14 +40,15 @@ TINY = ModelConfig(
 
 def test_a_page_of_an_8b_model_is_two_mebibytes() -> None:
     assert page_bytes(LLAMA_8B, dtype=jnp.dtype("bfloat16")) == 2 * 2**20
-    assert pool_shape(LLAMA_8B, num_pages=7) == (7, 32, 2, 8, 16, 128)
+    assert pool_shape(LLAMA_8B, num_pages=7) == (7, 2 * 32, 8 * 16, 128)
 
 
 def test_a_pool_is_zeros_on_its_device() -> None:
     device = jax.devices()[3]
-    pool = make_pool(TINY, num_pages=3, dtype=jnp.dtype("float32"), device=device)
+    group = DeviceGroup.of_model(TINY, devices=[device])
+    pool = make_pool(TINY, num_pages=3, dtype=jnp.dtype("float32"), group=group)
     assert pool.devices() == {device}
-    np.testing.assert_array_equal(pool, np.zeros((3, 2, 2, 1, 16, 32)))
+    np.testing.assert_array_equal(pool, np.zeros((3, 4, 16, 32)))
 
 
 def test_pages_fill_the_budget_but_not_beyond_what_rows_can_use() -> None:
@@ -69,4 +71,4 @@ def test_a_cpu_leaves_most_of_the_memory_to_others() -> None:
     total = 0
     with open("/proc/meminfo") as file:  # MemTotal is the first line, in KiB
         total = int(file.readline().split()[1]) * 1024
-    assert 0 < free_bytes(jax.devices()[0]) < total / 3
+    assert 0 < free_bytes(DeviceGroup(devices=(jax.devices()[0],))) < total / 3

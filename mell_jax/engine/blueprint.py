@@ -1,0 +1,244 @@
+"""Instances of a model: what they share, and what each has on its own devices.
+
+    groups = choose_groups(config, model=spec.config)
+    model = load_model(..., sharding_for=groups[0].weight_sharding)
+    parts, first = split_model(model.graphdef, model.state)
+    weights = [put_weights(first, paths=parts.paths, group=g) for g in groups]
+    blueprint = make_blueprint(parts, spec=spec, config=config, groups=groups, ...)
+    workers = [
+        make_worker(blueprint, group=g, weights=w) for g, w in zip(groups, weights)
+    ]
+
+Weights come first, since the pools take what they leave. Groups may name the same
+device: instances that share it share its compiled steps too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from mell_jax.checkpoints import ModelSpec
+from mell_jax.engine.config import EngineConfig, Settled, settle
+from mell_jax.engine.frames import EngineInfo
+from mell_jax.models.config import ModelConfig
+from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.movable import MovableBatcher
+from mell_jax.scheduler.pages import PagePool
+from mell_jax.scheduler.plan import BatchLimits
+from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.worker.device import DeviceWorker, jit_steps
+from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.layout import Bucket
+from mell_jax.worker.pool import (
+    PAGE_TOKENS,
+    check_pool_dtype,
+    choose_num_pages,
+    free_bytes,
+    make_pool,
+    page_bytes,
+)
+from mell_jax.worker.step import (
+    ModelParts,
+    Step,
+    StepOptions,
+    Weights,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """What the instances of a model have in common."""
+
+    spec: ModelSpec
+    settled: Settled
+    num_pages: int  # of each instance's pool, scratch page included
+    shares_prefixes: bool
+    steps: Mapping[Bucket, Step]  # jitted; compiled for each group that calls them
+    info: EngineInfo
+
+
+def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGroup]:
+    """The device groups of `config.instances` instances, in the order of the devices.
+
+    Raises:
+      ValueError: there are not as many devices, or the model cannot be cut so.
+    """
+    found = jax.devices()
+    size, wanted = config.tensor_parallel, config.instances * config.tensor_parallel
+    ids = config.devices if config.devices is not None else tuple(range(wanted))
+    if not (max(ids) < len(found)):
+        raise ValueError(
+            f"a mesh of {config.instances}x{size} uses device {max(ids)}, but jax "
+            f"finds {len(found)} ({found[0].platform}), numbered from 0; without "
+            "accelerators, --cpu_devices shows the CPU as many devices"
+        )
+    return [
+        DeviceGroup.of_model(
+            model, devices=[found[i] for i in ids[start : start + size]]
+        )
+        for start in range(0, wanted, size)
+    ]
+
+
+def settle_on(
+    config: EngineConfig, *, spec: ModelSpec, groups: Sequence[DeviceGroup]
+) -> Settled:
+    """Settles `config`; the context is bounded by what fits the tightest group now.
+
+    Called before loading, to find mistakes early, and again with what weights leave.
+
+    Raises:
+      ValueError: the configuration contradicts itself, the model or the devices.
+    """
+    platform = groups[0].devices[0].platform
+    guess = "float32" if platform == "cpu" else "bfloat16"
+    dtype: Any = guess if config.dtype == "auto" else config.dtype
+    size = page_bytes(spec.config, dtype=dtype)
+    pages = config.kv_pages or _budget_bytes(config, groups) // size
+    settled = settle(
+        config,
+        model=spec.config,
+        platform=platform,
+        capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
+    )
+    check_pool_dtype(settled.dtype, platform=platform)
+    return settled
+
+
+def make_blueprint(
+    parts: ModelParts,
+    *,
+    spec: ModelSpec,
+    config: EngineConfig,
+    name: str,
+    groups: Sequence[DeviceGroup],
+) -> Blueprint:
+    """What the instances on `groups` share; nothing is compiled yet.
+
+    Call it when the weights of all groups are in place and no pool is: the pools take
+    what is left.
+
+    Raises:
+      ValueError: the configuration contradicts the model or the devices.
+    """
+    settled = settle_on(config, spec=spec, groups=groups)
+    num_pages = _num_pages(config, settled, spec=spec, groups=groups)
+    options = StepOptions(
+        attention_backend=settled.attention_backend,
+        page_tokens=PAGE_TOKENS,
+        layout=groups[0].layout,
+    )
+    return Blueprint(
+        spec=spec,
+        settled=settled,
+        num_pages=num_pages,
+        shares_prefixes=config.prefix_cache,
+        steps=jit_steps(parts, buckets=settled.buckets(), options=options),
+        info=_info(spec, settled, name=name, num_pages=num_pages),
+    )
+
+
+def make_worker(
+    blueprint: Blueprint, *, group: DeviceGroup, weights: Weights
+) -> DeviceWorker:
+    """The hands of an instance on `group`; `warm_up` it before use.
+
+    `weights` lie on the group already; instances on the same device may share them.
+    """
+    settled, config = blueprint.settled, blueprint.spec.config
+    return DeviceWorker(
+        blueprint.steps,
+        group=group,
+        weights=weights,
+        pool=make_pool(
+            config, num_pages=blueprint.num_pages, dtype=settled.dtype, group=group
+        ),
+        max_rows=settled.max_rows,
+        vocab_size=config.vocab_size,
+    )
+
+
+def make_batcher(blueprint: Blueprint) -> Batcher:
+    """The books of an instance that stands alone."""
+    return Batcher(
+        PrefixCache(PagePool(blueprint.num_pages)),
+        limits=_limits(blueprint),
+        page_tokens=PAGE_TOKENS,
+        shares_prefixes=blueprint.shares_prefixes,
+    )
+
+
+def make_movable_batcher(blueprint: Blueprint) -> MovableBatcher:
+    """The books of an instance in a fleet."""
+    return MovableBatcher(
+        PrefixCache(PagePool(blueprint.num_pages)),
+        limits=_limits(blueprint),
+        page_tokens=PAGE_TOKENS,
+        shares_prefixes=blueprint.shares_prefixes,
+    )
+
+
+def _limits(blueprint: Blueprint) -> BatchLimits:
+    settled = blueprint.settled
+    return BatchLimits(
+        max_rows=settled.max_rows,
+        token_budget=settled.token_budget,
+        max_tokens=settled.max_model_len,
+    )
+
+
+def _budget_bytes(config: EngineConfig, groups: Sequence[DeviceGroup]) -> int:
+    """For the pool of each instance: those that share memory get equal parts."""
+    shares = [free_bytes(group) // _count_sharing(group, groups) for group in groups]
+    return int(min(shares) * config.kv_memory_fraction)
+
+
+def _count_sharing(group: DeviceGroup, groups: Sequence[DeviceGroup]) -> int:
+    """How many of `groups` allocate where `group` does, itself included."""
+    if group.devices[0].platform == "cpu":
+        return len(groups)
+    return sum(not set(group.devices).isdisjoint(other.devices) for other in groups)
+
+
+def _num_pages(
+    config: EngineConfig,
+    settled: Settled,
+    *,
+    spec: ModelSpec,
+    groups: Sequence[DeviceGroup],
+) -> int:
+    if config.kv_pages is not None:
+        needed = settled.max_pages + 1
+        if not (config.kv_pages >= needed):
+            raise ValueError(
+                f"kv_pages ({config.kv_pages}) must be at least {needed}: a scratch "
+                f"page and one sequence of {settled.max_model_len} tokens; give more "
+                "pages or a smaller max_model_len"
+            )
+        return config.kv_pages
+    return choose_num_pages(
+        spec.config,
+        dtype=settled.dtype,
+        budget_bytes=_budget_bytes(config, groups),
+        max_tokens=settled.max_model_len,
+        max_rows=settled.max_rows,
+    )
+
+
+def _info(
+    spec: ModelSpec, settled: Settled, *, name: str, num_pages: int
+) -> EngineInfo:
+    return EngineInfo(
+        model_name=name,
+        model_type=spec.model_type,
+        architecture=spec.architecture,
+        vocab_size=spec.config.vocab_size,
+        eos_token_ids=spec.eos_ids,
+        bos_token_id=spec.bos_id,
+        max_model_len=settled.max_model_len,
+        max_rows=settled.max_rows,
+        num_pages=num_pages,
+        page_tokens=PAGE_TOKENS,
+    )

@@ -1,0 +1,354 @@
+"""What happens to requests of a fleet: decisions carried out, messages passed on.
+
+    event -> placement machine -> Place, Move, Preempt, Activate, Park
+                 ^                        |
+                 |                        v
+             committed, aborted <- controller <-> members (protocol messages)
+
+One queue of messages and one of reports; `settle` empties both. A device whose work
+raises is fenced, and its requests start again elsewhere from the tokens they had.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol, TypeVar, cast
+
+import numpy as np
+from absl import logging
+
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.live import Live
+from mell_jax.engine.fleet.member import Member, Payload
+from mell_jax.engine.fleet.transport import Transport
+from mell_jax.engine.frames import Finished, FinishReason, Handle
+from mell_jax.engine.instance import Instance
+from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId, Serial
+from mell_jax.scheduler.migration import effects, messages
+from mell_jax.scheduler.migration import events as orders
+from mell_jax.scheduler.migration.controller import Controller
+from mell_jax.scheduler.migration.instance import Instance as Endpoint
+from mell_jax.scheduler.migration.source import Limits
+from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.prefix_cache import page_keys
+from mell_jax.scheduler.transfer import Mode
+from mell_jax.worker.group import DeviceGroup
+
+Result = TypeVar("Result")
+
+
+class Workshop(Protocol):
+    """Makes instances ready to run, compiled long before."""
+
+    @property
+    def devices(self) -> Mapping[DeviceId, DeviceGroup]: ...
+
+    def open(self, device: DeviceId, model: ModelId) -> Instance: ...
+
+    def close(self, device: DeviceId) -> None: ...
+
+
+class Conductor:
+    """Members, requests, the placement machine and the controller of a fleet."""
+
+    def __init__(
+        self,
+        *,
+        machine: Machine,
+        workshop: Workshop,
+        transport: Transport,
+        config: FleetConfig,
+        page_tokens: int,
+        shares_prefixes: bool,
+    ) -> None:
+        self.machine = machine
+        self.members: dict[DeviceId, Member] = {}
+        self.requests: dict[Handle, RequestId] = {}
+        self.finished: list[Finished] = []  # since the owner last took them
+        self.controller = Controller()
+        self._workshop = workshop
+        self._transport = transport
+        self._config = config
+        self._page_tokens = page_tokens
+        self._shares_prefixes = shares_prefixes
+        self._live: dict[RequestId, Live] = {}
+        self._asked: set[RequestId] = set()  # for pages that they wait for
+        self._post: deque[tuple[DeviceId, messages.Message, Payload]] = deque()
+        self._reports: deque[events.Event] = deque()
+        for device in workshop.devices:
+            self.controller.step(orders.DeviceAdded(device=device))
+            self.decide(events.DeviceAdded(device=device))
+
+    # -- for members -------------------------------------------------------------
+
+    def live(self, request: RequestId) -> Live | None:
+        return self._live.get(request)
+
+    def group_of(self, device: DeviceId) -> DeviceGroup | None:
+        return self._workshop.devices[device] if device in self.members else None
+
+    def post(self, to: DeviceId, message: messages.Message, payload: Payload) -> None:
+        self._post.append((to, message, payload))
+
+    # -- for the fleet -----------------------------------------------------------
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it knows of no request at all."""
+        return not (self._live or self.requests or self._asked or self._post)
+
+    def arrive(self, live: Live, *, model: ModelId, peak_pages: int) -> None:
+        self._live[live.id] = live
+        self.requests[live.handle] = live.id
+        self.decide(
+            events.Arrive(
+                request=live.id,
+                pages=live.pages,
+                model=model,
+                peak_pages=peak_pages,
+                prefix=self._prefix_of(live),
+            )
+        )
+        self.settle()
+
+    def ask_for_pages(self) -> None:
+        """Asks for the pages that rows want to go on; a row without one waits."""
+        for member in list(self.members.values()):
+            for serial, pages in member.instance.movable.wanting():
+                self._ask_for_page(member.requests[serial], pages + 1)
+        self.settle()
+
+    def guard(self, member: Member, do: Callable[[], Result]) -> Result | None:
+        """Does something on a device; if that raises, the device is lost."""
+        try:
+            return do()
+        except Exception:  # the edge: whatever a device raises, the others go on
+            logging.exception("device %d failed and is fenced", member.device)
+            self._lose(member)
+            return None
+
+    def end(
+        self, request: RequestId, *, reason: FinishReason, message: str = ""
+    ) -> None:
+        """Ends a request that is not over on its own account."""
+        handle = self._live[request].handle
+        self.forget(request)
+        self.finished.append(Finished(handle=handle, reason=reason, message=message))
+
+    def forget(self, request: RequestId) -> None:
+        """A request is over: the books and the protocol release what it holds."""
+        self._drop(request)
+        self._reports.append(events.Finish(request=request))
+
+    # -- decisions ---------------------------------------------------------------
+
+    def decide(self, event: events.Event) -> None:
+        self._obey_all(self.machine.step(event))
+
+    def _obey_all(self, answer: plan.Plan) -> None:
+        for decision in answer.decisions:
+            self._obey(decision)
+
+    def _obey(self, decision: plan.Decision) -> None:
+        match decision:
+            case plan.Place():
+                self._place(decision)
+            case plan.Move():
+                self._move(decision)
+            case plan.Preempt():
+                self._capture(decision.request)
+                self._control(orders.Preempt(request=decision.request))
+            case plan.Activate():
+                self._activate(decision.device, decision.model)
+            case plan.Park():
+                self._park(decision.device)
+            case plan.Reject():
+                self._reject(decision)
+            case plan.Wait():
+                pass  # it has no pages to go on with, or no home
+
+    def _place(self, decision: plan.Place) -> None:
+        live = self._live.get(decision.request)
+        if live is None:
+            return  # it is over; the books are about to hear of it
+        owner = self.controller.owners.get(decision.request)
+        if owner is not None and owner.home is not None:
+            self._grant(decision.request, decision.pages)
+            return
+        live.pages = decision.pages
+        self._asked.discard(decision.request)
+        self._control(
+            orders.Place(
+                request=decision.request,
+                device=decision.device,
+                known=len(live.tokens),
+            )
+        )
+
+    def _move(self, decision: plan.Move) -> None:
+        self._capture(decision.request)
+        live = self._live.get(decision.request)
+        if live is None:
+            self._reports.append(events.MoveAborted(move=decision.move))
+            return
+        live.pages = max(live.pages, decision.pages)
+        self._control(
+            orders.Move(
+                move=decision.move,
+                request=decision.request,
+                target=decision.target,
+                mode=self._config.mode or Mode.KV,
+                pages=decision.pages,
+                known=len(live.tokens),
+                is_urgent=decision.is_urgent,
+            )
+        )
+
+    def _grant(self, request: RequestId, pages: int) -> None:
+        self._asked.discard(request)
+        live = self._live.get(request)
+        if live is None:
+            return
+        live.pages = max(live.pages, pages)
+        owner = self.controller.owners.get(request)
+        if owner is None or owner.home not in self.members:
+            return
+        member, serial = self.members[owner.home], Serial(owner.epoch)
+        if member.instance.knows(serial):
+            member.instance.movable.grant(serial, pages=live.pages)
+
+    def _capture(self, request: RequestId) -> None:
+        """Keeps the tokens that a request has by now, to start it elsewhere."""
+        live, owner = self._live.get(request), self.controller.owners.get(request)
+        if live is None or owner is None or owner.home not in self.members:
+            return
+        instance, serial = self.members[owner.home].instance, Serial(owner.epoch)
+        if instance.knows(serial):
+            tokens = instance.movable.tokens_since(serial, 0)
+            if len(tokens) > len(live.tokens):
+                live.tokens = tokens
+
+    def _reject(self, decision: plan.Reject) -> None:
+        handle = self._live[decision.request].handle
+        self._drop(decision.request)  # the books have forgotten it
+        self.finished.append(
+            Finished(
+                handle=handle,
+                reason=FinishReason.ERROR,
+                message=decision.reason.value,
+            )
+        )
+
+    def _prefix_of(self, live: Live) -> tuple[events.Cached, ...]:
+        """Where how much of a new request's prompt is cached."""
+        submit = live.template.submit
+        if not self._shares_prefixes or submit.params.prompt_logprobs is not None:
+            return ()
+        keys = page_keys(
+            submit.prompt[:-1], page_tokens=self._page_tokens, salt=submit.salt
+        )
+        found = (
+            events.Cached(
+                device=device, pages=member.instance.movable.count_cached(keys)
+            )
+            for device, member in self.members.items()
+        )
+        return tuple(cached for cached in found if cached.pages)
+
+    def _ask_for_page(self, request: RequestId, pages: int) -> None:
+        known = self.machine.ledger.requests.get(request)
+        if known is None or known.device is None or request in self._asked:
+            return  # preempted by now, or asked for already
+        if known.pages < pages:
+            self._asked.add(request)
+            self.decide(events.Grow(request=request, pages=pages))
+        if request in self._live and known.pages >= pages:
+            self._grant(request, known.pages)
+
+    # -- devices -----------------------------------------------------------------
+
+    def _activate(self, device: DeviceId, model: ModelId) -> None:
+        instance = self._workshop.open(device, model)
+        endpoint = Endpoint(
+            device,
+            limits=Limits(page_tokens=self._page_tokens),
+            horizon=self.controller.next_epoch,
+        )
+        self.members[device] = Member(
+            device,
+            instance,
+            model=model,
+            endpoint=endpoint,
+            transport=self._transport,
+            office=self,
+            page_tokens=self._page_tokens,
+        )
+
+    def _park(self, device: DeviceId) -> None:
+        self._deliver_all()  # what it is still to release
+        del self.members[device]
+        self._workshop.close(device)
+
+    def _lose(self, member: Member) -> None:
+        """Fences a device; its requests start again elsewhere from their tokens."""
+        device = member.device
+        lost = [
+            request
+            for request, owner in self.controller.owners.items()
+            if owner.home == device and request in self._live
+        ]
+        for request in lost:
+            self._capture(request)
+        del self.members[device]
+        self._control(orders.DeviceLost(device=device))
+        self._reports.append(events.DeviceLost(device=device))
+        for request in lost:
+            live = self._live[request]
+            live.replays += 1
+            if live.replays > self._config.replay_limit:
+                message = f"lost with its device {live.replays} times"
+                self.end(request, reason=FinishReason.ERROR, message=message)
+
+    def _drop(self, request: RequestId) -> None:
+        live = self._live.pop(request)
+        del self.requests[live.handle]
+        self._asked.discard(request)
+        self._control(orders.End(request=request))
+
+    # -- passing on --------------------------------------------------------------
+
+    def _control(self, event: orders.ControllerEvent | messages.ToController) -> None:
+        for effect in self.controller.step(event):
+            match effect:
+                case effects.Send():
+                    self._post.append((effect.to, effect.message, None))
+                case effects.Report():
+                    self._reports.append(effect.event)
+                case effects.Deliver():
+                    self._learn(effect)
+                case effects.Fence() | effects.Forget():
+                    pass  # in one process no token of an older copy can come
+
+    def settle(self) -> None:
+        """Passes messages and reports on until there are none."""
+        self._deliver_all()
+        while self._reports:
+            self.decide(self._reports.popleft())
+            self._deliver_all()
+
+    def _deliver_all(self) -> None:
+        while self._post:
+            to, message, payload = self._post.popleft()
+            if to == messages.CONTROLLER:
+                self._control(cast(messages.ToController, message))
+            elif to in self.members:
+                member, said = self.members[to], cast(messages.ToInstance, message)
+                self.guard(member, partial(member.deliver, said, payload))
+
+    def _learn(self, effect: effects.Deliver) -> None:
+        """Keeps the tokens that a source had when its row stopped."""
+        live = self._live.get(effect.request)
+        if live is not None:
+            tail = np.array(effect.tokens, np.int32)
+            live.tokens = np.concatenate([live.tokens[: effect.since], tail])

@@ -1,0 +1,44 @@
+"""What an operator chooses for a fleet."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.transfer import Mode
+
+Parking = Literal["pool", "weights"]
+"""What a parked instance gives back: its pool, or its weights as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetConfig:
+    """Placement, migration and recovery.
+
+    Raises:
+      ValueError: a value is out of range, naming the flag and the rule.
+    """
+
+    policy: str = "consolidate"
+    look_s: float | None = None  # growth look-ahead; None: the policy's own
+    epoch_s: float = 1.0  # between consolidations
+    migration_gbps: float | None = None  # of a device, that consolidation may use
+    parking: Parking = "pool"
+    replay_limit: int = 3  # devices that a request may lose before it fails
+    mode: Mode | None = None  # of every move; None: copy pages
+    move_always: bool = False  # a fault for tests: everything moves at every step
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ValueError(
+                f"policy must be one of {sorted(POLICIES)}, got {self.policy!r}"
+            )
+        if not (self.look_s is None or self.look_s >= 0):
+            raise ValueError(f"look_s must be >= 0, got {self.look_s}")
+        if not (self.epoch_s > 0):
+            raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
+        if not (self.migration_gbps is None or self.migration_gbps > 0):
+            raise ValueError(f"migration_gbps must be > 0, got {self.migration_gbps}")
+        if self.parking not in ("pool", "weights"):
+            raise ValueError(f"parking must be pool or weights, got {self.parking!r}")
+        if not (self.replay_limit >= 0):
+            raise ValueError(f"replay_limit must be >= 0, got {self.replay_limit}")

@@ -1,0 +1,193 @@
+"""The engine of a fleet: many instances, one thread, MELL in charge.
+
+It offers what `Engine` offers. Each `step` asks for the pages that rows want next,
+launches a step on every instance, brings in the step before of every instance, and
+passes on what placement and migration have to say until all is quiet.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mell_jax.engine.core import refusal, resolve
+from mell_jax.engine.fleet.conductor import Conductor, Workshop
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.frames import merge_frames, sum_loads
+from mell_jax.engine.fleet.live import Live
+from mell_jax.engine.fleet.member import Member
+from mell_jax.engine.fleet.transport import Transport
+from mell_jax.engine.frames import (
+    Abort,
+    EngineInfo,
+    EngineLoad,
+    Finished,
+    FinishReason,
+    StepFrame,
+    Submit,
+)
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.engine.validate import check_submit
+from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId, Serial
+from mell_jax.scheduler.placement import events
+from mell_jax.scheduler.placement.machine import Machine
+
+
+class Fleet:
+    """Runs one model on several device groups.
+
+    Args:
+      info: of the model, with what one instance holds.
+      model: its name in the machine.
+      machine: decides where everything runs; new.
+      workshop: the device groups and their instances.
+      transport: how pages get from one group to another.
+      clock: seconds; only epochs depend on it.
+      shares_prefixes: whether instances keep pages of prompts for others.
+    """
+
+    def __init__(
+        self,
+        *,
+        info: EngineInfo,
+        model: ModelId,
+        machine: Machine,
+        workshop: Workshop,
+        transport: Transport,
+        clock: Callable[[], float],
+        config: FleetConfig | None = None,
+        shares_prefixes: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.info = info
+        self.machine = machine
+        self._model = model
+        self._clock = clock
+        self._config = config or FleetConfig()
+        self._conductor = Conductor(
+            machine=machine,
+            workshop=workshop,
+            transport=transport,
+            config=self._config,
+            page_tokens=info.page_tokens,
+            shares_prefixes=shares_prefixes,
+        )
+        self._next_request = 0
+        self._rng = np.random.default_rng(seed)
+        self._start_s = self._tick_s = clock()
+
+    @property
+    def members(self) -> dict[DeviceId, Member]:
+        """The instances that serve, by device; do not change it."""
+        return self._conductor.members
+
+    @property
+    def conductor(self) -> Conductor:
+        """Placement and migration, for tests and administration."""
+        return self._conductor
+
+    def submit(self, submit: Submit) -> None:
+        """Takes a request in; one that breaks a rule is answered in the next frame."""
+        conductor = self._conductor
+        try:
+            check_submit(submit, info=self.info)
+            if submit.handle in conductor.requests:
+                raise InvalidRequestError("handle", f"{submit.handle} is in use")
+        except InvalidRequestError as error:
+            conductor.finished.append(refusal(submit, error))
+            return
+        request = RequestId(self._next_request)
+        self._next_request += 1
+        template = resolve(submit, serial=Serial(-1), info=self.info, rng=self._rng)
+        live = Live(request, template=template)
+        live.pages = self._pages(len(submit.prompt))
+        peak_pages = self._pages(template.limit)
+        conductor.arrive(live, model=self._model, peak_pages=peak_pages)
+
+    def abort(self, abort: Abort) -> None:
+        """Frees the pages of these sequences now; unknown handles are ignored."""
+        for handle in abort.handles:
+            request = self._conductor.requests.get(handle)
+            if request is not None:
+                self._conductor.end(request, reason=FinishReason.ABORT)
+        self._conductor.settle()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._conductor.finished) or any(
+            member.instance.has_work or member.is_busy
+            for member in self.members.values()
+        )
+
+    @property
+    def idle_wait_s(self) -> float | None:
+        """How long to wait for messages without work; None: until one comes."""
+        return self._config.epoch_s if self.members else None
+
+    def step(self) -> StepFrame | None:
+        """One step of every instance; None when nothing is to be said."""
+        conductor = self._conductor
+        self._tick_if_due()
+        conductor.ask_for_pages()
+        for member in list(self.members.values()):
+            conductor.guard(member, member.instance.launch)
+        if self._config.move_always:
+            self._move_everything()
+        frames = self._land()
+        conductor.settle()
+        if conductor.finished:
+            done, conductor.finished = tuple(conductor.finished), []
+            frames.append(_frame_of(done))
+        return merge_frames(frames)
+
+    def load(self, *, compilations: int = 0) -> EngineLoad:
+        """How busy all instances are together."""
+        loads = [
+            member.instance.load(compilations=compilations)
+            for member in self.members.values()
+        ]
+        return sum_loads(loads, waiting=self.machine.waiting, compilations=compilations)
+
+    def _land(self) -> list[StepFrame]:
+        conductor, frames = self._conductor, []
+        for member in list(self.members.values()):
+            frame = conductor.guard(member, member.instance.land)
+            if member.device not in self.members:
+                continue  # its step failed: what it would have said does not count
+            if frame is not None:
+                frames.append(frame)
+            for serial in member.instance.ended:
+                conductor.forget(member.requests[serial])
+            conductor.guard(member, member.look_around)
+            member.instance.ended.clear()
+        return frames
+
+    def _tick_if_due(self) -> None:
+        now_s = self._clock()
+        if now_s - self._tick_s >= self._config.epoch_s:
+            self._tick_s = now_s
+            self._conductor.decide(events.Tick(now_s=now_s - self._start_s))
+            self._conductor.settle()
+
+    def _move_everything(self) -> None:
+        """Every request goes to the next device that is there."""
+        devices = list(self.members)
+        for request in list(self.machine.ledger.requests.values()):
+            if request.device not in self.members or request.move is not None:
+                continue
+            at = devices.index(request.device)
+            for other in devices[at + 1 :] + devices[:at]:
+                self._conductor.decide(
+                    events.Relocate(request=request.id, device=other)
+                )
+                if request.move is not None:
+                    break
+        self._conductor.settle()
+
+    def _pages(self, tokens: int) -> int:
+        return -(-tokens // self.info.page_tokens)
+
+
+def _frame_of(finished: tuple[Finished, ...]) -> StepFrame:
+    return StepFrame(
+        handles=np.zeros(0, np.int64), tokens=np.zeros(0, np.int32), finished=finished
+    )

@@ -1,0 +1,58 @@
+"""Frames and loads of several instances as those of one engine."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mell_jax.engine.frames import EngineLoad, Float32Array, Logprobs, StepFrame
+from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
+
+
+def merge_frames(frames: Sequence[StepFrame]) -> StepFrame | None:
+    """One frame with the rows of all, in order; None if there are none."""
+    if len(frames) <= 1:
+        return frames[0] if frames else None
+    return StepFrame(
+        handles=np.concatenate([frame.handles for frame in frames]),
+        tokens=np.concatenate([frame.tokens for frame in frames]),
+        logprobs=_merge_logprobs(frames),
+        prompts=tuple(done for frame in frames for done in frame.prompts),
+        finished=tuple(end for frame in frames for end in frame.finished),
+    )
+
+
+def sum_loads(
+    loads: Sequence[EngineLoad], *, waiting: int, compilations: int
+) -> EngineLoad:
+    """The load of all instances; `waiting` requests have none of them."""
+    totals = {
+        field.name: sum(getattr(load, field.name) for load in loads)
+        for field in dataclasses.fields(EngineLoad)
+    }
+    totals["waiting"] += waiting
+    totals["compilations"] = compilations
+    return EngineLoad(**totals)
+
+
+def _merge_logprobs(frames: Sequence[StepFrame]) -> Logprobs | None:
+    """Rows of instances that computed none are NaN: nobody asked for them."""
+    if all(frame.logprobs is None for frame in frames):
+        return None
+    parts = [frame.logprobs or _nothing(len(frame.handles)) for frame in frames]
+    return Logprobs(
+        chosen=np.concatenate([part.chosen for part in parts]),
+        top_ids=np.concatenate([part.top_ids for part in parts]),
+        top=np.concatenate([part.top for part in parts]),
+    )
+
+
+def _nothing(rows: int) -> Logprobs:
+    def unknown(*shape: int) -> Float32Array:
+        return np.full(shape, np.nan, np.float32)
+
+    return Logprobs(
+        chosen=unknown(rows),
+        top_ids=np.zeros((rows, TOP_LOGPROBS), np.int32),
+        top=unknown(rows, TOP_LOGPROBS),
+    )

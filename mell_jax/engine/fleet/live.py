@@ -1,0 +1,28 @@
+"""What the fleet keeps of a request that is not over."""
+
+import dataclasses
+
+from mell_jax.engine.frames import Handle
+from mell_jax.engine.slots import Request
+from mell_jax.scheduler.ids import Epoch, RequestId, Serial, Tokens
+
+
+class Live:
+    """A request, wherever it runs; its serial on an instance is the copy's epoch."""
+
+    __slots__ = ("id", "pages", "replays", "template", "tokens")
+
+    def __init__(self, request: RequestId, *, template: Request) -> None:
+        self.id = request
+        self.template = template
+        self.tokens: Tokens = template.submit.prompt  # as of its last start or move
+        self.pages = 0  # that it was granted
+        self.replays = 0
+
+    @property
+    def handle(self) -> Handle:
+        return self.template.handle
+
+    def copy(self, epoch: Epoch) -> Request:
+        """The request under the name of one of its copies."""
+        return dataclasses.replace(self.template, serial=Serial(epoch))

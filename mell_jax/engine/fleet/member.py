@@ -1,0 +1,274 @@
+"""One device of the fleet: carries out what the migration protocol asks of it.
+
+    message -> endpoint -> effects -> pages taken, written, rows stopped and started
+                   ^                                   |
+                   '------- Took, Written, RowStopped -'
+
+The endpoint is the pure state machine; the instance has the batch and the pages. A
+copy's epoch is its serial there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mell_jax.engine.fleet import parcels
+from mell_jax.engine.fleet.live import Live
+from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet.transport import Transport
+from mell_jax.engine.instance import Instance
+from mell_jax.scheduler.ids import DeviceId, Epoch, ModelId, RequestId, Serial, Tokens
+from mell_jax.scheduler.migration import effects, events, messages
+from mell_jax.scheduler.migration.instance import Instance as Endpoint
+from mell_jax.scheduler.transfer import Mode
+from mell_jax.worker.group import DeviceGroup
+
+Payload = Parcel | Tokens | None
+
+
+class Office(Protocol):
+    """What a member needs of the fleet."""
+
+    def live(self, request: RequestId) -> Live | None: ...
+
+    def group_of(self, device: DeviceId) -> DeviceGroup | None: ...
+
+    def post(
+        self, to: DeviceId, message: messages.Message, payload: Payload
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    """Pages that are on their way to a reservation."""
+
+    request: RequestId
+    epoch: Epoch
+    first: int  # positions
+    end: int
+    parcel: Parcel
+
+
+class Member:
+    """An instance that serves, and its end of the protocol."""
+
+    def __init__(
+        self,
+        device: DeviceId,
+        instance: Instance,
+        *,
+        model: ModelId,
+        endpoint: Endpoint,
+        transport: Transport,
+        office: Office,
+        page_tokens: int,
+    ) -> None:
+        self.device = device
+        self.instance = instance
+        self.model = model
+        self.requests: dict[Serial, RequestId] = {}  # of every copy held
+        self._endpoint = endpoint
+        self._transport = transport
+        self._office = office
+        self._page_tokens = page_tokens
+        self._payload: Payload = None
+        self._arrivals: list[_Arrival] = []
+        self._prefills: dict[Epoch, effects.WriteChunk] = {}
+        self._stopping: dict[Epoch, effects.StopRow] = {}
+        self._watched: dict[Epoch, RequestId] = {}
+        self._carry: dict[type, Callable[[Any], None]] = {
+            effects.Send: self._send,
+            effects.TakePages: self._take_pages,
+            effects.WriteChunk: self._write_chunk,
+            effects.WatchRow: self._watch_row,
+            effects.StopRow: self._stop_row,
+            effects.ResumeRow: self._resume_row,
+            effects.StartRow: self._start_row,
+            effects.Free: self._free,
+        }
+
+    def deliver(self, message: messages.ToInstance, payload: Payload) -> None:
+        self._payload = payload
+        self._tell(message)
+
+    def look_around(self) -> None:
+        """After a step: tells the protocol what has come about since."""
+        for serial in self.instance.ended:
+            epoch = Epoch(serial)
+            request = self.requests.pop(serial)
+            self._stopping.pop(epoch, None)
+            self._watched.pop(epoch, None)
+            self._tell(events.RowLost(request=request, epoch=epoch))
+        for arrival in [a for a in self._arrivals if a.parcel.is_ready]:
+            self._arrivals.remove(arrival)
+            self._unpack(arrival)
+        for epoch, chunk in list(self._prefills.items()):
+            if self.instance.movable.computed(Serial(epoch)) >= chunk.end:
+                del self._prefills[epoch]
+                self._tell_written(chunk.request, epoch, chunk.end)
+        for stop in list(self._stopping.values()):
+            self._see_stopped(stop)
+        for epoch, request in list(self._watched.items()):
+            self._see_computed(request, epoch)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way that no step will bring to an end."""
+        return bool(self._arrivals or self._prefills or self._stopping)
+
+    # Effects.
+
+    def _tell(self, event: messages.ToInstance | events.InstanceEvent) -> None:
+        for effect in self._endpoint.step(event):
+            self._carry[type(effect)](effect)
+
+    def _send(self, effect: effects.Send) -> None:
+        payload: Payload = None
+        if isinstance(effect.message, messages.Chunk):
+            payload = self._load(effect.message, to=effect.to)
+        self._office.post(effect.to, effect.message, payload)
+
+    def _load(self, chunk: messages.Chunk, *, to: DeviceId) -> Payload:
+        """The pages or tokens that go with a chunk, on their way already."""
+        batcher, serial = self.instance.movable, Serial(chunk.from_epoch)
+        if chunk.mode is Mode.TOKENS:
+            return batcher.tokens_since(serial, chunk.first)[: chunk.end - chunk.first]
+        group = self._office.group_of(to)
+        if group is None or chunk.first == chunk.end:
+            return Parcel(chunks=(), count=0)
+        pages = batcher.pages_of(serial)[self._span(chunk.first, chunk.end)]
+        return self._transport.carry(
+            parcels.pack(self.instance.worker, pages),
+            source=self.device,
+            target=to,
+            to=group,
+        )
+
+    def _take_pages(self, effect: effects.TakePages) -> None:
+        live = self._office.live(effect.request)
+        cached = None
+        if live is not None:
+            cached = self.instance.reserve(
+                live.copy(effect.epoch),
+                tokens=live.tokens[: effect.known],
+                pages=effect.pages,
+            )
+        if cached is None:
+            self._tell(events.Failed(request=effect.request, epoch=effect.epoch))
+            return
+        self.requests[Serial(effect.epoch)] = effect.request
+        self._tell(
+            events.Took(request=effect.request, epoch=effect.epoch, cached=cached)
+        )
+
+    def _write_chunk(self, effect: effects.WriteChunk) -> None:
+        batcher, serial = self.instance.movable, Serial(effect.epoch)
+        if not batcher.extend(serial, positions=effect.end):
+            self._tell(events.Failed(request=effect.request, epoch=effect.epoch))
+            return
+        payload = self._payload
+        if effect.first == effect.end:
+            self._tell_written(effect.request, effect.epoch, effect.end)
+        elif isinstance(payload, Parcel):
+            arrival = _Arrival(
+                request=effect.request,
+                epoch=effect.epoch,
+                first=effect.first,
+                end=effect.end,
+                parcel=payload,
+            )
+            # A long chunk would hold up the rows beside it until it is here.
+            if payload.count > parcels.CHUNK_PAGES[1] and not payload.is_ready:
+                self._arrivals.append(arrival)
+            else:
+                self._unpack(arrival)
+        else:
+            assert payload is not None, f"{effect} came without its tokens"
+            batcher.prefill(serial, payload, first=effect.first)
+            self._prefills[effect.epoch] = effect
+
+    def _unpack(self, arrival: _Arrival) -> None:
+        pages = self.instance.movable.pages_of(Serial(arrival.epoch))
+        parcels.unpack(
+            self.instance.worker,
+            arrival.parcel,
+            pages[self._span(arrival.first, arrival.end)],
+        )
+        self._tell_written(arrival.request, arrival.epoch, arrival.end)
+
+    def _watch_row(self, effect: effects.WatchRow) -> None:
+        self._watched[effect.epoch] = effect.request
+        self._see_computed(effect.request, effect.epoch)
+
+    def _stop_row(self, effect: effects.StopRow) -> None:
+        serial = Serial(effect.epoch)
+        if self.instance.is_collecting_prompt(serial):
+            self._tell(events.RowLost(request=effect.request, epoch=effect.epoch))
+            return
+        self.instance.movable.hold(serial)
+        self._stopping[effect.epoch] = effect
+        self._see_stopped(effect)
+
+    def _resume_row(self, effect: effects.ResumeRow) -> None:
+        self._stopping.pop(effect.epoch, None)
+        if self.instance.knows(Serial(effect.epoch)):
+            self.instance.movable.resume(Serial(effect.epoch))
+
+    def _start_row(self, effect: effects.StartRow) -> None:
+        serial, live = Serial(effect.epoch), self._office.live(effect.request)
+        if live is None:
+            return  # it has ended since; its release is on the way
+        if self.instance.knows(serial):
+            self.instance.begin(
+                serial,
+                computed=effect.computed,
+                since=effect.since,
+                tail=np.array(effect.tail, np.int32),
+                pages=live.pages,
+            )
+            return
+        self.requests[serial] = effect.request
+        self.instance.start(live.copy(effect.epoch), tokens=live.tokens)
+        self.instance.movable.grant(serial, pages=live.pages)
+
+    def _free(self, effect: effects.Free) -> None:
+        epoch, serial = effect.epoch, Serial(effect.epoch)
+        self._arrivals = [a for a in self._arrivals if a.epoch != epoch]
+        self._prefills.pop(epoch, None)
+        self._stopping.pop(epoch, None)
+        self._watched.pop(epoch, None)
+        self.requests.pop(serial, None)
+        if self.instance.knows(serial):
+            self.instance.drop(serial)
+
+    # What the protocol waits for.
+
+    def _see_stopped(self, stop: effects.StopRow) -> None:
+        batcher, serial = self.instance.movable, Serial(stop.epoch)
+        if stop.epoch not in self._stopping or not batcher.is_settled(serial):
+            return
+        del self._stopping[stop.epoch]
+        self._tell(
+            events.RowStopped(
+                request=stop.request,
+                epoch=stop.epoch,
+                computed=batcher.computed(serial),
+                tail=tuple(batcher.tokens_since(serial, stop.since).tolist()),
+            )
+        )
+
+    def _see_computed(self, request: RequestId, epoch: Epoch) -> None:
+        if not self._endpoint.is_moving(epoch):
+            self._watched.pop(epoch, None)
+            return
+        computed = self.instance.movable.computed(Serial(epoch))
+        self._tell(events.Computed(request=request, epoch=epoch, computed=computed))
+
+    def _tell_written(self, request: RequestId, epoch: Epoch, end: int) -> None:
+        self._tell(events.Written(request=request, epoch=epoch, end=end))
+
+    def _span(self, first: int, end: int) -> slice:
+        """Pages of positions [first, end)."""
+        return slice(first // self._page_tokens, -(-end // self._page_tokens))

@@ -1,0 +1,84 @@
+"""Pages on their way from one pool to another, in chunks of few compiled lengths.
+
+    pages 5 9 2 7 1   ->   [5 9 2 7] [1]      gathered on the source, one row per page
+
+A chunk is one array `[n, L, 2, K, S, H]`; a shorter one is filled up with the scratch
+page, which is never written at the other end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, cast
+
+import jax
+import numpy as np
+
+from mell_jax.pallas_kernels import checksum_pages, gather_pages, scatter_pages
+from mell_jax.scheduler.ids import Pages
+from mell_jax.scheduler.pages import SCRATCH_PAGE
+from mell_jax.worker.device import DeviceWorker
+
+CHUNK_PAGES = (16, 4, 1)
+"""Lengths that are compiled, longest first."""
+
+
+class _Awaited(Protocol):
+    """What every array has, though jax declares it of none."""
+
+    def is_ready(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """Some pages; `chunks` hold `count` of them and then padding."""
+
+    chunks: tuple[jax.Array, ...]
+    count: int
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything has arrived where it was put."""
+        return all(cast(_Awaited, chunk).is_ready() for chunk in self.chunks)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+
+def pack(worker: DeviceWorker, pages: Pages) -> Parcel:
+    """Reads `pages` as they are after every step that was dispatched so far."""
+    chunks = tuple(gather_pages(worker.pool, ids) for ids in _ids(pages))
+    return Parcel(chunks=chunks, count=len(pages))
+
+
+def unpack(worker: DeviceWorker, parcel: Parcel, pages: Pages) -> None:
+    """Writes a parcel to `pages` before every step that is dispatched from now on."""
+    assert len(pages) == parcel.count, f"{parcel.count} pages for {len(pages)}"
+    for chunk, ids in zip(parcel.chunks, _ids(pages), strict=True):
+        worker.replace_pool(partial(scatter_pages, page_ids=ids, pages=chunk))
+
+
+def checksums(parcel: Parcel) -> list[int]:
+    """One number per page, the same at both ends of a good copy; waits for it."""
+    sums = [np.asarray(checksum_pages(chunk)) for chunk in parcel.chunks]
+    return [int(value) for part in sums for value in part]
+
+
+def warm_up(worker: DeviceWorker) -> None:
+    """Compiles what packs and unpacks, so that nothing compiles later."""
+    for length in CHUNK_PAGES:
+        scratch = np.full(length, SCRATCH_PAGE, np.int32)
+        chunk = gather_pages(worker.pool, scratch)
+        checksum_pages(chunk)
+        worker.replace_pool(partial(scatter_pages, page_ids=scratch, pages=chunk))
+
+
+def _ids(pages: Pages) -> Iterator[Pages]:
+    """Page ids chunk by chunk, padded with the scratch page."""
+    start = 0
+    while start < len(pages):
+        left = len(pages) - start
+        length = next((n for n in CHUNK_PAGES if n <= left), CHUNK_PAGES[-1])
+        yield pages[start : start + length]
+        start += length

@@ -1,0 +1,341 @@
+"""One instance: its batch, its device, and the step in flight.
+
+`launch` starts the next step on the device, `land` brings in the results of the one
+before, so that host and device work at the same time:
+
+    launch k   plan k, dispatch k          land k-1   wait for k-1, its tokens and ends
+
+A sampled token stays on the device as the next input; a sequence that turns out to
+have ended has one surplus row in flight, whose result is dropped. Single-threaded: one
+thread calls every method.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.engine.frames import (
+    EngineLoad,
+    Finished,
+    FinishReason,
+    Handle,
+    Logprobs,
+    PromptDone,
+    StepFrame,
+)
+from mell_jax.engine.prompts import PromptTable
+from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
+from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.ids import Serial, Tokens
+from mell_jax.scheduler.movable import MovableBatcher
+from mell_jax.scheduler.plan import Sequence, StepPlan
+from mell_jax.worker.device import DeviceWorker, Pending
+from mell_jax.worker.layout import new_vector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """A dispatched step and what its slots stood for then; slots may change hands."""
+
+    plan: StepPlan
+    pending: Pending
+    handles: npt.NDArray[np.int64]  # [b]
+    limits: Int32Array  # [b]
+    stop_ids: Int32Array  # [b, MAX_STOP_IDS]
+    wants_prompt: BoolArray  # [b]
+    is_first: BoolArray  # [b] samples the first token after the prompt
+
+
+class Instance:
+    """Runs sequences of one model on one device group."""
+
+    def __init__(
+        self, worker: DeviceWorker, batcher: Batcher, *, max_rows: int
+    ) -> None:
+        self.worker = worker
+        self.batcher = batcher
+        self.ended: list[Serial] = []  # since the owner last cleared it
+        self._slots = SlotTable(max_rows)
+        self._prompts = PromptTable()
+        self._requests: dict[Serial, Request] = {}
+        self._finished: list[Finished] = []
+        self._in_flight: InFlight | None = None
+        self._landing: InFlight | None = None
+        self._generated = self._preemptions = self._steps = 0
+
+    # -- coming and going --------------------------------------------------------
+
+    def start(self, request: Request, *, tokens: Tokens) -> None:
+        """Queues a request; `tokens` are its prompt and what it has generated."""
+        submit = request.submit
+        prompt = len(submit.prompt)
+        self._requests[request.serial] = request
+        if len(tokens) == prompt:
+            self._prompts.expect(request.serial)
+        self.batcher.add(_sequence(request, tokens))
+
+    def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
+        """Takes a row and `pages` for a request that is to come from elsewhere.
+
+        Returns how many positions are there already by its prefix; None without room.
+        """
+        cached = self.movable.reserve(_sequence(request, tokens), pages=pages)
+        if cached is not None:
+            self._requests[request.serial] = request
+        return cached
+
+    def begin(
+        self, serial: Serial, *, computed: int, since: int, tail: Tokens, pages: int
+    ) -> None:
+        """Runs a reserved row; see `MovableBatcher.begin`."""
+        tokens = self.movable.begin(
+            serial, computed=computed, since=since, tail=tail, pages=pages
+        )
+        request, slot = self._requests[serial], self.movable.slot_of(serial)
+        prompt = len(request.submit.prompt)
+        if len(tokens) == prompt:
+            self._prompts.adopt(serial, length=prompt)
+        self._slots.occupy(slot, request)
+        self.worker.set_up_row(
+            row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
+        )
+
+    def is_collecting_prompt(self, serial: Serial) -> bool:
+        """Whether it has part of a prompt's log probabilities, which cannot move."""
+        params = self._requests[serial].params
+        return params.prompt_logprobs is not None and self._prompts.knows(serial)
+
+    @property
+    def movable(self) -> MovableBatcher:
+        """The batcher of an instance in a fleet."""
+        assert isinstance(self.batcher, MovableBatcher)
+        return self.batcher
+
+    def knows(self, serial: Serial) -> bool:
+        return serial in self._requests
+
+    def finish(
+        self,
+        serial: Serial,
+        *,
+        reason: FinishReason,
+        stop_token: int | None = None,
+        message: str = "",
+    ) -> None:
+        """Frees a sequence's pages and reports its end in the next frame."""
+        handle = self._requests[serial].handle
+        self.drop(serial, trusted=reason is not FinishReason.ERROR)
+        self.ended.append(serial)
+        self._finished.append(
+            Finished(
+                handle=handle, reason=reason, stop_token=stop_token, message=message
+            )
+        )
+
+    def say(self, finished: Finished) -> None:
+        """Adds to the next frame the end of something that never started here."""
+        self._finished.append(finished)
+
+    def drop(self, serial: Serial, *, trusted: bool = True) -> None:
+        """Frees a sequence's pages and forgets it without a word."""
+        del self._requests[serial]
+        self._prompts.forget(serial)
+        self.batcher.cancel(serial, trusted=trusted)
+
+    # -- the loop ----------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        return bool(
+            not self.batcher.is_empty
+            or self._in_flight is not None
+            or self._landing is not None
+            or self._finished
+        )
+
+    def launch(self) -> None:
+        """Starts the next step, if there is one to do."""
+        self._landing, self._in_flight = self._in_flight, self._launch()
+
+    def land(self) -> StepFrame | None:
+        """Brings in the step before the one last launched; waits for its results.
+
+        None when nothing is to be said.
+        """
+        landing, self._landing = self._landing, None
+        frame = self._land(landing) if landing is not None else None
+        if frame is None and self._finished:
+            frame = self._frame_of_ends()
+        return frame
+
+    def load(self, *, compilations: int = 0) -> EngineLoad:
+        """How busy the engine is now."""
+        counts = self.batcher.cache.counts
+        return EngineLoad(
+            running=self.batcher.num_running,
+            waiting=self.batcher.num_waiting,
+            waiting_tokens=self.batcher.waiting_tokens,
+            used_pages=counts.used,
+            cached_pages=counts.cached,
+            free_pages=counts.free,
+            generated_tokens=self._generated,
+            prefix_hit_tokens=self._prompts.hit_tokens,
+            prefix_query_tokens=self._prompts.query_tokens,
+            preemptions=self._preemptions,
+            steps=self._steps,
+            compilations=compilations,
+        )
+
+    # -- launching ---------------------------------------------------------------
+
+    def _launch(self) -> InFlight | None:
+        plan = self.batcher.plan()
+        if plan is None:
+            return None
+        self._preemptions += len(plan.preempted)
+        self._steps += 1
+        for entry in plan.admitted:
+            request = self._requests[entry.serial]
+            self._slots.occupy(entry.slot, request)
+            self._prompts.admit(entry)
+            self.worker.set_up_row(
+                row_setup(
+                    request,
+                    slot=entry.slot,
+                    tokens=entry.tokens,
+                    num_prompt=entry.prompt,
+                )
+            )
+        return self._dispatch(plan)
+
+    def _dispatch(self, plan: StepPlan) -> InFlight:
+        table, rows, slots = self._slots, self.batcher.rows, plan.slots
+        count, tokens = len(slots), plan.num_tokens
+        bucket = self.worker.choose_bucket(
+            tokens=tokens, rows=count, is_decode=plan.is_decode
+        )
+        generated = plan.kv_lens - rows.prompt[slots]
+        vector, inputs = new_vector(bucket)
+        inputs.token_ids[:tokens] = plan.token_ids
+        inputs.positions[:tokens] = plan.positions
+        inputs.owners[:] = bucket.rows
+        inputs.owners[:tokens] = plan.owners
+        inputs.sources[:count] = slots
+        inputs.kv_lens[:count] = plan.kv_lens
+        inputs.cu_q_lens[1 : count + 1] = np.cumsum(plan.q_lens)
+        inputs.cu_q_lens[count + 1 :] = tokens
+        inputs.last[:count] = inputs.cu_q_lens[1 : count + 1] - 1
+        inputs.page_table[:count] = plan.page_table
+        table.fill(inputs, plan=plan, generated=generated)
+        wants_prompt = table.wants_prompt[slots] & (plan.starts < rows.prompt[slots])
+        if wants_prompt.any():
+            inputs.prompt_flag[...] = 1
+            inputs.targets[:tokens] = rows.tokens[
+                slots[plan.owners],
+                np.minimum(plan.positions + 1, rows.max_tokens - 1),
+            ]
+        pending = self.worker.dispatch(
+            vector,
+            bucket=bucket,
+            wants_logprobs=bool((table.wants_logprobs[slots] & plan.samples).any()),
+            wants_prompt=bool(wants_prompt.any()),
+        )
+        return InFlight(
+            plan=plan,
+            pending=pending,
+            handles=table.handles[slots],
+            limits=table.limits[slots],
+            stop_ids=table.stop_ids[slots],
+            wants_prompt=wants_prompt,
+            is_first=plan.samples & (generated == 0),
+        )
+
+    # -- landing -----------------------------------------------------------------
+
+    def _land(self, landing: InFlight) -> StepFrame | None:
+        plan = landing.plan
+        tokens = landing.pending.tokens()[: len(plan.slots)]
+        live = self.batcher.commit(plan, tokens)
+        self._generated += int(live.sum())
+        self._fail_bad_rows(plan, tokens)
+        prompts = self._land_prompts(landing, live)
+        stopped = (tokens[:, None] == landing.stop_ids).any(axis=1)
+        full = plan.kv_lens + 1 >= landing.limits
+        for index in np.flatnonzero(live & (stopped | full)):
+            self.finish(
+                Serial(int(plan.serials[index])),
+                reason=FinishReason.STOP if stopped[index] else FinishReason.LENGTH,
+                stop_token=int(tokens[index]) if stopped[index] else None,
+            )
+        if not live.any() and not self._finished:
+            return None
+        finished, self._finished = tuple(self._finished), []
+        return StepFrame(
+            handles=landing.handles[live],
+            tokens=tokens[live],
+            logprobs=_logprobs_of(landing.pending, live),
+            prompts=prompts,
+            finished=finished,
+        )
+
+    def _fail_bad_rows(self, plan: StepPlan, tokens: Int32Array) -> None:
+        for index in np.flatnonzero(plan.samples & (tokens < 0)):
+            serial = Serial(int(plan.serials[index]))
+            if serial in self._requests:
+                self.finish(
+                    serial,
+                    reason=FinishReason.ERROR,
+                    message="the model's logits for this sequence are not finite",
+                )
+
+    def _land_prompts(
+        self, landing: InFlight, live: BoolArray
+    ) -> tuple[PromptDone, ...]:
+        plan = landing.plan
+        if landing.wants_prompt.any():
+            fetched = landing.pending.prompt_logprobs()
+            for index in np.flatnonzero(landing.wants_prompt):
+                serial = Serial(int(plan.serials[index]))
+                if fetched is not None and serial in self._requests:
+                    at = np.flatnonzero(plan.owners == index)
+                    self._prompts.collect(serial, fetched, at=at)
+        return tuple(
+            self._prompts.finish(
+                Serial(int(plan.serials[index])),
+                handle=Handle(int(landing.handles[index])),
+            )
+            for index in np.flatnonzero(live & landing.is_first)
+        )
+
+    def _frame_of_ends(self) -> StepFrame:
+        finished, self._finished = tuple(self._finished), []
+        return StepFrame(
+            handles=np.zeros(0, np.int64),
+            tokens=np.zeros(0, np.int32),
+            finished=finished,
+        )
+
+
+def _sequence(request: Request, tokens: Tokens) -> Sequence:
+    submit = request.submit
+    return Sequence(
+        serial=request.serial,
+        tokens=tokens.astype(np.int32),
+        prompt=len(submit.prompt),
+        limit=request.limit,
+        salt=submit.salt,
+        reads_cache=submit.params.prompt_logprobs is None,
+    )
+
+
+def _logprobs_of(pending: Pending, live: BoolArray) -> Logprobs | None:
+    fetched = pending.logprobs()
+    if fetched is None:
+        return None
+    rows = np.flatnonzero(live)
+    return Logprobs(
+        chosen=fetched.chosen[rows],
+        top_ids=fetched.top_ids[rows],
+        top=fetched.top[rows],
+    )
