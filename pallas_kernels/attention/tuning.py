@@ -26,6 +26,14 @@ class TritonSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MosaicTpuSizes:
+    """How the TPU kernel is cut; see `attention.mosaic_tpu`."""
+
+    tile_tokens: int  # BQ query tokens per tile, of batches that are not decode
+    block_pages: int  # pages per block of keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """The static facts that sizes depend on."""
 
@@ -90,6 +98,22 @@ def prefill_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:
         num_stages=entry["num_stages"],
     )
     return _fit(sizes, problem, shared_bytes=device["shared_bytes"])
+
+
+def mosaic_tpu_sizes(
+    *, device_kind: str, group: int, page_tokens: int, page_bytes: int
+) -> MosaicTpuSizes:
+    """Sizes for a TPU; blocks are at least a vector of 128 keys, if they can be.
+
+    Args:
+      page_bytes: of one page in one layer.
+    """
+    entry = for_device("mosaic_tpu", device_kind)
+    tile_tokens = max(8, entry["rows"] // group // 8 * 8)
+    block_pages = max(1, entry["block_tokens"] // page_tokens)
+    while block_pages * page_bytes > entry["block_bytes"] and block_pages > 1:
+        block_pages //= 2
+    return MosaicTpuSizes(tile_tokens=tile_tokens, block_pages=block_pages)
 
 
 def next_power_of_two(number: int) -> int:
