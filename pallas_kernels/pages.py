@@ -55,7 +55,8 @@ def write_kv(
     Args:
       pool: `[P, L, 2, K, S, H]`, or a quantised pool, whose pages must be filled from
         their first slot on; donate it to the surrounding jit.
-      k: `[T, K, H]` keys, cast to the pool's dtype, or quantised.
+      k: `[T, K, H]` keys, cast to the pool's dtype, or quantised; where the pool
+        has wider heads, the rest becomes zeros.
       v: `[T, K, H]` values, likewise.
       layer: which of the `L` layers to write; may be traced.
       page_slots: `[T]` int32, `page * S + offset`; distinct outside page 0. Tokens of
@@ -68,6 +69,9 @@ def write_kv(
       TypeError: `page_slots` is not int32.
     """
     _check(pool, k, v, layer, page_slots)
+    missing = pool.shape[5] - k.shape[2]
+    if missing:  # the pool has wider heads
+        k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, missing))) for x in (k, v))
     if isinstance(pool, QuantizedPool):
         return write_quantized(
             pool, k, v, layer=layer, page_slots=page_slots, cu_q_lens=cu_q_lens
@@ -103,7 +107,8 @@ def _check(
     if page_slots.ndim != 1:
         raise ValueError(f"page_slots must be [T], got shape {page_slots.shape}")
     expected = (page_slots.shape[0], pool.shape[3], pool.shape[5])
-    if k.shape != expected or v.shape != expected:
+    fits = k.ndim == 3 and k.shape[:2] == expected[:2] and k.shape[2] <= expected[2]
+    if not fits or k.shape != v.shape:
         raise ValueError(
             f"k and v must be [T, K, H] = {expected}, got {k.shape} and {v.shape}"
         )

@@ -44,7 +44,8 @@ def ragged_paged_attention(
       q: `[T, N, H]` query tokens; row `b` owns `cu_q_lens[b]:cu_q_lens[b + 1]`, and
         its last one sits at position `kv_lens[b] - 1`.
       pool: `[P, L, 2, K, S, H]`, already holding the new tokens' keys and values; or a
-        quantised pool.
+        quantised pool. Its heads may be wider than `q`'s, the rest being zeros, as
+        `write_kv` leaves it: TPUs want multiples of 128.
       layer: which of the `L` layers to read; may be traced.
       page_table: `[B, M]` int32 page ids. Entries past a row's last page are never
         used, but must be valid ids: their pages may hold NaN.
@@ -75,8 +76,9 @@ def ragged_paged_attention(
     call = describe(q, pool, page_table, decode=decode)
     name = choose_backend(backend, target=target, call=call, interpret=interpret)
     for_kernels = {} if name == "xla" else _for_kernels(target.device_kind, interpret)
-    return body(name)(
-        q,
+    missing = pool.shape[5] - q.shape[2]
+    out = body(name)(
+        jnp.pad(q, ((0, 0), (0, 0), (0, missing))) if missing else q,
         pool,
         layer=jnp.asarray(layer, jnp.int32),
         page_table=page_table,
@@ -88,6 +90,7 @@ def ragged_paged_attention(
         decode=decode,
         **for_kernels,
     )
+    return out[:, :, : q.shape[2]] if missing else out
 
 
 def _for_kernels(device_kind: str, interpret: bool) -> dict[str, str | bool]:
@@ -112,9 +115,10 @@ def _check_shapes(
             f"pool.scales must be [P, L, 2, K] = {pool.shape[:4]}, got "
             f"{pool.scales.shape}"
         )
-    if q.shape[2] != pool.shape[5]:
+    if not (q.shape[2] <= pool.shape[5]):
         raise ValueError(
-            f"q and pool must have one head size, got q {q.shape} and pool {pool.shape}"
+            f"q must not have larger heads than the pool, got q {q.shape} and pool "
+            f"{pool.shape}"
         )
     if q.shape[1] % pool.shape[3]:
         raise ValueError(

@@ -168,7 +168,12 @@ def _why_not_mosaic_gpu(target: Target, call: Call, interpret: bool) -> str:
 
 
 def _why_not_mosaic_tpu(target: Target, call: Call, interpret: bool) -> str:
-    del target, interpret
+    del target
+    if call.head % 128 and not interpret:
+        return (
+            f"needs heads of a multiple of 128 in the pool, not {call.head}: XLA would "
+            "copy the whole pool. Make a pool of wider heads; queries may be narrower"
+        )
     if call.table_entries > 200_000:
         return (
             "keeps the page table in 1 MiB of scalar memory, too little for "

@@ -34,6 +34,15 @@ class MosaicTpuSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MosaicGpuSizes:
+    """How the Hopper kernel is cut; see `attention.mosaic_gpu`."""
+
+    block_tokens: int  # C keys per block, a multiple of 64
+    num_slots: int  # blocks in flight
+    num_splits: int  # blocks of threads that share a row's keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """The static facts that sizes depend on."""
 
@@ -78,8 +87,7 @@ def decode_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:
     wanted = device["cores"] * entry["programs_per_core"]
     splits = wanted // (problem.tiles * problem.kv_heads)
     blocks = -(-problem.table_tokens // sizes.block_tokens)
-    splits = max(1, min(splits, entry["max_splits"], blocks // 4))
-    return replace(sizes, num_splits=_floor_power_of_two(splits))
+    return replace(sizes, num_splits=_num_splits(splits, blocks, entry))
 
 
 def prefill_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:
@@ -98,6 +106,25 @@ def prefill_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:
         num_stages=entry["num_stages"],
     )
     return _fit(sizes, problem, shared_bytes=device["shared_bytes"])
+
+
+def mosaic_gpu_sizes(
+    *, device_kind: str, programs: int, table_tokens: int
+) -> MosaicGpuSizes:
+    """Sizes for Hopper.
+
+    Args:
+      programs: rows times KV heads.
+      table_tokens: the longest context.
+    """
+    entry = for_device("mosaic_gpu", device_kind)
+    splits = entry["cores"] * entry["programs_per_core"] // programs
+    blocks = -(-table_tokens // entry["block_tokens"])
+    return MosaicGpuSizes(
+        block_tokens=entry["block_tokens"],
+        num_slots=entry["num_slots"],
+        num_splits=_num_splits(splits, blocks, entry),
+    )
 
 
 def mosaic_tpu_sizes(
@@ -121,7 +148,9 @@ def next_power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _floor_power_of_two(number: int) -> int:
+def _num_splits(wanted: int, blocks: int, entry: Mapping[str, Any]) -> int:
+    """A power of two; a share of a row is at least four blocks."""
+    number = max(1, min(wanted, int(entry["max_splits"]), blocks // 4))
     return 1 << (number.bit_length() - 1)
 
 

@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from mell_jax.pallas_kernels import QuantizedPool, ragged_paged_attention
+from mell_jax.pallas_kernels.attention.backends import body
+from mell_jax.pallas_kernels.attention.tuning import MosaicTpuSizes, TritonSizes
 from tests.pallas_kernels import oracle
 from tests.pallas_kernels.oracle import Batch, Row, Sizes
 
@@ -37,6 +39,15 @@ class Options:
     soft_cap: float | None = None
     interpret: bool = True
     layer: int = oracle.LAYER
+    sizes: MosaicTpuSizes | TritonSizes | None = None
+
+
+def interpreted(backend: str, **options: Any) -> Options:
+    """Options to interpret a body, with blocks so small that short rows have many."""
+    sizes = MosaicTpuSizes(tile_tokens=8, block_pages=2)
+    return Options(
+        backend=backend, sizes=sizes if backend == "mosaic_tpu" else None, **options
+    )
 
 
 def make(options: Options, *, seed: int = 0, **sizes: Any) -> Batch:
@@ -45,7 +56,7 @@ def make(options: Options, *, seed: int = 0, **sizes: Any) -> Batch:
     tokens = 6 if options.decode else 72
     return oracle.make_batch(
         rows,
-        replace(Sizes(tokens=tokens, rows=6, table=16, pages=48), **sizes),
+        replace(Sizes(tokens=tokens, rows=6, table=16, pages=48, head=64), **sizes),
         seed=seed,
         window=options.window,
         shared_pages=1,
@@ -54,21 +65,21 @@ def make(options: Options, *, seed: int = 0, **sizes: Any) -> Batch:
 
 @functools.partial(jax.jit, static_argnames="options")
 def _call(q: jax.Array, pool: Any, *metadata: jax.Array, options: Options) -> jax.Array:
-    page_table, kv_lens, cu_q_lens = metadata
-    return ragged_paged_attention(
-        q,
-        pool,
-        layer=jnp.int32(options.layer),
-        page_table=page_table,
-        kv_lens=kv_lens,
-        cu_q_lens=cu_q_lens,
-        sm_scale=q.shape[2] ** -0.5,
-        window=options.window,
-        soft_cap=options.soft_cap,
-        decode=options.decode,
-        backend=options.backend,
-        interpret=options.interpret,
-    )
+    common = {
+        "layer": jnp.int32(options.layer),
+        "page_table": metadata[0],
+        "kv_lens": metadata[1],
+        "cu_q_lens": metadata[2],
+        "sm_scale": q.shape[2] ** -0.5,
+        "window": options.window,
+        "soft_cap": options.soft_cap,
+        "decode": options.decode,
+        "interpret": options.interpret,
+    }
+    if options.sizes is None:
+        return ragged_paged_attention(q, pool, backend=options.backend, **common)
+    attend = body(options.backend)
+    return attend(q, pool, device_kind="any", sizes=options.sizes, **common)
 
 
 def run(batch: Batch, options: Options, *, pool: Any = None) -> oracle.Array:

@@ -243,7 +243,7 @@ def arguments(**changes: Any) -> Arguments:
         ({"q": jnp.zeros((4, 128))}, r"q must be \[T, N, H\]"),
         ({"pool": jnp.zeros((5, 2, 2, 16, 32))}, r"pool must be \[P, L, 2, K, S, H\]"),
         ({"pool": jnp.zeros((5, 2, 1, 2, 16, 32))}, r"pool must be \[P, L, 2, K"),
-        ({"q": jnp.zeros((4, 4, 64))}, "one head size"),
+        ({"q": jnp.zeros((4, 4, 64))}, "larger heads than the pool"),
         ({"q": jnp.zeros((4, 5, 32))}, "multiple of KV heads"),
         ({"page_table": jnp.zeros(3, jnp.int32)}, r"page_table must be \[B, M\]"),
         ({"kv_lens": jnp.zeros(4, jnp.int32)}, r"kv_lens must be \[B\] = \(3,\)"),
