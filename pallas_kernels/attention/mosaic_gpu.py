@@ -297,7 +297,11 @@ def _attend(shared: _Shared, share: _Share, static: _Static) -> _Carry:
         plgpu.commit_smem()
         out = out * lax.broadcast_in_dim(fade, out.shape, [0])
         out = out + _weighted_values(shared, slot, static)
-        plgpu.barrier_arrive(shared.consumed.at[slot])
+
+        @pl.when(index + static.sizes.num_slots < share.blocks)
+        def _consumed() -> None:  # somebody waits for the slot
+            plgpu.barrier_arrive(shared.consumed.at[slot])
+
         return out, new_peak, total
 
     carry: _Carry = lax.fori_loop(0, share.blocks, one_block, start)
