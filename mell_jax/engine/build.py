@@ -160,7 +160,7 @@ def _settle(config: EngineConfig, *, spec: ModelSpec, device: jax.Device) -> Set
     platform = device.platform
     guess = "float32" if platform == "cpu" else "bfloat16"
     dtype: Any = guess if config.dtype == "auto" else config.dtype
-    size = page_bytes(spec.config, dtype=dtype)
+    size = page_bytes(spec.config, dtype=dtype, platform=platform)
     pages = config.kv_pages or int(
         free_bytes(device) * config.kv_memory_fraction / size
     )
@@ -168,6 +168,7 @@ def _settle(config: EngineConfig, *, spec: ModelSpec, device: jax.Device) -> Set
         config,
         model=spec.config,
         platform=platform,
+        device_kind=device.device_kind,
         capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
     )
     check_pool_dtype(settled.dtype, platform=platform)
@@ -189,6 +190,7 @@ def _num_pages(
     return choose_num_pages(
         spec.config,
         dtype=settled.dtype,
+        platform=device.platform,
         budget_bytes=int(free_bytes(device) * config.kv_memory_fraction),
         max_tokens=settled.max_model_len,
         max_rows=settled.max_rows,

@@ -154,16 +154,17 @@ def _why_not_triton(target: Target, call: Call, interpret: bool) -> str:
 
 
 def _why_not_mosaic_gpu(target: Target, call: Call, interpret: bool) -> str:
-    if not call.decode:
-        return "computes decode batches only"
     if not interpret and target.capability != 90:
         return "needs a Hopper GPU (compute capability 9.0)"
     if call.q_dtype != "bfloat16" or call.kv_dtype != "bfloat16":
         return f"needs bfloat16, not {call.q_dtype} over {call.kv_dtype}"
     if call.head not in (64, 128):
         return f"needs a head size of 64 or 128, not {call.head}"
-    if call.group > 64:
-        return f"needs at most 64 query heads per KV head, not {call.group}"
+    if call.page_tokens > 64 or call.group > 64:
+        return (
+            "needs pages of at most 64 tokens and as many query heads per KV head, not "
+            f"{call.page_tokens} and {call.group}"
+        )
     return ""
 
 

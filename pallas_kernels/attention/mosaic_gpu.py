@@ -8,7 +8,8 @@ compute warpgroup multiplies what has arrived and hands the slot back:
     compute            S, softmax, O of 0     of 1     of 2
 
 The `G = N / K` query heads are the first rows of a tile of 64, which is what wgmma
-takes. Called by `attention.api`, which has checked the arguments.
+takes. Longer rows of a mixed batch go to the Triton kernel. Called by `attention.api`,
+which has checked the arguments.
 """
 
 import functools
@@ -23,6 +24,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from mell_jax.pallas_kernels.attention import tiles as cutting
+from mell_jax.pallas_kernels.attention import triton
 from mell_jax.pallas_kernels.attention.tuning import MosaicGpuSizes, mosaic_gpu_sizes
 from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
 
@@ -110,7 +112,36 @@ def ragged_paged_attention(
       interpret: a bool, or `plgpu.InterpretGPUParams` of jax 0.11 and later.
       sizes: to measure them; None for the tuned ones.
     """
-    assert decode and not isinstance(pool, QuantizedPool), "refused by `backends`"
+    assert not isinstance(pool, QuantizedPool), "refused by `backends`"
+    common: dict[str, Any] = {
+        "layer": layer,
+        "page_table": page_table,
+        "device_kind": device_kind,
+        "interpret": interpret,
+    }
+    options = (sm_scale, window, soft_cap)
+    lens = jnp.where(cu_q_lens[1:] - cu_q_lens[:-1] == 1, kv_lens, 0)
+    if decode:
+        return _decode(q, pool, lens=lens, options=options, sizes=sizes, **common)
+    metadata: dict[str, Any] = {"kv_lens": kv_lens, "cu_q_lens": cu_q_lens}
+    out = triton.attend_long_rows(q, pool, options=options, **metadata, **common)
+    first = q[jnp.minimum(cu_q_lens[:-1], q.shape[0] - 1)]
+    single = _decode(first, pool, lens=lens, options=options, sizes=sizes, **common)
+    return cutting.scatter_singles(out, single, cu_q_lens)
+
+
+def _decode(
+    q: jax.Array,  # [B, N, H]
+    pool: jax.Array,  # [P, L, 2, K, S, H]
+    *,
+    layer: jax.Array,
+    page_table: jax.Array,  # [B, M]
+    lens: jax.Array,  # [B], 0 where nothing is to be done
+    options: tuple[float, int | None, float | None],
+    device_kind: str,
+    interpret: Any,
+    sizes: MosaicGpuSizes | None,
+) -> jax.Array:  # [B, N, H]
     pages, layers, _, kv_heads, page_tokens, head = pool.shape
     rows, q_heads, _ = q.shape
     group = q_heads // kv_heads
@@ -128,18 +159,17 @@ def ragged_paged_attention(
         layers=layers,
         page_tokens=page_tokens,
         table_pages=page_table.shape[1],
-        sm_scale=sm_scale,
-        window=window,
-        soft_cap=soft_cap,
+        sm_scale=options[0],
+        window=options[1],
+        soft_cap=options[2],
     )
-    q_lens = cu_q_lens[1:] - cu_q_lens[:-1]
     grouped = q.reshape(rows, kv_heads, group, head)
     inputs = _Inputs(
         q=jnp.pad(grouped, ((0, 0), (0, 0), (0, padded - group), (0, 0))),
         tiles=pool.reshape(pages * layers * 2 * kv_heads, page_tokens, head),
         layer=layer.reshape(1),
         table=page_table,
-        lens=jnp.where(q_lens == 1, kv_lens, 0),
+        lens=lens,
     )
     out, peak, total = _call(inputs, static, interpret)
     shape = (static.sizes.num_splits, rows, q_heads)

@@ -86,35 +86,74 @@ def ragged_paged_attention(
       sizes: of the decode kernel, or of the other one in a mixed batch; to measure
         them. None for the tuned ones.
     """
-    q_lens = cu_q_lens[1:] - cu_q_lens[:-1]
-    run = functools.partial(
-        _attend,
-        pool=pool,
-        layer=layer,
-        page_table=page_table,
-        options=(sm_scale, window, soft_cap),
-        interpret=interpret,
-    )
-    rows = page_table.shape[0]
-    problem = _problem(q, pool, page_table, tiles=rows)
-    tiles = cutting.single_tiles(q_lens, kv_lens)
+    options = (sm_scale, window, soft_cap)
+    common: dict[str, Any] = {
+        "pool": pool,
+        "layer": layer,
+        "page_table": page_table,
+        "options": options,
+        "interpret": interpret,
+    }
+    problem = _problem(q, pool, page_table)
+    tiles = cutting.single_tiles(cu_q_lens[1:] - cu_q_lens[:-1], kv_lens)
     decoding = decode_sizes(problem, device_kind=device_kind)
     if decode:
-        return run(q, tiles=tiles, sizes=sizes or decoding)
-    sizes = sizes or prefill_sizes(problem, device_kind=device_kind)
-    cut = cutting.cut_tiles(
-        cu_q_lens, kv_lens, tokens=q.shape[0], tile_tokens=sizes.tile_tokens
+        return _attend(q, tiles=tiles, sizes=sizes or decoding, **common)
+    out = attend_long_rows(
+        q,
+        pool,
+        layer=layer,
+        page_table=page_table,
+        kv_lens=kv_lens,
+        cu_q_lens=cu_q_lens,
+        options=options,
+        device_kind=device_kind,
+        interpret=interpret,
+        sizes=sizes,
     )
-    out = run(q, tiles=cut, sizes=sizes)
     first = jnp.minimum(cu_q_lens[:-1], q.shape[0] - 1)
-    single = run(q[first], tiles=tiles, sizes=decoding)
+    single = _attend(q[first], tiles=tiles, sizes=decoding, **common)
     return cutting.scatter_singles(out, single, cu_q_lens)
 
 
-def _problem(q: jax.Array, pool: Pool, page_table: jax.Array, *, tiles: int) -> Problem:
+def attend_long_rows(
+    q: jax.Array,  # [T, N, H]
+    pool: Pool,  # [P, L, 2, K, S, H]
+    *,
+    layer: jax.Array,
+    page_table: jax.Array,  # [B, M]
+    kv_lens: jax.Array,  # [B]
+    cu_q_lens: jax.Array,  # [B + 1]
+    options: tuple[float, int | None, float | None],  # scale, window, soft cap
+    device_kind: str,
+    interpret: bool,
+    sizes: TritonSizes | None = None,
+) -> jax.Array:
+    """[T, N, H] with the tokens of rows that have several, and zeros past all rows.
+
+    Tokens of rows that have one are left as they are in fresh memory.
+    """
+    problem = _problem(q, pool, page_table)
+    sizes = sizes or prefill_sizes(problem, device_kind=device_kind)
+    tiles = cutting.cut_tiles(
+        cu_q_lens, kv_lens, tokens=q.shape[0], tile_tokens=sizes.tile_tokens
+    )
+    return _attend(
+        q,
+        pool=pool,
+        layer=layer,
+        page_table=page_table,
+        tiles=tiles,
+        sizes=sizes,
+        options=options,
+        interpret=interpret,
+    )
+
+
+def _problem(q: jax.Array, pool: Pool, page_table: jax.Array) -> Problem:
     kv_heads, page_tokens, head = pool.shape[3:]
     return Problem(
-        tiles=tiles,
+        tiles=page_table.shape[0],
         kv_heads=kv_heads,
         group=q.shape[1] // kv_heads,
         head=head,
