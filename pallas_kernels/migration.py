@@ -88,9 +88,8 @@ def checksum_pages(pages: Pool) -> jax.Array:
 
 
 def _gather_rows(leaf: jax.Array, ids: jax.Array) -> jax.Array:
-    flat = leaf.reshape(leaf.shape[0], -1)
-    rows = flat.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
-    return rows.reshape(ids.shape[0], *leaf.shape[1:])
+    # Not by way of [P, ...] rows: on a TPU that changes the layout, and copies the pool.
+    return leaf.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _scatter_rows(leaf: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ it rose; a float8 number loses nothing but what falls below the smallest one.
 The first slot of a page is written first: then its old scale and content are dead.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -59,6 +60,8 @@ def write_quantized(
     past_end = flat.shape[0] + jnp.arange(rows.size, dtype=jnp.int32)
     rows = jnp.where(rows < 0, past_end, rows)  # unique, and dropped
     values = jnp.concatenate([old.reshape(-1, head), quantized.reshape(-1, head)])
+    # Or XLA on a GPU fuses reading the old rows into the write, and copies the pool.
+    values = _materialise(values)
     flat = flat.at[rows].set(values, mode="drop", unique_indices=True)
     return QuantizedPool(
         pages=flat.reshape(pool.shape), scales=scales.reshape(pool.scales.shape)
@@ -142,6 +145,12 @@ def _cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.integer):
         x = jnp.round(x)
     return jnp.clip(x, -largest(dtype), largest(dtype)).astype(dtype)
+
+
+def _materialise(x: jax.Array) -> jax.Array:
+    """The same array, which XLA must not compute inside its consumer."""
+    barrier: Callable[[jax.Array], jax.Array] = lax.optimization_barrier
+    return barrier(x)
 
 
 def _power_of_two_from(x: jax.Array) -> jax.Array:

@@ -71,10 +71,13 @@ def compile_ir(kernel: Kernel, *, capability: int, folder: Path) -> tuple[str, b
     """PTX and cubin for a compute capability such as 90."""
     import triton  # noqa: PLC0415
     from jax._src.interpreters import mlir  # noqa: PLC0415
+    from jax._src.lib import triton as _  # noqa: F401, PLC0415
     from jaxlib.mlir import ir  # noqa: PLC0415
+    from jaxlib.triton import dialect as triton_dialect  # noqa: PLC0415
     from triton.backends.compiler import GPUTarget  # noqa: PLC0415
 
-    with mlir.make_ir_context():
+    with mlir.make_ir_context() as context:
+        triton_dialect.register_dialect(context)
         text = str(ir.Module.parse(kernel.bytecode))
     path = folder / f"{kernel.name}.ttir"
     path.write_text(re.sub(r" loc\(.*\)$", "", text, flags=re.MULTILINE))
