@@ -88,7 +88,7 @@ def checksum_pages(pages: Pool) -> jax.Array:
 
 
 def _gather_rows(leaf: jax.Array, ids: jax.Array) -> jax.Array:
-    # Not by way of [P, ...] rows: on a TPU that changes the layout, and copies the pool.
+    # Not by way of [P, ...] rows: on a TPU that is another layout, and copies the pool.
     return leaf.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 

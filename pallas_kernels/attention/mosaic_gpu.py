@@ -26,6 +26,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from mell_jax.pallas_kernels.attention import tiles as cutting
 from mell_jax.pallas_kernels.attention import triton
 from mell_jax.pallas_kernels.attention.tuning import MosaicGpuSizes, mosaic_gpu_sizes
+from mell_jax.pallas_kernels.compat import load_shared, transposed
 from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
 
 _MASKED = -1e30
@@ -344,7 +345,7 @@ def _scores(
     shape = (_ROWS, static.sizes.block_tokens)
 
     def multiply(out: Any) -> jax.Array:
-        plgpu.wgmma(out, shared.q, _transposed(shared.k.at[slot]))
+        plgpu.wgmma(out, shared.q, transposed(shared.k.at[slot]))
         product: jax.Array = out[...]
         return product
 
@@ -379,7 +380,7 @@ def _zero_unused(
         used = key < share.length
         if static.window is not None:
             used = used & (key >= share.length - static.window)
-        v = plgpu.load(shared.v.at[slot], (), layout=plgpu.Layout.WGMMA)
+        v = load_shared(shared.v.at[slot], layout=plgpu.Layout.WGMMA)
         shared.v[slot] = jnp.where(used, v, jnp.zeros_like(v))
 
 
@@ -403,9 +404,3 @@ def _store(shared: _Shared, carry: _Carry, targets: list[Any], static: _Static) 
     for source, target in zip(sources, targets, strict=True):
         plgpu.copy_smem_to_gmem(source, target)
     plgpu.wait_smem_to_gmem(0)
-
-
-def _transposed(ref: Any) -> Any:
-    if jax.__version_info__ < (0, 11):
-        return plgpu.transpose_ref(ref, (1, 0))
-    return ref.transpose((1, 0))
