@@ -34,8 +34,6 @@ class Target:
     @property
     def capability(self) -> int:
         """Of an NVIDIA device: 80 for 8.0; what the tuned sizes say of its kind."""
-        if any(name in self.device_kind for name in ("B200", "B300", "GB200")):
-            return 100
         return int(for_device("triton", self.device_kind)["capability"])
 
 

@@ -64,11 +64,11 @@ def tuned(backend: str) -> Mapping[str, Any]:
 
 
 def for_device(backend: str, device_kind: str) -> Mapping[str, Any]:
-    """The entry whose name is the longest that `device_kind` starts with."""
+    """The default with what the longest name that fits `device_kind` says instead."""
     entries = tuned(backend)
     fitting = [name for name in entries if device_kind.startswith(name)]
-    chosen: Mapping[str, Any] = entries[max(fitting, key=len, default="default")]
-    return chosen
+    chosen = entries[max(fitting, key=len, default="default")]
+    return {**entries["default"], **chosen}
 
 
 def decode_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:

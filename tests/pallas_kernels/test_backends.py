@@ -107,3 +107,5 @@ def test_the_target_is_the_device_that_is_traced_for() -> None:
 
 def test_capabilities_come_from_the_kind_of_device() -> None:
     assert [t.capability for t in (AMPERE, HOPPER, BLACKWELL)] == [80, 90, 100]
+    assert replace(HOPPER, device_kind="NVIDIA L40S").capability == 89
+    assert replace(HOPPER, device_kind="something new").capability == 80

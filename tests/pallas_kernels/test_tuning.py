@@ -28,7 +28,8 @@ LLAMA = Problem(
 def test_the_longest_name_that_a_device_kind_starts_with_wins() -> None:
     assert for_device("triton", A100)["cores"] == 108
     assert for_device("triton", "NVIDIA H100 80GB HBM3")["cores"] == 132
-    assert for_device("triton", "NVIDIA L4")["shared_bytes"] == 101_376  # default
+    assert for_device("triton", "NVIDIA L40S")["cores"] == 142  # and not the L4's
+    assert for_device("triton", "NVIDIA L40S")["shared_bytes"] == 101_376  # default
 
 
 @pytest.mark.parametrize(
