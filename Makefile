@@ -12,7 +12,12 @@ TORCH ?=
 ADDRESS ?= localhost:50051
 PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 
-.PHONY: help serve chat test test-all lint format results clean
+PYTHON_NEXT ?= python3.12
+NEXT := .venv-next
+AOT := .venv-aot
+KERNEL_TESTS := -m pytest tests/pallas_kernels
+
+.PHONY: help serve chat test test-all test-next aot lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -44,6 +49,28 @@ test: lint $(if $(TORCH),$(VENV)/.installed-torch)  ## lint, types, tests (DATA=
 test-all: lint $(VENV)/.installed-torch  ## every test, also the slow ones
 	$(PYTEST)
 
+# The editable install stays out: the checkout is found by pytest's own path.
+$(NEXT)/.installed: constraints-next.txt
+	$(PYTHON_NEXT) -m venv $(NEXT)
+	$(NEXT)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --constraint constraints-next.txt jax flax numpy absl-py hypothesis pytest \
+	  pytest-timeout tqdm
+	@touch $@
+
+test-next: $(NEXT)/.installed  ## the kernels' tests with Python 3.12 and jax 0.11
+	$(NEXT)/bin/python $(KERNEL_TESTS) -m "not slow"
+
+$(AOT)/.installed: constraints-aot.txt constraints.txt
+	$(PYTHON) -m venv $(AOT)
+	$(AOT)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --constraint constraints.txt --constraint constraints-aot.txt jax flax numpy \
+	  absl-py hypothesis pytest pytest-timeout tqdm \
+	  jax-cuda12-plugin jax-cuda12-pjrt libtpu triton
+	@touch $@
+
+aot: $(AOT)/.installed  ## compile for GPUs and TPUs that are not here (1.5 GB of wheels)
+	JAX_PLATFORMS=cpu $(AOT)/bin/python $(KERNEL_TESTS) -m "(aot_gpu or aot_tpu) and not slow"
+
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +84,4 @@ format: $(VENV)/.installed-dev  ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEXT) $(AOT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mell_jax.pallas_kernels.pool import Pool
+from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
@@ -37,7 +37,8 @@ def gather_pages(pool: Pool, page_ids: jax.Array) -> Pool:
       TypeError: `page_ids` is not int32.
     """
     _check_ids(page_ids)
-    return jax.tree.map(lambda leaf: _gather_rows(leaf, page_ids), pool)
+    got: Pool = jax.tree.map(lambda leaf: _gather_rows(leaf, page_ids), pool)
+    return got
 
 
 @functools.partial(jax.jit, donate_argnames="pool")
@@ -56,12 +57,15 @@ def scatter_pages(pool: Pool, page_ids: jax.Array, pages: Pool) -> Pool:
       TypeError: the dtypes do not fit.
     """
     _check_ids(page_ids)
-    kinds = (jax.tree.structure(pool), jax.tree.structure(pages))
-    if kinds[0] != kinds[1]:
-        raise ValueError(f"pages must be of the pool's kind {kinds[0]}, got {kinds[1]}")
-    return jax.tree.map(
+    if isinstance(pool, QuantizedPool) != isinstance(pages, QuantizedPool):
+        raise ValueError(
+            f"pages must be of the pool's kind, {type(pool).__name__}, "
+            f"got {type(pages).__name__}"
+        )
+    done: Pool = jax.tree.map(
         lambda leaf, rows: _scatter_rows(leaf, page_ids, rows), pool, pages
     )
+    return done
 
 
 @jax.jit
@@ -69,8 +73,8 @@ def checksum_pages(pages: Pool) -> jax.Array:
     """One number per page over all its bits, to compare before and after a transfer.
 
     The sum, modulo 2**32, of each word times an odd number of its place: it sees any
-    single changed word, words that changed places, and zeros in the place of data. It is
-    not a defence against anybody. The same on every platform and sharding.
+    single changed word, words that changed places, and zeros in the place of data. It
+    is no defence against anybody. The same on every platform and sharding.
 
     Args:
       pages: `[n, L, 2, K, S, H]` as `gather_pages` returns them, or a quantised pool.
@@ -84,9 +88,8 @@ def checksum_pages(pages: Pool) -> jax.Array:
 
 
 def _gather_rows(leaf: jax.Array, ids: jax.Array) -> jax.Array:
-    flat = leaf.reshape(leaf.shape[0], -1)
-    rows = flat.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
-    return rows.reshape(ids.shape[0], *leaf.shape[1:])
+    # Not by way of [P, ...] rows: on a TPU that is another layout, and copies the pool.
+    return leaf.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _scatter_rows(leaf: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:

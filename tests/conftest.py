@@ -6,8 +6,6 @@ import hypothesis
 import jax
 import pytest
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -17,6 +15,15 @@ hypothesis.settings.load_profile("mell")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", metavar="DIR", help="folder with traces and goldens")
+    parser.addoption(
+        "--platform", default="cpu", choices=["cpu", "gpu"], help="where tests run"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--platform") == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(scope="session")

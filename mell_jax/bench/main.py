@@ -6,11 +6,13 @@
     mell-bench --suite=decode --torch_python=/path/with/transformers/bin/python
     mell-bench --suite=overhead
     mell-bench --suite=startup
+    mell-bench --suite=kernels                         # on a GPU; --tune for sizes
 
 --suite is one of: serving (requests against a server or in this process), decode (the
 engine, its bare step and transformers side by side), overhead (what the host adds to a
-step, and where), startup (seconds until ready). Measure on an idle machine; its load
-average is printed and written with the figures.
+step, and where), startup (seconds until ready), kernels (attention and page moves
+against what the device can do). Measure on an idle machine; its load average is printed
+and written with the figures.
 """
 
 import math
@@ -26,7 +28,7 @@ if TYPE_CHECKING:  # they import jax: slow, and needless for --help
     from mell_jax.bench.report import Report
     from mell_jax.engine.config import EngineConfig
 
-SUITES = ("serving", "decode", "overhead", "startup")
+SUITES = ("serving", "decode", "overhead", "startup", "kernels")
 
 
 def define_flags() -> flags.FlagValues:
@@ -135,6 +137,8 @@ def _define_others(values: flags.FlagValues) -> None:
         "A Python with torch and transformers (decode); empty to leave them out.",
         **group,
     )
+    group = {"flag_values": values, "module_name": "kernels"}
+    flags.DEFINE_bool("tune", False, "Try tile sizes, and print the best.", **group)
 
 
 def help_text(values: flags.FlagValues) -> str:
@@ -198,6 +202,8 @@ def _settle(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
             return _decode(values)
         case "overhead":
             return _overhead(values)
+        case "kernels":
+            return _kernels(values)
         case _:
             return _startup(values)
 
@@ -274,6 +280,22 @@ def _startup(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
         model=values.model or "demo", repeats=values.repeats or 3
     )
     return settings, lambda: run_startup(settings, progress=values.progress)
+
+
+def _kernels(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
+    from mell_jax.bench.kernels import (  # noqa: PLC0415 imports jax
+        KernelSettings,
+        run_kernels,
+    )
+
+    settings = KernelSettings(
+        backend=values.attention_backend,
+        repeats=values.repeats or 7,
+        tune=values.tune,
+        torch_python=values.torch_python,
+        seed=values.seed,
+    )
+    return settings, lambda: run_kernels(settings, progress=values.progress)
 
 
 def _engine(values: flags.FlagValues, *, model: str) -> "EngineConfig":

@@ -95,12 +95,13 @@ def settle_on(
     platform = groups[0].devices[0].platform
     guess = "float32" if platform == "cpu" else "bfloat16"
     dtype: Any = guess if config.dtype == "auto" else config.dtype
-    size = page_bytes(spec.config, dtype=dtype)
+    size = page_bytes(spec.config, dtype=dtype, platform=platform)
     pages = config.kv_pages or _budget_bytes(config, groups) // size
     settled = settle(
         config,
         model=spec.config,
         platform=platform,
+        device_kind=groups[0].devices[0].device_kind,
         capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
     )
     check_pool_dtype(settled.dtype, platform=platform)
@@ -221,6 +222,7 @@ def _num_pages(
     return choose_num_pages(
         spec.config,
         dtype=settled.dtype,
+        platform=groups[0].devices[0].platform,
         budget_bytes=_budget_bytes(config, groups),
         max_tokens=settled.max_model_len,
         max_rows=settled.max_rows,

@@ -8,8 +8,9 @@ from typing import Literal
 import jax.numpy as jnp
 
 from mell_jax.models.config import ModelConfig
+from mell_jax.pallas_kernels.attention.backends import Call, Target, choose_backend
 from mell_jax.worker.layout import Bucket
-from mell_jax.worker.pool import PAGE_TOKENS
+from mell_jax.worker.pool import PAGE_TOKENS, pool_head
 
 DEMO = "demo"
 DType = Literal["auto", "float32", "bfloat16"]
@@ -126,7 +127,12 @@ def parse_mesh(text: str) -> tuple[int, int]:
 
 
 def settle(
-    config: EngineConfig, *, model: ModelConfig, platform: str, capacity_tokens: int
+    config: EngineConfig,
+    *,
+    model: ModelConfig,
+    platform: str,
+    capacity_tokens: int,
+    device_kind: str = "",
 ) -> Settled:
     """Chooses what `config` leaves open for a model on a platform.
 
@@ -136,6 +142,7 @@ def settle(
     Args:
       capacity_tokens: what the largest possible KV pool holds; bounds the context when
         the operator did not choose one.
+      device_kind: what jax calls the device, such as "NVIDIA H200".
 
     Raises:
       ValueError: choices that contradict each other or the model.
@@ -165,18 +172,49 @@ def settle(
         )
     ratio = 4 if is_cpu else 2
     decode_rows = config.decode_rows or _ladder(1, max_rows, ratio=ratio)
-    backend = config.attention_backend
+    backend = _attention_backend(
+        config,
+        model=model,
+        dtype=dtype,
+        target=Target(platform=platform, device_kind=device_kind),
+        table_entries=max_rows * -(-max_model_len // PAGE_TOKENS),
+    )
     return Settled(
         dtype=jnp.dtype(dtype),
         max_model_len=max_model_len,
         max_rows=max_rows,
         token_budget=token_budget,
-        attention_backend="xla" if backend == "auto" else backend,
+        attention_backend=backend,
         decode_rows=tuple(
             sorted({r for r in decode_rows if r < max_rows} | {max_rows})
         ),
         mixed_tokens=_ladder(min(64, token_budget), token_budget, ratio=8),
     )
+
+
+def _attention_backend(
+    config: EngineConfig,
+    *,
+    model: ModelConfig,
+    dtype: str,
+    target: Target,
+    table_entries: int,
+) -> str:
+    """The name of the attention body that all steps of an engine use."""
+    wanted = None if config.attention_backend == "auto" else config.attention_backend
+    call = Call(
+        q_dtype=dtype,
+        kv_dtype=dtype,
+        is_quantized=False,
+        head=pool_head(model, platform=target.platform),
+        group=model.num_heads // model.num_kv_heads,
+        kv_heads=model.num_kv_heads,
+        page_tokens=PAGE_TOKENS,
+        pool_bytes=0,
+        table_entries=table_entries,
+        decode=False,
+    )
+    return choose_backend(wanted, target=target, call=call)
 
 
 def _ladder(first: int, last: int, *, ratio: int) -> tuple[int, ...]:

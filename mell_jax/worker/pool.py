@@ -6,6 +6,7 @@ has where a device keeps one KV head, XLA:CPU moves that axis in the memory layo
 copies the pool into it and back, every step.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -20,22 +21,38 @@ MAX_HOST_SHARE = 0.25
 """Share of free host memory that a pool on a CPU device may take by itself."""
 
 
+def pool_head(config: ModelConfig, *, platform: str) -> int:
+    """Head size in the pool: TPUs pad to vectors of 128, or else copy the pool."""
+    if platform == "tpu":
+        return -(-config.head_dim // 128) * 128
+    return config.head_dim
+
+
 def pool_shape(
-    config: ModelConfig, *, num_pages: int, page_tokens: int = PAGE_TOKENS
+    config: ModelConfig,
+    *,
+    num_pages: int,
+    page_tokens: int = PAGE_TOKENS,
+    platform: str = "cpu",
 ) -> tuple[int, int, int, int]:
     """[P, 2L, KS, H]: a page is contiguous over all layers, so it moves as one."""
     return (
         num_pages,
         config.num_layers * 2,
         config.num_kv_heads * page_tokens,
-        config.head_dim,
+        pool_head(config, platform=platform),
     )
 
 
 def page_bytes(
-    config: ModelConfig, *, dtype: jnp.dtype, page_tokens: int = PAGE_TOKENS
+    config: ModelConfig,
+    *,
+    dtype: jnp.dtype,
+    page_tokens: int = PAGE_TOKENS,
+    platform: str = "cpu",
 ) -> int:
-    return config.kv_elements_per_token * page_tokens * jnp.dtype(dtype).itemsize
+    shape = pool_shape(config, num_pages=1, page_tokens=page_tokens, platform=platform)
+    return math.prod(shape) * jnp.dtype(dtype).itemsize
 
 
 def make_pool(
@@ -46,8 +63,9 @@ def make_pool(
     Raises:
       ValueError: bfloat16 on a CPU with a jax that copies the whole pool per write.
     """
-    check_pool_dtype(dtype, platform=group.devices[0].platform)
-    shape = pool_shape(config, num_pages=num_pages)
+    platform = group.devices[0].platform
+    check_pool_dtype(dtype, platform=platform)
+    shape = pool_shape(config, num_pages=num_pages, platform=platform)
     # Compiled, so that every device makes its part and none ever holds the whole.
     zeros = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=group.pool_sharding)
     pool: jax.Array = zeros(shape, dtype)
@@ -98,6 +116,7 @@ def choose_num_pages(
     budget_bytes: int,
     max_tokens: int,
     max_rows: int,
+    platform: str = "cpu",
 ) -> int:
     """Pages (scratch page included) that fit `budget_bytes`, at most what is useful.
 
@@ -107,7 +126,7 @@ def choose_num_pages(
       ValueError: when not even one sequence of `max_tokens` fits.
     """
     per_sequence = -(-max_tokens // PAGE_TOKENS)
-    size = page_bytes(config, dtype=dtype)
+    size = page_bytes(config, dtype=dtype, platform=platform)
     pages = min(budget_bytes // size, max_rows * per_sequence + 1)
     if not (pages >= per_sequence + 1):
         raise ValueError(

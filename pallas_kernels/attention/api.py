@@ -10,19 +10,22 @@ Models call it once per layer, after `write_kv`.
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from mell_jax.pallas_kernels.attention import xla
-
-_BODIES: dict[str, Callable[..., jax.Array]] = {"xla": xla.ragged_paged_attention}
+from mell_jax.pallas_kernels.attention.backends import (
+    body,
+    choose_backend,
+    current_target,
+    describe,
+)
+from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
 
 
 def ragged_paged_attention(
     q: jax.Array,
-    pool: jax.Array,
+    pool: Pool,
     *,
     layer: int | jax.Array,
     page_table: jax.Array,
@@ -32,14 +35,17 @@ def ragged_paged_attention(
     window: int | None = None,
     soft_cap: float | None = None,
     decode: bool = False,
-    backend: str = "xla",
+    backend: str | None = None,
+    interpret: bool = False,
 ) -> jax.Array:
     """Causal attention of packed query tokens over their rows' pages.
 
     Args:
       q: `[T, N, H]` query tokens; row `b` owns `cu_q_lens[b]:cu_q_lens[b + 1]`, and
         its last one sits at position `kv_lens[b] - 1`.
-      pool: `[P, L, 2, K, S, H]`, already holding the new tokens' keys and values.
+      pool: `[P, L, 2, K, S, H]`, already holding the new tokens' keys and values; or a
+        quantised pool. Its heads may be wider than `q`'s, the rest being zeros, as
+        `write_kv` leaves it: TPUs want multiples of 128.
       layer: which of the `L` layers to read; may be traced.
       page_table: `[B, M]` int32 page ids. Entries past a row's last page are never
         used, but must be valid ids: their pages may hold NaN.
@@ -50,23 +56,29 @@ def ragged_paged_attention(
       soft_cap: replace a scaled score `x` by `soft_cap * tanh(x / soft_cap)`.
       decode: promises that `T == B` and that token `b` belongs to row `b` (one query
         token per row, padding rows last), which saves the work for longer rows.
-      backend: which body to run.
+      backend: which body to run: xla, triton, mosaic_gpu or mosaic_tpu; None for the
+        best one of the platform and device kind that is traced for.
+      interpret: run a Pallas body by its interpreter, on any platform, to test it.
 
     Returns:
       `[T, N, H]` in `q`'s dtype, accumulated in float32; tokens past `cu_q_lens[B]`
       come out as zeros.
 
     Raises:
-      ValueError: shapes, sizes or the back end do not fit.
+      ValueError: shapes or sizes do not fit, or the back end cannot run the call; then
+        the message names those that can.
       TypeError: dtypes do not fit.
     """
     _check_shapes(q, pool, page_table, kv_lens, cu_q_lens, decode=decode)
     _check_dtypes(q, pool, page_table, kv_lens, cu_q_lens)
     _check_options(pool, layer, sm_scale, window, soft_cap)
-    if backend not in _BODIES:
-        raise ValueError(f"unknown backend {backend!r}; choose from {sorted(_BODIES)}")
-    return _BODIES[backend](
-        q,
+    target = current_target()
+    call = describe(q, pool, page_table, decode=decode)
+    name = choose_backend(backend, target=target, call=call, interpret=interpret)
+    for_kernels = {} if name == "xla" else _for_kernels(target.device_kind, interpret)
+    missing = pool.shape[5] - q.shape[2]
+    out = body(name)(
+        jnp.pad(q, ((0, 0), (0, 0), (0, missing))) if missing else q,
         pool,
         layer=jnp.asarray(layer, jnp.int32),
         page_table=page_table,
@@ -76,12 +88,18 @@ def ragged_paged_attention(
         window=window,
         soft_cap=soft_cap,
         decode=decode,
+        **for_kernels,
     )
+    return out[:, :, : q.shape[2]] if missing else out
+
+
+def _for_kernels(device_kind: str, interpret: bool) -> dict[str, str | bool]:
+    return {"device_kind": device_kind, "interpret": interpret}
 
 
 def _check_shapes(
     q: jax.Array,
-    pool: jax.Array,
+    pool: Pool,
     page_table: jax.Array,
     kv_lens: jax.Array,
     cu_q_lens: jax.Array,
@@ -92,9 +110,15 @@ def _check_shapes(
         raise ValueError(f"q must be [T, N, H], got shape {q.shape}")
     if pool.ndim != 6 or pool.shape[2] != 2:
         raise ValueError(f"pool must be [P, L, 2, K, S, H], got shape {pool.shape}")
-    if q.shape[2] != pool.shape[5]:
+    if isinstance(pool, QuantizedPool) and pool.scales.shape != pool.shape[:4]:
         raise ValueError(
-            f"q and pool must have one head size, got q {q.shape} and pool {pool.shape}"
+            f"pool.scales must be [P, L, 2, K] = {pool.shape[:4]}, got "
+            f"{pool.scales.shape}"
+        )
+    if not (q.shape[2] <= pool.shape[5]):
+        raise ValueError(
+            f"q must not have larger heads than the pool, got q {q.shape} and pool "
+            f"{pool.shape}"
         )
     if q.shape[1] % pool.shape[3]:
         raise ValueError(
@@ -119,14 +143,21 @@ def _check_shapes(
 
 def _check_dtypes(
     q: jax.Array,
-    pool: jax.Array,
+    pool: Pool,
     page_table: jax.Array,
     kv_lens: jax.Array,
     cu_q_lens: jax.Array,
 ) -> None:
-    for name, array in (("q", q), ("pool", pool)):
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name} must be floating point, got {array.dtype}")
+    if not jnp.issubdtype(q.dtype, jnp.floating):
+        raise TypeError(f"q must be floating point, got {q.dtype}")
+    if isinstance(pool, QuantizedPool):
+        if pool.scales.dtype != jnp.float32:
+            raise TypeError(f"pool.scales must be float32, got {pool.scales.dtype}")
+    elif not (jnp.issubdtype(pool.dtype, jnp.floating) and pool.dtype.itemsize > 1):
+        raise TypeError(
+            f"pool must be float32, bfloat16 or float16, or a QuantizedPool, got "
+            f"{pool.dtype}"
+        )
     for name, array in (
         ("page_table", page_table),
         ("kv_lens", kv_lens),
@@ -137,7 +168,7 @@ def _check_dtypes(
 
 
 def _check_options(
-    pool: jax.Array,
+    pool: Pool,
     layer: int | jax.Array,
     sm_scale: float,
     window: int | None,

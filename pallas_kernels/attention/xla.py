@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
+
 _ROW_BLOCK_PAGES = 4
 _TILE_BLOCK_PAGES = 8
 _TILE_TOKENS = 64
@@ -38,6 +40,7 @@ class _Keys(NamedTuple):
     """What is the same for every query: where keys and values lie, and their masks."""
 
     tiles: jax.Array  # [P * L * 2 * K, S * H] the pool, one row per tile
+    scales: jax.Array | None  # [P * L * 2 * K] of a quantised pool
     first_tile: jax.Array  # [2, K] tile of page 0 in this layer: keys, values
     page_tiles: int
     page_tokens: int
@@ -51,7 +54,7 @@ class _Keys(NamedTuple):
 )
 def ragged_paged_attention(
     q: jax.Array,  # [T, N, H]
-    pool: jax.Array,  # [P, L, 2, K, S, H]
+    pool: Pool,  # [P, L, 2, K, S, H]
     *,
     layer: jax.Array,  # []
     page_table: jax.Array,  # [B, M]
@@ -64,6 +67,8 @@ def ragged_paged_attention(
 ) -> jax.Array:
     """See `api.ragged_paged_attention`, which has checked the arguments."""
     keys = _find_keys(pool, layer=layer, window=window, soft_cap=soft_cap)
+    if isinstance(pool, QuantizedPool) and q.dtype == jnp.float32:
+        keys = keys._replace(precision=lax.Precision.HIGHEST)
     page_table = _pad_axis(page_table, 1, -page_table.shape[1] % _TILE_BLOCK_PAGES)
     scaled = q.astype(jnp.float32) * sm_scale
     q_lens = cu_q_lens[1:] - cu_q_lens[:-1]  # [B]
@@ -79,15 +84,20 @@ def ragged_paged_attention(
 
 
 def _find_keys(
-    pool: jax.Array, *, layer: jax.Array, window: int | None, soft_cap: float | None
+    pool: Pool, *, layer: jax.Array, window: int | None, soft_cap: float | None
 ) -> _Keys:
     pages, layers, _, kv_heads, page_tokens, head = pool.shape
     page_tiles = layers * 2 * kv_heads
     first_tile = layer * (2 * kv_heads) + jnp.arange(2 * kv_heads, dtype=jnp.int32)
     # GPUs and TPUs would multiply float32 with fewer bits by default.
     is_exact = pool.dtype == jnp.float32
+    scales = None
+    if isinstance(pool, QuantizedPool):
+        scales = pool.scales.reshape(pages * page_tiles)
+        pool = pool.pages
     return _Keys(
         tiles=pool.reshape(pages * page_tiles, page_tokens * head),
+        scales=scales,
         first_tile=first_tile.reshape(2, kv_heads),
         page_tiles=page_tiles,
         page_tokens=page_tokens,
@@ -263,6 +273,8 @@ def _gather(keys: _Keys, page_ids: jax.Array, which: int) -> jax.Array:
     got = keys.tiles.at[tiles].get(
         mode="promise_in_bounds", wrap_negative_indices=False
     )
+    if keys.scales is not None:
+        got = got.astype(jnp.float32) * keys.scales[tiles][..., None]
     return _materialise(got) if which == 0 else got
 
 

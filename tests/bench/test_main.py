@@ -8,7 +8,7 @@ from mell_jax.bench.main import main
 def test_help_names_every_suite_and_groups_the_flags(capsys):
     assert main(["mell-bench", "--help"]) == 0
     text = capsys.readouterr().out
-    for name in ("serving", "decode", "overhead", "startup"):
+    for name in ("serving", "decode", "overhead", "startup", "kernels"):
         assert f"{name} (" in text
     groups = [
         line for line in text.splitlines() if line.endswith(":") and line[0] != " "

@@ -37,6 +37,15 @@ def test_a_cpu_gets_float32_and_few_shapes() -> None:
     assert choice.attention_backend == "xla"
 
 
+def test_each_platform_gets_its_attention_or_the_one_that_was_asked_for() -> None:
+    assert settled(EngineConfig(), platform="gpu").attention_backend == "triton"
+    assert settled(EngineConfig(), platform="tpu").attention_backend == "mosaic_tpu"
+    config = EngineConfig(attention_backend="xla")
+    assert settled(config, platform="gpu").attention_backend == "xla"
+    with pytest.raises(ValueError, match=r"runs on gpu only; .* these work: xla"):
+        settled(EngineConfig(attention_backend="triton"))
+
+
 def test_a_gpu_gets_bfloat16_and_finer_shapes() -> None:
     choice = settled(EngineConfig(), platform="gpu")
     assert choice.dtype == jnp.bfloat16

@@ -76,7 +76,11 @@ def _model_spec(blueprint: Blueprint, *, worker: DeviceWorker) -> ModelSpec:
         max_rows=blueprint.settled.max_rows,
         growth_pages_per_s=1.0 / (step_s * PAGE_TOKENS),
         page_tokens=PAGE_TOKENS,
-        page_bytes=page_bytes(blueprint.spec.config, dtype=blueprint.settled.dtype),
+        page_bytes=page_bytes(
+            blueprint.spec.config,
+            dtype=blueprint.settled.dtype,
+            platform=worker.group.devices[0].platform,
+        ),
     )
 
 

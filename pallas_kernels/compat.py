@@ -1,0 +1,20 @@
+"""What Pallas calls differently from one supported jax to the next."""
+
+from typing import Any
+
+import jax
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+_IS_OLD = jax.__version_info__ < (0, 11)
+
+
+def transposed(ref: Any) -> Any:
+    """A view of a matrix in shared memory, rows and columns exchanged."""
+    return plgpu.transpose_ref(ref, (1, 0)) if _IS_OLD else ref.transpose((1, 0))
+
+
+def load_shared(ref: Any, *, layout: Any) -> jax.Array:
+    """A matrix in shared memory, in registers of this layout."""
+    index = ((),) if _IS_OLD else ()
+    loaded: jax.Array = plgpu.load(ref, *index, layout=layout)
+    return loaded

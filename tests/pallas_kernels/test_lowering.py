@@ -1,0 +1,135 @@
+"""Every body lowers for CUDA and TPU devices on a machine that has neither."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AbstractDevice
+
+from mell_jax.pallas_kernels import QuantizedPool, ragged_paged_attention
+from tests.pallas_kernels.cases import HEADS
+from tests.pallas_kernels.devices import (
+    A100,
+    H100,
+    V5E,
+    V6E,
+    lowering_platform,
+    tracing_for,
+)
+
+ROWS, KV_HEADS, PAGES, LAYERS, TABLE = 16, 8, 512, 4, 128
+PAIRS = [  # of q and KV pages
+    ("float32", "float32"),
+    ("bfloat16", "bfloat16"),
+    ("bfloat16", "int8"),
+    ("bfloat16", "float8_e4m3fn"),
+]
+BOTH = pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
+TYPES = pytest.mark.parametrize("dtypes", PAIRS, ids="-".join)
+SIZES = pytest.mark.parametrize("head", HEADS)
+
+
+def by_kind(device: AbstractDevice) -> str:
+    return str(device.device_kind)
+
+
+def lowered(
+    device: AbstractDevice,
+    *,
+    head: int,
+    dtypes: tuple[str, str],
+    decode: bool,
+    backend: str | None,
+    **options: Any,
+) -> str:
+    """The program of one call, as text."""
+    shape = jax.ShapeDtypeStruct
+    pool_shape = (PAGES, LAYERS, 2, KV_HEADS, 16, head)
+    pages = shape(pool_shape, jnp.dtype(dtypes[1]))
+    scales = shape(pool_shape[:4], jnp.float32)
+    is_quantized = pages.dtype.itemsize == 1
+    pool = QuantizedPool(pages=pages, scales=scales) if is_quantized else pages
+    tokens = ROWS if decode else 256
+    call = functools.partial(
+        ragged_paged_attention, sm_scale=0.1, decode=decode, backend=backend, **options
+    )
+    with tracing_for(device):
+        traced = jax.jit(call).trace(
+            shape((tokens, 4 * KV_HEADS, head), jnp.dtype(dtypes[0])),
+            pool,
+            layer=shape((), jnp.int32),
+            page_table=shape((ROWS, TABLE), jnp.int32),
+            kv_lens=shape((ROWS,), jnp.int32),
+            cu_q_lens=shape((ROWS + 1,), jnp.int32),
+        )
+        platform = lowering_platform(device)
+        return str(traced.lower(lowering_platforms=(platform,)).as_text())
+
+
+@pytest.mark.parametrize("device", [A100, H100], ids=by_kind)
+@SIZES
+@TYPES
+def test_triton_lowers(
+    device: AbstractDevice, head: int, dtypes: tuple[str, str]
+) -> None:
+    """A mixed batch has both kernels."""
+    call = functools.partial(
+        lowered, device, head=head, dtypes=dtypes, decode=False, backend="triton"
+    )
+    if device is A100 and dtypes[1] == "float8_e4m3fn":
+        with pytest.raises(ValueError, match=r"8\.9 .* these work: xla"):
+            call()
+        return
+    text = call()
+    assert "mell_attention_decode" in text and "mell_attention_prefill" in text
+
+
+@pytest.mark.parametrize("device", [V5E, V6E], ids=by_kind)
+@pytest.mark.parametrize("head", [128, 256])
+@TYPES
+def test_mosaic_tpu_lowers(
+    device: AbstractDevice, head: int, dtypes: tuple[str, str]
+) -> None:
+    """A mixed batch has both kernels."""
+    options: Any = {"head": head, "dtypes": dtypes, "decode": False}
+    text = lowered(device, backend="mosaic_tpu", **options)
+    assert text.count("tpu_custom_call") == 2
+
+
+@pytest.mark.parametrize("head", [64, 128])
+def test_mosaic_gpu_lowers(head: int) -> None:
+    pytest.importorskip("absl")
+    options: Any = {"head": head, "dtypes": PAIRS[1], "decode": True}
+    assert "mosaic_gpu" in lowered(H100, backend="mosaic_gpu", **options)
+    text = lowered(H100, backend="mosaic_gpu", window=100, soft_cap=5.0, **options)
+    assert "mosaic_gpu" in text
+    options["decode"] = False
+    text = lowered(H100, backend="mosaic_gpu", **options)
+    assert "mosaic_gpu" in text and "triton" in text
+
+
+@pytest.mark.parametrize("device", [H100, V6E], ids=by_kind)
+@BOTH
+def test_the_reference_lowers(device: AbstractDevice, decode: bool) -> None:
+    text = lowered(device, head=80, dtypes=PAIRS[2], decode=decode, backend="xla")
+    assert "custom_call" not in text
+
+
+@pytest.mark.parametrize(
+    ("device", "head", "mark"),
+    [(A100, 80, "triton"), (H100, 64, "triton"), (V6E, 128, "tpu_custom_call")],
+)
+def test_without_a_name_the_platforms_body_is_taken(
+    device: AbstractDevice, head: int, mark: str
+) -> None:
+    options: Any = {"head": head, "dtypes": PAIRS[1], "decode": True}
+    assert mark in lowered(device, backend=None, window=100, soft_cap=5.0, **options)
+
+
+@pytest.mark.parametrize("device", [A100, V5E], ids=by_kind)
+def test_without_a_name_the_reference_steps_in(device: AbstractDevice) -> None:
+    dtypes = ("bfloat16", "float8_e4m3fn")
+    text = lowered(device, head=64, dtypes=dtypes, decode=True, backend=None)
+    assert "custom_call" not in text
