@@ -74,6 +74,7 @@ class Conductor:
         self._shares_prefixes = shares_prefixes
         self._live: dict[RequestId, Live] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
+        self._lost: set[DeviceId] = set()
         self._post: deque[tuple[DeviceId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
         for device in workshop.devices:
@@ -97,6 +98,11 @@ class Conductor:
     def is_at_rest(self) -> bool:
         """Whether it knows of no request at all."""
         return not (self._live or self.requests or self._asked or self._post)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether every device has failed."""
+        return len(self._lost) == len(self._workshop.devices)
 
     def arrive(self, live: Live, *, model: ModelId, peak_pages: int) -> None:
         self._live[live.id] = live
@@ -301,6 +307,7 @@ class Conductor:
         for request in lost:
             self._capture(request)
         del self.members[device]
+        self._lost.add(device)
         self._control(orders.DeviceLost(device=device))
         self._reports.append(events.DeviceLost(device=device))
         for request in lost:

@@ -124,7 +124,11 @@ class Fleet:
         return self._config.epoch_s if self.members else None
 
     def step(self) -> StepFrame | None:
-        """One step of every instance; None when nothing is to be said."""
+        """One step of every instance; None when nothing is to be said.
+
+        Raises:
+          RuntimeError: every device has failed, so that nobody can be served.
+        """
         conductor = self._conductor
         self._tick_if_due()
         conductor.ask_for_pages()
@@ -134,6 +138,8 @@ class Fleet:
             self._move_everything()
         frames = self._land()
         conductor.settle()
+        if conductor.is_lost:
+            raise RuntimeError("every device of the fleet has failed")
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(_frame_of(done))

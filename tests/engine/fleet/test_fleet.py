@@ -180,3 +180,16 @@ def test_a_prompt_goes_where_its_prefix_is() -> None:
     while 2 not in seen.finished:
         seen.read(fleet.step())
     assert seen.prompts[2].cached_tokens == 48
+
+
+def test_a_fleet_without_devices_says_so() -> None:
+    fleet = toy_fleet(devices=1)
+    submit(fleet, [1, 2], handle=0, params=greedy(30))
+    fleet.step()
+
+    def fail() -> None:
+        raise RuntimeError("planted")
+
+    next(iter(fleet.members.values())).instance.launch = fail
+    with pytest.raises(RuntimeError, match="every device of the fleet has failed"):
+        fleet.step()
