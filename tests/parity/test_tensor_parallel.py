@@ -94,7 +94,7 @@ def test_devices_tell_each_other_no_more_than_they_must(
     """Two sums per layer and one for the embedding; the logits are put together."""
     name, built = family
     width = families()[name].config["hidden_size"]
-    worker: DeviceWorker = built.engine._worker
+    worker: DeviceWorker = built.engine.instance.worker
     decode = worker.choose_bucket(tokens=4, rows=4, is_decode=True)
     mixed = worker.choose_bucket(tokens=48, rows=4, is_decode=False)
     assert messages(worker.compile(decode)) == {
