@@ -109,7 +109,7 @@ def test_devices_tell_each_other_no_more_than_they_must(
 
 
 def test_pages_are_written_in_place(family: tuple[str, BuiltEngine]) -> None:
-    worker: DeviceWorker = family[1].engine._worker
+    worker: DeviceWorker = family[1].engine.instance.worker
     shard_bytes = worker.pool.addressable_shards[0].data.nbytes
     assert shard_bytes * worker.group.kv_shards == worker.pool.nbytes
     for is_decode in (True, False):

@@ -69,7 +69,7 @@ def test_instances_on_groups_of_devices_count_right(kv_heads, groups) -> None:
 
 
 def test_a_pool_with_one_kv_head_is_not_copied_by_a_step() -> None:
-    worker = engine_on(CONFIG, [0])._worker
+    worker = engine_on(CONFIG, [0]).instance.worker
     assert worker.pool.shape == (65, 2, 16, 32)
     for is_decode in (True, False):
         bucket = worker.choose_bucket(tokens=8, rows=8, is_decode=is_decode)
