@@ -60,7 +60,7 @@ class Engine:
             serial = self._serials.get(handle)
             if serial is not None:
                 self.instance.finish(serial, reason=FinishReason.ABORT)
-        self._forget_ended()
+                self._forget_ended()
 
     @property
     def has_work(self) -> bool:

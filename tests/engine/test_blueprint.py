@@ -12,7 +12,7 @@ from mell_jax.engine.blueprint import (
     make_worker,
     settle_on,
 )
-from mell_jax.engine.build import build_engine, demo_directory
+from mell_jax.engine.build import demo_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.core import Engine
 from mell_jax.engine.params import SamplingParams
@@ -48,11 +48,6 @@ def test_devices_that_do_not_exist_are_refused() -> None:
         device_ids(instances=3, tensor_parallel=4)
     with pytest.raises(ValueError, match="mesh of 1x1 uses device 8"):
         device_ids(devices=(8,))
-
-
-def test_one_engine_refuses_to_be_several() -> None:
-    with pytest.raises(ValueError, match="one engine runs one instance, not 2; a mesh"):
-        build_engine(EngineConfig(instances=2))
 
 
 def test_instances_that_share_memory_share_what_is_free() -> None:
