@@ -17,7 +17,7 @@ engine's methods; it sums to the engine's step, waiting for the device included:
     dispatch  hand the vector to the compiled step     (DeviceWorker.dispatch)
     wait      until the step before has its tokens     (Pending.tokens)
     commit    bring the tokens in                      (Batcher.commit)
-    frame     stop rules and what to say               (Instance._land less the two above)
+    frame     stop rules and what to say               (Instance._land without those)
     other     the rest of `Engine.step`
 """
 
@@ -246,7 +246,7 @@ def watched(rig: Rig, clock: StepClock) -> Iterator[None]:
         replaced(rig.worker, "dispatch", dispatch_and_watch),
         clock.watch(engine, "step"),
         clock.watch(engine.instance, "_launch", name="launch"),
-        clock.watch(engine, "_dispatch", name="pack+dispatch"),
+        clock.watch(engine.instance, "_dispatch", name="pack+dispatch"),
         clock.watch(batcher, "plan"),
         clock.watch(engine.instance, "_land", name="land"),
         clock.watch(batcher, "commit"),
