@@ -35,11 +35,21 @@ class Parcel:
 
     chunks: tuple[jax.Array, ...]
     count: int
+    is_lost: bool = False  # never arrives: a fault for tests
 
     @property
     def is_ready(self) -> bool:
         """Whether everything has arrived where it was put."""
-        return all(cast(_Awaited, chunk).is_ready() for chunk in self.chunks)
+        is_there = all(cast(_Awaited, chunk).is_ready() for chunk in self.chunks)
+        return is_there and not self.is_lost
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether to wait for it before it is written.
+
+        Writing a long one at once would hold up the steps beside it until it is there.
+        """
+        return self.is_lost or (self.count > CHUNK_PAGES[1] and not self.is_ready)
 
     @property
     def nbytes(self) -> int:
