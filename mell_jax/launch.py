@@ -98,12 +98,14 @@ _TRANSPORT = flags.DEFINE_enum(
     ["device_put", "permute"],
     "Of a fleet: how pages of moved requests are copied; permute is a collective.",
 )
-_FAULT = flags.DEFINE(  # for tests: not in --help, but in --helpfull
-    flags.ArgumentParser(),
-    "fault",
-    "",
-    "Of a fleet: plants faults; move:STEPS, raise:DEVICE:STEP, hang:N or flip:N.",
-    module_name="mell_jax.engine.fleet.faults",
+_FAULT: flags.FlagHolder[str] = (
+    flags.DEFINE(  # for tests: not in --help, but in --helpfull
+        flags.ArgumentParser(),
+        "fault",
+        "",
+        "Of a fleet: plants faults; move:STEPS, raise:DEVICE:STEP, hang:N or flip:N.",
+        module_name="mell_jax.engine.fleet.faults",
+    )
 )
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", None, "Without accelerators: show the CPU as so many devices."

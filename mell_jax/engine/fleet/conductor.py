@@ -20,13 +20,12 @@ from absl import logging
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
-from mell_jax.engine.fleet.moves import Cargo, Moves
+from mell_jax.engine.fleet.moves import Cargo, Moves, order
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import Outcome, Tally
+from mell_jax.engine.fleet.stats import Tally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import Finished, FinishReason, Handle
-from mell_jax.engine.instance import Instance
 from mell_jax.scheduler.ids import DeviceId, ModelId, PageKey, RequestId, Serial
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
@@ -201,17 +200,7 @@ class Conductor:
             live = self._live[move.request]
             live.pages = max(live.pages, move.pages)
             self.tally.begin_move(move, mode=mode, handle=live.handle)
-            self._control(
-                orders.Move(
-                    move=move.move,
-                    request=move.request,
-                    target=move.target,
-                    mode=mode,
-                    pages=live.pages,
-                    known=len(live.tokens),
-                    is_urgent=move.is_urgent,
-                )
-            )
+            self._control(order(move, mode=mode, live=live))
 
     def _cargo_of(self, move: plan.Move) -> Cargo | None:
         """What a move has to bring; None if the books have closed it meanwhile."""
@@ -363,9 +352,7 @@ class Conductor:
                 case effects.Send():
                     self._post.append((effect.to, effect.message, None))
                 case effects.Report():
-                    is_done = isinstance(effect.event, events.MoveCommitted)
-                    outcome = Outcome.COMMITTED if is_done else Outcome.ABORTED
-                    self.tally.end_move(effect.event.move, outcome=outcome)
+                    self.tally.end_move(effect.event)
                     self._reports.append(effect.event)
                 case effects.Deliver():
                     self._learn(effect)

@@ -57,19 +57,23 @@ def parse_fault(text: str) -> Fault:
     """
     fault = NO_FAULT
     for part in filter(None, text.split(",")):
-        match = re.fullmatch(
+        found = re.fullmatch(
             r"(move|hang|flip):([0-9]{1,6})|raise:([0-9]{1,6}):([0-9]{1,6})", part
         )
-        if match is None:
+        if found is None:
             raise ValueError(
                 "fault must be move:STEPS, raise:DEVICE:STEP, hang:PARCEL or "
                 f"flip:PARCEL, or several with commas between, got {part[:50]!r}"
             )
-        if match[1] is None:
-            fault = replace(fault, raise_on=(DeviceId(int(match[3])), int(match[4])))
-        else:
-            name = {"move": "move_every"}.get(match[1], match[1])
-            fault = replace(fault, **{name: int(match[2])})
+        match found[1], int(found[2] or found[4]):
+            case "move", count:
+                fault = replace(fault, move_every=count)
+            case "hang", count:
+                fault = replace(fault, hang=count)
+            case "flip", count:
+                fault = replace(fault, flip=count)
+            case _, count:
+                fault = replace(fault, raise_on=(DeviceId(int(found[3])), count))
     return fault
 
 
@@ -95,4 +99,5 @@ def _flip(chunk: jax.Array) -> jax.Array:
     """The chunk with the lowest bit of its first byte changed."""
     data = np.array(chunk)
     data.view(np.uint8).reshape(-1)[0] ^= 1
-    return jax.device_put(data, chunk.sharding)
+    flipped: jax.Array = jax.device_put(data, chunk.sharding)
+    return flipped

@@ -11,8 +11,10 @@ and a policy asked again with the same books would answer with the same move.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.scheduler.ids import MoveId
+from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Capacities, Mode, Wish
 
@@ -104,3 +106,16 @@ class Moves:
             frees_pages=move.pages,
             is_urgent=move.is_urgent or move.move in self._late,
         )
+
+
+def order(move: plan.Move, *, mode: Mode, live: Live) -> orders.Move:
+    """What the protocol is told of a move that begins now."""
+    return orders.Move(
+        move=move.move,
+        request=move.request,
+        target=move.target,
+        mode=mode,
+        pages=live.pages,
+        known=len(live.tokens),
+        is_urgent=move.is_urgent,
+    )

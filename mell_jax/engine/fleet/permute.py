@@ -114,9 +114,11 @@ def _compile(
 
 def _send(pages: jax.Array) -> jax.Array:
     """On each device its part of [n, 2L, KS, H]: the source's goes to the target."""
-    return jax.lax.ppermute(pages, "instance", perm=[(0, 1)])
+    sent: jax.Array = jax.lax.ppermute(pages, "instance", perm=[(0, 1)])
+    return sent
 
 
 def _zeros(group: DeviceGroup, *, length: int, page: jax.ShapeDtypeStruct) -> jax.Array:
-    zeros = jnp.zeros((length, *page.shape), page.dtype)
-    return jax.device_put(zeros, group.pool_sharding)
+    shape = (length, *page.shape)
+    zeros: jax.Array = jax.device_put(jnp.zeros(shape, page.dtype), group.pool_sharding)
+    return zeros

@@ -29,7 +29,7 @@ Pair = tuple[DeviceId, DeviceId]
 PREFILL_SHARE = 0.1
 """Of the time that an instance decodes, what prefill for moves may add to it."""
 PAIRS_PER_KIND = 8
-"""Pairs of groups of one kind that are measured; others count as the slowest of them."""
+"""Pairs of one kind that are measured; the others count as the slowest of them."""
 REPEATS = 3
 
 
@@ -113,9 +113,9 @@ def measure(
 def slack_tokens_per_s(timings: Sequence[Timing], *, share: float) -> float:
     """Tokens per second that can be prefilled beside a full batch that decodes.
 
-    A step of `d` seconds that becomes one of `m` has done its prefill in `m - d`. In one
-    second, 1 / (1 + share) is left for decoding, and the chunks may take the rest; but
-    there is at most one chunk in a step.
+    A step of `d` seconds that becomes one of `m` has done its prefill in `m - d`. In
+    one second, 1 / (1 + share) is left for decoding, and the chunks may take the rest;
+    but there is at most one chunk in a step.
     """
     if not (share > 0):
         raise ValueError(f"share must be > 0, got {share}")

@@ -14,6 +14,7 @@ from typing import Self
 from mell_jax.engine.frames import Handle, StepFrame
 from mell_jax.scheduler.ids import MoveId
 from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 from mell_jax.scheduler.transfer import Mode
 
 STEP_BOUNDS = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 64.0)
@@ -137,13 +138,15 @@ class Tally:
         self._under_way[move.move] = (reason, mode, handle)
         self._begun[mode] += 1
 
-    def end_move(self, move: MoveId, *, outcome: Outcome) -> None:
+    def end_move(self, event: MoveCommitted | MoveAborted) -> None:
         """Counts the end of a move; one that never began is none."""
-        if move not in self._under_way:
+        if event.move not in self._under_way:
             return
-        reason, mode, handle = self._under_way.pop(move)
+        is_done = isinstance(event, MoveCommitted)
+        outcome = Outcome.COMMITTED if is_done else Outcome.ABORTED
+        reason, mode, handle = self._under_way.pop(event.move)
         self._ended[Ended(reason=reason, mode=mode, outcome=outcome)] += 1
-        if outcome is Outcome.ABORTED:
+        if not is_done:
             self.forget(handle)
 
     def begin_step(self, now_s: float) -> None:
