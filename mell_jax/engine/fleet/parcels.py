@@ -6,6 +6,7 @@ A chunk is one array `[n, L, 2, K, S, H]`; a shorter one is filled up with the s
 page, which is never written at the other end.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ from typing import Protocol, cast
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh
 
 from mell_jax.pallas_kernels import checksum_pages, gather_pages, scatter_pages
 from mell_jax.scheduler.ids import Pages
 from mell_jax.scheduler.pages import SCRATCH_PAGE
 from mell_jax.worker.device import DeviceWorker
+from mell_jax.worker.group import POOL, WHOLE
 
 CHUNK_PAGES = (16, 4, 1)
 """Lengths that are compiled, longest first."""
@@ -58,7 +61,8 @@ class Parcel:
 
 def pack(worker: DeviceWorker, pages: Pages) -> Parcel:
     """Reads `pages` as they are after every step that was dispatched so far."""
-    chunks = tuple(gather_pages(worker.pool, ids) for ids in _ids(pages))
+    layout = worker.group.layout
+    chunks = tuple(_gather(worker.pool, ids, layout=layout) for ids in _ids(pages))
     return Parcel(chunks=chunks, count=len(pages))
 
 
@@ -79,9 +83,31 @@ def warm_up(worker: DeviceWorker) -> None:
     """Compiles what packs and unpacks, so that nothing compiles later."""
     for length in CHUNK_PAGES:
         scratch = np.full(length, SCRATCH_PAGE, np.int32)
-        chunk = gather_pages(worker.pool, scratch)
+        chunk = _gather(worker.pool, scratch, layout=worker.group.layout)
         checksum_pages(chunk)
         worker.replace_pool(partial(scatter_pages, page_ids=scratch, pages=chunk))
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def _gather(
+    pool: jax.Array, page_ids: jax.Array, *, layout: AbstractMesh | None
+) -> jax.Array:
+    """Pages [n, 2L, KS, H], laid out as the pool: each device reads its own part.
+
+    Left to itself, XLA gathers the parts of the whole pool on every device.
+    """
+    if layout is None:
+        pages: jax.Array = gather_pages(pool, page_ids)
+        return pages
+    local = jax.shard_map(
+        gather_pages,
+        mesh=layout,
+        in_specs=(POOL, WHOLE),
+        out_specs=POOL,
+        check_vma=False,  # copies of a head's pages are alike
+    )
+    pages = local(pool, page_ids)
+    return pages
 
 
 def _ids(pages: Pages) -> Iterator[Pages]:
