@@ -38,7 +38,7 @@ def time_steps(worker: DeviceWorker, *, repeats: int) -> list[Timing]:
 
 
 def query_lengths(bucket: Bucket) -> Int32Array:
-    """Tokens of each row [b] of a full step; the last one prefills if it can."""
+    """Tokens of each row [b] of a full step; the last of a mixed one prefills."""
     if bucket.is_decode:
         return np.ones(bucket.rows, np.int32)
     decodes = min(bucket.rows - 1, bucket.tokens - 1)
@@ -55,8 +55,8 @@ def _time(worker: DeviceWorker, bucket: Bucket, *, repeats: int) -> Timing:
         worker.dispatch(vector, bucket=bucket).tokens()
         best_s = min(best_s, time.perf_counter() - start_s)
     return Timing(
-        decode_rows=int((lengths == 1).sum()),
-        prefill_tokens=int(lengths[lengths > 1].sum()),
+        decode_rows=len(lengths) - (not bucket.is_decode),
+        prefill_tokens=0 if bucket.is_decode else int(lengths[-1]),
         took_s=best_s,
     )
 

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,13 +12,15 @@ from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.stats import Outcome
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import PAGE_BYTES, toy_fleet
 from tests.toy import Transcript, expected, submit, toy_config
 
 PROMPTS = [[n + 1] * (n * 7 + 1) for n in range(14)]
 ALWAYS = Fault(move_every=1)
-SEPARATE = [[0], [1], [2]]
+MODEL = toy_config(heads=2, kv_heads=2)
+SEPARATE = [[0], [1]]  # steps are compiled for each group: few groups, quick tests
 
 
 def run(fleet: Fleet, *, count: int = 20) -> Transcript:
@@ -62,12 +63,13 @@ def narrow(devices: int) -> Profile:
 def test_every_way_between_separate_devices_is_right(transport, mode) -> None:
     fleet = toy_fleet(
         groups=SEPARATE,
+        model=MODEL,
         config=FleetConfig(transport=transport, mode=mode, fault=ALWAYS),
     )
     assert_right(run(fleet))
     stats = fleet.stats()
     assert set(stats.begun) == {mode}
-    assert stats.count(Outcome.COMMITTED) > 50
+    assert stats.count(Outcome.COMMITTED) >= 15
     assert stats.sent_bytes > 0
 
 
@@ -75,33 +77,33 @@ def test_every_way_between_separate_devices_is_right(transport, mode) -> None:
 def test_ways_mixed_by_the_planner_are_right(transport) -> None:
     fleet = toy_fleet(
         groups=SEPARATE,
+        model=MODEL,
         config=FleetConfig(transport=transport, fault=ALWAYS),
-        profile=narrow(3),
+        profile=narrow(2),
     )
     assert_right(run(fleet))
     stats = fleet.stats()
-    assert stats.begun[Mode.KV] > 5
-    assert stats.begun[Mode.TOKENS] > 5
-    assert stats.deferred > 5
-    assert stats.violations > 0
+    assert min(stats.begun[Mode.KV], stats.begun[Mode.TOKENS]) >= 3
+    assert stats.deferred >= 1
 
 
 @pytest.mark.parametrize(
     ("transport", "groups"),
     [
-        ("device_put", [[0, 1], [2], [3, 4]]),
-        ("permute", [[0, 1], [2], [3, 4]]),
-        ("permute", [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        ("device_put", [[2, 3], [0]]),
+        ("device_put", [[2, 3], [4, 5]]),
+        ("permute", [[2, 3], [0]]),
+        ("permute", [[2, 3], [4, 5]]),
     ],
 )
 def test_moves_between_tensor_parallel_layouts_are_right(transport, groups) -> None:
     fleet = toy_fleet(
         groups=groups,
-        model=toy_config(heads=2, kv_heads=2),
+        model=MODEL,
         config=FleetConfig(transport=transport, fault=ALWAYS),
     )
     assert_right(run(fleet))
-    assert fleet.stats().count(Outcome.COMMITTED) > 50
+    assert fleet.stats().count(Outcome.COMMITTED) >= 15
 
 
 def test_seeded_samples_are_the_same_whatever_the_way() -> None:
@@ -115,10 +117,12 @@ def test_seeded_samples_are_the_same_whatever_the_way() -> None:
             seen.read(fleet.step())
         return seen
 
-    still = streams(toy_fleet(devices=1, rows=16))
+    still = streams(toy_fleet(groups=[[0]], model=MODEL, rows=16))
     for transport in ("device_put", "permute"):
         config = FleetConfig(transport=transport, fault=ALWAYS)
-        moved = streams(toy_fleet(groups=SEPARATE, config=config, profile=narrow(3)))
+        moved = streams(
+            toy_fleet(groups=SEPARATE, model=MODEL, config=config, profile=narrow(2))
+        )
         assert moved.tokens == still.tokens
         for handle, rows in still.logprobs.items():
             for one, other in zip(rows, moved.logprobs[handle], strict=True):
@@ -130,7 +134,7 @@ def test_seeded_samples_are_the_same_whatever_the_way() -> None:
 
 def test_a_flipped_byte_is_noticed_and_the_pair_goes_by_the_host(caplog) -> None:
     fault = Fault(move_every=1, flip=1)
-    fleet = toy_fleet(groups=SEPARATE, config=FleetConfig(fault=fault))
+    fleet = toy_fleet(groups=SEPARATE, model=MODEL, config=FleetConfig(fault=fault))
     assert_right(run(fleet))
     assert "other bits at its destination" in caplog.text
 
@@ -138,7 +142,7 @@ def test_a_flipped_byte_is_noticed_and_the_pair_goes_by_the_host(caplog) -> None
 def test_a_hung_transfer_is_called_off_and_its_request_goes_on(caplog) -> None:
     fault = Fault(move_every=3, hang=2)
     config = FleetConfig(fault=fault, patience_epochs=2)
-    fleet = toy_fleet(groups=SEPARATE, config=config)
+    fleet = toy_fleet(groups=SEPARATE, model=MODEL, config=config)
     assert_right(run(fleet))
     assert fleet.stats().count(Outcome.ABORTED) >= 1
     assert "have not arrived in 2 epochs" in caplog.text
@@ -147,39 +151,42 @@ def test_a_hung_transfer_is_called_off_and_its_request_goes_on(caplog) -> None:
 @pytest.mark.parametrize("step", [1, 4, 9])
 def test_a_planted_error_fences_its_device_alone(step: int) -> None:
     fault = Fault(move_every=2, raise_on=(DeviceId(0), step))
-    fleet = toy_fleet(groups=SEPARATE, config=FleetConfig(fault=fault))
+    fleet = toy_fleet(groups=SEPARATE, model=MODEL, config=FleetConfig(fault=fault))
     assert_right(run(fleet))
     assert 0 not in fleet.members
     assert fleet.stats().replays >= 1
 
 
 def test_a_moved_request_misses_one_step_at_most() -> None:
-    fleet = toy_fleet(groups=SEPARATE, config=FleetConfig(fault=Fault(move_every=6)))
+    fleet = toy_fleet(
+        groups=SEPARATE, model=MODEL, config=FleetConfig(fault=Fault(move_every=6))
+    )
     assert_right(run(fleet, count=36), count=36)
     stats = fleet.stats()
-    assert stats.gap_steps.count > 20
+    assert stats.gap_steps.count >= 10
     assert stats.gap_steps.quantile(0.99) <= 2
     assert 0 < stats.gap_s.total < math.inf
 
 
-def test_pages_that_the_target_has_are_neither_charged_nor_sent() -> None:
-    fleet = toy_fleet(devices=2, policy="load_balance")
-    params = SamplingParams(temperature=0.0, max_tokens=60)
-    common = list(range(1, 50))
-    for handle, prompt in enumerate([common, [*common, 7]]):
-        submit(fleet, prompt, handle=handle, params=params)
-    for _ in range(6):
-        fleet.step()
-    requests = fleet.machine.ledger.requests
-    first, second = (requests[fleet.conductor.requests[handle]] for handle in (0, 1))
-    assert first.device != second.device and first.device is not None
-    fleet.conductor.decide(events.Relocate(request=second.id, device=first.device))
-    move = plan.Move(
-        move=MoveId(99),
-        request=second.id,
-        source=DeviceId(1),
-        target=first.device,
-        pages=4,
-        is_urgent=False,
-    )
-    assert move is not None
+def test_pages_that_the_target_has_are_not_sent() -> None:
+    def bytes_of_a_move(prompt_there: list[int]) -> int:
+        fleet = toy_fleet(devices=2, policy="best_fit", rows=2)
+        params = SamplingParams(temperature=0.0, max_tokens=60)
+        for handle, prompt in enumerate([[*range(1, 50)], [3] * 20, prompt_there]):
+            submit(fleet, prompt, handle=handle, params=params)
+        for _ in range(4):
+            fleet.step()
+        conductor, ledger = fleet.conductor, fleet.machine.ledger
+        places = [ledger.requests[conductor.requests[n]].device for n in range(3)]
+        assert places == [0, 0, 1]
+        conductor.decide(
+            events.Relocate(request=conductor.requests[0], device=DeviceId(1))
+        )
+        for _ in range(6):
+            fleet.step()
+        assert fleet.stats().count(Outcome.COMMITTED) == 1
+        return fleet.stats().sent_bytes
+
+    all_pages, other_pages = bytes_of_a_move([9] * 49), bytes_of_a_move([*range(1, 50)])
+    assert all_pages == 4 * PAGE_BYTES
+    assert other_pages == PAGE_BYTES
