@@ -25,7 +25,7 @@ from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
     from mell_jax.engine.config import DType, EngineConfig
-    from mell_jax.engine.fleet.config import FleetConfig, Parking
+    from mell_jax.engine.fleet.config import FleetConfig, Parking, Way
 
 _MODEL = flags.DEFINE_string(
     "model", "demo", "A model directory, or the demo model that comes along."
@@ -92,6 +92,21 @@ _PARK = flags.DEFINE_enum(
 _REPLAY_LIMIT = flags.DEFINE_integer(
     "replay_limit", 3, "Of a fleet: devices that a request may lose before it fails."
 )
+_TRANSPORT = flags.DEFINE_enum(
+    "transport",
+    "device_put",
+    ["device_put", "permute"],
+    "Of a fleet: how pages of moved requests are copied; permute is a collective.",
+)
+_FAULT: flags.FlagHolder[str] = (
+    flags.DEFINE(  # for tests: not in --help, but in --helpfull
+        flags.ArgumentParser(),
+        "fault",
+        "",
+        "Of a fleet: plants faults; move:STEPS, raise:DEVICE:STEP, hang:N or flip:N.",
+        module_name="mell_jax.engine.fleet.faults",
+    )
+)
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", None, "Without accelerators: show the CPU as so many devices."
 )
@@ -124,6 +139,7 @@ def config_from_flags() -> LaunchConfig:
     """
     from mell_jax.engine.config import EngineConfig, parse_mesh  # noqa: PLC0415 it imports jax
     from mell_jax.engine.fleet.config import FleetConfig  # noqa: PLC0415 likewise
+    from mell_jax.engine.fleet.faults import parse_fault  # noqa: PLC0415 likewise
 
     if _DEVICES.value is not None and _MESH.present:
         raise ValueError("give devices or mesh, not both: --devices=N is --mesh=Nx1")
@@ -156,6 +172,8 @@ def config_from_flags() -> LaunchConfig:
             migration_gbps=_MIGRATION_BUDGET.value,
             parking=cast("Parking", _PARK.value),
             replay_limit=_REPLAY_LIMIT.value,
+            transport=cast("Way", _TRANSPORT.value),
+            fault=parse_fault(_FAULT.value),
         ),
         server=ServerConfig(
             host=_HOST.value,

@@ -152,6 +152,16 @@ class DeviceWorker:
         self._rows: RowState = new_rows(rows=max_rows, vocab_size=vocab_size)
 
     @property
+    def buckets(self) -> list[Bucket]:
+        """The compiled shapes, smallest first."""
+        return list(self._steps)
+
+    @property
+    def scratch_slot(self) -> int:
+        """A slot of no sequence, for padding."""
+        return self._scratch_slot
+
+    @property
     def pool(self) -> jax.Array:
         """The KV pool [P, 2L, KS, H]; replaced by every step."""
         return self._pool

@@ -2,13 +2,19 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import jax
+from absl import logging
 
 from mell_jax.engine.blueprint import Blueprint, make_movable_batcher, make_worker
 from mell_jax.engine.fleet import parcels
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import NO_FAULT, FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.transport import DevicePut
+from mell_jax.engine.fleet.permute import Permute
+from mell_jax.engine.fleet.profile import measure
+from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
 from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
@@ -38,6 +44,11 @@ def build_fleet(
     for worker in workers:
         worker.warm_up(progress=progress)
         parcels.warm_up(worker)
+    by_device = {DeviceId(number): worker for number, worker in enumerate(workers)}
+    transport = _transport(by_device, config=config)
+    profile = measure(by_device, transport=transport)
+    if config.fault != NO_FAULT:
+        transport = FaultyTransport(transport, fault=config.fault)
     spec = _model_spec(blueprint, worker=workers[0])
     model = ModelId(blueprint.info.model_name)
     policy = POLICIES[config.policy](_policy_config(config))
@@ -45,8 +56,9 @@ def build_fleet(
         info=blueprint.info,
         model=model,
         machine=Machine(models={model: spec}, policy=policy),
-        workshop=_workshop(blueprint, workers, config=config),
-        transport=DevicePut(),
+        workshop=_workshop(blueprint, by_device, config=config),
+        transport=Checked(transport),
+        profile=profile,
         clock=time.monotonic,
         config=config,
         shares_prefixes=blueprint.shares_prefixes,
@@ -54,16 +66,38 @@ def build_fleet(
     )
 
 
+def _transport(
+    workers: Mapping[DeviceId, DeviceWorker], *, config: FleetConfig
+) -> Transport:
+    if config.transport == "device_put":
+        return DevicePut()
+    groups = {device: worker.group for device, worker in workers.items()}
+    pool = next(iter(workers.values())).pool
+    transport = Permute(groups, page=jax.ShapeDtypeStruct(pool.shape[1:], pool.dtype))
+    possible, pairs = len(transport.pairs), len(groups) * (len(groups) - 1)
+    if possible < pairs:
+        logging.warning(
+            "%d of %d pairs of instances differ in layout or share devices: pages "
+            "between them go by device_put",
+            pairs - possible,
+            pairs,
+        )
+    return transport
+
+
 def _workshop(
-    blueprint: Blueprint, workers: Sequence[DeviceWorker], *, config: FleetConfig
+    blueprint: Blueprint,
+    workers: Mapping[DeviceId, DeviceWorker],
+    *,
+    config: FleetConfig,
 ) -> DeviceWorkshop:
     benches = {
-        DeviceId(number): Bench(
+        device: Bench(
             worker=worker,
             make_batcher=lambda: make_movable_batcher(blueprint),
             max_rows=blueprint.settled.max_rows,
         )
-        for number, worker in enumerate(workers)
+        for device, worker in workers.items()
     }
     return DeviceWorkshop(benches, parking=config.parking, clock=time.monotonic)
 

@@ -10,9 +10,9 @@ raises is fenced, and its requests start again elsewhere from the tokens they ha
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 from absl import logging
@@ -20,10 +20,13 @@ from absl import logging
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
+from mell_jax.engine.fleet.moves import Cargo, Moves, order
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.stats import Tally
 from mell_jax.engine.fleet.transport import Transport
+from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import Finished, FinishReason, Handle
-from mell_jax.engine.instance import Instance
-from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId, Serial
+from mell_jax.scheduler.ids import DeviceId, ModelId, PageKey, RequestId, Serial
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
@@ -31,22 +34,9 @@ from mell_jax.scheduler.migration.instance import Instance as Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
-from mell_jax.scheduler.prefix_cache import page_keys
-from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.group import DeviceGroup
 
 Result = TypeVar("Result")
-
-
-class Workshop(Protocol):
-    """Makes instances ready to run, compiled long before."""
-
-    @property
-    def devices(self) -> Mapping[DeviceId, DeviceGroup]: ...
-
-    def open(self, device: DeviceId, model: ModelId) -> Instance: ...
-
-    def close(self, device: DeviceId) -> None: ...
 
 
 class Conductor:
@@ -58,6 +48,7 @@ class Conductor:
         machine: Machine,
         workshop: Workshop,
         transport: Transport,
+        profile: Profile,
         config: FleetConfig,
         page_tokens: int,
         shares_prefixes: bool,
@@ -67,11 +58,13 @@ class Conductor:
         self.requests: dict[Handle, RequestId] = {}
         self.finished: list[Finished] = []  # since the owner last took them
         self.controller = Controller()
+        self.tally = Tally()
         self._workshop = workshop
         self._transport = transport
         self._config = config
         self._page_tokens = page_tokens
         self._shares_prefixes = shares_prefixes
+        self._moves = Moves(profile, epoch_s=config.epoch_s, mode=config.mode)
         self._live: dict[RequestId, Live] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
         self._lost: set[DeviceId] = set()
@@ -90,6 +83,8 @@ class Conductor:
         return self._workshop.devices[device] if device in self.members else None
 
     def post(self, to: DeviceId, message: messages.Message, payload: Payload) -> None:
+        if payload is not None:
+            self.tally.sent_bytes += payload.nbytes
         self._post.append((to, message, payload))
 
     # -- for the fleet -----------------------------------------------------------
@@ -116,6 +111,15 @@ class Conductor:
                 prefix=self._prefix_of(live),
             )
         )
+        self.settle()
+
+    def tick(self, now_s: float) -> None:
+        """An epoch ends: links have room again, and pages that hang are given up."""
+        self._moves.renew()
+        for member in list(self.members.values()):
+            for request in member.overdue(epochs=self._config.patience_epochs):
+                self._call_off(request)
+        self.decide(events.Tick(now_s=now_s))
         self.settle()
 
     def ask_for_pages(self) -> None:
@@ -161,9 +165,11 @@ class Conductor:
             case plan.Place():
                 self._place(decision)
             case plan.Move():
-                self._move(decision)
+                self._moves.ask(decision)
             case plan.Preempt():
                 self._capture(decision.request)
+                if decision.request in self._live:
+                    self.tally.forget(self._live[decision.request].handle)
                 self._control(orders.Preempt(request=decision.request))
             case plan.Activate():
                 self._activate(decision.device, decision.model)
@@ -192,24 +198,42 @@ class Conductor:
             )
         )
 
-    def _move(self, decision: plan.Move) -> None:
-        self._capture(decision.request)
-        live = self._live.get(decision.request)
-        if live is None:
-            self._reports.append(events.MoveAborted(move=decision.move))
-            return
-        live.pages = max(live.pages, decision.pages)
-        self._control(
-            orders.Move(
-                move=decision.move,
-                request=decision.request,
-                target=decision.target,
-                mode=self._config.mode or Mode.KV,
-                pages=decision.pages,
-                known=len(live.tokens),
-                is_urgent=decision.is_urgent,
-            )
+    def _begin_moves(self) -> None:
+        division = self._moves.divide(self._cargo_of)
+        self.tally.deferred += division.deferred
+        self.tally.violations += division.violations
+        for move, mode in division.begun:
+            live = self._live[move.request]
+            live.pages = max(live.pages, move.pages)
+            self.tally.begin_move(move, mode=mode, handle=live.handle)
+            self._control(order(move, mode=mode, live=live))
+
+    def _cargo_of(self, move: plan.Move) -> Cargo | None:
+        """What a move has to bring; None if the books have closed it meanwhile."""
+        self._capture(move.request)
+        live, ledger = self._live.get(move.request), self.machine.ledger
+        if live is None or move.move not in ledger.moves:
+            return None
+        if move.target not in self.members:
+            return None  # lost, as the books are about to hear
+        spec = ledger.spec(ledger.requests[move.request].model)
+        target = self.members[move.target].instance.movable
+        return Cargo(
+            tokens=len(live.tokens),
+            cached_tokens=target.count_cached(self._prefix_keys(live))
+            * self._page_tokens,
+            bytes_per_token=spec.page_bytes / spec.page_tokens,
         )
+
+    def _call_off(self, request: RequestId) -> None:
+        known = self.machine.ledger.requests.get(request)
+        if known is not None and known.move is not None:
+            logging.error(
+                "pages of request %d have not arrived in %d epochs: its move is off",
+                request,
+                self._config.patience_epochs,
+            )
+            self._control(orders.AbortMove(request=request, move=known.move))
 
     def _grant(self, request: RequestId, pages: int) -> None:
         self._asked.discard(request)
@@ -248,12 +272,7 @@ class Conductor:
 
     def _prefix_of(self, live: Live) -> tuple[events.Cached, ...]:
         """Where how much of a new request's prompt is cached."""
-        submit = live.template.submit
-        if not self._shares_prefixes or submit.params.prompt_logprobs is not None:
-            return ()
-        keys = page_keys(
-            submit.prompt[:-1], page_tokens=self._page_tokens, salt=submit.salt
-        )
+        keys = self._prefix_keys(live)
         found = (
             events.Cached(
                 device=device, pages=member.instance.movable.count_cached(keys)
@@ -261,6 +280,11 @@ class Conductor:
             for device, member in self.members.items()
         )
         return tuple(cached for cached in found if cached.pages)
+
+    def _prefix_keys(self, live: Live) -> list[PageKey]:
+        if not self._shares_prefixes:
+            return []
+        return live.prefix_keys(page_tokens=self._page_tokens)
 
     def _ask_for_page(self, request: RequestId, pages: int) -> None:
         known = self.machine.ledger.requests.get(request)
@@ -276,6 +300,7 @@ class Conductor:
 
     def _activate(self, device: DeviceId, model: ModelId) -> None:
         instance = self._workshop.open(device, model)
+        self.tally.activations += 1
         endpoint = Endpoint(
             device,
             limits=Limits(page_tokens=self._page_tokens),
@@ -306,6 +331,7 @@ class Conductor:
         ]
         for request in lost:
             self._capture(request)
+            self.tally.forget(self._live[request].handle)
         del self.members[device]
         self._lost.add(device)
         self._control(orders.DeviceLost(device=device))
@@ -313,6 +339,7 @@ class Conductor:
         for request in lost:
             live = self._live[request]
             live.replays += 1
+            self.tally.replays += 1
             if live.replays > self._config.replay_limit:
                 message = f"lost with its device {live.replays} times"
                 self.end(request, reason=FinishReason.ERROR, message=message)
@@ -320,6 +347,7 @@ class Conductor:
     def _drop(self, request: RequestId) -> None:
         live = self._live.pop(request)
         del self.requests[live.handle]
+        self.tally.forget(live.handle)
         self._asked.discard(request)
         self._control(orders.End(request=request))
 
@@ -331,6 +359,7 @@ class Conductor:
                 case effects.Send():
                     self._post.append((effect.to, effect.message, None))
                 case effects.Report():
+                    self.tally.end_move(effect.event)
                     self._reports.append(effect.event)
                 case effects.Deliver():
                     self._learn(effect)
@@ -338,10 +367,13 @@ class Conductor:
                     pass  # in one process no token of an older copy can come
 
     def settle(self) -> None:
-        """Passes messages and reports on until there are none."""
+        """Passes messages and reports on, and begins moves, until there are none."""
         self._deliver_all()
-        while self._reports:
-            self.decide(self._reports.popleft())
+        while self._reports or self._moves.is_asked:
+            if self._reports:
+                self.decide(self._reports.popleft())
+            else:
+                self._begin_moves()
             self._deliver_all()
 
     def _deliver_all(self) -> None:
@@ -359,3 +391,5 @@ class Conductor:
         if live is not None:
             tail = np.array(effect.tokens, np.int32)
             live.tokens = np.concatenate([live.tokens[: effect.since], tail])
+            if len(live.tokens) > len(live.template.submit.prompt):
+                self.tally.stop_row(live.handle)

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mell_jax.engine.fleet.faults import NO_FAULT, Fault
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.transfer import Mode
 
 Parking = Literal["pool", "weights"]
 """What a parked instance gives back: its pool, or its weights as well."""
+Way = Literal["device_put", "permute"]
+"""How pages are copied: array by array, or by a collective of both ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +27,10 @@ class FleetConfig:
     migration_gbps: float | None = None  # of a device, that consolidation may use
     parking: Parking = "pool"
     replay_limit: int = 3  # devices that a request may lose before it fails
-    mode: Mode | None = None  # of every move; None: copy pages
-    move_always: bool = False  # a fault for tests: everything moves at every step
+    mode: Mode | None = None  # of every move; None: as links and prefill allow
+    transport: Way = "device_put"
+    patience_epochs: int = 30  # for pages on their way; then their move is called off
+    fault: Fault = NO_FAULT  # for tests
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -42,3 +47,11 @@ class FleetConfig:
             raise ValueError(f"parking must be pool or weights, got {self.parking!r}")
         if not (self.replay_limit >= 0):
             raise ValueError(f"replay_limit must be >= 0, got {self.replay_limit}")
+        if self.transport not in ("device_put", "permute"):
+            raise ValueError(
+                f"transport must be device_put or permute, got {self.transport!r}"
+            )
+        if not (self.patience_epochs >= 1):
+            raise ValueError(
+                f"patience_epochs must be >= 1, got {self.patience_epochs}"
+            )

@@ -6,16 +6,20 @@ passes on what placement and migration have to say until all is quiet.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from mell_jax.engine.core import refusal, resolve
-from mell_jax.engine.fleet.conductor import Conductor, Workshop
+from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.frames import merge_frames, sum_loads
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.stats import FleetStats
 from mell_jax.engine.fleet.transport import Transport
+from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -41,6 +45,7 @@ class Fleet:
       machine: decides where everything runs; new.
       workshop: the device groups and their instances.
       transport: how pages get from one group to another.
+      profile: what links and instances can do; without it nothing is deferred.
       clock: seconds; only epochs depend on it.
       shares_prefixes: whether instances keep pages of prompts for others.
     """
@@ -54,6 +59,7 @@ class Fleet:
         workshop: Workshop,
         transport: Transport,
         clock: Callable[[], float],
+        profile: Profile | None = None,
         config: FleetConfig | None = None,
         shares_prefixes: bool = True,
         seed: int = 0,
@@ -67,11 +73,12 @@ class Fleet:
             machine=machine,
             workshop=workshop,
             transport=transport,
+            profile=profile or Profile.unlimited(list(workshop.devices)),
             config=self._config,
             page_tokens=info.page_tokens,
             shares_prefixes=shares_prefixes,
         )
-        self._next_request = 0
+        self._next_request = self._steps = 0
         self._rng = np.random.default_rng(seed)
         self._start_s = self._tick_s = clock()
 
@@ -130,11 +137,11 @@ class Fleet:
           RuntimeError: every device has failed, so that nobody can be served.
         """
         conductor = self._conductor
-        self._tick_if_due()
+        self._begin_step()
         conductor.ask_for_pages()
         for member in list(self.members.values()):
-            conductor.guard(member, member.instance.launch)
-        if self._config.move_always:
+            conductor.guard(member, partial(self._launch, member))
+        if self._config.fault.moves_at(self._steps):
             self._move_everything()
         frames = self._land()
         conductor.settle()
@@ -153,6 +160,10 @@ class Fleet:
         ]
         return sum_loads(loads, waiting=self.machine.waiting, compilations=compilations)
 
+    def stats(self) -> FleetStats:
+        """What it has done so far."""
+        return self._conductor.tally.stats()
+
     def _land(self) -> list[StepFrame]:
         conductor, frames = self._conductor, []
         for member in list(self.members.values()):
@@ -160,6 +171,7 @@ class Fleet:
             if member.device not in self.members:
                 continue  # its step failed: what it would have said does not count
             if frame is not None:
+                conductor.tally.see(frame)
                 frames.append(frame)
             for serial in member.instance.ended:
                 conductor.forget(member.requests[serial])
@@ -167,12 +179,17 @@ class Fleet:
             member.instance.ended.clear()
         return frames
 
-    def _tick_if_due(self) -> None:
+    def _begin_step(self) -> None:
+        self._steps += 1
         now_s = self._clock()
+        self._conductor.tally.begin_step(now_s)
         if now_s - self._tick_s >= self._config.epoch_s:
             self._tick_s = now_s
-            self._conductor.decide(events.Tick(now_s=now_s - self._start_s))
-            self._conductor.settle()
+            self._conductor.tick(now_s - self._start_s)
+
+    def _launch(self, member: Member) -> None:
+        self._config.fault.check(member.device, step=self._steps)
+        member.instance.launch()
 
     def _move_everything(self) -> None:
         """Every request goes to the next device that is there."""

@@ -4,7 +4,8 @@ import dataclasses
 
 from mell_jax.engine.frames import Handle
 from mell_jax.engine.slots import Request
-from mell_jax.scheduler.ids import Epoch, RequestId, Serial, Tokens
+from mell_jax.scheduler.ids import Epoch, PageKey, RequestId, Serial, Tokens
+from mell_jax.scheduler.prefix_cache import page_keys
 
 
 class Live:
@@ -26,3 +27,13 @@ class Live:
     def copy(self, epoch: Epoch) -> Request:
         """The request under the name of one of its copies."""
         return dataclasses.replace(self.template, serial=Serial(epoch))
+
+    def prefix_keys(self, *, page_tokens: int) -> list[PageKey]:
+        """Of the full pages that a copy of the request might find cached.
+
+        The last token is always computed; prompt log probabilities need all of them.
+        """
+        submit = self.template.submit
+        if submit.params.prompt_logprobs is not None:
+            return []
+        return page_keys(self.tokens[:-1], page_tokens=page_tokens, salt=submit.salt)

@@ -9,7 +9,7 @@ copy's epoch is its serial there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +49,7 @@ class _Arrival:
     first: int  # positions
     end: int
     parcel: Parcel
+    waited: int = 0  # epochs
 
 
 class Member:
@@ -112,6 +113,11 @@ class Member:
             self._see_stopped(stop)
         for epoch, request in list(self._watched.items()):
             self._see_computed(request, epoch)
+
+    def overdue(self, *, epochs: int) -> list[RequestId]:
+        """Called once an epoch: requests whose pages do not arrive within `epochs`."""
+        self._arrivals = [replace(a, waited=a.waited + 1) for a in self._arrivals]
+        return [a.request for a in self._arrivals if a.waited >= epochs]
 
     @property
     def is_busy(self) -> bool:
@@ -179,8 +185,7 @@ class Member:
                 end=effect.end,
                 parcel=payload,
             )
-            # A long chunk would hold up the rows beside it until it is here.
-            if payload.count > parcels.CHUNK_PAGES[1] and not payload.is_ready:
+            if payload.is_awaited:
                 self._arrivals.append(arrival)
             else:
                 self._unpack(arrival)

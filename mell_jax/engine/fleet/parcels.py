@@ -6,6 +6,7 @@ A chunk is one array `[n, L, 2, K, S, H]`; a shorter one is filled up with the s
 page, which is never written at the other end.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ from typing import Protocol, cast
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh
 
 from mell_jax.pallas_kernels import checksum_pages, gather_pages, scatter_pages
 from mell_jax.scheduler.ids import Pages
 from mell_jax.scheduler.pages import SCRATCH_PAGE
 from mell_jax.worker.device import DeviceWorker
+from mell_jax.worker.group import POOL, WHOLE
 
 CHUNK_PAGES = (16, 4, 1)
 """Lengths that are compiled, longest first."""
@@ -35,11 +38,21 @@ class Parcel:
 
     chunks: tuple[jax.Array, ...]
     count: int
+    is_lost: bool = False  # never arrives: a fault for tests
 
     @property
     def is_ready(self) -> bool:
         """Whether everything has arrived where it was put."""
-        return all(cast(_Awaited, chunk).is_ready() for chunk in self.chunks)
+        is_there = all(cast(_Awaited, chunk).is_ready() for chunk in self.chunks)
+        return is_there and not self.is_lost
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether to wait for it before it is written.
+
+        Writing a long one at once would hold up the steps beside it until it is there.
+        """
+        return self.is_lost or (self.count > CHUNK_PAGES[1] and not self.is_ready)
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +61,8 @@ class Parcel:
 
 def pack(worker: DeviceWorker, pages: Pages) -> Parcel:
     """Reads `pages` as they are after every step that was dispatched so far."""
-    chunks = tuple(gather_pages(worker.pool, ids) for ids in _ids(pages))
+    layout = worker.group.layout
+    chunks = tuple(_gather(worker.pool, ids, layout=layout) for ids in _ids(pages))
     return Parcel(chunks=chunks, count=len(pages))
 
 
@@ -69,9 +83,31 @@ def warm_up(worker: DeviceWorker) -> None:
     """Compiles what packs and unpacks, so that nothing compiles later."""
     for length in CHUNK_PAGES:
         scratch = np.full(length, SCRATCH_PAGE, np.int32)
-        chunk = gather_pages(worker.pool, scratch)
+        chunk = _gather(worker.pool, scratch, layout=worker.group.layout)
         checksum_pages(chunk)
         worker.replace_pool(partial(scatter_pages, page_ids=scratch, pages=chunk))
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def _gather(
+    pool: jax.Array, page_ids: jax.Array, *, layout: AbstractMesh | None
+) -> jax.Array:
+    """Pages [n, 2L, KS, H], laid out as the pool: each device reads its own part.
+
+    Left to itself, XLA gathers the parts of the whole pool on every device.
+    """
+    if layout is None:
+        pages: jax.Array = gather_pages(pool, page_ids)
+        return pages
+    local = jax.shard_map(
+        gather_pages,
+        mesh=layout,
+        in_specs=(POOL, WHOLE),
+        out_specs=POOL,
+        check_vma=False,  # copies of a head's pages are alike
+    )
+    pages = local(pool, page_ids)
+    return pages
 
 
 def _ids(pages: Pages) -> Iterator[Pages]:

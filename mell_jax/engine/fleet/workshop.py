@@ -8,6 +8,7 @@ Everything was compiled when the fleet was built, so opening only allocates and 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.instance import Instance
@@ -15,6 +16,17 @@ from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+
+
+class Workshop(Protocol):
+    """Makes instances ready to run, compiled long before."""
+
+    @property
+    def devices(self) -> Mapping[DeviceId, DeviceGroup]: ...
+
+    def open(self, device: DeviceId, model: ModelId) -> Instance: ...
+
+    def close(self, device: DeviceId) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

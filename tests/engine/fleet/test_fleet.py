@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
@@ -52,7 +53,7 @@ def test_every_stream_is_right_without_moves() -> None:
 
 @pytest.mark.parametrize("mode", [Mode.KV, Mode.TOKENS])
 def test_every_stream_is_right_when_everything_moves_at_every_step(mode: Mode) -> None:
-    fleet = toy_fleet(config=FleetConfig(mode=mode, move_always=True))
+    fleet = toy_fleet(config=FleetConfig(mode=mode, fault=Fault(move_every=1)))
     for handle, prompt in enumerate(PROMPTS):
         submit(fleet, prompt, handle=handle, params=greedy(20))
     seen = run(fleet)
@@ -87,7 +88,7 @@ def test_seeded_samples_and_logprobs_do_not_depend_on_moves(mode: Mode) -> None:
         return run(fleet)
 
     still = streams(toy_fleet(devices=1, rows=16))
-    moved = streams(toy_fleet(config=FleetConfig(mode=mode, move_always=True)))
+    moved = streams(toy_fleet(config=FleetConfig(mode=mode, fault=Fault(move_every=1))))
     assert moved.tokens == still.tokens
     for handle, rows in still.logprobs.items():
         for (chosen, ids, top), other in zip(rows, moved.logprobs[handle], strict=True):
@@ -97,7 +98,7 @@ def test_seeded_samples_and_logprobs_do_not_depend_on_moves(mode: Mode) -> None:
 
 def test_aborts_free_everything_wherever_a_move_is() -> None:
     for after in range(1, 12):
-        fleet = toy_fleet(config=FleetConfig(move_always=True))
+        fleet = toy_fleet(config=FleetConfig(fault=Fault(move_every=1)))
         for handle, prompt in enumerate(PROMPTS):
             submit(fleet, prompt, handle=handle, params=greedy(30))
         seen = Transcript()
@@ -114,7 +115,7 @@ def test_aborts_free_everything_wherever_a_move_is() -> None:
 @pytest.mark.parametrize("at", [1, 2, 3, 5, 8, 13])
 @pytest.mark.parametrize("moves", [False, True])
 def test_streams_go_on_when_a_device_fails(at: int, moves: bool) -> None:
-    fleet = toy_fleet(config=FleetConfig(move_always=moves))
+    fleet = toy_fleet(config=FleetConfig(fault=Fault(move_every=1 if moves else None)))
     for handle, prompt in enumerate(PROMPTS):
         submit(fleet, prompt, handle=handle, params=greedy(30))
     seen = Transcript()

@@ -1,14 +1,19 @@
-"""Fleets of toy instances, all on one CPU device so that steps compile once."""
+"""Fleets of toy instances, by default all on one CPU device, which compiles once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.transport import DevicePut
+from mell_jax.engine.fleet.permute import Permute
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.engine.instance import Instance
+from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
@@ -18,6 +23,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 from tests.toy import CONFIG, PAGE_TOKENS, VOCAB, toy_worker
 
@@ -26,11 +32,22 @@ MAX_TOKENS = 128
 
 
 class ToyWorkshop:
-    """`count` device groups; an instance is built whenever one is opened."""
+    """Device groups, by default all the same; each opening builds an instance anew."""
 
-    def __init__(self, count: int, *, num_pages: int, prefix_cache: bool) -> None:
-        group = DeviceGroup.of_model(CONFIG, devices=jax.devices()[:1])
-        self._groups = {DeviceId(n): group for n in range(count)}
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        *,
+        model: ModelConfig,
+        num_pages: int,
+        prefix_cache: bool,
+    ) -> None:
+        found = jax.devices()
+        self._groups = {
+            DeviceId(n): DeviceGroup.of_model(model, devices=[found[i] for i in ids])
+            for n, ids in enumerate(groups)
+        }
+        self._model = model
         self._num_pages = num_pages
         self._prefix_cache = prefix_cache
         self.opened = 0
@@ -41,17 +58,35 @@ class ToyWorkshop:
 
     def open(self, device: DeviceId, model: ModelId) -> Instance:
         self.opened += 1
-        worker = toy_worker(num_pages=65, max_rows=8, token_budget=64, max_tokens=128)
         batcher = MovableBatcher(
             PrefixCache(PagePool(self._num_pages)),
             limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=MAX_TOKENS),
             page_tokens=PAGE_TOKENS,
             shares_prefixes=self._prefix_cache,
         )
-        return Instance(worker, batcher, max_rows=8)
+        return Instance(self.worker(device), batcher, max_rows=8)
+
+    def worker(self, device: DeviceId) -> DeviceWorker:
+        return toy_worker(
+            self._model,
+            num_pages=65,
+            max_rows=8,
+            token_budget=64,
+            max_tokens=MAX_TOKENS,
+            devices=self._groups[device].devices,
+        )
 
     def close(self, device: DeviceId) -> None:
         pass
+
+
+def toy_page(model: ModelConfig = CONFIG) -> jax.ShapeDtypeStruct:
+    """[2L, KS, H] of a page."""
+    shape = (2, model.num_kv_heads * PAGE_TOKENS, model.head_dim)
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+PAGE_BYTES = 2 * PAGE_TOKENS * 32 * 4
 
 
 class Clock:
@@ -72,7 +107,21 @@ def toy_fleet(
     prefix_cache: bool = True,
     rows: int = 8,
     growth: float = 1.0,
+    groups: Sequence[Sequence[int]] | None = None,
+    model: ModelConfig = CONFIG,
+    profile: Profile | None = None,
 ) -> Fleet:
+    """`devices` instances on the first device, or one on each of `groups`."""
+    config = config or FleetConfig()
+    workshop = ToyWorkshop(
+        groups or [[0]] * devices,
+        model=model,
+        num_pages=num_pages,
+        prefix_cache=prefix_cache,
+    )
+    transport: Transport = DevicePut()
+    if config.transport == "permute":
+        transport = Permute(workshop.devices, page=toy_page(model))
     info = EngineInfo(
         model_name="toy",
         model_type="toy",
@@ -86,15 +135,19 @@ def toy_fleet(
         page_tokens=PAGE_TOKENS,
     )
     spec = ModelSpec(
-        capacity_pages=num_pages - 1, growth_pages_per_s=growth, max_rows=rows
+        capacity_pages=num_pages - 1,
+        growth_pages_per_s=growth,
+        max_rows=rows,
+        page_bytes=PAGE_BYTES,
     )
     machine = Machine(models={TOY: spec}, policy=POLICIES[policy](PolicyConfig()))
     return Fleet(
         info=info,
         model=TOY,
         machine=machine,
-        workshop=ToyWorkshop(devices, num_pages=num_pages, prefix_cache=prefix_cache),
-        transport=DevicePut(),
+        workshop=workshop,
+        transport=Checked(FaultyTransport(transport, fault=config.fault)),
+        profile=profile,
         clock=Clock(),
         config=config,
         shares_prefixes=prefix_cache,

@@ -1,0 +1,103 @@
+"""Faults to plant in a fleet, for its tests: named in one line, harmless by default.
+
+move:1         every request moves to the next instance, every step
+raise:2:10     the tenth step of the fleet raises on device 2
+hang:3         the third parcel of pages never arrives
+flip:1         the first parcel arrives with one byte changed
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet.transport import Transport
+from mell_jax.scheduler.ids import DeviceId
+from mell_jax.worker.group import DeviceGroup
+
+
+class PlantedError(Exception):
+    """What a planted fault raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What goes wrong; steps and parcels are counted from 1."""
+
+    move_every: int | None = None  # steps
+    raise_on: tuple[DeviceId, int] | None = None  # device, step
+    hang: int | None = None  # parcel
+    flip: int | None = None  # parcel
+
+    def __post_init__(self) -> None:
+        at = self.raise_on[1] if self.raise_on is not None else None
+        for value in (self.move_every, at, self.hang, self.flip):
+            if value is not None and not (value >= 1):
+                raise ValueError(f"faults are counted from 1, got {value}")
+
+    def moves_at(self, step: int) -> bool:
+        return self.move_every is not None and step % self.move_every == 0
+
+    def check(self, device: DeviceId, *, step: int) -> None:
+        """Raises the planted error where and when it is due."""
+        if self.raise_on == (device, step):
+            raise PlantedError(f"planted in step {step} of device {device}")
+
+
+NO_FAULT = Fault()
+
+
+def parse_fault(text: str) -> Fault:
+    """Faults separated by commas, such as "move:1,raise:2:10"; "" for none.
+
+    Raises:
+      ValueError: the text says something else.
+    """
+    fault = NO_FAULT
+    for part in filter(None, text.split(",")):
+        found = re.fullmatch(
+            r"(move|hang|flip):([0-9]{1,6})|raise:([0-9]{1,6}):([0-9]{1,6})", part
+        )
+        if found is None:
+            raise ValueError(
+                "fault must be move:STEPS, raise:DEVICE:STEP, hang:PARCEL or "
+                f"flip:PARCEL, or several with commas between, got {part[:50]!r}"
+            )
+        match found[1], int(found[2] or found[4]):
+            case "move", count:
+                fault = replace(fault, move_every=count)
+            case "hang", count:
+                fault = replace(fault, hang=count)
+            case "flip", count:
+                fault = replace(fault, flip=count)
+            case _, count:
+                fault = replace(fault, raise_on=(DeviceId(int(found[3])), count))
+    return fault
+
+
+class FaultyTransport:
+    """Another transport, with the faults of `fault` in what it carries."""
+
+    def __init__(self, transport: Transport, *, fault: Fault) -> None:
+        self._transport = transport
+        self._fault = fault
+        self._count = 0
+
+    def carry(
+        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+    ) -> Parcel:
+        self._count += 1
+        copy = self._transport.carry(parcel, source=source, target=target, to=to)
+        if self._count == self._fault.flip:
+            copy = replace(copy, chunks=(_flip(copy.chunks[0]), *copy.chunks[1:]))
+        return replace(copy, is_lost=self._count == self._fault.hang)
+
+
+def _flip(chunk: jax.Array) -> jax.Array:
+    """The chunk with the lowest bit of its first byte changed."""
+    data = np.array(chunk)
+    data.view(np.uint8).reshape(-1)[0] ^= 1
+    flipped: jax.Array = jax.device_put(data, chunk.sharding)
+    return flipped

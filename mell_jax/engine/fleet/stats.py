@@ -1,0 +1,173 @@
+"""What a fleet has done since its start, counted as it happens.
+
+The tally counts; `FleetStats` is a copy of it that does not change. Gaps are kept in
+histograms of few buckets, so that nothing here grows.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Self
+
+from mell_jax.engine.frames import Handle, StepFrame
+from mell_jax.scheduler.ids import MoveId
+from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
+from mell_jax.scheduler.transfer import Mode
+
+STEP_BOUNDS = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 64.0)
+SECOND_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+class Reason(Enum):
+    """What a move was for."""
+
+    URGENT = "another request could not grow"
+    CONSOLIDATION = "fewer devices, or an order"
+
+
+class Outcome(Enum):
+    """How a move ended."""
+
+    COMMITTED = "the target owns the request"
+    ABORTED = "called off, or its request ended before"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Moves that are counted together."""
+
+    reason: Reason
+    mode: Mode
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts of values up to each bound, and of those above all of them."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]  # one more than bounds
+    total: float = 0.0  # of the values
+
+    @classmethod
+    def empty(cls, bounds: tuple[float, ...]) -> Self:
+        return cls(bounds=bounds, counts=(0,) * (len(bounds) + 1))
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def with_value(self, value: float) -> "Histogram":
+        counts = list(self.counts)
+        counts[bisect_left(self.bounds, value)] += 1
+        return Histogram(
+            bounds=self.bounds, counts=tuple(counts), total=self.total + value
+        )
+
+    def quantile(self, share: float) -> float:
+        """The bound below which `share` of the values lie; inf above all, 0 of none."""
+        wanted, seen = share * self.count, 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen >= wanted:
+                return bound if self.count else 0.0
+        raise ValueError(f"share must be in [0, 1], got {share}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStats:
+    """Since the start.
+
+    A gap is the time between the step that brought a moved request's last token of its
+    source and the one that brought its first token of its target: 1 step without a
+    move. A request that waited for pages before counts from when its row was settled.
+    """
+
+    begun: Mapping[Mode, int] = field(default_factory=dict)  # moves
+    ended: Mapping[Ended, int] = field(default_factory=dict)  # moves
+    deferred: int = 0  # moves put off to the next epoch
+    violations: int = 0  # urgent moves beyond what a link or a target has
+    sent_bytes: int = 0  # pages and tokens
+    activations: int = 0
+    replays: int = 0  # requests started again after the loss of a device
+    gap_steps: Histogram = field(default_factory=lambda: Histogram.empty(STEP_BOUNDS))
+    gap_s: Histogram = field(default_factory=lambda: Histogram.empty(SECOND_BOUNDS))
+
+    def count(self, outcome: Outcome) -> int:
+        """Moves that ended so, whatever they were for."""
+        return sum(n for kind, n in self.ended.items() if kind.outcome is outcome)
+
+
+class Tally:
+    """Counts for one fleet."""
+
+    def __init__(self) -> None:
+        self.deferred = self.violations = self.sent_bytes = 0
+        self.activations = self.replays = 0
+        self._begun: Counter[Mode] = Counter()
+        self._ended: Counter[Ended] = Counter()
+        self._under_way: dict[MoveId, tuple[Reason, Mode, Handle]] = {}
+        self._stopped: dict[Handle, tuple[int, float]] = {}  # at which step and time
+        self._step, self._now_s = 0, 0.0
+        self._gap_steps = Histogram.empty(STEP_BOUNDS)
+        self._gap_s = Histogram.empty(SECOND_BOUNDS)
+
+    def stats(self) -> FleetStats:
+        return FleetStats(
+            begun=dict(self._begun),
+            ended=dict(self._ended),
+            deferred=self.deferred,
+            violations=self.violations,
+            sent_bytes=self.sent_bytes,
+            activations=self.activations,
+            replays=self.replays,
+            gap_steps=self._gap_steps,
+            gap_s=self._gap_s,
+        )
+
+    @property
+    def under_way(self) -> int:
+        """Moves that have begun and not ended."""
+        return len(self._under_way)
+
+    def begin_move(self, move: plan.Move, *, mode: Mode, handle: Handle) -> None:
+        reason = Reason.URGENT if move.is_urgent else Reason.CONSOLIDATION
+        self._under_way[move.move] = (reason, mode, handle)
+        self._begun[mode] += 1
+
+    def end_move(self, event: MoveCommitted | MoveAborted) -> None:
+        """Counts the end of a move; one that never began is none."""
+        if event.move not in self._under_way:
+            return
+        is_done = isinstance(event, MoveCommitted)
+        outcome = Outcome.COMMITTED if is_done else Outcome.ABORTED
+        reason, mode, handle = self._under_way.pop(event.move)
+        self._ended[Ended(reason=reason, mode=mode, outcome=outcome)] += 1
+        if not is_done:
+            self.forget(handle)
+
+    def begin_step(self, now_s: float) -> None:
+        self._step += 1
+        self._now_s = now_s
+
+    def stop_row(self, handle: Handle) -> None:
+        """A request has had its last token on its source."""
+        self._stopped[handle] = (self._step, self._now_s)
+
+    def forget(self, handle: Handle) -> None:
+        """A request goes on where it was, or not at all: there is no gap to see."""
+        self._stopped.pop(handle, None)
+
+    def see(self, frame: StepFrame) -> None:
+        """Looks for the first tokens after a move in what a step has brought."""
+        if not self._stopped:
+            return
+        seen = set(frame.handles.tolist())
+        for handle, (step, at_s) in list(self._stopped.items()):
+            if step < self._step and handle in seen:
+                del self._stopped[handle]
+                self._gap_steps = self._gap_steps.with_value(self._step - step)
+                self._gap_s = self._gap_s.with_value(self._now_s - at_s)

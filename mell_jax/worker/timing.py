@@ -1,0 +1,81 @@
+"""How long the compiled steps of an instance take when they are full.
+
+    decode   B rows of one token each
+    mixed    B - 1 rows of one token each, and a chunk of a prompt in the rest
+
+Everything is read from and written to the scratch page: the steps do the work of real
+ones and leave nothing behind.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from mell_jax.worker.device import DeviceWorker
+from mell_jax.worker.layout import Bucket, Int32Array, new_vector
+from mell_jax.worker.pool import PAGE_TOKENS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """The seconds of one full step."""
+
+    decode_rows: int
+    prefill_tokens: int
+    took_s: float
+
+
+def time_steps(worker: DeviceWorker, *, repeats: int) -> list[Timing]:
+    """The largest decode step and every mixed one, the best of a few; after `warm_up`.
+
+    Waits for each; the worker must have nothing else to do.
+    """
+    decode = [bucket for bucket in worker.buckets if bucket.is_decode][-1:]
+    mixed = [bucket for bucket in worker.buckets if not bucket.is_decode]
+    return [_time(worker, bucket, repeats=repeats) for bucket in decode + mixed]
+
+
+def query_lengths(bucket: Bucket) -> Int32Array:
+    """Tokens of each row [b] of a full step; the last of a mixed one prefills."""
+    if bucket.is_decode:
+        return np.ones(bucket.rows, np.int32)
+    decodes = min(bucket.rows - 1, bucket.tokens - 1)
+    chunk = min(bucket.tokens - decodes, bucket.pages * PAGE_TOKENS)
+    return np.array([1] * decodes + [chunk], np.int32)
+
+
+def _time(worker: DeviceWorker, bucket: Bucket, *, repeats: int) -> Timing:
+    lengths = query_lengths(bucket)
+    best_s = math.inf
+    for _ in range(repeats):
+        vector = _full_step(bucket, lengths=lengths, slot=worker.scratch_slot)
+        start_s = time.perf_counter()
+        worker.dispatch(vector, bucket=bucket).tokens()
+        best_s = min(best_s, time.perf_counter() - start_s)
+    return Timing(
+        decode_rows=len(lengths) - (not bucket.is_decode),
+        prefill_tokens=0 if bucket.is_decode else int(lengths[-1]),
+        took_s=best_s,
+    )
+
+
+def _full_step(bucket: Bucket, *, lengths: Int32Array, slot: int) -> Int32Array:
+    """Rows in the middle of the longest context, all on the scratch page."""
+    rows, tokens = len(lengths), int(lengths.sum())
+    ends = np.maximum(lengths, bucket.pages * PAGE_TOKENS // 2)
+    starts = np.cumsum(lengths) - lengths
+    owners = np.repeat(np.arange(rows, dtype=np.int32), lengths)
+    vector, inputs = new_vector(bucket)
+    inputs.owners[:] = bucket.rows
+    inputs.owners[:tokens] = owners
+    inputs.positions[:tokens] = (
+        (ends - lengths)[owners] + np.arange(tokens) - starts[owners]
+    )
+    inputs.slots[:] = inputs.sources[:] = slot
+    inputs.kv_lens[:rows] = ends
+    inputs.cu_q_lens[1 : rows + 1] = np.cumsum(lengths)
+    inputs.cu_q_lens[rows + 1 :] = tokens
+    inputs.last[:rows] = np.cumsum(lengths) - 1
+    return vector

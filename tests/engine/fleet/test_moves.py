@@ -1,0 +1,98 @@
+"""Moves asked for together share links and prefill; what is deferred comes first."""
+
+from mell_jax.engine.fleet.moves import Cargo, Division, Moves
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.scheduler.ids import DeviceId, MoveId, RequestId
+from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.transfer import Mode
+
+A, B, C = DeviceId(0), DeviceId(1), DeviceId(2)
+PROFILE = Profile(
+    bytes_per_s={(a, b): 1000.0 for a in (A, B, C) for b in (A, B, C) if a != b},
+    prefill_tokens_per_s={A: 10.0, B: 20.0, C: 10.0},
+)
+
+
+def move(number: int, *, to: DeviceId, is_urgent: bool = False) -> plan.Move:
+    return plan.Move(
+        move=MoveId(number),
+        request=RequestId(number),
+        source=A,
+        target=to,
+        pages=1,
+        is_urgent=is_urgent,
+    )
+
+
+def divide(moves: Moves, **tokens: int) -> Division:
+    """Requests of 8 bytes a token; `m1=16` gives move 1 that many tokens."""
+    sizes = {int(name[1:]): count for name, count in tokens.items()}
+
+    def cargo_of(move: plan.Move) -> Cargo | None:
+        count = sizes.get(move.move)
+        if count is None:
+            return None
+        return Cargo(tokens=count, cached_tokens=0, bytes_per_token=8.0)
+
+    return moves.divide(cargo_of)
+
+
+def begun(division: Division) -> dict[int, Mode]:
+    return {int(move.move): mode for move, mode in division.begun}
+
+
+def test_a_move_takes_the_mode_that_leaves_more() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves.ask(move(1, to=B))
+    moves.ask(move(2, to=B, is_urgent=True))
+    division = divide(moves, m1=16, m2=115)  # 128 and 920 of 1000 bytes
+    assert begun(division) == {2: Mode.KV, 1: Mode.TOKENS}
+    assert not moves.is_asked
+
+
+def test_what_has_no_room_is_deferred_and_urgent_at_the_next_epoch() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    for number in (1, 2):
+        moves.ask(move(number, to=C))
+    division = divide(moves, m1=100, m2=100)
+    assert (begun(division), division.deferred) == ({1: Mode.KV}, 1)
+    assert not moves.is_asked
+    moves.renew()
+    assert moves.is_asked
+    moves.ask(move(3, to=C))
+    division = divide(moves, m2=100, m3=30)
+    assert begun(division) == {2: Mode.KV}  # it comes first, though 3 frees more
+    assert division.deferred == 1
+    assert [m.is_urgent for m, _ in division.begun] == [False]  # to the protocol
+
+
+def test_an_urgent_move_overdraws_and_later_epochs_pay() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves.ask(move(1, to=C, is_urgent=True))
+    division = divide(moves, m1=200)
+    assert (begun(division), division.violations) == ({1: Mode.KV}, 1)
+    moves.renew()
+    moves.ask(move(2, to=C))
+    assert divide(moves, m2=100).deferred == 1  # 1600 of 1000 were used, 400 are left
+
+
+def test_a_move_that_the_books_have_closed_never_begins() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves.ask(move(1, to=B))
+    assert divide(moves) == Division(begun=(), deferred=0, violations=0)
+
+
+def test_a_forced_mode_defers_nothing() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=Mode.TOKENS)
+    for number in (1, 2, 3):
+        moves.ask(move(number, to=C))
+    division = divide(moves, m1=1000, m3=1000)
+    assert begun(division) == {1: Mode.TOKENS, 3: Mode.TOKENS}
+    assert (division.deferred, division.violations) == (0, 0)
+
+
+def test_cached_tokens_are_not_charged() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves.ask(move(1, to=C))
+    cargo = Cargo(tokens=500, cached_tokens=400, bytes_per_token=8.0)
+    assert begun(moves.divide(lambda _: cargo)) == {1: Mode.KV}
