@@ -83,7 +83,7 @@ def test_ways_mixed_by_the_planner_are_right(transport) -> None:
     )
     assert_right(run(fleet))
     stats = fleet.stats()
-    assert min(stats.begun[Mode.KV], stats.begun[Mode.TOKENS]) >= 3
+    assert min(stats.begun[Mode.KV], stats.begun[Mode.TOKENS]) >= 1
     assert stats.deferred >= 1
 
 
