@@ -6,13 +6,18 @@
     mell-bench --suite=decode --torch_python=/path/with/transformers/bin/python
     mell-bench --suite=overhead
     mell-bench --suite=startup
+    mell-bench --suite=fleet --trace=azure_conv.csv.gz --length_scale=auto
+    mell-bench --suite=migration
 
 --suite is one of: serving (requests against a server or in this process), decode (the
 engine, its bare step and transformers side by side), overhead (what the host adds to a
-step, and where), startup (seconds until ready). Measure on an idle machine; its load
-average is printed and written with the figures.
+step, and where), startup (seconds until ready), fleet (a slice of a trace on several
+instances under several policies), migration (what moving requests costs them and the
+others). Measure on an idle machine; its load average is printed and written with the
+figures.
 """
 
+import dataclasses
 import math
 import shlex
 import sys
@@ -24,9 +29,10 @@ from absl import flags
 
 if TYPE_CHECKING:  # they import jax: slow, and needless for --help
     from mell_jax.bench.report import Report
+    from mell_jax.bench.serving import ServingSettings
     from mell_jax.engine.config import EngineConfig
 
-SUITES = ("serving", "decode", "overhead", "startup")
+SUITES = ("serving", "decode", "overhead", "startup", "fleet", "migration")
 
 
 def define_flags() -> flags.FlagValues:
@@ -35,6 +41,7 @@ def define_flags() -> flags.FlagValues:
     _define_common(values)
     _define_serving(values)
     _define_others(values)
+    _define_fleet(values)
     return values
 
 
@@ -65,7 +72,7 @@ def _define_common(values: flags.FlagValues) -> None:
 
 
 def _define_serving(values: flags.FlagValues) -> None:
-    group: dict[str, Any] = {"flag_values": values, "module_name": "serving"}
+    group: dict[str, Any] = {"flag_values": values, "module_name": "serving and fleet"}
     flags.DEFINE_string(
         "address", "", "A server, host:port; empty for an engine here.", **group
     )
@@ -113,7 +120,7 @@ def _define_serving(values: flags.FlagValues) -> None:
 def _define_others(values: flags.FlagValues) -> None:
     group: dict[str, Any] = {
         "flag_values": values,
-        "module_name": "decode, overhead and startup",
+        "module_name": "decode, overhead, startup and migration",
     }
     flags.DEFINE_list(
         "batch_sizes",
@@ -135,6 +142,27 @@ def _define_others(values: flags.FlagValues) -> None:
         "A Python with torch and transformers (decode); empty to leave them out.",
         **group,
     )
+
+
+def _define_fleet(values: flags.FlagValues) -> None:
+    group: dict[str, Any] = {"flag_values": values, "module_name": "fleet"}
+    flags.DEFINE_list(
+        "policies",
+        ["consolidate", "mell", "best_fit", "load_balance"],
+        "One after the other, on the same requests.",
+        **group,
+    )
+    flags.DEFINE_integer("instances", 8, "On one device each if there are.", **group)
+    flags.DEFINE_float("epoch_s", 1.0, "Between consolidations.", **group)
+    flags.DEFINE_enum(
+        "fleet_clock",
+        "devices",
+        ("devices", "wall"),
+        "Time of devices of the speeds below, the same on every machine, or the wall's.",
+        **group,
+    )
+    flags.DEFINE_float("step_ms", 30.0, "A device's decode step.", **group)
+    flags.DEFINE_float("prefill_tokens_per_s", 8000.0, "A device's.", **group)
 
 
 def help_text(values: flags.FlagValues) -> str:
@@ -198,19 +226,29 @@ def _settle(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
             return _decode(values)
         case "overhead":
             return _overhead(values)
+        case "fleet":
+            return _fleet(values)
+        case "migration":
+            return _migration(values)
         case _:
             return _startup(values)
 
 
 def _serving(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
-    from mell_jax.bench.serving import (  # noqa: PLC0415 imports jax
-        ServingSettings,
-        run_serving,
-    )
+    from mell_jax.bench.serving import run_serving  # noqa: PLC0415 imports jax
+
+    settings = _requests(values, engine=_engine(values, model="demo"))
+    return settings, lambda: run_serving(settings, progress=values.progress)
+
+
+def _requests(
+    values: flags.FlagValues, *, engine: "EngineConfig"
+) -> "ServingSettings":
+    from mell_jax.bench.serving import ServingSettings  # noqa: PLC0415 imports jax
 
     scale = values.length_scale
-    settings = ServingSettings(
-        engine=_engine(values, model="demo"),
+    return ServingSettings(
+        engine=engine,
         address=values.address,
         trace=_path(values.trace),
         trace_model=values.trace_model,
@@ -226,7 +264,46 @@ def _serving(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
         temperature=values.temperature,
         seed=values.seed,
     )
-    return settings, lambda: run_serving(settings, progress=values.progress)
+
+
+def _fleet(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
+    from mell_jax.bench.fleet import (  # noqa: PLC0415 imports jax
+        FleetSettings,
+        run_fleet,
+    )
+
+    engine = _engine(values, model="demo")
+    engine = dataclasses.replace(
+        engine,
+        max_rows=engine.max_rows or 16,
+        kv_pages=engine.kv_pages or 129,
+        prefix_cache=False,
+    )
+    settings = FleetSettings(
+        requests=_requests(values, engine=engine),
+        policies=tuple(values.policies),
+        instances=values.instances,
+        epoch_s=values.epoch_s,
+        clock=values.fleet_clock,
+        step_ms=values.step_ms,
+        prefill_tokens_per_s=values.prefill_tokens_per_s,
+    )
+    return settings, lambda: run_fleet(settings, progress=values.progress)
+
+
+def _migration(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
+    from mell_jax.bench.migration import (  # noqa: PLC0415 imports jax
+        MigrationSettings,
+        run_migration,
+    )
+
+    settings = MigrationSettings(
+        engine=_engine(values, model="random:long"),
+        instances=values.instances,
+        repeats=values.repeats or 5,
+        seed=values.seed,
+    )
+    return settings, lambda: run_migration(settings, progress=values.progress)
 
 
 def _decode(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
