@@ -59,6 +59,12 @@ def _define_common(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("seed", 0, "Of prompts, lengths and arrivals.", **group)
     flags.DEFINE_bool("progress", True, "Show bars while it runs.", **group)
     group = {"flag_values": values, "module_name": "the engine in this process"}
+    flags.DEFINE_integer(
+        "cpu_devices",
+        None,
+        "Without accelerators: show the CPU as so many devices.",
+        **group,
+    )
     flags.DEFINE_enum(
         "dtype", "auto", ("auto", "float32", "bfloat16"), "Of weights and KV.", **group
     )
@@ -198,6 +204,10 @@ def _measure(values: flags.FlagValues, *, command: str) -> None:
     from mell_jax.bench.machine import look_around  # noqa: PLC0415 it imports jax
     from mell_jax.bench.report import write_json  # noqa: PLC0415
 
+    from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415
+
+    if values.cpu_devices is not None:
+        use_cpu_devices(values.cpu_devices)
     settings, suite = _settle(values)
     machine = look_around()
     print(machine, file=sys.stderr)
