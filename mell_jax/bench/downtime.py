@@ -99,7 +99,9 @@ def measure_disturbance(
     on_segment: Callable[[], object],
 ) -> Disturbance:
     """Segments in turn without moves and with `share_per_s` of all requests moving."""
-    count, still, moving, moves = instances * rows, [], [], 0
+    still: list[float] = []
+    moving: list[float] = []
+    count, moves = instances * rows, 0
     with stage(yard, instances=instances, seed=seed) as actors:
         new_tokens = yard.info.max_model_len - NEIGHBOUR_TOKENS
         handles = actors.submit([NEIGHBOUR_TOKENS] * count, new_tokens=new_tokens)

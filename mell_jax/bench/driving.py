@@ -174,9 +174,7 @@ def _recording(yard: Yard) -> Iterator[dict[DeviceId, list[Sent]]]:
         yield sent
 
 
-def _replay(
-    yard: Yard, sent: dict[DeviceId, list[Sent]], *, steps: int
-) -> list[float]:
+def _replay(yard: Yard, sent: dict[DeviceId, list[Sent]], *, steps: int) -> list[float]:
     """The last `steps` of every instance again: launch all, fetch those before."""
     used = [
         (yard.workers[device], own[-steps - 1 :]) for device, own in sent.items() if own

@@ -196,9 +196,7 @@ def measure_policy(
     run = serve(fleet, orders, timeline=timeline, on_done=on_done)
     yard.close_fleet(fleet)
     compiled = yard.compilations.count - compiled
-    return _judge(
-        yard, orders, settings, policy=policy, run=run, compilations=compiled
-    )
+    return _judge(yard, orders, settings, policy=policy, run=run, compilations=compiled)
 
 
 def _judge(

@@ -203,7 +203,6 @@ def main(argv: Sequence[str]) -> int:
 def _measure(values: flags.FlagValues, *, command: str) -> None:
     from mell_jax.bench.machine import look_around  # noqa: PLC0415 it imports jax
     from mell_jax.bench.report import write_json  # noqa: PLC0415
-
     from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415
 
     if values.cpu_devices is not None:
@@ -251,9 +250,7 @@ def _serving(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
     return settings, lambda: run_serving(settings, progress=values.progress)
 
 
-def _requests(
-    values: flags.FlagValues, *, engine: "EngineConfig"
-) -> "ServingSettings":
+def _requests(values: flags.FlagValues, *, engine: "EngineConfig") -> "ServingSettings":
     from mell_jax.bench.serving import ServingSettings  # noqa: PLC0415 imports jax
 
     scale = values.length_scale
