@@ -16,6 +16,10 @@ from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.scheduler.rows import NO_CEILING
 
+AHEAD_TOKENS = 3
+"""So many tokens before its last page is full a row asks for the next one: time for a
+move that makes the room, while it still decodes."""
+
 
 class MovableBatcher(Batcher):
     """See the module's docstring; for a fleet of instances under one placement."""
@@ -46,15 +50,17 @@ class MovableBatcher(Batcher):
             self._set_ceiling(serial, self._granted[serial])
 
     def wanting(self) -> list[tuple[Serial, int]]:
-        """Rows that stand at the end of what they were granted, and pages they have."""
+        """Rows near the end of what they were granted, and pages they have."""
         rows = self.rows
-        stands = rows.active & (rows.computed >= rows.ceiling)
-        stands &= rows.total < rows.limit
+        nears = rows.active & (rows.computed + AHEAD_TOKENS >= rows.ceiling)
+        nears &= rows.total < rows.limit
         found = []
-        for slot in np.flatnonzero(stands):
+        for slot in np.flatnonzero(nears):
             serial = Serial(int(rows.serial[slot]))
             granted = self._granted.get(serial)
-            if granted is not None and rows.computed[slot] >= granted:
+            if granted is None or granted + 1 >= rows.limit[slot]:
+                continue  # a reservation, or all that it may ever want
+            if rows.computed[slot] + AHEAD_TOKENS >= granted:
                 found.append((serial, granted // rows.page_tokens))
         return found
 

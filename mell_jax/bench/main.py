@@ -7,14 +7,18 @@
     mell-bench --suite=overhead
     mell-bench --suite=startup
     mell-bench --suite=kernels                         # on a GPU; --tune for sizes
+    mell-bench --suite=fleet --trace=azure_conv.csv.gz --length_scale=auto
+    mell-bench --suite=migration
 
 --suite is one of: serving (requests against a server or in this process), decode (the
 engine, its bare step and transformers side by side), overhead (what the host adds to a
 step, and where), startup (seconds until ready), kernels (attention and page moves
-against what the device can do). Measure on an idle machine; its load average is printed
-and written with the figures.
+against what the device can do), fleet (a slice of a trace on several instances under
+several policies), migration (what moving requests costs them and the others). Measure
+on an idle machine; its load average is printed and written with the figures.
 """
 
+import dataclasses
 import math
 import shlex
 import sys
@@ -26,9 +30,18 @@ from absl import flags
 
 if TYPE_CHECKING:  # they import jax: slow, and needless for --help
     from mell_jax.bench.report import Report
+    from mell_jax.bench.serving import ServingSettings
     from mell_jax.engine.config import EngineConfig
 
-SUITES = ("serving", "decode", "overhead", "startup", "kernels")
+SUITES = (
+    "serving",
+    "decode",
+    "overhead",
+    "startup",
+    "kernels",
+    "fleet",
+    "migration",
+)
 
 
 def define_flags() -> flags.FlagValues:
@@ -37,6 +50,7 @@ def define_flags() -> flags.FlagValues:
     _define_common(values)
     _define_serving(values)
     _define_others(values)
+    _define_fleet(values)
     return values
 
 
@@ -54,6 +68,12 @@ def _define_common(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("seed", 0, "Of prompts, lengths and arrivals.", **group)
     flags.DEFINE_bool("progress", True, "Show bars while it runs.", **group)
     group = {"flag_values": values, "module_name": "the engine in this process"}
+    flags.DEFINE_integer(
+        "cpu_devices",
+        None,
+        "Without accelerators: show the CPU as so many devices.",
+        **group,
+    )
     flags.DEFINE_enum(
         "dtype", "auto", ("auto", "float32", "bfloat16"), "Of weights and KV.", **group
     )
@@ -67,7 +87,7 @@ def _define_common(values: flags.FlagValues) -> None:
 
 
 def _define_serving(values: flags.FlagValues) -> None:
-    group: dict[str, Any] = {"flag_values": values, "module_name": "serving"}
+    group: dict[str, Any] = {"flag_values": values, "module_name": "serving and fleet"}
     flags.DEFINE_string(
         "address", "", "A server, host:port; empty for an engine here.", **group
     )
@@ -115,7 +135,7 @@ def _define_serving(values: flags.FlagValues) -> None:
 def _define_others(values: flags.FlagValues) -> None:
     group: dict[str, Any] = {
         "flag_values": values,
-        "module_name": "decode, overhead and startup",
+        "module_name": "decode, overhead, startup and migration",
     }
     flags.DEFINE_list(
         "batch_sizes",
@@ -139,6 +159,27 @@ def _define_others(values: flags.FlagValues) -> None:
     )
     group = {"flag_values": values, "module_name": "kernels"}
     flags.DEFINE_bool("tune", False, "Try tile sizes, and print the best.", **group)
+
+
+def _define_fleet(values: flags.FlagValues) -> None:
+    group: dict[str, Any] = {"flag_values": values, "module_name": "fleet"}
+    flags.DEFINE_list(
+        "policies",
+        ["consolidate", "mell", "best_fit", "load_balance"],
+        "One after the other, on the same requests.",
+        **group,
+    )
+    flags.DEFINE_integer("instances", 8, "On one device each if there are.", **group)
+    flags.DEFINE_float("epoch_s", 1.0, "Between consolidations.", **group)
+    flags.DEFINE_enum(
+        "fleet_clock",
+        "devices",
+        ("devices", "wall"),
+        "Time of devices of the speeds below, equal on every machine, or the wall's.",
+        **group,
+    )
+    flags.DEFINE_float("step_ms", 30.0, "A device's decode step.", **group)
+    flags.DEFINE_float("prefill_tokens_per_s", 8000.0, "A device's.", **group)
 
 
 def help_text(values: flags.FlagValues) -> str:
@@ -173,7 +214,10 @@ def main(argv: Sequence[str]) -> int:
 def _measure(values: flags.FlagValues, *, command: str) -> None:
     from mell_jax.bench.machine import look_around  # noqa: PLC0415 it imports jax
     from mell_jax.bench.report import write_json  # noqa: PLC0415
+    from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415
 
+    if values.cpu_devices is not None:
+        use_cpu_devices(values.cpu_devices)
     settings, suite = _settle(values)
     machine = look_around()
     print(machine, file=sys.stderr)
@@ -195,28 +239,31 @@ def _settle(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
     Raises:
       ValueError: a flag is out of range.
     """
-    match values.suite:
-        case "serving":
-            return _serving(values)
-        case "decode":
-            return _decode(values)
-        case "overhead":
-            return _overhead(values)
-        case "kernels":
-            return _kernels(values)
-        case _:
-            return _startup(values)
+    suites = {
+        "serving": _serving,
+        "decode": _decode,
+        "overhead": _overhead,
+        "startup": _startup,
+        "kernels": _kernels,
+        "fleet": _fleet,
+        "migration": _migration,
+    }
+    return suites[values.suite](values)
 
 
 def _serving(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
-    from mell_jax.bench.serving import (  # noqa: PLC0415 imports jax
-        ServingSettings,
-        run_serving,
-    )
+    from mell_jax.bench.serving import run_serving  # noqa: PLC0415 imports jax
+
+    settings = _requests(values, engine=_engine(values, model="demo"))
+    return settings, lambda: run_serving(settings, progress=values.progress)
+
+
+def _requests(values: flags.FlagValues, *, engine: "EngineConfig") -> "ServingSettings":
+    from mell_jax.bench.serving import ServingSettings  # noqa: PLC0415 imports jax
 
     scale = values.length_scale
-    settings = ServingSettings(
-        engine=_engine(values, model="demo"),
+    return ServingSettings(
+        engine=engine,
         address=values.address,
         trace=_path(values.trace),
         trace_model=values.trace_model,
@@ -232,7 +279,46 @@ def _serving(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
         temperature=values.temperature,
         seed=values.seed,
     )
-    return settings, lambda: run_serving(settings, progress=values.progress)
+
+
+def _fleet(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
+    from mell_jax.bench.fleet import (  # noqa: PLC0415 imports jax
+        FleetSettings,
+        run_fleet,
+    )
+
+    engine = _engine(values, model="demo")
+    engine = dataclasses.replace(
+        engine,
+        max_rows=engine.max_rows or 16,
+        kv_pages=engine.kv_pages or 129,
+        prefix_cache=False,
+    )
+    settings = FleetSettings(
+        requests=_requests(values, engine=engine),
+        policies=tuple(values.policies),
+        instances=values.instances,
+        epoch_s=values.epoch_s,
+        clock=values.fleet_clock,
+        step_ms=values.step_ms,
+        prefill_tokens_per_s=values.prefill_tokens_per_s,
+    )
+    return settings, lambda: run_fleet(settings, progress=values.progress)
+
+
+def _migration(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:
+    from mell_jax.bench.migration import (  # noqa: PLC0415 imports jax
+        MigrationSettings,
+        run_migration,
+    )
+
+    settings = MigrationSettings(
+        engine=_engine(values, model="random:long"),
+        instances=values.instances,
+        repeats=values.repeats or 5,
+        seed=values.seed,
+    )
+    return settings, lambda: run_migration(settings, progress=values.progress)
 
 
 def _decode(values: flags.FlagValues) -> tuple[object, Callable[[], "Report"]]:

@@ -39,6 +39,16 @@ SHAPES = {
         max_position_embeddings=1024,
         tie_embeddings=True,
     ),
+    "long": ModelConfig(  # quick for its context; a page is 64 KiB in float32
+        vocab_size=256,
+        hidden_size=64,
+        intermediate_size=128,
+        num_layers=4,
+        num_heads=2,
+        num_kv_heads=2,
+        head_dim=64,
+        max_position_embeddings=8192,
+    ),
     "tiny": ModelConfig(  # for trying the programs out
         vocab_size=256,
         hidden_size=32,

@@ -21,6 +21,8 @@ AUTO_SHARE = 0.99
 """Share of the requests that fit a context after scaling automatically."""
 SIGMA = 0.7
 """Of the logarithm of drawn lengths: a twentieth is three times the median."""
+WAVE = 0.7
+"""Share of its mean by which the rate of a wave of arrivals rises and falls."""
 
 
 class WorkloadError(ValueError):
@@ -105,6 +107,19 @@ def poisson_arrivals(
     gaps = rng.exponential(1.0 / requests_per_s, len(shapes))
     gaps[:1] = 0.0
     return _arrive(shapes, np.cumsum(gaps))
+
+
+def wave_arrivals(
+    shapes: Sequence[Shape], *, requests_per_s: float, period_s: float, seed: int
+) -> list[Shape]:
+    """Poisson arrivals whose rate rises and falls by `WAVE` around its mean."""
+    rng = np.random.default_rng(seed)
+    expected = np.cumsum(rng.exponential(1.0, len(shapes)))
+    times = np.arange(0.0, 2.0 * expected[-1] / requests_per_s + period_s, 0.01)
+    turns = 2.0 * np.pi * times / period_s
+    swing = WAVE * period_s / (2.0 * np.pi) * (1.0 - np.cos(turns))
+    arrivals = np.interp(expected, requests_per_s * (times + swing), times)
+    return _arrive(shapes, arrivals - arrivals[0])
 
 
 def trace_arrivals(shapes: Sequence[Shape], *, time_scale: float) -> list[Shape]:

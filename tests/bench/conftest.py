@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 
 from mell_jax.bench.rig import Rig
 from mell_jax.bench.shapes import model_directory
+from mell_jax.bench.yard import Yard, build_yard
 from mell_jax.engine.build import BuiltEngine, build_engine
 from mell_jax.engine.config import EngineConfig
 
@@ -37,3 +39,12 @@ def built(tiny_engine: EngineConfig) -> BuiltEngine:
 @pytest.fixture
 def rig(built: BuiltEngine) -> Rig:
     return Rig(built)
+
+
+@pytest.fixture(scope="session")
+def yard(tiny_engine: EngineConfig) -> Yard:
+    """Three instances on one device, so that steps compile once."""
+    engine = dataclasses.replace(
+        tiny_engine, instances=3, devices=(0, 0, 0), kv_pages=33
+    )
+    return build_yard(engine, progress=False)

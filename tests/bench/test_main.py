@@ -8,13 +8,14 @@ from mell_jax.bench.main import main
 def test_help_names_every_suite_and_groups_the_flags(capsys):
     assert main(["mell-bench", "--help"]) == 0
     text = capsys.readouterr().out
-    for name in ("serving", "decode", "overhead", "startup", "kernels"):
+    suites = ("serving", "decode", "overhead", "startup")
+    for name in (*suites, "kernels", "fleet", "migration"):
         assert f"{name} (" in text
     groups = [
         line for line in text.splitlines() if line.endswith(":") and line[0] != " "
     ]
     assert "all suites:" in groups
-    assert "serving:" in groups
+    assert "serving and fleet:" in groups
     assert "--request_rate:" in text
 
 
@@ -24,6 +25,8 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
         ("--suite=nothing", 2, "--suite=nothing"),
         ("--no_such_flag", 2, "no_such_flag"),
         ("serve", 2, "takes flags only"),
+        ("--suite=fleet --policies=luck", 1, "policies must be of"),
+        ("--suite=migration --instances=1", 1, "instances must be at least 2"),
         ("--num_requests=0", 1, "num_requests must be at least 1"),
         ("--length_scale=some", 1, "length_scale must be a number or auto"),
         ("--length_scale=0", 1, "length_scale must be positive"),
@@ -34,7 +37,7 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
     ],
 )
 def test_a_wrong_flag_is_told_without_a_traceback(capsys, flag, status, message):
-    assert main(["mell-bench", "--noprogress", flag]) == status
+    assert main(["mell-bench", "--noprogress", *flag.split()]) == status
     assert message in capsys.readouterr().err
 
 

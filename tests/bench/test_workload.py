@@ -133,3 +133,18 @@ def test_prompts_from_a_text_are_runs_of_it_that_go_round():
 def test_an_empty_text_makes_no_prompts():
     with pytest.raises(WorkloadError, match="no token"):
         workload.text_prompts([shape(1, 1)], ids=[], seed=0)
+
+
+def test_a_wave_of_arrivals_rises_and_falls_around_its_rate():
+    shapes = [Shape(input_tokens=1, output_tokens=1)] * 4000
+    times = [
+        shape.arrival_s
+        for shape in workload.wave_arrivals(
+            shapes, requests_per_s=10.0, period_s=20.0, seed=0
+        )
+    ]
+    assert times[0] == 0.0
+    assert times == sorted(times)
+    assert 370.0 < times[-1] < 430.0
+    rising = sum(time % 20.0 < 10.0 for time in times)
+    assert 0.68 < rising / 4000 < 0.76  # 1/2 + 0.7/pi

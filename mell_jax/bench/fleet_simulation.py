@@ -1,0 +1,83 @@
+"""The same requests in the simulator, at the speeds that the engine has shown."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mell_jax.bench.fleet_run import Run
+from mell_jax.bench.metrics import tpot_s, ttft_s
+from mell_jax.bench.replay import Order
+from mell_jax.bench.stats import median
+from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.policy import Policy
+from mell_jax.scheduler.simulator.fleet import Fleet
+from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speeds:
+    """Of one request on one instance, as the simulator takes them."""
+
+    decode_tokens_per_s: float
+    prefill_tokens_per_s: float
+    link_gbps: float  # inf: nothing moved
+
+    @staticmethod
+    def of(run: Run, *, page_bytes: float) -> "Speeds":
+        """Medians of what requests and moves took in the engine.
+
+        Raises:
+          ValueError: no request made two tokens.
+        """
+        done = [r for r in run.records if not r.error and r.output_tokens > 1]
+        if not done:
+            raise ValueError("no request made two tokens: give larger output_tokens")
+        moves = [m for m in run.log.moves if m.is_committed and m.ended_s > m.began_s]
+        gbps = [8e-9 * m.pages * page_bytes / (m.ended_s - m.began_s) for m in moves]
+        return Speeds(
+            decode_tokens_per_s=1.0 / median([tpot_s(r) for r in done]),
+            prefill_tokens_per_s=median([r.input_tokens / ttft_s(r) for r in done]),
+            link_gbps=median(gbps) if gbps else math.inf,
+        )
+
+
+def simulate(
+    orders: Sequence[Order],
+    *,
+    speeds: Speeds,
+    spec: ModelSpec,
+    make_policy: Callable[[], Policy],
+    instances: int,
+    epoch_s: float,
+) -> dict[str, float]:
+    """`Meter.summary` of a simulated fleet with these instances."""
+    settings = Settings(
+        capacity_tokens=spec.capacity_pages * spec.page_tokens,
+        page_tokens=spec.page_tokens,
+        epoch_s=epoch_s,
+        decode_tokens_per_s=speeds.decode_tokens_per_s,
+        prefill_tokens_per_s=speeds.prefill_tokens_per_s,
+        link_gbps=speeds.link_gbps,
+        kv_bytes_per_token=max(1, round(spec.page_bytes / spec.page_tokens)),
+        max_devices=instances,
+    )
+    workload = Workload(
+        arrival_s=np.array([order.arrival_s for order in orders]),
+        input_tokens=np.array([len(order.prompt) for order in orders]),
+        output_tokens=np.array([order.output_tokens for order in orders]),
+        models=(ONLY_MODEL,) * len(orders),
+        name="bench",
+    )
+    fleet = Fleet(
+        Machine(models={ONLY_MODEL: spec}, policy=make_policy()),
+        workload=workload,
+        settings=settings,
+        clock=time.perf_counter,
+    )
+    return fleet.run().summary(requests=len(orders))

@@ -1,0 +1,45 @@
+"""A policy that does nothing by itself, so that only what a benchmark moves moves."""
+
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Instance, Request
+
+
+class Still:
+    """Opens an instance for each of the first arrivals, then places round robin.
+
+    Nothing is ever moved or parked.
+
+    Args:
+      instances: how many to open.
+    """
+
+    look_s = 0.0
+
+    def __init__(self, instances: int) -> None:
+        self._instances = instances
+
+    def arrive(self, draft: Draft, request: Request) -> None:
+        served = draft.ledger.of_model(request.model)
+        if len(served) < self._instances:
+            opened = draft.activate(request.model)
+            assert opened is not None, f"{self._instances} instances: one is missing"
+            draft.shift(request, opened.device)
+            return
+        least = min(served.values(), key=lambda instance: instance.rows)
+        if draft.ledger.fits(least, request.pages):
+            draft.shift(request, least.device)
+
+    def grown(self, draft: Draft, request: Request, before: int) -> None:
+        pass
+
+    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+        pass
+
+    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+        pass
+
+    def emptied(self, draft: Draft, instance: Instance) -> None:
+        pass
+
+    def epoch(self, draft: Draft) -> None:
+        pass

@@ -1,0 +1,76 @@
+"""Whose time a fleet is measured in: the wall's, or that of devices of given speeds.
+
+Instances that share one device take turns on it, so the wall's clock says more about
+that device than about the fleet. The other timeline lets every round (one `Fleet.step`)
+last as long as the slowest instance's step would on a device of its own:
+
+    step_s + prompt tokens / prefill_tokens_per_s
+
+so that a run is the same on every machine, busy or not, and skips idle time.
+"""
+
+import time
+from typing import Protocol, final
+
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.instance import Instance
+
+
+class Timeline(Protocol):
+    """Starts at 0."""
+
+    def now_s(self) -> float: ...
+
+    def stepped(self, fleet: Fleet) -> None:
+        """After every round."""
+
+    def wait_until(self, due_s: float) -> None:
+        """Nothing happens before `due_s`."""
+
+
+@final
+class WallTime:
+    """The machine's own."""
+
+    def __init__(self) -> None:
+        self._start_s = time.perf_counter()
+
+    def now_s(self) -> float:
+        return time.perf_counter() - self._start_s
+
+    def stepped(self, fleet: Fleet) -> None:
+        pass
+
+    def wait_until(self, due_s: float) -> None:
+        time.sleep(max(0.0, due_s - self.now_s()))
+
+
+@final
+class DeviceTime:
+    """That of devices of their own; see the module's docstring."""
+
+    def __init__(self, *, step_s: float, prefill_tokens_per_s: float) -> None:
+        self._step_s = step_s
+        self._prefill_tokens_per_s = prefill_tokens_per_s
+        self._now_s = 0.0
+        self._launched_s = 0.0  # what the steps in flight take
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def stepped(self, fleet: Fleet) -> None:
+        """The round brought in the steps that the one before had launched."""
+        self._now_s += self._launched_s
+        self._launched_s = max(
+            (self._takes_s(m.instance) for m in fleet.members.values()), default=0.0
+        )
+
+    def wait_until(self, due_s: float) -> None:
+        self._now_s = max(self._now_s, due_s)
+
+    def _takes_s(self, instance: Instance) -> float:
+        step = instance._in_flight
+        if step is None:
+            return 0.0
+        prompt = step.plan.num_tokens - len(step.plan.slots)
+        return self._step_s + prompt / self._prefill_tokens_per_s

@@ -1,0 +1,127 @@
+"""Instances that are built once, and a new fleet on them as often as one is wanted.
+
+Compiling is what takes long; a fleet is only books. This module alone reaches behind
+`build_engine` for what a fleet is made of.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import jax
+
+from mell_jax.bench.shapes import model_directory
+from mell_jax.engine.build import BuiltEngine, build_engine
+from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet.transport import DevicePut
+from mell_jax.engine.fleet.workshop import DeviceWorkshop
+from mell_jax.engine.frames import Abort
+from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.policy import Policy
+from mell_jax.worker.device import DeviceWorker
+from mell_jax.worker.group import DeviceGroup
+
+
+@final
+class CountingPut:
+    """`DevicePut`, and how much it has carried."""
+
+    def __init__(self) -> None:
+        self.parcels = 0
+        self.bytes = 0
+        self._put = DevicePut()
+
+    def carry(
+        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+    ) -> Parcel:
+        self.parcels += 1
+        self.bytes += parcel.nbytes
+        return self._put.carry(parcel, source=source, target=target, to=to)
+
+
+@final
+class Yard:
+    """The instances of `built`, all parked, and what a fleet on them needs."""
+
+    def __init__(self, built: BuiltEngine) -> None:
+        fleet = built.engine
+        assert isinstance(fleet, Fleet), "the yard is for several instances"
+        workshop = fleet.conductor._workshop
+        assert isinstance(workshop, DeviceWorkshop), "a fleet of another make"
+        self.info = fleet.info
+        self.model = fleet._model
+        self.spec: ModelSpec = fleet.machine.ledger.spec(self.model)
+        self.transport = CountingPut()
+        self.compilations = built.compilations
+        self._workshop = workshop
+
+    @property
+    def workers(self) -> Mapping[DeviceId, DeviceWorker]:
+        """The hands of each instance; parked ones have no pool."""
+        benches = self._workshop._benches
+        return {device: bench.worker for device, bench in benches.items()}
+
+    def open_fleet(
+        self,
+        policy: Policy,
+        *,
+        clock: Callable[[], float],
+        config: FleetConfig,
+        spec: ModelSpec | None = None,
+    ) -> Fleet:
+        """A fleet with nothing in it; close the one before first.
+
+        Args:
+          spec: what placement takes the instances for; None: as they are.
+        """
+        self.transport = CountingPut()
+        return Fleet(
+            info=self.info,
+            model=self.model,
+            machine=Machine(models={self.model: spec or self.spec}, policy=policy),
+            workshop=self._workshop,
+            transport=self.transport,
+            clock=clock,
+            config=config,
+        )
+
+    def close_fleet(self, fleet: Fleet) -> None:
+        """Gives up everything in it and parks its instances."""
+        fleet.abort(Abort(handles=tuple(fleet.conductor.requests)))
+        while fleet.has_work:
+            fleet.step()
+        for device in list(fleet.members):
+            del fleet.members[device]
+            self._workshop.close(device)
+
+
+def build_yard(config: EngineConfig, *, progress: bool) -> Yard:
+    """Compiles the instances of `config`, whose model may be "random:SHAPE".
+
+    Raises:
+      ValueError: the model cannot be used, or not on these devices.
+    """
+    with model_directory(config.model) as directory:
+        name = config.served_model_name or config.model
+        local = dataclasses.replace(
+            config, model=str(directory), served_model_name=name
+        )
+        return Yard(build_engine(local, progress=progress))
+
+
+def choose_devices(instances: int) -> tuple[int, ...]:
+    """One device for each instance; all on the first one where there are too few."""
+    if len(jax.devices()) >= instances:
+        return tuple(range(instances))
+    return (0,) * instances
+
+
+def describe_devices(devices: Sequence[int]) -> str:
+    """How many there are, and on what: 8 instances on 1 cpu."""
+    kind = jax.devices()[0].platform
+    return f"{len(devices)} instances on {len(set(devices))} {kind}"
