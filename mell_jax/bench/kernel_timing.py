@@ -26,7 +26,7 @@ from mell_jax.pallas_kernels import (
     scatter_pages,
 )
 from mell_jax.worker.layout import Bucket, new_vector
-from mell_jax.worker.pool import PAGE_TOKENS
+from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
 from mell_jax.worker.sampling import init_row_state
 from mell_jax.worker.step import StepOptions, make_step, split_model
 
@@ -279,8 +279,8 @@ def step_seconds(
     step = jax.jit(
         make_step(parts, bucket=bucket, options=options), donate_argnums=(1, 2)
     )
-    shape = (config.num_layers, 2, config.num_kv_heads, PAGE_TOKENS, config.head_dim)
-    pool = normal(seed, (load.rows * pages + 1, *shape), dtype)
+    shape = pool_shape(config, num_pages=load.rows * pages + 1)
+    pool = normal(seed, shape, dtype)
     state = [pool, init_row_state(rows=load.rows, vocab_size=config.vocab_size)]
     vector, inputs = new_vector(bucket)
     inputs.kv_lens[:] = load.context

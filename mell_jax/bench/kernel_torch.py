@@ -1,51 +1,54 @@
-"""torch's attention over contiguous keys and values, timed in a process of its own."""
+"""torch's attentions for one decode load, timed in a process of their own."""
 
 import json
 import subprocess
+from pathlib import Path
 
 from mell_jax.bench.kernel_timing import GROUP, HEAD, KV_HEADS, Load
 
-_SCRIPT = """
-import json, sys, torch
-import torch.nn.functional as F
-rows, context, kv_heads, group, head = map(int, sys.argv[1:])
-def make(*shape):
-    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
-q = make(rows, kv_heads * group, 1, head)
-pairs = [(make(rows, kv_heads, context, head), make(rows, kv_heads, context, head))
-         for _ in range(2)]
-def call(i):
-    return F.scaled_dot_product_attention(q, *pairs[i % 2], enable_gqa=True)
-for i in range(10):
-    call(i)
-laps = []
-for turn in range(7):
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for i in range(8):
-        call(i)
-    end.record()
-    torch.cuda.synchronize()
-    laps.append(begin.elapsed_time(end) / 8e3)
-print(json.dumps(sorted(laps)[3]))
-"""
+SCRIPT = Path(__file__).with_name("kernel_torch_side.py")
+LIMIT_S = 300.0  # compiling included
+RIVALS = {  # what a report calls them, and what the script does
+    "torch SDPA, contiguous": "sdpa",
+    "FlexAttention, contiguous": "flex",
+    "FlexAttention, pages of 128": "flex_paged",
+    "transformers' paged SDPA": "transformers",
+}
 
 
-def torch_seconds(python: str, load: Load) -> float:
-    """Seconds per decode call of `scaled_dot_product_attention`.
+def torch_seconds(python: str, load: Load, *, method: str, repeats: int = 7) -> float:
+    """Seconds per decode call.
 
     Args:
       python: an interpreter that has torch and sees the same GPU.
+      method: a value of `RIVALS`.
 
     Raises:
-      RuntimeError: there is none, or it fails; with its last line.
+      RuntimeError: that Python cannot do it; with its last line.
     """
     if not python:
         raise RuntimeError("left out: --torch_python is empty")
-    sizes = (load.rows, load.context, KV_HEADS, GROUP, HEAD)
-    command = [python, "-c", _SCRIPT, *map(str, sizes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise RuntimeError(f"torch: {lines[-1]}")
-    return float(json.loads(done.stdout))
+    sizes = {
+        "method": method,
+        "rows": load.rows,
+        "context": load.context,
+        "kv_heads": KV_HEADS,
+        "group": GROUP,
+        "head": HEAD,
+        "repeats": repeats,
+    }
+    command = [python, str(SCRIPT), json.dumps(sizes)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(f"torch: {error}") from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"torch: {last}")
+    answer = json.loads(lines[-1])
+    if "missing" in answer:
+        raise RuntimeError(f"left out: {answer['missing']}")
+    return float(answer["seconds"])

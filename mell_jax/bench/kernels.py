@@ -5,6 +5,7 @@ has a goal, beside others who compute the same. On a CPU it times the reference 
 there is nothing to compare it with but its own earlier figures.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from mell_jax.bench import kernel_timing as timing
 from mell_jax.bench.kernel_timing import Load, Timer
-from mell_jax.bench.kernel_torch import torch_seconds
+from mell_jax.bench.kernel_torch import RIVALS, torch_seconds
 from mell_jax.bench.report import Report, table
 from mell_jax.pallas_kernels.attention.backends import BACKENDS, body
 from mell_jax.pallas_kernels.attention.tuning import TritonSizes
@@ -155,7 +156,19 @@ def _decode(
             lambda: timing.jax_paged_seconds(timer, load, seed=1),
         ),
         ("cuDNN, contiguous", lambda: timing.cudnn_seconds(timer, load, seed=1)),
-        ("torch SDPA, contiguous", lambda: torch_seconds(settings.torch_python, load)),
+        *(
+            (
+                name,
+                functools.partial(
+                    torch_seconds,
+                    settings.torch_python,
+                    load,
+                    method=method,
+                    repeats=settings.repeats,
+                ),
+            )
+            for name, method in RIVALS.items()
+        ),
     ]
     for name, measure in rivals:
         try:

@@ -154,7 +154,7 @@ def _define_others(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "torch_python",
         sys.executable,
-        "A Python with torch and transformers (decode); empty to leave them out.",
+        "A Python with torch and transformers (decode, kernels); empty: without.",
         **group,
     )
     group = {"flag_values": values, "module_name": "kernels"}

@@ -10,7 +10,6 @@ from mell_jax.bench.kernel_timing import (
     paged,
     step_seconds,
 )
-from mell_jax.bench.kernel_torch import torch_seconds
 from mell_jax.bench.kernels import KernelSettings, run_kernels
 from mell_jax.bench.main import main
 from mell_jax.bench.shapes import SHAPES
@@ -61,8 +60,3 @@ def test_what_a_cpu_cannot_measure_is_refused(capsys):
         KernelSettings(repeats=0)
     with pytest.raises(ValueError, match="attention_backend must be auto, mosaic_gpu"):
         KernelSettings(backend="cuda")
-
-
-def test_a_python_without_torch_is_told():
-    with pytest.raises(RuntimeError, match="torch_python is empty"):
-        torch_seconds("", SMALL)

@@ -81,8 +81,8 @@ def test_a_row_that_is_not_finite_spoils_no_other(
 @pytest.mark.parametrize(
     ("decode", "window", "soft_cap"),
     [
-        (True, 40, 3.0),
-        (False, 40, 3.0),
+        pytest.param(True, 40, 3.0, marks=pytest.mark.slow),
+        (False, 40, 3.0),  # rows of one token go through the decode kernel
         pytest.param(True, 1, None, marks=pytest.mark.slow),
         pytest.param(False, 1, None, marks=pytest.mark.slow),
         pytest.param(False, None, 0.5, marks=pytest.mark.slow),
@@ -95,14 +95,22 @@ def test_window_and_soft_cap_match_the_oracle(
     assert cases.error(cases.make(options), options) <= 1e-6
 
 
-@BODIES
 @pytest.mark.parametrize(
-    ("decode", "dtype", "q_dtype"),
+    ("backend", "decode", "dtype", "q_dtype"),
     [
-        (True, "int8", "bfloat16"),
-        (False, "float8_e4m3fn", "float32"),
-        pytest.param(False, "int8", "float32", marks=pytest.mark.slow),
-        pytest.param(True, "float8_e4m3fn", "bfloat16", marks=pytest.mark.slow),
+        ("triton", True, "int8", "bfloat16"),
+        ("triton", False, "float8_e4m3fn", "float32"),
+        ("mosaic_tpu", True, "int8", "bfloat16"),
+        ("mosaic_tpu", True, "float8_e4m3fn", "float32"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("triton", True, "float8_e4m3fn", "bfloat16"),
+                ("triton", False, "int8", "float32"),
+                ("mosaic_tpu", False, "float8_e4m3fn", "float32"),
+                ("mosaic_tpu", False, "int8", "float32"),
+            ]
+        ),
     ],
 )
 def test_a_quantised_pool_matches_the_oracle_over_what_it_holds(
@@ -138,7 +146,7 @@ def test_long_rows_are_split_within_a_window() -> None:
     assert cases.error(batch, options) <= 1e-6
 
 
-@pytest.mark.parametrize("head", [96, 256])
+@pytest.mark.parametrize("head", [96, pytest.param(256, marks=pytest.mark.slow)])
 def test_head_sizes_match_the_oracle(head: int) -> None:
     options = interpreted("triton", decode=True)
     batch = cases.make(options, head=head, dtype="bfloat16")
@@ -181,7 +189,7 @@ def test_a_mixed_batch_with_long_rows_matches_the_oracle(backend: str) -> None:
 
 @BODIES
 def test_a_pool_may_have_wider_heads_than_the_queries(backend: str) -> None:
-    options = Options(backend=backend, decode=True)
+    options = interpreted(backend, decode=True)
     batch = cases.make(options, dtype="bfloat16", head=80)
     pool = np.zeros((*batch.pool.shape[:5], 128), batch.pool.dtype)
     pool[..., :80] = batch.pool

@@ -19,7 +19,7 @@ POOL, HEADS = P(None, None, None, "tp"), P(None, "tp")
 @pytest.mark.parametrize(
     ("backend", "decode"),
     [
-        ("xla", True),
+        pytest.param("xla", True, marks=pytest.mark.slow),
         ("xla", False),
         ("triton", True),
         pytest.param("triton", False, marks=pytest.mark.slow),

@@ -14,6 +14,8 @@ from mell_jax.pallas_kernels.attention.tiles import (
     single_tiles,
 )
 
+CUT = jax.jit(cut_tiles, static_argnames=("tokens", "tile_tokens"))
+
 
 def ints(*values: int) -> jnp.ndarray:
     return jnp.array(values, jnp.int32)
@@ -21,7 +23,7 @@ def ints(*values: int) -> jnp.ndarray:
 
 def test_rows_are_cut_into_tiles_and_padding_sees_no_keys() -> None:
     # a has 5 tokens at positions 10 to 14, b one, c two, then two padding tokens
-    tiles = cut_tiles(ints(0, 5, 6, 8), ints(15, 9, 2), tokens=10, tile_tokens=2)
+    tiles = CUT(ints(0, 5, 6, 8), ints(15, 9, 2), tokens=10, tile_tokens=2)
     assert tiles.row.tolist()[:5] == [0, 0, 0, 2, 2]
     assert tiles.start.tolist()[:5] == [0, 2, 4, 6, 8]
     assert tiles.tokens.tolist() == [2, 2, 1, 2, 2, 0, 0]
@@ -33,9 +35,6 @@ def test_single_rows_are_tiles_and_others_see_no_keys() -> None:
     assert tiles.row.tolist() == [0, 1, 2, 3]
     assert tiles.tokens.tolist() == [1, 1, 1, 1]
     assert tiles.end.tolist() == [7, 0, 0, 1]
-
-
-CUT = jax.jit(cut_tiles, static_argnames=("tokens", "tile_tokens"))
 
 
 @given(
