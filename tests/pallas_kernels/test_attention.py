@@ -55,7 +55,7 @@ def ragged_rows(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ragged_rows(), st.integers(0, 2**16), st.integers(0, 5))
 def test_any_mix_of_rows_matches_the_oracle(
     rows: list[Row], seed: int, shared_pages: int
@@ -64,14 +64,14 @@ def test_any_mix_of_rows_matches_the_oracle(
     assert error(batch) <= 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(LENGTHS, max_size=6), st.integers(0, 2**16))
 def test_any_decode_batch_matches_the_oracle(contexts: list[int], seed: int) -> None:
     rows = [Row(new=1, context=context) for context in contexts]
     assert error(oracle.make_batch(rows, DECODE, seed=seed), decode=True) <= 1e-6
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(ragged_rows(), st.integers(0, 2**16))
 def test_a_window_hides_older_positions_even_when_they_are_nan(
     rows: list[Row], seed: int

@@ -43,7 +43,7 @@ def check(options: Options, rows: list[Row], **how: Any) -> None:
 
 
 @BODIES
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(rows=mixed_rows(), seed=st.integers(0, 2**16), shared=st.integers(0, 3))
 def test_any_mix_of_rows_matches_the_oracle(
     backend: str, rows: list[Row], seed: int, shared: int
@@ -101,13 +101,13 @@ def test_window_and_soft_cap_match_the_oracle(
         ("triton", True, "int8", "bfloat16"),
         ("triton", False, "float8_e4m3fn", "float32"),
         ("mosaic_tpu", True, "int8", "bfloat16"),
-        ("mosaic_tpu", True, "float8_e4m3fn", "float32"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
                 ("triton", True, "float8_e4m3fn", "bfloat16"),
                 ("triton", False, "int8", "float32"),
                 ("mosaic_tpu", False, "float8_e4m3fn", "float32"),
+                ("mosaic_tpu", True, "float8_e4m3fn", "float32"),
                 ("mosaic_tpu", False, "int8", "float32"),
             ]
         ),
@@ -187,9 +187,11 @@ def test_a_mixed_batch_with_long_rows_matches_the_oracle(backend: str) -> None:
     assert cases.error(batch, Options(backend=backend)) <= 1e-6
 
 
-@BODIES
+@pytest.mark.parametrize(
+    "backend", ["mosaic_tpu", pytest.param("triton", marks=pytest.mark.slow)]
+)
 def test_a_pool_may_have_wider_heads_than_the_queries(backend: str) -> None:
-    options = interpreted(backend, decode=True)
+    options = Options(backend=backend, decode=True)
     batch = cases.make(options, dtype="bfloat16", head=80)
     pool = np.zeros((*batch.pool.shape[:5], 128), batch.pool.dtype)
     pool[..., :80] = batch.pool

@@ -26,13 +26,12 @@ PAIRS = [  # of q and KV pages
     ("bfloat16", "int8"),
     ("bfloat16", "float8_e4m3fn"),
 ]
-BOTH = pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
 TYPES = pytest.mark.parametrize("dtypes", PAIRS, ids="-".join)
-SIZES = pytest.mark.parametrize("head", HEADS)
+SLOW = pytest.mark.slow
 
 
-def by_kind(device: AbstractDevice) -> str:
-    return str(device.device_kind)
+def by_kind(value: object) -> str:
+    return str(value.device_kind if isinstance(value, AbstractDevice) else value)
 
 
 def lowered(
@@ -68,8 +67,15 @@ def lowered(
         return str(traced.lower(lowering_platforms=(platform,)).as_text())
 
 
-@pytest.mark.parametrize("device", [A100, H100], ids=by_kind)
-@SIZES
+@pytest.mark.parametrize(
+    ("device", "head"),
+    [
+        *((H100, head) for head in HEADS),
+        *((A100, head) for head in (128, 256)),
+        *(pytest.param(A100, head, marks=SLOW) for head in (64, 80, 96)),
+    ],
+    ids=by_kind,
+)
 @TYPES
 def test_triton_lowers(
     device: AbstractDevice, head: int, dtypes: tuple[str, str]
@@ -86,8 +92,16 @@ def test_triton_lowers(
     assert "mell_attention_decode" in text and "mell_attention_prefill" in text
 
 
-@pytest.mark.parametrize("device", [V5E, V6E], ids=by_kind)
-@pytest.mark.parametrize("head", [128, 256])
+@pytest.mark.parametrize(
+    ("device", "head"),
+    [
+        (V5E, 128),
+        (V6E, 256),
+        pytest.param(V5E, 256, marks=SLOW),
+        pytest.param(V6E, 128, marks=SLOW),
+    ],
+    ids=by_kind,
+)
 @TYPES
 def test_mosaic_tpu_lowers(
     device: AbstractDevice, head: int, dtypes: tuple[str, str]
@@ -110,8 +124,16 @@ def test_mosaic_gpu_lowers(head: int) -> None:
     assert "mosaic_gpu" in text and "triton" in text
 
 
-@pytest.mark.parametrize("device", [H100, V6E], ids=by_kind)
-@BOTH
+@pytest.mark.parametrize(
+    ("device", "decode"),
+    [
+        (H100, True),
+        (V6E, False),
+        pytest.param(H100, False, marks=SLOW),
+        pytest.param(V6E, True, marks=SLOW),
+    ],
+    ids=by_kind,
+)
 def test_the_reference_lowers(device: AbstractDevice, decode: bool) -> None:
     text = lowered(device, head=80, dtypes=PAIRS[2], decode=decode, backend="xla")
     assert "custom_call" not in text
