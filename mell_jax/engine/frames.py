@@ -91,6 +91,13 @@ class StepFrame:
     finished: tuple[Finished, ...] = ()
 
 
+def frame_of_ends(finished: tuple[Finished, ...]) -> StepFrame:
+    """A frame without a token."""
+    return StepFrame(
+        handles=np.zeros(0, np.int64), tokens=np.zeros(0, np.int32), finished=finished
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
     """What a front end needs to know about the engine behind it."""

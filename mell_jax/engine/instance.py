@@ -23,6 +23,7 @@ from mell_jax.engine.frames import (
     Logprobs,
     PromptDone,
     StepFrame,
+    frame_of_ends,
 )
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
@@ -166,7 +167,8 @@ class Instance:
         landing, self._landing = self._landing, None
         frame = self._land(landing) if landing is not None else None
         if frame is None and self._finished:
-            frame = self._frame_of_ends()
+            done, self._finished = tuple(self._finished), []
+            frame = frame_of_ends(done)
         return frame
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
@@ -306,14 +308,6 @@ class Instance:
                 handle=Handle(int(landing.handles[index])),
             )
             for index in np.flatnonzero(live & landing.is_first)
-        )
-
-    def _frame_of_ends(self) -> StepFrame:
-        finished, self._finished = tuple(self._finished), []
-        return StepFrame(
-            handles=np.zeros(0, np.int64),
-            tokens=np.zeros(0, np.int32),
-            finished=finished,
         )
 
 

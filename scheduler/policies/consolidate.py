@@ -91,7 +91,7 @@ class Consolidate:
             self._note_spare(draft.ledger, model)
             if guard.is_exceeded(draft.ledger, model):
                 guard.repack(draft, model)
-            elif self._is_long_spare(draft.ledger, model):
+            elif model in self._spare_s and self._is_long_spare(draft.ledger, model):
                 self._close_one(draft, model)
 
     # Arrivals.
@@ -209,8 +209,6 @@ class Consolidate:
     def _close_one(self, draft: Draft, model: ModelId) -> None:
         """Parks an empty instance, or empties one of the emptiest within the budget."""
         ledger = draft.ledger
-        if not self._is_worth_closing(ledger, model):
-            return
         candidates = list(islice(ledger.emptiest_first(model), max(EXACT_BINS)))
         instances = [ledger.instances[device] for device in candidates]
         empty = next((i for i in instances if i.rows == 0), None)

@@ -154,10 +154,7 @@ class Conductor:
     # -- decisions ---------------------------------------------------------------
 
     def decide(self, event: events.Event) -> None:
-        self._obey_all(self.machine.step(event))
-
-    def _obey_all(self, answer: plan.Plan) -> None:
-        for decision in answer.decisions:
+        for decision in self.machine.step(event).decisions:
             self._obey(decision)
 
     def _obey(self, decision: plan.Decision) -> None:

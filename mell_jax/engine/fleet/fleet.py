@@ -24,10 +24,10 @@ from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
     EngineLoad,
-    Finished,
     FinishReason,
     StepFrame,
     Submit,
+    frame_of_ends,
 )
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.validate import check_submit
@@ -149,7 +149,7 @@ class Fleet:
             raise RuntimeError("every device of the fleet has failed")
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
-            frames.append(_frame_of(done))
+            frames.append(frame_of_ends(done))
         return merge_frames(frames)
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
@@ -208,9 +208,3 @@ class Fleet:
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.info.page_tokens)
-
-
-def _frame_of(finished: tuple[Finished, ...]) -> StepFrame:
-    return StepFrame(
-        handles=np.zeros(0, np.int64), tokens=np.zeros(0, np.int32), finished=finished
-    )

@@ -5,6 +5,7 @@ the first copy between two groups: on hosts whose peer-to-peer copies are broken
 come out as zeros without an error. Such a pair goes by way of the host from then on.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -31,9 +32,7 @@ class DevicePut:
     def carry(
         self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
     ) -> Parcel:
-        sharding = to.pool_sharding
-        chunks = tuple(jax.device_put(chunk, sharding) for chunk in parcel.chunks)
-        return replace(parcel, chunks=chunks)
+        return _put(parcel.chunks, parcel=parcel, to=to)
 
 
 class Checked:
@@ -60,9 +59,16 @@ class Checked:
 
 def by_host(parcel: Parcel, *, to: DeviceGroup) -> Parcel:
     """Fetches a parcel and sends it on; waits for the first half."""
-    chunks = [np.asarray(chunk) for chunk in parcel.chunks]
+    fetched = [np.asarray(chunk) for chunk in parcel.chunks]
+    return _put(fetched, parcel=parcel, to=to)
+
+
+def _put(
+    chunks: Sequence[jax.Array | np.ndarray], *, parcel: Parcel, to: DeviceGroup
+) -> Parcel:
     sharding = to.pool_sharding
-    return replace(parcel, chunks=tuple(jax.device_put(c, sharding) for c in chunks))
+    put = tuple(jax.device_put(chunk, sharding) for chunk in chunks)
+    return replace(parcel, chunks=put)
 
 
 def _warn(pair: tuple[DeviceId, DeviceId]) -> None:

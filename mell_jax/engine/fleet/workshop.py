@@ -55,17 +55,18 @@ class DeviceWorkshop:
         clock: Callable[[], float],
     ) -> None:
         self._benches = benches
+        self._groups = {device: bench.worker.group for device, bench in benches.items()}
         self._parking = parking
         self._clock = clock
         self.opening_s = 0.0  # that the latest opening took
         for device, bench in benches.items():
-            self.close(device)
+            bench.worker.park(keeps_weights=True)
             bench.worker.unpark()  # compiled now, and never again
             self.close(device)
 
     @property
     def devices(self) -> Mapping[DeviceId, DeviceGroup]:
-        return {device: bench.worker.group for device, bench in self._benches.items()}
+        return self._groups
 
     def open(self, device: DeviceId, model: ModelId) -> Instance:
         """An empty instance on a parked group; waits until it is there."""
