@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from mell_jax.frontend import EngineLink
 from mell_jax.serving.server import ServerConfig, check_address, run_server
 from mell_jax.serving.servicer import ServedModel
-from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
+from mell_jax.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
     from mell_jax.engine.config import DType, EngineConfig
@@ -188,8 +188,7 @@ def config_from_flags() -> LaunchConfig:
 def serve(
     engine: EngineLink,
     *,
-    tokenizer: Tokenizer | None,
-    model: ServedModel,
+    models: Sequence[ServedModel],
     config: ServerConfig,
     started_s: float,
 ) -> int:
@@ -197,8 +196,7 @@ def serve(
 
     Args:
       engine: ready, but not started.
-      tokenizer: None for token ids only.
-      model: what clients are told about it.
+      models: what clients are told about each of the engine's models.
       config: where and how.
       started_s: when the program started, on the monotonic clock.
 
@@ -208,9 +206,11 @@ def serve(
 
     def on_ready(address: str) -> None:
         took_s = time.monotonic() - started_s
+        names = " and ".join(model.name for model in models)
+        names += " is" if len(models) == 1 else " are"
         python = shlex.quote(sys.executable)
         print(
-            f"{model.name} is served at {address}, {took_s:.1f} s after the "
+            f"{names} served at {address}, {took_s:.1f} s after the "
             f"start. Ctrl-C stops it. Try:\n\n"
             f"  {python} -m mell_jax.client --address={address} "
             f'"Once upon a time"\n',
@@ -218,9 +218,7 @@ def serve(
         )
 
     cause = asyncio.run(
-        run_server(
-            engine, tokenizer=tokenizer, model=model, config=config, on_ready=on_ready
-        )
+        run_server(engine, models=models, config=config, on_ready=on_ready)
     )
     if cause:
         print(f"mell-serve: {cause}", file=sys.stderr)
@@ -248,12 +246,14 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     assert directory is not None, "a loaded model has a directory"
     return serve(
         built.thread,
-        tokenizer=load_tokenizer(directory),
-        model=ServedModel(
-            name=built.thread.info.model_name,
-            path=str(directory),
-            tokenizer_dir=directory,
-        ),
+        models=[
+            ServedModel(
+                name=built.thread.infos[0].model_name,
+                path=str(directory),
+                tokenizer_dir=directory,
+                tokenizer=load_tokenizer(directory),
+            )
+        ],
         config=config.server,
         started_s=started_s,
     )

@@ -27,7 +27,13 @@ from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import SamplingParams
-from mell_jax.frontend import Delta, FrontEnd, TokenLogprobs, generate
+from mell_jax.frontend import (
+    Delta,
+    FrontEnd,
+    FrontModel,
+    TokenLogprobs,
+    generate,
+)
 from mell_jax.models.decoder import Decoder
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -142,8 +148,7 @@ class LLM:
         self.tokenizer = tokenizer
         self._front_end = FrontEnd(
             built.thread.send,
-            info=built.thread.info,
-            tokenizer=tokenizer,
+            models=[FrontModel(info=built.thread.infos[0], tokenizer=tokenizer)],
             max_open=MAX_OPEN,
         )
         self._loop = asyncio.new_event_loop()
@@ -156,7 +161,7 @@ class LLM:
     @property
     def info(self) -> EngineInfo:
         """What is served: vocabulary, context, limits."""
-        return self._engine.info
+        return self._engine.infos[0]
 
     def load(self) -> EngineLoad:
         """How busy the engine is, and its counters."""

@@ -20,6 +20,7 @@ from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import (
     EngineDeadError,
     FrontEnd,
+    FrontModel,
     OverloadedError,
     RequestFailedError,
     generate,
@@ -104,7 +105,7 @@ class LocalTarget:
     """An engine in this process, behind the same front end as the server's."""
 
     def __init__(self, front_end: FrontEnd) -> None:
-        info = front_end.info
+        info = front_end.models.find().info
         self._front_end = front_end
         self.info = TargetInfo(
             name=info.model_name,
@@ -174,7 +175,11 @@ async def connect(address: str) -> AsyncIterator[Target]:
 async def run_here(built: BuiltEngine) -> AsyncIterator[Target]:
     """Starts an engine in this process, and stops it in the end."""
     engine = built.thread
-    front_end = FrontEnd(engine.send, info=engine.info, max_open=MAX_OPEN)
+    front_end = FrontEnd(
+        engine.send,
+        models=[FrontModel(info=info) for info in engine.infos],
+        max_open=MAX_OPEN,
+    )
     engine.start(front_end.sink(asyncio.get_running_loop()))
     try:
         yield LocalTarget(front_end)

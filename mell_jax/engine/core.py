@@ -18,7 +18,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.slots import Request
-from mell_jax.engine.validate import check_submit
+from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial
 from mell_jax.worker.device import DeviceWorker
@@ -42,6 +42,7 @@ class Engine:
     def submit(self, submit: Submit) -> None:
         """Takes a request in; one that breaks a rule is answered in the next frame."""
         try:
+            find_info(submit, infos=self.infos)
             check_submit(submit, info=self.info)
             if submit.handle in self._serials:
                 raise InvalidRequestError("handle", f"{submit.handle} is in use")
@@ -61,6 +62,11 @@ class Engine:
             if serial is not None:
                 self.instance.finish(serial, reason=FinishReason.ABORT)
                 self._forget_ended()
+
+    @property
+    def infos(self) -> tuple[EngineInfo, ...]:
+        """Of the one model that it serves."""
+        return (self.info,)
 
     @property
     def has_work(self) -> bool:

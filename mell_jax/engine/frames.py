@@ -35,6 +35,7 @@ class Submit:
     handle: Handle
     prompt: Int32Array  # [T] token ids
     params: SamplingParams  # n, stop and text options are the front end's business
+    model: str = ""  # its name; empty for the first one served
     seed: int | None = None
     """Replaces `params.seed`; the samples of one request differ in it alone."""
     salt: bytes = b""

@@ -23,7 +23,9 @@ Sink = Callable[[StepFrame | EngineStopped], None]
 class Steps(Protocol):
     """What the thread drives: the engine of one instance, or of a fleet."""
 
-    info: EngineInfo
+    @property
+    def infos(self) -> tuple[EngineInfo, ...]:
+        """Of every model served; the first one is the default."""
 
     @property
     def has_work(self) -> bool: ...
@@ -55,7 +57,7 @@ class EngineThread:
     """
 
     def __init__(self, engine: Steps, *, compilations: CompilationCounter) -> None:
-        self.info: EngineInfo = engine.info
+        self.infos: tuple[EngineInfo, ...] = engine.infos
         self._engine = engine
         self._compilations = compilations
         self._inbox: queue.SimpleQueue[Submit | Abort | _Stop] = queue.SimpleQueue()

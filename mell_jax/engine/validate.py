@@ -1,9 +1,26 @@
 """The rules that depend on the model: checked by the engine for every front end."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mell_jax.engine.frames import EngineInfo, Submit
 from mell_jax.engine.params import MAX_STOP_IDS, InvalidRequestError, SamplingParams
+
+
+def find_info(submit: Submit, *, infos: Sequence[EngineInfo]) -> EngineInfo:
+    """Of the model that a request is for: the one it names, or the first.
+
+    Raises:
+      InvalidRequestError: no model of that name is served.
+    """
+    for info in infos:
+        if submit.model in ("", info.model_name):
+            return info
+    names = ", ".join(repr(info.model_name) for info in infos)
+    raise InvalidRequestError(
+        "model", f"must be one of those served ({names}), got {submit.model!r:.100}"
+    )
 
 
 def check_submit(submit: Submit, *, info: EngineInfo) -> None:

@@ -13,10 +13,12 @@ from mell_jax.frontend.errors import (
     EngineDeadError,
     OverloadedError,
     RequestFailedError,
+    UnknownModelError,
 )
 from mell_jax.frontend.generation import generate
 from mell_jax.frontend.hub import EngineLink, FrontEnd, Sink
 from mell_jax.frontend.inbox import TokenLogprobs
+from mell_jax.frontend.models import FrontModel
 
 __all__ = [
     "Delta",
@@ -25,9 +27,11 @@ __all__ = [
     "EngineLink",
     "Finish",
     "FrontEnd",
+    "FrontModel",
     "OverloadedError",
     "RequestFailedError",
     "Sink",
     "TokenLogprobs",
+    "UnknownModelError",
     "generate",
 ]

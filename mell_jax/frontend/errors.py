@@ -26,6 +26,10 @@ class DuplicateRequestError(ValueError):
         )
 
 
+class UnknownModelError(LookupError):
+    """The request names a model that is not served here."""
+
+
 class OverloadedError(RuntimeError):
     """More open requests than the front end keeps; try again later."""
 

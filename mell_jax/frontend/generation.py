@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Sequence
 
 import numpy as np
 
-from mell_jax.engine.frames import Int32Array, Submit
+from mell_jax.engine.frames import Handle, Int32Array, Submit
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.engine.validate import check_submit
 from mell_jax.frontend.delta import Delta, DeltaMaker
 from mell_jax.frontend.hub import FrontEnd
+from mell_jax.frontend.models import FrontModel
 
 _LONG_TEXT_CHARS = 4096  # a few milliseconds of tokenizing
 
@@ -21,6 +22,7 @@ async def generate(
     *,
     prompt: str | Sequence[int],
     params: SamplingParams,
+    model: str = "",
     salt: bytes = b"",
     request_id: str = "",
     is_text_wanted: bool = True,
@@ -35,22 +37,26 @@ async def generate(
         front_end: the way to the engine.
         prompt: text, or token ids as they are.
         params: how to sample; an unset max_tokens becomes what the context leaves.
+        model: the name of one of the models served; empty for the first one.
         salt: requests share cached prompts only with requests of the same salt.
         request_id: a name for `FrontEnd.abort`; empty for a random one.
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
 
     Raises:
+        UnknownModelError: no model of that name is served.
         InvalidRequestError: the request breaks a rule; nothing was generated.
         DuplicateRequestError: `request_id` is in flight.
         OverloadedError: too many requests are open.
         EngineDeadError: the engine stopped; says how many tokens were yielded.
         RequestFailedError: the engine gave up this request alone.
     """
+    chosen = front_end.models.find(model)
     with front_end.open(request_id) as request:
-        ids = await _prompt_ids(front_end, prompt=prompt)
-        submits = _samples(front_end, ids=ids, params=params, salt=salt)
+        ids = await _prompt_ids(chosen, prompt=prompt)
+        handles = [front_end.new_handle() for _ in range(params.n)]
+        submits = _samples(chosen, handles=handles, ids=ids, params=params, salt=salt)
         is_text_made = is_text_wanted or bool(params.stop)
-        tokenizer = front_end.tokenizer if is_text_made else None
+        tokenizer = chosen.tokenizer if is_text_made else None
         prompt_ids = tuple(ids.tolist())
         makers = [
             DeltaMaker(submit.params, prompt=prompt_ids, tokenizer=tokenizer)
@@ -76,40 +82,45 @@ def derive_seed(seed: int, *, index: int) -> int:
 
 
 def _samples(
-    front_end: FrontEnd, *, ids: Int32Array, params: SamplingParams, salt: bytes
+    model: FrontModel,
+    *,
+    handles: Sequence[Handle],
+    ids: Int32Array,
+    params: SamplingParams,
+    salt: bytes,
 ) -> list[Submit]:
     """One checked submission per sample."""
-    if params.stop and front_end.tokenizer is None:
+    if params.stop and model.tokenizer is None:
         raise InvalidRequestError(
             "stop", "needs a tokenizer and this model has none; use stop_token_ids"
         )
+    name = model.info.model_name
     unchecked = Submit(
-        handle=front_end.new_handle(), prompt=ids, params=params, salt=salt
+        handle=handles[0], prompt=ids, params=params, model=name, salt=salt
     )
-    check_submit(unchecked, info=front_end.info)
+    check_submit(unchecked, info=model.info)
     if params.max_tokens is None:
-        room = front_end.info.max_model_len - ids.size
+        room = model.info.max_model_len - ids.size
         params = dataclasses.replace(params, max_tokens=room)
     others = dataclasses.replace(params, prompt_logprobs=None)  # sample 0 tells them
     seed = params.seed
     return [
         Submit(
-            handle=front_end.new_handle(),
+            handle=handle,
             prompt=ids,
             params=params if index == 0 else others,
+            model=name,
             seed=None if seed is None else derive_seed(seed, index=index),
             salt=salt,
         )
-        for index in range(params.n)
+        for index, handle in enumerate(handles)
     ]
 
 
-async def _prompt_ids(
-    front_end: FrontEnd, *, prompt: str | Sequence[int]
-) -> Int32Array:
+async def _prompt_ids(model: FrontModel, *, prompt: str | Sequence[int]) -> Int32Array:
     if not isinstance(prompt, str):
-        return _checked_ids(prompt, vocab_size=front_end.info.vocab_size)
-    tokenizer = front_end.tokenizer
+        return _checked_ids(prompt, vocab_size=model.info.vocab_size)
+    tokenizer = model.tokenizer
     if tokenizer is None:
         raise InvalidRequestError(
             "prompt", "must be token ids: this model is served without a tokenizer"
@@ -117,7 +128,7 @@ async def _prompt_ids(
     if not prompt:
         raise InvalidRequestError("prompt", "must not be empty")
     try:
-        tokenizer.check_prompt_bytes(prompt, max_tokens=front_end.info.max_model_len)
+        tokenizer.check_prompt_bytes(prompt, max_tokens=model.info.max_model_len)
         if len(prompt) > _LONG_TEXT_CHARS:
             ids = await asyncio.to_thread(tokenizer.encode, prompt)
         else:

@@ -29,7 +29,7 @@ from mell_jax.frontend.errors import (
     OverloadedError,
 )
 from mell_jax.frontend.inbox import Arrival, Inbox
-from mell_jax.text.tokenizer import Tokenizer
+from mell_jax.frontend.models import FrontModel, FrontModels
 
 Sink = Callable[[StepFrame | EngineStopped], None]
 
@@ -38,7 +38,7 @@ class EngineLink(Protocol):
     """The engine as its front ends see it."""
 
     @property
-    def info(self) -> EngineInfo: ...
+    def infos(self) -> tuple[EngineInfo, ...]: ...
 
     @property
     def is_alive(self) -> bool: ...
@@ -63,21 +63,18 @@ class FrontEnd:
         self,
         send: Callable[[Submit | Abort], None],
         *,
-        info: EngineInfo,
-        tokenizer: Tokenizer | None = None,
+        models: Iterable[FrontModel],
         max_open: int = 4096,
     ) -> None:
         """Starts with no request open.
 
         Args:
             send: takes messages to the engine, from any thread, without blocking.
-            info: what the engine serves.
-            tokenizer: None for token ids in and out only.
+            models: what the engine serves; the first one is the default.
             max_open: open requests above which `open` refuses.
         """
         self._send = send
-        self.info = info
-        self.tokenizer = tokenizer
+        self.models = FrontModels(models)
         self._max_open = max_open
         self._handles = itertools.count(1)
         self._requests: dict[str, OpenRequest] = {}

@@ -12,7 +12,7 @@ from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import Delta, TokenLogprobs
-from mell_jax.serving.status import UnknownModelError, UnsupportedError
+from mell_jax.serving.status import UnsupportedError
 
 _REQUEST_ID = re.compile(r"[!-~]{0,256}")  # printable, without space
 _TENANT = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -133,17 +133,9 @@ def salt_of(metadata: Mapping[str, str | bytes]) -> bytes:
     return tenant.encode("ascii")
 
 
-def check_model(metadata: Mapping[str, str | bytes], *, served_name: str) -> None:
-    """Refuses a request whose `x-mell-model` names another model.
-
-    Raises:
-      UnknownModelError: names what is served.
-    """
-    name = metadata.get("x-mell-model", served_name)
-    if name != served_name:
-        raise UnknownModelError(
-            f"no model {name!r:.100} is served here; there is {served_name!r}"
-        )
+def model_of(metadata: Mapping[str, str | bytes]) -> str:
+    """The model that a request names by `x-mell-model`; empty for the default."""
+    return str(metadata.get("x-mell-model", ""))
 
 
 def chunk_of(delta: Delta) -> pb.GenerateResponse:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -20,10 +20,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
-from mell_jax.frontend import EngineLink, FrontEnd, Sink
+from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Sink
 from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
 from mell_jax.serving.servicer import ServedModel, Servicer
-from mell_jax.text.tokenizer import Tokenizer
 
 _logger = logging.getLogger(__name__)
 
@@ -90,18 +89,20 @@ class Server:
         self,
         engine: EngineLink,
         *,
-        tokenizer: Tokenizer | None,
-        model: ServedModel,
+        models: Sequence[ServedModel],
         config: ServerConfig,
     ) -> None:
         self._config = config
+        tokenizers = {model.name: model.tokenizer for model in models}
         self.front_end = FrontEnd(
             engine.send,
-            info=engine.info,
-            tokenizer=tokenizer,
+            models=[
+                FrontModel(info=info, tokenizer=tokenizers[info.model_name])
+                for info in engine.infos
+            ],
             max_open=config.max_open,
         )
-        self._servicer = Servicer(self.front_end, load=engine.load, model=model)
+        self._servicer = Servicer(self.front_end, load=engine.load, models=models)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options())
         self._server.add_generic_rpc_handlers((make_handler(self._servicer),))
@@ -169,8 +170,7 @@ class Server:
 async def run_server(
     engine: EngineLink,
     *,
-    tokenizer: Tokenizer | None,
-    model: ServedModel,
+    models: Sequence[ServedModel],
     config: ServerConfig,
     on_ready: Callable[[str], None],
 ) -> str:
@@ -178,8 +178,7 @@ async def run_server(
 
     Args:
       engine: not yet started; it is stopped on return.
-      tokenizer: None for token ids only.
-      model: what clients are told about it.
+      models: what clients are told about each model of the engine.
       config: where and how to serve.
       on_ready: called with the address once requests are taken.
 
@@ -190,7 +189,7 @@ async def run_server(
       BindError: the address cannot be listened on.
     """
     loop = asyncio.get_running_loop()
-    server = Server(engine, tokenizer=tokenizer, model=model, config=config)
+    server = Server(engine, models=models, config=config)
     engine.start(server.sink(loop))
     try:
         told, hurry = _stop_signals(loop)

@@ -7,7 +7,7 @@ A later process boundary or admission policy goes between this and the front end
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,10 +17,11 @@ from typing import final
 from smg_grpc_proto.generated import common_pb2
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
-from mell_jax.engine.frames import EngineLoad
+from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.frontend import Delta, FrontEnd, TokenLogprobs, generate
 from mell_jax.serving import convert, tokenizer_archive
 from mell_jax.serving.status import DrainingError, MissingTokenizerError
+from mell_jax.text.tokenizer import Tokenizer
 
 Metadata = Mapping[str, str | bytes]
 
@@ -29,11 +30,12 @@ _RATE_WINDOW_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """What the outside knows of the model."""
+    """What the outside knows of a model."""
 
     name: str
     path: str
-    tokenizer_dir: Path | None
+    tokenizer_dir: Path | None = None
+    tokenizer: Tokenizer | None = None  # None: token ids only
 
 
 @final
@@ -45,16 +47,16 @@ class Servicer:
         front_end: FrontEnd,
         *,
         load: Callable[[], EngineLoad],
-        model: ServedModel,
+        models: Sequence[ServedModel],
     ) -> None:
         self._front_end = front_end
         self._load = load
-        self._model = model
+        self._models = {model.name: model for model in models}
         self._is_draining = False
         self._started_s = time.monotonic()
         self._last_request_s = 0.0  # of the wall clock
         self._rate = _TokenRate()
-        self._archive: bytes | None = None
+        self._archives: dict[str, bytes] = {}  # of tokenizers, by model
 
     def drain(self) -> None:
         self._is_draining = True
@@ -66,12 +68,12 @@ class Servicer:
         if self._is_draining:
             raise DrainingError("the server is shutting down; ask another one")
         self._last_request_s = time.time()
-        convert.check_model(metadata, served_name=self._model.name)
         convert.check_supported(request)
         deltas = generate(
             self._front_end,
             prompt=convert.prompt_of(request),
             params=convert.params_of(request.sampling_params),
+            model=convert.model_of(metadata),
             salt=convert.salt_of(metadata),
             request_id=convert.request_id_of(request),
             is_text_wanted=False,
@@ -105,18 +107,19 @@ class Servicer:
     async def get_model_info(
         self, request: pb.GetModelInfoRequest, metadata: Metadata
     ) -> pb.GetModelInfoResponse:
-        directory = self._model.tokenizer_dir
+        info, model = self._find(metadata)
+        directory = model.tokenizer_dir
         return convert.model_info_of(
-            self._front_end.info,
-            served_name=self._model.name,
-            model_path=self._model.path,
+            info,
+            served_name=model.name,
+            model_path=model.path,
             tokenizer_path="" if directory is None else str(directory),
         )
 
     async def get_server_info(
         self, request: pb.GetServerInfoRequest, metadata: Metadata
     ) -> pb.GetServerInfoResponse:
-        info = self._front_end.info
+        info, _ = self._find(metadata)
         return pb.GetServerInfoResponse(
             active_requests=self._front_end.num_open,
             last_receive_timestamp=self._last_request_s,
@@ -133,7 +136,7 @@ class Servicer:
         load = self._load()
         rate = self._rate.update(load.generated_tokens, now_s=time.monotonic())
         is_asked = request.dp_rank == 0
-        info = self._front_end.info
+        info, _ = self._find(metadata)
         loads = [convert.load_of(load, info=info, tokens_per_s=rate)]
         return pb.GetLoadsResponse(
             timestamp=datetime.now(UTC).isoformat(),
@@ -145,15 +148,23 @@ class Servicer:
     async def get_tokenizer(
         self, request: common_pb2.GetTokenizerRequest, metadata: Metadata
     ) -> AsyncGenerator[common_pb2.GetTokenizerChunk]:
-        directory = self._model.tokenizer_dir
-        if directory is None:
+        _, model = self._find(metadata)
+        if model.tokenizer_dir is None:
             raise MissingTokenizerError(
                 "this server has no tokenizer: send and read token ids"
             )
-        if self._archive is None:
-            self._archive = await asyncio.to_thread(tokenizer_archive.pack, directory)
-        for chunk in tokenizer_archive.chunks_of(self._archive):
+        if model.name not in self._archives:
+            packed = await asyncio.to_thread(
+                tokenizer_archive.pack, model.tokenizer_dir
+            )
+            self._archives[model.name] = packed
+        for chunk in tokenizer_archive.chunks_of(self._archives[model.name]):
             yield chunk
+
+    def _find(self, metadata: Metadata) -> tuple[EngineInfo, ServedModel]:
+        """What is known of the model that a call is about."""
+        info = self._front_end.models.find(convert.model_of(metadata)).info
+        return info, self._models[info.model_name]
 
 
 def _own_version() -> str:

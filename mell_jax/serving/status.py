@@ -14,17 +14,18 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.frontend import DuplicateRequestError, EngineDeadError, OverloadedError
+from mell_jax.frontend import (
+    DuplicateRequestError,
+    EngineDeadError,
+    OverloadedError,
+    UnknownModelError,
+)
 
 _logger = logging.getLogger(__name__)
 
 
 class MalformedMessageError(ValueError):
     """Bytes that are no message of the expected type."""
-
-
-class UnknownModelError(LookupError):
-    """A model that is not served here."""
 
 
 class UnsupportedError(NotImplementedError):

@@ -85,7 +85,7 @@ def test_an_engine_in_this_process_answers_and_refuses(built):
     async def scenario() -> list[Record]:
         async with run_here(built) as target:
             assert target.info == TargetInfo(
-                name=built.thread.info.model_name,
+                name=built.thread.infos[0].model_name,
                 context=128,
                 vocab_size=256,
                 eos_ids=(),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mell_jax.engine.frames import Finished, FinishReason, Handle
+from mell_jax.engine.frames import EngineInfo, Finished, FinishReason, Handle
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import (
     Delta,
@@ -16,6 +16,7 @@ from mell_jax.frontend import (
     EngineDeadError,
     Finish,
     FrontEnd,
+    FrontModel,
     OverloadedError,
     RequestFailedError,
     TokenLogprobs,
@@ -35,10 +36,18 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 class Bench:
     """A front end over an engine that steps when the test says so."""
 
-    def __init__(self, tokenizer: Tokenizer | None = None, *, max_open: int = 9):
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None = None,
+        *,
+        info: EngineInfo = INFO,
+        max_open: int = 9,
+    ) -> None:
         self.engine = FakeEngine(is_manual=True)
         self.front_end = FrontEnd(
-            self.engine.send, info=INFO, tokenizer=tokenizer, max_open=max_open
+            self.engine.send,
+            models=[FrontModel(info=info, tokenizer=tokenizer)],
+            max_open=max_open,
         )
         self.engine.start(self.front_end.deliver)  # same thread: no loop between
 
@@ -129,8 +138,7 @@ def test_a_prompt_of_text_streams_text(letters: Tokenizer) -> None:
 
 def test_a_long_text_is_tokenized_too(letters: Tokenizer) -> None:
     async def scenario() -> None:
-        bench = Bench(letters)
-        bench.front_end.info = dataclasses.replace(INFO, max_model_len=6000)
+        bench = Bench(letters, info=dataclasses.replace(INFO, max_model_len=6000))
         deltas = await bench.all(bench.start("a" * 4999, max_tokens=1), steps=1)
         assert deltas[0].prompt_tokens == 4999
         assert deltas[0].cached_tokens == 4992
@@ -387,8 +395,7 @@ def test_an_aborted_request_finishes_with_abort() -> None:
 
 def test_an_abort_during_tokenization_reaches_no_engine(letters: Tokenizer) -> None:
     async def scenario() -> None:
-        bench = Bench(letters)
-        bench.front_end.info = dataclasses.replace(INFO, max_model_len=6000)
+        bench = Bench(letters, info=dataclasses.replace(INFO, max_model_len=6000))
         answer = bench.start("a" * 5000, request_id="r")
         first = asyncio.ensure_future(_next(answer))
         while bench.front_end.num_open == 0:
@@ -466,7 +473,7 @@ def test_what_the_engine_refuses_is_an_invalid_request() -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.engine.fail_with[5] = Finished(
-            handle=Handle(2),
+            handle=Handle(1),
             reason=FinishReason.ERROR,
             field="seed",
             message="seed is odd",
@@ -482,7 +489,7 @@ def test_what_fails_in_the_engine_fails_alone() -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.engine.fail_with[5] = Finished(
-            handle=Handle(2), reason=FinishReason.ERROR, message="logits are NaN"
+            handle=Handle(1), reason=FinishReason.ERROR, message="logits are NaN"
         )
         with pytest.raises(RequestFailedError, match="logits are NaN"):
             await bench.all(bench.start([5]), steps=1)
@@ -548,7 +555,7 @@ def test_without_a_tokenizer_text_is_refused() -> None:
 def test_frames_cross_from_the_engine_s_thread_into_the_loop() -> None:
     async def scenario() -> None:
         engine = FakeEngine()
-        front_end = FrontEnd(engine.send, info=INFO)
+        front_end = FrontEnd(engine.send, models=[FrontModel(info=INFO)])
         engine.start(front_end.sink(asyncio.get_running_loop()))
         params = SamplingParams(max_tokens=50)
         tokens: list[int] = []
@@ -564,7 +571,7 @@ def test_frames_cross_from_the_engine_s_thread_into_the_loop() -> None:
 def test_frames_after_the_loop_closed_are_dropped() -> None:
     loop = asyncio.new_event_loop()
     engine = FakeEngine(is_manual=True)
-    sink = FrontEnd(engine.send, info=INFO).sink(loop)
+    sink = FrontEnd(engine.send, models=[FrontModel(info=INFO)]).sink(loop)
     loop.close()
     engine.start(sink)
     engine.step()

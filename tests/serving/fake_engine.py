@@ -83,6 +83,7 @@ class FakeEngine:
 
     def __init__(self, *, info: EngineInfo = INFO, is_manual: bool = False) -> None:
         self.info = info
+        self.infos = (info,)
         self.submits: list[Submit] = []
         self.aborts: list[Handle] = []
         self.num_steps = 0

@@ -16,8 +16,14 @@ def main() -> int:
     try:
         return serve(
             FakeEngine(),
-            tokenizer=load_tokenizer(directory),
-            model=ServedModel(name="letters", path="", tokenizer_dir=directory),
+            models=[
+                ServedModel(
+                    name="letters",
+                    path="",
+                    tokenizer_dir=directory,
+                    tokenizer=load_tokenizer(directory),
+                )
+            ],
             config=ServerConfig(port=port, drain_s=drain_s),
             started_s=time.monotonic(),
         )

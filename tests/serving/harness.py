@@ -52,10 +52,14 @@ async def serving(
     engine = FakeEngine(is_manual=is_manual)
     server = Server(
         engine,
-        tokenizer=None if directory is None else load_tokenizer(directory),
-        model=ServedModel(
-            name="letters", path="/models/letters", tokenizer_dir=directory
-        ),
+        models=[
+            ServedModel(
+                name="letters",
+                path="/models/letters",
+                tokenizer_dir=directory,
+                tokenizer=None if directory is None else load_tokenizer(directory),
+            )
+        ],
         config=ServerConfig(port=0, drain_s=drain_s, max_open=max_open),
     )
     engine.start(server.sink(asyncio.get_running_loop()))

@@ -288,7 +288,7 @@ def test_what_the_engine_alone_can_refuse_is_named_too() -> None:
     async def scenario() -> None:
         async with serving() as s:
             s.engine.fail_with[5] = Finished(
-                handle=Handle(2),
+                handle=Handle(1),
                 reason=FinishReason.ERROR,
                 field="prompt",
                 message="prompt needs 99 pages and there are 9",
@@ -307,7 +307,7 @@ def test_a_failure_inside_is_opaque_and_its_cause_is_in_the_log(
     async def scenario() -> None:
         async with serving() as s:
             s.engine.fail_with[5] = Finished(
-                handle=Handle(2), reason=FinishReason.ERROR, message="secret cause"
+                handle=Handle(1), reason=FinishReason.ERROR, message="secret cause"
             )
             error = await error_of(s.collect(ids_request(5)))
             assert error.code() == grpc.StatusCode.INTERNAL

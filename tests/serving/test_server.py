@@ -27,6 +27,8 @@ SERVICE = "vllm.grpc.engine.VllmEngine"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
+LETTERS = ServedModel(name="letters", path="")
+
 
 async def health_of(s: Harness) -> int:
     stub = health_pb2_grpc.HealthStub(s.channel)
@@ -132,8 +134,7 @@ def test_a_port_in_use_is_refused(is_checked_early: bool) -> None:
         async with serving() as s:
             port = int(s.address.rpartition(":")[2])
             config = ServerConfig(port=port)
-            model = ServedModel(name="letters", path="", tokenizer_dir=None)
-            second = Server(FakeEngine(), tokenizer=None, model=model, config=config)
+            second = Server(FakeEngine(), models=[LETTERS], config=config)
             rule = rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"
             with pytest.raises(BindError, match=rule):
                 if is_checked_early:
@@ -253,8 +254,7 @@ def test_a_dead_engine_ends_the_server() -> None:
         running = asyncio.create_task(
             run_server(
                 engine,
-                tokenizer=None,
-                model=ServedModel(name="letters", path="", tokenizer_dir=None),
+                models=[LETTERS],
                 config=ServerConfig(port=0),
                 on_ready=lambda address: (ready.append(address), engine.die("oh"))[0],
             )
@@ -274,8 +274,7 @@ def test_an_engine_is_stopped_when_its_server_cannot_start() -> None:
         with pytest.raises(BindError):
             await run_server(
                 engine,
-                tokenizer=None,
-                model=ServedModel(name="letters", path="", tokenizer_dir=None),
+                models=[LETTERS],
                 config=ServerConfig(host="192.0.2.1"),
                 on_ready=lambda address: None,
             )

@@ -83,6 +83,11 @@ class Fleet:
         self._start_s = self._tick_s = clock()
 
     @property
+    def infos(self) -> tuple[EngineInfo, ...]:
+        """Of every model served."""
+        return (self.info,)
+
+    @property
     def members(self) -> dict[DeviceId, Member]:
         """The instances that serve, by device; do not change it."""
         return self._conductor.members
