@@ -4,6 +4,7 @@ Page counts are those of the request's model. An event is never changed once mad
 a list of events is a record that can be replayed.
 """
 
+import math
 from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
@@ -87,6 +88,18 @@ class DeviceLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Activated:
+    """An instance was ready `took_s` after its `Activate`, as measured."""
+
+    model: ModelId
+    took_s: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.took_s < math.inf):
+            raise ValueError(f"took_s must be finite and >= 0, got {self.took_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoveCommitted:
     """The target owns the request; the source's pages are free."""
 
@@ -109,6 +122,7 @@ Event = (
     | DeviceAdded
     | DeviceRemoved
     | DeviceLost
+    | Activated
     | MoveCommitted
     | MoveAborted
 )

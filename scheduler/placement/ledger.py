@@ -10,6 +10,7 @@ it. The ledger owns requests, instances, open moves and idle device groups; it d
 nothing. The machine changes it for good, a `Draft` for the time of planning.
 """
 
+import dataclasses
 import heapq
 import math
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,7 @@ class Instance:
         "is_filed",
         "leaving_pages",
         "model",
+        "opened_s",
         "pages",
         "projected",
         "requests",
@@ -73,10 +75,13 @@ class Instance:
         "stalled",
     )
 
-    def __init__(self, device: DeviceId, *, model: ModelId, serial: int) -> None:
+    def __init__(
+        self, device: DeviceId, *, model: ModelId, serial: int, opened_s: float
+    ) -> None:
         self.device = device
         self.model = model
         self.serial = serial  # counts activations: larger is more recent
+        self.opened_s = opened_s  # at the tick before
         self.pages = 0  # lives here, leaving, or reserved
         self.rows = 0  # requests behind `pages`
         self.projected = 0  # room for one more after the look-ahead; may be negative
@@ -301,11 +306,18 @@ class Ledger:
         grown = request.pages - request.first_pages
         books.growth_pages += weight * (grown - books.growth_pages)
 
+    def learn_loading(self, model: ModelId, *, load_s: float) -> None:
+        """Takes note of how long the latest activation of a model took."""
+        books = self._models[model]
+        books.spec = dataclasses.replace(books.spec, load_s=load_s)
+
     def open(self, device: DeviceId, model: ModelId) -> Instance:
         """Makes an idle device group an instance of `model`."""
         self.drop_idle(device)
         self._activations += 1
-        instance = Instance(device, model=model, serial=self._activations)
+        instance = Instance(
+            device, model=model, serial=self._activations, opened_s=self.now_s
+        )
         self.instances[device] = instance
         self._models[model].instances[device] = instance
         self.refile(instance)

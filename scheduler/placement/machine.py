@@ -16,6 +16,7 @@ from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.carrier import Carrier
+from mell_jax.scheduler.placement.fairness import choose_victim
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
@@ -37,7 +38,9 @@ class Machine:
         self._carrier = Carrier(self.ledger)
         self._draft = self._carrier.draft
         self._queues: dict[ModelId, deque[Request]] = {m: deque() for m in models}
-        self._closing: dict[DeviceId, None] = {}
+        self._closing: dict[DeviceId, ModelId | None] = {}  # who claims it, if any
+        self._heir: ModelId | None = None  # claimed what was just emptied
+        self._claimed: set[ModelId] = set()  # device groups, in this step
         self._may_queues_move = False
         self._arrivals = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -49,6 +52,7 @@ class Machine:
             events.DeviceAdded: self._device_added,
             events.DeviceRemoved: self._device_removed,
             events.DeviceLost: self._device_lost,
+            events.Activated: self._activated,
             events.MoveCommitted: self._move_committed,
             events.MoveAborted: self._move_aborted,
         }
@@ -60,6 +64,7 @@ class Machine:
           ValueError: the event names something unknown or contradicts the books, for
             example a request that grows to fewer pages than it has.
         """
+        self._claimed.clear()
         self._handlers[type(event)](event)
         while self._carrier.freed or self._may_queues_move:
             self._use_freed()
@@ -100,6 +105,7 @@ class Machine:
         if request.device is None:
             queue.append(request)
             self._carrier.decisions.append(plan.Wait(request=request.id))
+            self._claim(request.model)
 
     def _grow(self, event: events.Grow) -> None:
         request = self._known(event.request)
@@ -158,12 +164,7 @@ class Machine:
         if self.ledger.is_idle(event.device):
             self.ledger.drop_idle(event.device)
             return
-        instance = self._serving(event.device)
-        instance.is_closing = True
-        self._closing[event.device] = None
-        self.ledger.refile(instance)
-        self._evacuate(instance)
-        self._carrier.freed[event.device] = None
+        self._give_back(self._serving(event.device), heir=None)
 
     def _device_lost(self, event: events.DeviceLost) -> None:
         if self.ledger.is_idle(event.device):
@@ -180,6 +181,9 @@ class Machine:
         self._carrier.freed.pop(event.device, None)
         self.ledger.close(event.device, is_idle=False)
         self._may_queues_move = True
+
+    def _activated(self, event: events.Activated) -> None:
+        self.ledger.learn_loading(event.model, load_s=event.took_s)
 
     def _move_committed(self, event: events.MoveCommitted) -> None:
         if event.move in self.ledger.moves:  # else it ended before: nothing is owed
@@ -277,9 +281,10 @@ class Machine:
         for request in carrier.preempted:
             self._queues[request.model].appendleft(request)
         carrier.preempted.clear()
-        for queue in self._queues.values():
-            if queue:
-                self._serve(queue)
+        for model in sorted(self._queues, key=lambda model: model != self._heir):
+            if self._queues[model]:
+                self._serve(self._queues[model])
+        self._heir = None
         for device in touched:
             instance = self.ledger.instances.get(device)
             if instance is not None and instance.rows == 0:
@@ -293,14 +298,43 @@ class Machine:
                 self._policy.arrive(self._draft, request)
                 self._carrier.apply()
                 if request.device is None:
+                    self._claim(request.model)
                     return
             queue.popleft()
 
+    def _claim(self, model: ModelId) -> None:
+        """Has an instance of another model emptied, if a waiting one is entitled.
+
+        Its requests move to others; those that fit nowhere are computed again later.
+        """
+        if model in self._claimed or any(
+            heir is not None for heir in self._closing.values()
+        ):
+            return  # one at a time
+        victim = choose_victim(self.ledger, claimant=model)
+        if victim is None or victim.is_closing:
+            return
+        self._claimed.add(model)
+        self._give_back(victim, heir=model)
+        while victim.requests:
+            youngest = max(victim.requests.values(), key=lambda r: r.serial)
+            self._carrier.preempt(youngest)
+
+    def _give_back(self, instance: Instance, *, heir: ModelId | None) -> None:
+        """Takes nothing new on an instance, and moves away what it holds."""
+        instance.is_closing = True
+        self._closing[instance.device] = heir
+        self.ledger.refile(instance)
+        self._evacuate(instance)
+        self._carrier.freed[instance.device] = None
+
     def _emptied(self, instance: Instance) -> None:
         if instance.is_closing:
-            del self._closing[instance.device]
-            self.ledger.close(instance.device, is_idle=False)
+            self._heir = self._closing.pop(instance.device)
+            is_claimed = self._heir is not None
+            self.ledger.close(instance.device, is_idle=is_claimed)
             self._carrier.decisions.append(plan.Park(device=instance.device))
+            self._may_queues_move |= is_claimed
         else:
             self._policy.emptied(self._draft, instance)
             self._carrier.apply()

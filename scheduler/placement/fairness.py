@@ -1,0 +1,37 @@
+"""Which device group a model that waits may claim from another model.
+
+    share = device groups // models with requests, at least one
+
+A model below its share claims from the one that has most above it: at once if it has
+no instance at all, else from an instance that has had its turn. Where there are more
+models than device groups, instances take turns.
+"""
+
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.ledger import Instance, Ledger
+
+TURN_S = 10.0
+"""How long an instance is left alone while its claimant has another one."""
+
+
+def choose_victim(ledger: Ledger, *, claimant: ModelId) -> Instance | None:
+    """The instance to be emptied for a model whose requests wait, if it is entitled."""
+    demanding = {request.model for request in ledger.requests.values()}
+    devices = len(ledger.instances) + ledger.idle_devices
+    share = max(devices // max(len(demanding), 1), 1)
+    owned = len(ledger.of_model(claimant))
+    if owned >= share:
+        return None
+    counts = {m: len(ledger.of_model(m)) for m in ledger.models if m != claimant}
+    candidates = [m for m, count in counts.items() if count > share]
+    if candidates:
+        richest = max(candidates, key=lambda m: counts[m])
+        emptiest = min(ledger.of_model(richest).values(), key=lambda i: i.pages)
+        return emptiest if owned == 0 or _had_its_turn(ledger, emptiest) else None
+    others = [i for i in ledger.instances.values() if i.model != claimant]
+    oldest = min(others, key=lambda i: i.serial, default=None)
+    return oldest if oldest is not None and _had_its_turn(ledger, oldest) else None
+
+
+def _had_its_turn(ledger: Ledger, instance: Instance) -> bool:
+    return ledger.now_s - instance.opened_s >= TURN_S
