@@ -24,11 +24,15 @@ from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
+    from mell_jax.engine.build import BuiltModel
     from mell_jax.engine.config import DType, EngineConfig
     from mell_jax.engine.fleet.config import FleetConfig, Parking, Way
 
-_MODEL = flags.DEFINE_string(
-    "model", "demo", "A model directory, or the demo model that comes along."
+_MODEL = flags.DEFINE_multi_string(
+    "model",
+    ["demo"],
+    "A model directory, or the demo model that comes along. Repeat it as "
+    "--model=name=directory for several models that share the devices.",
 )
 _NAME = flags.DEFINE_string(
     "served_model_name", None, "What clients call the model; by default its directory."
@@ -125,7 +129,7 @@ _VERBOSE = flags.DEFINE_bool("verbose", False, "Log more, and whole tracebacks."
 class LaunchConfig:
     """Everything the flags say."""
 
-    engine: "EngineConfig"
+    engines: "tuple[EngineConfig, ...]"  # one for each model
     fleet: "FleetConfig"
     server: ServerConfig
     cpu_devices: int | None  # None: the devices that there are
@@ -146,10 +150,18 @@ def config_from_flags() -> LaunchConfig:
     mesh = f"{_DEVICES.value}x1" if _DEVICES.value is not None else _MESH.value
     instances, tensor_parallel = parse_mesh(mesh)
     cache_dir = _COMPILATION_CACHE_DIR.value
-    return LaunchConfig(
-        engine=EngineConfig(
-            model=_MODEL.value,
-            served_model_name=_NAME.value,
+    models = [split_model_flag(text) for text in _MODEL.value]
+    if _NAME.value is not None:
+        if len(models) > 1:
+            raise ValueError(
+                "served_model_name is for one model; name several by "
+                "--model=name=directory"
+            )
+        models = [(_NAME.value, models[0][1])]
+    engines = tuple(
+        EngineConfig(
+            model=model,
+            served_model_name=name,
             dtype=cast("DType", _DTYPE.value),
             max_model_len=_MAX_MODEL_LEN.value,
             max_rows=_MAX_ROWS.value,
@@ -164,7 +176,11 @@ def config_from_flags() -> LaunchConfig:
             attention_backend=_ATTENTION_BACKEND.value,
             compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
             seed=_SEED.value,
-        ),
+        )
+        for name, model in models
+    )
+    return LaunchConfig(
+        engines=engines,
         fleet=FleetConfig(
             policy=_POLICY.value,
             look_s=_LOOK_S.value,
@@ -183,6 +199,12 @@ def config_from_flags() -> LaunchConfig:
         ),
         cpu_devices=_CPU_DEVICES.value,
     )
+
+
+def split_model_flag(text: str) -> tuple[str | None, str]:
+    """Name and directory of "name=directory"; no name if there is only the latter."""
+    name, is_named, directory = text.partition("=")
+    return (name, directory) if is_named else (None, text)
 
 
 def serve(
@@ -240,22 +262,24 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     if config.cpu_devices is not None:
         use_cpu_devices(config.cpu_devices)
     built = build_engine(
-        config.engine, fleet=config.fleet, progress=sys.stderr.isatty()
+        *config.engines, fleet=config.fleet, progress=sys.stderr.isatty()
     )
-    directory = built.directory
-    assert directory is not None, "a loaded model has a directory"
     return serve(
         built.thread,
-        models=[
-            ServedModel(
-                name=built.thread.infos[0].model_name,
-                path=str(directory),
-                tokenizer_dir=directory,
-                tokenizer=load_tokenizer(directory),
-            )
-        ],
+        models=[_served(model) for model in built.models],
         config=config.server,
         started_s=started_s,
+    )
+
+
+def _served(model: "BuiltModel") -> ServedModel:
+    directory = model.directory
+    assert directory is not None, "a loaded model has a directory"
+    return ServedModel(
+        name=model.name,
+        path=str(directory),
+        tokenizer_dir=directory,
+        tokenizer=load_tokenizer(directory),
     )
 
 

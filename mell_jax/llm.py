@@ -102,7 +102,7 @@ class LLM:
     ) -> None:
         config = EngineConfig(model=fspath(model), **options)
         built = build_engine(config, progress=progress)
-        folder = Path(tokenizer) if tokenizer is not None else built.directory
+        folder = Path(tokenizer) if tokenizer is not None else built.models[0].directory
         assert folder is not None, "a loaded model has a directory"
         self._start(built, load_tokenizer(folder))
 

@@ -1,5 +1,7 @@
 """The additive toy model: the next token is the sum of all tokens so far, modulo V.
 
+A toy with another factor, another model, answers so many times the sum.
+
 The sum is read from the real pool through the page table by the real attention op:
 with queries of zero every cached token weighs the same, so attention answers the mean
 of the values, and the mean times the length is the sum. A wrong page, a stale copy or a
@@ -64,9 +66,9 @@ class AdditiveToy(nnx.Module):
         heads 2    tokens 1 2 3    head 0 keeps 0 2 0, head 1 keeps 1 0 3
     """
 
-    def __init__(self, config: ModelConfig = CONFIG) -> None:
+    def __init__(self, config: ModelConfig = CONFIG, *, factor: int = 1) -> None:
         self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
-        self.unit = nnx.Param(jnp.ones((1,), jnp.float32))
+        self.factor = nnx.Param(jnp.full((1,), factor, jnp.float32))
 
     def __call__(
         self,
@@ -83,7 +85,7 @@ class AdditiveToy(nnx.Module):
         cache, mean = attend(cache, queries, keys, values, layer=0, window=None)
         total = mean[:, :, 0].sum(1) * (positions + 1).astype(jnp.float32)
         total = total * jnp.float32(self.kv_heads / self.heads)
-        return total[:, None] * self.unit.get_value()[None], cache  # [T, 1]
+        return total[:, None] * self.factor.get_value()[None], cache  # [T, 1]
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         # A sum that is not a number stays one, as in a real model.
@@ -92,11 +94,11 @@ class AdditiveToy(nnx.Module):
         return jax.nn.one_hot(answer, VOCAB) * jnp.float32(SHARPNESS) + poison
 
 
-def expected(prompt: Sequence[int], *, count: int) -> list[int]:
+def expected(prompt: Sequence[int], *, count: int, factor: int = 1) -> list[int]:
     """The `count` tokens after `prompt`, greedily."""
     total, out = sum(prompt), []
     for _ in range(count):
-        out.append(total % VOCAB)
+        out.append(factor * total % VOCAB)
         total += out[-1]
     return out
 
@@ -135,8 +137,9 @@ def toy_worker(
     token_budget: int,
     max_tokens: int,
     devices: Sequence[jax.Device] = (),
+    factor: int = 1,
 ):
-    parts, weights = split_model(*nnx.split(AdditiveToy(config)))
+    parts, weights = split_model(*nnx.split(AdditiveToy(config, factor=factor)))
     group = DeviceGroup.of_model(config, devices=devices or jax.devices()[:1])
     steps = _steps(
         config,

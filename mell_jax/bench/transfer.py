@@ -48,6 +48,7 @@ def measure_transfer(yard: Yard, *, size_bytes: int, repeats: int) -> Transfer:
     source, target = yard.workers[SOURCE], yard.workers[TARGET]
     for worker in (source, target):
         worker.unpark()
+        worker.wait_ready()
     pages = _pages(yard, size_bytes=size_bytes)
     count = len(pages)
     bare = jnp.repeat(parcels.pack(source, pages[:1]).chunks[0], count, axis=0)

@@ -15,11 +15,12 @@ from mell_jax.engine.build import BuiltEngine, build_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.parcels import Parcel
 from mell_jax.engine.fleet.transport import DevicePut
 from mell_jax.engine.fleet.workshop import DeviceWorkshop
 from mell_jax.engine.frames import Abort
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
@@ -53,8 +54,8 @@ class Yard:
         assert isinstance(fleet, Fleet), "the yard is for several instances"
         workshop = fleet.conductor._workshop
         assert isinstance(workshop, DeviceWorkshop), "a fleet of another make"
-        self.info = fleet.info
-        self.model = fleet._model
+        self.info = fleet.infos[0]
+        self.model = ModelId(self.info.model_name)
         self.spec: ModelSpec = fleet.machine.ledger.spec(self.model)
         self.transport = CountingPut()
         self.compilations = built.compilations
@@ -64,7 +65,7 @@ class Yard:
     def workers(self) -> Mapping[DeviceId, DeviceWorker]:
         """The hands of each instance; parked ones have no pool."""
         benches = self._workshop._benches
-        return {device: bench.worker for device, bench in benches.items()}
+        return {device: bench.worker for (device, _), bench in benches.items()}
 
     def open_fleet(
         self,
@@ -81,11 +82,9 @@ class Yard:
         """
         self.transport = CountingPut()
         return Fleet(
-            info=self.info,
-            model=self.model,
+            models=[FleetModel(info=self.info, transport=self.transport)],
             machine=Machine(models={self.model: spec or self.spec}, policy=policy),
             workshop=self._workshop,
-            transport=self.transport,
             clock=clock,
             config=config,
         )

@@ -57,6 +57,7 @@ class Blueprint:
     shares_prefixes: bool
     steps: Mapping[Bucket, Step]  # jitted; compiled for each group that calls them
     info: EngineInfo
+    platform: str  # "cpu", "gpu" or "tpu"
 
 
 def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGroup]:
@@ -138,6 +139,7 @@ def make_blueprint(
         shares_prefixes=config.prefix_cache,
         steps=jit_steps(parts, buckets=settled.buckets(), options=options),
         info=_info(spec, settled, name=name, num_pages=num_pages),
+        platform=groups[0].devices[0].platform,
     )
 
 

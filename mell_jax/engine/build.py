@@ -1,6 +1,6 @@
 """From a configuration to an engine that is ready: load, allocate, compile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,7 @@ from mell_jax.engine.blueprint import (
 )
 from mell_jax.engine.config import DEMO, EngineConfig, Settled
 from mell_jax.engine.core import Engine
-from mell_jax.engine.fleet.build import build_fleet
+from mell_jax.engine.fleet.build import Stock, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.thread import EngineThread
@@ -31,6 +31,15 @@ from mell_jax.models.decoder import Decoder
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltModel:
+    """A model of a built engine."""
+
+    name: str
+    spec: ModelSpec
+    directory: Path | None  # where it came from, if not from memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +51,18 @@ class BuiltEngine:
 
     engine: Engine | Fleet
     thread: EngineThread
-    spec: ModelSpec
+    models: tuple[BuiltModel, ...]
     compilations: CompilationCounter
-    directory: Path | None  # where the model came from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """A model that has been found to fit its devices, and is not loaded yet."""
+
+    config: EngineConfig
+    model: BuiltModel
+    groups: Sequence[DeviceGroup]
+    load: Callable[[], tuple[ModelParts, Weights]]  # onto the first group
 
 
 def demo_directory() -> Path:
@@ -53,46 +71,28 @@ def demo_directory() -> Path:
 
 
 def build_engine(
-    config: EngineConfig, *, fleet: FleetConfig | None = None, progress: bool = False
+    config: EngineConfig,
+    *others: EngineConfig,
+    fleet: FleetConfig | None = None,
+    progress: bool = False,
 ) -> BuiltEngine:
-    """Loads `config.model` onto its devices and compiles every step.
+    """Loads models onto their devices and compiles every step.
 
-    Several instances make a fleet, which `fleet` describes.
+    Several instances make a fleet, which `fleet` describes; so do several models, which
+    share the instances' devices.
+
+    Args:
+      config: of the model that answers requests which name none.
+      others: of more models; on the same devices, under other names.
 
     Raises:
-      CheckpointError: the model directory cannot be used.
-      ValueError: the configuration contradicts itself, the model or the device.
+      CheckpointError: a model directory cannot be used.
+      ValueError: a configuration contradicts itself, the model, the device or another.
     """
-    directory = demo_directory() if config.model == DEMO else Path(config.model)
-    if not directory.is_dir():
-        raise CheckpointError(
-            f"{directory}: no such directory; a model is a directory on this machine "
-            f"(nothing is downloaded), or {DEMO!r}"
-        )
-    spec = read_spec(directory)
-    groups = choose_groups(config, model=spec.config)
-    settled = settle_on(config, spec=spec, groups=groups)
-    model = load_model(
-        directory,
-        dtype=settled.dtype,
-        sharding_for=groups[0].weight_sharding,
-        progress=progress,
-    )
-    name = config.served_model_name or (
-        DEMO if config.model == DEMO else directory.resolve().name
-    )
-    parts, weights = split_model(model.graphdef, model.state)
-    return assemble(
-        parts,
-        weights=weights,
-        spec=spec,
-        groups=groups,
-        config=config,
-        fleet=fleet,
-        name=name,
-        directory=directory,
-        progress=progress,
-    )
+    configs = (config, *others)
+    sources = [_find(one, progress=progress) for one in configs]
+    _check_together(sources)
+    return _assemble(sources, fleet=fleet, progress=progress)
 
 
 def build_from_module(
@@ -110,62 +110,124 @@ def build_from_module(
     """
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
-    graphdef, state = nnx.split(_recast(module, settled))
-    parts, weights = split_model(graphdef, state)
-    return assemble(
-        parts,
-        weights=put_weights(weights, paths=parts.paths, group=groups[0]),
-        spec=spec,
-        groups=groups,
+
+    def load() -> tuple[ModelParts, Weights]:
+        parts, weights = split_model(*nnx.split(_recast(module, settled)))
+        return parts, put_weights(weights, paths=parts.paths, group=groups[0])
+
+    name = config.served_model_name or "module"
+    source = _Source(
         config=config,
-        fleet=fleet,
-        name=config.served_model_name or "module",
-        directory=None,
-        progress=progress,
+        model=BuiltModel(name=name, spec=spec, directory=None),
+        groups=groups,
+        load=load,
+    )
+    return _assemble([source], fleet=fleet, progress=progress)
+
+
+def _find(config: EngineConfig, *, progress: bool) -> _Source:
+    directory = demo_directory() if config.model == DEMO else Path(config.model)
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"{directory}: no such directory; a model is a directory on this machine "
+            f"(nothing is downloaded), or {DEMO!r}"
+        )
+    spec = read_spec(directory)
+    groups = choose_groups(config, model=spec.config)
+    settled = settle_on(config, spec=spec, groups=groups)
+
+    def load() -> tuple[ModelParts, Weights]:
+        model = load_model(
+            directory,
+            dtype=settled.dtype,
+            sharding_for=groups[0].weight_sharding,
+            progress=progress,
+        )
+        return split_model(model.graphdef, model.state)
+
+    name = config.served_model_name or (
+        DEMO if config.model == DEMO else directory.resolve().name
+    )
+    return _Source(
+        config=config,
+        model=BuiltModel(name=name, spec=spec, directory=directory),
+        groups=groups,
+        load=load,
     )
 
 
-def assemble(
-    parts: ModelParts,
-    *,
-    weights: Weights,
-    spec: ModelSpec,
-    groups: Sequence[DeviceGroup],
-    config: EngineConfig,
-    fleet: FleetConfig | None,
-    name: str,
-    directory: Path | None,
-    progress: bool,
+def _check_together(sources: Sequence[_Source]) -> None:
+    """Models of one engine have different names and the same devices."""
+    names = [source.model.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"models must have different names, got {', '.join(names)}; give each its "
+            "own, as in --model=name=directory"
+        )
+    meshes = {(s.config.instances, s.config.tensor_parallel) for s in sources}
+    devices = {s.config.devices for s in sources}
+    if len(meshes) > 1 or len(devices) > 1:
+        raise ValueError(
+            f"models of one engine share its devices, got meshes {sorted(meshes)} and "
+            f"devices {sorted(map(str, devices))}"
+        )
+
+
+def _assemble(
+    sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
 ) -> BuiltEngine:
-    """Puts pools, steps, batchers and an engine around weights on the first group."""
+    """Puts pools, steps, batchers and an engine around weights."""
     compilations = CompilationCounter()
-    if config.compilation_cache_dir is not None:
-        use_compilation_cache(config.compilation_cache_dir)
-    others = [put_weights(weights, paths=parts.paths, group=g) for g in groups[1:]]
-    blueprint = make_blueprint(
-        parts, spec=spec, config=config, name=name, groups=groups
-    )
+    first = sources[0]
+    if first.config.compilation_cache_dir is not None:
+        use_compilation_cache(first.config.compilation_cache_dir)
     engine: Engine | Fleet
-    if others:
+    if len(sources) > 1 or len(first.groups) > 1:
         engine = build_fleet(
-            blueprint,
-            groups=groups,
-            weights=[weights, *others],
+            (_stock(source) for source in sources),
             config=fleet or FleetConfig(),
-            seed=config.seed,
+            seed=first.config.seed,
             progress=progress,
         )
     else:
-        worker = make_worker(blueprint, group=groups[0], weights=weights)
-        worker.warm_up(progress=progress)
-        batcher = make_batcher(blueprint)
-        engine = Engine(worker, batcher, info=blueprint.info, seed=config.seed)
+        engine = _build_alone(first, progress=progress)
     return BuiltEngine(
         engine=engine,
         thread=EngineThread(engine, compilations=compilations),
-        spec=spec,
+        models=tuple(source.model for source in sources),
         compilations=compilations,
-        directory=directory,
+    )
+
+
+def _build_alone(source: _Source, *, progress: bool) -> Engine:
+    parts, weights = source.load()
+    blueprint = make_blueprint(
+        parts,
+        spec=source.model.spec,
+        config=source.config,
+        name=source.model.name,
+        groups=source.groups,
+    )
+    worker = make_worker(blueprint, group=source.groups[0], weights=weights)
+    worker.warm_up(progress=progress)
+    batcher = make_batcher(blueprint)
+    return Engine(worker, batcher, info=blueprint.info, seed=source.config.seed)
+
+
+def _stock(source: _Source) -> Stock:
+    """Loads a model onto all of its device groups."""
+    parts, first = source.load()
+    others = [
+        put_weights(first, paths=parts.paths, group=group)
+        for group in source.groups[1:]
+    ]
+    return Stock(
+        parts=parts,
+        weights=[first, *others],
+        groups=source.groups,
+        spec=source.model.spec,
+        config=source.config,
+        name=source.model.name,
     )
 
 

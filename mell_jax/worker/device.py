@@ -6,10 +6,9 @@ the caller keeps one step in flight.
 """
 
 import concurrent.futures
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -177,9 +176,18 @@ class DeviceWorker:
             self._weights = _move_weights(self._weights, to="pinned_host")
 
     def unpark(self) -> None:
-        """Undoes `park`, with a pool of zeros; waits until all is there."""
+        """Undoes `park`, with a pool of zeros; see `is_ready`."""
         self._pool = self._new_pool()
         self._weights = _move_weights(self._weights, to="device")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the weights and what is in the pool have arrived."""
+        arrays: list[Any] = [self._pool, *self._weights]  # typed without `is_ready`
+        return all(array.is_ready() for array in arrays)
+
+    def wait_ready(self) -> None:
+        """Waits until `is_ready`."""
         jax.block_until_ready((self._pool, self._weights))
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
@@ -213,16 +221,6 @@ class DeviceWorker:
                 bar.set_postfix_str(str(job.result()))
                 bar.update()
         self._run_each_once()
-
-    def time_decode_step(self, *, repeats: int = 3) -> float:
-        """Seconds of the largest decode step, the best of a few; after `warm_up`."""
-        bucket = [bucket for bucket in self._steps if bucket.is_decode][-1]
-        best_s = math.inf
-        for _ in range(repeats):
-            start_s = time.perf_counter()
-            self._run_scratch(bucket)
-            best_s = min(best_s, time.perf_counter() - start_s)
-        return best_s
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
         """The executable of one step, as it is called by `dispatch`."""
@@ -310,7 +308,7 @@ def _move_weights(weights: Weights, *, to: str) -> Weights:
     Nothing is deleted: instances on one device share their weights.
     """
     shardings = [array.sharding.with_memory_kind(to) for array in weights]
-    return tuple(jax.block_until_ready(jax.device_put(list(weights), shardings)))
+    return tuple(jax.device_put(list(weights), shardings))
 
 
 def _fetch(chosen: jax.Array, top_ids: jax.Array, top: jax.Array) -> FetchedLogprobs:

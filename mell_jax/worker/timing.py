@@ -32,9 +32,17 @@ def time_steps(worker: DeviceWorker, *, repeats: int) -> list[Timing]:
 
     Waits for each; the worker must have nothing else to do.
     """
-    decode = [bucket for bucket in worker.buckets if bucket.is_decode][-1:]
     mixed = [bucket for bucket in worker.buckets if not bucket.is_decode]
-    return [_time(worker, bucket, repeats=repeats) for bucket in decode + mixed]
+    return [
+        time_decode(worker, repeats=repeats),
+        *(_time(worker, bucket, repeats=repeats) for bucket in mixed),
+    ]
+
+
+def time_decode(worker: DeviceWorker, *, repeats: int) -> Timing:
+    """The largest decode step, the best of a few; after `warm_up`."""
+    largest = [bucket for bucket in worker.buckets if bucket.is_decode][-1]
+    return _time(worker, largest, repeats=repeats)
 
 
 def query_lengths(bucket: Bucket) -> Int32Array:

@@ -207,13 +207,15 @@ class Consolidate:
         return free > growth + CLOSE_ARRIVALS * ledger.mean_arrival(model)
 
     def _close_one(self, draft: Draft, model: ModelId) -> None:
-        """Parks an empty instance, or empties one of the emptiest within the budget."""
+        """Parks the empty ones, or empties one of the emptiest within the budget."""
         ledger = draft.ledger
         candidates = list(islice(ledger.emptiest_first(model), max(EXACT_BINS)))
         instances = [ledger.instances[device] for device in candidates]
-        empty = next((i for i in instances if i.rows == 0), None)
-        if empty is not None:
-            draft.park(empty)
+        empty = [instance for instance in instances if instance.rows == 0]
+        for instance in empty:
+            if self._is_worth_closing(ledger, model):
+                draft.park(instance)
+        if empty:
             return
         instances = [i for i in instances if not i.arriving and not i.leaving_pages]
         for instance in instances[:DRAIN_CANDIDATES]:

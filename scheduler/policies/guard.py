@@ -19,19 +19,21 @@ CONSTANT = 2
 def is_exceeded(ledger: Ledger, model: ModelId) -> bool:
     """Whether a model uses more instances than the guarantee allows.
 
-    The volume answers in O(1) nearly always; L2 is computed only when it does not.
+    Empty ones, which wait a while before they are parked, do not count: packing cannot
+    help there. The volume answers in O(1) nearly always; L2 is computed only when it
+    does not.
     """
-    count = len(ledger.of_model(model))
+    instances = ledger.of_model(model)
     spec = ledger.spec(model)
     volume = -(-ledger.total_pages(model) // spec.capacity_pages)
-    if 3 * (count - CONSTANT) <= 4 * volume:
+    if 3 * (len(instances) - CONSTANT) <= 4 * volume:
         return False
+    used = sum(instance.rows > 0 for instance in instances.values())
     sizes = np.array(
-        [r.pages for i in ledger.of_model(model).values() for r in i.requests.values()],
-        np.int64,
+        [r.pages for i in instances.values() for r in i.requests.values()], np.int64
     )
     bound = lower_bound(sizes, capacity=spec.capacity_pages)
-    return 3 * (count - CONSTANT) > 4 * bound
+    return 3 * (used - CONSTANT) > 4 * bound
 
 
 def repack(draft: Draft, model: ModelId) -> None:

@@ -1,19 +1,28 @@
-"""From weights on the first group to a fleet on all of them, warmed up and parked."""
+"""From weights to a fleet, with every model warmed up and parked on every group."""
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import jax
 from absl import logging
 
-from mell_jax.engine.blueprint import Blueprint, make_movable_batcher, make_worker
+from mell_jax.checkpoints import ModelSpec as CheckpointSpec
+from mell_jax.engine.blueprint import (
+    Blueprint,
+    make_blueprint,
+    make_movable_batcher,
+    make_worker,
+)
+from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet import parcels
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import NO_FAULT, FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
-from mell_jax.engine.fleet.profile import measure
+from mell_jax.engine.fleet.profile import Profile, measure
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
 from mell_jax.scheduler.ids import DeviceId, ModelId
@@ -24,51 +33,121 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import PAGE_TOKENS, page_bytes
-from mell_jax.worker.step import Weights
+from mell_jax.worker.step import ModelParts, Weights
+from mell_jax.worker.timing import time_decode
+
+Workers = Mapping[DeviceId, DeviceWorker]
+REPEATS = 3  # of what is timed; the best counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """A model whose weights lie on every device group, in their order."""
+
+    parts: ModelParts
+    weights: Sequence[Weights]
+    groups: Sequence[DeviceGroup]
+    spec: CheckpointSpec
+    config: EngineConfig
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parked:
+    """A model that is warm on every group, its pools given back."""
+
+    model: FleetModel
+    profile: Profile
+    spec: ModelSpec
+    benches: Mapping[DeviceId, Bench]
 
 
 def build_fleet(
-    blueprint: Blueprint,
-    *,
-    groups: Sequence[DeviceGroup],
-    weights: Sequence[Weights],
-    config: FleetConfig,
-    seed: int,
-    progress: bool,
+    stocks: Iterable[Stock], *, config: FleetConfig, seed: int, progress: bool
 ) -> Fleet:
-    """Compiles everything on every group; `weights` lie on the groups, in order."""
-    workers = [
-        make_worker(blueprint, group=group, weights=own)
-        for group, own in zip(groups, weights, strict=True)
-    ]
-    for worker in workers:
-        worker.warm_up(progress=progress)
-        parcels.warm_up(worker)
-    by_device = {DeviceId(number): worker for number, worker in enumerate(workers)}
-    transport = _transport(by_device, config=config)
-    profile = measure(by_device, transport=transport)
-    if config.fault != NO_FAULT:
-        transport = FaultyTransport(transport, fault=config.fault)
-    spec = _model_spec(blueprint, worker=workers[0])
-    model = ModelId(blueprint.info.model_name)
+    """Compiles every model on every group.
+
+    A stock is asked for once those before it are parked: when they park their weights
+    too, each model's pools get the memory that its own weights leave.
+    """
+    if config.parking == "pool":
+        stocks = list(stocks)  # the pools of each get what all weights leave
+    parked = [_park_everywhere(stock, config, progress=progress) for stock in stocks]
     policy = POLICIES[config.policy](_policy_config(config))
+    benches = {
+        (device, one.model.id): bench
+        for one in parked
+        for device, bench in one.benches.items()
+    }
     return Fleet(
-        info=blueprint.info,
-        model=model,
-        machine=Machine(models={model: spec}, policy=policy),
-        workshop=_workshop(blueprint, by_device, config=config),
-        transport=Checked(transport),
-        profile=profile,
+        models=[one.model for one in parked],
+        machine=Machine(models={p.model.id: p.spec for p in parked}, policy=policy),
+        workshop=DeviceWorkshop(benches, parking=config.parking),
+        profile=Profile.joined([one.profile for one in parked]),
         clock=time.monotonic,
         config=config,
-        shares_prefixes=blueprint.shares_prefixes,
+        shares_prefixes=all(b.shares_prefixes for b in benches.values()),
         seed=seed,
     )
 
 
-def _transport(
-    workers: Mapping[DeviceId, DeviceWorker], *, config: FleetConfig
-) -> Transport:
+def _park_everywhere(stock: Stock, config: FleetConfig, *, progress: bool) -> _Parked:
+    blueprint = make_blueprint(
+        stock.parts,
+        spec=stock.spec,
+        config=stock.config,
+        name=stock.name,
+        groups=stock.groups,
+    )
+    workers: Workers = {
+        DeviceId(number): make_worker(blueprint, group=group, weights=weights)
+        for number, (group, weights) in enumerate(
+            zip(stock.groups, stock.weights, strict=True)
+        )
+    }
+    for worker in workers.values():
+        worker.warm_up(progress=progress)
+        parcels.warm_up(worker)
+    transport = _transport(workers, config=config)
+    profile = measure(workers, model=ModelId(stock.name), transport=transport)
+    if config.fault != NO_FAULT:
+        transport = FaultyTransport(transport, fault=config.fault)
+    decode_s = time_decode(workers[DeviceId(0)], repeats=REPEATS).took_s
+    return _Parked(
+        model=FleetModel(info=blueprint.info, transport=Checked(transport)),
+        profile=profile,
+        spec=_model_spec(
+            blueprint, decode_s=decode_s, load_s=_park(workers, config=config)
+        ),
+        benches={
+            device: Bench(
+                worker=worker,
+                make_batcher=lambda: make_movable_batcher(blueprint),
+                max_rows=blueprint.settled.max_rows,
+                shares_prefixes=blueprint.shares_prefixes,
+            )
+            for device, worker in workers.items()
+        },
+    )
+
+
+def _park(workers: Workers, *, config: FleetConfig) -> float:
+    """Parks all; returns the seconds that the slowest took to open again."""
+    keeps_weights = config.parking == "pool"
+    slowest_s = 0.0
+    for worker in workers.values():
+        for _ in range(2):  # the first time compiles, and never again
+            worker.park(keeps_weights=keeps_weights)
+            start_s = time.perf_counter()
+            worker.unpark()
+            worker.wait_ready()
+            took_s = time.perf_counter() - start_s
+        slowest_s = max(slowest_s, took_s)
+        worker.park(keeps_weights=keeps_weights)
+    return slowest_s
+
+
+def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
     if config.transport == "device_put":
         return DevicePut()
     groups = {device: worker.group for device, worker in workers.items()}
@@ -85,35 +164,19 @@ def _transport(
     return transport
 
 
-def _workshop(
-    blueprint: Blueprint,
-    workers: Mapping[DeviceId, DeviceWorker],
-    *,
-    config: FleetConfig,
-) -> DeviceWorkshop:
-    benches = {
-        device: Bench(
-            worker=worker,
-            make_batcher=lambda: make_movable_batcher(blueprint),
-            max_rows=blueprint.settled.max_rows,
-        )
-        for device, worker in workers.items()
-    }
-    return DeviceWorkshop(benches, parking=config.parking, clock=time.monotonic)
-
-
-def _model_spec(blueprint: Blueprint, *, worker: DeviceWorker) -> ModelSpec:
-    """What an instance holds, and how fast its requests grow, as measured here."""
-    step_s = worker.time_decode_step()
+def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> ModelSpec:
+    """What an instance holds, how fast its requests grow and how long it takes to
+    open, as measured here."""
     return ModelSpec(
         capacity_pages=blueprint.num_pages - 1,
         max_rows=blueprint.settled.max_rows,
-        growth_pages_per_s=1.0 / (step_s * PAGE_TOKENS),
+        growth_pages_per_s=1.0 / (decode_s * PAGE_TOKENS),
+        load_s=load_s,
         page_tokens=PAGE_TOKENS,
         page_bytes=page_bytes(
             blueprint.spec.config,
             dtype=blueprint.settled.dtype,
-            platform=worker.group.devices[0].platform,
+            platform=blueprint.platform,
         ),
     )
 

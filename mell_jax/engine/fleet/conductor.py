@@ -10,7 +10,7 @@ raises is fenced, and its requests start again elsewhere from the tokens they ha
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar, cast
 
@@ -47,9 +47,10 @@ class Conductor:
         *,
         machine: Machine,
         workshop: Workshop,
-        transport: Transport,
+        transports: Mapping[ModelId, Transport],
         profile: Profile,
         config: FleetConfig,
+        clock: Callable[[], float],
         page_tokens: int,
         shares_prefixes: bool,
     ) -> None:
@@ -60,13 +61,16 @@ class Conductor:
         self.controller = Controller()
         self.tally = Tally()
         self._workshop = workshop
-        self._transport = transport
+        self._transports = transports
+        self._clock = clock
         self._config = config
         self._page_tokens = page_tokens
         self._shares_prefixes = shares_prefixes
         self._moves = Moves(profile, epoch_s=config.epoch_s, mode=config.mode)
         self._live: dict[RequestId, Live] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
+        self._opening: dict[DeviceId, float] = {}  # since when, on the clock
+        self._early: dict[DeviceId, list[plan.Move]] = {}  # to those
         self._lost: set[DeviceId] = set()
         self._post: deque[tuple[DeviceId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
@@ -99,14 +103,31 @@ class Conductor:
         """Whether every device has failed."""
         return len(self._lost) == len(self._workshop.devices)
 
-    def arrive(self, live: Live, *, model: ModelId, peak_pages: int) -> None:
+    @property
+    def is_opening(self) -> bool:
+        """Whether an instance is being made ready."""
+        return bool(self._opening)
+
+    def see_opened(self) -> None:
+        """Tells placement how long instances took that have become ready."""
+        for device, since_s in list(self._opening.items()):
+            member = self.members[device]
+            if member.is_open:
+                del self._opening[device]
+                took_s = self._clock() - since_s
+                self.tally.activation_s += took_s
+                self.decide(events.Activated(model=member.model, took_s=took_s))
+                for move in self._early.pop(device, ()):
+                    self._moves.ask(move)
+
+    def arrive(self, live: Live, *, peak_pages: int) -> None:
         self._live[live.id] = live
         self.requests[live.handle] = live.id
         self.decide(
             events.Arrive(
                 request=live.id,
                 pages=live.pages,
-                model=model,
+                model=live.model,
                 peak_pages=peak_pages,
                 prefix=self._prefix_of(live),
             )
@@ -161,6 +182,8 @@ class Conductor:
         match decision:
             case plan.Place():
                 self._place(decision)
+            case plan.Move() if decision.target in self._opening:
+                self._early.setdefault(decision.target, []).append(decision)
             case plan.Move():
                 self._moves.ask(decision)
             case plan.Preempt():
@@ -275,6 +298,7 @@ class Conductor:
                 device=device, pages=member.instance.movable.count_cached(keys)
             )
             for device, member in self.members.items()
+            if member.model == live.model
         )
         return tuple(cached for cached in found if cached.pages)
 
@@ -296,7 +320,9 @@ class Conductor:
     # -- devices -----------------------------------------------------------------
 
     def _activate(self, device: DeviceId, model: ModelId) -> None:
+        self._opening[device] = self._clock()
         instance = self._workshop.open(device, model)
+        self._moves.target_opens(device, model)
         self.tally.activations += 1
         endpoint = Endpoint(
             device,
@@ -308,7 +334,7 @@ class Conductor:
             instance,
             model=model,
             endpoint=endpoint,
-            transport=self._transport,
+            transport=self._transports[model],
             office=self,
             page_tokens=self._page_tokens,
         )
@@ -316,6 +342,8 @@ class Conductor:
     def _park(self, device: DeviceId) -> None:
         self._deliver_all()  # what it is still to release
         del self.members[device]
+        self._opening.pop(device, None)
+        self._early.pop(device, None)
         self._workshop.close(device)
 
     def _lose(self, member: Member) -> None:
@@ -330,6 +358,8 @@ class Conductor:
             self._capture(request)
             self.tally.forget(self._live[request].handle)
         del self.members[device]
+        self._opening.pop(device, None)
+        self._early.pop(device, None)
         self._lost.add(device)
         self._control(orders.DeviceLost(device=device))
         self._reports.append(events.DeviceLost(device=device))

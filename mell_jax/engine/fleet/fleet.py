@@ -5,7 +5,7 @@ launches a step on every instance, brings in the step before of every instance, 
 passes on what placement and migration have to say until all is quiet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,9 +16,9 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.frames import merge_frames, sum_loads
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member
+from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.stats import FleetStats
-from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import (
     Abort,
@@ -30,21 +30,22 @@ from mell_jax.engine.frames import (
     frame_of_ends,
 )
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.engine.validate import check_submit
+from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
 
+OPENING_WAIT_S = 0.001
+"""Between two looks at whether an instance is open, when nothing else is to be done."""
+
 
 class Fleet:
-    """Runs one model on several device groups.
+    """Runs models on several device groups.
 
     Args:
-      info: of the model, with what one instance holds.
-      model: its name in the machine.
+      models: what is served; requests that name no model are for the first one.
       machine: decides where everything runs; new.
       workshop: the device groups and their instances.
-      transport: how pages get from one group to another.
       profile: what links and instances can do; without it nothing is deferred.
       clock: seconds; only epochs depend on it.
       shares_prefixes: whether instances keep pages of prompts for others.
@@ -53,29 +54,29 @@ class Fleet:
     def __init__(
         self,
         *,
-        info: EngineInfo,
-        model: ModelId,
+        models: Sequence[FleetModel],
         machine: Machine,
         workshop: Workshop,
-        transport: Transport,
         clock: Callable[[], float],
         profile: Profile | None = None,
         config: FleetConfig | None = None,
         shares_prefixes: bool = True,
         seed: int = 0,
     ) -> None:
-        self.info = info
         self.machine = machine
-        self._model = model
+        self._infos = tuple(model.info for model in models)
+        self._page_tokens = shared_page_tokens(models)
         self._clock = clock
         self._config = config or FleetConfig()
         self._conductor = Conductor(
             machine=machine,
             workshop=workshop,
-            transport=transport,
-            profile=profile or Profile.unlimited(list(workshop.devices)),
+            transports={model.id: model.transport for model in models},
+            profile=profile
+            or Profile.unlimited(list(workshop.devices), models=[m.id for m in models]),
             config=self._config,
-            page_tokens=info.page_tokens,
+            clock=clock,
+            page_tokens=self._page_tokens,
             shares_prefixes=shares_prefixes,
         )
         self._next_request = self._steps = 0
@@ -84,8 +85,8 @@ class Fleet:
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]:
-        """Of every model served."""
-        return (self.info,)
+        """Of every model served, with what one instance holds."""
+        return self._infos
 
     @property
     def members(self) -> dict[DeviceId, Member]:
@@ -101,7 +102,8 @@ class Fleet:
         """Takes a request in; one that breaks a rule is answered in the next frame."""
         conductor = self._conductor
         try:
-            check_submit(submit, info=self.info)
+            info = find_info(submit, infos=self._infos)
+            check_submit(submit, info=info)
             if submit.handle in conductor.requests:
                 raise InvalidRequestError("handle", f"{submit.handle} is in use")
         except InvalidRequestError as error:
@@ -109,11 +111,11 @@ class Fleet:
             return
         request = RequestId(self._next_request)
         self._next_request += 1
-        template = resolve(submit, serial=Serial(-1), info=self.info, rng=self._rng)
-        live = Live(request, template=template)
+        template = resolve(submit, serial=Serial(-1), info=info, rng=self._rng)
+        live = Live(request, model=ModelId(info.model_name), template=template)
         live.pages = self._pages(len(submit.prompt))
         peak_pages = self._pages(template.limit)
-        conductor.arrive(live, model=self._model, peak_pages=peak_pages)
+        conductor.arrive(live, peak_pages=peak_pages)
 
     def abort(self, abort: Abort) -> None:
         """Frees the pages of these sequences now; unknown handles are ignored."""
@@ -126,13 +128,15 @@ class Fleet:
     @property
     def has_work(self) -> bool:
         return bool(self._conductor.finished) or any(
-            member.instance.has_work or member.is_busy
+            member.is_busy or (member.is_open and member.instance.has_work)
             for member in self.members.values()
         )
 
     @property
     def idle_wait_s(self) -> float | None:
         """How long to wait for messages without work; None: until one comes."""
+        if self._conductor.is_opening:
+            return OPENING_WAIT_S
         return self._config.epoch_s if self.members else None
 
     def step(self) -> StepFrame | None:
@@ -143,9 +147,11 @@ class Fleet:
         """
         conductor = self._conductor
         self._begin_step()
+        conductor.see_opened()
         conductor.ask_for_pages()
         for member in list(self.members.values()):
-            conductor.guard(member, partial(self._launch, member))
+            if member.is_open:
+                conductor.guard(member, partial(self._launch, member))
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
         frames = self._land()
@@ -172,7 +178,9 @@ class Fleet:
     def _land(self) -> list[StepFrame]:
         conductor, frames = self._conductor, []
         for member in list(self.members.values()):
-            frame = conductor.guard(member, member.instance.land)
+            frame = None
+            if member.is_open:
+                frame = conductor.guard(member, member.instance.land)
             if member.device not in self.members:
                 continue  # its step failed: what it would have said does not count
             if frame is not None:
@@ -212,4 +220,4 @@ class Fleet:
         self._conductor.settle()
 
     def _pages(self, tokens: int) -> int:
-        return -(-tokens // self.info.page_tokens)
+        return -(-tokens // self._page_tokens)

@@ -4,17 +4,20 @@ import dataclasses
 
 from mell_jax.engine.frames import Handle
 from mell_jax.engine.slots import Request
-from mell_jax.scheduler.ids import Epoch, PageKey, RequestId, Serial, Tokens
+from mell_jax.scheduler.ids import Epoch, ModelId, PageKey, RequestId, Serial, Tokens
 from mell_jax.scheduler.prefix_cache import page_keys
 
 
 class Live:
     """A request, wherever it runs; its serial on an instance is the copy's epoch."""
 
-    __slots__ = ("id", "pages", "replays", "template", "tokens")
+    __slots__ = ("id", "model", "pages", "replays", "template", "tokens")
 
-    def __init__(self, request: RequestId, *, template: Request) -> None:
+    def __init__(
+        self, request: RequestId, *, model: ModelId, template: Request
+    ) -> None:
         self.id = request
+        self.model = model
         self.template = template
         self.tokens: Tokens = template.submit.prompt  # as of its last start or move
         self.pages = 0  # that it was granted

@@ -75,6 +75,7 @@ class Member:
         self._office = office
         self._page_tokens = page_tokens
         self._payload: Payload = None
+        self._is_open = False
         self._arrivals: list[_Arrival] = []
         self._prefills: dict[Epoch, effects.WriteChunk] = {}
         self._stopping: dict[Epoch, effects.StopRow] = {}
@@ -118,6 +119,13 @@ class Member:
         """Called once an epoch: requests whose pages do not arrive within `epochs`."""
         self._arrivals = [replace(a, waited=a.waited + 1) for a in self._arrivals]
         return [a.request for a in self._arrivals if a.waited >= epochs]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its weights and its pool are there; only then it makes steps."""
+        if not self._is_open:
+            self._is_open = self.instance.worker.is_ready
+        return self._is_open
 
     @property
     def is_busy(self) -> bool:

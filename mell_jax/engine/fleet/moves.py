@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.scheduler.ids import MoveId
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Capacities, Mode, Wish
@@ -52,15 +52,21 @@ class Moves:
         self._asked: dict[MoveId, plan.Move] = {}
         self._deferred: dict[MoveId, plan.Move] = {}
         self._late: set[MoveId] = set()  # of those asked for, deferred before
+        self._slack = profile.prefill_tokens(epoch_s)
+        self._prefill_tokens: dict[DeviceId, float] = {}  # of the models there now
         self._capacities = Capacities(
             link_bytes=profile.link_bytes(epoch_s),
-            prefill_tokens=profile.prefill_tokens(epoch_s),
+            prefill_tokens=self._prefill_tokens,
         )
 
     @property
     def is_asked(self) -> bool:
         """Whether a move waits for `divide`."""
         return bool(self._asked)
+
+    def target_opens(self, device: DeviceId, model: ModelId) -> None:
+        """An instance of `model` may be the target of moves from now on."""
+        self._prefill_tokens[device] = self._slack[device, model]
 
     def ask(self, move: plan.Move) -> None:
         self._asked[move.move] = move

@@ -19,13 +19,15 @@ from absl import logging
 
 from mell_jax.engine.fleet import parcels
 from mell_jax.engine.fleet.transport import Transport
-from mell_jax.scheduler.ids import DeviceId, Pages
+from mell_jax.scheduler.ids import DeviceId, ModelId, Pages
 from mell_jax.scheduler.pages import SCRATCH_PAGE
 from mell_jax.scheduler.transfer import LinkId
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.timing import Timing, time_steps
 
 Pair = tuple[DeviceId, DeviceId]
+Post = tuple[DeviceId, ModelId]
+"""An instance of a model on a device group, whether it is open or not."""
 PREFILL_SHARE = 0.1
 """Of the time that an instance decodes, what prefill for moves may add to it."""
 PAIRS_PER_KIND = 8
@@ -42,15 +44,31 @@ class Profile:
     """
 
     bytes_per_s: Mapping[Pair, float]
-    prefill_tokens_per_s: Mapping[DeviceId, float]  # beside a full batch that decodes
+    prefill_tokens_per_s: Mapping[Post, float]  # beside a full batch that decodes
 
     @classmethod
-    def unlimited(cls, devices: Sequence[DeviceId]) -> Self:
+    def unlimited(
+        cls, devices: Sequence[DeviceId], *, models: Sequence[ModelId]
+    ) -> Self:
         """Links and instances that nothing slows down."""
         return cls(
             bytes_per_s={(a, b): math.inf for a in devices for b in devices if a != b},
-            prefill_tokens_per_s=dict.fromkeys(devices, math.inf),
+            prefill_tokens_per_s={(d, m): math.inf for d in devices for m in models},
         )
+
+    @classmethod
+    def joined(cls, profiles: Sequence[Self]) -> Self:
+        """Of several models, measured one after the other on the same devices.
+
+        A link is as fast as the model measured it that used it best.
+        """
+        speeds: dict[Pair, float] = defaultdict(float)
+        slack: dict[Post, float] = {}
+        for profile in profiles:
+            slack |= profile.prefill_tokens_per_s
+            for pair, speed in profile.bytes_per_s.items():
+                speeds[pair] = max(speeds[pair], speed)
+        return cls(bytes_per_s=dict(speeds), prefill_tokens_per_s=slack)
 
     def links(self, source: DeviceId, target: DeviceId) -> tuple[LinkId, ...]:
         """What a move between two devices takes part of."""
@@ -65,10 +83,10 @@ class Profile:
                 found[port] = max(found[port], speed * epoch_s)
         return dict(found)
 
-    def prefill_tokens(self, epoch_s: float) -> dict[DeviceId, float]:
+    def prefill_tokens(self, epoch_s: float) -> dict[Post, float]:
         """That each instance can prefill for moves in an epoch."""
         speeds = self.prefill_tokens_per_s
-        return {device: speed * epoch_s for device, speed in speeds.items()}
+        return {post: speed * epoch_s for post, speed in speeds.items()}
 
     def __str__(self) -> str:
         links = self.bytes_per_s.values()
@@ -82,12 +100,14 @@ class Profile:
 def measure(
     workers: Mapping[DeviceId, DeviceWorker],
     *,
+    model: ModelId,
     transport: Transport,
     share: float = PREFILL_SHARE,
 ) -> Profile:
     """Measures what moves have to go by; after `warm_up` of workers and parcels.
 
     Args:
+      workers: of one model, all with their pools.
       transport: unchecked, since what is carried here is mostly zeros.
       share: of the time that an instance decodes, what prefill may add to it.
     """
@@ -99,7 +119,7 @@ def measure(
             by_hardware[hardware] = slack_tokens_per_s(
                 time_steps(worker, repeats=REPEATS), share=share
             )
-        slack[device] = by_hardware[hardware]
+        slack[device, model] = by_hardware[hardware]
     profile = Profile(
         bytes_per_s=_measure_links(workers, transport=transport),
         prefill_tokens_per_s=slack,

@@ -92,6 +92,7 @@ class FleetStats:
     violations: int = 0  # urgent moves beyond what a link or a target has
     sent_bytes: int = 0  # pages and tokens
     activations: int = 0
+    activation_s: float = 0.0  # that they took together
     replays: int = 0  # requests started again after the loss of a device
     gap_steps: Histogram = field(default_factory=lambda: Histogram.empty(STEP_BOUNDS))
     gap_s: Histogram = field(default_factory=lambda: Histogram.empty(SECOND_BOUNDS))
@@ -107,6 +108,7 @@ class Tally:
     def __init__(self) -> None:
         self.deferred = self.violations = self.sent_bytes = 0
         self.activations = self.replays = 0
+        self.activation_s = 0.0
         self._begun: Counter[Mode] = Counter()
         self._ended: Counter[Ended] = Counter()
         self._under_way: dict[MoveId, tuple[Reason, Mode, Handle]] = {}
@@ -123,6 +125,7 @@ class Tally:
             violations=self.violations,
             sent_bytes=self.sent_bytes,
             activations=self.activations,
+            activation_s=self.activation_s,
             replays=self.replays,
             gap_steps=self._gap_steps,
             gap_s=self._gap_s,

@@ -3,7 +3,9 @@
     parked     compiled steps, row state; weights stay, or wait in host memory
     open       weights on the devices and a pool of zeros
 
-Everything was compiled when the fleet was built, so opening only allocates and copies.
+Everything was compiled when the fleet was built, so opening only allocates and copies,
+and returns before that is done. Several models share the device groups; on each, one of
+them is open at a time.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,49 +33,43 @@ class Workshop(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What one device group keeps while it is parked."""
+    """What a device group keeps of a model that is parked there."""
 
     worker: DeviceWorker
     make_batcher: Callable[[], MovableBatcher]
     max_rows: int
+    shares_prefixes: bool
 
 
 class DeviceWorkshop:
-    """The device groups of a fleet, all parked at first.
+    """The device groups of a fleet.
 
     Args:
-      benches: by device group, warmed up.
+      benches: of every model on every device group, warmed up and parked.
       parking: what a parked instance gives back.
-      clock: seconds; measures how long opening takes.
     """
 
     def __init__(
         self,
-        benches: Mapping[DeviceId, Bench],
+        benches: Mapping[tuple[DeviceId, ModelId], Bench],
         *,
         parking: Parking,
-        clock: Callable[[], float],
     ) -> None:
         self._benches = benches
-        self._groups = {device: bench.worker.group for device, bench in benches.items()}
+        self._groups = {device: b.worker.group for (device, _), b in benches.items()}
         self._parking = parking
-        self._clock = clock
-        self.opening_s = 0.0  # that the latest opening took
-        for device, bench in benches.items():
-            bench.worker.park(keeps_weights=True)
-            bench.worker.unpark()  # compiled now, and never again
-            self.close(device)
+        self._open: dict[DeviceId, Bench] = {}
 
     @property
     def devices(self) -> Mapping[DeviceId, DeviceGroup]:
         return self._groups
 
     def open(self, device: DeviceId, model: ModelId) -> Instance:
-        """An empty instance on a parked group; waits until it is there."""
-        bench, start_s = self._benches[device], self._clock()
+        """An empty instance on a group where none is open; see `worker.is_ready`."""
+        assert device not in self._open, f"device {device} is open already"
+        bench = self._open[device] = self._benches[device, model]
         bench.worker.unpark()
-        self.opening_s = self._clock() - start_s
         return Instance(bench.worker, bench.make_batcher(), max_rows=bench.max_rows)
 
     def close(self, device: DeviceId) -> None:
-        self._benches[device].worker.park(keeps_weights=self._parking == "pool")
+        self._open.pop(device).worker.park(keeps_weights=self._parking == "pool")

@@ -2,15 +2,23 @@
 
 from mell_jax.engine.fleet.moves import Cargo, Division, Moves
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.scheduler.ids import DeviceId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Mode
 
 A, B, C = DeviceId(0), DeviceId(1), DeviceId(2)
+TOY = ModelId("toy")
 PROFILE = Profile(
     bytes_per_s={(a, b): 1000.0 for a in (A, B, C) for b in (A, B, C) if a != b},
-    prefill_tokens_per_s={A: 10.0, B: 20.0, C: 10.0},
+    prefill_tokens_per_s={(A, TOY): 10.0, (B, TOY): 20.0, (C, TOY): 10.0},
 )
+
+
+def new_moves(*, mode: Mode | None = None) -> Moves:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=mode)
+    for device in (A, B, C):
+        moves.target_opens(device, TOY)
+    return moves
 
 
 def move(number: int, *, to: DeviceId, is_urgent: bool = False) -> plan.Move:
@@ -42,7 +50,7 @@ def begun(division: Division) -> dict[int, Mode]:
 
 
 def test_a_move_takes_the_mode_that_leaves_more() -> None:
-    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves = new_moves()
     moves.ask(move(1, to=B))
     moves.ask(move(2, to=B, is_urgent=True))
     division = divide(moves, m1=16, m2=115)  # 128 and 920 of 1000 bytes
@@ -51,7 +59,7 @@ def test_a_move_takes_the_mode_that_leaves_more() -> None:
 
 
 def test_what_has_no_room_is_deferred_and_urgent_at_the_next_epoch() -> None:
-    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves = new_moves()
     for number in (1, 2):
         moves.ask(move(number, to=C))
     division = divide(moves, m1=100, m2=100)
@@ -67,7 +75,7 @@ def test_what_has_no_room_is_deferred_and_urgent_at_the_next_epoch() -> None:
 
 
 def test_an_urgent_move_overdraws_and_later_epochs_pay() -> None:
-    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves = new_moves()
     moves.ask(move(1, to=C, is_urgent=True))
     division = divide(moves, m1=200)
     assert (begun(division), division.violations) == ({1: Mode.KV}, 1)
@@ -77,13 +85,13 @@ def test_an_urgent_move_overdraws_and_later_epochs_pay() -> None:
 
 
 def test_a_move_that_the_books_have_closed_never_begins() -> None:
-    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves = new_moves()
     moves.ask(move(1, to=B))
     assert divide(moves) == Division(begun=(), deferred=0, violations=0)
 
 
 def test_a_forced_mode_defers_nothing() -> None:
-    moves = Moves(PROFILE, epoch_s=1.0, mode=Mode.TOKENS)
+    moves = new_moves(mode=Mode.TOKENS)
     for number in (1, 2, 3):
         moves.ask(move(number, to=C))
     division = divide(moves, m1=1000, m3=1000)
@@ -92,7 +100,7 @@ def test_a_forced_mode_defers_nothing() -> None:
 
 
 def test_cached_tokens_are_not_charged() -> None:
-    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves = new_moves()
     moves.ask(move(1, to=C))
     cargo = Cargo(tokens=500, cached_tokens=400, bytes_per_token=8.0)
     assert begun(moves.divide(lambda _: cargo)) == {1: Mode.KV}

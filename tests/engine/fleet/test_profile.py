@@ -14,11 +14,12 @@ from mell_jax.engine.fleet.profile import (
     speeds_of,
 )
 from mell_jax.engine.fleet.transport import DevicePut
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.worker.timing import Timing
 from tests.toy import toy_worker
 
 A, B, C = DeviceId(0), DeviceId(1), DeviceId(2)
+TOY, OTHER = ModelId("toy"), ModelId("other")
 
 
 def timing(prefill: int, took_s: float) -> Timing:
@@ -59,7 +60,7 @@ def test_pairs_beyond_the_cap_count_as_the_slowest_of_their_kind(caplog) -> None
 def test_a_move_takes_part_of_both_ends_and_what_is_between() -> None:
     profile = Profile(
         bytes_per_s={(A, B): 10.0, (A, C): 30.0},
-        prefill_tokens_per_s={A: 1.0, B: 2.0, C: 3.0},
+        prefill_tokens_per_s={(A, TOY): 1.0, (B, TOY): 2.0, (C, OTHER): 3.0},
     )
     assert profile.links(A, B) == ("0 out", "0 to 1", "1 in")
     assert profile.link_bytes(2.0) == {
@@ -69,11 +70,36 @@ def test_a_move_takes_part_of_both_ends_and_what_is_between() -> None:
         "1 in": 20.0,
         "2 in": 60.0,
     }
-    assert profile.prefill_tokens(2.0) == {A: 2.0, B: 4.0, C: 6.0}
+    assert profile.prefill_tokens(2.0) == {
+        (A, TOY): 2.0,
+        (B, TOY): 4.0,
+        (C, OTHER): 6.0,
+    }
+
+
+def test_profiles_of_several_models_are_joined() -> None:
+    first = Profile(
+        bytes_per_s={(A, B): 10.0, (B, A): 30.0},
+        prefill_tokens_per_s={(A, TOY): 1.0, (B, TOY): 2.0},
+    )
+    second = Profile(
+        bytes_per_s={(A, B): 20.0, (B, A): 20.0},
+        prefill_tokens_per_s={(A, OTHER): 3.0, (B, OTHER): 4.0},
+    )
+    assert Profile.joined([first, second]) == Profile(
+        bytes_per_s={(A, B): 20.0, (B, A): 30.0},
+        prefill_tokens_per_s={
+            (A, TOY): 1.0,
+            (B, TOY): 2.0,
+            (A, OTHER): 3.0,
+            (B, OTHER): 4.0,
+        },
+    )
 
 
 def test_an_unlimited_profile_knows_every_link() -> None:
-    profile = Profile.unlimited([A, B])
+    profile = Profile.unlimited([A, B], models=[TOY])
+    assert profile.prefill_tokens_per_s == {(A, TOY): math.inf, (B, TOY): math.inf}
     assert profile.bytes_per_s == {(A, B): math.inf, (B, A): math.inf}
 
 
@@ -84,7 +110,7 @@ def test_workers_are_measured_where_they_are() -> None:
     }
     for worker in workers.values():
         parcels.warm_up(worker)
-    profile = measure(workers, transport=DevicePut())
+    profile = measure(workers, model=TOY, transport=DevicePut())
     assert set(profile.bytes_per_s) == {(A, B), (B, A)}
     assert all(0 < speed < math.inf for speed in profile.bytes_per_s.values())
     assert all(0 < slack < math.inf for slack in profile.prefill_tokens_per_s.values())

@@ -14,7 +14,7 @@ from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceId
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.transfer import Mode
-from tests.engine.fleet.toy_fleet import PAGE_BYTES, toy_fleet
+from tests.engine.fleet.toy_fleet import PAGE_BYTES, TOY, toy_fleet
 from tests.toy import Transcript, expected, submit, toy_config
 
 PROMPTS = [[n + 1] * (n * 7 + 1) for n in range(14)]
@@ -52,7 +52,7 @@ def narrow(devices: int) -> Profile:
     ids = [DeviceId(n) for n in range(devices)]
     return Profile(
         bytes_per_s={(a, b): 20.0 * PAGE_BYTES for a in ids for b in ids if a != b},
-        prefill_tokens_per_s=dict.fromkeys(ids, 100.0),
+        prefill_tokens_per_s={(device, TOY): 100.0 for device in ids},
     )
 
 

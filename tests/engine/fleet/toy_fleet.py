@@ -1,6 +1,8 @@
 """Fleets of toy instances, by default all on one CPU device, which compiles once."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
@@ -28,6 +31,7 @@ from mell_jax.worker.group import DeviceGroup
 from tests.toy import CONFIG, PAGE_TOKENS, VOCAB, toy_worker
 
 TOY = ModelId("toy")
+ONE_TOY = MappingProxyType({TOY: 1})
 MAX_TOKENS = 128
 
 
@@ -41,6 +45,7 @@ class ToyWorkshop:
         model: ModelConfig,
         num_pages: int,
         prefix_cache: bool,
+        factors: Mapping[ModelId, int],
     ) -> None:
         found = jax.devices()
         self._groups = {
@@ -50,6 +55,7 @@ class ToyWorkshop:
         self._model = model
         self._num_pages = num_pages
         self._prefix_cache = prefix_cache
+        self._factors = factors
         self.opened = 0
 
     @property
@@ -64,11 +70,12 @@ class ToyWorkshop:
             page_tokens=PAGE_TOKENS,
             shares_prefixes=self._prefix_cache,
         )
-        return Instance(self.worker(device), batcher, max_rows=8)
+        return Instance(self.worker(device, model), batcher, max_rows=8)
 
-    def worker(self, device: DeviceId) -> DeviceWorker:
+    def worker(self, device: DeviceId, model: ModelId) -> DeviceWorker:
         return toy_worker(
             self._model,
+            factor=self._factors[model],
             num_pages=65,
             max_rows=8,
             token_budget=64,
@@ -110,20 +117,26 @@ def toy_fleet(
     groups: Sequence[Sequence[int]] | None = None,
     model: ModelConfig = CONFIG,
     profile: Profile | None = None,
+    factors: Mapping[ModelId, int] = ONE_TOY,
 ) -> Fleet:
-    """`devices` instances on the first device, or one on each of `groups`."""
+    """`devices` instances on the first device, or one on each of `groups`.
+
+    Args:
+      factors: the models, by what they make of the sum.
+    """
     config = config or FleetConfig()
     workshop = ToyWorkshop(
         groups or [[0]] * devices,
         model=model,
         num_pages=num_pages,
         prefix_cache=prefix_cache,
+        factors=factors,
     )
     transport: Transport = DevicePut()
     if config.transport == "permute":
         transport = Permute(workshop.devices, page=toy_page(model))
     info = EngineInfo(
-        model_name="toy",
+        model_name="",
         model_type="toy",
         architecture="AdditiveToy",
         vocab_size=VOCAB,
@@ -140,13 +153,19 @@ def toy_fleet(
         max_rows=rows,
         page_bytes=PAGE_BYTES,
     )
-    machine = Machine(models={TOY: spec}, policy=POLICIES[policy](PolicyConfig()))
+    machine = Machine(
+        models=dict.fromkeys(factors, spec), policy=POLICIES[policy](PolicyConfig())
+    )
     return Fleet(
-        info=info,
-        model=TOY,
+        models=[
+            FleetModel(
+                info=dataclasses.replace(info, model_name=model),
+                transport=Checked(FaultyTransport(transport, fault=config.fault)),
+            )
+            for model in factors
+        ],
         machine=machine,
         workshop=workshop,
-        transport=Checked(FaultyTransport(transport, fault=config.fault)),
         profile=profile,
         clock=Clock(),
         config=config,

@@ -145,6 +145,17 @@ def test_an_instance_that_was_dear_to_open_stays_open_for_as_long() -> None:
     assert [fleet.tick() for _ in range(4)] == [[], [], [], ["Park"]]
 
 
+def test_many_that_were_dear_to_open_are_parked_together_when_nobody_needs_them() -> (
+    None
+):
+    fleet = Fleet(spec=ModelSpec(capacity_pages=10, load_s=2.0))
+    for request in range(4):
+        fleet.arrive(request, 9)
+    for request in range(4):
+        fleet.finish(request)
+    assert [fleet.tick() for _ in range(3)] == [[], [], ["Park"] * 4]
+
+
 def test_an_instance_that_is_needed_again_soon_is_not_emptied_meanwhile() -> None:
     spec = ModelSpec(capacity_pages=10, load_s=3.0)
     fleet = Fleet(spec=spec)
