@@ -17,7 +17,8 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.parcels import Parcel
-from mell_jax.engine.fleet.transport import DevicePut
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.transport import DevicePut, Transport
 from mell_jax.engine.fleet.workshop import DeviceWorkshop
 from mell_jax.engine.frames import Abort
 from mell_jax.scheduler.ids import DeviceId, ModelId
@@ -29,20 +30,20 @@ from mell_jax.worker.group import DeviceGroup
 
 
 @final
-class CountingPut:
-    """`DevicePut`, and how much it has carried."""
+class Counting:
+    """A transport, and how much it has carried."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: Transport) -> None:
         self.parcels = 0
         self.bytes = 0
-        self._put = DevicePut()
+        self._transport = transport
 
     def carry(
         self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
     ) -> Parcel:
         self.parcels += 1
         self.bytes += parcel.nbytes
-        return self._put.carry(parcel, source=source, target=target, to=to)
+        return self._transport.carry(parcel, source=source, target=target, to=to)
 
 
 @final
@@ -57,7 +58,7 @@ class Yard:
         self.info = fleet.infos[0]
         self.model = ModelId(self.info.model_name)
         self.spec: ModelSpec = fleet.machine.ledger.spec(self.model)
-        self.transport = CountingPut()
+        self.transport = Counting(DevicePut())
         self.compilations = built.compilations
         self._workshop = workshop
 
@@ -74,17 +75,22 @@ class Yard:
         clock: Callable[[], float],
         config: FleetConfig,
         spec: ModelSpec | None = None,
+        transport: Transport | None = None,
+        profile: Profile | None = None,
     ) -> Fleet:
         """A fleet with nothing in it; close the one before first.
 
         Args:
           spec: what placement takes the instances for; None: as they are.
+          transport: of pages; None for `DevicePut`.
+          profile: what links and instances can do; None: whatever is asked of them.
         """
-        self.transport = CountingPut()
+        self.transport = Counting(transport or DevicePut())
         return Fleet(
             models=[FleetModel(info=self.info, transport=self.transport)],
             machine=Machine(models={self.model: spec or self.spec}, policy=policy),
             workshop=self._workshop,
+            profile=profile,
             clock=clock,
             config=config,
         )
@@ -94,8 +100,8 @@ class Yard:
         fleet.abort(Abort(handles=tuple(fleet.conductor.requests)))
         while fleet.has_work:
             fleet.step()
-        for device in list(fleet.members):
-            del fleet.members[device]
+        fleet.members.clear()
+        for device in list(self._workshop._open):  # also those that it has lost
             self._workshop.close(device)
 
 

@@ -1,0 +1,208 @@
+"""The demo model on a fleet: the same tokens and log probabilities, moved or not.
+
+Four instances on two devices, so that pages cross devices and little is compiled.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from mell_jax.bench.still import Still
+from mell_jax.bench.yard import Yard
+from mell_jax.engine.build import build_engine
+from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import Fault, FaultyTransport
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.permute import Permute
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.stats import Outcome
+from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
+from mell_jax.engine.frames import Handle, Submit
+from mell_jax.engine.params import SamplingParams
+from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
+from mell_jax.scheduler.policies.load_balance import build_load_balance
+from mell_jax.scheduler.transfer import Mode
+from tests.toy import Transcript
+
+STREAMS = 64
+FLEET = FleetConfig()
+NEW_TOKENS = 20
+DEVICES = [DeviceId(n) for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def yard() -> Yard:
+    config = EngineConfig(
+        instances=4,
+        devices=(0, 0, 1, 1),
+        max_rows=24,
+        decode_rows=(24,),
+        token_budget=64,
+        max_model_len=128,
+        kv_pages=161,
+    )
+    return Yard(build_engine(config))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A fleet that does something to its requests."""
+
+    config: FleetConfig = FLEET
+    make_policy: Callable[[], Policy] = lambda: build_load_balance(PolicyConfig())
+    is_permuted: bool = False
+    capacity_pages: int = 160
+    gbps: float = math.inf
+    is_used: Callable[[Fleet], bool]  # whether it did
+
+
+def moved_all(fleet: Fleet) -> bool:
+    return fleet.stats().count(Outcome.COMMITTED) > 5 * STREAMS
+
+
+def moved_both_ways(fleet: Fleet) -> bool:
+    return {ended.mode for ended in fleet.stats().ended} == set(Mode)
+
+
+ALWAYS = Fault(move_every=1)
+CASES = {
+    "device_put": Case(
+        config=FleetConfig(mode=Mode.KV, fault=ALWAYS), is_used=moved_all
+    ),
+    "permute": Case(
+        config=FleetConfig(mode=Mode.KV, fault=ALWAYS),
+        is_permuted=True,
+        is_used=moved_all,
+    ),
+    "tokens": Case(
+        config=FleetConfig(mode=Mode.TOKENS, fault=Fault(move_every=4)),
+        is_used=lambda fleet: fleet.stats().count(Outcome.COMMITTED) > STREAMS,
+    ),
+    "mixed": Case(
+        config=FleetConfig(fault=Fault(move_every=3)),
+        gbps=0.02,
+        is_used=moved_both_ways,
+    ),
+    "preempted": Case(
+        capacity_pages=24, is_used=lambda fleet: fleet.stats().preemptions > 0
+    ),
+    "lost": Case(
+        config=FleetConfig(fault=Fault(raise_on=(DeviceId(1), 12))),
+        is_used=lambda fleet: fleet.stats().replays > 0,
+    ),
+    "damaged": Case(
+        config=FleetConfig(mode=Mode.KV, fault=Fault(move_every=2, flip=1)),
+        is_used=moved_all,
+    ),
+}
+QUICK = ["device_put", "mixed", "lost"]
+
+
+def serve(yard: Yard, case: Case) -> Transcript:
+    """All streams at once, on a fleet of their own; checks that it did what it says."""
+    transport: Transport = DevicePut()
+    if case.is_permuted:
+        groups = {device: worker.group for device, worker in yard.workers.items()}
+        shape = jax.eval_shape(yard.workers[DEVICES[0]]._new_pool)
+        page = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
+        transport = Permute(groups, page=page)
+    fleet = yard.open_fleet(
+        case.make_policy(),
+        clock=Clock(),
+        config=case.config,
+        spec=replace(yard.spec, capacity_pages=case.capacity_pages, load_s=0.0),
+        transport=Checked(FaultyTransport(transport, fault=case.config.fault)),
+        profile=Profile(
+            bytes_per_s={
+                (a, b): case.gbps * 1e9 / 8 for a in DEVICES for b in DEVICES if a != b
+            },
+            prefill_tokens_per_s={(device, yard.model): 1e4 for device in DEVICES},
+        ),
+    )
+    for handle in range(STREAMS):
+        fleet.submit(stream(handle))
+    seen = Transcript()
+    while fleet.has_work:
+        seen.read(fleet.step())
+        fleet.machine.ledger.check()
+    assert fleet.conductor.is_at_rest
+    assert case.is_used(fleet), "it did not do what it is called"
+    yard.close_fleet(fleet)
+    return seen
+
+
+def stream(handle: int) -> Submit:
+    """Every other one greedy, the others seeded; lengths from 1 to 64."""
+    is_greedy = handle % 2 == 0
+    rng = np.random.default_rng(handle)
+    return Submit(
+        handle=Handle(handle),
+        prompt=rng.integers(3, 400, handle + 1).astype(np.int32),
+        params=SamplingParams(
+            temperature=0.0 if is_greedy else 0.9,
+            top_p=1.0 if is_greedy else 0.95,
+            seed=handle,
+            max_tokens=NEW_TOKENS,
+            ignore_eos=True,
+            logprobs=3,
+        ),
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 0.1
+        return self.now_s
+
+
+@pytest.fixture(scope="module")
+def still(yard: Yard) -> Transcript:
+    """The streams when nothing moves and nothing is lost."""
+    return serve(
+        yard,
+        Case(
+            make_policy=lambda: Still(len(DEVICES)),
+            is_used=lambda fleet: (
+                not fleet.stats().ended and not fleet.stats().preemptions
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in CASES
+    ],
+)
+def test_ids_and_log_probabilities_are_those_of_streams_left_alone(
+    yard: Yard, still: Transcript, name: str
+) -> None:
+    before = yard.compilations.count
+    seen = serve(yard, CASES[name])
+    assert len(seen.tokens) == STREAMS
+    assert seen.tokens == still.tokens
+    for handle in range(STREAMS):
+        assert_close(seen.logprobs[handle], still.logprobs[handle])
+    if not CASES[name].is_permuted:  # it compiles its lanes, here and not at the start
+        assert yard.compilations.count == before
+
+
+def assert_close(seen: list[Any], still: list[Any]) -> None:
+    for (chosen, top_ids, top), (chosen_0, top_ids_0, top_0) in zip(
+        seen, still, strict=True
+    ):
+        assert top_ids[:3] == top_ids_0[:3]
+        np.testing.assert_allclose(chosen, chosen_0, atol=2e-5)
+        np.testing.assert_allclose(top[:3], top_0[:3], atol=2e-5)
