@@ -97,7 +97,7 @@ class FleetStats:
     parkings: int = 0
     losses: int = 0  # of devices that failed
     replays: int = 0  # requests started again after the loss of a device
-    pauses: int = 0  # of requests that could not grow, until pages were free
+    pauses: int = 0  # a request could not grow at once
     preemptions: int = 0  # of requests that gave up their pages
     gap_steps: Histogram = field(default_factory=lambda: Histogram.empty(STEP_BOUNDS))
     gap_s: Histogram = field(default_factory=lambda: Histogram.empty(SECOND_BOUNDS))

@@ -88,7 +88,10 @@ class Viewer:
             cached_pages=batcher.cache.counts.cached,
             running=batcher.num_running,
             waiting=batcher.num_waiting,
-            paused=len(books.stalled) if books is not None else 0,
+            paused=sum(
+                ledger.requests[request].device == device
+                for request in (books.stalled if books is not None else ())
+            ),
         )
 
     def _models(self) -> tuple[ModelView, ...]:

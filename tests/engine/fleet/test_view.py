@@ -10,6 +10,7 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.stats import FleetStats, Outcome
 from mell_jax.engine.fleet.view import FleetView, InstanceView, Stage, State
+from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.frames import Abort, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceId
@@ -17,6 +18,7 @@ from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import PAGE_BYTES, toy_fleet
 from tests.toy import submit
 
+SHORT = SamplingParams(temperature=0.0, max_tokens=20)
 KEEPS = SamplingParams(temperature=0.0, max_tokens=100)
 
 
@@ -26,12 +28,22 @@ def view_of(fleet: Fleet) -> FleetView:
     return view
 
 
+def look(fleet: Fleet) -> FleetView:
+    """As it is at this very moment."""
+    viewer = Viewer(
+        fleet.conductor,
+        devices=[DeviceId(n) for n in range(3)],
+        profile=Profile.unlimited([]),
+    )
+    return viewer.view(now_s=0.0, is_idle=True)
+
+
 def run_dry(fleet: Fleet) -> list[FleetView]:
     """Steps until nothing is left to do; what was seen on the way."""
     views = []
     for _ in range(5000):
         fleet.step()
-        views.append(view_of(fleet))
+        views.append(look(fleet))
         if not fleet.has_work:
             return views
     raise AssertionError("still busy after 5,000 steps")
@@ -58,14 +70,14 @@ def assert_counts_agree(stats: FleetStats, view: FleetView) -> None:
 def test_counts_agree_after_everything_moved_at_every_step(mode: Mode) -> None:
     fleet = toy_fleet(config=FleetConfig(mode=mode, fault=Fault(move_every=1)))
     for handle in range(14):
-        params = SamplingParams(temperature=0.0, max_tokens=20)
-        submit(fleet, [handle + 1] * (handle * 7 + 1), handle=handle, params=params)
+        submit(fleet, [handle + 1] * (handle * 7 + 1), handle=handle, params=SHORT)
     run_dry(fleet)
     view = view_of(fleet)
     assert_counts_agree(view.stats, view)
     assert view.stats == fleet.stats()
     assert set(view.stats.begun) == {mode}
-    assert view.stats.stages >= view.stats.count(Outcome.COMMITTED) > 100
+    assert view.stats.stages >= 20
+    assert view.stats.count(Outcome.COMMITTED) >= 20
     if mode is Mode.KV:
         assert view.stats.sent_bytes % PAGE_BYTES == 0
     assert view.moves == ()
@@ -85,19 +97,30 @@ def test_counts_agree_where_pages_are_short_and_a_device_fails() -> None:
     assert last.instances[1] == InstanceView(device=1, state=State.LOST)
     assert last.stats.replays > 0
     assert last.stats.pauses > 0
-    assert max(i.paused for view in views for i in view.instances) > 0
     assert max(model.waiting for view in views for model in view.models) > 0
     assert fleet.load().generated_tokens >= 24 * 50  # a replay may do some again
 
 
+def test_requests_that_cannot_grow_are_seen_to_pause() -> None:
+    fleet = toy_fleet(num_pages=12)
+    for handle in range(24):
+        params = SamplingParams(temperature=0.0, max_tokens=50)
+        prompt = [handle + 1] * (handle * 5 % 60 + 1)
+        submit(fleet, prompt, handle=handle, params=params)
+    views = run_dry(fleet)
+    assert max(i.paused for view in views for i in view.instances) == 1
+    assert fleet.load().preemptions == fleet.stats().preemptions > 0
+    assert_counts_agree(fleet.stats(), views[-1])
+
+
 def test_pages_of_the_books_are_used_reserved_or_free() -> None:
     fleet = toy_fleet(config=FleetConfig(fault=Fault(move_every=1)))
-    for handle in range(9):
-        submit(fleet, [handle + 1] * (handle * 7 + 1), handle=handle, params=KEEPS)
+    for handle in range(14):
+        submit(fleet, [handle + 1] * (handle * 7 + 1), handle=handle, params=SHORT)
     views = []
-    for _ in range(40):
+    for _ in range(25):
         fleet.step()
-        views.append(view_of(fleet))
+        views.append(look(fleet))
     for view in views:
         for i in view.instances:
             assert i.capacity_pages == (64 if i.state is State.SERVING else 0)
