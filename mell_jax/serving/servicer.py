@@ -66,6 +66,7 @@ class Servicer:
     ) -> AsyncGenerator[pb.GenerateResponse]:
         """Chunks as they come and one complete message per sample, or only those."""
         if self._is_draining:
+            self._front_end.meter.refuse("draining")
             raise DrainingError("the server is shutting down; ask another one")
         self._last_request_s = time.time()
         convert.check_supported(request)
