@@ -33,7 +33,7 @@ def gauge(
     """What goes up and down; every sample has labels of the same names."""
     family = GaugeMetricFamily(name, text, labels=_names(samples))
     for labels, value in samples:
-        family.add_metric(list(labels.values()), value)
+        family.add_metric(list(labels.values()), float(value))
     return family
 
 
@@ -43,7 +43,7 @@ def counter(
     """What only grows; `_total` is added to its name."""
     family = CounterMetricFamily(name, text, labels=_names(samples))
     for labels, value in samples:
-        family.add_metric(list(labels.values()), value)
+        family.add_metric(list(labels.values()), float(value))
     return family
 
 
