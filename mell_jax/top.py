@@ -27,7 +27,8 @@ from rich.text import Text
 TIMEOUT_S = 5.0
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 MOST_MOVES = 8
-BAR = 32  # characters
+KINDS = ("used", "reserved", "free")
+BAR = 30  # characters
 
 Sample = tuple[Mapping[str, str], float]
 
@@ -97,15 +98,16 @@ def picture(
       trouble: why `now` is not of now; empty when all is well.
     """
 
-    def rate(name: str, **labels: str) -> float:
+    def rate(name: str, *, unit: float = 1.0, **labels: str) -> str:
         if before is None or not (elapsed_s > 0):
-            return math.nan
+            return "-"
         grown = now.total(name, **labels) - before.total(name, **labels)
-        return max(grown, 0.0) / elapsed_s  # it falls when the server was started anew
+        # It falls when the server was started anew.
+        return f"{max(grown, 0.0) / elapsed_s / unit:.1f}"
 
     parts: list[RenderableType] = [_head(now, trouble=trouble)]
     if now.of("devices"):
-        parts += [_bars(now), _moves(now)]
+        parts += [_bars(now), _moves(now, before=before)]
     parts.append(_rates(now, rate=rate))
     return Group(*parts)
 
@@ -131,9 +133,7 @@ def _bars(now: Numbers) -> Table:
     table.add_column("█ used ▒ reserved · free", width=BAR)
     for name in ("used", "resv", "free", "rows", "wait", "stop"):
         table.add_column(name, justify="right")
-    states = [
-        labels for labels, value in now.of("instance_state") if value
-    ]  # one of each device
+    states = [labels for labels, value in now.of("instance_state") if value]
     for labels in sorted(states, key=lambda each: int(each["instance"])):
         device, state = labels["instance"], labels["state"]
         if state != "serving":
@@ -141,13 +141,10 @@ def _bars(now: Numbers) -> Table:
             table.add_row(device, Text(state, style=style))
             continue
         pages = now.by("instance_pages", "kind", instance=device)
-        held = [pages.get(kind, 0.0) for kind in ("used", "reserved", "free")]
-        counts = [
-            now.total(f"instance_requests_{kind}", instance=device)
-            for kind in ("running", "waiting", "paused")
-        ]
-        cells = [f"{value:.0f}" for value in (*held, *counts)]
-        table.add_row(device, _bar(held), *cells)
+        held, counts = [pages.get(kind, 0.0) for kind in KINDS], []
+        for kind in ("running", "waiting", "paused"):
+            counts.append(now.total(f"instance_requests_{kind}", instance=device))
+        table.add_row(device, _bar(held), *(f"{value:.0f}" for value in held + counts))
     return table
 
 
@@ -162,72 +159,69 @@ def _bar(held: Sequence[float]) -> Text:
     return bar
 
 
-def _moves(now: Numbers) -> Text:
-    moves = sorted(
-        now.of("requests_moving"), key=lambda sample: sorted(sample[0].items())
-    )
-    if not moves:
-        return Text("no request is moving", style="dim")
-    shown = [
-        f"{labels['source']}→{labels['target']} {count:.0f} "
-        f"{labels['mode'] or 'request'} {labels['stage']}"
-        for labels, count in moves[:MOST_MOVES]
+def _moves(now: Numbers, *, before: Numbers | None) -> Text:
+    """What is on its way at this moment, and what has arrived since the last one."""
+    under_way = [
+        f"{_arrow(labels)} {count:.0f} {labels['mode'] or 'request'} {labels['stage']}"
+        for labels, count in now.of("requests_moving")
     ]
-    rest = len(moves) - len(shown)
-    more = f" and {rest} more" if rest else ""
-    return Text("moving  " + ", ".join(shown) + more, style="yellow")
+    name = "migrations_between_total"
+    arrived = [
+        f"{_arrow(labels)} {grown:.0f}"
+        for labels, count in (now.of(name) if before is not None else ())
+        if before is not None and (grown := count - before.total(name, **labels)) > 0
+    ]
+    text = Text(f"moving  {_few(under_way)}", style="yellow")
+    return text.append(f"\nmoved   {_few(arrived)}")
 
 
-def _rates(now: Numbers, *, rate: Callable[..., float]) -> Text:
+def _arrow(labels: Mapping[str, str]) -> str:
+    return f"{labels['source']}→{labels['target']}"
+
+
+def _few(parts: list[str]) -> str:
+    more = f" and {len(parts) - MOST_MOVES} more" if len(parts) > MOST_MOVES else ""
+    return (", ".join(sorted(parts)[:MOST_MOVES]) or "-") + more
+
+
+def _rates(now: Numbers, *, rate: Callable[..., str]) -> Text:
     running = now.total("num_requests_running")
     waiting = now.total("num_requests_waiting")
     lines = [
         f"requests  {running:.0f} running, {waiting:.0f} waiting, "
-        f"{_per_s(rate('generation_tokens_total'))} tokens/s out, "
-        f"{_per_s(rate('prompt_tokens_total'))} in",
+        f"{rate('generation_tokens_total')} tokens/s out, "
+        f"{rate('prompt_tokens_total')} in",
         f"latency   first token {_pair(now, 'time_to_first_token_seconds')}, "
         f"between tokens {_pair(now, 'inter_token_latency_seconds')}",
     ]
     if now.of("devices"):
         kinds = now.by("migrations_total", "mode", outcome="committed")
         moves = ", ".join(
-            f"{_per_s(rate('migrations_total', mode=mode, outcome='committed'))} {mode}"
+            f"{rate('migrations_total', mode=mode, outcome='committed')} {mode}"
             for mode in sorted(kinds)
         )
-        sent = _per_s(rate("migration_bytes_total") / 1e6)
-        steps = (now.quantile("migration_downtime_steps", q) for q in (0.5, 0.99))
+        sent = rate("migration_bytes_total", unit=1e6)
         lines += [
             f"moves/s   {moves}, {sent} MB/s, {sum(kinds.values()):.0f} so far, "
             f"{now.total('migrations_total', outcome='aborted'):.0f} called off",
             f"downtime  {_pair(now, 'migration_downtime_seconds')}, "
-            f"{' / '.join(_number(value) for value in steps)} steps "
+            f"{_pair(now, 'migration_downtime_steps', unit=1, sign='steps')} "
             f"(p50 / p99, since the start)",
         ]
     return Text("\n".join(lines))
 
 
-def _pair(now: Numbers, name: str) -> str:
-    values = (now.quantile(name, share) * 1e3 for share in (0.5, 0.99))
-    return " / ".join(_number(value) for value in values) + " ms"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3g}"
-
-
-def _per_s(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
-
-
-class UnreachableError(OSError):
-    """No metrics can be had."""
+def _pair(now: Numbers, name: str, *, unit: float = 1e-3, sign: str = "ms") -> str:
+    values = [now.quantile(name, share) / unit for share in (0.5, 0.99)]
+    shown = ("-" if math.isnan(value) else f"{value:.3g}" for value in values)
+    return f"{' / '.join(shown)} {sign}"
 
 
 def fetch(address: str) -> Numbers:
     """Asks a server for its metrics.
 
     Raises:
-      UnreachableError: nobody answers at `address`, or not with metrics.
+      ConnectionError: nobody answers at `address`, or not with metrics.
     """
     url = f"http://{address}/metrics"
     try:
@@ -235,14 +229,14 @@ def fetch(address: str) -> Numbers:
             return parse(answer.read().decode())
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UnreachableError(f"no metrics at {url}: {reason}") from error
+        raise ConnectionError(f"no metrics at {url}: {reason}") from error
 
 
 def print_once(address: str, *, interval_s: float, console: Console) -> None:
     """One picture of two scrapes.
 
     Raises:
-      UnreachableError: no metrics can be had.
+      ConnectionError: no metrics can be had.
     """
     before, start_s = fetch(address), time.monotonic()
     time.sleep(interval_s)
@@ -267,7 +261,7 @@ def watch(
             try:
                 found, found_s = fetch(address), time.monotonic()
                 before, before_s, now, now_s = now, now_s, found, found_s
-            except UnreachableError as error:
+            except ConnectionError as error:
                 trouble = f"{error}; waiting for it"
                 before = None
             seen: RenderableType = Text(trouble, style="bold red")
@@ -279,7 +273,8 @@ def watch(
             pause(interval_s)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
     flags = argparse.ArgumentParser(prog="mell-top", description="Looks into a fleet.")
     text = "host:port of the server's --http_port"
     flags.add_argument("--address", default="127.0.0.1:8000", help=text)
@@ -292,7 +287,7 @@ def main(argv: Sequence[str]) -> int:
     look = print_once if asked.once or not console.is_terminal else watch
     try:
         look(asked.address, interval_s=asked.interval_s, console=console)
-    except UnreachableError as error:
+    except ConnectionError as error:
         print(f"mell-top: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -300,9 +295,5 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run() -> None:
-    sys.exit(main(sys.argv[1:]))
-
-
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

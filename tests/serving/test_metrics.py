@@ -51,6 +51,7 @@ STATS = FleetStats(
             reason=Reason.CONSOLIDATION, mode=Mode.TOKENS, outcome=Outcome.COMMITTED
         ): 1,
     },
+    carried={(0, 1): 3, (1, 0): 1},
     deferred=6,
     violations=7,
     sent_bytes=8192,
@@ -203,6 +204,10 @@ def test_moves_and_their_counts() -> None:
         'mell:migrations_total{mode="kv",outcome="aborted",reason="consolidation"} 1.0',
         'mell:migrations_total{mode="tokens",outcome="committed",reason="consolidation"}'
         " 1.0",
+    ]
+    assert lines(text, "mell:migrations_between") == [
+        'mell:migrations_between_total{source="0",target="1"} 3.0',
+        'mell:migrations_between_total{source="1",target="0"} 1.0',
     ]
     counts = {line.split()[0]: float(line.split()[1]) for line in lines(text, "mell:")}
     assert counts["mell:migration_bytes_total"] == 8192

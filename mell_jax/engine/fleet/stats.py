@@ -88,6 +88,8 @@ class FleetStats:
 
     begun: Mapping[Mode, int] = field(default_factory=dict)  # moves
     ended: Mapping[Ended, int] = field(default_factory=dict)  # moves
+    carried: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """Moves that were committed, by the devices they went from and to."""
     deferred: int = 0  # moves put off to the next epoch
     violations: int = 0  # urgent moves beyond what a link or a target has
     sent_bytes: int = 0  # pages and tokens
@@ -138,7 +140,8 @@ class Tally:
         self._sent_bytes = self._stages = self._parkings = self._losses = 0
         self._begun: Counter[Mode] = Counter()
         self._ended: Counter[Ended] = Counter()
-        self._under_way: dict[MoveId, tuple[Reason, Mode, Handle]] = {}
+        self._under_way: dict[MoveId, tuple[plan.Move, Mode, Handle]] = {}
+        self._carried: Counter[tuple[int, int]] = Counter()
         self._stopped: dict[Handle, tuple[int, float]] = {}  # at which step and time
         self._step, self._now_s = 0, 0.0
         self._gap_steps = Histogram.empty(STEP_BOUNDS)
@@ -148,6 +151,7 @@ class Tally:
         return FleetStats(
             begun=dict(self._begun),
             ended=dict(self._ended),
+            carried=dict(self._carried),
             deferred=self.deferred,
             violations=self.violations,
             sent_bytes=self._sent_bytes,
@@ -169,8 +173,7 @@ class Tally:
         return len(self._under_way)
 
     def begin_move(self, move: plan.Move, *, mode: Mode, handle: Handle) -> None:
-        reason = Reason.URGENT if move.is_urgent else Reason.CONSOLIDATION
-        self._under_way[move.move] = (reason, mode, handle)
+        self._under_way[move.move] = (move, mode, handle)
         self._begun[mode] += 1
 
     def end_move(self, event: MoveCommitted | MoveAborted) -> None:
@@ -179,9 +182,12 @@ class Tally:
             return
         is_done = isinstance(event, MoveCommitted)
         outcome = Outcome.COMMITTED if is_done else Outcome.ABORTED
-        reason, mode, handle = self._under_way.pop(event.move)
+        move, mode, handle = self._under_way.pop(event.move)
+        reason = Reason.URGENT if move.is_urgent else Reason.CONSOLIDATION
         self._ended[Ended(reason=reason, mode=mode, outcome=outcome)] += 1
-        if not is_done:
+        if is_done:
+            self._carried[move.source, move.target] += 1
+        else:
             self.forget(handle)
 
     def send(self, nbytes: int) -> None:

@@ -128,6 +128,14 @@ def _counts(stats: FleetStats) -> Iterator[Metric]:
         "Moves that have begun.",
         [({"mode": mode.name.lower()}, stats.begun.get(mode, 0)) for mode in Mode],
     )
+    yield counter(
+        "mell:migrations_between",
+        "Moves that were committed, by device groups; those pairs that had one.",
+        [
+            ({"source": str(source), "target": str(target)}, count)
+            for (source, target), count in sorted(stats.carried.items())
+        ],
+    )
     for name, text, value in (
         ("migration_bytes", "Bytes of pages and tokens sent.", stats.sent_bytes),
         ("migration_stages", "Chunks they were sent in.", stats.stages),

@@ -56,6 +56,7 @@ def assert_counts_agree(stats: FleetStats, view: FleetView) -> None:
         ended = sum(n for kind, n in stats.ended.items() if kind.mode is mode)
         assert stats.begun.get(mode, 0) == ended
     assert committed + stats.count(Outcome.ABORTED) == sum(stats.begun.values())
+    assert sum(stats.carried.values()) == committed
     assert stats.gap_steps.count == stats.gap_s.count <= committed
     assert (stats.stages == 0) == (stats.sent_bytes == 0)
     assert stats.stages <= stats.sent_bytes
