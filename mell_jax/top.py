@@ -1,7 +1,6 @@
 """`mell-top`: a look inside a running fleet, from the metrics of its server.
 
-    mell-top --address=127.0.0.1:8000         # once a second, until Ctrl-C
-    mell-top --address=127.0.0.1:8000 --once  # one picture
+    mell-top --address=127.0.0.1:8000    # until Ctrl-C; --once for one picture
 
 Text becomes `Numbers`, and two of these with the time between them become a picture,
 both without looking at anything else.
@@ -213,6 +212,8 @@ def _rates(now: Numbers, *, rate: Callable[..., str]) -> Text:
 
 def _pair(now: Numbers, name: str, *, unit: float = 1e-3, sign: str = "ms") -> str:
     values = [now.quantile(name, share) / unit for share in (0.5, 0.99)]
+    if sign == "steps":  # there are no parts of steps
+        values = [value if math.isnan(value) else math.ceil(value) for value in values]
     shown = ("-" if math.isnan(value) else f"{value:.3g}" for value in values)
     return f"{' / '.join(shown)} {sign}"
 

@@ -107,7 +107,7 @@ def test_a_fleet_at_work() -> None:
         "requests  14 running, 3 waiting, 150.0 tokens/s out, 0.0 in",
         "latency   first token 50 / 99 ms, between tokens - / - ms",
         "moves/s   2.5 kv, 0.0 tokens, 2.5 MB/s, 16 so far, 4 called off",
-        "downtime  20 / 29.8 ms, 1.5 / 1.99 steps (p50 / p99, since the start)",
+        "downtime  20 / 29.8 ms, 2 / 2 steps (p50 / p99, since the start)",
     ]
 
 
