@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Sink
 from mell_jax.serving.http import HttpServer, make_app
-from mell_jax.serving.metrics import Sources, make_registry
+from mell_jax.serving.metrics import Scrape
 from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
 from mell_jax.serving.servicer import ServedModel, Servicer
 
@@ -178,18 +178,16 @@ class Server:
         return _join(config.host, port)
 
     def _make_app(self) -> Starlette:
+        return make_app(trouble=lambda: self._servicer.trouble, scrape=self._scrape)
+
+    def _scrape(self) -> Scrape:
         meter = self.front_end.meter
-        sources = Sources(
-            load=self._load,
-            measured=meter.measured,
-            refused=lambda: meter.refused,
-            is_serving=lambda: not self._servicer.trouble,
-        )
-        return make_app(
-            trouble=lambda: self._servicer.trouble,
-            registry=make_registry(
-                sources, shows_vllm_names=self._config.shows_vllm_names
-            ),
+        return Scrape(
+            load=self._load(),
+            measured=meter.measured(),
+            refused=meter.refused,
+            is_serving=not self._servicer.trouble,
+            shows_vllm_names=self._config.shows_vllm_names,
         )
 
     async def drain(self, *, hurry: asyncio.Event) -> None:

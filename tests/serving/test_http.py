@@ -12,10 +12,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from mell_jax.serving.http import HttpServer, make_app
-from mell_jax.serving.metrics import make_registry
 from mell_jax.serving.server import BindError, ServerConfig, check_address
 from tests.serving.harness import Harness, ids_request, run, serving
-from tests.serving.test_metrics import sources
+from tests.serving.test_metrics import scrape
 
 
 async def get(s: Harness, path: str, **headers: str) -> httpx2.Response:
@@ -136,9 +135,8 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        registry = make_registry(sources(), shows_vllm_names=False)
         server = HttpServer(
-            make_app(trouble=lambda: "", registry=registry), listener=listener
+            make_app(trouble=lambda: "", scrape=scrape), listener=listener
         )
         await server.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -154,8 +152,7 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
 def test_a_server_that_never_started_gives_its_port_back() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        registry = make_registry(sources(), shows_vllm_names=False)
-        app = make_app(trouble=lambda: "", registry=registry)
+        app = make_app(trouble=lambda: "", scrape=scrape)
         await HttpServer(app, listener=listener).stop()
         assert listener.fileno() == -1
 
@@ -166,10 +163,7 @@ def test_more_routes_can_be_given() -> None:
     async def hello(request: Request) -> Response:
         return PlainTextResponse("hello")
 
-    registry = make_registry(sources(), shows_vllm_names=False)
-    app = make_app(
-        trouble=lambda: "", registry=registry, routes=[Route("/hello", hello)]
-    )
+    app = make_app(trouble=lambda: "", scrape=scrape, routes=[Route("/hello", hello)])
     with TestClient(app) as client:
         assert client.get("/hello").text == "hello"
         assert client.get("/health").status_code == 200

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mell_jax.engine.fleet.stats import (
@@ -26,7 +25,7 @@ from mell_jax.engine.fleet.view import (
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend.meter import Meter
 from mell_jax.scheduler.transfer import Mode
-from mell_jax.serving.metrics import Sources, make_registry
+from mell_jax.serving.metrics import Scrape
 
 LOAD = EngineLoad(
     running=3,
@@ -106,24 +105,24 @@ VIEW = FleetView(
 )
 
 
-def sources(load: EngineLoad = LOAD, *, models: tuple[str, ...] = ("a",)) -> Sources:
-    meter = Meter(models)
-    return Sources(
-        load=lambda: load,
-        measured=meter.measured,
-        refused=lambda: {"overloaded": 3},
-        is_serving=lambda: True,
+def scrape(
+    load: EngineLoad = LOAD,
+    *,
+    models: tuple[str, ...] = ("a",),
+    shows_vllm_names: bool = False,
+) -> Scrape:
+    return Scrape(
+        load=load,
+        measured=Meter(models).measured(),
+        refused={"overloaded": 3},
+        is_serving=True,
+        shows_vllm_names=shows_vllm_names,
     )
-
-
-def text_of(from_: Sources, *, shows_vllm_names: bool = False) -> str:
-    registry = make_registry(from_, shows_vllm_names=shows_vllm_names)
-    return generate_latest(registry).decode()
 
 
 def fleet_text() -> str:
     load = dataclasses.replace(LOAD, fleet=VIEW)
-    return text_of(sources(load, models=("a", "b")))
+    return scrape(load, models=("a", "b")).text().decode()
 
 
 def lines(text: str, *starts: str) -> list[str]:
@@ -131,7 +130,7 @@ def lines(text: str, *starts: str) -> list[str]:
 
 
 def test_one_model_on_one_instance() -> None:
-    text = text_of(sources())
+    text = scrape().text().decode()
     assert lines(text, "mell:num_", "mell:kv", "mell:prefix", "mell:steps") == [
         'mell:num_requests_running{model_name="a"} 3.0',
         'mell:num_requests_waiting{model_name="a"} 2.0',
@@ -230,7 +229,7 @@ def test_only_what_was_measured_is_shown_of_links() -> None:
 
 
 def test_every_name_that_dashboards_for_vllm_use_is_there() -> None:
-    text = text_of(sources(), shows_vllm_names=True)
+    text = scrape(shows_vllm_names=True).text().decode()
     names = {family.name for family in text_string_to_metric_families(text)}
     assert {
         "vllm:num_requests_running",

@@ -4,27 +4,28 @@ GET /health    200 while requests are taken, 503 before, while draining and afte
 GET /metrics   for Prometheus, in the text format that it asks for
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mell_jax.serving.metrics import CONTENT_TYPE, Scrape
+
 
 def make_app(
     *,
     trouble: Callable[[], str],
-    registry: CollectorRegistry,
+    scrape: Callable[[], Scrape],
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application.
 
     Args:
       trouble: why no requests are taken; empty while they are.
-      registry: what `/metrics` shows.
+      scrape: what `/metrics` shows; called in the event loop, must not wait.
       routes: more of them.
     """
 
@@ -35,9 +36,8 @@ def make_app(
         )
 
     async def metrics(request: Request) -> Response:
-        # Not OpenMetrics: for that the library writes colons in names as underscores.
-        headers = {"content-type": CONTENT_TYPE_PLAIN_0_0_4}
-        return Response(generate_latest(registry), headers=headers)
+        text = await asyncio.to_thread(scrape().text)  # milliseconds: streams go on
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
     return Starlette(
         routes=[Route("/health", health), Route("/metrics", metrics), *routes]
