@@ -199,7 +199,8 @@ class Conductor:
             case plan.Reject():
                 self._reject(decision)
             case plan.Wait():
-                if self.machine.ledger.requests[decision.request].device is not None:
+                known = self.machine.ledger.requests.get(decision.request)
+                if known is not None and known.device is not None:
                     self.tally.pauses += 1  # no pages to go on with; or else no home
 
     def _place(self, decision: plan.Place) -> None:
