@@ -135,7 +135,7 @@ def _bars(now: Numbers) -> Table:
     states = [labels for labels, value in now.of("instance_state") if value]
     for labels in sorted(states, key=lambda each: int(each["instance"])):
         device, state = labels["instance"], labels["state"]
-        if state != "serving":
+        if state not in ("serving", "opening"):
             style = "bold red" if state == "lost" else "dim"
             table.add_row(device, Text(state, style=style))
             continue

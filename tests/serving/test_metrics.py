@@ -101,7 +101,7 @@ VIEW = FleetView(
     ),
     stats=STATS,
     link_bytes_per_s={(0, 1): 2e9, (1, 0): math.inf},
-    prefill_tokens_per_s={0: 300.0, 1: math.inf},
+    prefill_tokens_per_s={(0, "a"): 300.0, (1, "a"): math.inf},
 )
 
 
@@ -224,7 +224,7 @@ def test_moves_and_their_counts() -> None:
 def test_only_what_was_measured_is_shown_of_links() -> None:
     assert lines(fleet_text(), "mell:link", "mell:prefill") == [
         'mell:link_bytes_per_second{source="0",target="1"} 2e+09',
-        'mell:prefill_slack_tokens_per_second{instance="0"} 300.0',
+        'mell:prefill_slack_tokens_per_second{instance="0",model_name="a"} 300.0',
     ]
 
 

@@ -199,9 +199,7 @@ class Conductor:
             case plan.Reject():
                 self._reject(decision)
             case plan.Wait():
-                known = self.machine.ledger.requests.get(decision.request)
-                if known is not None and known.device is not None:
-                    self.tally.pauses += 1  # no pages to go on with; or else no home
+                self.tally.pauses += self._has_home(decision.request)
 
     def _place(self, decision: plan.Place) -> None:
         live = self._live.get(decision.request)
@@ -220,6 +218,11 @@ class Conductor:
                 known=len(live.tokens),
             )
         )
+
+    def _has_home(self, request: RequestId) -> bool:
+        """Whether a request that waits lacks pages; or else an instance."""
+        known = self.machine.ledger.requests.get(request)
+        return known is not None and known.device is not None
 
     def _begin_moves(self) -> None:
         division = self._moves.divide(self._cargo_of)

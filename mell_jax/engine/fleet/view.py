@@ -15,6 +15,7 @@ class State(Enum):
     """What a device group does."""
 
     SERVING = "serving"
+    OPENING = "opening"  # its weights and its pool are on their way
     PARKED = "parked"
     LOST = "lost"  # it has failed and is not used again
 
@@ -30,7 +31,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceView:
-    """A device group and what runs there; all zero where nothing serves.
+    """A device group and what runs there; all zero where nothing is to serve.
 
     Pages are those of the books: `used_pages` of the requests that live there or are
     leaving, `reserved_pages` of those on their way there. A page that two requests
@@ -39,7 +40,7 @@ class InstanceView:
 
     device: int
     state: State
-    model: str = ""  # empty unless it serves
+    model: str = ""  # empty where it is parked or lost
     capacity_pages: int = 0
     used_pages: int = 0
     reserved_pages: int = 0
@@ -83,11 +84,14 @@ class FleetView:
     moves: tuple[MoveView, ...]
     stats: FleetStats
     link_bytes_per_s: Mapping[tuple[int, int], float]  # from, to; as profiled
-    prefill_tokens_per_s: Mapping[int, float]  # of each device, beside its decodes
+    prefill_tokens_per_s: Mapping[tuple[int, str], float]
+    """By device and model: for moves, beside a full batch that decodes."""
 
     @property
     def devices_in_use(self) -> int:
-        return sum(instance.state is State.SERVING for instance in self.instances)
+        """Device groups that nobody else could use."""
+        taken = (State.SERVING, State.OPENING)
+        return sum(instance.state in taken for instance in self.instances)
 
     @property
     def lower_bound(self) -> int:

@@ -44,7 +44,10 @@ class Viewer:
             (int(source), int(target)): speed
             for (source, target), speed in profile.bytes_per_s.items()
         }
-        self._slack = {int(d): v for d, v in profile.prefill_tokens_per_s.items()}
+        self._slack = {
+            (int(device), str(model)): speed
+            for (device, model), speed in profile.prefill_tokens_per_s.items()
+        }
         self._view: FleetView | None = None
         self._seen_s = -math.inf
 
@@ -80,7 +83,7 @@ class Viewer:
         reserved = sum(request.pages for request in arriving)
         return InstanceView(
             device=device,
-            state=State.SERVING,
+            state=State.SERVING if member.is_open else State.OPENING,
             model=member.model,
             capacity_pages=ledger.spec(member.model).capacity_pages,
             used_pages=pages - reserved,

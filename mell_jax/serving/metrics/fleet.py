@@ -28,7 +28,9 @@ def fleet_metrics(view: FleetView) -> Iterator[Metric]:
 def _devices(view: FleetView) -> Iterator[Metric]:
     yield gauge("mell:devices", "Device groups.", [({}, len(view.instances))])
     yield gauge(
-        "mell:devices_in_use", "Device groups that serve.", [({}, view.devices_in_use)]
+        "mell:devices_in_use",
+        "Device groups that serve or are about to.",
+        [({}, view.devices_in_use)],
     )
     yield gauge(
         "mell:devices_lower_bound",
@@ -48,7 +50,7 @@ def _devices(view: FleetView) -> Iterator[Metric]:
 def _instances(view: FleetView) -> Iterator[Metric]:
     yield gauge(
         "mell:instance_state",
-        "1 for what a device group does: serving, parked or lost.",
+        "1 for what a device group does: serving, opening, parked or lost.",
         [
             ({**_device(each), "state": state.value}, each.state is state)
             for each in view.instances
@@ -179,8 +181,8 @@ def _profile(view: FleetView) -> Iterator[Metric]:
         "mell:prefill_slack_tokens_per_second",
         "Prefill for moves beside a full batch that decodes, measured at the start.",
         [
-            ({"instance": str(device)}, speed)
-            for device, speed in view.prefill_tokens_per_s.items()
+            ({"instance": str(device), "model_name": model}, speed)
+            for (device, model), speed in view.prefill_tokens_per_s.items()
             if math.isfinite(speed)
         ],
     )

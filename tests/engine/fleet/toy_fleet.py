@@ -57,7 +57,6 @@ class ToyWorkshop:
         self._prefix_cache = prefix_cache
         self._factors = factors
         self.opened = 0
-        self.opening_s = 0.5
 
     @property
     def devices(self) -> Mapping[DeviceId, DeviceGroup]:
