@@ -9,11 +9,17 @@ from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.stats import FleetStats, Outcome
-from mell_jax.engine.fleet.view import FleetView, InstanceView, Stage, State
+from mell_jax.engine.fleet.view import (
+    FleetView,
+    InstanceView,
+    ModelView,
+    Stage,
+    State,
+)
 from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.frames import Abort, Handle
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import PAGE_BYTES, TOY, toy_fleet
 from tests.toy import submit
@@ -190,3 +196,20 @@ def test_a_view_shows_what_was_profiled_and_can_be_sent() -> None:
         State.PARKED,
     ]
     assert pickle.loads(pickle.dumps(view)) == view
+
+
+def test_models_that_share_devices_are_seen_apart() -> None:
+    one, two = ModelId("one"), ModelId("two")
+    fleet = toy_fleet(factors={one: 1, two: 2})
+    for handle, model in enumerate((one, two, two)):
+        submit(fleet, [1] * 30, handle=handle, params=SHORT, model=model)
+    fleet.step()
+    view = look(fleet)
+    assert view.models == (
+        ModelView(name="one", lower_bound=1, waiting=0),
+        ModelView(name="two", lower_bound=1, waiting=0),
+    )
+    assert [instance.model for instance in view.instances] == ["one", "two", ""]
+    held = [instance.used_pages for instance in view.instances]
+    assert held[1] == 2 * held[0] > 0
+    assert (view.lower_bound, view.devices_in_use) == (2, 2)
