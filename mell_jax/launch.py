@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, cast
 from absl import app, flags, logging
 
 from mell_jax.frontend import EngineLink
-from mell_jax.serving.server import ServerConfig, check_address, run_server
+from mell_jax.serving.server import (
+    Addresses,
+    ServerConfig,
+    check_address,
+    run_server,
+)
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
@@ -39,6 +44,15 @@ _NAME = flags.DEFINE_string(
 )
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Interface; 0.0.0.0 for all of them.")
 _PORT = flags.DEFINE_integer("port", 50051, "Port; 0 for any free one.")
+_HTTP_PORT = flags.DEFINE_integer(
+    "http_port", None, "Port for /health and /metrics; 0 for any free one. Off."
+)
+_METRICS_COMPAT = flags.DEFINE_enum(
+    "metrics_compat",
+    "",
+    ["", "vllm"],
+    "Shows metrics also by the names that dashboards for vLLM know.",
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype", "auto", ["auto", "float32", "bfloat16"], "Of weights and cached keys."
 )
@@ -196,6 +210,8 @@ def config_from_flags() -> LaunchConfig:
             port=_PORT.value,
             drain_s=_DRAIN_S.value,
             is_reflection_on=_REFLECTION.value,
+            http_port=_HTTP_PORT.value,
+            shows_vllm_names=_METRICS_COMPAT.value == "vllm",
         ),
         cpu_devices=_CPU_DEVICES.value,
     )
@@ -226,18 +242,24 @@ def serve(
       BindError: the address cannot be listened on.
     """
 
-    def on_ready(address: str) -> None:
+    def on_ready(addresses: Addresses) -> None:
         took_s = time.monotonic() - started_s
         names = " and ".join(model.name for model in models)
         names += " is" if len(models) == 1 else " are"
         python = shlex.quote(sys.executable)
         print(
-            f"{names} served at {address}, {took_s:.1f} s after the "
+            f"{names} served at {addresses.grpc}, {took_s:.1f} s after the "
             f"start. Ctrl-C stops it. Try:\n\n"
-            f"  {python} -m mell_jax.client --address={address} "
+            f"  {python} -m mell_jax.client --address={addresses.grpc} "
             f'"Once upon a time"\n',
             flush=True,
         )
+        if addresses.http is not None:
+            print(
+                f"http://{addresses.http} has /health and /metrics. Look inside:\n\n"
+                f"  {python} -m mell_jax.top --address={addresses.http}\n",
+                flush=True,
+            )
 
     cause = asyncio.run(
         run_server(engine, models=models, config=config, on_ready=on_ready)

@@ -51,6 +51,7 @@ async def generate(
         RequestFailedError: the engine gave up this request alone.
     """
     chosen = front_end.models.find(model)
+    meter, start_s = front_end.meter, front_end.meter.now_s
     with front_end.open(request_id) as request:
         ids = await _prompt_ids(chosen, prompt=prompt)
         handles = [front_end.new_handle() for _ in range(params.n)]
@@ -62,14 +63,18 @@ async def generate(
             DeltaMaker(submit.params, prompt=prompt_ids, tokenizer=tokenizer)
             for submit in submits
         ]
-        request.submit(submits)
-        while arrivals := await request.arrivals():
-            for arrival in arrivals:
-                delta = makers[arrival.index].read(arrival)
-                if delta.finish is not None and arrival.finished is None:
-                    request.drop(arrival.handle)  # a stop string: the engine goes on
-                yield delta
-                request.tokens_sent += len(delta.token_ids)
+        name = chosen.info.model_name
+        with meter.begin(submits, model=name, start_s=start_s) as watches:
+            request.submit(submits)
+            while arrivals := await request.arrivals():
+                for arrival in arrivals:
+                    delta = makers[arrival.index].read(arrival)
+                    watches[arrival.index].see(delta)
+                    if delta.finish is not None and arrival.finished is None:
+                        # A stop string: the engine goes on.
+                        request.drop(arrival.handle)
+                    yield delta
+                    request.tokens_sent += len(delta.token_ids)
 
 
 def derive_seed(seed: int, *, index: int) -> int:

@@ -29,6 +29,7 @@ from mell_jax.frontend.errors import (
     OverloadedError,
 )
 from mell_jax.frontend.inbox import Arrival, Inbox
+from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
 
 Sink = Callable[[StepFrame | EngineStopped], None]
@@ -75,6 +76,7 @@ class FrontEnd:
         """
         self._send = send
         self.models = FrontModels(models)
+        self.meter = Meter(list(self.models.by_name))
         self._max_open = max_open
         self._handles = itertools.count(1)
         self._requests: dict[str, OpenRequest] = {}
@@ -153,6 +155,7 @@ class FrontEnd:
         if self._stopped is not None:
             raise EngineDeadError(self._stopped, tokens_sent=0)
         if not (len(self._requests) < self._max_open):
+            self.meter.refuse("overloaded")
             raise OverloadedError(
                 f"{self._max_open} requests are open, the most this server keeps",
                 retry_after_s=1.0,

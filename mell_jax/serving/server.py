@@ -18,9 +18,12 @@ from typing import final
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from starlette.applications import Starlette
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Sink
+from mell_jax.serving.http import HttpServer, make_app
+from mell_jax.serving.metrics import Scrape
 from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
 from mell_jax.serving.servicer import ServedModel, Servicer
 
@@ -40,6 +43,8 @@ class ServerConfig:
       drain_s: how long open requests may go on after a stop signal.
       max_open: open requests above which new ones are refused.
       is_reflection_on: whether tools may ask what the server speaks.
+      http_port: for health and metrics; 0 for any free one, None for no HTTP.
+      shows_vllm_names: whether metrics also have the names that vLLM gives them.
     """
 
     host: str = "127.0.0.1"
@@ -47,10 +52,16 @@ class ServerConfig:
     drain_s: float = 30.0
     max_open: int = 4096
     is_reflection_on: bool = True
+    http_port: int | None = None
+    shows_vllm_names: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.port <= 65535):
             raise ValueError(f"port must be from 0 to 65535, got {self.port}")
+        if not (self.http_port is None or 0 <= self.http_port <= 65535):
+            raise ValueError(f"http_port must be from 0 to 65535, got {self.http_port}")
+        if self.http_port == self.port != 0:
+            raise ValueError(f"http_port must not be port, both are {self.port}")
         if not (0.0 <= self.drain_s <= 86400.0):
             raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
         if not (self.max_open >= 1):
@@ -61,19 +72,33 @@ class BindError(OSError):
     """The address cannot be listened on."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where a server listens, as host:port."""
+
+    grpc: str
+    http: str | None = None
+
+
 def check_address(config: ServerConfig) -> None:
     """Finds out early whether `Server.start` could listen.
 
     Raises:
-      BindError: the address is taken or not this machine's.
+      BindError: an address is taken or not this machine's.
     """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    _listen(config.host, config.port, flag="--port").close()
+    if config.http_port is not None:
+        _listen(config.host, config.http_port, flag="--http_port").close()
+
+
+def _listen(host: str, port: int, *, flag: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((config.host, config.port), family=family).close()
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise BindError(
-            f"cannot listen on {_join(config.host, config.port)}: {error.strerror}; "
-            "choose another --host or --port"
+            f"cannot listen on {_join(host, port)}: {error.strerror}; "
+            f"choose another --host or {flag}"
         ) from error
 
 
@@ -103,6 +128,8 @@ class Server:
             max_open=config.max_open,
         )
         self._servicer = Servicer(self.front_end, load=engine.load, models=models)
+        self._load = engine.load
+        self._http: HttpServer | None = None
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options())
         self._server.add_generic_rpc_handlers((make_handler(self._servicer),))
@@ -123,11 +150,11 @@ class Server:
 
         return pass_on
 
-    async def start(self) -> str:
-        """Listens and reports readiness; returns the address.
+    async def start(self) -> Addresses:
+        """Listens and reports readiness; returns the addresses.
 
         Raises:
-          BindError: the address is taken or not this machine's.
+          BindError: an address is taken or not this machine's.
         """
         config = self._config
         check_address(config)
@@ -135,9 +162,33 @@ class Server:
             port = self._server.add_insecure_port(_join(config.host, config.port))
         except RuntimeError as error:  # taken since
             raise BindError(str(error)) from error
+        http = await self._start_http()
         await self._server.start()
         await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        return Addresses(grpc=_join(config.host, port), http=http)
+
+    async def _start_http(self) -> str | None:
+        config = self._config
+        if config.http_port is None:
+            return None
+        listener = _listen(config.host, config.http_port, flag="--http_port")
+        port = int(listener.getsockname()[1])
+        self._http = HttpServer(self._make_app(), listener=listener)
+        await self._http.start()
         return _join(config.host, port)
+
+    def _make_app(self) -> Starlette:
+        return make_app(trouble=lambda: self._servicer.trouble, scrape=self._scrape)
+
+    def _scrape(self) -> Scrape:
+        meter = self.front_end.meter
+        return Scrape(
+            load=self._load(),
+            measured=meter.measured(),
+            refused=meter.refused,
+            is_serving=not self._servicer.trouble,
+            shows_vllm_names=self._config.shows_vllm_names,
+        )
 
     async def drain(self, *, hurry: asyncio.Event) -> None:
         """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
@@ -161,10 +212,12 @@ class Server:
         await self.stop("the server is shutting down")
 
     async def stop(self, cause: str) -> None:
-        """Fails open requests with UNAVAILABLE and closes the socket."""
+        """Fails open requests with UNAVAILABLE and closes the sockets."""
         self.front_end.stop(cause)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(_LAST_WORDS_S)
+        if self._http is not None:
+            await self._http.stop()
 
 
 async def run_server(
@@ -172,7 +225,7 @@ async def run_server(
     *,
     models: Sequence[ServedModel],
     config: ServerConfig,
-    on_ready: Callable[[str], None],
+    on_ready: Callable[[Addresses], None],
 ) -> str:
     """Serves until a signal or the engine's end.
 
@@ -180,7 +233,7 @@ async def run_server(
       engine: not yet started; it is stopped on return.
       models: what clients are told about each model of the engine.
       config: where and how to serve.
-      on_ready: called with the address once requests are taken.
+      on_ready: called with the addresses once requests are taken.
 
     Returns:
       Why service ended, when nobody asked for it; the log has the cause.

@@ -61,11 +61,19 @@ class Servicer:
     def drain(self) -> None:
         self._is_draining = True
 
+    @property
+    def trouble(self) -> str:
+        """Why no request is taken; empty while they are."""
+        if self._front_end.stopped is not None:
+            return self._front_end.stopped or "stopped"
+        return "shutting down" if self._is_draining else ""
+
     async def generate(
         self, request: pb.GenerateRequest, metadata: Metadata
     ) -> AsyncGenerator[pb.GenerateResponse]:
         """Chunks as they come and one complete message per sample, or only those."""
         if self._is_draining:
+            self._front_end.meter.refuse("draining")
             raise DrainingError("the server is shutting down; ask another one")
         self._last_request_s = time.time()
         convert.check_supported(request)
@@ -98,11 +106,8 @@ class Servicer:
     async def health_check(
         self, request: pb.HealthCheckRequest, metadata: Metadata
     ) -> pb.HealthCheckResponse:
-        if self._front_end.stopped is not None:
-            return pb.HealthCheckResponse(message=self._front_end.stopped)
-        if self._is_draining:
-            return pb.HealthCheckResponse(message="shutting down")
-        return pb.HealthCheckResponse(healthy=True, message="ok")
+        cause = self.trouble
+        return pb.HealthCheckResponse(healthy=not cause, message=cause or "ok")
 
     async def get_model_info(
         self, request: pb.GetModelInfoRequest, metadata: Metadata

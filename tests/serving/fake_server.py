@@ -1,4 +1,7 @@
-"""Serves the letters in a process of its own: fake_server.py DIRECTORY PORT DRAIN_S."""
+"""Serves the letters in a process of its own: fake_server.py DIRECTORY PORT DRAIN_S.
+
+A fourth argument is the port for HTTP.
+"""
 
 import sys
 import time
@@ -13,6 +16,7 @@ from tests.serving.fake_engine import FakeEngine
 
 def main() -> int:
     directory, port, drain_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    http_port = int(sys.argv[4]) if len(sys.argv) > 4 else None
     try:
         return serve(
             FakeEngine(),
@@ -24,7 +28,7 @@ def main() -> int:
                     tokenizer=load_tokenizer(directory),
                 )
             ],
-            config=ServerConfig(port=port, drain_s=drain_s),
+            config=ServerConfig(port=port, drain_s=drain_s, http_port=http_port),
             started_s=time.monotonic(),
         )
     except BindError as error:

@@ -22,6 +22,7 @@ class Harness:
     engine: FakeEngine
     server: Server
     address: str
+    http: str | None  # its address
     channel: grpc.aio.Channel
     stub: pb_grpc.VllmEngineStub
 
@@ -47,6 +48,8 @@ async def serving(
     is_manual: bool = False,
     drain_s: float = 20.0,
     max_open: int = 4096,
+    http_port: int | None = None,
+    shows_vllm_names: bool = False,
 ) -> AsyncIterator[Harness]:
     """`directory` holds the letters tokenizer; None serves token ids only."""
     engine = FakeEngine(is_manual=is_manual)
@@ -60,16 +63,23 @@ async def serving(
                 tokenizer=None if directory is None else load_tokenizer(directory),
             )
         ],
-        config=ServerConfig(port=0, drain_s=drain_s, max_open=max_open),
+        config=ServerConfig(
+            port=0,
+            drain_s=drain_s,
+            max_open=max_open,
+            http_port=http_port,
+            shows_vllm_names=shows_vllm_names,
+        ),
     )
     engine.start(server.sink(asyncio.get_running_loop()))
-    address = await server.start()
+    addresses = await server.start()
     try:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with grpc.aio.insecure_channel(addresses.grpc) as channel:
             yield Harness(
                 engine=engine,
                 server=server,
-                address=address,
+                address=addresses.grpc,
+                http=addresses.http,
                 channel=channel,
                 stub=pb_grpc.VllmEngineStub(channel),
             )

@@ -35,6 +35,8 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     ("flag", "message"),
     [
         ("--port=99999", "port must be from 0 to 65535, got 99999"),
+        ("--http_port=99999", "http_port must be from 0 to 65535, got 99999"),
+        ("--http_port=50051", "http_port must not be port, both are 50051"),
         ("--max_rows=0", "max_rows must be at least 1, got 0"),
         ("--host=192.0.2.1", "cannot listen on 192.0.2.1:50051"),
         ("--mesh=4*2", "mesh must be INSTANCESxDEVICES, such as 4x2"),

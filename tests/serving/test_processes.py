@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -112,3 +113,32 @@ def test_a_taken_port_is_one_clear_line(letters_dir: Path, address: str) -> None
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_health_and_metrics_end_with_the_server(letters_dir: Path) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tests.serving.fake_server"),
+            *(letters_dir, "0", "0", "0"),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        ready = "".join(process.stdout.readline() for _ in range(8))
+        match = re.search(r"http://(\S+) has /health and /metrics\. Look", ready)
+        assert match, ready
+        assert f" -m mell_jax.top --address={match[1]}\n" in ready
+        answer = httpx2.get(f"http://{match[1]}/health")
+        assert (answer.status_code, answer.text) == (200, "ok\n")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (0, "")
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"http://{match[1]}/health")
+    finally:
+        process.kill()
+        process.communicate()

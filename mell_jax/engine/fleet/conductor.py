@@ -71,7 +71,7 @@ class Conductor:
         self._asked: set[RequestId] = set()  # for pages that they wait for
         self._opening: dict[DeviceId, float] = {}  # since when, on the clock
         self._early: dict[DeviceId, list[plan.Move]] = {}  # to those
-        self._lost: set[DeviceId] = set()
+        self.lost: set[DeviceId] = set()
         self._post: deque[tuple[DeviceId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
         for device in workshop.devices:
@@ -88,7 +88,7 @@ class Conductor:
 
     def post(self, to: DeviceId, message: messages.Message, payload: Payload) -> None:
         if payload is not None:
-            self.tally.sent_bytes += payload.nbytes
+            self.tally.send(payload.nbytes)
         self._post.append((to, message, payload))
 
     # -- for the fleet -----------------------------------------------------------
@@ -101,7 +101,7 @@ class Conductor:
     @property
     def is_lost(self) -> bool:
         """Whether every device has failed."""
-        return len(self._lost) == len(self._workshop.devices)
+        return len(self.lost) == len(self._workshop.devices)
 
     @property
     def is_opening(self) -> bool:
@@ -187,6 +187,7 @@ class Conductor:
             case plan.Move():
                 self._moves.ask(decision)
             case plan.Preempt():
+                self.tally.preemptions += 1
                 self._capture(decision.request)
                 if decision.request in self._live:
                     self.tally.forget(self._live[decision.request].handle)
@@ -198,7 +199,7 @@ class Conductor:
             case plan.Reject():
                 self._reject(decision)
             case plan.Wait():
-                pass  # it has no pages to go on with, or no home
+                self.tally.pauses += self._has_home(decision.request)
 
     def _place(self, decision: plan.Place) -> None:
         live = self._live.get(decision.request)
@@ -217,6 +218,11 @@ class Conductor:
                 known=len(live.tokens),
             )
         )
+
+    def _has_home(self, request: RequestId) -> bool:
+        """Whether a request that waits lacks pages; or else an instance."""
+        known = self.machine.ledger.requests.get(request)
+        return known is not None and known.device is not None
 
     def _begin_moves(self) -> None:
         division = self._moves.divide(self._cargo_of)
@@ -341,7 +347,7 @@ class Conductor:
 
     def _park(self, device: DeviceId) -> None:
         self._deliver_all()  # what it is still to release
-        del self.members[device]
+        self.tally.close(self.members.pop(device).instance.load())
         self._opening.pop(device, None)
         self._early.pop(device, None)
         self._workshop.close(device)
@@ -357,10 +363,10 @@ class Conductor:
         for request in lost:
             self._capture(request)
             self.tally.forget(self._live[request].handle)
-        del self.members[device]
+        self.tally.lose(self.members.pop(device).instance.load())
         self._opening.pop(device, None)
         self._early.pop(device, None)
-        self._lost.add(device)
+        self.lost.add(device)
         self._control(orders.DeviceLost(device=device))
         self._reports.append(events.DeviceLost(device=device))
         for request in lost:

@@ -19,6 +19,7 @@ from mell_jax.engine.fleet.member import Member
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.stats import FleetStats
+from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import (
     Abort,
@@ -68,20 +69,25 @@ class Fleet:
         self._page_tokens = shared_page_tokens(models)
         self._clock = clock
         self._config = config or FleetConfig()
+        profile = profile or Profile.unlimited(
+            list(workshop.devices), models=[model.id for model in models]
+        )
         self._conductor = Conductor(
             machine=machine,
             workshop=workshop,
             transports={model.id: model.transport for model in models},
-            profile=profile
-            or Profile.unlimited(list(workshop.devices), models=[m.id for m in models]),
+            profile=profile,
             config=self._config,
             clock=clock,
             page_tokens=self._page_tokens,
             shares_prefixes=shares_prefixes,
         )
+        self._viewer = Viewer(
+            self._conductor, devices=list(workshop.devices), profile=profile
+        )
         self._next_request = self._steps = 0
         self._rng = np.random.default_rng(seed)
-        self._start_s = self._tick_s = clock()
+        self._start_s = self._tick_s = self._now_s = clock()
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]:
@@ -169,7 +175,14 @@ class Fleet:
             member.instance.load(compilations=compilations)
             for member in self.members.values()
         ]
-        return sum_loads(loads, waiting=self.machine.waiting, compilations=compilations)
+        return sum_loads(
+            loads,
+            past=self._conductor.tally.past,
+            waiting=self.machine.waiting,
+            preemptions=self._conductor.tally.preemptions,
+            compilations=compilations,
+            fleet=self._viewer.view(now_s=self._now_s, is_idle=not self.has_work),
+        )
 
     def stats(self) -> FleetStats:
         """What it has done so far."""
@@ -194,7 +207,7 @@ class Fleet:
 
     def _begin_step(self) -> None:
         self._steps += 1
-        now_s = self._clock()
+        now_s = self._now_s = self._clock()
         self._conductor.tally.begin_step(now_s)
         if now_s - self._tick_s >= self._config.epoch_s:
             self._tick_s = now_s

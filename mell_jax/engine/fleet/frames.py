@@ -1,10 +1,11 @@
 """Frames and loads of several instances as those of one engine."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from mell_jax.engine.fleet.stats import Past
+from mell_jax.engine.fleet.view import FleetView
 from mell_jax.engine.frames import EngineLoad, Float32Array, Logprobs, StepFrame
 from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
 
@@ -23,16 +24,40 @@ def merge_frames(frames: Sequence[StepFrame]) -> StepFrame | None:
 
 
 def sum_loads(
-    loads: Sequence[EngineLoad], *, waiting: int, compilations: int
+    loads: Sequence[EngineLoad],
+    *,
+    past: Past,
+    waiting: int,
+    preemptions: int,
+    compilations: int,
+    fleet: FleetView | None = None,
 ) -> EngineLoad:
-    """The load of all instances; `waiting` requests have none of them."""
-    totals = {
-        field.name: sum(getattr(load, field.name) for load in loads)
-        for field in dataclasses.fields(EngineLoad)
-    }
-    totals["waiting"] += waiting
-    totals["compilations"] = compilations
-    return EngineLoad(**totals)
+    """The load of all instances.
+
+    Args:
+      past: what instances counted that are gone.
+      waiting: requests that no instance has.
+      preemptions: beside those that instances know of.
+    """
+
+    def total(name: str) -> int:
+        return sum(getattr(load, name) for load in loads)
+
+    return EngineLoad(
+        running=total("running"),
+        waiting=total("waiting") + waiting,
+        waiting_tokens=total("waiting_tokens"),
+        used_pages=total("used_pages"),
+        cached_pages=total("cached_pages"),
+        free_pages=total("free_pages"),
+        generated_tokens=total("generated_tokens") + past.generated_tokens,
+        prefix_hit_tokens=total("prefix_hit_tokens") + past.prefix_hit_tokens,
+        prefix_query_tokens=total("prefix_query_tokens") + past.prefix_query_tokens,
+        preemptions=total("preemptions") + past.preemptions + preemptions,
+        steps=total("steps") + past.steps,
+        compilations=compilations,
+        fleet=fleet,
+    )
 
 
 def _merge_logprobs(frames: Sequence[StepFrame]) -> Logprobs | None:

@@ -7,11 +7,11 @@ histograms of few buckets, so that nothing here grows.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Self
 
-from mell_jax.engine.frames import Handle, StepFrame
+from mell_jax.engine.frames import EngineLoad, Handle, StepFrame
 from mell_jax.scheduler.ids import MoveId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
@@ -88,12 +88,19 @@ class FleetStats:
 
     begun: Mapping[Mode, int] = field(default_factory=dict)  # moves
     ended: Mapping[Ended, int] = field(default_factory=dict)  # moves
+    carried: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """Moves that were committed, by the devices they went from and to."""
     deferred: int = 0  # moves put off to the next epoch
     violations: int = 0  # urgent moves beyond what a link or a target has
     sent_bytes: int = 0  # pages and tokens
+    stages: int = 0  # chunks that these were sent in
     activations: int = 0
     activation_s: float = 0.0  # that they took together
+    parkings: int = 0
+    losses: int = 0  # of devices that failed
     replays: int = 0  # requests started again after the loss of a device
+    pauses: int = 0  # a request could not grow at once
+    preemptions: int = 0  # of requests that gave up their pages
     gap_steps: Histogram = field(default_factory=lambda: Histogram.empty(STEP_BOUNDS))
     gap_s: Histogram = field(default_factory=lambda: Histogram.empty(SECOND_BOUNDS))
 
@@ -102,16 +109,39 @@ class FleetStats:
         return sum(n for kind, n in self.ended.items() if kind.outcome is outcome)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What instances that are gone had counted."""
+
+    generated_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    prefix_query_tokens: int = 0
+    preemptions: int = 0
+    steps: int = 0
+
+    def plus(self, load: EngineLoad) -> "Past":
+        return Past(
+            **{
+                each.name: getattr(self, each.name) + getattr(load, each.name)
+                for each in fields(Past)
+            }
+        )
+
+
 class Tally:
     """Counts for one fleet."""
 
     def __init__(self) -> None:
-        self.deferred = self.violations = self.sent_bytes = 0
-        self.activations = self.replays = 0
+        self.deferred = self.violations = self.replays = 0
+        self.pauses = self.preemptions = 0
+        self.activations = 0
         self.activation_s = 0.0
+        self.past = Past()
+        self._sent_bytes = self._stages = self._parkings = self._losses = 0
         self._begun: Counter[Mode] = Counter()
         self._ended: Counter[Ended] = Counter()
-        self._under_way: dict[MoveId, tuple[Reason, Mode, Handle]] = {}
+        self._under_way: dict[MoveId, tuple[plan.Move, Mode, Handle]] = {}
+        self._carried: Counter[tuple[int, int]] = Counter()
         self._stopped: dict[Handle, tuple[int, float]] = {}  # at which step and time
         self._step, self._now_s = 0, 0.0
         self._gap_steps = Histogram.empty(STEP_BOUNDS)
@@ -121,12 +151,18 @@ class Tally:
         return FleetStats(
             begun=dict(self._begun),
             ended=dict(self._ended),
+            carried=dict(self._carried),
             deferred=self.deferred,
             violations=self.violations,
-            sent_bytes=self.sent_bytes,
+            sent_bytes=self._sent_bytes,
+            stages=self._stages,
             activations=self.activations,
             activation_s=self.activation_s,
+            parkings=self._parkings,
+            losses=self._losses,
             replays=self.replays,
+            pauses=self.pauses,
+            preemptions=self.preemptions,
             gap_steps=self._gap_steps,
             gap_s=self._gap_s,
         )
@@ -137,8 +173,7 @@ class Tally:
         return len(self._under_way)
 
     def begin_move(self, move: plan.Move, *, mode: Mode, handle: Handle) -> None:
-        reason = Reason.URGENT if move.is_urgent else Reason.CONSOLIDATION
-        self._under_way[move.move] = (reason, mode, handle)
+        self._under_way[move.move] = (move, mode, handle)
         self._begun[mode] += 1
 
     def end_move(self, event: MoveCommitted | MoveAborted) -> None:
@@ -147,10 +182,28 @@ class Tally:
             return
         is_done = isinstance(event, MoveCommitted)
         outcome = Outcome.COMMITTED if is_done else Outcome.ABORTED
-        reason, mode, handle = self._under_way.pop(event.move)
+        move, mode, handle = self._under_way.pop(event.move)
+        reason = Reason.URGENT if move.is_urgent else Reason.CONSOLIDATION
         self._ended[Ended(reason=reason, mode=mode, outcome=outcome)] += 1
-        if not is_done:
+        if is_done:
+            self._carried[move.source, move.target] += 1
+        else:
             self.forget(handle)
+
+    def send(self, nbytes: int) -> None:
+        """A chunk of a move leaves its source; one with nothing in it is no stage."""
+        self._sent_bytes += nbytes
+        self._stages += nbytes > 0
+
+    def close(self, load: EngineLoad) -> None:
+        """A device was parked; `load` is the last one of its instance."""
+        self._parkings += 1
+        self.past = self.past.plus(load)
+
+    def lose(self, load: EngineLoad) -> None:
+        """A device has failed; `load` is the last one of its instance."""
+        self._losses += 1
+        self.past = self.past.plus(load)
 
     def begin_step(self, now_s: float) -> None:
         self._step += 1

@@ -47,6 +47,7 @@ def test_moves_are_counted_by_reason_mode_and_outcome() -> None:
     )
     assert stats.ended == {urgent: 1, other: 1}
     assert stats.count(Outcome.COMMITTED) == 1
+    assert stats.carried == {(0, 1): 1}
     assert tally.under_way == 0
 
 

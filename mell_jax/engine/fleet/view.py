@@ -1,0 +1,99 @@
+"""A fleet seen from outside: plain frozen values, for metrics and administration.
+
+The engine's thread makes a `FleetView` now and then (`viewer`); whoever has it may keep
+it, read it on any thread, or send it to another process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from mell_jax.engine.fleet.stats import FleetStats
+
+
+class State(Enum):
+    """What a device group does."""
+
+    SERVING = "serving"
+    OPENING = "opening"  # its weights and its pool are on their way
+    PARKED = "parked"
+    LOST = "lost"  # it has failed and is not used again
+
+
+class Stage(Enum):
+    """How far a move is."""
+
+    WAITING = "waiting"  # for its turn, or for room on a link
+    RESERVING = "reserving"  # pages at its target
+    COPYING = "copying"
+    RELEASING = "releasing"  # the pages of the copy that is not needed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceView:
+    """A device group and what runs there; all zero where nothing is to serve.
+
+    Pages are those of the books: `used_pages` of the requests that live there or are
+    leaving, `reserved_pages` of those on their way there. A page that two requests
+    share counts twice. Only `cached_pages` are what lies in the pool.
+    """
+
+    device: int
+    state: State
+    model: str = ""  # empty where it is parked or lost
+    capacity_pages: int = 0
+    used_pages: int = 0
+    reserved_pages: int = 0
+    cached_pages: int = 0  # of prefixes, that no request has now
+    running: int = 0  # rows
+    waiting: int = 0  # requests placed there, without a row yet
+    paused: int = 0  # requests that cannot grow
+
+    @property
+    def free_pages(self) -> int:
+        """What the books have left."""
+        return max(self.capacity_pages - self.used_pages - self.reserved_pages, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveView:
+    """A request on its way from one device to another."""
+
+    request: int
+    source: int
+    target: int
+    mode: str  # "kv" or "tokens"; empty while it waits
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """A model over all its instances."""
+
+    name: str
+    lower_bound: int  # devices that all its requests need at least, waiting ones too
+    waiting: int  # requests that no instance has taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """As of a step not long ago."""
+
+    instances: tuple[InstanceView, ...]  # every device group, by number
+    models: tuple[ModelView, ...]
+    moves: tuple[MoveView, ...]
+    stats: FleetStats
+    link_bytes_per_s: Mapping[tuple[int, int], float]  # from, to; as profiled
+    prefill_tokens_per_s: Mapping[tuple[int, str], float]
+    """By device and model: for moves, beside a full batch that decodes."""
+
+    @property
+    def devices_in_use(self) -> int:
+        """Device groups that nobody else could use."""
+        taken = (State.SERVING, State.OPENING)
+        return sum(instance.state in taken for instance in self.instances)
+
+    @property
+    def lower_bound(self) -> int:
+        """Devices that all requests need at least, however they are packed."""
+        return sum(model.lower_bound for model in self.models)

@@ -1,0 +1,131 @@
+"""Makes a `FleetView` of the books and the members, on the engine's thread.
+
+Looking at everything costs time that decodes would have, so a view is kept for half a
+second; a fleet that has come to rest is always seen as it is.
+"""
+
+import math
+
+import numpy as np
+
+from mell_jax.engine.fleet.conductor import Conductor
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.view import (
+    FleetView,
+    InstanceView,
+    ModelView,
+    MoveView,
+    Stage,
+    State,
+)
+from mell_jax.scheduler.bounds import instances_bound
+from mell_jax.scheduler.ids import DeviceId, RequestId
+from mell_jax.scheduler.migration.records import Phase
+from mell_jax.scheduler.placement.ledger import Request
+
+KEPT_S = 0.5
+_STAGES = {
+    Phase.RESERVING: Stage.RESERVING,
+    Phase.COPYING: Stage.COPYING,
+    Phase.COMMITTED: Stage.RELEASING,
+    Phase.ABORTING: Stage.RELEASING,
+}
+
+
+class Viewer:
+    """Looks at one fleet."""
+
+    def __init__(
+        self, conductor: Conductor, *, devices: list[DeviceId], profile: Profile
+    ) -> None:
+        self._conductor = conductor
+        self._devices = sorted(devices)
+        self._links = {
+            (int(source), int(target)): speed
+            for (source, target), speed in profile.bytes_per_s.items()
+        }
+        self._slack = {
+            (int(device), str(model)): speed
+            for (device, model), speed in profile.prefill_tokens_per_s.items()
+        }
+        self._view: FleetView | None = None
+        self._seen_s = -math.inf
+
+    def view(self, *, now_s: float, is_idle: bool) -> FleetView:
+        """A view not older than `KEPT_S`, and of this moment when nothing runs."""
+        if self._view is None or is_idle or now_s - self._seen_s >= KEPT_S:
+            self._view, self._seen_s = self._look(), now_s
+        return self._view
+
+    def _look(self) -> FleetView:
+        return FleetView(
+            instances=tuple(self._instance(device) for device in self._devices),
+            models=self._models(),
+            moves=tuple(
+                self._move(move.request, source=move.source, target=move.target)
+                for move in self._conductor.machine.ledger.moves.values()
+            ),
+            stats=self._conductor.tally.stats(),
+            link_bytes_per_s=self._links,
+            prefill_tokens_per_s=self._slack,
+        )
+
+    def _instance(self, device: DeviceId) -> InstanceView:
+        conductor = self._conductor
+        member = conductor.members.get(device)
+        if member is None:
+            state = State.LOST if device in conductor.lost else State.PARKED
+            return InstanceView(device=device, state=state)
+        ledger, batcher = conductor.machine.ledger, member.instance.batcher
+        books = ledger.instances.get(device)
+        pages = books.pages if books is not None else 0
+        arriving = books.arriving.values() if books is not None else ()
+        reserved = sum(request.pages for request in arriving)
+        return InstanceView(
+            device=device,
+            state=State.SERVING if member.is_open else State.OPENING,
+            model=member.model,
+            capacity_pages=ledger.spec(member.model).capacity_pages,
+            used_pages=pages - reserved,
+            reserved_pages=reserved,
+            cached_pages=batcher.cache.counts.cached,
+            running=batcher.num_running,
+            waiting=batcher.num_waiting,
+            paused=sum(
+                ledger.requests[request].device == device
+                for request in (books.stalled if books is not None else ())
+            ),
+        )
+
+    def _models(self) -> tuple[ModelView, ...]:
+        ledger = self._conductor.machine.ledger
+        found: dict[str, list[Request]] = {name: [] for name in ledger.models}
+        for request in ledger.requests.values():
+            found[request.model].append(request)
+        return tuple(
+            ModelView(
+                name=name,
+                lower_bound=instances_bound(
+                    np.array([r.pages for r in found[name]], np.int64),
+                    spec=ledger.spec(name),
+                ),
+                waiting=sum(request.device is None for request in found[name]),
+            )
+            for name in ledger.models
+        )
+
+    def _move(
+        self, request: Request, *, source: DeviceId, target: DeviceId
+    ) -> MoveView:
+        stage, mode = self._progress(request.id, target)
+        return MoveView(
+            request=request.id, source=source, target=target, mode=mode, stage=stage
+        )
+
+    def _progress(self, request: RequestId, target: DeviceId) -> tuple[Stage, str]:
+        """As the controller has it; a move that it has not begun waits."""
+        owner = self._conductor.controller.owners.get(request)
+        move = owner.move if owner is not None else None
+        if move is None or move.order.target != target:
+            return Stage.WAITING, ""
+        return _STAGES[move.phase], move.order.mode.name.lower()

@@ -1,0 +1,268 @@
+"""What readers of streams see, counted as it happens: times, tokens, ends.
+
+    generate -> Meter.begin -> a Watch per sample: see(delta)
+    metrics  -> Meter.measured: a frozen copy per model, which can be added up
+
+One event loop writes and reads. A message costs well under a microsecond, a token
+nothing of its own; nothing here grows with traffic.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import final
+
+from mell_jax.engine.frames import Submit
+from mell_jax.frontend.delta import Delta
+
+SECOND_BOUNDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4),
+    *(0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+TOKEN_BOUNDS = tuple(
+    float(digit * 10**power) for power in range(6) for digit in (1, 2, 5)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buckets:
+    """How many values lie up to each bound, and above all of them."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]  # one more than bounds
+    total: float  # of the values
+
+    def __add__(self, other: "Buckets") -> "Buckets":
+        assert self.bounds == other.bounds, f"{self.bounds} != {other.bounds}"
+        pairs = zip(self.counts, other.counts, strict=True)
+        return Buckets(
+            bounds=self.bounds,
+            counts=tuple(a + b for a, b in pairs),
+            total=self.total + other.total,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Of one model since the start. Every sample of a request counts by itself."""
+
+    prompt_tokens: int  # of accepted requests, once for all samples
+    generation_tokens: int
+    finished: Mapping[str, int]  # samples, by reason
+    first_token_s: Buckets  # from the request to its first token
+    inter_token_s: Buckets  # tokens that come together share their gap
+    request_s: Buckets  # from the request to its end
+    decode_s: Buckets  # from the first token to the last
+    request_prompt_tokens: Buckets
+    request_generation_tokens: Buckets
+    request_max_tokens: Buckets  # that a sample was allowed
+
+    def __add__(self, other: "Measured") -> "Measured":
+        sums = {
+            each.name: getattr(self, each.name) + getattr(other, each.name)
+            for each in fields(Measured)
+            if each.name != "finished"
+        }
+        finished = Counter(self.finished) + Counter(other.finished)
+        return Measured(finished=dict(finished), **sums)
+
+
+@final
+class Histogram:
+    """Counts values."""
+
+    __slots__ = ("_bounds", "_counts", "_total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+
+    def add(self, value: float, *, count: int = 1) -> None:
+        """Counts `value` `count` times."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._total += value * count
+
+    def frozen(self) -> Buckets:
+        return Buckets(
+            bounds=self._bounds, counts=tuple(self._counts), total=self._total
+        )
+
+
+@final
+class ModelMeter:
+    """Counts for one model; see `Measured`."""
+
+    def __init__(self) -> None:
+        self.prompt_tokens = self.generation_tokens = 0
+        self.finished: Counter[str] = Counter()
+        self.first_token_s = Histogram(SECOND_BOUNDS)
+        self.inter_token_s = Histogram(SECOND_BOUNDS)
+        self.request_s = Histogram(SECOND_BOUNDS)
+        self.decode_s = Histogram(SECOND_BOUNDS)
+        self.request_prompt_tokens = Histogram(TOKEN_BOUNDS)
+        self.request_generation_tokens = Histogram(TOKEN_BOUNDS)
+        self.request_max_tokens = Histogram(TOKEN_BOUNDS)
+
+    def frozen(self) -> Measured:
+        return Measured(
+            prompt_tokens=self.prompt_tokens,
+            generation_tokens=self.generation_tokens,
+            finished=dict(self.finished),
+            first_token_s=self.first_token_s.frozen(),
+            inter_token_s=self.inter_token_s.frozen(),
+            request_s=self.request_s.frozen(),
+            decode_s=self.decode_s.frozen(),
+            request_prompt_tokens=self.request_prompt_tokens.frozen(),
+            request_generation_tokens=self.request_generation_tokens.frozen(),
+            request_max_tokens=self.request_max_tokens.frozen(),
+        )
+
+
+@final
+class Watch:
+    """One sample of a request, from the request on."""
+
+    __slots__ = (
+        "_clock",
+        "_first_s",
+        "_is_over",
+        "_last_s",
+        "_max_tokens",
+        "_meter",
+        "_prompt_tokens",
+        "_start_s",
+        "_tokens",
+    )
+
+    def __init__(
+        self,
+        meter: ModelMeter,
+        *,
+        clock: Callable[[], float],
+        start_s: float,
+        prompt_tokens: int,
+        max_tokens: int,
+    ) -> None:
+        self._meter = meter
+        self._clock = clock
+        self._start_s = self._first_s = self._last_s = start_s
+        self._prompt_tokens = prompt_tokens
+        self._max_tokens = max_tokens
+        self._tokens = 0
+        self._is_over = False
+
+    def see(self, delta: Delta) -> None:
+        """Something has come for the sample, perhaps its end."""
+        count = len(delta.token_ids)
+        if count:
+            self._see_tokens(count)
+        if delta.finish is not None:
+            self.end(delta.finish.reason)
+
+    def _see_tokens(self, count: int) -> None:
+        now_s, meter = self._clock(), self._meter
+        gaps = count
+        if not self._tokens:
+            gaps -= 1
+            self._first_s = self._last_s = now_s
+            meter.first_token_s.add(now_s - self._start_s)
+        if gaps:
+            meter.inter_token_s.add((now_s - self._last_s) / gaps, count=gaps)
+            self._last_s = now_s
+        self._tokens += count
+        meter.generation_tokens += count
+
+    def end(self, reason: str) -> None:
+        """No more will come; only the first reason counts."""
+        if self._is_over:
+            return
+        self._is_over = True
+        meter = self._meter
+        meter.finished[reason] += 1
+        meter.request_s.add(self._clock() - self._start_s)
+        meter.request_prompt_tokens.add(self._prompt_tokens)
+        meter.request_generation_tokens.add(self._tokens)
+        meter.request_max_tokens.add(self._max_tokens)
+        if self._tokens:
+            meter.decode_s.add(self._last_s - self._first_s)
+
+
+@final
+class Watches:
+    """Of a request's samples; use it with `with`.
+
+    A sample that is not over on leaving was given up by its reader, or has failed.
+    """
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = watches
+
+    def __enter__(self) -> Sequence[Watch]:
+        return self._watches
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, traceback: object
+    ) -> None:
+        is_error = kind is not None and issubclass(kind, Exception)
+        for watch in self._watches:
+            watch.end("error" if is_error else "abort")
+
+
+@final
+class Meter:
+    """Counts for all models of a front end.
+
+    Args:
+      models: their names; the only ones that are ever shown.
+      clock: seconds, never backwards.
+    """
+
+    def __init__(
+        self, models: Sequence[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._models = {name: ModelMeter() for name in models}
+        self._refused: Counter[str] = Counter()
+
+    @property
+    def now_s(self) -> float:
+        return self._clock()
+
+    def begin(
+        self, samples: Sequence[Submit], *, model: str, start_s: float
+    ) -> Watches:
+        """A request that came at `start_s` was accepted.
+
+        Raises:
+          KeyError: no such model.
+        """
+        meter = self._models[model]
+        meter.prompt_tokens += samples[0].prompt.size
+        return Watches(
+            [
+                Watch(
+                    meter,
+                    clock=self._clock,
+                    start_s=start_s,
+                    prompt_tokens=sample.prompt.size,
+                    max_tokens=sample.params.max_tokens or 0,
+                )
+                for sample in samples
+            ]
+        )
+
+    def refuse(self, reason: str) -> None:
+        """A request was turned away; `reason` is one of few words."""
+        self._refused[reason] += 1
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Requests turned away, by reason; a copy."""
+        return dict(self._refused)
+
+    def measured(self) -> dict[str, Measured]:
+        """By model; does not change afterwards."""
+        return {name: meter.frozen() for name, meter in self._models.items()}

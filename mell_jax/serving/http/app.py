@@ -1,0 +1,44 @@
+"""What is answered over HTTP: a small ASGI application.
+
+GET /health    200 while requests are taken, 503 before, while draining and after
+GET /metrics   for Prometheus, in the text format that it asks for
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from mell_jax.serving.metrics import CONTENT_TYPE, Scrape
+
+
+def make_app(
+    *,
+    trouble: Callable[[], str],
+    scrape: Callable[[], Scrape],
+    routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """The application.
+
+    Args:
+      trouble: why no requests are taken; empty while they are.
+      scrape: what `/metrics` shows; called in the event loop, must not wait.
+      routes: more of them.
+    """
+
+    async def health(request: Request) -> Response:
+        cause = trouble()
+        return PlainTextResponse(
+            f"{cause or 'ok'}\n", status_code=503 if cause else 200
+        )
+
+    async def metrics(request: Request) -> Response:
+        text = await asyncio.to_thread(scrape().text)  # milliseconds: streams go on
+        return Response(text, headers={"content-type": CONTENT_TYPE})
+
+    return Starlette(
+        routes=[Route("/health", health), Route("/metrics", metrics), *routes]
+    )

@@ -1,0 +1,68 @@
+"""Metric families as values: a name, a sentence, and samples by label."""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Protocol
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+
+Labels = Mapping[str, str]
+
+
+class Bucketed(Protocol):
+    """A histogram: counts up to each bound, and of what is above all of them."""
+
+    @property
+    def bounds(self) -> tuple[float, ...]: ...
+
+    @property
+    def counts(self) -> tuple[int, ...]: ...
+
+    @property
+    def total(self) -> float: ...
+
+
+def gauge(
+    name: str, text: str, samples: Sequence[tuple[Labels, float]]
+) -> GaugeMetricFamily:
+    """What goes up and down; every sample has labels of the same names."""
+    family = GaugeMetricFamily(name, text, labels=_names(samples))
+    for labels, value in samples:
+        family.add_metric(list(labels.values()), float(value))
+    return family
+
+
+def counter(
+    name: str, text: str, samples: Sequence[tuple[Labels, float]]
+) -> CounterMetricFamily:
+    """What only grows; `_total` is added to its name."""
+    family = CounterMetricFamily(name, text, labels=_names(samples))
+    for labels, value in samples:
+        family.add_metric(list(labels.values()), float(value))
+    return family
+
+
+def histogram(
+    name: str, text: str, samples: Sequence[tuple[Labels, Bucketed]]
+) -> HistogramMetricFamily:
+    """Values by size."""
+    family = HistogramMetricFamily(name, text, labels=_names(samples))
+    for labels, buckets in samples:
+        bounds = [*(str(bound) for bound in buckets.bounds), "+Inf"]
+        counts = [float(count) for count in accumulate(buckets.counts)]
+        family.add_metric(
+            list(labels.values()), list(zip(bounds, counts, strict=True)), buckets.total
+        )
+    return family
+
+
+def _names(samples: Sequence[tuple[Labels, object]]) -> list[str]:
+    return list(samples[0][0]) if samples else []
+
+
+__all__ = ["Bucketed", "Labels", "Metric", "counter", "gauge", "histogram"]

@@ -1,0 +1,188 @@
+"""The metrics that only a fleet has: devices, pages, moves, downtime."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from mell_jax.engine.fleet.stats import FleetStats, Outcome, Reason
+from mell_jax.engine.fleet.view import FleetView, InstanceView, State
+from mell_jax.scheduler.transfer import Mode
+from mell_jax.serving.metrics.families import (
+    Labels,
+    Metric,
+    counter,
+    gauge,
+    histogram,
+)
+
+
+def fleet_metrics(view: FleetView) -> Iterator[Metric]:
+    """All of them."""
+    yield from _devices(view)
+    yield from _instances(view)
+    yield from _moves(view)
+    yield from _counts(view.stats)
+    yield from _profile(view)
+
+
+def _devices(view: FleetView) -> Iterator[Metric]:
+    yield gauge("mell:devices", "Device groups.", [({}, len(view.instances))])
+    yield gauge(
+        "mell:devices_in_use",
+        "Device groups that serve or are about to.",
+        [({}, view.devices_in_use)],
+    )
+    yield gauge(
+        "mell:devices_lower_bound",
+        "Device groups that all requests need at least, however they are packed (L2).",
+        [({"model_name": each.name}, each.lower_bound) for each in view.models],
+    )
+    serving = [each for each in view.instances if each.state is State.SERVING]
+    capacity = sum(each.capacity_pages for each in serving)
+    free = sum(each.free_pages for each in serving)
+    yield gauge(
+        "mell:page_fragmentation_ratio",
+        "Share of the pages of devices in use that no request holds, 0 to 1.",
+        [({}, free / capacity if capacity else 0.0)],
+    )
+
+
+def _instances(view: FleetView) -> Iterator[Metric]:
+    yield gauge(
+        "mell:instance_state",
+        "1 for what a device group does: serving, opening, parked or lost.",
+        [
+            ({**_device(each), "state": state.value}, each.state is state)
+            for each in view.instances
+            for state in State
+        ],
+    )
+    yield gauge(
+        "mell:instance_pages",
+        "Pages in the books: held, reserved for requests on their way, free.",
+        [
+            ({**_device(each), "kind": kind}, pages)
+            for each in view.instances
+            for kind, pages in (
+                ("used", each.used_pages),
+                ("reserved", each.reserved_pages),
+                ("free", each.free_pages),
+            )
+        ],
+    )
+    for name, text, field in (
+        ("cached_pages", "Pages of prefixes that no request has.", "cached_pages"),
+        ("requests_running", "Requests that have a row.", "running"),
+        ("requests_waiting", "Requests that wait for a row.", "waiting"),
+        ("requests_paused", "Requests that cannot grow.", "paused"),
+    ):
+        yield gauge(
+            f"mell:instance_{name}",
+            text,
+            [(_device(each), getattr(each, field)) for each in view.instances],
+        )
+
+
+def _device(instance: InstanceView) -> Labels:
+    return {"instance": str(instance.device), "model_name": instance.model}
+
+
+def _moves(view: FleetView) -> Iterator[Metric]:
+    moving = Counter(
+        (str(move.source), str(move.target), move.mode, move.stage.value)
+        for move in view.moves
+    )
+    names = ("source", "target", "mode", "stage")
+    yield gauge(
+        "mell:requests_moving",
+        "Requests on their way from one device group to another.",
+        [
+            (dict(zip(names, kind, strict=True)), count)
+            for kind, count in sorted(moving.items())
+        ],
+    )
+
+
+def _counts(stats: FleetStats) -> Iterator[Metric]:
+    yield counter(
+        "mell:migrations",
+        "Moves that are over: why they began, how they went, how they ended.",
+        [
+            (
+                {
+                    "reason": reason.name.lower(),
+                    "mode": mode.name.lower(),
+                    "outcome": outcome.name.lower(),
+                },
+                sum(
+                    count
+                    for kind, count in stats.ended.items()
+                    if (kind.reason, kind.mode, kind.outcome) == (reason, mode, outcome)
+                ),
+            )
+            for reason in Reason
+            for mode in Mode
+            for outcome in Outcome
+        ],
+    )
+    yield counter(
+        "mell:migrations_begun",
+        "Moves that have begun.",
+        [({"mode": mode.name.lower()}, stats.begun.get(mode, 0)) for mode in Mode],
+    )
+    yield counter(
+        "mell:migrations_between",
+        "Moves that were committed, by device groups; those pairs that had one.",
+        [
+            ({"source": str(source), "target": str(target)}, count)
+            for (source, target), count in sorted(stats.carried.items())
+        ],
+    )
+    for name, text, value in (
+        ("migration_bytes", "Bytes of pages and tokens sent.", stats.sent_bytes),
+        ("migration_stages", "Chunks they were sent in.", stats.stages),
+        ("migrations_deferred", "Moves put off by an epoch.", stats.deferred),
+        ("migration_violations", "Urgent moves beyond a link.", stats.violations),
+        ("activations", "Device groups made ready.", stats.activations),
+        ("activation_seconds", "Time that took.", stats.activation_s),
+        ("parkings", "Device groups given back.", stats.parkings),
+        ("devices_lost", "Device groups that failed.", stats.losses),
+        ("pauses", "Times that a request could not grow at once.", stats.pauses),
+    ):
+        yield counter(f"mell:{name}", text, [({}, value)])
+    yield counter(
+        "mell:requests_recovered",
+        "Requests started again elsewhere when their device failed.",
+        [({"how": "replay"}, stats.replays)],
+    )
+    yield histogram(
+        "mell:migration_downtime_seconds",
+        "Between the last token before a move and the first one after it.",
+        [({}, stats.gap_s)],
+    )
+    yield histogram(
+        "mell:migration_downtime_steps",
+        "The same in steps; one without a move.",
+        [({}, stats.gap_steps)],
+    )
+
+
+def _profile(view: FleetView) -> Iterator[Metric]:
+    yield gauge(
+        "mell:link_bytes_per_second",
+        "Pages carried between two device groups, as measured at the start.",
+        [
+            ({"source": str(source), "target": str(target)}, speed)
+            for (source, target), speed in view.link_bytes_per_s.items()
+            if math.isfinite(speed)
+        ],
+    )
+    yield gauge(
+        "mell:prefill_slack_tokens_per_second",
+        "Prefill for moves beside a full batch that decodes, measured at the start.",
+        [
+            ({"instance": str(device), "model_name": model}, speed)
+            for (device, model), speed in view.prefill_tokens_per_s.items()
+            if math.isfinite(speed)
+        ],
+    )

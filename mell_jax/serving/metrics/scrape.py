@@ -1,0 +1,64 @@
+"""One scrape: what was so at one moment, and how it is written down."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from mell_jax.engine.frames import EngineLoad
+from mell_jax.frontend.meter import Measured
+from mell_jax.serving.metrics.families import Metric, counter, gauge
+from mell_jax.serving.metrics.fleet import fleet_metrics
+from mell_jax.serving.metrics.standard import standard
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+"""Not OpenMetrics: for that the library writes colons in names as underscores."""
+REFUSALS = ("overloaded", "draining")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scrape(Collector):
+    """Values that do not change: taken in the event loop, written down on any thread.
+
+    Attributes:
+      measured: of every model.
+      refused: requests turned away, by reason.
+      shows_vllm_names: whether what has a name in vLLM is shown by that name, too.
+    """
+
+    load: EngineLoad
+    measured: Mapping[str, Measured]
+    refused: Mapping[str, int]
+    is_serving: bool
+    shows_vllm_names: bool = False
+
+    def text(self) -> bytes:
+        """In Prometheus' plain text format."""
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        prefixes = ("mell", "vllm") if self.shows_vllm_names else ("mell",)
+        for prefix in prefixes:
+            yield from standard(prefix, load=self.load, measured=self.measured)
+        yield from self._own()
+        if self.load.fleet is not None:
+            yield from fleet_metrics(self.load.fleet)
+        yield from ProcessCollector(registry=None).collect()
+
+    def _own(self) -> Iterator[Metric]:
+        yield gauge(
+            "mell:serving", "1 while requests are taken.", [({}, self.is_serving)]
+        )
+        yield counter(
+            "mell:admission_rejected",
+            "Requests that were turned away.",
+            [({"reason": reason}, self.refused.get(reason, 0)) for reason in REFUSALS],
+        )
+        yield counter("mell:steps", "Steps of all instances.", [({}, self.load.steps)])
+        yield counter(
+            "mell:compilations",
+            "Programs compiled; constant once requests are taken.",
+            [({}, self.load.compilations)],
+        )

@@ -1,0 +1,215 @@
+"""What a fleet shows of itself, and whether its counts agree with each other."""
+
+import pickle
+
+import pytest
+
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import Fault
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.stats import FleetStats, Outcome
+from mell_jax.engine.fleet.view import (
+    FleetView,
+    InstanceView,
+    ModelView,
+    Stage,
+    State,
+)
+from mell_jax.engine.fleet.viewer import Viewer
+from mell_jax.engine.frames import Abort, Handle
+from mell_jax.engine.params import SamplingParams
+from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.transfer import Mode
+from tests.engine.fleet.toy_fleet import PAGE_BYTES, TOY, toy_fleet
+from tests.toy import submit
+
+SHORT = SamplingParams(temperature=0.0, max_tokens=20)
+KEEPS = SamplingParams(temperature=0.0, max_tokens=100)
+
+
+def view_of(fleet: Fleet) -> FleetView:
+    view = fleet.load().fleet
+    assert view is not None
+    return view
+
+
+def look(fleet: Fleet) -> FleetView:
+    """As it is at this very moment."""
+    viewer = Viewer(
+        fleet.conductor,
+        devices=[DeviceId(n) for n in range(3)],
+        profile=Profile.unlimited([], models=[]),
+    )
+    return viewer.view(now_s=0.0, is_idle=True)
+
+
+def run_dry(fleet: Fleet) -> list[FleetView]:
+    """Steps until nothing is left to do; what was seen on the way."""
+    views = []
+    for _ in range(5000):
+        fleet.step()
+        views.append(look(fleet))
+        if not fleet.has_work:
+            return views
+    raise AssertionError("still busy after 5,000 steps")
+
+
+def assert_counts_agree(stats: FleetStats, view: FleetView) -> None:
+    """Of a fleet at rest."""
+    committed = stats.count(Outcome.COMMITTED)
+    for mode in Mode:
+        ended = sum(n for kind, n in stats.ended.items() if kind.mode is mode)
+        assert stats.begun.get(mode, 0) == ended
+    assert committed + stats.count(Outcome.ABORTED) == sum(stats.begun.values())
+    assert sum(stats.carried.values()) == committed
+    assert stats.gap_steps.count == stats.gap_s.count <= committed
+    assert (stats.stages == 0) == (stats.sent_bytes == 0)
+    assert stats.stages <= stats.sent_bytes
+    gone = stats.parkings + stats.losses
+    assert stats.activations == view.devices_in_use + gone
+    lost = sum(instance.state is State.LOST for instance in view.instances)
+    assert stats.losses == lost
+    assert stats.activation_s >= 0.0
+
+
+@pytest.mark.parametrize("mode", [Mode.KV, Mode.TOKENS])
+def test_counts_agree_after_everything_moved_at_every_step(mode: Mode) -> None:
+    fleet = toy_fleet(config=FleetConfig(mode=mode, fault=Fault(move_every=1)))
+    for handle in range(14):
+        submit(fleet, [handle + 1] * (handle * 7 + 1), handle=handle, params=SHORT)
+    run_dry(fleet)
+    view = view_of(fleet)
+    assert_counts_agree(view.stats, view)
+    assert view.stats == fleet.stats()
+    assert set(view.stats.begun) == {mode}
+    assert view.stats.stages >= 20
+    assert view.stats.count(Outcome.COMMITTED) >= 20
+    if mode is Mode.KV:
+        assert view.stats.sent_bytes % PAGE_BYTES == 0
+    assert view.moves == ()
+    assert fleet.load().generated_tokens == 14 * 20
+
+
+def test_counts_agree_where_pages_are_short_and_a_device_fails() -> None:
+    fault = Fault(raise_on=(DeviceId(1), 40))
+    fleet = toy_fleet(num_pages=12, config=FleetConfig(fault=fault))
+    for handle in range(24):
+        params = SamplingParams(temperature=0.0, max_tokens=50)
+        prompt = [handle + 1] * (handle * 5 % 60 + 1)
+        submit(fleet, prompt, handle=handle, params=params)
+    views = run_dry(fleet)
+    last = views[-1]
+    assert_counts_agree(last.stats, last)
+    assert last.instances[1] == InstanceView(device=1, state=State.LOST)
+    assert last.stats.replays > 0
+    assert last.stats.pauses > 0
+    assert max(model.waiting for view in views for model in view.models) > 0
+    assert fleet.load().generated_tokens >= 24 * 50  # a replay may do some again
+
+
+def test_requests_that_cannot_grow_are_seen_to_pause() -> None:
+    fleet = toy_fleet(num_pages=12)
+    for handle in range(24):
+        params = SamplingParams(temperature=0.0, max_tokens=50)
+        prompt = [handle + 1] * (handle * 5 % 60 + 1)
+        submit(fleet, prompt, handle=handle, params=params)
+    views = run_dry(fleet)
+    assert max(i.paused for view in views for i in view.instances) == 1
+    assert fleet.load().preemptions == fleet.stats().preemptions > 0
+    assert_counts_agree(fleet.stats(), views[-1])
+
+
+def test_pages_of_the_books_are_used_reserved_or_free() -> None:
+    fleet = toy_fleet(config=FleetConfig(fault=Fault(move_every=1)))
+    for handle in range(14):
+        submit(fleet, [handle + 1] * (handle * 7 + 1), handle=handle, params=SHORT)
+    views = []
+    for _ in range(25):
+        fleet.step()
+        views.append(look(fleet))
+    for view in views:
+        for i in view.instances:
+            assert i.capacity_pages == (64 if i.state is State.SERVING else 0)
+            assert i.used_pages + i.reserved_pages + i.free_pages == i.capacity_pages
+        if not any(model.waiting for model in view.models):
+            assert 1 <= view.lower_bound <= view.devices_in_use
+    assert any(i.reserved_pages for view in views for i in view.instances)
+    moves = [move for view in views for move in view.moves]
+    assert {move.mode for move in moves} <= {"kv", "tokens", ""}
+    assert Stage.COPYING in {move.stage for move in moves}
+    assert all(move.source != move.target for move in moves)
+
+
+def test_a_view_is_kept_for_half_a_second() -> None:
+    fleet = toy_fleet()
+    viewer = Viewer(
+        fleet.conductor,
+        devices=[DeviceId(0)],
+        profile=Profile.unlimited([], models=[]),
+    )
+    first = viewer.view(now_s=10.0, is_idle=False)
+    assert viewer.view(now_s=10.4, is_idle=False) is first
+    assert viewer.view(now_s=10.5, is_idle=False) is not first
+
+
+def test_a_fleet_that_comes_to_rest_is_seen_at_once() -> None:
+    fleet = toy_fleet()
+    submit(fleet, [1], handle=1, params=KEEPS)
+    fleet.step()
+    assert view_of(fleet).instances[0].used_pages == 1
+    fleet.abort(Abort(handles=(Handle(1),)))
+    while fleet.has_work:
+        fleet.step()
+    assert view_of(fleet).instances[0].used_pages == 0
+
+
+def test_counts_of_an_instance_outlive_it() -> None:
+    fleet = toy_fleet()
+    submit(fleet, [1], handle=1, params=SamplingParams(temperature=0.0, max_tokens=9))
+    run_dry(fleet)
+    before = fleet.load()
+    for _ in range(40):  # epochs without work: the last instance is parked
+        fleet.step()
+    after = fleet.load()
+    assert after.fleet is not None and after.fleet.devices_in_use == 0
+    assert after.fleet.stats.parkings == 1
+    assert (before.generated_tokens, after.generated_tokens) == (9, 9)
+    assert after.steps == before.steps > 0
+    assert after.prefix_query_tokens == 1
+
+
+def test_a_view_shows_what_was_profiled_and_can_be_sent() -> None:
+    a, b = DeviceId(0), DeviceId(1)
+    profile = Profile(
+        bytes_per_s={(a, b): 2e9, (b, a): 1e9},
+        prefill_tokens_per_s={(a, TOY): 300.0, (b, TOY): 400.0},
+    )
+    fleet = toy_fleet(devices=2, profile=profile)
+    submit(fleet, [1], handle=1, params=KEEPS)
+    fleet.step()
+    view = view_of(fleet)
+    assert view.link_bytes_per_s == {(0, 1): 2e9, (1, 0): 1e9}
+    assert view.prefill_tokens_per_s == {(0, "toy"): 300.0, (1, "toy"): 400.0}
+    assert [instance.state for instance in view.instances] == [
+        State.SERVING,
+        State.PARKED,
+    ]
+    assert pickle.loads(pickle.dumps(view)) == view
+
+
+def test_models_that_share_devices_are_seen_apart() -> None:
+    one, two = ModelId("one"), ModelId("two")
+    fleet = toy_fleet(factors={one: 1, two: 2})
+    for handle, model in enumerate((one, two, two)):
+        submit(fleet, [1] * 30, handle=handle, params=SHORT, model=model)
+    fleet.step()
+    view = look(fleet)
+    assert view.models == (
+        ModelView(name="one", lower_bound=1, waiting=0),
+        ModelView(name="two", lower_bound=1, waiting=0),
+    )
+    assert [instance.model for instance in view.instances] == ["one", "two", ""]
+    held = [instance.used_pages for instance in view.instances]
+    assert held[1] == 2 * held[0] > 0
+    assert (view.lower_bound, view.devices_in_use) == (2, 2)
