@@ -30,7 +30,9 @@ class Speeds:
 
     @staticmethod
     def of(run: Run, *, page_bytes: float) -> "Speeds":
-        """Medians of what requests and moves took in the engine.
+        """As fast as requests and moves were in the engine.
+
+        Those of requests are such that all of them together hold their pages as long.
 
         Raises:
           ValueError: no request made two tokens.
@@ -38,11 +40,15 @@ class Speeds:
         done = [r for r in run.records if not r.error and r.output_tokens > 1]
         if not done:
             raise ValueError("no request made two tokens: give larger output_tokens")
+        decoded = sum(r.output_tokens - 1 for r in done)
+        decode_s = sum(tpot_s(r) * (r.output_tokens - 1) for r in done)
         moves = [m for m in run.log.moves if m.is_committed and m.ended_s > m.began_s]
         gbps = [8e-9 * m.pages * page_bytes / (m.ended_s - m.began_s) for m in moves]
         return Speeds(
-            decode_tokens_per_s=1.0 / median([tpot_s(r) for r in done]),
-            prefill_tokens_per_s=median([r.input_tokens / ttft_s(r) for r in done]),
+            decode_tokens_per_s=decoded / decode_s,
+            prefill_tokens_per_s=(
+                sum(r.input_tokens for r in done) / sum(ttft_s(r) for r in done)
+            ),
             link_gbps=median(gbps) if gbps else math.inf,
         )
 

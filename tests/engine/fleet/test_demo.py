@@ -64,7 +64,7 @@ class Case:
 
 
 def moved_all(fleet: Fleet) -> bool:
-    return fleet.stats().count(Outcome.COMMITTED) > 5 * STREAMS
+    return fleet.stats().count(Outcome.COMMITTED) > 3 * STREAMS
 
 
 def moved_both_ways(fleet: Fleet) -> bool:
@@ -102,7 +102,6 @@ CASES = {
         is_used=moved_all,
     ),
 }
-QUICK = ["device_put", "mixed", "lost"]
 
 
 def serve(yard: Yard, case: Case) -> Transcript:
@@ -133,7 +132,7 @@ def serve(yard: Yard, case: Case) -> Transcript:
         seen.read(fleet.step())
         fleet.machine.ledger.check()
     assert fleet.conductor.is_at_rest
-    assert case.is_used(fleet), "it did not do what it is called"
+    assert case.is_used(fleet), f"it did not do what it is called: {fleet.stats()}"
     yard.close_fleet(fleet)
     return seen
 
@@ -179,13 +178,7 @@ def still(yard: Yard) -> Transcript:
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_ids_and_log_probabilities_are_those_of_streams_left_alone(
     yard: Yard, still: Transcript, name: str
 ) -> None:
@@ -200,9 +193,10 @@ def test_ids_and_log_probabilities_are_those_of_streams_left_alone(
 
 
 def assert_close(seen: list[Any], still: list[Any]) -> None:
+    """Up to what float32 loses when a step has other rows and shapes."""
     for (chosen, top_ids, top), (chosen_0, top_ids_0, top_0) in zip(
         seen, still, strict=True
     ):
         assert top_ids[:3] == top_ids_0[:3]
-        np.testing.assert_allclose(chosen, chosen_0, atol=2e-5)
-        np.testing.assert_allclose(top[:3], top_0[:3], atol=2e-5)
+        np.testing.assert_allclose(chosen, chosen_0, atol=1e-5)
+        np.testing.assert_allclose(top[:3], top_0[:3], atol=1e-5)
