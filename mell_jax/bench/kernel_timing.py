@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mell_jax.bench.kernel_loads import GROUP, HEAD, KV_HEADS, LAYERS, Load
 from mell_jax.bench.stats import median
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
@@ -30,98 +31,80 @@ from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
 from mell_jax.worker.sampling import init_row_state
 from mell_jax.worker.step import StepOptions, make_step, split_model
 
-KV_HEADS, GROUP, HEAD = 8, 4, 128
-LAYERS = 2  # of the pools, taken in turns
-CHAIN = 8  # calls in one program
-LLAMA_8B = ModelConfig(
-    vocab_size=128_256,
-    hidden_size=4096,
-    intermediate_size=14_336,
-    num_layers=32,
-    num_heads=KV_HEADS * GROUP,
-    num_kv_heads=KV_HEADS,
-    head_dim=HEAD,
-    max_position_embeddings=8192,
-)
+ENOUGH_S = 0.02  # a lap takes this long at least, or MOST_PROGRAMS
+MOST_PROGRAMS = 16  # in flight at once
 Attend = Callable[..., jax.Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """A batch: rows that each have `new` tokens at the end of `context`."""
-
-    rows: int
-    context: int  # a multiple of the page
-    new: int = 1
-
-    @property
-    def name(self) -> str:
-        return f"{self.rows} x {self.context}"
-
-    @property
-    def is_decode(self) -> bool:
-        return self.new == 1
-
-    def kv_bytes(self, number_bytes: int) -> int:
-        """Read by one call."""
-        return self.rows * self.context * 2 * KV_HEADS * HEAD * number_bytes
-
-    @property
-    def flops(self) -> int:
-        """Of both products of causal attention."""
-        seen = self.new * self.context - self.new * (self.new - 1) // 2
-        return 4 * self.rows * KV_HEADS * GROUP * HEAD * seen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Timer:
-    """Medians of synchronised turns after a warm-up."""
+    """Medians of synchronised laps after a warm-up.
+
+    A lap dispatches short programs one behind the other and waits once, or the host's
+    part of a program that takes a millisecond would count.
+    """
 
     repeats: int
+    chain: int = 8  # calls in one program
 
     def seconds(self, function: Callable[..., Any], *arguments: Any) -> float:
-        for _ in range(2):
-            jax.block_until_ready(function(*arguments))
-        laps = []
-        for _ in range(self.repeats):
-            start_s = time.perf_counter()
-            jax.block_until_ready(function(*arguments))
-            laps.append(time.perf_counter() - start_s)
-        return median(laps)
+        jax.block_until_ready(function(*arguments))
+        once_s = self._lap(function, arguments, programs=1)
+        programs = max(1, min(MOST_PROGRAMS, math.ceil(ENOUGH_S / once_s)))
+        return median(
+            [
+                self._lap(function, arguments, programs=programs)
+                for _ in range(self.repeats)
+            ]
+        )
+
+    @staticmethod
+    def _lap(
+        function: Callable[..., Any], arguments: tuple[Any, ...], *, programs: int
+    ) -> float:
+        start_s = time.perf_counter()
+        for _ in range(programs):
+            out = function(*arguments)
+        jax.block_until_ready(out)
+        return (time.perf_counter() - start_s) / programs
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def _some(key: jax.Array, *, shape: tuple[int, ...], dtype: str) -> jax.Array:
+    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
 
 
 def normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Random numbers, made on the device a slice at a time."""
     rows = max(1, shape[0] // max(1, math.prod(shape) // 2**28))
-
-    @functools.partial(jax.jit, static_argnames="count")
-    def some(key: jax.Array, count: int) -> jax.Array:
-        return jax.random.normal(key, (count, *shape[1:]), jnp.float32).astype(dtype)
-
-    keys = jax.random.split(jax.random.key(seed), -(-shape[0] // rows))
-    parts = [some(key, min(rows, shape[0] - i * rows)) for i, key in enumerate(keys)]
+    counts = [min(rows, shape[0] - start) for start in range(0, shape[0], rows)]
+    keys = jax.random.split(jax.random.key(seed), len(counts))
+    parts = [
+        _some(key, shape=(count, *shape[1:]), dtype=jnp.dtype(dtype).name)
+        for key, count in zip(keys, counts, strict=True)
+    ]
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
-def copy_bandwidth(timer: Timer) -> float:
-    """Bytes read and written per second by a copy of 2 GiB."""
-    x = normal(0, (2048, 2**19), jnp.bfloat16)
+def copy_bandwidth(timer: Timer, *, rows: int) -> float:
+    """Bytes read and written per second by a copy of so many rows of 2**20 bytes."""
+    x = normal(0, (rows, 2**19), jnp.bfloat16)
     seconds = timer.seconds(jax.jit(lambda x: -x), x)
     return 2 * x.nbytes / seconds
 
 
-def matmul_flops(timer: Timer, size: int = 8192) -> float:
-    """bfloat16 multiplications and additions per second."""
+def matmul_flops(timer: Timer, *, size: int) -> float:
+    """bfloat16 multiplications and additions per second of square matrices."""
     x = normal(0, (size, size), jnp.bfloat16)
 
     @jax.jit
     def chain(x: jax.Array) -> jax.Array:
         y = x
-        for _ in range(CHAIN):
+        for _ in range(timer.chain):
             y = (x @ y) * 0.01
         return y
 
-    return CHAIN * 2 * size**3 / timer.seconds(chain, x)
+    return timer.chain * 2 * size**3 / timer.seconds(chain, x)
 
 
 def attention_inputs(load: Load, *, kv_dtype: Any, seed: int) -> dict[str, Any]:
@@ -151,7 +134,7 @@ def attention_seconds(timer: Timer, inputs: dict[str, Any], attend: Attend) -> f
     @jax.jit
     def chain(q: jax.Array, pool: Any, **metadata: jax.Array) -> jax.Array:
         out = q
-        for call in range(CHAIN):
+        for call in range(timer.chain):
             layer = jnp.int32(call % LAYERS)
             out = q + attend(out, pool, layer=layer, **metadata) * 0.01
         return out
@@ -160,7 +143,7 @@ def attention_seconds(timer: Timer, inputs: dict[str, Any], attend: Attend) -> f
         out: jax.Array = chain(**inputs)
         return out
 
-    return timer.seconds(call) / CHAIN
+    return timer.seconds(call) / timer.chain
 
 
 def paged(load: Load, *, backend: str | None) -> Attend:
@@ -183,7 +166,7 @@ def cudnn_seconds(timer: Timer, load: Load, *, seed: int) -> float:
     @jax.jit
     def chain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         out = q
-        for call in range(CHAIN):
+        for call in range(timer.chain):
             layer = call % LAYERS
             out = q + 0.01 * jax.nn.dot_product_attention(
                 out,
@@ -194,7 +177,7 @@ def cudnn_seconds(timer: Timer, load: Load, *, seed: int) -> float:
             )
         return out
 
-    return timer.seconds(chain, q, k, v) / CHAIN
+    return timer.seconds(chain, q, k, v) / timer.chain
 
 
 def jax_paged_seconds(timer: Timer, load: Load, *, seed: int) -> float:
@@ -214,38 +197,38 @@ def jax_paged_seconds(timer: Timer, load: Load, *, seed: int) -> float:
     @jax.jit
     def chain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         out = q
-        for _ in range(CHAIN):
+        for _ in range(timer.chain):
             out = q + 0.01 * paged_attention.paged_attention(out, k, v, table, lens)
         return out
 
-    return timer.seconds(chain, q, k, v) / CHAIN
+    return timer.seconds(chain, q, k, v) / timer.chain
 
 
 def move_seconds(
     timer: Timer,
     *,
     seed: int,
-    count: int = 16,
-    pages: int = 2048,
+    count: int,
+    pages: int,
     dtype: Any = jnp.bfloat16,
 ) -> tuple[float, float]:
     """Gathering and scattering `count` pages (2 MiB in bfloat16), each per call."""
     shape = (pages, 32, 2, KV_HEADS, PAGE_TOKENS, HEAD)
     pool = normal(seed, shape, dtype)
     order = jax.random.permutation(jax.random.key(seed), shape[0] - 1) + 1
-    ids = order[: CHAIN * count].reshape(CHAIN, count).astype(jnp.int32)
+    ids = jnp.resize(order, (timer.chain, count)).astype(jnp.int32)
 
     @jax.jit
     def gather(pool: jax.Array, ids: jax.Array) -> list[jax.Array]:
-        return [gather_pages(pool, ids[i]) for i in range(CHAIN)]
+        return [gather_pages(pool, ids[i]) for i in range(timer.chain)]
 
-    taken = timer.seconds(gather, pool, ids) / CHAIN
-    moved = gather_pages(pool, ids[0])
+    taken = timer.seconds(gather, pool, ids) / timer.chain
+    moved = gather(pool, ids)  # as many chunks as calls, or a cache would hold it
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def scatter(pool: jax.Array, ids: jax.Array, moved: jax.Array) -> jax.Array:
-        for i in range(CHAIN):
-            pool = scatter_pages(pool, ids[i], moved)
+    def scatter(pool: jax.Array, ids: jax.Array, moved: list[jax.Array]) -> jax.Array:
+        for i, chunk in enumerate(moved):
+            pool = scatter_pages(pool, ids[i], chunk)
         return pool
 
     holder = [pool]
@@ -254,7 +237,7 @@ def move_seconds(
         holder[0] = scatter(holder[0], ids, moved)
         return holder[0]
 
-    return taken, timer.seconds(put) / CHAIN
+    return taken, timer.seconds(put) / timer.chain
 
 
 def step_seconds(

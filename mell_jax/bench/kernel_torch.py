@@ -4,7 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from mell_jax.bench.kernel_timing import GROUP, HEAD, KV_HEADS, Load
+from mell_jax.bench.kernel_loads import GROUP, HEAD, KV_HEADS, Load
 
 SCRIPT = Path(__file__).with_name("kernel_torch_side.py")
 LIMIT_S = 300.0  # compiling included

@@ -1,38 +1,37 @@
 """`--suite=kernels`: attention and page moves against what the device can do.
 
-On a GPU it measures the ceilings first (copy, bfloat16 matmul), then every figure that
-has a goal, beside others who compute the same. On a CPU it times the reference alone;
-there is nothing to compare it with but its own earlier figures.
+On a GPU it checks the kernels, measures the ceilings (copy, bfloat16 matmul), then all
+figures that have a goal, beside others who compute the same, and tunes if asked to.
+Each part runs in a process of its own and passes on every figure at once: whatever a
+part dies of, the others' figures stay. On a CPU it times the reference alone.
 """
 
-import functools
-import itertools
-from collections.abc import Callable, Iterator
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
 from mell_jax.bench import kernel_timing as timing
-from mell_jax.bench.kernel_timing import Load, Timer
+from mell_jax.bench.kernel_figures import Figure, failure, figure
+from mell_jax.bench.kernel_jobs import PARTS, Work, rival_figure
+from mell_jax.bench.kernel_loads import Load
+from mell_jax.bench.kernel_timing import Timer
 from mell_jax.bench.kernel_torch import RIVALS, torch_seconds
 from mell_jax.bench.report import Report, table
-from mell_jax.pallas_kernels.attention.backends import BACKENDS, body
-from mell_jax.pallas_kernels.attention.tuning import TritonSizes
+from mell_jax.pallas_kernels.attention.backends import BACKENDS
 
-DECODE = (
-    Load(rows=64, context=4096),
-    Load(rows=256, context=1024),
-    Load(rows=8, context=32_768),
-    Load(rows=1, context=131_072),
-)
-PREFILL = Load(rows=1, context=8192, new=2048)
-WHOLE_PREFILL = Load(rows=1, context=8192, new=8192)
-STEP = Load(rows=64, context=2048)
 ON_CPU = (Load(rows=1, context=512), Load(rows=8, context=512))
-Figure = dict[str, Any]
+CHILD = (sys.executable, "-m", "mell_jax.bench.kernel_child")
+LIMIT_S = 900.0  # of one job, compiling included
+Save = Callable[[Report], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,9 @@ class KernelSettings:
 
     backend: str = "auto"
     repeats: int = 7
+    parts: tuple[str, ...] = PARTS[:-1]
     tune: bool = False
+    rehearse: bool = False  # every part, tiny, on any device
     torch_python: str = ""  # empty: without torch
     seed: int = 0
 
@@ -57,6 +58,11 @@ class KernelSettings:
                 f"attention_backend must be auto, {', '.join(BACKENDS)}; got "
                 f"{self.backend!r}"
             )
+        unknown = set(self.parts) - set(PARTS[:-1])
+        if unknown or not self.parts:
+            raise ValueError(
+                f"parts must be of {', '.join(PARTS[:-1])}; got {list(self.parts)}"
+            )
 
     @property
     def name(self) -> str | None:
@@ -64,8 +70,13 @@ class KernelSettings:
         return None if self.backend == "auto" else self.backend
 
 
-def run_kernels(settings: KernelSettings, *, progress: bool) -> Report:
+def run_kernels(
+    settings: KernelSettings, *, progress: bool, save: Save = lambda _: None
+) -> Report:
     """Measures everything on the default device.
+
+    Args:
+      save: is given what is known so far after each figure.
 
     Raises:
       ValueError: the device cannot do what was asked for.
@@ -73,27 +84,33 @@ def run_kernels(settings: KernelSettings, *, progress: bool) -> Report:
     platform = jax.devices()[0].platform
     if platform not in ("gpu", "cpu"):
         raise ValueError(f"the kernels suite runs on a GPU or a CPU, not on {platform}")
-    if settings.tune:
-        if platform != "gpu":
-            raise ValueError("--tune measures Triton kernels and needs a GPU")
-        return _report(list(_bar(_tuned(settings), progress)))
-    jobs = _on_gpu(settings) if platform == "gpu" else _on_cpu(settings)
-    return _report(list(_bar(jobs, progress)))
-
-
-def _bar(jobs: Iterator[Figure], progress: bool) -> Iterator[Figure]:
+    if settings.tune and platform != "gpu" and not settings.rehearse:
+        raise ValueError("--tune measures Triton kernels and needs a GPU")
+    on_gpu = platform == "gpu" or settings.rehearse
+    figures: list[Figure] = []
+    jobs = _on_gpu(settings) if on_gpu else _on_cpu(settings)
     with tqdm(jobs, desc="measure", unit="figure", disable=not progress) as bar:
-        yield from bar
+        for one in bar:
+            figures.append(one)
+            save(_report(figures))
+    return _report(figures)
 
 
-def _report(figures: list[Figure]) -> Report:
+def _report(figures: Sequence[Figure]) -> Report:
     rows = [
-        (f["name"], f["value"], f["unit"], f.get("ratio"), f.get("goal"), f.get("note"))
+        (f["name"], f["value"], f["unit"], f["ratio"], f["goal"], f["note"])
         for f in figures
     ]
-    header = ("figure", "value", "unit", "ratio", "goal", "note")
-    text = table(header, rows)
-    return Report(suite="kernels", text=text, results={"figures": figures})
+    text = table(("figure", "value", "unit", "ratio", "goal", "note"), rows)
+    failed = [f["name"] for f in figures if f["value"] is None]
+    missed = [
+        f["name"]
+        for f in figures
+        if f["goal"] is not None and f["ratio"] is not None and f["ratio"] < f["goal"]
+    ]
+    text += f"\n\nwithout a figure: {len(failed)}, short of their goal: {len(missed)}"
+    results = {"figures": list(figures), "failed": failed, "missed": missed}
+    return Report(suite="kernels", text=text, results=results)
 
 
 def _on_cpu(settings: KernelSettings) -> Iterator[Figure]:
@@ -107,194 +124,97 @@ def _on_cpu(settings: KernelSettings) -> Iterator[Figure]:
         attend = timing.paged(load, backend=settings.name)
         seconds = timing.attention_seconds(timer, inputs, attend)
         gigabytes = load.kv_bytes(4) / seconds / 1e9
-        yield _figure(f"decode {load.name} float32", gigabytes, "GB/s of KV")
+        yield figure(f"{load.name} float32", gigabytes, "GB/s of KV")
 
 
 def _on_gpu(settings: KernelSettings) -> Iterator[Figure]:
-    timer = Timer(repeats=settings.repeats)
-    copy = timing.copy_bandwidth(timer)
-    yield _figure("copy, read and written", copy / 1e9, "GB/s")
-    yield _figure("matmul bfloat16", timing.matmul_flops(timer) / 1e12, "TFLOP/s")
-    seconds: dict[str, float] = {}
-    for load in DECODE:
-        yield from _decode(settings, timer, load, copy=copy, seconds=seconds)
-    yield from _quantized(settings, timer, bfloat16_s=seconds[DECODE[0].name])
-    yield from _prefill(settings, timer)
-    taken, put = timing.move_seconds(timer, seed=settings.seed)
-    moved = 2 * 16 * 2 * 2**20  # read and written
-    for name, lap in (("gather_pages", taken), ("scatter_pages", put)):
-        rate = moved / lap
-        yield _figure(f"{name} 16 x 2 MiB", rate / 1e9, "GB/s", rate / copy, 0.8)
-    lap, read = timing.step_seconds(
-        timer,
-        config=timing.LLAMA_8B,
-        load=STEP,
-        backend=settings.name or "triton",
+    """This process leaves the device's memory alone: its children need it."""
+    known: dict[str, float] = {}
+    work = Work(
+        backend=settings.name,
+        repeats=settings.repeats,
         seed=settings.seed,
+        is_rehearsal=settings.rehearse,
+        known=known,
     )
-    ratio = read / copy / lap
-    yield _figure(f"8B decode step {STEP.name}", lap * 1e3, "ms", ratio, 0.75)
+    for job, index in _jobs(settings, count=len(work.scale.decode)):
+        if job == "torch":
+            load = work.scale.decode[index]
+            yield from _torch(settings, load, ours=known.get(load.name))
+            continue
+        order = {"job": job, "load": index, "work": dataclasses.asdict(work)}
+        command = [*CHILD, json.dumps(order)]
+        for one in run_apart(command, name=job, limit_s=LIMIT_S):
+            if one["value"] is not None:
+                known[one["name"]] = one["value"]
+            yield one
 
 
-def _decode(
-    settings: KernelSettings,
-    timer: Timer,
-    load: Load,
-    *,
-    copy: float,
-    seconds: dict[str, float],
+def _jobs(settings: KernelSettings, *, count: int) -> Iterator[tuple[str, int]]:
+    """Each part that is wanted, and for which of so many decode loads."""
+    for part in PARTS:
+        is_wanted = settings.tune if part == "tune" else part in settings.parts
+        if is_wanted:
+            loads = count if part in ("decode", "torch") else 1
+            yield from ((part, load) for load in range(loads))
+
+
+def _torch(
+    settings: KernelSettings, load: Load, *, ours: float | None
 ) -> Iterator[Figure]:
-    inputs = timing.attention_inputs(load, kv_dtype=jnp.bfloat16, seed=settings.seed)
-    attend = timing.paged(load, backend=settings.name)
-    ours = seconds[load.name] = timing.attention_seconds(timer, inputs, attend)
-    del inputs
-    rate = load.kv_bytes(2) / ours
-    yield _figure(f"decode {load.name}", rate / 1e9, "GB/s of KV", rate / copy, 0.85)
-    rivals: list[tuple[str, Callable[[], float]]] = [
-        (
-            "jax's paged_attention",
-            lambda: timing.jax_paged_seconds(timer, load, seed=1),
-        ),
-        ("cuDNN, contiguous", lambda: timing.cudnn_seconds(timer, load, seed=1)),
-        *(
-            (
-                name,
-                functools.partial(
-                    torch_seconds,
-                    settings.torch_python,
-                    load,
-                    method=method,
-                    repeats=settings.repeats,
-                ),
+    for rival, method in RIVALS.items():
+
+        def measure(method: str = method) -> float:
+            return torch_seconds(
+                settings.torch_python, load, method=method, repeats=settings.repeats
             )
-            for name, method in RIVALS.items()
-        ),
-    ]
-    for name, measure in rivals:
+
+        yield rival_figure(load, rival, measure, ours=ours)
+
+
+def run_apart(command: Sequence[str], *, name: str, limit_s: float) -> Iterator[Figure]:
+    """The figures that a process prints; a failure more if it does not end well.
+
+    Args:
+      command: prints figures as lines of JSON; other lines are dropped.
+      name: of the failure.
+      limit_s: after which the process is killed.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        is_late = threading.Event()
+
+        def kill() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(limit_s, kill)
+        timer.start()
         try:
-            theirs = measure()
-        except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
-            yield _figure(f"decode {load.name}, {name}", None, "", note=_short(error))
-            continue
-        yield _figure(
-            f"decode {load.name}, {name}",
-            load.kv_bytes(2) / theirs / 1e9,
-            "GB/s of KV",
-            theirs / ours,
-            1.0,
-            note="our speed over theirs",
-        )
+            assert process.stdout is not None
+            for line in process.stdout:
+                one = _parsed(line)
+                if one is not None:
+                    yield one
+            status = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+        if is_late.is_set():
+            yield failure(name, f"killed after {limit_s:.0f} s")
+        elif status:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["no message"])[-1]
+            yield failure(name, f"died with status {status}: {last[:200]}")
 
 
-def _quantized(
-    settings: KernelSettings, timer: Timer, *, bfloat16_s: float
-) -> Iterator[Figure]:
-    load = DECODE[0]
-    for name, goal in (("float8_e4m3fn", 1.6), ("int8", None)):
-        dtype = jnp.dtype(name)
-        inputs = timing.attention_inputs(load, kv_dtype=dtype, seed=settings.seed)
-        attend = timing.paged(load, backend=settings.name)
-        try:
-            lap = timing.attention_seconds(timer, inputs, attend)
-        except ValueError as error:  # not on this device
-            yield _figure(f"decode {load.name} {name}", None, "", note=_short(error))
-            continue
-        rate = load.kv_bytes(1) / lap / 1e9
-        label = f"decode {load.name} {name}"
-        note = "tokens/s over bfloat16's"
-        yield _figure(label, rate, "GB/s of KV", bfloat16_s / lap, goal, note=note)
-
-
-def _prefill(settings: KernelSettings, timer: Timer) -> Iterator[Figure]:
-    load = PREFILL
-    inputs = timing.attention_inputs(load, kv_dtype=jnp.bfloat16, seed=settings.seed)
-    attend = timing.paged(load, backend=settings.name)
-    ours = load.flops / timing.attention_seconds(timer, inputs, attend)
-    name = f"prefill {load.new} of {load.context}"
+def _parsed(line: str) -> Figure | None:
     try:
-        # Causal attention of cuDNN begins both sequences together: all 8k queries.
-        lap = timing.cudnn_seconds(timer, WHOLE_PREFILL, seed=1)
-    except (NotImplementedError, RuntimeError, ValueError) as error:
-        yield _figure(name, ours / 1e12, "TFLOP/s", note=_short(error))
-        return
-    theirs = WHOLE_PREFILL.flops / lap
-    yield _figure("cuDNN causal 8192, contiguous", theirs / 1e12, "TFLOP/s")
-    yield _figure(name, ours / 1e12, "TFLOP/s", ours / theirs, 0.6)
-
-
-def _tuned(settings: KernelSettings) -> Iterator[Figure]:
-    """The fastest sizes of each load; what does not compile is left out."""
-    timer = Timer(repeats=settings.repeats)
-    for load in (*DECODE, PREFILL):
-        inputs = timing.attention_inputs(
-            load, kv_dtype=jnp.bfloat16, seed=settings.seed
-        )
-        laps: list[tuple[float, TritonSizes]] = []
-        for sizes in _candidates(load):
-            try:
-                attend = _with_sizes(load, sizes)
-                laps.append((timing.attention_seconds(timer, inputs, attend), sizes))
-            except (RuntimeError, ValueError):  # too much shared memory
-                continue
-        lap, best = min(laps, key=lambda pair: pair[0])
-        amount = load.kv_bytes(2) / 1e9 if load.is_decode else load.flops / 1e12
-        unit = "GB/s of KV" if load.is_decode else "TFLOP/s"
-        yield _figure(f"best for {load.name}", amount / lap, unit, note=str(best))
-
-
-def _candidates(load: Load) -> Iterator[TritonSizes]:
-    rows = (16,) if load.is_decode else (64, 128)
-    splits = (1, 2, 4, 8, 16, 32) if load.is_decode else (1,)
-    grid = itertools.product(rows, (32, 64, 128), splits, (4, 8), (2, 3, 4))
-    for row, block, split, warps, stages in grid:
-        yield TritonSizes(
-            tile_tokens=1 if load.is_decode else row // timing.GROUP,
-            rows=row,
-            block_tokens=block,
-            num_splits=split,
-            num_warps=warps,
-            num_stages=stages,
-        )
-
-
-def _with_sizes(load: Load, sizes: TritonSizes) -> timing.Attend:
-    kind = jax.devices()[0].device_kind
-
-    def attend(q: jax.Array, pool: Any, **metadata: jax.Array) -> jax.Array:
-        return body("triton")(
-            q,
-            pool,
-            sm_scale=timing.HEAD**-0.5,
-            window=None,
-            soft_cap=None,
-            decode=load.is_decode,
-            device_kind=kind,
-            interpret=False,
-            sizes=sizes,
-            **metadata,
-        )
-
-    return attend
-
-
-def _figure(
-    name: str,
-    value: float | None,
-    unit: str,
-    ratio: float | None = None,
-    goal: float | None = None,
-    *,
-    note: str = "",
-) -> Figure:
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "ratio": ratio,
-        "goal": goal,
-        "note": note,
-    }
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+        one = json.loads(line)
+    except ValueError:
+        return None
+    return one if isinstance(one, dict) and "name" in one else None

@@ -1,21 +1,29 @@
+import json
+import math
+import sys
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 import pytest
 
-from mell_jax.bench.kernel_timing import (
-    Load,
-    Timer,
-    attention_inputs,
-    attention_seconds,
-    move_seconds,
-    paged,
-    step_seconds,
-)
-from mell_jax.bench.kernels import KernelSettings, run_kernels
+from mell_jax.bench import kernel_check, kernel_tuning
+from mell_jax.bench.kernel_figures import attempt, failure, figure
+from mell_jax.bench.kernel_jobs import PARTS, Work, run_job
+from mell_jax.bench.kernel_loads import TINY, Load
+from mell_jax.bench.kernel_timing import Timer, attention_inputs, normal
+from mell_jax.bench.kernels import KernelSettings, run_apart, run_kernels
 from mell_jax.bench.main import main
-from mell_jax.bench.shapes import SHAPES
 
-ONCE = Timer(repeats=1)
 SMALL = Load(rows=2, context=32)
+CUDNN = "cuDNN, contiguous"
+WORK = Work(
+    backend=None,
+    repeats=1,
+    seed=0,
+    is_rehearsal=True,
+    known={"copy, read and written": 10.0, "decode 2 x 32": 2.0},
+)
 
 
 def test_a_load_knows_its_bytes_and_flops():
@@ -28,35 +36,156 @@ def test_a_load_knows_its_bytes_and_flops():
 def test_on_a_cpu_the_reference_is_timed(monkeypatch):
     monkeypatch.setattr("mell_jax.bench.kernels.ON_CPU", (SMALL,))
     report = run_kernels(KernelSettings(repeats=1), progress=False)
-    (figure,) = report.results["figures"]
-    assert figure["name"] == "decode 2 x 32 float32"
-    assert figure["value"] > 0.0
+    (one,) = report.results["figures"]
+    assert one["name"] == "decode 2 x 32 float32"
+    assert one["value"] > 0.0
 
 
-def test_the_pieces_of_the_gpu_run_work_anywhere():
-    for dtype in ("float32", "int8"):
-        inputs = attention_inputs(SMALL, kv_dtype=jnp.dtype(dtype), seed=0)
-        if dtype == "float32":
-            inputs["pool"] = inputs["pool"].astype(jnp.float32)
-        inputs["q"] = inputs["q"].astype(jnp.float32)
-        assert attention_seconds(ONCE, inputs, paged(SMALL, backend="xla")) > 0.0
-    assert min(move_seconds(ONCE, seed=0, count=1, pages=10, dtype=jnp.float32)) > 0.0
-    seconds, read = step_seconds(
-        ONCE,
-        config=SHAPES["tiny"],
-        load=SMALL,
-        backend="xla",
-        seed=0,
-        dtype=jnp.float32,
+@pytest.mark.parametrize(
+    ("part", "measured", "failed"),
+    [
+        (
+            "check",
+            [f"check {x}, auto, bfloat16, heads of 128" for x in ("decode", "mixed")],
+            [],
+        ),
+        ("ceilings", ["copy, read and written", "matmul bfloat16"], []),
+        (
+            "decode",
+            ["decode 2 x 32"],
+            [f"decode 2 x 32, {x}" for x in ("jax's paged_attention", CUDNN)],
+        ),
+        ("quantized", ["decode 2 x 32 float8_e4m3fn", "decode 2 x 32 int8"], []),
+        ("prefill", ["prefill 32 of 64"], ["cuDNN causal 64, contiguous"]),
+        ("moves", ["gather_pages 1 x 2 MiB", "scatter_pages 1 x 2 MiB"], []),
+        ("step", ["step of 2 layers, decode 2 x 32"], []),
+    ],
+)
+def test_every_part_of_the_gpu_run_works_anywhere(
+    part: str, measured: list[str], failed: list[str]
+) -> None:
+    """What needs a GPU is a figure that failed; all others are numbers."""
+    with jax.numpy_dtype_promotion("standard"):  # Flax widens bfloat16 by itself
+        figures = list(run_job(part, WORK))
+    assert sorted(f["name"] for f in figures) == sorted([*measured, *failed])
+    for one in figures:
+        assert (one["value"] is None) == (one["name"] in failed), one
+        assert one["value"] is None or one["value"] > 0.0
+        compare = {"GB/s": 0.1, "GB/s of KV": 0.1 if part == "decode" else 2 / 2.0}
+        if one["ratio"] is not None and one["unit"] in compare:
+            assert one["ratio"] == pytest.approx(one["value"] * compare[one["unit"]])
+    json.dumps(figures, allow_nan=False)
+
+
+def test_tuning_names_the_fastest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = {"BLOCKS": (32,), "WARPS": (4,), "STAGES": (2,), "ROWS": (64,)}
+    for name, values in grid.items():
+        monkeypatch.setattr(kernel_tuning, name, values)
+    timer = Timer(repeats=1, chain=1)
+    got = kernel_tuning.tune(TINY, timer=timer, seed=0, copy=1.0, interpret=True)
+    decode, prefill = got
+    assert json.loads(decode["note"])["block_tokens"] == 32
+    assert json.loads(prefill["note"])["rows"] == 64
+    assert decode["ratio"] == decode["value"] > 0.0
+
+
+def test_tuning_without_any_size_that_runs_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel_tuning, "BLOCKS", (32,))
+    monkeypatch.setattr(kernel_tuning, "STAGES", (2,))
+    timer = Timer(repeats=1, chain=1)
+    figures = list(kernel_tuning.tune(TINY, timer=timer, seed=0, copy=None))
+    assert [f["value"] for f in figures] == [None, None]
+    assert figures[0]["note"].startswith("RuntimeError: none of 2 sizes ran; the last ")
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_wrong_kernel_is_told(monkeypatch: pytest.MonkeyPatch, decode: bool) -> None:
+    case = kernel_check.Case(backend=None, decode=decode, window=100, soft_cap=3.0)
+    assert kernel_check.run_case(case)["note"] == "right"
+    right = kernel_check.ragged_paged_attention
+    monkeypatch.setattr(
+        kernel_check, "ragged_paged_attention", lambda *a, **k: right(*a, **k) * 1.25
     )
-    assert seconds > 0.0
-    assert read > 2 * 32 * 2 * 2 * 32 * 4  # the keys and values alone
+    wrong = kernel_check.run_case(case)
+    assert wrong["value"] is None
+    assert wrong["note"].startswith("WRONG: relative error 2.5e-01, not 0.002")
 
 
-def test_what_a_cpu_cannot_measure_is_refused(capsys):
+def test_a_failure_costs_one_figure() -> None:
+    def broken() -> dict[str, object]:
+        raise AssertionError("pages must be divisible\nby 16")
+
+    assert attempt("x", broken)["note"] == "AssertionError: pages must be divisible"
+    assert figure("x", math.nan, "s")["note"] == "not finite: value nan, ratio None"
+    assert figure("x", 1.0, "s", ratio=math.inf)["value"] is None
+
+
+def python(code: str) -> Sequence[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_part_that_dies_leaves_its_figures() -> None:
+    code = """
+import os, sys
+print('{"name": "first", "value": 1.0}', flush=True)
+print("not a figure")
+print("an illegal memory access", file=sys.stderr, flush=True)
+os.abort()
+"""
+    first, last = run_apart(python(code), name="decode", limit_s=60.0)
+    assert first == {"name": "first", "value": 1.0}
+    why = "died with status -6: an illegal memory access"
+    assert last == failure("decode", why)
+
+
+def test_a_part_that_hangs_is_killed() -> None:
+    code = "import time; time.sleep(600)"
+    (only,) = run_apart(python(code), name="step", limit_s=0.2)
+    assert only["note"] == "killed after 0 s"
+
+
+def test_one_command_measures_and_keeps_what_it_has(tmp_path, capsys) -> None:
+    path = tmp_path / "kernels.json"
+    flags = ["--suite=kernels", "--rehearse", "--parts=check,torch", "--repeats=1"]
+    more = ["--torch_python=", f"--output_json={path}", "--noprogress"]
+    assert main(["mell-bench", *flags, *more]) == 0, capsys.readouterr().err
+    results = json.loads(path.read_text())["results"]
+    assert [f["note"] for f in results["figures"][:2]] == ["right", "right"]
+    assert len(results["failed"]) == 4  # torch's
+    assert "without a figure: 4" in capsys.readouterr().out
+
+
+def test_everything_known_is_saved_after_each_figure(monkeypatch) -> None:
+    monkeypatch.setattr("mell_jax.bench.kernels.ON_CPU", (SMALL, SMALL))
+    kept: list[int] = []
+    run_kernels(
+        KernelSettings(repeats=1),
+        progress=False,
+        save=lambda report: kept.append(len(report.results["figures"])),
+    )
+    assert kept == [1, 2]
+
+
+def test_random_numbers_differ() -> None:
+    whole = normal(0, (5, 3), jnp.float32)
+    assert whole.shape == (5, 3)
+    assert len(set(whole.reshape(-1).tolist())) == 15
+
+
+def test_pages_are_shuffled_and_scratch_is_left_out() -> None:
+    table = attention_inputs(SMALL, kv_dtype=jnp.float32, seed=0)["page_table"]
+    assert sorted(table.reshape(-1).tolist()) == [1, 2, 3, 4]
+
+
+def test_what_cannot_be_measured_is_refused(capsys):
     assert main(["mell-bench", "--suite=kernels", "--tune", "--noprogress"]) == 1
     assert "needs a GPU" in capsys.readouterr().err
     with pytest.raises(ValueError, match="repeats must be at least 1"):
         KernelSettings(repeats=0)
     with pytest.raises(ValueError, match="attention_backend must be auto, mosaic_gpu"):
         KernelSettings(backend="cuda")
+    with pytest.raises(ValueError, match="parts must be of check, ceilings"):
+        KernelSettings(parts=("luck",))
+    assert KernelSettings().parts == PARTS[:-1]

@@ -82,6 +82,8 @@ def mesh_of(platform: str, name: str) -> jax.sharding.Mesh:
 def test_a_whole_step_leaves_the_pool_where_it_is(
     platform: str, name: str, backend: str, bucket: Bucket, layers: int
 ) -> None:
+    if name.startswith("v5e"):  # its 15.75 GiB hold no 8B model in bfloat16
+        layers = min(layers, 12)
     mesh = mesh_of(platform, name)
     step = aot.compile_step(
         mesh, bucket=bucket, platform=platform, backend=backend, layers=layers
