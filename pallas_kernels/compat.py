@@ -13,6 +13,16 @@ def transposed(ref: Any) -> Any:
     return plgpu.transpose_ref(ref, (1, 0)) if _IS_OLD else ref.transpose((1, 0))
 
 
+def interpreting(interpret: Any) -> dict[str, Any]:
+    """What to pass on to `plgpu.kernel` for `interpret`: a bool, or the parameters.
+
+    Before 0.11 nothing can be interpreted; `attention.backends` refuses it.
+    """
+    if interpret is False:
+        return {}
+    return {"interpret": plgpu.InterpretGPUParams() if interpret is True else interpret}  # type: ignore[attr-defined,unused-ignore]
+
+
 def load_shared(ref: Any, *, layout: Any) -> jax.Array:
     """A matrix in shared memory, in registers of this layout."""
     index = ((),) if _IS_OLD else ()

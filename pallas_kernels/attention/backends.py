@@ -152,6 +152,8 @@ def _why_not_triton(target: Target, call: Call, interpret: bool) -> str:
 
 
 def _why_not_mosaic_gpu(target: Target, call: Call, interpret: bool) -> str:
+    if interpret and jax.__version_info__ < (0, 11):
+        return "can be interpreted from jax 0.11 on only"
     if not interpret and target.capability != 90:
         return "needs a Hopper GPU (compute capability 9.0)"
     if call.q_dtype != "bfloat16" or call.kv_dtype != "bfloat16":

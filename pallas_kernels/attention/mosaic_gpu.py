@@ -26,7 +26,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from mell_jax.pallas_kernels.attention import tiles as cutting
 from mell_jax.pallas_kernels.attention import triton
 from mell_jax.pallas_kernels.attention.tuning import MosaicGpuSizes, mosaic_gpu_sizes
-from mell_jax.pallas_kernels.compat import load_shared, transposed
+from mell_jax.pallas_kernels.compat import interpreting, load_shared, transposed
 from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
 
 _MASKED = -1e30
@@ -124,8 +124,14 @@ def ragged_paged_attention(
     lens = jnp.where(cu_q_lens[1:] - cu_q_lens[:-1] == 1, kv_lens, 0)
     if decode:
         return _decode(q, pool, lens=lens, options=options, sizes=sizes, **common)
-    metadata: dict[str, Any] = {"kv_lens": kv_lens, "cu_q_lens": cu_q_lens}
-    out = triton.attend_long_rows(q, pool, options=options, **metadata, **common)
+    out = triton.attend_long_rows(
+        q,
+        pool,
+        kv_lens=kv_lens,
+        cu_q_lens=cu_q_lens,
+        options=options,
+        **{**common, "interpret": bool(interpret)},
+    )
     first = q[jnp.minimum(cu_q_lens[:-1], q.shape[0] - 1)]
     single = _decode(first, pool, lens=lens, options=options, sizes=sizes, **common)
     return cutting.scatter_singles(out, single, cu_q_lens)
@@ -207,7 +213,6 @@ def _call(inputs: _Inputs, static: _Static, interpret: Any) -> list[jax.Array]:
         ),
         consumed=plgpu.Barrier(num_barriers=sizes.num_slots),
     )
-    options = {} if interpret is False else {"interpret": interpret}
     kernel = plgpu.kernel(
         functools.partial(_kernel, static=static),
         out_type=[
@@ -221,7 +226,7 @@ def _call(inputs: _Inputs, static: _Static, interpret: Any) -> list[jax.Array]:
         thread_name="warpgroup",
         scratch_types=list(scratch),
         compiler_params=plgpu.CompilerParams(approx_math=True),
-        **options,
+        **interpreting(interpret),
     )
     out: list[jax.Array] = kernel(*inputs)
     return out

@@ -55,8 +55,8 @@ class _Static:
 
     @property
     def padded_head(self) -> int:
-        """H', since Triton's blocks are powers of two."""
-        return next_power_of_two(self.head)
+        """H', since Triton's blocks are powers of two, and its products 16 deep."""
+        return max(16, next_power_of_two(self.head))
 
     @property
     def precision(self) -> lax.Precision | None:

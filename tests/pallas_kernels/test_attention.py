@@ -19,11 +19,15 @@ MIXED = Sizes(tokens=320, rows=6)
 DECODE = Sizes(tokens=6, rows=6)
 
 
-def run(batch: Batch, *, layer: int = oracle.LAYER, **options: Any) -> oracle.Array:
-    got = ragged_paged_attention(
+STATIC = ("sm_scale", "window", "soft_cap", "decode")
+ATTEND = jax.jit(ragged_paged_attention, static_argnames=STATIC)
+
+
+def run(batch: Batch, **options: Any) -> oracle.Array:
+    got = ATTEND(
         jnp.asarray(batch.q),
         jnp.asarray(batch.pool),
-        layer=layer,
+        layer=jnp.int32(oracle.LAYER),
         page_table=jnp.asarray(batch.page_table),
         kv_lens=jnp.asarray(batch.kv_lens),
         cu_q_lens=jnp.asarray(batch.cu_q_lens),
@@ -77,7 +81,7 @@ def test_a_window_hides_older_positions_even_when_they_are_nan(
     rows: list[Row], seed: int
 ) -> None:
     batch = oracle.make_batch(rows, MIXED, seed=seed, window=50)
-    assert error(batch, window=50) <= 1e-6
+    assert error(batch, window=50, soft_cap=3.0) <= 1e-6
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -128,7 +132,7 @@ def test_every_head_layout_matches_the_oracle(
     [
         pytest.param({"window": 1}, False, marks=pytest.mark.slow),
         pytest.param({"soft_cap": 3.0}, False, marks=pytest.mark.slow),
-        ({"window": 7, "soft_cap": 0.5}, False),
+        pytest.param({"window": 7, "soft_cap": 0.5}, False, marks=pytest.mark.slow),
         ({"window": 20, "soft_cap": 3.0}, True),
     ],
 )
@@ -181,27 +185,6 @@ def test_the_table_may_have_any_width(width: int) -> None:
     sizes = Sizes(tokens=20, rows=2, table=width, pages=40)
     rows = [Row(new=10, context=16 * width), Row(new=1, context=16 * width)]
     assert error(oracle.make_batch(rows, sizes)) <= 1e-6
-
-
-def test_the_layer_may_be_traced() -> None:
-    batch = oracle.make_batch([Row(new=5, context=90), Row(new=1, context=40)], MIXED)
-    arrays = (batch.page_table, batch.kv_lens, batch.cu_q_lens)
-
-    @jax.jit
-    def call(layer: jax.Array) -> jax.Array:
-        page_table, kv_lens, cu_q_lens = map(jnp.asarray, arrays)
-        return ragged_paged_attention(
-            jnp.asarray(batch.q),
-            jnp.asarray(batch.pool),
-            layer=layer,
-            page_table=page_table,
-            kv_lens=kv_lens,
-            cu_q_lens=cu_q_lens,
-            sm_scale=1.0,
-        )
-
-    want = oracle.attend(batch, sm_scale=1.0)
-    assert oracle.relative_error(np.asarray(call(jnp.int32(1))), want) <= 1e-6
 
 
 def test_chunks_of_a_prompt_give_the_same_as_the_whole_prompt() -> None:

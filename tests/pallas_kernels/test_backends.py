@@ -88,6 +88,12 @@ def test_an_interpreted_kernel_runs_anywhere() -> None:
     assert got == "triton"
 
 
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="it can, by now")
+def test_what_this_jax_cannot_interpret_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'mosaic_gpu' can be interpreted from jax 0"):
+        choose_backend("mosaic_gpu", target=CPU, call=CALL, interpret=True)
+
+
 def test_an_unknown_platform_is_refused() -> None:
     target = Target(platform="npu", device_kind="?")
     with pytest.raises(ValueError, match="no attention for platform 'npu'"):
@@ -108,4 +114,5 @@ def test_the_target_is_the_device_that_is_traced_for() -> None:
 def test_capabilities_come_from_the_kind_of_device() -> None:
     assert [t.capability for t in (AMPERE, HOPPER, BLACKWELL)] == [80, 90, 100]
     assert replace(HOPPER, device_kind="NVIDIA L40S").capability == 89
+    assert replace(HOPPER, device_kind="NVIDIA GH200 480GB").capability == 90
     assert replace(HOPPER, device_kind="something new").capability == 80

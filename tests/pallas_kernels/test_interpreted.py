@@ -17,7 +17,12 @@ from tests.pallas_kernels.oracle import Row, Sizes
 
 BOTH = pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
 BODIES = pytest.mark.parametrize("backend", ["triton", "mosaic_tpu"])
+PLAIN, WINDOWED = {}, {"window": 40, "soft_cap": 3.0}
+EXTRAS = st.sampled_from([PLAIN, WINDOWED])  # each is compiled once
 LENGTHS = st.one_of(st.integers(1, 250), st.sampled_from([1, 15, 16, 17, 64, 65, 250]))
+LONG = st.one_of(
+    st.integers(1, 2560), st.sampled_from([1, 16, 17, 511, 512, 513, 2560])
+)
 
 
 @st.composite
@@ -32,10 +37,7 @@ def mixed_rows(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-def check(options: Options, rows: list[Row], **how: Any) -> None:
-    sizes = Sizes(
-        tokens=6 if options.decode else 72, rows=6, head=64, table=16, pages=100
-    )
+def check(options: Options, rows: list[Row], sizes: Sizes, **how: Any) -> None:
     batch = oracle.make_batch(rows, sizes, window=options.window, **how)
     assert cases.error(batch, options) <= 1e-6
     got = cases.run(batch, options)
@@ -43,22 +45,32 @@ def check(options: Options, rows: list[Row], **how: Any) -> None:
 
 
 @BODIES
-@settings(max_examples=12, deadline=None)
-@given(rows=mixed_rows(), seed=st.integers(0, 2**16), shared=st.integers(0, 3))
+@settings(max_examples=16, deadline=None)
+@given(
+    rows=mixed_rows(), seed=st.integers(0, 2**16), shared=st.integers(0, 3), how=EXTRAS
+)
 def test_any_mix_of_rows_matches_the_oracle(
-    backend: str, rows: list[Row], seed: int, shared: int
+    backend: str, rows: list[Row], seed: int, shared: int, how: dict[str, Any]
 ) -> None:
-    check(interpreted(backend), rows, seed=seed, shared_pages=shared)
+    sizes = Sizes(tokens=72, rows=6, head=64, table=16, pages=100)
+    check(interpreted(backend, **how), rows, sizes, seed=seed, shared_pages=shared)
 
 
 @BODIES
 @settings(max_examples=20, deadline=None)
-@given(contexts=st.lists(LENGTHS, max_size=6), seed=st.integers(0, 2**16))
+@given(
+    contexts=st.lists(LONG, max_size=3),
+    seed=st.integers(0, 2**16),
+    shared=st.integers(0, 3),
+)
 def test_any_decode_batch_matches_the_oracle(
-    backend: str, contexts: list[int], seed: int
+    backend: str, contexts: list[int], seed: int, shared: int
 ) -> None:
+    """Up to thousands of tokens, which Triton splits among eight programs."""
     rows = [Row(new=1, context=context) for context in contexts]
-    check(interpreted(backend, decode=True), rows, seed=seed)
+    sizes = Sizes(tokens=4, rows=4, kv_heads=1, group=4, head=64, table=160, pages=500)
+    options = interpreted(backend, decode=True)
+    check(options, rows, sizes, seed=seed, shared_pages=shared)
 
 
 @BODIES
@@ -82,7 +94,7 @@ def test_a_row_that_is_not_finite_spoils_no_other(
     ("decode", "window", "soft_cap"),
     [
         pytest.param(True, 40, 3.0, marks=pytest.mark.slow),
-        (False, 40, 3.0),  # rows of one token go through the decode kernel
+        pytest.param(False, 40, 3.0, marks=pytest.mark.slow),  # as drawn above
         pytest.param(True, 1, None, marks=pytest.mark.slow),
         pytest.param(False, 1, None, marks=pytest.mark.slow),
         pytest.param(False, None, 0.5, marks=pytest.mark.slow),
@@ -130,6 +142,7 @@ def test_the_reference_reads_quantised_pools_too(decode: bool, dtype: str) -> No
     assert cases.error(batch, options, pool=pool) <= 1e-6
 
 
+@pytest.mark.slow  # as drawn above, with more programs
 def test_long_rows_are_split_among_programs_and_joined() -> None:
     sizes = Sizes(tokens=3, rows=3, kv_heads=1, head=64, table=256, pages=400)
     rows = [Row(new=1, context=4096), Row(new=1, context=1500), Row(new=1, context=3)]

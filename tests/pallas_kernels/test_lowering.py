@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractDevice
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
-from mell_jax.pallas_kernels import QuantizedPool, ragged_paged_attention
+from mell_jax.pallas_kernels import QuantizedPool, ragged_paged_attention, write_kv
 from tests.pallas_kernels.cases import HEADS
 from tests.pallas_kernels.devices import (
     A100,
@@ -41,11 +42,12 @@ def lowered(
     dtypes: tuple[str, str],
     decode: bool,
     backend: str | None,
+    pool_head: int | None = None,
     **options: Any,
 ) -> str:
     """The program of one call, as text."""
     shape = jax.ShapeDtypeStruct
-    pool_shape = (PAGES, LAYERS, 2, KV_HEADS, 16, head)
+    pool_shape = (PAGES, LAYERS, 2, KV_HEADS, 16, pool_head or head)
     pages = shape(pool_shape, jnp.dtype(dtypes[1]))
     scales = shape(pool_shape[:4], jnp.float32)
     is_quantized = pages.dtype.itemsize == 1
@@ -95,10 +97,11 @@ def test_triton_lowers(
 @pytest.mark.parametrize(
     ("device", "head"),
     [
+        (V5E, 80),
         (V5E, 128),
         (V6E, 256),
-        pytest.param(V5E, 256, marks=SLOW),
-        pytest.param(V6E, 128, marks=SLOW),
+        *(pytest.param(V5E, head, marks=SLOW) for head in (64, 96, 256)),
+        *(pytest.param(V6E, head, marks=SLOW) for head in (64, 80, 96, 128)),
     ],
     ids=by_kind,
 )
@@ -106,10 +109,111 @@ def test_triton_lowers(
 def test_mosaic_tpu_lowers(
     device: AbstractDevice, head: int, dtypes: tuple[str, str]
 ) -> None:
-    """A mixed batch has both kernels."""
+    """A mixed batch has both kernels. The pool's heads are padded to whole vectors."""
     options: Any = {"head": head, "dtypes": dtypes, "decode": False}
+    options["pool_head"] = -(-head // 128) * 128
     text = lowered(device, backend="mosaic_tpu", **options)
     assert text.count("tpu_custom_call") == 2
+
+
+GPU_CALLS = [("triton", device, head) for device in (A100, H100) for head in HEADS]
+TPU_CALLS = [("mosaic_tpu", device, head) for device in (V5E, V6E) for head in HEADS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "device", "head"),
+    [
+        *GPU_CALLS,
+        ("triton", H100, 8),
+        ("mosaic_gpu", H100, 64),
+        ("mosaic_gpu", H100, 128),
+        *TPU_CALLS,
+    ],
+    ids=by_kind,
+)
+@TYPES
+@pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
+def test_every_combination_lowers_with_window_and_cap(
+    backend: str,
+    device: AbstractDevice,
+    head: int,
+    dtypes: tuple[str, str],
+    decode: bool,
+) -> None:
+    if backend == "mosaic_gpu" and dtypes != PAIRS[1]:
+        pytest.skip("refused, see test_backends")
+    if device is A100 and dtypes[1] == "float8_e4m3fn":
+        pytest.skip("refused, see test_triton_lowers")
+    pool_head = -(-head // 128) * 128 if backend == "mosaic_tpu" else head
+    options: Any = {"dtypes": dtypes, "decode": decode, "window": 100, "soft_cap": 5.0}
+    text = lowered(device, head=head, pool_head=pool_head, backend=backend, **options)
+    assert "custom_call" in text
+
+
+@pytest.mark.parametrize(
+    ("backend", "device"),
+    [
+        ("triton", H100),
+        ("mosaic_gpu", H100),
+        pytest.param("triton", A100, marks=SLOW),
+        pytest.param("mosaic_tpu", V5E, marks=SLOW),
+        ("mosaic_tpu", V6E),
+    ],
+    ids=by_kind,
+)
+@pytest.mark.parametrize("decode", [True, False], ids=["decode", "mixed"])
+def test_a_sharded_step_lowers_with_its_pool_donated(
+    backend: str, device: AbstractDevice, decode: bool
+) -> None:
+    """Of four devices, each with two of eight KV heads."""
+    mesh = AbstractMesh(
+        (4,), ("tp",), axis_types=(AxisType.Auto,), abstract_device=device
+    )
+    pool_spec, heads_spec = P(None, None, None, "tp"), P(None, "tp")
+
+    def step(pool: jax.Array, *batch: jax.Array) -> tuple[jax.Array, jax.Array]:
+        q, k, v, page_slots, page_table, kv_lens, cu_q_lens = batch
+        pool = write_kv(pool, k, v, layer=1, page_slots=page_slots)
+        out = ragged_paged_attention(
+            q,
+            pool,
+            layer=1,
+            page_table=page_table,
+            kv_lens=kv_lens,
+            cu_q_lens=cu_q_lens,
+            sm_scale=0.1,
+            decode=decode,
+            backend=backend,
+        )
+        return pool, out
+
+    sharded = jax.shard_map(
+        step,
+        mesh=mesh,
+        in_specs=(pool_spec, heads_spec, heads_spec, heads_spec, P(), P(), P(), P()),
+        out_specs=(pool_spec, heads_spec),
+        check_vma=False,
+    )
+    shape = jax.ShapeDtypeStruct
+    tokens = ROWS if decode else 256
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(sharded, donate_argnums=0).trace(
+            shape((PAGES, LAYERS, 2, KV_HEADS, 16, 128), jnp.bfloat16),
+            shape((tokens, 4 * KV_HEADS, 128), jnp.bfloat16),
+            shape((tokens, KV_HEADS, 128), jnp.bfloat16),
+            shape((tokens, KV_HEADS, 128), jnp.bfloat16),
+            shape((tokens,), jnp.int32),
+            shape((ROWS, TABLE), jnp.int32),
+            shape((ROWS,), jnp.int32),
+            shape((ROWS + 1,), jnp.int32),
+        )
+        platform = lowering_platform(device)
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+    mark = "tpu_custom_call" if backend == "mosaic_tpu" else backend
+    assert mark in text
+    assert f"tensor<{PAGES}x{LAYERS}x2x2x16x128xbf16>" in text  # a share of the pool
+    assert "jax.buffer_donor" in text or "tf.aliasing_output" in text
 
 
 @pytest.mark.parametrize("head", [64, 128])

@@ -30,7 +30,8 @@ def simulated(attend: Any, batch: Batch, options: Options, **static: Any) -> Any
             soft_cap=options.soft_cap,
             decode=options.decode,
             **static,
-        )
+        ),
+        compiler_options=cases.QUICK,
     )
     metadata = {
         "page_table": jnp.asarray(batch.page_table),
@@ -100,10 +101,15 @@ def test_the_tpu_kernel_has_no_races(
             3,
             2,
         ),
+        (64, Options(backend="mosaic_gpu"), 2, 1),  # long rows go to Triton
     ],
 )
 def test_the_hopper_kernel_matches_the_oracle_without_races(
-    head: int, options: Options, group: int, splits: int
+    capsys: pytest.CaptureFixture[str],
+    head: int,
+    options: Options,
+    group: int,
+    splits: int,
 ) -> None:
     from jax.experimental.pallas import mosaic_gpu as plgpu  # noqa: PLC0415
 
@@ -118,4 +124,12 @@ def test_the_hopper_kernel_matches_the_oracle_without_races(
         interpret=plgpu.InterpretGPUParams(detect_races=True),  # type: ignore[attr-defined,unused-ignore]
         sizes=MosaicGpuSizes(block_tokens=64, num_slots=2, num_splits=splits),
     )
+    assert "RACE DETECTED" not in capsys.readouterr().out
     assert error(got, batch, options) <= 2e-3
+
+
+@pytest.mark.skipif(IS_OLD, reason="jax before 0.11 cannot simulate Mosaic on GPUs")
+def test_the_hopper_kernel_can_be_asked_for_by_name() -> None:
+    options = Options(backend="mosaic_gpu", decode=True)
+    batch = cases.make(options, head=64, group=4, dtype="bfloat16")
+    assert cases.error(batch, options) <= 2e-3

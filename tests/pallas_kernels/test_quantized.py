@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from mell_jax.pallas_kernels import QuantizedPool, make_quantized_pool, write_kv
+from tests.pallas_kernels.cases import QUICK
 
 SHAPE = (5, 2, 2, 2, 16, 8)  # [P, L, 2, K, S, H]
 LAYER = 1
 DTYPES = pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn"])
 
 
-WRITE = jax.jit(functools.partial(write_kv, layer=LAYER))
+WRITE = jax.jit(functools.partial(write_kv, layer=LAYER), compiler_options=QUICK)
 
 
 def held(pool: QuantizedPool, page: int) -> np.ndarray:
@@ -46,7 +47,7 @@ def worst_case(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 @DTYPES
-@pytest.mark.parametrize("chunks", [[16], [1] * 16, [5, 1, 1, 9]], ids=str)
+@pytest.mark.parametrize("chunks", [[16], [1] * 16, [7, 1, 1, 7]], ids=str)
 @pytest.mark.parametrize("growth", [0.5, 1.0, 1.5], ids=lambda g: f"growth {g}")
 def test_a_page_is_within_a_step_of_what_was_written(
     dtype: str, chunks: list[int], growth: float
