@@ -16,8 +16,10 @@ PYTHON_NEXT ?= python3.12
 NEXT := .venv-next
 AOT := .venv-aot
 KERNEL_TESTS := -m pytest tests/pallas_kernels
+GPU_PYTHON ?= $(BIN)/python
+GPU_JSON ?= benchmarks/kernels.json
 
-.PHONY: help serve chat test test-all test-next aot lint format results clean
+.PHONY: help serve chat test test-all test-next aot gpu memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -70,6 +72,17 @@ $(AOT)/.installed: constraints-aot.txt constraints.txt
 
 aot: $(AOT)/.installed  ## compile for GPUs and TPUs that are not here (1.5 GB of wheels)
 	JAX_PLATFORMS=cpu $(AOT)/bin/python $(KERNEL_TESTS) -m "(aot_gpu or aot_tpu) and not slow"
+
+# Takes any Python with jax for CUDA, so that an image's own one will do.
+gpu:  ## on a GPU: every figure of the kernels, then their tests (GPU_PYTHON=..., GPU_JSON=...)
+	$(GPU_PYTHON) -m mell_jax.bench.main --suite=kernels --tune \
+	  --torch_python=$(GPU_PYTHON) --output_json=$(GPU_JSON)
+	$(GPU_PYTHON) $(KERNEL_TESTS) --platform=gpu -m gpu
+
+memcheck:  ## on a GPU with compute-sanitizer: the kernels' reads and writes stay inside
+	XLA_PYTHON_CLIENT_ALLOCATOR=platform \
+	  compute-sanitizer --tool memcheck --error-exitcode 1 $(GPU_PYTHON) \
+	  -m mell_jax.bench.kernel_check
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ Small batches against float64 NumPy, with NaN in every slot that no query may se
 whole grid of cases is `pytest --platform=gpu -m gpu tests/pallas_kernels`.
 """
 
+import functools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mell_jax.bench.kernel_figures import Figure, failure, figure
+from mell_jax.bench.kernel_figures import Figure, attempt, failure, figure
 from mell_jax.pallas_kernels import QuantizedPool, ragged_paged_attention
 
 PAGE, KV_HEADS, GROUP, LAYERS, LAYER = 16, 2, 4, 2, 1
@@ -157,3 +159,17 @@ def _attend(
             weights /= weights.sum(-1, keepdims=True)
             out[begin:end] = np.einsum("tnc,nch->tnh", weights, v)
     return out
+
+
+def main() -> int:
+    """Checks every case in this process, for a memory checker to watch."""
+    wrong = 0
+    for case in check_cases(None, is_rehearsal=False):
+        one = attempt(f"check {case.name}", functools.partial(run_case, case))
+        wrong += one["value"] is None
+        print(one["name"], one["note"], flush=True)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

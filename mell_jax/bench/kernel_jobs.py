@@ -5,6 +5,7 @@ that goes astray takes the device's whole context with it. What a job needs from
 before it comes as `known`: values by name of figure.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ def run_job(name: str, work: Work, *, load: int = 0) -> Iterator[Figure]:
 
 def _check(work: Work) -> Iterator[Figure]:
     for case in check_cases(work.backend, is_rehearsal=work.is_rehearsal):
-        yield attempt(f"check {case.name}", lambda case=case: run_case(case))  # type: ignore[misc]
+        yield attempt(f"check {case.name}", functools.partial(run_case, case))
 
 
 def _ceilings(work: Work) -> Iterator[Figure]:
@@ -156,7 +157,8 @@ def _quantized(work: Work) -> Iterator[Figure]:
         return figure(label, rate, "GB/s of KV", ratio=ratio, goal=goal, note=note)
 
     for dtype, goal in (("float8_e4m3fn", 1.6), ("int8", None)):
-        yield attempt(f"{load.name} {dtype}", lambda: one(dtype, goal))  # noqa: B023
+        label = f"{load.name} {dtype}"
+        yield attempt(label, functools.partial(one, dtype, goal))
 
 
 def _prefill(work: Work) -> Iterator[Figure]:

@@ -52,7 +52,8 @@ def tune(
     tried = list(decode_candidates())
     for load in scale.decode:
         laps: Laps = []
-        yield attempt(f"best for {load.name}", lambda: race(load, tried, laps, copy))  # noqa: B023
+        run = functools.partial(race, load, tried, laps, copy)
+        yield attempt(f"best for {load.name}", run)
         if load is scale.decode[0] and laps:
             kept = [sizes for _, sizes in sorted(laps, key=_seconds)[:KEPT]]
             tried = [replace(s, num_splits=n) for s in kept for n in SPLITS]
