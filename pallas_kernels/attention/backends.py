@@ -146,6 +146,8 @@ def _why_not_triton(target: Target, call: Call, interpret: bool) -> str:
         return "cannot address a one-byte pool between 2 and 4 GiB"
     if interpret:
         return ""
+    if target.capability < 80:
+        return "needs compute capability 8.0"
     if target.capability < 89 and call.kv_dtype == "float8_e4m3fn":
         return "needs compute capability 8.9 for float8_e4m3fn (int8 works)"
     return ""

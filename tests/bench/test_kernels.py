@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import sys
@@ -6,12 +7,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from mell_jax.bench import kernel_check, kernel_tuning
 from mell_jax.bench.kernel_figures import attempt, failure, figure
 from mell_jax.bench.kernel_jobs import PARTS, Work, run_job
-from mell_jax.bench.kernel_loads import TINY, Load
-from mell_jax.bench.kernel_timing import Timer, attention_inputs, normal
+from mell_jax.bench.kernel_loads import FULL, TINY, Load
+from mell_jax.bench.kernel_timing import Timer, attention_inputs, normal, paged
 from mell_jax.bench.kernels import KernelSettings, run_apart, run_kernels
 from mell_jax.bench.main import main
 
@@ -166,6 +168,31 @@ def test_everything_known_is_saved_after_each_figure(monkeypatch) -> None:
         save=lambda report: kept.append(len(report.results["figures"])),
     )
     assert kept == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("load", "dtype", "backend"),
+    [
+        *((load, "bfloat16", None) for load in (*FULL.decode, FULL.prefill)),
+        *((load, "bfloat16", "mosaic_gpu") for load in FULL.decode),
+        *((FULL.decode[0], dtype, None) for dtype in ("int8", "float8_e4m3fn")),
+    ],
+    ids=lambda value: value.name if isinstance(value, Load) else str(value),
+)
+def test_full_loads_lower_for_the_gpu_that_they_are_meant_for(
+    load: Load, dtype: str, backend: str | None
+) -> None:
+    """No size, type or back end of the real run is refused there."""
+    make = functools.partial(attention_inputs, load, kv_dtype=jnp.dtype(dtype), seed=0)
+    inputs = jax.eval_shape(make)
+    attend = functools.partial(paged(load, backend=backend), layer=jnp.int32(0))
+    device = AbstractDevice(device_kind="NVIDIA H200", num_cores=None, platform="gpu")
+    mesh = AbstractMesh(
+        (1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device
+    )
+    with jax.sharding.use_abstract_mesh(mesh):
+        lowered = jax.jit(attend).trace(**inputs).lower(lowering_platforms=("cuda",))
+    assert (backend or "triton") in lowered.as_text()
 
 
 def test_random_numbers_differ() -> None:

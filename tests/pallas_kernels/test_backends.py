@@ -16,6 +16,7 @@ from tests.pallas_kernels.devices import H100, V6E, tracing_for
 CPU = Target(platform="cpu", device_kind="cpu")
 HOPPER = Target(platform="gpu", device_kind="NVIDIA H200")
 AMPERE = Target(platform="gpu", device_kind="NVIDIA A100-PCIE-40GB")
+TURING = Target(platform="gpu", device_kind="Tesla T4")
 BLACKWELL = Target(platform="gpu", device_kind="NVIDIA B200")
 TRILLIUM = Target(platform="tpu", device_kind="TPU v6 lite")
 CALL = Call(
@@ -39,6 +40,7 @@ CALL = Call(
         (HOPPER, "triton"),
         (AMPERE, "triton"),
         (BLACKWELL, "triton"),
+        (TURING, "xla"),
         (TRILLIUM, "mosaic_tpu"),
     ],
 )
@@ -61,6 +63,7 @@ def test_each_platform_has_its_body(target: Target, name: str) -> None:
             {"page_tokens": 128},
             "at most 64 tokens and as many .* not 128 and 4",
         ),
+        ("triton", TURING, {}, r"needs compute capability 8\.0; .*these work: xla$"),
         ("triton", HOPPER, {"head": 320}, "head size of 8 to 256 in steps of 8, not 3"),
         ("triton", HOPPER, {"page_tokens": 24}, "power of two .* not 24; .*work: xla$"),
         ("triton", AMPERE, {"kv_dtype": "float8_e4m3fn"}, r"8\.9 for float8_e4m3fn"),
