@@ -225,7 +225,10 @@ def _call(inputs: _Inputs, static: _Static, interpret: Any) -> list[jax.Array]:
         num_threads=2,
         thread_name="warpgroup",
         scratch_types=list(scratch),
-        compiler_params=plgpu.CompilerParams(approx_math=True),
+        compiler_params=plgpu.CompilerParams(
+            approx_math=True,
+            lowering_semantics=plgpu.LoweringSemantics.Warpgroup,
+        ),
         **interpreting(interpret),
     )
     out: list[jax.Array] = kernel(*inputs)

@@ -11,6 +11,7 @@ import pytest
 from mell_jax.pallas_kernels import ragged_paged_attention, write_kv
 from tests.pallas_kernels.cases import QUICK
 
+WRITE = jax.jit(write_kv, compiler_options=QUICK)
 SHAPE = (6, 3, 2, 2, 16, 32)  # [P, L, 2, K, S, H]
 
 
@@ -22,7 +23,7 @@ def random(seed: int, *shape: int) -> jax.Array:
 def test_each_token_lands_in_its_slot_and_nothing_else_changes() -> None:
     pool, k, v = random(0, *SHAPE), random(1, 3, 2, 32), random(2, 3, 2, 32)
     slots = jnp.array([5 * 16 + 15, 1 * 16, 3 * 16 + 7], jnp.int32)
-    got = np.asarray(write_kv(pool, k, v, layer=1, page_slots=slots))
+    got = np.asarray(WRITE(pool, k, v, layer=jnp.int32(1), page_slots=slots))
     want = np.array(pool)
     for token, (page, offset) in enumerate([(5, 15), (1, 0), (3, 7)]):
         want[page, 1, 0, :, offset] = k[token]
@@ -33,7 +34,7 @@ def test_each_token_lands_in_its_slot_and_nothing_else_changes() -> None:
 def test_padding_tokens_may_share_a_scratch_slot_and_change_nothing() -> None:
     pool, k, v = random(0, *SHAPE), random(1, 40, 2, 32), random(2, 40, 2, 32)
     slots = jnp.zeros(40, jnp.int32).at[20].set(16)
-    got = write_kv(pool, k, v, layer=jnp.int32(0), page_slots=slots)
+    got = WRITE(pool, k, v, layer=jnp.int32(0), page_slots=slots)
     want = pool.at[1, 0, :, :, 0].set(jnp.stack([k[20], v[20]]))
     np.testing.assert_array_equal(np.asarray(got), np.asarray(want))
 
@@ -41,7 +42,7 @@ def test_padding_tokens_may_share_a_scratch_slot_and_change_nothing() -> None:
 def test_keys_and_values_are_cast_to_the_pools_dtype() -> None:
     pool = jnp.zeros(SHAPE, jnp.bfloat16)
     k = jnp.full((1, 2, 32), 1.0 + 2.0**-12)
-    got = write_kv(pool, k, k, layer=2, page_slots=jnp.array([20], jnp.int32))
+    got = WRITE(pool, k, k, layer=jnp.int32(2), page_slots=jnp.array([20], jnp.int32))
     assert got.dtype == jnp.bfloat16
     assert float(got.astype(jnp.float32).sum()) == 2 * 2 * 32
 

@@ -13,8 +13,14 @@ from mell_jax.pallas_kernels.attention.tiles import (
     scatter_singles,
     single_tiles,
 )
+from tests.pallas_kernels.cases import QUICK
 
-CUT = jax.jit(cut_tiles, static_argnames=("tokens", "tile_tokens"))
+CUT = jax.jit(
+    cut_tiles, static_argnames=("tokens", "tile_tokens"), compiler_options=QUICK
+)
+SINGLE = jax.jit(single_tiles, compiler_options=QUICK)
+JOIN = jax.jit(join_splits, compiler_options=QUICK)
+SCATTER = jax.jit(scatter_singles, compiler_options=QUICK)
 
 
 def ints(*values: int) -> jnp.ndarray:
@@ -31,7 +37,7 @@ def test_rows_are_cut_into_tiles_and_padding_sees_no_keys() -> None:
 
 
 def test_single_rows_are_tiles_and_others_see_no_keys() -> None:
-    tiles = single_tiles(ints(1, 5, 0, 1), ints(7, 9, 0, 1))
+    tiles = SINGLE(ints(1, 5, 0, 1), ints(7, 9, 0, 1))
     assert tiles.row.tolist() == [0, 1, 2, 3]
     assert tiles.tokens.tolist() == [1, 1, 1, 1]
     assert tiles.end.tolist() == [7, 0, 0, 1]
@@ -66,17 +72,17 @@ def test_shares_of_a_softmax_join_to_the_whole() -> None:
     out = jnp.array([[3.0], [8.0], [0.0]]).reshape(3, 1, 1, 1)
     peak = jnp.array([0.0, 2.0, -1e30]).reshape(3, 1, 1)
     total = jnp.array([1.0, 1.0, 0.0]).reshape(3, 1, 1)
-    assert join_splits(out, peak=peak, total=total).tolist() == [[[7.0]]]
+    assert JOIN(out, peak=peak, total=total).tolist() == [[[7.0]]]
 
 
 def test_a_softmax_over_no_keys_is_zero() -> None:
     nothing = jnp.zeros((2, 1, 1))
-    got = join_splits(jnp.zeros((2, 1, 1, 4)), peak=nothing - 1e30, total=nothing)
+    got = JOIN(jnp.zeros((2, 1, 1, 4)), peak=nothing - 1e30, total=nothing)
     assert got.tolist() == [[[0.0] * 4]]
 
 
 def test_single_rows_are_put_in_their_places() -> None:
     out = jnp.zeros((4, 1, 1))
     single = jnp.array([7.0, 8.0, 9.0]).reshape(3, 1, 1)
-    got = scatter_singles(out, single, ints(0, 2, 3, 3))
+    got = SCATTER(out, single, ints(0, 2, 3, 3))
     assert got.reshape(-1).tolist() == [0.0, 0.0, 8.0, 0.0]
