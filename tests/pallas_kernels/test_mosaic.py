@@ -133,3 +133,25 @@ def test_the_hopper_kernel_can_be_asked_for_by_name() -> None:
     options = Options(backend="mosaic_gpu", decode=True)
     batch = cases.make(options, head=64, group=4, dtype="bfloat16")
     assert cases.error(batch, options) <= 2e-3
+
+
+@pytest.mark.skipif(IS_OLD, reason="jax before 0.11 cannot simulate Mosaic on GPUs")
+def test_a_race_planted_on_a_gpu_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    from jax.experimental.pallas import mosaic_gpu as plgpu  # noqa: PLC0415
+
+    def reads_too_early(x: Any, out: Any, shared: Any, ready: Any) -> None:
+        plgpu.copy_gmem_to_smem(x, shared, ready)
+        out[...] = shared[...]
+        plgpu.barrier_wait(ready)
+
+    x = jnp.ones((64, 64))
+    call = plgpu.kernel(
+        reads_too_early,
+        out_type=jax.ShapeDtypeStruct(x.shape, x.dtype),
+        grid=(1,),
+        grid_names=("i",),
+        scratch_types=[plgpu.SMEM(x.shape, x.dtype), plgpu.Barrier()],
+        interpret=plgpu.InterpretGPUParams(detect_races=True),  # type: ignore[attr-defined,call-arg,unused-ignore]
+    )
+    jax.block_until_ready(call(x))
+    assert "RACE DETECTED" in capsys.readouterr().out
