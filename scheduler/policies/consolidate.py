@@ -23,6 +23,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import Item, close_one
+from mell_jax.scheduler.policies.parking import loads_at_once
 from mell_jax.scheduler.policies.relocate import Relocation
 
 LOOK_S = 5.0
@@ -46,6 +47,7 @@ class Consolidate:
     def __init__(self, config: PolicyConfig) -> None:
         self._look_s = LOOK_S if config.look_s is None else config.look_s
         self._headroom = config.headroom
+        self._epoch_s = config.epoch_s
         self._budget = Budget(config)
         self._promised: dict[RequestId, DeviceId] = {}
         self._spare_s: dict[ModelId, float] = {}  # since when one is one too many
@@ -191,8 +193,8 @@ class Consolidate:
     def _is_long_spare(self, ledger: Ledger, model: ModelId) -> bool:
         """Whether an instance was one too many for as long as loading one takes."""
         load_s = ledger.spec(model).load_s
-        if load_s == 0:
-            return True  # whatever is empty goes at once
+        if loads_at_once(load_s, epoch_s=self._epoch_s):
+            return True
         return ledger.now_s - self._spare_s.get(model, ledger.now_s) >= load_s
 
     def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:

@@ -50,7 +50,7 @@ class Mell:
         self.tally = Tally()
         self._config = config
         self._kinds = Kinds()
-        self._parking = Parking()
+        self._parking = Parking(epoch_s=config.epoch_s)
         self._departures: list[tuple[DeviceId, Size]] = []
         self._updates: dict[RequestId, Request] = {}
         self._arrivals: dict[RequestId, Request] = {}

@@ -1,7 +1,8 @@
 """When an empty instance is given back: at once, or after as long as it took to load.
 
 Waiting as long as loading costs is the ski rental rule: never more than twice the price
-of the best decision in hindsight, whatever comes.
+of the best decision in hindsight, whatever comes. Policies look again at every epoch
+only, so what loads in less than half of one is not waited for at all.
 """
 
 from mell_jax.scheduler.ids import DeviceId, ModelId
@@ -9,15 +10,22 @@ from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance
 
 
+def loads_at_once(load_s: float, *, epoch_s: float) -> bool:
+    """Whether waiting for the next epoch would cost more than loading anew."""
+    return load_s < 0.5 * epoch_s
+
+
 class Parking:
     """Remembers since when instances are empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, epoch_s: float) -> None:
+        self._epoch_s = epoch_s
         self._emptied_s: dict[DeviceId, float] = {}
 
     def emptied(self, draft: Draft, instance: Instance) -> None:
-        """Parks an instance whose model loads for free; else it stays for a while."""
-        if draft.ledger.spec(instance.model).load_s == 0:
+        """Parks an instance whose model loads at once; else it stays for a while."""
+        load_s = draft.ledger.spec(instance.model).load_s
+        if loads_at_once(load_s, epoch_s=self._epoch_s):
             draft.park(instance)
         else:
             self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
