@@ -151,6 +151,13 @@ def _define_fleet(values: flags.FlagValues) -> None:
         **group,
     )
     flags.DEFINE_integer("instances", 8, "On one device each if there are.", **group)
+    flags.DEFINE_list(
+        "models",
+        [],
+        "Of the trace's model column: the model is served under each of these names "
+        "as if they were different ones, on the same devices.",
+        **group,
+    )
     flags.DEFINE_float("epoch_s", 1.0, "Between consolidations.", **group)
     flags.DEFINE_enum(
         "fleet_clock",

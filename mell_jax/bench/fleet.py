@@ -46,6 +46,7 @@ class FleetSettings:
     requests: ServingSettings  # its engine is one of the instances
     policies: tuple[str, ...] = ("consolidate", "mell", "best_fit", "load_balance")
     instances: int = 8
+    models: tuple[str, ...] = ()  # of the trace's column; empty: one for all rows
     epoch_s: float = 1.0
     clock: FleetClock = "devices"
     step_ms: float = 30.0  # of a device's decode step
@@ -60,6 +61,17 @@ class FleetSettings:
         for name in ("epoch_s", "step_ms", "prefill_tokens_per_s"):
             if not (0.0 < getattr(self, name) < math.inf):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelResult:
+    """What users of one of several models felt."""
+
+    model: str
+    requests: int
+    failed: int
+    ttft_ms: Summary
+    tpot_ms: Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +96,7 @@ class PolicyResult:
     downtime_ms: Summary
     ttft_ms: Summary
     tpot_ms: Summary
+    models: tuple[ModelResult, ...]
     speeds: Speeds
 
 
@@ -98,7 +111,7 @@ def run_fleet(settings: FleetSettings, *, progress: bool) -> Report:
     engine = dataclasses.replace(
         settings.requests.engine, instances=settings.instances, devices=devices
     )
-    yard = build_yard(engine, progress=progress)
+    yard = build_yard(engine, progress=progress, names=settings.models)
     orders, left_out = make_orders(yard, settings)
     total = len(orders) * len(settings.policies)
     bar = tqdm(total=total, unit="req", desc="fleet", disable=not progress)
@@ -176,7 +189,34 @@ def render(results: Sequence[PolicyResult]) -> str:
             for result in results
         ],
     )
-    return f"{devices}\n\n{moves}\n\n{users}"
+    parts = [devices, moves, users]
+    if any(len(result.models) > 1 for result in results):
+        parts.append(_render_models(results))
+    return "\n\n".join(parts)
+
+
+def _render_models(results: Sequence[PolicyResult]) -> str:
+    return table(
+        (
+            *("policy", "model", "requests", "failed"),
+            *("TTFT ms p50", "p99", "max", "TPOT ms p50", "p99"),
+        ),
+        [
+            (
+                result.policy,
+                model.model,
+                model.requests,
+                model.failed,
+                model.ttft_ms.median,
+                model.ttft_ms.p99,
+                model.ttft_ms.max,
+                model.tpot_ms.median,
+                model.tpot_ms.p99,
+            )
+            for result in results
+            for model in result.models
+        ],
+    )
 
 
 def measure_policy(
@@ -216,6 +256,7 @@ def _judge(
         orders,
         speeds=speeds,
         spec=spec,
+        models=yard.models,
         make_policy=lambda: POLICIES[policy](PolicyConfig(epoch_s=settings.epoch_s)),
         instances=settings.instances,
         epoch_s=settings.epoch_s,
@@ -243,8 +284,30 @@ def _judge(
         downtime_ms=summarize([1e3 * gap.seconds for gap in gaps]),
         ttft_ms=metrics.ttft_ms,
         tpot_ms=metrics.tpot_ms,
+        models=_by_model(orders, run=run),
         speeds=speeds,
     )
+
+
+def _by_model(orders: Sequence[Order], *, run: Run) -> tuple[ModelResult, ...]:
+    found = []
+    for model in dict.fromkeys(order.model for order in orders):
+        records = [
+            record
+            for order, record in zip(orders, run.records, strict=True)
+            if order.model == model
+        ]
+        metrics = measure(records, duration_s=run.duration_s)
+        found.append(
+            ModelResult(
+                model=model,
+                requests=len(records),
+                failed=metrics.failed,
+                ttft_ms=metrics.ttft_ms,
+                tpot_ms=metrics.tpot_ms,
+            )
+        )
+    return tuple(found)
 
 
 def make_orders(yard: Yard, settings: FleetSettings) -> tuple[list[Order], int]:
@@ -255,6 +318,12 @@ def make_orders(yard: Yard, settings: FleetSettings) -> tuple[list[Order], int]:
     """
     requests, info = settings.requests, yard.info
     shapes, left_out = choose_shapes(requests, context=info.max_model_len)
+    strangers = {shape.model for shape in shapes} - set(settings.models)
+    if settings.models and strangers:
+        raise workload.WorkloadError(
+            f"the trace names models that are not served: {sorted(strangers)}; give "
+            "them in --models"
+        )
     if requests.trace is None and requests.request_rate is None:
         shapes = workload.wave_arrivals(
             shapes,
@@ -273,6 +342,7 @@ def make_orders(yard: Yard, settings: FleetSettings) -> tuple[list[Order], int]:
             prompt=prompt,
             output_tokens=shape.output_tokens,
             arrival_s=shape.arrival_s or 0.0,
+            model=shape.model if settings.models else "",
         )
         for shape, prompt in zip(shapes, prompts, strict=True)
     ]

@@ -100,7 +100,9 @@ def _submit(order: Order, *, handle: int) -> Submit:
     params = SamplingParams(
         temperature=0.0, max_tokens=order.output_tokens, ignore_eos=True
     )
-    return Submit(handle=Handle(handle), prompt=order.prompt, params=params)
+    return Submit(
+        handle=Handle(handle), prompt=order.prompt, params=params, model=order.model
+    )
 
 
 def _record(order: Order, handle: int, log: Log) -> Record:

@@ -11,7 +11,7 @@ from mell_jax.bench.fleet_run import Run
 from mell_jax.bench.metrics import tpot_s, ttft_s
 from mell_jax.bench.replay import Order
 from mell_jax.bench.stats import median
-from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
@@ -58,11 +58,16 @@ def simulate(
     *,
     speeds: Speeds,
     spec: ModelSpec,
+    models: Sequence[ModelId],
     make_policy: Callable[[], Policy],
     instances: int,
     epoch_s: float,
 ) -> dict[str, float]:
-    """`Meter.summary` of a simulated fleet with these instances."""
+    """`Meter.summary` of a simulated fleet with these instances.
+
+    Args:
+      spec: of each of `models`.
+    """
     settings = Settings(
         capacity_tokens=spec.capacity_pages * spec.page_tokens,
         page_tokens=spec.page_tokens,
@@ -72,16 +77,17 @@ def simulate(
         link_gbps=speeds.link_gbps,
         kv_bytes_per_token=max(1, round(spec.page_bytes / spec.page_tokens)),
         max_devices=instances,
+        weights=dict.fromkeys(models, 1.0),
     )
     workload = Workload(
         arrival_s=np.array([order.arrival_s for order in orders]),
         input_tokens=np.array([len(order.prompt) for order in orders]),
         output_tokens=np.array([order.output_tokens for order in orders]),
-        models=(ONLY_MODEL,) * len(orders),
+        models=tuple(ModelId(order.model) or models[0] for order in orders),
         name="bench",
     )
     fleet = Fleet(
-        Machine(models={ONLY_MODEL: spec}, policy=make_policy()),
+        Machine(models=dict.fromkeys(models, spec), policy=make_policy()),
         workload=workload,
         settings=settings,
         clock=time.perf_counter,

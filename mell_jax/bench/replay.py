@@ -18,6 +18,7 @@ class Order:
     prompt: Int32Array  # [T] token ids
     output_tokens: int
     arrival_s: float  # from the start of the run
+    model: str = ""  # empty for the default one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

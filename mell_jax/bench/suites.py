@@ -82,6 +82,7 @@ def _fleet(values: flags.FlagValues) -> tuple[object, Suite]:
         requests=_requests(values, engine=engine),
         policies=tuple(values.policies),
         instances=values.instances,
+        models=tuple(values.models),
         epoch_s=values.epoch_s,
         clock=values.fleet_clock,
         step_ms=values.step_ms,

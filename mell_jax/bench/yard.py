@@ -20,7 +20,7 @@ from mell_jax.engine.fleet.parcels import Parcel
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import DevicePut, Transport
 from mell_jax.engine.fleet.workshop import DeviceWorkshop
-from mell_jax.engine.frames import Abort
+from mell_jax.engine.frames import Abort, EngineInfo
 from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -55,18 +55,27 @@ class Yard:
         assert isinstance(fleet, Fleet), "the yard is for several instances"
         workshop = fleet.conductor._workshop
         assert isinstance(workshop, DeviceWorkshop), "a fleet of another make"
-        self.info = fleet.infos[0]
-        self.model = ModelId(self.info.model_name)
-        self.spec: ModelSpec = fleet.machine.ledger.spec(self.model)
+        self.infos = fleet.infos
+        self.models = tuple(ModelId(info.model_name) for info in fleet.infos)
+        self.spec: ModelSpec = fleet.machine.ledger.spec(self.models[0])
         self.transport = Counting(DevicePut())
         self.compilations = built.compilations
         self._workshop = workshop
 
     @property
+    def info(self) -> EngineInfo:
+        """Of the default model, and but for its name of all."""
+        return self.infos[0]
+
+    @property
     def workers(self) -> Mapping[DeviceId, DeviceWorker]:
-        """The hands of each instance; parked ones have no pool."""
+        """The hands of the default model's instances; parked ones have no pool."""
         benches = self._workshop._benches
-        return {device: bench.worker for (device, _), bench in benches.items()}
+        return {
+            device: bench.worker
+            for (device, model), bench in benches.items()
+            if model == self.models[0]
+        }
 
     def open_fleet(
         self,
@@ -87,8 +96,12 @@ class Yard:
         """
         self.transport = Counting(transport or DevicePut())
         return Fleet(
-            models=[FleetModel(info=self.info, transport=self.transport)],
-            machine=Machine(models={self.model: spec or self.spec}, policy=policy),
+            models=[
+                FleetModel(info=info, transport=self.transport) for info in self.infos
+            ],
+            machine=Machine(
+                models=dict.fromkeys(self.models, spec or self.spec), policy=policy
+            ),
             workshop=self._workshop,
             profile=profile,
             clock=clock,
@@ -105,18 +118,24 @@ class Yard:
             self._workshop.close(device)
 
 
-def build_yard(config: EngineConfig, *, progress: bool) -> Yard:
+def build_yard(
+    config: EngineConfig, *, progress: bool, names: Sequence[str] = ()
+) -> Yard:
     """Compiles the instances of `config`, whose model may be "random:SHAPE".
+
+    Args:
+      names: serve the model under each of these, as if they were different ones.
 
     Raises:
       ValueError: the model cannot be used, or not on these devices.
     """
     with model_directory(config.model) as directory:
-        name = config.served_model_name or config.model
-        local = dataclasses.replace(
-            config, model=str(directory), served_model_name=name
-        )
-        return Yard(build_engine(local, progress=progress))
+        names = names or (config.served_model_name or config.model,)
+        configs = [
+            dataclasses.replace(config, model=str(directory), served_model_name=name)
+            for name in names
+        ]
+        return Yard(build_engine(*configs, progress=progress))
 
 
 def choose_devices(instances: int) -> tuple[int, ...]:

@@ -122,7 +122,7 @@ def serve(yard: Yard, case: Case) -> Transcript:
             bytes_per_s={
                 (a, b): case.gbps * 1e9 / 8 for a in DEVICES for b in DEVICES if a != b
             },
-            prefill_tokens_per_s={(device, yard.model): 1e4 for device in DEVICES},
+            prefill_tokens_per_s={(device, yard.models[0]): 1e4 for device in DEVICES},
         ),
     )
     for handle in range(STREAMS):
