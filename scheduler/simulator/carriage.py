@@ -1,20 +1,13 @@
 """Carries moves out: which copy pages, which replay tokens, when each of them ends.
 
-    asked for at one time -> one division -> begun -> MoveCommitted
-                                          -> deferred -> begun at the next epoch
-
-A deferred move keeps its reservation, and at the next epoch it is urgent. It is never
-aborted for want of a link: the machine counts on the pages of a move in flight and lets
-requests pause until they are free, and a policy that is asked again with the same books
-answers with the same move, so that a fleet of slow links would stand still. Whoever
-plans more than links carry pays with pages held twice, and with violations that show.
+The life of a move that waits stands in `scheduler.docket`.
 """
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mell_jax.scheduler.docket import Docket
 from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.simulator.settings import Settings
@@ -57,29 +50,26 @@ class Carriage:
         self._bytes_per_s = settings.link_gbps * 1e9 / 8
         link_bytes = self._bytes_per_s * settings.epoch_s
         slack = settings.replay_tokens_per_s * settings.epoch_s
-        self._capacities = Capacities(
-            link_bytes=defaultdict(lambda: link_bytes),
-            prefill_tokens=defaultdict(lambda: slack),
+        self._docket: Docket[tuple[plan.Move, ModelId]] = Docket(
+            Capacities(
+                link_bytes=defaultdict(lambda: link_bytes),
+                prefill_tokens=defaultdict(lambda: slack),
+            )
         )
         self._link_free_s: dict[LinkId, float] = {}
         self._prefill_free_s: dict[DeviceId, float] = {}
-        self._asked: dict[MoveId, tuple[plan.Move, ModelId]] = {}
-        self._deferred: dict[MoveId, tuple[plan.Move, ModelId]] = {}
 
     @property
     def is_asked(self) -> bool:
         """Whether a move waits for `begin`."""
-        return bool(self._asked)
+        return self._docket.is_asked
 
     def ask(self, move: plan.Move, *, model: ModelId) -> None:
-        self._asked[move.move] = (move, model)
+        self._docket.ask(move.move, (move, model))
 
     def renew(self) -> None:
         """A new epoch begins; what was deferred is asked for again, as urgent."""
-        self._capacities.renew()
-        for move, model in self._deferred.values():
-            self.ask(dataclasses.replace(move, is_urgent=True), model=model)
-        self._deferred = {}
+        self._docket.renew()
 
     def begin(
         self, now_s: float, *, tokens_of: Callable[[plan.Move], int | None]
@@ -88,24 +78,23 @@ class Carriage:
 
         `tokens_of` a move is what its request holds now, None if it has ended.
         """
-        wishes = {}
-        for move, model in self._asked.values():
-            tokens = tokens_of(move)
-            if tokens is not None:
-                wishes[move.move] = self._wish(move, model=model, tokens=tokens)
-        division = self._capacities.divide(list(wishes.values()))
-        self._deferred |= {move: self._asked[move] for move in division.deferred}
-        self._asked = {}
+        settled = self._docket.divide(
+            lambda item: self._wish(*item, tokens=tokens_of(item[0]))
+        )
         return Batch(
             begun=tuple(
-                self._start(wishes[move], mode=mode, now_s=now_s)
-                for move, mode in division.modes.items()
+                self._start(begun.wish, mode=begun.mode, now_s=now_s)
+                for begun in settled.begun
             ),
-            deferrals=len(division.deferred),
-            violations=division.violations,
+            deferrals=settled.deferrals,
+            violations=settled.violations,
         )
 
-    def _wish(self, move: plan.Move, *, model: ModelId, tokens: int) -> Wish:
+    def _wish(
+        self, move: plan.Move, model: ModelId, *, tokens: int | None
+    ) -> Wish | None:
+        if tokens is None:
+            return None
         return Wish(
             move=move.move,
             target=move.target,

@@ -1,11 +1,6 @@
-"""Which of the moves asked for begin now, and how: one division for all of them.
+"""Which of the moves asked for begin now, and how, by what the fleet can do.
 
-    asked for since the last division -> copied, sent as tokens, or
-                                      -> deferred: begun at the next epoch, as urgent
-
-A deferred move keeps its reservation and is never called off for want of a link: the
-machine counts on the pages that it will free and lets requests pause until they are,
-and a policy asked again with the same books would answer with the same move.
+The life of a move that waits stands in `scheduler.docket`.
 """
 
 from collections.abc import Callable
@@ -13,7 +8,8 @@ from dataclasses import dataclass
 
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId
+from mell_jax.scheduler.docket import Docket
+from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Capacities, Mode, Wish
@@ -49,59 +45,47 @@ class Moves:
     def __init__(self, profile: Profile, *, epoch_s: float, mode: Mode | None) -> None:
         self._profile = profile
         self._mode = mode
-        self._asked: dict[MoveId, plan.Move] = {}
-        self._deferred: dict[MoveId, plan.Move] = {}
-        self._late: set[MoveId] = set()  # of those asked for, deferred before
         self._slack = profile.prefill_tokens(epoch_s)
         self._prefill_tokens: dict[DeviceId, float] = {}  # of the models there now
-        self._capacities = Capacities(
-            link_bytes=profile.link_bytes(epoch_s),
-            prefill_tokens=self._prefill_tokens,
+        self._docket: Docket[plan.Move] = Docket(
+            Capacities(
+                link_bytes=profile.link_bytes(epoch_s),
+                prefill_tokens=self._prefill_tokens,
+            )
         )
 
     @property
     def is_asked(self) -> bool:
         """Whether a move waits for `divide`."""
-        return bool(self._asked)
+        return self._docket.is_asked
 
     def target_opens(self, device: DeviceId, model: ModelId) -> None:
         """An instance of `model` may be the target of moves from now on."""
         self._prefill_tokens[device] = self._slack[device, model]
 
     def ask(self, move: plan.Move) -> None:
-        self._asked[move.move] = move
+        self._docket.ask(move.move, move)
 
     def renew(self) -> None:
         """A new epoch begins; what was deferred is asked for again."""
-        self._capacities.renew()
-        self._asked |= self._deferred
-        self._late |= self._deferred.keys()
-        self._deferred = {}
+        self._docket.renew()
 
     def divide(self, cargo_of: Callable[[plan.Move], Cargo | None]) -> Division:
         """Settles everything asked for; a move without cargo has ended meanwhile."""
-        asked, self._asked = self._asked, {}
-        cargos = {move.move: cargo_of(move) for move in asked.values()}
         if self._mode is not None:
-            live = [move for move in asked.values() if cargos[move.move] is not None]
-            begun = tuple((move, self._mode) for move in live)
+            asked = [move for move in self._docket.take_all() if cargo_of(move)]
+            begun = tuple((move, self._mode) for move in asked)
             return Division(begun=begun, deferred=0, violations=0)
-        division = self._capacities.divide(
-            [
-                self._wish(asked[move], cargo)
-                for move, cargo in cargos.items()
-                if cargo is not None
-            ]
-        )
-        self._late -= asked.keys()
-        self._deferred |= {move: asked[move] for move in division.deferred}
+        settled = self._docket.divide(lambda move: self._wish(move, cargo_of(move)))
         return Division(
-            begun=tuple((asked[move], mode) for move, mode in division.modes.items()),
-            deferred=len(division.deferred),
-            violations=division.violations,
+            begun=tuple((begun.item, begun.mode) for begun in settled.begun),
+            deferred=settled.deferrals,
+            violations=settled.violations,
         )
 
-    def _wish(self, move: plan.Move, cargo: Cargo) -> Wish:
+    def _wish(self, move: plan.Move, cargo: Cargo | None) -> Wish | None:
+        if cargo is None:
+            return None
         return Wish(
             move=move.move,
             target=move.target,
@@ -110,7 +94,7 @@ class Moves:
             cached_tokens=cargo.cached_tokens,
             bytes_per_token=cargo.bytes_per_token,
             frees_pages=move.pages,
-            is_urgent=move.is_urgent or move.move in self._late,
+            is_urgent=move.is_urgent,
         )
 
 
