@@ -53,7 +53,7 @@ class Yard:
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
         assert isinstance(fleet, Fleet), "the yard is for several instances"
-        workshop = fleet.conductor._workshop
+        workshop = fleet.conductor.roster._workshop
         assert isinstance(workshop, DeviceWorkshop), "a fleet of another make"
         self.infos = fleet.infos
         self.models = tuple(ModelId(info.model_name) for info in fleet.infos)

@@ -22,6 +22,7 @@ from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
 from mell_jax.engine.fleet.moves import Cargo, Moves, order
 from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.roster import Roster
 from mell_jax.engine.fleet.stats import Tally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
@@ -30,8 +31,6 @@ from mell_jax.scheduler.ids import DeviceId, ModelId, PageKey, RequestId, Serial
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
-from mell_jax.scheduler.migration.instance import Instance as Endpoint
-from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.worker.group import DeviceGroup
@@ -55,23 +54,20 @@ class Conductor:
         shares_prefixes: bool,
     ) -> None:
         self.machine = machine
-        self.members: dict[DeviceId, Member] = {}
+        self.roster = Roster(
+            workshop, transports=transports, clock=clock, page_tokens=page_tokens
+        )
+        self.members = self.roster.members
         self.requests: dict[Handle, RequestId] = {}
         self.finished: list[Finished] = []  # since the owner last took them
         self.controller = Controller()
         self.tally = Tally()
-        self._workshop = workshop
-        self._transports = transports
-        self._clock = clock
         self._config = config
         self._page_tokens = page_tokens
         self._shares_prefixes = shares_prefixes
         self._moves = Moves(profile, epoch_s=config.epoch_s, mode=config.mode)
         self._live: dict[RequestId, Live] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
-        self._opening: dict[DeviceId, float] = {}  # since when, on the clock
-        self._early: dict[DeviceId, list[plan.Move]] = {}  # to those
-        self.lost: set[DeviceId] = set()
         self._post: deque[tuple[DeviceId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
         for device in workshop.devices:
@@ -84,7 +80,7 @@ class Conductor:
         return self._live.get(request)
 
     def group_of(self, device: DeviceId) -> DeviceGroup | None:
-        return self._workshop.devices[device] if device in self.members else None
+        return self.roster.groups[device] if device in self.members else None
 
     def post(self, to: DeviceId, message: messages.Message, payload: Payload) -> None:
         if payload is not None:
@@ -98,27 +94,12 @@ class Conductor:
         """Whether it knows of no request at all."""
         return not (self._live or self.requests or self._asked or self._post)
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether every device has failed."""
-        return len(self.lost) == len(self._workshop.devices)
-
-    @property
-    def is_opening(self) -> bool:
-        """Whether an instance is being made ready."""
-        return bool(self._opening)
-
     def see_opened(self) -> None:
         """Tells placement how long instances took that have become ready."""
-        for device, since_s in list(self._opening.items()):
-            member = self.members[device]
-            if member.is_open:
-                del self._opening[device]
-                took_s = self._clock() - since_s
-                self.tally.activation_s += took_s
-                self.decide(events.Activated(model=member.model, took_s=took_s))
-                for move in self._early.pop(device, ()):
-                    self._moves.ask(move)
+        for member, took_s in self.roster.opened():
+            self.tally.activation_s += took_s
+            self._moves.target_opens(member.device, member.model)
+            self.decide(events.Activated(model=member.model, took_s=took_s))
 
     def arrive(self, live: Live, *, peak_pages: int) -> None:
         self._live[live.id] = live
@@ -156,7 +137,7 @@ class Conductor:
             return do()
         except Exception:  # the edge: whatever a device raises, the others go on
             logging.exception("device %d failed and is fenced", member.device)
-            self._lose(member)
+            self._lose(member.device)
             return None
 
     def end(
@@ -182,8 +163,6 @@ class Conductor:
         match decision:
             case plan.Place():
                 self._place(decision)
-            case plan.Move() if decision.target in self._opening:
-                self._early.setdefault(decision.target, []).append(decision)
             case plan.Move():
                 self._moves.ask(decision)
             case plan.Preempt():
@@ -326,35 +305,21 @@ class Conductor:
     # -- devices -----------------------------------------------------------------
 
     def _activate(self, device: DeviceId, model: ModelId) -> None:
-        self._opening[device] = self._clock()
-        instance = self._workshop.open(device, model)
-        self._moves.target_opens(device, model)
         self.tally.activations += 1
-        endpoint = Endpoint(
-            device,
-            limits=Limits(page_tokens=self._page_tokens),
-            horizon=self.controller.next_epoch,
-        )
-        self.members[device] = Member(
-            device,
-            instance,
-            model=model,
-            endpoint=endpoint,
-            transport=self._transports[model],
-            office=self,
-            page_tokens=self._page_tokens,
-        )
+        horizon = self.controller.next_epoch
+        try:
+            self.roster.open(device, model, horizon=horizon, office=self)
+        except RuntimeError:  # no memory, or a device that has gone
+            logging.exception("device %d cannot be opened and is fenced", device)
+            self._lose(device)
 
     def _park(self, device: DeviceId) -> None:
         self._deliver_all()  # what it is still to release
-        self.tally.close(self.members.pop(device).instance.load())
-        self._opening.pop(device, None)
-        self._early.pop(device, None)
-        self._workshop.close(device)
+        self._moves.target_closes(device)
+        self.tally.close(self.roster.close(device).instance.load())
 
-    def _lose(self, member: Member) -> None:
+    def _lose(self, device: DeviceId) -> None:
         """Fences a device; its requests start again elsewhere from their tokens."""
-        device = member.device
         lost = [
             request
             for request, owner in self.controller.owners.items()
@@ -363,10 +328,9 @@ class Conductor:
         for request in lost:
             self._capture(request)
             self.tally.forget(self._live[request].handle)
-        self.tally.lose(self.members.pop(device).instance.load())
-        self._opening.pop(device, None)
-        self._early.pop(device, None)
-        self.lost.add(device)
+        self._moves.target_closes(device)
+        member = self.roster.fence(device)
+        self.tally.lose(member.instance.load() if member is not None else None)
         self._control(orders.DeviceLost(device=device))
         self._reports.append(events.DeviceLost(device=device))
         for request in lost:

@@ -141,7 +141,7 @@ class Fleet:
     @property
     def idle_wait_s(self) -> float | None:
         """How long to wait for messages without work; None: until one comes."""
-        if self._conductor.is_opening:
+        if self._conductor.roster.is_opening:
             return OPENING_WAIT_S
         return self._config.epoch_s if self.members else None
 
@@ -162,7 +162,7 @@ class Fleet:
             self._move_everything()
         frames = self._land()
         conductor.settle()
-        if conductor.is_lost:
+        if conductor.roster.is_lost:
             raise RuntimeError("every device of the fleet has failed")
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []

@@ -46,7 +46,9 @@ class Moves:
         self._profile = profile
         self._mode = mode
         self._slack = profile.prefill_tokens(epoch_s)
-        self._prefill_tokens: dict[DeviceId, float] = {}  # of the models there now
+        self._prefill_tokens: dict[DeviceId, float] = {}  # of the models there last
+        self._open: set[DeviceId] = set()
+        self._early: dict[DeviceId, list[plan.Move]] = {}  # to others
         self._docket: Docket[plan.Move] = Docket(
             Capacities(
                 link_bytes=profile.link_bytes(epoch_s),
@@ -61,10 +63,22 @@ class Moves:
 
     def target_opens(self, device: DeviceId, model: ModelId) -> None:
         """An instance of `model` may be the target of moves from now on."""
+        self._open.add(device)
         self._prefill_tokens[device] = self._slack[device, model]
+        for move in self._early.pop(device, ()):
+            self.ask(move)
+
+    def target_closes(self, device: DeviceId) -> None:
+        """No instance is there any more; moves to it have ended."""
+        self._open.discard(device)
+        self._early.pop(device, None)
 
     def ask(self, move: plan.Move) -> None:
-        self._docket.ask(move.move, move)
+        """A move waits until its target is open, and then for the next division."""
+        if move.target in self._open:
+            self._docket.ask(move.move, move)
+        else:
+            self._early.setdefault(move.target, []).append(move)
 
     def renew(self) -> None:
         """A new epoch begins; what was deferred is asked for again."""

@@ -200,10 +200,11 @@ class Tally:
         self._parkings += 1
         self.past = self.past.plus(load)
 
-    def lose(self, load: EngineLoad) -> None:
-        """A device has failed; `load` is the last one of its instance."""
+    def lose(self, load: EngineLoad | None) -> None:
+        """A device has failed; `load` is the last one of its instance, if any."""
         self._losses += 1
-        self.past = self.past.plus(load)
+        if load is not None:
+            self.past = self.past.plus(load)
 
     def begin_step(self, now_s: float) -> None:
         self._step += 1

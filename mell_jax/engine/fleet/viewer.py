@@ -74,7 +74,7 @@ class Viewer:
         conductor = self._conductor
         member = conductor.members.get(device)
         if member is None:
-            state = State.LOST if device in conductor.lost else State.PARKED
+            state = State.LOST if device in conductor.roster.lost else State.PARKED
             return InstanceView(device=device, state=state)
         ledger, batcher = conductor.machine.ledger, member.instance.batcher
         books = ledger.instances.get(device)

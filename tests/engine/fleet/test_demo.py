@@ -198,5 +198,5 @@ def assert_close(seen: list[Any], still: list[Any]) -> None:
         seen, still, strict=True
     ):
         assert top_ids[:3] == top_ids_0[:3]
-        np.testing.assert_allclose(chosen, chosen_0, atol=1e-5)
-        np.testing.assert_allclose(top[:3], top_0[:3], atol=1e-5)
+        np.testing.assert_allclose(chosen, chosen_0, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(top[:3], top_0[:3], rtol=1e-5, atol=1e-5)

@@ -7,7 +7,9 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Abort, FinishReason, Handle
+from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
+from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import Transcript, expected, submit
@@ -194,3 +196,24 @@ def test_a_fleet_without_devices_says_so() -> None:
     next(iter(fleet.members.values())).instance.launch = fail
     with pytest.raises(RuntimeError, match="every device of the fleet has failed"):
         fleet.step()
+
+
+def test_a_device_that_cannot_be_opened_is_left_out(monkeypatch) -> None:
+    fleet = toy_fleet(devices=3)
+    workshop = fleet.conductor.roster._workshop
+    opened = workshop.open
+
+    def fail_on_the_first(device: DeviceId, model: ModelId) -> Instance:
+        if device == 0:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return opened(device, model)
+
+    monkeypatch.setattr(workshop, "open", fail_on_the_first)
+    for handle, prompt in enumerate(PROMPTS):
+        submit(fleet, prompt, handle=handle, params=greedy(20))
+    seen = run(fleet)
+    assert seen.tokens == {
+        handle: expected(prompt, count=20) for handle, prompt in enumerate(PROMPTS)
+    }
+    assert fleet.conductor.roster.lost == {0}
+    assert_at_rest(fleet)

@@ -104,3 +104,19 @@ def test_cached_tokens_are_not_charged() -> None:
     moves.ask(move(1, to=C))
     cargo = Cargo(tokens=500, cached_tokens=400, bytes_per_token=8.0)
     assert begun(moves.divide(lambda _: cargo)) == {1: Mode.KV}
+
+
+def test_a_move_waits_until_its_target_is_open() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves.ask(move(1, to=B))
+    assert not moves.is_asked
+    moves.target_opens(B, TOY)
+    assert begun(divide(moves, m1=16)) == {1: Mode.KV}
+
+
+def test_a_move_to_a_target_that_closed_before_it_opened_is_forgotten() -> None:
+    moves = Moves(PROFILE, epoch_s=1.0, mode=None)
+    moves.ask(move(1, to=B))
+    moves.target_closes(B)
+    moves.target_opens(B, TOY)
+    assert not moves.is_asked

@@ -1,0 +1,105 @@
+"""The device groups of a fleet: who serves, who is being made ready, who has failed.
+
+parked --open--> opening --ready--> serving --close--> parked
+                    '--------fence-----'-----> lost, for good
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import final
+
+from mell_jax.engine.fleet.member import Member, Office
+from mell_jax.engine.fleet.transport import Transport
+from mell_jax.engine.fleet.workshop import Workshop
+from mell_jax.scheduler.ids import DeviceId, Epoch, ModelId
+from mell_jax.scheduler.migration.instance import Instance as Endpoint
+from mell_jax.scheduler.migration.source import Limits
+from mell_jax.worker.group import DeviceGroup
+
+
+@final
+class Roster:
+    """See the module's docstring.
+
+    Args:
+      workshop: makes instances ready.
+      transports: of the pages of each model.
+      clock: seconds.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        *,
+        transports: Mapping[ModelId, Transport],
+        clock: Callable[[], float],
+        page_tokens: int,
+    ) -> None:
+        self.members: dict[DeviceId, Member] = {}  # serving or opening
+        self.lost: set[DeviceId] = set()
+        self._workshop = workshop
+        self._transports = transports
+        self._clock = clock
+        self._page_tokens = page_tokens
+        self._since_s: dict[DeviceId, float] = {}  # of those that are opening
+
+    @property
+    def groups(self) -> Mapping[DeviceId, DeviceGroup]:
+        """Of all devices, whatever they do."""
+        return self._workshop.devices
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether an instance is being made ready."""
+        return bool(self._since_s)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether every device has failed."""
+        return len(self.lost) == len(self._workshop.devices)
+
+    def open(
+        self, device: DeviceId, model: ModelId, *, horizon: Epoch, office: Office
+    ) -> None:
+        """Begins to make an instance ready.
+
+        Args:
+          horizon: epochs before it are of the device's earlier instances.
+
+        Raises:
+          RuntimeError: the device cannot, for example for want of memory.
+        """
+        start_s = self._clock()
+        instance = self._workshop.open(device, model)
+        self._since_s[device] = start_s
+        self.members[device] = Member(
+            device,
+            instance,
+            model=model,
+            endpoint=Endpoint(
+                device, limits=Limits(page_tokens=self._page_tokens), horizon=horizon
+            ),
+            transport=self._transports[model],
+            office=office,
+            page_tokens=self._page_tokens,
+        )
+
+    def opened(self) -> Iterator[tuple[Member, float]]:
+        """Those that have become ready since the last call, and what they took [s]."""
+        for device, since_s in list(self._since_s.items()):
+            member = self.members[device]
+            if member.is_open:
+                del self._since_s[device]
+                yield member, self._clock() - since_s
+
+    def close(self, device: DeviceId) -> Member:
+        """Parks an instance."""
+        self._since_s.pop(device, None)
+        member = self.members.pop(device)
+        self._workshop.close(device)
+        return member
+
+    def fence(self, device: DeviceId) -> Member | None:
+        """Never uses a device again; the instance that it had, if any."""
+        self._since_s.pop(device, None)
+        self.lost.add(device)
+        return self.members.pop(device, None)
