@@ -32,7 +32,9 @@ class Speeds:
     def of(run: Run, *, page_bytes: float) -> "Speeds":
         """As fast as requests and moves were in the engine.
 
-        Those of requests are such that all of them together hold their pages as long.
+        The simulator knows speeds only and no fixed delays. They are such that all
+        requests together take as many page-seconds for their prompts, and as many
+        while they decode, as they did in the engine.
 
         Raises:
           ValueError: no request made two tokens.
@@ -40,15 +42,16 @@ class Speeds:
         done = [r for r in run.records if not r.error and r.output_tokens > 1]
         if not done:
             raise ValueError("no request made two tokens: give larger output_tokens")
-        decoded = sum(r.output_tokens - 1 for r in done)
-        decode_s = sum(tpot_s(r) * (r.output_tokens - 1) for r in done)
+        inputs = np.array([r.input_tokens for r in done])
+        outputs = np.array([r.output_tokens for r in done])
+        prefill_s = np.array([ttft_s(r) for r in done])
+        decode_s = np.array([tpot_s(r) for r in done]) * (outputs - 1)
+        held = inputs + outputs / 2  # on average, while it decodes
         moves = [m for m in run.log.moves if m.is_committed and m.ended_s > m.began_s]
         gbps = [8e-9 * m.pages * page_bytes / (m.ended_s - m.began_s) for m in moves]
         return Speeds(
-            decode_tokens_per_s=decoded / decode_s,
-            prefill_tokens_per_s=(
-                sum(r.input_tokens for r in done) / sum(ttft_s(r) for r in done)
-            ),
+            decode_tokens_per_s=float(held @ outputs / (held @ decode_s)),
+            prefill_tokens_per_s=float(inputs @ inputs / (inputs @ prefill_s)),
             link_gbps=median(gbps) if gbps else math.inf,
         )
 
