@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from absl import app, flags, logging
 
-from mell_jax.serving.address import Addresses
+from mell_jax.serving.address import Addresses, check_addresses
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.processes.supervisor import run_fronts

@@ -139,11 +139,6 @@ class Crew:
         if front := self._fronts.get(number):
             front.is_ready = True
 
-    def fail(self, number: int, reason: str) -> None:
-        """A front end is of no use."""
-        if front := self._fronts.get(number):
-            front.link.fail(reason)
-
     def bury(self, gone: Gone, *, is_missed: bool) -> None:
         """Ends what is left of a front end, and plans for another if it is missed.
 

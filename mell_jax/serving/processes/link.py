@@ -35,7 +35,7 @@ class Heard:
     """A front end said something that is not for the engine."""
 
     number: int
-    message: Ready | Failed | AbortRequests
+    message: Ready | AbortRequests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,9 @@ class FrontLink:
                 self._submit(message)
             case Beat():
                 self.unanswered = 0
-            case Ready() | Failed() | AbortRequests():
+            case Failed():  # its end follows
+                self._reason = self._reason or message.message
+            case Ready() | AbortRequests():
                 self._tell(Heard(number=self.number, message=message))
 
     def _check(self, handle: Handle) -> None:

@@ -29,7 +29,6 @@ from mell_jax.serving.processes.link import Gone, Heard
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Drain,
-    Failed,
     Hurry,
     Pulse,
     Ready,
@@ -209,15 +208,13 @@ class Supervisor:
                 self._crew.tell_all(EngineStopped(message="the engine failed"))
                 self._end(Phase.HURRYING, cause="the engine failed")
 
-    def _hear(self, number: int, message: Ready | Failed | AbortRequests) -> None:
+    def _hear(self, number: int, message: Ready | AbortRequests) -> None:
         match message:
             case Ready():
                 self._crew.welcome(number)
                 if self._phase is Phase.STARTING and self._crew.are_all_ready:
                     self._phase = Phase.SERVING
                     self._on_ready(self._addresses)
-            case Failed():
-                self._crew.fail(number, message.message)
             case AbortRequests():
                 self._crew.tell_all(message, but=number)
 

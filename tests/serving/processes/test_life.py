@@ -4,6 +4,9 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -256,36 +259,44 @@ def test_a_second_signal_ends_the_waiting() -> None:
     assert perform(script, engine=engine, drain_s=1000.0) == ""
 
 
-def test_the_health_port_tells_whether_the_engine_goes_round() -> None:
+@contextmanager
+def turning(engine: FakeEngine) -> Iterator[None]:
+    """A manual engine goes round, on a thread."""
+    is_over = threading.Event()
+
+    def turn() -> None:
+        while not is_over.wait(0.01):
+            engine.step()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(turn)
+        try:
+            yield
+        finally:
+            is_over.set()
+
+
+def test_health_tells_whether_the_engine_goes_round() -> None:
     def script(stage: Stage) -> None:
         assert stage.addresses.health is not None
         with grpc.insecure_channel(stage.addresses.health) as channel:
-            told, told_in_front = watch(channel), watch(stage.channel)
-            status = next(told).status
-            while status != SERVING:  # it may still have been starting
-                status = next(told).status
-            assert next(told).status == NOT_SERVING  # a manual engine stands still
-            while next(told_in_front).status != NOT_SERVING:
-                pass
+            with turning(stage.engine):
+                both = watch(channel), watch(stage.channel)
+                for told in both:
+                    while next(told).status != SERVING:
+                        pass  # it had not begun, or stood still before it turned
+            for told in both:
+                assert next(told).status == NOT_SERVING
             assert not is_healthy(stage.stub)
-            stage.engine.step()
-            assert next(told).status == SERVING
-            assert next(told_in_front).status == SERVING
-            assert is_healthy(stage.stub)
-            alive = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest()
-            )
-            assert alive.status == SERVING
+            with turning(stage.engine):
+                for told in both:
+                    assert next(told).status == SERVING
+                assert is_healthy(stage.stub)
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest()).status == SERVING
 
-    assert (
-        perform(
-            script,
-            engine=FakeEngine(is_manual=True),
-            stall_s=1.0,
-            has_health_port=True,
-        )
-        == ""
-    )
+    engine = FakeEngine(is_manual=True)
+    assert perform(script, engine=engine, stall_s=1.0, has_health_port=True) == ""
 
 
 def test_no_thread_of_a_link_is_left() -> None:

@@ -21,7 +21,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.params import SamplingParams
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.outbox import Outbox
-from mell_jax.serving.processes.wire import Beat, Ready, to_engine, to_front
+from mell_jax.serving.processes.wire import Beat, Failed, Ready, to_engine, to_front
 from tests.serving.fake_engine import FakeEngine
 
 OURS = 3 << 40
@@ -98,6 +98,13 @@ def test_words_for_the_supervisor_reach_it() -> None:
     with bench() as b:
         b.say(Ready(address="here"))
         assert b.told.get(timeout=30) == Heard(number=3, message=Ready(address="here"))
+
+
+def test_who_cannot_serve_may_say_why() -> None:
+    with bench() as b:
+        b.say(Failed(message="no such tokenizer"))
+        b.far.close()
+        assert b.gone().reason == "no such tokenizer"
 
 
 def test_a_beat_answers_all_pulses() -> None:
