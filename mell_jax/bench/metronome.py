@@ -1,11 +1,13 @@
 """A server whose engine does nothing but keep time, for measuring what is before it.
 
-    python -m mell_jax.bench.metronome STEP_MS FRONTENDS
+    python -m mell_jax.bench.metronome STEP_MS FRONTENDS STREAMS
 
 Every step does the same work whatever is asked for, and gives each sequence one token:
 the microseconds of the monotonic clock, modulo `CLOCK_US`, at which the step ended. So
-a client on the same machine can tell how late a token is. Sequences end when they are
-aborted. The first line of output is the address, the last what steps took, as JSON.
+a client on the same machine can tell how late a token is. Until there are STREAMS
+sequences each gets only its first token, so that they begin together; they end when
+they are aborted. The first line of output is the address, the last what steps took, as
+JSON.
 """
 
 import json
@@ -59,30 +61,38 @@ class Metronome:
     infos: tuple[EngineInfo, ...] = (_INFO,)
     idle_wait_s = None
 
-    def __init__(self, *, step_s: float) -> None:
+    def __init__(self, *, step_s: float, streams: int) -> None:
         self._step_s = step_s
+        self._streams = streams
+        self._is_complete = False
         self._live: dict[Handle, None] = {}
         self._handles = np.zeros(0, np.int64)
         self._ended: list[Handle] = []
-        self._steps = 0
+        self._steps = self._rows = 0
         self._due_s = self._begun_s = self._begun_cpu_s = 0.0
         self._matrix = np.eye(WORK_SIZE, dtype=np.float32)
         self.times: list[tuple[int, float, float]] = []  # rows, seconds, CPU seconds
 
     @property
     def has_work(self) -> bool:
-        return bool(self._live or self._ended)
+        is_due = self._is_complete or len(self._handles) > 0
+        return bool(self._ended or (self._live and is_due))
 
     def submit(self, submit: Submit) -> None:
         self._live[submit.handle] = None
-        self._handles = np.array(list(self._live), np.int64)
+        self._is_complete = self._is_complete or len(self._live) >= self._streams
+        self._handles = (
+            np.array(list(self._live), np.int64)
+            if self._is_complete
+            else np.append(self._handles, submit.handle)
+        )
 
     def abort(self, abort: Abort) -> None:
         for handle in abort.handles:
             if handle in self._live:
                 del self._live[handle]
                 self._ended.append(handle)
-        self._handles = np.array(list(self._live), np.int64)
+        self._handles = self._handles[np.isin(self._handles, list(self._live))]
 
     def step(self) -> StepFrame:
         self._note_time()
@@ -96,9 +106,13 @@ class Metronome:
         self._steps += 1
         ended, self._ended = self._ended, []
         now_us = int(1e6 * time.monotonic()) % CLOCK_US
+        handles = self._handles
+        if not self._is_complete:
+            self._handles = handles[:0]
+        self._rows = len(handles)
         return StepFrame(
-            handles=self._handles,
-            tokens=np.full(len(self._handles), now_us, np.int32),
+            handles=handles,
+            tokens=np.full(len(handles), now_us, np.int32),
             finished=tuple(
                 Finished(handle=handle, reason=FinishReason.ABORT) for handle in ended
             ),
@@ -125,16 +139,16 @@ class Metronome:
         if self._begun_s:
             self.times.append(
                 (
-                    len(self._handles),
+                    self._rows,
                     time.perf_counter() - self._begun_s,
                     time.thread_time() - self._begun_cpu_s,
                 )
             )
 
 
-def main(step_ms: float, frontends: int) -> int:
+def main(step_ms: float, frontends: int, streams: int) -> int:
     """Serves until SIGTERM."""
-    metronome = Metronome(step_s=1e-3 * step_ms)
+    metronome = Metronome(step_s=1e-3 * step_ms, streams=streams)
     engine = EngineThread(metronome, compilations=CompilationCounter())
     models = [ServedModel(name="metronome", path="")]
     config = ServerConfig(port=0, frontends=frontends, drain_s=0.0)
@@ -153,4 +167,4 @@ def _tell(addresses: Addresses) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -139,7 +139,7 @@ def measure(settings: ServiceSettings, *, streams: int) -> ServiceResult:
     Raises:
       RuntimeError: the server does not start.
     """
-    with running(settings) as server:
+    with running(settings, streams=streams) as server:
         tally, cpu_s = run_loop(_drive(server, settings, streams=streams))
         times = server.end()
     full = [(s, cpu) for rows, s, cpu in times if rows == streams]
@@ -177,7 +177,7 @@ class MetronomeServer:
 
 
 @contextlib.contextmanager
-def running(settings: ServiceSettings) -> Iterator[MetronomeServer]:
+def running(settings: ServiceSettings, *, streams: int) -> Iterator[MetronomeServer]:
     """A metronome behind a server, as a process.
 
     Raises:
@@ -185,7 +185,7 @@ def running(settings: ServiceSettings) -> Iterator[MetronomeServer]:
     """
     command = [
         *(sys.executable, "-m", "mell_jax.bench.metronome"),
-        *(str(settings.step_ms), str(settings.frontends)),
+        *(str(settings.step_ms), str(settings.frontends), str(streams)),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

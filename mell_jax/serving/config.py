@@ -35,14 +35,14 @@ class ServerConfig:
     stall_s: float = 60.0
 
     def __post_init__(self) -> None:
-        ports = []
+        seen: dict[int, str] = {}
         for name in ("port", "http_port", "health_port"):
             port = getattr(self, name)
             if not (port is None or 0 <= port <= 65535):
                 raise ValueError(f"{name} must be from 0 to 65535, got {port}")
-            if port and port in ports:
-                raise ValueError(f"{name} must not be another port's, got {port} twice")
-            ports.append(port)
+            if port and port in seen:
+                raise ValueError(f"{name} must not be {seen[port]}, both are {port}")
+            seen[port] = name
         if not (0.0 <= self.drain_s <= 86400.0):
             raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
         if not (1.0 <= self.stall_s <= 86400.0):
