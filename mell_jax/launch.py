@@ -6,7 +6,6 @@
 Flags become one frozen configuration here; nothing below reads a flag.
 """
 
-import asyncio
 import shlex
 import signal
 import sys
@@ -18,13 +17,12 @@ from typing import TYPE_CHECKING, cast
 
 from absl import app, flags, logging
 
-from mell_jax.frontend import EngineLink
-from mell_jax.serving.server import (
-    Addresses,
-    ServerConfig,
-    check_address,
-    run_server,
-)
+from mell_jax.serving.address import Addresses, check_addresses
+from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.loop import run_loop
+from mell_jax.serving.processes.supervisor import run_fronts
+from mell_jax.serving.progress import LocalEngine
+from mell_jax.serving.server import run_server
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
@@ -135,6 +133,15 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the seeds of requests that have none
 _DRAIN_S = flags.DEFINE_float(
     "drain_s", 30.0, "How long open requests may go on after a stop signal."
 )
+_FRONTENDS = flags.DEFINE_integer(
+    "frontends", 1, "Processes that talk to clients; 0 for a thread of the engine's."
+)
+_HEALTH_PORT = flags.DEFINE_integer(
+    "health_port", None, "Health on a port of its own, which always answers; 0: any."
+)
+_STALL_S = flags.DEFINE_float(
+    "stall_s", 60.0, "Not ready when the engine makes no progress for so long."
+)
 _REFLECTION = flags.DEFINE_bool("reflection", True, "Let tools ask what is served.")
 _VERBOSE = flags.DEFINE_bool("verbose", False, "Log more, and whole tracebacks.")
 
@@ -212,6 +219,9 @@ def config_from_flags() -> LaunchConfig:
             is_reflection_on=_REFLECTION.value,
             http_port=_HTTP_PORT.value,
             shows_vllm_names=_METRICS_COMPAT.value == "vllm",
+            frontends=_FRONTENDS.value,
+            health_port=_HEALTH_PORT.value,
+            stall_s=_STALL_S.value,
         ),
         cpu_devices=_CPU_DEVICES.value,
     )
@@ -224,7 +234,7 @@ def split_model_flag(text: str) -> tuple[str | None, str]:
 
 
 def serve(
-    engine: EngineLink,
+    engine: LocalEngine,
     *,
     models: Sequence[ServedModel],
     config: ServerConfig,
@@ -260,10 +270,15 @@ def serve(
                 f"  {python} -m mell_jax.top --address={addresses.http}\n",
                 flush=True,
             )
+        if addresses.health is not None:
+            print(f"health is told at {addresses.health}", flush=True)
 
-    cause = asyncio.run(
-        run_server(engine, models=models, config=config, on_ready=on_ready)
-    )
+    if config.frontends:
+        cause = run_fronts(engine, models=models, config=config, on_ready=on_ready)
+    else:
+        cause = run_loop(
+            run_server(engine, models=models, config=config, on_ready=on_ready)
+        )
     if cause:
         print(f"mell-serve: {cause}", file=sys.stderr)
         return 1
@@ -280,7 +295,7 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
     from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415 likewise
 
-    check_address(config.server)  # before minutes of loading
+    check_addresses(config.server)  # before minutes of loading
     if config.cpu_devices is not None:
         use_cpu_devices(config.cpu_devices)
     built = build_engine(
@@ -288,20 +303,24 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     )
     return serve(
         built.thread,
-        models=[_served(model) for model in built.models],
+        models=[
+            _served(model, is_loaded=not config.server.frontends)
+            for model in built.models
+        ],
         config=config.server,
         started_s=started_s,
     )
 
 
-def _served(model: "BuiltModel") -> ServedModel:
+def _served(model: "BuiltModel", *, is_loaded: bool) -> ServedModel:
+    """`is_loaded` False leaves its tokenizer to the front ends."""
     directory = model.directory
     assert directory is not None, "a loaded model has a directory"
     return ServedModel(
         name=model.name,
         path=str(directory),
         tokenizer_dir=directory,
-        tokenizer=load_tokenizer(directory),
+        tokenizer=load_tokenizer(directory) if is_loaded else None,
     )
 
 

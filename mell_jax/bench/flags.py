@@ -13,6 +13,7 @@ SUITES = (
     "kernels",
     "fleet",
     "migration",
+    "service",
 )
 
 
@@ -107,12 +108,13 @@ def _define_serving(values: flags.FlagValues) -> None:
 def _define_others(values: flags.FlagValues) -> None:
     group: dict[str, Any] = {
         "flag_values": values,
-        "module_name": "decode, overhead, startup and migration",
+        "module_name": "decode, overhead, startup, migration, service",
     }
     flags.DEFINE_list(
         "batch_sizes",
         None,
-        "By default 1,8,32 (decode) and 32,256 (overhead).",
+        "By default 1,8,32 (decode), 32,256 (overhead); streams of service: 1,64,512,"
+        "1024.",
         **group,
     )
     flags.DEFINE_integer(
@@ -129,6 +131,10 @@ def _define_others(values: flags.FlagValues) -> None:
         "A Python with torch and transformers (decode, kernels); empty: without.",
         **group,
     )
+    group = {"flag_values": values, "module_name": "service"}
+    flags.DEFINE_integer("frontends", 1, "Processes; 0: in the engine's.", **group)
+    flags.DEFINE_float("service_step_ms", 20.0, "Between tokens.", **group)
+    flags.DEFINE_float("seconds", 5.0, "Of each number of streams.", **group)
     group = {"flag_values": values, "module_name": "kernels"}
     flags.DEFINE_list(
         "parts",

@@ -31,6 +31,7 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "kernels": _kernels,
         "fleet": _fleet,
         "migration": _migration,
+        "service": _service,
     }
     return suites[values.suite](values)
 
@@ -104,6 +105,21 @@ def _migration(values: flags.FlagValues) -> tuple[object, Suite]:
         seed=values.seed,
     )
     return settings, lambda _: run_migration(settings, progress=values.progress)
+
+
+def _service(values: flags.FlagValues) -> tuple[object, Suite]:
+    from mell_jax.bench.service import (  # noqa: PLC0415 imports jax
+        ServiceSettings,
+        run_service,
+    )
+
+    settings = ServiceSettings(
+        streams=_sizes(values.batch_sizes or (1, 64, 512, 1024)),
+        frontends=values.frontends,
+        step_ms=values.service_step_ms,
+        seconds=values.seconds,
+    )
+    return settings, lambda _: run_service(settings, progress=values.progress)
 
 
 def _decode(values: flags.FlagValues) -> tuple[object, Suite]:

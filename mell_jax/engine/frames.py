@@ -7,15 +7,13 @@ frozen values, so that they can cross a thread today and a process later.
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NewType
+from typing import NewType
 
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.engine.fleet.view import FleetView
 from mell_jax.engine.params import SamplingParams
-
-if TYPE_CHECKING:  # it imports this module
-    from mell_jax.engine.fleet.view import FleetView
 
 Handle = NewType("Handle", int)
 """Names one generated sequence; chosen by the front end, unique among the live ones."""
@@ -134,7 +132,7 @@ class EngineLoad:
     preemptions: int  # since start
     steps: int  # since start
     compilations: int  # since start; constant after readiness
-    fleet: "FleetView | None" = None  # where there are several instances
+    fleet: FleetView | None = None  # where there are several instances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,10 @@ class _Stop:
     """Tells the thread to end after what was sent before."""
 
 
+class _Ping:
+    """Makes an idle thread go round."""
+
+
 @final
 class EngineThread:
     """Runs an engine until it is stopped or fails.
@@ -60,9 +64,17 @@ class EngineThread:
         self.infos: tuple[EngineInfo, ...] = engine.infos
         self._engine = engine
         self._compilations = compilations
-        self._inbox: queue.SimpleQueue[Submit | Abort | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Submit | Abort | _Ping | _Stop] = (
+            queue.SimpleQueue()
+        )
         self._load = engine.load(compilations=compilations.count)
         self._thread: threading.Thread | None = None
+        self._rounds = 0
+
+    @property
+    def rounds(self) -> int:
+        """How often the thread has gone round; it waits for work or a ping between."""
+        return self._rounds
 
     @property
     def is_alive(self) -> bool:
@@ -84,6 +96,10 @@ class EngineThread:
     def send(self, message: Submit | Abort) -> None:
         """Leaves a message for the engine; from any thread, without blocking."""
         self._inbox.put(message)
+
+    def ping(self) -> None:
+        """Makes the thread go round once more; from any thread, without blocking."""
+        self._inbox.put(_Ping())
 
     def load(self) -> EngineLoad:
         """How busy the engine was after its latest step; from any thread."""
@@ -107,6 +123,7 @@ class EngineThread:
     def _loop(self, sink: Sink) -> None:
         engine = self._engine
         while self._take_messages(wait=not engine.has_work):
+            self._rounds += 1
             frame = engine.step()
             self._load = engine.load(compilations=self._compilations.count)
             if frame is not None:
@@ -124,6 +141,8 @@ class EngineThread:
                     self._engine.submit(submit)
                 case Abort() as abort:
                     self._engine.abort(abort)
+                case _Ping():
+                    pass
                 case _Stop():
                     return False
             wait = False

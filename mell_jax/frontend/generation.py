@@ -15,6 +15,7 @@ from mell_jax.frontend.hub import FrontEnd
 from mell_jax.frontend.models import FrontModel
 
 _LONG_TEXT_CHARS = 4096  # a few milliseconds of tokenizing
+_LONG_ARRIVAL_TOKENS = 2048  # likewise, of a reader that was slow or of a prompt
 
 
 async def generate(
@@ -68,7 +69,11 @@ async def generate(
             request.submit(submits)
             while arrivals := await request.arrivals():
                 for arrival in arrivals:
-                    delta = makers[arrival.index].read(arrival)
+                    maker = makers[arrival.index]
+                    if arrival.num_tokens > _LONG_ARRIVAL_TOKENS:
+                        delta = await asyncio.to_thread(maker.read, arrival)
+                    else:
+                        delta = maker.read(arrival)
                     watches[arrival.index].see(delta)
                     if delta.finish is not None and arrival.finished is None:
                         # A stop string: the engine goes on.

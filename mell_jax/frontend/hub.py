@@ -66,6 +66,8 @@ class FrontEnd:
         *,
         models: Iterable[FrontModel],
         max_open: int = 4096,
+        first_handle: int = 1,
+        ask_others: Callable[[tuple[str, ...]], None] | None = None,
     ) -> None:
         """Starts with no request open.
 
@@ -73,12 +75,16 @@ class FrontEnd:
             send: takes messages to the engine, from any thread, without blocking.
             models: what the engine serves; the first one is the default.
             max_open: open requests above which `open` refuses.
+            first_handle: handles count up from here.
+            ask_others: takes ids of requests to abort that are not open here; None
+                where there is no other front end.
         """
         self._send = send
         self.models = FrontModels(models)
         self.meter = Meter(list(self.models.by_name))
         self._max_open = max_open
-        self._handles = itertools.count(1)
+        self._handles = itertools.count(first_handle)
+        self._ask_others = ask_others
         self._requests: dict[str, OpenRequest] = {}
         self._routes: dict[Handle, tuple[OpenRequest, Inbox]] = {}
         self._stopped: str | None = None
@@ -168,11 +174,19 @@ class FrontEnd:
         self._is_idle.clear()
         return request
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        """Ends requests early: they finish with "abort". Unknown ids are ignored."""
+    def abort(self, request_ids: Iterable[str], *, is_for_others: bool = True) -> None:
+        """Ends requests early: they finish with "abort".
+
+        Other front ends are asked for ids that are unknown here, if `is_for_others`.
+        """
+        unknown = []
         for request_id in request_ids:
             if request := self._requests.get(request_id):
                 request.abort()
+            else:
+                unknown.append(request_id)
+        if unknown and is_for_others and self._ask_others is not None:
+            self._ask_others(tuple(unknown))
 
     def stop(self, cause: str) -> None:
         """Ends service: what is open fails with `cause`, and so does what comes."""

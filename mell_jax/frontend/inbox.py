@@ -31,6 +31,13 @@ class Arrival:
     prompt: PromptDone | None
     finished: Finished | None
 
+    @property
+    def num_tokens(self) -> int:
+        """To be made into text or log probabilities, those of the prompt included."""
+        if self.prompt is None or self.prompt.logprobs is None:
+            return len(self.tokens)
+        return len(self.tokens) + len(self.prompt.logprobs.chosen)
+
 
 @final
 class Inbox:

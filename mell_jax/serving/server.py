@@ -8,11 +8,11 @@ Runs in one event loop; the engine has a thread of its own.
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
-import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import grpc
@@ -22,8 +22,17 @@ from starlette.applications import Starlette
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Sink
+from mell_jax.serving.address import (
+    Addresses,
+    BindError,
+    join_address,
+    listen,
+)
+from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.health import HealthPort
 from mell_jax.serving.http import HttpServer, make_app
 from mell_jax.serving.metrics import Scrape
+from mell_jax.serving.progress import LOOK_S, LocalEngine, ProgressWatch, stop_engine
 from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
 from mell_jax.serving.servicer import ServedModel, Servicer
 
@@ -34,76 +43,18 @@ _LAST_WORDS_S = 2.0  # for statuses to reach clients before the socket closes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
-    """Where and how to serve.
+class Place:
+    """Which of a server's front ends this is, when there are several.
 
     Attributes:
-      host: interface to listen on; 0.0.0.0 for all.
-      port: 0 for any free one.
-      drain_s: how long open requests may go on after a stop signal.
-      max_open: open requests above which new ones are refused.
-      is_reflection_on: whether tools may ask what the server speaks.
-      http_port: for health and metrics; 0 for any free one, None for no HTTP.
-      shows_vllm_names: whether metrics also have the names that vLLM gives them.
+      first_handle: of its sequences; see `FrontEnd`.
+      ask_others: see `FrontEnd`.
+      is_port_shared: others of ours listen on the same port, or will.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 50051
-    drain_s: float = 30.0
-    max_open: int = 4096
-    is_reflection_on: bool = True
-    http_port: int | None = None
-    shows_vllm_names: bool = False
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.port <= 65535):
-            raise ValueError(f"port must be from 0 to 65535, got {self.port}")
-        if not (self.http_port is None or 0 <= self.http_port <= 65535):
-            raise ValueError(f"http_port must be from 0 to 65535, got {self.http_port}")
-        if self.http_port == self.port != 0:
-            raise ValueError(f"http_port must not be port, both are {self.port}")
-        if not (0.0 <= self.drain_s <= 86400.0):
-            raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
-        if not (self.max_open >= 1):
-            raise ValueError(f"max_open must be at least 1, got {self.max_open}")
-
-
-class BindError(OSError):
-    """The address cannot be listened on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
-    """Where a server listens, as host:port."""
-
-    grpc: str
-    http: str | None = None
-
-
-def check_address(config: ServerConfig) -> None:
-    """Finds out early whether `Server.start` could listen.
-
-    Raises:
-      BindError: an address is taken or not this machine's.
-    """
-    _listen(config.host, config.port, flag="--port").close()
-    if config.http_port is not None:
-        _listen(config.host, config.http_port, flag="--http_port").close()
-
-
-def _listen(host: str, port: int, *, flag: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise BindError(
-            f"cannot listen on {_join(host, port)}: {error.strerror}; "
-            f"choose another --host or {flag}"
-        ) from error
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    first_handle: int = 1
+    ask_others: Callable[[tuple[str, ...]], None] | None = None
+    is_port_shared: bool = False
 
 
 @final
@@ -116,8 +67,23 @@ class Server:
         *,
         models: Sequence[ServedModel],
         config: ServerConfig,
+        place: Place | None = None,
+        health_port: HealthPort | None = None,
     ) -> None:
+        """Nothing listens yet.
+
+        Args:
+          engine: where requests go.
+          models: what clients are told about each model of the engine.
+          config: where and how to serve.
+          place: None for a server without other front ends.
+          health_port: is told what health says here.
+        """
         self._config = config
+        self._health_port = health_port
+        self._is_ending = False
+        self._is_ready: bool | None = None
+        self._place = place = place or Place()
         tokenizers = {model.name: model.tokenizer for model in models}
         self.front_end = FrontEnd(
             engine.send,
@@ -126,12 +92,14 @@ class Server:
                 for info in engine.infos
             ],
             max_open=config.max_open,
+            first_handle=place.first_handle,
+            ask_others=place.ask_others,
         )
         self._servicer = Servicer(self.front_end, load=engine.load, models=models)
         self._load = engine.load
         self._http: HttpServer | None = None
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options())
+        self._server = grpc.aio.server(options=_options(place))
         self._server.add_generic_rpc_handlers((make_handler(self._servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.is_reflection_on:
@@ -157,25 +125,68 @@ class Server:
           BindError: an address is taken or not this machine's.
         """
         config = self._config
-        check_address(config)
+        if not self._place.is_port_shared:
+            listen(config.host, port=config.port, flag="--port").close()
         try:
-            port = self._server.add_insecure_port(_join(config.host, config.port))
+            port = self._server.add_insecure_port(
+                join_address(config.host, port=config.port)
+            )
         except RuntimeError as error:  # taken since
             raise BindError(str(error)) from error
         http = await self._start_http()
         await self._server.start()
-        await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        return Addresses(grpc=_join(config.host, port), http=http)
+        await self.set_ready(True)
+        return Addresses(grpc=join_address(config.host, port=port), http=http)
+
+    async def set_ready(self, is_ready: bool) -> None:
+        """What health says; a server that drains or has stopped stays NOT_SERVING."""
+        self._servicer.set_progressing(is_ready)
+        is_ready = is_ready and not self._is_ending
+        if is_ready is self._is_ready:
+            return  # or those who watch would be told again
+        self._is_ready = is_ready
+        status = health_pb2.HealthCheckResponse
+        if self._health_port is not None:
+            self._health_port.set_ready(is_ready)
+        await self._health.set(
+            SERVICE_NAME, status.SERVING if is_ready else status.NOT_SERVING
+        )
+
+    async def serve(self, *, told: asyncio.Event, hurry: asyncio.Event) -> str:
+        """Waits for the end of service and makes it an orderly one.
+
+        Args:
+          told: to drain; see `drain`.
+          hurry: ends the waiting.
+
+        Returns:
+          Why service ended, when nobody asked for it.
+        """
+        died = asyncio.ensure_future(self.front_end.wait_stopped())
+        asked = asyncio.ensure_future(told.wait())
+        await asyncio.wait((died, asked), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if died.done():
+            await self.stop(died.result())
+            return died.result()
+        died.cancel()
+        await self.drain(hurry=hurry)
+        return ""
 
     async def _start_http(self) -> str | None:
         config = self._config
         if config.http_port is None:
             return None
-        listener = _listen(config.host, config.http_port, flag="--http_port")
+        listener = listen(
+            config.host,
+            port=config.http_port,
+            flag="--http_port",
+            is_shared=self._place.is_port_shared,
+        )
         port = int(listener.getsockname()[1])
         self._http = HttpServer(self._make_app(), listener=listener)
         await self._http.start()
-        return _join(config.host, port)
+        return join_address(config.host, port=port)
 
     def _make_app(self) -> Starlette:
         return make_app(trouble=lambda: self._servicer.trouble, scrape=self._scrape)
@@ -193,13 +204,13 @@ class Server:
     async def drain(self, *, hurry: asyncio.Event) -> None:
         """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
         self._servicer.drain()
+        await self._end_health()
         if self.front_end.num_open:
             _logger.warning(
                 "finishing %d open requests, at most %g s; a second signal stops now",
                 self.front_end.num_open,
                 self._config.drain_s,
             )
-        await self._health.enter_graceful_shutdown()
         idle = asyncio.ensure_future(self.front_end.wait_idle())
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait(
@@ -214,20 +225,25 @@ class Server:
     async def stop(self, cause: str) -> None:
         """Fails open requests with UNAVAILABLE and closes the sockets."""
         self.front_end.stop(cause)
-        await self._health.enter_graceful_shutdown()
+        await self._end_health()
         await self._server.stop(_LAST_WORDS_S)
         if self._http is not None:
             await self._http.stop()
 
+    async def _end_health(self) -> None:
+        self._is_ending = True
+        await self.set_ready(False)
+        await self._health.enter_graceful_shutdown()
+
 
 async def run_server(
-    engine: EngineLink,
+    engine: LocalEngine,
     *,
     models: Sequence[ServedModel],
     config: ServerConfig,
     on_ready: Callable[[Addresses], None],
 ) -> str:
-    """Serves until a signal or the engine's end.
+    """Serves from this process until a signal or the engine's end.
 
     Args:
       engine: not yet started; it is stopped on return.
@@ -239,26 +255,32 @@ async def run_server(
       Why service ended, when nobody asked for it; the log has the cause.
 
     Raises:
-      BindError: the address cannot be listened on.
+      BindError: an address cannot be listened on.
     """
     loop = asyncio.get_running_loop()
-    server = Server(engine, models=models, config=config)
+    health_port = HealthPort() if config.health_port is not None else None
+    server = Server(engine, models=models, config=config, health_port=health_port)
     engine.start(server.sink(loop))
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, stop_engine, engine)
         told, hurry = _stop_signals(loop)
-        on_ready(await server.start())
-        died = asyncio.ensure_future(server.front_end.wait_stopped())
-        asked = asyncio.ensure_future(told.wait())
-        await asyncio.wait((died, asked), return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        if died.done():
-            await server.stop(died.result())
-            return died.result()
-        died.cancel()
-        await server.drain(hurry=hurry)
-        return ""
-    finally:
-        await asyncio.to_thread(engine.stop)
+        health_address = None
+        if health_port is not None and config.health_port is not None:
+            stack.push_async_callback(asyncio.to_thread, health_port.stop)
+            health_address = health_port.start(config.host, port=config.health_port)
+        addresses = await server.start()
+        watch = ProgressWatch(engine, stall_s=config.stall_s)
+        watching = asyncio.ensure_future(_watch(watch, server))
+        stack.callback(watching.cancel)
+        on_ready(replace(addresses, health=health_address))
+        return await server.serve(told=told, hurry=hurry)
+
+
+async def _watch(watch: ProgressWatch, server: Server) -> None:
+    """Makes health tell whether the engine makes progress, until it is cancelled."""
+    while True:
+        await server.set_ready(watch.look())
+        await asyncio.sleep(LOOK_S)
 
 
 def _stop_signals(
@@ -275,10 +297,11 @@ def _stop_signals(
     return told, hurry
 
 
-def _options() -> list[tuple[str, int]]:
+def _options(place: Place) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.so_reuseport", 0),  # a second server must not share the port unseen
+        # A second server must not share the port unseen.
+        ("grpc.so_reuseport", int(place.is_port_shared)),
         ("grpc.keepalive_time_ms", 30_000),  # finds peers that vanished
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -53,6 +53,7 @@ class Servicer:
         self._load = load
         self._models = {model.name: model for model in models}
         self._is_draining = False
+        self._is_progressing = True
         self._started_s = time.monotonic()
         self._last_request_s = 0.0  # of the wall clock
         self._rate = _TokenRate()
@@ -66,7 +67,13 @@ class Servicer:
         """Why no request is taken; empty while they are."""
         if self._front_end.stopped is not None:
             return self._front_end.stopped or "stopped"
-        return "shutting down" if self._is_draining else ""
+        if self._is_draining:
+            return "shutting down"
+        return "" if self._is_progressing else "the engine makes no progress"
+
+    def set_progressing(self, is_progressing: bool) -> None:
+        """Whether the engine goes round, for `health_check`."""
+        self._is_progressing = is_progressing
 
     async def generate(
         self, request: pb.GenerateRequest, metadata: Metadata

@@ -9,8 +9,8 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
     assert main(["mell-bench", "--help"]) == 0
     text = capsys.readouterr().out
     suites = ("serving", "decode", "overhead", "startup")
-    for name in (*suites, "kernels", "fleet", "migration"):
-        assert f"{name} (" in text
+    for name in (*suites, "kernels", "fleet", "migration", "service"):
+        assert f"{name} (" in text.replace("\n", " ")
     groups = [
         line for line in text.splitlines() if line.endswith(":") and line[0] != " "
     ]
@@ -27,6 +27,9 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
         ("serve", 2, "takes flags only"),
         ("--suite=fleet --policies=luck", 1, "policies must be of"),
         ("--suite=migration --instances=1", 1, "instances must be at least 2"),
+        ("--suite=service --frontends=65", 1, "frontends must be from 0 to 64"),
+        ("--suite=service --seconds=0", 1, "seconds must be positive"),
+        ("--suite=service --batch_sizes=0", 1, "batch_sizes must be positive"),
         ("--num_requests=0", 1, "num_requests must be at least 1"),
         ("--length_scale=some", 1, "length_scale must be a number or auto"),
         ("--length_scale=0", 1, "length_scale must be positive"),

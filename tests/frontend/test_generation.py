@@ -164,6 +164,49 @@ def test_tokens_of_a_slow_reader_come_in_one_delta(letters: Tokenizer) -> None:
     run(scenario())
 
 
+def test_very_many_tokens_at_once_leave_the_loop_free(letters: Tokenizer) -> None:
+    async def scenario() -> None:
+        bench = Bench(letters, info=dataclasses.replace(INFO, max_model_len=4000))
+        answer = bench.start("a", max_tokens=3001)
+        first = await bench.begin(answer)
+        bench.engine.step()
+        assert (await first).text == "a"
+        for _ in range(3000):
+            bench.engine.step()
+        reading = asyncio.ensure_future(_next(answer))
+        turns = 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            turns += 1
+        rest = reading.result()
+        assert rest.text == "bdhpa" * 600
+        assert rest.finish == Finish(reason="length")
+        assert turns > 1  # the text was made elsewhere
+
+    run(scenario())
+
+
+def test_only_requests_that_are_not_here_are_asked_of_others() -> None:
+    async def scenario() -> None:
+        asked: list[tuple[str, ...]] = []
+        engine = FakeEngine(is_manual=True)
+        front_end = FrontEnd(
+            engine.send,
+            models=[FrontModel(info=INFO)],
+            first_handle=1000,
+            ask_others=asked.append,
+        )
+        assert front_end.new_handle() == 1000
+        with front_end.open("here") as request:
+            front_end.abort(["here"])
+            front_end.abort(["here", "there"])
+            front_end.abort(["nowhere"], is_for_others=False)
+            assert request.request_id == "here"
+        assert asked == [("there",)]
+
+    run(scenario())
+
+
 def test_the_end_of_sequence_ends_the_answer(letters: Tokenizer) -> None:
     async def scenario() -> None:
         bench = Bench(letters)

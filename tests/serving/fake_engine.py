@@ -95,6 +95,7 @@ class FakeEngine:
         self._live: dict[Handle, list[int]] = {}
         self._sink: Sink | None = None
         self._death: str | None = None
+        self._pings = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self, sink: Sink) -> None:
@@ -111,7 +112,19 @@ class FakeEngine:
                 self.aborts.extend(message.handles)
             self._changed.notify_all()
 
+    @property
+    def rounds(self) -> int:
+        return self.num_steps
+
+    def ping(self) -> None:
+        with self._changed:
+            self._pings += 1
+            self._changed.notify_all()
+
     def stop(self) -> None:
+        if self._sink is None:
+            self.is_alive = False
+            return
         self.die("")
         if not self._is_manual:
             self._thread.join()
@@ -172,8 +185,14 @@ class FakeEngine:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._death is not None or self._inbox or self._live
+                    lambda: (
+                        self._death is not None
+                        or self._inbox
+                        or self._live
+                        or self._pings
+                    )
                 )
+                self._pings = 0
                 if self._death is not None:
                     break
             self.step()

@@ -1,25 +1,25 @@
-"""Serves the letters in a process of its own: fake_server.py DIRECTORY PORT DRAIN_S.
-
-A fourth argument is the port for HTTP.
-"""
+"""Serves the letters: DIRECTORY PORT DRAIN_S FRONTENDS CONTEXT [HTTP_PORT]."""
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mell_jax.launch import serve
-from mell_jax.serving.server import BindError, ServerConfig
+from mell_jax.serving.address import BindError
+from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
-from tests.serving.fake_engine import FakeEngine
+from tests.serving.fake_engine import INFO, FakeEngine
 
 
 def main() -> int:
     directory, port, drain_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    http_port = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    frontends, context = int(sys.argv[4]), int(sys.argv[5])
+    http_port = int(sys.argv[6]) if len(sys.argv) > 6 else None
     try:
         return serve(
-            FakeEngine(),
+            FakeEngine(info=replace(INFO, max_model_len=context)),
             models=[
                 ServedModel(
                     name="letters",
@@ -28,7 +28,9 @@ def main() -> int:
                     tokenizer=load_tokenizer(directory),
                 )
             ],
-            config=ServerConfig(port=port, drain_s=drain_s, http_port=http_port),
+            config=ServerConfig(
+                port=port, drain_s=drain_s, frontends=frontends, http_port=http_port
+            ),
             started_s=time.monotonic(),
         )
     except BindError as error:

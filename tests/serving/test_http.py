@@ -11,8 +11,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from mell_jax.serving.address import BindError, check_addresses
+from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.http import HttpServer, make_app
-from mell_jax.serving.server import BindError, ServerConfig, check_address
 from tests.serving.harness import Harness, ids_request, run, serving
 from tests.serving.test_metrics import scrape
 
@@ -126,7 +127,7 @@ def test_a_taken_http_port_is_refused() -> None:
             port = int(s.http.rpartition(":")[2])
             rule = rf"cannot listen on 127\.0\.0\.1:{port}: .*choose .* --http_port"
             with pytest.raises(BindError, match=rule):
-                check_address(ServerConfig(port=0, http_port=port))
+                check_addresses(ServerConfig(port=0, http_port=port))
 
     run(scenario)
 

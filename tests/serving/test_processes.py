@@ -12,15 +12,16 @@ import httpx2
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FAKE_SERVER = (sys.executable, "-m", "tests.serving.fake_server")
 
 
 @contextmanager
 def server(
-    directory: Path, *, port: int = 0
+    directory: Path, *, port: int = 0, frontends: int = 1, context: int = 1000
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running server and its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.serving.fake_server", directory, str(port), "0"],
+        [*FAKE_SERVER, directory, str(port), "0", str(frontends), str(context)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -50,9 +51,9 @@ def client(*args: str, lines: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def address(letters_dir: Path) -> Iterator[str]:
-    with server(letters_dir) as (_, address):
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def address(letters_dir: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    with server(letters_dir, frontends=request.param) as (_, address):
         yield address
 
 
@@ -91,19 +92,23 @@ def test_the_client_tells_when_there_is_no_server() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("frontends", [0, 2])
 def test_a_signal_ends_the_server_in_order(
-    letters_dir: Path, number: signal.Signals
+    letters_dir: Path, number: signal.Signals, frontends: int
 ) -> None:
-    with server(letters_dir) as (process, _):
+    with server(letters_dir, frontends=frontends) as (process, _):
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (0, "")
 
 
-def test_a_taken_port_is_one_clear_line(letters_dir: Path, address: str) -> None:
+@pytest.mark.parametrize("frontends", ["0", "1"])
+def test_a_taken_port_is_one_clear_line(
+    letters_dir: Path, address: str, frontends: str
+) -> None:
     port = address.rpartition(":")[2]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.serving.fake_server", letters_dir, port, "0"],
+        [*FAKE_SERVER, letters_dir, port, "0", frontends, "1000"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -115,12 +120,12 @@ def test_a_taken_port_is_one_clear_line(letters_dir: Path, address: str) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_health_and_metrics_end_with_the_server(letters_dir: Path) -> None:
+@pytest.mark.parametrize("frontends", ["0", "1", "2"])
+def test_health_and_metrics_end_with_the_server(
+    letters_dir: Path, frontends: str
+) -> None:
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tests.serving.fake_server"),
-            *(letters_dir, "0", "0", "0"),
-        ],
+        [*FAKE_SERVER, letters_dir, "0", "0", frontends, "1000", "0"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
@@ -166,6 +167,28 @@ def test_the_server_tells_what_it_serves(server: RunningServer) -> None:
     health = health_pb2_grpc.HealthStub(server.channel)
     answer = health.Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_front_end_that_is_killed_frees_its_pages_and_is_replaced(
+    server: RunningServer,
+) -> None:
+    alone = ids_of(server.stub.Generate(request()))
+    streams = [
+        server.stub.Generate(request(max_tokens=200, ignore_eos=True))
+        for _ in range(16)
+    ]
+    for stream in streams:
+        next(stream)
+    (front,) = psutil.Process(server.process.pid).children()
+    front.kill()
+    for stream in streams:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    front.wait(timeout=30)
+    again = server.stub.Generate(request(), wait_for_ready=True, timeout=60)
+    assert ids_of(again) == alone
+    assert server.used_pages() == 0
 
 
 def test_a_warm_start_ends_by_sigterm_after_open_streams(

@@ -9,13 +9,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import common_pb2
 
-from mell_jax.serving.server import (
-    BindError,
-    Server,
-    ServerConfig,
-    check_address,
-    run_server,
-)
+from mell_jax.serving.address import BindError, check_addresses
+from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.server import Server, run_server
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.serving.tokenizer_archive import unpack
 from mell_jax.text.tokenizer import load_tokenizer
@@ -138,7 +134,7 @@ def test_a_port_in_use_is_refused(is_checked_early: bool) -> None:
             rule = rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"
             with pytest.raises(BindError, match=rule):
                 if is_checked_early:
-                    check_address(config)
+                    check_addresses(config)
                 else:
                     await second.start()
 
@@ -147,7 +143,7 @@ def test_a_port_in_use_is_refused(is_checked_early: bool) -> None:
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(BindError, match=r"cannot listen on 192\.0\.2\.1:0"):
-        check_address(ServerConfig(host="192.0.2.1", port=0))
+        check_addresses(ServerConfig(host="192.0.2.1", port=0))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +156,9 @@ def test_an_address_of_another_machine_is_refused() -> None:
         {"max_open": 0},
         {"http_port": 65536},
         {"http_port": 50051},
+        {"frontends": -1},
+        {"health_port": 65536},
+        {"stall_s": float("nan")},
     ],
 )
 def test_a_bad_config_is_refused(bad: dict[str, Any]) -> None:
@@ -278,7 +277,7 @@ def test_an_engine_is_stopped_when_its_server_cannot_start() -> None:
                 engine,
                 models=[LETTERS],
                 config=ServerConfig(host="192.0.2.1"),
-                on_ready=lambda address: None,
+                on_ready=lambda *addresses: None,
             )
         assert not engine.is_alive
 

@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from mell_jax.engine.frames import EngineLoad, Handle, StepFrame
 from mell_jax.scheduler.ids import MoveId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 from mell_jax.scheduler.transfer import Mode
+
+if TYPE_CHECKING:  # it shows what is counted here
+    from mell_jax.engine.frames import EngineLoad, Handle, StepFrame
 
 STEP_BOUNDS = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 64.0)
 SECOND_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -119,7 +121,7 @@ class Past:
     preemptions: int = 0
     steps: int = 0
 
-    def plus(self, load: EngineLoad) -> "Past":
+    def plus(self, load: "EngineLoad") -> "Past":
         return Past(
             **{
                 each.name: getattr(self, each.name) + getattr(load, each.name)
@@ -172,7 +174,7 @@ class Tally:
         """Moves that have begun and not ended."""
         return len(self._under_way)
 
-    def begin_move(self, move: plan.Move, *, mode: Mode, handle: Handle) -> None:
+    def begin_move(self, move: plan.Move, *, mode: Mode, handle: "Handle") -> None:
         self._under_way[move.move] = (move, mode, handle)
         self._begun[mode] += 1
 
@@ -195,12 +197,12 @@ class Tally:
         self._sent_bytes += nbytes
         self._stages += nbytes > 0
 
-    def close(self, load: EngineLoad) -> None:
+    def close(self, load: "EngineLoad") -> None:
         """A device was parked; `load` is the last one of its instance."""
         self._parkings += 1
         self.past = self.past.plus(load)
 
-    def lose(self, load: EngineLoad | None) -> None:
+    def lose(self, load: "EngineLoad | None") -> None:
         """A device has failed; `load` is the last one of its instance, if any."""
         self._losses += 1
         if load is not None:
@@ -210,15 +212,15 @@ class Tally:
         self._step += 1
         self._now_s = now_s
 
-    def stop_row(self, handle: Handle) -> None:
+    def stop_row(self, handle: "Handle") -> None:
         """A request has had its last token on its source."""
         self._stopped[handle] = (self._step, self._now_s)
 
-    def forget(self, handle: Handle) -> None:
+    def forget(self, handle: "Handle") -> None:
         """A request goes on where it was, or not at all: there is no gap to see."""
         self._stopped.pop(handle, None)
 
-    def see(self, frame: StepFrame) -> None:
+    def see(self, frame: "StepFrame") -> None:
         """Looks for the first tokens after a move in what a step has brought."""
         if not self._stopped:
             return

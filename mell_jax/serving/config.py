@@ -1,0 +1,53 @@
+"""Where and how to serve, as the operator wants it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Plain values only: it is sent to front ends in other processes.
+
+    Attributes:
+      host: interface to listen on; 0.0.0.0 for all.
+      port: 0 for any free one.
+      drain_s: how long open requests may go on after a stop signal.
+      max_open: open requests above which a front end refuses new ones.
+      is_reflection_on: whether tools may ask what the server speaks.
+      http_port: for health and metrics; 0 for any free one, None for no HTTP.
+      shows_vllm_names: whether metrics also have the names that vLLM gives them.
+      frontends: processes that talk to clients; 0 for a thread of the engine's.
+      health_port: of a second server, for health alone; 0 for any free one.
+      stall_s: health turns to NOT_SERVING when the engine makes no progress so long.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 50051
+    drain_s: float = 30.0
+    max_open: int = 4096
+    is_reflection_on: bool = True
+    http_port: int | None = None
+    shows_vllm_names: bool = False
+    frontends: int = 0
+    health_port: int | None = None
+    stall_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        seen: dict[int, str] = {}
+        for name in ("port", "http_port", "health_port"):
+            port = getattr(self, name)
+            if not (port is None or 0 <= port <= 65535):
+                raise ValueError(f"{name} must be from 0 to 65535, got {port}")
+            if port and port in seen:
+                raise ValueError(f"{name} must not be {seen[port]}, both are {port}")
+            seen[port] = name
+        if not (0.0 <= self.drain_s <= 86400.0):
+            raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
+        if not (1.0 <= self.stall_s <= 86400.0):
+            raise ValueError(f"stall_s must be from 1 to 86400, got {self.stall_s}")
+        if not (self.max_open >= 1):
+            raise ValueError(f"max_open must be at least 1, got {self.max_open}")
+        if not (0 <= self.frontends <= 64):
+            raise ValueError(f"frontends must be from 0 to 64, got {self.frontends}")

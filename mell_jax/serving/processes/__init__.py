@@ -1,0 +1,9 @@
+"""Front ends in processes of their own, and what keeps them alive.
+
+    front end process                         engine process
+    Server -> RemoteEngine <== socketpair ==> FrontLink -> engine's mailbox
+              (event loop)                    Switchboard <- engine's sink
+                                              Supervisor: starts, watches, ends them
+
+One message goes to each front end per engine step. Nothing here imports jax.
+"""

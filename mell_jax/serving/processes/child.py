@@ -1,0 +1,124 @@
+"""A front end's process: python -m mell_jax.serving.processes.child DESCRIPTOR
+
+The descriptor is its end of a socket pair. Everything else comes through that; when it
+closes the process ends, so that none is left when the engine's process is killed.
+"""
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from absl import logging
+
+from mell_jax.serving.loop import run_loop
+from mell_jax.serving.processes.remote import RemoteEngine
+from mell_jax.serving.processes.wire import (
+    ROUTE_BITS,
+    AbortRequests,
+    Drain,
+    Failed,
+    Hurry,
+    Pulse,
+    Ready,
+    Welcome,
+    WireError,
+)
+from mell_jax.serving.server import Place, Server
+from mell_jax.serving.servicer import ServedModel
+from mell_jax.text.tokenizer import load_tokenizer
+
+
+async def serve(sock: socket.socket) -> int:
+    """Serves until told to end, or until nobody is there to tell.
+
+    Returns:
+      The exit status.
+    """
+    try:
+        remote, welcome = await RemoteEngine.connect(sock)
+    except WireError:
+        return 1  # its log says why
+    try:
+        logging.set_verbosity(welcome.verbosity)
+        server = _make_server(remote, welcome)
+        addresses = await server.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: later collections skip it
+        remote.start(server.front_end.deliver)
+        remote.tell(Ready(address=addresses.grpc))
+        await _obey(remote, server)
+    except (OSError, ValueError, RuntimeError) as error:
+        remote.tell(Failed(message=str(error)))
+        return 1
+    finally:
+        remote.stop()
+    return 0
+
+
+def _make_server(remote: RemoteEngine, welcome: Welcome) -> Server:
+    def ask_others(request_ids: tuple[str, ...]) -> None:
+        remote.tell(AbortRequests(request_ids=request_ids))
+
+    return Server(
+        remote,
+        models=[
+            ServedModel(
+                name=model.name,
+                path=model.path,
+                tokenizer_dir=model.tokenizer_dir,
+                tokenizer=load_tokenizer(model.tokenizer_dir)
+                if model.tokenizer_dir is not None
+                else None,
+            )
+            for model in welcome.models
+        ],
+        config=welcome.config,
+        place=Place(
+            first_handle=(welcome.number << ROUTE_BITS) + 1,
+            ask_others=None if welcome.is_alone else ask_others,
+            is_port_shared=True,
+        ),
+    )
+
+
+async def _obey(remote: RemoteEngine, server: Server) -> None:
+    """Does as told until the end of service."""
+    told, hurry = asyncio.Event(), asyncio.Event()
+    obeying = asyncio.ensure_future(
+        _follow_orders(remote, server, told=told, hurry=hurry)
+    )
+    try:
+        await server.serve(told=told, hurry=hurry)
+    finally:
+        obeying.cancel()
+
+
+async def _follow_orders(
+    remote: RemoteEngine, server: Server, *, told: asyncio.Event, hurry: asyncio.Event
+) -> NoReturn:
+    while True:
+        match await remote.orders.get():
+            case Pulse(is_ready=is_ready):
+                await server.set_ready(is_ready)
+            case AbortRequests(request_ids=request_ids):
+                server.front_end.abort(request_ids, is_for_others=False)
+            case Drain():
+                told.set()
+            case Hurry():
+                hurry.set()
+                told.set()
+
+
+def main(argv: Sequence[str]) -> int:
+    # Whoever signals a whole group means the engine's process; it tells us.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    return run_loop(serve(socket.socket(fileno=int(argv[1]))))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,253 @@
+"""Starts front ends, watches them and the engine, and ends all of it in order.
+
+    first signal    NOT_SERVING, front ends drain and end, then the engine
+    second signal   the same, at once
+    front end gone  its sequences are aborted (`link`); another one starts
+    engine gone     streams end with UNAVAILABLE, front ends end, exit status 1
+
+Runs on the main thread and does one thing: take the next event and act on it. Time is
+counted in looks, one every `LOOK_S`, so that a machine that slept raises no alarm.
+"""
+
+import queue
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import final
+
+from absl import logging
+
+from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.serving.address import Addresses, join_address, reserve
+from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.health import HealthPort
+from mell_jax.serving.processes.crew import Crew, CrewLimits, FrontFailed
+from mell_jax.serving.processes.link import Gone, Heard
+from mell_jax.serving.processes.wire import (
+    AbortRequests,
+    Drain,
+    Hurry,
+    Pulse,
+    Ready,
+)
+from mell_jax.serving.progress import LOOK_S, LocalEngine, ProgressWatch, stop_engine
+from mell_jax.serving.servicer import ServedModel
+
+_LAST_WORDS_LOOKS = 10  # for front ends to end once they were told to
+
+
+@final
+class Signalled:
+    """Somebody wants the server to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEnded:
+    message: str
+
+
+Event = Heard | Gone | Signalled | EngineEnded
+
+
+class Phase(Enum):
+    STARTING = auto()
+    SERVING = auto()
+    DRAINING = auto()
+    HURRYING = auto()  # the last stage: those that are left are killed soon
+
+
+def run_fronts(
+    engine: LocalEngine,
+    *,
+    models: Sequence[ServedModel],
+    config: ServerConfig,
+    on_ready: Callable[[Addresses], None],
+    limits: CrewLimits | None = None,
+) -> str:
+    """Serves from `config.frontends` processes until a signal or the engine's end.
+
+    Call it on the main thread.
+
+    Args:
+      engine: not yet started; it is stopped on return.
+      models: what clients are told about each model; their tokenizers are loaded by
+        the front ends.
+      config: where and how to serve.
+      on_ready: called with the addresses once requests are taken.
+      limits: for what front ends may do.
+
+    Returns:
+      Why service ended, when nobody asked for it; the log has the cause.
+
+    Raises:
+      BindError: an address cannot be listened on.
+    """
+    with ExitStack() as stack:
+        stack.callback(stop_engine, engine)
+        supervisor = Supervisor(
+            engine, models=models, config=_reserve(config, stack), limits=limits
+        )
+        stack.callback(supervisor.close)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.signal(number, supervisor.on_signal)
+            stack.callback(signal.signal, number, before)
+        return supervisor.run(on_ready)
+
+
+def _reserve(config: ServerConfig, stack: ExitStack) -> ServerConfig:
+    """The configuration with ports that are kept for front ends while `stack` is open.
+
+    Raises:
+      BindError: an address cannot be listened on.
+    """
+
+    def keep(port: int, *, flag: str) -> int:
+        sock = stack.enter_context(reserve(config.host, port=port, flag=flag))
+        return int(sock.getsockname()[1])
+
+    http_port = config.http_port
+    return replace(
+        config,
+        port=keep(config.port, flag="--port"),
+        http_port=None if http_port is None else keep(http_port, flag="--http_port"),
+    )
+
+
+@final
+class Supervisor:
+    """The state of a running server; see `run_fronts`."""
+
+    def __init__(
+        self,
+        engine: LocalEngine,
+        *,
+        models: Sequence[ServedModel],
+        config: ServerConfig,
+        limits: CrewLimits | None,
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._addresses = Addresses(
+            grpc=join_address(config.host, port=config.port),
+            http=None
+            if config.http_port is None
+            else join_address(config.host, port=config.http_port),
+        )
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._crew = Crew(
+            engine,
+            models=models,
+            config=config,
+            tell=self._events.put,
+            limits=limits or CrewLimits(),
+        )
+        self._watch = ProgressWatch(engine, stall_s=config.stall_s)
+        self._is_progressing = True
+        self._phase = Phase.STARTING
+        self._looks_left: int | None = None  # of this phase; None: as many as it takes
+        self._cause = ""
+        self._on_ready: Callable[[Addresses], None] = lambda _: None
+        self._health: HealthPort | None = None
+
+    def run(self, on_ready: Callable[[Addresses], None]) -> str:
+        """See `run_fronts`."""
+        self._on_ready = on_ready
+        if self._config.health_port is not None:
+            self._health = HealthPort()
+            address = self._health.start(
+                self._config.host, port=self._config.health_port
+            )
+            self._addresses = replace(self._addresses, health=address)
+        self._engine.start(self._sink)
+        self._crew.start()
+        look_s = time.monotonic()
+        while self._crew.num_alive or self._phase is Phase.SERVING:
+            wait_s = look_s - time.monotonic()
+            try:
+                self._act(self._events.get(timeout=max(0.0, wait_s)))
+            except queue.Empty:
+                self._look()
+                look_s = time.monotonic() + LOOK_S
+            except FrontFailed as error:
+                self._end(Phase.DRAINING, cause=str(error))
+            self._tell_health()
+        return self._cause
+
+    def close(self) -> None:
+        """Leaves no process behind."""
+        self._crew.kill()
+        if self._health is not None:
+            self._health.stop()
+
+    def on_signal(self, *_: object) -> None:
+        self._events.put(Signalled())
+
+    def _sink(self, frame: StepFrame | EngineStopped) -> None:
+        """What the engine calls on its thread."""
+        if isinstance(frame, EngineStopped):
+            self._events.put(EngineEnded(message=frame.message))
+        else:
+            self._crew.send_step(frame)
+
+    def _act(self, event: Event) -> None:
+        match event:
+            case Heard(number=number, message=message):
+                self._hear(number, message)
+            case Gone():
+                self._crew.bury(event, is_missed=self._phase is Phase.SERVING)
+                if self._phase is Phase.STARTING:
+                    raise FrontFailed(f"a front end did not start: {event.reason}")
+            case Signalled():
+                is_first = self._phase is Phase.SERVING
+                self._end(Phase.DRAINING if is_first else Phase.HURRYING)
+            case EngineEnded(message=message):
+                logging.error("%s", message or "the engine has stopped")
+                self._crew.tell_all(EngineStopped(message="the engine failed"))
+                self._end(Phase.HURRYING, cause="the engine failed")
+
+    def _hear(self, number: int, message: Ready | AbortRequests) -> None:
+        match message:
+            case Ready():
+                self._crew.welcome(number)
+                if self._phase is Phase.STARTING and self._crew.are_all_ready:
+                    self._phase = Phase.SERVING
+                    self._on_ready(self._addresses)
+            case AbortRequests():
+                self._crew.tell_all(message, but=number)
+
+    def _look(self) -> None:
+        self._is_progressing = self._watch.look()
+        self._crew.look(
+            Pulse(load=self._engine.load(), is_ready=self._is_progressing),
+            is_hiring=self._phase is Phase.SERVING,
+        )
+        if self._looks_left is not None:
+            self._looks_left -= 1
+            if self._looks_left <= 0:
+                self._end(Phase.HURRYING)
+
+    def _end(self, phase: Phase, *, cause: str = "") -> None:
+        """Begins to end, or ends sooner; who is told to hurry twice is killed."""
+        self._cause = self._cause or cause
+        if self._phase is Phase.HURRYING:
+            self._crew.kill()
+            return
+        self._phase = phase
+        if phase is Phase.DRAINING:
+            self._crew.tell_all(Drain())
+            drain_looks = round(self._config.drain_s / LOOK_S)
+            self._looks_left = drain_looks + _LAST_WORDS_LOOKS
+        else:
+            self._crew.tell_all(Hurry())
+            self._looks_left = _LAST_WORDS_LOOKS
+
+    def _tell_health(self) -> None:
+        if self._health is not None:
+            self._health.set_ready(
+                self._phase is Phase.SERVING
+                and self._is_progressing
+                and self._crew.is_any_ready
+            )

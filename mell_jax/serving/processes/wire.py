@@ -1,0 +1,227 @@
+"""What engine and front ends tell each other, and how it looks as bytes.
+
+    4 bytes, little endian   length of the body
+    1 byte                   kind: index of the type in its direction's tuple
+    body                     msgpack of the type's fields, arrays as (shape, raw bytes)
+
+Bodies are checked against the types' annotations while they are read, and by the types
+themselves (`__post_init__`); nothing that arrives can name a type or run code.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final, get_args, get_origin
+
+import msgspec
+import numpy as np
+
+from mell_jax.engine.frames import (
+    Abort,
+    EngineInfo,
+    EngineLoad,
+    EngineStopped,
+    StepFrame,
+    Submit,
+)
+from mell_jax.serving.config import ServerConfig
+
+_HEAD = struct.Struct("<IB")
+ROUTE_BITS = 40
+"""A handle is a front end's number, shifted so far, and a number of its own."""
+
+
+class WireError(ValueError):
+    """Bytes that the other side should not have sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlace:
+    """A served model and where its tokenizer lies."""
+
+    name: str
+    path: str
+    tokenizer_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The first message to a front end: all it needs to serve."""
+
+    number: int  # never used twice by a server
+    is_alone: bool  # no other front end shares the port
+    verbosity: int  # of absl's logging
+    config: ServerConfig
+    infos: tuple[EngineInfo, ...]
+    models: tuple[ModelPlace, ...]
+    load: EngineLoad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One engine step: the rows of this front end's sequences."""
+
+    frame: StepFrame
+    load: EngineLoad  # without its fleet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """Sent now and then; a front end answers each with a `Beat`."""
+
+    load: EngineLoad
+    is_ready: bool  # False while the engine makes no progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Take nothing new, finish what is open, then end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hurry:
+    """End now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The front end listens."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The front end cannot serve and ends."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """The front end's event loop is alive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortRequests:
+    """Requests to end that the front end does not have; another one may."""
+
+    request_ids: tuple[str, ...]
+
+
+ToFront = Welcome | Step | Pulse | Drain | Hurry | EngineStopped | AbortRequests
+ToEngine = Submit | Abort | AbortRequests | Ready | Failed | Beat
+
+TO_FRONT_BYTES = 2**30  # the engine's own words: prompt log probabilities are large
+TO_ENGINE_BYTES = 2**24  # a prompt of four million tokens
+
+
+@final
+class Codec:
+    """Messages of one direction to bytes and back."""
+
+    def __init__(self, types: tuple[type[Any], ...], *, max_bytes: int) -> None:
+        self._kinds = {kind: index for index, kind in enumerate(types)}
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_simplify)
+        self._decoders = [
+            msgspec.msgpack.Decoder(kind, dec_hook=_restore) for kind in types
+        ]
+        self._max_bytes = max_bytes
+
+    def encode(self, message: object) -> bytes:
+        """The message with its head.
+
+        Raises:
+          WireError: it is larger than the other side would take.
+        """
+        body = self._encoder.encode(message)
+        if not (len(body) <= self._max_bytes):
+            raise WireError(
+                f"a {type(message).__name__} of {len(body)} bytes exceeds the "
+                f"{self._max_bytes} that a message may have"
+            )
+        return _HEAD.pack(len(body), self._kinds[type(message)]) + body
+
+    def decode(self, kind: int, body: memoryview) -> Any:
+        """The message of a body.
+
+        Raises:
+          WireError: no such kind, or no such message.
+        """
+        if not (kind < len(self._decoders)):
+            raise WireError(f"there is no message of kind {kind}")
+        try:
+            return self._decoders[kind].decode(body)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise WireError(f"a message cannot be read: {error}") from error
+
+    def reader(self) -> "MessageReader":
+        return MessageReader(self, max_bytes=self._max_bytes)
+
+
+@final
+class MessageReader:
+    """Puts messages together from pieces of a stream."""
+
+    def __init__(self, codec: Codec, *, max_bytes: int) -> None:
+        self._codec = codec
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """All messages that `data` completes.
+
+        Raises:
+          WireError: the stream cannot be understood; it is of no more use.
+        """
+        buffer = self._buffer
+        buffer += data
+        messages, at = [], 0
+        with memoryview(buffer) as view:
+            while len(buffer) - at >= _HEAD.size:
+                size, kind = _HEAD.unpack_from(buffer, at)
+                if not (size <= self._max_bytes):
+                    raise WireError(
+                        f"a message of {size} bytes; at most {self._max_bytes} are "
+                        "allowed"
+                    )
+                start = at + _HEAD.size
+                if len(buffer) < start + size:
+                    break
+                with view[start : start + size] as body:
+                    messages.append(self._codec.decode(kind, body))
+                at = start + size
+        del buffer[:at]
+        return messages
+
+
+def to_front() -> Codec:
+    """The codec of what a front end reads."""
+    return Codec(get_args(ToFront), max_bytes=TO_FRONT_BYTES)
+
+
+def to_engine() -> Codec:
+    """The codec of what a front end writes."""
+    return Codec(get_args(ToEngine), max_bytes=TO_ENGINE_BYTES)
+
+
+def _simplify(value: object) -> object:
+    """What msgpack has no word for, in words that it has."""
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be sent")
+
+
+def _restore(kind: Any, value: Any) -> object:
+    """The reverse of `_simplify`; `kind` is the annotation."""
+    if get_origin(kind) is np.ndarray:
+        _, dtype = get_args(kind)
+        shape, data = value
+        if not all(size >= 0 for size in shape):
+            raise ValueError(f"an array cannot have the shape {shape!r:.100}")
+        return np.frombuffer(data, dtype=get_args(dtype)[0]).reshape(shape)
+    if kind is Path:
+        return Path(value)
+    raise TypeError(f"{kind} cannot be received")

@@ -1,0 +1,71 @@
+import threading
+
+import pytest
+
+from mell_jax.engine.frames import Abort, EngineInfo, EngineLoad, StepFrame, Submit
+from mell_jax.engine.thread import EngineThread
+from mell_jax.serving.progress import ProgressWatch, stop_engine
+from mell_jax.worker.compilation import CompilationCounter
+from tests.serving.fake_engine import INFO, FakeEngine
+
+
+class SlowEngine:
+    """Has a step that ends when it is told to."""
+
+    infos: tuple[EngineInfo, ...] = (INFO,)
+    has_work = False
+    idle_wait_s = None
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.may_leave = threading.Semaphore(0)
+
+    def submit(self, submit: Submit) -> None: ...
+
+    def abort(self, abort: Abort) -> None: ...
+
+    def step(self) -> StepFrame | None:
+        self.entered.release()
+        assert self.may_leave.acquire(timeout=50)
+        return None
+
+    def load(self, *, compilations: int = 0) -> EngineLoad:
+        return FakeEngine().load()
+
+
+def test_an_idle_engine_that_answers_pings_is_ready_for_ever() -> None:
+    engine = SlowEngine()
+    thread = EngineThread(engine, compilations=CompilationCounter())
+    thread.start(lambda frame: None)
+    watch = ProgressWatch(thread, stall_s=1.0)  # two looks
+    for _ in range(100):
+        assert watch.look()
+        assert engine.entered.acquire(timeout=50)
+        engine.may_leave.release()
+    thread.stop()
+
+
+def test_a_step_that_hangs_makes_an_engine_unready_until_it_ends() -> None:
+    engine = SlowEngine()
+    thread = EngineThread(engine, compilations=CompilationCounter())
+    thread.start(lambda frame: None)
+    watch = ProgressWatch(thread, stall_s=1.5)  # three looks
+    assert watch.look()
+    assert engine.entered.acquire(timeout=50)  # it hangs in its first round
+    assert [watch.look() for _ in range(5)] == [True, True, True, False, False]
+    engine.may_leave.release(2)
+    assert engine.entered.acquire(timeout=50)  # the ping of the look that saw it start
+    assert watch.look()
+    thread.stop()
+
+
+def test_an_engine_that_hangs_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    engine = SlowEngine()
+    thread = EngineThread(engine, compilations=CompilationCounter())
+    thread.start(lambda frame: None)
+    thread.ping()
+    assert engine.entered.acquire(timeout=50)
+    stop_engine(thread, wait_s=0.01)
+    assert "the engine's step does not end" in caplog.text
+    engine.may_leave.release(10)
+    thread.stop()
