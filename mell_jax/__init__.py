@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mell_jax.engine.fleet.config import FleetConfig
     from mell_jax.engine.params import InvalidRequestError, SamplingParams
     from mell_jax.llm import LLM, Completion, RequestOutput
 
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "LLM": "mell_jax.llm",
+    "FleetConfig": "mell_jax.engine.fleet.config",
     "Completion": "mell_jax.llm",
     "RequestOutput": "mell_jax.llm",
     "SamplingParams": "mell_jax.engine.params",
@@ -24,6 +26,7 @@ _HOME = {
 __all__ = [
     "LLM",
     "Completion",
+    "FleetConfig",
     "InvalidRequestError",
     "RequestOutput",
     "SamplingParams",

@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar, final
 from mell_jax.checkpoints import ModelSpec
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
+from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import (
@@ -83,6 +84,7 @@ class LLM:
     Args:
       model: a model directory (Hugging Face or Orbax), or "demo".
       tokenizer: a folder with a tokenizer; by default the model's own.
+      fleet: how several instances work together, with `instances=N` among the options.
       progress: show bars while loading and compiling.
       options: any field of `EngineConfig`, such as `max_rows=8`.
 
@@ -97,11 +99,12 @@ class LLM:
         model: str | PathLike[str] = DEMO,
         *,
         tokenizer: str | PathLike[str] | None = None,
+        fleet: FleetConfig | None = None,
         progress: bool = False,
         **options: Any,
     ) -> None:
         config = EngineConfig(model=fspath(model), **options)
-        built = build_engine(config, progress=progress)
+        built = build_engine(config, fleet=fleet, progress=progress)
         folder = Path(tokenizer) if tokenizer is not None else built.models[0].directory
         assert folder is not None, "a loaded model has a directory"
         self._start(built, load_tokenizer(folder))
@@ -113,6 +116,7 @@ class LLM:
         *,
         tokenizer: str | PathLike[str] | Tokenizer | None = None,
         eos_ids: Sequence[int] | None = None,
+        fleet: FleetConfig | None = None,
         progress: bool = False,
         **options: Any,
     ) -> Self:
@@ -137,7 +141,11 @@ class LLM:
             bos_id=tokenizer.bos_id if tokenizer is not None else None,
         )
         built = build_from_module(
-            module, spec=spec, config=EngineConfig(**options), progress=progress
+            module,
+            spec=spec,
+            config=EngineConfig(**options),
+            fleet=fleet,
+            progress=progress,
         )
         llm = cls.__new__(cls)
         llm._start(built, tokenizer)

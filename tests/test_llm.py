@@ -10,6 +10,9 @@ from flax import nnx
 
 from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
 from mell_jax.engine.build import demo_directory
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import Fault
+from mell_jax.engine.fleet.stats import Outcome
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 
@@ -213,3 +216,13 @@ def test_options_that_contradict_the_model_are_refused_before_loading() -> None:
     with pytest.raises(ValueError, match="use float32"):
         LLM(dtype="bfloat16")
     assert demo_directory().is_dir()
+
+
+def test_a_fleet_says_what_one_instance_says(llm: LLM) -> None:
+    prompts = PROMPTS * 14  # more than one instance has rows
+    fleet = FleetConfig(policy="load_balance", fault=Fault(move_every=1))
+    with LLM(instances=2, devices=(0, 0), fleet=fleet, **SMALL) as moving:
+        said = texts(moving.generate(prompts, GREEDY))
+        view = moving.load().fleet
+    assert said == texts(llm.generate(prompts, GREEDY))
+    assert view is not None and view.stats.count(Outcome.COMMITTED) > 0
