@@ -1,0 +1,113 @@
+"""What parked instances give back, and what they still have when they open again."""
+
+import jax.numpy as jnp
+import pytest
+
+from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.config import Parking
+from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
+from mell_jax.engine.frames import EngineInfo
+from mell_jax.engine.instance import Instance
+from mell_jax.engine.params import SamplingParams
+from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.movable import MovableBatcher
+from mell_jax.scheduler.pages import PagePool
+from mell_jax.scheduler.plan import BatchLimits
+from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.worker.device import DeviceWorker
+from tests.toy import PAGE_TOKENS, VOCAB, expected, run, submit, toy_worker
+
+HERE = DeviceId(0)
+PLAIN, TRIPLE = ModelId("plain"), ModelId("triple")
+
+
+def new_batcher() -> MovableBatcher:
+    return MovableBatcher(
+        PrefixCache(PagePool(65)),
+        limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=128),
+        page_tokens=PAGE_TOKENS,
+    )
+
+
+def workshop_of(
+    parking: Parking,
+) -> tuple[DeviceWorkshop, dict[ModelId, DeviceWorker]]:
+    """Two toys on one device group, both parked."""
+    workers = {
+        model: toy_worker(
+            num_pages=65, max_rows=8, token_budget=64, max_tokens=128, factor=factor
+        )
+        for model, factor in ((PLAIN, 1), (TRIPLE, 3))
+    }
+    for worker in workers.values():
+        worker.park(keeps_weights=parking == "pool")
+    benches = {
+        (HERE, model): Bench(
+            worker=worker, make_batcher=new_batcher, max_rows=8, shares_prefixes=True
+        )
+        for model, worker in workers.items()
+    }
+    return DeviceWorkshop(benches, parking=parking), workers
+
+
+def answer(instance: Instance) -> list[int]:
+    """What an instance says to 1 2 3."""
+    info = EngineInfo(
+        model_name="toy",
+        model_type="toy",
+        architecture="AdditiveToy",
+        vocab_size=VOCAB,
+        eos_token_ids=(),
+        bos_token_id=None,
+        max_model_len=128,
+        max_rows=8,
+        num_pages=65,
+        page_tokens=PAGE_TOKENS,
+    )
+    engine = Engine(instance.worker, instance.batcher, info=info)
+    params = SamplingParams(temperature=0.0, max_tokens=6)
+    submit(engine, [1, 2, 3], handle=1, params=params)
+    return run(engine).tokens[1]
+
+
+def weight_homes(worker: DeviceWorker) -> set[str | None]:
+    return {weight.sharding.memory_kind for weight in worker._weights}
+
+
+@pytest.mark.parametrize("parking", ["pool", "weights"])
+def test_models_take_turns_on_a_device_and_keep_their_answers(parking: Parking) -> None:
+    workshop, _ = workshop_of(parking)
+    for _ in range(2):
+        for model, factor in ((PLAIN, 1), (TRIPLE, 3)):
+            instance = workshop.open(HERE, model)
+            instance.worker.wait_ready()
+            assert instance.worker.is_ready
+            assert not jnp.any(instance.worker.pool)
+            assert answer(instance) == expected([1, 2, 3], count=6, factor=factor)
+            workshop.close(HERE)
+
+
+def test_a_parked_instance_gives_its_pool_back() -> None:
+    workshop, workers = workshop_of("pool")
+    workshop.open(HERE, PLAIN)
+    pool = workers[PLAIN].pool
+    workshop.close(HERE)
+    assert pool.is_deleted()
+    assert weight_homes(workers[PLAIN]) == {"device"}
+
+
+def test_parked_weights_wait_in_the_memory_of_the_host() -> None:
+    workshop, workers = workshop_of("weights")
+    assert weight_homes(workers[PLAIN]) == {"pinned_host"}
+    workshop.open(HERE, PLAIN)
+    assert weight_homes(workers[PLAIN]) == {"device"}
+    assert weight_homes(workers[TRIPLE]) == {"pinned_host"}
+    workshop.close(HERE)
+    assert weight_homes(workers[PLAIN]) == {"pinned_host"}
+
+
+def test_one_instance_at_a_time_is_open_on_a_device() -> None:
+    workshop, _ = workshop_of("pool")
+    workshop.open(HERE, PLAIN)
+    with pytest.raises(AssertionError, match="device 0 is open already"):
+        workshop.open(HERE, TRIPLE)
