@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mell_jax.bench.fleet_run import Run
-from mell_jax.bench.metrics import tpot_s, ttft_s
+from mell_jax.bench.metrics import tpot_s
 from mell_jax.bench.replay import Order
 from mell_jax.bench.stats import median
+from mell_jax.engine.frames import Handle
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -33,18 +34,24 @@ class Speeds:
         """As fast as requests and moves were in the engine.
 
         The simulator knows speeds only and no fixed delays. They are such that all
-        requests together take as many page-seconds for their prompts, and as many
-        while they decode, as they did in the engine.
+        requests together take as many page-seconds for their prompts, from when they
+        have a place, and as many while they decode, as they did in the engine.
 
         Raises:
           ValueError: no request made two tokens.
         """
-        done = [r for r in run.records if not r.error and r.output_tokens > 1]
-        if not done:
+        handles = [
+            Handle(at)
+            for at, record in enumerate(run.records)
+            if not record.error and record.output_tokens > 1
+        ]
+        if not handles:
             raise ValueError("no request made two tokens: give larger output_tokens")
+        done = [run.records[handle] for handle in handles]
         inputs = np.array([r.input_tokens for r in done])
         outputs = np.array([r.output_tokens for r in done])
-        prefill_s = np.array([ttft_s(r) for r in done])
+        placed_s = np.array([run.log.placed_s[handle] for handle in handles])
+        prefill_s = np.array([r.chunks[0][0] for r in done]) - placed_s
         decode_s = np.array([tpot_s(r) for r in done]) * (outputs - 1)
         held = inputs + outputs / 2  # on average, while it decodes
         moves = [m for m in run.log.moves if m.is_committed and m.ended_s > m.began_s]

@@ -61,6 +61,7 @@ class Log:
         self.tokens: dict[Handle, list[int]] = {}  # the round of each
         self.moves: list[Moved] = []
         self.finished: dict[Handle, FinishReason] = {}
+        self.placed_s: dict[Handle, float] = {}  # since when each has had pages
         self.preemptions = 0
         self.activations = 0
         self._now_s = now_s
@@ -100,6 +101,9 @@ class Log:
             match decision:
                 case plan.Move():
                     self._open[decision.move] = (decision, self._now_s(), self.rounds)
+                case plan.Place():
+                    handle = self._handles[decision.request]
+                    self.placed_s.setdefault(handle, self._now_s())
                 case plan.Preempt():
                     self.preemptions += 1
                 case plan.Activate():
