@@ -14,11 +14,18 @@ TURN_S = 10.0
 """How long an instance is left alone while its claimant has another one."""
 
 
-def choose_victim(ledger: Ledger, *, claimant: ModelId) -> Instance | None:
-    """The instance to be emptied for a model whose requests wait, if it is entitled."""
-    demanding = {request.model for request in ledger.requests.values()}
+def choose_victim(
+    ledger: Ledger, *, claimant: ModelId, demanding: int
+) -> Instance | None:
+    """The instance to be emptied for a model whose requests wait, if it is entitled.
+
+    Args:
+      demanding: models that have requests, the claimant among them.
+    """
+    if demanding < 2:
+        return None  # empty instances of others are to be had without a claim
     devices = len(ledger.instances) + ledger.idle_devices
-    share = max(devices // max(len(demanding), 1), 1)
+    share = max(devices // demanding, 1)
     owned = len(ledger.of_model(claimant))
     if owned >= share:
         return None

@@ -311,7 +311,11 @@ class Machine:
             heir is not None for heir in self._closing.values()
         ):
             return  # one at a time
-        victim = choose_victim(self.ledger, claimant=model)
+        demanding = sum(
+            bool(queue) or self.ledger.total_pages(name) > 0
+            for name, queue in self._queues.items()
+        )
+        victim = choose_victim(self.ledger, claimant=model, demanding=demanding)
         if victim is None or victim.is_closing:
             return
         self._claimed.add(model)
