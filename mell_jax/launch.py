@@ -281,10 +281,11 @@ def serve(
         )
         if addresses.http is not None:
             scheme = "https" if config.security.tls_cert else "http"
+            look = f"https://{addresses.http}" if scheme == "https" else addresses.http
             print(
                 f"{scheme}://{addresses.http} has /v1 (OpenAI's API), /health and "
                 "/metrics. Look inside:\n\n"
-                f"  {python} -m mell_jax.top --address={addresses.http}\n",
+                f"  {python} -m mell_jax.top --address={look}\n",
                 flush=True,
             )
         if addresses.health is not None:
