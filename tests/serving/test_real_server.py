@@ -1,20 +1,25 @@
 """`mell-serve` with the demo model, as a process, over a real socket."""
 
+import contextlib
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import httpx2
 import openai
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
+
+from tests.serving import bad_input
 
 ROOT = Path(__file__).parents[2]
 MAX_MODEL_LEN = 256
@@ -165,6 +170,43 @@ def test_a_bad_request_is_refused_and_harms_nobody(
         list(server.stub.Generate(bad))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert ids_of(good) == alone
+
+
+def test_every_bad_input_is_answered_while_eight_streams_go_on(
+    server: RunningServer,
+) -> None:
+    alone = ids_of(server.stub.Generate(request(max_tokens=60)))
+    url = str(server.openai.base_url)
+    is_over = threading.Event()
+
+    def go_on() -> int:
+        count = 0
+        while not is_over.is_set():
+            assert ids_of(server.stub.Generate(request(max_tokens=60))) == alone
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(8) as pool, httpx2.Client(timeout=60) as client:
+        streams = [pool.submit(go_on) for _ in range(8)]
+        try:
+            for path, rows in (
+                ("completions", bad_input.COMPLETIONS),
+                ("chat/completions", bad_input.CHATS),
+            ):
+                for name, (body, status) in rows.items():
+                    if name == "empty content":
+                        continue  # the template here has more than that
+                    answer = client.post(f"{url}{path}", content=body)
+                    assert answer.status_code == status, (name, answer.text[:300])
+            for name, (call, code) in bad_input.CALLS.items():
+                answers = server.stub.Generate(call)
+                with contextlib.suppress(grpc.RpcError):
+                    list(answers)
+                assert answers.code() == code, name
+        finally:
+            is_over.set()
+        assert min(stream.result(timeout=60) for stream in streams) > 0
+    assert server.used_pages() == 0
 
 
 def test_an_unknown_model_is_not_found(server: RunningServer) -> None:
