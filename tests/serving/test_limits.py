@@ -51,6 +51,35 @@ def test_a_full_queue_is_told_through_both_doors(letters_dir: Path) -> None:
     run(scenario)
 
 
+def test_a_flood_of_ten_times_what_may_wait_leaves_the_admitted_alone() -> None:
+    async def scenario() -> None:
+        async with serving(is_manual=True, limits=Limits(max_queued=40)) as s:
+            refused = asyncio.Semaphore(0)
+
+            async def ask() -> str:
+                try:
+                    parts = await s.collect(ids_request(1, max_tokens=3))
+                except grpc.aio.AioRpcError as error:
+                    refused.release()
+                    return error.code().name
+                return str(list(parts[-1].complete.output_ids))
+
+            calls = [asyncio.ensure_future(ask()) for _ in range(400)]
+            for _ in range(360):
+                await refused.acquire()
+            assert len(s.engine.submits) == 40
+            for _ in range(3):
+                s.engine.step()
+            answers = await asyncio.gather(*calls)
+            assert answers.count("RESOURCE_EXHAUSTED") == 360
+            assert answers.count("[1, 2, 4]") == 40
+            await s.idle()
+            admission = s.server.front_end.admission
+            assert (admission.queued, admission.num_tenants) == (0, 0)
+
+    run(scenario)
+
+
 def test_a_tenant_s_quota_leaves_others_alone(letters_dir: Path) -> None:
     async def scenario() -> None:
         limits = Limits(max_tenant_open=1)

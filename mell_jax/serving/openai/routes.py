@@ -1,7 +1,5 @@
-"""The routes of OpenAI's API; bodies are read here, with bounds."""
+"""The routes of OpenAI's API; thin: no rules of its own."""
 
-import asyncio
-import contextlib
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
 from mell_jax.serving import convert
+from mell_jax.serving.http.body import read_body
 from mell_jax.serving.http.errors import error_response
 from mell_jax.serving.openai.answers import (
     ChatWriter,
@@ -33,8 +32,6 @@ from mell_jax.serving.openai.exchange import Exchange, Style
 from mell_jax.serving.openai.samples import Echo, Samples
 from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
 from mell_jax.serving.problem import (
-    BodyTooLargeError,
-    MalformedMessageError,
     MissingTokenizerError,
     UnknownRouteError,
 )
@@ -42,10 +39,6 @@ from mell_jax.serving.security import Caller, Gate
 from mell_jax.serving.stall import Stalls
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
-
-MAX_BODY_BYTES = 4 * 1024 * 1024
-MAX_BODY_S = 30.0
-"""For a body to arrive in."""
 
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
@@ -118,7 +111,7 @@ class OpenAiDoor:
     async def _complete(self, request: Request) -> "_Answer":
         try:
             caller = self._gate.identify(request.headers)
-            asked = parse(await _body(request), CompletionRequest)
+            asked = parse(await read_body(request), CompletionRequest)
             model = self._front_end.models.find(asked.model)
             prompts = prompts_of(asked)
             tokenizer = _tokenizer_of(model)
@@ -146,7 +139,7 @@ class OpenAiDoor:
     async def _chat(self, request: Request) -> "_Answer":
         try:
             caller = self._gate.identify(request.headers)
-            asked = parse(await _body(request), ChatRequest)
+            asked = parse(await read_body(request), ChatRequest)
             model = self._front_end.models.find(asked.model)
             params = chat_params(asked)
             chat = self._chats.get(model.info.model_name)
@@ -225,33 +218,6 @@ class _Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
-
-
-async def _body(request: Request) -> bytes:
-    """The body of a request.
-
-    Raises:
-      BodyTooLargeError: it is longer than any good one.
-      MalformedMessageError: it takes too long to come.
-    """
-    parts, size = [], 0
-    try:
-        async with (
-            asyncio.timeout(MAX_BODY_S),
-            contextlib.aclosing(request.stream()) as stream,
-        ):
-            async for part in stream:
-                size += len(part)
-                if not (size <= MAX_BODY_BYTES):
-                    raise BodyTooLargeError(
-                        f"the body may have {MAX_BODY_BYTES} bytes, it has more"
-                    )
-                parts.append(part)
-    except TimeoutError as error:
-        raise MalformedMessageError(
-            f"the body did not come within {MAX_BODY_S:g} s"
-        ) from error
-    return b"".join(parts)
 
 
 async def _unknown(request: Request) -> Response:
