@@ -32,6 +32,12 @@ _MODEL = flags.DEFINE_string(
 _TENANT = flags.DEFINE_string(
     "tenant", None, "Prompts are cached for this tenant alone."
 )
+_TLS_CA = flags.DEFINE_string(
+    "tls_ca", None, "Speaks TLS with a server whose certificate one of these signed."
+)
+_TOKEN_FILE = flags.DEFINE_string(
+    "token_file", None, "Holds the token that the server wants to see."
+)
 _MAX_TOKENS = flags.DEFINE_integer("max_tokens", 200, "Tokens to generate at most.")
 _TEMPERATURE = flags.DEFINE_float(
     "temperature", None, "0 takes the likeliest token; unset leaves it to the server."
@@ -80,8 +86,10 @@ def connect(
             "another with --address"
         ) from error
     try:
-        info = stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=timeout_s)
-        tokenizer = _find_tokenizer(stub, path=info.tokenizer_path)
+        info = stub.GetModelInfo(
+            pb.GetModelInfoRequest(), timeout=timeout_s, metadata=metadata
+        )
+        tokenizer = _find_tokenizer(stub, path=info.tokenizer_path, metadata=metadata)
     except grpc.RpcError as error:
         raise ClientError(_explain(error)) from error
     except ValueError as error:
@@ -126,12 +134,14 @@ def stream_text(
         call.cancel()  # does nothing after the end
 
 
-def _find_tokenizer(stub: pb_grpc.VllmEngineStub, *, path: str) -> Tokenizer:
+def _find_tokenizer(
+    stub: pb_grpc.VllmEngineStub, *, path: str, metadata: tuple[tuple[str, str], ...]
+) -> Tokenizer:
     """From the server's own directory when it is this machine's, else by download."""
     if path and Path(path).is_dir():
         return load_tokenizer(Path(path))
     with tempfile.TemporaryDirectory() as directory:
-        chunks = stub.GetTokenizer(common_pb2.GetTokenizerRequest())
+        chunks = stub.GetTokenizer(common_pb2.GetTokenizerRequest(), metadata=metadata)
         unpack(chunks, directory=Path(directory))
         return load_tokenizer(Path(directory))
 
@@ -154,8 +164,31 @@ def _sampling_from_flags() -> pb.SamplingParams:
 
 
 def _metadata_from_flags() -> tuple[tuple[str, str], ...]:
-    named = (("x-mell-model", _MODEL.value), ("x-mell-tenant", _TENANT.value))
+    """Raises ClientError when the token cannot be read."""
+    bearer = None
+    if _TOKEN_FILE.value is not None:
+        bearer = f"Bearer {_read(_TOKEN_FILE.value).decode().strip()}"
+    named = (
+        ("x-mell-model", _MODEL.value),
+        ("x-mell-tenant", _TENANT.value),
+        ("authorization", bearer),
+    )
     return tuple((key, value) for key, value in named if value is not None)
+
+
+def _channel_from_flags() -> grpc.Channel:
+    """Raises ClientError when the certificates cannot be read."""
+    if _TLS_CA.value is None:
+        return grpc.insecure_channel(_ADDRESS.value)
+    roots = grpc.ssl_channel_credentials(root_certificates=_read(_TLS_CA.value))
+    return grpc.secure_channel(_ADDRESS.value, roots)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ClientError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _answer(connection: Connection, *, prompt: str) -> None:
@@ -197,23 +230,24 @@ def _chat(connection: Connection) -> None:
 
 def main(argv: Sequence[str]) -> int:
     prompt = " ".join(argv[1:])
-    with grpc.insecure_channel(_ADDRESS.value) as channel:
-        try:
+    try:
+        metadata = _metadata_from_flags()
+        with _channel_from_flags() as channel:
             connection = connect(
                 channel,
                 address=_ADDRESS.value,
                 timeout_s=_CONNECT_S.value,
-                metadata=_metadata_from_flags(),
+                metadata=metadata,
             )
             if prompt:
                 _answer(connection, prompt=prompt)
             else:
                 _chat(connection)
-        except ClientError as error:
-            print(error, file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
+    except ClientError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -17,11 +17,17 @@ from typing import TYPE_CHECKING, cast
 
 from absl import app, flags, logging
 
+from mell_jax.launch_doors import (
+    limits_from_flags,
+    security_from_flags,
+    stall_timeout_from_flags,
+)
 from mell_jax.serving.address import Addresses, check_addresses
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.progress import LocalEngine
+from mell_jax.serving.security import check_security
 from mell_jax.serving.server import run_server
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
@@ -43,7 +49,12 @@ _NAME = flags.DEFINE_string(
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Interface; 0.0.0.0 for all of them.")
 _PORT = flags.DEFINE_integer("port", 50051, "Port; 0 for any free one.")
 _HTTP_PORT = flags.DEFINE_integer(
-    "http_port", None, "Port for /health and /metrics; 0 for any free one. Off."
+    "http_port",
+    None,
+    "Port for OpenAI's API at /v1, /health and /metrics; 0 for any free one. Off.",
+)
+_CHAT_TEMPLATE = flags.DEFINE_multi_string(
+    "chat_template", [], "File with a model's chat template; name=file for one of them."
 )
 _METRICS_COMPAT = flags.DEFINE_enum(
     "metrics_compat",
@@ -222,6 +233,10 @@ def config_from_flags() -> LaunchConfig:
             frontends=_FRONTENDS.value,
             health_port=_HEALTH_PORT.value,
             stall_s=_STALL_S.value,
+            limits=limits_from_flags(),
+            security=security_from_flags(),
+            stall_timeout_s=stall_timeout_from_flags(),
+            chat_templates=tuple(_CHAT_TEMPLATE.value),
         ),
         cpu_devices=_CPU_DEVICES.value,
     )
@@ -265,9 +280,12 @@ def serve(
             flush=True,
         )
         if addresses.http is not None:
+            scheme = "https" if config.security.tls_cert else "http"
+            look = f"https://{addresses.http}" if scheme == "https" else addresses.http
             print(
-                f"http://{addresses.http} has /health and /metrics. Look inside:\n\n"
-                f"  {python} -m mell_jax.top --address={addresses.http}\n",
+                f"{scheme}://{addresses.http} has /v1 (OpenAI's API), /health and "
+                "/metrics. Look inside:\n\n"
+                f"  {python} -m mell_jax.top --address={look}\n",
                 flush=True,
             )
         if addresses.health is not None:
@@ -296,6 +314,7 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415 likewise
 
     check_addresses(config.server)  # before minutes of loading
+    check_security(config.server.security)
     if config.cpu_devices is not None:
         use_cpu_devices(config.cpu_devices)
     built = build_engine(

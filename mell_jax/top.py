@@ -9,6 +9,7 @@ both without looking at anything else.
 import argparse
 import http.client
 import math
+import ssl
 import sys
 import time
 import urllib.error
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console, Group, RenderableType
@@ -218,30 +220,57 @@ def _pair(now: Numbers, name: str, *, unit: float = 1e-3, sign: str = "ms") -> s
     return f"{' / '.join(shown)} {sign}"
 
 
-def fetch(address: str) -> Numbers:
-    """Asks a server for its metrics.
+def make_opener(*, token: str = "", tls_ca: str = "") -> urllib.request.OpenerDirector:
+    """Opens URLs without proxies.
+
+    Args:
+      token: shown to the server, when there is one.
+      tls_ca: file with the authorities of https servers; empty for the system's.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    context = ssl.create_default_context(cafile=tls_ca or None)
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    if token:
+        opener.addheaders = [("authorization", f"Bearer {token}")]
+    return opener
+
+
+def fetch(
+    address: str, *, opener: urllib.request.OpenerDirector = _DIRECTLY
+) -> Numbers:
+    """Asks a server, host:port or a URL, for its metrics.
 
     Raises:
       ConnectionError: nobody answers at `address`, or not with metrics.
     """
-    url = f"http://{address}/metrics"
+    url = f"{address if '://' in address else f'http://{address}'}/metrics"
     try:
-        with _DIRECTLY.open(url, timeout=TIMEOUT_S) as answer:
+        with opener.open(url, timeout=TIMEOUT_S) as answer:
             return parse(answer.read().decode())
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise ConnectionError(f"no metrics at {url}: {reason}") from error
 
 
-def print_once(address: str, *, interval_s: float, console: Console) -> None:
+def print_once(
+    address: str,
+    *,
+    interval_s: float,
+    console: Console,
+    opener: urllib.request.OpenerDirector = _DIRECTLY,
+) -> None:
     """One picture of two scrapes.
 
     Raises:
       ConnectionError: no metrics can be had.
     """
-    before, start_s = fetch(address), time.monotonic()
+    before, start_s = fetch(address, opener=opener), time.monotonic()
     time.sleep(interval_s)
-    now, end_s = fetch(address), time.monotonic()
+    now, end_s = fetch(address, opener=opener), time.monotonic()
     console.print(picture(now, before=before, elapsed_s=end_s - start_s))
 
 
@@ -250,6 +279,7 @@ def watch(
     *,
     interval_s: float,
     console: Console,
+    opener: urllib.request.OpenerDirector = _DIRECTLY,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """A picture that is made anew at every interval, until Ctrl-C."""
@@ -260,7 +290,7 @@ def watch(
         while True:
             trouble = ""
             try:
-                found, found_s = fetch(address), time.monotonic()
+                found, found_s = fetch(address, opener=opener), time.monotonic()
                 before, before_s, now, now_s = now, now_s, found, found_s
             except ConnectionError as error:
                 trouble = f"{error}; waiting for it"
@@ -277,18 +307,29 @@ def watch(
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     flags = argparse.ArgumentParser(prog="mell-top", description="Looks into a fleet.")
-    text = "host:port of the server's --http_port"
+    text = "host:port of the server's --http_port, or https://host:port"
     flags.add_argument("--address", default="127.0.0.1:8000", help=text)
     flags.add_argument("--once", action="store_true", help="print one picture and end")
     flags.add_argument("--interval_s", type=float, default=1.0, help="between looks")
+    text = "holds a token with the right 'metrics'"
+    flags.add_argument("--token_file", type=Path, help=text)
+    text = "authorities that may have signed the server's certificate"
+    flags.add_argument("--tls_ca", default="", help=text)
     asked = flags.parse_args(argv)
     if not (0 < asked.interval_s <= 3600):
         flags.error(f"interval_s must be from 0 to 3600, got {asked.interval_s}")
     console = Console(highlight=False)
     look = print_once if asked.once or not console.is_terminal else watch
     try:
-        look(asked.address, interval_s=asked.interval_s, console=console)
-    except ConnectionError as error:
+        token = asked.token_file.read_text().strip() if asked.token_file else ""
+        opener = make_opener(token=token, tls_ca=asked.tls_ca)
+        look(
+            asked.address,
+            interval_s=asked.interval_s,
+            console=console,
+            opener=opener,
+        )
+    except OSError as error:  # ConnectionError is one
         print(f"mell-top: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

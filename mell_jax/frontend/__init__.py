@@ -7,20 +7,24 @@ Tokenizing, detokenizing, stop strings and samples (n > 1) happen here; the engi
 knows single sequences of token ids only.
 """
 
+from mell_jax.frontend.admission import Admission, Limits
 from mell_jax.frontend.delta import Delta, Finish
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
     EngineDeadError,
     OverloadedError,
+    QueueTimeoutError,
     RequestFailedError,
+    RequestTimeoutError,
     UnknownModelError,
 )
-from mell_jax.frontend.generation import generate
+from mell_jax.frontend.generation import PromptMaker, generate
 from mell_jax.frontend.hub import EngineLink, FrontEnd, Sink
 from mell_jax.frontend.inbox import TokenLogprobs
 from mell_jax.frontend.models import FrontModel
 
 __all__ = [
+    "Admission",
     "Delta",
     "DuplicateRequestError",
     "EngineDeadError",
@@ -28,8 +32,12 @@ __all__ = [
     "Finish",
     "FrontEnd",
     "FrontModel",
+    "Limits",
     "OverloadedError",
+    "PromptMaker",
+    "QueueTimeoutError",
     "RequestFailedError",
+    "RequestTimeoutError",
     "Sink",
     "TokenLogprobs",
     "UnknownModelError",

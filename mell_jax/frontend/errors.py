@@ -31,8 +31,32 @@ class UnknownModelError(LookupError):
 
 
 class OverloadedError(RuntimeError):
-    """More open requests than the front end keeps; try again later."""
+    """More than the front end takes; try again later."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float, reason: str = "overloaded"
+    ) -> None:
+        """`reason` is one of few words, for counting."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.reason = reason
+
+
+class QueueTimeoutError(TimeoutError):
+    """The request waited too long for its first token; nothing was sent."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(
+            f"no token within {waited_s:g} s: the server has too much to do; try again "
+            "later or ask another one"
+        )
+
+
+class RequestTimeoutError(TimeoutError):
+    """The request ran for longer than any request may."""
+
+    def __init__(self, ran_s: float) -> None:
+        super().__init__(
+            f"not done within {ran_s:g} s, the longest that a request may take; ask "
+            "for fewer tokens"
+        )

@@ -1,30 +1,38 @@
 """The life of a request: check, tokenize, submit n samples, stream, clean up."""
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import numpy as np
 
 from mell_jax.engine.frames import Handle, Int32Array, Submit
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.engine.validate import check_submit
+from mell_jax.frontend.admission import Ticket
+from mell_jax.frontend.deadlines import Deadlines
 from mell_jax.frontend.delta import Delta, DeltaMaker
+from mell_jax.frontend.errors import OverloadedError
 from mell_jax.frontend.hub import FrontEnd
 from mell_jax.frontend.models import FrontModel
 
 _LONG_TEXT_CHARS = 4096  # a few milliseconds of tokenizing
 _LONG_ARRIVAL_TOKENS = 2048  # likewise, of a reader that was slow or of a prompt
 
+PromptMaker = Callable[[FrontModel], Sequence[int]]
+"""Makes the ids of a prompt, in a thread; raises ValueError when it cannot."""
+
 
 async def generate(
     front_end: FrontEnd,
     *,
-    prompt: str | Sequence[int],
+    prompt: str | Sequence[int] | PromptMaker,
     params: SamplingParams,
     model: str = "",
     salt: bytes = b"",
+    tenant: str = "",
     request_id: str = "",
     is_text_wanted: bool = True,
 ) -> AsyncGenerator[Delta]:
@@ -36,10 +44,11 @@ async def generate(
 
     Args:
         front_end: the way to the engine.
-        prompt: text, or token ids as they are.
+        prompt: text, token ids as they are, or what makes the ids.
         params: how to sample; an unset max_tokens becomes what the context leaves.
         model: the name of one of the models served; empty for the first one.
         salt: requests share cached prompts only with requests of the same salt.
+        tenant: who asks, for quotas.
         request_id: a name for `FrontEnd.abort`; empty for a random one.
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
 
@@ -47,16 +56,25 @@ async def generate(
         UnknownModelError: no model of that name is served.
         InvalidRequestError: the request breaks a rule; nothing was generated.
         DuplicateRequestError: `request_id` is in flight.
-        OverloadedError: too many requests are open.
+        OverloadedError: too much is open or waits, of everyone or of the tenant.
+        QueueTimeoutError: no token came in time.
+        RequestTimeoutError: the answer took too long.
         EngineDeadError: the engine stopped; says how many tokens were yielded.
         RequestFailedError: the engine gave up this request alone.
     """
     chosen = front_end.models.find(model)
     meter, start_s = front_end.meter, front_end.meter.now_s
-    with front_end.open(request_id) as request:
+    admission = front_end.admission
+    with (
+        front_end.open(request_id) as request,
+        _admit(front_end, tenant=tenant, samples=params.n) as ticket,
+        Deadlines(request, limits=admission.limits) as deadlines,
+    ):
         ids = await _prompt_ids(chosen, prompt=prompt)
         handles = [front_end.new_handle() for _ in range(params.n)]
         submits = _samples(chosen, handles=handles, ids=ids, params=params, salt=salt)
+        with _counted_refusals(front_end):
+            ticket.count(ids.size)
         is_text_made = is_text_wanted or bool(params.stop)
         tokenizer = chosen.tokenizer if is_text_made else None
         prompt_ids = tuple(ids.tolist())
@@ -69,6 +87,8 @@ async def generate(
             request.submit(submits)
             while arrivals := await request.arrivals():
                 for arrival in arrivals:
+                    if ticket.begin(arrival.index):
+                        deadlines.begin()
                     maker = makers[arrival.index]
                     if arrival.num_tokens > _LONG_ARRIVAL_TOKENS:
                         delta = await asyncio.to_thread(maker.read, arrival)
@@ -80,6 +100,20 @@ async def generate(
                         request.drop(arrival.handle)
                     yield delta
                     request.tokens_sent += len(delta.token_ids)
+
+
+def _admit(front_end: FrontEnd, *, tenant: str, samples: int) -> Ticket:
+    with _counted_refusals(front_end):
+        return front_end.admission.enter(tenant=tenant, samples=samples)
+
+
+@contextlib.contextmanager
+def _counted_refusals(front_end: FrontEnd) -> Iterator[None]:
+    try:
+        yield
+    except OverloadedError as error:
+        front_end.meter.refuse(error.reason)
+        raise
 
 
 def derive_seed(seed: int, *, index: int) -> int:
@@ -127,7 +161,11 @@ def _samples(
     ]
 
 
-async def _prompt_ids(model: FrontModel, *, prompt: str | Sequence[int]) -> Int32Array:
+async def _prompt_ids(
+    model: FrontModel, *, prompt: str | Sequence[int] | PromptMaker
+) -> Int32Array:
+    if callable(prompt):
+        prompt = await asyncio.to_thread(prompt, model)
     if not isinstance(prompt, str):
         return _checked_ids(prompt, vocab_size=model.info.vocab_size)
     tokenizer = model.tokenizer

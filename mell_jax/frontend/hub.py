@@ -7,6 +7,7 @@ their handle, and whoever closes a request with sequences still alive aborts the
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -23,6 +24,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
+from mell_jax.frontend.admission import Admission, Limits
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
     EngineDeadError,
@@ -68,6 +70,7 @@ class FrontEnd:
         max_open: int = 4096,
         first_handle: int = 1,
         ask_others: Callable[[tuple[str, ...]], None] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Starts with no request open.
 
@@ -78,10 +81,12 @@ class FrontEnd:
             first_handle: handles count up from here.
             ask_others: takes ids of requests to abort that are not open here; None
                 where there is no other front end.
+            limits: for what waits, and for how long; None for no bounds.
         """
         self._send = send
         self.models = FrontModels(models)
         self.meter = Meter(list(self.models.by_name))
+        self.admission = Admission(limits or Limits(), clock=time.monotonic)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
         self._ask_others = ask_others
@@ -226,6 +231,7 @@ class OpenRequest:
         self._inboxes: list[Inbox] = []
         self._aborted: set[Handle] = set()  # the engine was told
         self._is_aborted = False
+        self._failure: Exception | None = None
         self._ready = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -262,8 +268,11 @@ class OpenRequest:
 
         Raises:
             EngineDeadError: service ended; what came before was returned earlier.
+            Exception: what `fail` was given.
         """
         while self._inboxes:
+            if self._failure is not None:
+                raise self._failure
             ready = [inbox.take() for inbox in self._inboxes if not inbox.is_empty]
             if ready:
                 if any(arrival.finished for arrival in ready):
@@ -282,6 +291,12 @@ class OpenRequest:
         """Asks the engine to end all samples; they still finish, with "abort"."""
         self._is_aborted = True
         self._abort_once(self._inboxes)
+
+    def fail(self, error: Exception) -> None:
+        """Ends all samples at once; whoever waits for them gets `error`."""
+        self._failure = error
+        self.abort()
+        self.wake()
 
     def drop(self, handle: Handle) -> None:
         """Ends one sample for good: its reader has heard enough."""

@@ -2,6 +2,17 @@
 
 from dataclasses import dataclass
 
+from mell_jax.frontend import Limits
+from mell_jax.serving.security.config import SecurityConfig
+
+SERVER_LIMITS = Limits(
+    max_queued=4096,
+    max_queued_tokens=4_000_000,
+    queue_timeout_s=600.0,
+    request_timeout_s=7200.0,
+)
+NO_SECURITY = SecurityConfig()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -13,10 +24,15 @@ class ServerConfig:
       drain_s: how long open requests may go on after a stop signal.
       max_open: open requests above which a front end refuses new ones.
       is_reflection_on: whether tools may ask what the server speaks.
-      http_port: for health and metrics; 0 for any free one, None for no HTTP.
+      http_port: for OpenAI's API, health and metrics; 0 for any free one, None for
+        no HTTP.
       shows_vllm_names: whether metrics also have the names that vLLM gives them.
       frontends: processes that talk to clients; 0 for a thread of the engine's.
       health_port: of a second server, for health alone; 0 for any free one.
+      limits: for what waits and for how long, in each front end.
+      stall_timeout_s: that a stream may wait for its reader.
+      security: TLS and tokens.
+      chat_templates: files of the operator; "file" for all models, "name=file" for one.
       stall_s: health turns to NOT_SERVING when the engine makes no progress so long.
 
     Raises:
@@ -33,6 +49,10 @@ class ServerConfig:
     frontends: int = 0
     health_port: int | None = None
     stall_s: float = 60.0
+    limits: Limits = SERVER_LIMITS
+    stall_timeout_s: float = 60.0
+    security: SecurityConfig = NO_SECURITY
+    chat_templates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         seen: dict[int, str] = {}
@@ -47,6 +67,11 @@ class ServerConfig:
             raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
         if not (1.0 <= self.stall_s <= 86400.0):
             raise ValueError(f"stall_s must be from 1 to 86400, got {self.stall_s}")
+        if not (0.0 < self.stall_timeout_s <= 86400.0):
+            raise ValueError(
+                f"stall_timeout_s must be above 0 and at most 86400, got "
+                f"{self.stall_timeout_s}"
+            )
         if not (self.max_open >= 1):
             raise ValueError(f"max_open must be at least 1, got {self.max_open}")
         if not (0 <= self.frontends <= 64):

@@ -5,17 +5,16 @@ top_k, repetition_penalty and n.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import Delta, TokenLogprobs
-from mell_jax.serving.status import UnsupportedError
+from mell_jax.serving.problem import UnsupportedError
 
 _REQUEST_ID = re.compile(r"[!-~]{0,256}")  # printable, without space
-_TENANT = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
@@ -35,19 +34,19 @@ def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
             )
 
 
-def request_id_of(request: pb.GenerateRequest) -> str:
-    """The caller's name for the request, maybe empty.
+def checked_request_id(request_id: str) -> str:
+    """The caller's name for a request, maybe empty, as it is.
 
     Raises:
       InvalidRequestError: it is too long or not printable.
     """
-    if not _REQUEST_ID.fullmatch(request.request_id):
+    if not _REQUEST_ID.fullmatch(request_id):
         raise InvalidRequestError(
             "request_id",
             "must be at most 256 printable ASCII characters without spaces, got "
-            f"{request.request_id!r:.100}",
+            f"{request_id!r:.100}",
         )
-    return request.request_id
+    return request_id
 
 
 def params_of(proto: pb.SamplingParams) -> SamplingParams:
@@ -114,28 +113,6 @@ def check_supported(request: pb.GenerateRequest) -> None:
             "data_parallel_rank",
             f"must be 0, the only rank here, got {request.data_parallel_rank}",
         )
-
-
-def salt_of(metadata: Mapping[str, str | bytes]) -> bytes:
-    """What keeps tenants' cached prompts apart, from `x-mell-tenant`.
-
-    Raises:
-      InvalidRequestError: the tenant has strange characters or is too long.
-    """
-    tenant = metadata.get("x-mell-tenant")
-    if tenant is None:
-        return b""
-    if not (isinstance(tenant, str) and _TENANT.fullmatch(tenant)):
-        raise InvalidRequestError(
-            "x-mell-tenant",
-            f"must be 1 to 128 characters of [A-Za-z0-9._:-], got {tenant!r:.100}",
-        )
-    return tenant.encode("ascii")
-
-
-def model_of(metadata: Mapping[str, str | bytes]) -> str:
-    """The model that a request names by `x-mell-model`; empty for the default."""
-    return str(metadata.get("x-mell-model", ""))
 
 
 def chunk_of(delta: Delta) -> pb.GenerateResponse:

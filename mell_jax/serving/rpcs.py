@@ -14,12 +14,11 @@ from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
-from mell_jax.serving.servicer import Metadata, Servicer
-from mell_jax.serving.status import (
-    MalformedMessageError,
-    UnsupportedError,
-    status_of,
-)
+from mell_jax.serving.problem import MalformedMessageError, UnsupportedError
+from mell_jax.serving.security import Gate
+from mell_jax.serving.servicer import Asker, Servicer
+from mell_jax.serving.stall import Stalls
+from mell_jax.serving.status import status_of
 
 SERVICE_NAME = "vllm.grpc.engine.VllmEngine"
 
@@ -31,12 +30,20 @@ _UNSUPPORTED = {
     "SubscribeKvEvents": "no events about cached pages are published",
 }
 
-Unary = Callable[[Any, Metadata], Awaitable[Message]]
-Stream = Callable[[Any, Metadata], AsyncGenerator[Message]]
+Unary = Callable[[Any, Asker], Awaitable[Message]]
+Stream = Callable[[Any, Asker], AsyncGenerator[Message]]
 
 
-def make_handler(servicer: Servicer) -> grpc.GenericRpcHandler:
-    """Handlers of the whole service; what is not built answers UNIMPLEMENTED."""
+def make_handler(
+    servicer: Servicer, *, gate: Gate, stalls: Stalls
+) -> grpc.GenericRpcHandler:
+    """Handlers of the whole service; what is not built answers UNIMPLEMENTED.
+
+    Args:
+      servicer: does the work.
+      gate: tells who calls.
+      stalls: ends streams that nobody reads.
+    """
     unary: dict[str, Unary] = {
         "Abort": servicer.abort,
         "HealthCheck": servicer.health_check,
@@ -54,29 +61,42 @@ def make_handler(servicer: Servicer) -> grpc.GenericRpcHandler:
         if method.name in _UNSUPPORTED:
             handlers[method.name] = _refusing(_UNSUPPORTED[method.name])
         elif method.server_streaming:
-            handlers[method.name] = _streaming(streams[method.name], request_type)
+            handlers[method.name] = _streaming(
+                streams[method.name], request_type, gate=gate, stalls=stalls
+            )
         else:
-            handlers[method.name] = _answering(unary[method.name], request_type)
+            handlers[method.name] = _answering(
+                unary[method.name], request_type, gate=gate
+            )
     return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
 
-def _streaming(call: Stream, request_type: type[Message]) -> grpc.RpcMethodHandler:
+def _streaming(
+    call: Stream, request_type: type[Message], *, gate: Gate, stalls: Stalls
+) -> grpc.RpcMethodHandler:
     async def handle(data: bytes, context: grpc.aio.ServicerContext) -> None:
         try:
+            asker = _asker(context, gate)
             request = _parse(data, request_type)
-            async with contextlib.aclosing(call(request, _metadata(context))) as stream:
-                async for response in stream:
-                    await context.write(response)
+            with stalls.watch() as guard:
+                async with contextlib.aclosing(call(request, asker)) as stream:
+                    async for response in stream:
+                        guard.begin()
+                        await context.write(response)
+                        guard.end()
         except Exception as error:
             await _abort(context, error)
 
     return grpc.unary_stream_rpc_method_handler(handle, response_serializer=_serialize)
 
 
-def _answering(call: Unary, request_type: type[Message]) -> grpc.RpcMethodHandler:
+def _answering(
+    call: Unary, request_type: type[Message], *, gate: Gate
+) -> grpc.RpcMethodHandler:
     async def handle(data: bytes, context: grpc.aio.ServicerContext) -> Message | None:
         try:
-            return await call(_parse(data, request_type), _metadata(context))
+            asker = _asker(context, gate)
+            return await call(_parse(data, request_type), asker)
         except Exception as error:
             await _abort(context, error)
             raise
@@ -100,8 +120,11 @@ def _parse(data: bytes, request_type: type[Message]) -> Message:
         ) from error
 
 
-def _metadata(context: grpc.aio.ServicerContext) -> Metadata:
-    return dict(context.invocation_metadata() or ())
+def _asker(context: grpc.aio.ServicerContext, gate: Gate) -> Asker:
+    metadata = dict(context.invocation_metadata() or ())
+    return Asker(
+        caller=gate.identify(metadata), model=str(metadata.get("x-mell-model", ""))
+    )
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:

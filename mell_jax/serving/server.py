@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -32,9 +33,13 @@ from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.health import HealthPort
 from mell_jax.serving.http import HttpServer, make_app
 from mell_jax.serving.metrics import Scrape
+from mell_jax.serving.openai import OpenAiDoor
+from mell_jax.serving.openai.chats import load_chats
 from mell_jax.serving.progress import LOOK_S, LocalEngine, ProgressWatch, stop_engine
 from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
+from mell_jax.serving.security import Gate, TlsFiles
 from mell_jax.serving.servicer import ServedModel, Servicer
+from mell_jax.serving.stall import Stalls
 
 _logger = logging.getLogger(__name__)
 
@@ -92,19 +97,39 @@ class Server:
                 for info in engine.infos
             ],
             max_open=config.max_open,
+            limits=config.limits,
             first_handle=place.first_handle,
             ask_others=place.ask_others,
         )
+        self._stalls = Stalls(config.stall_timeout_s, clock=time.monotonic)
+        self._sweeping: asyncio.Task[None] | None = None
+        security = config.security
+        self._tls = TlsFiles(security) if security.tls_cert else None
+        self._gate = Gate(security.tokens_file)
         self._servicer = Servicer(self.front_end, load=engine.load, models=models)
         self._load = engine.load
         self._http: HttpServer | None = None
+        self._openai = self._make_openai(models)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(place))
-        self._server.add_generic_rpc_handlers((make_handler(self._servicer),))
+        self._server.add_generic_rpc_handlers(
+            (make_handler(self._servicer, gate=self._gate, stalls=self._stalls),)
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.is_reflection_on:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
+
+    def _make_openai(self, models: Sequence[ServedModel]) -> OpenAiDoor | None:
+        if self._config.http_port is None:
+            return None
+        return OpenAiDoor(
+            self.front_end,
+            chats=load_chats(models, templates=self._config.chat_templates),
+            check_open=self._servicer.check_open,
+            gate=self._gate,
+            stalls=self._stalls,
+        )
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
         """What the engine calls; keeps the cause of its failure from clients."""
@@ -128,15 +153,20 @@ class Server:
         if not self._place.is_port_shared:
             listen(config.host, port=config.port, flag="--port").close()
         try:
-            port = self._server.add_insecure_port(
-                join_address(config.host, port=config.port)
-            )
+            port = self._add_port(join_address(config.host, port=config.port))
         except RuntimeError as error:  # taken since
             raise BindError(str(error)) from error
         http = await self._start_http()
+        self._sweeping = asyncio.ensure_future(self._stalls.run())
         await self._server.start()
         await self.set_ready(True)
         return Addresses(grpc=join_address(config.host, port=port), http=http)
+
+    def _add_port(self, address: str) -> int:
+        if self._tls is None:
+            return int(self._server.add_insecure_port(address))
+        credentials = self._tls.grpc_credentials()
+        return int(self._server.add_secure_port(address, credentials))
 
     async def set_ready(self, is_ready: bool) -> None:
         """What health says; a server that drains or has stopped stays NOT_SERVING."""
@@ -184,12 +214,22 @@ class Server:
             is_shared=self._place.is_port_shared,
         )
         port = int(listener.getsockname()[1])
-        self._http = HttpServer(self._make_app(), listener=listener)
+        self._http = HttpServer(
+            self._make_app(),
+            listener=listener,
+            stall_timeout_s=config.stall_timeout_s,
+            tls=self._tls,
+        )
         await self._http.start()
         return join_address(config.host, port=port)
 
     def _make_app(self) -> Starlette:
-        return make_app(trouble=lambda: self._servicer.trouble, scrape=self._scrape)
+        return make_app(
+            trouble=lambda: self._servicer.trouble,
+            scrape=self._scrape,
+            gate=self._gate,
+            routes=[] if self._openai is None else self._openai.routes(),
+        )
 
     def _scrape(self) -> Scrape:
         meter = self.front_end.meter
@@ -229,6 +269,8 @@ class Server:
         await self._server.stop(_LAST_WORDS_S)
         if self._http is not None:
             await self._http.stop()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
 
     async def _end_health(self) -> None:
         self._is_ending = True
@@ -300,6 +342,8 @@ def _stop_signals(
 def _options(place: Place) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # Identity alone: a small compressed message may become a large one.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         # A second server must not share the port unseen.
         ("grpc.so_reuseport", int(place.is_port_shared)),
         ("grpc.keepalive_time_ms", 30_000),  # finds peers that vanished

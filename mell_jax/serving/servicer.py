@@ -7,7 +7,7 @@ A later process boundary or admission policy goes between this and the front end
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,12 +20,19 @@ from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.frontend import Delta, FrontEnd, TokenLogprobs, generate
 from mell_jax.serving import convert, tokenizer_archive
-from mell_jax.serving.status import DrainingError, MissingTokenizerError
+from mell_jax.serving.problem import DrainingError, MissingTokenizerError
+from mell_jax.serving.security import Caller
 from mell_jax.text.tokenizer import Tokenizer
 
-Metadata = Mapping[str, str | bytes]
-
 _RATE_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Who makes a call, and about which model; empty for the first one."""
+
+    caller: Caller
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,22 +82,33 @@ class Servicer:
         """Whether the engine goes round, for `health_check`."""
         self._is_progressing = is_progressing
 
-    async def generate(
-        self, request: pb.GenerateRequest, metadata: Metadata
-    ) -> AsyncGenerator[pb.GenerateResponse]:
-        """Chunks as they come and one complete message per sample, or only those."""
+    def check_open(self) -> None:
+        """Refuses new work of any door.
+
+        Raises:
+          DrainingError: the server finishes what it has.
+        """
         if self._is_draining:
             self._front_end.meter.refuse("draining")
             raise DrainingError("the server is shutting down; ask another one")
+
+    async def generate(
+        self, request: pb.GenerateRequest, asker: Asker
+    ) -> AsyncGenerator[pb.GenerateResponse]:
+        """Chunks as they come and one complete message per sample, or only those."""
+        self.check_open()
         self._last_request_s = time.time()
         convert.check_supported(request)
         deltas = generate(
             self._front_end,
             prompt=convert.prompt_of(request),
             params=convert.params_of(request.sampling_params),
-            model=convert.model_of(metadata),
-            salt=convert.salt_of(metadata),
-            request_id=convert.request_id_of(request),
+            model=asker.model,
+            salt=asker.caller.salt,
+            tenant=asker.caller.tenant,
+            request_id=asker.caller.scoped(
+                convert.checked_request_id(request.request_id)
+            ),
             is_text_wanted=False,
         )
         samples: dict[int, _Sample] = {}
@@ -103,23 +121,21 @@ class Servicer:
                 if delta.finish is not None:
                     yield sample.complete(delta)
 
-    async def abort(
-        self, request: pb.AbortRequest, metadata: Metadata
-    ) -> pb.AbortResponse:
-        """Ends requests by id; ids that are not in flight are ignored."""
-        self._front_end.abort(request.request_ids)
+    async def abort(self, request: pb.AbortRequest, asker: Asker) -> pb.AbortResponse:
+        """Ends requests by id; ids that are not in flight, or others', are ignored."""
+        self._front_end.abort(map(asker.caller.scoped, request.request_ids))
         return pb.AbortResponse()
 
     async def health_check(
-        self, request: pb.HealthCheckRequest, metadata: Metadata
+        self, request: pb.HealthCheckRequest, asker: Asker
     ) -> pb.HealthCheckResponse:
         cause = self.trouble
         return pb.HealthCheckResponse(healthy=not cause, message=cause or "ok")
 
     async def get_model_info(
-        self, request: pb.GetModelInfoRequest, metadata: Metadata
+        self, request: pb.GetModelInfoRequest, asker: Asker
     ) -> pb.GetModelInfoResponse:
-        info, model = self._find(metadata)
+        info, model = self._find(asker)
         directory = model.tokenizer_dir
         return convert.model_info_of(
             info,
@@ -129,9 +145,9 @@ class Servicer:
         )
 
     async def get_server_info(
-        self, request: pb.GetServerInfoRequest, metadata: Metadata
+        self, request: pb.GetServerInfoRequest, asker: Asker
     ) -> pb.GetServerInfoResponse:
-        info, _ = self._find(metadata)
+        info, _ = self._find(asker)
         return pb.GetServerInfoResponse(
             active_requests=self._front_end.num_open,
             last_receive_timestamp=self._last_request_s,
@@ -143,12 +159,12 @@ class Servicer:
         )
 
     async def get_loads(
-        self, request: pb.GetLoadsRequest, metadata: Metadata
+        self, request: pb.GetLoadsRequest, asker: Asker
     ) -> pb.GetLoadsResponse:
         load = self._load()
         rate = self._rate.update(load.generated_tokens, now_s=time.monotonic())
         is_asked = request.dp_rank == 0
-        info, _ = self._find(metadata)
+        info, _ = self._find(asker)
         loads = [convert.load_of(load, info=info, tokens_per_s=rate)]
         return pb.GetLoadsResponse(
             timestamp=datetime.now(UTC).isoformat(),
@@ -158,9 +174,9 @@ class Servicer:
         )
 
     async def get_tokenizer(
-        self, request: common_pb2.GetTokenizerRequest, metadata: Metadata
+        self, request: common_pb2.GetTokenizerRequest, asker: Asker
     ) -> AsyncGenerator[common_pb2.GetTokenizerChunk]:
-        _, model = self._find(metadata)
+        _, model = self._find(asker)
         if model.tokenizer_dir is None:
             raise MissingTokenizerError(
                 "this server has no tokenizer: send and read token ids"
@@ -173,9 +189,9 @@ class Servicer:
         for chunk in tokenizer_archive.chunks_of(self._archives[model.name]):
             yield chunk
 
-    def _find(self, metadata: Metadata) -> tuple[EngineInfo, ServedModel]:
+    def _find(self, asker: Asker) -> tuple[EngineInfo, ServedModel]:
         """What is known of the model that a call is about."""
-        info = self._front_end.models.find(convert.model_of(metadata)).info
+        info = self._front_end.models.find(asker.model).info
         return info, self._models[info.model_name]
 
 

@@ -61,6 +61,10 @@ class HfEncoder:
     def vocabulary(self) -> Vocabulary:
         return self._vocabulary
 
+    @property
+    def reads_special_tokens(self) -> bool:
+        return True
+
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The ids of `text`; special tokens are added as the file says."""
         return self._rust.encode(text, add_special_tokens=add_special_tokens).ids

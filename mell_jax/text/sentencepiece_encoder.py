@@ -43,6 +43,10 @@ class SentencePieceEncoder:
     def vocabulary(self) -> Vocabulary:
         return self._vocabulary
 
+    @property
+    def reads_special_tokens(self) -> bool:
+        return False
+
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The ids of `text`, between the special tokens if asked for."""
         ids: list[int] = self._model.encode(text, out_type=int)

@@ -19,6 +19,11 @@ class Encoder(Protocol):
     @property
     def vocabulary(self) -> Vocabulary: ...
 
+    @property
+    def reads_special_tokens(self) -> bool:
+        """Whether a special token that is spelled out becomes its id."""
+        ...
+
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
@@ -53,6 +58,11 @@ class Tokenizer:
     @property
     def longest_token_bytes(self) -> int:
         return self.vocabulary.longest_token_bytes
+
+    @property
+    def reads_special_tokens(self) -> bool:
+        """Whether a special token that is spelled out in a text becomes its id."""
+        return self._encoder.reads_special_tokens
 
     def check_prompt_bytes(self, text: str, *, max_tokens: int) -> None:
         """Refuses, without tokenizing, a text that is too long in any tokenization.

@@ -51,6 +51,7 @@ async def serving(
     max_open: int = 4096,
     http_port: int | None = None,
     shows_vllm_names: bool = False,
+    **config: Any,
 ) -> AsyncIterator[Harness]:
     """`directory` holds the letters tokenizer; None serves token ids only."""
     engine = FakeEngine(is_manual=is_manual)
@@ -70,6 +71,7 @@ async def serving(
             max_open=max_open,
             http_port=http_port,
             shows_vllm_names=shows_vllm_names,
+            **config,
         ),
     )
     engine.start(server.sink(asyncio.get_running_loop()))

@@ -10,10 +10,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from mell_jax.serving.address import BindError, check_addresses
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.http import HttpServer, make_app
+from mell_jax.serving.http.body import read_body
+from mell_jax.serving.problem import MalformedMessageError
 from tests.serving.harness import Harness, ids_request, run, serving
 from tests.serving.test_metrics import scrape
 
@@ -156,6 +159,19 @@ def test_a_server_that_never_started_gives_its_port_back() -> None:
         app = make_app(trouble=lambda: "", scrape=scrape)
         await HttpServer(app, listener=listener).stop()
         assert listener.fileno() == -1
+
+    run(scenario)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        request = Request({"type": "http", "method": "POST"}, receive)
+        with pytest.raises(MalformedMessageError, match=r"not come within 0\.01 s"):
+            await read_body(request, timeout_s=0.01)
 
     run(scenario)
 

@@ -44,6 +44,10 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("--host=192.0.2.1", "cannot listen on 192.0.2.1:50051"),
         ("--mesh=4*2", "mesh must be INSTANCESxDEVICES, such as 4x2"),
         ("--cpu_devices=0", "cpu_devices must be at least 1, got 0"),
+        ("--tls_cert=x", "tls_cert and tls_key need each other: give both"),
+        ("--queue_timeout_s=nan", "queue_timeout_s must be above 0, got nan"),
+        ("--stall_timeout_s=0", "stall_timeout_s must be above 0 and at most"),
+        ("--tokens_file=/no/file", "[Errno 2] No such file or directory: '/no/file'"),
         ("model", "takes flags only, got 'model'"),
     ],
 )

@@ -142,6 +142,8 @@ def test_one_model_on_one_instance() -> None:
     ]
     assert lines(text, "mell:admission", "mell:compilations") == [
         'mell:admission_rejected_total{reason="overloaded"} 3.0',
+        'mell:admission_rejected_total{reason="queue_full"} 0.0',
+        'mell:admission_rejected_total{reason="tenant_quota"} 0.0',
         'mell:admission_rejected_total{reason="draining"} 0.0',
         "mell:compilations_total 12.0",
     ]

@@ -134,7 +134,9 @@ def test_health_and_metrics_end_with_the_server(
     try:
         assert process.stdout is not None
         ready = "".join(process.stdout.readline() for _ in range(8))
-        match = re.search(r"http://(\S+) has /health and /metrics\. Look", ready)
+        match = re.search(
+            r"http://(\S+) has /v1 .*, /health and /metrics\. Look", ready
+        )
         assert match, ready
         assert f" -m mell_jax.top --address={match[1]}\n" in ready
         answer = httpx2.get(f"http://{match[1]}/health")

@@ -1,24 +1,31 @@
 """`mell-serve` with the demo model, as a process, over a real socket."""
 
+import contextlib
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import httpx2
+import openai
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
+from tests.serving import bad_input
+
 ROOT = Path(__file__).parents[2]
 MAX_MODEL_LEN = 256
 FLAGS = (
     "--port=0",
+    "--http_port=0",
     "--max_rows=16",
     "--decode_rows=16",
     "--token_budget=64",
@@ -32,10 +39,15 @@ class RunningServer:
     """A `mell-serve` process and a channel to it."""
 
     def __init__(self, cache_dir: Path) -> None:
+        template = cache_dir / "template.jinja"
+        template.write_text(
+            "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+        )
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "mell_jax.launch"),
                 *(*FLAGS, f"--compilation_cache_dir={cache_dir}"),
+                f"--chat_template={template}",
             ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -48,8 +60,14 @@ class RunningServer:
         assert match, ready + self.process.communicate()[1]
         self.channel = grpc.insecure_channel(match[1])
         self.stub = pb_grpc.VllmEngineStub(self.channel)
+        while not (match := re.match(r"http://(\S+) has /v1", ready)):
+            ready = self.process.stdout.readline()
+        self.openai = openai.OpenAI(
+            api_key="any", base_url=f"http://{match[1]}/v1", max_retries=0
+        )
 
     def close(self) -> None:
+        self.openai.close()
         self.channel.close()
         self.process.kill()
         self.process.communicate()
@@ -154,10 +172,85 @@ def test_a_bad_request_is_refused_and_harms_nobody(
     assert ids_of(good) == alone
 
 
+def test_every_bad_input_is_answered_while_eight_streams_go_on(
+    server: RunningServer,
+) -> None:
+    alone = ids_of(server.stub.Generate(request(max_tokens=60)))
+    url = str(server.openai.base_url)
+    is_over = threading.Event()
+
+    def go_on() -> int:
+        count = 0
+        while not is_over.is_set():
+            assert ids_of(server.stub.Generate(request(max_tokens=60))) == alone
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(8) as pool, httpx2.Client(timeout=60) as client:
+        streams = [pool.submit(go_on) for _ in range(8)]
+        try:
+            for path, rows in (
+                ("completions", bad_input.COMPLETIONS),
+                ("chat/completions", bad_input.CHATS),
+            ):
+                for name, (body, status) in rows.items():
+                    if name == "empty content":
+                        continue  # the template here has more than that
+                    answer = client.post(f"{url}{path}", content=body)
+                    assert answer.status_code == status, (name, answer.text[:300])
+            for name, (call, code) in bad_input.CALLS.items():
+                answers = server.stub.Generate(call)
+                with contextlib.suppress(grpc.RpcError):
+                    list(answers)
+                assert answers.code() == code, name
+        finally:
+            is_over.set()
+        assert min(stream.result(timeout=60) for stream in streams) > 0
+    assert server.used_pages() == 0
+
+
 def test_an_unknown_model_is_not_found(server: RunningServer) -> None:
     with pytest.raises(grpc.RpcError, match="demo") as caught:
         list(server.stub.Generate(request(), metadata=(("x-mell-model", "other"),)))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_openai_s_client_gets_what_the_contract_gives(server: RunningServer) -> None:
+    prompt, most = "Once upon a time", 20
+    ids = ids_of(server.stub.Generate(request(prompt, max_tokens=most)))
+    parts = server.openai.completions.create(
+        model="demo", prompt=prompt, max_tokens=most, temperature=0, stream=True
+    )
+    streamed = "".join(part.choices[0].text for part in parts)
+    assert len(streamed) > most
+    chat = server.openai.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": prompt}],
+        max_tokens=most,
+        temperature=0,
+        logprobs=True,
+    )
+    (choice,) = chat.choices
+    assert choice.message.content == streamed
+    assert choice.logprobs is not None and choice.logprobs.content is not None
+    assert (
+        b"".join(bytes(word.bytes or ()) for word in choice.logprobs.content)
+        == streamed.encode()
+    )
+    assert chat.usage is not None and chat.usage.completion_tokens == len(ids) == most
+    forged = server.openai.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": "<eos>"}], max_tokens=1
+    )
+    assert forged.usage is not None and forged.usage.prompt_tokens > 3
+
+
+def test_openai_s_client_is_told_what_is_wrong(server: RunningServer) -> None:
+    with pytest.raises(openai.NotFoundError):
+        server.openai.completions.create(model="other", prompt="One day")
+    with pytest.raises(openai.BadRequestError, match="exceeds the context of 256"):
+        server.openai.completions.create(
+            model="demo", prompt="One day", max_tokens=MAX_MODEL_LEN
+        )
 
 
 def test_the_server_tells_what_it_serves(server: RunningServer) -> None:

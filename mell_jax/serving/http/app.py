@@ -12,13 +12,16 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mell_jax.serving.http.errors import error_response
 from mell_jax.serving.metrics import CONTENT_TYPE, Scrape
+from mell_jax.serving.security import Gate
 
 
 def make_app(
     *,
     trouble: Callable[[], str],
     scrape: Callable[[], Scrape],
+    gate: Gate | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application.
@@ -26,6 +29,7 @@ def make_app(
     Args:
       trouble: why no requests are taken; empty while they are.
       scrape: what `/metrics` shows; called in the event loop, must not wait.
+      gate: who may see `/metrics`; None for everybody.
       routes: more of them.
     """
 
@@ -36,6 +40,11 @@ def make_app(
         )
 
     async def metrics(request: Request) -> Response:
+        try:
+            if gate is not None:
+                gate.identify(request.headers, right="metrics")
+        except Exception as error:
+            return error_response(error)
         text = await asyncio.to_thread(scrape().text)  # milliseconds: streams go on
         return Response(text, headers={"content-type": CONTENT_TYPE})
 

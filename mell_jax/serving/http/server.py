@@ -12,6 +12,9 @@ from typing import final
 import uvicorn
 from starlette.types import ASGIApp
 
+from mell_jax.serving.security import TlsFiles
+
+_MAX_HEAD_BYTES = 16 * 1024
 _LAST_WORDS_S = 2  # for answers to reach clients before connections close
 
 
@@ -19,24 +22,48 @@ _LAST_WORDS_S = 2  # for answers to reach clients before connections close
 class HttpServer:
     """Serves `app` on a socket that listens already, until it is stopped."""
 
-    def __init__(self, app: ASGIApp, *, listener: socket.socket) -> None:
-        self._listener = listener
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                loop="none",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                workers=1,
-                timeout_graceful_shutdown=_LAST_WORDS_S,
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        listener: socket.socket,
+        stall_timeout_s: float = 60.0,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        """Serves nothing yet.
+
+        Args:
+          app: what is served.
+          listener: a socket that listens.
+          stall_timeout_s: after which connections end whose clients take nothing.
+          tls: None for plain HTTP.
+        """
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it; Linux
+            listener.setsockopt(
+                socket.IPPROTO_TCP,
+                socket.TCP_USER_TIMEOUT,
+                max(1, round(1000 * stall_timeout_s)),
             )
+        self._listener = listener
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            workers=1,
+            timeout_graceful_shutdown=_LAST_WORDS_S,
+            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
         )
+        config.load()
+        if tls is not None:
+            config.ssl = tls.ssl_context()
+        self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

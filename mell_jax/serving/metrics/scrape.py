@@ -15,7 +15,7 @@ from mell_jax.serving.metrics.standard import standard
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """Not OpenMetrics: for that the library writes colons in names as underscores."""
-REFUSALS = ("overloaded", "draining")
+REFUSALS = ("overloaded", "queue_full", "tenant_quota", "draining")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.params import SamplingParams
+from mell_jax.frontend import Limits
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.processes.wire import (
     AbortRequests,
@@ -35,6 +36,7 @@ from mell_jax.serving.processes.wire import (
     to_engine,
     to_front,
 )
+from mell_jax.serving.security import SecurityConfig
 from tests.serving.fake_engine import INFO, FakeEngine, fake_logprobs
 from tests.serving.test_metrics import VIEW
 
@@ -96,7 +98,14 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
             number=3,
             is_alone=False,
             verbosity=-1,
-            config=ServerConfig(port=1, frontends=2, health_port=5),
+            config=ServerConfig(
+                port=1,
+                frontends=2,
+                health_port=5,
+                limits=Limits(max_queued=3, queue_timeout_s=0.5),
+                security=SecurityConfig(tls_cert="c", tls_key="k", tokens_file="t"),
+                chat_templates=("a=b",),
+            ),
             infos=(INFO,),
             models=(
                 ModelPlace(name="a", path="/a", tokenizer_dir=Path("/b")),

@@ -1,0 +1,176 @@
+"""Pieces as OpenAI's JSON: whole answers and chunks of streams; pure functions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from mell_jax.serving.openai.samples import Piece, Word
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What every object of one answer says."""
+
+    id: str
+    created: int  # seconds of the wall clock
+    model: str
+
+
+class Writer(Protocol):
+    """What differs between the two APIs."""
+
+    id_prefix: str
+
+    def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
+        """The answer of a request that is not streamed; a piece is a whole choice."""
+        ...
+
+    def chunk(self, heading: Heading, piece: Piece) -> Json:
+        """What a stream tells of a piece."""
+        ...
+
+    def last(self, heading: Heading, *, usage: Json) -> Json:
+        """The usage at the end of a stream."""
+        ...
+
+
+@final
+class CompletionWriter:
+    """Of /v1/completions."""
+
+    id_prefix = "cmpl-"
+
+    def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
+        return _object(
+            heading,
+            kind="text_completion",
+            choices=[_completion_choice(piece) for piece in pieces],
+            usage=usage,
+        )
+
+    def chunk(self, heading: Heading, piece: Piece) -> Json:
+        return _object(
+            heading, kind="text_completion", choices=[_completion_choice(piece)]
+        )
+
+    def last(self, heading: Heading, *, usage: Json) -> Json:
+        return _object(heading, kind="text_completion", choices=[], usage=usage)
+
+
+@final
+class ChatWriter:
+    """Of /v1/chat/completions."""
+
+    id_prefix = "chatcmpl-"
+
+    def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
+        return _object(
+            heading,
+            kind="chat.completion",
+            choices=[
+                {
+                    "index": piece.index,
+                    "message": {
+                        "role": "assistant",
+                        "content": piece.text,
+                        "refusal": None,
+                    },
+                    "logprobs": _chat_logprobs(piece),
+                    "finish_reason": piece.finish_reason,
+                }
+                for piece in pieces
+            ],
+            usage=usage,
+        )
+
+    def chunk(self, heading: Heading, piece: Piece) -> Json:
+        delta: dict[str, object] = {"content": piece.text}
+        if piece.is_first:
+            delta = {"role": "assistant", **delta}
+        choice = {
+            "index": piece.index,
+            "delta": delta,
+            "logprobs": _chat_logprobs(piece),
+            "finish_reason": piece.finish_reason,
+        }
+        return _object(heading, kind="chat.completion.chunk", choices=[choice])
+
+    def last(self, heading: Heading, *, usage: Json) -> Json:
+        return _object(heading, kind="chat.completion.chunk", choices=[], usage=usage)
+
+
+def _object(
+    heading: Heading,
+    *,
+    kind: str,
+    choices: Sequence[Json],
+    usage: Json | None = None,
+) -> Json:
+    return {
+        "id": heading.id,
+        "object": kind,
+        "created": heading.created,
+        "model": heading.model,
+        "choices": choices,
+        "usage": usage,
+    }
+
+
+def _completion_choice(piece: Piece) -> Json:
+    return {
+        "index": piece.index,
+        "text": piece.text,
+        "logprobs": _completion_logprobs(piece),
+        "finish_reason": piece.finish_reason,
+    }
+
+
+def _completion_logprobs(piece: Piece) -> Json | None:
+    words = piece.words
+    if words is None:
+        return None
+    offsets, offset = [], piece.text_offset
+    for word in words:
+        offsets.append(offset)
+        offset += len(word.text)
+    return {
+        "tokens": [_key(word.text, word.utf8) for word in words],
+        "token_logprobs": [word.logprob for word in words],
+        "top_logprobs": [_top_of(word) for word in words],
+        "text_offset": offsets,
+    }
+
+
+def _top_of(word: Word) -> dict[str, float] | None:
+    """The alternatives, and the token itself where it is not among them."""
+    if word.logprob is None:
+        return None
+    top = {_key(text, utf8): logprob for text, utf8, logprob in word.top}
+    top.setdefault(_key(word.text, word.utf8), word.logprob)
+    return top
+
+
+def _key(text: str, utf8: bytes) -> str:
+    """A token's text, or its bytes where it is only part of a character."""
+    if text.encode("utf-8") == utf8:
+        return text
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in utf8)
+
+
+def _chat_logprobs(piece: Piece) -> Json | None:
+    if piece.words is None:
+        return None
+    content = [
+        {
+            **_entry(word.text, word.utf8, word.logprob),
+            "top_logprobs": [_entry(*each) for each in word.top],
+        }
+        for word in piece.words
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _entry(text: str, utf8: bytes, logprob: float | None) -> dict[str, object]:
+    return {"token": text, "logprob": logprob, "bytes": list(utf8)}

@@ -1,0 +1,208 @@
+"""From a request's body to prompts and sampling parameters; pure functions."""
+
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.frontend import FrontModel, PromptMaker
+from mell_jax.serving.openai.wire import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    Part,
+)
+from mell_jax.serving.problem import UnsupportedError
+from mell_jax.text.chat_prompt import ChatPrompt
+from mell_jax.text.chat_template import ChatTemplateError, Message
+
+T = TypeVar("T")
+
+MAX_PROMPTS = 128
+MAX_MESSAGES = 4096
+DEFAULT_COMPLETION_TOKENS = 16  # of /v1/completions, as OpenAI has it
+_ROLES = {
+    "system": "system",
+    "developer": "system",  # templates do not know the newer name
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
+
+def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
+    """One or more prompts, each text or ids.
+
+    Raises:
+      InvalidRequestError: there is none, too many, or kinds are mixed.
+    """
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise InvalidRequestError("prompt", "must not be an empty list")
+    kinds = {type(part) for part in prompt}
+    if len(kinds) > 1:
+        raise InvalidRequestError(
+            "prompt", "must be a text, token ids, or a list of one of these"
+        )
+    if kinds == {int}:
+        return [cast("list[int]", prompt)]
+    if not (len(prompt) <= MAX_PROMPTS):
+        raise InvalidRequestError(
+            "prompt", f"may have at most {MAX_PROMPTS} entries, got {len(prompt)}"
+        )
+    return cast("list[str | list[int]]", prompt)
+
+
+def completion_params(request: CompletionRequest) -> SamplingParams:
+    """Checked parameters of each prompt.
+
+    Raises:
+      InvalidRequestError: a value is out of range.
+      UnsupportedError: this server does not have what is asked for.
+    """
+    if request.suffix:
+        raise UnsupportedError("suffix is not supported: models here only go on")
+    if request.best_of not in (None, request.n or 1):
+        raise UnsupportedError("best_of is not supported: choose among n yourself")
+    echoes_logprobs = bool(request.echo) and request.logprobs is not None
+    if echoes_logprobs and (request.n or 1) > 1:
+        raise UnsupportedError("echo with logprobs is supported for n = 1 only")
+    most = request.max_tokens
+    return _params(
+        request,
+        max_tokens=_completion_tokens(most, is_echoed=bool(request.echo)),
+        logprobs=request.logprobs,
+        prompt_logprobs=request.logprobs if echoes_logprobs else None,
+    )
+
+
+def _completion_tokens(max_tokens: int | None, *, is_echoed: bool) -> int:
+    """0 tokens and the prompt's echo: one is made, and not shown."""
+    if max_tokens is None:
+        return DEFAULT_COMPLETION_TOKENS
+    return 1 if max_tokens == 0 and is_echoed else max_tokens
+
+
+def chat_params(request: ChatRequest) -> SamplingParams:
+    """Checked parameters.
+
+    Raises:
+      InvalidRequestError: a value is out of range.
+      UnsupportedError: this server does not have what is asked for.
+    """
+    for name in ("tools", "functions", "audio"):
+        if getattr(request, name):
+            raise UnsupportedError(f"{name} is not supported; leave it out")
+    if any(kind != "text" for kind in request.modalities or ()):
+        raise UnsupportedError("modalities other than text are not supported")
+    if (request.response_format or {}).get("type", "text") != "text":
+        raise UnsupportedError(
+            "response_format is not supported: this server has no structured output"
+        )
+    if request.top_logprobs is not None and not request.logprobs:
+        raise InvalidRequestError("top_logprobs", "needs logprobs to be true")
+    most = request.max_completion_tokens
+    return _params(
+        request,
+        max_tokens=request.max_tokens if most is None else most,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+    )
+
+
+def _params(
+    request: CompletionRequest | ChatRequest,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    prompt_logprobs: int | None = None,
+) -> SamplingParams:
+    stop = request.stop
+    allowed = request.allowed_token_ids
+    return SamplingParams(
+        temperature=_or(request.temperature, 1.0),
+        top_p=_or(request.top_p, 1.0),
+        top_k=_or(request.top_k, 0),
+        min_p=_or(request.min_p, 0.0),
+        presence_penalty=_or(request.presence_penalty, 0.0),
+        frequency_penalty=_or(request.frequency_penalty, 0.0),
+        repetition_penalty=_or(request.repetition_penalty, 1.0),
+        logit_bias=request.logit_bias or {},
+        allowed_token_ids=None if allowed is None else tuple(allowed),
+        seed=request.seed,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        n=_or(request.n, 1),
+        max_tokens=max_tokens,
+        min_tokens=_or(request.min_tokens, 0),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+        stop_token_ids=tuple(request.stop_token_ids or ()),
+        include_stop_str_in_output=bool(request.include_stop_str_in_output),
+        ignore_eos=bool(request.ignore_eos),
+        skip_special_tokens=_or(request.skip_special_tokens, True),
+    )
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def chat_prompt(
+    messages: Sequence[ChatMessage], *, chat: ChatPrompt | None
+) -> PromptMaker:
+    """What makes the prompt of a conversation.
+
+    Raises:
+      InvalidRequestError: a message has no usable content or role, or the model has
+        no chat template.
+    """
+    if chat is None:
+        raise InvalidRequestError(
+            "messages",
+            "need a chat template and this model has none: start the server with "
+            "--chat_template=FILE, or use /v1/completions",
+        )
+    if not (1 <= len(messages) <= MAX_MESSAGES):
+        raise InvalidRequestError(
+            "messages", f"must be 1 to {MAX_MESSAGES}, got {len(messages)}"
+        )
+    plain = [_plain(message, index=i) for i, message in enumerate(messages)]
+
+    def make(model: FrontModel) -> list[int]:
+        try:
+            return chat.encode(plain, max_tokens=model.info.max_model_len)
+        except ChatTemplateError as error:
+            raise InvalidRequestError("messages", str(error)) from error
+        except ValueError as error:
+            raise InvalidRequestError("messages", f"are not usable: {error}") from error
+
+    return make
+
+
+def _plain(message: ChatMessage, *, index: int) -> Message:
+    """A message with nothing but a role and a text."""
+    if message.role not in _ROLES:
+        raise InvalidRequestError(
+            "messages",
+            f"[{index}].role must be one of {', '.join(_ROLES)}, got "
+            f"{message.role!r:.100}",
+        )
+    if message.tool_calls or message.function_call:
+        raise UnsupportedError(f"messages[{index}].tool_calls is not supported")
+    content = message.content
+    if content is None:
+        if message.role != "assistant":
+            raise InvalidRequestError("messages", f"[{index}].content is required")
+        content = ""
+    elif not isinstance(content, str):
+        content = "\n".join(_text(part, index=index) for part in content)
+    return {"role": _ROLES[message.role], "content": content}
+
+
+def _text(part: Part, *, index: int) -> str:
+    if part.type != "text" or part.text is None:
+        raise UnsupportedError(
+            f"messages[{index}].content may have parts of text only, got "
+            f"{part.type!r:.100}"
+        )
+    return part.text

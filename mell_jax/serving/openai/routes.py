@@ -1,0 +1,245 @@
+"""The routes of OpenAI's API; thin: no rules of its own."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mell_jax.engine.params import SamplingParams
+from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
+from mell_jax.serving import convert
+from mell_jax.serving.http.body import read_body
+from mell_jax.serving.http.errors import error_response
+from mell_jax.serving.openai.answers import (
+    ChatWriter,
+    CompletionWriter,
+    Heading,
+    Writer,
+)
+from mell_jax.serving.openai.asking import (
+    chat_params,
+    chat_prompt,
+    completion_params,
+    prompts_of,
+)
+from mell_jax.serving.openai.exchange import Exchange, Style
+from mell_jax.serving.openai.samples import Echo, Samples
+from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
+from mell_jax.serving.problem import (
+    MissingTokenizerError,
+    UnknownRouteError,
+)
+from mell_jax.serving.security import Caller, Gate
+from mell_jax.serving.stall import Stalls
+from mell_jax.text.chat_prompt import ChatPrompt
+from mell_jax.text.tokenizer import Tokenizer
+
+Prompts = Sequence[str | Sequence[int] | PromptMaker]
+
+
+@final
+class OpenAiDoor:
+    """Answers /v1/...; keeps nothing between requests."""
+
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        *,
+        chats: Mapping[str, ChatPrompt],
+        check_open: Callable[[], None],
+        gate: Gate,
+        stalls: Stalls,
+    ) -> None:
+        """Ready to answer.
+
+        Args:
+          front_end: where requests go.
+          chats: of the models that have a chat template, by name.
+          check_open: raises what keeps new requests out.
+          gate: tells who calls.
+          stalls: ends streams that nobody reads.
+        """
+        self._front_end = front_end
+        self._chats = chats
+        self._check_open = check_open
+        self._gate = gate
+        self._stalls = stalls
+        self._created = int(time.time())
+
+    def routes(self) -> list[BaseRoute]:
+        """For `make_app`."""
+        return [
+            Route("/v1/models", self._list_models),
+            Route("/v1/models/{name:path}", self._show_model),
+            Route("/v1/completions", self._complete, methods=["POST"]),
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/{rest:path}", _unknown, methods=["GET", "POST"]),
+        ]
+
+    async def _list_models(self, request: Request) -> Response:
+        try:
+            self._gate.identify(request.headers)
+        except Exception as error:
+            return error_response(error)
+        models = self._front_end.models.by_name.values()
+        listed = {"object": "list", "data": [self._describe(each) for each in models]}
+        return _json(listed)
+
+    async def _show_model(self, request: Request) -> Response:
+        try:
+            self._gate.identify(request.headers)
+            model = self._front_end.models.find(request.path_params["name"])
+        except Exception as error:
+            return error_response(error)
+        return _json(self._describe(model))
+
+    def _describe(self, model: FrontModel) -> Mapping[str, object]:
+        return {
+            "id": model.info.model_name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "mell_jax",
+            "max_model_len": model.info.max_model_len,
+        }
+
+    async def _complete(self, request: Request) -> "_Answer":
+        try:
+            caller = self._gate.identify(request.headers)
+            asked = parse(await read_body(request), CompletionRequest)
+            model = self._front_end.models.find(asked.model)
+            prompts = prompts_of(asked)
+            tokenizer = _tokenizer_of(model)
+            echo = None
+            if asked.echo:
+                texts = (
+                    each if isinstance(each, str) else _shown(tokenizer, each)
+                    for each in prompts
+                )
+                hides_answer = asked.max_tokens == 0
+                echo = Echo(texts=tuple(texts), hides_answer=hides_answer)
+            return self._exchange(
+                request,
+                asked,
+                caller=caller,
+                prompts=prompts,
+                params=completion_params(asked),
+                model=model,
+                writer=CompletionWriter(),
+                echo=echo,
+            )
+        except Exception as error:
+            return _Answer(error_response(error))
+
+    async def _chat(self, request: Request) -> "_Answer":
+        try:
+            caller = self._gate.identify(request.headers)
+            asked = parse(await read_body(request), ChatRequest)
+            model = self._front_end.models.find(asked.model)
+            params = chat_params(asked)
+            chat = self._chats.get(model.info.model_name)
+            return self._exchange(
+                request,
+                asked,
+                caller=caller,
+                prompts=[chat_prompt(asked.messages, chat=chat)],
+                params=params,
+                model=model,
+                writer=ChatWriter(),
+            )
+        except Exception as error:
+            return _Answer(error_response(error))
+
+    def _exchange(
+        self,
+        request: Request,
+        asked: CompletionRequest | ChatRequest,
+        *,
+        caller: Caller,
+        prompts: Prompts,
+        params: SamplingParams,
+        model: FrontModel,
+        writer: Writer,
+        echo: Echo | None = None,
+    ) -> "_Answer":
+        self._check_open()
+        headers = request.headers
+        given_id = convert.checked_request_id(headers.get("x-request-id", ""))
+        request_id = given_id or uuid.uuid4().hex
+        name = model.info.model_name
+        ids = [request_id]
+        if len(prompts) > 1:
+            ids = [f"{request_id}.{number}" for number in range(len(prompts))]
+        streams = [
+            generate(
+                self._front_end,
+                prompt=prompt,
+                params=params,
+                model=name,
+                salt=caller.salt,
+                tenant=caller.tenant,
+                request_id=caller.scoped(each_id),
+            )
+            for prompt, each_id in zip(prompts, ids, strict=True)
+        ]
+        options = asked.stream_options
+        return _Answer(
+            Exchange(
+                streams,
+                stalls=self._stalls,
+                samples=Samples(_tokenizer_of(model), n=params.n, echo=echo),
+                writer=writer,
+                heading=Heading(
+                    id=f"{writer.id_prefix}{request_id}",
+                    created=int(time.time()),
+                    model=name,
+                ),
+                style=Style(
+                    is_streamed=bool(asked.stream),
+                    is_usage_streamed=bool(options and options.include_usage),
+                ),
+                headers=[(b"x-request-id", request_id.encode("ascii"))],
+            )
+        )
+
+
+@final
+class _Answer(Response):
+    """Any ASGI application as what an endpoint returns."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__()
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def _unknown(request: Request) -> Response:
+    path = request.path_params["rest"]
+    return error_response(
+        UnknownRouteError(f"there is no {request.method} /v1/{path!r:.100} here")
+    )
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Of ids that are not checked yet."""
+    known = (i for i in ids if 0 <= i < tokenizer.vocab_size)
+    return tokenizer.decode(known, skip_special_tokens=False)
+
+
+def _tokenizer_of(model: FrontModel) -> Tokenizer:
+    if model.tokenizer is None:
+        raise MissingTokenizerError(
+            "text needs a tokenizer and this model is served without one"
+        )
+    return model.tokenizer

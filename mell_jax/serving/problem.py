@@ -1,0 +1,128 @@
+"""What went wrong, for every door: which kind of failure, whose, and what to do.
+
+A caller's mistake is named field by field; what may work later says when to try again;
+a bug of ours is told by an opaque id alone, which the log has next to its cause.
+"""
+
+import logging
+import uuid
+from dataclasses import dataclass
+
+import grpc
+
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.frontend import (
+    DuplicateRequestError,
+    EngineDeadError,
+    OverloadedError,
+    QueueTimeoutError,
+    RequestTimeoutError,
+    UnknownModelError,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class MalformedMessageError(ValueError):
+    """Bytes that are no message of the expected type."""
+
+
+class BodyTooLargeError(ValueError):
+    """More bytes than any good request has."""
+
+
+class UnknownRouteError(LookupError):
+    """A path that nothing answers."""
+
+
+class UnauthenticatedError(PermissionError):
+    """Nobody knows who calls."""
+
+
+class ForbiddenError(PermissionError):
+    """The caller is known and may not."""
+
+
+class UnsupportedError(NotImplementedError):
+    """A part of the contract that this server does not have."""
+
+
+class MissingTokenizerError(RuntimeError):
+    """Text is asked of a server that knows token ids only."""
+
+
+class StalledReaderError(RuntimeError):
+    """The client takes nothing of what waits for it."""
+
+
+class DrainingError(RuntimeError):
+    """The server finishes what it has and takes nothing new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A failure as the caller is told.
+
+    Attributes:
+      code: its kind, in gRPC's words.
+      message: never has our own secrets or a traceback.
+      field: the parameter at fault; empty when it is none alone.
+      retry_after_s: when to try again; None when that would not help.
+    """
+
+    code: grpc.StatusCode
+    message: str
+    field: str = ""
+    retry_after_s: float | None = None
+
+
+_CODES: dict[type[Exception], grpc.StatusCode] = {
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    MalformedMessageError: grpc.StatusCode.INVALID_ARGUMENT,
+    BodyTooLargeError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    UnknownRouteError: grpc.StatusCode.NOT_FOUND,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
+    DuplicateRequestError: grpc.StatusCode.ALREADY_EXISTS,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    QueueTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    RequestTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    StalledReaderError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DrainingError: grpc.StatusCode.UNAVAILABLE,
+    EngineDeadError: grpc.StatusCode.UNAVAILABLE,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    MissingTokenizerError: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+def problem_of(error: Exception) -> Problem:
+    """What to tell the caller about `error`; logs what is our own fault."""
+    code = _CODES.get(type(error))
+    if code is None:
+        return _internal(error)
+    return Problem(
+        code=code,
+        message=str(error),
+        field=error.field if isinstance(error, InvalidRequestError) else "",
+        retry_after_s=_retry_after_s(error),
+    )
+
+
+def _retry_after_s(error: Exception) -> float | None:
+    match error:
+        case OverloadedError():
+            return error.retry_after_s
+        case DrainingError() | QueueTimeoutError() | EngineDeadError(tokens_sent=0):
+            # not after the first token: a blind retry would repeat what was sent
+            return 1.0
+    return None
+
+
+def _internal(error: Exception) -> Problem:
+    error_id = uuid.uuid4().hex[:12]
+    _logger.error("internal error %s", error_id, exc_info=error)
+    return Problem(
+        code=grpc.StatusCode.INTERNAL,
+        message=f"the request failed inside the server; its log says why at {error_id}",
+    )

@@ -1,0 +1,217 @@
+"""Bearer tokens: who may come in, as whom, and what changes with the file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import openai
+import pytest
+from smg_grpc_proto import vllm_engine_pb2 as pb
+
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.serving.problem import ForbiddenError, UnauthenticatedError
+from mell_jax.serving.security import Caller, Gate, SecurityConfig
+from tests.serving.harness import Harness, error_of, ids_request, run, serving
+
+ALICE, BOB, GATEWAY, PROBE = (f"{name}-0123456789abcdef" for name in "abgp")
+TOKENS = [
+    {"token": ALICE, "tenant": "alice"},
+    {"token": BOB, "tenant": "bob", "rights": ["generate"]},
+    {"token": GATEWAY, "tenant": "gw", "rights": ["generate", "act_for_tenants"]},
+    {"token": PROBE, "tenant": "prometheus", "rights": ["metrics"]},
+]
+
+
+def write(path: Path, tokens: list[dict[str, Any]] = TOKENS) -> str:
+    path.write_text(json.dumps({"tokens": tokens}))
+    return str(path)
+
+
+@pytest.fixture
+def tokens_file(tmp_path: Path) -> str:
+    return write(tmp_path / "tokens.json")
+
+
+def bearer(token: str, **more: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}", **more}
+
+
+def metadata(token: str, **more: str) -> tuple[tuple[str, str], ...]:
+    return tuple(bearer(token, **more).items())
+
+
+def test_without_tokens_everybody_is_who_he_says() -> None:
+    gate = Gate()
+    assert gate.identify({}) == Caller()
+    assert gate.identify({"x-mell-tenant": "a"}) == Caller(tenant="a")
+    assert gate.identify(bearer("any")) == Caller()
+    assert gate.identify({}, right="metrics") == Caller()
+
+
+def test_a_token_says_who_calls(tokens_file: str) -> None:
+    gate = Gate(tokens_file)
+    alice = Caller(tenant="alice", scope="alice")
+    assert gate.identify(bearer(ALICE)) == alice
+    assert gate.identify({"authorization": f"bearer  {ALICE}"}) == alice
+    assert gate.identify(bearer(ALICE, **{"x-mell-tenant": "alice"})) == alice
+    with pytest.raises(ForbiddenError, match="another tenant"):
+        gate.identify(bearer(ALICE, **{"x-mell-tenant": "bob"}))
+    acting = gate.identify(bearer(GATEWAY, **{"x-mell-tenant": "carol"}))
+    assert acting == Caller(tenant="carol", scope="gw")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"authorization": f"Basic {ALICE}"},
+        {"authorization": ALICE},
+        bearer(ALICE + "x"),
+        bearer(ALICE[:-1]),
+        bearer("ä" * 20),
+        bearer("\udcff"),
+    ],
+)
+def test_who_is_not_known_does_not_come_in(
+    tokens_file: str, headers: dict[str, str]
+) -> None:
+    with pytest.raises(UnauthenticatedError):
+        Gate(tokens_file).identify(headers)
+
+
+def test_a_token_is_good_for_its_rights_alone(tokens_file: str) -> None:
+    gate = Gate(tokens_file)
+    with pytest.raises(ForbiddenError, match="lacks the right 'generate'"):
+        gate.identify(bearer(PROBE))
+    with pytest.raises(ForbiddenError, match="lacks the right 'admin'"):
+        gate.identify(bearer(ALICE), right="admin")
+    assert gate.identify(bearer(PROBE), right="metrics").tenant == "prometheus"
+
+
+def test_a_strange_tenant_is_refused() -> None:
+    for tenant in ("", "a b", "a" * 129, "ä", b"a"):
+        with pytest.raises(InvalidRequestError, match="x-mell-tenant must be"):
+            Gate().identify({"x-mell-tenant": tenant})
+
+
+def test_a_changed_file_is_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "tokens.json"
+    now = [0.0]
+    gate = Gate(write(path), clock=lambda: now[0])
+
+    def change(text: str, *, at_s: float) -> None:
+        path.write_text(text)
+        os.utime(path, (at_s, at_s))
+        now[0] = at_s
+
+    carol = {"token": "carol-0123456789abc", "tenant": "carol"}
+    change(json.dumps({"tokens": [carol]}), at_s=10.0)
+    with pytest.raises(UnauthenticatedError):
+        gate.identify(bearer(ALICE))
+    assert gate.identify(bearer("carol-0123456789abc")).tenant == "carol"
+    change('{"tokens": [', at_s=20.0)
+    assert gate.identify(bearer("carol-0123456789abc")).tenant == "carol"
+    assert "kept what was read before" in caplog.text
+    path.unlink()
+    now[0] = 30.0
+    assert gate.identify(bearer("carol-0123456789abc")).tenant == "carol"
+    assert "carol-01" not in caplog.text
+    write(path)
+    now[0] = 40.0
+    assert gate.identify(bearer(ALICE)).tenant == "alice"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rule"),
+    [
+        ([{"token": "short", "tenant": "a"}], "must be 16 to 512 printable"),
+        ([{"token": "a b" * 9, "tenant": "a"}], "must be 16 to 512 printable"),
+        ([{"token": ALICE, "tenant": "a b"}], r"\[0\].tenant must be 1 to 128"),
+        ([{"token": ALICE, "tenant": "a", "rights": ["root"]}], "got 'root'"),
+        ([{"token": ALICE, "tenant": "a", "right": []}], "unknown field `right`"),
+        ([{"token": ALICE}], "missing required field `tenant`"),
+        ([TOKENS[0], TOKENS[0]], "a token is there twice"),
+    ],
+)
+def test_a_file_of_no_use_is_refused_without_quoting_tokens(
+    tmp_path: Path, tokens: list[dict[str, Any]], rule: str
+) -> None:
+    with pytest.raises(ValueError, match=rule) as told:
+        Gate(write(tmp_path / "tokens.json", tokens))
+    assert ALICE not in str(told.value)
+
+
+async def submits_of(s: Harness, token: str, **options: Any) -> Any:
+    await s.collect(ids_request(1, max_tokens=1, **options), metadata=metadata(token))
+    return s.engine.submits[-1]
+
+
+def test_both_doors_want_a_token(letters_dir: Path, tokens_file: str) -> None:
+    async def scenario() -> None:
+        security = SecurityConfig(tokens_file=tokens_file)
+        async with (
+            serving(directory=letters_dir, http_port=0, security=security) as s,
+            httpx2.AsyncClient(base_url=f"http://{s.http}") as http,
+        ):
+            error = await error_of(s.collect(ids_request(1)))
+            assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+            error = await error_of(s.collect(ids_request(1), metadata=metadata(PROBE)))
+            assert error.code() == grpc.StatusCode.PERMISSION_DENIED
+            error = await error_of(s.stub.GetModelInfo(pb.GetModelInfoRequest()))
+            assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert (await submits_of(s, ALICE)).salt == b"alice"
+            assert (await http.get("/health")).status_code == 200
+            assert (await http.get("/metrics")).status_code == 401
+            allowed = await http.get("/metrics", headers=bearer(PROBE))
+            assert allowed.status_code == 200
+            denied = await http.get("/metrics", headers=bearer(ALICE))
+            assert denied.status_code == 403
+            assert (await http.get("/v1/models")).status_code == 401
+            big = await http.post("/v1/completions", content=b"x" * 5_000_000)
+            assert big.status_code == 401  # before a byte of it is read
+            async with openai.AsyncOpenAI(
+                api_key=BOB, base_url=f"http://{s.http}/v1"
+            ) as client:
+                await client.completions.create(model="letters", prompt="c")
+                assert s.engine.submits[-1].salt == b"bob"
+                assert [model.id async for model in client.models.list()]
+            with pytest.raises(openai.AuthenticationError) as caught:
+                async with openai.AsyncOpenAI(
+                    api_key="wrong", base_url=f"http://{s.http}/v1"
+                ) as client:
+                    await client.completions.create(model="letters", prompt="c")
+            assert caught.value.code == "invalid_api_key"
+
+    run(scenario)
+
+
+def test_nobody_ends_the_requests_of_others(tokens_file: str) -> None:
+    async def scenario() -> None:
+        security = SecurityConfig(tokens_file=tokens_file)
+        async with serving(is_manual=True, security=security) as s:
+            mine, theirs = (
+                s.stub.Generate(
+                    ids_request(1, request_id="r"), metadata=metadata(token)
+                )
+                for token in (ALICE, BOB)  # the same id is no conflict
+            )
+            await s.until(lambda: len(s.engine.submits) == 2)
+            await s.stub.Abort(
+                pb.AbortRequest(request_ids=["r", "bob/r"]), metadata=metadata(ALICE)
+            )
+            await s.until(lambda: len(s.engine.aborts) == 1)
+            s.engine.step()
+            assert [part async for part in mine][-1].complete.finish_reason == "abort"
+            assert (await theirs.read()).chunk.token_ids == [1]
+            theirs.cancel()
+            await s.until(lambda: len(s.engine.aborts) == 2)
+            await s.idle()
+
+    run(scenario)
