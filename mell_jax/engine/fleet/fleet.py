@@ -5,6 +5,7 @@ launches a step on every instance, brings in the step before of every instance, 
 passes on what placement and migration have to say until all is quiet.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -134,7 +135,7 @@ class Fleet:
     @property
     def has_work(self) -> bool:
         return bool(self._conductor.finished) or any(
-            member.is_busy or (member.is_open and member.instance.has_work)
+            member.instance.has_work or member.is_busy
             for member in self.members.values()
         )
 
@@ -146,13 +147,15 @@ class Fleet:
         return self._config.epoch_s if self.members else None
 
     def step(self) -> StepFrame | None:
-        """One step of every instance; None when nothing is to be said.
+        """One step of every instance that is open; None when nothing is to be said.
 
         Raises:
           RuntimeError: every device has failed, so that nobody can be served.
         """
         conductor = self._conductor
         self._begin_step()
+        if conductor.roster.is_opening and not self._can_step:
+            time.sleep(OPENING_WAIT_S)
         conductor.see_opened()
         conductor.ask_for_pages()
         for member in list(self.members.values()):
@@ -187,6 +190,14 @@ class Fleet:
     def stats(self) -> FleetStats:
         """What it has done so far."""
         return self._conductor.tally.stats()
+
+    @property
+    def _can_step(self) -> bool:
+        """Whether an instance that is open has something to do."""
+        return any(
+            member.is_open and member.instance.has_work
+            for member in self.members.values()
+        )
 
     def _land(self) -> list[StepFrame]:
         conductor, frames = self._conductor, []
