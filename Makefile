@@ -19,7 +19,7 @@ KERNEL_TESTS := -m pytest tests/pallas_kernels
 GPU_PYTHON ?= $(BIN)/python
 GPU_JSON ?= benchmarks/kernels.json
 
-.PHONY: help serve chat test test-all test-next aot gpu memcheck lint format results clean
+.PHONY: protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -88,6 +88,10 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change of them
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+	  --grpc_python_out=. mell_jax/serving/proto/*.proto
 
 results: $(VENV)/.installed  ## simulate every setting into scheduler/RESULTS.md (DATA=DIR of traces)
 	$(BIN)/mell-simulate --results=scheduler/RESULTS.md $(if $(DATA),--data=$(if $(wildcard $(DATA)/traces),$(DATA)/traces,$(DATA)))

@@ -1,7 +1,7 @@
 """`grpc.health.v1` on a port and threads of its own: it answers when all else is busy.
 
-""                            the process lives: SERVING while anything answers
-"vllm.grpc.engine.VllmEngine" readiness: requests are taken, and the engine goes round
+""           the process lives: SERVING while anything answers
+a service    readiness: requests are taken, and the engine goes round
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mell_jax.serving.address import BindError, join_address, listen
 
-SERVICE_NAME = "vllm.grpc.engine.VllmEngine"
+SERVICES = ("vllm.grpc.engine.VllmEngine", "inference.GRPCInferenceService")
+"""Those that answer prompts: all are ready, or none."""
 
 
 @final
@@ -50,9 +51,8 @@ class HealthPort:
             return  # or it would be told again
         self._is_ready = is_ready
         status = health_pb2.HealthCheckResponse
-        self._health.set(
-            SERVICE_NAME, status.SERVING if is_ready else status.NOT_SERVING
-        )
+        for name in SERVICES:
+            self._health.set(name, status.SERVING if is_ready else status.NOT_SERVING)
 
     def stop(self) -> None:
         self._health.enter_graceful_shutdown()

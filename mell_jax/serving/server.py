@@ -30,13 +30,15 @@ from mell_jax.serving.address import (
     listen,
 )
 from mell_jax.serving.config import ServerConfig
-from mell_jax.serving.health import HealthPort
+from mell_jax.serving.edge import Edge
+from mell_jax.serving.health import SERVICES, HealthPort
 from mell_jax.serving.http import HttpServer, make_app
+from mell_jax.serving.kserve.servicer import KServe
 from mell_jax.serving.metrics import Scrape
 from mell_jax.serving.openai import OpenAiDoor
 from mell_jax.serving.openai.chats import load_chats
 from mell_jax.serving.progress import LOOK_S, LocalEngine, ProgressWatch, stop_engine
-from mell_jax.serving.rpcs import SERVICE_NAME, make_handler
+from mell_jax.serving.rpcs import make_handler
 from mell_jax.serving.security import Gate, TlsFiles
 from mell_jax.serving.servicer import ServedModel, Servicer
 from mell_jax.serving.stall import Stalls
@@ -112,12 +114,14 @@ class Server:
         self._openai = self._make_openai(models)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(place))
+        edge = Edge(gate=self._gate, stalls=self._stalls)
+        kserve = KServe(self.front_end, door=self._servicer)
         self._server.add_generic_rpc_handlers(
-            (make_handler(self._servicer, gate=self._gate, stalls=self._stalls),)
+            (make_handler(self._servicer, edge=edge), kserve.handler(edge))
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.is_reflection_on:
-            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
     def _make_openai(self, models: Sequence[ServedModel]) -> OpenAiDoor | None:
@@ -178,9 +182,10 @@ class Server:
         status = health_pb2.HealthCheckResponse
         if self._health_port is not None:
             self._health_port.set_ready(is_ready)
-        await self._health.set(
-            SERVICE_NAME, status.SERVING if is_ready else status.NOT_SERVING
-        )
+        for name in SERVICES:
+            await self._health.set(
+                name, status.SERVING if is_ready else status.NOT_SERVING
+            )
 
     async def serve(self, *, told: asyncio.Event, hurry: asyncio.Event) -> str:
         """Waits for the end of service and makes it an orderly one.

@@ -168,7 +168,7 @@ class Servicer:
         loads = [convert.load_of(load, info=info, tokens_per_s=rate)]
         return pb.GetLoadsResponse(
             timestamp=datetime.now(UTC).isoformat(),
-            version=_own_version(),
+            version=own_version(),
             dp_rank_count=1,
             loads=loads if is_asked else [],
         )
@@ -195,7 +195,8 @@ class Servicer:
         return info, self._models[info.model_name]
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Of this package; "0" in a checkout."""
     try:
         return version("mell_jax")
     except PackageNotFoundError:  # run from a checkout

@@ -1,0 +1,142 @@
+"""Sampling parameters as clients of Triton write them.
+
+    sampling_parameters   {"temperature": "0.1", "max_tokens": 100, "stop": ["\\n"]}
+    parameters            temperature: double_param 0.1, max_tokens: int64_param 100
+
+Numbers may be strings, as in examples of the vLLM backend. What a value may be is
+`SamplingParams`' business; here it is only given its type.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from mell_jax.engine.params import InvalidRequestError, SamplingParams
+
+MAX_JSON_CHARS = 64 * 1024
+
+
+def params_of(text: str, *, others: Mapping[str, object]) -> SamplingParams:
+    """Checked sampling parameters.
+
+    Args:
+      text: a JSON object; empty for none.
+      others: more of them, by name.
+
+    Raises:
+      InvalidRequestError: one is unknown, given twice, or has a value that cannot be.
+    """
+    given = _read(text) if text else {}
+    for name in others:
+        if name in given:
+            raise InvalidRequestError(
+                name, "is among the parameters and in sampling_parameters, too"
+            )
+    values = {}
+    for name, value in {**given, **others}.items():
+        if name not in _FIELDS:
+            raise InvalidRequestError(
+                f"{name:.100}",
+                f"is no parameter of this server; there are {', '.join(_FIELDS)}",
+            )
+        if value is not None:  # null leaves the default
+            values[name] = _FIELDS[name](name, value)
+    return SamplingParams(**values)
+
+
+def _read(text: str) -> dict[str, object]:
+    if len(text) > MAX_JSON_CHARS:
+        raise InvalidRequestError(
+            "sampling_parameters",
+            f"may have {MAX_JSON_CHARS} characters, got {len(text)}",
+        )
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(
+            "sampling_parameters", f"must be JSON: {error!s:.200}"
+        ) from error
+    if not isinstance(found, dict):
+        raise InvalidRequestError(
+            "sampling_parameters", f"must be a JSON object, got {text!r:.100}"
+        )
+    return found
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    _fail(name, "a number", value)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            _fail(name, "an integer", value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        _fail(name, "an integer", value)
+    return value
+
+
+def _top_k(name: str, value: object) -> int:
+    count = _count(name, value)
+    return 0 if count == -1 else count  # both mean all
+
+
+def _flag(name: str, value: object) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        _fail(name, "true or false", value)
+    return value
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+        _fail(name, "a string or a list of strings", value)
+    return tuple(value)
+
+
+def _counts(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        _fail(name, "a list of integers, in sampling_parameters", value)
+    return tuple(_count(name, each) for each in value)
+
+
+def _biases(name: str, value: object) -> dict[int, float]:
+    if not isinstance(value, dict):
+        _fail(name, "an object of numbers by token id, in sampling_parameters", value)
+    return {_count(name, key): _number(name, bias) for key, bias in value.items()}
+
+
+def _fail(name: str, rule: str, value: object) -> NoReturn:
+    raise InvalidRequestError(name, f"must be {rule}, got {value!r:.100}")
+
+
+_FIELDS: Mapping[str, Callable[[str, object], Any]] = {
+    "temperature": _number,
+    "top_p": _number,
+    "top_k": _top_k,
+    "min_p": _number,
+    "presence_penalty": _number,
+    "frequency_penalty": _number,
+    "repetition_penalty": _number,
+    "logit_bias": _biases,
+    "allowed_token_ids": _counts,
+    "seed": _count,
+    "n": _count,
+    "max_tokens": _count,
+    "min_tokens": _count,
+    "stop": _texts,
+    "stop_token_ids": _counts,
+    "include_stop_str_in_output": _flag,
+    "ignore_eos": _flag,
+    "skip_special_tokens": _flag,
+}
