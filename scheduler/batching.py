@@ -155,6 +155,11 @@ class Batcher:
     def is_empty(self) -> bool:
         return not self._sequences
 
+    def num_pages(self, serial: Serial) -> int:
+        """Pages of a sequence; 0 while it waits for a row."""
+        slot = self._running.get(serial)
+        return 0 if slot is None else len(self.rows.pages_of(slot))
+
     def knows(self, serial: Serial) -> bool:
         return serial in self._sequences
 

@@ -5,6 +5,7 @@ Single-threaded: one thread calls every method. What a step is stands in `instan
 
 import numpy as np
 
+from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -16,6 +17,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.instance import Instance
+from mell_jax.engine.lone_admin import carry_out
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.slots import Request
 from mell_jax.engine.validate import check_submit, find_info
@@ -62,6 +64,10 @@ class Engine:
             if serial is not None:
                 self.instance.finish(serial, reason=FinishReason.ABORT)
                 self._forget_ended()
+
+    def administer(self, command: Command) -> Answer:
+        """Does what an operator asks; see `lone_admin.carry_out` for errors."""
+        return carry_out(command, instance=self.instance, model=self.info.model_name)
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]:

@@ -10,6 +10,7 @@ have ended has one surplus row in flight, whose result is dropped. Single-thread
 thread calls every method.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,11 @@ class Instance:
         """The batcher of an instance in a fleet."""
         assert isinstance(self.batcher, MovableBatcher)
         return self.batcher
+
+    @property
+    def requests(self) -> Mapping[Serial, Request]:
+        """What is not over; do not change it."""
+        return self._requests
 
     def knows(self, serial: Serial) -> bool:
         return serial in self._requests

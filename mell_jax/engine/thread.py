@@ -3,10 +3,18 @@
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol, final
 
 from absl import logging
 
+from mell_jax.engine.admin import (
+    Answer,
+    Command,
+    NotPossibleError,
+    UnknownTargetError,
+)
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -15,6 +23,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
+from mell_jax.engine.params import InvalidRequestError
 from mell_jax.worker.compilation import CompilationCounter
 
 Sink = Callable[[StepFrame | EngineStopped], None]
@@ -38,9 +47,23 @@ class Steps(Protocol):
 
     def abort(self, abort: Abort) -> None: ...
 
+    def administer(self, command: Command) -> Answer:
+        """Raises one of `REFUSALS` when it cannot."""
+
     def step(self) -> StepFrame | None: ...
 
     def load(self, *, compilations: int = 0) -> EngineLoad: ...
+
+
+REFUSALS = (NotPossibleError, UnknownTargetError, InvalidRequestError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """A command whose answer somebody waits for."""
+
+    command: Command
+    answer: Future[Answer]
 
 
 class _Stop:
@@ -64,11 +87,12 @@ class EngineThread:
         self.infos: tuple[EngineInfo, ...] = engine.infos
         self._engine = engine
         self._compilations = compilations
-        self._inbox: queue.SimpleQueue[Submit | Abort | _Ping | _Stop] = (
+        self._inbox: queue.SimpleQueue[Submit | Abort | _Question | _Ping | _Stop] = (
             queue.SimpleQueue()
         )
         self._load = engine.load(compilations=compilations.count)
         self._thread: threading.Thread | None = None
+        self._has_ended = threading.Event()
         self._rounds = 0
 
     @property
@@ -101,6 +125,19 @@ class EngineThread:
         """Makes the thread go round once more; from any thread, without blocking."""
         self._inbox.put(_Ping())
 
+    def ask(self, command: Command) -> Future[Answer]:
+        """Leaves a command of an operator; from any thread, without blocking.
+
+        The future has the answer after the step in flight, or the reason why there is
+        none: one of `REFUSALS`, or what else went wrong. A command whose future was
+        cancelled in time is not carried out.
+        """
+        answer: Future[Answer] = Future()
+        self._inbox.put(_Question(command, answer))
+        if self._has_ended.is_set():
+            self._refuse_questions()
+        return answer
+
     def load(self) -> EngineLoad:
         """How busy the engine was after its latest step; from any thread."""
         return self._load
@@ -118,6 +155,8 @@ class EngineThread:
         except Exception as error:  # the edge: what a step raises ends the engine
             logging.exception("the engine failed")
             message = f"the engine failed: {type(error).__name__}: {error}"
+        self._has_ended.set()
+        self._refuse_questions()
         sink(EngineStopped(message=message))
 
     def _loop(self, sink: Sink) -> None:
@@ -143,7 +182,35 @@ class EngineThread:
                     self._engine.abort(abort)
                 case _Ping():
                     pass
+                case _Question():
+                    self._answer(message)
                 case _Stop():
                     return False
             wait = False
         return True
+
+    def _answer(self, question: _Question) -> None:
+        if not question.answer.set_running_or_notify_cancel():
+            return
+        try:
+            answer = self._engine.administer(question.command)
+        except REFUSALS as error:
+            question.answer.set_exception(error)
+        except Exception as error:  # the engine is not what it should be, and ends
+            question.answer.set_exception(error)
+            raise
+        else:
+            question.answer.set_result(answer)
+
+    def _refuse_questions(self) -> None:
+        """Nobody answers any more; may be called from several threads."""
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(message, _Question):
+                is_waiting = message.answer.set_running_or_notify_cancel()
+                if is_waiting:
+                    error = NotPossibleError("the engine has stopped")
+                    message.answer.set_exception(error)

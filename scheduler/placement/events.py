@@ -68,7 +68,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceAdded:
-    """A device group may be used from now on."""
+    """A device group may be used from now on, also one that is being given back."""
 
     device: DeviceId
 

@@ -149,8 +149,7 @@ class Ledger:
     """All requests and instances; policies read it, machine and draft change it."""
 
     def __init__(self, models: Mapping[ModelId, ModelSpec], *, look_s: float) -> None:
-        if not (look_s >= 0):
-            raise ValueError(f"look_s must be >= 0, got {look_s}")
+        _check_look(look_s)
         self.now_s = 0.0
         self.requests: dict[RequestId, Request] = {}
         self.instances: dict[DeviceId, Instance] = {}
@@ -311,6 +310,14 @@ class Ledger:
         books = self._models[model]
         books.spec = dataclasses.replace(books.spec, load_s=load_s)
 
+    def look_ahead(self, look_s: float) -> None:
+        """Files every instance anew, under what `look_s` of growth leaves."""
+        _check_look(look_s)
+        for books in self._models.values():
+            books.look_pages = look_s * books.spec.growth_pages_per_s
+        for instance in self.instances.values():
+            self.refile(instance)
+
     def open(self, device: DeviceId, model: ModelId) -> Instance:
         """Makes an idle device group an instance of `model`."""
         self.drop_idle(device)
@@ -391,3 +398,8 @@ class Ledger:
         settled = sum(len(instance.requests) for instance in self.instances.values())
         placed = [r for r in self.requests.values() if r.device is not None]
         assert settled + len(self.moves) == len(placed), "a request in two places"
+
+
+def _check_look(look_s: float) -> None:
+    if not (look_s >= 0):
+        raise ValueError(f"look_s must be >= 0, got {look_s}")

@@ -66,6 +66,26 @@ class Machine:
         """
         self._claimed.clear()
         self._handlers[type(event)](event)
+        return self._settle()
+
+    def adopt(self, policy: Policy) -> plan.Plan:
+        """Goes on under another policy, over the same books; answers as `step` does.
+
+        Requests stay where they are until the policy moves them. Moves that have begun
+        go on; those put off for want of room are forgotten.
+
+        Args:
+          policy: new; it must not be shared with another machine.
+        """
+        self._claimed.clear()
+        self._policy = policy
+        self._carrier.drop_deferred()
+        self.ledger.look_ahead(policy.look_s)
+        self._carrier.freed.update(dict.fromkeys(self.ledger.instances))
+        self._may_queues_move = True
+        return self._settle()
+
+    def _settle(self) -> plan.Plan:
         while self._carrier.freed or self._may_queues_move:
             self._use_freed()
         decisions = self._carrier.decisions
@@ -78,6 +98,10 @@ class Machine:
     def waiting(self) -> int:
         """Requests without a place."""
         return sum(self._is_queued(r) for queue in self._queues.values() for r in queue)
+
+    def is_draining(self, device: DeviceId) -> bool:
+        """Whether it is being given back, and not to another model."""
+        return device in self._closing and self._closing[device] is None
 
     # Events.
 
@@ -155,6 +179,9 @@ class Machine:
         self._may_queues_move = True
 
     def _device_added(self, event: events.DeviceAdded) -> None:
+        if self.is_draining(event.device):
+            self._keep(self.ledger.instances[event.device])
+            return
         if event.device in self.ledger.instances or self.ledger.is_idle(event.device):
             raise ValueError(f"device {event.device} is in the fleet already")
         self.ledger.add_idle(event.device)
@@ -331,6 +358,14 @@ class Machine:
         self.ledger.refile(instance)
         self._evacuate(instance)
         self._carrier.freed[instance.device] = None
+
+    def _keep(self, instance: Instance) -> None:
+        """Undoes `_give_back`; what has moved away stays there."""
+        instance.is_closing = False
+        del self._closing[instance.device]
+        self.ledger.refile(instance)
+        self._carrier.freed[instance.device] = None
+        self._may_queues_move = True
 
     def _emptied(self, instance: Instance) -> None:
         if instance.is_closing:

@@ -54,7 +54,7 @@ class PolicyConfig:
 class Policy(Protocol):
     """Hooks, each given the draft of the event; see the module's docstring.
 
-    `look_s` is fixed at construction: the ledger charges every row of an instance so
+    `look_s` never changes: the ledger charges every row of an instance so
     many seconds of growth when it files the instance under its projected room, which is
     what `best_fit`, `worst_fit`, `fullest_first` and `emptiest_first` go by. 0 files
     by plain free pages.

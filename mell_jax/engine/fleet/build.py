@@ -1,6 +1,5 @@
 """From weights to a fleet, with every model warmed up and parked on every group."""
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
 from mell_jax.scheduler.ids import DeviceId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
-from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
@@ -73,7 +71,7 @@ def build_fleet(
     if config.parking == "pool":
         stocks = list(stocks)  # the pools of each get what all weights leave
     parked = [_park_everywhere(stock, config, progress=progress) for stock in stocks]
-    policy = POLICIES[config.policy](_policy_config(config))
+    policy = POLICIES[config.policy](config.policy_config())
     benches = {
         (device, one.model.id): bench
         for one in parked
@@ -178,13 +176,4 @@ def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> Mode
             dtype=blueprint.settled.dtype,
             platform=blueprint.platform,
         ),
-    )
-
-
-def _policy_config(config: FleetConfig) -> PolicyConfig:
-    gbps = config.migration_gbps
-    return PolicyConfig(
-        look_s=config.look_s,
-        epoch_s=config.epoch_s,
-        link_bytes_per_s=gbps * 1e9 / 8 if gbps is not None else math.inf,
     )

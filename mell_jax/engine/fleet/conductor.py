@@ -33,6 +33,7 @@ from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.policy import Policy
 from mell_jax.worker.group import DeviceGroup
 
 Result = TypeVar("Result")
@@ -93,6 +94,15 @@ class Conductor:
     def is_at_rest(self) -> bool:
         """Whether it knows of no request at all."""
         return not (self._live or self.requests or self._asked or self._post)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no device is left: all have failed, or were given back."""
+        ledger = self.machine.ledger
+        return not any(
+            device in ledger.instances or ledger.is_idle(device)
+            for device in self.roster.groups
+        )
 
     def see_opened(self) -> None:
         """Tells placement how long instances took that have become ready."""
@@ -156,7 +166,14 @@ class Conductor:
     # -- decisions ---------------------------------------------------------------
 
     def decide(self, event: events.Event) -> None:
-        for decision in self.machine.step(event).decisions:
+        self._carry_out(self.machine.step(event))
+
+    def adopt(self, policy: Policy) -> None:
+        """Decides by another policy from now on."""
+        self._carry_out(self.machine.adopt(policy))
+
+    def _carry_out(self, answer: plan.Plan) -> None:
+        for decision in answer.decisions:
             self._obey(decision)
 
     def _obey(self, decision: plan.Decision) -> None:

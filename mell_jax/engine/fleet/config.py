@@ -1,9 +1,11 @@
 """What an operator chooses for a fleet."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from mell_jax.engine.fleet.faults import NO_FAULT, Fault
+from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.transfer import Mode
 
@@ -31,6 +33,22 @@ class FleetConfig:
     transport: Way = "device_put"
     patience_epochs: int = 30  # for pages on their way; then their move is called off
     fault: Fault = NO_FAULT  # for tests
+
+    def policy_config(
+        self, *, look_s: float | None = None, headroom: float | None = None
+    ) -> PolicyConfig:
+        """What policies are told; None leaves what was configured, or the default.
+
+        Raises:
+          ValueError: a value is out of range.
+        """
+        gbps = self.migration_gbps
+        return PolicyConfig(
+            headroom=0.0 if headroom is None else headroom,
+            look_s=self.look_s if look_s is None else look_s,
+            epoch_s=self.epoch_s,
+            link_bytes_per_s=gbps * 1e9 / 8 if gbps is not None else math.inf,
+        )
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:

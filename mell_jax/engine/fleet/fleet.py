@@ -11,7 +11,9 @@ from functools import partial
 
 import numpy as np
 
+from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.core import refusal, resolve
+from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.frames import merge_frames, sum_loads
@@ -86,6 +88,13 @@ class Fleet:
         self._viewer = Viewer(
             self._conductor, devices=list(workshop.devices), profile=profile
         )
+        self._administrator = Administrator(
+            self._conductor,
+            devices=workshop.devices.keys(),
+            viewer=self._viewer,
+            config=self._config,
+            clock=clock,
+        )
         self._next_request = self._steps = 0
         self._rng = np.random.default_rng(seed)
         self._start_s = self._tick_s = self._now_s = clock()
@@ -132,6 +141,10 @@ class Fleet:
                 self._conductor.end(request, reason=FinishReason.ABORT)
         self._conductor.settle()
 
+    def administer(self, command: Command) -> Answer:
+        """Does what an operator asks; see `Administrator.carry_out` for errors."""
+        return self._administrator.carry_out(command)
+
     @property
     def has_work(self) -> bool:
         return bool(self._conductor.finished) or any(
@@ -150,7 +163,7 @@ class Fleet:
         """One step of every instance that is open; None when nothing is to be said.
 
         Raises:
-          RuntimeError: every device has failed, so that nobody can be served.
+          RuntimeError: no device is left, so that nobody can be served.
         """
         conductor = self._conductor
         self._begin_step()
@@ -165,8 +178,8 @@ class Fleet:
             self._move_everything()
         frames = self._land()
         conductor.settle()
-        if conductor.roster.is_lost:
-            raise RuntimeError("every device of the fleet has failed")
+        if conductor.is_lost:
+            raise RuntimeError("every device of the fleet has failed or was drained")
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_ends(done))

@@ -52,11 +52,6 @@ class Roster:
         """Whether an instance is being made ready."""
         return bool(self._since_s)
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether every device has failed."""
-        return len(self.lost) == len(self._workshop.devices)
-
     def open(
         self, device: DeviceId, model: ModelId, *, horizon: Epoch, office: Office
     ) -> None:

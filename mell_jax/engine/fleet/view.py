@@ -17,6 +17,8 @@ class State(Enum):
     SERVING = "serving"
     OPENING = "opening"  # its weights and its pool are on their way
     PARKED = "parked"
+    DRAINING = "draining"  # it serves what it has, and is given back then
+    DRAINED = "drained"  # an operator has it
     LOST = "lost"  # it has failed and is not used again
 
 
@@ -40,7 +42,7 @@ class InstanceView:
 
     device: int
     state: State
-    model: str = ""  # empty where it is parked or lost
+    model: str = ""  # empty where nothing is to serve
     capacity_pages: int = 0
     used_pages: int = 0
     reserved_pages: int = 0
@@ -90,7 +92,7 @@ class FleetView:
     @property
     def devices_in_use(self) -> int:
         """Device groups that nobody else could use."""
-        taken = (State.SERVING, State.OPENING)
+        taken = (State.SERVING, State.OPENING, State.DRAINING)
         return sum(instance.state in taken for instance in self.instances)
 
     @property

@@ -74,8 +74,7 @@ class Viewer:
         conductor = self._conductor
         member = conductor.members.get(device)
         if member is None:
-            state = State.LOST if device in conductor.roster.lost else State.PARKED
-            return InstanceView(device=device, state=state)
+            return InstanceView(device=device, state=state_of(conductor, device))
         ledger, batcher = conductor.machine.ledger, member.instance.batcher
         books = ledger.instances.get(device)
         pages = books.pages if books is not None else 0
@@ -83,7 +82,7 @@ class Viewer:
         reserved = sum(request.pages for request in arriving)
         return InstanceView(
             device=device,
-            state=State.SERVING if member.is_open else State.OPENING,
+            state=state_of(conductor, device),
             model=member.model,
             capacity_pages=ledger.spec(member.model).capacity_pages,
             used_pages=pages - reserved,
@@ -129,3 +128,15 @@ class Viewer:
         if move is None or move.order.target != target:
             return Stage.WAITING, ""
         return _STAGES[move.phase], move.order.mode.name.lower()
+
+
+def state_of(conductor: Conductor, device: DeviceId) -> State:
+    """What a device group does now."""
+    machine, member = conductor.machine, conductor.members.get(device)
+    if device in conductor.roster.lost:
+        return State.LOST
+    if machine.is_draining(device):
+        return State.DRAINING
+    if member is not None:
+        return State.SERVING if member.is_open else State.OPENING
+    return State.PARKED if machine.ledger.is_idle(device) else State.DRAINED

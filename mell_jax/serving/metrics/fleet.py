@@ -50,7 +50,8 @@ def _devices(view: FleetView) -> Iterator[Metric]:
 def _instances(view: FleetView) -> Iterator[Metric]:
     yield gauge(
         "mell:instance_state",
-        "1 for what a device group does: serving, opening, parked or lost.",
+        "1 for what a device group does: serving, opening, parked, draining, drained "
+        "or lost.",
         [
             ({**_device(each), "state": state.value}, each.state is state)
             for each in view.instances

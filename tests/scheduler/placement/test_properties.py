@@ -133,19 +133,47 @@ class Fleets(RuleBasedStateMachine):
         self.next_device += 1
 
     def devices(self) -> list[DeviceId]:
-        ledger = self.machines[0].ledger
-        closing = [d for d, i in ledger.instances.items() if i.is_closing]
-        known = self.world.idle | set(self.world.serving)
-        return sorted(
+        """Those in the fleet that are not to leave it."""
+        machine = self.machines[0]
+        ledger = machine.ledger
+        known = [*map(DeviceId, range(self.next_device))]
+        return [
             device
-            for device in known - set(closing)
-            if device in ledger.instances or ledger.is_idle(device)
-        )
+            for device in known
+            if (device in ledger.instances or ledger.is_idle(device))
+            and not machine.is_draining(device)
+        ]
 
-    @precondition(lambda self: self.devices())
+    def gone_devices(self) -> list[DeviceId]:
+        """Those that have left the fleet, or are about to."""
+        known = [*map(DeviceId, range(self.next_device))]
+        return [device for device in known if device not in self.devices()]
+
+    @precondition(lambda self: self.gone_devices())
+    @rule(choice=st.integers(0, 10**6))
+    def add_again(self, choice: int) -> None:
+        device = self.pick(choice, self.gone_devices())
+        self.tell(events.DeviceAdded(device=device))
+        assert device in self.devices()
+
+    @rule(name=st.sampled_from(sorted(POLICIES)), look_s=st.sampled_from([None, 3.0]))
+    def adopt_another_policy(self, name: str, look_s: float | None) -> None:
+        first, second = (
+            machine.adopt(POLICIES[name](PolicyConfig(look_s=look_s)))
+            for machine in self.machines
+        )
+        assert first == second
+        self.world.obey(first)
+
+    def present(self) -> list[DeviceId]:
+        """Those in the fleet, also those that are to leave it."""
+        draining = filter(self.machines[0].is_draining, self.gone_devices())
+        return [*self.devices(), *draining]
+
+    @precondition(lambda self: self.present())
     @rule(choice=st.integers(0, 10**6))
     def lose(self, choice: int) -> None:
-        self.tell(events.DeviceLost(device=self.pick(choice, self.devices())))
+        self.tell(events.DeviceLost(device=self.pick(choice, self.present())))
 
     @precondition(lambda self: self.devices())
     @rule(choice=st.integers(0, 10**6))

@@ -42,13 +42,17 @@ class World:
                 del self.moves[event.move]
             case _:
                 self._follow_device(event)
+        self.obey(answer)
+
+    def obey(self, answer: plan.Plan) -> None:
         for decision in answer.decisions:
             self._obey(decision)
 
     def _follow_device(self, event: events.Event) -> None:
         match event:
             case events.DeviceAdded():
-                self.idle.add(event.device)
+                if event.device not in self.serving:  # else it was to be given back
+                    self.idle.add(event.device)
             case events.DeviceRemoved():
                 self.idle.discard(event.device)
             case events.DeviceLost():

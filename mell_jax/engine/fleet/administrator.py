@@ -1,0 +1,229 @@
+"""Carries out what an operator asks of a fleet, between two steps.
+
+Everything goes through the placement machine, as the fleet's own decisions do; what the
+machine would not do is refused here, with the reason.
+"""
+
+from collections.abc import Callable, Collection
+
+from mell_jax.engine.admin import (
+    Answer,
+    Command,
+    DeviceStatus,
+    Drain,
+    ListPlacements,
+    Migrate,
+    Migration,
+    NotPossibleError,
+    Picture,
+    Placement,
+    Placements,
+    PolicyChange,
+    SetPolicy,
+    Snapshot,
+    Undrain,
+    UnknownTargetError,
+    pick,
+)
+from mell_jax.engine.fleet.conductor import Conductor
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.view import State
+from mell_jax.engine.fleet.viewer import Viewer, state_of
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.scheduler.ids import DeviceId, RequestId
+from mell_jax.scheduler.placement import events
+from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.policies import POLICIES
+
+
+class Administrator:
+    """Of one fleet; on its thread."""
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        *,
+        devices: Collection[DeviceId],
+        viewer: Viewer,
+        config: FleetConfig,
+        clock: Callable[[], float],
+    ) -> None:
+        self._conductor = conductor
+        self._devices = sorted(devices)
+        self._viewer = viewer
+        self._config = config
+        self._clock = clock
+        self._policy = config.policy
+
+    def carry_out(self, command: Command) -> Answer:
+        """The answer to a command.
+
+        Raises:
+          UnknownTargetError: it names something that is not there.
+          NotPossibleError: it cannot be done as things are.
+          InvalidRequestError: a value of it is out of range.
+        """
+        match command:
+            case ListPlacements():
+                return self._list(command)
+            case Migrate():
+                return self._migrate(command)
+            case Drain():
+                return self._drain(self._device(command.device))
+            case Undrain():
+                return self._undrain(self._device(command.device))
+            case Snapshot():
+                view = self._viewer.view(now_s=self._clock(), is_idle=True)
+                return Picture(policy=self._policy, view=view)
+            case SetPolicy():
+                return self._set_policy(command)
+
+    def _list(self, command: ListPlacements) -> Placements:
+        ledger = self._conductor.machine.ledger
+        if command.model is not None and command.model not in ledger.models:
+            raise UnknownTargetError(
+                f"no model {command.model!r:.100} is served here; there is "
+                f"{', '.join(ledger.models)}"
+            )
+        if command.device is not None:
+            self._device(command.device)
+        found = [self._placement(request) for request in ledger.requests.values()]
+        return pick([each for each in found if each is not None], command=command)
+
+    def _placement(self, request: Request) -> Placement | None:
+        """None: it has ended, as the books are about to hear."""
+        live = self._conductor.live(request.id)
+        if live is None:
+            return None
+        ledger, home = self._conductor.machine.ledger, request.device
+        is_paused = home is not None and request.id in ledger.instances[home].stalled
+        moving = request.move is not None
+        return Placement(
+            request=request.id,
+            handle=live.handle,
+            model=request.model,
+            device=home,
+            target=ledger.moves[request.move].target
+            if request.move is not None
+            else None,
+            pages=request.pages,
+            prompt_tokens=len(live.template.submit.prompt),
+            is_paused=is_paused and not moving,
+        )
+
+    def _migrate(self, command: Migrate) -> Migration:
+        conductor = self._conductor
+        ledger = conductor.machine.ledger
+        device = self._device(command.device)
+        request = ledger.requests.get(RequestId(command.request))
+        if request is None or conductor.live(request.id) is None:
+            raise UnknownTargetError(
+                f"there is no request {command.request}; it never came or has ended"
+            )
+        if request.device is None:
+            raise NotPossibleError(f"request {request.id} waits for its first place")
+        if request.move is not None:
+            target = ledger.moves[request.move].target
+            raise NotPossibleError(
+                f"request {request.id} is on its way to device {target}; try again "
+                "when it is there"
+            )
+        if request.device == device:
+            return Migration(source=device, target=device, is_moving=False)
+        self._check_target(device, request=request)
+        source = request.device
+        conductor.decide(events.Relocate(request=request.id, device=device))
+        if request.move is None:
+            raise NotPossibleError(
+                f"the books do not let request {request.id} go to device {device} now"
+            )
+        conductor.settle()
+        return Migration(source=source, target=device, is_moving=True)
+
+    def _check_target(self, device: DeviceId, *, request: Request) -> None:
+        ledger = self._conductor.machine.ledger
+        instance = ledger.instances.get(device)
+        if instance is None:
+            state = state_of(self._conductor, device)
+            raise NotPossibleError(
+                f"device {device} is {state.value}; requests move to devices that serve"
+            )
+        if instance.is_closing:
+            raise NotPossibleError(f"device {device} is being given back")
+        if instance.model != request.model:
+            raise NotPossibleError(
+                f"device {device} serves {instance.model}, and request {request.id} "
+                f"is for {request.model}"
+            )
+        pages = ledger.wanted_pages(request)
+        if not ledger.fits(instance, pages):
+            raise NotPossibleError(
+                f"request {request.id} has {pages} pages and device {device} has room "
+                f"for {max(ledger.room(instance), 0)}"
+            )
+
+    def _drain(self, device: DeviceId) -> DeviceStatus:
+        state = self._usable(device)
+        if state not in (State.DRAINING, State.DRAINED):
+            others = [
+                other
+                for other in self._devices
+                if other != device
+                and state_of(self._conductor, other)
+                in (State.SERVING, State.OPENING, State.PARKED)
+            ]
+            if not others:
+                raise NotPossibleError(
+                    f"device {device} is the last one that serves; stop the server "
+                    "instead"
+                )
+            self._conductor.decide(events.DeviceRemoved(device=device))
+            self._conductor.settle()
+        return self._status(device)
+
+    def _undrain(self, device: DeviceId) -> DeviceStatus:
+        if self._usable(device) in (State.DRAINING, State.DRAINED):
+            self._conductor.decide(events.DeviceAdded(device=device))
+            self._conductor.settle()
+        return self._status(device)
+
+    def _set_policy(self, command: SetPolicy) -> PolicyChange:
+        if command.policy not in POLICIES:
+            raise InvalidRequestError(
+                "policy",
+                f"must be one of {', '.join(sorted(POLICIES))}, got "
+                f"{command.policy!r:.100}",
+            )
+        try:
+            config = self._config.policy_config(
+                look_s=command.look_s, headroom=command.headroom
+            )
+        except ValueError as error:  # "look_s must be ..."
+            field, _, rule = str(error).partition(" ")
+            raise InvalidRequestError(field, rule) from error
+        policy = POLICIES[command.policy](config)
+        self._conductor.adopt(policy)
+        self._conductor.settle()
+        before, self._policy = self._policy, command.policy
+        return PolicyChange(policy=command.policy, before=before, look_s=policy.look_s)
+
+    def _device(self, number: int) -> DeviceId:
+        if number not in self._devices:
+            raise UnknownTargetError(
+                f"there is no device {number}; they go from 0 to {self._devices[-1]}"
+            )
+        return DeviceId(number)
+
+    def _usable(self, device: DeviceId) -> State:
+        state = state_of(self._conductor, device)
+        if state is State.LOST:
+            raise NotPossibleError(f"device {device} has failed and is not used again")
+        return state
+
+    def _status(self, device: DeviceId) -> DeviceStatus:
+        instances = self._conductor.machine.ledger.instances
+        instance: Instance | None = instances.get(device)
+        return DeviceStatus(
+            state=state_of(self._conductor, device),
+            requests_left=0 if instance is None else instance.rows,
+        )
