@@ -23,6 +23,7 @@ from mell_jax.launch_doors import (
     stall_timeout_from_flags,
 )
 from mell_jax.serving.address import Addresses, check_addresses
+from mell_jax.serving.admin.port import check_port, serving_admin
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.processes.supervisor import run_fronts
@@ -55,6 +56,12 @@ _HTTP_PORT = flags.DEFINE_integer(
 )
 _CHAT_TEMPLATE = flags.DEFINE_multi_string(
     "chat_template", [], "File with a model's chat template; name=file for one of them."
+)
+_ADMIN_PORT = flags.DEFINE_integer(
+    "admin_port",
+    None,
+    "Port of 127.0.0.1 for mell.v1.Admin: placements, migration, drains, policy; 0 for "
+    "any free one. Off.",
 )
 _METRICS_COMPAT = flags.DEFINE_enum(
     "metrics_compat",
@@ -165,6 +172,7 @@ class LaunchConfig:
     fleet: "FleetConfig"
     server: ServerConfig
     cpu_devices: int | None  # None: the devices that there are
+    admin_port: int | None  # None: no administration
 
 
 def config_from_flags() -> LaunchConfig:
@@ -239,6 +247,7 @@ def config_from_flags() -> LaunchConfig:
             chat_templates=tuple(_CHAT_TEMPLATE.value),
         ),
         cpu_devices=_CPU_DEVICES.value,
+        admin_port=_ADMIN_PORT.value,
     )
 
 
@@ -315,20 +324,30 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
 
     check_addresses(config.server)  # before minutes of loading
     check_security(config.server.security)
+    if config.admin_port is not None:
+        check_port(config.admin_port)
     if config.cpu_devices is not None:
         use_cpu_devices(config.cpu_devices)
     built = build_engine(
         *config.engines, fleet=config.fleet, progress=sys.stderr.isatty()
     )
-    return serve(
-        built.thread,
-        models=[
-            _served(model, is_loaded=not config.server.frontends)
-            for model in built.models
-        ],
-        config=config.server,
-        started_s=started_s,
-    )
+    with serving_admin(
+        built.thread.ask,
+        port=config.admin_port,
+        tokens_file=config.server.security.tokens_file,
+        is_reflection_on=config.server.is_reflection_on,
+    ) as address:
+        if address is not None:
+            print(f"mell.v1.Admin is at {address}, for this machine alone", flush=True)
+        return serve(
+            built.thread,
+            models=[
+                _served(model, is_loaded=not config.server.frontends)
+                for model in built.models
+            ],
+            config=config.server,
+            started_s=started_s,
+        )
 
 
 def _served(model: "BuiltModel", *, is_loaded: bool) -> ServedModel:

@@ -17,6 +17,7 @@ from typing import final
 
 import numpy as np
 
+from mell_jax.engine.admin import Answer, Command, NotPossibleError
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -93,6 +94,9 @@ class Metronome:
                 del self._live[handle]
                 self._ended.append(handle)
         self._handles = self._handles[np.isin(self._handles, list(self._live))]
+
+    def administer(self, command: Command) -> Answer:
+        raise NotPossibleError("a metronome has nothing to administer")
 
     def step(self) -> StepFrame:
         self._note_time()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from mell_jax.engine.admin import NotPossibleError, UnknownTargetError
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import (
     DuplicateRequestError,
@@ -55,6 +56,10 @@ class StalledReaderError(RuntimeError):
     """The client takes nothing of what waits for it."""
 
 
+class NotAnsweredError(RuntimeError):
+    """The engine did not answer an operator in time."""
+
+
 class DrainingError(RuntimeError):
     """The server finishes what it has and takes nothing new."""
 
@@ -93,6 +98,9 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     EngineDeadError: grpc.StatusCode.UNAVAILABLE,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     MissingTokenizerError: grpc.StatusCode.FAILED_PRECONDITION,
+    NotPossibleError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnknownTargetError: grpc.StatusCode.NOT_FOUND,
+    NotAnsweredError: grpc.StatusCode.UNAVAILABLE,
 }
 
 

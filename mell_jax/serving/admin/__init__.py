@@ -1,0 +1,7 @@
+"""The operator's door: `mell.v1.Admin` on a port of its own, for this machine alone.
+
+    message -> convert -> EngineThread.ask -> convert -> message
+
+It runs in the engine's process on threads of its own, so it answers when front ends are
+busy, and none of them can reach it.
+"""

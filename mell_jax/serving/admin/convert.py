@@ -1,0 +1,219 @@
+"""Between messages of `mell.v1` and commands and answers; pure functions."""
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.message import Message
+
+from mell_jax.engine.admin import (
+    Answer,
+    Command,
+    DeviceStatus,
+    Drain,
+    ListPlacements,
+    Migrate,
+    Migration,
+    Picture,
+    Placement,
+    Placements,
+    PolicyChange,
+    SetPolicy,
+    Snapshot,
+    Undrain,
+)
+from mell_jax.engine.fleet.stats import FleetStats
+from mell_jax.engine.fleet.view import FleetView, InstanceView, MoveView, Stage, State
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.serving.proto import mell_admin_pb2 as pb
+
+STATES: Mapping[State, pb.DeviceState] = MappingProxyType(
+    {
+        State.SERVING: pb.DEVICE_STATE_SERVING,
+        State.OPENING: pb.DEVICE_STATE_OPENING,
+        State.PARKED: pb.DEVICE_STATE_PARKED,
+        State.DRAINING: pb.DEVICE_STATE_DRAINING,
+        State.DRAINED: pb.DEVICE_STATE_DRAINED,
+        State.LOST: pb.DEVICE_STATE_LOST,
+    }
+)
+STAGES: Mapping[Stage, pb.Move.Stage] = MappingProxyType(
+    {
+        Stage.WAITING: pb.Move.STAGE_WAITING,
+        Stage.RESERVING: pb.Move.STAGE_RESERVING,
+        Stage.COPYING: pb.Move.STAGE_COPYING,
+        Stage.RELEASING: pb.Move.STAGE_RELEASING,
+    }
+)
+
+
+def command_of(request: Message) -> Command:
+    """What an operator wants.
+
+    Raises:
+      InvalidRequestError: a required field is not set, or a value is out of range.
+    """
+    match request:
+        case pb.ListPlacementsRequest():
+            return _list_of(request)
+        case pb.MigrateRequest():
+            return Migrate(
+                request=_required(request, "request"),
+                device=_required(request, "device"),
+            )
+        case pb.DrainRequest():
+            return Drain(device=_required(request, "device"))
+        case pb.UndrainRequest():
+            return Undrain(device=_required(request, "device"))
+        case pb.SnapshotRequest():
+            return Snapshot()
+        case pb.SetPolicyRequest():
+            return SetPolicy(
+                policy=_required(request, "policy"),
+                look_s=_optional(request, "look_s"),
+                headroom=_optional(request, "headroom"),
+            )
+    raise AssertionError(f"{request.DESCRIPTOR.full_name} is no request of the service")
+
+
+def response_of(answer: Answer, *, request: Message) -> Message:
+    """What an operator is told."""
+    match answer:
+        case Placements():
+            return pb.ListPlacementsResponse(
+                placements=map(_placement_of, answer.placements), total=answer.total
+            )
+        case Migration():
+            return pb.MigrateResponse(
+                source=answer.source, target=answer.target, is_moving=answer.is_moving
+            )
+        case DeviceStatus() if isinstance(request, pb.UndrainRequest):
+            return pb.UndrainResponse(state=STATES[answer.state])
+        case DeviceStatus():
+            return pb.DrainResponse(
+                state=STATES[answer.state], requests_left=answer.requests_left
+            )
+        case Picture():
+            return _snapshot_of(answer)
+        case PolicyChange():
+            return pb.SetPolicyResponse(
+                policy=answer.policy, policy_before=answer.before, look_s=answer.look_s
+            )
+
+
+def _list_of(request: pb.ListPlacementsRequest) -> ListPlacements:
+    given = {
+        name: getattr(request, name)
+        for name in ("model", "device", "max_results")
+        if request.HasField(name)
+    }
+    try:
+        return ListPlacements(**given)
+    except ValueError as error:  # "max_results must be ..."
+        field, _, rule = str(error).partition(" ")
+        raise InvalidRequestError(field, rule) from error
+
+
+def _required(request: Message, name: str) -> Any:
+    if not request.HasField(name):
+        raise InvalidRequestError(name, "must be set")
+    return getattr(request, name)
+
+
+def _optional(request: Message, name: str) -> Any:
+    return getattr(request, name) if request.HasField(name) else None
+
+
+def _placement_of(placement: Placement) -> pb.Placement:
+    return pb.Placement(
+        request=placement.request,
+        handle=placement.handle,
+        model=placement.model,
+        device=placement.device,
+        target=placement.target,
+        pages=placement.pages,
+        prompt_tokens=placement.prompt_tokens,
+        is_paused=placement.is_paused,
+    )
+
+
+def _snapshot_of(picture: Picture) -> pb.SnapshotResponse:
+    view: FleetView = picture.view
+    return pb.SnapshotResponse(
+        policy=picture.policy,
+        instances=map(_instance_of, view.instances),
+        models=[
+            pb.Model(
+                name=model.name, lower_bound=model.lower_bound, waiting=model.waiting
+            )
+            for model in view.models
+        ],
+        moves=map(_move_of, view.moves),
+        links=[
+            pb.Link(source=source, target=target, bytes_per_s=speed)
+            for (source, target), speed in sorted(view.link_bytes_per_s.items())
+        ],
+        prefill_rates=[
+            pb.PrefillRate(device=device, model=model, tokens_per_s=speed)
+            for (device, model), speed in sorted(view.prefill_tokens_per_s.items())
+        ],
+        stats=_stats_of(view.stats),
+        devices_in_use=view.devices_in_use,
+        lower_bound=view.lower_bound,
+    )
+
+
+def _instance_of(instance: InstanceView) -> pb.Instance:
+    return pb.Instance(
+        device=instance.device,
+        state=STATES[instance.state],
+        model=instance.model or None,
+        capacity_pages=instance.capacity_pages,
+        used_pages=instance.used_pages,
+        reserved_pages=instance.reserved_pages,
+        cached_pages=instance.cached_pages,
+        running=instance.running,
+        waiting=instance.waiting,
+        paused=instance.paused,
+    )
+
+
+def _move_of(move: MoveView) -> pb.Move:
+    return pb.Move(
+        request=move.request,
+        source=move.source,
+        target=move.target,
+        mode=move.mode or None,
+        stage=STAGES[move.stage],
+    )
+
+
+def _name(member: Enum) -> str:
+    return member.name.lower()
+
+
+def _stats_of(stats: FleetStats) -> pb.Stats:
+    return pb.Stats(
+        moves_begun={_name(mode): count for mode, count in stats.begun.items()},
+        moves_ended=[
+            pb.EndedMoves(
+                reason=_name(kind.reason),
+                mode=_name(kind.mode),
+                outcome=_name(kind.outcome),
+                count=count,
+            )
+            for kind, count in stats.ended.items()
+        ],
+        moves_deferred=stats.deferred,
+        link_violations=stats.violations,
+        sent_bytes=stats.sent_bytes,
+        stages=stats.stages,
+        activations=stats.activations,
+        activation_s=stats.activation_s,
+        parkings=stats.parkings,
+        losses=stats.losses,
+        replays=stats.replays,
+        pauses=stats.pauses,
+        preemptions=stats.preemptions,
+    )
