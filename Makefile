@@ -15,11 +15,15 @@ PYTEST := $(BIN)/python -m pytest $(if $(DATA),--data=$(DATA))
 PYTHON_NEXT ?= python3.12
 NEXT := .venv-next
 AOT := .venv-aot
+CLIENTS := .venv-clients
+CONFORM := $(BIN)/python tests/conformance/with_server.py
+SKIPPED := SKIPPED: its client cannot be installed here
 KERNEL_TESTS := -m pytest tests/pallas_kernels
 GPU_PYTHON ?= $(BIN)/python
 GPU_JSON ?= benchmarks/kernels.json
 
-.PHONY: protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
+.PHONY: conformance conformance-triton conformance-node conformance-smg
+.PHONY: conformance-h2load protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -89,6 +93,36 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+conformance: conformance-triton conformance-node conformance-smg conformance-h2load  ## clients by others against a real server
+
+# One environment per client: what they depend on does not go together.
+$(CLIENTS)/triton/.installed $(CLIENTS)/smg/.installed: $(CLIENTS)/%/.installed: tests/conformance/%.txt
+	$(PYTHON) -m venv $(CLIENTS)/$*
+	$(CLIENTS)/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
+$(CLIENTS)/node/.installed: tests/conformance/package.json
+	@mkdir -p $(CLIENTS)/node
+	cp $< $(CLIENTS)/node/ && cd $(CLIENTS)/node && npm install --silent
+	@touch $@
+
+conformance-triton: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/triton/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	  $(CONFORM) $(CLIENTS)/triton/bin/python tests/conformance/triton.py ADDRESS
+
+conformance-smg: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/smg/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	  $(CONFORM) $(CLIENTS)/smg/bin/python tests/conformance/gateway.py ADDRESS
+
+conformance-node: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/node/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	  $(CONFORM) node tests/conformance/node.mjs $(CLIENTS)/node ADDRESS \
+	  "$$($(BIN)/python -c 'import os, smg_grpc_proto as p; print(os.path.dirname(p.__file__) + "/proto")')" .
+
+conformance-h2load: $(VENV)/.installed-dev
+	@command -v h2load >/dev/null || { echo "$@ $(SKIPPED) (nghttp2-client)"; exit 0; }; \
+	  $(CONFORM) $(BIN)/python tests/conformance/h2load.py ADDRESS
+
 protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change of them
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
 	  --grpc_python_out=. mell_jax/serving/proto/*.proto
@@ -101,4 +135,4 @@ format: $(VENV)/.installed-dev  ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(NEXT) $(AOT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEXT) $(AOT) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

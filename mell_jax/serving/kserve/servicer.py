@@ -104,7 +104,7 @@ class KServe:
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, asker: Asker
     ) -> pb.ModelStatisticsResponse:
-        """Counts of samples of every door; times are among the metrics."""
+        """Samples of every door of this front end; times are among the metrics."""
         names = list(self._front_end.models.by_name)
         if request.name:
             names = [self._find(request.name, version=request.version)]

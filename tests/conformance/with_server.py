@@ -1,0 +1,51 @@
+"""Runs a client against a real server: python with_server.py COMMAND ... ADDRESS ...
+
+The server has the demo model on two virtual devices and, when both serve, moves every
+request every twenty steps, which no client may notice. ADDRESS becomes host:port.
+Afterwards the server is told to end, and must do so in order.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+SERVER = (
+    *(sys.executable, "-m", "mell_jax.launch", "--port=0"),
+    *("--mesh=2x1", "--cpu_devices=2", "--max_rows=8", "--fault=move:20"),
+)
+START_LINES = 20
+CLIENT_S = 600
+END_S = 60
+
+
+def address_of(server: subprocess.Popen[str]) -> str:
+    """Waits for the server to be ready."""
+    assert server.stdout is not None
+    for _ in range(START_LINES):
+        words = server.stdout.readline().split()
+        if words[1:4] == ["is", "served", "at"]:
+            return words[4].rstrip(",")
+    raise AssertionError("the server did not start; its errors stand above")
+
+
+def main(command: Sequence[str]) -> int:
+    with subprocess.Popen(SERVER, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = address_of(server)
+            done = subprocess.run(
+                [address if word == "ADDRESS" else word for word in command],
+                timeout=CLIENT_S,
+                check=False,
+            )
+            server.send_signal(signal.SIGTERM)
+            ended = server.wait(END_S)
+        finally:
+            server.kill()
+    if ended != 0:
+        print(f"the server ended with status {ended}", file=sys.stderr)
+    return done.returncode or ended
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
