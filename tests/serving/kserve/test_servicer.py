@@ -1,5 +1,6 @@
 """KServe's protocol against a real server with an engine one can do in one's head."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mell_jax.serving.proto import open_inference_pb2 as pb
+from mell_jax.serving.security import SecurityConfig
 from tests.serving.harness import error_of, run, serving
 from tests.serving.kserve.asking import ask, is_final, stub_of, texts_of
 
@@ -337,5 +339,32 @@ def test_health_and_reflection_know_the_service(letters_dir: Path) -> None:
             async for listed in reflection.ServerReflectionInfo(asked()):
                 services = listed.list_services_response.service
                 assert name in [service.name for service in services]
+
+    run(scenario)
+
+
+def test_where_tokens_are_needed_every_call_needs_one(
+    letters_dir: Path, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.json"
+    holder = {"token": "customer-0123456789", "tenant": "acme"}
+    tokens.write_text(json.dumps({"tokens": [holder]}))
+
+    async def scenario() -> None:
+        security = SecurityConfig(tokens_file=str(tokens))
+        async with serving(directory=letters_dir, security=security) as harness:
+            stub = stub_of(harness.channel)
+            refused = [
+                await error_of(stub.ServerReady(pb.ServerReadyRequest())),
+                await error_of(stub.ModelInfer(ask("a"))),
+                await error_of(stub.ModelStreamInfer(iter([ask("a")])).read()),
+            ]
+            codes = {error.code() for error in refused}
+            assert codes == {grpc.StatusCode.UNAUTHENTICATED}
+            metadata = (("authorization", "Bearer customer-0123456789"),)
+            answer = await stub.ModelInfer(ask("a"), metadata=metadata)
+            assert texts_of(answer) == ["abdhp"]
+            (submit,) = harness.engine.submits
+            assert submit.salt == b"acme"
 
     run(scenario)
