@@ -94,7 +94,7 @@ async def generate(
                         delta = await asyncio.to_thread(maker.read, arrival)
                     else:
                         delta = maker.read(arrival)
-                    watches[arrival.index].see(delta)
+                    watches[arrival.index].see(delta, prompt=arrival.prompt)
                     if delta.finish is not None and arrival.finished is None:
                         # A stop string: the engine goes on.
                         request.drop(arrival.handle)

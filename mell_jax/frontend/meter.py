@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import final
 
-from mell_jax.engine.frames import Submit
+from mell_jax.engine.frames import PromptDone, Submit
 from mell_jax.frontend.delta import Delta
 
 SECOND_BOUNDS = (
@@ -52,6 +52,8 @@ class Measured:
     generation_tokens: int
     finished: Mapping[str, int]  # samples, by reason
     first_token_s: Buckets  # from the request to its first token
+    queue_s: Buckets  # from the request to its first step; the rest is prefill
+    prefill_s: Buckets  # from the first step to the first token
     inter_token_s: Buckets  # tokens that come together share their gap
     request_s: Buckets  # from the request to its end
     decode_s: Buckets  # from the first token to the last
@@ -99,6 +101,8 @@ class ModelMeter:
         self.prompt_tokens = self.generation_tokens = 0
         self.finished: Counter[str] = Counter()
         self.first_token_s = Histogram(SECOND_BOUNDS)
+        self.queue_s = Histogram(SECOND_BOUNDS)
+        self.prefill_s = Histogram(SECOND_BOUNDS)
         self.inter_token_s = Histogram(SECOND_BOUNDS)
         self.request_s = Histogram(SECOND_BOUNDS)
         self.decode_s = Histogram(SECOND_BOUNDS)
@@ -112,6 +116,8 @@ class ModelMeter:
             generation_tokens=self.generation_tokens,
             finished=dict(self.finished),
             first_token_s=self.first_token_s.frozen(),
+            queue_s=self.queue_s.frozen(),
+            prefill_s=self.prefill_s.frozen(),
             inter_token_s=self.inter_token_s.frozen(),
             request_s=self.request_s.frozen(),
             decode_s=self.decode_s.frozen(),
@@ -154,11 +160,20 @@ class Watch:
         self._tokens = 0
         self._is_over = False
 
-    def see(self, delta: Delta) -> None:
-        """Something has come for the sample, perhaps its end."""
+    def see(self, delta: Delta, *, prompt: PromptDone | None = None) -> None:
+        """Something has come for the sample, perhaps its end.
+
+        Args:
+          delta: what the reader gets.
+          prompt: what the engine says of the prompt, with the first token.
+        """
         count = len(delta.token_ids)
         if count:
             self._see_tokens(count)
+        if self._tokens and prompt is not None and prompt.prefill_s is not None:
+            first_s = self._first_s - self._start_s
+            self._meter.prefill_s.add(prompt.prefill_s)
+            self._meter.queue_s.add(max(0.0, first_s - prompt.prefill_s))
         if delta.finish is not None:
             self.end(delta.finish.reason)
 
