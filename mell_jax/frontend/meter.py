@@ -71,6 +71,16 @@ class Measured:
         return Measured(finished=dict(finished), **sums)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a request came to, all its samples together."""
+
+    prompt_tokens: int
+    generation_tokens: int
+    first_token_s: float | None  # from the request to its first token; None of none
+    reasons: tuple[str, ...]  # for the end of each sample
+
+
 @final
 class Histogram:
     """Counts values."""
@@ -134,13 +144,13 @@ class Watch:
     __slots__ = (
         "_clock",
         "_first_s",
-        "_is_over",
         "_last_s",
         "_max_tokens",
         "_meter",
-        "_prompt_tokens",
         "_start_s",
-        "_tokens",
+        "prompt_tokens",
+        "reason",
+        "tokens",
     )
 
     def __init__(
@@ -155,10 +165,15 @@ class Watch:
         self._meter = meter
         self._clock = clock
         self._start_s = self._first_s = self._last_s = start_s
-        self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
-        self._tokens = 0
-        self._is_over = False
+        self.prompt_tokens = prompt_tokens
+        self.tokens = 0  # that it has got
+        self.reason = ""  # for its end; empty before
+
+    @property
+    def first_token_s(self) -> float | None:
+        """From the request to its first token, if it has one."""
+        return self._first_s - self._start_s if self.tokens else None
 
     def see(self, delta: Delta, *, prompt: PromptDone | None = None) -> None:
         """Something has come for the sample, perhaps its end.
@@ -170,7 +185,7 @@ class Watch:
         count = len(delta.token_ids)
         if count:
             self._see_tokens(count)
-        if self._tokens and prompt is not None and prompt.prefill_s is not None:
+        if self.tokens and prompt is not None and prompt.prefill_s is not None:
             first_s = self._first_s - self._start_s
             self._meter.prefill_s.add(prompt.prefill_s)
             self._meter.queue_s.add(max(0.0, first_s - prompt.prefill_s))
@@ -180,28 +195,28 @@ class Watch:
     def _see_tokens(self, count: int) -> None:
         now_s, meter = self._clock(), self._meter
         gaps = count
-        if not self._tokens:
+        if not self.tokens:
             gaps -= 1
             self._first_s = self._last_s = now_s
             meter.first_token_s.add(now_s - self._start_s)
         if gaps:
             meter.inter_token_s.add((now_s - self._last_s) / gaps, count=gaps)
             self._last_s = now_s
-        self._tokens += count
+        self.tokens += count
         meter.generation_tokens += count
 
     def end(self, reason: str) -> None:
         """No more will come; only the first reason counts."""
-        if self._is_over:
+        if self.reason:
             return
-        self._is_over = True
+        self.reason = reason
         meter = self._meter
         meter.finished[reason] += 1
         meter.request_s.add(self._clock() - self._start_s)
-        meter.request_prompt_tokens.add(self._prompt_tokens)
-        meter.request_generation_tokens.add(self._tokens)
+        meter.request_prompt_tokens.add(self.prompt_tokens)
+        meter.request_generation_tokens.add(self.tokens)
         meter.request_max_tokens.add(self._max_tokens)
-        if self._tokens:
+        if self.tokens:
             meter.decode_s.add(self._last_s - self._first_s)
 
 
@@ -224,6 +239,17 @@ class Watches:
         is_error = kind is not None and issubclass(kind, Exception)
         for watch in self._watches:
             watch.end("error" if is_error else "abort")
+
+    @property
+    def outcome(self) -> Outcome:
+        """As of now."""
+        firsts = [watch.first_token_s for watch in self._watches]
+        return Outcome(
+            prompt_tokens=self._watches[0].prompt_tokens,
+            generation_tokens=sum(watch.tokens for watch in self._watches),
+            first_token_s=min((s for s in firsts if s is not None), default=None),
+            reasons=tuple(watch.reason for watch in self._watches),
+        )
 
 
 @final

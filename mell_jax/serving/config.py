@@ -12,6 +12,7 @@ SERVER_LIMITS = Limits(
     request_timeout_s=7200.0,
 )
 NO_SECURITY = SecurityConfig()
+_SCHEMES = ("http://", "https://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class ServerConfig:
       stall_timeout_s: that a stream may wait for its reader.
       security: TLS and tokens.
       chat_templates: files of the operator; "file" for all models, "name=file" for one.
+      otlp_endpoint: of the collector of traces, http://host:port; empty for none.
       stall_s: health turns to NOT_SERVING when the engine makes no progress so long.
 
     Raises:
@@ -53,6 +55,7 @@ class ServerConfig:
     stall_timeout_s: float = 60.0
     security: SecurityConfig = NO_SECURITY
     chat_templates: tuple[str, ...] = ()
+    otlp_endpoint: str = ""
 
     def __post_init__(self) -> None:
         seen: dict[int, str] = {}
@@ -74,5 +77,10 @@ class ServerConfig:
             )
         if not (self.max_open >= 1):
             raise ValueError(f"max_open must be at least 1, got {self.max_open}")
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(_SCHEMES):
+            raise ValueError(
+                "otlp_endpoint must be http://host:port, or https:// for TLS, got "
+                f"{self.otlp_endpoint!r}"
+            )
         if not (0 <= self.frontends <= 64):
             raise ValueError(f"frontends must be from 0 to 64, got {self.frontends}")

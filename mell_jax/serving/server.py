@@ -42,6 +42,7 @@ from mell_jax.serving.rpcs import make_handler
 from mell_jax.serving.security import Gate, TlsFiles
 from mell_jax.serving.servicer import ServedModel, Servicer
 from mell_jax.serving.stall import Stalls
+from mell_jax.serving.tracing import open_spans
 
 _logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Server:
         self._is_ready: bool | None = None
         self._place = place = place or Place()
         tokenizers = {model.name: model.tokenizer for model in models}
+        self._spans = open_spans(config.otlp_endpoint)
         self.front_end = FrontEnd(
             engine.send,
             models=[
@@ -102,6 +104,7 @@ class Server:
             limits=config.limits,
             first_handle=place.first_handle,
             ask_others=place.ask_others,
+            recorder=self._spans,
         )
         self._stalls = Stalls(config.stall_timeout_s, clock=time.monotonic)
         self._sweeping: asyncio.Task[None] | None = None
@@ -276,6 +279,8 @@ class Server:
             await self._http.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
     async def _end_health(self) -> None:
         self._is_ending = True
