@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mell_jax.frontend import Limits
+from mell_jax.serving.logs import LogFormat
 from mell_jax.serving.security.config import SecurityConfig
 
 SERVER_LIMITS = Limits(
@@ -34,6 +35,7 @@ class ServerConfig:
       stall_timeout_s: that a stream may wait for its reader.
       security: TLS and tokens.
       chat_templates: files of the operator; "file" for all models, "name=file" for one.
+      log_format: of the log of every process.
       otlp_endpoint: of the collector of traces, http://host:port; empty for none.
       stall_s: health turns to NOT_SERVING when the engine makes no progress so long.
 
@@ -55,6 +57,7 @@ class ServerConfig:
     stall_timeout_s: float = 60.0
     security: SecurityConfig = NO_SECURITY
     chat_templates: tuple[str, ...] = ()
+    log_format: LogFormat = "text"
     otlp_endpoint: str = ""
 
     def __post_init__(self) -> None:

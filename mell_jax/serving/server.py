@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Sink
 from mell_jax.serving.address import (
     Addresses,
@@ -253,12 +254,14 @@ class Server:
         """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
         self._servicer.drain()
         await self._end_health()
-        if self.front_end.num_open:
-            _logger.warning(
-                "finishing %d open requests, at most %g s; a second signal stops now",
-                self.front_end.num_open,
-                self._config.drain_s,
-            )
+        num_open = self.front_end.num_open
+        tell(
+            Event.DRAINING,
+            text=f"finishing {num_open} open requests, at most "
+            f"{self._config.drain_s:g} s; a second signal stops now",
+            level=None if num_open else logging.INFO,
+            num_open=num_open,
+        )
         idle = asyncio.ensure_future(self.front_end.wait_idle())
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait(
