@@ -17,16 +17,11 @@ from typing import TypeVar, cast
 import numpy as np
 from absl import logging
 
+from mell_jax.engine.fleet import news
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
 from mell_jax.engine.fleet.moves import Cargo, Moves, order
-from mell_jax.engine.fleet.news import (
-    tell_aborted,
-    tell_fenced,
-    tell_opened,
-    tell_parked,
-)
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.roster import Roster
 from mell_jax.engine.fleet.stats import Tally
@@ -114,7 +109,7 @@ class Conductor:
         """Tells placement how long instances took that have become ready."""
         for member, took_s in self.roster.opened():
             self.tally.activation_s += took_s
-            tell_opened(member.device, member.model, took_s=took_s)
+            news.tell_opened(member.device, member.model, took_s=took_s)
             self._moves.target_opens(member.device, member.model)
             self.decide(events.Activated(model=member.model, took_s=took_s))
 
@@ -153,7 +148,7 @@ class Conductor:
         try:
             return do()
         except Exception:  # the edge: whatever a device raises, the others go on
-            tell_fenced(member.device, what="failed")
+            news.tell_fenced(member.device, what="failed")
             self._lose(member.device)
             return None
 
@@ -334,7 +329,7 @@ class Conductor:
         try:
             self.roster.open(device, model, horizon=horizon, office=self)
         except RuntimeError:  # no memory, or a device that has gone
-            tell_fenced(device, what="cannot be opened")
+            news.tell_fenced(device, what="cannot be opened")
             self._lose(device)
 
     def _park(self, device: DeviceId) -> None:
@@ -342,7 +337,7 @@ class Conductor:
         self._moves.target_closes(device)
         member = self.roster.close(device)
         self.tally.close(member.instance.load())
-        tell_parked(device, member.model)
+        news.tell_parked(device, member.model)
 
     def _lose(self, device: DeviceId) -> None:
         """Fences a device; its requests start again elsewhere from their tokens."""
@@ -383,7 +378,7 @@ class Conductor:
                     self._post.append((effect.to, effect.message, None))
                 case effects.Report():
                     if (aborted := self.tally.end_move(effect.event)) is not None:
-                        tell_aborted(aborted)
+                        news.tell_aborted(aborted)
                     self._reports.append(effect.event)
                 case effects.Deliver():
                     self._learn(effect)
