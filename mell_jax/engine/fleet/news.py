@@ -46,3 +46,12 @@ def tell_aborted(move: plan.Move) -> None:
         target=move.target,
         is_urgent=move.is_urgent,
     )
+
+
+def tell_policy(policy: str, *, before: str) -> None:
+    tell(
+        Event.POLICY_CHANGED,
+        text=f"policy {policy} decides from now on, {before} did before",
+        policy=policy,
+        before=before,
+    )
