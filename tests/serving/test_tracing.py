@@ -22,6 +22,7 @@ from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.tracing import SpanRecorder, check_tracing, open_spans, origin_of
 from tests.serving.fake_engine import write_letters_tokenizer
 from tests.serving.harness import error_of, ids_request, run, serving
+from tests.serving.kserve.asking import ask, stub_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -131,7 +132,7 @@ def spans_of(collector: Collector) -> list[trace_pb2.Span]:
     return sorted(found, key=lambda span: span.start_time_unix_nano)
 
 
-def test_openai_requests_say_which_api_was_called(tmp_path: Path) -> None:
+def test_every_door_says_what_was_called_and_whose_trace_it_is(tmp_path: Path) -> None:
     async def scenario(address: str) -> None:
         async with (
             serving(
@@ -152,13 +153,19 @@ def test_openai_requests_say_which_api_was_called(tmp_path: Path) -> None:
                     headers={"Traceparent": PARENT},
                 )
                 assert answer.status_code == 200, answer.text
+            kserve = stub_of(s.channel)
+            await kserve.ModelInfer(ask(), metadata=(("traceparent", PARENT),))
 
     template = tmp_path / "template.jinja"
     template.write_text("{{ messages[0]['content'] }}")
     with collecting() as collector:
         run(lambda: scenario(collector.address))
     spans = spans_of(collector)
-    assert [span.name for span in spans] == ["text_completion letters", "chat letters"]
+    assert [span.name for span in spans] == [
+        "text_completion letters",
+        "chat letters",
+        "text_completion letters",
+    ]
     assert {span.parent_span_id.hex() for span in spans} == {SPAN}
 
 

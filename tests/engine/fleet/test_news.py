@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
+from mell_jax.engine.admin import SetPolicy
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.news import tell_policy
 from mell_jax.engine.fleet.stats import Outcome
 from mell_jax.engine.params import SamplingParams
 from mell_jax.events import LOGGER_NAME
@@ -76,7 +76,7 @@ def test_a_device_that_fails_is_told_with_its_cause(
 
 def test_another_policy_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger=LOGGER_NAME):
-        tell_policy("mell", before="consolidate")
-    (record,) = caplog.records
+        toy_fleet().administer(SetPolicy(policy="mell"))
+    (record,) = [r for r in caplog.records if hasattr(r, "event")]
     assert record.event == "policy_changed"
     assert record.fields == {"policy": "mell", "before": "consolidate"}
