@@ -15,12 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from absl import app, flags, logging
+from absl import app, flags
 
+from mell_jax.events import Event, tell
 from mell_jax.launch_doors import (
     limits_from_flags,
     security_from_flags,
     stall_timeout_from_flags,
+)
+from mell_jax.launch_logs import (
+    begin_log,
+    complain,
+    log_format_from_flags,
+    otlp_endpoint_from_flags,
+    tell_ready,
 )
 from mell_jax.serving.address import Addresses, check_addresses
 from mell_jax.serving.admin.port import check_port, serving_admin
@@ -31,6 +39,7 @@ from mell_jax.serving.progress import LocalEngine
 from mell_jax.serving.security import check_security
 from mell_jax.serving.server import run_server
 from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.tracing import check_tracing
 from mell_jax.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
@@ -245,6 +254,8 @@ def config_from_flags() -> LaunchConfig:
             security=security_from_flags(),
             stall_timeout_s=stall_timeout_from_flags(),
             chat_templates=tuple(_CHAT_TEMPLATE.value),
+            log_format=log_format_from_flags(),
+            otlp_endpoint=otlp_endpoint_from_flags(),
         ),
         cpu_devices=_CPU_DEVICES.value,
         admin_port=_ADMIN_PORT.value,
@@ -278,6 +289,7 @@ def serve(
 
     def on_ready(addresses: Addresses) -> None:
         took_s = time.monotonic() - started_s
+        tell_ready(addresses, models=[model.name for model in models], took_s=took_s)
         names = " and ".join(model.name for model in models)
         names += " is" if len(models) == 1 else " are"
         python = shlex.quote(sys.executable)
@@ -307,8 +319,9 @@ def serve(
             run_server(engine, models=models, config=config, on_ready=on_ready)
         )
     if cause:
-        print(f"mell-serve: {cause}", file=sys.stderr)
+        complain(cause, log_format=config.log_format)
         return 1
+    tell(Event.STOPPED, text="mell-serve has stopped")
     return 0
 
 
@@ -326,6 +339,7 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     check_security(config.server.security)
     if config.admin_port is not None:
         check_port(config.admin_port)
+    check_tracing(config.server.otlp_endpoint)
     if config.cpu_devices is not None:
         use_cpu_devices(config.cpu_devices)
     built = build_engine(
@@ -370,13 +384,13 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         print(f"mell-serve: takes flags only, got {argv[1]!r}", file=sys.stderr)
         return 1
-    logging.set_verbosity(logging.INFO if _VERBOSE.value else logging.WARNING)
+    begin_log(is_verbose=_VERBOSE.value)
     try:
         return launch(config_from_flags(), started_s=started_s)
     except (ValueError, OSError, RuntimeError) as error:
         if _VERBOSE.value:
             raise
-        print(f"mell-serve: {error}", file=sys.stderr)
+        complain(str(error), log_format=log_format_from_flags())
         return 1
 
 

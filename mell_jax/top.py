@@ -135,16 +135,16 @@ def _bars(now: Numbers) -> Table:
     for name in ("used", "resv", "free", "rows", "wait", "stop"):
         table.add_column(name, justify="right")
     states = [labels for labels, value in now.of("instance_state") if value]
-    for labels in sorted(states, key=lambda each: int(each["instance"])):
-        device, state = labels["instance"], labels["state"]
+    for labels in sorted(states, key=lambda each: int(each["device"])):
+        device, state = labels["device"], labels["state"]
         if state not in ("serving", "opening"):
             style = "bold red" if state == "lost" else "dim"
             table.add_row(device, Text(state, style=style))
             continue
-        pages = now.by("instance_pages", "kind", instance=device)
+        pages = now.by("instance_pages", "kind", device=device)
         held, counts = [pages.get(kind, 0.0) for kind in KINDS], []
         for kind in ("running", "waiting", "paused"):
-            counts.append(now.total(f"instance_requests_{kind}", instance=device))
+            counts.append(now.total(f"instance_requests_{kind}", device=device))
         table.add_row(device, _bar(held), *(f"{value:.0f}" for value in held + counts))
     return table
 

@@ -10,6 +10,7 @@ OWN = "mell_jax"
 LEVELS = {  # a module may import its own package and packages of a lower level
     "launch": 7,
     "launch_doors": 6,
+    "launch_logs": 6,
     "client": 6,
     "bench": 6,
     "simulate": 6,
@@ -24,6 +25,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "models": 1,
     "pallas_kernels": 0,
     "scheduler": 0,
+    "events": 0,
 }
 ALLOWED_OUTSIDE = {
     "scheduler": {"numpy"},

@@ -66,6 +66,8 @@ class PromptDone:
     handle: Handle
     cached_tokens: int  # prompt tokens that came from the prefix cache
     logprobs: Logprobs | None  # rows for prompt tokens 1..T-1 if any, when asked for
+    prefill_s: float | None = None
+    """From its first step to its first token; None when it began on another device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

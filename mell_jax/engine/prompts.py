@@ -1,5 +1,7 @@
 """What is said once per sequence, with its first token: cache hits, prompt logprobs."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,13 +19,15 @@ class _Prompt:
 
     cached: int = 0  # tokens found in the prefix cache
     length: int = 0
+    since_s: float | None = None  # when it was first admitted; None: not here
     parts: list[Logprobs] = field(default_factory=list)
 
 
 class PromptTable:
-    """Sequences that have not produced a token yet."""
+    """Sequences that have not produced a token yet; `clock` gives seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._prompts: dict[Serial, _Prompt] = {}
         self.hit_tokens = 0
         self.query_tokens = 0
@@ -39,12 +43,13 @@ class PromptTable:
         return serial in self._prompts
 
     def admit(self, entry: Admitted) -> None:
-        """Notes an admission; a preempted prompt starts again from nothing."""
+        """Notes an admission; a preempted prompt starts again, but for its time."""
         self.hit_tokens += entry.cached
         self.query_tokens += len(entry.tokens)
-        if entry.serial in self._prompts:
+        if before := self._prompts.get(entry.serial):
+            since_s = self._clock() if before.since_s is None else before.since_s
             self._prompts[entry.serial] = _Prompt(
-                cached=entry.cached, length=entry.prompt
+                cached=entry.cached, length=entry.prompt, since_s=since_s
             )
 
     def collect(
@@ -68,10 +73,12 @@ class PromptTable:
     def finish(self, serial: Serial, *, handle: Handle) -> PromptDone:
         """Takes a prompt out, at its first token."""
         prompt = self._prompts.pop(serial)
+        since_s = prompt.since_s
         return PromptDone(
             handle=handle,
             cached_tokens=prompt.cached,
             logprobs=_join(prompt.parts, count=prompt.length - 1),
+            prefill_s=None if since_s is None else self._clock() - since_s,
         )
 
     def forget(self, serial: Serial) -> None:

@@ -7,8 +7,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, final
 
-from absl import logging
-
 from mell_jax.engine.admin import (
     Answer,
     Command,
@@ -24,6 +22,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.params import InvalidRequestError
+from mell_jax.events import Event, tell
 from mell_jax.worker.compilation import CompilationCounter
 
 Sink = Callable[[StepFrame | EngineStopped], None]
@@ -153,7 +152,7 @@ class EngineThread:
         try:
             self._loop(sink)
         except Exception as error:  # the edge: what a step raises ends the engine
-            logging.exception("the engine failed")
+            tell(Event.ENGINE_FAILED, text="the engine failed", error=error)
             message = f"the engine failed: {type(error).__name__}: {error}"
         self._has_ended.set()
         self._refuse_questions()

@@ -22,6 +22,7 @@ from mell_jax.frontend.generation import PromptMaker, generate
 from mell_jax.frontend.hub import EngineLink, FrontEnd, Sink
 from mell_jax.frontend.inbox import TokenLogprobs
 from mell_jax.frontend.models import FrontModel
+from mell_jax.frontend.tracing import Origin, Recorder, RequestRecord
 
 __all__ = [
     "Admission",
@@ -33,10 +34,13 @@ __all__ = [
     "FrontEnd",
     "FrontModel",
     "Limits",
+    "Origin",
     "OverloadedError",
     "PromptMaker",
     "QueueTimeoutError",
+    "Recorder",
     "RequestFailedError",
+    "RequestRecord",
     "RequestTimeoutError",
     "Sink",
     "TokenLogprobs",

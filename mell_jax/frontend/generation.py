@@ -17,6 +17,7 @@ from mell_jax.frontend.delta import Delta, DeltaMaker
 from mell_jax.frontend.errors import OverloadedError
 from mell_jax.frontend.hub import FrontEnd
 from mell_jax.frontend.models import FrontModel
+from mell_jax.frontend.tracing import ANYWHERE, Origin
 
 _LONG_TEXT_CHARS = 4096  # a few milliseconds of tokenizing
 _LONG_ARRIVAL_TOKENS = 2048  # likewise, of a reader that was slow or of a prompt
@@ -35,6 +36,7 @@ async def generate(
     tenant: str = "",
     request_id: str = "",
     is_text_wanted: bool = True,
+    origin: Origin = ANYWHERE,
 ) -> AsyncGenerator[Delta]:
     """Streams the answers to a prompt, all that is ready at a time.
 
@@ -51,6 +53,7 @@ async def generate(
         tenant: who asks, for quotas.
         request_id: a name for `FrontEnd.abort`; empty for a random one.
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
+        origin: where the request comes from, for traces.
 
     Raises:
         UnknownModelError: no model of that name is served.
@@ -65,7 +68,9 @@ async def generate(
     chosen = front_end.models.find(model)
     meter, start_s = front_end.meter, front_end.meter.now_s
     admission = front_end.admission
+    name = chosen.info.model_name
     with (
+        front_end.tracing.watch(origin, model=name) as trace,
         front_end.open(request_id) as request,
         _admit(front_end, tenant=tenant, samples=params.n) as ticket,
         Deadlines(request, limits=admission.limits) as deadlines,
@@ -82,8 +87,8 @@ async def generate(
             DeltaMaker(submit.params, prompt=prompt_ids, tokenizer=tokenizer)
             for submit in submits
         ]
-        name = chosen.info.model_name
-        with meter.begin(submits, model=name, start_s=start_s) as watches:
+        begun = trace.follow(meter.begin(submits, model=name, start_s=start_s))
+        with begun as watches:
             request.submit(submits)
             while arrivals := await request.arrivals():
                 for arrival in arrivals:
@@ -94,7 +99,7 @@ async def generate(
                         delta = await asyncio.to_thread(maker.read, arrival)
                     else:
                         delta = maker.read(arrival)
-                    watches[arrival.index].see(delta)
+                    watches[arrival.index].see(delta, prompt=arrival.prompt)
                     if delta.finish is not None and arrival.finished is None:
                         # A stop string: the engine goes on.
                         request.drop(arrival.handle)

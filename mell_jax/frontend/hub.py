@@ -33,6 +33,7 @@ from mell_jax.frontend.errors import (
 from mell_jax.frontend.inbox import Arrival, Inbox
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
+from mell_jax.frontend.tracing import Recorder, Tracing
 
 Sink = Callable[[StepFrame | EngineStopped], None]
 
@@ -71,6 +72,7 @@ class FrontEnd:
         first_handle: int = 1,
         ask_others: Callable[[tuple[str, ...]], None] | None = None,
         limits: Limits | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Starts with no request open.
 
@@ -82,11 +84,13 @@ class FrontEnd:
             ask_others: takes ids of requests to abort that are not open here; None
                 where there is no other front end.
             limits: for what waits, and for how long; None for no bounds.
+            recorder: is told of each request when it is over.
         """
         self._send = send
         self.models = FrontModels(models)
         self.meter = Meter(list(self.models.by_name))
         self.admission = Admission(limits or Limits(), clock=time.monotonic)
+        self.tracing = Tracing(recorder)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
         self._ask_others = ask_others

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import final
 
-from mell_jax.engine.frames import Submit
+from mell_jax.engine.frames import PromptDone, Submit
 from mell_jax.frontend.delta import Delta
 
 SECOND_BOUNDS = (
@@ -52,6 +52,8 @@ class Measured:
     generation_tokens: int
     finished: Mapping[str, int]  # samples, by reason
     first_token_s: Buckets  # from the request to its first token
+    queue_s: Buckets  # from the request to its first step; the rest is prefill
+    prefill_s: Buckets  # from the first step to the first token
     inter_token_s: Buckets  # tokens that come together share their gap
     request_s: Buckets  # from the request to its end
     decode_s: Buckets  # from the first token to the last
@@ -67,6 +69,16 @@ class Measured:
         }
         finished = Counter(self.finished) + Counter(other.finished)
         return Measured(finished=dict(finished), **sums)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a request came to, all its samples together."""
+
+    prompt_tokens: int
+    generation_tokens: int
+    first_token_s: float | None  # from the request to its first token; None of none
+    reasons: tuple[str, ...]  # for the end of each sample
 
 
 @final
@@ -99,6 +111,8 @@ class ModelMeter:
         self.prompt_tokens = self.generation_tokens = 0
         self.finished: Counter[str] = Counter()
         self.first_token_s = Histogram(SECOND_BOUNDS)
+        self.queue_s = Histogram(SECOND_BOUNDS)
+        self.prefill_s = Histogram(SECOND_BOUNDS)
         self.inter_token_s = Histogram(SECOND_BOUNDS)
         self.request_s = Histogram(SECOND_BOUNDS)
         self.decode_s = Histogram(SECOND_BOUNDS)
@@ -112,6 +126,8 @@ class ModelMeter:
             generation_tokens=self.generation_tokens,
             finished=dict(self.finished),
             first_token_s=self.first_token_s.frozen(),
+            queue_s=self.queue_s.frozen(),
+            prefill_s=self.prefill_s.frozen(),
             inter_token_s=self.inter_token_s.frozen(),
             request_s=self.request_s.frozen(),
             decode_s=self.decode_s.frozen(),
@@ -128,13 +144,13 @@ class Watch:
     __slots__ = (
         "_clock",
         "_first_s",
-        "_is_over",
         "_last_s",
         "_max_tokens",
         "_meter",
-        "_prompt_tokens",
         "_start_s",
-        "_tokens",
+        "prompt_tokens",
+        "reason",
+        "tokens",
     )
 
     def __init__(
@@ -149,44 +165,58 @@ class Watch:
         self._meter = meter
         self._clock = clock
         self._start_s = self._first_s = self._last_s = start_s
-        self._prompt_tokens = prompt_tokens
         self._max_tokens = max_tokens
-        self._tokens = 0
-        self._is_over = False
+        self.prompt_tokens = prompt_tokens
+        self.tokens = 0  # that it has got
+        self.reason = ""  # for its end; empty before
 
-    def see(self, delta: Delta) -> None:
-        """Something has come for the sample, perhaps its end."""
+    @property
+    def first_token_s(self) -> float | None:
+        """From the request to its first token, if it has one."""
+        return self._first_s - self._start_s if self.tokens else None
+
+    def see(self, delta: Delta, *, prompt: PromptDone | None = None) -> None:
+        """Something has come for the sample, perhaps its end.
+
+        Args:
+          delta: what the reader gets.
+          prompt: what the engine says of the prompt, with the first token.
+        """
         count = len(delta.token_ids)
         if count:
             self._see_tokens(count)
+        if self.tokens and prompt is not None and prompt.prefill_s is not None:
+            first_s = self._first_s - self._start_s
+            self._meter.prefill_s.add(prompt.prefill_s)
+            self._meter.queue_s.add(max(0.0, first_s - prompt.prefill_s))
         if delta.finish is not None:
             self.end(delta.finish.reason)
 
     def _see_tokens(self, count: int) -> None:
         now_s, meter = self._clock(), self._meter
         gaps = count
-        if not self._tokens:
+        if not self.tokens:
             gaps -= 1
             self._first_s = self._last_s = now_s
             meter.first_token_s.add(now_s - self._start_s)
         if gaps:
             meter.inter_token_s.add((now_s - self._last_s) / gaps, count=gaps)
             self._last_s = now_s
-        self._tokens += count
+        self.tokens += count
         meter.generation_tokens += count
 
     def end(self, reason: str) -> None:
         """No more will come; only the first reason counts."""
-        if self._is_over:
+        if self.reason:
             return
-        self._is_over = True
+        self.reason = reason
         meter = self._meter
         meter.finished[reason] += 1
         meter.request_s.add(self._clock() - self._start_s)
-        meter.request_prompt_tokens.add(self._prompt_tokens)
-        meter.request_generation_tokens.add(self._tokens)
+        meter.request_prompt_tokens.add(self.prompt_tokens)
+        meter.request_generation_tokens.add(self.tokens)
         meter.request_max_tokens.add(self._max_tokens)
-        if self._tokens:
+        if self.tokens:
             meter.decode_s.add(self._last_s - self._first_s)
 
 
@@ -209,6 +239,17 @@ class Watches:
         is_error = kind is not None and issubclass(kind, Exception)
         for watch in self._watches:
             watch.end("error" if is_error else "abort")
+
+    @property
+    def outcome(self) -> Outcome:
+        """As of now."""
+        firsts = [watch.first_token_s for watch in self._watches]
+        return Outcome(
+            prompt_tokens=self._watches[0].prompt_tokens,
+            generation_tokens=sum(watch.tokens for watch in self._watches),
+            first_token_s=min((s for s in firsts if s is not None), default=None),
+            reasons=tuple(watch.reason for watch in self._watches),
+        )
 
 
 @final

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mell_jax.frontend import Limits
+from mell_jax.serving.logs import LogFormat
 from mell_jax.serving.security.config import SecurityConfig
 
 SERVER_LIMITS = Limits(
@@ -12,6 +13,7 @@ SERVER_LIMITS = Limits(
     request_timeout_s=7200.0,
 )
 NO_SECURITY = SecurityConfig()
+_SCHEMES = ("http://", "https://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class ServerConfig:
       stall_timeout_s: that a stream may wait for its reader.
       security: TLS and tokens.
       chat_templates: files of the operator; "file" for all models, "name=file" for one.
+      log_format: of the log of every process.
+      otlp_endpoint: of the collector of traces, http://host:port; empty for none.
       stall_s: health turns to NOT_SERVING when the engine makes no progress so long.
 
     Raises:
@@ -53,6 +57,8 @@ class ServerConfig:
     stall_timeout_s: float = 60.0
     security: SecurityConfig = NO_SECURITY
     chat_templates: tuple[str, ...] = ()
+    log_format: LogFormat = "text"
+    otlp_endpoint: str = ""
 
     def __post_init__(self) -> None:
         seen: dict[int, str] = {}
@@ -74,5 +80,10 @@ class ServerConfig:
             )
         if not (self.max_open >= 1):
             raise ValueError(f"max_open must be at least 1, got {self.max_open}")
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(_SCHEMES):
+            raise ValueError(
+                "otlp_endpoint must be http://host:port, or https:// for TLS, got "
+                f"{self.otlp_endpoint!r}"
+            )
         if not (0 <= self.frontends <= 64):
             raise ValueError(f"frontends must be from 0 to 64, got {self.frontends}")

@@ -20,6 +20,7 @@ from mell_jax.serving.security import Gate
 from mell_jax.serving.servicer import Asker
 from mell_jax.serving.stall import Stalls
 from mell_jax.serving.status import status_of
+from mell_jax.serving.tracing import origin_of
 
 Unary = Callable[[Any, Asker], Awaitable[Message]]
 Stream = Callable[[Any, Asker], AsyncGenerator[Message]]
@@ -139,6 +140,7 @@ class Edge:
         return Asker(
             caller=self._gate.identify(metadata),
             model=str(metadata.get("x-mell-model", "")),
+            origin=origin_of(metadata),
         )
 
 

@@ -4,7 +4,6 @@ A caller's mistake is named field by field; what may work later says when to try
 a bug of ours is told by an opaque id alone, which the log has next to its cause.
 """
 
-import logging
 import uuid
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import grpc
 
 from mell_jax.engine.admin import NotPossibleError, UnknownTargetError
 from mell_jax.engine.params import InvalidRequestError
+from mell_jax.events import Event, tell
 from mell_jax.frontend import (
     DuplicateRequestError,
     EngineDeadError,
@@ -20,8 +20,6 @@ from mell_jax.frontend import (
     RequestTimeoutError,
     UnknownModelError,
 )
-
-_logger = logging.getLogger(__name__)
 
 
 class MalformedMessageError(ValueError):
@@ -105,14 +103,25 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 
 
 def problem_of(error: Exception) -> Problem:
-    """What to tell the caller about `error`; logs what is our own fault."""
+    """What to tell the caller about `error`; the log gets a line, and our own faults.
+
+    The line has nothing that the caller has said, as the message may.
+    """
     code = _CODES.get(type(error))
     if code is None:
         return _internal(error)
+    field = error.field if isinstance(error, InvalidRequestError) else ""
+    tell(
+        Event.REQUEST_REFUSED,
+        text=f"a request was refused: {code.name}",
+        code=code.name,
+        kind=type(error).__name__,
+        field=field,
+    )
     return Problem(
         code=code,
         message=str(error),
-        field=error.field if isinstance(error, InvalidRequestError) else "",
+        field=field,
         retry_after_s=_retry_after_s(error),
     )
 
@@ -129,7 +138,12 @@ def _retry_after_s(error: Exception) -> float | None:
 
 def _internal(error: Exception) -> Problem:
     error_id = uuid.uuid4().hex[:12]
-    _logger.error("internal error %s", error_id, exc_info=error)
+    tell(
+        Event.REQUEST_FAILED,
+        text=f"internal error {error_id}",
+        error=error,
+        error_id=error_id,
+    )
     return Problem(
         code=grpc.StatusCode.INTERNAL,
         message=f"the request failed inside the server; its log says why at {error_id}",

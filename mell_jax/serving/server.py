@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Sink
 from mell_jax.serving.address import (
     Addresses,
@@ -42,6 +43,7 @@ from mell_jax.serving.rpcs import make_handler
 from mell_jax.serving.security import Gate, TlsFiles
 from mell_jax.serving.servicer import ServedModel, Servicer
 from mell_jax.serving.stall import Stalls
+from mell_jax.serving.tracing import open_spans
 
 _logger = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class Server:
         self._is_ready: bool | None = None
         self._place = place = place or Place()
         tokenizers = {model.name: model.tokenizer for model in models}
+        self._spans = open_spans(config.otlp_endpoint)
         self.front_end = FrontEnd(
             engine.send,
             models=[
@@ -102,6 +105,7 @@ class Server:
             limits=config.limits,
             first_handle=place.first_handle,
             ask_others=place.ask_others,
+            recorder=self._spans,
         )
         self._stalls = Stalls(config.stall_timeout_s, clock=time.monotonic)
         self._sweeping: asyncio.Task[None] | None = None
@@ -250,12 +254,14 @@ class Server:
         """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
         self._servicer.drain()
         await self._end_health()
-        if self.front_end.num_open:
-            _logger.warning(
-                "finishing %d open requests, at most %g s; a second signal stops now",
-                self.front_end.num_open,
-                self._config.drain_s,
-            )
+        num_open = self.front_end.num_open
+        tell(
+            Event.DRAINING,
+            text=f"finishing {num_open} open requests, at most "
+            f"{self._config.drain_s:g} s; a second signal stops now",
+            level=None if num_open else logging.INFO,
+            num_open=num_open,
+        )
         idle = asyncio.ensure_future(self.front_end.wait_idle())
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait(
@@ -276,6 +282,8 @@ class Server:
             await self._http.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
     async def _end_health(self) -> None:
         self._is_ending = True

@@ -18,7 +18,8 @@ from smg_grpc_proto.generated import common_pb2
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
 from mell_jax.engine.frames import EngineInfo, EngineLoad
-from mell_jax.frontend import Delta, FrontEnd, TokenLogprobs, generate
+from mell_jax.frontend import Delta, FrontEnd, Origin, TokenLogprobs, generate
+from mell_jax.frontend.tracing import ANYWHERE
 from mell_jax.serving import convert, tokenizer_archive
 from mell_jax.serving.problem import DrainingError, MissingTokenizerError
 from mell_jax.serving.security import Caller
@@ -33,6 +34,7 @@ class Asker:
 
     caller: Caller
     model: str = ""
+    origin: Origin = ANYWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Servicer:
                 convert.checked_request_id(request.request_id)
             ),
             is_text_wanted=False,
+            origin=asker.origin,
         )
         samples: dict[int, _Sample] = {}
         async with contextlib.aclosing(deltas):

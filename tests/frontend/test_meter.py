@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mell_jax.engine.frames import Finished, FinishReason, Handle, Submit
+from mell_jax.engine.frames import (
+    Finished,
+    FinishReason,
+    Handle,
+    PromptDone,
+    Submit,
+)
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import (
     Delta,
@@ -56,6 +62,38 @@ def filled(buckets: Buckets) -> dict[float, int]:
     """Count by upper bound."""
     bounds = (*buckets.bounds, float("inf"))
     return {b: n for b, n in zip(bounds, buckets.counts, strict=True) if n}
+
+
+def done(prefill_s: float | None) -> PromptDone:
+    return PromptDone(
+        handle=Handle(1), cached_tokens=0, logprobs=None, prefill_s=prefill_s
+    )
+
+
+def test_the_time_to_the_first_token_is_queue_and_prefill() -> None:
+    meter = Meter(["m"], clock=Clock())
+    with meter.begin([sample()], model="m", start_s=98.0) as (watch,):
+        watch.see(delta(7), prompt=done(0.5))
+        watch.see(delta(8))
+    seen = meter.measured()["m"]
+    assert (seen.first_token_s.total, seen.prefill_s.total) == (2.0, 0.5)
+    assert filled(seen.queue_s) == {2.5: 1}
+    assert seen.queue_s.total == 1.5
+
+
+def test_a_prompt_that_began_on_another_device_has_neither() -> None:
+    meter = Meter(["m"], clock=Clock())
+    with meter.begin([sample()], model="m", start_s=98.0) as (watch,):
+        watch.see(delta(7), prompt=done(None))
+    seen = meter.measured()["m"]
+    assert filled(seen.queue_s) == filled(seen.prefill_s) == {}
+
+
+def test_a_clock_that_is_a_little_off_makes_no_negative_queue() -> None:
+    meter = Meter(["m"], clock=Clock())
+    with meter.begin([sample()], model="m", start_s=100.0) as (watch,):
+        watch.see(delta(7), prompt=done(0.25))
+    assert filled(meter.measured()["m"].queue_s) == {0.001: 1}
 
 
 def test_a_stream_is_timed_from_request_to_end() -> None:

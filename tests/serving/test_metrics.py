@@ -173,22 +173,22 @@ def test_devices_and_their_pages() -> None:
         "mell:page_fragmentation_ratio 0.4",
         "mell:devices_lost_total 1.0",
     ]
-    assert lines(text, 'mell:instance_pages{instance="0"') == [
-        'mell:instance_pages{instance="0",kind="used",model_name="a"} 60.0',
-        'mell:instance_pages{instance="0",kind="reserved",model_name="a"} 10.0',
-        'mell:instance_pages{instance="0",kind="free",model_name="a"} 30.0',
+    assert lines(text, 'mell:instance_pages{device="0"') == [
+        'mell:instance_pages{device="0",kind="used",model_name="a"} 60.0',
+        'mell:instance_pages{device="0",kind="reserved",model_name="a"} 10.0',
+        'mell:instance_pages{device="0",kind="free",model_name="a"} 30.0',
     ]
     states = [
         line for line in lines(text, "mell:instance_state") if line.endswith("1.0")
     ]
     assert states == [
-        'mell:instance_state{instance="0",model_name="a",state="serving"} 1.0',
-        'mell:instance_state{instance="1",model_name="b",state="serving"} 1.0',
-        'mell:instance_state{instance="2",model_name="",state="parked"} 1.0',
-        'mell:instance_state{instance="3",model_name="",state="lost"} 1.0',
+        'mell:instance_state{device="0",model_name="a",state="serving"} 1.0',
+        'mell:instance_state{device="1",model_name="b",state="serving"} 1.0',
+        'mell:instance_state{device="2",model_name="",state="parked"} 1.0',
+        'mell:instance_state{device="3",model_name="",state="lost"} 1.0',
     ]
-    assert 'mell:instance_cached_pages{instance="0",model_name="a"} 5.0' in text
-    assert 'mell:instance_requests_paused{instance="0",model_name="a"} 2.0' in text
+    assert 'mell:instance_cached_pages{device="0",model_name="a"} 5.0' in text
+    assert 'mell:instance_requests_paused{device="0",model_name="a"} 2.0' in text
 
 
 def test_moves_and_their_counts() -> None:
@@ -226,7 +226,7 @@ def test_moves_and_their_counts() -> None:
 def test_only_what_was_measured_is_shown_of_links() -> None:
     assert lines(fleet_text(), "mell:link", "mell:prefill") == [
         'mell:link_bytes_per_second{source="0",target="1"} 2e+09',
-        'mell:prefill_slack_tokens_per_second{instance="0",model_name="a"} 300.0',
+        'mell:prefill_slack_tokens_per_second{device="0",model_name="a"} 300.0',
     ]
 
 
@@ -246,6 +246,8 @@ def test_every_name_that_dashboards_for_vllm_use_is_there() -> None:
         "vllm:time_to_first_token_seconds",
         "vllm:inter_token_latency_seconds",
         "vllm:e2e_request_latency_seconds",
+        "vllm:request_queue_time_seconds",
+        "vllm:request_prefill_time_seconds",
         "vllm:request_decode_time_seconds",
         "vllm:request_prompt_tokens",
         "vllm:request_generation_tokens",

@@ -27,6 +27,7 @@ from mell_jax.engine.admin import (
 )
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.news import tell_policy
 from mell_jax.engine.fleet.view import State
 from mell_jax.engine.fleet.viewer import Viewer, state_of
 from mell_jax.engine.params import InvalidRequestError
@@ -205,6 +206,7 @@ class Administrator:
         self._conductor.adopt(policy)
         self._conductor.settle()
         before, self._policy = self._policy, command.policy
+        tell_policy(command.policy, before=before)
         return PolicyChange(policy=command.policy, before=before, look_s=policy.look_s)
 
     def _device(self, number: int) -> DeviceId:

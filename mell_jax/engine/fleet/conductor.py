@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 import numpy as np
 from absl import logging
 
+from mell_jax.engine.fleet import news
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
@@ -108,6 +109,7 @@ class Conductor:
         """Tells placement how long instances took that have become ready."""
         for member, took_s in self.roster.opened():
             self.tally.activation_s += took_s
+            news.tell_opened(member.device, member.model, took_s=took_s)
             self._moves.target_opens(member.device, member.model)
             self.decide(events.Activated(model=member.model, took_s=took_s))
 
@@ -146,7 +148,7 @@ class Conductor:
         try:
             return do()
         except Exception:  # the edge: whatever a device raises, the others go on
-            logging.exception("device %d failed and is fenced", member.device)
+            news.tell_fenced(member.device, what="failed")
             self._lose(member.device)
             return None
 
@@ -327,13 +329,15 @@ class Conductor:
         try:
             self.roster.open(device, model, horizon=horizon, office=self)
         except RuntimeError:  # no memory, or a device that has gone
-            logging.exception("device %d cannot be opened and is fenced", device)
+            news.tell_fenced(device, what="cannot be opened")
             self._lose(device)
 
     def _park(self, device: DeviceId) -> None:
         self._deliver_all()  # what it is still to release
         self._moves.target_closes(device)
-        self.tally.close(self.roster.close(device).instance.load())
+        member = self.roster.close(device)
+        self.tally.close(member.instance.load())
+        news.tell_parked(device, member.model)
 
     def _lose(self, device: DeviceId) -> None:
         """Fences a device; its requests start again elsewhere from their tokens."""
@@ -373,7 +377,8 @@ class Conductor:
                 case effects.Send():
                     self._post.append((effect.to, effect.message, None))
                 case effects.Report():
-                    self.tally.end_move(effect.event)
+                    if (aborted := self.tally.end_move(effect.event)) is not None:
+                        news.tell_aborted(aborted)
                     self._reports.append(effect.event)
                 case effects.Deliver():
                     self._learn(effect)

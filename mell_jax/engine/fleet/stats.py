@@ -178,10 +178,13 @@ class Tally:
         self._under_way[move.move] = (move, mode, handle)
         self._begun[mode] += 1
 
-    def end_move(self, event: MoveCommitted | MoveAborted) -> None:
-        """Counts the end of a move; one that never began is none."""
+    def end_move(self, event: MoveCommitted | MoveAborted) -> plan.Move | None:
+        """Counts the end of a move; one that never began is none.
+
+        Returns it if it was aborted.
+        """
         if event.move not in self._under_way:
-            return
+            return None
         is_done = isinstance(event, MoveCommitted)
         outcome = Outcome.COMMITTED if is_done else Outcome.ABORTED
         move, mode, handle = self._under_way.pop(event.move)
@@ -189,8 +192,9 @@ class Tally:
         self._ended[Ended(reason=reason, mode=mode, outcome=outcome)] += 1
         if is_done:
             self._carried[move.source, move.target] += 1
-        else:
-            self.forget(handle)
+            return None
+        self.forget(handle)
+        return move
 
     def send(self, nbytes: int) -> None:
         """A chunk of a move leaves its source; one with nothing in it is no stage."""

@@ -212,6 +212,7 @@ class KServe:
             model=ask.model,
             salt=asker.caller.salt,
             tenant=asker.caller.tenant,
+            origin=asker.origin,
         )
 
     def _find(self, name: str, *, version: str = "") -> str:

@@ -85,7 +85,7 @@ def _instances(view: FleetView) -> Iterator[Metric]:
 
 
 def _device(instance: InstanceView) -> Labels:
-    return {"instance": str(instance.device), "model_name": instance.model}
+    return {"device": str(instance.device), "model_name": instance.model}
 
 
 def _moves(view: FleetView) -> Iterator[Metric]:
@@ -182,7 +182,7 @@ def _profile(view: FleetView) -> Iterator[Metric]:
         "mell:prefill_slack_tokens_per_second",
         "Prefill for moves beside a full batch that decodes, measured at the start.",
         [
-            ({"instance": str(device), "model_name": model}, speed)
+            ({"device": str(device), "model_name": model}, speed)
             for (device, model), speed in view.prefill_tokens_per_s.items()
             if math.isfinite(speed)
         ],

@@ -111,6 +111,8 @@ def _timed(prefix: str, measured: Mapping[str, Measured]) -> Iterator[Metric]:
         ("time_to_first_token_seconds", "Request to first token.", "first_token_s"),
         ("inter_token_latency_seconds", "Token to token.", "inter_token_s"),
         ("e2e_request_latency_seconds", "Request to its end.", "request_s"),
+        ("request_queue_time_seconds", "Request to its first step.", "queue_s"),
+        ("request_prefill_time_seconds", "First step to first token.", "prefill_s"),
         ("request_decode_time_seconds", "First token to last.", "decode_s"),
         ("request_prompt_tokens", "Tokens of a prompt.", "request_prompt_tokens"),
         (

@@ -37,6 +37,7 @@ from mell_jax.serving.problem import (
 )
 from mell_jax.serving.security import Caller, Gate
 from mell_jax.serving.stall import Stalls
+from mell_jax.serving.tracing import origin_of
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
 
@@ -184,6 +185,7 @@ class OpenAiDoor:
                 salt=caller.salt,
                 tenant=caller.tenant,
                 request_id=caller.scoped(each_id),
+                origin=origin_of(headers, operation=writer.operation),
             )
             for prompt, each_id in zip(prompts, ids, strict=True)
         ]

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from absl import logging
-
+from mell_jax.serving.logs import set_up_logging
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.processes.remote import RemoteEngine
 from mell_jax.serving.processes.wire import (
@@ -43,7 +42,11 @@ async def serve(sock: socket.socket) -> int:
     except WireError:
         return 1  # its log says why
     try:
-        logging.set_verbosity(welcome.verbosity)
+        set_up_logging(
+            welcome.config.log_format,
+            verbosity=welcome.verbosity,
+            process=f"front end {welcome.number}",
+        )
         server = _make_server(remote, welcome)
         addresses = await server.start()
         gc.collect()

@@ -10,6 +10,7 @@ from typing import final
 from absl import logging
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
@@ -138,6 +139,9 @@ class Crew:
         """A front end listens."""
         if front := self._fronts.get(number):
             front.is_ready = True
+            tell(
+                Event.FRONT_END_READY, text=f"front end {number} listens", number=number
+            )
 
     def bury(self, gone: Gone, *, is_missed: bool) -> None:
         """Ends what is left of a front end, and plans for another if it is missed.
@@ -151,7 +155,12 @@ class Crew:
         if not is_missed:
             return
         self._deaths, self._calm = self._deaths + 1, 0
-        logging.error("front end %d is gone: %s", gone.number, gone.reason)
+        tell(
+            Event.FRONT_END_DIED,
+            text=f"front end {gone.number} is gone: {gone.reason}",
+            number=gone.number,
+            reason=gone.reason,
+        )
         if not (self._deaths <= self._limits.max_deaths):
             raise FrontFailed(
                 f"front ends ended {self._deaths} times in a row, the last one since "

@@ -1,0 +1,57 @@
+"""What a fleet has to tell the log, in words and fields."""
+
+import sys
+
+from mell_jax.events import Event, tell
+from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.placement import plan
+
+
+def tell_fenced(device: DeviceId, *, what: str) -> None:
+    """The error that is being handled has cost a device; `what` says where."""
+    tell(
+        Event.DEVICE_FENCED,
+        text=f"device {device} {what} and is fenced",
+        error=sys.exception(),
+        device=device,
+    )
+
+
+def tell_opened(device: DeviceId, model: ModelId, *, took_s: float) -> None:
+    tell(
+        Event.INSTANCE_OPENED,
+        text=f"device {device} serves {model}",
+        device=device,
+        model=model,
+        took_s=round(took_s, 6),
+    )
+
+
+def tell_parked(device: DeviceId, model: ModelId) -> None:
+    tell(
+        Event.INSTANCE_PARKED,
+        text=f"device {device} was given back by {model}",
+        device=device,
+        model=model,
+    )
+
+
+def tell_aborted(move: plan.Move) -> None:
+    """A move that had begun has ended where it began, or with its request."""
+    tell(
+        Event.MIGRATION_ABORTED,
+        text=f"a move from device {move.source} to {move.target} was called off",
+        move=move.move,
+        source=move.source,
+        target=move.target,
+        is_urgent=move.is_urgent,
+    )
+
+
+def tell_policy(policy: str, *, before: str) -> None:
+    tell(
+        Event.POLICY_CHANGED,
+        text=f"policy {policy} decides from now on, {before} did before",
+        policy=policy,
+        before=before,
+    )

@@ -1,0 +1,78 @@
+"""What happens to a server, one line of its log each, by names that do not change.
+
+`tell` is standard logging with a name and fields beside the words; who shows them is
+set up elsewhere (`serving/logs.py`). No event has a prompt, a token, a tenant or an id
+that a client chose.
+"""
+
+import logging
+from enum import Enum
+
+LOGGER_NAME = "mell_jax.events"
+_logger = logging.getLogger(LOGGER_NAME)
+
+Value = str | int | float | None
+
+
+class Event(Enum):
+    """All of them; README.md of `serving/` says what each has to tell."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    REQUEST_REFUSED = "request_refused"
+    REQUEST_FAILED = "request_failed"
+    ENGINE_FAILED = "engine_failed"
+    FRONT_END_DIED = "front_end_died"
+    FRONT_END_READY = "front_end_ready"
+    DEVICE_FENCED = "device_fenced"
+    INSTANCE_OPENED = "instance_opened"
+    INSTANCE_PARKED = "instance_parked"
+    MIGRATION_ABORTED = "migration_aborted"
+    POLICY_CHANGED = "policy_changed"
+
+    @property
+    def level(self) -> int:
+        """Of standard logging."""
+        return _LEVELS.get(self, logging.INFO)
+
+
+_LEVELS = {
+    Event.DRAINING: logging.WARNING,
+    Event.FAILED: logging.ERROR,
+    Event.REQUEST_FAILED: logging.ERROR,
+    Event.ENGINE_FAILED: logging.ERROR,
+    Event.FRONT_END_DIED: logging.ERROR,
+    Event.DEVICE_FENCED: logging.ERROR,
+}
+
+
+def tell(
+    event: Event,
+    *,
+    text: str,
+    level: int | None = None,
+    error: BaseException | None = None,
+    **fields: Value,
+) -> None:
+    """Writes an event down.
+
+    Args:
+      event: its name.
+      text: the same for people.
+      level: of standard logging; by default the event's own.
+      error: its cause, told with its traceback.
+      fields: numbers and our own words.
+    """
+    level = event.level if level is None else level
+    if _logger.isEnabledFor(level):
+        _logger.log(
+            level,
+            "%s",
+            text,
+            exc_info=error,
+            extra={"event": event.value, "fields": fields},
+            stacklevel=2,
+        )

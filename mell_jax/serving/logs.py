@@ -1,0 +1,97 @@
+"""Where log lines go and how they look: text for people, or JSON for machines.
+
+Every process of a server writes to standard error. In JSON each line is one object,
+events of INFO are shown, and refusals, which a client can make many of, are thinned.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal, final, get_args
+
+from absl import logging as absl_logging
+from absl.logging import converter
+
+from mell_jax.events import LOGGER_NAME, Event
+
+LogFormat = Literal["text", "json"]
+LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
+_MOST_REFUSALS = 10  # lines a second
+
+
+def set_up_logging(log_format: LogFormat, *, verbosity: int, process: str) -> None:
+    """Decides what this process writes; once, at its start.
+
+    Args:
+      log_format: "text" leaves everything as absl does it.
+      verbosity: in absl's numbers.
+      process: named in every line of JSON.
+    """
+    absl_logging.set_verbosity(verbosity)
+    if log_format == "text":
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(process))
+    handler.addFilter(Thinned(_MOST_REFUSALS, clock=time.monotonic))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(converter.absl_to_standard(verbosity))
+    logging.getLogger(LOGGER_NAME).setLevel(logging.INFO)
+
+
+@final
+class JsonLines(logging.Formatter):
+    """A record as one line: an object whose names do not change."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(
+                timespec="milliseconds"
+            ),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", "log"),
+            "process": self._process,
+            "message": record.getMessage(),
+            "source": f"{record.filename}:{record.lineno}",
+        }
+        if left_out := getattr(record, "left_out", 0):
+            line["left_out"] = left_out
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        fields: dict[str, object] = getattr(record, "fields", {})
+        return json.dumps({**fields, **line}, default=str)
+
+
+@final
+class Thinned(logging.Filter):
+    """Lets so many refusals through in a second; the next one says how many were not.
+
+    A handler calls it on any thread; a count that is off by one does no harm.
+    """
+
+    def __init__(self, most: int, *, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._most = most
+        self._clock = clock
+        self._second = -1
+        self._seen = self._left_out = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "event", "") != Event.REQUEST_REFUSED.value:
+            return True
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._seen = second, 0
+        self._seen += 1
+        if self._seen > self._most:
+            self._left_out += 1
+            return False
+        record.left_out, self._left_out = self._left_out, 0
+        return True
