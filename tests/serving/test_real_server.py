@@ -20,6 +20,7 @@ from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
 from tests.serving import bad_input
+from tests.serving.replaced import wait_replaced
 
 ROOT = Path(__file__).parents[2]
 MAX_MODEL_LEN = 256
@@ -279,7 +280,8 @@ def test_a_front_end_that_is_killed_frees_its_pages_and_is_replaced(
             list(stream)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     front.wait(timeout=30)
-    again = server.stub.Generate(request(), wait_for_ready=True, timeout=60)
+    wait_replaced(server.stub)
+    again = server.stub.Generate(request(), timeout=60)
     assert ids_of(again) == alone
     assert server.used_pages() == 0
 

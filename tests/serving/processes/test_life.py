@@ -26,6 +26,7 @@ from tests.serving.processes.stage import (
     perform,
     read_tokens,
 )
+from tests.serving.replaced import wait_replaced
 from tests.serving.test_processes import server
 
 SERVICE = "vllm.grpc.engine.VllmEngine"
@@ -64,7 +65,8 @@ def test_a_front_end_that_is_killed_loses_its_requests_and_is_replaced() -> None
         assert {end_of(call).code() for call in calls} == {UNAVAILABLE}
         stage.engine.step()
         assert stage.engine.num_live == 0
-        again = stage.stub.Generate(ids_request(1, max_tokens=1), wait_for_ready=True)
+        wait_replaced(stage.stub)
+        again = stage.stub.Generate(ids_request(1, max_tokens=1))
         stage.engine.wait_until(lambda: len(stage.engine.submits) == STREAMS + 1)
         stage.engine.step()
         assert read_tokens(again, count=1) == [1]
@@ -180,9 +182,9 @@ def test_a_front_end_that_does_not_read_never_blocks_a_step() -> None:
             stage.engine.step()
         assert len(stage.engine.aborts) == 8
         assert {end_of(call).code() for call in calls} == {UNAVAILABLE}
-        assert end_of(
-            stage.stub.Generate(ids_request(1, max_tokens=0), wait_for_ready=True)
-        ).code() == (grpc.StatusCode.INVALID_ARGUMENT)
+        wait_replaced(stage.stub)
+        refused = end_of(stage.stub.Generate(ids_request(1, max_tokens=0)))
+        assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert stage.fronts() != [front]
 
     limits = CrewLimits(max_unread_bytes=10_000)
