@@ -29,15 +29,23 @@ def choose_victim(
     owned = len(ledger.of_model(claimant))
     if owned >= share:
         return None
-    counts = {m: len(ledger.of_model(m)) for m in ledger.models if m != claimant}
-    candidates = [m for m, count in counts.items() if count > share]
-    if candidates:
-        richest = max(candidates, key=lambda m: counts[m])
-        emptiest = min(ledger.of_model(richest).values(), key=lambda i: i.pages)
+    others = {model: _staying(ledger, model) for model in ledger.models}
+    del others[claimant]
+    richest = max(others.values(), key=len)
+    if len(richest) > share:
+        emptiest = min(richest, key=lambda instance: instance.pages)
         return emptiest if owned == 0 or _had_its_turn(ledger, emptiest) else None
-    others = [i for i in ledger.instances.values() if i.model != claimant]
-    oldest = min(others, key=lambda i: i.serial, default=None)
+    oldest = min(
+        (instance for some in others.values() for instance in some),
+        key=lambda instance: instance.serial,
+        default=None,
+    )
     return oldest if oldest is not None and _had_its_turn(ledger, oldest) else None
+
+
+def _staying(ledger: Ledger, model: ModelId) -> list[Instance]:
+    instances = ledger.of_model(model).values()
+    return [instance for instance in instances if not instance.is_closing]
 
 
 def _had_its_turn(ledger: Ledger, instance: Instance) -> bool:

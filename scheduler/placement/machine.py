@@ -343,7 +343,7 @@ class Machine:
             for name, queue in self._queues.items()
         )
         victim = choose_victim(self.ledger, claimant=model, demanding=demanding)
-        if victim is None or victim.is_closing:
+        if victim is None:
             return
         self._claimed.add(model)
         self._give_back(victim, heir=model)

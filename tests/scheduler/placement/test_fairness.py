@@ -134,3 +134,14 @@ def test_the_latest_activation_time_is_taken_note_of() -> None:
     assert fleet.machine.ledger.spec(B).load_s == 0.0
     with pytest.raises(ValueError, match="took_s must be finite and >= 0, got nan"):
         events.Activated(model=A, took_s=float("nan"))
+
+
+def test_a_device_that_is_given_back_is_not_claimed() -> None:
+    fleet = Shared("best_fit", devices=3, models=[A, B])
+    for _ in range(6):
+        fleet.arrive(A)
+    fleet.machine.step(events.DeviceRemoved(device=DeviceId(0)))
+    assert fleet.machine.is_draining(DeviceId(0))
+    assert fleet.arrive(B) in fleet.at
+    assert fleet.machine.is_draining(DeviceId(0))
+    assert fleet.instances() == {A: 2, B: 1}

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -192,13 +192,19 @@ class Fleets(RuleBasedStateMachine):
         assert set(ledger.moves) == set(self.world.moves)
 
 
-def run(policy: str) -> None:
+FIRST_FAILURE = settings(
+    STEPS, phases=(Phase.generate,), report_multiple_bugs=False, max_examples=100
+)
+"""For what must fail: the smallest example is of no interest."""
+
+
+def run(policy: str, *, steps: settings = STEPS) -> None:
     chosen = policy
 
     class Chosen(Fleets):
         policy = chosen
 
-    run_state_machine_as_test(Chosen, settings=STEPS)
+    run_state_machine_as_test(Chosen, settings=steps)
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
@@ -239,4 +245,4 @@ def test_a_machine_that_reserves_nothing_for_moves_in_flight_is_found_out(
 ) -> None:
     monkeypatch.setattr(Carrier, "_begin_move", begin_without_reservation)
     with pytest.raises(AssertionError):
-        run("consolidate")
+        run("consolidate", steps=FIRST_FAILURE)
