@@ -190,24 +190,24 @@ def config_from_flags() -> LaunchConfig:
     Raises:
       ValueError: a flag is out of range.
     """
+    return LaunchConfig(
+        engines=_engines_from_flags(),
+        fleet=_fleet_from_flags(),
+        server=_server_from_flags(),
+        cpu_devices=_CPU_DEVICES.value,
+        admin_port=_ADMIN_PORT.value,
+    )
+
+
+def _engines_from_flags() -> "tuple[EngineConfig, ...]":
     from mell_jax.engine.config import EngineConfig, parse_mesh  # noqa: PLC0415 it imports jax
-    from mell_jax.engine.fleet.config import FleetConfig  # noqa: PLC0415 likewise
-    from mell_jax.engine.fleet.faults import parse_fault  # noqa: PLC0415 likewise
 
     if _DEVICES.value is not None and _MESH.present:
         raise ValueError("give devices or mesh, not both: --devices=N is --mesh=Nx1")
     mesh = f"{_DEVICES.value}x1" if _DEVICES.value is not None else _MESH.value
     instances, tensor_parallel = parse_mesh(mesh)
     cache_dir = _COMPILATION_CACHE_DIR.value
-    models = [split_model_flag(text) for text in _MODEL.value]
-    if _NAME.value is not None:
-        if len(models) > 1:
-            raise ValueError(
-                "served_model_name is for one model; name several by "
-                "--model=name=directory"
-            )
-        models = [(_NAME.value, models[0][1])]
-    engines = tuple(
+    return tuple(
         EngineConfig(
             model=model,
             served_model_name=name,
@@ -226,39 +226,55 @@ def config_from_flags() -> LaunchConfig:
             compilation_cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
             seed=_SEED.value,
         )
-        for name, model in models
+        for name, model in _models_from_flags()
     )
-    return LaunchConfig(
-        engines=engines,
-        fleet=FleetConfig(
-            policy=_POLICY.value,
-            look_s=_LOOK_S.value,
-            epoch_s=_EPOCH_MS.value * 1e-3,
-            migration_gbps=_MIGRATION_BUDGET.value,
-            parking=cast("Parking", _PARK.value),
-            replay_limit=_REPLAY_LIMIT.value,
-            transport=cast("Way", _TRANSPORT.value),
-            fault=parse_fault(_FAULT.value),
-        ),
-        server=ServerConfig(
-            host=_HOST.value,
-            port=_PORT.value,
-            drain_s=_DRAIN_S.value,
-            is_reflection_on=_REFLECTION.value,
-            http_port=_HTTP_PORT.value,
-            shows_vllm_names=_METRICS_COMPAT.value == "vllm",
-            frontends=_FRONTENDS.value,
-            health_port=_HEALTH_PORT.value,
-            stall_s=_STALL_S.value,
-            limits=limits_from_flags(),
-            security=security_from_flags(),
-            stall_timeout_s=stall_timeout_from_flags(),
-            chat_templates=tuple(_CHAT_TEMPLATE.value),
-            log_format=log_format_from_flags(),
-            otlp_endpoint=otlp_endpoint_from_flags(),
-        ),
-        cpu_devices=_CPU_DEVICES.value,
-        admin_port=_ADMIN_PORT.value,
+
+
+def _models_from_flags() -> list[tuple[str | None, str]]:
+    """Names, where given, and directories."""
+    models = [split_model_flag(text) for text in _MODEL.value]
+    if _NAME.value is None:
+        return models
+    if len(models) > 1:
+        raise ValueError(
+            "served_model_name is for one model; name several by --model=name=directory"
+        )
+    return [(_NAME.value, models[0][1])]
+
+
+def _fleet_from_flags() -> "FleetConfig":
+    from mell_jax.engine.fleet.config import FleetConfig  # noqa: PLC0415 it imports jax
+    from mell_jax.engine.fleet.faults import parse_fault  # noqa: PLC0415 likewise
+
+    return FleetConfig(
+        policy=_POLICY.value,
+        look_s=_LOOK_S.value,
+        epoch_s=_EPOCH_MS.value * 1e-3,
+        migration_gbps=_MIGRATION_BUDGET.value,
+        parking=cast("Parking", _PARK.value),
+        replay_limit=_REPLAY_LIMIT.value,
+        transport=cast("Way", _TRANSPORT.value),
+        fault=parse_fault(_FAULT.value),
+    )
+
+
+def _server_from_flags() -> ServerConfig:
+    return ServerConfig(
+        host=_HOST.value,
+        port=_PORT.value,
+        drain_s=_DRAIN_S.value,
+        is_reflection_on=_REFLECTION.value,
+        http_port=_HTTP_PORT.value,
+        shows_vllm_names=_METRICS_COMPAT.value == "vllm",
+        frontends=_FRONTENDS.value,
+        health_port=_HEALTH_PORT.value,
+        stall_s=_STALL_S.value,
+        limits=limits_from_flags(),
+        security=security_from_flags(),
+        stall_timeout_s=stall_timeout_from_flags(),
+        chat_templates=tuple(_CHAT_TEMPLATE.value),
+        log_format=log_format_from_flags(),
+        otlp_endpoint=otlp_endpoint_from_flags(),
     )
 
 
