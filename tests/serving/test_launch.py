@@ -74,3 +74,22 @@ def test_help_does_not_load_jax() -> None:
         "assert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model=a=demo", "--model=a=demo"], "models must have different names"),
+        (
+            ["--model=a=demo", "--model=b=demo", "--served_model_name=x"],
+            "served_model_name is for one model",
+        ),
+    ],
+)
+def test_models_that_contradict_each_other_are_one_clear_line(
+    flags: list[str], message: str
+) -> None:
+    done = launch("--port=0", *flags)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"mell-serve: {message}")
+    assert done.stderr.count("\n") == 1
