@@ -191,19 +191,32 @@ def toy_engine(
         devices=devices,
     )
     worker.warm_up(progress=False)
-    info = EngineInfo(
-        model_name="toy",
+    info = toy_info(
+        eos=eos, max_tokens=max_tokens, max_rows=compiled_rows, num_pages=num_pages
+    )
+    return Engine(worker, batcher, info=info)
+
+
+def toy_info(
+    *,
+    name: str = "toy",
+    eos: tuple[int, ...] = (),
+    max_tokens: int = 128,
+    max_rows: int = MAX_ROWS,
+    num_pages: int = POOL_PAGES,
+) -> EngineInfo:
+    return EngineInfo(
+        model_name=name,
         model_type="toy",
         architecture="AdditiveToy",
         vocab_size=VOCAB,
         eos_token_ids=eos,
         bos_token_id=None,
         max_model_len=max_tokens,
-        max_rows=compiled_rows,
+        max_rows=max_rows,
         num_pages=num_pages,
         page_tokens=PAGE_TOKENS,
     )
-    return Engine(worker, batcher, info=info)
 
 
 GREEDY = SamplingParams(temperature=0.0)

@@ -74,7 +74,7 @@ class Administrator:
             case Undrain():
                 return self._undrain(self._device(command.device))
             case Snapshot():
-                view = self._viewer.view(now_s=self._clock(), is_idle=True)
+                view = self._viewer.view(now_s=self._clock(), anew=True)
                 return Picture(policy=self._policy, view=view)
             case SetPolicy():
                 return self._set_policy(command)

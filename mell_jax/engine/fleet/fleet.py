@@ -197,7 +197,7 @@ class Fleet:
             waiting=self.machine.waiting,
             preemptions=self._conductor.tally.preemptions,
             compilations=compilations,
-            fleet=self._viewer.view(now_s=self._now_s, is_idle=not self.has_work),
+            fleet=self._viewer.view(now_s=self._now_s, anew=not self.has_work),
         )
 
     def stats(self) -> FleetStats:

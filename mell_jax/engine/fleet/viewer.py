@@ -51,9 +51,9 @@ class Viewer:
         self._view: FleetView | None = None
         self._seen_s = -math.inf
 
-    def view(self, *, now_s: float, is_idle: bool) -> FleetView:
-        """A view not older than `KEPT_S`, and of this moment when nothing runs."""
-        if self._view is None or is_idle or now_s - self._seen_s >= KEPT_S:
+    def view(self, *, now_s: float, anew: bool) -> FleetView:
+        """A view made `anew`, or one that is not older than `KEPT_S`."""
+        if self._view is None or anew or now_s - self._seen_s >= KEPT_S:
             self._view, self._seen_s = self._look(), now_s
         return self._view
 

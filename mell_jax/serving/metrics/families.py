@@ -32,8 +32,7 @@ def gauge(
 ) -> GaugeMetricFamily:
     """What goes up and down; every sample has labels of the same names."""
     family = GaugeMetricFamily(name, text, labels=_names(samples))
-    for labels, value in samples:
-        family.add_metric(list(labels.values()), float(value))
+    _fill(family, samples)
     return family
 
 
@@ -42,8 +41,7 @@ def counter(
 ) -> CounterMetricFamily:
     """What only grows; `_total` is added to its name."""
     family = CounterMetricFamily(name, text, labels=_names(samples))
-    for labels, value in samples:
-        family.add_metric(list(labels.values()), float(value))
+    _fill(family, samples)
     return family
 
 
@@ -59,6 +57,14 @@ def histogram(
             list(labels.values()), list(zip(bounds, counts, strict=True)), buckets.total
         )
     return family
+
+
+def _fill(
+    family: GaugeMetricFamily | CounterMetricFamily,
+    samples: Sequence[tuple[Labels, float]],
+) -> None:
+    for labels, value in samples:
+        family.add_metric(list(labels.values()), float(value))
 
 
 def _names(samples: Sequence[tuple[Labels, object]]) -> list[str]:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from mell_jax.engine.fleet.stats import FleetStats, Outcome, Reason
+from mell_jax.engine.fleet.stats import Ended, FleetStats, Outcome, Reason
 from mell_jax.engine.fleet.view import FleetView, InstanceView, State
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.serving.metrics.families import (
@@ -115,11 +115,7 @@ def _counts(stats: FleetStats) -> Iterator[Metric]:
                     "mode": mode.name.lower(),
                     "outcome": outcome.name.lower(),
                 },
-                sum(
-                    count
-                    for kind, count in stats.ended.items()
-                    if (kind.reason, kind.mode, kind.outcome) == (reason, mode, outcome)
-                ),
+                stats.ended.get(Ended(reason=reason, mode=mode, outcome=outcome), 0),
             )
             for reason in Reason
             for mode in Mode

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import final
 
 import msgspec
@@ -41,6 +41,7 @@ from mell_jax.serving.tracing import origin_of
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
 
@@ -76,28 +77,22 @@ class OpenAiDoor:
     def routes(self) -> list[BaseRoute]:
         """For `make_app`."""
         return [
-            Route("/v1/models", self._list_models),
-            Route("/v1/models/{name:path}", self._show_model),
-            Route("/v1/completions", self._complete, methods=["POST"]),
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/models", _told(self._list_models)),
+            Route("/v1/models/{name:path}", _told(self._show_model)),
+            Route("/v1/completions", _told(self._complete), methods=["POST"]),
+            Route("/v1/chat/completions", _told(self._chat), methods=["POST"]),
             Route("/v1/{rest:path}", _unknown, methods=["GET", "POST"]),
         ]
 
     async def _list_models(self, request: Request) -> Response:
-        try:
-            self._gate.identify(request.headers)
-        except Exception as error:
-            return error_response(error)
+        self._gate.identify(request.headers)
         models = self._front_end.models.by_name.values()
         listed = {"object": "list", "data": [self._describe(each) for each in models]}
         return _json(listed)
 
     async def _show_model(self, request: Request) -> Response:
-        try:
-            self._gate.identify(request.headers)
-            model = self._front_end.models.find(request.path_params["name"])
-        except Exception as error:
-            return error_response(error)
+        self._gate.identify(request.headers)
+        model = self._front_end.models.find(request.path_params["name"])
         return _json(self._describe(model))
 
     def _describe(self, model: FrontModel) -> Mapping[str, object]:
@@ -109,52 +104,46 @@ class OpenAiDoor:
             "max_model_len": model.info.max_model_len,
         }
 
-    async def _complete(self, request: Request) -> "_Answer":
-        try:
-            caller = self._gate.identify(request.headers)
-            asked = parse(await read_body(request), CompletionRequest)
-            model = self._front_end.models.find(asked.model)
-            prompts = prompts_of(asked)
-            tokenizer = _tokenizer_of(model)
-            echo = None
-            if asked.echo:
-                texts = (
-                    each if isinstance(each, str) else _shown(tokenizer, each)
-                    for each in prompts
-                )
-                hides_answer = asked.max_tokens == 0
-                echo = Echo(texts=tuple(texts), hides_answer=hides_answer)
-            return self._exchange(
-                request,
-                asked,
-                caller=caller,
-                prompts=prompts,
-                params=completion_params(asked),
-                model=model,
-                writer=CompletionWriter(),
-                echo=echo,
+    async def _complete(self, request: Request) -> Response:
+        caller = self._gate.identify(request.headers)
+        asked = parse(await read_body(request), CompletionRequest)
+        model = self._front_end.models.find(asked.model)
+        prompts = prompts_of(asked)
+        tokenizer = _tokenizer_of(model)
+        echo = None
+        if asked.echo:
+            texts = (
+                each if isinstance(each, str) else _shown(tokenizer, each)
+                for each in prompts
             )
-        except Exception as error:
-            return _Answer(error_response(error))
+            hides_answer = asked.max_tokens == 0
+            echo = Echo(texts=tuple(texts), hides_answer=hides_answer)
+        return self._exchange(
+            request,
+            asked,
+            caller=caller,
+            prompts=prompts,
+            params=completion_params(asked),
+            model=model,
+            writer=CompletionWriter(),
+            echo=echo,
+        )
 
-    async def _chat(self, request: Request) -> "_Answer":
-        try:
-            caller = self._gate.identify(request.headers)
-            asked = parse(await read_body(request), ChatRequest)
-            model = self._front_end.models.find(asked.model)
-            params = chat_params(asked)
-            chat = self._chats.get(model.info.model_name)
-            return self._exchange(
-                request,
-                asked,
-                caller=caller,
-                prompts=[chat_prompt(asked.messages, chat=chat)],
-                params=params,
-                model=model,
-                writer=ChatWriter(),
-            )
-        except Exception as error:
-            return _Answer(error_response(error))
+    async def _chat(self, request: Request) -> Response:
+        caller = self._gate.identify(request.headers)
+        asked = parse(await read_body(request), ChatRequest)
+        model = self._front_end.models.find(asked.model)
+        params = chat_params(asked)
+        chat = self._chats.get(model.info.model_name)
+        return self._exchange(
+            request,
+            asked,
+            caller=caller,
+            prompts=[chat_prompt(asked.messages, chat=chat)],
+            params=params,
+            model=model,
+            writer=ChatWriter(),
+        )
 
     def _exchange(
         self,
@@ -167,7 +156,7 @@ class OpenAiDoor:
         model: FrontModel,
         writer: Writer,
         echo: Echo | None = None,
-    ) -> "_Answer":
+    ) -> Response:
         self._check_open()
         headers = request.headers
         given_id = convert.checked_request_id(headers.get("x-request-id", ""))
@@ -220,6 +209,18 @@ class _Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+
+def _told(endpoint: Endpoint) -> Endpoint:
+    """The edge: what an endpoint raises is told to the client."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as error:
+            return error_response(error)
+
+    return answer
 
 
 async def _unknown(request: Request) -> Response:

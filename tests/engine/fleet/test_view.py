@@ -41,7 +41,7 @@ def look(fleet: Fleet) -> FleetView:
         devices=[DeviceId(n) for n in range(3)],
         profile=Profile.unlimited([], models=[]),
     )
-    return viewer.view(now_s=0.0, is_idle=True)
+    return viewer.view(now_s=0.0, anew=True)
 
 
 def run_dry(fleet: Fleet) -> list[FleetView]:
@@ -148,9 +148,9 @@ def test_a_view_is_kept_for_half_a_second() -> None:
         devices=[DeviceId(0)],
         profile=Profile.unlimited([], models=[]),
     )
-    first = viewer.view(now_s=10.0, is_idle=False)
-    assert viewer.view(now_s=10.4, is_idle=False) is first
-    assert viewer.view(now_s=10.5, is_idle=False) is not first
+    first = viewer.view(now_s=10.0, anew=False)
+    assert viewer.view(now_s=10.4, anew=False) is first
+    assert viewer.view(now_s=10.5, anew=False) is not first
 
 
 def test_a_fleet_that_comes_to_rest_is_seen_at_once() -> None:

@@ -6,7 +6,6 @@ import pytest
 from mell_jax.engine.core import Engine
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
-from mell_jax.engine.frames import EngineInfo
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceId, ModelId
@@ -15,7 +14,7 @@ from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
-from tests.toy import PAGE_TOKENS, VOCAB, expected, run, submit, toy_worker
+from tests.toy import PAGE_TOKENS, expected, run, submit, toy_info, toy_worker
 
 HERE = DeviceId(0)
 PLAIN, TRIPLE = ModelId("plain"), ModelId("triple")
@@ -52,19 +51,7 @@ def workshop_of(
 
 def answer(instance: Instance) -> list[int]:
     """What an instance says to 1 2 3."""
-    info = EngineInfo(
-        model_name="toy",
-        model_type="toy",
-        architecture="AdditiveToy",
-        vocab_size=VOCAB,
-        eos_token_ids=(),
-        bos_token_id=None,
-        max_model_len=128,
-        max_rows=8,
-        num_pages=65,
-        page_tokens=PAGE_TOKENS,
-    )
-    engine = Engine(instance.worker, instance.batcher, info=info)
+    engine = Engine(instance.worker, instance.batcher, info=toy_info())
     params = SamplingParams(temperature=0.0, max_tokens=6)
     submit(engine, [1, 2, 3], handle=1, params=params)
     return run(engine).tokens[1]

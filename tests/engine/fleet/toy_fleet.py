@@ -1,6 +1,5 @@
 """Fleets of toy instances, by default all on one CPU device, which compiles once."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -14,7 +13,6 @@ from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
-from mell_jax.engine.frames import EngineInfo
 from mell_jax.engine.instance import Instance
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.ids import DeviceId, ModelId
@@ -28,7 +26,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
-from tests.toy import CONFIG, PAGE_TOKENS, VOCAB, toy_worker
+from tests.toy import CONFIG, PAGE_TOKENS, toy_info, toy_worker
 
 TOY = ModelId("toy")
 ONE_TOY = MappingProxyType({TOY: 1})
@@ -135,18 +133,6 @@ def toy_fleet(
     transport: Transport = DevicePut()
     if config.transport == "permute":
         transport = Permute(workshop.devices, page=toy_page(model))
-    info = EngineInfo(
-        model_name="",
-        model_type="toy",
-        architecture="AdditiveToy",
-        vocab_size=VOCAB,
-        eos_token_ids=(),
-        bos_token_id=None,
-        max_model_len=MAX_TOKENS,
-        max_rows=8,
-        num_pages=num_pages,
-        page_tokens=PAGE_TOKENS,
-    )
     spec = ModelSpec(
         capacity_pages=num_pages - 1,
         growth_pages_per_s=growth,
@@ -159,10 +145,10 @@ def toy_fleet(
     return Fleet(
         models=[
             FleetModel(
-                info=dataclasses.replace(info, model_name=model),
+                info=toy_info(name=name, max_tokens=MAX_TOKENS, num_pages=num_pages),
                 transport=Checked(FaultyTransport(transport, fault=config.fault)),
             )
-            for model in factors
+            for name in factors
         ],
         machine=machine,
         workshop=workshop,
