@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+import msgspec
+
 from mell_jax.engine.frames import FinishReason, PromptDone
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend.errors import RequestFailedError
@@ -20,8 +22,7 @@ class Finish:
     stop_string: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """What is new of one sample.
 
     Attributes:

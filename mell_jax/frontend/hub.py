@@ -236,7 +236,7 @@ class OpenRequest:
         self._aborted: set[Handle] = set()  # the engine was told
         self._is_aborted = False
         self._failure: Exception | None = None
-        self._ready = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None  # waits for something new
 
     def __enter__(self) -> Self:
         return self
@@ -265,7 +265,9 @@ class OpenRequest:
                 self._front_end._submit(self, submit, inbox)
 
     def wake(self) -> None:
-        self._ready.set()
+        """Something is there for the reader; it finds out what by itself."""
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     async def arrivals(self) -> list[Arrival]:
         """Waits until something came and returns all of it; empty after the end.
@@ -277,19 +279,26 @@ class OpenRequest:
         while self._inboxes:
             if self._failure is not None:
                 raise self._failure
-            ready = [inbox.take() for inbox in self._inboxes if not inbox.is_empty]
+            ready = [arrival for box in self._inboxes if (arrival := box.take())]
             if ready:
-                if any(arrival.finished for arrival in ready):
-                    left = [box for box in self._inboxes if not box.is_finished]
-                    self._inboxes = left
+                for arrival in ready:
+                    if arrival.finished is not None:
+                        self._inboxes = [b for b in self._inboxes if not b.is_finished]
+                        break
                 return ready
             if self._front_end.stopped is not None:
                 raise EngineDeadError(
                     self._front_end.stopped, tokens_sent=self.tokens_sent
                 )
-            self._ready.clear()
-            await self._ready.wait()
+            await self._wait()
         return []
+
+    async def _wait(self) -> None:
+        self._reader = asyncio.get_running_loop().create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
 
     def abort(self) -> None:
         """Asks the engine to end all samples; they still finish, with "abort"."""

@@ -5,14 +5,14 @@ alternative, at most max_tokens of them: the engine never waits for a reader.
 """
 
 from array import array
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from mell_jax.engine.frames import Finished, Handle, Logprobs, PromptDone
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprobs:
+class TokenLogprobs(msgspec.Struct, frozen=True, kw_only=True):
     """Log probability of one token and of its most likely alternatives."""
 
     token: int
@@ -20,8 +20,7 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...]  # (token, logprob), most likely first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that came for one sequence since it was last read."""
 
     index: int  # of the sample
@@ -58,11 +57,6 @@ class Inbox:
         self._finished: Finished | None = None
 
     @property
-    def is_empty(self) -> bool:
-        nothing = self._prompt is None and self._finished is None
-        return nothing and not self._tokens
-
-    @property
     def is_finished(self) -> bool:
         return self._finished is not None
 
@@ -81,8 +75,10 @@ class Inbox:
     def add_finished(self, finished: Finished) -> None:
         self._finished = finished
 
-    def take(self) -> Arrival:
-        """Everything collected; the inbox is empty afterwards."""
+    def take(self) -> Arrival | None:
+        """Everything collected, None of nothing; the inbox is empty afterwards."""
+        if not self._tokens and self._prompt is None and self._finished is None:
+            return None
         arrival = Arrival(
             index=self.index,
             handle=self.handle,
@@ -91,8 +87,10 @@ class Inbox:
             prompt=self._prompt,
             finished=self._finished,
         )
-        for column in (self._tokens, self._chosen, self._top_ids, self._top):
-            del column[:]
+        del self._tokens[:]
+        if self._num_top is not None:
+            for column in (self._chosen, self._top_ids, self._top):
+                del column[:]
         self._prompt = None
         return arrival
 

@@ -101,10 +101,11 @@ class Servicer:
         self.check_open()
         self._last_request_s = time.time()
         convert.check_supported(request)
+        params = convert.params_of(request.sampling_params)
         deltas = generate(
             self._front_end,
             prompt=convert.prompt_of(request),
-            params=convert.params_of(request.sampling_params),
+            params=params,
             model=asker.model,
             salt=asker.caller.salt,
             tenant=asker.caller.tenant,
@@ -114,10 +115,10 @@ class Servicer:
             is_text_wanted=False,
             origin=asker.origin,
         )
-        samples: dict[int, _Sample] = {}
+        samples = [_Sample(request.stream) for _ in range(params.n)]
         async with contextlib.aclosing(deltas):
             async for delta in deltas:
-                sample = samples.setdefault(delta.index, _Sample(request.stream))
+                sample = samples[delta.index]
                 sample.add(delta)
                 if request.stream:
                     yield convert.chunk_of(delta)
