@@ -18,12 +18,15 @@ AOT := .venv-aot
 CLIENTS := .venv-clients
 CONFORM := $(BIN)/python tests/conformance/with_server.py
 SKIPPED := SKIPPED: its client cannot be installed here
+# A program, and the Debian packages that have it, which root may install.
+ensure = command -v $(1) >/dev/null || \
+  { test "$$(id -u)" = 0 && apt-get install --yes -qq $(2) >/dev/null; }
 KERNEL_TESTS := -m pytest tests/pallas_kernels
 GPU_PYTHON ?= $(BIN)/python
 GPU_JSON ?= benchmarks/kernels.json
 
 .PHONY: conformance conformance-triton conformance-node conformance-smg
-.PHONY: conformance-h2load protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
+.PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -93,15 +96,16 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: conformance-triton conformance-node conformance-smg conformance-h2load  ## clients by others against a real server
+conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-h2load  ## clients by others against a real server
 
 # One environment per client: what they depend on does not go together.
-$(CLIENTS)/triton/.installed $(CLIENTS)/smg/.installed: $(CLIENTS)/%/.installed: tests/conformance/%.txt
+$(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
 	$(PYTHON) -m venv $(CLIENTS)/$*
 	$(CLIENTS)/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	@touch $@
 
 $(CLIENTS)/node/.installed: tests/conformance/package.json
+	@$(call ensure,npm,nodejs npm)
 	@mkdir -p $(CLIENTS)/node
 	cp $< $(CLIENTS)/node/ && cd $(CLIENTS)/node && npm install --silent
 	@touch $@
@@ -114,13 +118,17 @@ conformance-smg: $(VENV)/.installed-dev
 	@$(MAKE) --silent $(CLIENTS)/smg/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
 	  $(CONFORM) $(CLIENTS)/smg/bin/python tests/conformance/gateway.py ADDRESS
 
+conformance-openai: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/openai/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	  $(CONFORM) $(CLIENTS)/openai/bin/python tests/conformance/openai_checks.py URL
+
 conformance-node: $(VENV)/.installed-dev
 	@$(MAKE) --silent $(CLIENTS)/node/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
 	  $(CONFORM) node tests/conformance/node.mjs $(CLIENTS)/node ADDRESS \
 	  "$$($(BIN)/python -c 'import os, smg_grpc_proto as p; print(os.path.dirname(p.__file__) + "/proto")')" .
 
 conformance-h2load: $(VENV)/.installed-dev
-	@command -v h2load >/dev/null || { echo "$@ $(SKIPPED) (nghttp2-client)"; exit 0; }; \
+	@$(call ensure,h2load,nghttp2-client) || { echo "$@ $(SKIPPED)"; exit 0; }; \
 	  $(CONFORM) $(BIN)/python tests/conformance/h2load.py ADDRESS
 
 protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change of them

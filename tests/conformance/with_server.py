@@ -1,17 +1,19 @@
-"""Runs a client against a real server: python with_server.py COMMAND ... ADDRESS ...
+"""Runs a client against a real server: python with_server.py COMMAND ... ADDRESS URL
 
 The server has the demo model on two virtual devices and, when both serve, moves every
-request every twenty steps, which no client may notice. ADDRESS becomes host:port.
-Afterwards the server is told to end, and must do so in order.
+request every twenty steps, which no client may notice. ADDRESS becomes host:port of
+gRPC, URL that of HTTP. Afterwards the server is told to end, and must do so in order.
 """
 
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 SERVER = (
     *(sys.executable, "-m", "mell_jax.launch", "--port=0"),
+    *("--http_port=0", f"--chat_template={Path(__file__).parent / 'chat.jinja'}"),
     *("--mesh=2x1", "--cpu_devices=2", "--max_rows=8", "--fault=move:20"),
 )
 START_LINES = 20
@@ -19,22 +21,25 @@ CLIENT_S = 600
 END_S = 60
 
 
-def address_of(server: subprocess.Popen[str]) -> str:
-    """Waits for the server to be ready."""
+def places_of(server: subprocess.Popen[str]) -> dict[str, str]:
+    """Waits for the server to be ready; where it serves."""
     assert server.stdout is not None
+    places: dict[str, str] = {}
     for _ in range(START_LINES):
         words = server.stdout.readline().split()
         if words[1:4] == ["is", "served", "at"]:
-            return words[4].rstrip(",")
+            places["ADDRESS"] = words[4].rstrip(",")
+        elif words[1:3] == ["has", "/v1"]:
+            return {**places, "URL": words[0]}
     raise AssertionError("the server did not start; its errors stand above")
 
 
 def main(command: Sequence[str]) -> int:
     with subprocess.Popen(SERVER, stdout=subprocess.PIPE, text=True) as server:
         try:
-            address = address_of(server)
+            places = places_of(server)
             done = subprocess.run(
-                [address if word == "ADDRESS" else word for word in command],
+                [places.get(word, word) for word in command],
                 timeout=CLIENT_S,
                 check=False,
             )
