@@ -30,7 +30,7 @@ from mell_jax.launch_logs import (
     otlp_endpoint_from_flags,
     tell_ready,
 )
-from mell_jax.serving.address import Addresses, check_addresses
+from mell_jax.serving.address import Addresses, allow_many_sockets, check_addresses
 from mell_jax.serving.admin.port import check_port, serving_admin
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.loop import run_loop
@@ -352,6 +352,7 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415 likewise
 
     check_addresses(config.server)  # before minutes of loading
+    allow_many_sockets()
     check_security(config.server.security)
     if config.admin_port is not None:
         check_port(config.admin_port)

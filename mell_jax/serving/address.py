@@ -1,5 +1,6 @@
 """Addresses to listen on: found out early, and kept while front ends come and go."""
 
+import resource
 import socket
 from dataclasses import dataclass
 
@@ -17,6 +18,12 @@ class Addresses:
     grpc: str
     http: str | None = None
     health: str | None = None  # on a port of its own
+
+
+def allow_many_sockets() -> None:
+    """Lets this process and its children have as many files as they may ask for."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check_addresses(config: ServerConfig) -> None:

@@ -12,10 +12,11 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Message
 
+from mell_jax.frontend import OverloadedError
 from mell_jax.serving.address import BindError, check_addresses
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.http import HttpServer, make_app
-from mell_jax.serving.http.body import read_body
+from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.problem import MalformedMessageError
 from tests.serving.harness import Harness, ids_request, run, serving
 from tests.serving.test_metrics import scrape
@@ -171,7 +172,57 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
 
         request = Request({"type": "http", "method": "POST"}, receive)
         with pytest.raises(MalformedMessageError, match=r"not come within 0\.01 s"):
-            await read_body(request, timeout_s=0.01)
+            await Bodies(timeout_s=0.01).read(request)
+
+    run(scenario)
+
+
+def test_above_so_many_connections_requests_are_turned_away() -> None:
+    async def scenario() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        app = make_app(trouble=lambda: "", scrape=scrape)
+        server = HttpServer(app, listener=listener, max_connections=2)
+        await server.start()
+        connections = []
+        for status in (b"200", b"200", b"503"):
+            connections.append(
+                await asyncio.open_connection(*listener.getsockname()[:2])
+            )
+            connections[-1][1].write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await connections[-1][0].readline()).split()[1] == status
+        for _, writer in connections:
+            writer.close()
+        await server.stop()
+
+    run(scenario)
+
+
+def test_bodies_are_bounded_together_and_free_again() -> None:
+    async def scenario() -> None:
+        bodies = Bodies(max_bytes=10)
+        rest = asyncio.Event()
+
+        def request(*parts: bytes, waits: bool = False) -> Request:
+            left = list(parts)
+
+            async def receive() -> Message:
+                if waits and len(left) == 1:
+                    await rest.wait()
+                part = left.pop(0)
+                return {"type": "http.request", "body": part, "more_body": bool(left)}
+
+            return Request({"type": "http", "method": "POST"}, receive)
+
+        slow = asyncio.ensure_future(
+            bodies.read(request(b"12345678", b"9", waits=True))
+        )
+        await asyncio.sleep(0)
+        assert await bodies.read(request(b"ab")) == b"ab"
+        with pytest.raises(OverloadedError, match="10 bytes at a time"):
+            await bodies.read(request(b"abc"))
+        rest.set()
+        assert await slow == b"123456789"
+        assert await bodies.read(request(b"abcdefghij")) == b"abcdefghij"
 
     run(scenario)
 

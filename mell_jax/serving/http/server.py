@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from mell_jax.serving.security import TlsFiles
 
 _MAX_HEAD_BYTES = 16 * 1024
+_MAX_CONNECTIONS = 4096  # the next ones are told 503
 _LAST_WORDS_S = 2  # for answers to reach clients before connections close
 
 
@@ -29,6 +30,7 @@ class HttpServer:
         listener: socket.socket,
         stall_timeout_s: float = 60.0,
         tls: TlsFiles | None = None,
+        max_connections: int = _MAX_CONNECTIONS,
     ) -> None:
         """Serves nothing yet.
 
@@ -37,6 +39,7 @@ class HttpServer:
           listener: a socket that listens.
           stall_timeout_s: after which connections end whose clients take nothing.
           tls: None for plain HTTP.
+          max_connections: above which requests are told 503 and nothing else.
         """
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it; Linux
             listener.setsockopt(
@@ -59,6 +62,7 @@ class HttpServer:
             workers=1,
             timeout_graceful_shutdown=_LAST_WORDS_S,
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+            limit_concurrency=max_connections + 1,  # uvicorn counts the new one
         )
         config.load()
         if tls is not None:

@@ -1,5 +1,6 @@
 """The routes of OpenAI's API; thin: no rules of its own."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
 from mell_jax.serving import convert
-from mell_jax.serving.http.body import read_body
+from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.errors import error_response
 from mell_jax.serving.openai.answers import (
     ChatWriter,
@@ -72,6 +73,7 @@ class OpenAiDoor:
         self._check_open = check_open
         self._gate = gate
         self._stalls = stalls
+        self._bodies = Bodies()
         self._created = int(time.time())
 
     def routes(self) -> list[BaseRoute]:
@@ -106,18 +108,14 @@ class OpenAiDoor:
 
     async def _complete(self, request: Request) -> Response:
         caller = self._gate.identify(request.headers)
-        asked = parse(await read_body(request), CompletionRequest)
+        asked = parse(await self._bodies.read(request), CompletionRequest)
         model = self._front_end.models.find(asked.model)
         prompts = prompts_of(asked)
-        tokenizer = _tokenizer_of(model)
+        _tokenizer_of(model)
         echo = None
         if asked.echo:
-            texts = (
-                each if isinstance(each, str) else _shown(tokenizer, each)
-                for each in prompts
-            )
-            hides_answer = asked.max_tokens == 0
-            echo = Echo(texts=tuple(texts), hides_answer=hides_answer)
+            texts = await asyncio.to_thread(_shown, prompts, model=model)
+            echo = Echo(texts=texts, hides_answer=asked.max_tokens == 0)
         return self._exchange(
             request,
             asked,
@@ -131,7 +129,7 @@ class OpenAiDoor:
 
     async def _chat(self, request: Request) -> Response:
         caller = self._gate.identify(request.headers)
-        asked = parse(await read_body(request), ChatRequest)
+        asked = parse(await self._bodies.read(request), ChatRequest)
         model = self._front_end.models.find(asked.model)
         params = chat_params(asked)
         chat = self._chats.get(model.info.model_name)
@@ -234,10 +232,17 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def _shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Of ids that are not checked yet."""
-    known = (i for i in ids if 0 <= i < tokenizer.vocab_size)
-    return tokenizer.decode(known, skip_special_tokens=False)
+def _shown(
+    prompts: Sequence[str | Sequence[int]], *, model: FrontModel
+) -> tuple[str, ...]:
+    """Texts of prompts that are not checked yet: what is too long is refused later."""
+    tokenizer, most = _tokenizer_of(model), model.info.max_model_len
+
+    def decode(ids: Sequence[int]) -> str:
+        known = [i for i in ids[:most] if 0 <= i < tokenizer.vocab_size]
+        return tokenizer.decode(known, skip_special_tokens=False)
+
+    return tuple(each if isinstance(each, str) else decode(each) for each in prompts)
 
 
 def _tokenizer_of(model: FrontModel) -> Tokenizer:
