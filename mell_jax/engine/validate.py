@@ -23,6 +23,22 @@ def find_info(submit: Submit, *, infos: Sequence[EngineInfo]) -> EngineInfo:
     )
 
 
+def check_prompt_size(size: int, *, info: EngineInfo) -> None:
+    """Refuses a prompt that is empty or fills the context, by its number of tokens.
+
+    Raises:
+      InvalidRequestError: says how many there may be.
+    """
+    if not (size > 0):
+        raise InvalidRequestError("prompt", "must hold at least one token, got none")
+    if not (size < info.max_model_len):
+        raise InvalidRequestError(
+            "prompt",
+            f"of {size} tokens leaves no room to generate: prompt and output "
+            f"together may have {info.max_model_len} tokens",
+        )
+
+
 def check_submit(submit: Submit, *, info: EngineInfo) -> None:
     """Refuses a request that the engine could not serve as asked.
 
@@ -30,17 +46,10 @@ def check_submit(submit: Submit, *, info: EngineInfo) -> None:
       InvalidRequestError: names the parameter, the rule and the value.
     """
     prompt, params = submit.prompt, submit.params
-    if not (prompt.ndim == 1 and prompt.size > 0):
-        raise InvalidRequestError("prompt", "must hold at least one token, got none")
+    check_prompt_size(prompt.size if prompt.ndim == 1 else 0, info=info)
     if not np.issubdtype(prompt.dtype, np.integer):
         raise InvalidRequestError(
             "prompt", f"must hold integers, got numbers of type {prompt.dtype}"
-        )
-    if not (prompt.size < info.max_model_len):
-        raise InvalidRequestError(
-            "prompt",
-            f"of {prompt.size} tokens leaves no room to generate: prompt and output "
-            f"together may have {info.max_model_len} tokens",
         )
     low, high = int(prompt.min()), int(prompt.max())
     if not (low >= 0 and high < info.vocab_size):

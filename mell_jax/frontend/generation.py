@@ -10,7 +10,7 @@ import numpy as np
 
 from mell_jax.engine.frames import Handle, Int32Array, Submit
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.engine.validate import check_submit
+from mell_jax.engine.validate import check_prompt_size, check_submit
 from mell_jax.frontend.admission import Ticket
 from mell_jax.frontend.deadlines import Deadlines
 from mell_jax.frontend.delta import Delta, DeltaMaker
@@ -19,8 +19,8 @@ from mell_jax.frontend.hub import FrontEnd
 from mell_jax.frontend.models import FrontModel
 from mell_jax.frontend.tracing import ANYWHERE, Origin
 
-_LONG_TEXT_CHARS = 4096  # a few milliseconds of tokenizing
-_LONG_ARRIVAL_TOKENS = 2048  # likewise, of a reader that was slow or of a prompt
+_LONG_TEXT_CHARS = 512  # to tokenize them takes as long as to ask a thread
+_LONG_ARRIVAL_TOKENS = 2048  # of a reader that was slow, or of a prompt
 
 PromptMaker = Callable[[FrontModel], Sequence[int]]
 """Makes the ids of a prompt, in a thread; raises ValueError when it cannot."""
@@ -172,6 +172,7 @@ async def _prompt_ids(
     if callable(prompt):
         prompt = await asyncio.to_thread(prompt, model)
     if not isinstance(prompt, str):
+        check_prompt_size(len(prompt), info=model.info)  # before a copy is made
         return _checked_ids(prompt, vocab_size=model.info.vocab_size)
     tokenizer = model.tokenizer
     if tokenizer is None:
@@ -193,8 +194,6 @@ async def _prompt_ids(
 
 def _checked_ids(prompt: Sequence[int], *, vocab_size: int) -> Int32Array:
     """Ids as the engine takes them, refused before a cast could wrap them."""
-    if len(prompt) == 0:
-        raise InvalidRequestError("prompt", "must hold at least one token, got none")
     try:
         ids = np.asarray(prompt)
     except (ValueError, OverflowError) as error:
