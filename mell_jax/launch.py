@@ -19,6 +19,7 @@ from absl import app, flags
 
 from mell_jax.events import Event, tell
 from mell_jax.launch_doors import (
+    grace_from_flags,
     limits_from_flags,
     security_from_flags,
     stall_timeout_from_flags,
@@ -262,6 +263,7 @@ def _server_from_flags() -> ServerConfig:
     return ServerConfig(
         host=_HOST.value,
         port=_PORT.value,
+        grace_s=grace_from_flags(),
         drain_s=_DRAIN_S.value,
         is_reflection_on=_REFLECTION.value,
         http_port=_HTTP_PORT.value,

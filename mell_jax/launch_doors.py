@@ -41,6 +41,12 @@ _REQUEST_TIMEOUT_S = flags.DEFINE_float(
 _STALL_TIMEOUT_S = flags.DEFINE_float(
     "stall_timeout_s", 60.0, "How long a stream waits for a reader that takes nothing."
 )
+_GRACE_S = flags.DEFINE_float(
+    "grace_s",
+    0.0,
+    "How long requests are still taken after a stop signal, for load balancers to see "
+    "that health says NOT_SERVING.",
+)
 
 
 def limits_from_flags() -> Limits:
@@ -71,6 +77,11 @@ def security_from_flags() -> SecurityConfig:
         tls_client_ca=_TLS_CLIENT_CA.value,
         tokens_file=_TOKENS_FILE.value,
     )
+
+
+def grace_from_flags() -> float:
+    """Seconds."""
+    return float(_GRACE_S.value)
 
 
 def stall_timeout_from_flags() -> float:

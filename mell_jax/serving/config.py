@@ -14,6 +14,12 @@ SERVER_LIMITS = Limits(
 )
 NO_SECURITY = SecurityConfig()
 _SCHEMES = ("http://", "https://")
+_RANGES = {
+    "grace_s": (0, 86400),
+    "drain_s": (0, 86400),
+    "stall_s": (1, 86400),
+    "frontends": (0, 64),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +29,9 @@ class ServerConfig:
     Attributes:
       host: interface to listen on; 0.0.0.0 for all.
       port: 0 for any free one.
-      drain_s: how long open requests may go on after a stop signal.
+      grace_s: how long requests are still taken after a stop signal, while health says
+        NOT_SERVING and load balancers turn away.
+      drain_s: how long open requests may go on after that.
       max_open: open requests above which a front end refuses new ones.
       is_reflection_on: whether tools may ask what the server speaks.
       http_port: for OpenAI's API, health and metrics; 0 for any free one, None for
@@ -45,6 +53,7 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 50051
+    grace_s: float = 0.0
     drain_s: float = 30.0
     max_open: int = 4096
     is_reflection_on: bool = True
@@ -61,18 +70,10 @@ class ServerConfig:
     otlp_endpoint: str = ""
 
     def __post_init__(self) -> None:
-        seen: dict[int, str] = {}
-        for name in ("port", "http_port", "health_port"):
-            port = getattr(self, name)
-            if not (port is None or 0 <= port <= 65535):
-                raise ValueError(f"{name} must be from 0 to 65535, got {port}")
-            if port and port in seen:
-                raise ValueError(f"{name} must not be {seen[port]}, both are {port}")
-            seen[port] = name
-        if not (0.0 <= self.drain_s <= 86400.0):
-            raise ValueError(f"drain_s must be from 0 to 86400, got {self.drain_s}")
-        if not (1.0 <= self.stall_s <= 86400.0):
-            raise ValueError(f"stall_s must be from 1 to 86400, got {self.stall_s}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not (low <= value <= high):
+                raise ValueError(f"{name} must be from {low} to {high}, got {value}")
         if not (0.0 < self.stall_timeout_s <= 86400.0):
             raise ValueError(
                 f"stall_timeout_s must be above 0 and at most 86400, got "
@@ -85,5 +86,14 @@ class ServerConfig:
                 "otlp_endpoint must be http://host:port, or https:// for TLS, got "
                 f"{self.otlp_endpoint!r}"
             )
-        if not (0 <= self.frontends <= 64):
-            raise ValueError(f"frontends must be from 0 to 64, got {self.frontends}")
+        self._check_ports()
+
+    def _check_ports(self) -> None:
+        seen: dict[int, str] = {}
+        for name in ("port", "http_port", "health_port"):
+            port = getattr(self, name)
+            if not (port is None or 0 <= port <= 65535):
+                raise ValueError(f"{name} must be from 0 to 65535, got {port}")
+            if port and port in seen:
+                raise ValueError(f"{name} must not be {seen[port]}, both are {port}")
+            seen[port] = name

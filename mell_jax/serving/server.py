@@ -1,6 +1,6 @@
 """The gRPC server: socket, health, reflection, and an orderly end.
 
-    SIGTERM -> NOT_SERVING, new work refused -> what is open finishes, at most drain_s
+    SIGTERM -> NOT_SERVING -> grace_s -> new work refused -> what is open finishes
             -> the rest fails with UNAVAILABLE -> the socket closes; a second signal
                ends the waiting
 
@@ -251,7 +251,16 @@ class Server:
         )
 
     async def drain(self, *, hurry: asyncio.Event) -> None:
-        """Finishes open requests within `drain_s`, or until `hurry`; then stops."""
+        """Finishes open requests within `drain_s`, or until `hurry`; then stops.
+
+        Before that, requests are taken for `grace_s` by a server that says it is not
+        serving.
+        """
+        hurried = asyncio.ensure_future(hurry.wait())
+        if self._config.grace_s:
+            self._servicer.leave()
+            await self._end_health()
+            await asyncio.wait((hurried,), timeout=self._config.grace_s)
         self._servicer.drain()
         await self._end_health()
         num_open = self.front_end.num_open
@@ -263,7 +272,6 @@ class Server:
             num_open=num_open,
         )
         idle = asyncio.ensure_future(self.front_end.wait_idle())
-        hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait(
             (idle, hurried),
             timeout=self._config.drain_s,

@@ -61,22 +61,27 @@ class Servicer:
         self._front_end = front_end
         self._load = load
         self._models = {model.name: model for model in models}
-        self._is_draining = False
+        self._is_leaving = self._is_draining = False
         self._is_progressing = True
         self._started_s = time.monotonic()
         self._last_request_s = 0.0  # of the wall clock
         self._rate = _TokenRate()
         self._archives: dict[str, bytes] = {}  # of tokenizers, by model
 
+    def leave(self) -> None:
+        """Tells whoever asks that it will end soon; requests are still taken."""
+        self._is_leaving = True
+
     def drain(self) -> None:
-        self._is_draining = True
+        """Takes no more requests."""
+        self._is_leaving = self._is_draining = True
 
     @property
     def trouble(self) -> str:
-        """Why no request is taken; empty while they are."""
+        """Why no request should be sent; empty while all is well."""
         if self._front_end.stopped is not None:
             return self._front_end.stopped or "stopped"
-        if self._is_draining:
+        if self._is_leaving:
             return "shutting down"
         return "" if self._is_progressing else "the engine makes no progress"
 

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -152,6 +153,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
         {"port": -1},
         {"port": 65536},
         {"drain_s": -1.0},
+        {"grace_s": float("nan")},
         {"drain_s": float("nan")},
         {"max_open": 0},
         {"http_port": 65536},
@@ -219,6 +221,31 @@ def test_a_drain_finishes_what_is_open_and_takes_nothing_new() -> None:
             assert list(complete.output_ids) == [1, 2, 4]
             watch.cancel()
             await drained
+
+    run(scenario)
+
+
+def test_in_its_grace_a_server_says_it_ends_and_still_takes_requests() -> None:
+    async def scenario() -> None:
+        async with serving(grace_s=1000.0, http_port=0) as s:
+            health = health_pb2_grpc.HealthStub(s.channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert (await watch.read()).status == SERVING
+            hurry = asyncio.Event()
+            drained = asyncio.ensure_future(s.server.drain(hurry=hurry))
+            assert (await watch.read()).status == NOT_SERVING
+            watch.cancel()
+            assert not (await s.stub.HealthCheck(pb.HealthCheckRequest())).healthy
+            async with httpx2.AsyncClient() as client:
+                told = await client.get(f"http://{s.http}/health")
+            assert (told.status_code, told.text) == (503, "shutting down\n")
+            complete = (await s.collect(ids_request(1, max_tokens=3)))[-1].complete
+            assert list(complete.output_ids) == [1, 2, 4]
+            assert not drained.done()
+            hurry.set()
+            await drained
+            error = await error_of(s.collect(ids_request(1)))
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
 
     run(scenario)
 

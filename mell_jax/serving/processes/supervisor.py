@@ -238,8 +238,8 @@ class Supervisor:
         self._phase = phase
         if phase is Phase.DRAINING:
             self._crew.tell_all(Drain())
-            drain_looks = round(self._config.drain_s / LOOK_S)
-            self._looks_left = drain_looks + _LAST_WORDS_LOOKS
+            wait_s = self._config.grace_s + self._config.drain_s
+            self._looks_left = round(wait_s / LOOK_S) + _LAST_WORDS_LOOKS
         else:
             self._crew.tell_all(Hurry())
             self._looks_left = _LAST_WORDS_LOOKS
