@@ -1,4 +1,6 @@
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,20 @@ def test_ids_past_the_vocabulary_are_no_text(any_tokenizer: Tokenizer) -> None:
 def test_a_negative_id_is_refused(any_tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="token ids are 0 or more, got -1"):
         any_tokenizer.decode([5, -1])
+
+
+def test_other_threads_run_while_a_long_text_is_tokenized(
+    any_tokenizer: Tokenizer,
+) -> None:
+    text = "the cat sat on the mat " * 20_000
+    with ThreadPoolExecutor(1) as pool:
+        encoding = pool.submit(any_tokenizer.encode, text)
+        turns = 0
+        while not encoding.done():
+            time.sleep(1e-4)
+            turns += 1
+    assert len(encoding.result()) > 20_000
+    assert turns > 20
 
 
 def test_an_unpaired_surrogate_is_refused(any_tokenizer: Tokenizer) -> None:
