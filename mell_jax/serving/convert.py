@@ -5,7 +5,7 @@ top_k, repetition_penalty and n.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
@@ -47,6 +47,12 @@ def checked_request_id(request_id: str) -> str:
             f"{request_id!r:.100}",
         )
     return request_id
+
+
+def known_request_id(headers: Mapping[str, str]) -> str:
+    """The one that a client gave over HTTP, if it can be repeated; else empty."""
+    request_id = headers.get("x-request-id", "")
+    return request_id if _REQUEST_ID.fullmatch(request_id) else ""
 
 
 def params_of(proto: pb.SamplingParams) -> SamplingParams:

@@ -141,6 +141,9 @@ class Edge:
             caller=self._gate.identify(metadata),
             model=str(metadata.get("x-mell-model", "")),
             origin=origin_of(metadata),
+            echo_id=lambda request_id: context.set_trailing_metadata(
+                (("x-request-id", request_id),)
+            ),
         )
 
 
@@ -166,7 +169,9 @@ def _refusing(reason: str) -> grpc.RpcMethodHandler:
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+    status = rpc_status.to_status(status_of(error))
+    own = context.trailing_metadata() or ()
+    await context.abort(status.code, status.details, (*own, *status.trailing_metadata))
 
 
 def _serialize(message: Message) -> bytes:

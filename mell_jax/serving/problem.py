@@ -110,7 +110,7 @@ def problem_of(error: Exception) -> Problem:
     code = _CODES.get(type(error))
     if code is None:
         return _internal(error)
-    field = error.field if isinstance(error, InvalidRequestError) else ""
+    field = _field_of(error)
     tell(
         Event.REQUEST_REFUSED,
         text=f"a request was refused: {code.name}",
@@ -124,6 +124,15 @@ def problem_of(error: Exception) -> Problem:
         field=field,
         retry_after_s=_retry_after_s(error),
     )
+
+
+def _field_of(error: Exception) -> str:
+    match error:
+        case InvalidRequestError():
+            return error.field
+        case MalformedMessageError() | BodyTooLargeError():
+            return "message"
+    return ""
 
 
 def _retry_after_s(error: Exception) -> float | None:

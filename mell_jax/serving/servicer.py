@@ -28,13 +28,22 @@ from mell_jax.text.tokenizer import Tokenizer
 _RATE_WINDOW_S = 1.0
 
 
+def _unheard(request_id: str) -> None:
+    """Where an answer has no place for an id."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """Who makes a call, and about which model; empty for the first one."""
+    """Who makes a call, and about which model; empty for the first one.
+
+    Attributes:
+      echo_id: puts the request's id, as the caller gave it, into the answer.
+    """
 
     caller: Caller
     model: str = ""
     origin: Origin = ANYWHERE
+    echo_id: Callable[[str], None] = _unheard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +112,11 @@ class Servicer:
         self, request: pb.GenerateRequest, asker: Asker
     ) -> AsyncGenerator[pb.GenerateResponse]:
         """Chunks as they come and one complete message per sample, or only those."""
-        self.check_open()
         self._last_request_s = time.time()
+        request_id = convert.checked_request_id(request.request_id)
+        if request_id:
+            asker.echo_id(request_id)
+        self.check_open()
         convert.check_supported(request)
         params = convert.params_of(request.sampling_params)
         deltas = generate(
@@ -114,9 +126,7 @@ class Servicer:
             model=asker.model,
             salt=asker.caller.salt,
             tenant=asker.caller.tenant,
-            request_id=asker.caller.scoped(
-                convert.checked_request_id(request.request_id)
-            ),
+            request_id=asker.caller.scoped(request_id),
             is_text_wanted=False,
             origin=asker.origin,
         )

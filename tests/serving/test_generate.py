@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import time
 from pathlib import Path
 
 import grpc
@@ -268,10 +270,31 @@ def test_a_caller_that_goes_away_frees_its_pages(how: str) -> None:
 
 def test_a_deadline_that_has_passed_costs_no_pages() -> None:
     async def scenario() -> None:
-        async with serving(is_manual=True) as s:
-            call = s.collect(ids_request(1), timeout=0.0)
-            assert (await error_of(call)).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        async with serving() as s:
+            call = s.stub.Generate(ids_request(1), timeout=0.2)
+            reading = asyncio.ensure_future(call.read())
+            await asyncio.sleep(0)  # it is on its way
+            time.sleep(0.4)  # nobody looks at it in time
+            error = await error_of(reading)
+            assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            await s.collect(ids_request(2, max_tokens=1))
+            assert [submit.prompt.tolist() for submit in s.engine.submits] == [[2]]
             await s.idle()
+
+    run(scenario)
+
+
+def test_a_request_s_id_comes_back_in_the_trailing_metadata() -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            for request in (
+                ids_request(1, max_tokens=1, request_id="mine"),
+                ids_request(request_id="mine"),  # refused
+            ):
+                call = s.stub.Generate(request)
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    assert [part async for part in call]
+                assert ("x-request-id", "mine") in tuple(await call.trailing_metadata())
 
     run(scenario)
 

@@ -225,6 +225,7 @@ def test_malformed_bytes_are_an_invalid_argument() -> None:
                 error = await error_of(call)
                 assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
                 assert "vllm.grpc.engine." in error.details()
+                assert fields_of(error) == ["message"]
 
     run(scenario)
 

@@ -216,7 +216,10 @@ def _told(endpoint: Endpoint) -> Endpoint:
         try:
             return await endpoint(request)
         except Exception as error:
-            return error_response(error)
+            response = error_response(error)
+            if request_id := convert.known_request_id(request.headers):
+                response.headers["x-request-id"] = request_id
+            return response
 
     return answer
 

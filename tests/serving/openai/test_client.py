@@ -406,6 +406,7 @@ def test_a_duplicate_id_is_a_conflict(letters_dir: Path) -> None:
                 named.completions.create(model="letters", prompt="c")
             )
             assert isinstance(error, openai.ConflictError)
+            assert error.request_id == "mine"
             s.engine.step()
             answer = await first
             assert answer.id == "cmpl-mine"
