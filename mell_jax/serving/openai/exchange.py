@@ -56,7 +56,7 @@ class Exchange:
           writer: of the API that was called.
           heading: of every object.
           style: of the answer.
-          headers: of a good answer.
+          headers: of any answer.
         """
         self._streams = streams
         self._stalls = stalls
@@ -97,7 +97,7 @@ class Exchange:
             try:
                 response = await self._whole(deltas)
             except Exception as error:
-                response = error_response(error)
+                response = self._refusal(error)
         await response(scope, receive, send)
 
     async def _whole(self, deltas: AsyncGenerator[tuple[int, Delta]]) -> Response:
@@ -134,10 +134,15 @@ class Exchange:
             await send(_part(self._ending()))
         except Exception as error:
             if not is_begun:
-                await error_response(error)(scope, receive, send)
+                await self._refusal(error)(scope, receive, send)
                 return
             await send(_event(error_body(error)))
         await send({"type": "http.response.body", "body": b""})
+
+    def _refusal(self, error: Exception) -> Response:
+        response = error_response(error)
+        response.raw_headers += self._headers
+        return response
 
     def _start(self) -> Message:
         return {
