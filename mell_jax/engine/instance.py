@@ -306,8 +306,12 @@ class Instance:
             for index in np.flatnonzero(landing.wants_prompt):
                 serial = Serial(int(plan.serials[index]))
                 if fetched is not None and serial in self._requests:
-                    at = np.flatnonzero(plan.owners == index)
-                    self._prompts.collect(serial, fetched, at=at)
+                    self._prompts.collect(
+                        serial,
+                        fetched,
+                        at=np.flatnonzero(plan.owners == index),
+                        num_top=self._requests[serial].params.prompt_logprobs or 0,
+                    )
         return tuple(
             self._prompts.finish(
                 Serial(int(plan.serials[index])),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MAX_TOP_LOGPROBS = 20
+MAX_PROMPT_LOGPROBS = 2**20  # of all prompt tokens; they come in one message
 MAX_N = 16
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 256

@@ -58,15 +58,16 @@ class PromptTable:
         fetched: FetchedLogprobs,
         *,
         at: npt.NDArray[np.intp],
+        num_top: int,
     ) -> None:
-        """Keeps the rows `at` of a step's prompt log probabilities."""
+        """Keeps the rows `at` of a step's prompt log probabilities, `num_top` wide."""
         prompt = self._prompts.get(serial)
         if prompt is not None:
             prompt.parts.append(
                 Logprobs(
                     chosen=fetched.chosen[at],
-                    top_ids=fetched.top_ids[at],
-                    top=fetched.top[at],
+                    top_ids=fetched.top_ids[at, :num_top],
+                    top=fetched.top[at, :num_top],
                 )
             )
 

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from mell_jax.engine.frames import EngineInfo, Submit
-from mell_jax.engine.params import MAX_STOP_IDS, InvalidRequestError, SamplingParams
+from mell_jax.engine.params import (
+    MAX_PROMPT_LOGPROBS,
+    MAX_STOP_IDS,
+    InvalidRequestError,
+    SamplingParams,
+)
 
 
 def find_info(submit: Submit, *, infos: Sequence[EngineInfo]) -> EngineInfo:
@@ -68,7 +73,18 @@ def check_submit(submit: Submit, *, info: EngineInfo) -> None:
         raise InvalidRequestError(
             "min_tokens", f"of {params.min_tokens} exceeds the {room} tokens that fit"
         )
+    _check_prompt_logprobs(params, size=prompt.size)
     _check_token_ids(params, info=info)
+
+
+def _check_prompt_logprobs(params: SamplingParams, *, size: int) -> None:
+    count = params.prompt_logprobs
+    if count is not None and not (size * (1 + count) <= MAX_PROMPT_LOGPROBS):
+        raise InvalidRequestError(
+            "prompt_logprobs",
+            f"of {count} beside the token's own are {size * (1 + count)} for a prompt "
+            f"of {size} tokens; at most {MAX_PROMPT_LOGPROBS} can be asked for",
+        )
 
 
 def _check_token_ids(params: SamplingParams, *, info: EngineInfo) -> None:

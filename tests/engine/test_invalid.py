@@ -1,10 +1,13 @@
 """A request that breaks a rule is told which one, and harms nobody."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mell_jax.engine.frames import FinishReason, Handle, Submit
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.engine.validate import check_submit
 from tests.toy import GREEDY, expected, run, submit, toy_engine
 
 NAN, INF = float("nan"), float("inf")
@@ -150,6 +153,21 @@ def test_a_request_the_model_cannot_serve_is_answered_with_its_fault(
     assert end.message.startswith(field) and len(end.message) < 300
     assert seen.tokens == {0: expected([1, 2, 3], count=9)}
     assert engine.load().used_pages == 0
+
+
+def test_prompt_logprobs_of_a_long_prompt_are_bounded() -> None:
+    info = dataclasses.replace(toy_engine().infos[0], max_model_len=2**20)
+
+    def check(*, size: int, count: int) -> None:
+        params = SamplingParams(prompt_logprobs=count)
+        prompt = np.ones(size, np.int32)
+        check_submit(Submit(handle=Handle(1), prompt=prompt, params=params), info=info)
+
+    check(size=49_932, count=20)
+    check(size=2**19, count=1)
+    for size, count in ((49_933, 20), (2**19 + 1, 1)):
+        with pytest.raises(InvalidRequestError, match="at most 1048576 can be asked"):
+            check(size=size, count=count)
 
 
 def test_the_largest_requests_that_fit_are_served() -> None:
