@@ -197,6 +197,30 @@ def test_above_so_many_connections_requests_are_turned_away() -> None:
     run(scenario)
 
 
+def test_a_connection_that_asks_for_nothing_is_closed() -> None:
+    async def scenario() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        app = make_app(trouble=lambda: "", scrape=scrape)
+        server = HttpServer(app, listener=listener, max_head_s=0.5)
+        await server.start()
+        place = listener.getsockname()[:2]
+        silent, other = await asyncio.open_connection(*place)
+        slow, writer = await asyncio.open_connection(*place)
+        writer.write(b"GET /health HTTP/1.1\r\n")  # and no more
+        ends = asyncio.gather(silent.read(), slow.read())
+        async with httpx2.AsyncClient() as client:  # keeps its connection
+            while not ends.done():
+                answer = await client.get(f"http://127.0.0.1:{place[1]}/health")
+                assert answer.status_code == 200
+                await asyncio.sleep(0.1)
+        assert await ends == [b"", b""]
+        other.close()
+        writer.close()
+        await server.stop()
+
+    run(scenario)
+
+
 def test_bodies_are_bounded_together_and_free_again() -> None:
     async def scenario() -> None:
         bodies = Bodies(max_bytes=10)

@@ -6,16 +6,19 @@ uvicorn speaks HTTP here and does nothing else: no signals, no log of its own, n
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mell_jax.serving.security import TlsFiles
 
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_CONNECTIONS = 4096  # the next ones are told 503
+_MAX_HEAD_S = 30.0
 _LAST_WORDS_S = 2  # for answers to reach clients before connections close
 
 
@@ -31,6 +34,7 @@ class HttpServer:
         stall_timeout_s: float = 60.0,
         tls: TlsFiles | None = None,
         max_connections: int = _MAX_CONNECTIONS,
+        max_head_s: float = _MAX_HEAD_S,
     ) -> None:
         """Serves nothing yet.
 
@@ -40,6 +44,7 @@ class HttpServer:
           stall_timeout_s: after which connections end whose clients take nothing.
           tls: None for plain HTTP.
           max_connections: above which requests are told 503 and nothing else.
+          max_head_s: that a connection may take to ask for something.
         """
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it; Linux
             listener.setsockopt(
@@ -55,7 +60,7 @@ class HttpServer:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # lower ones are about what clients do
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -67,7 +72,7 @@ class HttpServer:
         config.load()
         if tls is not None:
             config.ssl = tls.ssl_context()
-        self._server = _Server(config)
+        self._server = _Server(config, max_head_s=max_head_s)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -87,15 +92,38 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, *, max_head_s: float) -> None:
         super().__init__(config)
         self.is_up = asyncio.Event()
+        self._max_head_s = max_head_s
+        self._silent: dict[object, tuple[object, float]] = {}  # by connection
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets=sockets)
         finally:
             self.is_up.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        self._end_silent()
+        return await super().on_tick(counter)
+
+    def _end_silent(self) -> None:
+        """Closes connections that have no request and do not get one."""
+        now_s = time.monotonic()
+        silent: dict[object, tuple[object, float]] = {}
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, H11Protocol), connection
+            latest = connection.cycle
+            if latest is not None and not latest.response_complete:
+                continue
+            seen, since_s = self._silent.get(connection, (None, now_s))
+            if seen is not latest:  # it has asked meanwhile
+                since_s = now_s
+            silent[connection] = (latest, since_s)
+            if now_s - since_s >= self._max_head_s:
+                connection.transport.close()
+        self._silent = silent
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
