@@ -21,6 +21,7 @@ from mell_jax.events import Event, tell
 from mell_jax.launch_doors import (
     grace_from_flags,
     limits_from_flags,
+    max_connection_age_from_flags,
     security_from_flags,
     stall_timeout_from_flags,
 )
@@ -264,6 +265,7 @@ def _server_from_flags() -> ServerConfig:
         host=_HOST.value,
         port=_PORT.value,
         grace_s=grace_from_flags(),
+        max_connection_age_s=max_connection_age_from_flags(),
         drain_s=_DRAIN_S.value,
         is_reflection_on=_REFLECTION.value,
         http_port=_HTTP_PORT.value,

@@ -41,6 +41,11 @@ _REQUEST_TIMEOUT_S = flags.DEFINE_float(
 _STALL_TIMEOUT_S = flags.DEFINE_float(
     "stall_timeout_s", 60.0, "How long a stream waits for a reader that takes nothing."
 )
+_MAX_CONNECTION_AGE_S = flags.DEFINE_float(
+    "max_connection_age_s",
+    None,
+    "gRPC clients are asked to connect again after so long; streams go on. Never.",
+)
 _GRACE_S = flags.DEFINE_float(
     "grace_s",
     0.0,
@@ -82,6 +87,12 @@ def security_from_flags() -> SecurityConfig:
 def grace_from_flags() -> float:
     """Seconds."""
     return float(_GRACE_S.value)
+
+
+def max_connection_age_from_flags() -> float | None:
+    """Seconds; None for no bound."""
+    age_s = _MAX_CONNECTION_AGE_S.value
+    return None if age_s is None else float(age_s)
 
 
 def stall_timeout_from_flags() -> float:

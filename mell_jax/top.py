@@ -205,7 +205,7 @@ def _rates(now: Numbers, *, rate: Callable[..., str]) -> Text:
         lines += [
             f"moves/s   {moves}, {sent} MB/s, {sum(kinds.values()):.0f} so far, "
             f"{now.total('migrations_total', outcome='aborted'):.0f} called off",
-            f"downtime  {_pair(now, 'migration_downtime_seconds')}, "
+            f"downtime  {_pair(now, 'migration_stall_seconds')}, "
             f"{_pair(now, 'migration_downtime_steps', unit=1, sign='steps')} "
             f"(p50 / p99, since the start)",
         ]

@@ -47,10 +47,10 @@ mell:migrations_total{mode="kv",outcome="committed",reason="urgent"} 10.0
 mell:migrations_total{mode="tokens",outcome="committed",reason="urgent"} 1.0
 mell:migrations_total{mode="kv",outcome="aborted",reason="urgent"} 4.0
 mell:migration_bytes_total 4000000.0
-# TYPE mell:migration_downtime_seconds histogram
-mell:migration_downtime_seconds_bucket{le="0.01"} 0.0
-mell:migration_downtime_seconds_bucket{le="0.03"} 10.0
-mell:migration_downtime_seconds_bucket{le="+Inf"} 10.0
+# TYPE mell:migration_stall_seconds histogram
+mell:migration_stall_seconds_bucket{le="0.01"} 0.0
+mell:migration_stall_seconds_bucket{le="0.03"} 10.0
+mell:migration_stall_seconds_bucket{le="+Inf"} 10.0
 # TYPE mell:migration_downtime_steps histogram
 mell:migration_downtime_steps_bucket{le="1.0"} 0.0
 mell:migration_downtime_steps_bucket{le="2.0"} 10.0

@@ -33,6 +33,8 @@ class ServerConfig:
         NOT_SERVING and load balancers turn away.
       drain_s: how long open requests may go on after that.
       max_open: open requests above which a front end refuses new ones.
+      max_connection_age_s: after which gRPC clients are asked to connect again, so that
+        a load balancer spreads them anew; streams go on. None for never.
       is_reflection_on: whether tools may ask what the server speaks.
       http_port: for OpenAI's API, health and metrics; 0 for any free one, None for
         no HTTP.
@@ -56,6 +58,7 @@ class ServerConfig:
     grace_s: float = 0.0
     drain_s: float = 30.0
     max_open: int = 4096
+    max_connection_age_s: float | None = None
     is_reflection_on: bool = True
     http_port: int | None = None
     shows_vllm_names: bool = False
@@ -78,6 +81,11 @@ class ServerConfig:
             raise ValueError(
                 f"stall_timeout_s must be above 0 and at most 86400, got "
                 f"{self.stall_timeout_s}"
+            )
+        age_s = self.max_connection_age_s
+        if age_s is not None and not (1.0 <= age_s <= 86400.0):
+            raise ValueError(
+                f"max_connection_age_s must be from 1 to 86400, got {age_s}"
             )
         if not (self.max_open >= 1):
             raise ValueError(f"max_open must be at least 1, got {self.max_open}")

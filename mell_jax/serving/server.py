@@ -117,7 +117,7 @@ class Server:
         self._http: HttpServer | None = None
         self._openai = self._make_openai(models)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(place))
+        self._server = grpc.aio.server(options=_options(config, place=place))
         edge = Edge(gate=self._gate, stalls=self._stalls)
         kserve = KServe(self.front_end, door=self._servicer)
         self._server.add_generic_rpc_handlers(
@@ -360,8 +360,13 @@ def _stop_signals(
     return told, hurry
 
 
-def _options(place: Place) -> list[tuple[str, int]]:
+def _options(config: ServerConfig, *, place: Place) -> list[tuple[str, int]]:
+    age_s = config.max_connection_age_s
+    ages = (
+        [] if age_s is None else [("grpc.max_connection_age_ms", round(1000 * age_s))]
+    )
     return [
+        *ages,
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # Identity alone: a small compressed message may become a large one.
         ("grpc.compression_enabled_algorithms_bitset", 1),

@@ -111,7 +111,7 @@ def test_it_shows_what_was_asked_of_it() -> None:
         "mell:devices_lower_bound",
         "mell:instance_pages",
         "mell:migrations_total",
-        "mell:migration_downtime_seconds_bucket",
+        "mell:migration_stall_seconds_bucket",
         "mell:time_to_first_token_seconds_bucket",
         "mell:inter_token_latency_seconds_bucket",
         "mell:e2e_request_latency_seconds_bucket",

@@ -219,8 +219,8 @@ def test_moves_and_their_counts() -> None:
     assert counts['mell:migration_downtime_steps_bucket{le="2.0"}'] == 2
     assert counts['mell:migration_downtime_steps_bucket{le="+Inf"}'] == 3
     assert counts["mell:migration_downtime_steps_sum"] == 9
-    assert counts['mell:migration_downtime_seconds_bucket{le="10.0"}'] == 1
-    assert counts["mell:migration_downtime_seconds_count"] == 2
+    assert counts['mell:migration_stall_seconds_bucket{le="10.0"}'] == 1
+    assert counts["mell:migration_stall_seconds_count"] == 2
 
 
 def test_only_what_was_measured_is_shown_of_links() -> None:

@@ -55,6 +55,39 @@ def test_it_tells_what_it_speaks() -> None:
     run(scenario)
 
 
+def test_it_does_not_tell_what_it_speaks_if_it_should_not() -> None:
+    async def scenario() -> None:
+        async with serving(is_reflection_on=False) as s:
+            stub = reflection_pb2_grpc.ServerReflectionStub(s.channel)
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            call = stub.ServerReflectionInfo(iter([request]))
+            error = await error_of(call.read())
+            assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+
+    run(scenario)
+
+
+def test_old_connections_are_replaced_and_their_streams_go_on() -> None:
+    async def scenario() -> None:
+        async with serving(is_manual=True, max_connection_age_s=1.0) as s:
+            state = s.channel.get_state
+            call = s.stub.Generate(ids_request(1, max_tokens=2))
+            first = asyncio.ensure_future(call.read())
+            await s.until(lambda: len(s.engine.submits) == 1)
+            while state() is grpc.ChannelConnectivity.READY:
+                await asyncio.sleep(0.05)  # told to go away, but not this stream
+            s.engine.step()
+            assert list((await first).chunk.token_ids) == [1]
+            s.engine.step()
+            assert [list(p.chunk.token_ids) async for p in call][0] == [2]
+            answer = asyncio.ensure_future(s.collect(ids_request(2, max_tokens=1)))
+            await s.until(lambda: len(s.engine.submits) == 2)
+            s.engine.step()
+            assert list((await answer)[-1].complete.output_ids) == [2]
+
+    run(scenario)
+
+
 def test_it_describes_the_model(letters_dir: Path) -> None:
     async def scenario() -> None:
         async with serving(directory=letters_dir) as s:
@@ -154,6 +187,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
         {"port": 65536},
         {"drain_s": -1.0},
         {"grace_s": float("nan")},
+        {"max_connection_age_s": 0.5},
         {"drain_s": float("nan")},
         {"max_open": 0},
         {"http_port": 65536},

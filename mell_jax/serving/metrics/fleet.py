@@ -153,7 +153,7 @@ def _counts(stats: FleetStats) -> Iterator[Metric]:
         [({"how": "replay"}, stats.replays)],
     )
     yield histogram(
-        "mell:migration_downtime_seconds",
+        "mell:migration_stall_seconds",
         "Between the last token before a move and the first one after it.",
         [({}, stats.gap_s)],
     )
