@@ -18,6 +18,7 @@ _RANGES = {
     "grace_s": (0, 86400),
     "drain_s": (0, 86400),
     "stall_s": (1, 86400),
+    "max_connection_age_s": (1, 86400),
     "frontends": (0, 64),
 }
 
@@ -75,17 +76,12 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if not (low <= value <= high):
+            if value is not None and not (low <= value <= high):
                 raise ValueError(f"{name} must be from {low} to {high}, got {value}")
         if not (0.0 < self.stall_timeout_s <= 86400.0):
             raise ValueError(
                 f"stall_timeout_s must be above 0 and at most 86400, got "
                 f"{self.stall_timeout_s}"
-            )
-        age_s = self.max_connection_age_s
-        if age_s is not None and not (1.0 <= age_s <= 86400.0):
-            raise ValueError(
-                f"max_connection_age_s must be from 1 to 86400, got {age_s}"
             )
         if not (self.max_open >= 1):
             raise ValueError(f"max_open must be at least 1, got {self.max_open}")

@@ -361,12 +361,7 @@ def _stop_signals(
 
 
 def _options(config: ServerConfig, *, place: Place) -> list[tuple[str, int]]:
-    age_s = config.max_connection_age_s
-    ages = (
-        [] if age_s is None else [("grpc.max_connection_age_ms", round(1000 * age_s))]
-    )
-    return [
-        *ages,
+    options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # Identity alone: a small compressed message may become a large one.
         ("grpc.compression_enabled_algorithms_bitset", 1),
@@ -377,3 +372,7 @@ def _options(config: ServerConfig, *, place: Place) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
+    if config.max_connection_age_s is not None:
+        age_ms = round(1000 * config.max_connection_age_s)
+        options.append(("grpc.max_connection_age_ms", age_ms))
+    return options

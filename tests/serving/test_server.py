@@ -79,7 +79,7 @@ def test_old_connections_are_replaced_and_their_streams_go_on() -> None:
             s.engine.step()
             assert list((await first).chunk.token_ids) == [1]
             s.engine.step()
-            assert [list(p.chunk.token_ids) async for p in call][0] == [2]
+            assert list((await call.read()).chunk.token_ids) == [2]
             answer = asyncio.ensure_future(s.collect(ids_request(2, max_tokens=1)))
             await s.until(lambda: len(s.engine.submits) == 2)
             s.engine.step()
