@@ -37,8 +37,9 @@ def check_server(client: triton.InferenceServerClient) -> None:
     assert config["model_transaction_policy"]["decoupled"]
     (model,) = client.get_model_repository_index().models
     assert (model.name, model.state) == ("demo", "READY")
-    for call in (client.load_model, client.unload_model):
-        assert status_of(call, "demo") == "StatusCode.UNIMPLEMENTED"
+    client.load_model("demo")
+    assert status_of(client.load_model, "none") == "StatusCode.NOT_FOUND"
+    assert status_of(client.unload_model, "demo") == "StatusCode.FAILED_PRECONDITION"
 
 
 def status_of(call: Any, *args: Any, **kwargs: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Protocol, final
 
 import grpc
 
+from mell_jax.engine.admin import NotPossibleError
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import Delta, FrontEnd, generate
 from mell_jax.serving.edge import Edge
@@ -18,14 +19,6 @@ from mell_jax.serving.proto import open_inference_pb2 as pb
 from mell_jax.serving.servicer import Asker, own_version
 
 _EXTENSIONS = ("model_configuration", "model_repository", "statistics")
-_FIXED_MODELS = (
-    "models are chosen when the server starts, and opened and closed as requests need "
-    "them; start another server for another model"
-)
-_UNSUPPORTED = {
-    "RepositoryModelLoad": _FIXED_MODELS,
-    "RepositoryModelUnload": _FIXED_MODELS,
-}
 
 
 class Door(Protocol):
@@ -36,6 +29,13 @@ class Door(Protocol):
         """Why no request is taken; empty while they are."""
 
     def check_open(self) -> None: ...
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise UnsupportedError(
+            "there is one repository, without a name; leave repository_name empty"
+        )
 
 
 @final
@@ -60,9 +60,10 @@ class KServe:
                 "ModelStatistics": self.model_statistics,
                 "ModelInfer": self.model_infer,
                 "RepositoryIndex": self.repository_index,
+                "RepositoryModelLoad": self.repository_model_load,
+                "RepositoryModelUnload": self.repository_model_unload,
             },
             duplex={"ModelStreamInfer": self.model_stream_infer},
-            refused=_UNSUPPORTED,
         )
 
     async def server_live(
@@ -118,10 +119,7 @@ class KServe:
     async def repository_index(
         self, request: pb.RepositoryIndexRequest, asker: Asker
     ) -> pb.RepositoryIndexResponse:
-        if request.repository_name:
-            raise UnsupportedError(
-                "there is one repository, without a name; leave repository_name empty"
-            )
+        _check_repository(request.repository_name)
         trouble = self._door.trouble
         if trouble and request.ready:
             return pb.RepositoryIndexResponse()
@@ -136,6 +134,29 @@ class KServe:
                 )
                 for name in self._front_end.models.by_name
             ]
+        )
+
+    async def repository_model_load(
+        self, request: pb.RepositoryModelLoadRequest, asker: Asker
+    ) -> pb.RepositoryModelLoadResponse:
+        """Models are there from the start: that one is served is all there is to do."""
+        _check_repository(request.repository_name)
+        if request.parameters:
+            raise UnsupportedError(
+                "a model is served as the server was started; leave parameters empty"
+            )
+        self._front_end.models.find(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: pb.RepositoryModelUnloadRequest, asker: Asker
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Nobody takes a model from the others; without requests it has no device."""
+        _check_repository(request.repository_name)
+        self._front_end.models.find(request.model_name)
+        raise NotPossibleError(
+            "a model without requests gives its devices back by itself; to serve it no "
+            "more, start the server without it"
         )
 
     async def model_infer(

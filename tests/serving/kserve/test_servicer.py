@@ -257,7 +257,7 @@ def test_bytes_that_are_no_message_end_the_stream_after_what_came_before(
     run(scenario)
 
 
-def test_the_repository_lists_what_is_served_and_loads_nothing(
+def test_the_repository_lists_what_is_served_and_changes_nothing(
     letters_dir: Path,
 ) -> None:
     async def scenario() -> None:
@@ -266,13 +266,30 @@ def test_the_repository_lists_what_is_served_and_loads_nothing(
             index = await stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True))
             (model,) = index.models
             assert (model.name, model.version, model.state) == ("letters", "1", "READY")
-            for call, request in (
-                (stub.RepositoryModelLoad, pb.RepositoryModelLoadRequest()),
-                (stub.RepositoryModelUnload, pb.RepositoryModelUnloadRequest()),
-                (stub.RepositoryIndex, pb.RepositoryIndexRequest(repository_name="x")),
+            load, unload = (
+                pb.RepositoryModelLoadRequest,
+                pb.RepositoryModelUnloadRequest,
+            )
+            await stub.RepositoryModelLoad(load(model_name="letters"))
+            with_config = load(model_name="letters")
+            with_config.parameters["config"].string_param = "{}"
+            for call, request, code in (
+                (stub.RepositoryModelLoad, load(model_name="x"), "NOT_FOUND"),
+                (stub.RepositoryModelLoad, with_config, "UNIMPLEMENTED"),
+                (stub.RepositoryModelLoad, load(repository_name="x"), "UNIMPLEMENTED"),
+                (stub.RepositoryModelUnload, unload(model_name="x"), "NOT_FOUND"),
+                (
+                    stub.RepositoryModelUnload,
+                    unload(model_name="letters"),
+                    "FAILED_PRECONDITION",
+                ),
+                (
+                    stub.RepositoryIndex,
+                    pb.RepositoryIndexRequest(repository_name="x"),
+                    "UNIMPLEMENTED",
+                ),
             ):
-                error = await error_of(call(request))
-                assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+                assert (await error_of(call(request))).code().name == code
             harness.server._servicer.drain()
             index = await stub.RepositoryIndex(pb.RepositoryIndexRequest())
             assert index.models[0].state == "UNAVAILABLE"
