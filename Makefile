@@ -96,7 +96,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-h2load  ## clients by others against a real server
+conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-h2load  ## clients by others against a real server (STRICT=1: none may be skipped)
 
 # One environment per client: what they depend on does not go together.
 $(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
@@ -111,24 +111,24 @@ $(CLIENTS)/node/.installed: tests/conformance/package.json
 	@touch $@
 
 conformance-triton: $(VENV)/.installed-dev
-	@$(MAKE) --silent $(CLIENTS)/triton/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	@$(MAKE) --silent $(CLIENTS)/triton/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(CLIENTS)/triton/bin/python tests/conformance/triton.py ADDRESS
 
 conformance-smg: $(VENV)/.installed-dev
-	@$(MAKE) --silent $(CLIENTS)/smg/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	@$(MAKE) --silent $(CLIENTS)/smg/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(CLIENTS)/smg/bin/python tests/conformance/gateway.py ADDRESS
 
 conformance-openai: $(VENV)/.installed-dev
-	@$(MAKE) --silent $(CLIENTS)/openai/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	@$(MAKE) --silent $(CLIENTS)/openai/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(CLIENTS)/openai/bin/python tests/conformance/openai_checks.py URL
 
 conformance-node: $(VENV)/.installed-dev
-	@$(MAKE) --silent $(CLIENTS)/node/.installed || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	@$(MAKE) --silent $(CLIENTS)/node/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) node tests/conformance/node.mjs $(CLIENTS)/node ADDRESS \
 	  "$$($(BIN)/python -c 'import os, smg_grpc_proto as p; print(os.path.dirname(p.__file__) + "/proto")')" .
 
 conformance-h2load: $(VENV)/.installed-dev
-	@$(call ensure,h2load,nghttp2-client) || { echo "$@ $(SKIPPED)"; exit 0; }; \
+	@$(call ensure,h2load,nghttp2-client) || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(BIN)/python tests/conformance/h2load.py ADDRESS
 
 protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change of them
