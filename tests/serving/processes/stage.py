@@ -7,19 +7,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
+from mell_jax.frontend import Limits
 from mell_jax.serving.address import Addresses
-from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.processes.crew import CrewLimits
 from mell_jax.serving.processes.supervisor import run_fronts
+from mell_jax.serving.progress import LocalEngine
 from mell_jax.serving.servicer import ServedModel
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
+
+_FRONTS = ("mell_jax.serving.processes.", "tests.serving.processes.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +37,7 @@ class Stage:
 
     def fronts(self) -> list[psutil.Process]:
         """The processes of the front ends."""
-        return [p for p in psutil.Process().children() if _is_front(p)]
+        return fronts()
 
     def open(self, count: int = 1, **sampling: object) -> list[grpc.Call]:
         """Streams that the engine has received, each with the prompt [1]."""
@@ -53,36 +58,61 @@ def perform(
     script: Callable[[Stage], None],
     *,
     engine: FakeEngine,
-    frontends: int = 1,
-    drain_s: float = 20.0,
-    stall_s: float = 60.0,
-    has_health_port: bool = False,
     limits: CrewLimits | None = None,
     tokenizer_dir: Path | None = None,
+    has_health_port: bool = False,
+    **config: Any,
 ) -> str:
     """Runs `script` on a thread while this one supervises; returns why service ended.
 
     The server is told to stop when the script has ended, unless it has stopped before.
+    `config` is of the server, which has one front end if it says nothing else.
     """
+
+    def act(addresses: Addresses, over: threading.Event) -> None:
+        with grpc.insecure_channel(addresses.grpc) as channel:
+            script(
+                Stage(
+                    engine=engine,
+                    addresses=addresses,
+                    channel=channel,
+                    stub=pb_grpc.VllmEngineStub(channel),
+                    over=over,
+                )
+            )
+
+    cause = supervise(
+        act,
+        engine=engine,
+        limits=limits,
+        tokenizer_dir=tokenizer_dir,
+        health_port=0 if has_health_port else None,
+        **config,
+    )
+    assert not engine.is_alive
+    return cause
+
+
+def supervise(
+    act: Callable[[Addresses, threading.Event], None],
+    *,
+    engine: LocalEngine,
+    limits: CrewLimits | None = None,
+    admission: Limits | None = None,
+    tokenizer_dir: Path | None = None,
+    **config: Any,
+) -> str:
+    """As `perform`, of any engine; `act` gets an event that says service has ended."""
     over = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         done = []
 
         def on_ready(addresses: Addresses) -> None:
-            done.append(pool.submit(act, addresses))
+            done.append(pool.submit(stop_after, addresses))
 
-        def act(addresses: Addresses) -> None:
+        def stop_after(addresses: Addresses) -> None:
             try:
-                with grpc.insecure_channel(addresses.grpc) as channel:
-                    script(
-                        Stage(
-                            engine=engine,
-                            addresses=addresses,
-                            channel=channel,
-                            stub=pb_grpc.VllmEngineStub(channel),
-                            over=over,
-                        )
-                    )
+                act(addresses, over)
             finally:
                 if not over.is_set():
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -92,14 +122,15 @@ def perform(
             cause = run_fronts(
                 engine,
                 models=[
-                    ServedModel(name="letters", path="", tokenizer_dir=tokenizer_dir)
+                    ServedModel(
+                        name=engine.infos[0].model_name,
+                        path="",
+                        tokenizer_dir=tokenizer_dir,
+                    )
                 ],
                 config=ServerConfig(
-                    port=0,
-                    drain_s=drain_s,
-                    stall_s=stall_s,
-                    frontends=frontends,
-                    health_port=0 if has_health_port else None,
+                    **{"port": 0, "frontends": 1, **config},
+                    limits=admission or SERVER_LIMITS,
                 ),
                 on_ready=on_ready,
                 limits=limits,
@@ -109,9 +140,13 @@ def perform(
                 future.result(timeout=50)
         finally:
             signal.signal(signal.SIGTERM, before)
-    assert [p for p in psutil.Process().children() if _is_front(p)] == []
-    assert not engine.is_alive
+    assert fronts() == []
     return cause
+
+
+def fronts() -> list[psutil.Process]:
+    """The processes of this one's front ends."""
+    return [p for p in psutil.Process().children() if _is_front(p)]
 
 
 def read_tokens(call: grpc.Call, *, count: int) -> list[int]:
@@ -138,6 +173,6 @@ def is_healthy(stub: pb_grpc.VllmEngineStub) -> bool:
 
 def _is_front(process: psutil.Process) -> bool:
     try:
-        return "mell_jax.serving.processes.child" in process.cmdline()
+        return any(word.startswith(_FRONTS) for word in process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
