@@ -6,19 +6,15 @@ answered: what the front end told the engine before it is done by then.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
 import grpc
-import psutil
 from smg_grpc_proto import vllm_engine_pb2 as pb
-from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
-from mell_jax.engine.core import Engine
-from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend import Limits
 from tests.serving.harness import error_of, ids_request
+from tests.serving.processes.toy_stage import ToyStage
 from tests.toy import expected
 
 LIMITS = Limits(max_tenant_open=4)
@@ -40,16 +36,9 @@ class Trace:
 class Churn:
     """Makes rounds of requests; call `run` once."""
 
-    def __init__(
-        self,
-        stub: pb_grpc.VllmEngineStub,
-        *,
-        front: psutil.Process,
-        load: Callable[[], EngineLoad],
-    ) -> None:
-        self._stub = stub
-        self._front = front
-        self._load = load
+    def __init__(self, stage: ToyStage) -> None:
+        self._stage = stage
+        self._stub = stage.stub
 
     async def run(self, *, rounds: int, each: int) -> Trace:
         """`rounds` times `each` requests of every kind, and one more."""
@@ -59,8 +48,8 @@ class Churn:
                 *(self._all_kinds(f"{number}-{i}") for i in range(each))
             )
             await self._settle()
-            sizes.append(self._front.memory_info().rss)
-            pages.append(self._load().used_pages)
+            sizes.append(self._stage.front.memory_info().rss)
+            pages.append(self._stage.thread.load().used_pages)
         return Trace(front_bytes=tuple(sizes), used_pages=tuple(pages))
 
     async def _all_kinds(self, tenant: str) -> None:
@@ -98,12 +87,7 @@ class Churn:
         call.cancel()
 
     async def _settle(self) -> None:
-        for _ in range(1000):
-            info = await self._stub.GetServerInfo(pb.GetServerInfoRequest())
-            if not info.active_requests:
-                break
-        else:
-            raise AssertionError(f"{info.active_requests} requests stay open")
+        await self._stage.wait_open(0)
         await self._end("the-last-one")
 
     async def _whole(self, tenant: str, **sampling: Any) -> list[pb.GenerateResponse]:
@@ -113,17 +97,3 @@ class Churn:
         return self._stub.Generate(
             ids_request(*PROMPT, **sampling), metadata=(("x-mell-tenant", tenant),)
         )
-
-
-def books_of(engine: Engine) -> dict[str, int]:
-    """What an engine has not forgotten, by where; empty when all is well."""
-    instance, batcher = engine.instance, engine.instance.batcher
-    counts = {
-        "requests": len(instance.requests),
-        "running": batcher.num_running,
-        "waiting": batcher.num_waiting,
-        "waiting tokens": batcher.waiting_tokens,
-        "handles": len(engine._serials) + len(engine._handles),
-        "used pages": batcher.cache.counts.used,
-    }
-    return {name: count for name, count in counts.items() if count}

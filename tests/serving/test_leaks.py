@@ -3,24 +3,17 @@
 The engine is a real one, of the toy model, and its front end a process of its own.
 """
 
-import asyncio
-import threading
 from pathlib import Path
 
-import grpc
 import pytest
-from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
 from mell_jax.bench.stats import settled_slope
-from mell_jax.engine.thread import EngineThread
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial
-from mell_jax.serving.address import Addresses
 from mell_jax.serving.processes import crew
-from mell_jax.worker.compilation import CompilationCounter
-from tests.serving.churn import KINDS, LIMITS, Churn, Trace, books_of
+from tests.serving.churn import KINDS, LIMITS, Churn, Trace
 from tests.serving.processes.leaky_child import LEAK_BYTES
-from tests.serving.processes.stage import fronts, supervise
+from tests.serving.processes.toy_stage import ToyStage, books_of, perform_toy
 from tests.toy import toy_engine
 
 ROOT = Path(__file__).parents[2]
@@ -30,20 +23,12 @@ MOST_BYTES = 1024  # per request; about 300 while caches still fill
 
 def churn() -> tuple[Trace, dict[str, int]]:
     """What a server shows after each round, and what is in the engine's books."""
-    engine = toy_engine()
-    thread, traces = EngineThread(engine, compilations=CompilationCounter()), []
+    engine, traces = toy_engine(), []
 
-    async def go(address: str) -> None:
-        async with grpc.aio.insecure_channel(address) as channel:
-            (front,) = fronts()
-            stub = pb_grpc.VllmEngineStub(channel)
-            rounds = Churn(stub, front=front, load=thread.load)
-            traces.append(await rounds.run(rounds=ROUNDS, each=EACH))
+    async def script(stage: ToyStage) -> None:
+        traces.append(await Churn(stage).run(rounds=ROUNDS, each=EACH))
 
-    def act(addresses: Addresses, _: threading.Event) -> None:
-        asyncio.run(go(addresses.grpc))
-
-    assert supervise(act, engine=thread, admission=LIMITS) == ""
+    perform_toy(script, engine=engine, admission=LIMITS)
     return traces[0], books_of(engine)
 
 
