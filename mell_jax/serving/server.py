@@ -48,6 +48,7 @@ from mell_jax.serving.tracing import open_spans
 _logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_MAX_PENDING = 2**14  # calls that wait for a turn of the loop
 _LAST_WORDS_S = 2.0  # for statuses to reach clients before the socket closes
 
 
@@ -367,6 +368,9 @@ def _options(config: ServerConfig, *, place: Place) -> list[tuple[str, int]]:
         ("grpc.compression_enabled_algorithms_bitset", 1),
         # A second server must not share the port unseen.
         ("grpc.so_reuseport", int(place.is_port_shared)),
+        # Above these gRPC itself cancels calls, without the status that we would give.
+        ("grpc.server.max_pending_requests", _MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING + 1),
         ("grpc.keepalive_time_ms", 30_000),  # finds peers that vanished
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
