@@ -1,0 +1,151 @@
+"""Readers that are silent for five minutes of the engine's time, through every door.
+
+The engine runs as fast as it goes, so that these minutes pass in seconds.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from smg_grpc_proto import vllm_engine_pb2 as pb
+from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
+
+from mell_jax.bench.stats import median
+from mell_jax.engine.frames import FinishReason
+from mell_jax.engine.thread import EngineThread
+from mell_jax.serving.address import Addresses
+from mell_jax.worker.compilation import CompilationCounter
+from tests.serving.clockwork import Clockwork, count_up
+from tests.serving.harness import ids_request
+from tests.serving.kserve.asking import ask, stub_of
+from tests.serving.processes.stage import fronts, supervise
+
+STEPS = 15_000  # of 20 ms: five minutes
+FOREVER = 10**6
+GOOD = 2
+SAMPLES = {"grpc": 16, "kserve": 16, "http": 64}
+SILENT, REQUESTS = 96, 1 + 16 + 4  # of all three
+MOST_GROWTH_MB = 40
+"""A token that waits has 4 bytes, so those of all take 6 MB; sockets hold 4 more."""
+
+
+@contextlib.asynccontextmanager
+async def silent_readers(addresses: Addresses, *, tokens: int) -> AsyncIterator[None]:
+    """One through each door, with as many answers on the way as `SAMPLES` says."""
+    options = [("grpc.http2.bdp_probe", 0)]  # windows stay at 64 KiB
+    async with grpc.aio.insecure_channel(addresses.grpc, options=options) as channel:
+        stub = pb_grpc.VllmEngineStub(channel)
+        calls = [
+            stub.Generate(ids_request(1, n=SAMPLES["grpc"], max_tokens=tokens)),
+            stub_of(channel).ModelStreamInfer(),
+        ]
+        for _ in range(SAMPLES["kserve"]):
+            await calls[1].write(ask("a", sampling={"max_tokens": tokens}))
+        with socket.socket() as sock:
+            await asyncio.to_thread(_ask_http, sock, addresses, tokens=tokens)
+            yield
+            for call in calls:
+                call.cancel()
+
+
+def _ask_http(sock: socket.socket, addresses: Addresses, *, tokens: int) -> None:
+    assert addresses.http is not None
+    host, _, port = addresses.http.rpartition(":")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect((host, int(port)))
+    asked = {"prompt": ["a"] * 4, "n": 16, "max_tokens": tokens, "stream": True}
+    body = json.dumps(asked).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}"
+    sock.sendall(head.encode() + b"\r\n\r\n" + body)
+
+
+async def read_all(stub: pb_grpc.VllmEngineStub, first: int) -> list[int]:
+    """What a good reader gets."""
+    call = stub.Generate(ids_request(first, max_tokens=STEPS))
+    return [token async for part in call for token in part.chunk.token_ids]
+
+
+async def wait_open(stub: pb_grpc.VllmEngineStub, count: int) -> None:
+    while True:
+        info = await stub.GetServerInfo(pb.GetServerInfoRequest())
+        if info.active_requests == count:
+            return
+
+
+async def five_minutes(
+    engine: Clockwork, addresses: Addresses, *, silent_tokens: int, is_stalled: bool
+) -> None:
+    (front,) = fronts()
+    async with (
+        grpc.aio.insecure_channel(addresses.grpc) as channel,
+        silent_readers(addresses, tokens=silent_tokens),
+    ):
+        stub = pb_grpc.VllmEngineStub(channel)
+        good = [
+            asyncio.ensure_future(read_all(stub, first)) for first in range(1, 1 + GOOD)
+        ]
+        for _ in range(GOOD + SILENT):
+            assert await asyncio.to_thread(engine.submitted.acquire, timeout=30)
+        before = front.memory_info().rss
+        engine.may_step.set()
+        for first, answer in enumerate(await asyncio.gather(*good), start=1):
+            assert answer == count_up(first, count=STEPS)
+        assert engine.now_s >= 299.0
+        grown_mb = (front.memory_info().rss - before) / 2**20
+        assert grown_mb < MOST_GROWTH_MB
+        if is_stalled:
+            await wait_open(stub, 0)  # they are still silent, and ended nevertheless
+        else:
+            assert engine.live == {}
+            await wait_open(stub, REQUESTS)  # the last words wait, too
+    # And those that were not ended have left by now.
+    async with grpc.aio.insecure_channel(addresses.grpc) as channel:
+        await wait_open(pb_grpc.VllmEngineStub(channel), 0)
+    assert fronts() == [front]
+
+
+@pytest.mark.parametrize(
+    ("stall_timeout_s", "silent_tokens", "ends"),
+    [
+        (1.0, FOREVER, {FinishReason.LENGTH: GOOD, FinishReason.ABORT: SILENT}),
+        (60.0, STEPS, {FinishReason.LENGTH: GOOD + SILENT}),
+    ],
+    ids=["ended", "left alone"],
+)
+def test_silent_readers_never_block_a_step_nor_fill_the_memory(
+    letters_dir: Path,
+    stall_timeout_s: float,
+    silent_tokens: int,
+    ends: dict[FinishReason, int],
+) -> None:
+    engine = Clockwork()
+
+    def act(addresses: Addresses, _: threading.Event) -> None:
+        script = five_minutes(
+            engine,
+            addresses,
+            silent_tokens=silent_tokens,
+            is_stalled=silent_tokens == FOREVER,
+        )
+        asyncio.run(asyncio.wait_for(script, timeout=100))
+
+    thread: Any = EngineThread(engine, compilations=CompilationCounter())
+    cause = supervise(
+        act,
+        engine=thread,
+        tokenizer_dir=letters_dir,
+        http_port=0,
+        stall_timeout_s=stall_timeout_s,
+    )
+    assert cause == ""
+    assert engine.ends == ends
+    assert engine.live == {}
+    assert max(engine.laps_s) < 0.5
+    assert median(engine.laps_s) < 0.02
