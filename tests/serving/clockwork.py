@@ -1,7 +1,7 @@
 """An engine whose time is counted in steps, for what would take minutes.
 
-Every step is 20 ms of its clock and takes as long as it takes. A sequence counts up from
-its prompt's last token, through 1 to 30 and round again:
+Every step is 20 ms of its clock and takes as long as it takes. A sequence counts up
+from its prompt's last token, through 1 to 30 and round again:
 
     3 -> 4 5 6 ... 30 1 2 3 ...        letters: c -> defghij...
 """

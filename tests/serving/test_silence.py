@@ -66,9 +66,9 @@ def _ask_http(sock: socket.socket, addresses: Addresses, *, tokens: int) -> None
     sock.sendall(head.encode() + b"\r\n\r\n" + body)
 
 
-async def read_all(stub: pb_grpc.VllmEngineStub, first: int) -> list[int]:
+async def read(stub: pb_grpc.VllmEngineStub, first: int, *, count: int) -> list[int]:
     """What a good reader gets."""
-    call = stub.Generate(ids_request(first, max_tokens=STEPS))
+    call = stub.Generate(ids_request(first, max_tokens=count))
     return [token async for part in call for token in part.chunk.token_ids]
 
 
@@ -89,7 +89,8 @@ async def five_minutes(
     ):
         stub = pb_grpc.VllmEngineStub(channel)
         good = [
-            asyncio.ensure_future(read_all(stub, first)) for first in range(1, 1 + GOOD)
+            asyncio.ensure_future(read(stub, first, count=STEPS))
+            for first in range(1, 1 + GOOD)
         ]
         for _ in range(GOOD + SILENT):
             assert await asyncio.to_thread(engine.submitted.acquire, timeout=30)
@@ -100,6 +101,7 @@ async def five_minutes(
         assert engine.now_s >= 299.0
         grown_mb = (front.memory_info().rss - before) / 2**20
         assert grown_mb < MOST_GROWTH_MB
+        assert await read(stub, 29, count=4) == [30, 1, 2, 3]
         if is_stalled:
             await wait_open(stub, 0)  # they are still silent, and ended nevertheless
         else:
@@ -114,8 +116,8 @@ async def five_minutes(
 @pytest.mark.parametrize(
     ("stall_timeout_s", "silent_tokens", "ends"),
     [
-        (1.0, FOREVER, {FinishReason.LENGTH: GOOD, FinishReason.ABORT: SILENT}),
-        (60.0, STEPS, {FinishReason.LENGTH: GOOD + SILENT}),
+        (1.0, FOREVER, {FinishReason.LENGTH: GOOD + 1, FinishReason.ABORT: SILENT}),
+        (60.0, STEPS, {FinishReason.LENGTH: GOOD + 1 + SILENT}),
     ],
     ids=["ended", "left alone"],
 )
