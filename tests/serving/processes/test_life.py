@@ -55,16 +55,23 @@ def test_a_front_end_serves_from_a_process_without_jax() -> None:
 
 def test_a_front_end_that_is_killed_loses_its_requests_and_is_replaced() -> None:
     def script(stage: Stage) -> None:
+        assert stage.addresses.health is not None
+        health = grpc.insecure_channel(stage.addresses.health)
+        told = watch(health)
+        assert next(told).status == SERVING
         calls = stage.open(STREAMS, ignore_eos=True)
         stage.engine.step()
         for call in calls:
             assert read_tokens(call, count=1) == [1]
         (front,) = stage.fronts()
         front.kill()
+        assert next(told).status == NOT_SERVING
         stage.engine.wait_until(lambda: len(stage.engine.aborts) == STREAMS)
         assert {end_of(call).code() for call in calls} == {UNAVAILABLE}
         stage.engine.step()
         assert stage.engine.num_live == 0
+        assert next(told).status == SERVING
+        health.close()
         wait_replaced(stage.stub)
         again = stage.stub.Generate(ids_request(1, max_tokens=1))
         stage.engine.wait_until(lambda: len(stage.engine.submits) == STREAMS + 1)
@@ -72,7 +79,8 @@ def test_a_front_end_that_is_killed_loses_its_requests_and_is_replaced() -> None
         assert read_tokens(again, count=1) == [1]
         assert stage.fronts() != [front]
 
-    assert perform(script, engine=FakeEngine(is_manual=True)) == ""
+    engine = FakeEngine(is_manual=True)
+    assert perform(script, engine=engine, has_health_port=True) == ""
 
 
 def test_a_front_end_that_is_killed_harms_no_other_one() -> None:
@@ -163,7 +171,10 @@ def test_a_killed_engine_process_ends_streams_and_leaves_no_orphan(
         calls = [stub.Generate(request) for _ in range(STREAMS)]
         for call in calls:
             read_tokens(call, count=1)
+        told = watch(channel)
+        assert next(told).status == SERVING
         process.send_signal(signal.SIGKILL)
+        assert next(told).status == NOT_SERVING
         words = r"the engine's process has ended; [1-9]\d* tokens had been sent"
         for call in calls:
             error = end_of(call)
