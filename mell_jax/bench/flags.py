@@ -134,7 +134,18 @@ def _define_others(values: flags.FlagValues) -> None:
     group = {"flag_values": values, "module_name": "service"}
     flags.DEFINE_integer("frontends", 1, "Processes; 0: in the engine's.", **group)
     flags.DEFINE_float("service_step_ms", 20.0, "Between tokens.", **group)
-    flags.DEFINE_float("seconds", 5.0, "Of each number of streams.", **group)
+    flags.DEFINE_float(
+        "seconds", 5.0, "Of each number of streams and each part.", **group
+    )
+    flags.DEFINE_list(
+        "service_parts",
+        "streams,flood,cancels",
+        "Which ones; the last one and churn serve --model for real.",
+        **group,
+    )
+    flags.DEFINE_float(
+        "churn_minutes", 0.0, "Of requests that come and go; 0: without.", **group
+    )
     group = {"flag_values": values, "module_name": "kernels"}
     flags.DEFINE_list(
         "parts",

@@ -10,14 +10,15 @@
     mell-bench --suite=fleet --trace=azure_conv.csv.gz --length_scale=auto
     mell-bench --suite=migration
     mell-bench --suite=service --frontends=1
+    mell-bench --suite=service --service_parts=flood --churn_minutes=10
 
 --suite is one of: serving (requests against a server or in this process), decode (the
 engine, its bare step and transformers side by side), overhead (what the host adds to a
 step, and where), startup (seconds until ready), kernels (attention and page moves
 against what the device can do), fleet (a slice of a trace on several instances under
 several policies), migration (what moving requests costs them and the others), service
-(what front ends cost, with an engine that only keeps time). Measure on an idle machine;
-its load average is printed and written with the figures.
+(what front ends cost, with an engine that only keeps time; floods, cancels, churn).
+Measure on an idle machine; its load average is printed and written with the figures.
 """
 
 import shlex

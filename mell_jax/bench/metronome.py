@@ -1,18 +1,19 @@
 """A server whose engine does nothing but keep time, for measuring what is before it.
 
-    python -m mell_jax.bench.metronome STEP_MS FRONTENDS STREAMS
+    python -m mell_jax.bench.metronome STEP_MS FRONTENDS STREAMS [MOST]
 
 Every step does the same work whatever is asked for, and gives each sequence one token:
 the microseconds of the monotonic clock, modulo `CLOCK_US`, at which the step ended. So
 a client on the same machine can tell how late a token is. Until there are STREAMS
 sequences each gets only its first token, so that they begin together; they end when
-they are aborted. The first line of output is the address, the last what steps took, as
-JSON.
+they are aborted. More than MOST sequences are refused. The first line of output is the
+address, the last what steps took, as JSON.
 """
 
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -30,7 +31,7 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.thread import EngineThread
 from mell_jax.serving.address import Addresses
-from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.server import run_server
@@ -150,12 +151,13 @@ class Metronome:
             )
 
 
-def main(step_ms: float, frontends: int, streams: int) -> int:
+def main(step_ms: float, frontends: int, streams: int, most: int | None) -> int:
     """Serves until SIGTERM."""
     metronome = Metronome(step_s=1e-3 * step_ms, streams=streams)
     engine = EngineThread(metronome, compilations=CompilationCounter())
     models = [ServedModel(name="metronome", path="")]
-    config = ServerConfig(port=0, frontends=frontends, drain_s=0.0)
+    limits = replace(SERVER_LIMITS, max_tenant_open=most)
+    config = ServerConfig(port=0, frontends=frontends, drain_s=0.0, limits=limits)
     if frontends:
         cause = run_fronts(engine, models=models, config=config, on_ready=_tell)
     else:
@@ -171,4 +173,11 @@ def _tell(addresses: Addresses) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(
+        main(
+            float(sys.argv[1]),
+            int(sys.argv[2]),
+            int(sys.argv[3]),
+            int(sys.argv[4]) if len(sys.argv) > 4 else None,
+        )
+    )

@@ -113,7 +113,13 @@ def _service(values: flags.FlagValues) -> tuple[object, Suite]:
         run_service,
     )
 
+    engine = _engine(values, model="demo")
     settings = ServiceSettings(
+        parts=tuple(values.service_parts),
+        engine=dataclasses.replace(
+            engine, max_rows=engine.max_rows or 32, decode_rows=(engine.max_rows or 32,)
+        ),
+        churn_minutes=values.churn_minutes,
         streams=_sizes(values.batch_sizes or (1, 64, 512, 1024)),
         frontends=values.frontends,
         step_ms=values.service_step_ms,
