@@ -17,7 +17,7 @@ from tests.serving.test_refusals import retry_s_of
 
 TIMES = 10
 CALLERS = 32
-MOST_MEDIAN_MS = 250.0  # some 15 on an idle machine
+MOST_MEDIAN_MS = 500.0  # some 15 on an idle machine
 
 
 async def ask(stub: pb_grpc.VllmEngineStub, *, refused_ms: list[float]) -> list[int]:

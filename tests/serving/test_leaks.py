@@ -17,7 +17,7 @@ from tests.serving.processes.toy_stage import ToyStage, books_of, perform_toy
 from tests.toy import toy_engine
 
 ROOT = Path(__file__).parents[2]
-ROUNDS, EACH = 40, 8
+ROUNDS, EACH = 30, 8
 MOST_BYTES = 1024  # per request; about 300 while caches still fill
 
 

@@ -116,7 +116,7 @@ async def five_minutes(
 @pytest.mark.parametrize(
     ("stall_timeout_s", "silent_tokens", "ends"),
     [
-        (1.0, FOREVER, {FinishReason.LENGTH: GOOD + 1, FinishReason.ABORT: SILENT}),
+        (2.0, FOREVER, {FinishReason.LENGTH: GOOD + 1, FinishReason.ABORT: SILENT}),
         (60.0, STEPS, {FinishReason.LENGTH: GOOD + 1 + SILENT}),
     ],
     ids=["ended", "left alone"],
@@ -149,5 +149,5 @@ def test_silent_readers_never_block_a_step_nor_fill_the_memory(
     assert cause == ""
     assert engine.ends == ends
     assert engine.live == {}
-    assert max(engine.laps_s) < 0.5
+    assert max(engine.laps_s) < 1.0
     assert median(engine.laps_s) < 0.02
