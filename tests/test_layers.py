@@ -32,7 +32,7 @@ ALLOWED_OUTSIDE = {
     "pallas_kernels": {"numpy", "jax"},
     "models": {"numpy", "jax", "flax"},
     "text": {"numpy", "tokenizers", "sentencepiece", "jinja2"},
-    "frontend": {"numpy"},
+    "frontend": {"numpy", "msgspec"},
 }
 
 
