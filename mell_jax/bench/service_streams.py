@@ -3,7 +3,8 @@
 The engine is a metronome that gives every stream a token per step (`metronome`), so
 that only the service is measured: for each number of streams
 
-    CPU per message    of the front ends' processes, user and system
+    CPU per message    of the front ends' processes, user and system, and beside it
+                       that of a gRPC server which only sends (`bare_stream`)
     late               from the end of a step to the client's event loop, per token
     step               of the engine's thread without the waiting, and its CPU time
 """
@@ -39,6 +40,7 @@ class ServiceResult:
     messages_per_s: float
     tokens_per_message: float
     cpu_us_per_message: float
+    bare_cpu_us_per_message: float
     late_ms: Summary
     step_ms: float  # median
     step_cpu_ms: float  # median
@@ -65,7 +67,7 @@ def render(results: Sequence[ServiceResult]) -> str:
     first = results[0]
     return table(
         (
-            *("streams", "messages/s", "tokens each", "CPU us each"),
+            *("streams", "messages/s", "tokens each", "CPU us each", "bare gRPC"),
             *("late p50 ms", "late p99 ms", "step ms", "ratio", "CPU ms", "ratio"),
         ),
         [
@@ -74,6 +76,7 @@ def render(results: Sequence[ServiceResult]) -> str:
                 r.messages_per_s,
                 r.tokens_per_message,
                 r.cpu_us_per_message,
+                r.bare_cpu_us_per_message,
                 r.late_ms.median,
                 r.late_ms.p99,
                 r.step_ms,
@@ -97,12 +100,16 @@ def measure(
     with running("metronome", step_ms, frontends, streams) as server:
         tally, cpu_s = run_loop(_drive(server, streams=streams, seconds=seconds))
         times = server.end()
+    with running("bare_stream", step_ms) as bare:
+        sent, bare_cpu_s = run_loop(_drive(bare, streams=streams, seconds=seconds))
+        bare.end()
     full = [(s, cpu) for rows, s, cpu in times if rows == streams]
     return ServiceResult(
         streams=streams,
         messages_per_s=tally.messages / seconds,
         tokens_per_message=len(tally.late_ms) / tally.messages,
         cpu_us_per_message=1e6 * cpu_s / tally.messages,
+        bare_cpu_us_per_message=1e6 * bare_cpu_s / sent.messages,
         late_ms=summarize(tally.late_ms),
         step_ms=1e3 * median([s for s, _ in full]),
         step_cpu_ms=1e3 * median([cpu for _, cpu in full]),
