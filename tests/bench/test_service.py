@@ -26,6 +26,7 @@ def result(streams: int, *, step_ms: float) -> ServiceResult:
         messages_per_s=50.0,
         tokens_per_message=1.0,
         cpu_us_per_message=40.0,
+        bare_cpu_us_per_message=30.0,
         late_ms=summarize([1.0, 3.0]),
         step_ms=step_ms,
         step_cpu_ms=1.0,
@@ -36,8 +37,8 @@ def test_steps_are_told_as_multiples_of_the_first_row():
     first, second = render([result(1, step_ms=2.0), result(9, step_ms=3.0)]).split(
         "\n"
     )[1:]
-    assert first.split()[7] == "1.000"
-    assert second.split()[7] == "1.500"
+    assert first.split()[8] == "1.000"
+    assert second.split()[8] == "1.500"
 
 
 def test_a_token_is_as_late_as_its_time_says_also_when_the_clock_wraps():
