@@ -22,6 +22,7 @@ from mell_jax.frontend.generation import PromptMaker, generate
 from mell_jax.frontend.hub import EngineLink, FrontEnd, Sink
 from mell_jax.frontend.inbox import TokenLogprobs
 from mell_jax.frontend.models import FrontModel
+from mell_jax.frontend.peers import Peers
 from mell_jax.frontend.tracing import Origin, Recorder, RequestRecord
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Limits",
     "Origin",
     "OverloadedError",
+    "Peers",
     "PromptMaker",
     "QueueTimeoutError",
     "Recorder",

@@ -33,6 +33,8 @@ from mell_jax.frontend.errors import (
 from mell_jax.frontend.inbox import Arrival, Inbox
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
+from mell_jax.frontend.peers import Peers
+from mell_jax.frontend.share import Counted
 from mell_jax.frontend.tracing import Recorder, Tracing
 
 Sink = Callable[[StepFrame | EngineStopped], None]
@@ -70,7 +72,7 @@ class FrontEnd:
         models: Iterable[FrontModel],
         max_open: int = 4096,
         first_handle: int = 1,
-        ask_others: Callable[[tuple[str, ...]], None] | None = None,
+        peers: Peers | None = None,
         limits: Limits | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -81,8 +83,7 @@ class FrontEnd:
             models: what the engine serves; the first one is the default.
             max_open: open requests above which `open` refuses.
             first_handle: handles count up from here.
-            ask_others: takes ids of requests to abort that are not open here; None
-                where there is no other front end.
+            peers: the other front ends; None where there never is one.
             limits: for what waits, and for how long; None for no bounds.
             recorder: is told of each request when it is over.
         """
@@ -93,7 +94,7 @@ class FrontEnd:
         self.tracing = Tracing(recorder)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
-        self._ask_others = ask_others
+        self._peers = peers
         self._requests: dict[str, OpenRequest] = {}
         self._routes: dict[Handle, tuple[OpenRequest, Inbox]] = {}
         self._stopped: str | None = None
@@ -194,8 +195,8 @@ class FrontEnd:
                 request.abort()
             else:
                 unknown.append(request_id)
-        if unknown and is_for_others and self._ask_others is not None:
-            self._ask_others(tuple(unknown))
+        if unknown and is_for_others and self._peers is not None:
+            self._peers.abort(unknown)
 
     def stop(self, cause: str) -> None:
         """Ends service: what is open fails with `cause`, and so does what comes."""
@@ -204,6 +205,15 @@ class FrontEnd:
             self._has_stopped.set()
             for request in self._requests.values():
                 request.wake()
+
+    def own_counted(self) -> Counted:
+        """What this front end has seen."""
+        return Counted(models=self.meter.measured(), refused=self.meter.refused)
+
+    async def counted(self) -> Counted:
+        """What all front ends of the server have seen since its start."""
+        own = self.own_counted()
+        return own if self._peers is None else own + await self._peers.count(own)
 
     def new_handle(self) -> Handle:
         return Handle(next(self._handles))

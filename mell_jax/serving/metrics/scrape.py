@@ -26,6 +26,7 @@ class Scrape(Collector):
       measured: of every model.
       refused: requests turned away, by reason.
       shows_vllm_names: whether what has a name in vLLM is shown by that name, too.
+      pid: the process whose memory and time are shown; None for this one.
     """
 
     load: EngineLoad
@@ -33,6 +34,7 @@ class Scrape(Collector):
     refused: Mapping[str, int]
     is_serving: bool
     shows_vllm_names: bool = False
+    pid: int | None = None
 
     def text(self) -> bytes:
         """In Prometheus' plain text format."""
@@ -45,7 +47,8 @@ class Scrape(Collector):
         yield from self._own()
         if self.load.fleet is not None:
             yield from fleet_metrics(self.load.fleet)
-        yield from ProcessCollector(registry=None).collect()
+        pid = "self" if self.pid is None else self.pid
+        yield from ProcessCollector(pid=lambda: pid, registry=None).collect()
 
     def _own(self) -> Iterator[Metric]:
         yield gauge(

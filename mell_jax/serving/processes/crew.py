@@ -13,6 +13,7 @@ from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.wire import (
     AbortRequests,
@@ -84,6 +85,7 @@ class Crew:
         """
         self._engine = engine
         self._codec = to_front()
+        self._books = Books()
         self._tell = tell
         self._limits = limits
         self._config = config
@@ -210,6 +212,7 @@ class Crew:
             ours,
             number=number,
             codec=self._codec,
+            books=self._books,
             submit=self._engine.send,
             tell=self._tell,
             max_unread_bytes=self._limits.max_unread_bytes,

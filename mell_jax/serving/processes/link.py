@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import final
 
 from mell_jax.engine.frames import Abort, EngineLoad, Handle, StepFrame, Submit
+from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.outbox import Outbox
 from mell_jax.serving.processes.split import part_of
 from mell_jax.serving.processes.wire import (
@@ -19,6 +20,8 @@ from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
     Codec,
+    CountAsked,
+    CountTold,
     Failed,
     Ready,
     Step,
@@ -57,6 +60,7 @@ class FrontLink:
         *,
         number: int,
         codec: Codec,
+        books: Books,
         submit: Callable[[Submit | Abort], None],
         tell: Callable[[Heard | Gone], None],
         max_unread_bytes: int,
@@ -67,6 +71,7 @@ class FrontLink:
           sock: closed by the link.
           number: the front end's.
           codec: of messages to front ends.
+          books: told what this front end tells of itself.
           submit: takes messages to the engine, from any thread, without blocking.
           tell: told, on the link's own threads, what else happens.
           max_unread_bytes: a front end that leaves more than that unread is given up.
@@ -75,6 +80,7 @@ class FrontLink:
         self.unanswered = 0  # pulses, in a row
         self._sock = sock
         self._codec = codec
+        self._books = books
         self._submit = submit
         self._tell = tell
         self._outbox = Outbox(max_bytes=max_unread_bytes)
@@ -156,6 +162,11 @@ class FrontLink:
                 self._submit(message)
             case Beat():
                 self.unanswered = 0
+                self._books.count(self.number, message.counted)
+            case CountAsked():
+                self._books.count(self.number, message.counted)
+                counted = self._books.counted_by_others(self.number)
+                self.send(CountTold(number=message.number, counted=counted))
             case Failed():  # its end follows
                 self._reason = self._reason or message.message
             case Ready() | AbortRequests():
@@ -170,6 +181,7 @@ class FrontLink:
             lost, self._live = tuple(self._live), set()
         if lost:
             self._submit(Abort(handles=lost))
+        self._books.forget(self.number)
         self._outbox.close()
         self.fail("")  # wakes the writer
         self._threads[1].join()

@@ -6,6 +6,7 @@ together, so that ready tokens coalesce by themselves. All methods belong to the
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self, cast, final
 
@@ -19,7 +20,7 @@ from mell_jax.engine.frames import (
 from mell_jax.frontend import Sink
 from mell_jax.serving.processes.wire import (
     AbortRequests,
-    Beat,
+    CountTold,
     Drain,
     Hurry,
     Pulse,
@@ -49,6 +50,7 @@ class RemoteEngine(asyncio.Protocol):
         self._welcome: asyncio.Future[Welcome] = asyncio.Future()
         self._transport: asyncio.Transport | None = None
         self._sink: Sink | None = None
+        self._hear: Callable[[Pulse | CountTold], None] = lambda _: None
         self.orders: asyncio.Queue[Order] = asyncio.Queue()
         self._load: EngineLoad | None = None
         self._stopped: EngineStopped | None = None
@@ -100,6 +102,10 @@ class RemoteEngine(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._codec.encode(message))
 
+    def listen(self, hear: Callable[[Pulse | CountTold], None]) -> None:
+        """From now on `hear` gets what there is to say of other front ends."""
+        self._hear = hear
+
     # -- asyncio.Protocol ----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -130,8 +136,10 @@ class RemoteEngine(asyncio.Protocol):
                 self._welcome.set_result(message)
             case Pulse():
                 self._load = message.load
-                self.tell(Beat())
+                self._hear(message)
                 self.orders.put_nowait(message)
+            case CountTold():
+                self._hear(message)
             case Drain() | Hurry() | AbortRequests():
                 self.orders.put_nowait(message)
 

@@ -24,6 +24,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
+from mell_jax.frontend.share import Counted
 from mell_jax.serving.config import ServerConfig
 
 _HEAD = struct.Struct("<IB")
@@ -99,7 +100,25 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """The front end's event loop is alive."""
+    """The front end's event loop is alive, and this is what it has seen."""
+
+    counted: Counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountAsked:
+    """What have the others counted? A `CountTold` of the same number answers."""
+
+    number: int
+    counted: Counted  # by who asks: nobody is told less from now on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTold:
+    """By all other front ends, living and dead."""
+
+    number: int
+    counted: Counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +128,10 @@ class AbortRequests:
     request_ids: tuple[str, ...]
 
 
-ToFront = Welcome | Step | Pulse | Drain | Hurry | EngineStopped | AbortRequests
-ToEngine = Submit | Abort | AbortRequests | Ready | Failed | Beat
+ToFront = (
+    Welcome | Step | Pulse | Drain | Hurry | EngineStopped | AbortRequests | CountTold
+)
+ToEngine = Submit | Abort | AbortRequests | Ready | Failed | Beat | CountAsked
 
 TO_FRONT_BYTES = 2**30  # the engine's own words: prompt log probabilities are large
 TO_ENGINE_BYTES = 2**24  # a prompt of four million tokens

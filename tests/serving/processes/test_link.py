@@ -19,9 +19,19 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.params import SamplingParams
+from mell_jax.frontend.share import Counted
+from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.outbox import Outbox
-from mell_jax.serving.processes.wire import Beat, Failed, Ready, to_engine, to_front
+from mell_jax.serving.processes.wire import (
+    Beat,
+    CountAsked,
+    CountTold,
+    Failed,
+    Ready,
+    to_engine,
+    to_front,
+)
 from tests.serving.fake_engine import FakeEngine
 
 OURS = 3 << 40
@@ -31,6 +41,7 @@ LOAD = FakeEngine().load()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     link: FrontLink
+    books: Books
     far: socket.socket
     told: queue.SimpleQueue[Heard | Gone] = field(default_factory=queue.SimpleQueue)
     engine: queue.SimpleQueue[Submit | Abort] = field(default_factory=queue.SimpleQueue)
@@ -49,17 +60,19 @@ def bench(*, max_unread_bytes: int = 10**6) -> Iterator[Bench]:
     near, far = socket.socketpair()
     told: queue.SimpleQueue[Heard | Gone] = queue.SimpleQueue()
     engine: queue.SimpleQueue[Submit | Abort] = queue.SimpleQueue()
+    books = Books()
     link = FrontLink(
         near,
         number=3,
         codec=to_front(),
+        books=books,
         submit=engine.put,
         tell=told.put,
         max_unread_bytes=max_unread_bytes,
     )
     link.start()
     with far:
-        yield Bench(link=link, far=far, told=told, engine=engine)
+        yield Bench(link=link, books=books, far=far, told=told, engine=engine)
         link.fail("the test is over")
         link.join()
 
@@ -110,10 +123,30 @@ def test_who_cannot_serve_may_say_why() -> None:
 def test_a_beat_answers_all_pulses() -> None:
     with bench() as b:
         b.link.unanswered = 5
-        b.say(Beat())
+        b.say(Beat(counted=Counted(refused={"overloaded": 2})))
         b.say(Ready(address="here"))
         b.told.get(timeout=30)
         assert b.link.unanswered == 0
+        assert b.books.counted_by_others(4).refused == {"overloaded": 2}
+
+
+def test_who_asks_hears_what_others_have_counted_and_is_heard() -> None:
+    with bench() as b:
+        b.books.count(4, Counted(refused={"draining": 1}))
+        own = Counted(refused={"overloaded": 2})
+        b.say(CountAsked(number=9, counted=own))
+        (told,) = to_front().reader().feed(b.far.recv(2**16))
+        assert told == CountTold(number=9, counted=Counted(refused={"draining": 1}))
+        assert b.books.counted_by_others(4) == own
+
+
+def test_what_the_dead_have_counted_stays() -> None:
+    with bench() as b:
+        b.say(CountAsked(number=1, counted=Counted(refused={"overloaded": 2})))
+        assert b.far.recv(2**16)
+        b.far.close()
+        assert b.gone().number == 3
+        assert b.books.counted_by_others(4).refused == {"overloaded": 2}
 
 
 @pytest.mark.parametrize(

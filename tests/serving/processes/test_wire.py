@@ -19,11 +19,15 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import Limits
+from mell_jax.frontend.meter import Meter
+from mell_jax.frontend.share import Counted
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
     Codec,
+    CountAsked,
+    CountTold,
     Drain,
     Failed,
     Hurry,
@@ -41,6 +45,8 @@ from tests.serving.fake_engine import INFO, FakeEngine, fake_logprobs
 from tests.serving.test_metrics import VIEW
 
 LOAD = FakeEngine().load()
+COUNTED = Counted(models=Meter(["a", "b"]).measured(), refused={"overloaded": 3})
+BEAT = Beat(counted=COUNTED)
 SUBMIT = Submit(
     handle=Handle(7),
     prompt=np.array([1, 2, 3], np.int32),
@@ -119,6 +125,7 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
         Hurry(),
         EngineStopped(message="oh"),
         AbortRequests(request_ids=("a", "ü")),
+        CountTold(number=2**40, counted=COUNTED),
     ],
 )
 def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
@@ -134,7 +141,8 @@ def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
         AbortRequests(request_ids=()),
         Ready(address="[::1]:5"),
         Failed(message="no"),
-        Beat(),
+        BEAT,
+        CountAsked(number=1, counted=COUNTED),
     ],
 )
 def test_the_engine_reads_what_front_ends_wrote(message: object) -> None:
@@ -144,11 +152,11 @@ def test_the_engine_reads_what_front_ends_wrote(message: object) -> None:
 
 def test_messages_may_come_in_any_pieces() -> None:
     codec = to_engine()
-    data = codec.encode(SUBMIT) + codec.encode(Beat())
+    data = codec.encode(SUBMIT) + codec.encode(BEAT)
     reader = codec.reader()
     read = [m for i in range(len(data)) for m in reader.feed(data[i : i + 1])]
     assert same(read[0], SUBMIT)
-    assert read[1:] == [Beat()]
+    assert read[1:] == [BEAT]
 
 
 def frame_of(body: bytes, *, kind: int = 0, size: int | None = None) -> bytes:

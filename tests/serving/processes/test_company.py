@@ -1,0 +1,91 @@
+"""A front end's view of the others, with a test in place of the engine's process."""
+
+import asyncio
+
+import pytest
+
+from mell_jax.frontend import FrontEnd, FrontModel
+from mell_jax.frontend.share import Counted
+from mell_jax.serving.problem import NotAnsweredError
+from mell_jax.serving.processes.company import Company
+from mell_jax.serving.processes.wire import (
+    AbortRequests,
+    Beat,
+    CountAsked,
+    CountTold,
+    Pulse,
+    ToEngine,
+)
+from tests.serving.fake_engine import INFO, FakeEngine
+
+OURS = Counted(refused={"overloaded": 1})
+THEIRS = Counted(refused={"draining": 7})
+
+
+class Bench:
+    """Must be made in an event loop."""
+
+    def __init__(self, *, is_alone: bool = False, patience_s: float = 50.0) -> None:
+        self.told: list[ToEngine] = []
+        self.company = Company(
+            self.told.append, is_alone=is_alone, patience_s=patience_s
+        )
+        self.engine = FakeEngine()
+        self.front_end = FrontEnd(
+            self.engine.send, models=[FrontModel(info=INFO)], peers=self.company
+        )
+
+    def hear(self, message: Pulse | CountTold) -> None:
+        self.company.hear(message, front_end=self.front_end)
+
+
+def test_a_pulse_is_answered_with_what_was_seen() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.front_end.meter.refuse("draining")
+        bench.hear(Pulse(load=bench.engine.load(), is_ready=True))
+        (beat,) = bench.told
+        assert isinstance(beat, Beat)
+        assert beat.counted.refused == {"draining": 1}
+        assert list(beat.counted.models) == ["letters"]
+
+    asyncio.run(scenario())
+
+
+def test_answers_find_who_asked() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        both = [asyncio.ensure_future(bench.company.count(OURS)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert bench.told == [
+            CountAsked(number=1, counted=OURS),
+            CountAsked(number=2, counted=OURS),
+        ]
+        bench.hear(CountTold(number=2, counted=THEIRS))
+        bench.hear(CountTold(number=1, counted=Counted()))
+        assert [await each for each in both] == [Counted(), THEIRS]
+        bench.hear(CountTold(number=1, counted=THEIRS))  # nobody waits for it
+        bench.hear(CountTold(number=77, counted=THEIRS))
+
+    asyncio.run(scenario())
+
+
+def test_who_gets_no_answer_is_told_so() -> None:
+    async def scenario() -> None:
+        bench = Bench(patience_s=0.01)
+        with pytest.raises(NotAnsweredError, match=r"has not told in 0.01 s what"):
+            await bench.company.count(OURS)
+        bench.hear(CountTold(number=1, counted=THEIRS))  # too late
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_only_where_there_are_others_are_they_asked_to_abort(is_alone: bool) -> None:
+    async def scenario() -> None:
+        bench = Bench(is_alone=is_alone)
+        bench.front_end.abort(["a", "b"])
+        asked = [AbortRequests(request_ids=("a", "b"))]
+        assert bench.told == ([] if is_alone else asked)
+
+    asyncio.run(scenario())
