@@ -80,6 +80,7 @@ async def generate(
         submits = _samples(chosen, handles=handles, ids=ids, params=params, salt=salt)
         with _counted_refusals(front_end):
             ticket.count(ids.size)
+        front_end.tell_growth(tenant)
         is_text_made = is_text_wanted or bool(params.stop)
         tokenizer = chosen.tokenizer if is_text_made else None
         prompt_ids = tuple(ids.tolist())
@@ -109,7 +110,9 @@ async def generate(
 
 def _admit(front_end: FrontEnd, *, tenant: str, samples: int) -> Ticket:
     with _counted_refusals(front_end):
-        return front_end.admission.enter(tenant=tenant, samples=samples)
+        ticket = front_end.admission.enter(tenant=tenant, samples=samples)
+    front_end.tell_growth(tenant)
+    return ticket
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from mell_jax.frontend.inbox import Arrival, Inbox
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
 from mell_jax.frontend.peers import Peers
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held
 from mell_jax.frontend.tracing import Recorder, Tracing
 
 Sink = Callable[[StepFrame | EngineStopped], None]
@@ -81,7 +81,7 @@ class FrontEnd:
         Args:
             send: takes messages to the engine, from any thread, without blocking.
             models: what the engine serves; the first one is the default.
-            max_open: open requests above which `open` refuses.
+            max_open: open requests above which `open` refuses, at all front ends.
             first_handle: handles count up from here.
             peers: the other front ends; None where there never is one.
             limits: for what waits, and for how long; None for no bounds.
@@ -105,6 +105,11 @@ class FrontEnd:
     @property
     def num_open(self) -> int:
         return len(self._requests)
+
+    @property
+    def num_open_in_all(self) -> int:
+        """With those of other front ends, as far as they have told."""
+        return len(self._requests) + self.admission.others.requests
 
     @property
     def num_live(self) -> int:
@@ -170,7 +175,7 @@ class FrontEnd:
         """
         if self._stopped is not None:
             raise EngineDeadError(self._stopped, tokens_sent=0)
-        if not (len(self._requests) < self._max_open):
+        if not (self.num_open_in_all < self._max_open):
             self.meter.refuse("overloaded")
             raise OverloadedError(
                 f"{self._max_open} requests are open, the most this server keeps",
@@ -214,6 +219,21 @@ class FrontEnd:
         """What all front ends of the server have seen since its start."""
         own = self.own_counted()
         return own if self._peers is None else own + await self._peers.count(own)
+
+    def held(self) -> Held:
+        """What is open here, for the other front ends."""
+        return self.admission.held(requests=len(self._requests))
+
+    def tell_growth(self, tenant: str) -> None:
+        """Tells the others at once if much was let in since they were told."""
+        if self._peers is None:
+            return
+        requests = len(self._requests)
+        part = self.admission.grown(
+            tenant, requests=requests, most_requests=self._max_open
+        )
+        if part is not None:
+            self._peers.grow(part)
 
     def new_handle(self) -> Handle:
         return Handle(next(self._handles))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held
 
 
 class Peers(Protocol):
@@ -11,6 +11,13 @@ class Peers(Protocol):
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Ends requests that are not open here and may be elsewhere."""
+
+    def grow(self, part: Held) -> None:
+        """Tells that much more is inside here than was told.
+
+        Args:
+            part: with the tenants for whom it is.
+        """
 
     async def count(self, own: Counted) -> Counted:
         """What the others have counted, those that are gone included.

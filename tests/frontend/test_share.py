@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from mell_jax.frontend import FrontEnd, FrontModel
+from mell_jax.frontend import FrontEnd, FrontModel, Limits, OverloadedError
 from mell_jax.frontend.meter import Buckets, Meter
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held, Use
 from tests.frontend.fake_peers import FakePeers
 from tests.frontend.test_meter import delta, sample
 from tests.serving.fake_engine import INFO, FakeEngine
@@ -72,5 +72,65 @@ def test_a_front_end_alone_has_seen_everything() -> None:
         front_end = FrontEnd(FakeEngine().send, models=[FrontModel(info=INFO)])
         front_end.meter.refuse("draining")
         assert (await front_end.counted()).refused == {"draining": 1}
+
+    asyncio.run(scenario())
+
+
+def test_what_is_held_adds_up_tenant_by_tenant() -> None:
+    one, two = Use(open=3, queued=2, queued_tokens=20), Use(open=1)
+    both = Held(requests=2, everyone=one, tenants={"a": one}) + Held(
+        requests=1, everyone=two, tenants={"a": two, "b": two}
+    )
+    four = Use(open=4, queued=2, queued_tokens=20)
+    assert both == Held(requests=3, everyone=four, tenants={"a": four, "b": two})
+    with pytest.raises(ValueError, match="queued must not be below 0"):
+        Use(queued=-1)
+
+
+def test_a_part_updates_the_whole() -> None:
+    one, two = Use(open=1), Use(open=2)
+    whole = Held(requests=2, everyone=two, tenants={"a": one, "b": one})
+    assert whole.only(["b", "c"]) == Held(
+        requests=2, everyone=two, tenants={"b": one, "c": Use()}
+    )
+    part = Held(requests=3, everyone=Use(open=3), tenants={"b": two})
+    assert whole.updated(part) == Held(
+        requests=3, everyone=Use(open=3), tenants={"a": one, "b": two}
+    )
+
+
+def test_others_requests_count_as_open() -> None:
+    async def scenario() -> None:
+        peers = FakePeers()
+        front_end = FrontEnd(
+            FakeEngine().send, models=[FrontModel(info=INFO)], max_open=2, peers=peers
+        )
+        front_end.admission.others = Held(requests=1)
+        with front_end.open():
+            assert (front_end.num_open, front_end.num_open_in_all) == (1, 2)
+            with pytest.raises(OverloadedError, match="2 requests are open, the most"):
+                front_end.open()
+            front_end.admission.others = Held()
+            front_end.open().close()
+
+    asyncio.run(scenario())
+
+
+def test_others_hear_at_once_of_much_that_was_let_in() -> None:
+    async def scenario() -> None:
+        peers = FakePeers()
+        front_end = FrontEnd(
+            FakeEngine().send,
+            models=[FrontModel(info=INFO)],
+            peers=peers,
+            limits=Limits(max_queued=8),
+        )
+        with front_end.open():
+            for _ in range(2):
+                front_end.admission.enter(tenant="a", samples=1)
+                front_end.tell_growth("a")
+            front_end.tell_growth("a")
+        both = Held(requests=1, everyone=Use(open=2, queued=2))
+        assert peers.grown == [both]
 
     asyncio.run(scenario())

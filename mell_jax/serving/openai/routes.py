@@ -156,6 +156,7 @@ class OpenAiDoor:
         echo: Echo | None = None,
     ) -> Response:
         self._check_open()
+        self._front_end.admission.check_size(params.n * len(prompts))
         headers = request.headers
         given_id = convert.checked_request_id(headers.get("x-request-id", ""))
         request_id = given_id or uuid.uuid4().hex

@@ -3,7 +3,7 @@
 import threading
 from typing import final
 
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import NOTHING_HELD, Counted, Held
 
 
 @final
@@ -15,6 +15,7 @@ class Books:
         self._lock = threading.Lock()
         self._counted: dict[int, Counted] = {}  # of the living, by number
         self._past = Counted()  # of the dead
+        self._held: dict[int, Held] = {}  # likewise; the dead hold nothing
 
     def count(self, number: int, counted: Counted) -> None:
         """The latest word of a front end on what it has counted since its start."""
@@ -27,7 +28,32 @@ class Books:
             others = [c for other, c in self._counted.items() if other != number]
             return sum(others, start=self._past)
 
+    def hold(self, number: int, held: Held) -> None:
+        """All that is inside at a front end."""
+        with self._lock:
+            self._held[number] = held
+
+    def grow(self, number: int, part: Held) -> None:
+        """What is inside at a front end now; of tenants only those that have grown."""
+        with self._lock:
+            held = self._held.get(number, NOTHING_HELD)
+            self._held[number] = held.updated(part)
+
+    def held_by_others(self, number: int) -> Held:
+        """What is inside at all other front ends."""
+        with self._lock:
+            others = [held for other, held in self._held.items() if other != number]
+        return sum(others, start=NOTHING_HELD)
+
+    def grown_at_others(self, number: int, part: Held) -> Held:
+        """The same, of the tenants of `part` alone."""
+        with self._lock:
+            others = [held for other, held in self._held.items() if other != number]
+        few = [held.only(part.tenants) for held in others]
+        return sum(few, start=NOTHING_HELD)
+
     def forget(self, number: int) -> None:
         """A front end is gone; what it has counted stays."""
         with self._lock:
+            self._held.pop(number, None)
             self._past += self._counted.pop(number, Counted())

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from mell_jax.frontend import FrontEnd
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held
 from mell_jax.serving.problem import NotAnsweredError
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
     CountAsked,
     CountTold,
+    Grown,
     Pulse,
     ToEngine,
 )
@@ -50,6 +51,10 @@ class Company:
         if not self._is_alone:
             self._tell(AbortRequests(request_ids=tuple(request_ids)))
 
+    def grow(self, part: Held) -> None:
+        if not self._is_alone:
+            self._tell(Grown(part=part))
+
     async def count(self, own: Counted) -> Counted:
         """See `Peers`.
 
@@ -71,11 +76,15 @@ class Company:
 
     # -- beyond --------------------------------------------------------------------
 
-    def hear(self, message: Pulse | CountTold, *, front_end: FrontEnd) -> None:
+    def hear(self, message: Pulse | Grown | CountTold, *, front_end: FrontEnd) -> None:
         """The engine's process says something to a front end."""
+        admission = front_end.admission
         match message:
-            case Pulse():
-                self._tell(Beat(counted=front_end.own_counted()))
+            case Pulse(others=others):
+                admission.others = others
+                self._tell(Beat(counted=front_end.own_counted(), held=front_end.held()))
+            case Grown(part=part):
+                admission.others = admission.others.updated(part)
             case CountTold():
                 self._settle(message.number, message.counted)
 

@@ -1,5 +1,6 @@
 """The front ends of a server: one process and one link each."""
 
+import functools
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Drain,
+    Grown,
     Hurry,
     ModelPlace,
     Pulse,
@@ -180,7 +182,8 @@ class Crew:
                 front.link.fail("it does not get ready")
             elif front.is_ready:
                 front.link.unanswered += 1
-                front.link.send(pulse)
+                others = self._books.held_by_others(front.link.number)
+                front.link.send(replace(pulse, others=others))
         self._calm += 1
         if self._calm >= self._limits.calm_looks:
             self._deaths = 0
@@ -215,6 +218,7 @@ class Crew:
             books=self._books,
             submit=self._engine.send,
             tell=self._tell,
+            pass_on=functools.partial(self._pass_on, number),
             max_unread_bytes=self._limits.max_unread_bytes,
         )
         link.send(
@@ -231,6 +235,13 @@ class Crew:
         self._fronts[number] = _Front(process=process, link=link)
         self._update_links()
         link.start()
+
+    def _pass_on(self, number: int, grown: Grown) -> None:
+        """Tells the others what has grown at one of them; on any thread."""
+        for link in self._links:
+            if link.number != number:
+                part = self._books.grown_at_others(link.number, grown.part)
+                link.send(Grown(part=part))
 
     def _update_links(self) -> None:
         self._links = tuple(front.link for front in self._fronts.values())

@@ -23,6 +23,7 @@ from mell_jax.serving.processes.wire import (
     CountAsked,
     CountTold,
     Failed,
+    Grown,
     Ready,
     Step,
     ToFront,
@@ -63,6 +64,7 @@ class FrontLink:
         books: Books,
         submit: Callable[[Submit | Abort], None],
         tell: Callable[[Heard | Gone], None],
+        pass_on: Callable[[Grown], None],
         max_unread_bytes: int,
     ) -> None:
         """A link that does nothing yet.
@@ -74,6 +76,7 @@ class FrontLink:
           books: told what this front end tells of itself.
           submit: takes messages to the engine, from any thread, without blocking.
           tell: told, on the link's own threads, what else happens.
+          pass_on: likewise, what the other front ends are to hear at once.
           max_unread_bytes: a front end that leaves more than that unread is given up.
         """
         self.number = number
@@ -83,6 +86,7 @@ class FrontLink:
         self._books = books
         self._submit = submit
         self._tell = tell
+        self._pass_on = pass_on
         self._outbox = Outbox(max_bytes=max_unread_bytes)
         self._lock = threading.Lock()
         self._live: set[Handle] = set()  # sequences, in the engine
@@ -163,6 +167,10 @@ class FrontLink:
             case Beat():
                 self.unanswered = 0
                 self._books.count(self.number, message.counted)
+                self._books.hold(self.number, message.held)
+            case Grown():
+                self._books.grow(self.number, message.part)
+                self._pass_on(message)
             case CountAsked():
                 self._books.count(self.number, message.counted)
                 counted = self._books.counted_by_others(self.number)

@@ -22,6 +22,7 @@ from mell_jax.serving.processes.wire import (
     AbortRequests,
     CountTold,
     Drain,
+    Grown,
     Hurry,
     Pulse,
     Step,
@@ -33,6 +34,7 @@ from mell_jax.serving.processes.wire import (
 )
 
 Order = Drain | Hurry | AbortRequests | Pulse
+News = Pulse | CountTold | Grown
 ENGINE_GONE = "the engine's process has ended"
 
 
@@ -50,7 +52,7 @@ class RemoteEngine(asyncio.Protocol):
         self._welcome: asyncio.Future[Welcome] = asyncio.Future()
         self._transport: asyncio.Transport | None = None
         self._sink: Sink | None = None
-        self._hear: Callable[[Pulse | CountTold], None] = lambda _: None
+        self._hear: Callable[[News], None] = lambda _: None
         self.orders: asyncio.Queue[Order] = asyncio.Queue()
         self._load: EngineLoad | None = None
         self._stopped: EngineStopped | None = None
@@ -102,7 +104,7 @@ class RemoteEngine(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._codec.encode(message))
 
-    def listen(self, hear: Callable[[Pulse | CountTold], None]) -> None:
+    def listen(self, hear: Callable[[News], None]) -> None:
         """From now on `hear` gets what there is to say of other front ends."""
         self._hear = hear
 
@@ -138,7 +140,7 @@ class RemoteEngine(asyncio.Protocol):
                 self._load = message.load
                 self._hear(message)
                 self.orders.put_nowait(message)
-            case CountTold():
+            case CountTold() | Grown():
                 self._hear(message)
             case Drain() | Hurry() | AbortRequests():
                 self.orders.put_nowait(message)

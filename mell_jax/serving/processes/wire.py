@@ -24,7 +24,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import NOTHING_HELD, Counted, Held
 from mell_jax.serving.config import ServerConfig
 
 _HEAD = struct.Struct("<IB")
@@ -72,6 +72,7 @@ class Pulse:
 
     load: EngineLoad
     is_ready: bool  # False while the engine makes no progress
+    others: Held = NOTHING_HELD  # what is inside at all other front ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,14 @@ class Beat:
     """The front end's event loop is alive, and this is what it has seen."""
 
     counted: Counted
+    held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """Much more is inside than was told; both ways, of one or of all others."""
+
+    part: Held  # of tenants only those that have grown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +138,17 @@ class AbortRequests:
 
 
 ToFront = (
-    Welcome | Step | Pulse | Drain | Hurry | EngineStopped | AbortRequests | CountTold
+    Welcome
+    | Step
+    | Pulse
+    | Drain
+    | Hurry
+    | EngineStopped
+    | AbortRequests
+    | CountTold
+    | Grown
 )
-ToEngine = Submit | Abort | AbortRequests | Ready | Failed | Beat | CountAsked
+ToEngine = Submit | Abort | AbortRequests | Ready | Failed | Beat | CountAsked | Grown
 
 TO_FRONT_BYTES = 2**30  # the engine's own words: prompt log probabilities are large
 TO_ENGINE_BYTES = 2**24  # a prompt of four million tokens

@@ -1,4 +1,4 @@
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held, Use
 from mell_jax.serving.processes.books import Books
 
 
@@ -29,3 +29,41 @@ def test_what_was_counted_outlives_who_counted_it() -> None:
     books.count(4, refused(100))
     assert books.counted_by_others(2) == refused(101)
     assert books.counted_by_others(4) == refused(11)
+
+
+def inside(count: int, *, tenant: str = "a") -> Held:
+    use = Use(open=count)
+    return Held(requests=count, everyone=use, tenants={tenant: use})
+
+
+def test_each_hears_what_all_others_hold() -> None:
+    books = Books()
+    assert books.held_by_others(1) == Held()
+    books.hold(1, inside(1))
+    books.hold(2, inside(10))
+    books.hold(3, inside(100, tenant="b"))
+    assert books.held_by_others(1) == Held(
+        requests=110,
+        everyone=Use(open=110),
+        tenants={"a": Use(open=10), "b": Use(open=100)},
+    )
+    assert books.held_by_others(3) == inside(11)
+
+
+def test_what_has_grown_is_told_without_other_tenants() -> None:
+    books = Books()
+    books.hold(1, inside(1, tenant="b"))
+    books.grow(1, inside(2))
+    books.grow(2, inside(10))
+    books.hold(3, inside(100))
+    assert books.held_by_others(9).tenants == {"a": Use(open=112), "b": Use(open=1)}
+    assert books.grown_at_others(3, inside(2)) == inside(12)
+    assert books.grown_at_others(3, Held()).tenants == {}
+
+
+def test_the_dead_hold_nothing() -> None:
+    books = Books()
+    books.hold(1, inside(1))
+    books.hold(2, inside(10))
+    books.forget(1)
+    assert books.held_by_others(9) == inside(10)

@@ -5,14 +5,16 @@ import asyncio
 import pytest
 
 from mell_jax.frontend import FrontEnd, FrontModel
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held, Use
 from mell_jax.serving.problem import NotAnsweredError
 from mell_jax.serving.processes.company import Company
+from mell_jax.serving.processes.remote import News
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
     CountAsked,
     CountTold,
+    Grown,
     Pulse,
     ToEngine,
 )
@@ -35,7 +37,7 @@ class Bench:
             self.engine.send, models=[FrontModel(info=INFO)], peers=self.company
         )
 
-    def hear(self, message: Pulse | CountTold) -> None:
+    def hear(self, message: News) -> None:
         self.company.hear(message, front_end=self.front_end)
 
 
@@ -44,10 +46,40 @@ def test_a_pulse_is_answered_with_what_was_seen() -> None:
         bench = Bench()
         bench.front_end.meter.refuse("draining")
         bench.hear(Pulse(load=bench.engine.load(), is_ready=True))
-        (beat,) = bench.told
+        with bench.front_end.open():
+            bench.hear(Pulse(load=bench.engine.load(), is_ready=True))
+        idle, beat = bench.told
+        assert isinstance(idle, Beat)
         assert isinstance(beat, Beat)
+        assert (idle.held.requests, beat.held.requests) == (0, 1)
         assert beat.counted.refused == {"draining": 1}
         assert list(beat.counted.models) == ["letters"]
+
+    asyncio.run(scenario())
+
+
+def test_what_others_hold_is_heard() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        one, two = Use(open=1), Use(open=2)
+        others = Held(requests=3, everyone=two, tenants={"a": one, "b": one})
+        bench.hear(Pulse(load=bench.engine.load(), is_ready=True, others=others))
+        assert bench.front_end.num_open_in_all == 3
+        part = Held(requests=4, everyone=two, tenants={"b": two})
+        bench.hear(Grown(part=part))
+        assert bench.front_end.num_open_in_all == 4
+        assert bench.front_end.admission.others.tenants == {"a": one, "b": two}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_only_where_there_are_others_are_they_told_of_growth(is_alone: bool) -> None:
+    async def scenario() -> None:
+        bench = Bench(is_alone=is_alone)
+        part = Held(requests=4)
+        bench.company.grow(part)
+        assert bench.told == ([] if is_alone else [Grown(part=part)])
 
     asyncio.run(scenario())
 

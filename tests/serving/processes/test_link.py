@@ -19,7 +19,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.params import SamplingParams
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held
 from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.outbox import Outbox
@@ -28,6 +28,7 @@ from mell_jax.serving.processes.wire import (
     CountAsked,
     CountTold,
     Failed,
+    Grown,
     Ready,
     to_engine,
     to_front,
@@ -45,6 +46,7 @@ class Bench:
     far: socket.socket
     told: queue.SimpleQueue[Heard | Gone] = field(default_factory=queue.SimpleQueue)
     engine: queue.SimpleQueue[Submit | Abort] = field(default_factory=queue.SimpleQueue)
+    passed_on: queue.SimpleQueue[Grown] = field(default_factory=queue.SimpleQueue)
 
     def say(self, message: object) -> None:
         self.far.sendall(to_engine().encode(message))
@@ -60,6 +62,7 @@ def bench(*, max_unread_bytes: int = 10**6) -> Iterator[Bench]:
     near, far = socket.socketpair()
     told: queue.SimpleQueue[Heard | Gone] = queue.SimpleQueue()
     engine: queue.SimpleQueue[Submit | Abort] = queue.SimpleQueue()
+    passed_on: queue.SimpleQueue[Grown] = queue.SimpleQueue()
     books = Books()
     link = FrontLink(
         near,
@@ -68,11 +71,19 @@ def bench(*, max_unread_bytes: int = 10**6) -> Iterator[Bench]:
         books=books,
         submit=engine.put,
         tell=told.put,
+        pass_on=passed_on.put,
         max_unread_bytes=max_unread_bytes,
     )
     link.start()
     with far:
-        yield Bench(link=link, books=books, far=far, told=told, engine=engine)
+        yield Bench(
+            link=link,
+            books=books,
+            far=far,
+            told=told,
+            engine=engine,
+            passed_on=passed_on,
+        )
         link.fail("the test is over")
         link.join()
 
@@ -123,11 +134,23 @@ def test_who_cannot_serve_may_say_why() -> None:
 def test_a_beat_answers_all_pulses() -> None:
     with bench() as b:
         b.link.unanswered = 5
-        b.say(Beat(counted=Counted(refused={"overloaded": 2})))
+        b.say(Beat(counted=Counted(refused={"overloaded": 2}), held=Held(requests=5)))
         b.say(Ready(address="here"))
         b.told.get(timeout=30)
         assert b.link.unanswered == 0
         assert b.books.counted_by_others(4).refused == {"overloaded": 2}
+        assert b.books.held_by_others(4).requests == 5
+
+
+def test_growth_is_passed_on() -> None:
+    with bench() as b:
+        grown = Grown(part=Held(requests=5))
+        b.say(grown)
+        assert b.passed_on.get(timeout=30) == grown
+        assert b.books.held_by_others(4).requests == 5
+        b.far.close()
+        assert b.gone().number == 3
+        assert b.books.held_by_others(4).requests == 0
 
 
 def test_who_asks_hears_what_others_have_counted_and_is_heard() -> None:

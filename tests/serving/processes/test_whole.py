@@ -1,17 +1,21 @@
 """What is so of a server as a whole, whichever of its front ends is asked."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 
 import grpc
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+from smg_grpc_proto import vllm_engine_pb2 as pb
+from smg_grpc_proto.generated.vllm_engine_pb2_grpc import VllmEngineStub
 
+from mell_jax.frontend import Limits
 from mell_jax.serving.proto import open_inference_pb2 as kserve
 from mell_jax.serving.proto import open_inference_pb2_grpc as kserve_grpc
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
-from tests.serving.processes.stage import Stage, perform
+from tests.serving.processes.stage import Stage, end_of, perform
 from tests.serving.replaced import wait_replaced
 
 MODEL = "letters"
@@ -19,10 +23,9 @@ MODEL = "letters"
 
 def ask_until(condition: Callable[[], bool]) -> None:
     """Asks again and again: what one front end tells the others is on its way."""
-    for _ in range(5000):
-        if condition():
-            return
-    raise AssertionError("asked 5000 times")
+    end_s = time.monotonic() + 50.0
+    while not condition():
+        assert time.monotonic() < end_s, "asked for 50 s"
 
 
 def values(connection: HTTPConnection) -> dict[str, float]:
@@ -125,3 +128,100 @@ def test_one_that_dies_takes_nothing_with_it() -> None:
             assert [tokens(door) for door in doors.values()] == [total, total]
 
     assert perform(script, engine=FakeEngine(), frontends=2, http_port=0) == ""
+
+
+def open_at(stub: VllmEngineStub) -> int:
+    """Requests that a front end knows to be open, at others too."""
+    return int(stub.GetServerInfo(pb.GetServerInfoRequest()).active_requests)
+
+
+def wait_heard(stubs: Mapping[int, VllmEngineStub], *, count: int) -> None:
+    """Until both front ends know that so many requests are open."""
+    for stub in stubs.values():
+        ask_until(lambda stub=stub: open_at(stub) == count)
+
+
+def refusal(call: grpc.Call) -> tuple[str, str]:
+    error = end_of(call)
+    return error.code().name, error.details() or ""
+
+
+def test_what_may_wait_is_counted_at_all_front_ends() -> None:
+    def script(stage: Stage) -> None:
+        with stage.each() as stubs:
+            wait_heard(stubs, count=0)
+            before = len(stage.engine.submits)
+            calls = [stubs[1].Generate(ids_request(1, n=3, max_tokens=1))]
+            wait_heard(stubs, count=1)
+            assert refusal(stubs[2].Generate(ids_request(1, n=2))) == (
+                "RESOURCE_EXHAUSTED",
+                "3 samples wait and 2 more would exceed the 4 that this server lets "
+                "wait",
+            )
+            calls += [stubs[2].Generate(ids_request(1, max_tokens=1))]
+            wait_heard(stubs, count=2)
+            for stub in stubs.values():
+                code, words = refusal(stub.Generate(ids_request(1)))
+                assert (code, words[:14]) == ("RESOURCE_EXHAUSTED", "4 samples wait")
+                code, words = refusal(stub.Generate(ids_request(1, n=5)))
+                assert (code, words[:6]) == ("INVALID_ARGUMENT", "n asks")
+            stage.engine.wait_until(lambda: len(stage.engine.submits) == before + 4)
+            stage.engine.step()
+            assert [len(list(call)) for call in calls] == [6, 2]  # two per sample
+            wait_heard(stubs, count=0)
+            last = stubs[2].Generate(ids_request(1, n=4, max_tokens=1))
+            stage.engine.wait_until(lambda: len(stage.engine.submits) == before + 8)
+            stage.engine.step()
+            assert len(list(last)) == 8
+
+    engine = FakeEngine(is_manual=True)
+    limits = Limits(max_queued=4)
+    assert perform(script, engine=engine, frontends=2, admission=limits) == ""
+
+
+def test_a_tenant_has_its_quota_at_all_front_ends_together() -> None:
+    def script(stage: Stage) -> None:
+        mine, yours = [("x-mell-tenant", "me")], [("x-mell-tenant", "you")]
+        request = ids_request(1, n=2, max_tokens=1)
+        with stage.each() as stubs:
+            wait_heard(stubs, count=0)
+            before = len(stage.engine.submits)
+            calls = [stubs[2].Generate(request, metadata=mine)]
+            wait_heard(stubs, count=1)
+            assert refusal(stubs[1].Generate(request, metadata=mine)) == (
+                "RESOURCE_EXHAUSTED",
+                "this tenant has 2 samples open and 2 more would exceed its 3",
+            )
+            calls += [stubs[1].Generate(request, metadata=yours)]
+            stage.engine.wait_until(lambda: len(stage.engine.submits) == before + 4)
+            stage.engine.step()
+            assert [len(list(call)) for call in calls] == [4, 4]
+
+    engine = FakeEngine(is_manual=True)
+    limits = Limits(max_tenant_open=3)
+    assert perform(script, engine=engine, frontends=2, admission=limits) == ""
+
+
+def test_open_requests_are_bounded_and_the_dead_have_none() -> None:
+    def script(stage: Stage) -> None:
+        request = ids_request(1, ignore_eos=True)
+        with stage.each() as stubs:
+            wait_heard(stubs, count=0)
+            before = len(stage.engine.submits)
+            lost = stubs[1].Generate(request)
+            wait_heard(stubs, count=1)
+            kept = stubs[2].Generate(request)
+            wait_heard(stubs, count=2)
+            stage.engine.wait_until(lambda: len(stage.engine.submits) == before + 2)
+            for stub in stubs.values():
+                assert refusal(stub.Generate(request)) == (
+                    "RESOURCE_EXHAUSTED",
+                    "2 requests are open, the most this server keeps",
+                )
+            min(stage.fronts(), key=lambda front: front.pid).kill()
+            assert refusal(lost)[0] == "UNAVAILABLE"
+            ask_until(lambda: open_at(stubs[2]) == 1)
+            kept.cancel()
+
+    engine = FakeEngine(is_manual=True)
+    assert perform(script, engine=engine, frontends=2, max_open=2) == ""

@@ -20,7 +20,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import Limits
 from mell_jax.frontend.meter import Meter
-from mell_jax.frontend.share import Counted
+from mell_jax.frontend.share import Counted, Held, Use
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.processes.wire import (
     AbortRequests,
@@ -30,6 +30,7 @@ from mell_jax.serving.processes.wire import (
     CountTold,
     Drain,
     Failed,
+    Grown,
     Hurry,
     ModelPlace,
     Pulse,
@@ -46,7 +47,12 @@ from tests.serving.test_metrics import VIEW
 
 LOAD = FakeEngine().load()
 COUNTED = Counted(models=Meter(["a", "b"]).measured(), refused={"overloaded": 3})
-BEAT = Beat(counted=COUNTED)
+HELD = Held(
+    requests=2,
+    everyone=Use(open=3, queued=2, queued_tokens=10),
+    tenants={"": Use(open=3), "ü": Use()},
+)
+BEAT = Beat(counted=COUNTED, held=HELD)
 SUBMIT = Submit(
     handle=Handle(7),
     prompt=np.array([1, 2, 3], np.int32),
@@ -126,6 +132,8 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
         EngineStopped(message="oh"),
         AbortRequests(request_ids=("a", "ü")),
         CountTold(number=2**40, counted=COUNTED),
+        Pulse(load=LOAD, is_ready=True, others=HELD),
+        Grown(part=HELD),
     ],
 )
 def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
@@ -143,6 +151,7 @@ def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
         Failed(message="no"),
         BEAT,
         CountAsked(number=1, counted=COUNTED),
+        Grown(part=HELD),
     ],
 )
 def test_the_engine_reads_what_front_ends_wrote(message: object) -> None:
