@@ -162,14 +162,20 @@ class FrontEnd:
                 route[1].add_finished(finished)
                 route[0].wake()
 
-    def open(self, request_id: str = "") -> "OpenRequest":
+    def open(
+        self, request_id: str = "", *, is_id_random: bool = False
+    ) -> "OpenRequest":
         """Registers a request; close it, best with `with`.
+
+        Other front ends are asked for an id that a client chose; `confirm` has their
+        answer.
 
         Args:
             request_id: names it for `abort`; empty for a fresh random one.
+            is_id_random: nobody else can have it.
 
         Raises:
-            DuplicateRequestError: a request of this id is open.
+            DuplicateRequestError: a request of this id is open here.
             OverloadedError: too many requests are open.
             EngineDeadError: service has ended.
         """
@@ -181,10 +187,14 @@ class FrontEnd:
                 f"{self._max_open} requests are open, the most this server keeps",
                 retry_after_s=1.0,
             )
+        is_asked_for = bool(request_id) and not is_id_random
         request_id = request_id or uuid.uuid4().hex
         if request_id in self._requests:
             raise DuplicateRequestError(request_id)
-        request = OpenRequest(self, request_id=request_id)
+        claim = None
+        if is_asked_for and self._peers is not None:
+            claim = self._peers.claim(request_id)
+        request = OpenRequest(self, request_id=request_id, claim=claim)
         self._requests[request_id] = request
         self._is_idle.clear()
         return request
@@ -246,8 +256,12 @@ class FrontEnd:
         if handles:
             self._send(Abort(handles=tuple(handles)))
 
-    def _forget(self, request_id: str, handles: Iterable[Handle]) -> None:
+    def _forget(
+        self, request_id: str, handles: Iterable[Handle], *, is_claimed: bool
+    ) -> None:
         self._requests.pop(request_id, None)
+        if is_claimed and self._peers is not None:
+            self._peers.release(request_id)
         if not self._requests:
             self._is_idle.set()
         for handle in handles:
@@ -258,7 +272,13 @@ class FrontEnd:
 class OpenRequest:
     """One request between its first and its last word: the inboxes of its samples."""
 
-    def __init__(self, front_end: FrontEnd, *, request_id: str) -> None:
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        *,
+        request_id: str,
+        claim: asyncio.Future[bool] | None = None,
+    ) -> None:
         self.request_id = request_id
         self.tokens_sent = 0  # counted by the reader, for `EngineDeadError`
         self._front_end = front_end
@@ -267,6 +287,9 @@ class OpenRequest:
         self._is_aborted = False
         self._failure: Exception | None = None
         self._reader: asyncio.Future[None] | None = None  # waits for something new
+        self._claim = claim  # whether the id is ours, if anybody was asked
+        if claim is not None:
+            claim.add_done_callback(lambda _: self.wake())
 
     def __enter__(self) -> Self:
         return self
@@ -278,6 +301,22 @@ class OpenRequest:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def confirm(self) -> None:
+        """Waits until it is certain that no other front end has the id.
+
+        Raises:
+            DuplicateRequestError: one has it.
+            EngineDeadError: service ended.
+            Exception: what `fail` was given.
+        """
+        while self._claim is not None and not self._claim.done():
+            if self._failure is not None:
+                raise self._failure
+            self._check_alive()
+            await self._wait()
+        if self._claim is not None and not self._claim.result():
+            raise DuplicateRequestError(self.request_id)
 
     def submit(self, submits: Iterable[Submit]) -> None:
         """Sends the samples to the engine; sample i is the i-th of `submits`."""
@@ -316,10 +355,7 @@ class OpenRequest:
                         self._inboxes = [b for b in self._inboxes if not b.is_finished]
                         break
                 return ready
-            if self._front_end.stopped is not None:
-                raise EngineDeadError(
-                    self._front_end.stopped, tokens_sent=self.tokens_sent
-                )
+            self._check_alive()
             await self._wait()
         return []
 
@@ -329,6 +365,10 @@ class OpenRequest:
             await self._reader
         finally:
             self._reader = None
+
+    def _check_alive(self) -> None:
+        if self._front_end.stopped is not None:
+            raise EngineDeadError(self._front_end.stopped, tokens_sent=self.tokens_sent)
 
     def abort(self) -> None:
         """Asks the engine to end all samples; they still finish, with "abort"."""
@@ -352,7 +392,8 @@ class OpenRequest:
         """Forgets the request and aborts what is not finished."""
         self._abort_once(self._inboxes)
         handles = [inbox.handle for inbox in self._inboxes]
-        self._front_end._forget(self.request_id, handles)
+        is_claimed = self._claim is not None
+        self._front_end._forget(self.request_id, handles, is_claimed=is_claimed)
         self._inboxes = []
 
     def _abort_once(self, inboxes: Iterable[Inbox]) -> None:

@@ -1,5 +1,6 @@
 """The other front ends of a server, as one of them sees them."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,6 +12,15 @@ class Peers(Protocol):
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Ends requests that are not open here and may be elsewhere."""
+
+    def claim(self, request_id: str) -> asyncio.Future[bool] | None:
+        """Asks for an id; False is the answer while another front end has it.
+
+        None where nobody has to be asked. `release` it either way.
+        """
+
+    def release(self, request_id: str) -> None:
+        """Gives an id back; one of another front end stays as it is."""
 
     def grow(self, part: Held) -> None:
         """Tells that much more is inside here than was told.

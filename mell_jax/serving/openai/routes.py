@@ -173,6 +173,7 @@ class OpenAiDoor:
                 salt=caller.salt,
                 tenant=caller.tenant,
                 request_id=caller.scoped(each_id),
+                is_id_random=not given_id,
                 origin=origin_of(headers, operation=writer.operation),
             )
             for prompt, each_id in zip(prompts, ids, strict=True)

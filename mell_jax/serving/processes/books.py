@@ -16,6 +16,7 @@ class Books:
         self._counted: dict[int, Counted] = {}  # of the living, by number
         self._past = Counted()  # of the dead
         self._held: dict[int, Held] = {}  # likewise; the dead hold nothing
+        self._owners: dict[str, int] = {}  # of request ids
 
     def count(self, number: int, counted: Counted) -> None:
         """The latest word of a front end on what it has counted since its start."""
@@ -52,8 +53,21 @@ class Books:
         few = [held.only(part.tenants) for held in others]
         return sum(few, start=NOTHING_HELD)
 
+    def claim(self, number: int, request_id: str) -> bool:
+        """Gives a front end an id, unless another one has it."""
+        with self._lock:
+            return self._owners.setdefault(request_id, number) == number
+
+    def release(self, number: int, request_id: str) -> None:
+        """Takes an id back from a front end, if it has it."""
+        with self._lock:
+            if self._owners.get(request_id) == number:
+                del self._owners[request_id]
+
     def forget(self, number: int) -> None:
         """A front end is gone; what it has counted stays."""
         with self._lock:
+            for request_id in [i for i, n in self._owners.items() if n == number]:
+                del self._owners[request_id]
             self._held.pop(number, None)
             self._past += self._counted.pop(number, Counted())

@@ -11,10 +11,13 @@ from mell_jax.serving.problem import NotAnsweredError
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
+    Claim,
+    Claimed,
     CountAsked,
     CountTold,
     Grown,
     Pulse,
+    Release,
     ToEngine,
 )
 
@@ -51,6 +54,16 @@ class Company:
         if not self._is_alone:
             self._tell(AbortRequests(request_ids=tuple(request_ids)))
 
+    def claim(self, request_id: str) -> asyncio.Future[bool] | None:
+        if self._is_alone:
+            return None
+        number, answer = self._ask()
+        self._tell(Claim(number=number, request_id=request_id))
+        return answer
+
+    def release(self, request_id: str) -> None:
+        self._tell(Release(request_id=request_id))
+
     def grow(self, part: Held) -> None:
         if not self._is_alone:
             self._tell(Grown(part=part))
@@ -76,7 +89,9 @@ class Company:
 
     # -- beyond --------------------------------------------------------------------
 
-    def hear(self, message: Pulse | Grown | CountTold, *, front_end: FrontEnd) -> None:
+    def hear(
+        self, message: Pulse | Grown | CountTold | Claimed, *, front_end: FrontEnd
+    ) -> None:
         """The engine's process says something to a front end."""
         admission = front_end.admission
         match message:
@@ -87,6 +102,8 @@ class Company:
                 admission.others = admission.others.updated(part)
             case CountTold():
                 self._settle(message.number, message.counted)
+            case Claimed():
+                self._settle(message.number, message.is_free)
 
     def _ask(self) -> tuple[int, asyncio.Future[Any]]:
         number = next(self._numbers)

@@ -19,12 +19,15 @@ from mell_jax.serving.processes.wire import (
     ROUTE_BITS,
     AbortRequests,
     Beat,
+    Claim,
+    Claimed,
     Codec,
     CountAsked,
     CountTold,
     Failed,
     Grown,
     Ready,
+    Release,
     Step,
     ToFront,
     WireError,
@@ -164,6 +167,16 @@ class FrontLink:
                 for handle in message.handles:
                     self._check(handle)
                 self._submit(message)
+            case Failed():  # its end follows
+                self._reason = self._reason or message.message
+            case Ready() | AbortRequests():
+                self._tell(Heard(number=self.number, message=message))
+            case _:
+                self._note(message)
+
+    def _note(self, message: object) -> None:
+        """What is for the other front ends, or needs their words."""
+        match message:
             case Beat():
                 self.unanswered = 0
                 self._books.count(self.number, message.counted)
@@ -175,10 +188,11 @@ class FrontLink:
                 self._books.count(self.number, message.counted)
                 counted = self._books.counted_by_others(self.number)
                 self.send(CountTold(number=message.number, counted=counted))
-            case Failed():  # its end follows
-                self._reason = self._reason or message.message
-            case Ready() | AbortRequests():
-                self._tell(Heard(number=self.number, message=message))
+            case Claim(number=number, request_id=request_id):
+                is_free = self._books.claim(self.number, request_id)
+                self.send(Claimed(number=number, is_free=is_free))
+            case Release(request_id=request_id):
+                self._books.release(self.number, request_id)
 
     def _check(self, handle: Handle) -> None:
         if handle >> ROUTE_BITS != self.number:

@@ -20,6 +20,7 @@ from mell_jax.engine.frames import (
 from mell_jax.frontend import Sink
 from mell_jax.serving.processes.wire import (
     AbortRequests,
+    Claimed,
     CountTold,
     Drain,
     Grown,
@@ -34,7 +35,7 @@ from mell_jax.serving.processes.wire import (
 )
 
 Order = Drain | Hurry | AbortRequests | Pulse
-News = Pulse | CountTold | Grown
+News = Pulse | CountTold | Grown | Claimed
 ENGINE_GONE = "the engine's process has ended"
 
 
@@ -140,7 +141,7 @@ class RemoteEngine(asyncio.Protocol):
                 self._load = message.load
                 self._hear(message)
                 self.orders.put_nowait(message)
-            case CountTold() | Grown():
+            case CountTold() | Grown() | Claimed():
                 self._hear(message)
             case Drain() | Hurry() | AbortRequests():
                 self.orders.put_nowait(message)

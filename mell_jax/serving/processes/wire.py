@@ -115,6 +115,27 @@ class Grown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A client has chosen this id. A `Claimed` of the same number answers."""
+
+    number: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    number: int
+    is_free: bool  # or was: now it is of who asked; False: another front end has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The request of this id is over; for nobody but its owner."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CountAsked:
     """What have the others counted? A `CountTold` of the same number answers."""
 
@@ -147,8 +168,20 @@ ToFront = (
     | AbortRequests
     | CountTold
     | Grown
+    | Claimed
 )
-ToEngine = Submit | Abort | AbortRequests | Ready | Failed | Beat | CountAsked | Grown
+ToEngine = (
+    Submit
+    | Abort
+    | AbortRequests
+    | Ready
+    | Failed
+    | Beat
+    | CountAsked
+    | Grown
+    | Claim
+    | Release
+)
 
 TO_FRONT_BYTES = 2**30  # the engine's own words: prompt log probabilities are large
 TO_ENGINE_BYTES = 2**24  # a prompt of four million tokens

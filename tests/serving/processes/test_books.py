@@ -67,3 +67,27 @@ def test_the_dead_hold_nothing() -> None:
     books.hold(2, inside(10))
     books.forget(1)
     assert books.held_by_others(9) == inside(10)
+
+
+def test_an_id_is_of_one_front_end_until_it_is_given_back() -> None:
+    books = Books()
+    assert books.claim(1, "a")
+    assert books.claim(2, "b")
+    assert not books.claim(2, "a")
+    books.release(2, "a")  # it is not its own
+    assert not books.claim(2, "a")
+    books.release(1, "a")
+    books.release(1, "a")
+    assert books.claim(2, "a")
+    assert not books.claim(1, "a")
+
+
+def test_the_dead_have_no_ids() -> None:
+    books = Books()
+    assert books.claim(1, "a")
+    assert books.claim(1, "b")
+    assert books.claim(2, "c")
+    books.forget(1)
+    assert books.claim(2, "a")
+    assert books.claim(3, "b")
+    assert not books.claim(3, "c")

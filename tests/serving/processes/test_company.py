@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mell_jax.frontend import FrontEnd, FrontModel
+from mell_jax.frontend import DuplicateRequestError, FrontEnd, FrontModel
 from mell_jax.frontend.share import Counted, Held, Use
 from mell_jax.serving.problem import NotAnsweredError
 from mell_jax.serving.processes.company import Company
@@ -12,10 +12,13 @@ from mell_jax.serving.processes.remote import News
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
+    Claim,
+    Claimed,
     CountAsked,
     CountTold,
     Grown,
     Pulse,
+    Release,
     ToEngine,
 )
 from tests.serving.fake_engine import INFO, FakeEngine
@@ -80,6 +83,36 @@ def test_only_where_there_are_others_are_they_told_of_growth(is_alone: bool) -> 
         part = Held(requests=4)
         bench.company.grow(part)
         assert bench.told == ([] if is_alone else [Grown(part=part)])
+
+    asyncio.run(scenario())
+
+
+def test_an_id_is_claimed_and_released() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        with bench.front_end.open("a") as request:
+            assert bench.told == [Claim(number=1, request_id="a")]
+            bench.hear(Claimed(number=1, is_free=True))
+            await request.confirm()
+        with bench.front_end.open("b") as request:
+            bench.hear(Claimed(number=2, is_free=False))
+            with pytest.raises(DuplicateRequestError):
+                await request.confirm()
+        assert bench.told[1:] == [
+            Release(request_id="a"),
+            Claim(number=2, request_id="b"),
+            Release(request_id="b"),
+        ]
+
+    asyncio.run(scenario())
+
+
+def test_nobody_is_asked_where_there_is_nobody() -> None:
+    async def scenario() -> None:
+        bench = Bench(is_alone=True)
+        with bench.front_end.open("a") as request:
+            await request.confirm()
+        assert bench.told == []
 
     asyncio.run(scenario())
 

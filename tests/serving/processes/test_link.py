@@ -25,11 +25,14 @@ from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.outbox import Outbox
 from mell_jax.serving.processes.wire import (
     Beat,
+    Claim,
+    Claimed,
     CountAsked,
     CountTold,
     Failed,
     Grown,
     Ready,
+    Release,
     to_engine,
     to_front,
 )
@@ -161,6 +164,28 @@ def test_who_asks_hears_what_others_have_counted_and_is_heard() -> None:
         (told,) = to_front().reader().feed(b.far.recv(2**16))
         assert told == CountTold(number=9, counted=Counted(refused={"draining": 1}))
         assert b.books.counted_by_others(4) == own
+
+
+def test_who_claims_an_id_hears_whether_it_is_free() -> None:
+    with bench() as b:
+        assert b.books.claim(4, "theirs")
+        b.say(Claim(number=1, request_id="ours"))
+        b.say(Claim(number=2, request_id="theirs"))
+        b.say(Release(request_id="theirs"))  # it is not ours to give
+        b.say(Release(request_id="ours"))
+        b.say(Claim(number=3, request_id="ours"))
+        reader, told = to_front().reader(), []
+        while len(told) < 3:
+            told += reader.feed(b.far.recv(2**16))
+        assert told == [
+            Claimed(number=1, is_free=True),
+            Claimed(number=2, is_free=False),
+            Claimed(number=3, is_free=True),
+        ]
+        assert not b.books.claim(4, "ours")
+        b.far.close()
+        assert b.gone().number == 3
+        assert b.books.claim(4, "ours")
 
 
 def test_what_the_dead_have_counted_stays() -> None:

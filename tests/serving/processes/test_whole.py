@@ -15,7 +15,7 @@ from mell_jax.serving.proto import open_inference_pb2 as kserve
 from mell_jax.serving.proto import open_inference_pb2_grpc as kserve_grpc
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
-from tests.serving.processes.stage import Stage, end_of, perform
+from tests.serving.processes.stage import Stage, end_of, perform, read_tokens
 from tests.serving.replaced import wait_replaced
 
 MODEL = "letters"
@@ -225,3 +225,78 @@ def test_open_requests_are_bounded_and_the_dead_have_none() -> None:
 
     engine = FakeEngine(is_manual=True)
     assert perform(script, engine=engine, frontends=2, max_open=2) == ""
+
+
+def named(**sampling: object) -> pb.GenerateRequest:
+    return ids_request(1, request_id="name", **sampling)
+
+
+def open_when_free(stage: Stage, stub: VllmEngineStub) -> grpc.Call:
+    """A request of that id; while another one has it, it is refused as it should."""
+    while True:
+        before = len(stage.engine.submits)
+        call = stub.Generate(named(ignore_eos=True))
+        ask_until(lambda n=before, c=call: len(stage.engine.submits) > n or c.done())
+        if not call.done():
+            return call
+        assert refusal(call)[0] == "ALREADY_EXISTS"
+
+
+def test_an_id_in_flight_is_refused_by_every_front_end_until_it_is_free() -> None:
+    def script(stage: Stage) -> None:
+        taken = "request_id 'name' is in flight; wait for its end or choose another id"
+        with stage.each() as stubs:
+
+            def is_taken_by(call: grpc.Call) -> None:
+                for stub in stubs.values():
+                    assert refusal(stub.Generate(named())) == ("ALREADY_EXISTS", taken)
+                assert not call.done()
+
+            before = len(stage.engine.submits)
+            call = stubs[1].Generate(named(max_tokens=1))
+            stage.engine.wait_until(lambda: len(stage.engine.submits) == before + 1)
+            is_taken_by(call)
+            stage.engine.step()
+            assert read_tokens(call, count=1) == [1]
+            assert end_of_good(call) == "length"
+
+            call = open_when_free(stage, stubs[2])  # after its end
+            is_taken_by(call)
+            stubs[1].Abort(pb.AbortRequest(request_ids=["name"]))
+            stage.engine.wait_until(lambda: len(stage.engine.aborts) == 1)
+            stage.engine.step()
+            assert end_of_good(call) == "abort"
+
+            call = open_when_free(stage, stubs[1])  # after an abort
+            is_taken_by(call)
+            call.cancel()
+            stage.engine.wait_until(lambda: len(stage.engine.aborts) == 2)
+
+            call = open_when_free(stage, stubs[1])  # after its reader has gone
+            is_taken_by(call)
+            min(stage.fronts(), key=lambda front: front.pid).kill()
+            assert refusal(call)[0] == "UNAVAILABLE"
+            open_when_free(stage, stubs[2]).cancel()  # after its front end has gone
+
+    assert perform(script, engine=FakeEngine(is_manual=True), frontends=2) == ""
+
+
+def end_of_good(call: grpc.Call) -> str:
+    """Why a stream has ended that ends well."""
+    *_, last = call
+    return str(last.complete.finish_reason)
+
+
+def test_nobody_needs_an_id_of_its_own() -> None:
+    def script(stage: Stage) -> None:
+        with stage.each() as stubs:
+            before = len(stage.engine.submits)
+            calls = [
+                stub.Generate(ids_request(1, max_tokens=1))
+                for stub in (*stubs.values(), *stubs.values())
+            ]
+            stage.engine.wait_until(lambda: len(stage.engine.submits) == before + 4)
+            stage.engine.step()
+            assert [end_of_good(call) for call in calls] == ["length"] * 4
+
+    assert perform(script, engine=FakeEngine(is_manual=True), frontends=2) == ""

@@ -25,6 +25,8 @@ from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
+    Claim,
+    Claimed,
     Codec,
     CountAsked,
     CountTold,
@@ -35,6 +37,7 @@ from mell_jax.serving.processes.wire import (
     ModelPlace,
     Pulse,
     Ready,
+    Release,
     Step,
     Welcome,
     WireError,
@@ -134,6 +137,7 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
         CountTold(number=2**40, counted=COUNTED),
         Pulse(load=LOAD, is_ready=True, others=HELD),
         Grown(part=HELD),
+        Claimed(number=7, is_free=False),
     ],
 )
 def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
@@ -152,6 +156,8 @@ def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
         BEAT,
         CountAsked(number=1, counted=COUNTED),
         Grown(part=HELD),
+        Claim(number=7, request_id="ü"),
+        Release(request_id="ü"),
     ],
 )
 def test_the_engine_reads_what_front_ends_wrote(message: object) -> None:
