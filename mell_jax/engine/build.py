@@ -190,7 +190,7 @@ def _assemble(
         engine = _build_alone(first, progress=progress)
     return BuiltEngine(
         engine=engine,
-        thread=EngineThread(engine, compilations=compilations),
+        thread=EngineThread(engine, compilations=compilations, times=engine.times),
         models=tuple(source.model for source in sources),
         compilations=compilations,
     )

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend.meter import Measured
-from mell_jax.serving.metrics.families import Metric, counter, gauge
+from mell_jax.serving.metrics.families import Metric, counter, gauge, histogram
 from mell_jax.serving.metrics.fleet import fleet_metrics
 from mell_jax.serving.metrics.standard import standard
 
@@ -60,6 +60,15 @@ class Scrape(Collector):
             [({"reason": reason}, self.refused.get(reason, 0)) for reason in REFUSALS],
         )
         yield counter("mell:steps", "Steps of all instances.", [({}, self.load.steps)])
+        yield histogram(
+            "mell:step_seconds",
+            "Time on the engine's thread: plan, launch, wait and land of each step of "
+            "an instance, emit of each frame.",
+            [
+                ({"phase": phase}, seconds)
+                for phase, seconds in (self.load.phases or {}).items()
+            ],
+        )
         yield counter(
             "mell:compilations",
             "Programs compiled; constant once requests are taken.",

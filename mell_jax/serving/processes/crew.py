@@ -124,8 +124,8 @@ class Crew:
     def send_step(self, frame: StepFrame) -> None:
         """Sends each front end its rows; on the engine's thread."""
         load = self._engine.load()
-        if load.fleet is not None:  # large, and sent with pulses
-            load = replace(load, fleet=None)
+        if load.fleet is not None or load.phases is not None:
+            load = replace(load, fleet=None, phases=None)  # large: sent with pulses
         for link in self._links:
             link.send_step(frame, load=load)
 

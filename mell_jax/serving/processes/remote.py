@@ -89,7 +89,7 @@ class RemoteEngine(asyncio.Protocol):
         self.tell(message)
 
     def load(self) -> EngineLoad:
-        """As of the latest step, its fleet as of half a second ago."""
+        """As of the latest step; its fleet and phases as of half a second ago."""
         assert self._load is not None, "there is no load before the welcome"
         return self._load
 
@@ -129,7 +129,8 @@ class RemoteEngine(asyncio.Protocol):
     def _take(self, message: object) -> None:
         match message:
             case Step():
-                self._load = replace(message.load, fleet=self.load().fleet)
+                kept = self.load()
+                self._load = replace(message.load, fleet=kept.fleet, phases=kept.phases)
                 if self._sink is not None:
                     self._sink(message.frame)
             case EngineStopped():

@@ -63,7 +63,7 @@ class Step:
     """One engine step: the rows of this front end's sequences."""
 
     frame: StepFrame
-    load: EngineLoad  # without its fleet
+    load: EngineLoad  # without its fleet and its phases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from mell_jax.engine.fleet.stats import SECOND_BOUNDS, Histogram
 from mell_jax.engine.frames import (
     Abort,
     EngineStopped,
@@ -230,7 +231,8 @@ def test_what_has_no_word_cannot_be_sent() -> None:
         Codec((object,), max_bytes=10).encode(object())
 
 
-def test_a_fleet_s_view_can_be_sent() -> None:
-    load = replace(LOAD, fleet=VIEW)
+def test_a_fleet_s_view_and_the_phases_of_steps_can_be_sent() -> None:
+    phases = {"plan": Histogram.empty(SECOND_BOUNDS).with_value(0.5)}
+    load = replace(LOAD, fleet=VIEW, phases=phases)
     (read,) = pass_through(to_front(), Pulse(load=load, is_ready=True))
     assert read == Pulse(load=load, is_ready=True)
