@@ -11,12 +11,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Self, final
 
 from mell_jax.engine.frames import (
     Abort,
-    EngineInfo,
-    EngineLoad,
     EngineStopped,
     Finished,
     FinishReason,
@@ -25,6 +23,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.frontend.admission import Admission, Limits
+from mell_jax.frontend.engine_link import Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
     EngineDeadError,
@@ -36,29 +35,6 @@ from mell_jax.frontend.models import FrontModel, FrontModels
 from mell_jax.frontend.peers import Peers
 from mell_jax.frontend.share import Counted, Held
 from mell_jax.frontend.tracing import Recorder, Tracing
-
-Sink = Callable[[StepFrame | EngineStopped], None]
-
-
-class EngineLink(Protocol):
-    """The engine as its front ends see it."""
-
-    @property
-    def infos(self) -> tuple[EngineInfo, ...]: ...
-
-    @property
-    def is_alive(self) -> bool: ...
-
-    def start(self, sink: Sink) -> None:
-        """Begins to run; `sink` is called on the engine's thread, once per step."""
-
-    def send(self, message: Submit | Abort) -> None:
-        """Thread-safe, never blocks."""
-
-    def load(self) -> EngineLoad: ...
-
-    def stop(self) -> None:
-        """Ends the engine and waits for it; the last frame is `EngineStopped`."""
 
 
 @final

@@ -185,7 +185,7 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
 def test_above_so_many_connections_requests_are_turned_away() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scrape)
+        app = make_app(trouble=lambda: "", scrape=scraped)
         server = HttpServer(app, listener=listener, max_connections=2)
         await server.start()
         connections = []
@@ -260,7 +260,7 @@ def test_more_routes_can_be_given() -> None:
     async def hello(request: Request) -> Response:
         return PlainTextResponse("hello")
 
-    app = make_app(trouble=lambda: "", scrape=scrape, routes=[Route("/hello", hello)])
+    app = make_app(trouble=lambda: "", scrape=scraped, routes=[Route("/hello", hello)])
     with TestClient(app) as client:
         assert client.get("/hello").text == "hello"
         assert client.get("/health").status_code == 200
