@@ -216,6 +216,7 @@ class Crew:
             number=number,
             codec=self._codec,
             books=self._books,
+            load=self._engine.load,
             submit=self._engine.send,
             tell=self._tell,
             pass_on=functools.partial(self._pass_on, number),

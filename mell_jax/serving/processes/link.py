@@ -65,6 +65,7 @@ class FrontLink:
         number: int,
         codec: Codec,
         books: Books,
+        load: Callable[[], EngineLoad],
         submit: Callable[[Submit | Abort], None],
         tell: Callable[[Heard | Gone], None],
         pass_on: Callable[[Grown], None],
@@ -77,6 +78,7 @@ class FrontLink:
           number: the front end's.
           codec: of messages to front ends.
           books: told what this front end tells of itself.
+          load: how busy the engine is; called on any thread.
           submit: takes messages to the engine, from any thread, without blocking.
           tell: told, on the link's own threads, what else happens.
           pass_on: likewise, what the other front ends are to hear at once.
@@ -87,6 +89,7 @@ class FrontLink:
         self._sock = sock
         self._codec = codec
         self._books = books
+        self._load = load
         self._submit = submit
         self._tell = tell
         self._pass_on = pass_on
@@ -187,7 +190,9 @@ class FrontLink:
             case CountAsked():
                 self._books.count(self.number, message.counted)
                 counted = self._books.counted_by_others(self.number)
-                self.send(CountTold(number=message.number, counted=counted))
+                self.send(
+                    CountTold(number=message.number, counted=counted, load=self._load())
+                )
             case Claim(number=number, request_id=request_id):
                 is_free = self._books.claim(self.number, request_id)
                 self.send(Claimed(number=number, is_free=is_free))

@@ -89,7 +89,7 @@ class RemoteEngine(asyncio.Protocol):
         self.tell(message)
 
     def load(self) -> EngineLoad:
-        """As of the latest step; its fleet and phases as of half a second ago."""
+        """As of the latest step; its fleet and phases as of the latest `Pulse`."""
         assert self._load is not None, "there is no load before the welcome"
         return self._load
 
@@ -142,7 +142,10 @@ class RemoteEngine(asyncio.Protocol):
                 self._load = message.load
                 self._hear(message)
                 self.orders.put_nowait(message)
-            case CountTold() | Grown() | Claimed():
+            case CountTold():
+                self._load = message.load
+                self._hear(message)
+            case Grown() | Claimed():
                 self._hear(message)
             case Drain() | Hurry() | AbortRequests():
                 self.orders.put_nowait(message)

@@ -145,10 +145,11 @@ class CountAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountTold:
-    """By all other front ends, living and dead."""
+    """What the engine and all other front ends, living and dead, have counted."""
 
     number: int
     counted: Counted
+    load: EngineLoad  # as of now, or the next front end would tell less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

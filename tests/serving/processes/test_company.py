@@ -25,6 +25,7 @@ from tests.serving.fake_engine import INFO, FakeEngine
 
 OURS = Counted(refused={"overloaded": 1})
 THEIRS = Counted(refused={"draining": 7})
+LOAD = FakeEngine().load()
 
 
 class Bench:
@@ -126,11 +127,13 @@ def test_answers_find_who_asked() -> None:
             CountAsked(number=1, counted=OURS),
             CountAsked(number=2, counted=OURS),
         ]
-        bench.hear(CountTold(number=2, counted=THEIRS))
-        bench.hear(CountTold(number=1, counted=Counted()))
+        bench.hear(CountTold(number=2, counted=THEIRS, load=LOAD))
+        bench.hear(CountTold(number=1, counted=Counted(), load=LOAD))
         assert [await each for each in both] == [Counted(), THEIRS]
-        bench.hear(CountTold(number=1, counted=THEIRS))  # nobody waits for it
-        bench.hear(CountTold(number=77, counted=THEIRS))
+        bench.hear(
+            CountTold(number=1, counted=THEIRS, load=LOAD)
+        )  # nobody waits for it
+        bench.hear(CountTold(number=77, counted=THEIRS, load=LOAD))
 
     asyncio.run(scenario())
 
@@ -140,7 +143,7 @@ def test_who_gets_no_answer_is_told_so() -> None:
         bench = Bench(patience_s=0.01)
         with pytest.raises(NotAnsweredError, match=r"has not told in 0.01 s what"):
             await bench.company.count(OURS)
-        bench.hear(CountTold(number=1, counted=THEIRS))  # too late
+        bench.hear(CountTold(number=1, counted=THEIRS, load=LOAD))  # too late
 
     asyncio.run(scenario())
 

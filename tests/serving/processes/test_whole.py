@@ -69,6 +69,20 @@ def test_metrics_are_the_server_s_whoever_answers() -> None:
     assert perform(script, engine=FakeEngine(), frontends=2, http_port=0) == ""
 
 
+def test_what_the_engine_counts_never_falls_from_one_answer_to_the_next() -> None:
+    def script(stage: Stage) -> None:
+        with stage.each(), stage.each_http() as doors:
+            steps = 0.0
+            for _ in range(10):  # in less time than between two pulses
+                assert stage.ask(max_tokens=4) == [1, 2, 4, 8]  # of one front end
+                for door in doors.values():
+                    assert values(door)["mell:steps_total"] >= steps
+                    steps = values(door)["mell:steps_total"]
+            assert steps == stage.engine.num_steps
+
+    assert perform(script, engine=FakeEngine(), frontends=2, has_http=True) == ""
+
+
 def test_kserve_s_statistics_are_the_server_s_too() -> None:
     def count(address: str) -> int:
         options = [("grpc.use_local_subchannel_pool", 1)]

@@ -135,7 +135,7 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
         Hurry(),
         EngineStopped(message="oh"),
         AbortRequests(request_ids=("a", "ü")),
-        CountTold(number=2**40, counted=COUNTED),
+        CountTold(number=2**40, counted=COUNTED, load=LOAD),
         Pulse(load=LOAD, is_ready=True, others=HELD),
         Grown(part=HELD),
         Claimed(number=7, is_free=False),
