@@ -232,12 +232,12 @@ class FrontEnd:
         if handles:
             self._send(Abort(handles=tuple(handles)))
 
-    def _forget(
-        self, request_id: str, handles: Iterable[Handle], *, is_claimed: bool
-    ) -> None:
-        self._requests.pop(request_id, None)
-        if is_claimed and self._peers is not None:
+    def _release(self, request_id: str) -> None:
+        if self._peers is not None:
             self._peers.release(request_id)
+
+    def _forget(self, request_id: str, handles: Iterable[Handle]) -> None:
+        self._requests.pop(request_id, None)
         if not self._requests:
             self._is_idle.set()
         for handle in handles:
@@ -368,8 +368,9 @@ class OpenRequest:
         """Forgets the request and aborts what is not finished."""
         self._abort_once(self._inboxes)
         handles = [inbox.handle for inbox in self._inboxes]
-        is_claimed = self._claim is not None
-        self._front_end._forget(self.request_id, handles, is_claimed=is_claimed)
+        self._front_end._forget(self.request_id, handles)
+        if self._claim is not None:
+            self._front_end._release(self.request_id)
         self._inboxes = []
 
     def _abort_once(self, inboxes: Iterable[Inbox]) -> None:
