@@ -36,6 +36,7 @@ from mell_jax.serving.address import Addresses, allow_many_sockets, check_addres
 from mell_jax.serving.admin.port import check_port, serving_admin
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.loop import run_loop
+from mell_jax.serving.openai.chats import check_chats
 from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.progress import LocalEngine
 from mell_jax.serving.security import check_security
@@ -361,6 +362,8 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
     if config.admin_port is not None:
         check_port(config.admin_port)
     check_tracing(config.server.otlp_endpoint)
+    names = [engine.name for engine in config.engines]
+    check_chats(config.server.chat_templates, names=names)
     if config.cpu_devices is not None:
         use_cpu_devices(config.cpu_devices)
     built = build_engine(

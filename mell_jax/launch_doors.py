@@ -55,7 +55,7 @@ _GRACE_S = flags.DEFINE_float(
 
 
 def limits_from_flags() -> Limits:
-    """What each front end lets in.
+    """What the server lets in.
 
     Raises:
       ValueError: a flag is out of range.

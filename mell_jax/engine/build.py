@@ -145,12 +145,9 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
         )
         return split_model(model.graphdef, model.state)
 
-    name = config.served_model_name or (
-        DEMO if config.model == DEMO else directory.resolve().name
-    )
     return _Source(
         config=config,
-        model=BuiltModel(name=name, spec=spec, directory=directory),
+        model=BuiltModel(name=config.name, spec=spec, directory=directory),
         groups=groups,
         load=load,
     )
@@ -193,7 +190,7 @@ def _assemble(
         engine = _build_alone(first, progress=progress)
     return BuiltEngine(
         engine=engine,
-        thread=EngineThread(engine, compilations=compilations),
+        thread=EngineThread(engine, compilations=compilations, times=engine.times),
         models=tuple(source.model for source in sources),
         compilations=compilations,
     )

@@ -66,6 +66,13 @@ class EngineConfig:
             raise ValueError(f"decode_rows must be positive, got {self.decode_rows}")
         _check_devices(self)
 
+    @property
+    def name(self) -> str:
+        """What clients call the model."""
+        if self.served_model_name or self.model == DEMO:
+            return self.served_model_name or DEMO
+        return Path(self.model).resolve().name
+
 
 def _check_devices(config: EngineConfig) -> None:
     if config.devices is None:

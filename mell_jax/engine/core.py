@@ -20,6 +20,7 @@ from mell_jax.engine.instance import Instance
 from mell_jax.engine.lone_admin import carry_out
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.slots import Request
+from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial
@@ -36,6 +37,7 @@ class Engine:
     ) -> None:
         self.info = info
         self.instance = Instance(worker, batcher, max_rows=info.max_rows)
+        self.times = StepTimes()
         self._handles: dict[Serial, Handle] = {}
         self._serials: dict[Handle, Serial] = {}
         self._next_serial = 0
@@ -88,14 +90,15 @@ class Engine:
 
         Blocks until the results of the previous step are there.
         """
-        self.instance.launch()
-        frame = self.instance.land()
+        self.instance.launch(self.times)
+        frame = self.instance.land(self.times)
         self._forget_ended()
         return frame
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """How busy the engine is now."""
-        return self.instance.load(compilations=compilations)
+        phases = self.times.frozen(anew=not self.has_work)
+        return self.instance.load(compilations=compilations, phases=phases)
 
     def _forget_ended(self) -> None:
         for serial in self.instance.ended:

@@ -6,12 +6,14 @@ frozen values, so that they can cross a thread today and a process later.
 """
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NewType
 
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.engine.fleet.stats import Histogram
 from mell_jax.engine.fleet.view import FleetView
 from mell_jax.engine.params import SamplingParams
 
@@ -135,6 +137,7 @@ class EngineLoad:
     steps: int  # since start
     compilations: int  # since start; constant after readiness
     fleet: FleetView | None = None  # where there are several instances
+    phases: Mapping[str, Histogram] | None = None  # seconds of steps, since start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

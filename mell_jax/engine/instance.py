@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.engine.fleet.stats import Histogram
 from mell_jax.engine.frames import (
     EngineLoad,
     Finished,
@@ -28,6 +29,7 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
+from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial, Tokens
 from mell_jax.scheduler.movable import MovableBatcher
@@ -161,23 +163,28 @@ class Instance:
             or self._finished
         )
 
-    def launch(self) -> None:
-        """Starts the next step, if there is one to do."""
-        self._landing, self._in_flight = self._in_flight, self._launch()
+    def launch(self, times: StepTimes) -> None:
+        """Starts the next step, if there is one to do; `times` are told how long."""
+        self._landing, self._in_flight = self._in_flight, self._launch(times)
 
-    def land(self) -> StepFrame | None:
+    def land(self, times: StepTimes) -> StepFrame | None:
         """Brings in the step before the one last launched; waits for its results.
 
-        None when nothing is to be said.
+        None when nothing is to be said. `times` are told how long it took.
         """
         landing, self._landing = self._landing, None
-        frame = self._land(landing) if landing is not None else None
+        frame = self._land(landing, times) if landing is not None else None
         if frame is None and self._finished:
             done, self._finished = tuple(self._finished), []
             frame = frame_of_ends(done)
         return frame
 
-    def load(self, *, compilations: int = 0) -> EngineLoad:
+    def load(
+        self,
+        *,
+        compilations: int = 0,
+        phases: Mapping[str, Histogram] | None = None,
+    ) -> EngineLoad:
         """How busy the engine is now."""
         counts = self.batcher.cache.counts
         return EngineLoad(
@@ -193,14 +200,17 @@ class Instance:
             preemptions=self._preemptions,
             steps=self._steps,
             compilations=compilations,
+            phases=phases,
         )
 
     # -- launching ---------------------------------------------------------------
 
-    def _launch(self) -> InFlight | None:
+    def _launch(self, times: StepTimes) -> InFlight | None:
+        times.begin()
         plan = self.batcher.plan()
         if plan is None:
             return None
+        times.end(StepPhase.PLAN)
         self._preemptions += len(plan.preempted)
         self._steps += 1
         for entry in plan.admitted:
@@ -215,7 +225,9 @@ class Instance:
                     num_prompt=entry.prompt,
                 )
             )
-        return self._dispatch(plan)
+        launched = self._dispatch(plan)
+        times.end(StepPhase.LAUNCH)
+        return launched
 
     def _dispatch(self, plan: StepPlan) -> InFlight:
         table, rows, slots = self._slots, self.batcher.rows, plan.slots
@@ -261,9 +273,16 @@ class Instance:
 
     # -- landing -----------------------------------------------------------------
 
-    def _land(self, landing: InFlight) -> StepFrame | None:
+    def _land(self, landing: InFlight, times: StepTimes) -> StepFrame | None:
+        times.begin()
+        tokens = landing.pending.tokens()[: len(landing.plan.slots)]
+        times.end(StepPhase.WAIT)
+        frame = self._record(landing, tokens)
+        times.end(StepPhase.LAND)
+        return frame
+
+    def _record(self, landing: InFlight, tokens: Int32Array) -> StepFrame | None:
         plan = landing.plan
-        tokens = landing.pending.tokens()[: len(plan.slots)]
         live = self.batcher.commit(plan, tokens)
         self._generated += int(live.sum())
         self._fail_bad_rows(plan, tokens)

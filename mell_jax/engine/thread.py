@@ -22,6 +22,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.params import InvalidRequestError
+from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.events import Event, tell
 from mell_jax.worker.compilation import CompilationCounter
 
@@ -82,7 +83,21 @@ class EngineThread:
     says why, and every later message is dropped.
     """
 
-    def __init__(self, engine: Steps, *, compilations: CompilationCounter) -> None:
+    def __init__(
+        self,
+        engine: Steps,
+        *,
+        compilations: CompilationCounter,
+        times: StepTimes | None = None,
+    ) -> None:
+        """A thread that does not run yet.
+
+        Args:
+          engine: what it drives.
+          compilations: what counts programs compiled.
+          times: the engine's own, told how long the sink takes; None for nobody.
+        """
+        self._times = times or StepTimes()
         self.infos: tuple[EngineInfo, ...] = engine.infos
         self._engine = engine
         self._compilations = compilations
@@ -165,7 +180,9 @@ class EngineThread:
             frame = engine.step()
             self._load = engine.load(compilations=self._compilations.count)
             if frame is not None:
+                self._times.begin()
                 sink(frame)
+                self._times.end(StepPhase.EMIT)
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Hands all messages to the engine; False when one of them was to stop."""

@@ -9,6 +9,7 @@ knows single sequences of token ids only.
 
 from mell_jax.frontend.admission import Admission, Limits
 from mell_jax.frontend.delta import Delta, Finish
+from mell_jax.frontend.engine_link import EngineLink, Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
     EngineDeadError,
@@ -19,9 +20,10 @@ from mell_jax.frontend.errors import (
     UnknownModelError,
 )
 from mell_jax.frontend.generation import PromptMaker, generate
-from mell_jax.frontend.hub import EngineLink, FrontEnd, Sink
+from mell_jax.frontend.hub import FrontEnd
 from mell_jax.frontend.inbox import TokenLogprobs
 from mell_jax.frontend.models import FrontModel
+from mell_jax.frontend.peers import Peers
 from mell_jax.frontend.tracing import Origin, Recorder, RequestRecord
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Limits",
     "Origin",
     "OverloadedError",
+    "Peers",
     "PromptMaker",
     "QueueTimeoutError",
     "Recorder",

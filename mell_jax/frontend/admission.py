@@ -3,8 +3,9 @@
     enter -> Ticket -> count(prompt tokens) -> begin() per sample -> close()
              `-- open, queued until its first token --'
 
-Samples are counted, not requests. A refusal comes before anything is tokenized, costs
-microseconds and says when to come back. Pure: it is told the time and never waits.
+Samples are counted, not requests, and those of other front ends too, as far as these
+have told. A refusal comes before anything is tokenized, costs microseconds and says
+when to come back. Pure: it is told the time and never waits.
 """
 
 from collections.abc import Callable
@@ -12,20 +13,23 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, final
 
+from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend.errors import OverloadedError
+from mell_jax.frontend.share import NO_USE, NOTHING_HELD, Held, Use
 
 _SMOOTHING = 0.1  # weight of the latest wait in the mean
 _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
+_PARTS = 8  # growth by one of them, of any bound, is worth telling at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a front end takes; None where there is no bound.
+    """What a server takes; None where there is no bound.
 
     Attributes:
-        max_queued: samples that have no token yet.
+        max_queued: samples that have no token yet; no request may have more.
         max_queued_tokens: prompt tokens of these; one request alone may have more.
-        max_tenant_open: samples of one tenant, with tokens or without.
+        max_tenant_open: samples of one tenant, with tokens or without; likewise.
         max_tenant_queued_tokens: as `max_queued_tokens`, of one tenant.
         queue_timeout_s: from the request to its first token.
         request_timeout_s: from the request to its end.
@@ -56,10 +60,17 @@ class _Use:
     queued: int = 0  # samples
     queued_tokens: int = 0
 
+    def frozen(self) -> Use:
+        return Use(open=self.open, queued=self.queued, queued_tokens=self.queued_tokens)
+
 
 @final
 class Admission:
-    """Counts what is inside; one event loop calls it."""
+    """Counts what is inside; one event loop calls it.
+
+    Attributes:
+        others: what is inside at other front ends, as of their latest word.
+    """
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
         """Nothing is inside.
@@ -73,6 +84,11 @@ class Admission:
         self._all = _Use()
         self._tenants: dict[str, _Use] = {}
         self._mean_wait_s = 0.0
+        self.others = NOTHING_HELD
+        self._told = NOTHING_HELD  # to the others
+        self._has_tenant_bounds = not (
+            limits.max_tenant_open is None and limits.max_tenant_queued_tokens is None
+        )
 
     @property
     def queued(self) -> int:
@@ -89,27 +105,92 @@ class Admission:
         """Tenants with something open."""
         return len(self._tenants)
 
+    def held(self, *, requests: int) -> Held:
+        """What is inside, to be told to the other front ends.
+
+        Args:
+            requests: that are open.
+        """
+        tenants = {}
+        if self._has_tenant_bounds:
+            tenants = {name: use.frozen() for name, use in self._tenants.items()}
+        self._told = Held(
+            requests=requests, everyone=self._all.frozen(), tenants=tenants
+        )
+        return self._told
+
+    def grown(self, tenant: str, *, requests: int, most_requests: int) -> Held | None:
+        """The same of one tenant, once that is worth telling before it is asked for.
+
+        It is when something has grown by more than an eighth of its bound since it was
+        told; None otherwise.
+
+        Args:
+            tenant: for whom something was let in.
+            requests: that are open.
+            most_requests: that may be.
+        """
+        limits, told, everyone = self.limits, self._told, self._all
+        use, before = self._of(tenant), told.tenants.get(tenant, NO_USE)
+        tokens = everyone.queued_tokens - told.everyone.queued_tokens
+        for growth, most in (
+            (requests - told.requests, most_requests),
+            (everyone.queued - told.everyone.queued, limits.max_queued),
+            (tokens, limits.max_queued_tokens),
+            (use.open - before.open, limits.max_tenant_open),
+            (use.queued_tokens - before.queued_tokens, limits.max_tenant_queued_tokens),
+        ):
+            if not _fits(growth * _PARTS, most):
+                break
+        else:
+            return None
+        tenants = {tenant: use.frozen()} if self._has_tenant_bounds else {}
+        part = Held(requests=requests, everyone=everyone.frozen(), tenants=tenants)
+        self._told = told.updated(part)
+        return part
+
+    def check_size(self, samples: int) -> None:
+        """Refuses a request that would not fit if nothing else was there.
+
+        Raises:
+            InvalidRequestError: it has more samples than a bound.
+        """
+        for most, what in (
+            (self.limits.max_queued, "this server lets wait"),
+            (self.limits.max_tenant_open, "a tenant may have open"),
+        ):
+            if not _fits(samples, most):
+                raise InvalidRequestError(
+                    "n",
+                    f"asks for {samples} samples, of all prompts together, and {what} "
+                    f"at most {most}; ask for fewer",
+                )
+
     def enter(self, *, tenant: str, samples: int) -> "Ticket":
         """Lets a request in; close the ticket, best with `with`.
 
         Raises:
+            InvalidRequestError: it has more samples than a bound; see `check_size`.
             OverloadedError: a bound is reached; says which and when to come back.
         """
-        use = self._tenants.get(tenant) or _Use()
+        self.check_size(samples)
+        use = self._of(tenant)
         limits, everyone = self.limits, self._all
-        if not _fits(use.open + samples, limits.max_tenant_open):
+        open_ = use.open + self._others_of(tenant).open
+        if not _fits(open_ + samples, limits.max_tenant_open):
             raise self._refusal(
-                f"this tenant has {use.open} samples open and {samples} more would "
+                f"this tenant has {open_} samples open and {samples} more would "
                 f"exceed its {limits.max_tenant_open}",
                 reason="tenant_quota",
             )
-        if not _fits(everyone.queued + samples, limits.max_queued):
+        queued = everyone.queued + self.others.everyone.queued
+        if not _fits(queued + samples, limits.max_queued):
             raise self._refusal(
-                f"{everyone.queued} samples wait and {samples} more would exceed the "
+                f"{queued} samples wait and {samples} more would exceed the "
                 f"{limits.max_queued} that this server lets wait",
                 reason="queue_full",
             )
-        self._check_tokens(use, tokens=1)
+        self._check_tokens(tenant, use, tokens=1)
         self._tenants[tenant] = use
         for each in (use, everyone):
             each.open += samples
@@ -118,16 +199,28 @@ class Admission:
             self, tenant=tenant, use=use, samples=samples, entered_s=self._clock()
         )
 
-    def _check_tokens(self, use: _Use, *, tokens: int) -> None:
+    def _of(self, tenant: str) -> _Use:
+        return self._tenants.get(tenant) or _Use()
+
+    def _others_of(self, tenant: str) -> Use:
+        return self.others.tenants.get(tenant, NO_USE)
+
+    def _check_tokens(self, tenant: str, use: _Use, *, tokens: int) -> None:
         """Refuses prompt tokens on top of some; alone they may be as many as want."""
-        for each, most, whose, reason in (
-            (use, self.limits.max_tenant_queued_tokens, "this tenant", "tenant_quota"),
-            (self._all, self.limits.max_queued_tokens, "this server", "queue_full"),
+        limits, everyone = self.limits, self.others.everyone
+        mine = use.queued_tokens + self._others_of(tenant).queued_tokens
+        for queued, most, whose, reason in (
+            (mine, limits.max_tenant_queued_tokens, "this tenant", "tenant_quota"),
+            (
+                self._all.queued_tokens + everyone.queued_tokens,
+                limits.max_queued_tokens,
+                "this server",
+                "queue_full",
+            ),
         ):
-            total = each.queued_tokens + tokens
-            if each.queued_tokens and not _fits(total, most):
+            if queued and not _fits(queued + tokens, most):
                 raise self._refusal(
-                    f"{each.queued_tokens} prompt tokens wait and {tokens} more would "
+                    f"{queued} prompt tokens wait and {tokens} more would "
                     f"exceed the {most} that {whose} may have waiting",
                     reason=reason,
                 )
@@ -136,8 +229,8 @@ class Admission:
         wait_s = min(max(self._mean_wait_s, _MIN_RETRY_S), _MAX_RETRY_S)
         return OverloadedError(message, retry_after_s=wait_s, reason=reason)
 
-    def _count(self, use: _Use, *, tokens: int) -> None:
-        self._check_tokens(use, tokens=tokens)
+    def _count(self, tenant: str, use: _Use, *, tokens: int) -> None:
+        self._check_tokens(tenant, use, tokens=tokens)
         for each in (use, self._all):
             each.queued_tokens += tokens
 
@@ -195,7 +288,7 @@ class Ticket:
             OverloadedError: too many prompt tokens wait already.
         """
         total = prompt_tokens * self._samples
-        self._admission._count(self._use, tokens=total)
+        self._admission._count(self._tenant, self._use, tokens=total)
         self._prompt_tokens = prompt_tokens
 
     def begin(self, index: int) -> bool:

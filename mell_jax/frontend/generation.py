@@ -35,6 +35,7 @@ async def generate(
     salt: bytes = b"",
     tenant: str = "",
     request_id: str = "",
+    is_id_random: bool = False,
     is_text_wanted: bool = True,
     origin: Origin = ANYWHERE,
 ) -> AsyncGenerator[Delta]:
@@ -52,6 +53,7 @@ async def generate(
         salt: requests share cached prompts only with requests of the same salt.
         tenant: who asks, for quotas.
         request_id: a name for `FrontEnd.abort`; empty for a random one.
+        is_id_random: no other request can have that name.
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
         origin: where the request comes from, for traces.
 
@@ -71,7 +73,7 @@ async def generate(
     name = chosen.info.model_name
     with (
         front_end.tracing.watch(origin, model=name) as trace,
-        front_end.open(request_id) as request,
+        front_end.open(request_id, is_id_random=is_id_random) as request,
         _admit(front_end, tenant=tenant, samples=params.n) as ticket,
         Deadlines(request, limits=admission.limits) as deadlines,
     ):
@@ -80,6 +82,8 @@ async def generate(
         submits = _samples(chosen, handles=handles, ids=ids, params=params, salt=salt)
         with _counted_refusals(front_end):
             ticket.count(ids.size)
+        front_end.tell_growth(tenant)
+        await request.confirm()
         is_text_made = is_text_wanted or bool(params.stop)
         tokenizer = chosen.tokenizer if is_text_made else None
         prompt_ids = tuple(ids.tolist())
@@ -109,7 +113,9 @@ async def generate(
 
 def _admit(front_end: FrontEnd, *, tenant: str, samples: int) -> Ticket:
     with _counted_refusals(front_end):
-        return front_end.admission.enter(tenant=tenant, samples=samples)
+        ticket = front_end.admission.enter(tenant=tenant, samples=samples)
+    front_end.tell_growth(tenant)
+    return ticket
 
 
 @contextlib.contextmanager

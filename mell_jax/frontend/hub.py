@@ -11,12 +11,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Self, final
 
 from mell_jax.engine.frames import (
     Abort,
-    EngineInfo,
-    EngineLoad,
     EngineStopped,
     Finished,
     FinishReason,
@@ -25,6 +23,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.frontend.admission import Admission, Limits
+from mell_jax.frontend.engine_link import Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
     EngineDeadError,
@@ -33,30 +32,9 @@ from mell_jax.frontend.errors import (
 from mell_jax.frontend.inbox import Arrival, Inbox
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
+from mell_jax.frontend.peers import Peers
+from mell_jax.frontend.share import Counted, Held
 from mell_jax.frontend.tracing import Recorder, Tracing
-
-Sink = Callable[[StepFrame | EngineStopped], None]
-
-
-class EngineLink(Protocol):
-    """The engine as its front ends see it."""
-
-    @property
-    def infos(self) -> tuple[EngineInfo, ...]: ...
-
-    @property
-    def is_alive(self) -> bool: ...
-
-    def start(self, sink: Sink) -> None:
-        """Begins to run; `sink` is called on the engine's thread, once per step."""
-
-    def send(self, message: Submit | Abort) -> None:
-        """Thread-safe, never blocks."""
-
-    def load(self) -> EngineLoad: ...
-
-    def stop(self) -> None:
-        """Ends the engine and waits for it; the last frame is `EngineStopped`."""
 
 
 @final
@@ -70,7 +48,7 @@ class FrontEnd:
         models: Iterable[FrontModel],
         max_open: int = 4096,
         first_handle: int = 1,
-        ask_others: Callable[[tuple[str, ...]], None] | None = None,
+        peers: Peers | None = None,
         limits: Limits | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -79,10 +57,9 @@ class FrontEnd:
         Args:
             send: takes messages to the engine, from any thread, without blocking.
             models: what the engine serves; the first one is the default.
-            max_open: open requests above which `open` refuses.
+            max_open: open requests above which `open` refuses, at all front ends.
             first_handle: handles count up from here.
-            ask_others: takes ids of requests to abort that are not open here; None
-                where there is no other front end.
+            peers: the other front ends; None where there never is one.
             limits: for what waits, and for how long; None for no bounds.
             recorder: is told of each request when it is over.
         """
@@ -93,7 +70,7 @@ class FrontEnd:
         self.tracing = Tracing(recorder)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
-        self._ask_others = ask_others
+        self._peers = peers
         self._requests: dict[str, OpenRequest] = {}
         self._routes: dict[Handle, tuple[OpenRequest, Inbox]] = {}
         self._stopped: str | None = None
@@ -104,6 +81,11 @@ class FrontEnd:
     @property
     def num_open(self) -> int:
         return len(self._requests)
+
+    @property
+    def num_open_in_all(self) -> int:
+        """With those of other front ends, as far as they have told."""
+        return len(self._requests) + self.admission.others.requests
 
     @property
     def num_live(self) -> int:
@@ -156,29 +138,39 @@ class FrontEnd:
                 route[1].add_finished(finished)
                 route[0].wake()
 
-    def open(self, request_id: str = "") -> "OpenRequest":
+    def open(
+        self, request_id: str = "", *, is_id_random: bool = False
+    ) -> "OpenRequest":
         """Registers a request; close it, best with `with`.
+
+        Other front ends are asked for an id that a client chose; `confirm` has their
+        answer.
 
         Args:
             request_id: names it for `abort`; empty for a fresh random one.
+            is_id_random: nobody else can have it.
 
         Raises:
-            DuplicateRequestError: a request of this id is open.
+            DuplicateRequestError: a request of this id is open here.
             OverloadedError: too many requests are open.
             EngineDeadError: service has ended.
         """
         if self._stopped is not None:
             raise EngineDeadError(self._stopped, tokens_sent=0)
-        if not (len(self._requests) < self._max_open):
+        if not (self.num_open_in_all < self._max_open):
             self.meter.refuse("overloaded")
             raise OverloadedError(
                 f"{self._max_open} requests are open, the most this server keeps",
                 retry_after_s=1.0,
             )
+        is_asked_for = bool(request_id) and not is_id_random
         request_id = request_id or uuid.uuid4().hex
         if request_id in self._requests:
             raise DuplicateRequestError(request_id)
-        request = OpenRequest(self, request_id=request_id)
+        claim = None
+        if is_asked_for and self._peers is not None:
+            claim = self._peers.claim(request_id)
+        request = OpenRequest(self, request_id=request_id, claim=claim)
         self._requests[request_id] = request
         self._is_idle.clear()
         return request
@@ -194,8 +186,8 @@ class FrontEnd:
                 request.abort()
             else:
                 unknown.append(request_id)
-        if unknown and is_for_others and self._ask_others is not None:
-            self._ask_others(tuple(unknown))
+        if unknown and is_for_others and self._peers is not None:
+            self._peers.abort(unknown)
 
     def stop(self, cause: str) -> None:
         """Ends service: what is open fails with `cause`, and so does what comes."""
@@ -204,6 +196,30 @@ class FrontEnd:
             self._has_stopped.set()
             for request in self._requests.values():
                 request.wake()
+
+    def own_counted(self) -> Counted:
+        """What this front end has seen."""
+        return Counted(models=self.meter.measured(), refused=self.meter.refused)
+
+    async def counted(self) -> Counted:
+        """What all front ends of the server have seen since its start."""
+        own = self.own_counted()
+        return own if self._peers is None else own + await self._peers.count(own)
+
+    def held(self) -> Held:
+        """What is open here, for the other front ends."""
+        return self.admission.held(requests=len(self._requests))
+
+    def tell_growth(self, tenant: str) -> None:
+        """Tells the others at once if much was let in since they were told."""
+        if self._peers is None:
+            return
+        requests = len(self._requests)
+        part = self.admission.grown(
+            tenant, requests=requests, most_requests=self._max_open
+        )
+        if part is not None:
+            self._peers.grow(part)
 
     def new_handle(self) -> Handle:
         return Handle(next(self._handles))
@@ -215,6 +231,10 @@ class FrontEnd:
     def _send_abort(self, handles: Sequence[Handle]) -> None:
         if handles:
             self._send(Abort(handles=tuple(handles)))
+
+    def _release(self, request_id: str) -> None:
+        if self._peers is not None:
+            self._peers.release(request_id)
 
     def _forget(self, request_id: str, handles: Iterable[Handle]) -> None:
         self._requests.pop(request_id, None)
@@ -228,7 +248,13 @@ class FrontEnd:
 class OpenRequest:
     """One request between its first and its last word: the inboxes of its samples."""
 
-    def __init__(self, front_end: FrontEnd, *, request_id: str) -> None:
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        *,
+        request_id: str,
+        claim: asyncio.Future[bool] | None = None,
+    ) -> None:
         self.request_id = request_id
         self.tokens_sent = 0  # counted by the reader, for `EngineDeadError`
         self._front_end = front_end
@@ -237,6 +263,9 @@ class OpenRequest:
         self._is_aborted = False
         self._failure: Exception | None = None
         self._reader: asyncio.Future[None] | None = None  # waits for something new
+        self._claim = claim  # whether the id is ours, if anybody was asked
+        if claim is not None:
+            claim.add_done_callback(lambda _: self.wake())
 
     def __enter__(self) -> Self:
         return self
@@ -248,6 +277,22 @@ class OpenRequest:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def confirm(self) -> None:
+        """Waits until it is certain that no other front end has the id.
+
+        Raises:
+            DuplicateRequestError: one has it.
+            EngineDeadError: service ended.
+            Exception: what `fail` was given.
+        """
+        while self._claim is not None and not self._claim.done():
+            if self._failure is not None:
+                raise self._failure
+            self._check_alive()
+            await self._wait()
+        if self._claim is not None and not self._claim.result():
+            raise DuplicateRequestError(self.request_id)
 
     def submit(self, submits: Iterable[Submit]) -> None:
         """Sends the samples to the engine; sample i is the i-th of `submits`."""
@@ -286,10 +331,7 @@ class OpenRequest:
                         self._inboxes = [b for b in self._inboxes if not b.is_finished]
                         break
                 return ready
-            if self._front_end.stopped is not None:
-                raise EngineDeadError(
-                    self._front_end.stopped, tokens_sent=self.tokens_sent
-                )
+            self._check_alive()
             await self._wait()
         return []
 
@@ -299,6 +341,10 @@ class OpenRequest:
             await self._reader
         finally:
             self._reader = None
+
+    def _check_alive(self) -> None:
+        if self._front_end.stopped is not None:
+            raise EngineDeadError(self._front_end.stopped, tokens_sent=self.tokens_sent)
 
     def abort(self) -> None:
         """Asks the engine to end all samples; they still finish, with "abort"."""
@@ -323,6 +369,8 @@ class OpenRequest:
         self._abort_once(self._inboxes)
         handles = [inbox.handle for inbox in self._inboxes]
         self._front_end._forget(self.request_id, handles)
+        if self._claim is not None:
+            self._front_end._release(self.request_id)
         self._inboxes = []
 
     def _abort_once(self, inboxes: Iterable[Inbox]) -> None:

@@ -28,11 +28,21 @@ TOKEN_BOUNDS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buckets:
-    """How many values lie up to each bound, and above all of them."""
+    """How many values lie up to each bound, and above all of them.
+
+    Raises:
+      ValueError: there is not one count more than bounds.
+    """
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]  # one more than bounds
     total: float  # of the values
+
+    def __post_init__(self) -> None:
+        if not (len(self.counts) == len(self.bounds) + 1):
+            raise ValueError(
+                f"{len(self.bounds)} bounds need one count more, got {len(self.counts)}"
+            )
 
     def __add__(self, other: "Buckets") -> "Buckets":
         assert self.bounds == other.bounds, f"{self.bounds} != {other.bounds}"
@@ -46,7 +56,11 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Of one model since the start. Every sample of a request counts by itself."""
+    """Of one model since the start. Every sample of a request counts by itself.
+
+    Raises:
+      ValueError: a histogram has bounds that could not be added to others'.
+    """
 
     prompt_tokens: int  # of accepted requests, once for all samples
     generation_tokens: int
@@ -60,6 +74,13 @@ class Measured:
     request_prompt_tokens: Buckets
     request_generation_tokens: Buckets
     request_max_tokens: Buckets  # that a sample was allowed
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            wanted = SECOND_BOUNDS if each.name.endswith("_s") else TOKEN_BOUNDS
+            if isinstance(value, Buckets) and not (value.bounds == wanted):
+                raise ValueError(f"{each.name} has bounds of its own: {value.bounds}")
 
     def __add__(self, other: "Measured") -> "Measured":
         sums = {

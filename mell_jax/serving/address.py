@@ -42,7 +42,12 @@ def check_addresses(config: ServerConfig) -> None:
 
 
 def listen(
-    host: str, *, port: int, flag: str, is_shared: bool = False
+    host: str,
+    *,
+    port: int,
+    flag: str,
+    is_shared: bool = False,
+    is_host_fixed: bool = False,
 ) -> socket.socket:
     """A socket that listens.
 
@@ -51,6 +56,7 @@ def listen(
       port: 0 for any free one; `getsockname` tells which.
       flag: what chose the port.
       is_shared: others of ours listen there, too.
+      is_host_fixed: no flag chooses another interface.
 
     Raises:
       BindError: the address is taken or not this machine's.
@@ -60,7 +66,8 @@ def listen(
             (host, port), family=_family(host), reuse_port=is_shared
         )
     except OSError as error:
-        raise _refused(host, port, flag, error) from error
+        choice = flag if is_host_fixed else f"--host or {flag}"
+        raise _refused(host, port, choice, error) from error
 
 
 def reserve(host: str, *, port: int, flag: str) -> socket.socket:
@@ -84,7 +91,7 @@ def reserve(host: str, *, port: int, flag: str) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise _refused(host, port, flag, error) from error
+        raise _refused(host, port, f"--host or {flag}", error) from error
     return sock
 
 
@@ -97,8 +104,8 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _refused(host: str, port: int, flag: str, error: OSError) -> BindError:
+def _refused(host: str, port: int, choice: str, error: OSError) -> BindError:
     return BindError(
         f"cannot listen on {join_address(host, port=port)}: {error.strerror}; "
-        f"choose another --host or {flag}"
+        f"choose another {choice}"
     )

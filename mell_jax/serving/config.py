@@ -33,7 +33,7 @@ class ServerConfig:
       grace_s: how long requests are still taken after a stop signal, while health says
         NOT_SERVING and load balancers turn away.
       drain_s: how long open requests may go on after that.
-      max_open: open requests above which a front end refuses new ones.
+      max_open: open requests above which new ones are refused.
       max_connection_age_s: after which gRPC clients are asked to connect again, so that
         a load balancer spreads them anew; streams go on. None for never.
       is_reflection_on: whether tools may ask what the server speaks.
@@ -42,7 +42,7 @@ class ServerConfig:
       shows_vllm_names: whether metrics also have the names that vLLM gives them.
       frontends: processes that talk to clients; 0 for a thread of the engine's.
       health_port: of a second server, for health alone; 0 for any free one.
-      limits: for what waits and for how long, in each front end.
+      limits: for what waits and for how long.
       stall_timeout_s: that a stream may wait for its reader.
       security: TLS and tokens.
       chat_templates: files of the operator; "file" for all models, "name=file" for one.

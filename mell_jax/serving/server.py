@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.events import Event, tell
-from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Sink
+from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Peers, Sink
 from mell_jax.serving.address import (
     Addresses,
     BindError,
@@ -58,13 +58,15 @@ class Place:
 
     Attributes:
       first_handle: of its sequences; see `FrontEnd`.
-      ask_others: see `FrontEnd`.
+      peers: see `FrontEnd`.
       is_port_shared: others of ours listen on the same port, or will.
+      server_pid: the process whose memory and time `/metrics` shows; None for this one.
     """
 
     first_handle: int = 1
-    ask_others: Callable[[tuple[str, ...]], None] | None = None
+    peers: Peers | None = None
     is_port_shared: bool = False
+    server_pid: int | None = None
 
 
 @final
@@ -105,7 +107,7 @@ class Server:
             max_open=config.max_open,
             limits=config.limits,
             first_handle=place.first_handle,
-            ask_others=place.ask_others,
+            peers=place.peers,
             recorder=self._spans,
         )
         self._stalls = Stalls(config.stall_timeout_s, clock=time.monotonic)
@@ -241,14 +243,15 @@ class Server:
             routes=[] if self._openai is None else self._openai.routes(),
         )
 
-    def _scrape(self) -> Scrape:
-        meter = self.front_end.meter
+    async def _scrape(self) -> Scrape:
+        counted = await self.front_end.counted()
         return Scrape(
             load=self._load(),
-            measured=meter.measured(),
-            refused=meter.refused,
+            measured=counted.models,
+            refused=counted.refused,
             is_serving=not self._servicer.trouble,
             shows_vllm_names=self._config.shows_vllm_names,
+            pid=self._place.server_pid,
         )
 
     async def drain(self, *, hurry: asyncio.Event) -> None:

@@ -168,7 +168,7 @@ class Servicer:
     ) -> pb.GetServerInfoResponse:
         info, _ = self._find(asker)
         return pb.GetServerInfoResponse(
-            active_requests=self._front_end.num_open,
+            active_requests=self._front_end.num_open_in_all,
             last_receive_timestamp=self._last_request_s,
             uptime_seconds=time.monotonic() - self._started_s,
             server_type="vllm-grpc",

@@ -107,6 +107,16 @@ class ChatTemplate:
         return "".join(parts)
 
 
+def check_chat_template(path: Path) -> None:
+    """Finds out whether a file is a chat template.
+
+    Raises:
+        ValueError: it is none; names the file.
+        OSError: it cannot be read.
+    """
+    _read(path, special=SpecialTokens())
+
+
 def load_chat_template(
     directory: Path, *, override: Path | None = None
 ) -> ChatTemplate | None:
@@ -121,16 +131,26 @@ def load_chat_template(
         ValueError: a template is there but cannot be used; names the file.
         OSError: `override` cannot be read.
     """
+    special = read_special_tokens(directory)
     path = override or directory / "chat_template.jinja"
     if override is not None or path.is_file():
-        source: str | None = path.read_text(encoding="utf-8")
-    else:
-        path = directory / "tokenizer_config.json"
-        source = _source_of(read_json_object(path)) if path.is_file() else None
-    if source is None:
-        return None
+        return _read(path, special=special)
+    path = directory / "tokenizer_config.json"
+    source = _source_of(read_json_object(path)) if path.is_file() else None
+    return None if source is None else _compiled(source, path=path, special=special)
+
+
+def _read(path: Path, *, special: SpecialTokens) -> ChatTemplate:
     try:
-        return ChatTemplate(source, special=read_special_tokens(directory))
+        source = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a chat template is UTF-8; {error}") from error
+    return _compiled(source, path=path, special=special)
+
+
+def _compiled(source: str, *, path: Path, special: SpecialTokens) -> ChatTemplate:
+    try:
+        return ChatTemplate(source, special=special)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -128,3 +128,10 @@ def test_a_mesh_is_instances_by_devices() -> None:
 def test_another_form_of_mesh_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="mesh must be INSTANCESxDEVICES, such as 4x2"):
         parse_mesh(text)
+
+
+def test_a_model_is_called_as_it_is_told_or_like_its_directory() -> None:
+    assert EngineConfig().name == "demo"
+    assert EngineConfig(model="/models/llama/").name == "llama"
+    assert EngineConfig(model="/models/llama", served_model_name="a").name == "a"
+    assert EngineConfig(served_model_name="a").name == "a"

@@ -4,8 +4,10 @@ import time
 
 import pytest
 
+from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import Admission, Limits, OverloadedError
 from mell_jax.frontend.admission import Ticket
+from mell_jax.frontend.share import Held, Use
 
 
 class Clock:
@@ -105,10 +107,130 @@ def test_what_is_closed_leaves_nothing_behind() -> None:
 
 
 def test_a_refusal_changes_nothing() -> None:
-    admission = door(max_queued=1)
-    with pytest.raises(OverloadedError):
-        enter(admission, 2)
+    admission = door(max_queued=2)
+    with enter(admission):
+        with pytest.raises(OverloadedError):
+            enter(admission, 2, tenant="b")
+        assert (admission.queued, admission.num_tenants) == (1, 1)
+    with pytest.raises(InvalidRequestError):
+        enter(admission, 3)
     assert (admission.queued, admission.num_tenants) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [
+        ("max_queued", "this server lets wait at most 4"),
+        ("max_tenant_open", "a tenant may have open at most 4"),
+    ],
+)
+def test_what_could_never_fit_is_the_caller_s_mistake(bound: str, words: str) -> None:
+    admission = door(**{bound: 4})
+    enter(admission, 4).close()
+    with pytest.raises(InvalidRequestError, match=rf"n asks for 5 .* {words}") as told:
+        enter(admission, 5)
+    assert told.value.field == "n"
+
+
+def held(
+    samples: int = 0, *, tokens: int = 0, requests: int = 1, tenant: str = "a"
+) -> Held:
+    use = Use(open=samples, queued=samples, queued_tokens=tokens)
+    return Held(requests=requests, everyone=use, tenants={tenant: use})
+
+
+def test_what_others_have_let_in_counts_too() -> None:
+    admission = door(max_queued=4)
+    admission.others = held(3)
+    with pytest.raises(OverloadedError, match=r"3 samples wait and 2 more .* the 4 "):
+        enter(admission, 2)
+    enter(admission)
+    with pytest.raises(OverloadedError, match="4 samples wait and 1 more"):
+        enter(admission)
+    admission.others = Held()
+    enter(admission, 3)
+    assert admission.queued == 4  # of its own
+
+
+def test_prompt_tokens_at_others_count_too() -> None:
+    admission = door(max_queued_tokens=100)
+    admission.others = held(1, tokens=99)
+    with pytest.raises(OverloadedError, match="99 prompt tokens wait and 2 more"):
+        enter(admission).count(2)
+    enter(admission).count(1)
+    admission.others = Held()
+    enter(admission).count(99)
+
+
+def test_a_tenant_has_its_bounds_at_all_front_ends_together() -> None:
+    admission = door(max_tenant_open=3, max_tenant_queued_tokens=10)
+    admission.others = held(2, tokens=8)
+    with pytest.raises(OverloadedError, match="this tenant has 2 samples open"):
+        enter(admission, 2)
+    with pytest.raises(OverloadedError, match=r"8 prompt tokens wait .* this tenant"):
+        enter(admission).count(3)
+    enter(admission, 3, tenant="b").count(3)
+
+
+def test_what_is_told_is_what_is_inside() -> None:
+    admission = door(max_tenant_open=9)
+    assert admission.held(requests=0) == Held()
+    enter(admission, 2).count(5)
+    enter(admission, 3, tenant="b").begin(0)
+    assert admission.held(requests=2) == Held(
+        requests=2,
+        everyone=Use(open=5, queued=4, queued_tokens=10),
+        tenants={
+            "a": Use(open=2, queued=2, queued_tokens=10),
+            "b": Use(open=3, queued=2),
+        },
+    )
+
+
+def test_tenants_are_told_of_only_where_they_have_bounds() -> None:
+    admission = door(max_queued=8)
+    enter(admission, 2)
+    part = admission.grown("a", requests=1, most_requests=100)
+    both = Held(requests=1, everyone=Use(open=2, queued=2))
+    assert part == both == admission.held(requests=1)
+
+
+def test_growth_by_more_than_an_eighth_is_told_once() -> None:
+    def grown(admission: Admission, tenant: str = "a", *, requests: int = 0) -> bool:
+        return admission.grown(tenant, requests=requests, most_requests=80) is not None
+
+    admission = door(
+        max_queued=32, max_queued_tokens=800, max_tenant_open=16
+    )  # eighths: 4, 100, 2
+    for tenant in "abcd":
+        enter(admission, tenant=tenant)
+        assert not grown(admission, tenant)
+    last = enter(admission, tenant="e")
+    assert grown(admission, "e")
+    assert not grown(admission, "e")
+    last.count(100)
+    assert not grown(admission, "e")
+    enter(admission, tenant="f").count(1)
+    assert grown(admission, "f")
+    enter(admission)
+    assert not grown(admission, "a")  # it has 2 samples, and nothing was told of it
+    enter(admission)
+    assert grown(admission, "a")
+    assert not grown(admission, requests=10)
+    assert grown(admission, requests=11)
+    admission.held(requests=11)
+    assert not any(grown(admission, tenant, requests=11) for tenant in "abcdef")
+
+
+def test_of_growth_only_the_tenant_s_part_is_told() -> None:
+    admission = door(max_tenant_open=1)
+    enter(admission, tenant="b")
+    enter(admission)
+    assert admission.grown("a", requests=2, most_requests=100) == Held(
+        requests=2,
+        everyone=Use(open=2, queued=2),
+        tenants={"a": Use(open=1, queued=1)},
+    )
 
 
 def test_the_wait_of_others_says_when_to_come_back() -> None:

@@ -24,6 +24,7 @@ from mell_jax.frontend import (
 )
 from mell_jax.frontend.generation import derive_seed
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
+from tests.frontend.fake_peers import FakePeers
 from tests.serving.fake_engine import INFO, FakeEngine, write_letters_tokenizer
 
 
@@ -188,13 +189,13 @@ def test_very_many_tokens_at_once_leave_the_loop_free(letters: Tokenizer) -> Non
 
 def test_only_requests_that_are_not_here_are_asked_of_others() -> None:
     async def scenario() -> None:
-        asked: list[tuple[str, ...]] = []
+        peers = FakePeers()
         engine = FakeEngine(is_manual=True)
         front_end = FrontEnd(
             engine.send,
             models=[FrontModel(info=INFO)],
             first_handle=1000,
-            ask_others=asked.append,
+            peers=peers,
         )
         assert front_end.new_handle() == 1000
         with front_end.open("here") as request:
@@ -202,7 +203,7 @@ def test_only_requests_that_are_not_here_are_asked_of_others() -> None:
             front_end.abort(["here", "there"])
             front_end.abort(["nowhere"], is_for_others=False)
             assert request.request_id == "here"
-        assert asked == [("there",)]
+        assert peers.aborted == ["there"]
 
     run(scenario())
 

@@ -57,10 +57,9 @@ class Churn:
         await self._abort(tenant)
         await self._leave(tenant)
         await self._leave_early(tenant)
-        refused = self._whole(tenant, n=5, **SHORT)
-        assert (await error_of(refused)).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        bad = self._whole(tenant, temperature=-1.0)
-        assert (await error_of(bad)).code() == grpc.StatusCode.INVALID_ARGUMENT
+        for bad in ({"n": 5}, {"temperature": -1.0}):
+            error = await error_of(self._whole(tenant, **bad))
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
 
     async def _end(self, tenant: str) -> None:
         *_, last = await self._whole(tenant, **SHORT)
@@ -77,6 +76,8 @@ class Churn:
     async def _leave(self, tenant: str) -> None:
         """In the middle of an answer."""
         call = self._call(tenant, **ENDLESS)
+        error = await error_of(self._whole(tenant, n=4, **SHORT))  # right behind it
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         await call.read()
         call.cancel()
 

@@ -89,7 +89,7 @@ class FakeEngine:
         self.num_steps = 0
         self.is_alive = True
         self.fail_with: dict[int, Finished] = {}  # by first prompt token
-        self._is_manual = is_manual
+        self.is_manual = is_manual
         self._changed = threading.Condition()
         self._inbox: list[Submit | Abort] = []
         self._live: dict[Handle, list[int]] = {}
@@ -100,7 +100,7 @@ class FakeEngine:
 
     def start(self, sink: Sink) -> None:
         self._sink = sink
-        if not self._is_manual:
+        if not self.is_manual:
             self._thread.start()
 
     def send(self, message: Submit | Abort) -> None:
@@ -126,14 +126,14 @@ class FakeEngine:
             self.is_alive = False
             return
         self.die("")
-        if not self._is_manual:
+        if not self.is_manual:
             self._thread.join()
 
     def die(self, message: str) -> None:
         with self._changed:
             self._death = message
             self._changed.notify_all()
-        if self._is_manual:
+        if self.is_manual:
             self._end()
 
     def load(self) -> EngineLoad:

@@ -17,6 +17,7 @@ from mell_jax.serving.address import BindError, check_addresses
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.http import HttpServer, make_app
 from mell_jax.serving.http.body import Bodies
+from mell_jax.serving.metrics import Scrape
 from mell_jax.serving.problem import MalformedMessageError
 from tests.serving.harness import Harness, ids_request, run, serving
 from tests.serving.test_metrics import scrape
@@ -35,6 +36,10 @@ async def values(s: Harness) -> dict[str, float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+async def scraped() -> Scrape:
+    return scrape()
 
 
 def test_without_a_port_there_is_no_http() -> None:
@@ -141,7 +146,7 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         server = HttpServer(
-            make_app(trouble=lambda: "", scrape=scrape), listener=listener
+            make_app(trouble=lambda: "", scrape=scraped), listener=listener
         )
         await server.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -157,7 +162,7 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
 def test_a_server_that_never_started_gives_its_port_back() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scrape)
+        app = make_app(trouble=lambda: "", scrape=scraped)
         await HttpServer(app, listener=listener).stop()
         assert listener.fileno() == -1
 
@@ -180,7 +185,7 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
 def test_above_so_many_connections_requests_are_turned_away() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scrape)
+        app = make_app(trouble=lambda: "", scrape=scraped)
         server = HttpServer(app, listener=listener, max_connections=2)
         await server.start()
         connections = []
@@ -255,7 +260,7 @@ def test_more_routes_can_be_given() -> None:
     async def hello(request: Request) -> Response:
         return PlainTextResponse("hello")
 
-    app = make_app(trouble=lambda: "", scrape=scrape, routes=[Route("/hello", hello)])
+    app = make_app(trouble=lambda: "", scrape=scraped, routes=[Route("/hello", hello)])
     with TestClient(app) as client:
         assert client.get("/hello").text == "hello"
         assert client.get("/health").status_code == 200

@@ -48,6 +48,8 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("--queue_timeout_s=nan", "queue_timeout_s must be above 0, got nan"),
         ("--stall_timeout_s=0", "stall_timeout_s must be above 0 and at most"),
         ("--tokens_file=/no/file", "[Errno 2] No such file or directory: '/no/file'"),
+        ("--chat_template=/no/file", "[Errno 2] No such file or directory: '/no/file'"),
+        ("--chat_template=a=/no/file", "chat_template names 'a', which is not served"),
         ("model", "takes flags only, got 'model'"),
     ],
 )
@@ -55,6 +57,18 @@ def test_a_bad_flag_is_one_clear_line(flag: str, message: str) -> None:
     done = launch(flag)
     assert done.returncode == 1
     assert done.stderr.startswith(f"mell-serve: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--chat_template", "--chat_template=demo"])
+def test_a_bad_chat_template_is_found_before_anything_is_loaded(
+    flag: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.jinja"
+    path.write_text("{{ messages[0].content }}\n{% if %}")
+    done = launch(f"{flag}={path}", "--port=0")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"mell-serve: {path}: line 2 of the chat template: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -51,6 +51,36 @@ def test_a_full_queue_is_told_through_both_doors(letters_dir: Path) -> None:
     run(scenario)
 
 
+def test_a_request_that_could_never_fit_is_not_told_to_come_back() -> None:
+    async def scenario() -> None:
+        async with serving(limits=Limits(max_queued=2)) as s:
+            error = await error_of(s.collect(ids_request(1, n=3)))
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert error.details() == (
+                "n asks for 3 samples, of all prompts together, and this server lets "
+                "wait at most 2; ask for fewer"
+            )
+            assert s.server.front_end.meter.refused == {}
+
+    run(scenario)
+
+
+def test_all_prompts_of_a_request_count_for_whether_it_could_fit(
+    letters_dir: Path,
+) -> None:
+    async def scenario() -> None:
+        limits = Limits(max_tenant_open=3)
+        async with serving(directory=letters_dir, http_port=0, limits=limits) as s:
+            body = {"prompt": ["a", "b"], "max_tokens": 1}
+            answer = await post(s, {**body, "n": 2})
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] == "n"
+            assert "n asks for 4 samples" in answer.json()["error"]["message"]
+            assert (await post(s, body)).status_code == 200
+
+    run(scenario)
+
+
 def test_a_flood_of_ten_times_what_may_wait_leaves_the_admitted_alone() -> None:
     async def scenario() -> None:
         async with serving(is_manual=True, limits=Limits(max_queued=40)) as s:

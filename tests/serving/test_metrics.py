@@ -148,6 +148,19 @@ def test_one_model_on_one_instance() -> None:
         "mell:compilations_total 12.0",
     ]
     assert "mell:devices" not in text
+    assert "mell:step_seconds_" not in text
+
+
+def test_the_phases_of_steps_are_shown_where_they_are_known() -> None:
+    seconds = Histogram.empty(SECOND_BOUNDS).with_value(0.02).with_value(0.5)
+    load = dataclasses.replace(LOAD, phases={"plan": seconds, "wait": seconds})
+    text = scrape(load).text().decode()
+    assert lines(text, "mell:step_seconds_count", "mell:step_seconds_sum") == [
+        'mell:step_seconds_count{phase="plan"} 2.0',
+        'mell:step_seconds_sum{phase="plan"} 0.52',
+        'mell:step_seconds_count{phase="wait"} 2.0',
+        'mell:step_seconds_sum{phase="wait"} 0.52',
+    ]
     assert "vllm:" not in text
 
 

@@ -12,6 +12,7 @@ from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.chat_template import (
     ChatTemplate,
     ChatTemplateError,
+    check_chat_template,
     load_chat_template,
 )
 from mell_jax.text.special_tokens import SpecialTokens
@@ -200,3 +201,15 @@ def test_templates_are_found_where_models_have_them(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("x" * 300_000)
     with pytest.raises(ValueError, match="may have 262144 bytes"):
         rendered(tmp_path / "own")
+
+
+def test_a_file_that_is_no_template_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "chat.jinja"
+    path.write_text("{{ bos_token }}{% generation %}a{% endgeneration %}")
+    check_chat_template(path)
+    path.write_text("{% for %}")
+    with pytest.raises(ValueError, match=r"chat\.jinja: line 1 of the chat template"):
+        check_chat_template(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"chat\.jinja: a chat template is UTF-8"):
+        check_chat_template(path)

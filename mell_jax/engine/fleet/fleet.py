@@ -34,6 +34,7 @@ from mell_jax.engine.frames import (
     frame_of_ends,
 )
 from mell_jax.engine.params import InvalidRequestError
+from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
@@ -68,6 +69,7 @@ class Fleet:
         seed: int = 0,
     ) -> None:
         self.machine = machine
+        self.times = StepTimes()
         self._infos = tuple(model.info for model in models)
         self._page_tokens = shared_page_tokens(models)
         self._clock = clock
@@ -198,6 +200,7 @@ class Fleet:
             preemptions=self._conductor.tally.preemptions,
             compilations=compilations,
             fleet=self._viewer.view(now_s=self._now_s, anew=not self.has_work),
+            phases=self.times.frozen(anew=not self.has_work),
         )
 
     def stats(self) -> FleetStats:
@@ -217,7 +220,7 @@ class Fleet:
         for member in list(self.members.values()):
             frame = None
             if member.is_open:
-                frame = conductor.guard(member, member.instance.land)
+                frame = conductor.guard(member, partial(self._land_one, member))
             if member.device not in self.members:
                 continue  # its step failed: what it would have said does not count
             if frame is not None:
@@ -239,7 +242,10 @@ class Fleet:
 
     def _launch(self, member: Member) -> None:
         self._config.fault.check(member.device, step=self._steps)
-        member.instance.launch()
+        member.instance.launch(self.times)
+
+    def _land_one(self, member: Member) -> StepFrame | None:
+        return member.instance.land(self.times)
 
     def _move_everything(self) -> None:
         """Every request goes to the next device that is there."""

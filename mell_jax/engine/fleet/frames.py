@@ -1,10 +1,10 @@
 """Frames and loads of several instances as those of one engine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mell_jax.engine.fleet.stats import Past
+from mell_jax.engine.fleet.stats import Histogram, Past
 from mell_jax.engine.fleet.view import FleetView
 from mell_jax.engine.frames import EngineLoad, Float32Array, Logprobs, StepFrame
 from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
@@ -31,6 +31,7 @@ def sum_loads(
     preemptions: int,
     compilations: int,
     fleet: FleetView | None = None,
+    phases: Mapping[str, Histogram] | None = None,
 ) -> EngineLoad:
     """The load of all instances.
 
@@ -57,6 +58,7 @@ def sum_loads(
         steps=total("steps") + past.steps,
         compilations=compilations,
         fleet=fleet,
+        phases=phases,
     )
 
 

@@ -39,7 +39,7 @@ def check_port(port: int) -> None:
     """
     if not (0 <= port <= 65535):
         raise ValueError(f"admin_port must be from 0 to 65535, got {port}")
-    listen(HOST, port=port, flag="--admin_port").close()
+    listen(HOST, port=port, flag="--admin_port", is_host_fixed=True).close()
 
 
 @final

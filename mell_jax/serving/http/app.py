@@ -5,7 +5,7 @@ GET /metrics   for Prometheus, in the text format that it asks for
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from mell_jax.serving.security import Gate
 def make_app(
     *,
     trouble: Callable[[], str],
-    scrape: Callable[[], Scrape],
+    scrape: Callable[[], Awaitable[Scrape]],
     gate: Gate | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
@@ -28,7 +28,7 @@ def make_app(
 
     Args:
       trouble: why no requests are taken; empty while they are.
-      scrape: what `/metrics` shows; called in the event loop, must not wait.
+      scrape: what `/metrics` shows; called in the event loop.
       gate: who may see `/metrics`; None for everybody.
       routes: more of them.
     """
@@ -43,9 +43,10 @@ def make_app(
         try:
             if gate is not None:
                 gate.identify(request.headers, right="metrics")
+            shown = await scrape()
         except Exception as error:
             return error_response(error)
-        text = await asyncio.to_thread(scrape().text)  # milliseconds: streams go on
+        text = await asyncio.to_thread(shown.text)  # milliseconds: streams go on
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     return Starlette(

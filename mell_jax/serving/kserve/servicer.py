@@ -105,11 +105,11 @@ class KServe:
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, asker: Asker
     ) -> pb.ModelStatisticsResponse:
-        """Samples of every door of this front end; times are among the metrics."""
+        """Samples of every door of the server; times are among the metrics."""
         names = list(self._front_end.models.by_name)
         if request.name:
             names = [self._find(request.name, version=request.version)]
-        measured = self._front_end.meter.measured()
+        measured = (await self._front_end.counted()).models
         return pb.ModelStatisticsResponse(
             model_stats=[
                 _statistics_of(name, finished=measured[name].finished) for name in names

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend.meter import Measured
-from mell_jax.serving.metrics.families import Metric, counter, gauge
+from mell_jax.serving.metrics.families import Metric, counter, gauge, histogram
 from mell_jax.serving.metrics.fleet import fleet_metrics
 from mell_jax.serving.metrics.standard import standard
 
@@ -26,6 +26,7 @@ class Scrape(Collector):
       measured: of every model.
       refused: requests turned away, by reason.
       shows_vllm_names: whether what has a name in vLLM is shown by that name, too.
+      pid: the process whose memory and time are shown; None for this one.
     """
 
     load: EngineLoad
@@ -33,6 +34,7 @@ class Scrape(Collector):
     refused: Mapping[str, int]
     is_serving: bool
     shows_vllm_names: bool = False
+    pid: int | None = None
 
     def text(self) -> bytes:
         """In Prometheus' plain text format."""
@@ -45,7 +47,8 @@ class Scrape(Collector):
         yield from self._own()
         if self.load.fleet is not None:
             yield from fleet_metrics(self.load.fleet)
-        yield from ProcessCollector(registry=None).collect()
+        pid = "self" if self.pid is None else self.pid
+        yield from ProcessCollector(pid=lambda: pid, registry=None).collect()
 
     def _own(self) -> Iterator[Metric]:
         yield gauge(
@@ -57,6 +60,15 @@ class Scrape(Collector):
             [({"reason": reason}, self.refused.get(reason, 0)) for reason in REFUSALS],
         )
         yield counter("mell:steps", "Steps of all instances.", [({}, self.load.steps)])
+        yield histogram(
+            "mell:step_seconds",
+            "Time on the engine's thread: plan, launch, wait and land of each step of "
+            "an instance, emit of each frame.",
+            [
+                ({"phase": phase}, seconds)
+                for phase, seconds in (self.load.phases or {}).items()
+            ],
+        )
         yield counter(
             "mell:compilations",
             "Programs compiled; constant once requests are taken.",

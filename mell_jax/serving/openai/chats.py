@@ -5,7 +5,22 @@ from pathlib import Path
 
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.chat_template import load_chat_template
+from mell_jax.text.chat_template import check_chat_template, load_chat_template
+
+
+def check_chats(templates: Sequence[str], *, names: Sequence[str]) -> None:
+    """Finds out early whether the operator's templates can be used.
+
+    Args:
+      templates: see `load_chats`.
+      names: of the models that will be served.
+
+    Raises:
+      ValueError: a template is no template, or is for a model that is not served.
+      OSError: a file cannot be read.
+    """
+    for path in _checked_paths(templates, names=names).values():
+        check_chat_template(path)
 
 
 def load_chats(
@@ -21,11 +36,7 @@ def load_chats(
       ValueError: a template is no template, or is for a model that is not served.
       OSError: a file cannot be read.
     """
-    paths = _paths_of(templates)
-    if unknown := set(paths) - {"", *(model.name for model in models)}:
-        raise ValueError(
-            f"chat_template names {sorted(unknown)[0]!r}, which is not served"
-        )
+    paths = _checked_paths(templates, names=[model.name for model in models])
     chats = {}
     for model in models:
         if model.tokenizer is None or model.tokenizer_dir is None:
@@ -37,10 +48,16 @@ def load_chats(
     return chats
 
 
-def _paths_of(templates: Sequence[str]) -> Mapping[str, Path]:
+def _checked_paths(
+    templates: Sequence[str], *, names: Sequence[str]
+) -> Mapping[str, Path]:
     """Paths by model; that of "" is for all others."""
     paths = {}
     for text in templates:
         name, is_named, path = text.partition("=")
         paths[name if is_named else ""] = Path(path if is_named else text)
+    if unknown := set(paths) - {"", *names}:
+        raise ValueError(
+            f"chat_template names {sorted(unknown)[0]!r}, which is not served"
+        )
     return paths

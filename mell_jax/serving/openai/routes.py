@@ -156,6 +156,7 @@ class OpenAiDoor:
         echo: Echo | None = None,
     ) -> Response:
         self._check_open()
+        self._front_end.admission.check_size(params.n * len(prompts))
         headers = request.headers
         given_id = convert.checked_request_id(headers.get("x-request-id", ""))
         request_id = given_id or uuid.uuid4().hex
@@ -172,6 +173,7 @@ class OpenAiDoor:
                 salt=caller.salt,
                 tenant=caller.tenant,
                 request_id=caller.scoped(each_id),
+                is_id_random=not given_id,
                 origin=origin_of(headers, operation=writer.operation),
             )
             for prompt, each_id in zip(prompts, ids, strict=True)

@@ -5,7 +5,9 @@ closes the process ends, so that none is left when the engine's process is kille
 """
 
 import asyncio
+import functools
 import gc
+import os
 import signal
 import socket
 import sys
@@ -14,6 +16,7 @@ from typing import NoReturn
 
 from mell_jax.serving.logs import set_up_logging
 from mell_jax.serving.loop import run_loop
+from mell_jax.serving.processes.company import Company
 from mell_jax.serving.processes.remote import RemoteEngine
 from mell_jax.serving.processes.wire import (
     ROUTE_BITS,
@@ -47,11 +50,14 @@ async def serve(sock: socket.socket) -> int:
             verbosity=welcome.verbosity,
             process=f"front end {welcome.number}",
         )
-        server = _make_server(remote, welcome)
+        company = Company(remote.tell, is_alone=welcome.is_alone)
+        server = _make_server(remote, welcome, company)
+        front_end = server.front_end
         addresses = await server.start()
         gc.collect()
         gc.freeze()  # what is there now stays: later collections skip it
-        remote.start(server.front_end.deliver)
+        remote.start(front_end.deliver)
+        remote.listen(functools.partial(company.hear, front_end=front_end))
         remote.tell(Ready(address=addresses.grpc))
         await _obey(remote, server)
     except (OSError, ValueError, RuntimeError) as error:
@@ -62,10 +68,7 @@ async def serve(sock: socket.socket) -> int:
     return 0
 
 
-def _make_server(remote: RemoteEngine, welcome: Welcome) -> Server:
-    def ask_others(request_ids: tuple[str, ...]) -> None:
-        remote.tell(AbortRequests(request_ids=request_ids))
-
+def _make_server(remote: RemoteEngine, welcome: Welcome, company: Company) -> Server:
     return Server(
         remote,
         models=[
@@ -82,8 +85,9 @@ def _make_server(remote: RemoteEngine, welcome: Welcome) -> Server:
         config=welcome.config,
         place=Place(
             first_handle=(welcome.number << ROUTE_BITS) + 1,
-            ask_others=None if welcome.is_alone else ask_others,
+            peers=company,
             is_port_shared=True,
+            server_pid=os.getppid(),
         ),
     )
 

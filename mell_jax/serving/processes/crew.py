@@ -1,5 +1,6 @@
 """The front ends of a server: one process and one link each."""
 
+import functools
 import socket
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Drain,
+    Grown,
     Hurry,
     ModelPlace,
     Pulse,
@@ -84,6 +87,7 @@ class Crew:
         """
         self._engine = engine
         self._codec = to_front()
+        self._books = Books()
         self._tell = tell
         self._limits = limits
         self._config = config
@@ -120,8 +124,8 @@ class Crew:
     def send_step(self, frame: StepFrame) -> None:
         """Sends each front end its rows; on the engine's thread."""
         load = self._engine.load()
-        if load.fleet is not None:  # large, and sent with pulses
-            load = replace(load, fleet=None)
+        if load.fleet is not None or load.phases is not None:
+            load = replace(load, fleet=None, phases=None)  # large: sent with pulses
         for link in self._links:
             link.send_step(frame, load=load)
 
@@ -178,7 +182,8 @@ class Crew:
                 front.link.fail("it does not get ready")
             elif front.is_ready:
                 front.link.unanswered += 1
-                front.link.send(pulse)
+                others = self._books.held_by_others(front.link.number)
+                front.link.send(replace(pulse, others=others))
         self._calm += 1
         if self._calm >= self._limits.calm_looks:
             self._deaths = 0
@@ -210,8 +215,11 @@ class Crew:
             ours,
             number=number,
             codec=self._codec,
+            books=self._books,
+            load=self._engine.load,
             submit=self._engine.send,
             tell=self._tell,
+            pass_on=functools.partial(self._pass_on, number),
             max_unread_bytes=self._limits.max_unread_bytes,
         )
         link.send(
@@ -228,6 +236,13 @@ class Crew:
         self._fronts[number] = _Front(process=process, link=link)
         self._update_links()
         link.start()
+
+    def _pass_on(self, number: int, grown: Grown) -> None:
+        """Tells the others what has grown at one of them; on any thread."""
+        for link in self._links:
+            if link.number != number:
+                part = self._books.grown_at_others(link.number, grown.part)
+                link.send(Grown(part=part))
 
     def _update_links(self) -> None:
         self._links = tuple(front.link for front in self._fronts.values())

@@ -12,15 +12,22 @@ from dataclasses import dataclass
 from typing import final
 
 from mell_jax.engine.frames import Abort, EngineLoad, Handle, StepFrame, Submit
+from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.outbox import Outbox
 from mell_jax.serving.processes.split import part_of
 from mell_jax.serving.processes.wire import (
     ROUTE_BITS,
     AbortRequests,
     Beat,
+    Claim,
+    Claimed,
     Codec,
+    CountAsked,
+    CountTold,
     Failed,
+    Grown,
     Ready,
+    Release,
     Step,
     ToFront,
     WireError,
@@ -57,8 +64,11 @@ class FrontLink:
         *,
         number: int,
         codec: Codec,
+        books: Books,
+        load: Callable[[], EngineLoad],
         submit: Callable[[Submit | Abort], None],
         tell: Callable[[Heard | Gone], None],
+        pass_on: Callable[[Grown], None],
         max_unread_bytes: int,
     ) -> None:
         """A link that does nothing yet.
@@ -67,16 +77,22 @@ class FrontLink:
           sock: closed by the link.
           number: the front end's.
           codec: of messages to front ends.
+          books: told what this front end tells of itself.
+          load: how busy the engine is; called on any thread.
           submit: takes messages to the engine, from any thread, without blocking.
           tell: told, on the link's own threads, what else happens.
+          pass_on: likewise, what the other front ends are to hear at once.
           max_unread_bytes: a front end that leaves more than that unread is given up.
         """
         self.number = number
         self.unanswered = 0  # pulses, in a row
         self._sock = sock
         self._codec = codec
+        self._books = books
+        self._load = load
         self._submit = submit
         self._tell = tell
+        self._pass_on = pass_on
         self._outbox = Outbox(max_bytes=max_unread_bytes)
         self._lock = threading.Lock()
         self._live: set[Handle] = set()  # sequences, in the engine
@@ -154,12 +170,34 @@ class FrontLink:
                 for handle in message.handles:
                     self._check(handle)
                 self._submit(message)
-            case Beat():
-                self.unanswered = 0
             case Failed():  # its end follows
                 self._reason = self._reason or message.message
             case Ready() | AbortRequests():
                 self._tell(Heard(number=self.number, message=message))
+            case _:
+                self._note(message)
+
+    def _note(self, message: object) -> None:
+        """What is for the other front ends, or needs their words."""
+        match message:
+            case Beat():
+                self.unanswered = 0
+                self._books.count(self.number, message.counted)
+                self._books.hold(self.number, message.held)
+            case Grown():
+                self._books.grow(self.number, message.part)
+                self._pass_on(message)
+            case CountAsked():
+                self._books.count(self.number, message.counted)
+                counted = self._books.counted_by_others(self.number)
+                self.send(
+                    CountTold(number=message.number, counted=counted, load=self._load())
+                )
+            case Claim(number=number, request_id=request_id):
+                is_free = self._books.claim(self.number, request_id)
+                self.send(Claimed(number=number, is_free=is_free))
+            case Release(request_id=request_id):
+                self._books.release(self.number, request_id)
 
     def _check(self, handle: Handle) -> None:
         if handle >> ROUTE_BITS != self.number:
@@ -170,6 +208,7 @@ class FrontLink:
             lost, self._live = tuple(self._live), set()
         if lost:
             self._submit(Abort(handles=lost))
+        self._books.forget(self.number)
         self._outbox.close()
         self.fail("")  # wakes the writer
         self._threads[1].join()

@@ -6,6 +6,7 @@ together, so that ready tokens coalesce by themselves. All methods belong to the
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self, cast, final
 
@@ -19,8 +20,10 @@ from mell_jax.engine.frames import (
 from mell_jax.frontend import Sink
 from mell_jax.serving.processes.wire import (
     AbortRequests,
-    Beat,
+    Claimed,
+    CountTold,
     Drain,
+    Grown,
     Hurry,
     Pulse,
     Step,
@@ -32,6 +35,7 @@ from mell_jax.serving.processes.wire import (
 )
 
 Order = Drain | Hurry | AbortRequests | Pulse
+News = Pulse | CountTold | Grown | Claimed
 ENGINE_GONE = "the engine's process has ended"
 
 
@@ -49,6 +53,7 @@ class RemoteEngine(asyncio.Protocol):
         self._welcome: asyncio.Future[Welcome] = asyncio.Future()
         self._transport: asyncio.Transport | None = None
         self._sink: Sink | None = None
+        self._hear: Callable[[News], None] = lambda _: None
         self.orders: asyncio.Queue[Order] = asyncio.Queue()
         self._load: EngineLoad | None = None
         self._stopped: EngineStopped | None = None
@@ -84,7 +89,7 @@ class RemoteEngine(asyncio.Protocol):
         self.tell(message)
 
     def load(self) -> EngineLoad:
-        """As of the latest step, its fleet as of half a second ago."""
+        """As of the latest step; its fleet and phases as of the latest `Pulse`."""
         assert self._load is not None, "there is no load before the welcome"
         return self._load
 
@@ -99,6 +104,10 @@ class RemoteEngine(asyncio.Protocol):
         """Sends a message; one to an engine that is gone is lost."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._codec.encode(message))
+
+    def listen(self, hear: Callable[[News], None]) -> None:
+        """From now on `hear` gets what there is to say of other front ends."""
+        self._hear = hear
 
     # -- asyncio.Protocol ----------------------------------------------------------
 
@@ -120,7 +129,8 @@ class RemoteEngine(asyncio.Protocol):
     def _take(self, message: object) -> None:
         match message:
             case Step():
-                self._load = replace(message.load, fleet=self.load().fleet)
+                kept = self.load()
+                self._load = replace(message.load, fleet=kept.fleet, phases=kept.phases)
                 if self._sink is not None:
                     self._sink(message.frame)
             case EngineStopped():
@@ -130,8 +140,13 @@ class RemoteEngine(asyncio.Protocol):
                 self._welcome.set_result(message)
             case Pulse():
                 self._load = message.load
-                self.tell(Beat())
+                self._hear(message)
                 self.orders.put_nowait(message)
+            case CountTold():
+                self._load = message.load
+                self._hear(message)
+            case Grown() | Claimed():
+                self._hear(message)
             case Drain() | Hurry() | AbortRequests():
                 self.orders.put_nowait(message)
 

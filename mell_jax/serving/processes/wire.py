@@ -24,6 +24,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
+from mell_jax.frontend.share import NOTHING_HELD, Counted, Held
 from mell_jax.serving.config import ServerConfig
 
 _HEAD = struct.Struct("<IB")
@@ -62,7 +63,7 @@ class Step:
     """One engine step: the rows of this front end's sequences."""
 
     frame: StepFrame
-    load: EngineLoad  # without its fleet
+    load: EngineLoad  # without its fleet and its phases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class Pulse:
 
     load: EngineLoad
     is_ready: bool  # False while the engine makes no progress
+    others: Held = NOTHING_HELD  # what is inside at all other front ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,55 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """The front end's event loop is alive."""
+    """The front end's event loop is alive, and this is what it has seen."""
+
+    counted: Counted
+    held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """Much more is inside than was told; both ways, of one or of all others."""
+
+    part: Held  # of tenants only those that have grown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A client has chosen this id. A `Claimed` of the same number answers."""
+
+    number: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    number: int
+    is_free: bool  # or was: now it is of who asked; False: another front end has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The request of this id is over; for nobody but its owner."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountAsked:
+    """What have the others counted? A `CountTold` of the same number answers."""
+
+    number: int
+    counted: Counted  # by who asks: nobody is told less from now on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTold:
+    """What the engine and all other front ends, living and dead, have counted."""
+
+    number: int
+    counted: Counted
+    load: EngineLoad  # as of now, or the next front end would tell less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +159,30 @@ class AbortRequests:
     request_ids: tuple[str, ...]
 
 
-ToFront = Welcome | Step | Pulse | Drain | Hurry | EngineStopped | AbortRequests
-ToEngine = Submit | Abort | AbortRequests | Ready | Failed | Beat
+ToFront = (
+    Welcome
+    | Step
+    | Pulse
+    | Drain
+    | Hurry
+    | EngineStopped
+    | AbortRequests
+    | CountTold
+    | Grown
+    | Claimed
+)
+ToEngine = (
+    Submit
+    | Abort
+    | AbortRequests
+    | Ready
+    | Failed
+    | Beat
+    | CountAsked
+    | Grown
+    | Claim
+    | Release
+)
 
 TO_FRONT_BYTES = 2**30  # the engine's own words: prompt log probabilities are large
 TO_ENGINE_BYTES = 2**24  # a prompt of four million tokens

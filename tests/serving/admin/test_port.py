@@ -265,7 +265,7 @@ def test_health_and_reflection_know_the_service() -> None:
 def test_a_port_that_is_taken_or_none_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BindError, match="choose another --host or --admin_port"):
+        with pytest.raises(BindError, match=r"choose another --admin_port$"):
             check_port(port)
     for port in (-1, 65536):
         with pytest.raises(ValueError, match="admin_port must be from 0 to 65535"):

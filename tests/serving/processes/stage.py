@@ -3,9 +3,11 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.processes.crew import CrewLimits
 from mell_jax.serving.processes.supervisor import run_fronts
+from mell_jax.serving.processes.wire import ROUTE_BITS
 from mell_jax.serving.progress import LocalEngine
 from mell_jax.serving.servicer import ServedModel
 from tests.serving.fake_engine import FakeEngine
@@ -38,6 +41,47 @@ class Stage:
     def fronts(self) -> list[psutil.Process]:
         """The processes of the front ends."""
         return fronts()
+
+    @contextmanager
+    def each(self) -> Iterator[dict[int, pb_grpc.VllmEngineStub]]:
+        """A way to each of two front ends, by its number.
+
+        Every request that is made for it asks for one token, and gets it.
+        """
+        found: dict[int, pb_grpc.VllmEngineStub] = {}
+        with ExitStack() as stack:
+            while len(found) < 2:  # the kernel spreads connections over them
+                options = [("grpc.use_local_subchannel_pool", 1)]
+                channel = grpc.insecure_channel(self.addresses.grpc, options=options)
+                stub = pb_grpc.VllmEngineStub(stack.enter_context(channel))
+                before = len(self.engine.submits)
+                call = stub.Generate(ids_request(1, max_tokens=1))
+                self.engine.wait_until(lambda n=before: len(self.engine.submits) > n)
+                if self.engine.is_manual:
+                    self.engine.step()
+                assert read_tokens(call, count=1) == [1]
+                found.setdefault(self.engine.submits[-1].handle >> ROUTE_BITS, stub)
+            yield found
+
+    @contextmanager
+    def each_http(self) -> Iterator[dict[int, HTTPConnection]]:
+        """A connection to each front end, by its process; they stay open."""
+        found: dict[int, HTTPConnection] = {}
+        processes = self.fronts()
+        assert self.addresses.http is not None
+        with ExitStack() as stack:
+            while len(found) < len(processes):
+                connection = HTTPConnection(self.addresses.http, timeout=50)
+                connection.request("GET", "/health")
+                assert connection.getresponse().read() == b"ok\n"
+                own = connection.sock.getsockname()
+                (pid,) = [front.pid for front in processes if _talks_to(front, own)]
+                if pid in found:
+                    connection.close()
+                else:
+                    found[pid] = connection
+                    stack.callback(connection.close)
+            yield found
 
     def open(self, count: int = 1, **sampling: object) -> list[grpc.Call]:
         """Streams that the engine has received, each with the prompt [1]."""
@@ -169,6 +213,11 @@ def end_of(call: grpc.Call) -> grpc.RpcError:
 
 def is_healthy(stub: pb_grpc.VllmEngineStub) -> bool:
     return bool(stub.HealthCheck(pb.HealthCheckRequest()).healthy)
+
+
+def _talks_to(process: psutil.Process, address: tuple[str, int]) -> bool:
+    connections = process.net_connections(kind="tcp4")
+    return any(each.raddr == address for each in connections)
 
 
 def _is_front(process: psutil.Process) -> bool:

@@ -19,9 +19,23 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.params import SamplingParams
+from mell_jax.frontend.share import Counted, Held
+from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.outbox import Outbox
-from mell_jax.serving.processes.wire import Beat, Failed, Ready, to_engine, to_front
+from mell_jax.serving.processes.wire import (
+    Beat,
+    Claim,
+    Claimed,
+    CountAsked,
+    CountTold,
+    Failed,
+    Grown,
+    Ready,
+    Release,
+    to_engine,
+    to_front,
+)
 from tests.serving.fake_engine import FakeEngine
 
 OURS = 3 << 40
@@ -31,9 +45,11 @@ LOAD = FakeEngine().load()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     link: FrontLink
+    books: Books
     far: socket.socket
     told: queue.SimpleQueue[Heard | Gone] = field(default_factory=queue.SimpleQueue)
     engine: queue.SimpleQueue[Submit | Abort] = field(default_factory=queue.SimpleQueue)
+    passed_on: queue.SimpleQueue[Grown] = field(default_factory=queue.SimpleQueue)
 
     def say(self, message: object) -> None:
         self.far.sendall(to_engine().encode(message))
@@ -49,17 +65,29 @@ def bench(*, max_unread_bytes: int = 10**6) -> Iterator[Bench]:
     near, far = socket.socketpair()
     told: queue.SimpleQueue[Heard | Gone] = queue.SimpleQueue()
     engine: queue.SimpleQueue[Submit | Abort] = queue.SimpleQueue()
+    passed_on: queue.SimpleQueue[Grown] = queue.SimpleQueue()
+    books = Books()
     link = FrontLink(
         near,
         number=3,
         codec=to_front(),
+        books=books,
+        load=lambda: LOAD,
         submit=engine.put,
         tell=told.put,
+        pass_on=passed_on.put,
         max_unread_bytes=max_unread_bytes,
     )
     link.start()
     with far:
-        yield Bench(link=link, far=far, told=told, engine=engine)
+        yield Bench(
+            link=link,
+            books=books,
+            far=far,
+            told=told,
+            engine=engine,
+            passed_on=passed_on,
+        )
         link.fail("the test is over")
         link.join()
 
@@ -110,10 +138,65 @@ def test_who_cannot_serve_may_say_why() -> None:
 def test_a_beat_answers_all_pulses() -> None:
     with bench() as b:
         b.link.unanswered = 5
-        b.say(Beat())
+        b.say(Beat(counted=Counted(refused={"overloaded": 2}), held=Held(requests=5)))
         b.say(Ready(address="here"))
         b.told.get(timeout=30)
         assert b.link.unanswered == 0
+        assert b.books.counted_by_others(4).refused == {"overloaded": 2}
+        assert b.books.held_by_others(4).requests == 5
+
+
+def test_growth_is_passed_on() -> None:
+    with bench() as b:
+        grown = Grown(part=Held(requests=5))
+        b.say(grown)
+        assert b.passed_on.get(timeout=30) == grown
+        assert b.books.held_by_others(4).requests == 5
+        b.far.close()
+        assert b.gone().number == 3
+        assert b.books.held_by_others(4).requests == 0
+
+
+def test_who_asks_hears_what_others_have_counted_and_is_heard() -> None:
+    with bench() as b:
+        b.books.count(4, Counted(refused={"draining": 1}))
+        own = Counted(refused={"overloaded": 2})
+        b.say(CountAsked(number=9, counted=own))
+        (told,) = to_front().reader().feed(b.far.recv(2**16))
+        theirs = Counted(refused={"draining": 1})
+        assert told == CountTold(number=9, counted=theirs, load=LOAD)
+        assert b.books.counted_by_others(4) == own
+
+
+def test_who_claims_an_id_hears_whether_it_is_free() -> None:
+    with bench() as b:
+        assert b.books.claim(4, "theirs")
+        b.say(Claim(number=1, request_id="ours"))
+        b.say(Claim(number=2, request_id="theirs"))
+        b.say(Release(request_id="theirs"))  # it is not ours to give
+        b.say(Release(request_id="ours"))
+        b.say(Claim(number=3, request_id="ours"))
+        reader, told = to_front().reader(), []
+        while len(told) < 3:
+            told += reader.feed(b.far.recv(2**16))
+        assert told == [
+            Claimed(number=1, is_free=True),
+            Claimed(number=2, is_free=False),
+            Claimed(number=3, is_free=True),
+        ]
+        assert not b.books.claim(4, "ours")
+        b.far.close()
+        assert b.gone().number == 3
+        assert b.books.claim(4, "ours")
+
+
+def test_what_the_dead_have_counted_stays() -> None:
+    with bench() as b:
+        b.say(CountAsked(number=1, counted=Counted(refused={"overloaded": 2})))
+        assert b.far.recv(2**16)
+        b.far.close()
+        assert b.gone().number == 3
+        assert b.books.counted_by_others(4).refused == {"overloaded": 2}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from mell_jax.engine.fleet.stats import SECOND_BOUNDS, Histogram
 from mell_jax.engine.frames import (
     Abort,
     EngineStopped,
@@ -19,17 +20,25 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import Limits
+from mell_jax.frontend.meter import Meter
+from mell_jax.frontend.share import Counted, Held, Use
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Beat,
+    Claim,
+    Claimed,
     Codec,
+    CountAsked,
+    CountTold,
     Drain,
     Failed,
+    Grown,
     Hurry,
     ModelPlace,
     Pulse,
     Ready,
+    Release,
     Step,
     Welcome,
     WireError,
@@ -41,6 +50,13 @@ from tests.serving.fake_engine import INFO, FakeEngine, fake_logprobs
 from tests.serving.test_metrics import VIEW
 
 LOAD = FakeEngine().load()
+COUNTED = Counted(models=Meter(["a", "b"]).measured(), refused={"overloaded": 3})
+HELD = Held(
+    requests=2,
+    everyone=Use(open=3, queued=2, queued_tokens=10),
+    tenants={"": Use(open=3), "ü": Use()},
+)
+BEAT = Beat(counted=COUNTED, held=HELD)
 SUBMIT = Submit(
     handle=Handle(7),
     prompt=np.array([1, 2, 3], np.int32),
@@ -119,6 +135,10 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
         Hurry(),
         EngineStopped(message="oh"),
         AbortRequests(request_ids=("a", "ü")),
+        CountTold(number=2**40, counted=COUNTED, load=LOAD),
+        Pulse(load=LOAD, is_ready=True, others=HELD),
+        Grown(part=HELD),
+        Claimed(number=7, is_free=False),
     ],
 )
 def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
@@ -134,7 +154,11 @@ def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
         AbortRequests(request_ids=()),
         Ready(address="[::1]:5"),
         Failed(message="no"),
-        Beat(),
+        BEAT,
+        CountAsked(number=1, counted=COUNTED),
+        Grown(part=HELD),
+        Claim(number=7, request_id="ü"),
+        Release(request_id="ü"),
     ],
 )
 def test_the_engine_reads_what_front_ends_wrote(message: object) -> None:
@@ -144,11 +168,11 @@ def test_the_engine_reads_what_front_ends_wrote(message: object) -> None:
 
 def test_messages_may_come_in_any_pieces() -> None:
     codec = to_engine()
-    data = codec.encode(SUBMIT) + codec.encode(Beat())
+    data = codec.encode(SUBMIT) + codec.encode(BEAT)
     reader = codec.reader()
     read = [m for i in range(len(data)) for m in reader.feed(data[i : i + 1])]
     assert same(read[0], SUBMIT)
-    assert read[1:] == [Beat()]
+    assert read[1:] == [BEAT]
 
 
 def frame_of(body: bytes, *, kind: int = 0, size: int | None = None) -> bytes:
@@ -207,7 +231,8 @@ def test_what_has_no_word_cannot_be_sent() -> None:
         Codec((object,), max_bytes=10).encode(object())
 
 
-def test_a_fleet_s_view_can_be_sent() -> None:
-    load = replace(LOAD, fleet=VIEW)
+def test_a_fleet_s_view_and_the_phases_of_steps_can_be_sent() -> None:
+    phases = {"plan": Histogram.empty(SECOND_BOUNDS).with_value(0.5)}
+    load = replace(LOAD, fleet=VIEW, phases=phases)
     (read,) = pass_through(to_front(), Pulse(load=load, is_ready=True))
     assert read == Pulse(load=load, is_ready=True)

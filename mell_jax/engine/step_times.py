@@ -1,0 +1,74 @@
+"""Where the time of a step goes on the engine's thread, as histograms.
+
+    plan -> launch      wait -> land      emit
+    of step k           of step k - 1     of the frame
+
+Costs about half a microsecond a phase. One thread writes; what it has frozen may be
+read by any.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import final
+
+from mell_jax.engine.fleet.stats import Histogram
+
+BOUNDS_S = tuple(
+    digit * 10.0**power for power in range(-5, 1) for digit in (1.0, 2.0, 5.0)
+)
+_KEPT_S = 0.5
+
+
+class StepPhase(Enum):
+    """Of one instance, but for the last, which is of all together."""
+
+    PLAN = "plan"  # what to compute
+    LAUNCH = "launch"  # rows set up, the step handed to the device
+    WAIT = "wait"  # for the device
+    LAND = "land"  # tokens recorded, ends found
+    EMIT = "emit"  # what front ends are told
+
+
+@final
+class StepTimes:
+    """Counts seconds by phase."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Nothing is counted.
+
+        Args:
+          clock: seconds, never backwards.
+        """
+        self._clock = clock
+        self._mark_s = clock()
+        self._counts = {phase: [0] * (len(BOUNDS_S) + 1) for phase in StepPhase}
+        self._totals = dict.fromkeys(StepPhase, 0.0)
+        self._frozen: Mapping[str, Histogram] = {}
+        self._frozen_s = self._mark_s - _KEPT_S
+
+    def begin(self) -> None:
+        """A phase begins."""
+        self._mark_s = self._clock()
+
+    def end(self, phase: StepPhase) -> None:
+        """A phase is over, and the next one begins."""
+        now_s = self._clock()
+        took_s, self._mark_s = now_s - self._mark_s, now_s
+        self._counts[phase][bisect_left(BOUNDS_S, took_s)] += 1
+        self._totals[phase] += took_s
+
+    def frozen(self, *, anew: bool = True) -> Mapping[str, Histogram]:
+        """By name of the phase; `anew`, or not older than half a second."""
+        if anew or not (self._mark_s - self._frozen_s < _KEPT_S):
+            self._frozen_s = self._mark_s
+            self._frozen = {
+                phase.value: Histogram(
+                    bounds=BOUNDS_S,
+                    counts=tuple(self._counts[phase]),
+                    total=self._totals[phase],
+                )
+                for phase in StepPhase
+            }
+        return self._frozen
