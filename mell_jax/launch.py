@@ -22,6 +22,7 @@ from mell_jax.launch_doors import (
     grace_from_flags,
     limits_from_flags,
     max_connection_age_from_flags,
+    max_open_from_flags,
     security_from_flags,
     stall_timeout_from_flags,
 )
@@ -267,6 +268,7 @@ def _server_from_flags() -> ServerConfig:
         port=_PORT.value,
         grace_s=grace_from_flags(),
         max_connection_age_s=max_connection_age_from_flags(),
+        max_open=max_open_from_flags(),
         drain_s=_DRAIN_S.value,
         is_reflection_on=_REFLECTION.value,
         http_port=_HTTP_PORT.value,

@@ -6,7 +6,7 @@ Apart from `launch.py` only for their number; it alone calls what is here.
 from absl import flags
 
 from mell_jax.frontend import Limits
-from mell_jax.serving.config import SERVER_LIMITS
+from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.security import SecurityConfig
 
 _TLS_CERT = flags.DEFINE_string("tls_cert", "", "Certificate chain (PEM); means TLS.")
@@ -38,6 +38,12 @@ _QUEUE_TIMEOUT_S = flags.DEFINE_float(
 _REQUEST_TIMEOUT_S = flags.DEFINE_float(
     "request_timeout_s", SERVER_LIMITS.request_timeout_s, "Longest time for a request."
 )
+_MAX_OUTPUT_TOKENS = flags.DEFINE_integer(
+    "max_output_tokens", None, "Tokens that a sample may get; what the context leaves."
+)
+_MAX_OPEN = flags.DEFINE_integer(
+    "max_open", ServerConfig().max_open, "Requests that may be open, also with tokens."
+)
 _STALL_TIMEOUT_S = flags.DEFINE_float(
     "stall_timeout_s", 60.0, "How long a stream waits for a reader that takes nothing."
 )
@@ -67,6 +73,7 @@ def limits_from_flags() -> Limits:
         max_tenant_queued_tokens=_TENANT_MAX_QUEUED_TOKENS.value,
         queue_timeout_s=_QUEUE_TIMEOUT_S.value,
         request_timeout_s=_REQUEST_TIMEOUT_S.value,
+        max_output_tokens=_MAX_OUTPUT_TOKENS.value,
     )
 
 
@@ -93,6 +100,11 @@ def max_connection_age_from_flags() -> float | None:
     """Seconds; None for no bound."""
     age_s = _MAX_CONNECTION_AGE_S.value
     return None if age_s is None else float(age_s)
+
+
+def max_open_from_flags() -> int:
+    """Requests."""
+    return int(_MAX_OPEN.value)
 
 
 def stall_timeout_from_flags() -> float:

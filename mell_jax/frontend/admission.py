@@ -33,6 +33,7 @@ class Limits:
         max_tenant_queued_tokens: as `max_queued_tokens`, of one tenant.
         queue_timeout_s: from the request to its first token.
         request_timeout_s: from the request to its end.
+        max_output_tokens: of one sample, asked for or, if nothing is, given.
 
     Raises:
         ValueError: a bound is not above 0.
@@ -44,6 +45,7 @@ class Limits:
     max_tenant_queued_tokens: int | None = None
     queue_timeout_s: float | None = None
     request_timeout_s: float | None = None
+    max_output_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

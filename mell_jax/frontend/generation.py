@@ -79,7 +79,14 @@ async def generate(
     ):
         ids = await _prompt_ids(chosen, prompt=prompt)
         handles = [front_end.new_handle() for _ in range(params.n)]
-        submits = _samples(chosen, handles=handles, ids=ids, params=params, salt=salt)
+        submits = _samples(
+            chosen,
+            handles=handles,
+            ids=ids,
+            params=params,
+            salt=salt,
+            max_output_tokens=admission.limits.max_output_tokens,
+        )
         with _counted_refusals(front_end):
             ticket.count(ids.size)
         front_end.tell_growth(tenant)
@@ -143,6 +150,7 @@ def _samples(
     ids: Int32Array,
     params: SamplingParams,
     salt: bytes,
+    max_output_tokens: int | None,
 ) -> list[Submit]:
     """One checked submission per sample."""
     if params.stop and model.tokenizer is None:
@@ -154,9 +162,14 @@ def _samples(
         handle=handles[0], prompt=ids, params=params, model=name, salt=salt
     )
     check_submit(unchecked, info=model.info)
+    room = model.info.max_model_len - ids.size
+    most = room if max_output_tokens is None else min(room, max_output_tokens)
     if params.max_tokens is None:
-        room = model.info.max_model_len - ids.size
-        params = dataclasses.replace(params, max_tokens=room)
+        params = dataclasses.replace(params, max_tokens=most)
+    elif not (params.max_tokens <= most):
+        raise InvalidRequestError(
+            "max_tokens", f"of {params.max_tokens} exceeds the {most} of this server"
+        )
     others = dataclasses.replace(params, prompt_logprobs=None)  # sample 0 tells them
     seed = params.seed
     return [

@@ -81,6 +81,21 @@ def test_all_prompts_of_a_request_count_for_whether_it_could_fit(
     run(scenario)
 
 
+def test_no_sample_gets_more_tokens_than_the_server_gives() -> None:
+    async def scenario() -> None:
+        async with serving(limits=Limits(max_output_tokens=3)) as s:
+            for asked in ({}, {"max_tokens": 3}):
+                parts = await s.collect(ids_request(1, ignore_eos=True, **asked))
+                assert list(parts[-1].complete.output_ids) == [1, 2, 4]
+            error = await error_of(s.collect(ids_request(1, max_tokens=4)))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert error.details() == "max_tokens of 4 exceeds the 3 of this server"
+            error = await error_of(s.collect(ids_request(1, min_tokens=4)))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario)
+
+
 def test_a_flood_of_ten_times_what_may_wait_leaves_the_admitted_alone() -> None:
     async def scenario() -> None:
         async with serving(is_manual=True, limits=Limits(max_queued=40)) as s:

@@ -2,7 +2,7 @@
 
     front end process                         engine process
     Server -> RemoteEngine <== socketpair ==> FrontLink -> engine's mailbox
-              (event loop)                    Switchboard <- engine's sink
+              (event loop)                    Crew        <- engine's sink
     Company -> what the others count, hold    Books: of all front ends, dead ones too
                                               Supervisor: starts, watches, ends them
 
