@@ -85,6 +85,11 @@ class Engine:
         """Without work there is nothing to do but wait."""
         return None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether no step is due."""
+        return not self.has_work
+
     def step(self) -> StepFrame | None:
         """Launches a step, brings in the one before; None when nothing is to be said.
 

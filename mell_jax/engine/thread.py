@@ -52,6 +52,10 @@ class Steps(Protocol):
 
     def step(self) -> StepFrame | None: ...
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether no step is due: nobody waits for one, or an instance is opening."""
+
     def load(self, *, compilations: int = 0) -> EngineLoad: ...
 
 
@@ -111,7 +115,12 @@ class EngineThread:
 
     @property
     def rounds(self) -> int:
-        """How often the thread has gone round; it waits for work or a ping between."""
+        """Grows while the engine gets somewhere, and with a ping while it rests.
+
+        A round counts when the one before launched a step, said something, or left
+        nothing to do. So neither a step that hangs nor an engine that goes round with
+        work and does none of it makes this grow.
+        """
         return self._rounds
 
     @property
@@ -174,11 +183,15 @@ class EngineThread:
         sink(EngineStopped(message=message))
 
     def _loop(self, sink: Sink) -> None:
-        engine = self._engine
+        engine, has_moved = self._engine, True
         while self._take_messages(wait=not engine.has_work):
-            self._rounds += 1
+            self._rounds += has_moved
+            steps = self._load.steps
             frame = engine.step()
             self._load = engine.load(compilations=self._compilations.count)
+            has_moved = (
+                frame is not None or self._load.steps != steps or engine.is_resting
+            )
             if frame is not None:
                 self._times.begin()
                 sink(frame)

@@ -98,6 +98,7 @@ class Idle:
 
     infos: tuple[EngineInfo, ...] = ()
     has_work = False
+    is_resting = True
     idle_wait_s = None
 
     def __init__(self, answer: Answer | Exception) -> None:

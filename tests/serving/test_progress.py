@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -13,12 +14,17 @@ class SlowEngine:
     """Has a step that ends when it is told to."""
 
     infos: tuple[EngineInfo, ...] = (INFO,)
-    has_work = False
     idle_wait_s = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_work: bool = False) -> None:
+        self.has_work = has_work
+        self.steps = 0  # as it tells
         self.entered = threading.Semaphore(0)
         self.may_leave = threading.Semaphore(0)
+
+    @property
+    def is_resting(self) -> bool:
+        return not self.has_work
 
     def submit(self, submit: Submit) -> None: ...
 
@@ -30,7 +36,12 @@ class SlowEngine:
         return None
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
-        return FakeEngine().load()
+        return replace(FakeEngine().load(), steps=self.steps)
+
+    def go_round(self) -> None:
+        """Ends the round in which it is, and waits for the next one."""
+        self.may_leave.release()
+        assert self.entered.acquire(timeout=50)
 
 
 def test_an_idle_engine_that_answers_pings_is_ready_for_ever() -> None:
@@ -56,6 +67,28 @@ def test_a_step_that_hangs_makes_an_engine_unready_until_it_ends() -> None:
     engine.may_leave.release(2)
     assert engine.entered.acquire(timeout=50)  # the ping of the look that saw it start
     assert watch.look()
+    thread.stop()
+
+
+def test_an_engine_that_goes_round_without_a_step_is_unready_until_it_makes_one() -> (
+    None
+):
+    engine = SlowEngine(has_work=True)
+    thread = EngineThread(engine, compilations=CompilationCounter())
+    thread.start(lambda frame: None)
+    watch = ProgressWatch(thread, stall_s=1.5)  # three looks
+    assert engine.entered.acquire(timeout=50)
+    for is_ready in (True, True, True, False, False, False):
+        assert watch.look() is is_ready
+        engine.go_round()
+    for _ in range(10):
+        engine.steps += 1
+        engine.go_round()
+        assert watch.look()
+    engine.has_work = False
+    engine.go_round()  # what was left is done
+    assert watch.look()
+    engine.may_leave.release(2)
     thread.stop()
 
 

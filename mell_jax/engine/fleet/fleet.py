@@ -161,6 +161,17 @@ class Fleet:
             return OPENING_WAIT_S
         return self._config.epoch_s if self.members else None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether no step is due.
+
+        Requests may wait for an instance that opens, but not for ever, and while there
+        is none that opens they have to get one.
+        """
+        if self._conductor.roster.may_open(self._now_s):
+            return True
+        return not (self.has_work or self.machine.waiting)
+
     def step(self) -> StepFrame | None:
         """One step of every instance that is open; None when nothing is to be said.
 
