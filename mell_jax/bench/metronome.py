@@ -127,6 +127,9 @@ class Metronome:
             ),
         )
 
+    def probe(self) -> None:
+        """There is no device."""
+
     def load(self, *, compilations: int = 0) -> EngineLoad:
         return EngineLoad(
             running=len(self._live),

@@ -100,6 +100,14 @@ class Engine:
         self._forget_ended()
         return frame
 
+    def probe(self) -> None:
+        """Makes the idle device compute something, and waits for it.
+
+        Raises:
+          RuntimeError: the device has failed.
+        """
+        self.instance.worker.probe().tokens()
+
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """How busy the engine is now."""
         phases = self.times.frozen(anew=not self.has_work)

@@ -56,9 +56,17 @@ class Steps(Protocol):
     def is_resting(self) -> bool:
         """Whether no step is due: nobody waits for one, or an instance is opening."""
 
+    def probe(self) -> None:
+        """Makes devices without work compute something, and waits for them.
+
+        It is no step: nothing counts it. Raises what a step would.
+        """
+
     def load(self, *, compilations: int = 0) -> EngineLoad: ...
 
 
+PROBE_PINGS = 10
+"""Between two probes of an idle engine: five seconds, where it is watched."""
 REFUSALS = (NotPossibleError, UnknownTargetError, InvalidRequestError)
 
 
@@ -112,6 +120,7 @@ class EngineThread:
         self._thread: threading.Thread | None = None
         self._has_ended = threading.Event()
         self._rounds = 0
+        self._idle_pings = 0  # since the latest step or probe
 
     @property
     def rounds(self) -> int:
@@ -186,6 +195,7 @@ class EngineThread:
         engine, has_moved = self._engine, True
         while self._take_messages(wait=not engine.has_work):
             self._rounds += has_moved
+            self._probe_if_due()
             steps = self._load.steps
             frame = engine.step()
             self._load = engine.load(compilations=self._compilations.count)
@@ -196,6 +206,14 @@ class EngineThread:
                 self._times.begin()
                 sink(frame)
                 self._times.end(StepPhase.EMIT)
+
+    def _probe_if_due(self) -> None:
+        """Finds out now and then whether devices still work that have no work."""
+        if self._engine.has_work:
+            self._idle_pings = 0  # steps tell
+        elif self._idle_pings >= PROBE_PINGS:
+            self._idle_pings = 0
+            self._engine.probe()
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Hands all messages to the engine; False when one of them was to stop."""
@@ -210,7 +228,7 @@ class EngineThread:
                 case Abort() as abort:
                     self._engine.abort(abort)
                 case _Ping():
-                    pass
+                    self._idle_pings += 1
                 case _Question():
                     self._answer(message)
                 case _Stop():

@@ -118,6 +118,8 @@ class Idle:
     def step(self) -> StepFrame | None:
         return None
 
+    def probe(self) -> None: ...
+
     def load(self, *, compilations: int = 0) -> EngineLoad:
         return EngineLoad(
             running=0,

@@ -19,6 +19,8 @@ class SlowEngine:
     def __init__(self, *, has_work: bool = False) -> None:
         self.has_work = has_work
         self.steps = 0  # as it tells
+        self.probed = threading.Semaphore(0)
+        self.may_answer = threading.Semaphore(100)
         self.entered = threading.Semaphore(0)
         self.may_leave = threading.Semaphore(0)
 
@@ -29,6 +31,10 @@ class SlowEngine:
     def submit(self, submit: Submit) -> None: ...
 
     def abort(self, abort: Abort) -> None: ...
+
+    def probe(self) -> None:
+        self.probed.release()
+        assert self.may_answer.acquire(timeout=50)
 
     def step(self) -> StepFrame | None:
         self.entered.release()
@@ -66,6 +72,27 @@ def test_a_step_that_hangs_makes_an_engine_unready_until_it_ends() -> None:
     assert [watch.look() for _ in range(5)] == [True, True, True, False, False]
     engine.may_leave.release(2)
     assert engine.entered.acquire(timeout=50)  # the ping of the look that saw it start
+    assert watch.look()
+    thread.stop()
+
+
+def test_a_probe_that_hangs_makes_an_idle_engine_unready_until_it_ends() -> None:
+    engine = SlowEngine()
+    engine.may_leave, engine.may_answer = (
+        threading.Semaphore(100),
+        threading.Semaphore(0),
+    )
+    thread = EngineThread(engine, compilations=CompilationCounter())
+    thread.start(lambda frame: None)
+    watch = ProgressWatch(thread, stall_s=1.5)  # three looks
+    for _ in range(10):
+        thread.ping()
+    assert engine.probed.acquire(timeout=50)
+    assert [watch.look() for _ in range(5)] == [True, True, True, False, False]
+    rounds = thread.rounds
+    engine.may_answer.release()
+    while thread.rounds == rounds:  # until the ping of the look that saw it begin
+        assert engine.entered.acquire(timeout=50)
     assert watch.look()
     thread.stop()
 

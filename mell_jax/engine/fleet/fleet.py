@@ -198,6 +198,21 @@ class Fleet:
             frames.append(frame_of_ends(done))
         return merge_frames(frames)
 
+    def probe(self) -> None:
+        """Makes every device that is open compute something, and waits for them.
+
+        One that fails is fenced as if a step had.
+        """
+        conductor, probes = self._conductor, []
+        for member in list(self.members.values()):
+            if member.is_open:
+                probe = conductor.guard(member, member.instance.worker.probe)
+                probes.append((member, probe))
+        for member, pending in probes:
+            if pending is not None:
+                conductor.guard(member, pending.tokens)
+        conductor.settle()
+
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """How busy all instances are together."""
         loads = [
