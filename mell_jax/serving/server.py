@@ -312,14 +312,14 @@ async def run_server(
 ) -> str:
     """Serves from this process until a signal or the engine's end.
 
+    A signal that comes before requests are taken is passed on to its earlier handler
+    once everything is closed.
+
     Args:
       engine: not yet started; it is stopped on return.
       models: what clients are told about each model of the engine.
       config: where and how to serve.
       on_ready: called with the addresses once requests are taken.
-
-    A signal that comes before requests are taken is passed on to its earlier handler
-    once everything is closed.
 
     Returns:
       Why service ended, when nobody asked for it; the log has the cause.
