@@ -90,10 +90,12 @@ def test_a_probe_leaves_nothing_behind(make: Callable[[], Engine | Fleet]) -> No
     pools = [np.array(worker.pool)[1:] for worker in workers]
     assert any(pool.any() for pool in pools)
     before, compilations = counts(engine.load()), CompilationCounter()
+    times = engine.times.frozen()
     for _ in range(3):
         engine.probe()
     assert compilations.count == 0
     assert counts(engine.load()) == before
+    assert engine.times.frozen() == times
     assert not engine.has_work and engine.is_resting and engine.step() is None
     for worker, pool in zip(workers, pools, strict=True):
         assert np.array_equal(np.array(worker.pool)[1:], pool)
