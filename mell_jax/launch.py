@@ -7,7 +7,6 @@ Flags become one frozen configuration here; nothing below reads a flag.
 """
 
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +42,7 @@ from mell_jax.serving.progress import LocalEngine
 from mell_jax.serving.security import check_security
 from mell_jax.serving.server import run_server
 from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.stop_signals import end_at_once_when_told
 from mell_jax.serving.tracing import check_tracing
 from mell_jax.text.tokenizer import load_tokenizer
 
@@ -404,9 +404,7 @@ def _served(model: "BuiltModel", *, is_loaded: bool) -> ServedModel:
 
 def main(argv: Sequence[str]) -> int:
     started_s = time.monotonic()
-    # While loading, Ctrl-C ends the process at once: an exception could be lost in a
-    # callback of the runtime. Once requests are served it means to drain.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_at_once_when_told()  # until requests are served
     if len(argv) > 1:
         print(f"mell-serve: takes flags only, got {argv[1]!r}", file=sys.stderr)
         return 1

@@ -80,6 +80,10 @@ class Metronome:
         is_due = self._is_complete or len(self._handles) > 0
         return bool(self._ended or (self._live and is_due))
 
+    @property
+    def is_resting(self) -> bool:
+        return not self.has_work
+
     def submit(self, submit: Submit) -> None:
         self._live[submit.handle] = None
         self._is_complete = self._is_complete or len(self._live) >= self._streams
@@ -122,6 +126,9 @@ class Metronome:
                 Finished(handle=handle, reason=FinishReason.ABORT) for handle in ended
             ),
         )
+
+    def probe(self) -> None:
+        """There is no device."""
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         return EngineLoad(

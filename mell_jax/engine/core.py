@@ -85,6 +85,11 @@ class Engine:
         """Without work there is nothing to do but wait."""
         return None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether no step is due."""
+        return not self.has_work
+
     def step(self) -> StepFrame | None:
         """Launches a step, brings in the one before; None when nothing is to be said.
 
@@ -94,6 +99,14 @@ class Engine:
         frame = self.instance.land(self.times)
         self._forget_ended()
         return frame
+
+    def probe(self) -> None:
+        """Makes the idle device compute something, and waits for it.
+
+        Raises:
+          RuntimeError: the device has failed.
+        """
+        self.instance.worker.probe().tokens()
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """How busy the engine is now."""

@@ -52,9 +52,21 @@ class Steps(Protocol):
 
     def step(self) -> StepFrame | None: ...
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether no step is due: nobody waits for one, or an instance is opening."""
+
+    def probe(self) -> None:
+        """Makes devices without work compute something, and waits for them.
+
+        It is no step: nothing counts it. Raises what a step would.
+        """
+
     def load(self, *, compilations: int = 0) -> EngineLoad: ...
 
 
+PROBE_PINGS = 10
+"""Between two probes of an idle engine: five seconds, where it is watched."""
 REFUSALS = (NotPossibleError, UnknownTargetError, InvalidRequestError)
 
 
@@ -108,10 +120,16 @@ class EngineThread:
         self._thread: threading.Thread | None = None
         self._has_ended = threading.Event()
         self._rounds = 0
+        self._idle_pings = 0  # since the latest step or probe
 
     @property
     def rounds(self) -> int:
-        """How often the thread has gone round; it waits for work or a ping between."""
+        """Grows while the engine gets somewhere, and with a ping while it rests.
+
+        A round counts when the one before launched a step, said something, or left
+        nothing to do. So neither a step that hangs nor an engine that goes round with
+        work and does none of it makes this grow.
+        """
         return self._rounds
 
     @property
@@ -174,15 +192,28 @@ class EngineThread:
         sink(EngineStopped(message=message))
 
     def _loop(self, sink: Sink) -> None:
-        engine = self._engine
+        engine, has_moved = self._engine, True
         while self._take_messages(wait=not engine.has_work):
-            self._rounds += 1
+            self._rounds += has_moved
+            self._probe_if_due()
+            steps = self._load.steps
             frame = engine.step()
             self._load = engine.load(compilations=self._compilations.count)
+            has_moved = (
+                frame is not None or self._load.steps != steps or engine.is_resting
+            )
             if frame is not None:
                 self._times.begin()
                 sink(frame)
                 self._times.end(StepPhase.EMIT)
+
+    def _probe_if_due(self) -> None:
+        """Finds out now and then whether devices still work that have no work."""
+        if self._engine.has_work:
+            self._idle_pings = 0  # steps tell
+        elif self._idle_pings >= PROBE_PINGS:
+            self._idle_pings = 0
+            self._engine.probe()
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Hands all messages to the engine; False when one of them was to stop."""
@@ -197,7 +228,7 @@ class EngineThread:
                 case Abort() as abort:
                     self._engine.abort(abort)
                 case _Ping():
-                    pass
+                    self._idle_pings += 1
                 case _Question():
                     self._answer(message)
                 case _Stop():

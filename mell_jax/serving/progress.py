@@ -1,7 +1,8 @@
-"""Readiness by progress: an engine that does not go round is not ready.
+"""Readiness by progress: an engine that gets nowhere is not ready.
 
-The engine's thread counts its rounds, and a ping makes it do one when it has no work.
-Looks are counted, not seconds: a machine that was asleep raises no alarm.
+The engine's thread counts the rounds that got somewhere (`EngineThread.rounds`), and a
+ping makes it do one when it has no work. Looks are counted, not seconds: a machine that
+was asleep raises no alarm.
 """
 
 import logging

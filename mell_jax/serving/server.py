@@ -10,7 +10,6 @@ Runs in one event loop; the engine has a thread of its own.
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +42,7 @@ from mell_jax.serving.rpcs import make_handler
 from mell_jax.serving.security import Gate, TlsFiles
 from mell_jax.serving.servicer import ServedModel, Servicer
 from mell_jax.serving.stall import Stalls
+from mell_jax.serving.stop_signals import StopSignals
 from mell_jax.serving.tracing import open_spans
 
 _logger = logging.getLogger(__name__)
@@ -312,6 +312,9 @@ async def run_server(
 ) -> str:
     """Serves from this process until a signal or the engine's end.
 
+    A signal that comes before requests are taken is passed on to its earlier handler
+    once everything is closed.
+
     Args:
       engine: not yet started; it is stopped on return.
       models: what clients are told about each model of the engine.
@@ -327,20 +330,25 @@ async def run_server(
     loop = asyncio.get_running_loop()
     health_port = HealthPort() if config.health_port is not None else None
     server = Server(engine, models=models, config=config, health_port=health_port)
+    signals = StopSignals(loop)
     engine.start(server.sink(loop))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, stop_engine, engine)
-        told, hurry = _stop_signals(loop)
         health_address = None
         if health_port is not None and config.health_port is not None:
             stack.push_async_callback(asyncio.to_thread, health_port.stop)
             health_address = health_port.start(config.host, port=config.health_port)
         addresses = await server.start()
-        watch = ProgressWatch(engine, stall_s=config.stall_s)
-        watching = asyncio.ensure_future(_watch(watch, server))
-        stack.callback(watching.cancel)
-        on_ready(replace(addresses, health=health_address))
-        return await server.serve(told=told, hurry=hurry)
+        await asyncio.sleep(0)  # for signals to be heard
+        if not signals.told.is_set():
+            watch = ProgressWatch(engine, stall_s=config.stall_s)
+            watching = asyncio.ensure_future(_watch(watch, server))
+            stack.callback(watching.cancel)
+            on_ready(replace(addresses, health=health_address))
+            return await server.serve(told=signals.told, hurry=signals.hurry)
+        await server.stop("the server is shutting down")
+    signals.pass_on()
+    return ""
 
 
 async def _watch(watch: ProgressWatch, server: Server) -> None:
@@ -348,20 +356,6 @@ async def _watch(watch: ProgressWatch, server: Server) -> None:
     while True:
         await server.set_ready(watch.look())
         await asyncio.sleep(LOOK_S)
-
-
-def _stop_signals(
-    loop: asyncio.AbstractEventLoop,
-) -> tuple[asyncio.Event, asyncio.Event]:
-    """Set by the first and by the second SIGTERM or SIGINT."""
-    told, hurry = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        (hurry if told.is_set() else told).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return told, hurry
 
 
 def _options(config: ServerConfig, *, place: Place) -> list[tuple[str, int]]:

@@ -244,15 +244,22 @@ class DeviceWorker:
             )
         )
         for bucket in self._steps:
-            self._run_scratch(bucket)
+            self._dispatch_padding(bucket).tokens()
 
-    def _run_scratch(self, bucket: Bucket) -> None:
-        """A step of padding alone, to its end."""
+    def probe(self) -> Pending:
+        """Starts the smallest step with padding alone: does the device still work?
+
+        It changes nothing that a sequence reads; its tokens mean nothing.
+        """
+        return self._dispatch_padding(self.buckets[0])
+
+    def _dispatch_padding(self, bucket: Bucket) -> Pending:
+        """Starts a step without a row, on the scratch page and slot."""
         vector, inputs = new_vector(bucket)
         inputs.slots[:] = self._scratch_slot
         inputs.sources[:] = self._scratch_slot
         inputs.owners[:] = bucket.rows
-        self.dispatch(vector, bucket=bucket).tokens()
+        return self.dispatch(vector, bucket=bucket)
 
     def set_up_row(self, setup: RowSetup) -> None:
         """Gives a slot to a sequence; takes effect before the next dispatched step."""

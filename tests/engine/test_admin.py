@@ -98,6 +98,7 @@ class Idle:
 
     infos: tuple[EngineInfo, ...] = ()
     has_work = False
+    is_resting = True
     idle_wait_s = None
 
     def __init__(self, answer: Answer | Exception) -> None:
@@ -116,6 +117,8 @@ class Idle:
 
     def step(self) -> StepFrame | None:
         return None
+
+    def probe(self) -> None: ...
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         return EngineLoad(

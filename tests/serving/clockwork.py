@@ -60,6 +60,12 @@ class Clockwork:
     def has_work(self) -> bool:
         return bool(self.live or self._finished)
 
+    @property
+    def is_resting(self) -> bool:
+        return not self.has_work
+
+    def probe(self) -> None: ...
+
     def submit(self, submit: Submit) -> None:
         assert submit.params.max_tokens is not None
         self.live[submit.handle] = int(submit.prompt[-1]), submit.params.max_tokens

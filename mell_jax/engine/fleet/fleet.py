@@ -161,6 +161,17 @@ class Fleet:
             return OPENING_WAIT_S
         return self._config.epoch_s if self.members else None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether no step is due.
+
+        Requests may wait for an instance that opens, but not for ever, and while there
+        is none that opens they have to get one.
+        """
+        if self._conductor.roster.may_open(self._now_s):
+            return True
+        return not (self.has_work or self.machine.waiting)
+
     def step(self) -> StepFrame | None:
         """One step of every instance that is open; None when nothing is to be said.
 
@@ -186,6 +197,21 @@ class Fleet:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_ends(done))
         return merge_frames(frames)
+
+    def probe(self) -> None:
+        """Makes every device that is open compute something, and waits for them.
+
+        One that fails is fenced as if a step had.
+        """
+        conductor, probes = self._conductor, []
+        for member in list(self.members.values()):
+            if member.is_open:
+                probe = conductor.guard(member, member.instance.worker.probe)
+                probes.append((member, probe))
+        for member, pending in probes:
+            if pending is not None:
+                conductor.guard(member, pending.tokens)
+        conductor.settle()
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """How busy all instances are together."""

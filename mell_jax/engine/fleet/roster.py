@@ -15,6 +15,9 @@ from mell_jax.scheduler.migration.instance import Instance as Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.worker.group import DeviceGroup
 
+OPENING_LIMIT_S = 120.0
+"""Of what is making an instance ready; one that takes longer is taken for stuck."""
+
 
 @final
 class Roster:
@@ -51,6 +54,12 @@ class Roster:
     def is_opening(self) -> bool:
         """Whether an instance is being made ready."""
         return bool(self._since_s)
+
+    def may_open(self, now_s: float) -> bool:
+        """Whether an instance is being made ready that may still take its time."""
+        return any(
+            now_s - since_s < OPENING_LIMIT_S for since_s in self._since_s.values()
+        )
 
     def open(
         self, device: DeviceId, model: ModelId, *, horizon: Epoch, office: Office

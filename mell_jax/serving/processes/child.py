@@ -1,7 +1,8 @@
 """A front end's process: python -m mell_jax.serving.processes.child DESCRIPTOR
 
 The descriptor is its end of a socket pair. Everything else comes through that; when it
-closes the process ends, so that none is left when the engine's process is killed.
+closes the process ends, so that none is left when the engine's process is killed; see
+`leash` for one that hangs.
 """
 
 import asyncio
@@ -11,12 +12,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn
 
 from mell_jax.serving.logs import set_up_logging
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.processes.company import Company
+from mell_jax.serving.processes.leash import PATIENCE_S, Leash
 from mell_jax.serving.processes.remote import RemoteEngine
 from mell_jax.serving.processes.wire import (
     ROUTE_BITS,
@@ -120,11 +122,22 @@ async def _follow_orders(
                 told.set()
 
 
-def main(argv: Sequence[str]) -> int:
+def main(
+    argv: Sequence[str],
+    *,
+    work: Callable[[socket.socket], Coroutine[Any, Any, int]] = serve,
+    patience_s: float = PATIENCE_S,
+) -> int:
+    """Does `work` in an event loop until it ends; see `Leash` for `patience_s`."""
     # Whoever signals a whole group means the engine's process; it tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    return run_loop(serve(socket.socket(fileno=int(argv[1]))))
+    sock = socket.socket(fileno=int(argv[1]))
+    leash = Leash(sock, patience_s=patience_s)
+    try:
+        return run_loop(work(sock))
+    finally:
+        leash.let_go()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Starts front ends, watches them and the engine, and ends all of it in order.
 
+    before ready    front ends are killed, and the signal does what it did before
     first signal    NOT_SERVING, front ends drain and end, then the engine
     second signal   the same, at once
     front end gone  its sequences are aborted (`link`); another one starts
@@ -39,9 +40,11 @@ from mell_jax.serving.servicer import ServedModel
 _LAST_WORDS_LOOKS = 10  # for front ends to end once they were told to
 
 
-@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signalled:
     """Somebody wants the server to end."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,8 @@ def run_fronts(
 ) -> str:
     """Serves from `config.frontends` processes until a signal or the engine's end.
 
-    Call it on the main thread.
+    Call it on the main thread. A signal that comes before anything is served is passed
+    on to its earlier handler once no process is left.
 
     Args:
       engine: not yet started; it is stopped on return.
@@ -94,7 +98,10 @@ def run_fronts(
         for number in (signal.SIGTERM, signal.SIGINT):
             before = signal.signal(number, supervisor.on_signal)
             stack.callback(signal.signal, number, before)
-        return supervisor.run(on_ready)
+        cause = supervisor.run(on_ready)
+    if supervisor.early_signal is not None:
+        signal.raise_signal(supervisor.early_signal)
+    return cause
 
 
 def _reserve(config: ServerConfig, stack: ExitStack) -> ServerConfig:
@@ -118,7 +125,11 @@ def _reserve(config: ServerConfig, stack: ExitStack) -> ServerConfig:
 
 @final
 class Supervisor:
-    """The state of a running server; see `run_fronts`."""
+    """The state of a running server; see `run_fronts`.
+
+    Attributes:
+      early_signal: the number of one that came before requests were taken.
+    """
 
     def __init__(
         self,
@@ -149,6 +160,7 @@ class Supervisor:
         self._phase = Phase.STARTING
         self._looks_left: int | None = None  # of this phase; None: as many as it takes
         self._cause = ""
+        self.early_signal: int | None = None
         self._on_ready: Callable[[Addresses], None] = lambda _: None
         self._health: HealthPort | None = None
 
@@ -182,8 +194,8 @@ class Supervisor:
         if self._health is not None:
             self._health.stop()
 
-    def on_signal(self, *_: object) -> None:
-        self._events.put(Signalled())
+    def on_signal(self, number: int, _: object) -> None:
+        self._events.put(Signalled(number=number))
 
     def _sink(self, frame: StepFrame | EngineStopped) -> None:
         """What the engine calls on its thread."""
@@ -200,6 +212,10 @@ class Supervisor:
                 self._crew.bury(event, is_missed=self._phase is Phase.SERVING)
                 if self._phase is Phase.STARTING:
                     raise FrontFailed(f"a front end did not start: {event.reason}")
+            case Signalled(number=number) if self._phase is Phase.STARTING:
+                self.early_signal = number
+                self._phase = Phase.HURRYING  # nobody is there to be told
+                self._crew.kill()
             case Signalled():
                 is_first = self._phase is Phase.SERVING
                 self._end(Phase.DRAINING if is_first else Phase.HURRYING)
