@@ -120,11 +120,22 @@ BAD = {
     "an unknown output": (with_outputs("logits"), "outputs"),
     "an output twice": (with_outputs("text_output", "text_output"), "outputs"),
     "many outputs": (with_outputs(*["text_output"] * 10_000), "outputs"),
-    "an unknown parameter": (with_parameter("priority", uint64_param=1), "priority"),
+    "an unknown parameter": (
+        with_parameter("priority", uint64_param=1),
+        "parameters",
+    ),
+    "a parameter with a long name": (
+        with_parameter("x" * 60_000, uint64_param=1),
+        "parameters",
+    ),
+    "a parameter with a long name of wide letters": (
+        with_parameter("\U0001f600" * 15_000, uint64_param=1),
+        "parameters",
+    ),
     "a parameter without a value": (with_parameter("stream"), "stream"),
     "a parameter given twice": (
         with_parameter("max_tokens", int64_param=1),
-        "max_tokens",
+        "parameters",
     ),
     "a list as a parameter": (
         with_parameter("stop_token_ids", string_param="[1]"),
@@ -140,7 +151,9 @@ BAD |= {
         "[" * 60_000: "sampling_parameters",
         '{"a":' * 10_000: "sampling_parameters",
         " " * 70_000 + "{}": "sampling_parameters",
-        '{"best_of": 4}': "best_of",
+        '{"best_of": 4}': "sampling_parameters",
+        '{"' + "x" * 60_000 + '": 4}': "sampling_parameters",
+        '{"\\ud800": 4}': "sampling_parameters",
         '{"temperature": NaN}': "temperature",
         '{"temperature": "nan"}': "temperature",
         '{"temperature": -1}': "temperature",
@@ -262,13 +275,21 @@ requests = st.builds(
     ),
 )
 
+# The log has the field at fault, so it is never a client's word.
+OUR_WORDS = {
+    *("inputs", "raw_input_contents", "outputs", "parameters", "request_id"),
+    *("text_input", "sampling_parameters", "stream", "exclude_input_in_output"),
+    *("temperature", "top_k", "stop", "seed", "logit_bias", "n", "ignore_eos"),
+}
+
 
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 @given(requests)
 def test_any_message_is_understood_or_refused(request: pb.ModelInferRequest) -> None:
     try:
         ask = ask_of(request)
-    except InvalidRequestError:
+    except InvalidRequestError as error:
+        assert error.field in OUR_WORDS
         return
     assert ask.outputs
 
@@ -287,14 +308,16 @@ json_values: Any = st.recursive(
     st.dictionaries(
         st.sampled_from(
             ["temperature", "top_k", "stop", "seed", "logit_bias", "n", "ignore_eos"]
-        ),
+        )
+        | st.text(max_size=5),
         json_values,
     )
 )
 def test_any_json_makes_parameters_or_is_refused(given_values: dict[str, Any]) -> None:
     try:
         params = params_of(json.dumps(given_values), others={})
-    except InvalidRequestError:
+    except InvalidRequestError as error:
+        assert error.field in OUR_WORDS
         return
     assert 0.0 <= params.temperature <= 100.0
 
