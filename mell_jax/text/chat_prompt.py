@@ -46,12 +46,15 @@ class ChatPrompt:
 
         Args:
             messages: each with a role of the program's and a content of the user's.
-            max_tokens: a text that must have more is refused before it is tokenized.
+            max_tokens: contents that must have more are refused before anything is
+                done with them, and a text before it is tokenized.
 
         Raises:
             ChatTemplateError: the template refuses the messages.
             ValueError: the text is too long or has an unpaired surrogate.
         """
+        contents = "".join(message["content"] for message in messages)
+        self._tokenizer.check_prompt_bytes(contents, max_tokens=max_tokens)
         mark = f"\ufdd0{secrets.token_hex(8)}\ufdd1"  # of no use outside a program
         safe = [
             {**message, "content": self._cut_up(message["content"], mark=mark)}
