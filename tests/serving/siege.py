@@ -30,12 +30,13 @@ class Siege:
         self.front_pid = server.front_end().pid
         self._kinds = (self._by_ids, self._by_http, self._by_kserve, self._by_stream)
         self._alone = [ask_once() for ask_once in self._kinds]
+        self.ids = self._by_ids()
 
     def close(self) -> None:
         self.http.close()
         self.server.close()
 
-    def _by_ids(self) -> object:
+    def _by_ids(self) -> list[int]:
         return ids_of(self.server.stub.Generate(request(PROMPT, max_tokens=MOST)))
 
     def _by_http(self) -> object:
@@ -95,10 +96,11 @@ class Siege:
         info = self.server.stub.GetServerInfo(pb.GetServerInfoRequest())
         return int(info.active_requests)
 
-    def metric(self, name: str) -> float:
-        """The first value of a metric."""
+    def metric(self, name: str, *, label: str = "") -> float:
+        """The value of a metric, of that label if it has several."""
         lines = self.http.get("/metrics").text.splitlines()
-        (line,) = (line for line in lines if line.split("{")[0].split(" ")[0] == name)
+        found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+        (line,) = (line for line in found if f'"{label}"' in line or not label)
         return float(line.rpartition(" ")[2])
 
 
