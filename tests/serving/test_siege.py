@@ -275,6 +275,8 @@ BROKEN = {
     "a window of nothing": raw_http2.HELLO + raw_http2.frame(8, body=b"\0\0\0\0"),
     "settings of odd length": raw_http2.PREFACE + raw_http2.frame(4, body=b"x" * 5),
     "ten thousand settings": raw_http2.PREFACE + raw_http2.frame(4) * 10_000,
+    "last words that look like the log": raw_http2.HELLO
+    + raw_http2.frame(7, body=b"\0\0\0\1\0\0\0\5\xf1" + b"\n{} or not\n" * 9),
 }
 
 

@@ -218,7 +218,7 @@ METADATA = st.lists(
             ["x-mell-model", "x-mell-tenant", "x-request-id", "traceparent"]
         ),
         st.sampled_from(["demo", "other", "a b", "00-0-0-0", "~" * 300, ""])
-        | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
+        | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=8),
     ),
     max_size=2,
 )
