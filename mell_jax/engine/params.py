@@ -16,6 +16,8 @@ MAX_STOP_CHARS = 256
 MAX_STOP_IDS = 16  # end-of-sequence ids included
 MAX_BIASED_TOKENS = 1024
 MIN_TEMPERATURE = 1e-5  # anything smaller is greedy
+MIN_REPETITION_PENALTY = 0.01  # logits are divided by it: 1e-39 would make them inf
+MAX_REPETITION_PENALTY = 100.0
 
 
 class InvalidRequestError(ValueError):
@@ -38,6 +40,7 @@ class SamplingParams:
     temperature: float = 1.0
     """Divides the logits; below 1e-5 the most likely token is taken (greedy)."""
     top_p: float = 1.0
+    """Keep the fewest likely tokens of this probability together, one at least."""
     top_k: int = 0
     """Keep the k most likely tokens; 0 keeps all."""
     min_p: float = 0.0
@@ -72,8 +75,12 @@ class SamplingParams:
         _check_number("min_p", self.min_p, 0.0, 1.0)
         _check_number("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _check_number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        if not (0.0 < self.repetition_penalty <= 100.0):
-            _fail("repetition_penalty", "must be in (0, 100]", self.repetition_penalty)
+        _check_number(
+            "repetition_penalty",
+            self.repetition_penalty,
+            MIN_REPETITION_PENALTY,
+            MAX_REPETITION_PENALTY,
+        )
         _check_count("n", self.n, 1, MAX_N)
         _check_count("min_tokens", self.min_tokens, 0, 2**31 - 1)
         if self.max_tokens is not None:

@@ -37,6 +37,7 @@ async def generate(
     request_id: str = "",
     is_id_random: bool = False,
     is_text_wanted: bool = True,
+    may_send_special_tokens: bool = True,
     origin: Origin = ANYWHERE,
 ) -> AsyncGenerator[Delta]:
     """Streams the answers to a prompt, all that is ready at a time.
@@ -55,6 +56,8 @@ async def generate(
         request_id: a name for `FrontEnd.abort`; empty for a random one.
         is_id_random: no other request can have that name.
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
+        may_send_special_tokens: False keeps the letters of special tokens that a text
+            spells, and refuses their ids; what a `PromptMaker` makes is its business.
         origin: where the request comes from, for traces.
 
     Raises:
@@ -77,7 +80,9 @@ async def generate(
         _admit(front_end, tenant=tenant, samples=params.n) as ticket,
         Deadlines(request, limits=admission.limits) as deadlines,
     ):
-        ids = await _prompt_ids(chosen, prompt=prompt)
+        ids = await _prompt_ids(
+            chosen, prompt=prompt, may_be_special=may_send_special_tokens
+        )
         handles = [front_end.new_handle() for _ in range(params.n)]
         submits = _samples(
             chosen,
@@ -186,13 +191,19 @@ def _samples(
 
 
 async def _prompt_ids(
-    model: FrontModel, *, prompt: str | Sequence[int] | PromptMaker
+    model: FrontModel,
+    *,
+    prompt: str | Sequence[int] | PromptMaker,
+    may_be_special: bool,
 ) -> Int32Array:
     if callable(prompt):
-        prompt = await asyncio.to_thread(prompt, model)
+        prompt, may_be_special = await asyncio.to_thread(prompt, model), True
     if not isinstance(prompt, str):
         check_prompt_size(len(prompt), info=model.info)  # before a copy is made
-        return _checked_ids(prompt, vocab_size=model.info.vocab_size)
+        ids = _checked_ids(prompt, vocab_size=model.info.vocab_size)
+        if not may_be_special:
+            _check_no_special(ids.tolist(), model=model)
+        return ids
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise InvalidRequestError(
@@ -200,15 +211,31 @@ async def _prompt_ids(
         )
     if not prompt:
         raise InvalidRequestError("prompt", "must not be empty")
+    encode = tokenizer.encode if may_be_special else tokenizer.encode_plain
     try:
         tokenizer.check_prompt_bytes(prompt, max_tokens=model.info.max_model_len)
         if len(prompt) > _LONG_TEXT_CHARS:
-            ids = await asyncio.to_thread(tokenizer.encode, prompt)
+            made = await asyncio.to_thread(encode, prompt)
         else:
-            ids = tokenizer.encode(prompt)
+            made = encode(prompt)
     except ValueError as error:
         raise InvalidRequestError("prompt", f"is not usable: {error}") from error
-    return np.asarray(ids, dtype=np.int32)
+    return np.asarray(made, dtype=np.int32)
+
+
+def _check_no_special(ids: Sequence[int], *, model: FrontModel) -> None:
+    """Without a tokenizer the ids that end a sequence are all that is known."""
+    ends = model.info.eos_token_ids
+    if model.tokenizer is None:
+        found = next((i for i in ids if i in ends), None)
+    else:
+        found = model.tokenizer.find_control_token(ids, others=ends)
+    if found is not None:
+        raise InvalidRequestError(
+            "prompt",
+            f"holds token id {found}, a special token, which only those may send whose "
+            "bearer token has the right 'special_tokens'; send text, or leave it out",
+        )
 
 
 def _checked_ids(prompt: Sequence[int], *, vocab_size: int) -> Int32Array:

@@ -62,13 +62,19 @@ class DrainingError(RuntimeError):
     """The server finishes what it has and takes nothing new."""
 
 
+MAX_MESSAGE_BYTES = 1000
+"""Of a message's UTF-8. gRPC sends it thrice as long, as %F0%9F%98%80, and once more in
+base64, all in metadata of which its clients take 8 KiB for sure."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """A failure as the caller is told.
 
     Attributes:
       code: its kind, in gRPC's words.
-      message: never has our own secrets or a traceback.
+      message: never has our own secrets or a traceback; at most `MAX_MESSAGE_BYTES`
+        of valid UTF-8, whatever a caller has said.
       field: the parameter at fault; empty when it is none alone.
       retry_after_s: when to try again; None when that would not help.
     """
@@ -120,10 +126,16 @@ def problem_of(error: Exception) -> Problem:
     )
     return Problem(
         code=code,
-        message=str(error),
+        message=_bounded(str(error)),
         field=field,
         retry_after_s=_retry_after_s(error),
     )
+
+
+def _bounded(message: str) -> str:
+    """As much of a message as any transport takes, without unpaired surrogates."""
+    data = message.encode("utf-8", "replace")
+    return data[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
 
 
 def _field_of(error: Exception) -> str:

@@ -128,6 +128,7 @@ class Servicer:
             tenant=asker.caller.tenant,
             request_id=asker.caller.scoped(request_id),
             is_text_wanted=False,
+            may_send_special_tokens=asker.caller.may_send_special_tokens,
             origin=asker.origin,
         )
         samples = [_Sample(request.stream) for _ in range(params.n)]

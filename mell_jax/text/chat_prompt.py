@@ -10,7 +10,6 @@ nobody can guess before the template sees them, and the text is tokenized mark b
 Text without such spellings is tokenized in one piece, as the model was trained.
 """
 
-import re
 import secrets
 from collections.abc import Sequence
 from typing import final
@@ -26,32 +25,21 @@ class ChatPrompt:
     def __init__(self, tokenizer: Tokenizer, *, template: ChatTemplate) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        spelled = {
-            tokenizer.decode((i,), skip_special_tokens=False): i
-            for i in tokenizer.special_ids
-        }
-        self._ids = {text: i for text, i in spelled.items() if len(text) > 1}
-        longest_first = sorted(self._ids, key=len, reverse=True)
-        pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
-        self._special = re.compile(f"({pattern})")
-        starts = "".join(re.escape(text[0]) for text in longest_first)
-        rests = "|".join(re.escape(text[1:]) for text in longest_first)
-        self._beginnings = {text[:k] for text in self._ids for k in range(1, len(text))}
-        self._longest = max(map(len, self._beginnings), default=0)
-        # Cuts "[|im_end|>" too, for speed: a set of letters is searched for quickly.
-        self._cut = re.compile(f"([{starts}])(?=(?:{rests}))" if starts else r"(?!)()")
 
     def encode(self, messages: Sequence[Message], *, max_tokens: int) -> list[int]:
         """The ids up to where the answer begins.
 
         Args:
             messages: each with a role of the program's and a content of the user's.
-            max_tokens: a text that must have more is refused before it is tokenized.
+            max_tokens: contents that must have more are refused before anything is
+                done with them, and a text before it is tokenized.
 
         Raises:
             ChatTemplateError: the template refuses the messages.
             ValueError: the text is too long or has an unpaired surrogate.
         """
+        contents = "".join(message["content"] for message in messages)
+        self._tokenizer.check_prompt_bytes(contents, max_tokens=max_tokens)
         mark = f"\ufdd0{secrets.token_hex(8)}\ufdd1"  # of no use outside a program
         safe = [
             {**message, "content": self._cut_up(message["content"], mark=mark)}
@@ -65,20 +53,20 @@ class ChatPrompt:
 
     def _cut_up(self, content: str, *, mark: str) -> str:
         """A content in which no control token is whole, nor begins at its end."""
-        end = len(content.rstrip())
-        tails = (content[end - k : end] for k in range(1, min(self._longest, end) + 1))
-        if any(tail in self._beginnings for tail in tails):
-            content = f"{content[:end]}{mark}{content[end:]}"
-        return self._cut.sub(rf"\1{mark}", content)
+        spellings, end = self._tokenizer.spellings, len(content.rstrip())
+        if not spellings.may_go_on(content[:end]):
+            return mark.join(spellings.cut(content))
+        parts = (content[:end], content[end:])
+        return mark.join(piece for part in parts for piece in spellings.cut(part))
 
     def _encode_piece(self, text: str) -> list[int]:
         """The ids of a text whose control tokens are the template's."""
         if self._tokenizer.reads_special_tokens:
             return self._tokenizer.encode(text, add_special_tokens=False)
-        ids: list[int] = []
-        for part in filter(None, self._special.split(text)):
-            if part in self._ids:
-                ids.append(self._ids[part])
+        spellings, ids = self._tokenizer.spellings, list[int]()
+        for part in spellings.split(text):
+            if part in spellings.ids:
+                ids.append(spellings.ids[part])
             else:
                 ids += self._tokenizer.encode(part, add_special_tokens=False)
         return ids

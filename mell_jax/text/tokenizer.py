@@ -4,12 +4,13 @@ An `Encoder` (one class per file format) makes ids; everything else is the same 
 formats and comes from the encoder's `Vocabulary`.  Reads data, never runs code.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, final
 
 from mell_jax.text.hf_encoder import HfEncoder
 from mell_jax.text.sentencepiece_encoder import SentencePieceEncoder
+from mell_jax.text.spellings import Spellings
 from mell_jax.text.vocabulary import Vocabulary
 
 
@@ -27,12 +28,20 @@ class Encoder(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
+_NO_LETTER = "\ufdd0"  # of any language, and so of no vocabulary
+
+
 @final
 class Tokenizer:
     """Turns text into token ids and back; holds no state between calls."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        self._spellings = Spellings(encoder.vocabulary)
+        self._before, self._after = _find_around(encoder)
+        unknown = encoder.encode(_NO_LETTER, add_special_tokens=False)
+        ends = {encoder.vocabulary.bos_id, encoder.vocabulary.eos_id}
+        self._control_ids = self.special_ids - (set(unknown) - ends)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -64,6 +73,28 @@ class Tokenizer:
         """Whether a special token that is spelled out in a text becomes its id."""
         return self._encoder.reads_special_tokens
 
+    @property
+    def spellings(self) -> Spellings:
+        """Of the special tokens."""
+        return self._spellings
+
+    def find_control_token(
+        self, ids: Sequence[int], *, others: Collection[int] = ()
+    ) -> int | None:
+        """The first special token of a prompt that its text alone would not have.
+
+        The tokenizer's own beginning of a text may be there, and the token that stands
+        for letters without one.
+
+        Args:
+            ids: of the prompt.
+            others: tokens that are special to the model and not to its tokenizer.
+        """
+        count = len(self._before)
+        start = count if list(ids[:count]) == self._before else 0
+        control = self._control_ids.union(others)
+        return next((i for i in ids[start:] if i in control), None)
+
     def check_prompt_bytes(self, text: str, *, max_tokens: int) -> None:
         """Refuses, without tokenizing, a text that is too long in any tokenization.
 
@@ -87,6 +118,24 @@ class Tokenizer:
         """
         _count_utf8_bytes(text)
         return self._encoder.encode(text, add_special_tokens=add_special_tokens)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """As `encode`, but special tokens that are spelled out stay letters.
+
+        Raises:
+            ValueError: `text` has an unpaired surrogate, or becomes a special token
+                all the same: a tokenizer may change letters before it looks for them.
+        """
+        _count_utf8_bytes(text)
+        pieces = [text]
+        if self.reads_special_tokens:
+            pieces = self._spellings.cut(text)
+        ids = list(self._before)
+        for piece in pieces:
+            ids += self._encoder.encode(piece, add_special_tokens=False)
+        if (control := self.find_control_token(ids)) is not None:
+            raise ValueError(f"the text becomes the special token {control}")
+        return ids + self._after
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`, with U+FFFD for bytes that are no UTF-8.
@@ -113,6 +162,18 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         f"no tokenizer in {directory}: looked for {json_path.name} and "
         f"{model_path.name}; copy one there from where the model came from"
     )
+
+
+def _find_around(encoder: Encoder) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and after a text, found by trying."""
+    for probe in ("a", "0", _NO_LETTER):
+        inner = encoder.encode(probe, add_special_tokens=False)
+        whole = encoder.encode(probe, add_special_tokens=True)
+        for start in range(len(whole) - len(inner) + 1) if inner else ():
+            end = start + len(inner)
+            if whole[start:end] == inner:
+                return whole[:start], whole[end:]
+    return encoder.encode("", add_special_tokens=True), []
 
 
 def _count_utf8_bytes(text: str) -> int:

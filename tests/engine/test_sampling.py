@@ -101,6 +101,13 @@ def test_sampling_is_random_and_follows_its_seed() -> None:
     assert first != expected(PROMPT, count=50)
 
 
+@pytest.mark.parametrize("tiny", [5e-324, 1e-40])
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_numbers_next_to_zero_are_as_greedy_as_can_be(name: str, tiny: float) -> None:
+    params = SamplingParams(seed=1, max_tokens=5, **{name: tiny})
+    assert alone(params) == expected(PROMPT, count=5)
+
+
 def test_the_seed_of_a_submission_replaces_that_of_its_parameters() -> None:
     engine = toy_engine()
     params = SamplingParams(seed=1, max_tokens=40)

@@ -1,103 +1,27 @@
 """`mell-serve` with the demo model, as a process, over a real socket."""
 
-import contextlib
-import re
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-import httpx2
 import openai
-import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
-from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
-from tests.serving import bad_input
 from tests.serving.replaced import wait_replaced
+from tests.serving.running import MAX_MODEL_LEN, RunningServer, ids_of, request
 
-ROOT = Path(__file__).parents[2]
-MAX_MODEL_LEN = 256
-FLAGS = (
-    "--port=0",
-    "--http_port=0",
-    "--max_rows=16",
-    "--decode_rows=16",
-    "--token_budget=64",
-    f"--max_model_len={MAX_MODEL_LEN}",
-    "--kv_pages=200",
-)
 NAN = float("nan")
 
 
-class RunningServer:
-    """A `mell-serve` process and a channel to it."""
-
-    def __init__(self, cache_dir: Path) -> None:
-        template = cache_dir / "template.jinja"
-        template.write_text(
-            "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
-        )
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mell_jax.launch"),
-                *(*FLAGS, f"--compilation_cache_dir={cache_dir}"),
-                f"--chat_template={template}",
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        ready = self.process.stdout.readline()
-        match = re.match(r"demo is served at (\S+), [\d.]+ s after the start", ready)
-        assert match, ready + self.process.communicate()[1]
-        self.channel = grpc.insecure_channel(match[1])
-        self.stub = pb_grpc.VllmEngineStub(self.channel)
-        while not (match := re.match(r"http://(\S+) has /v1", ready)):
-            ready = self.process.stdout.readline()
-        self.openai = openai.OpenAI(
-            api_key="any", base_url=f"http://{match[1]}/v1", max_retries=0
-        )
-
-    def close(self) -> None:
-        self.openai.close()
-        self.channel.close()
-        self.process.kill()
-        self.process.communicate()
-
-    def used_pages(self) -> int:
-        return int(self.stub.GetLoads(pb.GetLoadsRequest()).loads[0].num_used_tokens)
-
-
 @pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
-def server(cache_dir: Path) -> Iterator[RunningServer]:
-    running = RunningServer(cache_dir)
+def server(compiled_dir: Path) -> Iterator[RunningServer]:
+    running = RunningServer(compiled_dir)
     yield running
     running.close()
-
-
-def request(text: str = "Once upon a time", **options: object) -> pb.GenerateRequest:
-    params = {"temperature": 0.0, "max_tokens": 20, **options}
-    return pb.GenerateRequest(
-        text=text, stream=True, sampling_params=pb.SamplingParams(**params)
-    )
-
-
-def ids_of(responses: Iterator[pb.GenerateResponse]) -> list[int]:
-    return [token for part in responses for token in part.chunk.token_ids]
 
 
 def test_a_stream_and_a_unary_call_agree(server: RunningServer) -> None:
@@ -173,43 +97,6 @@ def test_a_bad_request_is_refused_and_harms_nobody(
     assert ids_of(good) == alone
 
 
-def test_every_bad_input_is_answered_while_eight_streams_go_on(
-    server: RunningServer,
-) -> None:
-    alone = ids_of(server.stub.Generate(request(max_tokens=60)))
-    url = str(server.openai.base_url)
-    is_over = threading.Event()
-
-    def go_on() -> int:
-        count = 0
-        while not is_over.is_set():
-            assert ids_of(server.stub.Generate(request(max_tokens=60))) == alone
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(8) as pool, httpx2.Client(timeout=60) as client:
-        streams = [pool.submit(go_on) for _ in range(8)]
-        try:
-            for path, rows in (
-                ("completions", bad_input.COMPLETIONS),
-                ("chat/completions", bad_input.CHATS),
-            ):
-                for name, (body, status) in rows.items():
-                    if name == "empty content":
-                        continue  # the template here has more than that
-                    answer = client.post(f"{url}{path}", content=body)
-                    assert answer.status_code == status, (name, answer.text[:300])
-            for name, (call, code) in bad_input.CALLS.items():
-                answers = server.stub.Generate(call)
-                with contextlib.suppress(grpc.RpcError):
-                    list(answers)
-                assert answers.code() == code, name
-        finally:
-            is_over.set()
-        assert min(stream.result(timeout=60) for stream in streams) > 0
-    assert server.used_pages() == 0
-
-
 def test_an_unknown_model_is_not_found(server: RunningServer) -> None:
     with pytest.raises(grpc.RpcError, match="demo") as caught:
         list(server.stub.Generate(request(), metadata=(("x-mell-model", "other"),)))
@@ -273,7 +160,7 @@ def test_a_front_end_that_is_killed_frees_its_pages_and_is_replaced(
     ]
     for stream in streams:
         next(stream)
-    (front,) = psutil.Process(server.process.pid).children()
+    front = server.front_end()
     front.kill()
     for stream in streams:
         with pytest.raises(grpc.RpcError) as caught:
@@ -287,10 +174,10 @@ def test_a_front_end_that_is_killed_frees_its_pages_and_is_replaced(
 
 
 def test_a_warm_start_ends_by_sigterm_after_open_streams(
-    server: RunningServer, cache_dir: Path
+    server: RunningServer, compiled_dir: Path
 ) -> None:
     del server  # it filled the cache
-    other = RunningServer(cache_dir)
+    other = RunningServer(compiled_dir)
     try:
         stream = other.stub.Generate(request(max_tokens=150, ignore_eos=True))
         first = next(stream)

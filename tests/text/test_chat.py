@@ -117,7 +117,24 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(
 ) -> None:
     chat = ChatPrompt(letters, template=template(CHATML))
     with pytest.raises(ValueError, match="characters that the context holds"):
-        chat.encode([{"role": "u", "content": "hi" * 1000}], max_tokens=10)
+        chat.encode([{"role": "u" * 2000, "content": "hi"}], max_tokens=10)
+
+
+def test_contents_that_cannot_fit_are_refused_before_anything_is_done_with_them(
+    letters: Tokenizer,
+) -> None:
+    class Untouched(str):
+        """A text that is not looked through."""
+
+        def rstrip(self, chars: str | None = None) -> str:
+            raise AssertionError("looked through")
+
+    chat = ChatPrompt(letters, template=template("{{ raise_exception('rendered') }}"))
+    messages = [{"role": "u", "content": Untouched("<|end|>" * 8)}] * 2
+    with pytest.raises(ValueError, match="has 112 bytes, but 10 tokens of at most 9"):
+        chat.encode(messages, max_tokens=10)
+    with pytest.raises(AssertionError, match="looked through"):
+        chat.encode(messages, max_tokens=13)  # which hold 117 bytes
 
 
 def test_what_templates_expect_is_there() -> None:

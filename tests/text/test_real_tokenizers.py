@@ -53,3 +53,16 @@ def test_one_token_at_a_time_makes_the_same_text(
     for text, ids in zip(texts, all_ids, strict=True):
         stream = Detokenizer(tokenizer, skip_special_tokens=True)
         assert "".join(stream.add([i]) for i in ids) + stream.flush() == text
+
+
+def test_plain_text_has_the_same_ids_but_for_special_tokens(
+    golden: tuple[Tokenizer, list[str], list[list[int]]],
+) -> None:
+    tokenizer, texts, _ = golden
+    for text in texts:
+        assert tokenizer.encode_plain(text) == tokenizer.encode(text)
+    start = len(tokenizer.encode(""))
+    for spelled, i in tokenizer.spellings.ids.items():
+        ids = tokenizer.encode_plain(f"a{spelled}b{spelled}")
+        assert i not in ids[start:]
+        assert tokenizer.find_control_token(ids) is None

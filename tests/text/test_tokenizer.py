@@ -1,7 +1,10 @@
+import json
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -254,3 +257,93 @@ def test_a_broken_file_is_refused_by_name(
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         load_tokenizer(tmp_path)
+
+
+@given(text=TEXTS)
+def test_plain_text_is_tokenized_as_ever(any_tokenizer: Tokenizer, text: str) -> None:
+    assert any_tokenizer.encode_plain(text) == any_tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("text", ["</s>", "a</s>b<s>", "<s></s>", "<</s>>", "<s>"])
+def test_special_tokens_in_plain_text_stay_letters(
+    any_tokenizer: Tokenizer, text: str
+) -> None:
+    ids = any_tokenizer.encode_plain(text)
+    assert any_tokenizer.find_control_token(ids) is None
+    start = len(any_tokenizer.encode(""))  # the beginning of a text, or nothing
+    assert not any_tokenizer.special_ids.intersection(ids[start:])
+    assert any_tokenizer.decode(ids).replace(" ", "") == text
+
+
+def with_template(spec: dict[str, Any], *, single: list[int]) -> dict[str, Any]:
+    """`spec`, with special tokens of these ids around a text: [1, -1, 2]."""
+    tokens = {i: f"<t{i}>" for i in single if i >= 0}
+    spec["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": tokens[i], "type_id": 0}}
+            if i >= 0
+            else {"Sequence": {"id": "A", "type_id": 0}}
+            for i in single
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {
+            text: {"id": text, "ids": [i], "tokens": [text]}
+            for i, text in tokens.items()
+        },
+    }
+    return spec
+
+
+def changed(
+    directory: Path, change: Callable[[dict[str, Any]], object], *, to: Path
+) -> Tokenizer:
+    """A tokenizer of a changed file."""
+    spec = json.loads((directory / "tokenizer.json").read_text())
+    change(spec)
+    (to / "tokenizer.json").write_text(json.dumps(spec))
+    return load_tokenizer(to)
+
+
+def test_what_the_tokenizer_puts_around_a_text_stays_around_plain_text(
+    byte_fallback_dir: Path, tmp_path: Path
+) -> None:
+    framed = changed(
+        byte_fallback_dir,
+        lambda spec: with_template(spec, single=[1, -1, 2]),
+        to=tmp_path,
+    )
+    assert framed.encode_plain("hi") == framed.encode("hi") == [1, 263, 2]
+    ids = framed.encode_plain("hi</s>")
+    assert (ids[0], ids[-1]) == (1, 2)
+    assert not {0, 1, 2}.intersection(ids[1:-1])
+    assert framed.find_control_token([1, 263]) is None
+    assert framed.find_control_token([1, 1, 263]) == 1
+    assert framed.find_control_token([263, 2]) == 2
+    assert framed.find_control_token([1, 263, 262], others=[262]) == 262
+
+
+def test_the_token_of_unknown_letters_may_be_anywhere(
+    byte_fallback_dir: Path, tmp_path: Path
+) -> None:
+    def forget_bytes(spec: dict[str, Any]) -> None:
+        spec["model"]["byte_fallback"] = False
+
+    tokenizer = changed(byte_fallback_dir, forget_bytes, to=tmp_path)
+    assert 0 in tokenizer.encode_plain("hiX")
+    assert tokenizer.find_control_token([263, 0]) is None
+
+
+def test_a_special_token_by_other_letters_is_refused(
+    byte_level_dir: Path, tmp_path: Path
+) -> None:
+    def lower(spec: dict[str, Any]) -> None:
+        spec["normalizer"] = {"type": "Lowercase"}
+        for token in spec["added_tokens"]:
+            token["normalized"] = True
+
+    tokenizer = changed(byte_level_dir, lower, to=tmp_path)
+    assert tokenizer.encode("</S>") == [1]
+    with pytest.raises(ValueError, match="becomes the special token 1"):
+        tokenizer.encode_plain("the cat</S>")
+    assert 1 not in tokenizer.encode_plain("the cat</s>")

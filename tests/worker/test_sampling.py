@@ -98,6 +98,33 @@ def test_the_smallest_random_temperature_still_finds_the_maximum():
     assert tokens_of(logits, [Wish(temperature=1e-5, seed=3)]) == [1]
 
 
+@pytest.mark.parametrize("tiny", [5e-324, 1e-45, 1e-40, 1.2e-38])
+def test_numbers_next_to_zero_do_what_zero_would(tiny):
+    spread = [1.0, 2.0, 1.5, 1.9]
+    wishes = [
+        Wish(temperature=tiny),  # greedy
+        Wish(temperature=100.0, top_p=tiny),  # the most likely one, always
+        Wish(temperature=1.0, seed=8, min_p=tiny),  # drops nothing
+        Wish(temperature=1.0, seed=8),
+    ]
+    tokens = run([spread] * 4, wishes)[0].token.tolist()
+    assert tokens[:2] == [1, 1]
+    assert tokens[2] == tokens[3]
+
+
+@pytest.mark.parametrize("repetition", [0.01, 100.0])
+@pytest.mark.parametrize("temperature", [0.0, 1e-5, 1.0])
+def test_the_strongest_penalties_leave_a_choice(repetition, temperature):
+    wish = Wish(
+        temperature=temperature, repetition=repetition, generated=(0, 1), frequency=2.0
+    )
+    down, up = [30.0, -30.0, 1.0, 29.0], [2.0, -30.0, 1.0, 29.0]
+    sampled, _ = run([down, up], [wish, wish])
+    assert sampled.finite.tolist() == [True, True]
+    wanted = {0.01: [0, 0], 100.0: [3, 3]}[repetition]  # 30 -> 3000, 2 -> 200, or less
+    assert sampled.token.tolist() == wanted
+
+
 def test_repetition_divides_positive_and_multiplies_negative_logits():
     #        0    1    2    3: 0 and 1 were seen
     logits = [[4.0, -1.0, 2.5, -1.5]]

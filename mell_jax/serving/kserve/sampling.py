@@ -30,14 +30,17 @@ def params_of(text: str, *, others: Mapping[str, object]) -> SamplingParams:
     for name in others:
         if name in given:
             raise InvalidRequestError(
-                name, "is among the parameters and in sampling_parameters, too"
+                "parameters", f"have {name!r:.100}, as have sampling_parameters"
             )
     values = {}
     for name, value in {**given, **others}.items():
         if name not in _FIELDS:
+            # Not named as the field at fault: that is a word of ours, for the log too.
+            where = "sampling_parameters" if name in given else "parameters"
             raise InvalidRequestError(
-                f"{name:.100}",
-                f"is no parameter of this server; there are {', '.join(_FIELDS)}",
+                where,
+                f"have {name!r:.100}, which is no parameter of this server; there are "
+                f"{', '.join(_FIELDS)}",
             )
         if value is not None:  # null leaves the default
             values[name] = _FIELDS[name](name, value)

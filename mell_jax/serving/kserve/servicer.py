@@ -233,6 +233,7 @@ class KServe:
             model=ask.model,
             salt=asker.caller.salt,
             tenant=asker.caller.tenant,
+            may_send_special_tokens=asker.caller.may_send_special_tokens,
             origin=asker.origin,
         )
 

@@ -174,6 +174,7 @@ class OpenAiDoor:
                 tenant=caller.tenant,
                 request_id=caller.scoped(each_id),
                 is_id_random=not given_id,
+                may_send_special_tokens=caller.may_send_special_tokens,
                 origin=origin_of(headers, operation=writer.operation),
             )
             for prompt, each_id in zip(prompts, ids, strict=True)

@@ -8,7 +8,13 @@ from typing import final
 
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.serving.problem import ForbiddenError, UnauthenticatedError
-from mell_jax.serving.security.tokens import TENANT, Holder, TokenTable, read_tokens
+from mell_jax.serving.security.tokens import (
+    MEANING_SPECIAL,
+    TENANT,
+    Holder,
+    TokenTable,
+    read_tokens,
+)
 from mell_jax.serving.security.watched import Watched
 
 Headers = Mapping[str, str | bytes]
@@ -22,10 +28,12 @@ class Caller:
     Attributes:
       tenant: whose quota counts and whose cached prompts are used; empty for none.
       scope: whose request ids these are; empty where nobody shows a token.
+      may_send_special_tokens: in prompts that no chat template makes.
     """
 
     tenant: str = ""
     scope: str = ""
+    may_send_special_tokens: bool = True
 
     @property
     def salt(self) -> bytes:
@@ -77,7 +85,11 @@ class Gate:
             raise UnauthenticatedError("this token is not known here")
         if right not in holder.rights:
             raise ForbiddenError(f"this token lacks the right {right!r}")
-        return Caller(tenant=_acting(holder, named=named), scope=holder.tenant)
+        return Caller(
+            tenant=_acting(holder, named=named),
+            scope=holder.tenant,
+            may_send_special_tokens=not holder.rights.isdisjoint(MEANING_SPECIAL),
+        )
 
 
 def _acting(holder: Holder, *, named: str) -> str:

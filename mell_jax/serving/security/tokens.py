@@ -18,7 +18,8 @@ from typing import final
 import msgspec
 
 TENANT = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-RIGHTS = ("generate", "metrics", "act_for_tenants", "admin")
+RIGHTS = ("generate", "metrics", "special_tokens", "act_for_tenants", "admin")
+MEANING_SPECIAL = ("special_tokens", "act_for_tenants")  # gateways write chats as ids
 _TOKEN = re.compile(r"[!-~]{16,512}")
 _MAX_FILE_BYTES = 16 * 1024 * 1024
 
@@ -29,8 +30,9 @@ class Holder:
 
     Attributes:
       tenant: whose requests these are.
-      rights: "generate", "metrics", "act_for_tenants" (may name any tenant, as a
-        gateway does) and "admin".
+      rights: "generate", "metrics", "special_tokens" (prompts may have them),
+        "act_for_tenants" (may name any tenant, as a gateway does, and send special
+        tokens) and "admin".
     """
 
     tenant: str

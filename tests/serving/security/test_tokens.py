@@ -16,12 +16,13 @@ from mell_jax.serving.problem import ForbiddenError, UnauthenticatedError
 from mell_jax.serving.security import Caller, Gate, SecurityConfig
 from tests.serving.harness import Harness, error_of, ids_request, run, serving
 
-ALICE, BOB, GATEWAY, PROBE = (f"{name}-0123456789abcdef" for name in "abgp")
+ALICE, BOB, GATEWAY, PROBE, WRITER = (f"{name}-0123456789abcdef" for name in "abgpw")
 TOKENS = [
     {"token": ALICE, "tenant": "alice"},
     {"token": BOB, "tenant": "bob", "rights": ["generate"]},
     {"token": GATEWAY, "tenant": "gw", "rights": ["generate", "act_for_tenants"]},
     {"token": PROBE, "tenant": "prometheus", "rights": ["metrics"]},
+    {"token": WRITER, "tenant": "w", "rights": ["generate", "special_tokens"]},
 ]
 
 
@@ -53,7 +54,7 @@ def test_without_tokens_everybody_is_who_he_says() -> None:
 
 def test_a_token_says_who_calls(tokens_file: str) -> None:
     gate = Gate(tokens_file)
-    alice = Caller(tenant="alice", scope="alice")
+    alice = Caller(tenant="alice", scope="alice", may_send_special_tokens=False)
     assert gate.identify(bearer(ALICE)) == alice
     assert gate.identify({"authorization": f"bearer  {ALICE}"}) == alice
     assert gate.identify(bearer(ALICE, **{"x-mell-tenant": "alice"})) == alice
@@ -91,6 +92,18 @@ def test_a_token_is_good_for_its_rights_alone(tokens_file: str) -> None:
     with pytest.raises(ForbiddenError, match="lacks the right 'admin'"):
         gate.identify(bearer(ALICE), right="admin")
     assert gate.identify(bearer(PROBE), right="metrics").tenant == "prometheus"
+
+
+def test_special_tokens_are_for_those_with_the_right_and_for_gateways(
+    tokens_file: str,
+) -> None:
+    def may(gate: Gate, token: str) -> bool:
+        return gate.identify(bearer(token)).may_send_special_tokens
+
+    gate = Gate(tokens_file)
+    assert [may(gate, token) for token in (ALICE, BOB)] == [False, False]
+    assert [may(gate, token) for token in (WRITER, GATEWAY)] == [True, True]
+    assert may(Gate(), ALICE)
 
 
 def test_a_strange_tenant_is_refused() -> None:

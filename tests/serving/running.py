@@ -1,0 +1,89 @@
+"""`mell-serve` with the demo model, as a process, over a real socket."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import openai
+import psutil
+from smg_grpc_proto.generated import vllm_engine_pb2 as pb
+from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
+
+ROOT = Path(__file__).parents[2]
+MAX_MODEL_LEN = 256
+FLAGS = (
+    "--port=0",
+    "--http_port=0",
+    "--max_rows=16",
+    "--decode_rows=16",
+    "--token_budget=64",
+    f"--max_model_len={MAX_MODEL_LEN}",
+    "--kv_pages=200",
+    "--log_format=json",
+)
+
+
+class RunningServer:
+    """A `mell-serve` process and a channel to it."""
+
+    def __init__(self, cache_dir: Path, *, flags: tuple[str, ...] = ()) -> None:
+        template = cache_dir / "template.jinja"
+        template.write_text(
+            "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+        )
+        handle, name = tempfile.mkstemp(dir=cache_dir, suffix=".log")
+        self.log = Path(name)
+        with open(handle, "wb") as log:  # a pipe that nobody reads would fill
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mell_jax.launch"),
+                    *(*FLAGS, f"--compilation_cache_dir={cache_dir}", *flags),
+                    f"--chat_template={template}",
+                ],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        ready = self.process.stdout.readline()
+        match = re.match(r"demo is served at (\S+), [\d.]+ s after the start", ready)
+        assert match, ready + self.log.read_text()
+        self.address = match[1]
+        self.channel = grpc.insecure_channel(match[1])
+        self.stub = pb_grpc.VllmEngineStub(self.channel)
+        while not (match := re.match(r"http://(\S+) has /v1", ready)):
+            ready = self.process.stdout.readline()
+        self.http = match[1]
+        self.openai = openai.OpenAI(
+            api_key="any", base_url=f"http://{match[1]}/v1", max_retries=0
+        )
+
+    def close(self) -> None:
+        self.openai.close()
+        self.channel.close()
+        self.process.kill()
+        self.process.communicate()
+
+    def used_pages(self) -> int:
+        return int(self.stub.GetLoads(pb.GetLoadsRequest()).loads[0].num_used_tokens)
+
+    def front_end(self) -> psutil.Process:
+        """The process of the one front end."""
+        (front,) = psutil.Process(self.process.pid).children()
+        return front
+
+
+def request(text: str = "Once upon a time", **options: object) -> pb.GenerateRequest:
+    params = {"temperature": 0.0, "max_tokens": 20, **options}
+    return pb.GenerateRequest(
+        text=text, stream=True, sampling_params=pb.SamplingParams(**params)
+    )
+
+
+def ids_of(responses: Iterator[pb.GenerateResponse]) -> list[int]:
+    return [token for part in responses for token in part.chunk.token_ids]
