@@ -163,9 +163,11 @@ async def _work(
                 await call.read()
                 call.cancel()
             case 3:
-                most = MAX_TENANT_OPEN + 1
-                refused = _read(channel, prompt, tenant=tenant, n=most)
+                call = generate(channel, prompt, tenant=tenant, **_LONG)
+                await call.read()
+                refused = _read(channel, prompt, tenant=tenant, n=MAX_TENANT_OPEN)
                 await _fail(refused, code=grpc.StatusCode.RESOURCE_EXHAUSTED)
+                call.cancel()
             case 4:
                 bad = _read(channel, prompt, tenant=tenant, temperature=-1.0)
                 await _fail(bad, code=grpc.StatusCode.INVALID_ARGUMENT)
