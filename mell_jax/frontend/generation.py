@@ -38,6 +38,7 @@ async def generate(
     is_id_random: bool = False,
     is_text_wanted: bool = True,
     may_send_special_tokens: bool = True,
+    default_max_tokens: int | None = None,
     origin: Origin = ANYWHERE,
 ) -> AsyncGenerator[Delta]:
     """Streams the answers to a prompt, all that is ready at a time.
@@ -58,6 +59,8 @@ async def generate(
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
         may_send_special_tokens: False keeps the letters of special tokens that a text
             spells, and refuses their ids; what a `PromptMaker` makes is its business.
+        default_max_tokens: what an unset max_tokens becomes, if the context leaves it
+            and min_tokens does not ask for more.
         origin: where the request comes from, for traces.
 
     Raises:
@@ -90,7 +93,8 @@ async def generate(
             ids=ids,
             params=params,
             salt=salt,
-            max_output_tokens=admission.limits.max_output_tokens,
+            max_tokens=admission.limits.max_output_tokens,
+            default_max_tokens=default_max_tokens,
         )
         with _counted_refusals(front_end):
             ticket.count(ids.size)
@@ -155,7 +159,8 @@ def _samples(
     ids: Int32Array,
     params: SamplingParams,
     salt: bytes,
-    max_output_tokens: int | None,
+    max_tokens: int | None,
+    default_max_tokens: int | None,
 ) -> list[Submit]:
     """One checked submission per sample."""
     if params.stop and model.tokenizer is None:
@@ -168,9 +173,11 @@ def _samples(
     )
     check_submit(unchecked, info=model.info)
     room = model.info.max_model_len - ids.size
-    most = room if max_output_tokens is None else min(room, max_output_tokens)
+    most = room if max_tokens is None else min(room, max_tokens)
     if params.max_tokens is None:
-        params = dataclasses.replace(params, max_tokens=most)
+        wanted = most if default_max_tokens is None else default_max_tokens
+        given = min(most, max(wanted, params.min_tokens))
+        params = dataclasses.replace(params, max_tokens=given)
     elif not (params.max_tokens <= most):
         raise InvalidRequestError(
             "max_tokens", f"of {params.max_tokens} exceeds the {most} of this server"

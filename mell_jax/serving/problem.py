@@ -116,7 +116,7 @@ def problem_of(error: Exception) -> Problem:
     code = _CODES.get(type(error))
     if code is None:
         return _internal(error)
-    field = _field_of(error)
+    field = error.field if isinstance(error, InvalidRequestError) else ""
     tell(
         Event.REQUEST_REFUSED,
         text=f"a request was refused: {code.name}",
@@ -136,15 +136,6 @@ def _bounded(message: str) -> str:
     """As much of a message as any transport takes, without unpaired surrogates."""
     data = message.encode("utf-8", "replace")
     return data[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
-
-
-def _field_of(error: Exception) -> str:
-    match error:
-        case InvalidRequestError():
-            return error.field
-        case MalformedMessageError() | BodyTooLargeError():
-            return "message"
-    return ""
 
 
 def _retry_after_s(error: Exception) -> float | None:

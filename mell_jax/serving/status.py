@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -19,9 +20,9 @@ def status_of(error: Exception) -> status_pb2.Status:
 
 
 def _details(problem: Problem) -> Iterator[Message]:
-    if problem.field:
+    if problem.code is grpc.StatusCode.INVALID_ARGUMENT:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=problem.field, description=problem.message
+            field=problem.field or "message", description=problem.message
         )
         yield error_details_pb2.BadRequest(field_violations=[violation])
     if problem.retry_after_s is not None:

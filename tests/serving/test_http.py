@@ -226,6 +226,18 @@ def test_a_connection_that_asks_for_nothing_is_closed() -> None:
     run(scenario)
 
 
+def test_a_client_that_leaves_its_body_unfinished_is_no_fault_of_ours() -> None:
+    async def scenario() -> None:
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        request = Request({"type": "http", "method": "POST"}, receive)
+        with pytest.raises(MalformedMessageError, match="ended before its end"):
+            await Bodies().read(request)
+
+    run(scenario)
+
+
 def test_bodies_are_bounded_together_and_free_again() -> None:
     async def scenario() -> None:
         bodies = Bodies(max_bytes=10)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from mell_jax.frontend import OverloadedError
 from mell_jax.serving.problem import BodyTooLargeError, MalformedMessageError
@@ -36,7 +36,7 @@ class Bodies:
 
         Raises:
           BodyTooLargeError: it is longer than any good one.
-          MalformedMessageError: it takes too long to come.
+          MalformedMessageError: it takes too long to come, or its end never comes.
           OverloadedError: too much is on its way already.
         """
         parts, size = [], 0
@@ -54,6 +54,8 @@ class Bodies:
             raise MalformedMessageError(
                 f"the body did not come within {self._timeout_s:g} s"
             ) from error
+        except ClientDisconnect as error:
+            raise MalformedMessageError("the body ended before its end") from error
         finally:
             self._num_bytes -= size
         return b"".join(parts)

@@ -6,7 +6,7 @@ import grpc
 import msgspec
 from starlette.responses import Response
 
-from mell_jax.frontend import QueueTimeoutError
+from mell_jax.frontend import QueueTimeoutError, UnknownModelError
 from mell_jax.serving.problem import BodyTooLargeError, Problem, problem_of
 
 _STATUS = {
@@ -32,9 +32,9 @@ _TYPES = {
     409: "conflict_error",
     429: "rate_limit_error",
 }
+_CODE_OF_TYPE: dict[type[Exception], str] = {UnknownModelError: "model_not_found"}
 _CODES = {
     401: "invalid_api_key",
-    404: "model_not_found",
     429: "rate_limit_exceeded",
 }
 
@@ -42,7 +42,7 @@ _CODES = {
 def error_body(error: Exception) -> bytes:
     """The error object, also for the middle of a stream; logs what is our fault."""
     problem = problem_of(error)
-    return _body(problem, status=_status(error, problem))
+    return _body(error, problem, status=_status(error, problem))
 
 
 def error_response(error: Exception) -> Response:
@@ -55,7 +55,7 @@ def error_response(error: Exception) -> Response:
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(
-        _body(problem, status=status),
+        _body(error, problem, status=status),
         status_code=status,
         headers=headers,
         media_type="application/json",
@@ -66,7 +66,7 @@ def _status(error: Exception, problem: Problem) -> int:
     return _STATUS_OF_TYPE.get(type(error)) or _STATUS[problem.code]
 
 
-def _body(problem: Problem, *, status: int) -> bytes:
+def _body(error: Exception, problem: Problem, *, status: int) -> bytes:
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return msgspec.json.encode(
         {
@@ -74,7 +74,7 @@ def _body(problem: Problem, *, status: int) -> bytes:
                 "message": problem.message,
                 "type": _TYPES.get(status, kind),
                 "param": problem.field or None,
-                "code": _CODES.get(status),
+                "code": _CODE_OF_TYPE.get(type(error)) or _CODES.get(status),
             }
         }
     )

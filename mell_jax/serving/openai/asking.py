@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 MAX_PROMPTS = 128
 MAX_MESSAGES = 4096
+ALL_TOKENS = -1  # as a top_k: what vLLM means by it
 DEFAULT_COMPLETION_TOKENS = 16  # of /v1/completions, as OpenAI has it
 _ROLES = {
     "system": "system",
@@ -77,10 +78,8 @@ def completion_params(request: CompletionRequest) -> SamplingParams:
     )
 
 
-def _completion_tokens(max_tokens: int | None, *, is_echoed: bool) -> int:
+def _completion_tokens(max_tokens: int | None, *, is_echoed: bool) -> int | None:
     """0 tokens and the prompt's echo: one is made, and not shown."""
-    if max_tokens is None:
-        return DEFAULT_COMPLETION_TOKENS
     return 1 if max_tokens == 0 and is_echoed else max_tokens
 
 
@@ -117,12 +116,12 @@ def _params(
     logprobs: int | None,
     prompt_logprobs: int | None = None,
 ) -> SamplingParams:
-    stop = request.stop
+    stop, top_k = request.stop, _or(request.top_k, 0)
     allowed = request.allowed_token_ids
     return SamplingParams(
         temperature=_or(request.temperature, 1.0),
         top_p=_or(request.top_p, 1.0),
-        top_k=_or(request.top_k, 0),
+        top_k=0 if top_k == ALL_TOKENS else top_k,
         min_p=_or(request.min_p, 0.0),
         presence_penalty=_or(request.presence_penalty, 0.0),
         frequency_penalty=_or(request.frequency_penalty, 0.0),

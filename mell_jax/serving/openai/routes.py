@@ -24,6 +24,7 @@ from mell_jax.serving.openai.answers import (
     Writer,
 )
 from mell_jax.serving.openai.asking import (
+    DEFAULT_COMPLETION_TOKENS,
     chat_params,
     chat_prompt,
     completion_params,
@@ -42,6 +43,7 @@ from mell_jax.serving.tracing import origin_of
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
 
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 Endpoint = Callable[[Request], Awaitable[Response]]
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
@@ -83,7 +85,7 @@ class OpenAiDoor:
             Route("/v1/models/{name:path}", _told(self._show_model)),
             Route("/v1/completions", _told(self._complete), methods=["POST"]),
             Route("/v1/chat/completions", _told(self._chat), methods=["POST"]),
-            Route("/v1/{rest:path}", _unknown, methods=["GET", "POST"]),
+            Route("/v1/{rest:path}", _unknown, methods=_METHODS),
         ]
 
     async def _list_models(self, request: Request) -> Response:
@@ -124,6 +126,7 @@ class OpenAiDoor:
             params=completion_params(asked),
             model=model,
             writer=CompletionWriter(),
+            default_max_tokens=DEFAULT_COMPLETION_TOKENS,
             echo=echo,
         )
 
@@ -153,6 +156,7 @@ class OpenAiDoor:
         params: SamplingParams,
         model: FrontModel,
         writer: Writer,
+        default_max_tokens: int | None = None,
         echo: Echo | None = None,
     ) -> Response:
         self._check_open()
@@ -175,6 +179,7 @@ class OpenAiDoor:
                 request_id=caller.scoped(each_id),
                 is_id_random=not given_id,
                 may_send_special_tokens=caller.may_send_special_tokens,
+                default_max_tokens=default_max_tokens,
                 origin=origin_of(headers, operation=writer.operation),
             )
             for prompt, each_id in zip(prompts, ids, strict=True)

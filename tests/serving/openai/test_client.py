@@ -344,6 +344,27 @@ def test_models_are_listed(letters_dir: Path) -> None:
     run(scenario)
 
 
+def test_what_is_not_asked_for_is_what_fits(letters_dir: Path) -> None:
+    async def scenario() -> None:
+        async with talking(letters_dir) as (s, client):
+            create = client.completions.create
+            room = s.server.front_end.models.find("letters").info.max_model_len
+            for prompt, options, count in (
+                ([1], {"top_k": -1}, 16),
+                ([1], {"min_tokens": 20}, 20),
+                ([1] * (room - 3), {}, 3),
+            ):
+                answer = await create(
+                    model="letters",
+                    prompt=prompt,
+                    extra_body={**options, "ignore_eos": True},
+                )
+                assert answer.usage is not None
+                assert answer.usage.completion_tokens == count
+
+    run(scenario)
+
+
 def test_errors_are_those_that_clients_know(letters_dir: Path) -> None:
     async def scenario() -> None:
         async with talking(letters_dir) as (s, client):
@@ -549,8 +570,14 @@ def test_what_there_is_not_to_get_is_not_found(letters_dir: Path, path: str) -> 
             talking(letters_dir) as (s, _),
             httpx2.AsyncClient() as client,
         ):
-            answer = await client.get(f"http://{s.http}{path}")
-            assert answer.status_code == 404
-            assert answer.json()["error"]["message"].startswith("there is no GET /v1/")
+            for method in ("GET", "PUT"):
+                answer = await client.request(method, f"http://{s.http}{path}")
+                assert answer.status_code == 404
+                error = answer.json()["error"]
+                assert error["message"].startswith(f"there is no {method} /v1/")
+                assert error["code"] is None
+            answer = await client.post(f"http://{s.http}/v1/completions", content=b"{")
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] is None
 
     run(scenario)
