@@ -1,10 +1,10 @@
 """Times and counts of streams, by a clock that a test can read."""
 
 import asyncio
-import pickle
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -24,7 +24,7 @@ from mell_jax.frontend import (
     OverloadedError,
     generate,
 )
-from mell_jax.frontend.meter import Buckets, Meter
+from mell_jax.frontend.meter import Buckets, Measured, Meter
 from tests.serving.fake_engine import INFO, FakeEngine
 
 
@@ -155,7 +155,8 @@ def test_measures_of_two_processes_add_up() -> None:
     for meter, reason in ((one, "stop"), (two, "length"), (two, "stop")):
         with meter.begin([sample()], model="m", start_s=1.0) as (watch,):
             watch.see(delta(7, reason=reason))
-    sent = pickle.loads(pickle.dumps(one.measured()["m"]))
+    wire = msgspec.msgpack.encode(one.measured()["m"])
+    sent = msgspec.msgpack.decode(wire, type=Measured)
     both = sent + two.measured()["m"]
     assert (both.prompt_tokens, both.generation_tokens) == (9, 3)
     assert both.finished == {"stop": 2, "length": 1}
