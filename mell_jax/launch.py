@@ -14,17 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from absl import app, flags
+from absl import flags
 
+from mell_jax.console import run_program
 from mell_jax.events import Event, tell
-from mell_jax.launch_doors import (
-    grace_from_flags,
-    limits_from_flags,
-    max_connection_age_from_flags,
-    max_open_from_flags,
-    security_from_flags,
-    stall_timeout_from_flags,
-)
+from mell_jax.launch_doors import server_from_flags
 from mell_jax.launch_logs import (
     begin_log,
     complain,
@@ -60,27 +54,11 @@ _MODEL = flags.DEFINE_multi_string(
 _NAME = flags.DEFINE_string(
     "served_model_name", None, "What clients call the model; by default its directory."
 )
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "Interface; 0.0.0.0 for all of them.")
-_PORT = flags.DEFINE_integer("port", 50051, "Port; 0 for any free one.")
-_HTTP_PORT = flags.DEFINE_integer(
-    "http_port",
-    None,
-    "Port for OpenAI's API at /v1, /health and /metrics; 0 for any free one. Off.",
-)
-_CHAT_TEMPLATE = flags.DEFINE_multi_string(
-    "chat_template", [], "File with a model's chat template; name=file for one of them."
-)
 _ADMIN_PORT = flags.DEFINE_integer(
     "admin_port",
     None,
     "Port of 127.0.0.1 for mell.v1.Admin: placements, migration, drains, policy; 0 for "
     "any free one. Off.",
-)
-_METRICS_COMPAT = flags.DEFINE_enum(
-    "metrics_compat",
-    "",
-    ["", "vllm"],
-    "Shows metrics also by the names that dashboards for vLLM know.",
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype", "auto", ["auto", "float32", "bfloat16"], "Of weights and cached keys."
@@ -161,19 +139,6 @@ _ATTENTION_BACKEND = flags.DEFINE_string(
     "attention_backend", "auto", "Which paged attention to use."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the seeds of requests that have none.")
-_DRAIN_S = flags.DEFINE_float(
-    "drain_s", 30.0, "How long open requests may go on after a stop signal."
-)
-_FRONTENDS = flags.DEFINE_integer(
-    "frontends", 1, "Processes that talk to clients; 0 for a thread of the engine's."
-)
-_HEALTH_PORT = flags.DEFINE_integer(
-    "health_port", None, "Health on a port of its own, which always answers; 0: any."
-)
-_STALL_S = flags.DEFINE_float(
-    "stall_s", 60.0, "Not ready when the engine makes no progress for so long."
-)
-_REFLECTION = flags.DEFINE_bool("reflection", True, "Let tools ask what is served.")
 _VERBOSE = flags.DEFINE_bool("verbose", False, "Log more, and whole tracebacks.")
 
 
@@ -197,7 +162,9 @@ def config_from_flags() -> LaunchConfig:
     return LaunchConfig(
         engines=_engines_from_flags(),
         fleet=_fleet_from_flags(),
-        server=_server_from_flags(),
+        server=server_from_flags(
+            log_format=log_format_from_flags(), otlp_endpoint=otlp_endpoint_from_flags()
+        ),
         cpu_devices=_CPU_DEVICES.value,
         admin_port=_ADMIN_PORT.value,
     )
@@ -259,29 +226,6 @@ def _fleet_from_flags() -> "FleetConfig":
         replay_limit=_REPLAY_LIMIT.value,
         transport=cast("Way", _TRANSPORT.value),
         fault=parse_fault(_FAULT.value),
-    )
-
-
-def _server_from_flags() -> ServerConfig:
-    return ServerConfig(
-        host=_HOST.value,
-        port=_PORT.value,
-        grace_s=grace_from_flags(),
-        max_connection_age_s=max_connection_age_from_flags(),
-        max_open=max_open_from_flags(),
-        drain_s=_DRAIN_S.value,
-        is_reflection_on=_REFLECTION.value,
-        http_port=_HTTP_PORT.value,
-        shows_vllm_names=_METRICS_COMPAT.value == "vllm",
-        frontends=_FRONTENDS.value,
-        health_port=_HEALTH_PORT.value,
-        stall_s=_STALL_S.value,
-        limits=limits_from_flags(),
-        security=security_from_flags(),
-        stall_timeout_s=stall_timeout_from_flags(),
-        chat_templates=tuple(_CHAT_TEMPLATE.value),
-        log_format=log_format_from_flags(),
-        otlp_endpoint=otlp_endpoint_from_flags(),
     )
 
 
@@ -419,7 +363,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run() -> None:
-    app.run(main)
+    """The console script."""
+    modules = ("mell_jax.launch", "mell_jax.launch_doors", "mell_jax.launch_logs")
+    run_program(main, modules=modules)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flags of `mell-serve` about who may ask for how much, and over which wires.
+"""Flags of `mell-serve` about where it serves, whom, how much, and how it ends.
 
 Apart from `launch.py` only for their number; it alone calls what is here.
 """
@@ -7,8 +7,38 @@ from absl import flags
 
 from mell_jax.frontend import Limits
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
+from mell_jax.serving.logs import LogFormat
 from mell_jax.serving.security import SecurityConfig
 
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Interface; 0.0.0.0 for all of them.")
+_PORT = flags.DEFINE_integer("port", 50051, "Port; 0 for any free one.")
+_HTTP_PORT = flags.DEFINE_integer(
+    "http_port",
+    None,
+    "Port for OpenAI's API at /v1, /health and /metrics; 0 for any free one. Off.",
+)
+_CHAT_TEMPLATE = flags.DEFINE_multi_string(
+    "chat_template", [], "File with a model's chat template; name=file for one of them."
+)
+_METRICS_COMPAT = flags.DEFINE_enum(
+    "metrics_compat",
+    "",
+    ["", "vllm"],
+    "Shows metrics also by the names that dashboards for vLLM know.",
+)
+_DRAIN_S = flags.DEFINE_float(
+    "drain_s", 30.0, "How long open requests may go on after a stop signal."
+)
+_FRONTENDS = flags.DEFINE_integer(
+    "frontends", 1, "Processes that talk to clients; 0 for a thread of the engine's."
+)
+_HEALTH_PORT = flags.DEFINE_integer(
+    "health_port", None, "Health on a port of its own, which always answers; 0: any."
+)
+_STALL_S = flags.DEFINE_float(
+    "stall_s", 60.0, "Not ready when the engine makes no progress for so long."
+)
+_REFLECTION = flags.DEFINE_bool("reflection", True, "Let tools ask what is served.")
 _TLS_CERT = flags.DEFINE_string("tls_cert", "", "Certificate chain (PEM); means TLS.")
 _TLS_KEY = flags.DEFINE_string("tls_key", "", "The certificate's private key (PEM).")
 _TLS_CLIENT_CA = flags.DEFINE_string(
@@ -60,12 +90,35 @@ _GRACE_S = flags.DEFINE_float(
 )
 
 
-def limits_from_flags() -> Limits:
-    """What the server lets in.
+def server_from_flags(*, log_format: LogFormat, otlp_endpoint: str) -> ServerConfig:
+    """Where and how to serve.
 
     Raises:
-      ValueError: a flag is out of range.
+      ValueError: a flag is out of range, or files are no use without others.
     """
+    return ServerConfig(
+        host=_HOST.value,
+        port=_PORT.value,
+        grace_s=_GRACE_S.value,
+        drain_s=_DRAIN_S.value,
+        max_connection_age_s=_MAX_CONNECTION_AGE_S.value,
+        max_open=_MAX_OPEN.value,
+        is_reflection_on=_REFLECTION.value,
+        http_port=_HTTP_PORT.value,
+        shows_vllm_names=_METRICS_COMPAT.value == "vllm",
+        frontends=_FRONTENDS.value,
+        health_port=_HEALTH_PORT.value,
+        stall_s=_STALL_S.value,
+        limits=_limits_from_flags(),
+        security=_security_from_flags(),
+        stall_timeout_s=_STALL_TIMEOUT_S.value,
+        chat_templates=tuple(_CHAT_TEMPLATE.value),
+        log_format=log_format,
+        otlp_endpoint=otlp_endpoint,
+    )
+
+
+def _limits_from_flags() -> Limits:
     return Limits(
         max_queued=_MAX_QUEUED.value,
         max_queued_tokens=_MAX_QUEUED_TOKENS.value,
@@ -77,36 +130,10 @@ def limits_from_flags() -> Limits:
     )
 
 
-def security_from_flags() -> SecurityConfig:
-    """TLS and tokens.
-
-    Raises:
-      ValueError: some files are no use without others.
-    """
+def _security_from_flags() -> SecurityConfig:
     return SecurityConfig(
         tls_cert=_TLS_CERT.value,
         tls_key=_TLS_KEY.value,
         tls_client_ca=_TLS_CLIENT_CA.value,
         tokens_file=_TOKENS_FILE.value,
     )
-
-
-def grace_from_flags() -> float:
-    """Seconds."""
-    return float(_GRACE_S.value)
-
-
-def max_connection_age_from_flags() -> float | None:
-    """Seconds; None for no bound."""
-    age_s = _MAX_CONNECTION_AGE_S.value
-    return None if age_s is None else float(age_s)
-
-
-def max_open_from_flags() -> int:
-    """Requests."""
-    return int(_MAX_OPEN.value)
-
-
-def stall_timeout_from_flags() -> float:
-    """Seconds."""
-    return float(_STALL_TIMEOUT_S.value)

@@ -23,6 +23,7 @@ from typing import Any
 from absl import app, flags
 from tqdm import tqdm
 
+from mell_jax.console import run_program
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
@@ -393,7 +394,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """The console script."""
-    app.run(main)
+    run_program(main, modules=("mell_jax.simulate",))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "pallas_kernels": 0,
     "scheduler": 0,
     "events": 0,
+    "console": 0,
 }
 ALLOWED_OUTSIDE = {
     "scheduler": {"numpy"},

@@ -22,6 +22,25 @@ def launch(*args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("launch", ["model", "mesh", "http_port", "tls_cert", "grace_s", "log_format"]),
+        ("simulate", ["trace", "policies"]),
+    ],
+)
+def test_help_shows_every_flag_whoever_asks(module: str, names: list[str]) -> None:
+    for start in (
+        ["-m", f"mell_jax.{module}"],
+        ["-c", f"from mell_jax.{module} import run; run()"],  # as scripts do
+    ):
+        command = [sys.executable, *start, "--help"]
+        told = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert [name for name in names if f"--{name}:" not in told.stdout] == []
+
+
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     done = launch(f"--model={tmp_path}", "--port=0")
     assert done.returncode == 1

@@ -1,0 +1,21 @@
+"""Programs of absl that are started by a script which defines no flags itself."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+
+def run_program(
+    main: Callable[[Sequence[str]], int | None], *, modules: Sequence[str]
+) -> None:
+    """Runs `main` and ends the process with its status.
+
+    Args:
+      main: takes what is left of the arguments when flags are read.
+      modules: names of those whose flags `--help` shows.
+    """
+    for module in modules:
+        for flag in flags.FLAGS.get_flags_for_module(module):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main)
