@@ -32,6 +32,7 @@ class Event(Enum):
     INSTANCE_PARKED = "instance_parked"
     MIGRATION_ABORTED = "migration_aborted"
     POLICY_CHANGED = "policy_changed"
+    INVARIANT_BROKEN = "invariant_broken"
 
     @property
     def level(self) -> int:
@@ -46,6 +47,7 @@ _LEVELS = {
     Event.ENGINE_FAILED: logging.ERROR,
     Event.FRONT_END_DIED: logging.ERROR,
     Event.DEVICE_FENCED: logging.ERROR,
+    Event.INVARIANT_BROKEN: logging.ERROR,
 }
 
 

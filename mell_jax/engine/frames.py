@@ -138,6 +138,7 @@ class EngineLoad:
     compilations: int  # since start; constant after readiness
     fleet: FleetView | None = None  # where there are several instances
     phases: Mapping[str, Histogram] | None = None  # seconds of steps, since start
+    invariant_violations: int = 0  # since start; any is a bug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

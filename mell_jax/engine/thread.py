@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 from mell_jax.engine.admin import (
@@ -121,6 +121,7 @@ class EngineThread:
         self._has_ended = threading.Event()
         self._rounds = 0
         self._idle_pings = 0  # since the latest step or probe
+        self._violations = 0  # found, of invariants
 
     @property
     def rounds(self) -> int:
@@ -198,7 +199,7 @@ class EngineThread:
             self._probe_if_due()
             steps = self._load.steps
             frame = engine.step()
-            self._load = engine.load(compilations=self._compilations.count)
+            self._load = self._look()
             has_moved = (
                 frame is not None or self._load.steps != steps or engine.is_resting
             )
@@ -214,6 +215,24 @@ class EngineThread:
         elif self._idle_pings >= PROBE_PINGS:
             self._idle_pings = 0
             self._engine.probe()
+            self._audit()
+
+    def _audit(self) -> None:
+        """Nobody has a request, so nobody may have a page."""
+        used = self._load.used_pages
+        if used:
+            self._violations += 1
+            tell(
+                Event.INVARIANT_BROKEN,
+                text=f"{used} pages are in use by no request",
+                used_pages=used,
+            )
+
+    def _look(self) -> EngineLoad:
+        load = self._engine.load(compilations=self._compilations.count)
+        if not self._violations:
+            return load
+        return replace(load, invariant_violations=self._violations)
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Hands all messages to the engine; False when one of them was to stop."""

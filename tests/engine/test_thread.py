@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,57 @@ def test_every_tenth_ping_of_an_idle_engine_is_a_probe() -> None:
         assert ping(thread, engine, count=9) == ["step"] * 9
         assert ping(thread, engine, count=1) == ["probe", "step"]
     thread.stop()
+
+
+class Leaking(Counting):
+    """Says that pages are in use, without a request."""
+
+    def load(self, *, compilations: int = 0) -> EngineLoad:
+        return replace(super().load(compilations=compilations), used_pages=3)
+
+
+def test_pages_in_use_by_nobody_are_counted_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Leaking()
+    thread = EngineThread(engine, compilations=CompilationCounter())
+    thread.start(lambda _: None)
+    ping(thread, engine, count=9)
+    assert thread.load().invariant_violations == 0
+    ping(thread, engine, count=11)  # two looks
+    thread.stop()
+    assert thread.load().invariant_violations == 2
+    assert caplog.text.count("3 pages are in use by no request") == 2
+
+
+@pytest.mark.parametrize("make", [toy_engine, toy_fleet])
+def test_engines_that_have_worked_have_no_page_in_use(
+    make: Callable[[], Engine | Fleet], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, rounds, ended = make(), threading.Semaphore(0), threading.Event()
+    thread = EngineThread(engine, compilations=CompilationCounter())
+    probe = engine.probe
+
+    def counted() -> None:
+        probe()
+        rounds.release()
+
+    def sink(frame: StepFrame | EngineStopped) -> None:
+        if isinstance(frame, StepFrame) and frame.finished:
+            ended.set()
+
+    engine.probe = counted  # type: ignore[method-assign]
+    thread.start(sink)
+    prompt = np.arange(1, 40, dtype=np.int32)
+    thread.send(Submit(handle=Handle(1), prompt=prompt, params=GREEDY))
+    assert ended.wait(50)
+    for _ in range(2):
+        for _ in range(PROBE_PINGS):
+            thread.ping()
+        assert rounds.acquire(timeout=50)
+    thread.stop()
+    assert thread.load().invariant_violations == 0
+    assert "in use by no request" not in caplog.text
 
 
 def test_an_engine_that_has_worked_is_not_probed_soon() -> None:

@@ -74,3 +74,8 @@ class Scrape(Collector):
             "Programs compiled; constant once requests are taken.",
             [({}, self.load.compilations)],
         )
+        yield counter(
+            "mell:invariant_violations",
+            "Pages found in use while no request was there; any is a bug.",
+            [({}, self.load.invariant_violations)],
+        )
