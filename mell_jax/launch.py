@@ -29,12 +29,10 @@ from mell_jax.launch_logs import (
 from mell_jax.serving.address import Addresses, allow_many_sockets, check_addresses
 from mell_jax.serving.admin.port import check_port, serving_admin
 from mell_jax.serving.config import ServerConfig
-from mell_jax.serving.loop import run_loop
 from mell_jax.serving.openai.chats import check_chats
-from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.progress import LocalEngine
 from mell_jax.serving.security import check_security
-from mell_jax.serving.server import run_server
+from mell_jax.serving.service import run_service
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.serving.stop_signals import end_at_once_when_told
 from mell_jax.serving.tracing import check_tracing
@@ -279,12 +277,7 @@ def serve(
         if addresses.health is not None:
             print(f"health is told at {addresses.health}", flush=True)
 
-    if config.frontends:
-        cause = run_fronts(engine, models=models, config=config, on_ready=on_ready)
-    else:
-        cause = run_loop(
-            run_server(engine, models=models, config=config, on_ready=on_ready)
-        )
+    cause = run_service(engine, models=models, config=config, on_ready=on_ready)
     if cause:
         complain(cause, log_format=config.log_format)
         return 1

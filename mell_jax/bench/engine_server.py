@@ -22,9 +22,7 @@ from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import Abort, Handle, StepFrame, Submit
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
-from mell_jax.serving.loop import run_loop
-from mell_jax.serving.processes.supervisor import run_fronts
-from mell_jax.serving.server import run_server
+from mell_jax.serving.service import run_service
 from mell_jax.serving.servicer import ServedModel
 
 MAX_TENANT_OPEN = 8
@@ -113,12 +111,7 @@ def main(frontends: int, config: EngineConfig, *, is_watched: bool) -> int:
     models = [ServedModel(name=model.name, path="") for model in built.models]
     limits = dataclasses.replace(SERVER_LIMITS, max_tenant_open=MAX_TENANT_OPEN)
     served = ServerConfig(port=0, frontends=frontends, drain_s=0.0, limits=limits)
-    if frontends:
-        cause = run_fronts(built.thread, models=models, config=served, on_ready=_tell)
-    else:
-        cause = run_loop(
-            run_server(built.thread, models=models, config=served, on_ready=_tell)
-        )
+    cause = run_service(built.thread, models=models, config=served, on_ready=_tell)
     used_pages = built.engine.load().used_pages
     told = {"freed": [dataclasses.asdict(f) for f in freed], "used_pages": used_pages}
     print(json.dumps(told))

@@ -32,9 +32,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.thread import EngineThread
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
-from mell_jax.serving.loop import run_loop
-from mell_jax.serving.processes.supervisor import run_fronts
-from mell_jax.serving.server import run_server
+from mell_jax.serving.service import run_service
 from mell_jax.serving.servicer import ServedModel
 from mell_jax.worker.compilation import CompilationCounter
 
@@ -165,12 +163,7 @@ def main(step_ms: float, frontends: int, streams: int, most: int | None) -> int:
     models = [ServedModel(name="metronome", path="")]
     limits = replace(SERVER_LIMITS, max_tenant_open=most)
     config = ServerConfig(port=0, frontends=frontends, drain_s=0.0, limits=limits)
-    if frontends:
-        cause = run_fronts(engine, models=models, config=config, on_ready=_tell)
-    else:
-        cause = run_loop(
-            run_server(engine, models=models, config=config, on_ready=_tell)
-        )
+    cause = run_service(engine, models=models, config=config, on_ready=_tell)
     print(json.dumps(metronome.times))
     return 1 if cause else 0
 

@@ -55,6 +55,11 @@ def known_request_id(headers: Mapping[str, str]) -> str:
     return request_id if _REQUEST_ID.fullmatch(request_id) else ""
 
 
+def known_top_k(top_k: int) -> int:
+    """As `SamplingParams` has it: clients of vLLM write -1 for all tokens."""
+    return 0 if top_k == -1 else top_k
+
+
 def params_of(proto: pb.SamplingParams) -> SamplingParams:
     """Checked sampling parameters.
 

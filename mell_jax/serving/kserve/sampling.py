@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.serving.convert import known_top_k
 
 MAX_JSON_CHARS = 64 * 1024
 
@@ -87,8 +88,7 @@ def _count(name: str, value: object) -> int:
 
 
 def _top_k(name: str, value: object) -> int:
-    count = _count(name, value)
-    return 0 if count == -1 else count  # both mean all
+    return known_top_k(_count(name, value))
 
 
 def _flag(name: str, value: object) -> bool:

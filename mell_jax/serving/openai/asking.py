@@ -5,6 +5,7 @@ from typing import TypeVar, cast
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import FrontModel, PromptMaker
+from mell_jax.serving.convert import known_top_k
 from mell_jax.serving.openai.wire import (
     ChatMessage,
     ChatRequest,
@@ -19,7 +20,6 @@ T = TypeVar("T")
 
 MAX_PROMPTS = 128
 MAX_MESSAGES = 4096
-ALL_TOKENS = -1  # as a top_k: what vLLM means by it
 DEFAULT_COMPLETION_TOKENS = 16  # of /v1/completions, as OpenAI has it
 _ROLES = {
     "system": "system",
@@ -116,12 +116,12 @@ def _params(
     logprobs: int | None,
     prompt_logprobs: int | None = None,
 ) -> SamplingParams:
-    stop, top_k = request.stop, _or(request.top_k, 0)
+    stop = request.stop
     allowed = request.allowed_token_ids
     return SamplingParams(
         temperature=_or(request.temperature, 1.0),
         top_p=_or(request.top_p, 1.0),
-        top_k=0 if top_k == ALL_TOKENS else top_k,
+        top_k=known_top_k(_or(request.top_k, 0)),
         min_p=_or(request.min_p, 0.0),
         presence_penalty=_or(request.presence_penalty, 0.0),
         frequency_penalty=_or(request.frequency_penalty, 0.0),
