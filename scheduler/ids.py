@@ -18,7 +18,7 @@ Tokens = npt.NDArray[np.int32]
 
 RequestId = NewType("RequestId", int)
 """Names one request in the whole fleet; never used twice."""
-DeviceId = NewType("DeviceId", int)
+DeviceGroupId = NewType("DeviceGroupId", int)
 """A device group; while it serves, also the instance that runs on it."""
 ModelId = NewType("ModelId", str)
 MoveId = NewType("MoveId", int)

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NewType, TypeVar
 
-from mell_jax.scheduler.ids import DeviceId, MoveId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId
 
 LinkId = NewType("LinkId", str)
 TOKEN_BYTES = 4
 
-ResourceT = TypeVar("ResourceT", LinkId, DeviceId)
+ResourceT = TypeVar("ResourceT", LinkId, DeviceGroupId)
 
 
 class Mode(Enum):
@@ -38,7 +38,7 @@ class Wish:
     """A move to be carried out."""
 
     move: MoveId
-    target: DeviceId
+    target: DeviceGroupId
     links: tuple[LinkId, ...]  # on the way from source to target
     tokens: int
     cached_tokens: int = 0  # of its prefix, at the target already
@@ -89,12 +89,12 @@ class Capacities:
         self,
         *,
         link_bytes: Mapping[LinkId, float],
-        prefill_tokens: Mapping[DeviceId, float],
+        prefill_tokens: Mapping[DeviceGroupId, float],
     ) -> None:
         self._link_bytes = link_bytes
         self._prefill_tokens = prefill_tokens
         self._links_used: dict[LinkId, float] = {}
-        self._prefill_used: dict[DeviceId, float] = {}
+        self._prefill_used: dict[DeviceGroupId, float] = {}
 
     def renew(self) -> None:
         """A new epoch: all is left again, but for what was overdrawn before."""

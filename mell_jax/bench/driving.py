@@ -24,7 +24,7 @@ from mell_jax.bench.yard import Yard
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import Abort, EngineStopped, StepFrame
 from mell_jax.engine.thread import EngineThread
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.device import DeviceWorker, Pending
 from mell_jax.worker.layout import Bucket, Int32Array
 
@@ -155,11 +155,11 @@ def _clear(actors: Stage) -> None:
 
 
 @contextlib.contextmanager
-def _recording(yard: Yard) -> Iterator[dict[DeviceId, list[Sent]]]:
+def _recording(yard: Yard) -> Iterator[dict[DeviceGroupId, list[Sent]]]:
     """Notes what every instance sends to its compiled decode steps."""
-    sent: dict[DeviceId, list[Sent]] = {device: [] for device in yard.workers}
+    sent: dict[DeviceGroupId, list[Sent]] = {device: [] for device in yard.workers}
 
-    def noting(device: DeviceId, worker: DeviceWorker) -> Callable[..., Pending]:
+    def noting(device: DeviceGroupId, worker: DeviceWorker) -> Callable[..., Pending]:
         dispatch = worker.dispatch
 
         def note(vector: Int32Array, *, bucket: Bucket, **wants: bool) -> Pending:
@@ -175,7 +175,9 @@ def _recording(yard: Yard) -> Iterator[dict[DeviceId, list[Sent]]]:
         yield sent
 
 
-def _replay(yard: Yard, sent: dict[DeviceId, list[Sent]], *, steps: int) -> list[float]:
+def _replay(
+    yard: Yard, sent: dict[DeviceGroupId, list[Sent]], *, steps: int
+) -> list[float]:
     """The last `steps` of every instance again: launch all, fetch those before."""
     used = [
         (yard.workers[device], own[-steps - 1 :]) for device, own in sent.items() if own

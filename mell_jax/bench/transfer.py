@@ -19,10 +19,10 @@ from mell_jax.bench.stats import median
 from mell_jax.bench.yard import Yard
 from mell_jax.engine.fleet import parcels
 from mell_jax.engine.fleet.parcels import Parcel
-from mell_jax.scheduler.ids import DeviceId, Pages
+from mell_jax.scheduler.ids import DeviceGroupId, Pages
 from mell_jax.worker.device import DeviceWorker
 
-SOURCE, TARGET = DeviceId(0), DeviceId(1)
+SOURCE, TARGET = DeviceGroupId(0), DeviceGroupId(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import DevicePut, Transport
 from mell_jax.engine.fleet.workshop import DeviceWorkshop
 from mell_jax.engine.frames import Abort, EngineInfo
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
@@ -39,7 +39,12 @@ class Counting:
         self._transport = transport
 
     def carry(
-        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+        self,
+        parcel: Parcel,
+        *,
+        source: DeviceGroupId,
+        target: DeviceGroupId,
+        to: DeviceGroup,
     ) -> Parcel:
         self.parcels += 1
         self.bytes += parcel.nbytes
@@ -68,7 +73,7 @@ class Yard:
         return self.infos[0]
 
     @property
-    def workers(self) -> Mapping[DeviceId, DeviceWorker]:
+    def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
         """The hands of the default model's instances; parked ones have no pool."""
         benches = self._workshop._benches
         return {

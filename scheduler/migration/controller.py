@@ -14,7 +14,7 @@ may hear of the event that caused them.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import events, messages
 from mell_jax.scheduler.migration.effects import (
     ControllerEffect,
@@ -35,8 +35,8 @@ class Controller:
         self.owners: dict[RequestId, Owner] = {}
         self._last_epoch = Epoch(0)
         # Openings without an answer, by device; a device that is lost has no entry.
-        self._unanswered: dict[DeviceId, set[Epoch]] = {}
-        self._lost: set[DeviceId] = set()
+        self._unanswered: dict[DeviceGroupId, set[Epoch]] = {}
+        self._lost: set[DeviceGroupId] = set()
         self._effects: list[ControllerEffect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.DeviceAdded: self._device_added,
@@ -333,12 +333,14 @@ class Controller:
 
     # Sending.
 
-    def _close(self, owner: Owner, epoch: Epoch, device: DeviceId) -> None:
+    def _close(self, owner: Owner, epoch: Epoch, device: DeviceGroupId) -> None:
         if device in self._unanswered:
             owner.closing[epoch] = device
             self._send_release(owner.request, epoch, device)
 
-    def _send_release(self, request: RequestId, epoch: Epoch, device: DeviceId) -> None:
+    def _send_release(
+        self, request: RequestId, epoch: Epoch, device: DeviceGroupId
+    ) -> None:
         self._send(
             device,
             messages.Release(
@@ -350,7 +352,7 @@ class Controller:
         target = move.order.target
         self._send(target, move.reserve(horizon=self._horizon(target)))
 
-    def _send(self, device: DeviceId, message: messages.ToInstance) -> None:
+    def _send(self, device: DeviceGroupId, message: messages.ToInstance) -> None:
         self._effects.append(Send(to=device, message=message))
 
     def _report(self, event: MoveCommitted | MoveAborted) -> None:
@@ -362,7 +364,7 @@ class Controller:
         self._last_epoch = Epoch(self._last_epoch + 1)
         return self._last_epoch
 
-    def _open(self, device: DeviceId) -> Epoch:
+    def _open(self, device: DeviceGroupId) -> Epoch:
         epoch = self._new_epoch()
         self._unanswered[device].add(epoch)
         return epoch
@@ -371,7 +373,7 @@ class Controller:
         for unanswered in self._unanswered.values():
             unanswered.discard(epoch)
 
-    def _horizon(self, device: DeviceId) -> Epoch:
+    def _horizon(self, device: DeviceGroupId) -> Epoch:
         """Openings for the device below it have been answered."""
         return min(self._unanswered[device], default=self.next_epoch)
 
@@ -388,7 +390,7 @@ class Controller:
         if move is not None:
             self._abort(self.owners[request], move)
 
-    def _is_there(self, device: DeviceId) -> bool:
+    def _is_there(self, device: DeviceGroupId) -> bool:
         """False for a device that was lost.
 
         Raises:

@@ -5,7 +5,7 @@ Those of an instance concern one copy, named by its epoch, on that instance's de
 
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration.messages import Message
 from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 from mell_jax.scheduler.transfer import Mode
@@ -15,7 +15,7 @@ from mell_jax.scheduler.transfer import Mode
 class Send:
     """Pass a message on, with its payload; the machines live with its loss."""
 
-    to: DeviceId  # or CONTROLLER
+    to: DeviceGroupId  # or CONTROLLER
     message: Message
 
 

@@ -6,7 +6,7 @@ about a copy that has gone meanwhile is ignored, so a driver may report late.
 
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, MoveId, RequestId
 from mell_jax.scheduler.transfer import Mode
 
 
@@ -14,14 +14,14 @@ from mell_jax.scheduler.transfer import Mode
 class DeviceAdded:
     """A device holds no copies and may get some: build its `Instance` afresh."""
 
-    device: DeviceId
+    device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLost:
     """A device is fenced: nothing that it holds or says counts from now on."""
 
-    device: DeviceId
+    device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Place:
     """Run a request that has no home; `known` tokens are its prompt and its stream."""
 
     request: RequestId
-    device: DeviceId
+    device: DeviceGroupId
     known: int
 
 
@@ -42,7 +42,7 @@ class Move:
 
     move: MoveId
     request: RequestId
-    target: DeviceId
+    target: DeviceGroupId
     mode: Mode
     pages: int
     known: int  # tokens of prompt and stream so far

@@ -13,7 +13,7 @@ effects out. A copy that was released cannot come back by a late `Start` or `Res
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.destination import Incoming, Phase
 from mell_jax.scheduler.migration.effects import InstanceEffect, Send
@@ -45,7 +45,9 @@ class Instance:
         sent to the device before is not for this instance.
     """
 
-    def __init__(self, device: DeviceId, *, limits: Limits, horizon: Epoch) -> None:
+    def __init__(
+        self, device: DeviceGroupId, *, limits: Limits, horizon: Epoch
+    ) -> None:
         self.device = device
         self._limits = limits
         self._horizon = horizon

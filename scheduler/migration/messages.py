@@ -8,10 +8,10 @@ a message is about, `to_epoch` the copy that a move is to make.
 
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.transfer import Mode
 
-CONTROLLER = DeviceId(-1)
+CONTROLLER = DeviceGroupId(-1)
 """Where instances send what is not for another instance."""
 
 
@@ -44,7 +44,7 @@ class Begin:
     request: RequestId
     epoch: Epoch
     to_epoch: Epoch
-    target: DeviceId
+    target: DeviceGroupId
     mode: Mode
     first: int
     known: int  # tokens that the target was told with `Reserve`
@@ -159,7 +159,7 @@ class Chunk:
     request: RequestId
     epoch: Epoch  # the destination's
     from_epoch: Epoch  # the source's, for the answer
-    source: DeviceId
+    source: DeviceGroupId
     mode: Mode
     first: int
     end: int

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import events, messages
 
 
@@ -35,7 +35,7 @@ class OpenMove:
         order: events.Move,
         *,
         epoch: Epoch,
-        source: DeviceId,
+        source: DeviceGroupId,
         source_epoch: Epoch,
     ) -> None:
         self.order = order
@@ -98,9 +98,9 @@ class Owner:
     def __init__(self, request: RequestId) -> None:
         self.request = request
         self.epoch = Epoch(-1)
-        self.home: DeviceId | None = None
+        self.home: DeviceGroupId | None = None
         self.opening: messages.Start | messages.Commit | None = None  # until Started
-        self.closing: dict[Epoch, DeviceId] = {}  # copies that are to be released
+        self.closing: dict[Epoch, DeviceGroupId] = {}  # copies that are to be released
         self.waiting: events.Place | None = None  # for `closing` to be empty
         self.move: OpenMove | None = None
         self.next_move: events.Move | None = None  # waits for all of the above

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.effects import InstanceEffect, Send
 
@@ -44,7 +44,7 @@ class Outgoing:
     """One move, seen from its source."""
 
     def __init__(
-        self, begin: messages.Begin, *, limits: Limits, device: DeviceId
+        self, begin: messages.Begin, *, limits: Limits, device: DeviceGroupId
     ) -> None:
         self.begin = begin
         self.phase = Phase.COPYING

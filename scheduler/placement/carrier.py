@@ -7,7 +7,7 @@ when it is over. Every instance that changes is noted in `freed`, for the machin
 to look at again.
 """
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, OpenMove, Request
@@ -18,11 +18,11 @@ class Carrier:
 
     def __init__(self, ledger: Ledger) -> None:
         self.draft = Draft(ledger)
-        self.freed: dict[DeviceId, None] = {}
+        self.freed: dict[DeviceGroupId, None] = {}
         self.preempted: list[Request] = []  # to be queued by the machine
         self.decisions: list[plan.Decision] = []
         self._ledger = ledger
-        self._deferred: dict[RequestId, tuple[Request, DeviceId]] = {}
+        self._deferred: dict[RequestId, tuple[Request, DeviceGroupId]] = {}
         self._next_move = 0
 
     def apply(self, *, is_urgent: bool = False) -> None:
@@ -70,7 +70,7 @@ class Carrier:
         self.preempted.append(request)
         self.decisions.append(plan.Preempt(request=request.id, device=device))
 
-    def park(self, device: DeviceId) -> None:
+    def park(self, device: DeviceGroupId) -> None:
         self._ledger.close(device, is_idle=True)
         self.freed.pop(device, None)
         self.decisions.append(plan.Park(device=device))
@@ -95,11 +95,11 @@ class Carrier:
 
     def _start_all(
         self,
-        wishes: list[tuple[Request, DeviceId]],
+        wishes: list[tuple[Request, DeviceGroupId]],
         *,
         is_urgent: bool,
         may_activate: bool,
-    ) -> list[tuple[Request, DeviceId]]:
+    ) -> list[tuple[Request, DeviceGroupId]]:
         """Starts what has room, over and over; returns what has none."""
         count = -1
         while wishes and len(wishes) != count:
@@ -114,7 +114,12 @@ class Carrier:
         return wishes
 
     def _start(
-        self, request: Request, device: DeviceId, *, is_urgent: bool, may_activate: bool
+        self,
+        request: Request,
+        device: DeviceGroupId,
+        *,
+        is_urgent: bool,
+        may_activate: bool,
     ) -> bool:
         """Whether the request is placed, or its move begun, or neither is needed."""
         ledger = self._ledger
@@ -136,7 +141,7 @@ class Carrier:
             self._begin_move(request, target, is_urgent=is_urgent)
         return True
 
-    def _activate(self, device: DeviceId, model: ModelId) -> Instance:
+    def _activate(self, device: DeviceGroupId, model: ModelId) -> Instance:
         spec = self._ledger.spec(model)
         self.decisions.append(
             plan.Activate(

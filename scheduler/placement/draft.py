@@ -11,7 +11,7 @@ keeps the rest of the moves of the same plan until it has.
 
 from collections.abc import Callable
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 
 
@@ -21,18 +21,18 @@ class Draft:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._log: list[Callable[[], None]] = []
-        self._origins: dict[RequestId, tuple[Request, DeviceId | None]] = {}
-        self._parked: list[DeviceId] = []
+        self._origins: dict[RequestId, tuple[Request, DeviceGroupId | None]] = {}
+        self._parked: list[DeviceGroupId] = []
 
     @property
     def is_touched(self) -> bool:
         return bool(self._log)
 
     @property
-    def parked(self) -> tuple[DeviceId, ...]:
+    def parked(self) -> tuple[DeviceGroupId, ...]:
         return tuple(self._parked)
 
-    def shift(self, request: Request, device: DeviceId | None) -> None:
+    def shift(self, request: Request, device: DeviceGroupId | None) -> None:
         """Takes a request to `device`, or to the queue (None: it is preempted).
 
         The request may be waiting or live on an instance; `request.move` must be None.
@@ -84,7 +84,7 @@ class Draft:
         if not self._log:
             self._origins.clear()
 
-    def difference(self) -> list[tuple[Request, DeviceId | None]]:
+    def difference(self) -> list[tuple[Request, DeviceGroupId | None]]:
         """Requests whose place differs from where they were, and the new place."""
         return [
             (request, request.device)
@@ -92,7 +92,7 @@ class Draft:
             if request.device != before
         ]
 
-    def moves(self) -> list[tuple[Request, DeviceId, DeviceId]]:
+    def moves(self) -> list[tuple[Request, DeviceGroupId, DeviceGroupId]]:
         """The part of the difference that moves pages: request, source, target."""
         return [
             (request, before, request.device)
@@ -106,7 +106,7 @@ class Draft:
         """Undoes everything; the machine calls this."""
         self.rollback()
 
-    def _reclaim(self, model: ModelId) -> DeviceId | None:
+    def _reclaim(self, model: ModelId) -> DeviceGroupId | None:
         for other in self.ledger.models:
             if other == model:
                 continue

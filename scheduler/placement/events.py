@@ -7,7 +7,7 @@ a list of events is a record that can be replayed.
 import math
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 
 ONLY_MODEL = ModelId("default")
 
@@ -16,7 +16,7 @@ ONLY_MODEL = ModelId("default")
 class Cached:
     """Pages of a request's prefix that an instance already holds."""
 
-    device: DeviceId
+    device: DeviceGroupId
     pages: int
 
 
@@ -56,7 +56,7 @@ class Relocate:
     """An operator wants a request on another instance; without room it stays."""
 
     request: RequestId
-    device: DeviceId
+    device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,21 +70,21 @@ class Tick:
 class DeviceAdded:
     """A device group may be used from now on, also one that is being given back."""
 
-    device: DeviceId
+    device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRemoved:
     """A device group is to be given back: its requests move away, then it is parked."""
 
-    device: DeviceId
+    device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLost:
     """A device group and every page on it are gone."""
 
-    device: DeviceId
+    device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

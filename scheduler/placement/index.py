@@ -11,7 +11,7 @@ been there longest comes first, so the same changes give the same answers.
 
 from collections.abc import Iterator
 
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 
 
 class FreeIndex:
@@ -20,10 +20,10 @@ class FreeIndex:
     def __init__(self, highest: int, *, lowest: int = 0) -> None:
         self._lowest = lowest
         size = highest - lowest + 1
-        self._buckets: list[dict[DeviceId, None] | None] = [None] * size
+        self._buckets: list[dict[DeviceGroupId, None] | None] = [None] * size
         self._mask = 0
 
-    def add(self, device: DeviceId, *, room: int) -> None:
+    def add(self, device: DeviceGroupId, *, room: int) -> None:
         at = room - self._lowest
         bucket = self._buckets[at]
         if not bucket:
@@ -32,7 +32,7 @@ class FreeIndex:
             self._mask |= 1 << at
         bucket[device] = None
 
-    def discard(self, device: DeviceId, *, room: int) -> None:
+    def discard(self, device: DeviceGroupId, *, room: int) -> None:
         at = room - self._lowest
         bucket = self._buckets[at]
         assert bucket is not None, f"device {device} is not among those with {room}"
@@ -40,21 +40,23 @@ class FreeIndex:
         if not bucket:
             self._mask ^= 1 << at
 
-    def best(self, need: int, *, skip: DeviceId | None = None) -> DeviceId | None:
+    def best(
+        self, need: int, *, skip: DeviceGroupId | None = None
+    ) -> DeviceGroupId | None:
         """The device with the least room that is at least `need`, but not `skip`."""
         for device in self.ascending(need):
             if device != skip:
                 return device
         return None
 
-    def worst(self, *, skip: DeviceId | None = None) -> DeviceId | None:
+    def worst(self, *, skip: DeviceGroupId | None = None) -> DeviceGroupId | None:
         """The device with the most room, but not `skip`."""
         for device in self.descending():
             if device != skip:
                 return device
         return None
 
-    def ascending(self, need: int) -> Iterator[DeviceId]:
+    def ascending(self, need: int) -> Iterator[DeviceGroupId]:
         """Devices with at least `need`, least room first; stop before changing any."""
         at = max(need - self._lowest, 0)
         mask = self._mask >> at
@@ -66,7 +68,7 @@ class FreeIndex:
             mask >>= low
             at += low
 
-    def descending(self) -> Iterator[DeviceId]:
+    def descending(self) -> Iterator[DeviceGroupId]:
         """Devices, most room first; stop before changing any."""
         mask = self._mask
         while mask:

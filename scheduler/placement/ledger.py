@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.model import ModelSpec
 
@@ -52,7 +52,7 @@ class Request:
         self.pages = pages
         self.first_pages = pages
         self.peak_pages = peak_pages
-        self.device: DeviceId | None = None
+        self.device: DeviceGroupId | None = None
         self.move: MoveId | None = None  # set while a move is in flight
 
 
@@ -76,7 +76,7 @@ class Instance:
     )
 
     def __init__(
-        self, device: DeviceId, *, model: ModelId, serial: int, opened_s: float
+        self, device: DeviceGroupId, *, model: ModelId, serial: int, opened_s: float
     ) -> None:
         self.device = device
         self.model = model
@@ -98,8 +98,8 @@ class OpenMove:
     """A move in flight."""
 
     request: Request
-    source: DeviceId
-    target: DeviceId
+    source: DeviceGroupId
+    target: DeviceGroupId
 
 
 class _ModelBooks:
@@ -124,7 +124,7 @@ class _ModelBooks:
         self.spec = spec
         self.look_pages = look_pages
         self.index = FreeIndex(spec.capacity_pages, lowest=-spec.capacity_pages)
-        self.instances: dict[DeviceId, Instance] = {}
+        self.instances: dict[DeviceGroupId, Instance] = {}
         self.pages = 0  # on all instances, twice for a move in flight
         self.rows = 0
         self.arrived = 0
@@ -152,16 +152,16 @@ class Ledger:
         _check_look(look_s)
         self.now_s = 0.0
         self.requests: dict[RequestId, Request] = {}
-        self.instances: dict[DeviceId, Instance] = {}
+        self.instances: dict[DeviceGroupId, Instance] = {}
         self.moves: dict[MoveId, OpenMove] = {}
-        self.prefix: dict[RequestId, dict[DeviceId, int]] = {}
-        self.changed: dict[DeviceId, None] = {}  # since a policy last cleared it
+        self.prefix: dict[RequestId, dict[DeviceGroupId, int]] = {}
+        self.changed: dict[DeviceGroupId, None] = {}  # since a policy last cleared it
         self._models = {
             name: _ModelBooks(name, spec, look_s * spec.growth_pages_per_s)
             for name, spec in models.items()
         }
-        self._idle: set[DeviceId] = set()
-        self._idle_heap: list[DeviceId] = []  # also ids that are not idle any more
+        self._idle: set[DeviceGroupId] = set()
+        self._idle_heap: list[DeviceGroupId] = []  # also ids that are not idle any more
         self._activations = 0
 
     # What policies ask.
@@ -173,7 +173,7 @@ class Ledger:
     def models(self) -> tuple[ModelId, ...]:
         return tuple(self._models)
 
-    def of_model(self, model: ModelId) -> Mapping[DeviceId, Instance]:
+    def of_model(self, model: ModelId) -> Mapping[DeviceGroupId, Instance]:
         """Instances of `model`, in order of activation; do not change it."""
         return self._models[model].instances
 
@@ -202,22 +202,22 @@ class Ledger:
         return self.instances[request.device].stalled.get(request.id, request.pages)
 
     def best_fit(
-        self, model: ModelId, pages: int, *, skip: DeviceId | None = None
-    ) -> DeviceId | None:
+        self, model: ModelId, pages: int, *, skip: DeviceGroupId | None = None
+    ) -> DeviceGroupId | None:
         """The instance with the least projected room that is at least `pages`."""
         return self._models[model].index.best(pages, skip=skip)
 
     def worst_fit(
-        self, model: ModelId, *, skip: DeviceId | None = None
-    ) -> DeviceId | None:
+        self, model: ModelId, *, skip: DeviceGroupId | None = None
+    ) -> DeviceGroupId | None:
         """The instance with the most projected room, which may be negative."""
         return self._models[model].index.worst(skip=skip)
 
-    def fullest_first(self, model: ModelId, pages: int) -> Iterator[DeviceId]:
+    def fullest_first(self, model: ModelId, pages: int) -> Iterator[DeviceGroupId]:
         """Instances with projected room >= `pages`; stop before changing anything."""
         return self._models[model].index.ascending(pages)
 
-    def emptiest_first(self, model: ModelId) -> Iterator[DeviceId]:
+    def emptiest_first(self, model: ModelId) -> Iterator[DeviceGroupId]:
         """Instances by falling projected room; stop before changing anything."""
         return self._models[model].index.descending()
 
@@ -243,7 +243,7 @@ class Ledger:
     def idle_devices(self) -> int:
         return len(self._idle)
 
-    def cached_pages(self, request: RequestId, device: DeviceId) -> int:
+    def cached_pages(self, request: RequestId, device: DeviceGroupId) -> int:
         """Pages of the request's prefix that `device` held when the request arrived."""
         return self.prefix.get(request, {}).get(device, 0)
 
@@ -276,7 +276,7 @@ class Ledger:
             instance.projected = room
             instance.is_filed = is_filed
 
-    def settle(self, request: Request, device: DeviceId | None) -> None:
+    def settle(self, request: Request, device: DeviceGroupId | None) -> None:
         """Takes a request that is not being moved from where it is to `device`."""
         assert request.move is None, f"request {request.id} is being moved"
         if request.device is not None:
@@ -318,7 +318,7 @@ class Ledger:
         for instance in self.instances.values():
             self.refile(instance)
 
-    def open(self, device: DeviceId, model: ModelId) -> Instance:
+    def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         """Makes an idle device group an instance of `model`."""
         self.drop_idle(device)
         self._activations += 1
@@ -330,7 +330,7 @@ class Ledger:
         self.refile(instance)
         return instance
 
-    def close(self, device: DeviceId, *, is_idle: bool) -> None:
+    def close(self, device: DeviceGroupId, *, is_idle: bool) -> None:
         """Ends an instance; its device group becomes idle or leaves the fleet."""
         instance = self.instances.pop(device)
         self.changed[device] = None
@@ -350,20 +350,20 @@ class Ledger:
         self._models[instance.model].instances[instance.device] = instance
         self.refile(instance)
 
-    def next_idle(self) -> DeviceId | None:
+    def next_idle(self) -> DeviceGroupId | None:
         """The idle device group that would be used next: the one of lowest id."""
         while self._idle_heap and self._idle_heap[0] not in self._idle:
             heapq.heappop(self._idle_heap)
         return self._idle_heap[0] if self._idle_heap else None
 
-    def is_idle(self, device: DeviceId) -> bool:
+    def is_idle(self, device: DeviceGroupId) -> bool:
         return device in self._idle
 
-    def add_idle(self, device: DeviceId) -> None:
+    def add_idle(self, device: DeviceGroupId) -> None:
         self._idle.add(device)
         heapq.heappush(self._idle_heap, device)
 
-    def drop_idle(self, device: DeviceId) -> None:
+    def drop_idle(self, device: DeviceGroupId) -> None:
         self._idle.remove(device)  # its entry in the heap is skipped later
 
     def check(self) -> None:

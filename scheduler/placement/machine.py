@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.carrier import Carrier
@@ -38,7 +38,7 @@ class Machine:
         self._carrier = Carrier(self.ledger)
         self._draft = self._carrier.draft
         self._queues: dict[ModelId, deque[Request]] = {m: deque() for m in models}
-        self._closing: dict[DeviceId, ModelId | None] = {}  # who claims it, if any
+        self._closing: dict[DeviceGroupId, ModelId | None] = {}  # who claims it, if any
         self._heir: ModelId | None = None  # claimed what was just emptied
         self._claimed: set[ModelId] = set()  # device groups, in this step
         self._may_queues_move = False
@@ -99,7 +99,7 @@ class Machine:
         """Requests without a place."""
         return sum(self._is_queued(r) for queue in self._queues.values() for r in queue)
 
-    def is_draining(self, device: DeviceId) -> bool:
+    def is_draining(self, device: DeviceGroupId) -> bool:
         """Whether it is being given back, and not to another model."""
         return device in self._closing and self._closing[device] is None
 
@@ -294,7 +294,7 @@ class Machine:
     def _use_freed(self) -> None:
         """Looks again at what changed: growth first, then moves, queues, empties."""
         carrier = self._carrier
-        touched: dict[DeviceId, None] = {}
+        touched: dict[DeviceGroupId, None] = {}
         while carrier.freed:
             freed, carrier.freed = carrier.freed, {}
             touched |= freed
@@ -418,7 +418,7 @@ class Machine:
             )
         return self.ledger.requests[request]
 
-    def _serving(self, device: DeviceId) -> Instance:
+    def _serving(self, device: DeviceGroupId) -> Instance:
         if device not in self.ledger.instances:
             raise ValueError(f"unknown device {device}")
         return self.ledger.instances[device]

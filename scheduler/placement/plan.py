@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 
 
 class Reason(Enum):
@@ -17,7 +17,7 @@ class Place:
     """The request runs on `device` with `pages`; also ends an earlier `Wait`."""
 
     request: RequestId
-    device: DeviceId
+    device: DeviceGroupId
     pages: int
 
 
@@ -30,8 +30,8 @@ class Move:
 
     move: MoveId
     request: RequestId
-    source: DeviceId
-    target: DeviceId
+    source: DeviceGroupId
+    target: DeviceGroupId
     pages: int
     is_urgent: bool  # another request cannot grow until it is done
 
@@ -50,7 +50,7 @@ class Wait:
 class Activate:
     """Load `model` on an idle device group."""
 
-    device: DeviceId
+    device: DeviceGroupId
     model: ModelId
     load_s: float
     weights_bytes: int
@@ -60,7 +60,7 @@ class Activate:
 class Park:
     """The device group serves nothing and may be used for something else."""
 
-    device: DeviceId
+    device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Preempt:
     """The request loses its pages on `device` and queues to be computed again."""
 
     request: RequestId
-    device: DeviceId
+    device: DeviceGroupId
 
 
 Decision = Place | Move | Wait | Activate | Park | Reject | Preempt

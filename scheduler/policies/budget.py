@@ -9,7 +9,7 @@ request.
 import math
 from collections import defaultdict
 
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.policy import PolicyConfig
 
@@ -20,9 +20,9 @@ class Budget:
     def __init__(self, config: PolicyConfig) -> None:
         self._link_bytes = config.link_bytes_per_s * config.epoch_s
         self._prefill_tokens = config.prefill_tokens_per_s * config.epoch_s
-        self._out: dict[DeviceId, float] = defaultdict(float)
-        self._in: dict[DeviceId, float] = defaultdict(float)
-        self._prefill: dict[DeviceId, float] = defaultdict(float)
+        self._out: dict[DeviceGroupId, float] = defaultdict(float)
+        self._in: dict[DeviceGroupId, float] = defaultdict(float)
+        self._prefill: dict[DeviceGroupId, float] = defaultdict(float)
 
     def renew(self) -> None:
         self._out.clear()

@@ -16,7 +16,7 @@ bound plus a constant.
 
 from itertools import islice
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
@@ -49,7 +49,7 @@ class Consolidate:
         self._headroom = config.headroom
         self._epoch_s = config.epoch_s
         self._budget = Budget(config)
-        self._promised: dict[RequestId, DeviceId] = {}
+        self._promised: dict[RequestId, DeviceGroupId] = {}
         self._spare_s: dict[ModelId, float] = {}  # since when one is one too many
 
     @property
@@ -102,7 +102,9 @@ class Consolidate:
         whole = ledger.spec(request.model).capacity_pages
         return min(whole, request.pages + int(self._headroom * whole))
 
-    def _cached(self, ledger: Ledger, request: Request, size: int) -> DeviceId | None:
+    def _cached(
+        self, ledger: Ledger, request: Request, size: int
+    ) -> DeviceGroupId | None:
         """The instance with room that holds most of the request's prefix."""
         best, most = None, 0
         for device, pages in ledger.prefix.get(request.id, {}).items():
@@ -123,7 +125,7 @@ class Consolidate:
 
     def _tight(
         self, ledger: Ledger, request: Request, size: int, look_s: float = TIGHT_S
-    ) -> DeviceId | None:
+    ) -> DeviceGroupId | None:
         """One of the emptiest instances with room for the request for a moment."""
         grown = ledger.spec(request.model).growth_pages_per_s * look_s
         emptiest = ledger.emptiest_first(request.model)
@@ -179,7 +181,9 @@ class Consolidate:
         draft.shift(order[0], device)
         return size
 
-    def _roomy(self, ledger: Ledger, request: Request, size: int) -> DeviceId | None:
+    def _roomy(
+        self, ledger: Ledger, request: Request, size: int
+    ) -> DeviceGroupId | None:
         return ledger.best_fit(request.model, size, skip=request.device)
 
     # Epochs.

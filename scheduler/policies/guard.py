@@ -9,7 +9,7 @@ bound.
 import numpy as np
 
 from mell_jax.scheduler.bounds import lower_bound
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 
@@ -57,8 +57,8 @@ def repack(draft: Draft, model: ModelId) -> None:
 
 
 def _first_fit(
-    ledger: Ledger, bins: list[Instance], request: Request, home: DeviceId | None
-) -> DeviceId | None:
+    ledger: Ledger, bins: list[Instance], request: Request, home: DeviceGroupId | None
+) -> DeviceGroupId | None:
     for instance in bins:
         if ledger.fits(instance, request.pages):
             return instance.device

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
@@ -51,10 +51,10 @@ class Mell:
         self._config = config
         self._kinds = Kinds()
         self._parking = Parking(epoch_s=config.epoch_s)
-        self._departures: list[tuple[DeviceId, Size]] = []
+        self._departures: list[tuple[DeviceGroupId, Size]] = []
         self._updates: dict[RequestId, Request] = {}
         self._arrivals: dict[RequestId, Request] = {}
-        self._planned: list[tuple[Request, DeviceId | None]] = []
+        self._planned: list[tuple[Request, DeviceGroupId | None]] = []
 
     def figures(self) -> dict[str, float]:
         """What the operations planned; a bundle is one item."""
@@ -115,9 +115,9 @@ class Mell:
                 operation.depart(device, Size.SMALL)
         self._planned = draft.difference()
 
-    def _unfinished(self, ledger: Ledger) -> dict[DeviceId, None]:
+    def _unfinished(self, ledger: Ledger) -> dict[DeviceGroupId, None]:
         """GPUs at the ends of moves that the last epoch planned in vain."""
-        ends: dict[DeviceId, None] = {}
+        ends: dict[DeviceGroupId, None] = {}
         for request, target in self._planned:
             is_known = ledger.requests.get(request.id) is request
             is_settled = request.device is not None and request.move is None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.ledger import Instance, Ledger
 from mell_jax.scheduler.policies.mell_items import Size, size_of
@@ -43,7 +43,9 @@ class _Index:
     """The instances of one model."""
 
     def __init__(self, capacity: int) -> None:
-        self.by_serial: dict[Size, list[tuple[int, DeviceId]]] = {k: [] for k in Size}
+        self.by_serial: dict[Size, list[tuple[int, DeviceGroupId]]] = {
+            k: [] for k in Size
+        }
         self.takes_t = FreeIndex(capacity)  # L- and M-GPUs by room
         self.open_bundles = FreeIndex(capacity)  # by room
         self.singles = FreeIndex(capacity)  # L-GPUs without S/M by room over T's
@@ -54,7 +56,7 @@ class Kinds:
     """All instances, as of `refresh`."""
 
     def __init__(self) -> None:
-        self._shapes: dict[DeviceId, Shape] = {}
+        self._shapes: dict[DeviceGroupId, Shape] = {}
         self._models: dict[ModelId, _Index] = {}
 
     def refresh(self, ledger: Ledger) -> None:
@@ -72,46 +74,46 @@ class Kinds:
                 self._file(device, shape)
         ledger.changed.clear()
 
-    def shape(self, device: DeviceId) -> Shape | None:
+    def shape(self, device: DeviceGroupId) -> Shape | None:
         """None: it is not among those that may be used."""
         return self._shapes.get(device)
 
-    def latest(self, model: ModelId, kind: Size) -> DeviceId | None:
+    def latest(self, model: ModelId, kind: Size) -> DeviceGroupId | None:
         """The most recently activated instance of a kind."""
         return next(self.latest_first(model, kind), None)
 
-    def latest_first(self, model: ModelId, kind: Size) -> Iterator[DeviceId]:
+    def latest_first(self, model: ModelId, kind: Size) -> Iterator[DeviceGroupId]:
         index = self._models.get(model)
         if index is not None:
             yield from (device for _, device in reversed(index.by_serial[kind]))
 
-    def roomy(self, model: ModelId) -> list[DeviceId]:
+    def roomy(self, model: ModelId) -> list[DeviceGroupId]:
         """L- and M-GPUs, most room first."""
         index = self._models.get(model)
         return list(islice(index.takes_t.descending(), CANDIDATES)) if index else []
 
-    def singles(self, model: ModelId) -> list[DeviceId]:
+    def singles(self, model: ModelId) -> list[DeviceGroupId]:
         """L-GPUs without S or M, smallest L first."""
         index = self._models.get(model)
         return list(islice(index.singles.descending(), CANDIDATES)) if index else []
 
-    def open_bundles(self, model: ModelId, pages: int) -> Iterator[DeviceId]:
+    def open_bundles(self, model: ModelId, pages: int) -> Iterator[DeviceGroupId]:
         """Instances whose open bundle could grow by `pages`, least room first."""
         index = self._models.get(model)
         return index.open_bundles.ascending(pages) if index else iter(())
 
-    def partners(self, model: ModelId) -> Iterator[DeviceId]:
+    def partners(self, model: ModelId) -> Iterator[DeviceGroupId]:
         """S- and M-GPUs, the one with the smallest S or M first."""
         index = self._models.get(model)
         return index.partners.ascending(1) if index else iter(())
 
-    def _file(self, device: DeviceId, shape: Shape) -> None:
+    def _file(self, device: DeviceGroupId, shape: Shape) -> None:
         index = self._models[shape.model]
         insort(index.by_serial[shape.kind], (shape.serial, device))
         for places, room in _places(index, shape):
             places.add(device, room=room)
 
-    def _unfile(self, device: DeviceId, shape: Shape) -> None:
+    def _unfile(self, device: DeviceGroupId, shape: Shape) -> None:
         index = self._models[shape.model]
         recent = index.by_serial[shape.kind]
         del recent[bisect_left(recent, (shape.serial, device))]

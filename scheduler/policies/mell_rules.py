@@ -14,7 +14,7 @@ cap of moves; a bundle is one move. Rules that the paper lacks: overflow inside 
 T's on M-GPUs, only what is in the way is evicted, a T keeps `look_s` of growth free.
 """
 
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
@@ -151,7 +151,7 @@ class Operation:
 
     # Depart.
 
-    def depart(self, device: DeviceId, size: Size) -> None:
+    def depart(self, device: DeviceGroupId, size: Size) -> None:
         """Repairs the GPU that an item of `size` has left."""
         instance = self._ledger.instances.get(device)
         if instance is None or self._kinds.shape(device) is None:

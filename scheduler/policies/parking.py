@@ -5,7 +5,7 @@ of the best decision in hindsight, whatever comes. Policies look again at every 
 only, so what loads in less than half of one is not waited for at all.
 """
 
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance
 
@@ -20,7 +20,7 @@ class Parking:
 
     def __init__(self, *, epoch_s: float) -> None:
         self._epoch_s = epoch_s
-        self._emptied_s: dict[DeviceId, float] = {}
+        self._emptied_s: dict[DeviceGroupId, float] = {}
 
     def emptied(self, draft: Draft, instance: Instance) -> None:
         """Parks an instance whose model loads at once; else it stays for a while."""

@@ -8,7 +8,7 @@ over a few of the emptiest instances, within a budget of pages moved and of opti
 tried. What it finds can be carried out one move after the other.
 """
 
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Request
 
@@ -28,7 +28,7 @@ class Relocation:
         self,
         request: Request,
         *,
-        skip: frozenset[DeviceId] = frozenset(),
+        skip: frozenset[DeviceGroupId] = frozenset(),
         depth: int,
         budget_pages: int,
     ) -> bool:
@@ -65,7 +65,11 @@ class Relocation:
         return False
 
     def _in_the_way(
-        self, request: Request, skip: frozenset[DeviceId], size: int, budget_pages: int
+        self,
+        request: Request,
+        skip: frozenset[DeviceGroupId],
+        size: int,
+        budget_pages: int,
     ) -> list[Request]:
         """Smaller requests whose leaving makes room for `request`, cheapest first."""
         found: list[Request] = []

@@ -6,7 +6,7 @@ overflows. A request without one counts with its size. `headroom` is the fractio
 of an instance that arrivals leave free on top.
 """
 
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
@@ -22,7 +22,7 @@ class ReservePeak:
     def __init__(self, config: PolicyConfig) -> None:
         self._headroom = config.headroom
         self._index: dict[ModelId, FreeIndex] = {}
-        self._filed: dict[DeviceId, tuple[ModelId, int]] = {}
+        self._filed: dict[DeviceGroupId, tuple[ModelId, int]] = {}
 
     def arrive(self, draft: Draft, request: Request) -> None:
         ledger = draft.ledger

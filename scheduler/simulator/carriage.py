@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mell_jax.scheduler.docket import Docket
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.transfer import Capacities, LinkId, Mode, Wish
@@ -43,7 +43,7 @@ class Carriage:
     """
 
     def __init__(
-        self, settings: Settings, *, ready_s: Mapping[DeviceId, float]
+        self, settings: Settings, *, ready_s: Mapping[DeviceGroupId, float]
     ) -> None:
         self._settings = settings
         self._ready_s = ready_s
@@ -57,7 +57,7 @@ class Carriage:
             )
         )
         self._link_free_s: dict[LinkId, float] = {}
-        self._prefill_free_s: dict[DeviceId, float] = {}
+        self._prefill_free_s: dict[DeviceGroupId, float] = {}
 
     @property
     def is_asked(self) -> bool:

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from mell_jax.scheduler.bounds import instances_bound
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.simulator.carriage import Carriage
 from mell_jax.scheduler.simulator.measure import Meter, Window
@@ -90,15 +90,15 @@ class Fleet:
         self._timers: list[tuple[float, int, RequestId | MoveId, bool]] = []
         self._numbers = 0
         self._soon: deque[events.Event] = deque()
-        self._ready_s: dict[DeviceId, float] = {}
-        self._serving: dict[DeviceId, ModelId] = {}
+        self._ready_s: dict[DeviceGroupId, float] = {}
+        self._serving: dict[DeviceGroupId, ModelId] = {}
         self._carriage = Carriage(settings, ready_s=self._ready_s)
 
     def run(self, *, progress: Callable[[int], None] = lambda served: None) -> Meter:
         """Runs until the last request has ended; `progress` hears of every epoch."""
         settings = self._settings
         for device in range(settings.max_devices):
-            self._tell(events.DeviceAdded(device=DeviceId(device)))
+            self._tell(events.DeviceAdded(device=DeviceGroupId(device)))
         self.meter.decision_s = type(self.meter.decision_s)("d")
         next_arrival, epoch = 0, 1
         arrivals = self._workload.arrival_s.tolist()
@@ -217,7 +217,7 @@ class Fleet:
                 del self._serving[decision.device]
                 self.meter.count_devices(self.now_s, len(self._serving))
 
-    def _place(self, request: _Running, device: DeviceId) -> None:
+    def _place(self, request: _Running, device: DeviceGroupId) -> None:
         """Prefills a queued request, or lets a paused one go on."""
         start = self.now_s
         if request.is_queued:

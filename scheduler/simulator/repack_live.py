@@ -10,7 +10,7 @@ Nobody can do that; it shows what is left to gain.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.ledger import Ledger, Request
@@ -90,7 +90,7 @@ class Repacker:
                 bins.append(ledger.instances[self._best_fit(request)])
         self._close_empty()
 
-    def _best_fit(self, request: Request) -> DeviceId:
+    def _best_fit(self, request: Request) -> DeviceGroupId:
         """Settles a request on the fullest device with room, or on a new one."""
         ledger = self._ledger
         device = ledger.best_fit(request.model, request.pages)

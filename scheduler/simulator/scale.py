@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mell_jax.scheduler.ids import DeviceId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -54,7 +54,7 @@ class _Load:
         self._live: list[int] = []
         self._next = 0
         for device in range(2 * instances):
-            self.tell(events.DeviceAdded(device=DeviceId(device)))
+            self.tell(events.DeviceAdded(device=DeviceGroupId(device)))
 
     def tell(self, event: events.Event) -> None:
         soon: deque[events.Event] = deque([event])

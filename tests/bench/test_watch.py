@@ -1,6 +1,6 @@
 from mell_jax.bench.watch import Gap, Log
 from mell_jax.engine.frames import Handle
-from mell_jax.scheduler.ids import DeviceId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from tests.bench.frames import frame_of
 
@@ -15,8 +15,8 @@ def moving_log():
     move = plan.Move(
         move=M,
         request=R,
-        source=DeviceId(0),
-        target=DeviceId(1),
+        source=DeviceGroupId(0),
+        target=DeviceGroupId(1),
         pages=5,
         is_urgent=False,
     )
@@ -52,7 +52,7 @@ def test_a_report_of_a_move_that_is_over_counts_for_nothing():
 def test_preemptions_and_devices_are_counted():
     devices = []
     log = Log(lambda: 0.0, on_devices=devices.append)
-    park = plan.Park(device=DeviceId(0))
-    preempt = plan.Preempt(request=R, device=DeviceId(0))
+    park = plan.Park(device=DeviceGroupId(0))
+    preempt = plan.Preempt(request=R, device=DeviceGroupId(0))
     log.answered(plan.Plan(decisions=(preempt, park)), devices=4)
     assert (log.preemptions, devices) == (1, [4])

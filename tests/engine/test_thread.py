@@ -12,7 +12,7 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import EngineLoad, EngineStopped, Handle, StepFrame, Submit
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import PROBE_PINGS, EngineThread
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.compilation import CompilationCounter
 from mell_jax.worker.device import DeviceWorker
 from tests.engine.fleet.test_fleet import assert_at_rest, run
@@ -230,7 +230,7 @@ def test_a_fleet_whose_last_idle_device_has_died_ends() -> None:
     fleet = toy_fleet(devices=1)
     ask(fleet, 1)
     run(fleet)
-    kill(fleet.members[DeviceId(0)].instance.worker)
+    kill(fleet.members[DeviceGroupId(0)].instance.worker)
     fleet.probe()
     with pytest.raises(RuntimeError, match="every device of the fleet has failed"):
         fleet.step()
@@ -240,7 +240,7 @@ def test_an_instance_that_is_parked_or_opens_is_not_probed() -> None:
     fleet = toy_fleet(devices=2)
     fleet.probe()  # none is open
     ask(fleet, 1)
-    worker = fleet.members[DeviceId(0)].instance.worker
+    worker = fleet.members[DeviceGroupId(0)].instance.worker
     weights, worker._weights = worker._weights, (*worker._weights, NeverThere())
     fleet.probe()
     worker._weights = weights

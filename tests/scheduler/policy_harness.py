@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mell_jax.scheduler.ids import DeviceId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import (
     ONLY_MODEL,
@@ -50,7 +50,7 @@ class Fleet:
         self.capacity = capacity
         self.epochs = 0
         for device in range(devices):
-            self.step(DeviceAdded(device=DeviceId(device)))
+            self.step(DeviceAdded(device=DeviceGroupId(device)))
 
     def step(self, event: Event) -> list[plan.Decision]:
         decisions: list[plan.Decision] = []

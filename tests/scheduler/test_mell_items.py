@@ -2,7 +2,7 @@
 
 import pytest
 
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.policies.mell_items import Size, items_of, size_of
 from tests.scheduler.policy_harness import Fleet
 
@@ -31,7 +31,7 @@ def test_small_requests_are_cut_into_bundles_above_an_eighth() -> None:
     for request, pages in enumerate([2, 2, 5, 3, 1, 2]):
         fleet.arrive(request, pages)
     ledger = fleet.machine.ledger
-    items = items_of(ledger, ledger.instances[DeviceId(0)])
+    items = items_of(ledger, ledger.instances[DeviceGroupId(0)])
     assert [([r.id for r in i.requests], i.pages, i.size) for i in items] == [
         ([0, 1], 4, Size.T),
         ([2], 5, Size.T),

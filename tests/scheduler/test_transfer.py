@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mell_jax.scheduler.ids import DeviceId, MoveId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId
 from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, Wish
 
-TARGET = DeviceId(1)
+TARGET = DeviceGroupId(1)
 LINK = LinkId("a-b")
 
 
@@ -20,7 +20,7 @@ def wish(
     cached: int = 0,
     frees: int = 1,
     is_urgent: bool = False,
-    target: DeviceId = TARGET,
+    target: DeviceGroupId = TARGET,
 ) -> Wish:
     """A move of 100 bytes per token over the only link."""
     return Wish(
@@ -108,7 +108,9 @@ def test_unbounded_capacities_copy() -> None:
 
 def test_unknown_links_and_impossible_prefixes_are_refused() -> None:
     with pytest.raises(ValueError, match="no capacity is known for 7"):
-        capacities(link_bytes=1, prefill=1).divide([wish(0, 1, target=DeviceId(7))])
+        capacities(link_bytes=1, prefill=1).divide(
+            [wish(0, 1, target=DeviceGroupId(7))]
+        )
     with pytest.raises(ValueError, match="3 of 2 tokens cached"):
         wish(0, 2, cached=3)
 

@@ -20,14 +20,14 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.serving.progress import ProgressWatch
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import toy_engine
 
 STALL_S = 1.0  # two looks
-HERE = DeviceId(0)
+HERE = DeviceGroupId(0)
 THREE_MODELS = {ModelId("one"): 1, ModelId("two"): 2, ModelId("three"): 3}
 
 

@@ -31,7 +31,7 @@ from mell_jax.engine.fleet.news import tell_policy
 from mell_jax.engine.fleet.view import State
 from mell_jax.engine.fleet.viewer import Viewer, state_of
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.scheduler.ids import DeviceId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.ledger import Instance, Request
 from mell_jax.scheduler.policies import POLICIES
@@ -44,7 +44,7 @@ class Administrator:
         self,
         conductor: Conductor,
         *,
-        devices: Collection[DeviceId],
+        devices: Collection[DeviceGroupId],
         viewer: Viewer,
         config: FleetConfig,
         clock: Callable[[], float],
@@ -141,7 +141,7 @@ class Administrator:
         conductor.settle()
         return Migration(source=source, target=device, is_moving=True)
 
-    def _check_target(self, device: DeviceId, *, request: Request) -> None:
+    def _check_target(self, device: DeviceGroupId, *, request: Request) -> None:
         ledger = self._conductor.machine.ledger
         instance = ledger.instances.get(device)
         if instance is None:
@@ -163,7 +163,7 @@ class Administrator:
                 f"for {max(ledger.room(instance), 0)}"
             )
 
-    def _drain(self, device: DeviceId) -> DeviceStatus:
+    def _drain(self, device: DeviceGroupId) -> DeviceStatus:
         state = self._usable(device)
         if state not in (State.DRAINING, State.DRAINED):
             others = [
@@ -182,7 +182,7 @@ class Administrator:
             self._conductor.settle()
         return self._status(device)
 
-    def _undrain(self, device: DeviceId) -> DeviceStatus:
+    def _undrain(self, device: DeviceGroupId) -> DeviceStatus:
         if self._usable(device) in (State.DRAINING, State.DRAINED):
             self._conductor.decide(events.DeviceAdded(device=device))
             self._conductor.settle()
@@ -209,20 +209,20 @@ class Administrator:
         tell_policy(command.policy, before=before)
         return PolicyChange(policy=command.policy, before=before, look_s=policy.look_s)
 
-    def _device(self, number: int) -> DeviceId:
+    def _device(self, number: int) -> DeviceGroupId:
         if number not in self._devices:
             raise UnknownTargetError(
                 f"there is no device {number}; they go from 0 to {self._devices[-1]}"
             )
-        return DeviceId(number)
+        return DeviceGroupId(number)
 
-    def _usable(self, device: DeviceId) -> State:
+    def _usable(self, device: DeviceGroupId) -> State:
         state = state_of(self._conductor, device)
         if state is State.LOST:
             raise NotPossibleError(f"device {device} has failed and is not used again")
         return state
 
-    def _status(self, device: DeviceId) -> DeviceStatus:
+    def _status(self, device: DeviceGroupId) -> DeviceStatus:
         instances = self._conductor.machine.ledger.instances
         instance: Instance | None = instances.get(device)
         return DeviceStatus(

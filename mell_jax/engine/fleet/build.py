@@ -24,7 +24,7 @@ from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile, measure
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.policies import POLICIES
@@ -34,7 +34,7 @@ from mell_jax.worker.pool import PAGE_TOKENS, page_bytes
 from mell_jax.worker.step import ModelParts, Weights
 from mell_jax.worker.timing import time_decode
 
-Workers = Mapping[DeviceId, DeviceWorker]
+Workers = Mapping[DeviceGroupId, DeviceWorker]
 REPEATS = 3  # of what is timed; the best counts
 
 
@@ -57,7 +57,7 @@ class _Parked:
     model: FleetModel
     profile: Profile
     spec: ModelSpec
-    benches: Mapping[DeviceId, Bench]
+    benches: Mapping[DeviceGroupId, Bench]
 
 
 def build_fleet(
@@ -98,7 +98,7 @@ def _park_everywhere(stock: Stock, config: FleetConfig, *, progress: bool) -> _P
         groups=stock.groups,
     )
     workers: Workers = {
-        DeviceId(number): make_worker(blueprint, group=group, weights=weights)
+        DeviceGroupId(number): make_worker(blueprint, group=group, weights=weights)
         for number, (group, weights) in enumerate(
             zip(stock.groups, stock.weights, strict=True)
         )
@@ -110,7 +110,7 @@ def _park_everywhere(stock: Stock, config: FleetConfig, *, progress: bool) -> _P
     profile = measure(workers, model=ModelId(stock.name), transport=transport)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
-    decode_s = time_decode(workers[DeviceId(0)], repeats=REPEATS).took_s
+    decode_s = time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s
     return _Parked(
         model=FleetModel(info=blueprint.info, transport=Checked(transport)),
         profile=profile,

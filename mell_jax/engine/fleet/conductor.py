@@ -28,7 +28,7 @@ from mell_jax.engine.fleet.stats import Tally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import Finished, FinishReason, Handle
-from mell_jax.scheduler.ids import DeviceId, ModelId, PageKey, RequestId, Serial
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
@@ -70,7 +70,7 @@ class Conductor:
         self._moves = Moves(profile, epoch_s=config.epoch_s, mode=config.mode)
         self._live: dict[RequestId, Live] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
-        self._post: deque[tuple[DeviceId, messages.Message, Payload]] = deque()
+        self._post: deque[tuple[DeviceGroupId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
         for device in workshop.devices:
             self.controller.step(orders.DeviceAdded(device=device))
@@ -81,10 +81,12 @@ class Conductor:
     def live(self, request: RequestId) -> Live | None:
         return self._live.get(request)
 
-    def group_of(self, device: DeviceId) -> DeviceGroup | None:
+    def group_of(self, device: DeviceGroupId) -> DeviceGroup | None:
         return self.roster.groups[device] if device in self.members else None
 
-    def post(self, to: DeviceId, message: messages.Message, payload: Payload) -> None:
+    def post(
+        self, to: DeviceGroupId, message: messages.Message, payload: Payload
+    ) -> None:
         if payload is not None:
             self.tally.send(payload.nbytes)
         self._post.append((to, message, payload))
@@ -323,7 +325,7 @@ class Conductor:
 
     # -- devices -----------------------------------------------------------------
 
-    def _activate(self, device: DeviceId, model: ModelId) -> None:
+    def _activate(self, device: DeviceGroupId, model: ModelId) -> None:
         self.tally.activations += 1
         horizon = self.controller.next_epoch
         try:
@@ -332,14 +334,14 @@ class Conductor:
             news.tell_fenced(device, what="cannot be opened")
             self._lose(device)
 
-    def _park(self, device: DeviceId) -> None:
+    def _park(self, device: DeviceGroupId) -> None:
         self._deliver_all()  # what it is still to release
         self._moves.target_closes(device)
         member = self.roster.close(device)
         self.tally.close(member.instance.load())
         news.tell_parked(device, member.model)
 
-    def _lose(self, device: DeviceId) -> None:
+    def _lose(self, device: DeviceGroupId) -> None:
         """Fences a device; its requests start again elsewhere from their tokens."""
         lost = [
             request

@@ -14,7 +14,7 @@ import numpy as np
 
 from mell_jax.engine.fleet.parcels import Parcel
 from mell_jax.engine.fleet.transport import Transport
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
 
 
@@ -27,7 +27,7 @@ class Fault:
     """What goes wrong; steps and parcels are counted from 1."""
 
     move_every: int | None = None  # steps
-    raise_on: tuple[DeviceId, int] | None = None  # device, step
+    raise_on: tuple[DeviceGroupId, int] | None = None  # device, step
     hang: int | None = None  # parcel
     flip: int | None = None  # parcel
 
@@ -40,7 +40,7 @@ class Fault:
     def moves_at(self, step: int) -> bool:
         return self.move_every is not None and step % self.move_every == 0
 
-    def check(self, device: DeviceId, *, step: int) -> None:
+    def check(self, device: DeviceGroupId, *, step: int) -> None:
         """Raises the planted error where and when it is due."""
         if self.raise_on == (device, step):
             raise PlantedError(f"planted in step {step} of device {device}")
@@ -73,7 +73,7 @@ def parse_fault(text: str) -> Fault:
             case "flip", count:
                 fault = replace(fault, flip=count)
             case _, count:
-                fault = replace(fault, raise_on=(DeviceId(int(found[3])), count))
+                fault = replace(fault, raise_on=(DeviceGroupId(int(found[3])), count))
     return fault
 
 
@@ -86,7 +86,12 @@ class FaultyTransport:
         self._count = 0
 
     def carry(
-        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+        self,
+        parcel: Parcel,
+        *,
+        source: DeviceGroupId,
+        target: DeviceGroupId,
+        to: DeviceGroup,
     ) -> Parcel:
         self._count += 1
         copy = self._transport.carry(parcel, source=source, target=target, to=to)

@@ -36,7 +36,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
-from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId, Serial
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
 
@@ -107,7 +107,7 @@ class Fleet:
         return self._infos
 
     @property
-    def members(self) -> dict[DeviceId, Member]:
+    def members(self) -> dict[DeviceGroupId, Member]:
         """The instances that serve, by device; do not change it."""
         return self._conductor.members
 

@@ -19,7 +19,14 @@ from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.parcels import Parcel
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.instance import Instance
-from mell_jax.scheduler.ids import DeviceId, Epoch, ModelId, RequestId, Serial, Tokens
+from mell_jax.scheduler.ids import (
+    DeviceGroupId,
+    Epoch,
+    ModelId,
+    RequestId,
+    Serial,
+    Tokens,
+)
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.instance import Instance as Endpoint
 from mell_jax.scheduler.transfer import Mode
@@ -33,10 +40,10 @@ class Office(Protocol):
 
     def live(self, request: RequestId) -> Live | None: ...
 
-    def group_of(self, device: DeviceId) -> DeviceGroup | None: ...
+    def group_of(self, device: DeviceGroupId) -> DeviceGroup | None: ...
 
     def post(
-        self, to: DeviceId, message: messages.Message, payload: Payload
+        self, to: DeviceGroupId, message: messages.Message, payload: Payload
     ) -> None: ...
 
 
@@ -57,7 +64,7 @@ class Member:
 
     def __init__(
         self,
-        device: DeviceId,
+        device: DeviceGroupId,
         instance: Instance,
         *,
         model: ModelId,
@@ -144,7 +151,7 @@ class Member:
             payload = self._load(effect.message, to=effect.to)
         self._office.post(effect.to, effect.message, payload)
 
-    def _load(self, chunk: messages.Chunk, *, to: DeviceId) -> Payload:
+    def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
         """The pages or tokens that go with a chunk, on their way already."""
         batcher, serial = self.instance.movable, Serial(chunk.from_epoch)
         if chunk.mode is Mode.TOKENS:

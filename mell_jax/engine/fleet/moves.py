@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.scheduler.docket import Docket
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Capacities, Mode, Wish
@@ -46,9 +46,11 @@ class Moves:
         self._profile = profile
         self._mode = mode
         self._slack = profile.prefill_tokens(epoch_s)
-        self._prefill_tokens: dict[DeviceId, float] = {}  # of the models there last
-        self._open: set[DeviceId] = set()
-        self._early: dict[DeviceId, list[plan.Move]] = {}  # to others
+        self._prefill_tokens: dict[
+            DeviceGroupId, float
+        ] = {}  # of the models there last
+        self._open: set[DeviceGroupId] = set()
+        self._early: dict[DeviceGroupId, list[plan.Move]] = {}  # to others
         self._docket: Docket[plan.Move] = Docket(
             Capacities(
                 link_bytes=profile.link_bytes(epoch_s),
@@ -61,14 +63,14 @@ class Moves:
         """Whether a move waits for `divide`."""
         return self._docket.is_asked
 
-    def target_opens(self, device: DeviceId, model: ModelId) -> None:
+    def target_opens(self, device: DeviceGroupId, model: ModelId) -> None:
         """An instance of `model` may be the target of moves from now on."""
         self._open.add(device)
         self._prefill_tokens[device] = self._slack[device, model]
         for move in self._early.pop(device, ()):
             self.ask(move)
 
-    def target_closes(self, device: DeviceId) -> None:
+    def target_closes(self, device: DeviceGroupId) -> None:
         """No instance is there any more; moves to it have ended."""
         self._open.discard(device)
         self._early.pop(device, None)

@@ -3,11 +3,11 @@
 import sys
 
 from mell_jax.events import Event, tell
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement import plan
 
 
-def tell_fenced(device: DeviceId, *, what: str) -> None:
+def tell_fenced(device: DeviceGroupId, *, what: str) -> None:
     """The error that is being handled has cost a device; `what` says where."""
     tell(
         Event.DEVICE_FENCED,
@@ -17,7 +17,7 @@ def tell_fenced(device: DeviceId, *, what: str) -> None:
     )
 
 
-def tell_opened(device: DeviceId, model: ModelId, *, took_s: float) -> None:
+def tell_opened(device: DeviceGroupId, model: ModelId, *, took_s: float) -> None:
     tell(
         Event.INSTANCE_OPENED,
         text=f"device {device} serves {model}",
@@ -27,7 +27,7 @@ def tell_opened(device: DeviceId, model: ModelId, *, took_s: float) -> None:
     )
 
 
-def tell_parked(device: DeviceId, model: ModelId) -> None:
+def tell_parked(device: DeviceGroupId, model: ModelId) -> None:
     tell(
         Event.INSTANCE_PARKED,
         text=f"device {device} was given back by {model}",

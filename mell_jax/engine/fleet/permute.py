@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mell_jax.engine.fleet.parcels import CHUNK_PAGES, Parcel
 from mell_jax.engine.fleet.transport import DevicePut
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
 
 AXES = ("instance", "tp", "copy")
@@ -56,7 +56,7 @@ class Permute:
     """
 
     def __init__(
-        self, groups: Mapping[DeviceId, DeviceGroup], *, page: jax.ShapeDtypeStruct
+        self, groups: Mapping[DeviceGroupId, DeviceGroup], *, page: jax.ShapeDtypeStruct
     ) -> None:
         self._other = DevicePut()
         self._lanes = {
@@ -73,12 +73,17 @@ class Permute:
         }
 
     @property
-    def pairs(self) -> frozenset[tuple[DeviceId, DeviceId]]:
+    def pairs(self) -> frozenset[tuple[DeviceGroupId, DeviceGroupId]]:
         """Source and target of each way that is a collective."""
         return frozenset(self._lanes)
 
     def carry(
-        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+        self,
+        parcel: Parcel,
+        *,
+        source: DeviceGroupId,
+        target: DeviceGroupId,
+        to: DeviceGroup,
     ) -> Parcel:
         lane = self._lanes.get((source, target))
         if lane is None:

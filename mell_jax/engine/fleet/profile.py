@@ -19,14 +19,14 @@ from absl import logging
 
 from mell_jax.engine.fleet import parcels
 from mell_jax.engine.fleet.transport import Transport
-from mell_jax.scheduler.ids import DeviceId, ModelId, Pages
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Pages
 from mell_jax.scheduler.pages import SCRATCH_PAGE
 from mell_jax.scheduler.transfer import LinkId
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.timing import Timing, time_steps
 
-Pair = tuple[DeviceId, DeviceId]
-Post = tuple[DeviceId, ModelId]
+Pair = tuple[DeviceGroupId, DeviceGroupId]
+Post = tuple[DeviceGroupId, ModelId]
 """An instance of a model on a device group, whether it is open or not."""
 PREFILL_SHARE = 0.1
 """Of the time that an instance decodes, what prefill for moves may add to it."""
@@ -48,7 +48,7 @@ class Profile:
 
     @classmethod
     def unlimited(
-        cls, devices: Sequence[DeviceId], *, models: Sequence[ModelId]
+        cls, devices: Sequence[DeviceGroupId], *, models: Sequence[ModelId]
     ) -> Self:
         """Links and instances that nothing slows down."""
         return cls(
@@ -70,7 +70,7 @@ class Profile:
                 speeds[pair] = max(speeds[pair], speed)
         return cls(bytes_per_s=dict(speeds), prefill_tokens_per_s=slack)
 
-    def links(self, source: DeviceId, target: DeviceId) -> tuple[LinkId, ...]:
+    def links(self, source: DeviceGroupId, target: DeviceGroupId) -> tuple[LinkId, ...]:
         """What a move between two devices takes part of."""
         return (_out(source), _between((source, target)), _into(target))
 
@@ -98,7 +98,7 @@ class Profile:
 
 
 def measure(
-    workers: Mapping[DeviceId, DeviceWorker],
+    workers: Mapping[DeviceGroupId, DeviceWorker],
     *,
     model: ModelId,
     transport: Transport,
@@ -176,7 +176,7 @@ def speeds_of(
 
 
 def _measure_links(
-    workers: Mapping[DeviceId, DeviceWorker], *, transport: Transport
+    workers: Mapping[DeviceGroupId, DeviceWorker], *, transport: Transport
 ) -> dict[Pair, float]:
     kinds = {
         (a, b): _kind(workers[a], workers[b])
@@ -199,7 +199,7 @@ def _kind(source: DeviceWorker, target: DeviceWorker) -> object:
 
 
 def _speed(
-    workers: Mapping[DeviceId, DeviceWorker], pair: Pair, *, transport: Transport
+    workers: Mapping[DeviceGroupId, DeviceWorker], pair: Pair, *, transport: Transport
 ) -> float:
     """Bytes per second of the longest chunk, the best of a few."""
     source, target = workers[pair[0]], workers[pair[1]]
@@ -220,11 +220,11 @@ def _speed(
     return nbytes / best_s
 
 
-def _out(source: DeviceId) -> LinkId:
+def _out(source: DeviceGroupId) -> LinkId:
     return LinkId(f"{source} out")
 
 
-def _into(target: DeviceId) -> LinkId:
+def _into(target: DeviceGroupId) -> LinkId:
     return LinkId(f"{target} in")
 
 

@@ -10,7 +10,7 @@ from typing import final
 from mell_jax.engine.fleet.member import Member, Office
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
-from mell_jax.scheduler.ids import DeviceId, Epoch, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId
 from mell_jax.scheduler.migration.instance import Instance as Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.worker.group import DeviceGroup
@@ -37,16 +37,16 @@ class Roster:
         clock: Callable[[], float],
         page_tokens: int,
     ) -> None:
-        self.members: dict[DeviceId, Member] = {}  # serving or opening
-        self.lost: set[DeviceId] = set()
+        self.members: dict[DeviceGroupId, Member] = {}  # serving or opening
+        self.lost: set[DeviceGroupId] = set()
         self._workshop = workshop
         self._transports = transports
         self._clock = clock
         self._page_tokens = page_tokens
-        self._since_s: dict[DeviceId, float] = {}  # of those that are opening
+        self._since_s: dict[DeviceGroupId, float] = {}  # of those that are opening
 
     @property
-    def groups(self) -> Mapping[DeviceId, DeviceGroup]:
+    def groups(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         """Of all devices, whatever they do."""
         return self._workshop.devices
 
@@ -62,7 +62,7 @@ class Roster:
         )
 
     def open(
-        self, device: DeviceId, model: ModelId, *, horizon: Epoch, office: Office
+        self, device: DeviceGroupId, model: ModelId, *, horizon: Epoch, office: Office
     ) -> None:
         """Begins to make an instance ready.
 
@@ -95,14 +95,14 @@ class Roster:
                 del self._since_s[device]
                 yield member, self._clock() - since_s
 
-    def close(self, device: DeviceId) -> Member:
+    def close(self, device: DeviceGroupId) -> Member:
         """Parks an instance."""
         self._since_s.pop(device, None)
         member = self.members.pop(device)
         self._workshop.close(device)
         return member
 
-    def fence(self, device: DeviceId) -> Member | None:
+    def fence(self, device: DeviceGroupId) -> Member | None:
         """Never uses a device again; the instance that it had, if any."""
         self._since_s.pop(device, None)
         self.lost.add(device)

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from mell_jax.engine.fleet.parcels import Parcel, checksums
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
 
 
@@ -22,7 +22,12 @@ class Transport(Protocol):
     """Moves parcels; returns before they have arrived."""
 
     def carry(
-        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+        self,
+        parcel: Parcel,
+        *,
+        source: DeviceGroupId,
+        target: DeviceGroupId,
+        to: DeviceGroup,
     ) -> Parcel: ...
 
 
@@ -30,7 +35,12 @@ class DevicePut:
     """`jax.device_put`, from any layout to any other."""
 
     def carry(
-        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+        self,
+        parcel: Parcel,
+        *,
+        source: DeviceGroupId,
+        target: DeviceGroupId,
+        to: DeviceGroup,
     ) -> Parcel:
         return _put(parcel.chunks, parcel=parcel, to=to)
 
@@ -40,10 +50,15 @@ class Checked:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._is_good: dict[tuple[DeviceId, DeviceId], bool] = {}
+        self._is_good: dict[tuple[DeviceGroupId, DeviceGroupId], bool] = {}
 
     def carry(
-        self, parcel: Parcel, *, source: DeviceId, target: DeviceId, to: DeviceGroup
+        self,
+        parcel: Parcel,
+        *,
+        source: DeviceGroupId,
+        target: DeviceGroupId,
+        to: DeviceGroup,
     ) -> Parcel:
         pair = (source, target)
         if not self._is_good.get(pair, True):
@@ -71,7 +86,7 @@ def _put(
     return replace(parcel, chunks=put)
 
 
-def _warn(pair: tuple[DeviceId, DeviceId]) -> None:
+def _warn(pair: tuple[DeviceGroupId, DeviceGroupId]) -> None:
     logging.error(
         "device %d to %d: a copied page has other bits at its destination; pages "
         "between them go by way of the host from now on. Peer-to-peer copies are "

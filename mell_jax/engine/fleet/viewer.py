@@ -19,7 +19,7 @@ from mell_jax.engine.fleet.view import (
     State,
 )
 from mell_jax.scheduler.bounds import instances_bound
-from mell_jax.scheduler.ids import DeviceId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.records import Phase
 from mell_jax.scheduler.placement.ledger import Request
 
@@ -36,7 +36,7 @@ class Viewer:
     """Looks at one fleet."""
 
     def __init__(
-        self, conductor: Conductor, *, devices: list[DeviceId], profile: Profile
+        self, conductor: Conductor, *, devices: list[DeviceGroupId], profile: Profile
     ) -> None:
         self._conductor = conductor
         self._devices = sorted(devices)
@@ -70,7 +70,7 @@ class Viewer:
             prefill_tokens_per_s=self._slack,
         )
 
-    def _instance(self, device: DeviceId) -> InstanceView:
+    def _instance(self, device: DeviceGroupId) -> InstanceView:
         conductor = self._conductor
         member = conductor.members.get(device)
         if member is None:
@@ -114,14 +114,14 @@ class Viewer:
         )
 
     def _move(
-        self, request: Request, *, source: DeviceId, target: DeviceId
+        self, request: Request, *, source: DeviceGroupId, target: DeviceGroupId
     ) -> MoveView:
         stage, mode = self._progress(request.id, target)
         return MoveView(
             request=request.id, source=source, target=target, mode=mode, stage=stage
         )
 
-    def _progress(self, request: RequestId, target: DeviceId) -> tuple[Stage, str]:
+    def _progress(self, request: RequestId, target: DeviceGroupId) -> tuple[Stage, str]:
         """As the controller has it; a move that it has not begun waits."""
         owner = self._conductor.controller.owners.get(request)
         move = owner.move if owner is not None else None
@@ -130,7 +130,7 @@ class Viewer:
         return _STAGES[move.phase], move.order.mode.name.lower()
 
 
-def state_of(conductor: Conductor, device: DeviceId) -> State:
+def state_of(conductor: Conductor, device: DeviceGroupId) -> State:
     """What a device group does now."""
     machine, member = conductor.machine, conductor.members.get(device)
     if device in conductor.roster.lost:

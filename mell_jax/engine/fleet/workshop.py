@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.instance import Instance
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
@@ -24,11 +24,11 @@ class Workshop(Protocol):
     """Makes instances ready to run, compiled long before."""
 
     @property
-    def devices(self) -> Mapping[DeviceId, DeviceGroup]: ...
+    def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]: ...
 
-    def open(self, device: DeviceId, model: ModelId) -> Instance: ...
+    def open(self, device: DeviceGroupId, model: ModelId) -> Instance: ...
 
-    def close(self, device: DeviceId) -> None: ...
+    def close(self, device: DeviceGroupId) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,25 +51,25 @@ class DeviceWorkshop:
 
     def __init__(
         self,
-        benches: Mapping[tuple[DeviceId, ModelId], Bench],
+        benches: Mapping[tuple[DeviceGroupId, ModelId], Bench],
         *,
         parking: Parking,
     ) -> None:
         self._benches = benches
         self._groups = {device: b.worker.group for (device, _), b in benches.items()}
         self._parking = parking
-        self._open: dict[DeviceId, Bench] = {}
+        self._open: dict[DeviceGroupId, Bench] = {}
 
     @property
-    def devices(self) -> Mapping[DeviceId, DeviceGroup]:
+    def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         return self._groups
 
-    def open(self, device: DeviceId, model: ModelId) -> Instance:
+    def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         """An empty instance on a group where none is open; see `worker.is_ready`."""
         assert device not in self._open, f"device {device} is open already"
         bench = self._open[device] = self._benches[device, model]
         bench.worker.unpark()
         return Instance(bench.worker, bench.make_batcher(), max_rows=bench.max_rows)
 
-    def close(self, device: DeviceId) -> None:
+    def close(self, device: DeviceGroupId) -> None:
         self._open.pop(device).worker.park(keeps_weights=self._parking == "pool")

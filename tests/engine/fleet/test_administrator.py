@@ -28,7 +28,7 @@ from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.view import FleetView, State
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.policies import POLICIES
 from tests.engine.fleet.toy_fleet import TOY, toy_fleet
 from tests.toy import Transcript, expected, submit
@@ -186,7 +186,7 @@ def test_a_drained_device_is_empty_and_stays_so_until_it_is_taken_back() -> None
 
     run(fleet, seen, until=is_drained)
     assert fleet.has_work, "it drained while its streams went on"
-    assert DeviceId(first) not in fleet.members
+    assert DeviceGroupId(first) not in fleet.members
     for handle in range(20, 30):
         submit(fleet, [handle], handle=handle, params=LONG)
     run(fleet, seen)
@@ -223,7 +223,7 @@ def test_the_last_device_is_not_drained() -> None:
 
 
 def test_a_device_that_has_failed_is_neither_drained_nor_taken_back() -> None:
-    config = FleetConfig(fault=Fault(raise_on=(DeviceId(0), 5)))
+    config = FleetConfig(fault=Fault(raise_on=(DeviceGroupId(0), 5)))
     fleet, seen = busy_fleet(config=config), Transcript()
     run(fleet, seen)
     for command in (Drain(device=0), Undrain(device=0)):
@@ -233,7 +233,7 @@ def test_a_device_that_has_failed_is_neither_drained_nor_taken_back() -> None:
 
 
 def test_a_fleet_whose_devices_were_drained_or_lost_says_so() -> None:
-    config = FleetConfig(fault=Fault(raise_on=(DeviceId(0), 5)))
+    config = FleetConfig(fault=Fault(raise_on=(DeviceGroupId(0), 5)))
     fleet = busy_fleet(devices=2, config=config)
     fleet.administer(Drain(device=1))
     with pytest.raises(RuntimeError, match="failed or was drained"):

@@ -25,7 +25,7 @@ from mell_jax.engine.fleet.stats import Outcome
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.frames import Handle, Submit
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.load_balance import build_load_balance
 from mell_jax.scheduler.transfer import Mode
@@ -34,7 +34,7 @@ from tests.toy import Transcript
 STREAMS = 64
 FLEET = FleetConfig()
 NEW_TOKENS = 20
-DEVICES = [DeviceId(n) for n in range(4)]
+DEVICES = [DeviceGroupId(n) for n in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ CASES = {
         capacity_pages=24, is_used=lambda fleet: fleet.stats().preemptions > 0
     ),
     "lost": Case(
-        config=FleetConfig(fault=Fault(raise_on=(DeviceId(1), 12))),
+        config=FleetConfig(fault=Fault(raise_on=(DeviceGroupId(1), 12))),
         is_used=lambda fleet: fleet.stats().replays > 0,
     ),
     "damaged": Case(

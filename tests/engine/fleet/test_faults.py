@@ -4,14 +4,14 @@ import pytest
 
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import NO_FAULT, Fault, PlantedError, parse_fault
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 
 
 def test_faults_are_parsed() -> None:
     assert parse_fault("") == NO_FAULT == FleetConfig().fault
     assert parse_fault("move:3") == Fault(move_every=3)
     assert parse_fault("hang:2,flip:1") == Fault(hang=2, flip=1)
-    assert parse_fault("raise:2:10") == Fault(raise_on=(DeviceId(2), 10))
+    assert parse_fault("raise:2:10") == Fault(raise_on=(DeviceGroupId(2), 10))
 
 
 @pytest.mark.parametrize("text", ["move", "move:x", "raise:1", "hang:1;flip:1", "m:1"])
@@ -28,12 +28,12 @@ def test_faults_are_counted_from_one() -> None:
 
 
 def test_a_fault_happens_where_and_when_it_is_due() -> None:
-    fault = Fault(move_every=2, raise_on=(DeviceId(1), 3))
+    fault = Fault(move_every=2, raise_on=(DeviceGroupId(1), 3))
     assert [fault.moves_at(step) for step in (1, 2, 3, 4)] == [False, True, False, True]
-    fault.check(DeviceId(0), step=3)
-    fault.check(DeviceId(1), step=2)
+    fault.check(DeviceGroupId(0), step=3)
+    fault.check(DeviceGroupId(1), step=2)
     with pytest.raises(PlantedError, match="step 3 of device 1"):
-        fault.check(DeviceId(1), step=3)
+        fault.check(DeviceGroupId(1), step=3)
 
 
 def test_a_fleet_is_told_what_it_cannot_do() -> None:

@@ -9,7 +9,7 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import Transcript, expected, submit
@@ -203,7 +203,7 @@ def test_a_device_that_cannot_be_opened_is_left_out(monkeypatch) -> None:
     workshop = fleet.conductor.roster._workshop
     opened = workshop.open
 
-    def fail_on_the_first(device: DeviceId, model: ModelId) -> Instance:
+    def fail_on_the_first(device: DeviceGroupId, model: ModelId) -> Instance:
         if device == 0:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return opened(device, model)

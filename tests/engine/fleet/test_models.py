@@ -13,7 +13,7 @@ from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.transport import DevicePut
 from mell_jax.engine.frames import FinishReason, Handle, Submit
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.test_fleet import assert_at_rest, run
 from tests.engine.fleet.toy_fleet import toy_fleet
@@ -66,7 +66,7 @@ def test_two_models_share_few_or_many_devices(devices: int) -> None:
     [
         FleetConfig(fault=Fault(move_every=1)),
         FleetConfig(fault=Fault(move_every=1), mode=Mode.TOKENS),
-        FleetConfig(fault=Fault(raise_on=(DeviceId(1), 9))),
+        FleetConfig(fault=Fault(raise_on=(DeviceGroupId(1), 9))),
     ],
 )
 def test_moves_and_losses_do_not_mix_them_up(config: FleetConfig) -> None:

@@ -2,11 +2,11 @@
 
 from mell_jax.engine.fleet.moves import Cargo, Division, Moves
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Mode
 
-A, B, C = DeviceId(0), DeviceId(1), DeviceId(2)
+A, B, C = DeviceGroupId(0), DeviceGroupId(1), DeviceGroupId(2)
 TOY = ModelId("toy")
 PROFILE = Profile(
     bytes_per_s={(a, b): 1000.0 for a in (A, B, C) for b in (A, B, C) if a != b},
@@ -21,7 +21,7 @@ def new_moves(*, mode: Mode | None = None) -> Moves:
     return moves
 
 
-def move(number: int, *, to: DeviceId, is_urgent: bool = False) -> plan.Move:
+def move(number: int, *, to: DeviceGroupId, is_urgent: bool = False) -> plan.Move:
     return plan.Move(
         move=MoveId(number),
         request=RequestId(number),

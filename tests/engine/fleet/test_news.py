@@ -12,7 +12,7 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.stats import Outcome
 from mell_jax.engine.params import SamplingParams
 from mell_jax.events import LOGGER_NAME
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import submit
 
@@ -65,7 +65,7 @@ def test_aborted_moves_are_told_and_committed_ones_are_not(
 def test_a_device_that_fails_is_told_with_its_cause(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fault = Fault(raise_on=(DeviceId(0), 5))
+    fault = Fault(raise_on=(DeviceGroupId(0), 5))
     fleet = toy_fleet(config=FleetConfig(fault=fault))
     run(fleet)
     (record,) = [r for r in caplog.records if r.event == "device_fenced"]

@@ -7,20 +7,20 @@ import pytest
 from mell_jax.engine.fleet import parcels
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.transport import DevicePut
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.compilation import CompilationCounter
 from mell_jax.worker.group import DeviceGroup
 from tests.engine.fleet.toy_fleet import toy_page
 from tests.toy import toy_config, toy_worker
 
 MODEL = toy_config(heads=4, kv_heads=2)
-ZERO, ONE = DeviceId(0), DeviceId(1)
+ZERO, ONE = DeviceGroupId(0), DeviceGroupId(1)
 
 
-def groups(*ids: list[int]) -> dict[DeviceId, DeviceGroup]:
+def groups(*ids: list[int]) -> dict[DeviceGroupId, DeviceGroup]:
     found = jax.devices()
     return {
-        DeviceId(n): DeviceGroup.of_model(MODEL, devices=[found[i] for i in group])
+        DeviceGroupId(n): DeviceGroup.of_model(MODEL, devices=[found[i] for i in group])
         for n, group in enumerate(ids)
     }
 
@@ -77,5 +77,7 @@ def test_groups_that_share_devices_or_differ_go_by_device_put() -> None:
     transport = Permute(ends, page=toy_page(MODEL))
     assert transport.pairs == {(0, 3), (3, 0), (1, 3), (3, 1)}
     parcel = parcels.pack(worker_of(ends[ZERO]), np.array([3], np.int32))
-    cut = transport.carry(parcel, source=ZERO, target=DeviceId(2), to=ends[DeviceId(2)])
-    assert cut.chunks[0].sharding == ends[DeviceId(2)].pool_sharding
+    cut = transport.carry(
+        parcel, source=ZERO, target=DeviceGroupId(2), to=ends[DeviceGroupId(2)]
+    )
+    assert cut.chunks[0].sharding == ends[DeviceGroupId(2)].pool_sharding

@@ -14,11 +14,11 @@ from mell_jax.engine.fleet.profile import (
     speeds_of,
 )
 from mell_jax.engine.fleet.transport import DevicePut
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.worker.timing import Timing
 from tests.toy import toy_worker
 
-A, B, C = DeviceId(0), DeviceId(1), DeviceId(2)
+A, B, C = DeviceGroupId(0), DeviceGroupId(1), DeviceGroupId(2)
 TOY, OTHER = ModelId("toy"), ModelId("other")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mell_jax.engine.fleet.stats import Ended, Histogram, Outcome, Reason, Tally
 from mell_jax.engine.frames import Handle, StepFrame
-from mell_jax.scheduler.ids import DeviceId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 from mell_jax.scheduler.transfer import Mode
@@ -25,8 +25,8 @@ def move(number: int, *, is_urgent: bool) -> plan.Move:
     return plan.Move(
         move=MoveId(number),
         request=RequestId(number),
-        source=DeviceId(0),
-        target=DeviceId(1),
+        source=DeviceGroupId(0),
+        target=DeviceGroupId(1),
         pages=1,
         is_urgent=is_urgent,
     )

@@ -11,7 +11,7 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.stats import Outcome
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceId
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import PAGE_BYTES, TOY, toy_fleet
@@ -49,7 +49,7 @@ def assert_right(seen: Transcript, *, count: int = 20) -> None:
 
 def narrow(devices: int) -> Profile:
     """Links of 20 pages and prefill of 100 tokens a second."""
-    ids = [DeviceId(n) for n in range(devices)]
+    ids = [DeviceGroupId(n) for n in range(devices)]
     return Profile(
         bytes_per_s={(a, b): 20.0 * PAGE_BYTES for a in ids for b in ids if a != b},
         prefill_tokens_per_s={(device, TOY): 100.0 for device in ids},
@@ -150,7 +150,7 @@ def test_a_hung_transfer_is_called_off_and_its_request_goes_on(caplog) -> None:
 
 @pytest.mark.parametrize("step", [1, 4, 9])
 def test_a_planted_error_fences_its_device_alone(step: int) -> None:
-    fault = Fault(move_every=2, raise_on=(DeviceId(0), step))
+    fault = Fault(move_every=2, raise_on=(DeviceGroupId(0), step))
     fleet = toy_fleet(groups=SEPARATE, model=MODEL, config=FleetConfig(fault=fault))
     assert_right(run(fleet))
     assert 0 not in fleet.members
@@ -180,7 +180,7 @@ def test_pages_that_the_target_has_are_not_sent() -> None:
         places = [ledger.requests[conductor.requests[n]].device for n in range(3)]
         assert places == [0, 0, 1]
         conductor.decide(
-            events.Relocate(request=conductor.requests[0], device=DeviceId(1))
+            events.Relocate(request=conductor.requests[0], device=DeviceGroupId(1))
         )
         for _ in range(6):
             fleet.step()

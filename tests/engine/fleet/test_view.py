@@ -17,7 +17,7 @@ from mell_jax.engine.fleet.view import (
 from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.frames import Abort, Handle
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import PAGE_BYTES, TOY, toy_fleet
 from tests.toy import submit
@@ -36,7 +36,7 @@ def look(fleet: Fleet) -> FleetView:
     """As it is at this very moment."""
     viewer = Viewer(
         fleet.conductor,
-        devices=[DeviceId(n) for n in range(3)],
+        devices=[DeviceGroupId(n) for n in range(3)],
         profile=Profile.unlimited([], models=[]),
     )
     return viewer.view(now_s=0.0, anew=True)
@@ -90,7 +90,7 @@ def test_counts_agree_after_everything_moved_at_every_step(mode: Mode) -> None:
 
 
 def test_counts_agree_where_pages_are_short_and_a_device_fails() -> None:
-    fault = Fault(raise_on=(DeviceId(1), 40))
+    fault = Fault(raise_on=(DeviceGroupId(1), 40))
     fleet = toy_fleet(num_pages=12, config=FleetConfig(fault=fault))
     for handle in range(24):
         params = SamplingParams(temperature=0.0, max_tokens=50)
@@ -143,7 +143,7 @@ def test_a_view_is_kept_for_half_a_second() -> None:
     fleet = toy_fleet()
     viewer = Viewer(
         fleet.conductor,
-        devices=[DeviceId(0)],
+        devices=[DeviceGroupId(0)],
         profile=Profile.unlimited([], models=[]),
     )
     first = viewer.view(now_s=10.0, anew=False)
@@ -178,7 +178,7 @@ def test_counts_of_an_instance_outlive_it() -> None:
 
 
 def test_a_view_shows_what_was_profiled_and_can_be_sent() -> None:
-    a, b = DeviceId(0), DeviceId(1)
+    a, b = DeviceGroupId(0), DeviceGroupId(1)
     profile = Profile(
         bytes_per_s={(a, b): 2e9, (b, a): 1e9},
         prefill_tokens_per_s={(a, TOY): 300.0, (b, TOY): 400.0},

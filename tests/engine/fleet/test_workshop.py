@@ -8,7 +8,7 @@ from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
@@ -16,7 +16,7 @@ from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
 from tests.toy import PAGE_TOKENS, expected, run, submit, toy_info, toy_worker
 
-HERE = DeviceId(0)
+HERE = DeviceGroupId(0)
 PLAIN, TRIPLE = ModelId("plain"), ModelId("triple")
 
 

@@ -15,7 +15,7 @@ from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.instance import Instance
 from mell_jax.models.config import ModelConfig
-from mell_jax.scheduler.ids import DeviceId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
@@ -47,7 +47,9 @@ class ToyWorkshop:
     ) -> None:
         found = jax.devices()
         self._groups = {
-            DeviceId(n): DeviceGroup.of_model(model, devices=[found[i] for i in ids])
+            DeviceGroupId(n): DeviceGroup.of_model(
+                model, devices=[found[i] for i in ids]
+            )
             for n, ids in enumerate(groups)
         }
         self._model = model
@@ -57,10 +59,10 @@ class ToyWorkshop:
         self.opened = 0
 
     @property
-    def devices(self) -> Mapping[DeviceId, DeviceGroup]:
+    def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         return self._groups
 
-    def open(self, device: DeviceId, model: ModelId) -> Instance:
+    def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         self.opened += 1
         batcher = MovableBatcher(
             PrefixCache(PagePool(self._num_pages)),
@@ -70,7 +72,7 @@ class ToyWorkshop:
         )
         return Instance(self.worker(device, model), batcher, max_rows=8)
 
-    def worker(self, device: DeviceId, model: ModelId) -> DeviceWorker:
+    def worker(self, device: DeviceGroupId, model: ModelId) -> DeviceWorker:
         return toy_worker(
             self._model,
             factor=self._factors[model],
@@ -81,7 +83,7 @@ class ToyWorkshop:
             devices=self._groups[device].devices,
         )
 
-    def close(self, device: DeviceId) -> None:
+    def close(self, device: DeviceGroupId) -> None:
         pass
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.instance import Instance
 from mell_jax.scheduler.transfer import Mode
@@ -49,7 +49,7 @@ class Frame:
     """Tokens of some rows: (request, epoch, index of the first, tokens)."""
 
     rows: list[tuple[RequestId, Epoch, int, list[int]]]
-    source: DeviceId
+    source: DeviceGroupId
     is_again: bool
 
 
@@ -69,7 +69,9 @@ class World(Protocol):
 
     jobs: dict[RequestId, Job]
 
-    def send(self, to: DeviceId, packet: Packet, payload: Payload = None) -> None: ...
+    def send(
+        self, to: DeviceGroupId, packet: Packet, payload: Payload = None
+    ) -> None: ...
 
     def may_grow(self, holding: Holding, pages: int) -> bool: ...
 

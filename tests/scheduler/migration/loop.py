@@ -7,14 +7,14 @@ computed positions. `trace` says what was done, in order.
 from collections import deque
 from typing import cast
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, MoveId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.instance import Instance
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.transfer import Mode
 
-LEFT, RIGHT, THIRD = DeviceId(0), DeviceId(1), DeviceId(2)
+LEFT, RIGHT, THIRD = DeviceGroupId(0), DeviceGroupId(1), DeviceGroupId(2)
 ONE = RequestId(1)
 PAGE = 16
 
@@ -24,11 +24,11 @@ class Loop:
 
     def __init__(self, *, max_stages: int = 3, cached: int = 0) -> None:
         self.controller = Controller()
-        self.instances: dict[DeviceId, Instance] = {}
+        self.instances: dict[DeviceGroupId, Instance] = {}
         self.trace: list[str] = []
         self.has_room = True
         self._cached = cached
-        self._queue: deque[tuple[DeviceId, messages.Message]] = deque()
+        self._queue: deque[tuple[DeviceGroupId, messages.Message]] = deque()
         limits = Limits(page_tokens=PAGE, max_stages=max_stages, tail_pages=2)
         for device in (LEFT, RIGHT, THIRD):
             self.order(events.DeviceAdded(device=device))
@@ -40,16 +40,16 @@ class Loop:
         self._decide(event)
         self._pass_on()
 
-    def tell(self, device: DeviceId, event: events.InstanceEvent) -> None:
+    def tell(self, device: DeviceGroupId, event: events.InstanceEvent) -> None:
         self._work(device, event)
         self._pass_on()
 
-    def place(self, device: DeviceId, *, known: int = 100) -> None:
+    def place(self, device: DeviceGroupId, *, known: int = 100) -> None:
         self.order(events.Place(request=ONE, device=device, known=known))
 
     def move(
         self,
-        target: DeviceId,
+        target: DeviceGroupId,
         *,
         known: int = 100,
         move: int = 5,
@@ -68,23 +68,23 @@ class Loop:
             )
         )
 
-    def computed(self, device: DeviceId, positions: int) -> None:
+    def computed(self, device: DeviceGroupId, positions: int) -> None:
         """A step of the device is over."""
         epoch = self.epoch_on(device)
         self.tell(device, events.Computed(request=ONE, epoch=epoch, computed=positions))
 
-    def stopped(self, device: DeviceId, positions: int, *tail: int) -> None:
+    def stopped(self, device: DeviceGroupId, positions: int, *tail: int) -> None:
         epoch = self.epoch_on(device)
         event = events.RowStopped(
             request=ONE, epoch=epoch, computed=positions, tail=tail
         )
         self.tell(device, event)
 
-    def lost(self, device: DeviceId) -> None:
+    def lost(self, device: DeviceGroupId) -> None:
         del self.instances[device]
         self.order(events.DeviceLost(device=device))
 
-    def epoch_on(self, device: DeviceId) -> Epoch:
+    def epoch_on(self, device: DeviceGroupId) -> Epoch:
         return self.instances[device].epochs[0]
 
     def take_trace(self) -> list[str]:
@@ -106,7 +106,7 @@ class Loop:
                     self.trace.append("forget")
 
     def _work(
-        self, device: DeviceId, event: messages.ToInstance | events.InstanceEvent
+        self, device: DeviceGroupId, event: messages.ToInstance | events.InstanceEvent
     ) -> None:
         for effect in self.instances[device].step(event):
             match effect:
@@ -127,7 +127,7 @@ class Loop:
                 case _:
                     self._say(device, type(effect).__name__)
 
-    def _take(self, device: DeviceId, effect: effects.TakePages) -> None:
+    def _take(self, device: DeviceGroupId, effect: effects.TakePages) -> None:
         if not self.has_room:
             self._work(device, events.Failed(request=ONE, epoch=effect.epoch))
             return
@@ -135,7 +135,7 @@ class Loop:
         took = events.Took(request=ONE, epoch=effect.epoch, cached=self._cached)
         self._work(device, took)
 
-    def _say(self, device: DeviceId, what: str) -> None:
+    def _say(self, device: DeviceGroupId, what: str) -> None:
         self.trace.append(f"{('left', 'right', 'third')[device]}: {what}")
 
     def _pass_on(self) -> None:

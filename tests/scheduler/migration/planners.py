@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from mell_jax.scheduler.ids import DeviceId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.migration import events
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events as placement_events
@@ -39,8 +39,8 @@ class Planner(Protocol):
 
     def arrive(self, request: RequestId) -> None: ...
     def end(self, request: RequestId) -> None: ...
-    def added(self, device: DeviceId) -> None: ...
-    def lost(self, device: DeviceId) -> None: ...
+    def added(self, device: DeviceGroupId) -> None: ...
+    def lost(self, device: DeviceGroupId) -> None: ...
     def report(self, event: MoveEnd) -> None: ...
     def may_grow(self, request: RequestId, pages: int) -> bool: ...
     def tick(self) -> None: ...
@@ -54,7 +54,7 @@ class RandomPlanner:
     def __init__(self, desk: Desk) -> None:
         self.moves: dict[MoveId, RequestId] = {}
         self._desk = desk
-        self._devices: list[DeviceId] = []
+        self._devices: list[DeviceGroupId] = []
         self._next_move = 0
         self._move_rate = desk.rng.choice([0.3, 0.8])
 
@@ -64,10 +64,10 @@ class RandomPlanner:
     def end(self, request: RequestId) -> None:
         pass
 
-    def added(self, device: DeviceId) -> None:
+    def added(self, device: DeviceGroupId) -> None:
         self._devices.append(device)
 
-    def lost(self, device: DeviceId) -> None:
+    def lost(self, device: DeviceGroupId) -> None:
         self._devices.remove(device)
 
     def report(self, event: MoveEnd) -> None:
@@ -164,10 +164,10 @@ class PlacementPlanner:
         self._asked.discard(request)
         self._tell(placement_events.Finish(request=request))
 
-    def added(self, device: DeviceId) -> None:
+    def added(self, device: DeviceGroupId) -> None:
         self._tell(placement_events.DeviceAdded(device=device))
 
-    def lost(self, device: DeviceId) -> None:
+    def lost(self, device: DeviceGroupId) -> None:
         self._tell(placement_events.DeviceLost(device=device))
 
     def report(self, event: MoveEnd) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.instance import Instance
@@ -104,7 +104,7 @@ class Simulation:
         self.faults = Faults.draw(rng)
         self.jobs = draw_jobs(rng)
         self.controller = self.parts.controller()
-        self.instances: dict[DeviceId, FakeInstance] = {}
+        self.instances: dict[DeviceGroupId, FakeInstance] = {}
         self.zombies: list[FakeInstance] = []  # fenced, and not aware of it
         self.streams: dict[RequestId, TokenStream] = {}
         self.over: set[RequestId] = set()
@@ -126,7 +126,7 @@ class Simulation:
     def _begin(self) -> None:
         rng = self.rng
         for number in range(3):
-            self._add_device(DeviceId(number))
+            self._add_device(DeviceGroupId(number))
         for request in self.jobs:
             at = rng.random() * 6
             self._later(at, self._arrive, request)
@@ -171,7 +171,7 @@ class Simulation:
 
     # Network.
 
-    def send(self, to: DeviceId, packet: Packet, payload: Payload = None) -> None:
+    def send(self, to: DeviceGroupId, packet: Packet, payload: Payload = None) -> None:
         faults, rng = self.faults, self.rng
         if faults.slow == 0:
             self._later(0.01, self._deliver, to, packet, payload)
@@ -184,7 +184,7 @@ class Simulation:
                 delay += faults.slow * rng.random()
             self._later(delay, self._deliver, to, packet, payload)
 
-    def _deliver(self, to: DeviceId, packet: Packet, payload: Payload) -> None:
+    def _deliver(self, to: DeviceGroupId, packet: Packet, payload: Payload) -> None:
         if to != messages.CONTROLLER:
             instance = self.instances.get(to)
             if instance is not None:
@@ -283,7 +283,7 @@ class Simulation:
 
     # Devices.
 
-    def _add_device(self, device: DeviceId) -> None:
+    def _add_device(self, device: DeviceGroupId) -> None:
         self._carry(self.controller.step(events.DeviceAdded(device=device)))
         machine = self.parts.instance(
             device, limits=self._limits, horizon=self.controller.next_epoch
@@ -312,7 +312,7 @@ class Simulation:
         self._later(self.rng.random() * 12, self.zombies.remove, instance)
         self._lose(device)
 
-    def _lose(self, device: DeviceId) -> None:
+    def _lose(self, device: DeviceGroupId) -> None:
         self._carry(self.controller.step(events.DeviceLost(device=device)))
         self.planner.lost(device)
         self._later(1 + self.rng.random() * 12, self._add_device, device)

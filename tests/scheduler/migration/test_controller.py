@@ -2,7 +2,7 @@
 
 import pytest
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, MoveId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, MoveId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement.events import MoveCommitted
@@ -301,7 +301,7 @@ def test_orders_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="runs on 0"):
         loop.place(RIGHT)
     with pytest.raises(ValueError, match="never added"):
-        loop.order(events.DeviceLost(device=DeviceId(9)))
+        loop.order(events.DeviceLost(device=DeviceGroupId(9)))
     with pytest.raises(ValueError, match="in the fleet already"):
         loop.order(events.DeviceAdded(device=LEFT))
 

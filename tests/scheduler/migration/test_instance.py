@@ -2,7 +2,7 @@
 
 import pytest
 
-from mell_jax.scheduler.ids import DeviceId, Epoch, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.instance import Effects, Instance
 from mell_jax.scheduler.migration.messages import CONTROLLER
@@ -10,7 +10,7 @@ from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.transfer import Mode
 
 ONE = RequestId(1)
-HERE, THERE = DeviceId(0), DeviceId(1)
+HERE, THERE = DeviceGroupId(0), DeviceGroupId(1)
 OLD, NEW = Epoch(7), Epoch(9)
 LIMITS = Limits(page_tokens=16)
 
@@ -59,7 +59,7 @@ def instance(*before: messages.ToInstance | events.InstanceEvent) -> Instance:
     return made
 
 
-def said(done: Effects, *, to: DeviceId = CONTROLLER) -> list[messages.Message]:
+def said(done: Effects, *, to: DeviceGroupId = CONTROLLER) -> list[messages.Message]:
     return [e.message for e in done if isinstance(e, effects.Send) and e.to == to]
 
 

@@ -2,7 +2,7 @@ from collections import deque
 
 import pytest
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.fairness import TURN_S
 from mell_jax.scheduler.placement.machine import Machine
@@ -21,11 +21,11 @@ class Shared:
             models={model: ModelSpec(capacity_pages=10) for model in models},
             policy=POLICIES[policy](PolicyConfig()),
         )
-        self.at: dict[RequestId, DeviceId] = {}
+        self.at: dict[RequestId, DeviceGroupId] = {}
         self.preempted: list[RequestId] = []
         self._next = 0
         for device in range(devices):
-            self.tell(events.DeviceAdded(device=DeviceId(device)))
+            self.tell(events.DeviceAdded(device=DeviceGroupId(device)))
 
     def tell(self, event: events.Event) -> None:
         todo: deque[events.Event] = deque([event])
@@ -140,8 +140,8 @@ def test_a_device_that_is_given_back_is_not_claimed() -> None:
     fleet = Shared("best_fit", devices=3, models=[A, B])
     for _ in range(6):
         fleet.arrive(A)
-    fleet.machine.step(events.DeviceRemoved(device=DeviceId(0)))
-    assert fleet.machine.is_draining(DeviceId(0))
+    fleet.machine.step(events.DeviceRemoved(device=DeviceGroupId(0)))
+    assert fleet.machine.is_draining(DeviceGroupId(0))
     assert fleet.arrive(B) in fleet.at
-    assert fleet.machine.is_draining(DeviceId(0))
+    assert fleet.machine.is_draining(DeviceGroupId(0))
     assert fleet.instances() == {A: 2, B: 1}

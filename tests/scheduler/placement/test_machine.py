@@ -1,6 +1,6 @@
 """Events in, plans out, on fleets small enough to do in your head."""
 
-from mell_jax.scheduler.ids import DeviceId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement.events import (
     ONLY_MODEL,
     Arrive,
@@ -39,7 +39,7 @@ class Fleet:
             policy=POLICIES[policy](PolicyConfig()),
         )
         for device in range(devices):
-            self.step(DeviceAdded(device=DeviceId(device)))
+            self.step(DeviceAdded(device=DeviceGroupId(device)))
 
     def step(self, event: Event) -> list[Decision]:
         decisions = self.machine.step(event).decisions
@@ -62,12 +62,12 @@ class Fleet:
 
 def activate(device: int) -> Activate:
     return Activate(
-        device=DeviceId(device), model=ONLY_MODEL, load_s=0.0, weights_bytes=0
+        device=DeviceGroupId(device), model=ONLY_MODEL, load_s=0.0, weights_bytes=0
     )
 
 
 def place(request: int, device: int, pages: int) -> Place:
-    return Place(request=RequestId(request), device=DeviceId(device), pages=pages)
+    return Place(request=RequestId(request), device=DeviceGroupId(device), pages=pages)
 
 
 def wait(request: int) -> Wait:
@@ -79,8 +79,8 @@ def move(number: int, request: int, way: str, pages: int) -> Move:
     return Move(
         move=MoveId(number),
         request=RequestId(request),
-        source=DeviceId(int(source)),
-        target=DeviceId(int(target)),
+        source=DeviceGroupId(int(source)),
+        target=DeviceGroupId(int(target)),
         pages=pages,
         is_urgent=True,
     )
@@ -96,7 +96,7 @@ def test_the_first_request_opens_a_device() -> None:
 def test_an_empty_device_is_parked() -> None:
     fleet = Fleet(devices=1)
     fleet.arrive(1, 4)
-    assert fleet.finish(1) == [Park(device=DeviceId(0))]
+    assert fleet.finish(1) == [Park(device=DeviceGroupId(0))]
 
 
 def test_a_full_fleet_lets_requests_wait_in_order() -> None:
@@ -119,8 +119,8 @@ def test_growth_past_the_capacity_moves_a_request_and_pauses_until_it_is_gone() 
     fleet.arrive(1, 7)
     fleet.arrive(2, 3)
     assert fleet.grow(1, 8) == [wait(1), activate(1), move(0, 2, "0>1", 3)]
-    assert fleet.machine.ledger.instances[DeviceId(0)].pages == 10  # both count
-    assert fleet.machine.ledger.instances[DeviceId(1)].pages == 3
+    assert fleet.machine.ledger.instances[DeviceGroupId(0)].pages == 10  # both count
+    assert fleet.machine.ledger.instances[DeviceGroupId(1)].pages == 3
     assert fleet.step(MoveCommitted(move=MoveId(0))) == [place(1, 0, 8)]
 
 
@@ -152,7 +152,7 @@ def test_without_another_device_the_youngest_is_preempted_and_queues_first() -> 
     fleet.arrive(3, 2)
     assert fleet.grow(1, 8) == [
         wait(1),
-        Preempt(request=RequestId(2), device=DeviceId(0)),
+        Preempt(request=RequestId(2), device=DeviceGroupId(0)),
         place(1, 0, 8),
     ]
     assert fleet.finish(1) == [place(2, 0, 3), place(3, 0, 2)]
@@ -163,16 +163,16 @@ def test_a_finished_request_ends_its_move() -> None:
     fleet.arrive(1, 7)
     fleet.arrive(2, 3)
     fleet.grow(1, 8)
-    assert fleet.finish(2) == [place(1, 0, 8), Park(device=DeviceId(1))]
+    assert fleet.finish(2) == [place(1, 0, 8), Park(device=DeviceGroupId(1))]
 
 
 def test_a_lost_device_gives_its_requests_back_to_the_queue() -> None:
     fleet = Fleet(devices=2)
     fleet.arrive(1, 6)
     fleet.arrive(2, 4)
-    assert fleet.step(DeviceLost(device=DeviceId(0))) == [
-        Preempt(request=RequestId(2), device=DeviceId(0)),
-        Preempt(request=RequestId(1), device=DeviceId(0)),
+    assert fleet.step(DeviceLost(device=DeviceGroupId(0))) == [
+        Preempt(request=RequestId(2), device=DeviceGroupId(0)),
+        Preempt(request=RequestId(1), device=DeviceGroupId(0)),
         activate(1),
         place(1, 1, 6),
         place(2, 1, 4),
@@ -184,7 +184,7 @@ def test_a_lost_target_leaves_the_request_at_its_source() -> None:
     fleet.arrive(1, 7)
     fleet.arrive(2, 3)
     fleet.grow(1, 8)
-    assert fleet.step(DeviceLost(device=DeviceId(1))) == [
+    assert fleet.step(DeviceLost(device=DeviceGroupId(1))) == [
         activate(2),
         move(1, 2, "0>2", 3),
     ]
@@ -193,8 +193,8 @@ def test_a_lost_target_leaves_the_request_at_its_source() -> None:
 def test_a_device_given_back_is_emptied_first() -> None:
     fleet = Fleet(devices=2)
     fleet.arrive(1, 6)
-    (opened, moved) = fleet.step(DeviceRemoved(device=DeviceId(0)))
+    (opened, moved) = fleet.step(DeviceRemoved(device=DeviceGroupId(0)))
     assert opened == activate(1)
     assert isinstance(moved, Move)
-    assert fleet.step(MoveCommitted(move=MoveId(0))) == [Park(device=DeviceId(0))]
+    assert fleet.step(MoveCommitted(move=MoveId(0))) == [Park(device=DeviceGroupId(0))]
     assert fleet.arrive(2, 5) == [wait(2)]  # device 0 is gone for good

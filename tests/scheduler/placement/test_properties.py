@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.carrier import Carrier
 from mell_jax.scheduler.placement.ledger import Instance, OpenMove, Request
@@ -70,7 +70,7 @@ class Fleets(RuleBasedStateMachine):
 
     @rule(pages=st.integers(1, 12), is_timed=st.booleans(), cached=st.booleans())
     def arrive(self, pages: int, is_timed: bool, cached: bool) -> None:
-        prefix = (events.Cached(device=DeviceId(0), pages=1),) if cached else ()
+        prefix = (events.Cached(device=DeviceGroupId(0), pages=1),) if cached else ()
         self.tell(
             events.Arrive(
                 request=RequestId(self.next_request),
@@ -129,14 +129,14 @@ class Fleets(RuleBasedStateMachine):
     @precondition(lambda self: self.next_device < 8)
     @rule()
     def add_device(self) -> None:
-        self.tell(events.DeviceAdded(device=DeviceId(self.next_device)))
+        self.tell(events.DeviceAdded(device=DeviceGroupId(self.next_device)))
         self.next_device += 1
 
-    def devices(self) -> list[DeviceId]:
+    def devices(self) -> list[DeviceGroupId]:
         """Those in the fleet that are not to leave it."""
         machine = self.machines[0]
         ledger = machine.ledger
-        known = [*map(DeviceId, range(self.next_device))]
+        known = [*map(DeviceGroupId, range(self.next_device))]
         return [
             device
             for device in known
@@ -144,9 +144,9 @@ class Fleets(RuleBasedStateMachine):
             and not machine.is_draining(device)
         ]
 
-    def gone_devices(self) -> list[DeviceId]:
+    def gone_devices(self) -> list[DeviceGroupId]:
         """Those that have left the fleet, or are about to."""
-        known = [*map(DeviceId, range(self.next_device))]
+        known = [*map(DeviceGroupId, range(self.next_device))]
         return [device for device in known if device not in self.devices()]
 
     @precondition(lambda self: self.gone_devices())
@@ -165,7 +165,7 @@ class Fleets(RuleBasedStateMachine):
         assert first == second
         self.world.obey(first)
 
-    def present(self) -> list[DeviceId]:
+    def present(self) -> list[DeviceGroupId]:
         """Those in the fleet, also those that are to leave it."""
         draining = filter(self.machines[0].is_draining, self.gone_devices())
         return [*self.devices(), *draining]

@@ -4,7 +4,7 @@ It counts a request's pages where it lives and, while a move is in flight, also 
 move's target, and complains as soon as an instance holds more than it can.
 """
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.model import ModelSpec
 
@@ -14,12 +14,12 @@ class World:
 
     def __init__(self, models: dict[ModelId, ModelSpec]) -> None:
         self.models = models
-        self.idle: set[DeviceId] = set()
-        self.serving: dict[DeviceId, ModelId] = {}
+        self.idle: set[DeviceGroupId] = set()
+        self.serving: dict[DeviceGroupId, ModelId] = {}
         self.model_of: dict[RequestId, ModelId] = {}
         self.pages: dict[RequestId, int] = {}
         self.wanted: dict[RequestId, int] = {}  # growth that has to wait
-        self.home: dict[RequestId, DeviceId | None] = {}
+        self.home: dict[RequestId, DeviceGroupId | None] = {}
         self.moves: dict[MoveId, plan.Move] = {}
 
     def follow(self, event: events.Event, answer: plan.Plan) -> None:
@@ -98,7 +98,7 @@ class World:
     def _end_moves(self, request: RequestId) -> None:
         self.moves = {k: m for k, m in self.moves.items() if m.request != request}
 
-    def _lose(self, device: DeviceId) -> None:
+    def _lose(self, device: DeviceGroupId) -> None:
         self.idle.discard(device)
         self.serving.pop(device, None)
         ends = [m for m in self.moves.values() if device in (m.source, m.target)]
@@ -108,7 +108,7 @@ class World:
             if home == device:
                 self.home[request] = None
 
-    def _held(self, device: DeviceId) -> tuple[int, int]:
+    def _held(self, device: DeviceGroupId) -> tuple[int, int]:
         """Pages and rows on a device."""
         there = [r for r, home in self.home.items() if home == device]
         there += [m.request for m in self.moves.values() if m.target == device]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mell_jax.scheduler.bounds import lower_bound
-from mell_jax.scheduler.ids import DeviceId, ModelId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.events import ONLY_MODEL, Cached
 from mell_jax.scheduler.placement.machine import Machine
@@ -34,7 +34,7 @@ class Fleet:
         )
         self.now_s = 0.0
         for device in range(devices):
-            self.tell(events.DeviceAdded(device=DeviceId(device)))
+            self.tell(events.DeviceAdded(device=DeviceGroupId(device)))
 
     def tell(self, event: events.Event) -> list[str]:
         """Decisions in short, with those that the commits bring."""
@@ -76,7 +76,7 @@ def test_a_cached_prefix_decides_where_there_is_room() -> None:
     fleet = Fleet()
     fleet.arrive(0, 8)
     fleet.arrive(1, 5)
-    fleet.arrive(2, 2, prefix=(Cached(device=DeviceId(1), pages=1),))
+    fleet.arrive(2, 2, prefix=(Cached(device=DeviceGroupId(1), pages=1),))
     assert fleet.homes()[2] == 1
 
 
@@ -191,7 +191,7 @@ def test_a_model_gives_its_empty_device_to_another() -> None:
         ModelId(name): ModelSpec(capacity_pages=10, load_s=60.0) for name in ("a", "b")
     }
     machine = Machine(models=models, policy=Consolidate(PolicyConfig()))
-    machine.step(events.DeviceAdded(device=DeviceId(0)))
+    machine.step(events.DeviceAdded(device=DeviceGroupId(0)))
     machine.step(events.Arrive(request=RequestId(0), pages=1, model=ModelId("a")))
     machine.step(events.Finish(request=RequestId(0)))  # stays open: loading is dear
     said = machine.step(

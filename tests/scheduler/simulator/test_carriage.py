@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from mell_jax.scheduler.ids import DeviceId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.simulator.carriage import Batch, Begun, Carriage
@@ -40,8 +40,8 @@ class Fleet:
         asked = plan.Move(
             move=MoveId(move),
             request=RequestId(move),
-            source=DeviceId(source),
-            target=DeviceId(target),
+            source=DeviceGroupId(source),
+            target=DeviceGroupId(target),
             pages=tokens,
             is_urgent=is_urgent,
         )
