@@ -3,7 +3,7 @@
     step(event) -> effects          no clock, no I/O, no jax; a driver does the rest
 
     Controller    one per fleet     the owner record of every request; decides alone
-    Instance      one per device    the copies that the device holds
+    Endpoint      one per device    the copies that the device holds
       Outgoing    one per move      source end: copy in stages, stop the row, wait
       Incoming    one per move      destination end: reserve, receive, wait
 
@@ -51,7 +51,7 @@ queue; nothing is lost, and `Resend` is never needed:
             case Send():    queue.append((effect.to, effect.message))
             case Report():  orders.append(placement.step(effect.event))
             ...
-    instance.step(message)  ->  TakePages, WriteChunk, StopRow, StartRow, Free, ...
+    endpoint.step(message)  ->  TakePages, WriteChunk, StopRow, StartRow, Free, ...
 
 After each step of a device it reports `Computed` for the rows being watched, which are
 the moving ones; no machine sees single tokens. A lost device is told to the controller

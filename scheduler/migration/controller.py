@@ -6,7 +6,7 @@
                                                   source resumed:    MoveAborted
 
 It owns the records and the numbering of epochs; it knows no pages and no tokens. The
-driver passes it messages of instances, orders of the placement machine and losses of
+driver passes it messages of endpoints, orders of the placement machine and losses of
 devices, and carries its effects out in order. Reports come before the placement machine
 may hear of the event that caused them.
 """
@@ -72,7 +72,7 @@ class Controller:
 
     @property
     def next_epoch(self) -> Epoch:
-        """Higher than any epoch given out: the `horizon` of a new `Instance`."""
+        """Higher than any epoch given out: the `horizon` of a new `Endpoint`."""
         return Epoch(self._last_epoch + 1)
 
     # Devices.
@@ -352,7 +352,7 @@ class Controller:
         target = move.order.target
         self._send(target, move.reserve(horizon=self._horizon(target)))
 
-    def _send(self, device: DeviceGroupId, message: messages.ToInstance) -> None:
+    def _send(self, device: DeviceGroupId, message: messages.ToEndpoint) -> None:
         self._effects.append(Send(to=device, message=message))
 
     def _report(self, event: MoveCommitted | MoveAborted) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from mell_jax.scheduler.migration import effects, events, messages
-from mell_jax.scheduler.migration.effects import InstanceEffect, Send
+from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 
 
 class Phase(Enum):
@@ -34,7 +34,7 @@ class Incoming:
         self._cached = 0
         self._writing: messages.Chunk | None = None
 
-    def begin(self) -> Sequence[InstanceEffect]:
+    def begin(self) -> Sequence[EndpointEffect]:
         reserve = self.reserve
         return (
             effects.TakePages(
@@ -45,18 +45,18 @@ class Incoming:
             ),
         )
 
-    def took(self, event: events.Took) -> Sequence[InstanceEffect]:
+    def took(self, event: events.Took) -> Sequence[EndpointEffect]:
         if self.phase is not Phase.RESERVING:
             return ()
         self.phase = Phase.RECEIVING
         self.received = self._cached = event.cached
         return self.answer()
 
-    def failed(self) -> Sequence[InstanceEffect]:
+    def failed(self) -> Sequence[EndpointEffect]:
         self.phase = Phase.FAILED
         return self.answer()
 
-    def chunk(self, message: messages.Chunk) -> Sequence[InstanceEffect]:
+    def chunk(self, message: messages.Chunk) -> Sequence[EndpointEffect]:
         """Writes a chunk that comes next; one that is there is acknowledged again."""
         is_there = message.end <= self.received and not message.is_last
         if is_there or self.phase is Phase.READY:
@@ -76,7 +76,7 @@ class Incoming:
             ),
         )
 
-    def written(self, event: events.Written) -> Sequence[InstanceEffect]:
+    def written(self, event: events.Written) -> Sequence[EndpointEffect]:
         message = self._writing
         if self.phase is not Phase.RECEIVING or message is None:
             return ()
@@ -88,7 +88,7 @@ class Incoming:
         self.phase = Phase.READY
         return (self._received(message), *self.answer())
 
-    def answer(self) -> Sequence[InstanceEffect]:
+    def answer(self) -> Sequence[EndpointEffect]:
         """What the controller should know; said again when it asks."""
         request, epoch = self.reserve.request, self.reserve.epoch
         match self.phase:

@@ -1,6 +1,6 @@
 """What a driver has to do, in the order given.
 
-Those of an instance concern one copy, named by its epoch, on that instance's device.
+Those of an endpoint concern one copy, named by its epoch, on that endpoint's device.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class WriteChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchRow:
-    """Report Computed now and after each step, until `Instance.is_moving` says no."""
+    """Report Computed now and after each step, until `Endpoint.is_moving` says no."""
 
     request: RequestId
     epoch: Epoch
@@ -126,7 +126,7 @@ class Forget:
     request: RequestId
 
 
-InstanceEffect = (
+EndpointEffect = (
     Send | TakePages | WriteChunk | WatchRow | StopRow | ResumeRow | StartRow | Free
 )
 ControllerEffect = Send | Deliver | Fence | Report | Forget

@@ -1,6 +1,6 @@
 """What a driver tells the machines, besides passing on their messages.
 
-`Place` to `Resend` are for the controller, `Took` to `Resend` for an instance. An event
+`Place` to `Resend` are for the controller, `Took` to `Resend` for an endpoint. An event
 about a copy that has gone meanwhile is ignored, so a driver may report late.
 """
 
@@ -12,7 +12,7 @@ from mell_jax.scheduler.transfer import Mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceAdded:
-    """A device holds no copies and may get some: build its `Instance` afresh."""
+    """A device holds no copies and may get some: build its `Endpoint` afresh."""
 
     device: DeviceGroupId
 
@@ -135,4 +135,4 @@ class RowLost:
 ControllerEvent = (
     DeviceAdded | DeviceLost | Place | Move | AbortMove | Preempt | End | Resend
 )
-InstanceEvent = Took | Failed | Written | Computed | RowStopped | RowLost | Resend
+EndpointEvent = Took | Failed | Written | Computed | RowStopped | RowLost | Resend

@@ -1,4 +1,4 @@
-"""What controller and instances say to each other: plain values that could be sent.
+"""What controller and endpoints say to each other: plain values that could be sent.
 
 Payload travels beside them and is the driver's: with `Start` and `Reserve` the request
 itself and its first `known` tokens, with a `Chunk` its pages or token ids. Positions
@@ -12,7 +12,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.transfer import Mode
 
 CONTROLLER = DeviceGroupId(-1)
-"""Where instances send what is not for another instance."""
+"""Where endpoints send what is not for another endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +176,8 @@ class Received:
     end: int
 
 
-ToInstance = Start | Reserve | Begin | Resume | Commit | Release | Chunk | Received
+ToEndpoint = Start | Reserve | Begin | Resume | Commit | Release | Chunk | Received
 ToController = (
     Started | Reserved | Refused | Stopped | GaveUp | Resumed | Ready | Released
 )
-Message = ToInstance | ToController
+Message = ToEndpoint | ToController

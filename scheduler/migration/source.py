@@ -14,7 +14,7 @@ from enum import Enum
 
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.migration import effects, events, messages
-from mell_jax.scheduler.migration.effects import InstanceEffect, Send
+from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Outgoing:
         self._chunk: messages.Chunk | None = None  # under way
         self._stopped: messages.Stopped | None = None
 
-    def computed(self, event: events.Computed) -> Sequence[InstanceEffect]:
+    def computed(self, event: events.Computed) -> Sequence[EndpointEffect]:
         """Goes on, if the last chunk has arrived."""
         if self.phase is not Phase.COPYING or self._chunk is not None:
             return ()
@@ -70,7 +70,7 @@ class Outgoing:
         full = event.computed // size * size
         return self._send_chunk(full, is_last=False)
 
-    def received(self, message: messages.Received) -> Sequence[InstanceEffect]:
+    def received(self, message: messages.Received) -> Sequence[EndpointEffect]:
         """Notes what arrived; the next `Computed` decides how to go on."""
         chunk = self._chunk
         if chunk is not None and message.end >= chunk.end and not chunk.is_last:
@@ -78,7 +78,7 @@ class Outgoing:
             self._chunk = None
         return ()
 
-    def row_stopped(self, event: events.RowStopped) -> Sequence[InstanceEffect]:
+    def row_stopped(self, event: events.RowStopped) -> Sequence[EndpointEffect]:
         if self.phase is not Phase.STOPPING:
             return ()
         self.phase = Phase.STOPPED
@@ -92,13 +92,13 @@ class Outgoing:
         end = max(event.computed, self._sent)  # the target may have had more cached
         return (self._tell(self._stopped), *self._send_chunk(end, is_last=True))
 
-    def give_up(self) -> Sequence[InstanceEffect]:
+    def give_up(self) -> Sequence[EndpointEffect]:
         self.phase = Phase.GIVEN_UP
         self._chunk = None
         return (self._tell(self._gave_up()),)
 
-    def resend(self) -> Sequence[InstanceEffect]:
-        said: list[InstanceEffect] = []
+    def resend(self) -> Sequence[EndpointEffect]:
+        said: list[EndpointEffect] = []
         if self.phase is Phase.STOPPED:
             assert self._stopped is not None
             said.append(self._tell(self._stopped))
@@ -108,7 +108,7 @@ class Outgoing:
             said.append(Send(to=self.begin.target, message=self._chunk))
         return said
 
-    def _stop(self) -> Sequence[InstanceEffect]:
+    def _stop(self) -> Sequence[EndpointEffect]:
         self.phase = Phase.STOPPING
         self.has_stopped_row = True
         begin = self.begin
@@ -118,7 +118,7 @@ class Outgoing:
             ),
         )
 
-    def _send_chunk(self, end: int, *, is_last: bool) -> Sequence[InstanceEffect]:
+    def _send_chunk(self, end: int, *, is_last: bool) -> Sequence[EndpointEffect]:
         begin = self.begin
         self._chunk = messages.Chunk(
             request=begin.request,

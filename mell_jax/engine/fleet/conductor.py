@@ -403,7 +403,7 @@ class Conductor:
             if to == messages.CONTROLLER:
                 self._control(cast(messages.ToController, message))
             elif to in self.members:
-                member, said = self.members[to], cast(messages.ToInstance, message)
+                member, said = self.members[to], cast(messages.ToEndpoint, message)
                 self.guard(member, partial(member.deliver, said, payload))
 
     def _learn(self, effect: effects.Deliver) -> None:

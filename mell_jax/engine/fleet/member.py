@@ -28,7 +28,7 @@ from mell_jax.scheduler.ids import (
     Tokens,
 )
 from mell_jax.scheduler.migration import effects, events, messages
-from mell_jax.scheduler.migration.instance import Instance as Endpoint
+from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.group import DeviceGroup
 
@@ -98,7 +98,7 @@ class Member:
             effects.Free: self._free,
         }
 
-    def deliver(self, message: messages.ToInstance, payload: Payload) -> None:
+    def deliver(self, message: messages.ToEndpoint, payload: Payload) -> None:
         self._payload = payload
         self._tell(message)
 
@@ -141,7 +141,7 @@ class Member:
 
     # Effects.
 
-    def _tell(self, event: messages.ToInstance | events.InstanceEvent) -> None:
+    def _tell(self, event: messages.ToEndpoint | events.EndpointEvent) -> None:
         for effect in self._endpoint.step(event):
             self._carry[type(effect)](effect)
 

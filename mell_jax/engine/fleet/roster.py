@@ -11,7 +11,7 @@ from mell_jax.engine.fleet.member import Member, Office
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId
-from mell_jax.scheduler.migration.instance import Instance as Endpoint
+from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.worker.group import DeviceGroup
 

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
-from mell_jax.scheduler.migration.instance import Instance
+from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.transfer import Mode
 from tests.scheduler.migration.jobs import SIZE, Content, Job, ViolationError
 from tests.scheduler.migration.pool import Pool
@@ -82,7 +82,7 @@ class FakeInstance:
     def __init__(
         self,
         world: World,
-        machine: Instance,
+        machine: Endpoint,
         *,
         num_pages: int,
         preempts: bool,
@@ -122,9 +122,9 @@ class FakeInstance:
             return
         if payload is not None:
             self._payload = payload
-        self.tell(cast(messages.ToInstance, packet))
+        self.tell(cast(messages.ToEndpoint, packet))
 
-    def tell(self, event: messages.ToInstance | events.InstanceEvent) -> None:
+    def tell(self, event: messages.ToEndpoint | events.EndpointEvent) -> None:
         for effect in self.machine.step(event):
             self._carry[type(effect)](effect)
 

@@ -10,7 +10,7 @@ from typing import cast
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, MoveId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
-from mell_jax.scheduler.migration.instance import Instance
+from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.transfer import Mode
 
@@ -24,7 +24,7 @@ class Loop:
 
     def __init__(self, *, max_stages: int = 3, cached: int = 0) -> None:
         self.controller = Controller()
-        self.instances: dict[DeviceGroupId, Instance] = {}
+        self.instances: dict[DeviceGroupId, Endpoint] = {}
         self.trace: list[str] = []
         self.has_room = True
         self._cached = cached
@@ -32,7 +32,7 @@ class Loop:
         limits = Limits(page_tokens=PAGE, max_stages=max_stages, tail_pages=2)
         for device in (LEFT, RIGHT, THIRD):
             self.order(events.DeviceAdded(device=device))
-            self.instances[device] = Instance(
+            self.instances[device] = Endpoint(
                 device, limits=limits, horizon=self.controller.next_epoch
             )
 
@@ -40,7 +40,7 @@ class Loop:
         self._decide(event)
         self._pass_on()
 
-    def tell(self, device: DeviceGroupId, event: events.InstanceEvent) -> None:
+    def tell(self, device: DeviceGroupId, event: events.EndpointEvent) -> None:
         self._work(device, event)
         self._pass_on()
 
@@ -106,7 +106,7 @@ class Loop:
                     self.trace.append("forget")
 
     def _work(
-        self, device: DeviceGroupId, event: messages.ToInstance | events.InstanceEvent
+        self, device: DeviceGroupId, event: messages.ToEndpoint | events.EndpointEvent
     ) -> None:
         for effect in self.instances[device].step(event):
             match effect:
@@ -144,4 +144,4 @@ class Loop:
             if to == messages.CONTROLLER:
                 self._decide(cast(messages.ToController, message))
             elif to in self.instances:
-                self._work(to, cast(messages.ToInstance, message))
+                self._work(to, cast(messages.ToEndpoint, message))

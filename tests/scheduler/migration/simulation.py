@@ -18,7 +18,7 @@ from typing import cast
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
-from mell_jax.scheduler.migration.instance import Instance
+from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.migration.stream import TokenStream
 from tests.scheduler.migration.fake_instance import (
@@ -47,7 +47,7 @@ class Parts:
     """The pieces under test; a broken one must be found out."""
 
     controller: type[Controller] = Controller
-    instance: type[Instance] = Instance
+    instance: type[Endpoint] = Endpoint
     stream: type[TokenStream] = TokenStream
     fake: type[FakeInstance] = FakeInstance
 

@@ -8,7 +8,7 @@ import pytest
 from mell_jax.scheduler.ids import Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
-from mell_jax.scheduler.migration.instance import Effects, Instance, Running
+from mell_jax.scheduler.migration.endpoint import Effects, Endpoint, Running
 from mell_jax.scheduler.migration.records import OpenMove, Owner
 from mell_jax.scheduler.migration.source import Phase
 from mell_jax.scheduler.migration.stream import TokenStream
@@ -48,7 +48,7 @@ def test_no_stream_breaks_in_many_more_schedules(first: int) -> None:
         run(seed)
 
 
-class ResumingInstance(Instance):
+class ResumingInstance(Endpoint):
     """Its source decodes on when it has not been answered for a while."""
 
     def _resend(self, event: events.Resend) -> Effects:
@@ -62,7 +62,7 @@ class ResumingInstance(Instance):
         return said
 
 
-class HastyInstance(Instance):
+class HastyInstance(Endpoint):
     """Its source frees its pages once it has sent everything, before the commit."""
 
     def _row_stopped(self, event: events.RowStopped) -> Effects:
@@ -72,7 +72,7 @@ class HastyInstance(Instance):
         return said
 
 
-class ForgetfulInstance(Instance):
+class ForgetfulInstance(Endpoint):
     """Takes every `Start` and `Reserve` for a new one."""
 
     def _is_new(self, epoch: Epoch, horizon: Epoch) -> bool:

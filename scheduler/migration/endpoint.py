@@ -16,10 +16,10 @@ from typing import Any
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.destination import Incoming, Phase
-from mell_jax.scheduler.migration.effects import InstanceEffect, Send
+from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 from mell_jax.scheduler.migration.source import Limits, Outgoing
 
-Effects = Sequence[InstanceEffect]
+Effects = Sequence[EndpointEffect]
 NO_EPOCH = Epoch(-1)
 
 
@@ -35,14 +35,14 @@ class Running:
         self.settled = NO_EPOCH  # moves up to this one are over
 
 
-class Instance:
+class Endpoint:
     """The copies of one device.
 
     Args:
       device: who it is.
       limits: how moves are staged.
       horizon: the controller's `next_epoch` when the device was added: whatever was
-        sent to the device before is not for this instance.
+        sent to the device before is not for this endpoint.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Instance:
             events.Resend: self._resend,
         }
 
-    def step(self, event: messages.ToInstance | events.InstanceEvent) -> Effects:
+    def step(self, event: messages.ToEndpoint | events.EndpointEvent) -> Effects:
         """Takes one message or event and answers with what to do, in order."""
         return self._handlers[type(event)](event)
 
@@ -221,7 +221,7 @@ class Instance:
     # Both.
 
     def _resend(self, event: events.Resend) -> Effects:
-        said: list[InstanceEffect] = []
+        said: list[EndpointEffect] = []
         for copy in self._copies.values():
             if isinstance(copy, Incoming):
                 said += copy.answer()

@@ -4,7 +4,7 @@ import pytest
 
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
-from mell_jax.scheduler.migration.instance import Effects, Instance
+from mell_jax.scheduler.migration.endpoint import Effects, Endpoint
 from mell_jax.scheduler.migration.messages import CONTROLLER
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.scheduler.transfer import Mode
@@ -52,8 +52,8 @@ def chunk(first: int, end: int, *, is_last: bool = False) -> messages.Chunk:
     )
 
 
-def instance(*before: messages.ToInstance | events.InstanceEvent) -> Instance:
-    made = Instance(HERE, limits=LIMITS, horizon=Epoch(5))
+def instance(*before: messages.ToEndpoint | events.EndpointEvent) -> Endpoint:
+    made = Endpoint(HERE, limits=LIMITS, horizon=Epoch(5))
     for event in before:
         made.step(event)
     return made
@@ -101,7 +101,7 @@ def test_an_opening_that_is_overtaken_by_its_release_is_ignored() -> None:
 
 
 def test_openings_for_the_device_before_it_was_lost_are_ignored() -> None:
-    fresh = Instance(HERE, limits=LIMITS, horizon=Epoch(8))
+    fresh = Endpoint(HERE, limits=LIMITS, horizon=Epoch(8))
     assert fresh.step(START) == ()
 
 
