@@ -23,6 +23,6 @@ DeviceGroupId = NewType("DeviceGroupId", int)
 ModelId = NewType("ModelId", str)
 MoveId = NewType("MoveId", int)
 """One attempt to move one request; a later attempt has another id."""
-Epoch = NewType("Epoch", int)
+CopyId = NewType("CopyId", int)
 """Names one copy of a request on one device; later ones are higher, in the whole fleet.
 The owner's copy is the one whose tokens count."""

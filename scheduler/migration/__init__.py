@@ -8,11 +8,11 @@
       Incoming    one per move      destination end: reserve, receive, wait
 
 A **copy** is a request's pages on one device, from the reservation to the release. Its
-name is an **epoch**: numbers that the controller gives out once and in rising order.
-The owner record of a request is the epoch of one copy and its device; tokens of any
-other epoch are refused by the client's stream (`TokenStream`).
+name is a **copy id**: numbers that the controller gives out once and in rising order.
+The owner record of a request is the id of one copy and its device; tokens of any
+other copy are refused by the client's stream (`TokenStream`).
 
-    controller          source (epoch 7)            destination (epoch 9)
+    controller          source (copy 7)               destination (copy 9)
         |--- Reserve 9 ---------------------------------->|  takes pages, pins prefix
         |<------------------------------- Reserved 9 -----|
         |--- Begin 7 -> 9 --->|                           |
@@ -33,15 +33,15 @@ A chunk carries pages (`Mode.KV`) or token ids to prefill again (`Mode.TOKENS`);
 else is the same. What the destination has by prefix hash is not sent.
 
 **One release path.** Finish, cancel, preemption, abort and device loss all end in
-`Release(epoch)`, repeated until `Released(epoch)` or until its device is lost; nothing
+`Release`, repeated until `Released` or until its device is lost; nothing
 else frees pages. A lost or preempted request starts again elsewhere from its prompt and
 the tokens of its stream, but only once no older copy can decode.
 
 **Silence means nothing.** A stopped source waits for `Resume` or `Release`. Whatever is
 lost is said again at `Resend`, which the driver sends when it likes; all messages may
 be late, doubled, lost or out of order. An opening (`Start`, `Reserve`) that comes again
-after its copy has gone is told by its epoch: every message of the controller carries a
-`horizon`, below which all openings for that device have been answered.
+after its copy has gone is told by its copy id: every message of the controller carries
+a `horizon`, below which all openings for that device have been answered.
 
 **A driver** carries effects out in order and passes `Send` on. In one process that is a
 queue; nothing is lost, and `Resend` is never needed:

@@ -5,7 +5,7 @@
         '-----------'-- abort -----> ABORTING  -> target released,
                                                   source resumed:    MoveAborted
 
-It owns the records and the numbering of epochs; it knows no pages and no tokens. The
+It owns the records and the numbering of copies; it knows no pages and no tokens. The
 driver passes it messages of endpoints, orders of the placement machine and losses of
 devices, and carries its effects out in order. Reports come before the placement machine
 may hear of the event that caused them.
@@ -14,7 +14,7 @@ may hear of the event that caused them.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import events, messages
 from mell_jax.scheduler.migration.effects import (
     ControllerEffect,
@@ -33,9 +33,9 @@ class Controller:
 
     def __init__(self) -> None:
         self.owners: dict[RequestId, Owner] = {}
-        self._last_epoch = Epoch(0)
+        self._last_copy_id = CopyId(0)
         # Openings without an answer, by device; a device that is lost has no entry.
-        self._unanswered: dict[DeviceGroupId, set[Epoch]] = {}
+        self._unanswered: dict[DeviceGroupId, set[CopyId]] = {}
         self._lost: set[DeviceGroupId] = set()
         self._effects: list[ControllerEffect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -71,9 +71,9 @@ class Controller:
         return done
 
     @property
-    def next_epoch(self) -> Epoch:
-        """Higher than any epoch given out: the `horizon` of a new `Endpoint`."""
-        return Epoch(self._last_epoch + 1)
+    def next_copy_id(self) -> CopyId:
+        """Higher than any copy id given out: the `horizon` of a new `Endpoint`."""
+        return CopyId(self._last_copy_id + 1)
 
     # Devices.
 
@@ -90,8 +90,8 @@ class Controller:
         self._lost.add(event.device)
         for owner in list(self.owners.values()):
             gone = [e for e, device in owner.closing.items() if device == event.device]
-            for epoch in gone:
-                del owner.closing[epoch]
+            for copy_id in gone:
+                del owner.closing[copy_id]
             waits = owner.next_move
             if waits is not None and waits.target == event.device:
                 self._drop_next_move(owner)  # it may be back before its turn comes
@@ -152,35 +152,35 @@ class Controller:
     # Messages.
 
     def _started(self, message: messages.Started) -> None:
-        self._answered(message.epoch)
+        self._answered(message.copy_id)
         owner = self.owners.get(message.request)
-        if owner is not None and owner.epoch == message.epoch:
+        if owner is not None and owner.copy_id == message.copy_id:
             owner.opening = None
             self._settle(owner)
 
     def _reserved(self, message: messages.Reserved) -> None:
-        self._answered(message.epoch)
-        move = self._move_to(message.request, message.epoch)
+        self._answered(message.copy_id)
+        move = self._move_to(message.request, message.copy_id)
         if move is not None and move.phase is Phase.RESERVING:
             move.phase = Phase.COPYING
             move.cached = message.cached
             self._send(move.source, move.begin())
 
     def _refused(self, message: messages.Refused) -> None:
-        self._abort_to(message.request, message.epoch)
+        self._abort_to(message.request, message.copy_id)
 
     def _gave_up(self, message: messages.GaveUp) -> None:
-        self._abort_to(message.request, message.to_epoch)
+        self._abort_to(message.request, message.to_copy_id)
 
     def _stopped(self, message: messages.Stopped) -> None:
-        move = self._move_to(message.request, message.to_epoch)
+        move = self._move_to(message.request, message.to_copy_id)
         if move is None or move.phase is not Phase.COPYING or move.stopped is not None:
             return
         move.stopped = message
         self._effects.append(
             Deliver(
                 request=message.request,
-                epoch=message.epoch,
+                copy_id=message.copy_id,
                 since=message.since,
                 tokens=message.tail,
             )
@@ -189,23 +189,23 @@ class Controller:
             self._commit(move)
 
     def _ready(self, message: messages.Ready) -> None:
-        self._answered(message.epoch)
-        move = self._move_to(message.request, message.epoch)
+        self._answered(message.copy_id)
+        move = self._move_to(message.request, message.copy_id)
         if move is not None and move.phase is Phase.COPYING:
             move.is_ready = True
             if move.stopped is not None:
                 self._commit(move)
 
     def _resumed(self, message: messages.Resumed) -> None:
-        move = self._move_to(message.request, message.to_epoch)
+        move = self._move_to(message.request, message.to_copy_id)
         if move is not None and move.phase is Phase.ABORTING:
             move.is_resumed = True
             self._settle(self.owners[message.request])
 
     def _released(self, message: messages.Released) -> None:
-        self._answered(message.epoch)
+        self._answered(message.copy_id)
         owner = self.owners.get(message.request)
-        if owner is not None and owner.closing.pop(message.epoch, None) is not None:
+        if owner is not None and owner.closing.pop(message.copy_id, None) is not None:
             self._settle(owner)
 
     def _resend(self, event: events.Resend) -> None:
@@ -213,8 +213,8 @@ class Controller:
             if owner.opening is not None:
                 assert owner.home is not None
                 self._send(owner.home, owner.opening)
-            for epoch, device in owner.closing.items():
-                self._send_release(owner.request, epoch, device)
+            for copy_id, device in owner.closing.items():
+                self._send_release(owner.request, copy_id, device)
             move = owner.move
             if move is None:
                 continue
@@ -229,14 +229,14 @@ class Controller:
 
     def _start(self, owner: Owner, place: events.Place) -> None:
         owner.waiting = None
-        owner.epoch = self._open(place.device)
+        owner.copy_id = self._open(place.device)
         owner.opening = messages.Start(
             request=owner.request,
-            epoch=owner.epoch,
+            copy_id=owner.copy_id,
             known=place.known,
             horizon=self._horizon(place.device),
         )
-        self._effects.append(Fence(request=owner.request, epoch=owner.epoch))
+        self._effects.append(Fence(request=owner.request, copy_id=owner.copy_id))
         self._send(place.device, owner.opening)
 
     def _begin_move(self, owner: Owner, order: events.Move) -> None:
@@ -247,9 +247,9 @@ class Controller:
         owner.next_move = None
         owner.move = OpenMove(
             order,
-            epoch=self._open(order.target),
+            copy_id=self._open(order.target),
             source=owner.home,
-            source_epoch=owner.epoch,
+            source_copy_id=owner.copy_id,
         )
         self._send_reserve(owner.move)
 
@@ -258,12 +258,12 @@ class Controller:
         owner = self.owners[move.order.request]
         assert move.stopped is not None
         move.phase = Phase.COMMITTED
-        owner.home, owner.epoch = move.order.target, move.epoch
-        self._effects.append(Fence(request=owner.request, epoch=owner.epoch))
-        self._close(owner, move.source_epoch, move.source)
+        owner.home, owner.copy_id = move.order.target, move.copy_id
+        self._effects.append(Fence(request=owner.request, copy_id=owner.copy_id))
+        self._close(owner, move.source_copy_id, move.source)
         owner.opening = messages.Commit(
             request=owner.request,
-            epoch=owner.epoch,
+            copy_id=owner.copy_id,
             since=move.stopped.since,
             tail=move.stopped.tail,
         )
@@ -275,10 +275,10 @@ class Controller:
         if owner.move is not None:
             self._drop_move(owner, owner.move)
         if owner.home is not None and owner.waiting is None:
-            self._close(owner, owner.epoch, owner.home)
+            self._close(owner, owner.copy_id, owner.home)
         owner.home = owner.opening = owner.waiting = None
-        owner.epoch = self._new_epoch()
-        self._effects.append(Fence(request=owner.request, epoch=owner.epoch))
+        owner.copy_id = self._new_copy_id()
+        self._effects.append(Fence(request=owner.request, copy_id=owner.copy_id))
 
     # The end of a move.
 
@@ -288,7 +288,7 @@ class Controller:
             return
         move.is_resumed = move.phase is Phase.RESERVING  # it was never told to begin
         move.phase = Phase.ABORTING
-        self._close(owner, move.epoch, move.order.target)
+        self._close(owner, move.copy_id, move.order.target)
         if not move.is_resumed:
             self._send(move.source, move.resume())
         self._settle(owner)
@@ -296,7 +296,7 @@ class Controller:
     def _drop_move(self, owner: Owner, move: OpenMove) -> None:
         """Ends a move whose request leaves both ends."""
         if move.phase in (Phase.RESERVING, Phase.COPYING):
-            self._close(owner, move.epoch, move.order.target)
+            self._close(owner, move.copy_id, move.order.target)
         self._finish_move(owner, move)
 
     def _drop_next_move(self, owner: Owner) -> None:
@@ -333,18 +333,18 @@ class Controller:
 
     # Sending.
 
-    def _close(self, owner: Owner, epoch: Epoch, device: DeviceGroupId) -> None:
+    def _close(self, owner: Owner, copy_id: CopyId, device: DeviceGroupId) -> None:
         if device in self._unanswered:
-            owner.closing[epoch] = device
-            self._send_release(owner.request, epoch, device)
+            owner.closing[copy_id] = device
+            self._send_release(owner.request, copy_id, device)
 
     def _send_release(
-        self, request: RequestId, epoch: Epoch, device: DeviceGroupId
+        self, request: RequestId, copy_id: CopyId, device: DeviceGroupId
     ) -> None:
         self._send(
             device,
             messages.Release(
-                request=request, epoch=epoch, horizon=self._horizon(device)
+                request=request, copy_id=copy_id, horizon=self._horizon(device)
             ),
         )
 
@@ -358,35 +358,35 @@ class Controller:
     def _report(self, event: MoveCommitted | MoveAborted) -> None:
         self._effects.append(Report(event=event))
 
-    # Epochs.
+    # Copies.
 
-    def _new_epoch(self) -> Epoch:
-        self._last_epoch = Epoch(self._last_epoch + 1)
-        return self._last_epoch
+    def _new_copy_id(self) -> CopyId:
+        self._last_copy_id = CopyId(self._last_copy_id + 1)
+        return self._last_copy_id
 
-    def _open(self, device: DeviceGroupId) -> Epoch:
-        epoch = self._new_epoch()
-        self._unanswered[device].add(epoch)
-        return epoch
+    def _open(self, device: DeviceGroupId) -> CopyId:
+        copy_id = self._new_copy_id()
+        self._unanswered[device].add(copy_id)
+        return copy_id
 
-    def _answered(self, epoch: Epoch) -> None:
+    def _answered(self, copy_id: CopyId) -> None:
         for unanswered in self._unanswered.values():
-            unanswered.discard(epoch)
+            unanswered.discard(copy_id)
 
-    def _horizon(self, device: DeviceGroupId) -> Epoch:
+    def _horizon(self, device: DeviceGroupId) -> CopyId:
         """Openings for the device below it have been answered."""
-        return min(self._unanswered[device], default=self.next_epoch)
+        return min(self._unanswered[device], default=self.next_copy_id)
 
     # Looking up.
 
-    def _move_to(self, request: RequestId, epoch: Epoch) -> OpenMove | None:
+    def _move_to(self, request: RequestId, copy_id: CopyId) -> OpenMove | None:
         owner = self.owners.get(request)
-        if owner is None or owner.move is None or owner.move.epoch != epoch:
+        if owner is None or owner.move is None or owner.move.copy_id != copy_id:
             return None
         return owner.move
 
-    def _abort_to(self, request: RequestId, epoch: Epoch) -> None:
-        move = self._move_to(request, epoch)
+    def _abort_to(self, request: RequestId, copy_id: CopyId) -> None:
+        move = self._move_to(request, copy_id)
         if move is not None:
             self._abort(self.owners[request], move)
 

@@ -39,7 +39,7 @@ class Incoming:
         return (
             effects.TakePages(
                 request=reserve.request,
-                epoch=reserve.epoch,
+                copy_id=reserve.copy_id,
                 pages=reserve.pages,
                 known=reserve.known,
             ),
@@ -69,7 +69,7 @@ class Incoming:
         return (
             effects.WriteChunk(
                 request=message.request,
-                epoch=message.epoch,
+                copy_id=message.copy_id,
                 mode=message.mode,
                 first=message.first,
                 end=message.end,
@@ -90,18 +90,18 @@ class Incoming:
 
     def answer(self) -> Sequence[EndpointEffect]:
         """What the controller should know; said again when it asks."""
-        request, epoch = self.reserve.request, self.reserve.epoch
+        request, copy_id = self.reserve.request, self.reserve.copy_id
         match self.phase:
             case Phase.RESERVING:
                 return ()
             case Phase.RECEIVING:
                 told: messages.ToController = messages.Reserved(
-                    request=request, epoch=epoch, cached=self._cached
+                    request=request, copy_id=copy_id, cached=self._cached
                 )
             case Phase.READY:
-                told = messages.Ready(request=request, epoch=epoch)
+                told = messages.Ready(request=request, copy_id=copy_id)
             case Phase.FAILED:
-                told = messages.Refused(request=request, epoch=epoch)
+                told = messages.Refused(request=request, copy_id=copy_id)
         return (Send(to=messages.CONTROLLER, message=told),)
 
     def _received(self, message: messages.Chunk) -> Send:
@@ -109,8 +109,8 @@ class Incoming:
             to=message.source,
             message=messages.Received(
                 request=message.request,
-                epoch=message.from_epoch,
-                to_epoch=message.epoch,
+                copy_id=message.from_copy_id,
+                to_copy_id=message.copy_id,
                 end=self.received,
             ),
         )

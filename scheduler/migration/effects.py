@@ -1,11 +1,11 @@
 """What a driver has to do, in the order given.
 
-Those of an endpoint concern one copy, named by its epoch, on that endpoint's device.
+Those of an endpoint concern one copy, named by its copy id, on that endpoint's device.
 """
 
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.messages import Message
 from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 from mell_jax.scheduler.transfer import Mode
@@ -24,7 +24,7 @@ class TakePages:
     """Take room for `pages` pages and pin known prefix pages; answer Took or Failed."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     pages: int
     known: int
 
@@ -38,7 +38,7 @@ class WriteChunk:
     """
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     mode: Mode
     first: int
     end: int
@@ -49,7 +49,7 @@ class WatchRow:
     """Report Computed now and after each step, until `Endpoint.is_moving` says no."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class StopRow:
     """
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     since: int
 
 
@@ -69,7 +69,7 @@ class ResumeRow:
     """Undo StopRow: back into the batch, or the queue if the pages were lost."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class StartRow:
     """
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     computed: int
     since: int
     tail: tuple[int, ...]
@@ -91,25 +91,25 @@ class Free:
     """The one release: drop row, pages and pins of a copy, whatever it was doing."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
-    """Give tokens to the request's stream, as if they came from `epoch`'s row."""
+    """Give tokens to the request's stream, as if they came from `copy_id`'s row."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     since: int
     tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """From now on the request's stream takes tokens of `epoch` alone."""
+    """From now on the request's stream takes tokens of `copy_id` alone."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,26 +13,26 @@ effects out. A copy that was released cannot come back by a late `Start` or `Res
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.destination import Incoming, Phase
 from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 from mell_jax.scheduler.migration.source import Limits, Outgoing
 
 Effects = Sequence[EndpointEffect]
-NO_EPOCH = Epoch(-1)
+NO_COPY = CopyId(-1)
 
 
 class Running:
     """A copy that owns its request, or did until its row stopped."""
 
-    __slots__ = ("epoch", "outgoing", "request", "settled")
+    __slots__ = ("copy_id", "outgoing", "request", "settled")
 
-    def __init__(self, request: RequestId, epoch: Epoch) -> None:
+    def __init__(self, request: RequestId, copy_id: CopyId) -> None:
         self.request = request
-        self.epoch = epoch
+        self.copy_id = copy_id
         self.outgoing: Outgoing | None = None
-        self.settled = NO_EPOCH  # moves up to this one are over
+        self.settled = NO_COPY  # moves up to this one are over
 
 
 class Endpoint:
@@ -41,18 +41,18 @@ class Endpoint:
     Args:
       device: who it is.
       limits: how moves are staged.
-      horizon: the controller's `next_epoch` when the device was added: whatever was
+      horizon: the controller's `next_copy_id` when the device was added: whatever was
         sent to the device before is not for this endpoint.
     """
 
     def __init__(
-        self, device: DeviceGroupId, *, limits: Limits, horizon: Epoch
+        self, device: DeviceGroupId, *, limits: Limits, horizon: CopyId
     ) -> None:
         self.device = device
         self._limits = limits
         self._horizon = horizon
-        self._released: set[Epoch] = set()  # not below the horizon
-        self._copies: dict[Epoch, Running | Incoming] = {}
+        self._released: set[CopyId] = set()  # not below the horizon
+        self._copies: dict[CopyId, Running | Incoming] = {}
         self._handlers: dict[type, Callable[[Any], Effects]] = {
             messages.Start: self._start,
             messages.Reserve: self._reserve,
@@ -76,27 +76,27 @@ class Endpoint:
         return self._handlers[type(event)](event)
 
     @property
-    def epochs(self) -> list[Epoch]:
+    def copies(self) -> list[CopyId]:
         """Names of the copies held."""
         return list(self._copies)
 
-    def is_moving(self, epoch: Epoch) -> bool:
+    def is_moving(self, copy_id: CopyId) -> bool:
         """Whether the source end of a move wants to hear of this row."""
-        return self._moving(epoch) is not None
+        return self._moving(copy_id) is not None
 
     # Coming and going.
 
     def _start(self, message: messages.Start) -> Effects:
-        epoch = message.epoch
-        said = self._tell(messages.Started(request=message.request, epoch=epoch))
-        if epoch in self._copies:
+        copy_id = message.copy_id
+        said = self._tell(messages.Started(request=message.request, copy_id=copy_id))
+        if copy_id in self._copies:
             return (said,)
-        if not self._is_new(epoch, message.horizon):
+        if not self._is_new(copy_id, message.horizon):
             return ()
-        self._copies[epoch] = Running(message.request, epoch)
+        self._copies[copy_id] = Running(message.request, copy_id)
         row = effects.StartRow(
             request=message.request,
-            epoch=epoch,
+            copy_id=copy_id,
             computed=0,
             since=message.known,
             tail=(),
@@ -104,27 +104,27 @@ class Endpoint:
         return (row, said)
 
     def _reserve(self, message: messages.Reserve) -> Effects:
-        copy = self._copies.get(message.epoch)
+        copy = self._copies.get(message.copy_id)
         if isinstance(copy, Incoming):
             return copy.answer()
-        if copy is not None or not self._is_new(message.epoch, message.horizon):
+        if copy is not None or not self._is_new(message.copy_id, message.horizon):
             return ()
-        copy = self._copies[message.epoch] = Incoming(message)
+        copy = self._copies[message.copy_id] = Incoming(message)
         return copy.begin()
 
     def _commit(self, message: messages.Commit) -> Effects:
-        epoch = message.epoch
-        copy = self._copies.get(epoch)
+        copy_id = message.copy_id
+        copy = self._copies.get(copy_id)
         if copy is None:
             return ()  # released since
-        said = self._tell(messages.Started(request=message.request, epoch=epoch))
+        said = self._tell(messages.Started(request=message.request, copy_id=copy_id))
         if isinstance(copy, Running):
             return (said,)
         assert copy.phase is Phase.READY, f"{message} to a copy that is {copy.phase}"
-        self._copies[epoch] = Running(message.request, epoch)
+        self._copies[copy_id] = Running(message.request, copy_id)
         row = effects.StartRow(
             request=message.request,
-            epoch=epoch,
+            copy_id=copy_id,
             computed=copy.received,
             since=message.since,
             tail=message.tail,
@@ -132,22 +132,22 @@ class Endpoint:
         return (row, said)
 
     def _release(self, message: messages.Release) -> Effects:
-        request, epoch = message.request, message.epoch
+        request, copy_id = message.request, message.copy_id
         self._learn(message.horizon)
-        if epoch >= self._horizon:
-            self._released.add(epoch)
-        said = self._tell(messages.Released(request=request, epoch=epoch))
-        if self._copies.pop(epoch, None) is None:
+        if copy_id >= self._horizon:
+            self._released.add(copy_id)
+        said = self._tell(messages.Released(request=request, copy_id=copy_id))
+        if self._copies.pop(copy_id, None) is None:
             return (said,)
-        return (effects.Free(request=request, epoch=epoch), said)
+        return (effects.Free(request=request, copy_id=copy_id), said)
 
-    def _is_new(self, epoch: Epoch, horizon: Epoch) -> bool:
+    def _is_new(self, copy_id: CopyId, horizon: CopyId) -> bool:
         """Whether an opening comes for the first time: none is answered twice."""
-        is_new = epoch >= self._horizon and epoch not in self._released
+        is_new = copy_id >= self._horizon and copy_id not in self._released
         self._learn(horizon)
         return is_new
 
-    def _learn(self, horizon: Epoch) -> None:
+    def _learn(self, horizon: CopyId) -> None:
         if horizon > self._horizon:
             self._horizon = horizon
             self._released = {e for e in self._released if e >= horizon}
@@ -155,67 +155,69 @@ class Endpoint:
     # Source end.
 
     def _begin(self, message: messages.Begin) -> Effects:
-        copy = self._copies.get(message.epoch)
-        if not isinstance(copy, Running) or message.to_epoch <= copy.settled:
+        copy = self._copies.get(message.copy_id)
+        if not isinstance(copy, Running) or message.to_copy_id <= copy.settled:
             return ()
         if copy.outgoing is not None:
-            assert copy.outgoing.begin.to_epoch == message.to_epoch, "two moves at once"
+            assert copy.outgoing.begin.to_copy_id == message.to_copy_id, (
+                "two moves at once"
+            )
             return ()
         copy.outgoing = Outgoing(message, limits=self._limits, device=self.device)
-        return (effects.WatchRow(request=message.request, epoch=message.epoch),)
+        return (effects.WatchRow(request=message.request, copy_id=message.copy_id),)
 
     def _resume(self, message: messages.Resume) -> Effects:
         said = self._tell(
             messages.Resumed(
                 request=message.request,
-                epoch=message.epoch,
-                to_epoch=message.to_epoch,
+                copy_id=message.copy_id,
+                to_copy_id=message.to_copy_id,
             )
         )
-        copy = self._copies.get(message.epoch)
-        if not isinstance(copy, Running) or message.to_epoch <= copy.settled:
+        copy = self._copies.get(message.copy_id)
+        if not isinstance(copy, Running) or message.to_copy_id <= copy.settled:
             return (said,)
-        copy.settled = message.to_epoch
+        copy.settled = message.to_copy_id
         outgoing, copy.outgoing = copy.outgoing, None
         if outgoing is None or not outgoing.has_stopped_row:
             return (said,)
-        row = effects.ResumeRow(request=message.request, epoch=message.epoch)
+        row = effects.ResumeRow(request=message.request, copy_id=message.copy_id)
         return (row, said)
 
     def _received(self, message: messages.Received) -> Effects:
-        outgoing = self._moving(message.epoch)
-        if outgoing is None or outgoing.begin.to_epoch != message.to_epoch:
+        outgoing = self._moving(message.copy_id)
+        if outgoing is None or outgoing.begin.to_copy_id != message.to_copy_id:
             return ()
         return outgoing.received(message)
 
     def _computed(self, event: events.Computed) -> Effects:
-        outgoing = self._moving(event.epoch)
+        outgoing = self._moving(event.copy_id)
         return outgoing.computed(event) if outgoing is not None else ()
 
     def _row_stopped(self, event: events.RowStopped) -> Effects:
-        outgoing = self._moving(event.epoch)
+        outgoing = self._moving(event.copy_id)
         return outgoing.row_stopped(event) if outgoing is not None else ()
 
     def _row_lost(self, event: events.RowLost) -> Effects:
-        outgoing = self._moving(event.epoch)
+        outgoing = self._moving(event.copy_id)
         return outgoing.give_up() if outgoing is not None else ()
 
     # Destination end.
 
     def _took(self, event: events.Took) -> Effects:
-        copy = self._copies.get(event.epoch)
+        copy = self._copies.get(event.copy_id)
         return copy.took(event) if isinstance(copy, Incoming) else ()
 
     def _failed(self, event: events.Failed) -> Effects:
-        copy = self._copies.get(event.epoch)
+        copy = self._copies.get(event.copy_id)
         return copy.failed() if isinstance(copy, Incoming) else ()
 
     def _chunk(self, message: messages.Chunk) -> Effects:
-        copy = self._copies.get(message.epoch)
+        copy = self._copies.get(message.copy_id)
         return copy.chunk(message) if isinstance(copy, Incoming) else ()
 
     def _written(self, event: events.Written) -> Effects:
-        copy = self._copies.get(event.epoch)
+        copy = self._copies.get(event.copy_id)
         return copy.written(event) if isinstance(copy, Incoming) else ()
 
     # Both.
@@ -229,8 +231,8 @@ class Endpoint:
                 said += copy.outgoing.resend()
         return said
 
-    def _moving(self, epoch: Epoch) -> Outgoing | None:
-        copy = self._copies.get(epoch)
+    def _moving(self, copy_id: CopyId) -> Outgoing | None:
+        copy = self._copies.get(copy_id)
         return copy.outgoing if isinstance(copy, Running) else None
 
     def _tell(self, message: messages.ToController) -> Send:

@@ -6,7 +6,7 @@ about a copy that has gone meanwhile is ignored, so a driver may report late.
 
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, MoveId, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.transfer import Mode
 
 
@@ -81,7 +81,7 @@ class Took:
     """Answer to `TakePages`: the first `cached` positions are pinned, not empty."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     cached: int
 
 
@@ -90,7 +90,7 @@ class Failed:
     """`TakePages` or `WriteChunk` could not be done: no room, or a broken transfer."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class Written:
     """Answer to `WriteChunk`: positions up to `end` can be attended to."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     end: int
 
 
@@ -107,7 +107,7 @@ class Computed:
     """A watched row has `computed` positions in its pages."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     computed: int
 
 
@@ -119,7 +119,7 @@ class RowStopped:
     """
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     computed: int
     tail: tuple[int, ...]
 
@@ -129,7 +129,7 @@ class RowLost:
     """A row can no longer be moved: it was preempted on its device, or has ended."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 ControllerEvent = (

@@ -2,13 +2,13 @@
 
 Payload travels beside them and is the driver's: with `Start` and `Reserve` the request
 itself and its first `known` tokens, with a `Chunk` its pages or token ids. Positions
-and lengths are in tokens, counted from the prompt's first. `epoch` names the copy that
-a message is about, `to_epoch` the copy that a move is to make.
+and lengths are in tokens, counted from the prompt's first. `copy_id` names the copy
+that a message is about, `to_copy_id` the copy that a move is to make.
 """
 
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.transfer import Mode
 
 CONTROLLER = DeviceGroupId(-1)
@@ -20,9 +20,9 @@ class Start:
     """To a device: prefill `known` tokens and go on from there; it owns the request."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     known: int
-    horizon: Epoch
+    horizon: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,11 @@ class Reserve:
     """To a destination: take `pages`, sharing and pinning a known prefix."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     mode: Mode
     pages: int
     known: int
-    horizon: Epoch
+    horizon: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class Begin:
     """To a source: send everything from position `first` on to the target's copy."""
 
     request: RequestId
-    epoch: Epoch
-    to_epoch: Epoch
+    copy_id: CopyId
+    to_copy_id: CopyId
     target: DeviceGroupId
     mode: Mode
     first: int
@@ -56,8 +56,8 @@ class Resume:
     """To a source: the move is off, and can never be committed; decode on."""
 
     request: RequestId
-    epoch: Epoch
-    to_epoch: Epoch
+    copy_id: CopyId
+    to_copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Commit:
     """To a destination: it owns the request; `tail` are the tokens since `Reserve`."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     since: int  # position of tail[0]
     tail: tuple[int, ...]
 
@@ -75,8 +75,8 @@ class Release:
     """To a device: free this copy, whatever its state."""
 
     request: RequestId
-    epoch: Epoch
-    horizon: Epoch
+    copy_id: CopyId
+    horizon: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class Started:
     """The row of this copy runs."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class Reserved:
     """Pages are taken; the first `cached` positions are there already."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     cached: int
 
 
@@ -101,7 +101,7 @@ class Refused:
     """The destination has no room, or could not write what it was sent."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +109,8 @@ class Stopped:
     """The row left the source's batch; `tail` are its tokens from `since` on."""
 
     request: RequestId
-    epoch: Epoch
-    to_epoch: Epoch
+    copy_id: CopyId
+    to_copy_id: CopyId
     since: int
     tail: tuple[int, ...]
 
@@ -120,8 +120,8 @@ class GaveUp:
     """The source cannot go on with the move, and waits for `Resume`."""
 
     request: RequestId
-    epoch: Epoch
-    to_epoch: Epoch
+    copy_id: CopyId
+    to_copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +129,8 @@ class Resumed:
     """The source has done with this move."""
 
     request: RequestId
-    epoch: Epoch
-    to_epoch: Epoch
+    copy_id: CopyId
+    to_copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +138,15 @@ class Ready:
     """The destination has all that the source had when its row stopped."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The device holds nothing under this epoch, and never will again."""
+    """The device holds nothing under this copy id, and never will again."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +157,8 @@ class Chunk:
     """
 
     request: RequestId
-    epoch: Epoch  # the destination's
-    from_epoch: Epoch  # the source's, for the answer
+    copy_id: CopyId  # the destination's
+    from_copy_id: CopyId  # the source's, for the answer
     source: DeviceGroupId
     mode: Mode
     first: int
@@ -171,8 +171,8 @@ class Received:
     """From destination to source: positions up to `end` are there."""
 
     request: RequestId
-    epoch: Epoch  # the source's
-    to_epoch: Epoch
+    copy_id: CopyId  # the source's
+    to_copy_id: CopyId
     end: int
 
 

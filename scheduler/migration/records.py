@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import events, messages
 
 
@@ -20,13 +20,13 @@ class OpenMove:
 
     __slots__ = (
         "cached",
-        "epoch",
+        "copy_id",
         "is_ready",
         "is_resumed",
         "order",
         "phase",
         "source",
-        "source_epoch",
+        "source_copy_id",
         "stopped",
     )
 
@@ -34,25 +34,25 @@ class OpenMove:
         self,
         order: events.Move,
         *,
-        epoch: Epoch,
+        copy_id: CopyId,
         source: DeviceGroupId,
-        source_epoch: Epoch,
+        source_copy_id: CopyId,
     ) -> None:
         self.order = order
-        self.epoch = epoch  # of the copy at the target
+        self.copy_id = copy_id  # of the copy at the target
         self.source = source
-        self.source_epoch = source_epoch
+        self.source_copy_id = source_copy_id
         self.phase = Phase.RESERVING
         self.cached = 0
         self.stopped: messages.Stopped | None = None
         self.is_ready = False
         self.is_resumed = False
 
-    def reserve(self, *, horizon: Epoch) -> messages.Reserve:
+    def reserve(self, *, horizon: CopyId) -> messages.Reserve:
         order = self.order
         return messages.Reserve(
             request=order.request,
-            epoch=self.epoch,
+            copy_id=self.copy_id,
             mode=order.mode,
             pages=order.pages,
             known=order.known,
@@ -63,8 +63,8 @@ class OpenMove:
         order = self.order
         return messages.Begin(
             request=order.request,
-            epoch=self.source_epoch,
-            to_epoch=self.epoch,
+            copy_id=self.source_copy_id,
+            to_copy_id=self.copy_id,
             target=order.target,
             mode=order.mode,
             first=self.cached,
@@ -75,17 +75,17 @@ class OpenMove:
     def resume(self) -> messages.Resume:
         return messages.Resume(
             request=self.order.request,
-            epoch=self.source_epoch,
-            to_epoch=self.epoch,
+            copy_id=self.source_copy_id,
+            to_copy_id=self.copy_id,
         )
 
 
 class Owner:
-    """Who a request belongs to: the copy `epoch` on `home`."""
+    """Who a request belongs to: the copy `copy_id` on `home`."""
 
     __slots__ = (
         "closing",
-        "epoch",
+        "copy_id",
         "home",
         "is_over",
         "move",
@@ -97,10 +97,10 @@ class Owner:
 
     def __init__(self, request: RequestId) -> None:
         self.request = request
-        self.epoch = Epoch(-1)
+        self.copy_id = CopyId(-1)
         self.home: DeviceGroupId | None = None
         self.opening: messages.Start | messages.Commit | None = None  # until Started
-        self.closing: dict[Epoch, DeviceGroupId] = {}  # copies that are to be released
+        self.closing: dict[CopyId, DeviceGroupId] = {}  # copies that are to be released
         self.waiting: events.Place | None = None  # for `closing` to be empty
         self.move: OpenMove | None = None
         self.next_move: events.Move | None = None  # waits for all of the above

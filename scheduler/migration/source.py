@@ -84,8 +84,8 @@ class Outgoing:
         self.phase = Phase.STOPPED
         self._stopped = messages.Stopped(
             request=event.request,
-            epoch=event.epoch,
-            to_epoch=self.begin.to_epoch,
+            copy_id=event.copy_id,
+            to_copy_id=self.begin.to_copy_id,
             since=self.begin.known,
             tail=event.tail,
         )
@@ -114,7 +114,7 @@ class Outgoing:
         begin = self.begin
         return (
             effects.StopRow(
-                request=begin.request, epoch=begin.epoch, since=begin.known
+                request=begin.request, copy_id=begin.copy_id, since=begin.known
             ),
         )
 
@@ -122,8 +122,8 @@ class Outgoing:
         begin = self.begin
         self._chunk = messages.Chunk(
             request=begin.request,
-            epoch=begin.to_epoch,
-            from_epoch=begin.epoch,
+            copy_id=begin.to_copy_id,
+            from_copy_id=begin.copy_id,
             source=self._device,
             mode=begin.mode,
             first=self._sent,
@@ -135,7 +135,7 @@ class Outgoing:
     def _gave_up(self) -> messages.GaveUp:
         begin = self.begin
         return messages.GaveUp(
-            request=begin.request, epoch=begin.epoch, to_epoch=begin.to_epoch
+            request=begin.request, copy_id=begin.copy_id, to_copy_id=begin.to_copy_id
         )
 
     def _tell(self, message: messages.ToController) -> Send:

@@ -270,7 +270,7 @@ class Conductor:
         owner = self.controller.owners.get(request)
         if owner is None or owner.home not in self.members:
             return
-        member, serial = self.members[owner.home], Serial(owner.epoch)
+        member, serial = self.members[owner.home], Serial(owner.copy_id)
         if member.instance.knows(serial):
             member.instance.movable.grant(serial, pages=live.pages)
 
@@ -279,7 +279,7 @@ class Conductor:
         live, owner = self._live.get(request), self.controller.owners.get(request)
         if live is None or owner is None or owner.home not in self.members:
             return
-        instance, serial = self.members[owner.home].instance, Serial(owner.epoch)
+        instance, serial = self.members[owner.home].instance, Serial(owner.copy_id)
         if instance.knows(serial):
             tokens = instance.movable.tokens_since(serial, 0)
             if len(tokens) > len(live.tokens):
@@ -327,7 +327,7 @@ class Conductor:
 
     def _activate(self, device: DeviceGroupId, model: ModelId) -> None:
         self.tally.activations += 1
-        horizon = self.controller.next_epoch
+        horizon = self.controller.next_copy_id
         try:
             self.roster.open(device, model, horizon=horizon, office=self)
         except RuntimeError:  # no memory, or a device that has gone

@@ -4,12 +4,12 @@ import dataclasses
 
 from mell_jax.engine.frames import Handle
 from mell_jax.engine.slots import Request
-from mell_jax.scheduler.ids import Epoch, ModelId, PageKey, RequestId, Serial, Tokens
+from mell_jax.scheduler.ids import CopyId, ModelId, PageKey, RequestId, Serial, Tokens
 from mell_jax.scheduler.prefix_cache import page_keys
 
 
 class Live:
-    """A request, wherever it runs; its serial on an instance is the copy's epoch."""
+    """A request, wherever it runs; its serial on an instance is its copy's id."""
 
     __slots__ = ("id", "model", "pages", "replays", "template", "tokens")
 
@@ -27,9 +27,9 @@ class Live:
     def handle(self) -> Handle:
         return self.template.handle
 
-    def copy(self, epoch: Epoch) -> Request:
+    def copy(self, copy_id: CopyId) -> Request:
         """The request under the name of one of its copies."""
-        return dataclasses.replace(self.template, serial=Serial(epoch))
+        return dataclasses.replace(self.template, serial=Serial(copy_id))
 
     def prefix_keys(self, *, page_tokens: int) -> list[PageKey]:
         """Of the full pages that a copy of the request might find cached.

@@ -5,7 +5,7 @@
                    '------- Took, Written, RowStopped -'
 
 The endpoint is the pure state machine; the instance has the batch and the pages. A
-copy's epoch is its serial there.
+copy's id is its serial there.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from mell_jax.engine.fleet.parcels import Parcel
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.instance import Instance
 from mell_jax.scheduler.ids import (
+    CopyId,
     DeviceGroupId,
-    Epoch,
     ModelId,
     RequestId,
     Serial,
@@ -52,7 +52,7 @@ class _Arrival:
     """Pages that are on their way to a reservation."""
 
     request: RequestId
-    epoch: Epoch
+    copy_id: CopyId
     first: int  # positions
     end: int
     parcel: Parcel
@@ -84,9 +84,9 @@ class Member:
         self._payload: Payload = None
         self._is_open = False
         self._arrivals: list[_Arrival] = []
-        self._prefills: dict[Epoch, effects.WriteChunk] = {}
-        self._stopping: dict[Epoch, effects.StopRow] = {}
-        self._watched: dict[Epoch, RequestId] = {}
+        self._prefills: dict[CopyId, effects.WriteChunk] = {}
+        self._stopping: dict[CopyId, effects.StopRow] = {}
+        self._watched: dict[CopyId, RequestId] = {}
         self._carry: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send,
             effects.TakePages: self._take_pages,
@@ -105,22 +105,22 @@ class Member:
     def look_around(self) -> None:
         """After a step: tells the protocol what has come about since."""
         for serial in self.instance.ended:
-            epoch = Epoch(serial)
+            copy_id = CopyId(serial)
             request = self.requests.pop(serial)
-            self._stopping.pop(epoch, None)
-            self._watched.pop(epoch, None)
-            self._tell(events.RowLost(request=request, epoch=epoch))
+            self._stopping.pop(copy_id, None)
+            self._watched.pop(copy_id, None)
+            self._tell(events.RowLost(request=request, copy_id=copy_id))
         for arrival in [a for a in self._arrivals if a.parcel.is_ready]:
             self._arrivals.remove(arrival)
             self._unpack(arrival)
-        for epoch, chunk in list(self._prefills.items()):
-            if self.instance.movable.computed(Serial(epoch)) >= chunk.end:
-                del self._prefills[epoch]
-                self._tell_written(chunk.request, epoch, chunk.end)
+        for copy_id, chunk in list(self._prefills.items()):
+            if self.instance.movable.computed(Serial(copy_id)) >= chunk.end:
+                del self._prefills[copy_id]
+                self._tell_written(chunk.request, copy_id, chunk.end)
         for stop in list(self._stopping.values()):
             self._see_stopped(stop)
-        for epoch, request in list(self._watched.items()):
-            self._see_computed(request, epoch)
+        for copy_id, request in list(self._watched.items()):
+            self._see_computed(request, copy_id)
 
     def overdue(self, *, epochs: int) -> list[RequestId]:
         """Called once an epoch: requests whose pages do not arrive within `epochs`."""
@@ -153,7 +153,7 @@ class Member:
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
         """The pages or tokens that go with a chunk, on their way already."""
-        batcher, serial = self.instance.movable, Serial(chunk.from_epoch)
+        batcher, serial = self.instance.movable, Serial(chunk.from_copy_id)
         if chunk.mode is Mode.TOKENS:
             return batcher.tokens_since(serial, chunk.first)[: chunk.end - chunk.first]
         group = self._office.group_of(to)
@@ -172,30 +172,30 @@ class Member:
         cached = None
         if live is not None:
             cached = self.instance.reserve(
-                live.copy(effect.epoch),
+                live.copy(effect.copy_id),
                 tokens=live.tokens[: effect.known],
                 pages=effect.pages,
             )
         if cached is None:
-            self._tell(events.Failed(request=effect.request, epoch=effect.epoch))
+            self._tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
-        self.requests[Serial(effect.epoch)] = effect.request
+        self.requests[Serial(effect.copy_id)] = effect.request
         self._tell(
-            events.Took(request=effect.request, epoch=effect.epoch, cached=cached)
+            events.Took(request=effect.request, copy_id=effect.copy_id, cached=cached)
         )
 
     def _write_chunk(self, effect: effects.WriteChunk) -> None:
-        batcher, serial = self.instance.movable, Serial(effect.epoch)
+        batcher, serial = self.instance.movable, Serial(effect.copy_id)
         if not batcher.extend(serial, positions=effect.end):
-            self._tell(events.Failed(request=effect.request, epoch=effect.epoch))
+            self._tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
         payload = self._payload
         if effect.first == effect.end:
-            self._tell_written(effect.request, effect.epoch, effect.end)
+            self._tell_written(effect.request, effect.copy_id, effect.end)
         elif isinstance(payload, Parcel):
             arrival = _Arrival(
                 request=effect.request,
-                epoch=effect.epoch,
+                copy_id=effect.copy_id,
                 first=effect.first,
                 end=effect.end,
                 parcel=payload,
@@ -207,37 +207,37 @@ class Member:
         else:
             assert payload is not None, f"{effect} came without its tokens"
             batcher.prefill(serial, payload, first=effect.first)
-            self._prefills[effect.epoch] = effect
+            self._prefills[effect.copy_id] = effect
 
     def _unpack(self, arrival: _Arrival) -> None:
-        pages = self.instance.movable.pages_of(Serial(arrival.epoch))
+        pages = self.instance.movable.pages_of(Serial(arrival.copy_id))
         parcels.unpack(
             self.instance.worker,
             arrival.parcel,
             pages[self._span(arrival.first, arrival.end)],
         )
-        self._tell_written(arrival.request, arrival.epoch, arrival.end)
+        self._tell_written(arrival.request, arrival.copy_id, arrival.end)
 
     def _watch_row(self, effect: effects.WatchRow) -> None:
-        self._watched[effect.epoch] = effect.request
-        self._see_computed(effect.request, effect.epoch)
+        self._watched[effect.copy_id] = effect.request
+        self._see_computed(effect.request, effect.copy_id)
 
     def _stop_row(self, effect: effects.StopRow) -> None:
-        serial = Serial(effect.epoch)
+        serial = Serial(effect.copy_id)
         if self.instance.is_collecting_prompt(serial):
-            self._tell(events.RowLost(request=effect.request, epoch=effect.epoch))
+            self._tell(events.RowLost(request=effect.request, copy_id=effect.copy_id))
             return
         self.instance.movable.hold(serial)
-        self._stopping[effect.epoch] = effect
+        self._stopping[effect.copy_id] = effect
         self._see_stopped(effect)
 
     def _resume_row(self, effect: effects.ResumeRow) -> None:
-        self._stopping.pop(effect.epoch, None)
-        if self.instance.knows(Serial(effect.epoch)):
-            self.instance.movable.resume(Serial(effect.epoch))
+        self._stopping.pop(effect.copy_id, None)
+        if self.instance.knows(Serial(effect.copy_id)):
+            self.instance.movable.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
-        serial, live = Serial(effect.epoch), self._office.live(effect.request)
+        serial, live = Serial(effect.copy_id), self._office.live(effect.request)
         if live is None:
             return  # it has ended since; its release is on the way
         if self.instance.knows(serial):
@@ -250,15 +250,15 @@ class Member:
             )
             return
         self.requests[serial] = effect.request
-        self.instance.start(live.copy(effect.epoch), tokens=live.tokens)
+        self.instance.start(live.copy(effect.copy_id), tokens=live.tokens)
         self.instance.movable.grant(serial, pages=live.pages)
 
     def _free(self, effect: effects.Free) -> None:
-        epoch, serial = effect.epoch, Serial(effect.epoch)
-        self._arrivals = [a for a in self._arrivals if a.epoch != epoch]
-        self._prefills.pop(epoch, None)
-        self._stopping.pop(epoch, None)
-        self._watched.pop(epoch, None)
+        copy_id, serial = effect.copy_id, Serial(effect.copy_id)
+        self._arrivals = [a for a in self._arrivals if a.copy_id != copy_id]
+        self._prefills.pop(copy_id, None)
+        self._stopping.pop(copy_id, None)
+        self._watched.pop(copy_id, None)
         self.requests.pop(serial, None)
         if self.instance.knows(serial):
             self.instance.drop(serial)
@@ -266,28 +266,28 @@ class Member:
     # What the protocol waits for.
 
     def _see_stopped(self, stop: effects.StopRow) -> None:
-        batcher, serial = self.instance.movable, Serial(stop.epoch)
-        if stop.epoch not in self._stopping or not batcher.is_settled(serial):
+        batcher, serial = self.instance.movable, Serial(stop.copy_id)
+        if stop.copy_id not in self._stopping or not batcher.is_settled(serial):
             return
-        del self._stopping[stop.epoch]
+        del self._stopping[stop.copy_id]
         self._tell(
             events.RowStopped(
                 request=stop.request,
-                epoch=stop.epoch,
+                copy_id=stop.copy_id,
                 computed=batcher.computed(serial),
                 tail=tuple(batcher.tokens_since(serial, stop.since).tolist()),
             )
         )
 
-    def _see_computed(self, request: RequestId, epoch: Epoch) -> None:
-        if not self._endpoint.is_moving(epoch):
-            self._watched.pop(epoch, None)
+    def _see_computed(self, request: RequestId, copy_id: CopyId) -> None:
+        if not self._endpoint.is_moving(copy_id):
+            self._watched.pop(copy_id, None)
             return
-        computed = self.instance.movable.computed(Serial(epoch))
-        self._tell(events.Computed(request=request, epoch=epoch, computed=computed))
+        computed = self.instance.movable.computed(Serial(copy_id))
+        self._tell(events.Computed(request=request, copy_id=copy_id, computed=computed))
 
-    def _tell_written(self, request: RequestId, epoch: Epoch, end: int) -> None:
-        self._tell(events.Written(request=request, epoch=epoch, end=end))
+    def _tell_written(self, request: RequestId, copy_id: CopyId, end: int) -> None:
+        self._tell(events.Written(request=request, copy_id=copy_id, end=end))
 
     def _span(self, first: int, end: int) -> slice:
         """Pages of positions [first, end)."""

@@ -10,7 +10,7 @@ from typing import final
 from mell_jax.engine.fleet.member import Member, Office
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, ModelId
 from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.migration.source import Limits
 from mell_jax.worker.group import DeviceGroup
@@ -62,12 +62,12 @@ class Roster:
         )
 
     def open(
-        self, device: DeviceGroupId, model: ModelId, *, horizon: Epoch, office: Office
+        self, device: DeviceGroupId, model: ModelId, *, horizon: CopyId, office: Office
     ) -> None:
         """Begins to make an instance ready.
 
         Args:
-          horizon: epochs before it are of the device's earlier instances.
+          horizon: copies before it are of the device's earlier instances.
 
         Raises:
           RuntimeError: the device cannot, for example for want of memory.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.transfer import Mode
@@ -25,7 +25,7 @@ class Holding:
     """What one copy has on the device."""
 
     job: Job
-    epoch: Epoch
+    copy_id: CopyId
     pages: list[int] = field(default_factory=list)
     computed: int = 0  # positions in the pages
     known: int = 0  # tokens; of a row
@@ -46,18 +46,18 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Tokens of some rows: (request, epoch, index of the first, tokens)."""
+    """Tokens of some rows: (request, copy id, index of the first, tokens)."""
 
-    rows: list[tuple[RequestId, Epoch, int, list[int]]]
+    rows: list[tuple[RequestId, CopyId, int, list[int]]]
     source: DeviceGroupId
     is_again: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """How many tokens the streams have: (epoch, count)."""
+    """How many tokens the streams have: (copy id, count)."""
 
-    counts: list[tuple[Epoch, int]]
+    counts: list[tuple[CopyId, int]]
 
 
 Packet = messages.Message | Frame | Acknowledged
@@ -91,14 +91,14 @@ class FakeInstance:
         self.machine = machine
         self.device = machine.device
         self.pool = Pool(num_pages)
-        self.held: dict[Epoch, Holding] = {}
+        self.held: dict[CopyId, Holding] = {}
         self.decoding: list[Holding] = []  # as of the last check
         self.is_fenced = False
         self.preemptions = 0
         self._world = world
         self._preempts = preempts
         self._writes_late = writes_late
-        self._watched: set[Epoch] = set()
+        self._watched: set[CopyId] = set()
         self._payload: list[Content] = []
         self._has_changed = True
         self._carry: dict[type, Callable[..., None]] = {
@@ -115,8 +115,8 @@ class FakeInstance:
     def deliver(self, packet: Packet, payload: Payload) -> None:
         self._has_changed = True
         if isinstance(packet, Acknowledged):
-            for epoch, count in packet.counts:
-                row = self.held.get(epoch)
+            for copy_id, count in packet.counts:
+                row = self.held.get(copy_id)
                 if row is not None:
                     row.acknowledged = max(row.acknowledged, count)
             return
@@ -143,7 +143,7 @@ class FakeInstance:
         self._has_changed = True
         frame = []
         for row in list(self.held.values()):
-            if self.held.get(row.epoch) is not row:
+            if self.held.get(row.copy_id) is not row:
                 continue
             if row.prefill_until:
                 self._prefill_reservation(row)
@@ -155,11 +155,11 @@ class FakeInstance:
             if row.is_stopping and row.decodes:
                 self._stopped(row)
         self._send_frame(frame, is_again=False)
-        for epoch in list(self._watched):
-            if self.machine.is_moving(epoch):
-                self._tell_computed(self.held[epoch])
+        for copy_id in list(self._watched):
+            if self.machine.is_moving(copy_id):
+                self._tell_computed(self.held[copy_id])
             else:
-                self._watched.discard(epoch)
+                self._watched.discard(copy_id)
 
     def check(self) -> None:
         """What must hold after every event; nothing to do if none was for this one."""
@@ -168,8 +168,8 @@ class FakeInstance:
         self._has_changed = False
         self.decoding = [row for row in self.held.values() if row.decodes]
         self.pool.check(sum(len(holding.pages) for holding in self.held.values()))
-        if self.machine.epochs != list(self.held):
-            raise ViolationError(f"{self.machine.epochs} held as {list(self.held)}")
+        if self.machine.copies != list(self.held):
+            raise ViolationError(f"{self.machine.copies} held as {list(self.held)}")
 
     # Steps.
 
@@ -189,7 +189,7 @@ class FakeInstance:
         row.known += 1
         if row.known == row.job.prompt + row.job.output:
             row.is_ended = True
-            self.tell(events.RowLost(request=row.job.request, epoch=row.epoch))
+            self.tell(events.RowLost(request=row.job.request, copy_id=row.copy_id))
         return True
 
     def _fill(self, row: Holding, until: int) -> None:
@@ -236,7 +236,7 @@ class FakeInstance:
         self.preemptions += 1
         self.pool.drop(row.pages)
         row.pages, row.computed = [], 0
-        self.tell(events.RowLost(request=row.job.request, epoch=row.epoch))
+        self.tell(events.RowLost(request=row.job.request, copy_id=row.copy_id))
         if row.is_stopping:
             row.is_stopping, row.is_stopped = False, True
 
@@ -247,7 +247,7 @@ class FakeInstance:
         self.tell(
             events.RowStopped(
                 request=row.job.request,
-                epoch=row.epoch,
+                copy_id=row.copy_id,
                 computed=row.computed,
                 tail=tuple(tail),
             )
@@ -271,15 +271,15 @@ class FakeInstance:
 
     def _tokens(
         self, row: Holding, start: int
-    ) -> tuple[RequestId, Epoch, int, list[int]]:
+    ) -> tuple[RequestId, CopyId, int, list[int]]:
         job = row.job
         tokens = [job.token(index) for index in range(start, row.known - job.prompt)]
         if self.is_fenced:
             tokens = [POISON] * len(tokens)
-        return job.request, row.epoch, start, tokens
+        return job.request, row.copy_id, start, tokens
 
     def _send_frame(
-        self, rows: list[tuple[RequestId, Epoch, int, list[int]]], *, is_again: bool
+        self, rows: list[tuple[RequestId, CopyId, int, list[int]]], *, is_again: bool
     ) -> None:
         if rows:
             frame = Frame(rows, self.device, is_again)
@@ -288,12 +288,14 @@ class FakeInstance:
     def _tell_computed(self, row: Holding) -> None:
         self.tell(
             events.Computed(
-                request=row.job.request, epoch=row.epoch, computed=row.computed
+                request=row.job.request, copy_id=row.copy_id, computed=row.computed
             )
         )
 
     def _tell_written(self, copy: Holding, end: int) -> None:
-        self.tell(events.Written(request=copy.job.request, epoch=copy.epoch, end=end))
+        self.tell(
+            events.Written(request=copy.job.request, copy_id=copy.copy_id, end=end)
+        )
 
     # Effects.
 
@@ -301,7 +303,7 @@ class FakeInstance:
         message = effect.message
         payload = None
         if isinstance(message, messages.Chunk) and message.mode is Mode.KV:
-            row = self.held[message.from_epoch]
+            row = self.held[message.from_copy_id]
             pages = row.pages[message.first // SIZE : -(-message.end // SIZE)]
             payload = [self.pool.content[page] for page in pages]
             if self.is_fenced:
@@ -310,28 +312,28 @@ class FakeInstance:
 
     def _take_pages(self, effect: effects.TakePages) -> None:
         job = self._world.jobs[effect.request]
-        holding = self.held[effect.epoch] = Holding(job, effect.epoch)
+        holding = self.held[effect.copy_id] = Holding(job, effect.copy_id)
         holding.pages = self.pool.share(job, known=effect.known)
         holding.computed = len(holding.pages) * SIZE
         more = self.pool.take(max(0, effect.pages - len(holding.pages)))
         if more is None:
-            self.tell(events.Failed(request=effect.request, epoch=effect.epoch))
+            self.tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
         holding.pages += more
         self.tell(
             events.Took(
-                request=effect.request, epoch=effect.epoch, cached=holding.computed
+                request=effect.request, copy_id=effect.copy_id, cached=holding.computed
             )
         )
 
     def _write_chunk(self, effect: effects.WriteChunk) -> None:
-        copy = self.held[effect.epoch]
+        copy = self.held[effect.copy_id]
         if copy.computed != effect.first:
             raise ViolationError(f"{effect} into a copy with {copy.computed}")
         missing = -(-effect.end // SIZE) - len(copy.pages)
         more = self.pool.take(max(0, missing))
         if more is None:
-            self.tell(events.Failed(request=effect.request, epoch=effect.epoch))
+            self.tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
         copy.pages += more
         if effect.mode is Mode.TOKENS and effect.end > effect.first:
@@ -343,28 +345,28 @@ class FakeInstance:
             self._write_arrived(copy)
 
     def _watch(self, effect: effects.WatchRow) -> None:
-        row = self.held[effect.epoch]
+        row = self.held[effect.copy_id]
         if row.is_ended:
-            self.tell(events.RowLost(request=effect.request, epoch=effect.epoch))
+            self.tell(events.RowLost(request=effect.request, copy_id=effect.copy_id))
             return
-        self._watched.add(effect.epoch)
+        self._watched.add(effect.copy_id)
         self._tell_computed(row)
 
     def _stop_row(self, effect: effects.StopRow) -> None:
-        row = self.held[effect.epoch]
+        row = self.held[effect.copy_id]
         row.is_stopping = True
         row.stop_since = effect.since
 
     def _resume_row(self, effect: effects.ResumeRow) -> None:
-        row = self.held[effect.epoch]
+        row = self.held[effect.copy_id]
         row.is_stopping = row.is_stopped = False
 
     def _start_row(self, effect: effects.StartRow) -> None:
         job = self._world.jobs[effect.request]
-        row = self.held.get(effect.epoch)
+        row = self.held.get(effect.copy_id)
         known = effect.since + len(effect.tail)
         if row is None:
-            row = self.held[effect.epoch] = Holding(job, effect.epoch)
+            row = self.held[effect.copy_id] = Holding(job, effect.copy_id)
             row.pages = self.pool.share(job, known=known)
             row.computed = len(row.pages) * SIZE
         elif row.computed != effect.computed:
@@ -374,4 +376,4 @@ class FakeInstance:
         row.acknowledged = known - job.prompt
 
     def _free(self, effect: effects.Free) -> None:
-        self.pool.drop(self.held.pop(effect.epoch).pages)
+        self.pool.drop(self.held.pop(effect.copy_id).pages)

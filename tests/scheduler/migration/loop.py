@@ -7,7 +7,7 @@ computed positions. `trace` says what was done, in order.
 from collections import deque
 from typing import cast
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, MoveId, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.endpoint import Endpoint
@@ -33,7 +33,7 @@ class Loop:
         for device in (LEFT, RIGHT, THIRD):
             self.order(events.DeviceAdded(device=device))
             self.instances[device] = Endpoint(
-                device, limits=limits, horizon=self.controller.next_epoch
+                device, limits=limits, horizon=self.controller.next_copy_id
             )
 
     def order(self, event: events.ControllerEvent) -> None:
@@ -70,13 +70,15 @@ class Loop:
 
     def computed(self, device: DeviceGroupId, positions: int) -> None:
         """A step of the device is over."""
-        epoch = self.epoch_on(device)
-        self.tell(device, events.Computed(request=ONE, epoch=epoch, computed=positions))
+        copy_id = self.copy_on(device)
+        self.tell(
+            device, events.Computed(request=ONE, copy_id=copy_id, computed=positions)
+        )
 
     def stopped(self, device: DeviceGroupId, positions: int, *tail: int) -> None:
-        epoch = self.epoch_on(device)
+        copy_id = self.copy_on(device)
         event = events.RowStopped(
-            request=ONE, epoch=epoch, computed=positions, tail=tail
+            request=ONE, copy_id=copy_id, computed=positions, tail=tail
         )
         self.tell(device, event)
 
@@ -84,8 +86,8 @@ class Loop:
         del self.instances[device]
         self.order(events.DeviceLost(device=device))
 
-    def epoch_on(self, device: DeviceGroupId) -> Epoch:
-        return self.instances[device].epochs[0]
+    def copy_on(self, device: DeviceGroupId) -> CopyId:
+        return self.instances[device].copies[0]
 
     def take_trace(self) -> list[str]:
         trace, self.trace = self.trace, []
@@ -97,7 +99,7 @@ class Loop:
                 case effects.Send():
                     self._queue.append((effect.to, effect.message))
                 case effects.Fence():
-                    self.trace.append(f"fence {effect.epoch}")
+                    self.trace.append(f"fence {effect.copy_id}")
                 case effects.Deliver():
                     self.trace.append(f"deliver {list(effect.tokens)}")
                 case effects.Report():
@@ -117,7 +119,7 @@ class Loop:
                 case effects.WriteChunk():
                     self._say(device, f"write {effect.first}:{effect.end}")
                     written = events.Written(
-                        request=ONE, epoch=effect.epoch, end=effect.end
+                        request=ONE, copy_id=effect.copy_id, end=effect.end
                     )
                     self._work(device, written)
                 case effects.StartRow():
@@ -129,10 +131,10 @@ class Loop:
 
     def _take(self, device: DeviceGroupId, effect: effects.TakePages) -> None:
         if not self.has_room:
-            self._work(device, events.Failed(request=ONE, epoch=effect.epoch))
+            self._work(device, events.Failed(request=ONE, copy_id=effect.copy_id))
             return
         self._say(device, f"take {effect.pages}")
-        took = events.Took(request=ONE, epoch=effect.epoch, cached=self._cached)
+        took = events.Took(request=ONE, copy_id=effect.copy_id, cached=self._cached)
         self._work(device, took)
 
     def _say(self, device: DeviceGroupId, what: str) -> None:

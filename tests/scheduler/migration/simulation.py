@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.endpoint import Endpoint
@@ -210,10 +210,10 @@ class Simulation:
                 case effects.Send():
                     self.send(effect.to, effect.message)
                 case effects.Fence():
-                    self.streams[effect.request].fence(effect.epoch)
+                    self.streams[effect.request].fence(effect.copy_id)
                 case effects.Deliver():
                     start = effect.since - self.jobs[effect.request].prompt
-                    self._accept(effect.request, effect.epoch, start, effect.tokens)
+                    self._accept(effect.request, effect.copy_id, start, effect.tokens)
                 case effects.Report():
                     self.counts[type(effect.event).__name__] += 1
                     self.planner.report(effect.event)
@@ -221,24 +221,24 @@ class Simulation:
                     self.counts["Forget"] += 1
 
     def _hear(self, frame: Frame) -> None:
-        for request, epoch, start, tokens in frame.rows:
-            self._accept(request, epoch, start, tokens)
+        for request, copy_id, start, tokens in frame.rows:
+            self._accept(request, copy_id, start, tokens)
         if frame.is_again:
             counts = [
-                (epoch, self.streams[request].count)
-                for request, epoch, _, _ in frame.rows
-                if self.streams[request].epoch == epoch
+                (copy_id, self.streams[request].count)
+                for request, copy_id, _, _ in frame.rows
+                if self.streams[request].copy_id == copy_id
             ]
             self.send(frame.source, Acknowledged(counts))
 
     def _accept(
-        self, request: RequestId, epoch: Epoch, start: int, tokens: Sequence[int]
+        self, request: RequestId, copy_id: CopyId, start: int, tokens: Sequence[int]
     ) -> None:
         if request in self.over:
             return
         stream, job = self.streams[request], self.jobs[request]
         at = stream.count
-        new = stream.accept(epoch, start=start, tokens=tokens)
+        new = stream.accept(copy_id, start=start, tokens=tokens)
         if new != [job.token(index) for index in range(at, at + len(new))]:
             raise ViolationError(f"stream of {request} takes {new} at {at}")
         if stream.count > job.output:
@@ -277,7 +277,7 @@ class Simulation:
     def may_grow(self, holding: Holding, pages: int) -> bool:
         request = holding.job.request
         owner = self.controller.owners.get(request)
-        if owner is None or owner.epoch != holding.epoch:
+        if owner is None or owner.copy_id != holding.copy_id:
             return False  # it has only not heard yet
         return self.planner.may_grow(request, pages)
 
@@ -286,7 +286,7 @@ class Simulation:
     def _add_device(self, device: DeviceGroupId) -> None:
         self._carry(self.controller.step(events.DeviceAdded(device=device)))
         machine = self.parts.instance(
-            device, limits=self._limits, horizon=self.controller.next_epoch
+            device, limits=self._limits, horizon=self.controller.next_copy_id
         )
         self.instances[device] = self.parts.fake(
             self,
@@ -330,7 +330,7 @@ class Simulation:
                 decoding.add(request)
                 owner = self.controller.owners.get(request)
                 if owner is None or (
-                    owner.epoch != row.epoch and row.epoch not in owner.closing
+                    owner.copy_id != row.copy_id and row.copy_id not in owner.closing
                 ):
                     raise ViolationError(f"nobody knows of {row}")
         self.planner.check()

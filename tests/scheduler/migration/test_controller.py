@@ -2,7 +2,7 @@
 
 import pytest
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, MoveId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement.events import MoveCommitted
@@ -44,7 +44,7 @@ def test_a_move_copies_full_pages_then_stops_the_row_and_switches() -> None:
         "MoveCommitted",
     ]
     assert loop.controller.owners[ONE].home == RIGHT
-    assert loop.instances[LEFT].epochs == []
+    assert loop.instances[LEFT].copies == []
 
 
 def test_what_the_destination_has_by_prefix_is_not_sent() -> None:
@@ -125,8 +125,8 @@ def test_a_row_that_is_preempted_while_it_stands_still_resumes_by_order_only() -
     loop = moving()
     loop.computed(LEFT, 30)
     loop.take_trace()
-    epoch = loop.epoch_on(LEFT)
-    loop.tell(LEFT, events.RowLost(request=ONE, epoch=epoch))
+    copy_id = loop.copy_on(LEFT)
+    loop.tell(LEFT, events.RowLost(request=ONE, copy_id=copy_id))
     assert loop.take_trace() == ["right: Free", "left: ResumeRow", "MoveAborted"]
     loop.stopped(LEFT, 30)  # too late
     assert loop.take_trace() == []
@@ -199,7 +199,7 @@ def test_a_move_waits_until_its_source_has_started() -> None:
         move=MoveId(5), request=ONE, target=RIGHT, mode=Mode.KV, pages=2, known=20
     )
     assert controller.step(order) == []
-    (sent,) = controller.step(messages.Started(request=ONE, epoch=Epoch(1)))
+    (sent,) = controller.step(messages.Started(request=ONE, copy_id=CopyId(1)))
     assert isinstance(sent, effects.Send)
     assert isinstance(sent.message, messages.Reserve)
 
@@ -214,12 +214,12 @@ def test_a_commit_is_reported_before_the_loss_of_its_new_device() -> None:
             move=MoveId(5), request=ONE, target=RIGHT, mode=Mode.KV, pages=2, known=20
         )
     )
-    one, two = Epoch(1), Epoch(2)
-    controller.step(messages.Started(request=ONE, epoch=one))
-    controller.step(messages.Reserved(request=ONE, epoch=two, cached=0))
-    controller.step(messages.Ready(request=ONE, epoch=two))
+    one, two = CopyId(1), CopyId(2)
+    controller.step(messages.Started(request=ONE, copy_id=one))
+    controller.step(messages.Reserved(request=ONE, copy_id=two, cached=0))
+    controller.step(messages.Ready(request=ONE, copy_id=two))
     stopped = messages.Stopped(
-        request=ONE, epoch=one, to_epoch=two, since=20, tail=(8,)
+        request=ONE, copy_id=one, to_copy_id=two, since=20, tail=(8,)
     )
     committed = controller.step(stopped)
     assert [type(effect).__name__ for effect in committed] == [
@@ -232,7 +232,7 @@ def test_a_commit_is_reported_before_the_loss_of_its_new_device() -> None:
     lost = controller.step(events.DeviceLost(device=RIGHT))
     assert lost == [
         effects.Report(event=MoveCommitted(move=MoveId(5))),
-        effects.Fence(request=ONE, epoch=Epoch(3)),
+        effects.Fence(request=ONE, copy_id=CopyId(3)),
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.endpoint import Effects, Endpoint
 from mell_jax.scheduler.migration.messages import CONTROLLER
@@ -11,39 +11,39 @@ from mell_jax.scheduler.transfer import Mode
 
 ONE = RequestId(1)
 HERE, THERE = DeviceGroupId(0), DeviceGroupId(1)
-OLD, NEW = Epoch(7), Epoch(9)
+OLD, NEW = CopyId(7), CopyId(9)
 LIMITS = Limits(page_tokens=16)
 
-START = messages.Start(request=ONE, epoch=OLD, known=100, horizon=OLD)
+START = messages.Start(request=ONE, copy_id=OLD, known=100, horizon=OLD)
 BEGIN = messages.Begin(
     request=ONE,
-    epoch=OLD,
-    to_epoch=NEW,
+    copy_id=OLD,
+    to_copy_id=NEW,
     target=THERE,
     mode=Mode.KV,
     first=0,
     known=100,
     is_urgent=False,
 )
-RESUME = messages.Resume(request=ONE, epoch=OLD, to_epoch=NEW)
-RESUMED = messages.Resumed(request=ONE, epoch=OLD, to_epoch=NEW)
+RESUME = messages.Resume(request=ONE, copy_id=OLD, to_copy_id=NEW)
+RESUMED = messages.Resumed(request=ONE, copy_id=OLD, to_copy_id=NEW)
 RESERVE = messages.Reserve(
-    request=ONE, epoch=NEW, mode=Mode.KV, pages=8, known=100, horizon=NEW
+    request=ONE, copy_id=NEW, mode=Mode.KV, pages=8, known=100, horizon=NEW
 )
-TOOK = events.Took(request=ONE, epoch=NEW, cached=0)
-RESERVED = messages.Reserved(request=ONE, epoch=NEW, cached=0)
-READY = messages.Ready(request=ONE, epoch=NEW)
+TOOK = events.Took(request=ONE, copy_id=NEW, cached=0)
+RESERVED = messages.Reserved(request=ONE, copy_id=NEW, cached=0)
+READY = messages.Ready(request=ONE, copy_id=NEW)
 
 
-def release(epoch: Epoch, *, horizon: int) -> messages.Release:
-    return messages.Release(request=ONE, epoch=epoch, horizon=Epoch(horizon))
+def release(copy_id: CopyId, *, horizon: int) -> messages.Release:
+    return messages.Release(request=ONE, copy_id=copy_id, horizon=CopyId(horizon))
 
 
 def chunk(first: int, end: int, *, is_last: bool = False) -> messages.Chunk:
     return messages.Chunk(
         request=ONE,
-        epoch=NEW,
-        from_epoch=OLD,
+        copy_id=NEW,
+        from_copy_id=OLD,
         source=HERE,
         mode=Mode.KV,
         first=first,
@@ -53,7 +53,7 @@ def chunk(first: int, end: int, *, is_last: bool = False) -> messages.Chunk:
 
 
 def instance(*before: messages.ToEndpoint | events.EndpointEvent) -> Endpoint:
-    made = Endpoint(HERE, limits=LIMITS, horizon=Epoch(5))
+    made = Endpoint(HERE, limits=LIMITS, horizon=CopyId(5))
     for event in before:
         made.step(event)
     return made
@@ -64,16 +64,18 @@ def said(done: Effects, *, to: DeviceGroupId = CONTROLLER) -> list[messages.Mess
 
 
 def computed(positions: int) -> events.Computed:
-    return events.Computed(request=ONE, epoch=OLD, computed=positions)
+    return events.Computed(request=ONE, copy_id=OLD, computed=positions)
 
 
 def written(end: int) -> events.Written:
-    return events.Written(request=ONE, epoch=NEW, end=end)
+    return events.Written(request=ONE, copy_id=NEW, end=end)
 
 
 STOPPING = (START, BEGIN, computed(20))
-ROW_STOPPED = events.RowStopped(request=ONE, epoch=OLD, computed=21, tail=(3, 4))
-STOPPED = messages.Stopped(request=ONE, epoch=OLD, to_epoch=NEW, since=100, tail=(3, 4))
+ROW_STOPPED = events.RowStopped(request=ONE, copy_id=OLD, computed=21, tail=(3, 4))
+STOPPED = messages.Stopped(
+    request=ONE, copy_id=OLD, to_copy_id=NEW, since=100, tail=(3, 4)
+)
 RECEIVING = (RESERVE, TOOK)
 
 
@@ -83,7 +85,7 @@ RECEIVING = (RESERVE, TOOK)
 def test_a_doubled_start_is_answered_and_starts_nothing() -> None:
     done = instance(START).step(START)
     assert done == (
-        effects.Send(to=CONTROLLER, message=messages.Started(request=ONE, epoch=OLD)),
+        effects.Send(to=CONTROLLER, message=messages.Started(request=ONE, copy_id=OLD)),
     )
 
 
@@ -91,22 +93,22 @@ def test_a_doubled_start_is_answered_and_starts_nothing() -> None:
 def test_an_opening_that_comes_after_its_release_is_ignored(horizon: int) -> None:
     late = instance(START, release(OLD, horizon=horizon))
     assert late.step(START) == ()
-    assert late.epochs == []
+    assert late.copies == []
 
 
 def test_an_opening_that_is_overtaken_by_its_release_is_ignored() -> None:
     late = instance(release(NEW, horizon=5))
     assert late.step(RESERVE) == ()
-    assert late.epochs == []
+    assert late.copies == []
 
 
 def test_openings_for_the_device_before_it_was_lost_are_ignored() -> None:
-    fresh = Endpoint(HERE, limits=LIMITS, horizon=Epoch(8))
+    fresh = Endpoint(HERE, limits=LIMITS, horizon=CopyId(8))
     assert fresh.step(START) == ()
 
 
 def test_the_memory_of_what_was_released_is_cut_at_the_horizon() -> None:
-    busy = instance(release(Epoch(6), horizon=5), release(OLD, horizon=5))
+    busy = instance(release(CopyId(6), horizon=5), release(OLD, horizon=5))
     busy.step(release(NEW, horizon=9))
     assert busy._released == {NEW}
 
@@ -114,9 +116,9 @@ def test_the_memory_of_what_was_released_is_cut_at_the_horizon() -> None:
 def test_a_release_frees_once_and_is_always_answered() -> None:
     here = instance(START)
     answer = effects.Send(
-        to=CONTROLLER, message=messages.Released(request=ONE, epoch=OLD)
+        to=CONTROLLER, message=messages.Released(request=ONE, copy_id=OLD)
     )
-    freed = effects.Free(request=ONE, epoch=OLD)
+    freed = effects.Free(request=ONE, copy_id=OLD)
     assert here.step(release(OLD, horizon=8)) == (freed, answer)
     assert here.step(release(OLD, horizon=8)) == (answer,)
 
@@ -140,7 +142,7 @@ def test_a_lost_chunk_is_sent_again_until_it_is_received() -> None:
     assert said(source.step(computed(99)), to=THERE) == [chunk(0, 96)]
     assert source.step(computed(100)) == ()  # one at a time
     assert said(source.step(events.Resend()), to=THERE) == [chunk(0, 96)]
-    got = messages.Received(request=ONE, epoch=OLD, to_epoch=NEW, end=96)
+    got = messages.Received(request=ONE, copy_id=OLD, to_copy_id=NEW, end=96)
     source.step(got)
     assert source.step(events.Resend()) == []
     assert source.step(got) == ()  # doubled
@@ -154,11 +156,11 @@ def test_a_move_that_is_off_cannot_begin_again() -> None:
 
 
 def test_a_late_resume_does_not_touch_the_next_move() -> None:
-    second = Epoch(12)
+    second = CopyId(12)
     again = messages.Begin(
         request=ONE,
-        epoch=OLD,
-        to_epoch=second,
+        copy_id=OLD,
+        to_copy_id=second,
         target=THERE,
         mode=Mode.KV,
         first=0,
@@ -178,14 +180,14 @@ def test_a_row_that_decodes_needs_no_resuming() -> None:
 
 def test_a_row_that_was_stopped_is_resumed_once() -> None:
     source = instance(*STOPPING, ROW_STOPPED)
-    assert effects.ResumeRow(request=ONE, epoch=OLD) in source.step(RESUME)
-    assert effects.ResumeRow(request=ONE, epoch=OLD) not in source.step(RESUME)
+    assert effects.ResumeRow(request=ONE, copy_id=OLD) in source.step(RESUME)
+    assert effects.ResumeRow(request=ONE, copy_id=OLD) not in source.step(RESUME)
 
 
 def test_a_lost_row_gives_its_move_up_until_it_is_answered() -> None:
     source = instance(*STOPPING, ROW_STOPPED)
-    lost = events.RowLost(request=ONE, epoch=OLD)
-    gave_up = messages.GaveUp(request=ONE, epoch=OLD, to_epoch=NEW)
+    lost = events.RowLost(request=ONE, copy_id=OLD)
+    gave_up = messages.GaveUp(request=ONE, copy_id=OLD, to_copy_id=NEW)
     assert said(source.step(lost)) == [gave_up]
     done = source.step(events.Resend())
     assert list(done) == [effects.Send(to=CONTROLLER, message=gave_up)]
@@ -194,7 +196,7 @@ def test_a_lost_row_gives_its_move_up_until_it_is_answered() -> None:
 
 def test_a_row_that_moves_nowhere_is_not_listened_to() -> None:
     quiet = instance(START)
-    for event in (computed(5), ROW_STOPPED, events.RowLost(request=ONE, epoch=OLD)):
+    for event in (computed(5), ROW_STOPPED, events.RowLost(request=ONE, copy_id=OLD)):
         assert quiet.step(event) == ()
 
 
@@ -214,7 +216,7 @@ def test_a_doubled_reserve_takes_pages_once() -> None:
 
 def test_a_chunk_that_is_there_is_received_again_but_not_written() -> None:
     destination = instance(*RECEIVING, chunk(0, 96), written(96))
-    got = messages.Received(request=ONE, epoch=OLD, to_epoch=NEW, end=96)
+    got = messages.Received(request=ONE, copy_id=OLD, to_copy_id=NEW, end=96)
     done = destination.step(chunk(0, 96))
     assert list(done) == [effects.Send(to=HERE, message=got)]
 
@@ -241,19 +243,21 @@ def test_all_being_there_is_said_until_the_controller_has_decided() -> None:
 
 def test_a_failed_write_refuses_the_move() -> None:
     destination = instance(*RECEIVING, chunk(0, 96))
-    refused = messages.Refused(request=ONE, epoch=NEW)
-    failed = events.Failed(request=ONE, epoch=NEW)
+    refused = messages.Refused(request=ONE, copy_id=NEW)
+    failed = events.Failed(request=ONE, copy_id=NEW)
     assert said(destination.step(failed)) == [refused]
     assert said(destination.step(RESERVE)) == [refused]
     assert destination.step(written(96)) == ()
-    assert destination.epochs == [NEW]  # until it is released
+    assert destination.copies == [NEW]  # until it is released
 
 
 def test_a_commit_starts_the_row_once() -> None:
-    commit = messages.Commit(request=ONE, epoch=NEW, since=100, tail=(3, 4))
+    commit = messages.Commit(request=ONE, copy_id=NEW, since=100, tail=(3, 4))
     destination = instance(*RECEIVING, chunk(0, 21, is_last=True), written(21))
-    started = messages.Started(request=ONE, epoch=NEW)
-    row = effects.StartRow(request=ONE, epoch=NEW, computed=21, since=100, tail=(3, 4))
+    started = messages.Started(request=ONE, copy_id=NEW)
+    row = effects.StartRow(
+        request=ONE, copy_id=NEW, computed=21, since=100, tail=(3, 4)
+    )
     assert destination.step(commit)[0] == row
     for late in (commit, RESERVE, chunk(0, 21, is_last=True), TOOK, written(21)):
         assert row not in destination.step(late)

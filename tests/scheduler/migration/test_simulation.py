@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mell_jax.scheduler.ids import Epoch, RequestId
+from mell_jax.scheduler.ids import CopyId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.endpoint import Effects, Endpoint, Running
@@ -58,7 +58,9 @@ class ResumingInstance(Endpoint):
                 continue
             if copy.outgoing.phase is Phase.STOPPED:
                 copy.outgoing = None
-                said.append(effects.ResumeRow(request=copy.request, epoch=copy.epoch))
+                said.append(
+                    effects.ResumeRow(request=copy.request, copy_id=copy.copy_id)
+                )
         return said
 
 
@@ -67,23 +69,25 @@ class HastyInstance(Endpoint):
 
     def _row_stopped(self, event: events.RowStopped) -> Effects:
         said = list(super()._row_stopped(event))
-        if self._copies.pop(event.epoch, None) is not None:
-            said.append(effects.Free(request=event.request, epoch=event.epoch))
+        if self._copies.pop(event.copy_id, None) is not None:
+            said.append(effects.Free(request=event.request, copy_id=event.copy_id))
         return said
 
 
 class ForgetfulInstance(Endpoint):
     """Takes every `Start` and `Reserve` for a new one."""
 
-    def _is_new(self, epoch: Epoch, horizon: Epoch) -> bool:
+    def _is_new(self, copy_id: CopyId, horizon: CopyId) -> bool:
         return True
 
 
 class GullibleStream(TokenStream):
     """Takes tokens whoever they come from."""
 
-    def accept(self, epoch: Epoch, *, start: int, tokens: Sequence[int]) -> list[int]:
-        return super().accept(self.epoch, start=start, tokens=tokens)
+    def accept(
+        self, copy_id: CopyId, *, start: int, tokens: Sequence[int]
+    ) -> list[int]:
+        return super().accept(self.copy_id, start=start, tokens=tokens)
 
 
 class UnreservedInstance(FakeInstance):
@@ -91,7 +95,7 @@ class UnreservedInstance(FakeInstance):
 
     def _take_pages(self, effect: effects.TakePages) -> None:
         super()._take_pages(effect)
-        copy = self.held[effect.epoch]
+        copy = self.held[effect.copy_id]
         self.pool.drop(copy.pages[copy.computed // 2 :])
 
 
@@ -100,7 +104,7 @@ class UnpinnedInstance(FakeInstance):
 
     def _take_pages(self, effect: effects.TakePages) -> None:
         super()._take_pages(effect)
-        copy = self.held[effect.epoch]
+        copy = self.held[effect.copy_id]
         self.pool.drop(copy.pages[: copy.computed // 2])
 
 
@@ -108,7 +112,7 @@ class HastyController(Controller):
     """Commits as soon as the source has stopped, before the destination has all."""
 
     def _stopped(self, message: messages.Stopped) -> None:
-        move = self._move_to(message.request, message.to_epoch)
+        move = self._move_to(message.request, message.to_copy_id)
         if move is not None:
             move.is_ready = True
         super()._stopped(message)
@@ -128,14 +132,14 @@ class NegligentController(Controller):
 
     def _abort(self, owner: Owner, move: OpenMove) -> None:
         super()._abort(owner, move)
-        owner.closing.pop(move.epoch, None)
+        owner.closing.pop(move.copy_id, None)
 
 
 BROKEN = {
     "source resumes on silence": Parts(instance=ResumingInstance),
     "source frees before the commit": Parts(instance=HastyInstance),
     "late openings are taken": Parts(instance=ForgetfulInstance),
-    "no epoch check": Parts(stream=GullibleStream),
+    "no check of copies": Parts(stream=GullibleStream),
     "destination not reserved": Parts(fake=UnreservedInstance),
     "prefix not pinned": Parts(fake=UnpinnedInstance),
     "commit before all is there": Parts(controller=HastyController),
