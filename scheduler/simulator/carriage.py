@@ -1,14 +1,14 @@
 """Carries moves out: which copy pages, which replay tokens, when each of them ends.
 
-The life of a move that waits stands in `scheduler.docket`.
+The life of a move that waits stands in `scheduler.move queue`.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mell_jax.scheduler.docket import Docket
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId
+from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.transfer import Capacities, LinkId, Mode, Wish
@@ -50,7 +50,7 @@ class Carriage:
         self._bytes_per_s = settings.link_gbps * 1e9 / 8
         link_bytes = self._bytes_per_s * settings.epoch_s
         slack = settings.replay_tokens_per_s * settings.epoch_s
-        self._docket: Docket[tuple[plan.Move, ModelId]] = Docket(
+        self._queue: MoveQueue[tuple[plan.Move, ModelId]] = MoveQueue(
             Capacities(
                 link_bytes=defaultdict(lambda: link_bytes),
                 prefill_tokens=defaultdict(lambda: slack),
@@ -62,14 +62,14 @@ class Carriage:
     @property
     def is_asked(self) -> bool:
         """Whether a move waits for `begin`."""
-        return self._docket.is_asked
+        return self._queue.is_asked
 
     def ask(self, move: plan.Move, *, model: ModelId) -> None:
-        self._docket.ask(move.move, (move, model))
+        self._queue.ask(move.move, (move, model))
 
     def renew(self) -> None:
         """A new epoch begins; what was deferred is asked for again, as urgent."""
-        self._docket.renew()
+        self._queue.renew()
 
     def begin(
         self, now_s: float, *, tokens_of: Callable[[plan.Move], int | None]
@@ -78,7 +78,7 @@ class Carriage:
 
         `tokens_of` a move is what its request holds now, None if it has ended.
         """
-        settled = self._docket.divide(
+        settled = self._queue.divide(
             lambda item: self._wish(*item, tokens=tokens_of(item[0]))
         )
         return Batch(

@@ -1,6 +1,6 @@
 """Which of the moves asked for begin now, and how, by what the fleet can do.
 
-The life of a move that waits stands in `scheduler.docket`.
+The life of a move that waits stands in `scheduler.move queue`.
 """
 
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.scheduler.docket import Docket
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.migration import events as orders
+from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Capacities, Mode, Wish
 
@@ -51,7 +51,7 @@ class Moves:
         ] = {}  # of the models there last
         self._open: set[DeviceGroupId] = set()
         self._early: dict[DeviceGroupId, list[plan.Move]] = {}  # to others
-        self._docket: Docket[plan.Move] = Docket(
+        self._queue: MoveQueue[plan.Move] = MoveQueue(
             Capacities(
                 link_bytes=profile.link_bytes(epoch_s),
                 prefill_tokens=self._prefill_tokens,
@@ -61,7 +61,7 @@ class Moves:
     @property
     def is_asked(self) -> bool:
         """Whether a move waits for `divide`."""
-        return self._docket.is_asked
+        return self._queue.is_asked
 
     def target_opens(self, device: DeviceGroupId, model: ModelId) -> None:
         """An instance of `model` may be the target of moves from now on."""
@@ -78,21 +78,21 @@ class Moves:
     def ask(self, move: plan.Move) -> None:
         """A move waits until its target is open, and then for the next division."""
         if move.target in self._open:
-            self._docket.ask(move.move, move)
+            self._queue.ask(move.move, move)
         else:
             self._early.setdefault(move.target, []).append(move)
 
     def renew(self) -> None:
         """A new epoch begins; what was deferred is asked for again."""
-        self._docket.renew()
+        self._queue.renew()
 
     def divide(self, cargo_of: Callable[[plan.Move], Cargo | None]) -> Division:
         """Settles everything asked for; a move without cargo has ended meanwhile."""
         if self._mode is not None:
-            asked = [move for move in self._docket.take_all() if cargo_of(move)]
+            asked = [move for move in self._queue.take_all() if cargo_of(move)]
             begun = tuple((move, self._mode) for move in asked)
             return Division(begun=begun, deferred=0, violations=0)
-        settled = self._docket.divide(lambda move: self._wish(move, cargo_of(move)))
+        settled = self._queue.divide(lambda move: self._wish(move, cargo_of(move)))
         return Division(
             begun=tuple((begun.item, begun.mode) for begun in settled.begun),
             deferred=settled.deferrals,

@@ -40,7 +40,7 @@ class Settled(Generic[T]):
     violations: int
 
 
-class Docket(Generic[T]):
+class MoveQueue(Generic[T]):
     """The moves of a fleet that have not begun.
 
     Args:
