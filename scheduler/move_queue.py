@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mell_jax.scheduler.ids import MoveId
-from mell_jax.scheduler.transfer import Capacities, Mode, Wish
+from mell_jax.scheduler.transfer import Capacities, Mode, MoveDemand
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class Beginning(Generic[T]):
     """A move that begins now."""
 
     item: T  # what was given to `ask`
-    wish: Wish
+    demand: MoveDemand
     mode: Mode
 
 
@@ -73,25 +73,25 @@ class MoveQueue(Generic[T]):
         self._late |= self._deferred.keys()
         self._deferred = {}
 
-    def divide(self, wish_of: Callable[[T], Wish | None]) -> Settled[T]:
+    def divide(self, demand_of: Callable[[T], MoveDemand | None]) -> Settled[T]:
         """Settles everything asked for.
 
         Args:
-          wish_of: what a move takes now; None if it has ended meanwhile.
+          demand_of: what a move takes now; None if it has ended meanwhile.
         """
         asked, self._asked = self._asked, {}
-        wishes = {}
+        demands = {}
         for move, item in asked.items():
-            wish = wish_of(item)
-            if wish is not None:
-                is_urgent = wish.is_urgent or move in self._late
-                wishes[move] = dataclasses.replace(wish, is_urgent=is_urgent)
-        division = self._capacities.divide(list(wishes.values()))
+            demand = demand_of(item)
+            if demand is not None:
+                is_urgent = demand.is_urgent or move in self._late
+                demands[move] = dataclasses.replace(demand, is_urgent=is_urgent)
+        division = self._capacities.divide(list(demands.values()))
         self._late -= asked.keys()
         self._deferred |= {move: asked[move] for move in division.deferred}
         return Settled(
             begun=tuple(
-                Beginning(item=asked[move], wish=wishes[move], mode=mode)
+                Beginning(item=asked[move], demand=demands[move], mode=mode)
                 for move, mode in division.modes.items()
             ),
             deferrals=len(division.deferred),

@@ -34,7 +34,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class MoveDemand:
     """A move to be carried out."""
 
     move: MoveId
@@ -101,8 +101,8 @@ class Capacities:
         self._links_used = _overdrawn(self._links_used, self._link_bytes)
         self._prefill_used = _overdrawn(self._prefill_used, self._prefill_tokens)
 
-    def divide(self, wishes: Sequence[Wish]) -> Division:
-        """Chooses a mode for each wish, or defers it.
+    def divide(self, demands: Sequence[MoveDemand]) -> Division:
+        """Chooses a mode for each demand, or defers it.
 
         Raises:
           ValueError: a link or a target has no capacity given.
@@ -110,46 +110,46 @@ class Capacities:
         modes: dict[MoveId, Mode] = {}
         deferred: list[MoveId] = []
         violations = 0
-        for wish in sorted(wishes, key=_order):
-            fractions = {mode: self._worst_fraction(wish, mode) for mode in Mode}
+        for demand in sorted(demands, key=_order):
+            fractions = {mode: self._worst_fraction(demand, mode) for mode in Mode}
             mode = Mode.KV
             if fractions[Mode.TOKENS] > fractions[Mode.KV]:
                 mode = Mode.TOKENS
             if fractions[mode] >= 0:
-                modes[wish.move] = mode
-                self._take(wish, mode)
-            elif wish.is_urgent:
-                modes[wish.move] = mode
-                self._take(wish, mode)
+                modes[demand.move] = mode
+                self._take(demand, mode)
+            elif demand.is_urgent:
+                modes[demand.move] = mode
+                self._take(demand, mode)
                 violations += 1
             else:
-                deferred.append(wish.move)
+                deferred.append(demand.move)
         return Division(modes=modes, deferred=tuple(deferred), violations=violations)
 
-    def _worst_fraction(self, wish: Wish, mode: Mode) -> float:
+    def _worst_fraction(self, demand: MoveDemand, mode: Mode) -> float:
         """The least that is left of anything the mode uses; negative: too much."""
         try:
-            whole = self._prefill_tokens[wish.target]
-            links = [(link, self._link_bytes[link]) for link in wish.links]
+            whole = self._prefill_tokens[demand.target]
+            links = [(link, self._link_bytes[link]) for link in demand.links]
         except KeyError as error:
             raise ValueError(
-                f"move {wish.move}: no capacity is known for {error}; give one for "
+                f"move {demand.move}: no capacity is known for {error}; give one for "
                 "every target and every link on the way"
             ) from None
-        amount = wish.link_bytes(mode)
-        used = self._prefill_used.get(wish.target, 0.0)
-        worst = _left(whole - used - wish.prefill_tokens(mode), whole)
+        amount = demand.link_bytes(mode)
+        used = self._prefill_used.get(demand.target, 0.0)
+        worst = _left(whole - used - demand.prefill_tokens(mode), whole)
         for link, whole in links:
             used = self._links_used.get(link, 0.0)
             worst = min(worst, _left(whole - used - amount, whole))
         return worst
 
-    def _take(self, wish: Wish, mode: Mode) -> None:
-        used = self._prefill_used.get(wish.target, 0.0)
-        self._prefill_used[wish.target] = used + wish.prefill_tokens(mode)
-        for link in wish.links:
+    def _take(self, demand: MoveDemand, mode: Mode) -> None:
+        used = self._prefill_used.get(demand.target, 0.0)
+        self._prefill_used[demand.target] = used + demand.prefill_tokens(mode)
+        for link in demand.links:
             used = self._links_used.get(link, 0.0)
-            self._links_used[link] = used + wish.link_bytes(mode)
+            self._links_used[link] = used + demand.link_bytes(mode)
 
 
 def _overdrawn(
@@ -167,7 +167,7 @@ def _left(left: float, whole: float) -> float:
     return left / whole
 
 
-def _order(wish: Wish) -> tuple[bool, float, MoveId]:
+def _order(demand: MoveDemand) -> tuple[bool, float, MoveId]:
     """Urgent ones, then what frees most per byte."""
-    cheapest = min(wish.link_bytes(mode) for mode in Mode)
-    return (not wish.is_urgent, -wish.frees_pages / max(cheapest, 1.0), wish.move)
+    cheapest = min(demand.link_bytes(mode) for mode in Mode)
+    return (not demand.is_urgent, -demand.frees_pages / max(cheapest, 1.0), demand.move)

@@ -49,12 +49,12 @@ class Carrier:
         if not self._deferred:
             return
         requests = self._ledger.requests
-        wishes = [
+        wanted = [
             (request, device)
             for request, device in self._deferred.values()
             if requests.get(request.id) is request and request.device is not None
         ]
-        left = self._start_all(wishes, is_urgent=False, may_activate=False)
+        left = self._start_all(wanted, is_urgent=False, may_activate=False)
         self._deferred = {request.id: (request, device) for request, device in left}
 
     def drop_deferred(self) -> None:
@@ -95,23 +95,23 @@ class Carrier:
 
     def _start_all(
         self,
-        wishes: list[tuple[Request, DeviceGroupId]],
+        wanted: list[tuple[Request, DeviceGroupId]],
         *,
         is_urgent: bool,
         may_activate: bool,
     ) -> list[tuple[Request, DeviceGroupId]]:
         """Starts what has room, over and over; returns what has none."""
         count = -1
-        while wishes and len(wishes) != count:
-            count = len(wishes)
-            wishes = [
+        while wanted and len(wanted) != count:
+            count = len(wanted)
+            wanted = [
                 (request, device)
-                for request, device in wishes
+                for request, device in wanted
                 if not self._start(
                     request, device, is_urgent=is_urgent, may_activate=may_activate
                 )
             ]
-        return wishes
+        return wanted
 
     def _start(
         self,

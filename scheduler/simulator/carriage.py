@@ -1,6 +1,6 @@
 """Carries moves out: which copy pages, which replay tokens, when each of them ends.
 
-The life of a move that waits stands in `scheduler.move queue`.
+The life of a move that waits stands in `scheduler.move_queue`.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId
 from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.simulator.settings import Settings
-from mell_jax.scheduler.transfer import Capacities, LinkId, Mode, Wish
+from mell_jax.scheduler.transfer import Capacities, LinkId, Mode, MoveDemand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,23 +79,23 @@ class Carriage:
         `tokens_of` a move is what its request holds now, None if it has ended.
         """
         settled = self._queue.divide(
-            lambda item: self._wish(*item, tokens=tokens_of(item[0]))
+            lambda item: self._demand(*item, tokens=tokens_of(item[0]))
         )
         return Batch(
             begun=tuple(
-                self._start(begun.wish, mode=begun.mode, now_s=now_s)
+                self._start(begun.demand, mode=begun.mode, now_s=now_s)
                 for begun in settled.begun
             ),
             deferrals=settled.deferrals,
             violations=settled.violations,
         )
 
-    def _wish(
+    def _demand(
         self, move: plan.Move, model: ModelId, *, tokens: int | None
-    ) -> Wish | None:
+    ) -> MoveDemand | None:
         if tokens is None:
             return None
-        return Wish(
+        return MoveDemand(
             move=move.move,
             target=move.target,
             links=(LinkId(f"{move.source} out"), LinkId(f"{move.target} in")),
@@ -105,16 +105,18 @@ class Carriage:
             is_urgent=move.is_urgent,
         )
 
-    def _start(self, wish: Wish, *, mode: Mode, now_s: float) -> Begun:
+    def _start(self, demand: MoveDemand, *, mode: Mode, now_s: float) -> Begun:
         """Takes the links, and the target's prefill if need be, one after the other."""
-        takes_s = wish.link_bytes(mode) / self._bytes_per_s
-        start_s = max([now_s, *(self._link_free_s.get(end, 0.0) for end in wish.links)])
-        for end in wish.links:
+        takes_s = demand.link_bytes(mode) / self._bytes_per_s
+        start_s = max(
+            [now_s, *(self._link_free_s.get(end, 0.0) for end in demand.links)]
+        )
+        for end in demand.links:
             self._link_free_s[end] = start_s + takes_s
-        ready_s = self._ready_s[wish.target]
+        ready_s = self._ready_s[demand.target]
         ends_s = max(start_s, ready_s) + takes_s
         if mode is Mode.TOKENS:
-            start_s = max(ends_s, self._prefill_free_s.get(wish.target, 0.0))
-            replay_s = wish.new_tokens / self._settings.prefill_tokens_per_s
-            self._prefill_free_s[wish.target] = ends_s = start_s + replay_s
-        return Begun(move=wish.move, mode=mode, tokens=wish.tokens, ends_s=ends_s)
+            start_s = max(ends_s, self._prefill_free_s.get(demand.target, 0.0))
+            replay_s = demand.new_tokens / self._settings.prefill_tokens_per_s
+            self._prefill_free_s[demand.target] = ends_s = start_s + replay_s
+        return Begun(move=demand.move, mode=mode, tokens=demand.tokens, ends_s=ends_s)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId
-from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, Wish
+from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, MoveDemand
 
 TARGET = DeviceGroupId(1)
 LINK = LinkId("a-b")
 
 
-def wish(
+def demand(
     move: int,
     tokens: int,
     *,
@@ -21,9 +21,9 @@ def wish(
     frees: int = 1,
     is_urgent: bool = False,
     target: DeviceGroupId = TARGET,
-) -> Wish:
+) -> MoveDemand:
     """A move of 100 bytes per token over the only link."""
-    return Wish(
+    return MoveDemand(
         move=MoveId(move),
         target=target,
         links=(LINK,),
@@ -40,13 +40,13 @@ def capacities(*, link_bytes: float, prefill: float) -> Capacities:
 
 
 def test_a_fast_link_carries_pages() -> None:
-    divided = capacities(link_bytes=10_000, prefill=100).divide([wish(0, 50)])
+    divided = capacities(link_bytes=10_000, prefill=100).divide([demand(0, 50)])
     # KV leaves 50% of the link, TOKENS 50% of the prefill and 98% of the link: a tie
     assert divided == Division(modes={MoveId(0): Mode.KV}, deferred=(), violations=0)
 
 
 def test_a_slow_link_carries_tokens() -> None:
-    divided = capacities(link_bytes=4_000, prefill=100).divide([wish(0, 50)])
+    divided = capacities(link_bytes=4_000, prefill=100).divide([demand(0, 50)])
     assert divided.modes == {MoveId(0): Mode.TOKENS}
 
 
@@ -56,7 +56,7 @@ def test_the_crossover_is_where_link_bytes_are_kv_bytes_times_prefill_rate() -> 
         shared = Capacities(
             link_bytes={LINK: link_bytes_per_s}, prefill_tokens={TARGET: 5_000.0}
         )
-        move = Wish(
+        move = MoveDemand(
             move=MoveId(0),
             target=TARGET,
             links=(LINK,),
@@ -72,7 +72,7 @@ def test_the_crossover_is_where_link_bytes_are_kv_bytes_times_prefill_rate() -> 
 
 def test_moves_share_links_and_targets() -> None:
     shared = capacities(link_bytes=10_000, prefill=100)
-    divided = shared.divide([wish(0, 60), wish(1, 60), wish(2, 60)])
+    divided = shared.divide([demand(0, 60), demand(1, 60), demand(2, 60)])
     # 0 copies 6,000 bytes; 1 would need 6,000 of 4,000: it prefills 60; 2 has neither
     assert divided.modes == {MoveId(0): Mode.KV, MoveId(1): Mode.TOKENS}
     assert divided.deferred == (MoveId(2),)
@@ -81,7 +81,7 @@ def test_moves_share_links_and_targets() -> None:
 
 def test_an_urgent_move_goes_first_and_is_never_deferred() -> None:
     shared = capacities(link_bytes=10_000, prefill=100)
-    moves = [wish(0, 60), wish(1, 60), wish(2, 300, is_urgent=True)]
+    moves = [demand(0, 60), demand(1, 60), demand(2, 300, is_urgent=True)]
     divided = shared.divide(moves)
     assert list(divided.modes) == [MoveId(2)]
     assert divided.deferred == (MoveId(0), MoveId(1)) or divided.violations == 1
@@ -90,39 +90,41 @@ def test_an_urgent_move_goes_first_and_is_never_deferred() -> None:
 
 def test_what_frees_most_per_byte_goes_before_the_rest() -> None:
     shared = capacities(link_bytes=6_000, prefill=1)
-    divided = shared.divide([wish(0, 60, frees=4), wish(1, 60, frees=5)])
+    divided = shared.divide([demand(0, 60, frees=4), demand(1, 60, frees=5)])
     assert divided.modes == {MoveId(1): Mode.KV}
     assert divided.deferred == (MoveId(0),)
 
 
 def test_a_cached_prefix_is_not_charged() -> None:
     shared = capacities(link_bytes=1_100, prefill=1)
-    assert shared.divide([wish(0, 60)]).deferred == (MoveId(0),)
-    assert shared.divide([wish(0, 60, cached=50)]).modes == {MoveId(0): Mode.KV}
+    assert shared.divide([demand(0, 60)]).deferred == (MoveId(0),)
+    assert shared.divide([demand(0, 60, cached=50)]).modes == {MoveId(0): Mode.KV}
 
 
 def test_unbounded_capacities_copy() -> None:
     shared = capacities(link_bytes=math.inf, prefill=math.inf)
-    assert shared.divide([wish(0, 10**9)]).modes == {MoveId(0): Mode.KV}
+    assert shared.divide([demand(0, 10**9)]).modes == {MoveId(0): Mode.KV}
 
 
 def test_unknown_links_and_impossible_prefixes_are_refused() -> None:
     with pytest.raises(ValueError, match="no capacity is known for 7"):
         capacities(link_bytes=1, prefill=1).divide(
-            [wish(0, 1, target=DeviceGroupId(7))]
+            [demand(0, 1, target=DeviceGroupId(7))]
         )
     with pytest.raises(ValueError, match="3 of 2 tokens cached"):
-        wish(0, 2, cached=3)
+        demand(0, 2, cached=3)
 
 
 def test_what_was_overdrawn_is_missing_in_the_next_epoch() -> None:
     shared = capacities(link_bytes=10_000, prefill=1)
-    assert shared.divide([wish(0, 150, is_urgent=True)]).violations == 1  # 15,000 bytes
+    assert (
+        shared.divide([demand(0, 150, is_urgent=True)]).violations == 1
+    )  # 15,000 bytes
     shared.renew()
-    assert shared.divide([wish(1, 51)]).deferred == (MoveId(1),)
-    assert shared.divide([wish(2, 50)]).modes == {MoveId(2): Mode.KV}
+    assert shared.divide([demand(1, 51)]).deferred == (MoveId(1),)
+    assert shared.divide([demand(2, 50)]).modes == {MoveId(2): Mode.KV}
     shared.renew()
-    assert shared.divide([wish(3, 100)]).modes == {MoveId(3): Mode.KV}
+    assert shared.divide([demand(3, 100)]).modes == {MoveId(3): Mode.KV}
 
 
 sizes = st.integers(1, 400)
@@ -136,7 +138,9 @@ sizes = st.integers(1, 400)
 def test_a_division_is_complete_deterministic_and_overdraws_for_urgent_moves_only(
     moves: list[tuple[int, bool]], link: int, prefill: int
 ) -> None:
-    wishes = [wish(n, size, is_urgent=urgent) for n, (size, urgent) in enumerate(moves)]
+    wishes = [
+        demand(n, size, is_urgent=urgent) for n, (size, urgent) in enumerate(moves)
+    ]
     divided = capacities(link_bytes=link, prefill=prefill).divide(wishes)
     again = capacities(link_bytes=link, prefill=prefill).divide(wishes)
     assert divided == again

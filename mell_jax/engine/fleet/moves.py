@@ -1,6 +1,6 @@
 """Which of the moves asked for begin now, and how, by what the fleet can do.
 
-The life of a move that waits stands in `scheduler.move queue`.
+The life of a move that waits stands in `scheduler.move_queue`.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
-from mell_jax.scheduler.transfer import Capacities, Mode, Wish
+from mell_jax.scheduler.transfer import Capacities, Mode, MoveDemand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +92,17 @@ class Moves:
             asked = [move for move in self._queue.take_all() if cargo_of(move)]
             begun = tuple((move, self._mode) for move in asked)
             return Division(begun=begun, deferred=0, violations=0)
-        settled = self._queue.divide(lambda move: self._wish(move, cargo_of(move)))
+        settled = self._queue.divide(lambda move: self._demand(move, cargo_of(move)))
         return Division(
             begun=tuple((begun.item, begun.mode) for begun in settled.begun),
             deferred=settled.deferrals,
             violations=settled.violations,
         )
 
-    def _wish(self, move: plan.Move, cargo: Cargo | None) -> Wish | None:
+    def _demand(self, move: plan.Move, cargo: Cargo | None) -> MoveDemand | None:
         if cargo is None:
             return None
-        return Wish(
+        return MoveDemand(
             move=move.move,
             target=move.target,
             links=self._profile.links(move.source, move.target),
