@@ -21,7 +21,7 @@ from mell_jax.engine.fleet import news
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
-from mell_jax.engine.fleet.moves import Cargo, Moves, order
+from mell_jax.engine.fleet.moves import Moves, MoveSize, order
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.roster import Roster
 from mell_jax.engine.fleet.stats import Tally
@@ -225,7 +225,7 @@ class Conductor:
         return known is not None and known.device is not None
 
     def _begin_moves(self) -> None:
-        division = self._moves.divide(self._cargo_of)
+        division = self._moves.divide(self._size_of)
         self.tally.deferred += division.deferred
         self.tally.violations += division.violations
         for move, mode in division.begun:
@@ -234,7 +234,7 @@ class Conductor:
             self.tally.begin_move(move, mode=mode, handle=live.handle)
             self._control(order(move, mode=mode, live=live))
 
-    def _cargo_of(self, move: plan.Move) -> Cargo | None:
+    def _size_of(self, move: plan.Move) -> MoveSize | None:
         """What a move has to bring; None if the books have closed it meanwhile."""
         self._capture(move.request)
         live, ledger = self._live.get(move.request), self.machine.ledger
@@ -244,7 +244,7 @@ class Conductor:
             return None  # lost, as the books are about to hear
         spec = ledger.spec(ledger.requests[move.request].model)
         target = self.members[move.target].instance.movable
-        return Cargo(
+        return MoveSize(
             tokens=len(live.tokens),
             cached_tokens=target.count_cached(self._prefix_keys(live))
             * self._page_tokens,

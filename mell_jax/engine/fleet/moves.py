@@ -16,7 +16,7 @@ from mell_jax.scheduler.transfer import Capacities, Mode, MoveDemand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cargo:
+class MoveSize:
     """What a move has to bring to its target."""
 
     tokens: int
@@ -86,29 +86,29 @@ class Moves:
         """A new epoch begins; what was deferred is asked for again."""
         self._queue.renew()
 
-    def divide(self, cargo_of: Callable[[plan.Move], Cargo | None]) -> Division:
-        """Settles everything asked for; a move without cargo has ended meanwhile."""
+    def divide(self, size_of: Callable[[plan.Move], MoveSize | None]) -> Division:
+        """Settles everything asked for; a move without size has ended meanwhile."""
         if self._mode is not None:
-            asked = [move for move in self._queue.take_all() if cargo_of(move)]
+            asked = [move for move in self._queue.take_all() if size_of(move)]
             begun = tuple((move, self._mode) for move in asked)
             return Division(begun=begun, deferred=0, violations=0)
-        settled = self._queue.divide(lambda move: self._demand(move, cargo_of(move)))
+        settled = self._queue.divide(lambda move: self._demand(move, size_of(move)))
         return Division(
             begun=tuple((begun.item, begun.mode) for begun in settled.begun),
             deferred=settled.deferrals,
             violations=settled.violations,
         )
 
-    def _demand(self, move: plan.Move, cargo: Cargo | None) -> MoveDemand | None:
-        if cargo is None:
+    def _demand(self, move: plan.Move, size: MoveSize | None) -> MoveDemand | None:
+        if size is None:
             return None
         return MoveDemand(
             move=move.move,
             target=move.target,
             links=self._profile.links(move.source, move.target),
-            tokens=cargo.tokens,
-            cached_tokens=cargo.cached_tokens,
-            bytes_per_token=cargo.bytes_per_token,
+            tokens=size.tokens,
+            cached_tokens=size.cached_tokens,
+            bytes_per_token=size.bytes_per_token,
             frees_pages=move.pages,
             is_urgent=move.is_urgent,
         )

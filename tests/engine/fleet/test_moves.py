@@ -1,6 +1,6 @@
 """Moves asked for together share links and prefill; what is deferred comes first."""
 
-from mell_jax.engine.fleet.moves import Cargo, Division, Moves
+from mell_jax.engine.fleet.moves import Division, Moves, MoveSize
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
@@ -36,13 +36,13 @@ def divide(moves: Moves, **tokens: int) -> Division:
     """Requests of 8 bytes a token; `m1=16` gives move 1 that many tokens."""
     sizes = {int(name[1:]): count for name, count in tokens.items()}
 
-    def cargo_of(move: plan.Move) -> Cargo | None:
+    def size_of(move: plan.Move) -> MoveSize | None:
         count = sizes.get(move.move)
         if count is None:
             return None
-        return Cargo(tokens=count, cached_tokens=0, bytes_per_token=8.0)
+        return MoveSize(tokens=count, cached_tokens=0, bytes_per_token=8.0)
 
-    return moves.divide(cargo_of)
+    return moves.divide(size_of)
 
 
 def begun(division: Division) -> dict[int, Mode]:
@@ -102,8 +102,8 @@ def test_a_forced_mode_defers_nothing() -> None:
 def test_cached_tokens_are_not_charged() -> None:
     moves = new_moves()
     moves.ask(move(1, to=C))
-    cargo = Cargo(tokens=500, cached_tokens=400, bytes_per_token=8.0)
-    assert begun(moves.divide(lambda _: cargo)) == {1: Mode.KV}
+    size = MoveSize(tokens=500, cached_tokens=400, bytes_per_token=8.0)
+    assert begun(moves.divide(lambda _: size)) == {1: Mode.KV}
 
 
 def test_a_move_waits_until_its_target_is_open() -> None:
