@@ -1,6 +1,6 @@
 """The placement state machine: `plan = machine.step(event)`, and nothing else.
 
-    event -> ledger -> policy drafts -> carrier -> plan
+    event -> ledger -> policy drafts -> executor -> plan
                          ^                 |  freed room: stalled growth, deferred
                          `-----------------'  moves, queues, empty instances
 
@@ -15,10 +15,10 @@ from typing import Any
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
-from mell_jax.scheduler.placement.carrier import Carrier
 from mell_jax.scheduler.placement.fairness import choose_victim
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
 
 
@@ -35,8 +35,8 @@ class Machine:
             raise ValueError("a fleet serves at least one model, got none")
         self.ledger = Ledger(models, look_s=policy.look_s)
         self._policy = policy
-        self._carrier = Carrier(self.ledger)
-        self._draft = self._carrier.draft
+        self._executor = PlanExecutor(self.ledger)
+        self._draft = self._executor.draft
         self._queues: dict[ModelId, deque[Request]] = {m: deque() for m in models}
         self._closing: dict[DeviceGroupId, ModelId | None] = {}  # who claims it, if any
         self._heir: ModelId | None = None  # claimed what was just emptied
@@ -79,19 +79,19 @@ class Machine:
         """
         self._claimed.clear()
         self._policy = policy
-        self._carrier.drop_deferred()
+        self._executor.drop_deferred()
         self.ledger.look_ahead(policy.look_s)
-        self._carrier.freed.update(dict.fromkeys(self.ledger.instances))
+        self._executor.freed.update(dict.fromkeys(self.ledger.instances))
         self._may_queues_move = True
         return self._settle()
 
     def _settle(self) -> plan.Plan:
-        while self._carrier.freed or self._may_queues_move:
+        while self._executor.freed or self._may_queues_move:
             self._use_freed()
-        decisions = self._carrier.decisions
+        decisions = self._executor.decisions
         if not decisions:
             return plan.NOTHING
-        self._carrier.decisions = []
+        self._executor.decisions = []
         return plan.Plan(decisions=tuple(decisions))
 
     @property
@@ -116,7 +116,7 @@ class Machine:
             raise ValueError(f"a request needs at least 1 page, got {event.pages}")
         request = admit(event, ledger=self.ledger, serial=self._arrivals + 1)
         if isinstance(request, plan.Reject):
-            self._carrier.decisions.append(request)
+            self._executor.decisions.append(request)
             return
         self._arrivals += 1
         if event.prefix:
@@ -125,10 +125,10 @@ class Machine:
         queue = self._queues[event.model]
         if not queue:
             self._policy.arrive(self._draft, request)
-            self._carrier.apply()
+            self._executor.apply()
         if request.device is None:
             queue.append(request)
-            self._carrier.decisions.append(plan.Wait(request=request.id))
+            self._executor.decisions.append(plan.Wait(request=request.id))
             self._claim(request.model)
 
     def _grow(self, event: events.Grow) -> None:
@@ -141,7 +141,7 @@ class Machine:
         before = request.pages
         if self._extend(request, event.pages):
             self._policy.grown(self._draft, request, before)
-            self._carrier.apply()
+            self._executor.apply()
         elif event.pages > self.ledger.spec(request.model).capacity(1):
             self._forget(request)
             self._reject(request.id)
@@ -156,7 +156,7 @@ class Machine:
         if home is not None:
             instance = self.ledger.instances[home]
             self._policy.departed(self._draft, instance, request.pages)
-            self._carrier.apply()
+            self._executor.apply()
 
     def _relocate(self, event: events.Relocate) -> None:
         request, target = self._known(event.request), self._serving(event.device)
@@ -165,15 +165,15 @@ class Machine:
         fits = target.model == request.model and self.ledger.fits(target, size)
         if is_free and fits:
             self._draft.shift(request, target.device)
-            self._carrier.apply()
+            self._executor.apply()
 
     def _tick(self, event: events.Tick) -> None:
         if not (event.now_s >= self.ledger.now_s):
             raise ValueError(f"time goes back: {self.ledger.now_s} to {event.now_s} s")
         self.ledger.now_s = event.now_s
-        self._carrier.drop_deferred()
+        self._executor.drop_deferred()
         self._policy.epoch(self._draft)
-        self._carrier.apply()
+        self._executor.apply()
         for device in self._closing:
             self._evacuate(self.ledger.instances[device])
         self._may_queues_move = True
@@ -200,12 +200,12 @@ class Machine:
         instance = self._serving(event.device)
         for move_id, move in list(self.ledger.moves.items()):
             if event.device in (move.source, move.target):
-                self._carrier.end_move(move_id, is_committed=False)
+                self._executor.end_move(move_id, is_committed=False)
         lost = sorted(instance.requests.values(), key=lambda request: request.serial)
         for request in reversed(lost):
-            self._carrier.preempt(request)
+            self._executor.preempt(request)
         self._closing.pop(event.device, None)
-        self._carrier.freed.pop(event.device, None)
+        self._executor.freed.pop(event.device, None)
         self.ledger.close(event.device, is_idle=False)
         self._may_queues_move = True
 
@@ -214,11 +214,11 @@ class Machine:
 
     def _move_committed(self, event: events.MoveCommitted) -> None:
         if event.move in self.ledger.moves:  # else it ended before: nothing is owed
-            self._carrier.end_move(event.move, is_committed=True)
+            self._executor.end_move(event.move, is_committed=True)
 
     def _move_aborted(self, event: events.MoveAborted) -> None:
         if event.move in self.ledger.moves:
-            self._carrier.end_move(event.move, is_committed=False)
+            self._executor.end_move(event.move, is_committed=False)
 
     # Growth.
 
@@ -249,8 +249,8 @@ class Machine:
         """Lets a request pause until its instances have been relieved."""
         for instance in self._ends(request):
             instance.stalled[request.id] = pages
-            self._carrier.freed[instance.device] = None
-        self._carrier.decisions.append(plan.Wait(request=request.id))
+            self._executor.freed[instance.device] = None
+        self._executor.decisions.append(plan.Wait(request=request.id))
 
     def _lack(self, instance: Instance) -> int:
         """Pages that stalled requests want and that no move under way will free."""
@@ -267,10 +267,10 @@ class Machine:
         if lack <= 0:
             return
         self._policy.overflow(self._draft, instance, lack)
-        self._carrier.apply(is_urgent=True)
+        self._executor.apply(is_urgent=True)
         while self._lack(instance) > 0 and instance.requests:
             youngest = max(instance.requests.values(), key=lambda r: r.serial)
-            self._carrier.preempt(youngest)
+            self._executor.preempt(youngest)
 
     def _grant(self, instance: Instance) -> None:
         """Lets stalled requests go on, as far as there is room."""
@@ -283,31 +283,31 @@ class Machine:
                 for end in self._ends(request):
                     del end.stalled[request_id]
                 assert request.device is not None
-                self._carrier.decisions.append(
+                self._executor.decisions.append(
                     plan.Place(request=request_id, device=request.device, pages=pages)
                 )
                 self._policy.grown(self._draft, request, before)
-                self._carrier.apply()
+                self._executor.apply()
 
     # Room.
 
     def _use_freed(self) -> None:
         """Looks again at what changed: growth first, then moves, queues, empties."""
-        carrier = self._carrier
+        executor = self._executor
         touched: dict[DeviceGroupId, None] = {}
-        while carrier.freed:
-            freed, carrier.freed = carrier.freed, {}
+        while executor.freed:
+            freed, executor.freed = executor.freed, {}
             touched |= freed
             for device in freed:
                 instance = self.ledger.instances.get(device)
                 if instance is not None and instance.stalled:
                     self._grant(instance)
                     self._relieve(instance)
-        carrier.retry_deferred()
+        executor.retry_deferred()
         self._may_queues_move = False
-        for request in carrier.preempted:
+        for request in executor.preempted:
             self._queues[request.model].appendleft(request)
-        carrier.preempted.clear()
+        executor.preempted.clear()
         for model in sorted(self._queues, key=lambda model: model != self._heir):
             if self._queues[model]:
                 self._serve(self._queues[model])
@@ -323,7 +323,7 @@ class Machine:
             request = queue[0]
             if self._is_queued(request):
                 self._policy.arrive(self._draft, request)
-                self._carrier.apply()
+                self._executor.apply()
                 if request.device is None:
                     self._claim(request.model)
                     return
@@ -349,7 +349,7 @@ class Machine:
         self._give_back(victim, heir=model)
         while victim.requests:
             youngest = max(victim.requests.values(), key=lambda r: r.serial)
-            self._carrier.preempt(youngest)
+            self._executor.preempt(youngest)
 
     def _give_back(self, instance: Instance, *, heir: ModelId | None) -> None:
         """Takes nothing new on an instance, and moves away what it holds."""
@@ -357,14 +357,14 @@ class Machine:
         self._closing[instance.device] = heir
         self.ledger.refile(instance)
         self._evacuate(instance)
-        self._carrier.freed[instance.device] = None
+        self._executor.freed[instance.device] = None
 
     def _keep(self, instance: Instance) -> None:
         """Undoes `_give_back`; what has moved away stays there."""
         instance.is_closing = False
         del self._closing[instance.device]
         self.ledger.refile(instance)
-        self._carrier.freed[instance.device] = None
+        self._executor.freed[instance.device] = None
         self._may_queues_move = True
 
     def _emptied(self, instance: Instance) -> None:
@@ -372,11 +372,11 @@ class Machine:
             self._heir = self._closing.pop(instance.device)
             is_claimed = self._heir is not None
             self.ledger.close(instance.device, is_idle=is_claimed)
-            self._carrier.decisions.append(plan.Park(device=instance.device))
+            self._executor.decisions.append(plan.Park(device=instance.device))
             self._may_queues_move |= is_claimed
         else:
             self._policy.emptied(self._draft, instance)
-            self._carrier.apply()
+            self._executor.apply()
 
     def _evacuate(self, instance: Instance) -> None:
         """Moves what it can off an instance that is to be given back."""
@@ -387,13 +387,13 @@ class Machine:
             target = target or draft.activate(request.model)
             if target is not None:
                 draft.shift(request, target.device)
-        self._carrier.apply()
+        self._executor.apply()
 
     # Books.
 
     def _reject(self, request: RequestId) -> None:
         reason = plan.Reason.TOO_LARGE
-        self._carrier.decisions.append(plan.Reject(request=request, reason=reason))
+        self._executor.decisions.append(plan.Reject(request=request, reason=reason))
 
     def _is_queued(self, request: Request) -> bool:
         known = self.ledger.requests.get(request.id)
@@ -402,11 +402,11 @@ class Machine:
     def _forget(self, request: Request) -> None:
         """Removes a request from wherever it is."""
         if request.move is not None:
-            self._carrier.end_move(request.move, is_committed=False)
+            self._executor.end_move(request.move, is_committed=False)
         if request.device is not None:
             instance = self.ledger.instances[request.device]
             instance.stalled.pop(request.id, None)
-            self._carrier.freed[request.device] = None
+            self._executor.freed[request.device] = None
             self.ledger.settle(request, None)
         del self.ledger.requests[request.id]
         self.ledger.prefix.pop(request.id, None)

@@ -15,10 +15,10 @@ from hypothesis.stateful import (
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.placement.carrier import Carrier
 from mell_jax.scheduler.placement.ledger import Instance, OpenMove, Request
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec, StepTime
+from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from tests.scheduler.placement.world import World
@@ -213,9 +213,11 @@ def test_every_policy_keeps_within_capacity_and_the_books_balance(policy: str) -
 
 
 def begin_without_reservation(
-    self: Carrier, request: Request, target: Instance, *, is_urgent: bool
+    self: PlanExecutor, request: Request, target: Instance, *, is_urgent: bool
 ) -> None:
-    """As `Carrier._begin_move`, but the target's room is not taken until the commit."""
+    """As `PlanExecutor._begin_move`, but the target's room is not taken until the
+    commit.
+    """
     ledger = self._ledger
     assert request.device is not None
     move = MoveId(self._next_move)
@@ -243,6 +245,6 @@ def begin_without_reservation(
 def test_a_machine_that_reserves_nothing_for_moves_in_flight_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Carrier, "_begin_move", begin_without_reservation)
+    monkeypatch.setattr(PlanExecutor, "_begin_move", begin_without_reservation)
     with pytest.raises(AssertionError):
         run("consolidate", steps=FIRST_FAILURE)

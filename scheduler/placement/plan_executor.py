@@ -13,7 +13,7 @@ from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import Instance, Ledger, OpenMove, Request
 
 
-class Carrier:
+class PlanExecutor:
     """Turns changes into decisions; one per machine."""
 
     def __init__(self, ledger: Ledger) -> None:
