@@ -1,7 +1,7 @@
 """A policy that does nothing by itself, so that only what a benchmark moves moves."""
 
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 
 
 class Still:
@@ -18,7 +18,7 @@ class Still:
     def __init__(self, instances: int) -> None:
         self._instances = instances
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         served = draft.ledger.of_model(request.model)
         if len(served) < self._instances:
             opened = draft.activate(request.model)
@@ -29,16 +29,16 @@ class Still:
         if draft.ledger.fits(least, request.pages):
             draft.shift(request, least.device)
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         pass
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         pass
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         pass
 
     def epoch(self, draft: Draft) -> None:

@@ -2,10 +2,12 @@
 
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import Arrive
-from mell_jax.scheduler.placement.ledger import Ledger, Request
+from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
 
 
-def admit(event: Arrive, *, ledger: Ledger, serial: int) -> Request | plan.Reject:
+def admit(
+    event: Arrive, *, ledger: Ledger, serial: int
+) -> RequestAccount | plan.Reject:
     """Enters a new request in the books, without a place, unless it can never have one.
 
     Args:
@@ -14,7 +16,7 @@ def admit(event: Arrive, *, ledger: Ledger, serial: int) -> Request | plan.Rejec
     limit = ledger.spec(event.model).capacity(1)
     if max(event.pages, event.peak_pages or 0) > limit:
         return plan.Reject(request=event.request, reason=plan.Reason.TOO_LARGE)
-    request = Request(
+    request = RequestAccount(
         event.request,
         serial=serial,
         model=event.model,

@@ -12,7 +12,7 @@ keeps the rest of the moves of the same plan until it has.
 from collections.abc import Callable
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 
 
 class Draft:
@@ -21,7 +21,7 @@ class Draft:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._log: list[Callable[[], None]] = []
-        self._origins: dict[RequestId, tuple[Request, DeviceGroupId | None]] = {}
+        self._origins: dict[RequestId, tuple[RequestAccount, DeviceGroupId | None]] = {}
         self._parked: list[DeviceGroupId] = []
 
     @property
@@ -32,7 +32,7 @@ class Draft:
     def parked(self) -> tuple[DeviceGroupId, ...]:
         return tuple(self._parked)
 
-    def shift(self, request: Request, device: DeviceGroupId | None) -> None:
+    def shift(self, request: RequestAccount, device: DeviceGroupId | None) -> None:
         """Takes a request to `device`, or to the queue (None: it is preempted).
 
         The request may be waiting or live on an instance; `request.move` must be None.
@@ -45,7 +45,7 @@ class Draft:
         self.ledger.settle(request, device)
         self._log.append(lambda: self.ledger.settle(request, before))
 
-    def activate(self, model: ModelId) -> Instance | None:
+    def activate(self, model: ModelId) -> InstanceAccount | None:
         """A new empty instance of `model`; None when no device group is idle.
 
         An empty instance of another model gives up its device group if need be. What
@@ -60,7 +60,7 @@ class Draft:
         self._log.append(lambda: self.ledger.close(device, is_idle=True))
         return instance
 
-    def park(self, instance: Instance) -> None:
+    def park(self, instance: InstanceAccount) -> None:
         """Ends an instance that holds nothing, not even a reservation."""
         assert instance.rows == 0, f"{instance.device} still holds {instance.rows} rows"
         device = instance.device
@@ -84,7 +84,7 @@ class Draft:
         if not self._log:
             self._origins.clear()
 
-    def difference(self) -> list[tuple[Request, DeviceGroupId | None]]:
+    def difference(self) -> list[tuple[RequestAccount, DeviceGroupId | None]]:
         """Requests whose place differs from where they were, and the new place."""
         return [
             (request, request.device)
@@ -92,7 +92,7 @@ class Draft:
             if request.device != before
         ]
 
-    def moves(self) -> list[tuple[Request, DeviceGroupId, DeviceGroupId]]:
+    def moves(self) -> list[tuple[RequestAccount, DeviceGroupId, DeviceGroupId]]:
         """The part of the difference that moves pages: request, source, target."""
         return [
             (request, before, request.device)

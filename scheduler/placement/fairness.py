@@ -8,7 +8,7 @@ models than device groups, instances take turns.
 """
 
 from mell_jax.scheduler.ids import ModelId
-from mell_jax.scheduler.placement.ledger import Instance, Ledger
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger
 
 TURN_S = 10.0
 """How long an instance is left alone while its claimant has another one."""
@@ -16,7 +16,7 @@ TURN_S = 10.0
 
 def choose_victim(
     ledger: Ledger, *, claimant: ModelId, demanding: int
-) -> Instance | None:
+) -> InstanceAccount | None:
     """The instance to be emptied for a model whose requests wait, if it is entitled.
 
     Args:
@@ -43,10 +43,10 @@ def choose_victim(
     return oldest if oldest is not None and _had_its_turn(ledger, oldest) else None
 
 
-def _staying(ledger: Ledger, model: ModelId) -> list[Instance]:
+def _staying(ledger: Ledger, model: ModelId) -> list[InstanceAccount]:
     instances = ledger.of_model(model).values()
     return [instance for instance in instances if not instance.is_closing]
 
 
-def _had_its_turn(ledger: Ledger, instance: Instance) -> bool:
+def _had_its_turn(ledger: Ledger, instance: InstanceAccount) -> bool:
     return ledger.now_s - instance.opened_s >= TURN_S

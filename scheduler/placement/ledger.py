@@ -23,7 +23,7 @@ from mell_jax.scheduler.placement.model import ModelSpec
 MEMORY = 500  # requests that learned means are about
 
 
-class Request:
+class RequestAccount:
     """A live request; `device` is its owner, None while it waits."""
 
     __slots__ = (
@@ -56,7 +56,7 @@ class Request:
         self.move: MoveId | None = None  # set while a move is in flight
 
 
-class Instance:
+class InstanceAccount:
     """A device group that serves a model; read-only for policies."""
 
     __slots__ = (
@@ -86,18 +86,20 @@ class Instance:
         self.rows = 0  # requests behind `pages`
         self.projected = 0  # room for one more after the look-ahead; may be negative
         self.is_filed = False  # in the index, under `projected`
-        self.requests: dict[RequestId, Request] = {}  # live here, not being moved
+        self.requests: dict[
+            RequestId, RequestAccount
+        ] = {}  # live here, not being moved
         self.leaving_pages = 0
-        self.arriving: dict[RequestId, Request] = {}  # moves in flight to here
+        self.arriving: dict[RequestId, RequestAccount] = {}  # moves in flight to here
         self.stalled: dict[RequestId, int] = {}  # pages wanted in all, no room yet
         self.is_closing = False  # to be given back: takes nothing new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenMove:
+class Reservation:
     """A move in flight."""
 
-    request: Request
+    request: RequestAccount
     source: DeviceGroupId
     target: DeviceGroupId
 
@@ -124,7 +126,7 @@ class _ModelBooks:
         self.spec = spec
         self.look_pages = look_pages
         self.index = FreeIndex(spec.capacity_pages, lowest=-spec.capacity_pages)
-        self.instances: dict[DeviceGroupId, Instance] = {}
+        self.instances: dict[DeviceGroupId, InstanceAccount] = {}
         self.pages = 0  # on all instances, twice for a move in flight
         self.rows = 0
         self.arrived = 0
@@ -151,9 +153,9 @@ class Ledger:
     def __init__(self, models: Mapping[ModelId, ModelSpec], *, look_s: float) -> None:
         _check_look(look_s)
         self.now_s = 0.0
-        self.requests: dict[RequestId, Request] = {}
-        self.instances: dict[DeviceGroupId, Instance] = {}
-        self.moves: dict[MoveId, OpenMove] = {}
+        self.requests: dict[RequestId, RequestAccount] = {}
+        self.instances: dict[DeviceGroupId, InstanceAccount] = {}
+        self.moves: dict[MoveId, Reservation] = {}
         self.prefix: dict[RequestId, dict[DeviceGroupId, int]] = {}
         self.changed: dict[DeviceGroupId, None] = {}  # since a policy last cleared it
         self._models = {
@@ -173,7 +175,7 @@ class Ledger:
     def models(self) -> tuple[ModelId, ...]:
         return tuple(self._models)
 
-    def of_model(self, model: ModelId) -> Mapping[DeviceGroupId, Instance]:
+    def of_model(self, model: ModelId) -> Mapping[DeviceGroupId, InstanceAccount]:
         """Instances of `model`, in order of activation; do not change it."""
         return self._models[model].instances
 
@@ -181,21 +183,21 @@ class Ledger:
         """Growth that each row of `model` is charged."""
         return self._models[model].look_pages
 
-    def room(self, instance: Instance) -> int:
+    def room(self, instance: InstanceAccount) -> int:
         """Pages that one more request could have there now; may be negative."""
         spec = self._models[instance.model].spec
         return spec.capacity(instance.rows + 1) - instance.pages
 
-    def slack(self, instance: Instance) -> int:
+    def slack(self, instance: InstanceAccount) -> int:
         """Pages by which the requests already there could grow now."""
         spec = self._models[instance.model].spec
         return spec.capacity(instance.rows) - instance.pages
 
-    def fits(self, instance: Instance, pages: int) -> bool:
+    def fits(self, instance: InstanceAccount, pages: int) -> bool:
         """Whether one more request of `pages` fits now, in pages and in step time."""
         return not instance.is_closing and pages <= self.room(instance)
 
-    def wanted_pages(self, request: Request) -> int:
+    def wanted_pages(self, request: RequestAccount) -> int:
         """Pages a request would have if it had not been paused: its size in a move."""
         if request.device is None:
             return request.pages
@@ -249,7 +251,7 @@ class Ledger:
 
     # What machine and draft change.
 
-    def charge(self, instance: Instance, *, pages: int, rows: int) -> None:
+    def charge(self, instance: InstanceAccount, *, pages: int, rows: int) -> None:
         """Adds to what an instance holds and files it anew under its projected room."""
         instance.pages += pages
         instance.rows += rows
@@ -258,7 +260,7 @@ class Ledger:
         books.rows += rows
         self.refile(instance)
 
-    def refile(self, instance: Instance) -> None:
+    def refile(self, instance: InstanceAccount) -> None:
         """Files an instance under its projected room and notes that it has changed."""
         self.changed[instance.device] = None
         books = self._models[instance.model]
@@ -276,7 +278,7 @@ class Ledger:
             instance.projected = room
             instance.is_filed = is_filed
 
-    def settle(self, request: Request, device: DeviceGroupId | None) -> None:
+    def settle(self, request: RequestAccount, device: DeviceGroupId | None) -> None:
         """Takes a request that is not being moved from where it is to `device`."""
         assert request.move is None, f"request {request.id} is being moved"
         if request.device is not None:
@@ -289,7 +291,7 @@ class Ledger:
             target.requests[request.id] = request
             self.charge(target, pages=request.pages, rows=1)
 
-    def arrived(self, request: Request) -> None:
+    def arrived(self, request: RequestAccount) -> None:
         """Files a new request and learns how large requests begin."""
         self.requests[request.id] = request
         books = self._models[request.model]
@@ -297,7 +299,7 @@ class Ledger:
         weight = 1 / min(books.arrived, MEMORY)
         books.first_pages += weight * (request.pages - books.first_pages)
 
-    def finished(self, request: Request) -> None:
+    def finished(self, request: RequestAccount) -> None:
         """Learns from a request that ended how much requests grow."""
         books = self._models[request.model]
         books.finished += 1
@@ -318,11 +320,11 @@ class Ledger:
         for instance in self.instances.values():
             self.refile(instance)
 
-    def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
+    def open(self, device: DeviceGroupId, model: ModelId) -> InstanceAccount:
         """Makes an idle device group an instance of `model`."""
         self.drop_idle(device)
         self._activations += 1
-        instance = Instance(
+        instance = InstanceAccount(
             device, model=model, serial=self._activations, opened_s=self.now_s
         )
         self.instances[device] = instance
@@ -343,7 +345,7 @@ class Ledger:
         if is_idle:
             self.add_idle(device)
 
-    def reopen(self, instance: Instance) -> None:
+    def reopen(self, instance: InstanceAccount) -> None:
         """Undoes `close`."""
         self.drop_idle(instance.device)
         self.instances[instance.device] = instance

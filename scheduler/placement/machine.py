@@ -16,7 +16,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.fairness import choose_victim
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
@@ -37,7 +37,9 @@ class Machine:
         self._policy = policy
         self._executor = PlanExecutor(self.ledger)
         self._draft = self._executor.draft
-        self._queues: dict[ModelId, deque[Request]] = {m: deque() for m in models}
+        self._queues: dict[ModelId, deque[RequestAccount]] = {
+            m: deque() for m in models
+        }
         self._closing: dict[DeviceGroupId, ModelId | None] = {}  # who claims it, if any
         self._heir: ModelId | None = None  # claimed what was just emptied
         self._claimed: set[ModelId] = set()  # device groups, in this step
@@ -222,7 +224,7 @@ class Machine:
 
     # Growth.
 
-    def _ends(self, request: Request) -> list[Instance]:
+    def _ends(self, request: RequestAccount) -> list[InstanceAccount]:
         """Where a placed request holds pages: one instance, or two during a move."""
         assert request.device is not None
         ends = [self.ledger.instances[request.device]]
@@ -230,7 +232,7 @@ class Machine:
             ends.append(self.ledger.instances[self.ledger.moves[request.move].target])
         return ends
 
-    def _extend(self, request: Request, pages: int) -> bool:
+    def _extend(self, request: RequestAccount, pages: int) -> bool:
         """Gives a request `pages` wherever it holds any, if all of them have room."""
         ledger = self.ledger
         more = pages - request.pages
@@ -245,14 +247,14 @@ class Machine:
         request.pages = pages
         return True
 
-    def _stall(self, request: Request, pages: int) -> None:
+    def _stall(self, request: RequestAccount, pages: int) -> None:
         """Lets a request pause until its instances have been relieved."""
         for instance in self._ends(request):
             instance.stalled[request.id] = pages
             self._executor.freed[instance.device] = None
         self._executor.decisions.append(plan.Wait(request=request.id))
 
-    def _lack(self, instance: Instance) -> int:
+    def _lack(self, instance: InstanceAccount) -> int:
         """Pages that stalled requests want and that no move under way will free."""
         requests = self.ledger.requests
         wanted = sum(
@@ -261,7 +263,7 @@ class Machine:
         )
         return wanted - self.ledger.slack(instance) - instance.leaving_pages
 
-    def _relieve(self, instance: Instance) -> None:
+    def _relieve(self, instance: InstanceAccount) -> None:
         """Frees what stalled requests of an instance want: by moves, or by force."""
         lack = self._lack(instance)
         if lack <= 0:
@@ -272,7 +274,7 @@ class Machine:
             youngest = max(instance.requests.values(), key=lambda r: r.serial)
             self._executor.preempt(youngest)
 
-    def _grant(self, instance: Instance) -> None:
+    def _grant(self, instance: InstanceAccount) -> None:
         """Lets stalled requests go on, as far as there is room."""
         for request_id, pages in list(instance.stalled.items()):
             if request_id not in instance.stalled:
@@ -317,7 +319,7 @@ class Machine:
             if instance is not None and instance.rows == 0:
                 self._emptied(instance)
 
-    def _serve(self, queue: deque[Request]) -> None:
+    def _serve(self, queue: deque[RequestAccount]) -> None:
         """Places from the head of a queue until one has no room: nobody overtakes."""
         while queue:
             request = queue[0]
@@ -351,7 +353,7 @@ class Machine:
             youngest = max(victim.requests.values(), key=lambda r: r.serial)
             self._executor.preempt(youngest)
 
-    def _give_back(self, instance: Instance, *, heir: ModelId | None) -> None:
+    def _give_back(self, instance: InstanceAccount, *, heir: ModelId | None) -> None:
         """Takes nothing new on an instance, and moves away what it holds."""
         instance.is_closing = True
         self._closing[instance.device] = heir
@@ -359,7 +361,7 @@ class Machine:
         self._evacuate(instance)
         self._executor.freed[instance.device] = None
 
-    def _keep(self, instance: Instance) -> None:
+    def _keep(self, instance: InstanceAccount) -> None:
         """Undoes `_give_back`; what has moved away stays there."""
         instance.is_closing = False
         del self._closing[instance.device]
@@ -367,7 +369,7 @@ class Machine:
         self._executor.freed[instance.device] = None
         self._may_queues_move = True
 
-    def _emptied(self, instance: Instance) -> None:
+    def _emptied(self, instance: InstanceAccount) -> None:
         if instance.is_closing:
             self._heir = self._closing.pop(instance.device)
             is_claimed = self._heir is not None
@@ -378,7 +380,7 @@ class Machine:
             self._policy.emptied(self._draft, instance)
             self._executor.apply()
 
-    def _evacuate(self, instance: Instance) -> None:
+    def _evacuate(self, instance: InstanceAccount) -> None:
         """Moves what it can off an instance that is to be given back."""
         draft, ledger = self._draft, self.ledger
         for request in sorted(instance.requests.values(), key=lambda r: -r.pages):
@@ -395,11 +397,11 @@ class Machine:
         reason = plan.Reason.TOO_LARGE
         self._executor.decisions.append(plan.Reject(request=request, reason=reason))
 
-    def _is_queued(self, request: Request) -> bool:
+    def _is_queued(self, request: RequestAccount) -> bool:
         known = self.ledger.requests.get(request.id)
         return known is request and request.device is None
 
-    def _forget(self, request: Request) -> None:
+    def _forget(self, request: RequestAccount) -> None:
         """Removes a request from wherever it is."""
         if request.move is not None:
             self._executor.end_move(request.move, is_committed=False)
@@ -411,14 +413,14 @@ class Machine:
         del self.ledger.requests[request.id]
         self.ledger.prefix.pop(request.id, None)
 
-    def _known(self, request: RequestId) -> Request:
+    def _known(self, request: RequestId) -> RequestAccount:
         if request not in self.ledger.requests:
             raise ValueError(
                 f"unknown request {request}: it never arrived or has ended"
             )
         return self.ledger.requests[request]
 
-    def _serving(self, device: DeviceGroupId) -> Instance:
+    def _serving(self, device: DeviceGroupId) -> InstanceAccount:
         if device not in self.ledger.instances:
             raise ValueError(f"unknown device {device}")
         return self.ledger.instances[device]

@@ -10,7 +10,12 @@ to look at again.
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, OpenMove, Request
+from mell_jax.scheduler.placement.ledger import (
+    InstanceAccount,
+    Ledger,
+    RequestAccount,
+    Reservation,
+)
 
 
 class PlanExecutor:
@@ -19,10 +24,10 @@ class PlanExecutor:
     def __init__(self, ledger: Ledger) -> None:
         self.draft = Draft(ledger)
         self.freed: dict[DeviceGroupId, None] = {}
-        self.preempted: list[Request] = []  # to be queued by the machine
+        self.preempted: list[RequestAccount] = []  # to be queued by the machine
         self.decisions: list[plan.Decision] = []
         self._ledger = ledger
-        self._deferred: dict[RequestId, tuple[Request, DeviceGroupId]] = {}
+        self._deferred: dict[RequestId, tuple[RequestAccount, DeviceGroupId]] = {}
         self._next_move = 0
 
     def apply(self, *, is_urgent: bool = False) -> None:
@@ -60,7 +65,7 @@ class PlanExecutor:
     def drop_deferred(self) -> None:
         self._deferred.clear()
 
-    def preempt(self, request: Request) -> None:
+    def preempt(self, request: RequestAccount) -> None:
         """Takes a request's pages away; it is left to the machine to queue it."""
         device = request.device
         assert device is not None
@@ -95,11 +100,11 @@ class PlanExecutor:
 
     def _start_all(
         self,
-        wanted: list[tuple[Request, DeviceGroupId]],
+        wanted: list[tuple[RequestAccount, DeviceGroupId]],
         *,
         is_urgent: bool,
         may_activate: bool,
-    ) -> list[tuple[Request, DeviceGroupId]]:
+    ) -> list[tuple[RequestAccount, DeviceGroupId]]:
         """Starts what has room, over and over; returns what has none."""
         count = -1
         while wanted and len(wanted) != count:
@@ -115,7 +120,7 @@ class PlanExecutor:
 
     def _start(
         self,
-        request: Request,
+        request: RequestAccount,
         device: DeviceGroupId,
         *,
         is_urgent: bool,
@@ -141,7 +146,7 @@ class PlanExecutor:
             self._begin_move(request, target, is_urgent=is_urgent)
         return True
 
-    def _activate(self, device: DeviceGroupId, model: ModelId) -> Instance:
+    def _activate(self, device: DeviceGroupId, model: ModelId) -> InstanceAccount:
         spec = self._ledger.spec(model)
         self.decisions.append(
             plan.Activate(
@@ -154,7 +159,7 @@ class PlanExecutor:
         return self._ledger.open(device, model)
 
     def _begin_move(
-        self, request: Request, target: Instance, *, is_urgent: bool
+        self, request: RequestAccount, target: InstanceAccount, *, is_urgent: bool
     ) -> None:
         ledger = self._ledger
         assert request.device is not None
@@ -168,7 +173,7 @@ class PlanExecutor:
         request.move = move_id
         if request.id in source.stalled:
             target.stalled[request.id] = source.stalled[request.id]
-        ledger.moves[move_id] = OpenMove(
+        ledger.moves[move_id] = Reservation(
             request=request, source=source.device, target=target.device
         )
         self.decisions.append(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,27 +63,27 @@ class Policy(Protocol):
     @property
     def look_s(self) -> float: ...
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         """Gives a waiting request a place, or leaves it where it is to let it wait.
 
         Called for new requests, for preempted ones, and again for the head of the queue
         whenever something was freed.
         """
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         """A request has grown from `before` pages and fits; called very often."""
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         """`lack` more pages are needed on an instance so that its requests can grow.
 
         Shift requests out of `instance.requests`. What is still lacking afterwards the
         machine frees by preempting the youngest.
         """
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         """A request of `pages` finished there; called also when rows remain."""
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         """An instance holds nothing any more; `draft.park` it now or at an epoch."""
 
     def epoch(self, draft: Draft) -> None:

@@ -6,7 +6,7 @@ request that is enough goes to the fullest instance that takes it, or to a new o
 """
 
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.relief import reserve_pages, shed
 
@@ -19,27 +19,27 @@ class BestFit:
     def __init__(self, config: PolicyConfig) -> None:
         self._headroom = config.headroom
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         instance = self._find(draft, request)
         if instance is not None:
             draft.shift(request, instance.device)
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         shed(draft, instance, lack=lack, find=self._find)
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         pass
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
         pass
 
-    def _find(self, draft: Draft, request: Request) -> Instance | None:
+    def _find(self, draft: Draft, request: RequestAccount) -> InstanceAccount | None:
         """The fullest other instance with room and reserve, else a new one, else the
         fullest with room: to have no reserve is better than to wait."""
         ledger, model, home = draft.ledger, request.model, request.device

@@ -18,7 +18,7 @@ from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget
@@ -56,7 +56,7 @@ class Consolidate:
     def look_s(self) -> float:
         return self._look_s
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         ledger = draft.ledger
         size = self._with_headroom(ledger, request)
         device = self._cached(ledger, request, size)
@@ -69,20 +69,20 @@ class Consolidate:
         if device is not None:
             draft.shift(request, device)
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         while lack > 0 and instance.requests:
             freed = self._shed(draft, instance, lack)
             if freed == 0:
                 return
             lack -= freed
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         pass
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         if self._is_long_spare(draft.ledger, instance.model):
             draft.park(instance)
 
@@ -98,12 +98,12 @@ class Consolidate:
 
     # Arrivals.
 
-    def _with_headroom(self, ledger: Ledger, request: Request) -> int:
+    def _with_headroom(self, ledger: Ledger, request: RequestAccount) -> int:
         whole = ledger.spec(request.model).capacity_pages
         return min(whole, request.pages + int(self._headroom * whole))
 
     def _cached(
-        self, ledger: Ledger, request: Request, size: int
+        self, ledger: Ledger, request: RequestAccount, size: int
     ) -> DeviceGroupId | None:
         """The instance with room that holds most of the request's prefix."""
         best, most = None, 0
@@ -115,7 +115,7 @@ class Consolidate:
                 best, most = device, pages
         return best
 
-    def _is_promised(self, ledger: Ledger, request: Request) -> bool:
+    def _is_promised(self, ledger: Ledger, request: RequestAccount) -> bool:
         """Whether moves under way will make the room that was found before."""
         device = self._promised.get(request.id)
         instance = ledger.instances.get(device) if device is not None else None
@@ -124,7 +124,11 @@ class Consolidate:
         return ledger.room(instance) + instance.leaving_pages >= request.pages
 
     def _tight(
-        self, ledger: Ledger, request: Request, size: int, look_s: float = TIGHT_S
+        self,
+        ledger: Ledger,
+        request: RequestAccount,
+        size: int,
+        look_s: float = TIGHT_S,
     ) -> DeviceGroupId | None:
         """One of the emptiest instances with room for the request for a moment."""
         grown = ledger.spec(request.model).growth_pages_per_s * look_s
@@ -136,7 +140,7 @@ class Consolidate:
                 return device
         return None
 
-    def _make_room(self, draft: Draft, request: Request) -> None:
+    def _make_room(self, draft: Draft, request: RequestAccount) -> None:
         mark = draft.savepoint()
         found = Relocation(draft).find(
             request,
@@ -156,7 +160,7 @@ class Consolidate:
 
     # Overflow.
 
-    def _shed(self, draft: Draft, instance: Instance, lack: int) -> int:
+    def _shed(self, draft: Draft, instance: InstanceAccount, lack: int) -> int:
         """Shifts one request away; returns what that frees, 0 if nothing can go."""
         ledger = draft.ledger
         growth = ledger.spec(instance.model).growth_pages_per_s * instance.rows
@@ -182,7 +186,7 @@ class Consolidate:
         return size
 
     def _roomy(
-        self, ledger: Ledger, request: Request, size: int
+        self, ledger: Ledger, request: RequestAccount, size: int
     ) -> DeviceGroupId | None:
         return ledger.best_fit(request.model, size, skip=request.device)
 
@@ -231,7 +235,7 @@ class Consolidate:
             if count <= len(instances) and self._pack(draft, instances[:count]):
                 return
 
-    def _drain(self, draft: Draft, instance: Instance) -> bool:
+    def _drain(self, draft: Draft, instance: InstanceAccount) -> bool:
         """Shifts everything off an instance, or nothing."""
         mark = draft.savepoint()
         skip = frozenset([instance.device])
@@ -246,7 +250,7 @@ class Consolidate:
                 return False
         return self._keep(draft, mark)
 
-    def _pack(self, draft: Draft, instances: list[Instance]) -> bool:
+    def _pack(self, draft: Draft, instances: list[InstanceAccount]) -> bool:
         """Packs some instances into one less, exactly, or does nothing."""
         ledger = draft.ledger
         requests = [r for i in instances for r in i.requests.values()]
@@ -279,7 +283,9 @@ class Consolidate:
         return False
 
 
-def _shed_order(request: Request, lack: int, enough: int) -> tuple[int, int, int]:
+def _shed_order(
+    request: RequestAccount, lack: int, enough: int
+) -> tuple[int, int, int]:
     """The smallest that is enough for a while; then the largest that is enough now;
     then the largest of those that are not."""
     if request.pages >= enough:

@@ -11,7 +11,7 @@ import numpy as np
 from mell_jax.scheduler.bounds import lower_bound
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 
 CONSTANT = 2
 
@@ -57,7 +57,10 @@ def repack(draft: Draft, model: ModelId) -> None:
 
 
 def _first_fit(
-    ledger: Ledger, bins: list[Instance], request: Request, home: DeviceGroupId | None
+    ledger: Ledger,
+    bins: list[InstanceAccount],
+    request: RequestAccount,
+    home: DeviceGroupId | None,
 ) -> DeviceGroupId | None:
     for instance in bins:
         if ledger.fits(instance, request.pages):

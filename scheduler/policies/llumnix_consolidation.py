@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance
+from mell_jax.scheduler.placement.ledger import InstanceAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
 from mell_jax.scheduler.policies.rebalancing import Rebalancing
@@ -61,12 +61,14 @@ class _BinPacking:
         if source is not None and source.pages < self._floor * capacity:
             self._hand_over(draft, source, down_to=0)
 
-    def _hand_over(self, draft: Draft, source: Instance, *, down_to: int) -> None:
+    def _hand_over(
+        self, draft: Draft, source: InstanceAccount, *, down_to: int
+    ) -> None:
         """One pair: the shortest requests go to one target while it takes them."""
         ledger = draft.ledger
         capacity = ledger.spec(source.model).capacity_pages
         reserve = capacity - int(self._target_load * capacity)
-        target: Instance | None = None
+        target: InstanceAccount | None = None
         by_length = sorted(
             source.requests.values(),
             key=lambda request: (request.pages, request.serial),
@@ -83,10 +85,10 @@ class _BinPacking:
             draft.shift(request, target.device)
 
 
-def _open(draft: Draft, model: ModelId) -> Iterable[Instance]:
+def _open(draft: Draft, model: ModelId) -> Iterable[InstanceAccount]:
     instances = draft.ledger.of_model(model).values()
     return (instance for instance in instances if not instance.is_closing)
 
 
-def _load(instance: Instance) -> tuple[int, int]:
+def _load(instance: InstanceAccount) -> tuple[int, int]:
     return instance.pages, instance.serial

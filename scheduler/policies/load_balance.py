@@ -11,7 +11,7 @@ requests is emptied. Dispatch, overflow and `headroom` are worst fit's.
 
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance
+from mell_jax.scheduler.placement.ledger import InstanceAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.rebalancing import Rebalancing
 from mell_jax.scheduler.policies.worst_fit import WorstFit
@@ -56,7 +56,7 @@ class _Balancer:
             draft.shift(request, target.device)
 
 
-def _by_load(draft: Draft, model: ModelId) -> list[Instance]:
+def _by_load(draft: Draft, model: ModelId) -> list[InstanceAccount]:
     instances = draft.ledger.of_model(model).values()
     return sorted(
         (instance for instance in instances if not instance.is_closing),
@@ -64,7 +64,9 @@ def _by_load(draft: Draft, model: ModelId) -> list[Instance]:
     )
 
 
-def _pairs(draft: Draft, model: ModelId) -> list[tuple[Instance, Instance]]:
+def _pairs(
+    draft: Draft, model: ModelId
+) -> list[tuple[InstanceAccount, InstanceAccount]]:
     """Fullest with emptiest, as long as they differ enough; not the empty ones."""
     least = GAP * draft.ledger.spec(model).capacity_pages
     by_load = [instance for instance in _by_load(draft, model) if instance.rows]
@@ -73,7 +75,7 @@ def _pairs(draft: Draft, model: ModelId) -> list[tuple[Instance, Instance]]:
     return [(high, low) for high, low in pairs if high.pages - low.pages > least]
 
 
-def _balance(draft: Draft, high: Instance, low: Instance) -> None:
+def _balance(draft: Draft, high: InstanceAccount, low: InstanceAccount) -> None:
     ledger = draft.ledger
     most = min((high.pages - low.pages) // 2, ledger.room(low))
     fitting = [

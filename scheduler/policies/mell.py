@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell_items import Size, size_of
 from mell_jax.scheduler.policies.mell_kinds import Kinds
@@ -52,9 +52,9 @@ class Mell:
         self._kinds = Kinds()
         self._parking = Parking(epoch_s=config.epoch_s)
         self._departures: list[tuple[DeviceGroupId, Size]] = []
-        self._updates: dict[RequestId, Request] = {}
-        self._arrivals: dict[RequestId, Request] = {}
-        self._planned: list[tuple[Request, DeviceGroupId | None]] = []
+        self._updates: dict[RequestId, RequestAccount] = {}
+        self._arrivals: dict[RequestId, RequestAccount] = {}
+        self._planned: list[tuple[RequestAccount, DeviceGroupId | None]] = []
 
     def figures(self) -> dict[str, float]:
         """What the operations planned; a bundle is one item."""
@@ -66,19 +66,19 @@ class Mell:
             "operations_cut_short": tally.cut_short,
         }
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         with self._operation(draft, may_evict=False) as operation:
             operation.place(request)
         if request.device is not None:
             self._arrivals[request.id] = request
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         capacity = draft.ledger.spec(request.model).capacity_pages
         now = size_of(request.pages, capacity=capacity)
         if now != size_of(before, capacity=capacity):
             self._updates[request.id] = request
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         with self._operation(draft, may_evict=False) as operation:
             operation.relieve(instance, lack)
         for item in operation.shed:
@@ -88,11 +88,11 @@ class Mell:
             else:  # nothing to pull: the instance is full
                 self._departures.append((instance.device, Size.SMALL))
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         capacity = draft.ledger.spec(instance.model).capacity_pages
         self._departures.append((instance.device, size_of(pages, capacity=capacity)))
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         self._parking.emptied(draft, instance)
 
     def epoch(self, draft: Draft) -> None:
@@ -142,5 +142,7 @@ class Mell:
         self.tally.add(operation)
 
 
-def _living(ledger: Ledger, requests: dict[RequestId, Request]) -> list[Request]:
+def _living(
+    ledger: Ledger, requests: dict[RequestId, RequestAccount]
+) -> list[RequestAccount]:
     return [r for r in requests.values() if ledger.requests.get(r.id) is r]

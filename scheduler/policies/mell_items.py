@@ -12,7 +12,7 @@ instance, so a member that grows, leaves or joins needs no bookkeeping.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 
 
 class Size(IntEnum):
@@ -40,23 +40,23 @@ def size_of(pages: int, *, capacity: int) -> Size:
 class Item:
     """A request, or a bundle that moves as one; SMALL is an open bundle."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[RequestAccount, ...]
     pages: int
     size: Size
 
 
-def single(ledger: Ledger, request: Request) -> Item:
+def single(ledger: Ledger, request: RequestAccount) -> Item:
     """One request as an item of its own."""
     pages = ledger.wanted_pages(request)
     size = size_of(pages, capacity=ledger.spec(request.model).capacity_pages)
     return Item(requests=(request,), pages=pages, size=size)
 
 
-def items_of(ledger: Ledger, instance: Instance) -> list[Item]:
+def items_of(ledger: Ledger, instance: InstanceAccount) -> list[Item]:
     """What lives on an instance and may be moved, in its order there."""
     capacity = ledger.spec(instance.model).capacity_pages
     items: list[Item] = []
-    members: list[Request] = []
+    members: list[RequestAccount] = []
     pages = 0
     for request in instance.requests.values():
         item = single(ledger, request)

@@ -13,7 +13,7 @@ from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.index import FreeIndex
-from mell_jax.scheduler.placement.ledger import Instance, Ledger
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger
 from mell_jax.scheduler.policies.mell_items import Size, size_of
 
 CANDIDATES = 16  # least loaded instances whose distances are compared
@@ -132,7 +132,7 @@ def _places(index: _Index, shape: Shape) -> Iterator[tuple[FreeIndex, int]]:
         yield index.partners, shape.least_partner
 
 
-def shape_of(ledger: Ledger, instance: Instance) -> Shape:
+def shape_of(ledger: Ledger, instance: InstanceAccount) -> Shape:
     """Counts what an instance holds, arriving requests included."""
     spec = ledger.spec(instance.model)
     capacity = spec.capacity_pages

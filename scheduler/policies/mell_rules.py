@@ -16,7 +16,7 @@ T's on M-GPUs, only what is in the way is evicted, a T keeps `look_s` of growth 
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell_items import Item, Size, items_of, single
 from mell_jax.scheduler.policies.mell_kinds import Kinds, Shape
@@ -54,7 +54,7 @@ class Operation:
 
     # Allocate.
 
-    def place(self, request: Request) -> None:
+    def place(self, request: RequestAccount) -> None:
         """Gives an arrival a place at once: nothing makes room for it yet."""
         item = single(self._ledger, request)
         target = self._find(item, home=None)
@@ -65,14 +65,16 @@ class Operation:
         if target is not None:
             self._put(item, target)
 
-    def allocate(self, item: Item, *, home: Instance, may_open: bool = True) -> bool:
+    def allocate(
+        self, item: Item, *, home: InstanceAccount, may_open: bool = True
+    ) -> bool:
         """Moves an item from `home` to where it belongs; whether it could."""
         target = self._find(item, home=home)
         if target is None and may_open and self._has_left(1):
             target = self._open(home.model)
         return target is not None and self._move(item, target)
 
-    def _move(self, item: Item, target: Instance) -> bool:
+    def _move(self, item: Item, target: InstanceAccount) -> bool:
         """Makes room and moves; whether there are moves and room enough."""
         if not self._has_left(1):
             return False
@@ -83,7 +85,9 @@ class Operation:
         self._put(item, target)
         return True
 
-    def _find(self, item: Item, *, home: Instance | None) -> Instance | None:
+    def _find(
+        self, item: Item, *, home: InstanceAccount | None
+    ) -> InstanceAccount | None:
         """The GPU in use that an item belongs on."""
         if item.size is Size.L:
             return None
@@ -93,7 +97,9 @@ class Operation:
         joined = self._find_for_small(item, home=home)
         return joined or self._find_for_t(item, home=home)
 
-    def _find_for_small(self, item: Item, *, home: Instance | None) -> Instance | None:
+    def _find_for_small(
+        self, item: Item, *, home: InstanceAccount | None
+    ) -> InstanceAccount | None:
         """Best fit among GPUs with an open bundle."""
         if item.size is not Size.SMALL:
             return None
@@ -104,7 +110,9 @@ class Operation:
                 return self._ledger.instances[device]
         return None
 
-    def _find_for_t(self, item: Item, *, home: Instance | None) -> Instance | None:
+    def _find_for_t(
+        self, item: Item, *, home: InstanceAccount | None
+    ) -> InstanceAccount | None:
         model = item.requests[0].model
         pages = item.pages + self._reserve(item.requests[0])
         roomy = [
@@ -118,7 +126,9 @@ class Operation:
         latest = self._latest(model, Size.T, home=home)
         return latest if latest is not None and pages <= latest.projected else None
 
-    def _find_single(self, item: Item, *, home: Instance | None) -> Instance | None:
+    def _find_single(
+        self, item: Item, *, home: InstanceAccount | None
+    ) -> InstanceAccount | None:
         """An L-GPU without S or M for an S or M."""
         singles = [
             self._ledger.instances[device]
@@ -128,7 +138,9 @@ class Operation:
         fitting = [i for i in singles if self._can_take(i, item)]
         return max(fitting, key=lambda i: self._priority(i, home), default=None)
 
-    def _find_latest(self, item: Item, *, home: Instance | None) -> Instance | None:
+    def _find_latest(
+        self, item: Item, *, home: InstanceAccount | None
+    ) -> InstanceAccount | None:
         """The latest GPU of an S's or M's kind, if it is incomplete."""
         latest = self._latest(item.requests[0].model, item.size, home=home)
         if latest is None or not self._can_take(latest, item):
@@ -136,7 +148,7 @@ class Operation:
         is_incomplete = _partners(self._shape(latest), item.size) < PER_GPU[item.size]
         return latest if is_incomplete else None
 
-    def _can_take(self, instance: Instance, item: Item) -> bool:
+    def _can_take(self, instance: InstanceAccount, item: Item) -> bool:
         """Whether an S or M fits, its T's gone if need be and the cap allows."""
         if self._ledger.fits(instance, item.pages):
             return True
@@ -144,7 +156,7 @@ class Operation:
             return False
         return self._has_left(1 + len(self._in_the_way(instance, item.pages)))
 
-    def _in_the_way(self, instance: Instance, pages: int) -> list[Item]:
+    def _in_the_way(self, instance: InstanceAccount, pages: int) -> list[Item]:
         """The T's that have to go for `pages`."""
         light = [i for i in items_of(self._ledger, instance) if i.size <= Size.T]
         return cover(light, pages - self._ledger.room(instance))
@@ -162,7 +174,7 @@ class Operation:
             self._abandon(instance)
         self.complete(instance, least=int(size is Size.T))
 
-    def complete(self, instance: Instance, *, least: int = 0) -> None:
+    def complete(self, instance: InstanceAccount, *, least: int = 0) -> None:
         """Restores what the kind of a GPU promises; pulls at least `least` T's.
 
         If that made it the latest of its kind, then the one before is completed too.
@@ -174,7 +186,7 @@ class Operation:
             if before is not None:
                 self._complete(before, least=0)
 
-    def _complete(self, instance: Instance, *, least: int) -> None:
+    def _complete(self, instance: InstanceAccount, *, least: int) -> None:
         kind = self._shape(instance).kind
         if kind is Size.L and self._shape(instance).is_single:
             self._pull_partner(instance)
@@ -185,13 +197,13 @@ class Operation:
         if kind in (Size.L, Size.M, Size.T):
             self._fill(instance, least=least)
 
-    def _scatter(self, instance: Instance) -> None:
+    def _scatter(self, instance: InstanceAccount) -> None:
         """Re-allocates all of a GPU that goes elsewhere without a new GPU."""
         items = items_of(self._ledger, instance)
         for item in sorted(items, key=lambda item: -item.pages):
             self.allocate(item, home=instance, may_open=False)
 
-    def _pull_same(self, instance: Instance, kind: Size) -> bool:
+    def _pull_same(self, instance: InstanceAccount, kind: Size) -> bool:
         """Pulls an S or M from the latest GPU of that kind; whether it could."""
         source = self._latest(instance.model, kind, home=None)
         if source is None or source is instance:
@@ -203,7 +215,7 @@ class Operation:
                 return is_moved
         return False
 
-    def _pull_partner(self, instance: Instance) -> None:
+    def _pull_partner(self, instance: InstanceAccount) -> None:
         """Pulls an S or M that fits beside an L: from a latest GPU if one has it.
 
         The last one looked at has the smallest S or M of all.
@@ -224,12 +236,12 @@ class Operation:
                 self.complete(source)
                 return
 
-    def _abandon(self, source: Instance) -> None:
+    def _abandon(self, source: InstanceAccount) -> None:
         """Re-allocates the T's of a GPU that has no S or M any more."""
         if self._shape(source).kind is Size.T:
             self._scatter(source)
 
-    def _fill(self, instance: Instance, *, least: int) -> None:
+    def _fill(self, instance: InstanceAccount, *, least: int) -> None:
         """Pulls T's from the latest T-GPU up to three quarters, and `least` of them."""
         ledger = self._ledger
         full = FULL * ledger.spec(instance.model).capacity_pages
@@ -247,7 +259,7 @@ class Operation:
 
     # Update.
 
-    def update(self, request: Request) -> None:
+    def update(self, request: RequestAccount) -> None:
         """Deals with a request whose class has changed."""
         home = self._home(request)
         if home is None:
@@ -261,7 +273,7 @@ class Operation:
                 self._abandon(home)
                 self.complete(home)
 
-    def settle(self, request: Request) -> None:
+    def settle(self, request: RequestAccount) -> None:
         """Does for an arrival of the epoch what needs moves."""
         home = self._home(request)
         if home is None:
@@ -279,7 +291,7 @@ class Operation:
 
     # Overflow.
 
-    def relieve(self, instance: Instance, lack: int) -> None:
+    def relieve(self, instance: InstanceAccount, lack: int) -> None:
         """Sheds what is beside an L, smallest class first; else the smallest enough."""
         items = [single(self._ledger, r) for r in instance.requests.values()]
         rounds = [items]
@@ -300,7 +312,7 @@ class Operation:
         self.is_cut_short = True
         return False
 
-    def _put(self, item: Item, target: Instance) -> None:
+    def _put(self, item: Item, target: InstanceAccount) -> None:
         if item.requests[0].device is not None:
             self.moves += 1
             self.request_moves += len(item.requests)
@@ -308,17 +320,17 @@ class Operation:
             self._draft.shift(request, target.device)
         self._kinds.refresh(self._ledger)
 
-    def _open(self, model: ModelId) -> Instance | None:
+    def _open(self, model: ModelId) -> InstanceAccount | None:
         opened = self._parking.latest(self._draft, model)
         opened = opened or self._draft.activate(model)
         self._kinds.refresh(self._ledger)
         return opened
 
-    def _reserve(self, request: Request) -> int:
+    def _reserve(self, request: RequestAccount) -> int:
         spec = self._ledger.spec(request.model)
         return int(self._config.headroom * spec.capacity_pages)
 
-    def _home(self, request: Request) -> Instance | None:
+    def _home(self, request: RequestAccount) -> InstanceAccount | None:
         """Where a request lives, if it is free to leave."""
         if request.device is None or request.move is not None:
             return None
@@ -326,21 +338,23 @@ class Operation:
             return None
         return self._ledger.instances[request.device]
 
-    def _shape(self, instance: Instance) -> Shape:
+    def _shape(self, instance: InstanceAccount) -> Shape:
         shape = self._kinds.shape(instance.device)
         assert shape is not None, f"instance {instance.device} may not be used"
         return shape
 
     def _latest(
-        self, model: ModelId, kind: Size, *, home: Instance | None
-    ) -> Instance | None:
+        self, model: ModelId, kind: Size, *, home: InstanceAccount | None
+    ) -> InstanceAccount | None:
         """The latest GPU of a kind that is not `home`."""
         for device in self._kinds.latest_first(model, kind):
             if home is None or device != home.device:
                 return self._ledger.instances[device]
         return None
 
-    def _priority(self, instance: Instance, home: Instance | None) -> tuple[float, int]:
+    def _priority(
+        self, instance: InstanceAccount, home: InstanceAccount | None
+    ) -> tuple[float, int]:
         """Idle memory and nearness weigh up; then fewer requests are better."""
         config = self._config
         spec = self._ledger.spec(instance.model)

@@ -7,7 +7,7 @@ only, so what loads in less than half of one is not waited for at all.
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance
+from mell_jax.scheduler.placement.ledger import InstanceAccount
 
 
 def loads_at_once(load_s: float, *, epoch_s: float) -> bool:
@@ -22,7 +22,7 @@ class Parking:
         self._epoch_s = epoch_s
         self._emptied_s: dict[DeviceGroupId, float] = {}
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         """Parks an instance whose model loads at once; else it stays for a while."""
         load_s = draft.ledger.spec(instance.model).load_s
         if loads_at_once(load_s, epoch_s=self._epoch_s):
@@ -41,7 +41,7 @@ class Parking:
                 del self._emptied_s[device]
                 draft.park(instance)
 
-    def latest(self, draft: Draft, model: ModelId) -> Instance | None:
+    def latest(self, draft: Draft, model: ModelId) -> InstanceAccount | None:
         """An empty instance of the model that may be used again."""
         for device in reversed(self._emptied_s):
             instance = draft.ledger.instances.get(device)

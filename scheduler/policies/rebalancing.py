@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import Policy
 
 
@@ -18,19 +18,19 @@ class Rebalancing:
     def look_s(self) -> float:
         return self._dispatch.look_s
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         self._dispatch.arrive(draft, request)
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         self._dispatch.grown(draft, request, before)
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         self._dispatch.overflow(draft, instance, lack)
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         self._dispatch.departed(draft, instance, pages)
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         self._dispatch.emptied(draft, instance)
 
     def epoch(self, draft: Draft) -> None:

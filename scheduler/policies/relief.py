@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 
 
 class Sized(Protocol):
@@ -17,7 +17,7 @@ class Sized(Protocol):
 SizedT = TypeVar("SizedT", bound=Sized)
 
 
-def reserve_pages(ledger: Ledger, request: Request, *, headroom: float) -> int:
+def reserve_pages(ledger: Ledger, request: RequestAccount, *, headroom: float) -> int:
     """Pages that a placement leaves free on an instance of the request's model."""
     return int(headroom * ledger.spec(request.model).capacity_pages)
 
@@ -39,10 +39,10 @@ def cover(items: Iterable[SizedT], lack: int) -> list[SizedT]:
 
 def shed(
     draft: Draft,
-    instance: Instance,
+    instance: InstanceAccount,
     *,
     lack: int,
-    find: Callable[[Draft, Request], Instance | None],
+    find: Callable[[Draft, RequestAccount], InstanceAccount | None],
 ) -> None:
     """Moves requests that cover `lack` to where `find` says; stops where it says None.
 

@@ -10,7 +10,7 @@ tried. What it finds can be carried out one move after the other.
 
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Request
+from mell_jax.scheduler.placement.ledger import RequestAccount
 
 WIDTH = 8  # instances looked at for each link of a chain
 MAX_TRIES = 200
@@ -26,7 +26,7 @@ class Relocation:
 
     def find(
         self,
-        request: Request,
+        request: RequestAccount,
         *,
         skip: frozenset[DeviceGroupId] = frozenset(),
         depth: int,
@@ -66,13 +66,13 @@ class Relocation:
 
     def _in_the_way(
         self,
-        request: Request,
+        request: RequestAccount,
         skip: frozenset[DeviceGroupId],
         size: int,
         budget_pages: int,
-    ) -> list[Request]:
+    ) -> list[RequestAccount]:
         """Smaller requests whose leaving makes room for `request`, cheapest first."""
-        found: list[Request] = []
+        found: list[RequestAccount] = []
         width = WIDTH
         for device in self._ledger.emptiest_first(request.model):
             if device in skip:

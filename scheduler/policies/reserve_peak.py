@@ -9,7 +9,7 @@ of an instance that arrivals leave free on top.
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.index import FreeIndex
-from mell_jax.scheduler.placement.ledger import Instance, Ledger, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.relief import reserve_pages
 
@@ -24,7 +24,7 @@ class ReservePeak:
         self._index: dict[ModelId, FreeIndex] = {}
         self._filed: dict[DeviceGroupId, tuple[ModelId, int]] = {}
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         ledger = draft.ledger
         self._refresh(ledger)
         index = self._index.get(request.model)
@@ -39,16 +39,16 @@ class ReservePeak:
         if device is not None:
             draft.shift(request, device)
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         pass  # a peak was wrong: the machine preempts
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         pass
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
@@ -70,11 +70,11 @@ class ReservePeak:
         ledger.changed.clear()
 
 
-def _peak(request: Request) -> int:
+def _peak(request: RequestAccount) -> int:
     return max(request.pages, request.peak_pages or 0)
 
 
-def _room(ledger: Ledger, instance: Instance) -> int:
+def _room(ledger: Ledger, instance: InstanceAccount) -> int:
     """Pages that a request may ever need to be taken in; -1: none is taken in."""
     if instance.is_closing:
         return -1

@@ -7,7 +7,7 @@ that a placement leaves free.
 """
 
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.relief import reserve_pages, shed
 
@@ -20,15 +20,15 @@ class WorstFit:
     def __init__(self, config: PolicyConfig) -> None:
         self._headroom = config.headroom
 
-    def arrive(self, draft: Draft, request: Request) -> None:
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
         instance = find_emptiest(draft, request, headroom=self._headroom)
         if instance is not None:
             draft.shift(request, instance.device)
 
-    def grown(self, draft: Draft, request: Request, before: int) -> None:
+    def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
 
-    def overflow(self, draft: Draft, instance: Instance, lack: int) -> None:
+    def overflow(self, draft: Draft, instance: InstanceAccount, lack: int) -> None:
         shed(
             draft,
             instance,
@@ -38,10 +38,10 @@ class WorstFit:
             ),
         )
 
-    def departed(self, draft: Draft, instance: Instance, pages: int) -> None:
+    def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         pass
 
-    def emptied(self, draft: Draft, instance: Instance) -> None:
+    def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
@@ -49,8 +49,8 @@ class WorstFit:
 
 
 def find_emptiest(
-    draft: Draft, request: Request, *, headroom: float
-) -> Instance | None:
+    draft: Draft, request: RequestAccount, *, headroom: float
+) -> InstanceAccount | None:
     """The emptiest other instance with room and reserve, else a new one, else the
     emptiest with room: to have no reserve is better than to wait."""
     ledger, model = draft.ledger, request.model

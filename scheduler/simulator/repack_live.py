@@ -13,7 +13,7 @@ from typing import Any
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
-from mell_jax.scheduler.placement.ledger import Ledger, Request
+from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 
 
@@ -90,7 +90,7 @@ class Repacker:
                 bins.append(ledger.instances[self._best_fit(request)])
         self._close_empty()
 
-    def _best_fit(self, request: Request) -> DeviceGroupId:
+    def _best_fit(self, request: RequestAccount) -> DeviceGroupId:
         """Settles a request on the fullest device with room, or on a new one."""
         ledger = self._ledger
         device = ledger.best_fit(request.model, request.pages)

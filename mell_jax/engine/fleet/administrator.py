@@ -33,7 +33,7 @@ from mell_jax.engine.fleet.viewer import Viewer, state_of
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import events
-from mell_jax.scheduler.placement.ledger import Instance, Request
+from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.policies import POLICIES
 
 
@@ -91,7 +91,7 @@ class Administrator:
         found = [self._placement(request) for request in ledger.requests.values()]
         return pick([each for each in found if each is not None], command=command)
 
-    def _placement(self, request: Request) -> Placement | None:
+    def _placement(self, request: RequestAccount) -> Placement | None:
         """None: it has ended, as the books are about to hear."""
         live = self._conductor.live(request.id)
         if live is None:
@@ -141,7 +141,7 @@ class Administrator:
         conductor.settle()
         return Migration(source=source, target=device, is_moving=True)
 
-    def _check_target(self, device: DeviceGroupId, *, request: Request) -> None:
+    def _check_target(self, device: DeviceGroupId, *, request: RequestAccount) -> None:
         ledger = self._conductor.machine.ledger
         instance = ledger.instances.get(device)
         if instance is None:
@@ -224,7 +224,7 @@ class Administrator:
 
     def _status(self, device: DeviceGroupId) -> DeviceStatus:
         instances = self._conductor.machine.ledger.instances
-        instance: Instance | None = instances.get(device)
+        instance: InstanceAccount | None = instances.get(device)
         return DeviceStatus(
             state=state_of(self._conductor, device),
             requests_left=0 if instance is None else instance.rows,

@@ -21,7 +21,7 @@ from mell_jax.engine.fleet.view import (
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.records import Phase
-from mell_jax.scheduler.placement.ledger import Request
+from mell_jax.scheduler.placement.ledger import RequestAccount
 
 KEPT_S = 0.5
 _STAGES = {
@@ -98,7 +98,7 @@ class Viewer:
 
     def _models(self) -> tuple[ModelView, ...]:
         ledger = self._conductor.machine.ledger
-        found: dict[str, list[Request]] = {name: [] for name in ledger.models}
+        found: dict[str, list[RequestAccount]] = {name: [] for name in ledger.models}
         for request in ledger.requests.values():
             found[request.model].append(request)
         return tuple(
@@ -114,7 +114,7 @@ class Viewer:
         )
 
     def _move(
-        self, request: Request, *, source: DeviceGroupId, target: DeviceGroupId
+        self, request: RequestAccount, *, source: DeviceGroupId, target: DeviceGroupId
     ) -> MoveView:
         stage, mode = self._progress(request.id, target)
         return MoveView(

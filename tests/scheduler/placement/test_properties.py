@@ -15,7 +15,11 @@ from hypothesis.stateful import (
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.placement.ledger import Instance, OpenMove, Request
+from mell_jax.scheduler.placement.ledger import (
+    InstanceAccount,
+    RequestAccount,
+    Reservation,
+)
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
@@ -213,7 +217,11 @@ def test_every_policy_keeps_within_capacity_and_the_books_balance(policy: str) -
 
 
 def begin_without_reservation(
-    self: PlanExecutor, request: Request, target: Instance, *, is_urgent: bool
+    self: PlanExecutor,
+    request: RequestAccount,
+    target: InstanceAccount,
+    *,
+    is_urgent: bool,
 ) -> None:
     """As `PlanExecutor._begin_move`, but the target's room is not taken until the
     commit.
@@ -227,7 +235,7 @@ def begin_without_reservation(
     source.leaving_pages += request.pages
     target.arriving[request.id] = request
     request.move = move
-    ledger.moves[move] = OpenMove(
+    ledger.moves[move] = Reservation(
         request=request, source=source.device, target=target.device
     )
     self.decisions.append(
