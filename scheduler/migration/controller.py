@@ -24,7 +24,7 @@ from mell_jax.scheduler.migration.effects import (
     Report,
     Send,
 )
-from mell_jax.scheduler.migration.records import OpenMove, Owner, Phase
+from mell_jax.scheduler.migration.records import MovePhase, OpenMove, Owner
 from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 
 
@@ -39,12 +39,12 @@ class Controller:
         self._lost: set[DeviceGroupId] = set()
         self._effects: list[ControllerEffect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
-            events.DeviceAdded: self._device_added,
-            events.DeviceLost: self._device_lost,
-            events.Place: self._place,
+            events.AddDevice: self._device_added,
+            events.LoseDevice: self._device_lost,
+            events.StartRequest: self._place,
             events.Move: self._move,
             events.AbortMove: self._abort_move,
-            events.Preempt: self._preempt,
+            events.PreemptRequest: self._preempt,
             events.End: self._end,
             events.Resend: self._resend,
             messages.Started: self._started,
@@ -77,13 +77,13 @@ class Controller:
 
     # Devices.
 
-    def _device_added(self, event: events.DeviceAdded) -> None:
+    def _device_added(self, event: events.AddDevice) -> None:
         if event.device in self._unanswered:
             raise ValueError(f"device {event.device} is in the fleet already")
         self._unanswered[event.device] = set()
         self._lost.discard(event.device)
 
-    def _device_lost(self, event: events.DeviceLost) -> None:
+    def _device_lost(self, event: events.LoseDevice) -> None:
         if not self._is_there(event.device):
             return
         del self._unanswered[event.device]
@@ -103,7 +103,7 @@ class Controller:
 
     # Orders.
 
-    def _place(self, event: events.Place) -> None:
+    def _place(self, event: events.StartRequest) -> None:
         if not self._is_there(event.device):
             return  # whoever ordered it is about to hear of the loss
         owner = self.owners.get(event.request)
@@ -136,7 +136,7 @@ class Controller:
         elif owner.move is not None and owner.move.order.move == event.move:
             self._abort(owner, owner.move)
 
-    def _preempt(self, event: events.Preempt) -> None:
+    def _preempt(self, event: events.PreemptRequest) -> None:
         owner = self.owners.get(event.request)
         if owner is not None and owner.home is not None:
             self._disown(owner)
@@ -161,8 +161,8 @@ class Controller:
     def _reserved(self, message: messages.Reserved) -> None:
         self._answered(message.copy_id)
         move = self._move_to(message.request, message.copy_id)
-        if move is not None and move.phase is Phase.RESERVING:
-            move.phase = Phase.COPYING
+        if move is not None and move.phase is MovePhase.RESERVING:
+            move.phase = MovePhase.COPYING
             move.cached = message.cached
             self._send(move.source, move.begin())
 
@@ -174,7 +174,11 @@ class Controller:
 
     def _stopped(self, message: messages.Stopped) -> None:
         move = self._move_to(message.request, message.to_copy_id)
-        if move is None or move.phase is not Phase.COPYING or move.stopped is not None:
+        if (
+            move is None
+            or move.phase is not MovePhase.COPYING
+            or move.stopped is not None
+        ):
             return
         move.stopped = message
         self._effects.append(
@@ -191,14 +195,14 @@ class Controller:
     def _ready(self, message: messages.Ready) -> None:
         self._answered(message.copy_id)
         move = self._move_to(message.request, message.copy_id)
-        if move is not None and move.phase is Phase.COPYING:
+        if move is not None and move.phase is MovePhase.COPYING:
             move.is_ready = True
             if move.stopped is not None:
                 self._commit(move)
 
     def _resumed(self, message: messages.Resumed) -> None:
         move = self._move_to(message.request, message.to_copy_id)
-        if move is not None and move.phase is Phase.ABORTING:
+        if move is not None and move.phase is MovePhase.ABORTING:
             move.is_resumed = True
             self._settle(self.owners[message.request])
 
@@ -218,16 +222,16 @@ class Controller:
             move = owner.move
             if move is None:
                 continue
-            if move.phase is Phase.RESERVING:
+            if move.phase is MovePhase.RESERVING:
                 self._send_reserve(move)
-            elif move.phase is Phase.COPYING and move.stopped is None:
+            elif move.phase is MovePhase.COPYING and move.stopped is None:
                 self._send(move.source, move.begin())
-            elif move.phase is Phase.ABORTING and not move.is_resumed:
+            elif move.phase is MovePhase.ABORTING and not move.is_resumed:
                 self._send(move.source, move.resume())
 
     # The ways that ownership changes.
 
-    def _start(self, owner: Owner, place: events.Place) -> None:
+    def _start(self, owner: Owner, place: events.StartRequest) -> None:
         owner.waiting = None
         owner.copy_id = self._open(place.device)
         owner.opening = messages.Start(
@@ -257,7 +261,7 @@ class Controller:
         """The one point where a move becomes true."""
         owner = self.owners[move.order.request]
         assert move.stopped is not None
-        move.phase = Phase.COMMITTED
+        move.phase = MovePhase.COMMITTED
         owner.home, owner.copy_id = move.order.target, move.copy_id
         self._effects.append(Fence(request=owner.request, copy_id=owner.copy_id))
         self._close(owner, move.source_copy_id, move.source)
@@ -284,10 +288,12 @@ class Controller:
 
     def _abort(self, owner: Owner, move: OpenMove) -> None:
         """Frees the destination; the source goes on where it stands."""
-        if move.phase not in (Phase.RESERVING, Phase.COPYING):
+        if move.phase not in (MovePhase.RESERVING, MovePhase.COPYING):
             return
-        move.is_resumed = move.phase is Phase.RESERVING  # it was never told to begin
-        move.phase = Phase.ABORTING
+        move.is_resumed = (
+            move.phase is MovePhase.RESERVING
+        )  # it was never told to begin
+        move.phase = MovePhase.ABORTING
         self._close(owner, move.copy_id, move.order.target)
         if not move.is_resumed:
             self._send(move.source, move.resume())
@@ -295,7 +301,7 @@ class Controller:
 
     def _drop_move(self, owner: Owner, move: OpenMove) -> None:
         """Ends a move whose request leaves both ends."""
-        if move.phase in (Phase.RESERVING, Phase.COPYING):
+        if move.phase in (MovePhase.RESERVING, MovePhase.COPYING):
             self._close(owner, move.copy_id, move.order.target)
         self._finish_move(owner, move)
 
@@ -306,7 +312,7 @@ class Controller:
 
     def _finish_move(self, owner: Owner, move: OpenMove) -> None:
         owner.move = None
-        if move.phase is Phase.COMMITTED:
+        if move.phase is MovePhase.COMMITTED:
             self._report(MoveCommitted(move=move.order.move))
         else:
             self._report(MoveAborted(move=move.order.move))
@@ -315,8 +321,8 @@ class Controller:
         """Does what had to wait for releases and answers."""
         move = owner.move
         if move is not None and not owner.closing:
-            is_aborted = move.phase is Phase.ABORTING and move.is_resumed
-            if move.phase is Phase.COMMITTED or is_aborted:
+            is_aborted = move.phase is MovePhase.ABORTING and move.is_resumed
+            if move.phase is MovePhase.COMMITTED or is_aborted:
                 self._finish_move(owner, move)
         if owner.closing:
             return

@@ -15,7 +15,7 @@ from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 
 
-class Phase(Enum):
+class DestinationPhase(Enum):
     """Where the destination end of a move is."""
 
     RESERVING = "pages are being taken"
@@ -29,7 +29,7 @@ class Incoming:
 
     def __init__(self, reserve: messages.Reserve) -> None:
         self.reserve = reserve
-        self.phase = Phase.RESERVING
+        self.phase = DestinationPhase.RESERVING
         self.received = 0  # positions that are there
         self._cached = 0
         self._writing: messages.Chunk | None = None
@@ -46,22 +46,22 @@ class Incoming:
         )
 
     def took(self, event: events.Took) -> Sequence[EndpointEffect]:
-        if self.phase is not Phase.RESERVING:
+        if self.phase is not DestinationPhase.RESERVING:
             return ()
-        self.phase = Phase.RECEIVING
+        self.phase = DestinationPhase.RECEIVING
         self.received = self._cached = event.cached
         return self.answer()
 
     def failed(self) -> Sequence[EndpointEffect]:
-        self.phase = Phase.FAILED
+        self.phase = DestinationPhase.FAILED
         return self.answer()
 
     def chunk(self, message: messages.Chunk) -> Sequence[EndpointEffect]:
         """Writes a chunk that comes next; one that is there is acknowledged again."""
         is_there = message.end <= self.received and not message.is_last
-        if is_there or self.phase is Phase.READY:
+        if is_there or self.phase is DestinationPhase.READY:
             return (self._received(message),)
-        if self.phase is not Phase.RECEIVING or self._writing is not None:
+        if self.phase is not DestinationPhase.RECEIVING or self._writing is not None:
             return ()
         if message.first != self.received:
             return ()  # an old one, cut differently
@@ -78,29 +78,29 @@ class Incoming:
 
     def written(self, event: events.Written) -> Sequence[EndpointEffect]:
         message = self._writing
-        if self.phase is not Phase.RECEIVING or message is None:
+        if self.phase is not DestinationPhase.RECEIVING or message is None:
             return ()
         assert event.end == message.end, f"{event} answers {message}"
         self._writing = None
         self.received = message.end
         if not message.is_last:
             return (self._received(message),)
-        self.phase = Phase.READY
+        self.phase = DestinationPhase.READY
         return (self._received(message), *self.answer())
 
     def answer(self) -> Sequence[EndpointEffect]:
         """What the controller should know; said again when it asks."""
         request, copy_id = self.reserve.request, self.reserve.copy_id
         match self.phase:
-            case Phase.RESERVING:
+            case DestinationPhase.RESERVING:
                 return ()
-            case Phase.RECEIVING:
+            case DestinationPhase.RECEIVING:
                 told: messages.ToController = messages.Reserved(
                     request=request, copy_id=copy_id, cached=self._cached
                 )
-            case Phase.READY:
+            case DestinationPhase.READY:
                 told = messages.Ready(request=request, copy_id=copy_id)
-            case Phase.FAILED:
+            case DestinationPhase.FAILED:
                 told = messages.Refused(request=request, copy_id=copy_id)
         return (Send(to=messages.CONTROLLER, message=told),)
 

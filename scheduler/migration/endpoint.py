@@ -15,9 +15,9 @@ from typing import Any
 
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
-from mell_jax.scheduler.migration.destination import Incoming, Phase
+from mell_jax.scheduler.migration.destination import DestinationPhase, Incoming
 from mell_jax.scheduler.migration.effects import EndpointEffect, Send
-from mell_jax.scheduler.migration.source import Limits, Outgoing
+from mell_jax.scheduler.migration.source import Outgoing, StagingLimits
 
 Effects = Sequence[EndpointEffect]
 NO_COPY = CopyId(-1)
@@ -46,7 +46,7 @@ class Endpoint:
     """
 
     def __init__(
-        self, device: DeviceGroupId, *, limits: Limits, horizon: CopyId
+        self, device: DeviceGroupId, *, limits: StagingLimits, horizon: CopyId
     ) -> None:
         self.device = device
         self._limits = limits
@@ -120,7 +120,9 @@ class Endpoint:
         said = self._tell(messages.Started(request=message.request, copy_id=copy_id))
         if isinstance(copy, Running):
             return (said,)
-        assert copy.phase is Phase.READY, f"{message} to a copy that is {copy.phase}"
+        assert copy.phase is DestinationPhase.READY, (
+            f"{message} to a copy that is {copy.phase}"
+        )
         self._copies[copy_id] = Running(message.request, copy_id)
         row = effects.StartRow(
             request=message.request,

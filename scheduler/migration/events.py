@@ -1,7 +1,7 @@
 """What a driver tells the machines, besides passing on their messages.
 
-`Place` to `Resend` are for the controller, `Took` to `Resend` for an endpoint. An event
-about a copy that has gone meanwhile is ignored, so a driver may report late.
+`StartRequest` to `Resend` are for the controller, `Took` to `Resend` for an endpoint.
+An event about a copy that has gone meanwhile is ignored, so a driver may report late.
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from mell_jax.scheduler.transfer import Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceAdded:
+class AddDevice:
     """A device holds no copies and may get some: build its `Endpoint` afresh."""
 
     device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceLost:
+class LoseDevice:
     """A device is fenced: nothing that it holds or says counts from now on."""
 
     device: DeviceGroupId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class StartRequest:
     """Run a request that has no home; `known` tokens are its prompt and its stream."""
 
     request: RequestId
@@ -58,8 +58,8 @@ class AbortMove:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preempt:
-    """Take a request's pages away; a later `Place` starts it again."""
+class PreemptRequest:
+    """Take a request's pages away; a later `StartRequest` starts it again."""
 
     request: RequestId
 
@@ -133,6 +133,13 @@ class RowLost:
 
 
 ControllerEvent = (
-    DeviceAdded | DeviceLost | Place | Move | AbortMove | Preempt | End | Resend
+    AddDevice
+    | LoseDevice
+    | StartRequest
+    | Move
+    | AbortMove
+    | PreemptRequest
+    | End
+    | Resend
 )
 EndpointEvent = Took | Failed | Written | Computed | RowStopped | RowLost | Resend

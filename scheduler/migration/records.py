@@ -6,7 +6,7 @@ from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import events, messages
 
 
-class Phase(Enum):
+class MovePhase(Enum):
     """Where a move is, as the controller knows it."""
 
     RESERVING = "the destination is to take pages"
@@ -42,7 +42,7 @@ class OpenMove:
         self.copy_id = copy_id  # of the copy at the target
         self.source = source
         self.source_copy_id = source_copy_id
-        self.phase = Phase.RESERVING
+        self.phase = MovePhase.RESERVING
         self.cached = 0
         self.stopped: messages.Stopped | None = None
         self.is_ready = False
@@ -101,7 +101,7 @@ class Owner:
         self.home: DeviceGroupId | None = None
         self.opening: messages.Start | messages.Commit | None = None  # until Started
         self.closing: dict[CopyId, DeviceGroupId] = {}  # copies that are to be released
-        self.waiting: events.Place | None = None  # for `closing` to be empty
+        self.waiting: events.StartRequest | None = None  # for `closing` to be empty
         self.move: OpenMove | None = None
         self.next_move: events.Move | None = None  # waits for all of the above
         self.is_over = False

@@ -18,7 +18,7 @@ from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class StagingLimits:
     """How long a source copies beside its decoding."""
 
     page_tokens: int
@@ -31,7 +31,7 @@ class Limits:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
 
 
-class Phase(Enum):
+class SourcePhase(Enum):
     """Where the source end of a move is."""
 
     COPYING = "the row decodes, chunks are sent"
@@ -44,10 +44,10 @@ class Outgoing:
     """One move, seen from its source."""
 
     def __init__(
-        self, begin: messages.Begin, *, limits: Limits, device: DeviceGroupId
+        self, begin: messages.Begin, *, limits: StagingLimits, device: DeviceGroupId
     ) -> None:
         self.begin = begin
-        self.phase = Phase.COPYING
+        self.phase = SourcePhase.COPYING
         self.stages = 0
         self.has_stopped_row = False
         self._limits = limits
@@ -58,7 +58,7 @@ class Outgoing:
 
     def computed(self, event: events.Computed) -> Sequence[EndpointEffect]:
         """Goes on, if the last chunk has arrived."""
-        if self.phase is not Phase.COPYING or self._chunk is not None:
+        if self.phase is not SourcePhase.COPYING or self._chunk is not None:
             return ()
         left = event.computed - self._sent
         size = self._limits.page_tokens
@@ -79,9 +79,9 @@ class Outgoing:
         return ()
 
     def row_stopped(self, event: events.RowStopped) -> Sequence[EndpointEffect]:
-        if self.phase is not Phase.STOPPING:
+        if self.phase is not SourcePhase.STOPPING:
             return ()
-        self.phase = Phase.STOPPED
+        self.phase = SourcePhase.STOPPED
         self._stopped = messages.Stopped(
             request=event.request,
             copy_id=event.copy_id,
@@ -93,23 +93,23 @@ class Outgoing:
         return (self._tell(self._stopped), *self._send_chunk(end, is_last=True))
 
     def give_up(self) -> Sequence[EndpointEffect]:
-        self.phase = Phase.GIVEN_UP
+        self.phase = SourcePhase.GIVEN_UP
         self._chunk = None
         return (self._tell(self._gave_up()),)
 
     def resend(self) -> Sequence[EndpointEffect]:
         said: list[EndpointEffect] = []
-        if self.phase is Phase.STOPPED:
+        if self.phase is SourcePhase.STOPPED:
             assert self._stopped is not None
             said.append(self._tell(self._stopped))
-        elif self.phase is Phase.GIVEN_UP:
+        elif self.phase is SourcePhase.GIVEN_UP:
             said.append(self._tell(self._gave_up()))
         if self._chunk is not None:
             said.append(Send(to=self.begin.target, message=self._chunk))
         return said
 
     def _stop(self) -> Sequence[EndpointEffect]:
-        self.phase = Phase.STOPPING
+        self.phase = SourcePhase.STOPPING
         self.has_stopped_row = True
         begin = self.begin
         return (

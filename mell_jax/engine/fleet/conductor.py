@@ -73,7 +73,7 @@ class Conductor:
         self._post: deque[tuple[DeviceGroupId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
         for device in workshop.devices:
-            self.controller.step(orders.DeviceAdded(device=device))
+            self.controller.step(orders.AddDevice(device=device))
             self.decide(events.DeviceAdded(device=device))
 
     # -- for members -------------------------------------------------------------
@@ -191,7 +191,7 @@ class Conductor:
                 self._capture(decision.request)
                 if decision.request in self._live:
                     self.tally.forget(self._live[decision.request].handle)
-                self._control(orders.Preempt(request=decision.request))
+                self._control(orders.PreemptRequest(request=decision.request))
             case plan.Activate():
                 self._activate(decision.device, decision.model)
             case plan.Park():
@@ -212,7 +212,7 @@ class Conductor:
         live.pages = decision.pages
         self._asked.discard(decision.request)
         self._control(
-            orders.Place(
+            orders.StartRequest(
                 request=decision.request,
                 device=decision.device,
                 known=len(live.tokens),
@@ -354,7 +354,7 @@ class Conductor:
         self._moves.target_closes(device)
         member = self.roster.fence(device)
         self.tally.lose(member.instance.load() if member is not None else None)
-        self._control(orders.DeviceLost(device=device))
+        self._control(orders.LoseDevice(device=device))
         self._reports.append(events.DeviceLost(device=device))
         for request in lost:
             live = self._live[request]

@@ -12,7 +12,7 @@ from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, ModelId
 from mell_jax.scheduler.migration.endpoint import Endpoint
-from mell_jax.scheduler.migration.source import Limits
+from mell_jax.scheduler.migration.source import StagingLimits
 from mell_jax.worker.group import DeviceGroup
 
 OPENING_LIMIT_S = 120.0
@@ -80,7 +80,9 @@ class Roster:
             instance,
             model=model,
             endpoint=Endpoint(
-                device, limits=Limits(page_tokens=self._page_tokens), horizon=horizon
+                device,
+                limits=StagingLimits(page_tokens=self._page_tokens),
+                horizon=horizon,
             ),
             transport=self._transports[model],
             office=office,

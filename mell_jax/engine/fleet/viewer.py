@@ -20,15 +20,15 @@ from mell_jax.engine.fleet.view import (
 )
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
-from mell_jax.scheduler.migration.records import Phase
+from mell_jax.scheduler.migration.records import MovePhase
 from mell_jax.scheduler.placement.ledger import RequestAccount
 
 KEPT_S = 0.5
 _STAGES = {
-    Phase.RESERVING: Stage.RESERVING,
-    Phase.COPYING: Stage.COPYING,
-    Phase.COMMITTED: Stage.RELEASING,
-    Phase.ABORTING: Stage.RELEASING,
+    MovePhase.RESERVING: Stage.RESERVING,
+    MovePhase.COPYING: Stage.COPYING,
+    MovePhase.COMMITTED: Stage.RELEASING,
+    MovePhase.ABORTING: Stage.RELEASING,
 }
 
 

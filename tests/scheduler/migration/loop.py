@@ -11,7 +11,7 @@ from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.endpoint import Endpoint
-from mell_jax.scheduler.migration.source import Limits
+from mell_jax.scheduler.migration.source import StagingLimits
 from mell_jax.scheduler.transfer import Mode
 
 LEFT, RIGHT, THIRD = DeviceGroupId(0), DeviceGroupId(1), DeviceGroupId(2)
@@ -29,9 +29,9 @@ class Loop:
         self.has_room = True
         self._cached = cached
         self._queue: deque[tuple[DeviceGroupId, messages.Message]] = deque()
-        limits = Limits(page_tokens=PAGE, max_stages=max_stages, tail_pages=2)
+        limits = StagingLimits(page_tokens=PAGE, max_stages=max_stages, tail_pages=2)
         for device in (LEFT, RIGHT, THIRD):
-            self.order(events.DeviceAdded(device=device))
+            self.order(events.AddDevice(device=device))
             self.instances[device] = Endpoint(
                 device, limits=limits, horizon=self.controller.next_copy_id
             )
@@ -45,7 +45,7 @@ class Loop:
         self._pass_on()
 
     def place(self, device: DeviceGroupId, *, known: int = 100) -> None:
-        self.order(events.Place(request=ONE, device=device, known=known))
+        self.order(events.StartRequest(request=ONE, device=device, known=known))
 
     def move(
         self,
@@ -84,7 +84,7 @@ class Loop:
 
     def lost(self, device: DeviceGroupId) -> None:
         del self.instances[device]
-        self.order(events.DeviceLost(device=device))
+        self.order(events.LoseDevice(device=device))
 
     def copy_on(self, device: DeviceGroupId) -> CopyId:
         return self.instances[device].copies[0]

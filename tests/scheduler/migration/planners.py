@@ -94,7 +94,7 @@ class RandomPlanner:
     def _place(self, request: RequestId) -> None:
         if self._devices:
             self._desk.order(
-                events.Place(
+                events.StartRequest(
                     request=request,
                     device=self._desk.rng.choice(self._devices),
                     known=self._desk.known(request),
@@ -106,7 +106,7 @@ class RandomPlanner:
         desk = self._desk
         what = desk.rng.random()
         if what < 0.06:
-            desk.order(events.Preempt(request=request))
+            desk.order(events.PreemptRequest(request=request))
         elif what < 0.12:
             for move, moved in self.moves.items():
                 if moved == request:
@@ -228,7 +228,7 @@ class PlacementPlanner:
             self._asked.discard(decision.request)
             return
         self._desk.order(
-            events.Place(
+            events.StartRequest(
                 request=decision.request,
                 device=decision.device,
                 known=self._desk.known(decision.request),
@@ -237,7 +237,7 @@ class PlacementPlanner:
 
     def _preempt(self, decision: plan.Preempt) -> None:
         self._asked.discard(decision.request)
-        self._desk.order(events.Preempt(request=decision.request))
+        self._desk.order(events.PreemptRequest(request=decision.request))
 
     def _move(self, decision: plan.Move) -> None:
         self.moves[decision.move] = decision.request

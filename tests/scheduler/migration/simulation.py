@@ -19,7 +19,7 @@ from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.endpoint import Endpoint
-from mell_jax.scheduler.migration.source import Limits
+from mell_jax.scheduler.migration.source import StagingLimits
 from mell_jax.scheduler.migration.stream import TokenStream
 from tests.scheduler.migration.fake_instance import (
     Acknowledged,
@@ -109,7 +109,7 @@ class Simulation:
         self.streams: dict[RequestId, TokenStream] = {}
         self.over: set[RequestId] = set()
         self._pages = rng.randint(MAX_REQUEST_PAGES, 28)
-        self._limits = Limits(
+        self._limits = StagingLimits(
             page_tokens=SIZE, max_stages=rng.randint(1, 3), tail_pages=rng.randint(1, 2)
         )
         self._places = rng.random() < 0.3  # by the placement machine
@@ -284,7 +284,7 @@ class Simulation:
     # Devices.
 
     def _add_device(self, device: DeviceGroupId) -> None:
-        self._carry(self.controller.step(events.DeviceAdded(device=device)))
+        self._carry(self.controller.step(events.AddDevice(device=device)))
         machine = self.parts.instance(
             device, limits=self._limits, horizon=self.controller.next_copy_id
         )
@@ -313,7 +313,7 @@ class Simulation:
         self._lose(device)
 
     def _lose(self, device: DeviceGroupId) -> None:
-        self._carry(self.controller.step(events.DeviceLost(device=device)))
+        self._carry(self.controller.step(events.LoseDevice(device=device)))
         self.planner.lost(device)
         self._later(1 + self.rng.random() * 12, self._add_device, device)
 

@@ -151,7 +151,7 @@ def test_a_preempted_request_starts_again_once_its_pages_are_free() -> None:
     loop = Loop()
     loop.place(LEFT)
     loop.take_trace()
-    loop.order(events.Preempt(request=ONE))
+    loop.order(events.PreemptRequest(request=ONE))
     loop.place(RIGHT, known=103)
     assert loop.take_trace() == [
         "fence 2",
@@ -193,8 +193,8 @@ def test_a_move_waits_until_its_source_has_started() -> None:
     # forgets that, and begins when `Begin` comes later still.
     controller = Controller()
     for device in (LEFT, RIGHT):
-        controller.step(events.DeviceAdded(device=device))
-    controller.step(events.Place(request=ONE, device=LEFT, known=20))
+        controller.step(events.AddDevice(device=device))
+    controller.step(events.StartRequest(request=ONE, device=LEFT, known=20))
     order = events.Move(
         move=MoveId(5), request=ONE, target=RIGHT, mode=Mode.KV, pages=2, known=20
     )
@@ -207,8 +207,8 @@ def test_a_move_waits_until_its_source_has_started() -> None:
 def test_a_commit_is_reported_before_the_loss_of_its_new_device() -> None:
     controller = Controller()
     for device in (LEFT, RIGHT):
-        controller.step(events.DeviceAdded(device=device))
-    controller.step(events.Place(request=ONE, device=LEFT, known=20))
+        controller.step(events.AddDevice(device=device))
+    controller.step(events.StartRequest(request=ONE, device=LEFT, known=20))
     controller.step(
         events.Move(
             move=MoveId(5), request=ONE, target=RIGHT, mode=Mode.KV, pages=2, known=20
@@ -229,7 +229,7 @@ def test_a_commit_is_reported_before_the_loss_of_its_new_device() -> None:
         "Send",
     ]
     assert controller.step(stopped) == []  # doubled
-    lost = controller.step(events.DeviceLost(device=RIGHT))
+    lost = controller.step(events.LoseDevice(device=RIGHT))
     assert lost == [
         effects.Report(event=MoveCommitted(move=MoveId(5))),
         effects.Fence(request=ONE, copy_id=CopyId(3)),
@@ -260,7 +260,7 @@ def test_a_waiting_move_ends_with_its_target_although_that_comes_back() -> None:
     loop.take_trace()
     loop.lost(THIRD)
     assert loop.take_trace() == ["MoveAborted"]
-    loop.order(events.DeviceAdded(device=THIRD))
+    loop.order(events.AddDevice(device=THIRD))
     loop.order(events.AbortMove(request=ONE, move=MoveId(5)))
     assert loop.take_trace() == ["right: Free", "MoveAborted"]
 
@@ -301,9 +301,9 @@ def test_orders_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="runs on 0"):
         loop.place(RIGHT)
     with pytest.raises(ValueError, match="never added"):
-        loop.order(events.DeviceLost(device=DeviceGroupId(9)))
+        loop.order(events.LoseDevice(device=DeviceGroupId(9)))
     with pytest.raises(ValueError, match="in the fleet already"):
-        loop.order(events.DeviceAdded(device=LEFT))
+        loop.order(events.AddDevice(device=LEFT))
 
 
 def test_orders_for_unknown_requests_do_nothing() -> None:
@@ -311,6 +311,6 @@ def test_orders_for_unknown_requests_do_nothing() -> None:
     loop.move(LEFT)
     assert loop.take_trace() == ["MoveAborted"]
     loop.order(events.End(request=ONE))
-    loop.order(events.Preempt(request=ONE))
+    loop.order(events.PreemptRequest(request=ONE))
     loop.order(events.AbortMove(request=ONE, move=MoveId(5)))
     assert loop.take_trace() == []

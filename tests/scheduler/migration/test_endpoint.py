@@ -6,13 +6,13 @@ from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.endpoint import Effects, Endpoint
 from mell_jax.scheduler.migration.messages import CONTROLLER
-from mell_jax.scheduler.migration.source import Limits
+from mell_jax.scheduler.migration.source import StagingLimits
 from mell_jax.scheduler.transfer import Mode
 
 ONE = RequestId(1)
 HERE, THERE = DeviceGroupId(0), DeviceGroupId(1)
 OLD, NEW = CopyId(7), CopyId(9)
-LIMITS = Limits(page_tokens=16)
+LIMITS = StagingLimits(page_tokens=16)
 
 START = messages.Start(request=ONE, copy_id=OLD, known=100, horizon=OLD)
 BEGIN = messages.Begin(
@@ -268,4 +268,4 @@ def test_a_commit_starts_the_row_once() -> None:
 
 def test_limits_are_checked() -> None:
     with pytest.raises(ValueError, match="tail_pages must be >= 1, got 0"):
-        Limits(page_tokens=16, tail_pages=0)
+        StagingLimits(page_tokens=16, tail_pages=0)

@@ -10,7 +10,7 @@ from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.endpoint import Effects, Endpoint, Running
 from mell_jax.scheduler.migration.records import OpenMove, Owner
-from mell_jax.scheduler.migration.source import Phase
+from mell_jax.scheduler.migration.source import SourcePhase
 from mell_jax.scheduler.migration.stream import TokenStream
 from tests.scheduler.migration.fake_instance import FakeInstance
 from tests.scheduler.migration.jobs import ViolationError
@@ -56,7 +56,7 @@ class ResumingInstance(Endpoint):
         for copy in self._copies.values():
             if not isinstance(copy, Running) or copy.outgoing is None:
                 continue
-            if copy.outgoing.phase is Phase.STOPPED:
+            if copy.outgoing.phase is SourcePhase.STOPPED:
                 copy.outgoing = None
                 said.append(
                     effects.ResumeRow(request=copy.request, copy_id=copy.copy_id)
