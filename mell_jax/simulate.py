@@ -33,7 +33,7 @@ from mell_jax.scheduler.simulator import plot, record, report, results
 from mell_jax.scheduler.simulator.compare import (
     REPACK,
     REPACK_LIVE,
-    Outcome,
+    RunOutcome,
     check_policies,
     policy_config,
     run_best,
@@ -221,7 +221,7 @@ def workload_from_flags() -> Workload:
     )
 
 
-def simulate(workload: Workload, settings: Settings) -> list[Outcome]:
+def simulate(workload: Workload, settings: Settings) -> list[RunOutcome]:
     """Runs every policy with a bar; writes event logs if asked to."""
     outcomes, headrooms = [], _headrooms()
     with ExitStack() as stack:
@@ -291,7 +291,11 @@ def check_flags() -> None:
 
 
 def write_json(
-    path: Path, *, workload: Workload, settings: Settings, outcomes: Sequence[Outcome]
+    path: Path,
+    *,
+    workload: Workload,
+    settings: Settings,
+    outcomes: Sequence[RunOutcome],
 ) -> None:
     """Every figure that is printed, and what it was measured with."""
     figures = {o.policy: {"headroom": o.headroom} | o.figures for o in outcomes}

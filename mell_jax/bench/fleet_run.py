@@ -10,7 +10,7 @@ from mell_jax.bench.watch import Log, watch
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import FinishReason, Handle, Submit
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.simulator.measure import Meter, Window
+from mell_jax.scheduler.simulator.measure import RunMeter, Window
 
 STUCK_ROUNDS = 1000
 """So many rounds that bring nothing, one after the other, are not waiting any more."""
@@ -45,8 +45,8 @@ def serve(
     Raises:
       RuntimeError: the fleet stands still with requests open.
     """
-    inside = Meter(window=window_of([order.arrival_s for order in orders]))
-    whole = Meter(window=Window(start_s=0.0, end_s=float("inf")))
+    inside = RunMeter(window=window_of([order.arrival_s for order in orders]))
+    whole = RunMeter(window=Window(start_s=0.0, end_s=float("inf")))
 
     def count(devices: int) -> None:
         inside.count_devices(timeline.now_s(), devices)

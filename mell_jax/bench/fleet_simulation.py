@@ -16,7 +16,7 @@ from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
-from mell_jax.scheduler.simulator.fleet import Fleet
+from mell_jax.scheduler.simulator.fleet import SimulatedFleet
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
@@ -96,7 +96,7 @@ def simulate(
         models=tuple(ModelId(order.model) or models[0] for order in orders),
         name="bench",
     )
-    fleet = Fleet(
+    fleet = SimulatedFleet(
         Machine(models=dict.fromkeys(models, spec), policy=make_policy()),
         workload=workload,
         settings=settings,

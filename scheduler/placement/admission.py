@@ -15,7 +15,7 @@ def admit(
     """
     limit = ledger.spec(event.model).capacity(1)
     if max(event.pages, event.peak_pages or 0) > limit:
-        return plan.Reject(request=event.request, reason=plan.Reason.TOO_LARGE)
+        return plan.Reject(request=event.request, reason=plan.RejectReason.TOO_LARGE)
     request = RequestAccount(
         event.request,
         serial=serial,

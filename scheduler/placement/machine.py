@@ -394,7 +394,7 @@ class Machine:
     # Books.
 
     def _reject(self, request: RequestId) -> None:
-        reason = plan.Reason.TOO_LARGE
+        reason = plan.RejectReason.TOO_LARGE
         self._executor.decisions.append(plan.Reject(request=request, reason=reason))
 
     def _is_queued(self, request: RequestAccount) -> bool:

@@ -6,7 +6,7 @@ from enum import Enum
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 
 
-class Reason(Enum):
+class RejectReason(Enum):
     """Why a request is refused for good."""
 
     TOO_LARGE = "it can never fit an instance"
@@ -68,7 +68,7 @@ class Reject:
     """The request will not be served."""
 
     request: RequestId
-    reason: Reason
+    reason: RejectReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

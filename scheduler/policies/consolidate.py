@@ -22,7 +22,7 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget
-from mell_jax.scheduler.policies.exact import Item, close_one
+from mell_jax.scheduler.policies.exact import PackItem, close_one
 from mell_jax.scheduler.policies.parking import loads_at_once
 from mell_jax.scheduler.policies.relocate import Relocation
 
@@ -259,7 +259,7 @@ class Consolidate:
         rooms = [max(0, i.projected) + i.pages for i in instances]
         at = {instance.device: n for n, instance in enumerate(instances)}
         items = [
-            Item(size=r.pages, home=at[r.device])
+            PackItem(size=r.pages, home=at[r.device])
             for r in requests
             if r.device is not None
         ]

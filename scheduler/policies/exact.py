@@ -14,7 +14,7 @@ MAX_NODES = 3000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class PackItem:
     """`size` pages that live in bin `home`."""
 
     size: int
@@ -22,7 +22,7 @@ class Item:
 
 
 def close_one(
-    items: Sequence[Item],
+    items: Sequence[PackItem],
     *,
     rooms: Sequence[int],
     closing: int,
@@ -49,7 +49,7 @@ def close_one(
 
 
 def can_carry_out(
-    items: Sequence[Item], bins: Sequence[int], *, rooms: Sequence[int]
+    items: Sequence[PackItem], bins: Sequence[int], *, rooms: Sequence[int]
 ) -> bool:
     """Whether the moves have an order in which each has room before it begins."""
     free = list(rooms)
@@ -74,7 +74,12 @@ class _Search:
     """Depth first: largest item first, its home before other bins."""
 
     def __init__(
-        self, items: Sequence[Item], *, rooms: list[int], closing: int, max_nodes: int
+        self,
+        items: Sequence[PackItem],
+        *,
+        rooms: list[int],
+        closing: int,
+        max_nodes: int,
     ) -> None:
         self.best: list[int] | None = None
         self.best_cost = 0

@@ -24,7 +24,7 @@ LOOK_EPOCHS = 2.0  # of growth that a T is kept away from
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class MellCounts:
     """What the operations planned, before redundant moves were dropped."""
 
     operations: int = 0
@@ -47,7 +47,7 @@ class Mell:
     def __init__(self, config: PolicyConfig) -> None:
         epochs = LOOK_EPOCHS * config.epoch_s
         self.look_s = config.look_s if config.look_s is not None else epochs
-        self.tally = Tally()
+        self.tally = MellCounts()
         self._config = config
         self._kinds = Kinds()
         self._parking = Parking(epoch_s=config.epoch_s)

@@ -7,8 +7,8 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.policies.mell import Mell
-from mell_jax.scheduler.simulator.fleet import Clock, Driven, Fleet
-from mell_jax.scheduler.simulator.measure import Meter
+from mell_jax.scheduler.simulator.fleet import Clock, Driven, SimulatedFleet
+from mell_jax.scheduler.simulator.measure import RunMeter
 from mell_jax.scheduler.simulator.repack import run_repack
 from mell_jax.scheduler.simulator.repack_live import Repacker
 from mell_jax.scheduler.simulator.settings import Settings
@@ -27,13 +27,13 @@ LINK_SHARE = 0.5  # of a link that consolidation may use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """One policy at one headroom."""
 
     policy: str
     headroom: float
     figures: dict[str, float]
-    meter: Meter
+    meter: RunMeter
 
 
 Wrap = Callable[[Machine, str], Driven]
@@ -73,7 +73,7 @@ def run_policy(
     clock: Clock,
     progress: Progress,
     wrap: Wrap = lambda machine, name: machine,
-) -> Outcome:
+) -> RunOutcome:
     """One run."""
     driven: Driven
     if name == REPACK:
@@ -86,7 +86,7 @@ def run_policy(
         config = policy_config(settings, headroom=headroom, look_s=look_s)
         policy = POLICIES[name](config)
         driven = wrap(Machine(models=settings.models(), policy=policy), name)
-    fleet = Fleet(driven, workload=workload, settings=settings, clock=clock)
+    fleet = SimulatedFleet(driven, workload=workload, settings=settings, clock=clock)
     meter = fleet.run(progress=progress)
     outcome = _outcome(name, meter, workload=workload, headroom=headroom)
     if isinstance(policy, Mell):
@@ -95,10 +95,10 @@ def run_policy(
 
 
 def _outcome(
-    name: str, meter: Meter, *, workload: Workload, headroom: float
-) -> Outcome:
+    name: str, meter: RunMeter, *, workload: Workload, headroom: float
+) -> RunOutcome:
     figures = meter.summary(requests=len(workload) - meter.rejected)
-    return Outcome(policy=name, headroom=headroom, figures=figures, meter=meter)
+    return RunOutcome(policy=name, headroom=headroom, figures=figures, meter=meter)
 
 
 def run_best(
@@ -111,7 +111,7 @@ def run_best(
     clock: Clock,
     progress: Progress,
     wrap: Wrap = lambda machine, name: machine,
-) -> Outcome:
+) -> RunOutcome:
     """The run with the fewest devices over `headrooms`, for policies that have one."""
     outcomes = [
         run_policy(

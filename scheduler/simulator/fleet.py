@@ -22,7 +22,7 @@ from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.simulator.carriage import Carriage
-from mell_jax.scheduler.simulator.measure import Meter, Window
+from mell_jax.scheduler.simulator.measure import RunMeter, Window
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 from mell_jax.scheduler.transfer import Mode
@@ -65,7 +65,7 @@ class _Running:
         self.is_queued = True
 
 
-class Fleet:
+class SimulatedFleet:
     """One run of one machine over one workload."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Fleet:
         last = float(workload.arrival_s[-1]) if len(workload) else 0.0
         first = float(workload.arrival_s[0]) if len(workload) else 0.0
         start = first + 0.25 * (last - first)
-        self.meter = Meter(window=Window(start_s=start, end_s=last))
+        self.meter = RunMeter(window=Window(start_s=start, end_s=last))
         self.now_s = 0.0
         self._machine = machine
         self._workload = workload
@@ -94,7 +94,7 @@ class Fleet:
         self._serving: dict[DeviceGroupId, ModelId] = {}
         self._carriage = Carriage(settings, ready_s=self._ready_s)
 
-    def run(self, *, progress: Callable[[int], None] = lambda served: None) -> Meter:
+    def run(self, *, progress: Callable[[int], None] = lambda served: None) -> RunMeter:
         """Runs until the last request has ended; `progress` hears of every epoch."""
         settings = self._settings
         for device in range(settings.max_devices):

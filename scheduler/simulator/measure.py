@@ -15,7 +15,7 @@ class Window:
 
 
 @dataclass(slots=True, kw_only=True)
-class Meter:
+class RunMeter:
     """Counts while a simulation runs."""
 
     window: Window

@@ -12,7 +12,7 @@ import numpy as np
 
 from mell_jax.scheduler.bounds import first_fit_decreasing, instances_bound
 from mell_jax.scheduler.ids import ModelId
-from mell_jax.scheduler.simulator.measure import Meter, Window
+from mell_jax.scheduler.simulator.measure import RunMeter, Window
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
@@ -22,7 +22,7 @@ def run_repack(
     *,
     settings: Settings,
     progress: Callable[[int], None] = lambda served: None,
-) -> Meter:
+) -> RunMeter:
     """Packs the requests that are alive at every epoch."""
     specs = settings.models()
     page = settings.page_tokens
@@ -35,7 +35,7 @@ def run_repack(
     last = float(workload.arrival_s[-1]) if len(workload) else 0.0
     first = float(workload.arrival_s[0]) if len(workload) else 0.0
     window = Window(start_s=first + 0.25 * (last - first), end_s=last)
-    meter = Meter(window=window)
+    meter = RunMeter(window=window)
     meter.rejected = int((~served).sum())
     model_of = np.array([list(specs).index(model) for model in workload.models])
     alive: list[tuple[float, int]] = []
@@ -69,7 +69,7 @@ def run_repack(
 
 
 def _sample(
-    meter: Meter,
+    meter: RunMeter,
     *,
     now_s: float,
     pages: "np.ndarray[tuple[int], np.dtype[np.int64]]",

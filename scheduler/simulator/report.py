@@ -35,7 +35,7 @@ late: moves deferred by an epoch; over: moves that overdrew a link or a target's
 us: time of a decision; a percentage beside a baseline: its best headroom"""
 
 
-class Measured(Protocol):
+class PolicyFigures(Protocol):
     """A policy at a headroom, and its figures by name."""
 
     @property
@@ -48,14 +48,14 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """The plainest `Measured`, for means of several runs."""
+    """The plainest `PolicyFigures`, for means of several runs."""
 
     policy: str
     headroom: float
     figures: dict[str, float]
 
 
-def rows(outcomes: Sequence[Measured], *, columns: Columns) -> list[list[str]]:
+def rows(outcomes: Sequence[PolicyFigures], *, columns: Columns) -> list[list[str]]:
     """A heading and one row for each outcome."""
     table = [["policy", *(heading for heading, _, _ in columns)]]
     for outcome in outcomes:
@@ -82,7 +82,7 @@ def count(value: float) -> str:
     return f"{value / 1e9:.0f}G"
 
 
-def table(outcomes: Sequence[Measured]) -> str:
+def table(outcomes: Sequence[PolicyFigures]) -> str:
     """What the fleet was like, what it cost, and what the headings mean."""
     blocks = [_aligned(rows(outcomes, columns=columns)) for columns in (FLEET, COST)]
     return "\n\n".join([*blocks, LEGEND])
@@ -99,7 +99,9 @@ def _aligned(lines: list[list[str]]) -> str:
     )
 
 
-def markdown(outcomes: Sequence[Measured], *, columns: Columns = FLEET + COST) -> str:
+def markdown(
+    outcomes: Sequence[PolicyFigures], *, columns: Columns = FLEET + COST
+) -> str:
     """One Markdown table of the given columns."""
     lines = rows(outcomes, columns=columns)
     rule = ["---", *("---:" for _ in lines[0][1:])]

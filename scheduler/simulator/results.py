@@ -30,7 +30,7 @@ OURS = ("mell", "consolidate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class SettingRun:
     """One simulation; everything that another process needs for it."""
 
     case: Case
@@ -46,7 +46,7 @@ class Run:
 class Ran:
     """What a run measured."""
 
-    run: Run
+    run: SettingRun
     requests: int
     workload: str
     figures: dict[str, float]
@@ -82,7 +82,7 @@ def page(
     return write_page(sections, missing=missing)
 
 
-def simulate(run: Run) -> Ran:
+def simulate(run: SettingRun) -> Ran:
     """One run, in a process of its own."""
     workload = load(run.case, data=run.data, seed=run.seed)
     case = run.case.timed() if run.is_timed else run.case
@@ -107,12 +107,12 @@ def _is_given(case: Case, data: Path | None) -> bool:
     return case.trace is None or find_trace(case, data) is not None
 
 
-def _first(case: Case, *, data: Path | None, clock: Clock) -> Iterator[Run]:
+def _first(case: Case, *, data: Path | None, clock: Clock) -> Iterator[SettingRun]:
     """Every policy at every headroom, in the order of the tables."""
     bounds = (REPACK, REPACK_LIVE) if case.has_live else (REPACK,)
     for policy in (*HAS_HEADROOM, *OURS, *bounds):
         for headroom in HEADROOMS if policy in HAS_HEADROOM else (0.0,):
-            yield Run(
+            yield SettingRun(
                 case=case,
                 is_timed=False,
                 seed=case.seeds[0],
@@ -123,7 +123,7 @@ def _first(case: Case, *, data: Path | None, clock: Clock) -> Iterator[Run]:
             )
 
 
-def _more(case: Case, done: Sequence[Ran]) -> Iterator[Run]:
+def _more(case: Case, done: Sequence[Ran]) -> Iterator[SettingRun]:
     """Every policy at its best headroom: with other seeds, and with bounded links."""
     for best in _best(case, done):
         if best.run.policy != REPACK_LIVE:

@@ -22,8 +22,8 @@ from mell_jax.scheduler.placement.plan import (
     Park,
     Place,
     Preempt,
-    Reason,
     Reject,
+    RejectReason,
     Wait,
 )
 from mell_jax.scheduler.placement.policy import PolicyConfig
@@ -109,7 +109,7 @@ def test_a_full_fleet_lets_requests_wait_in_order() -> None:
 
 def test_what_can_never_fit_is_rejected() -> None:
     fleet = Fleet(devices=1)
-    too_large = [Reject(request=RequestId(1), reason=Reason.TOO_LARGE)]
+    too_large = [Reject(request=RequestId(1), reason=RejectReason.TOO_LARGE)]
     assert fleet.arrive(1, 11) == too_large
     assert fleet.arrive(1, 1, peak=11) == too_large
 

@@ -14,7 +14,7 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.consolidate import Consolidate
-from mell_jax.scheduler.policies.exact import Item, can_carry_out, close_one
+from mell_jax.scheduler.policies.exact import PackItem, can_carry_out, close_one
 from mell_jax.scheduler.policies.guard import CONSTANT
 
 
@@ -203,7 +203,7 @@ def test_a_model_gives_its_empty_device_to_another() -> None:
 
 def test_pairs_that_best_fit_does_not_see_are_packed_exactly() -> None:
     sizes = [(5, 0), (4, 1), (4, 1), (3, 2), (3, 2)]
-    items = [Item(size=size, home=home) for size, home in sizes]
+    items = [PackItem(size=size, home=home) for size, home in sizes]
     found = close_one(items, rooms=[10, 10, 10], closing=0, max_cost=10)
     assert found == [1, 1, 2, 2, 2]  # a 4 goes to the threes, the 5 beside the other
     assert close_one(items, rooms=[10, 10, 10], closing=0, max_cost=8) is None
@@ -228,7 +228,7 @@ def test_the_exact_packing_is_as_cheap_as_brute_force(
             for at in range(3)
         )
     ]
-    wishes = [Item(size=size, home=home) for size, home in items]
+    wishes = [PackItem(size=size, home=home) for size, home in items]
     found = close_one(
         wishes, rooms=[10, 10, 10], closing=closing, max_cost=60, max_nodes=10**6
     )
@@ -240,7 +240,7 @@ def test_the_exact_packing_is_as_cheap_as_brute_force(
 
 
 def test_a_swap_without_spare_room_cannot_be_carried_out() -> None:
-    items = [Item(size=6, home=0), Item(size=6, home=1)]
+    items = [PackItem(size=6, home=0), PackItem(size=6, home=1)]
     assert not can_carry_out(items, [1, 0], rooms=[10, 10])
     assert can_carry_out(items, [1, 0], rooms=[12, 10])
 

@@ -21,12 +21,12 @@ from mell_jax.scheduler.simulator import record, report
 from mell_jax.scheduler.simulator.compare import (
     REPACK,
     REPACK_LIVE,
-    Outcome,
+    RunOutcome,
     check_policies,
     run_best,
     run_policy,
 )
-from mell_jax.scheduler.simulator.fleet import Fleet
+from mell_jax.scheduler.simulator.fleet import SimulatedFleet
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import (
     Lognormal,
@@ -58,7 +58,7 @@ def drawn(seconds: float = 60.0) -> Workload:
     return draw(synthetic, seed=7, max_input_tokens=1800, max_tokens=1960)
 
 
-def outcome(policy: str, load: Workload, settings: Settings) -> Outcome:
+def outcome(policy: str, load: Workload, settings: Settings) -> RunOutcome:
     ticks = itertools.count()
     return run_policy(
         policy,
@@ -220,7 +220,9 @@ def test_a_recorded_run_is_reproduced() -> None:
     log = io.StringIO()
     header = record.make_header("consolidate", config=PolicyConfig(), settings=settings)
     recorder = record.Recorder(machine(), file=log, header=header)
-    fleet = Fleet(recorder, workload=drawn(20.0), settings=settings, clock=lambda: 0.0)
+    fleet = SimulatedFleet(
+        recorder, workload=drawn(20.0), settings=settings, clock=lambda: 0.0
+    )
     fleet.run()
     lines = iter(log.getvalue().splitlines())
     described = record.read_machine(lines)
