@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
-from mell_jax.checkpoints import ModelSpec
+from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -133,7 +133,7 @@ class LLM:
         if eos_ids is None:
             own = tokenizer.eos_id if tokenizer is not None else None
             eos_ids = () if own is None else (own,)
-        spec = ModelSpec(
+        spec = CheckpointSpec(
             config=module.config,
             architecture="LlamaForCausalLM",
             model_type="llama",

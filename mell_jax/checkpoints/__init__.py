@@ -1,14 +1,14 @@
 """Model directories: Hugging Face's and Orbax, in and out. Files are never trusted."""
 
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.hf_config import ModelSpec, read_spec
+from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.load import LoadedModel, load_model
 from mell_jax.checkpoints.save import save_hf, save_orbax
 
 __all__ = [
     "CheckpointError",
+    "CheckpointSpec",
     "LoadedModel",
-    "ModelSpec",
     "load_model",
     "read_spec",
     "save_hf",

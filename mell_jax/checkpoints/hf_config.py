@@ -19,7 +19,7 @@ MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
+class CheckpointSpec:
     """What a model directory says about its model, besides the weights."""
 
     config: ModelConfig
@@ -55,8 +55,8 @@ class Family:
     head_dim: int | None = None  # where the file names none: None for D / N
 
 
-def read_spec(directory: Path) -> ModelSpec:
-    """The `ModelSpec` of a model directory.
+def read_spec(directory: Path) -> CheckpointSpec:
+    """The `CheckpointSpec` of a model directory.
 
     Raises:
       CheckpointError: naming the file, the key and what is supported.
@@ -71,8 +71,10 @@ def read_spec(directory: Path) -> ModelSpec:
     return parse_spec(fields, generation=generation)
 
 
-def parse_spec(fields: Fields, *, generation: Fields) -> ModelSpec:
-    """The `ModelSpec` that a `config.json` and a `generation_config.json` describe."""
+def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
+    """The `CheckpointSpec` that a `config.json` and a `generation_config.json`
+    describe.
+    """
     architectures = fields.texts("architectures")
     if len(architectures) != 1 or architectures[0] not in FAMILIES:
         fields.fail(
@@ -89,7 +91,7 @@ def parse_spec(fields: Fields, *, generation: Fields) -> ModelSpec:
     stop = generation if generation.has("eos_token_id") else fields
     dtype_key = "dtype" if fields.has("dtype") else "torch_dtype"
     try:
-        return ModelSpec(
+        return CheckpointSpec(
             config=_config(fields, family),
             architecture=architectures[0],
             model_type=family.model_type,

@@ -14,7 +14,7 @@ from mell_jax.checkpoints.hf_config import (
     CONFIG_FILE,
     FAMILIES,
     GENERATION_FILE,
-    ModelSpec,
+    CheckpointSpec,
     parse_spec,
 )
 from mell_jax.checkpoints.json_file import Fields
@@ -27,14 +27,14 @@ def spec_of(
     eos_ids: Sequence[int] = (),
     bos_id: int | None = None,
     dtype_name: str | None = None,
-) -> ModelSpec:
-    """The `ModelSpec` of a model made by hand.
+) -> CheckpointSpec:
+    """The `CheckpointSpec` of a model made by hand.
 
     Raises:
       CheckpointError: when no architecture of `FAMILIES` has all of its options.
     """
     for architecture, family in FAMILIES.items():
-        spec = ModelSpec(
+        spec = CheckpointSpec(
             config=config,
             architecture=architecture,
             model_type=family.model_type,
@@ -49,7 +49,7 @@ def spec_of(
     )
 
 
-def config_values(spec: ModelSpec) -> dict[str, Any]:
+def config_values(spec: CheckpointSpec) -> dict[str, Any]:
     """What `config.json` says about `spec`."""
     config = spec.config
     values: dict[str, Any] = {
@@ -79,7 +79,7 @@ def config_values(spec: ModelSpec) -> dict[str, Any]:
     return values
 
 
-def write_spec(directory: Path, spec: ModelSpec) -> None:
+def write_spec(directory: Path, spec: CheckpointSpec) -> None:
     """Writes both files into `directory`."""
     values = config_values(spec)
     generation = {key: values[key] for key in ("bos_token_id", "eos_token_id")}
@@ -124,7 +124,7 @@ def _window_values(config: ModelConfig, *, is_qwen: bool) -> dict[str, Any]:
     }
 
 
-def _reads_back(spec: ModelSpec) -> bool:
+def _reads_back(spec: CheckpointSpec) -> bool:
     try:
         read = parse_spec(
             Fields(config_values(spec), CONFIG_FILE),

@@ -20,7 +20,7 @@ from mell_jax.checkpoints.abstract import (
     abstract_decoder,
 )
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.hf_config import ModelSpec, read_spec
+from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.hf_weights import (
     find_weights,
     has_safetensors,
@@ -38,7 +38,7 @@ ShardingFor = Callable[[ParameterPath, tuple[int, ...]], jax.sharding.Sharding]
 class LoadedModel:
     """A model on its devices: `nnx.merge(graphdef, state)` is the `Decoder`."""
 
-    spec: ModelSpec
+    spec: CheckpointSpec
     graphdef: nnx.GraphDef[Decoder]
     state: nnx.State[Any, Any]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from mell_jax.checkpoints import ModelSpec
+from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig, Settled, settle
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.models.config import ModelConfig
@@ -51,7 +51,7 @@ from mell_jax.worker.step import (
 class Blueprint:
     """What the instances of a model have in common."""
 
-    spec: ModelSpec
+    spec: CheckpointSpec
     settled: Settled
     num_pages: int  # of each instance's pool, scratch page included
     shares_prefixes: bool
@@ -84,7 +84,7 @@ def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGro
 
 
 def settle_on(
-    config: EngineConfig, *, spec: ModelSpec, groups: Sequence[DeviceGroup]
+    config: EngineConfig, *, spec: CheckpointSpec, groups: Sequence[DeviceGroup]
 ) -> Settled:
     """Settles `config`; the context is bounded by what fits the tightest group now.
 
@@ -112,7 +112,7 @@ def settle_on(
 def make_blueprint(
     parts: ModelParts,
     *,
-    spec: ModelSpec,
+    spec: CheckpointSpec,
     config: EngineConfig,
     name: str,
     groups: Sequence[DeviceGroup],
@@ -209,7 +209,7 @@ def _num_pages(
     config: EngineConfig,
     settled: Settled,
     *,
-    spec: ModelSpec,
+    spec: CheckpointSpec,
     groups: Sequence[DeviceGroup],
 ) -> int:
     if config.kv_pages is not None:
@@ -232,7 +232,7 @@ def _num_pages(
 
 
 def _info(
-    spec: ModelSpec, settled: Settled, *, name: str, num_pages: int
+    spec: CheckpointSpec, settled: Settled, *, name: str, num_pages: int
 ) -> EngineInfo:
     return EngineInfo(
         model_name=name,

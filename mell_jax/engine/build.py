@@ -10,7 +10,7 @@ from flax import nnx
 
 from mell_jax.checkpoints import (
     CheckpointError,
-    ModelSpec,
+    CheckpointSpec,
     load_model,
     read_spec,
 )
@@ -38,7 +38,7 @@ class BuiltModel:
     """A model of a built engine."""
 
     name: str
-    spec: ModelSpec
+    spec: CheckpointSpec
     directory: Path | None  # where it came from, if not from memory
 
 
@@ -98,7 +98,7 @@ def build_engine(
 def build_from_module(
     module: Decoder,
     *,
-    spec: ModelSpec,
+    spec: CheckpointSpec,
     config: EngineConfig,
     fleet: FleetConfig | None = None,
     progress: bool = False,

@@ -58,7 +58,7 @@ the moving ones; no machine sees single tokens. A lost device is told to the con
 first and to the placement machine after, so that reports of moves that were true come
 before the loss; orders that a report gives rise to are carried out after both, or they
 could be refused and given again without end. A hung transfer is ended by `AbortMove`, a
-hung device by `DeviceLost`.
+hung device by `LoseDevice`.
 
 States: a move is RESERVING, COPYING, then COMMITTED or ABORTING (`records.Phase`); its
 source end COPYING, STOPPING, STOPPED or GIVEN_UP (`source.Phase`); its destination end

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 from absl import logging
 
-from mell_jax.checkpoints import ModelSpec as CheckpointSpec
+from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.blueprint import (
     Blueprint,
     make_blueprint,
