@@ -147,9 +147,9 @@ def watch(fleet: Fleet, log: Log) -> Iterator[None]:
 
     def step_and_tell(event: events.Event) -> plan.Plan:
         if isinstance(event, events.Arrive):
-            live = fleet.conductor.live(event.request)
-            assert live is not None, f"{event} of a request that nobody knows"
-            log.note(live.handle, event.request)
+            state = fleet.conductor.state(event.request)
+            assert state is not None, f"{event} of a request that nobody knows"
+            log.note(state.handle, event.request)
         log.heard(event, is_open=lambda move: move in ledger.moves)
         answer = step(event)
         log.answered(answer, devices=len(ledger.instances))

@@ -93,22 +93,22 @@ class Administrator:
 
     def _placement(self, request: RequestAccount) -> Placement | None:
         """None: it has ended, as the books are about to hear."""
-        live = self._conductor.live(request.id)
-        if live is None:
+        state = self._conductor.state(request.id)
+        if state is None:
             return None
         ledger, home = self._conductor.machine.ledger, request.device
         is_paused = home is not None and request.id in ledger.instances[home].stalled
         moving = request.move is not None
         return Placement(
             request=request.id,
-            handle=live.handle,
+            handle=state.handle,
             model=request.model,
             device=home,
             target=ledger.moves[request.move].target
             if request.move is not None
             else None,
             pages=request.pages,
-            prompt_tokens=len(live.template.submit.prompt),
+            prompt_tokens=len(state.template.submit.prompt),
             is_paused=is_paused and not moving,
         )
 
@@ -117,7 +117,7 @@ class Administrator:
         ledger = conductor.machine.ledger
         device = self._device(command.device)
         request = ledger.requests.get(RequestId(command.request))
-        if request is None or conductor.live(request.id) is None:
+        if request is None or conductor.state(request.id) is None:
             raise UnknownTargetError(
                 f"there is no request {command.request}; it never came or has ended"
             )

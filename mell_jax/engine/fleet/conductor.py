@@ -19,10 +19,10 @@ from absl import logging
 
 from mell_jax.engine.fleet import news
 from mell_jax.engine.fleet.config import FleetConfig
-from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member, Payload
 from mell_jax.engine.fleet.moves import Moves, MoveSize, order
 from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.roster import Roster
 from mell_jax.engine.fleet.stats import Tally
 from mell_jax.engine.fleet.transport import Transport
@@ -68,7 +68,7 @@ class Conductor:
         self._page_tokens = page_tokens
         self._shares_prefixes = shares_prefixes
         self._moves = Moves(profile, epoch_s=config.epoch_s, mode=config.mode)
-        self._live: dict[RequestId, Live] = {}
+        self._states: dict[RequestId, RequestState] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
         self._post: deque[tuple[DeviceGroupId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
@@ -78,8 +78,8 @@ class Conductor:
 
     # -- for members -------------------------------------------------------------
 
-    def live(self, request: RequestId) -> Live | None:
-        return self._live.get(request)
+    def state(self, request: RequestId) -> RequestState | None:
+        return self._states.get(request)
 
     def group_of(self, device: DeviceGroupId) -> DeviceGroup | None:
         return self.roster.groups[device] if device in self.members else None
@@ -96,7 +96,7 @@ class Conductor:
     @property
     def is_at_rest(self) -> bool:
         """Whether it knows of no request at all."""
-        return not (self._live or self.requests or self._asked or self._post)
+        return not (self._states or self.requests or self._asked or self._post)
 
     @property
     def is_lost(self) -> bool:
@@ -115,16 +115,16 @@ class Conductor:
             self._moves.target_opens(member.device, member.model)
             self.decide(events.Activated(model=member.model, took_s=took_s))
 
-    def arrive(self, live: Live, *, peak_pages: int) -> None:
-        self._live[live.id] = live
-        self.requests[live.handle] = live.id
+    def arrive(self, state: RequestState, *, peak_pages: int) -> None:
+        self._states[state.id] = state
+        self.requests[state.handle] = state.id
         self.decide(
             events.Arrive(
-                request=live.id,
-                pages=live.pages,
-                model=live.model,
+                request=state.id,
+                pages=state.pages,
+                model=state.model,
                 peak_pages=peak_pages,
-                prefix=self._prefix_of(live),
+                prefix=self._prefix_of(state),
             )
         )
         self.settle()
@@ -158,7 +158,7 @@ class Conductor:
         self, request: RequestId, *, reason: FinishReason, message: str = ""
     ) -> None:
         """Ends a request that is not over on its own account."""
-        handle = self._live[request].handle
+        handle = self._states[request].handle
         self.forget(request)
         self.finished.append(Finished(handle=handle, reason=reason, message=message))
 
@@ -189,8 +189,8 @@ class Conductor:
             case plan.Preempt():
                 self.tally.preemptions += 1
                 self._capture(decision.request)
-                if decision.request in self._live:
-                    self.tally.forget(self._live[decision.request].handle)
+                if decision.request in self._states:
+                    self.tally.forget(self._states[decision.request].handle)
                 self._control(orders.PreemptRequest(request=decision.request))
             case plan.Activate():
                 self._activate(decision.device, decision.model)
@@ -202,20 +202,20 @@ class Conductor:
                 self.tally.pauses += self._has_home(decision.request)
 
     def _place(self, decision: plan.Place) -> None:
-        live = self._live.get(decision.request)
-        if live is None:
+        state = self._states.get(decision.request)
+        if state is None:
             return  # it is over; the books are about to hear of it
         owner = self.controller.owners.get(decision.request)
         if owner is not None and owner.home is not None:
             self._grant(decision.request, decision.pages)
             return
-        live.pages = decision.pages
+        state.pages = decision.pages
         self._asked.discard(decision.request)
         self._control(
             orders.StartRequest(
                 request=decision.request,
                 device=decision.device,
-                known=len(live.tokens),
+                known=len(state.tokens),
             )
         )
 
@@ -229,24 +229,24 @@ class Conductor:
         self.tally.deferred += division.deferred
         self.tally.violations += division.violations
         for move, mode in division.begun:
-            live = self._live[move.request]
-            live.pages = max(live.pages, move.pages)
-            self.tally.begin_move(move, mode=mode, handle=live.handle)
-            self._control(order(move, mode=mode, live=live))
+            state = self._states[move.request]
+            state.pages = max(state.pages, move.pages)
+            self.tally.begin_move(move, mode=mode, handle=state.handle)
+            self._control(order(move, mode=mode, state=state))
 
     def _size_of(self, move: plan.Move) -> MoveSize | None:
         """What a move has to bring; None if the books have closed it meanwhile."""
         self._capture(move.request)
-        live, ledger = self._live.get(move.request), self.machine.ledger
-        if live is None or move.move not in ledger.moves:
+        state, ledger = self._states.get(move.request), self.machine.ledger
+        if state is None or move.move not in ledger.moves:
             return None
         if move.target not in self.members:
             return None  # lost, as the books are about to hear
         spec = ledger.spec(ledger.requests[move.request].model)
         target = self.members[move.target].instance.movable
         return MoveSize(
-            tokens=len(live.tokens),
-            cached_tokens=target.count_cached(self._prefix_keys(live))
+            tokens=len(state.tokens),
+            cached_tokens=target.count_cached(self._prefix_keys(state))
             * self._page_tokens,
             bytes_per_token=spec.page_bytes / spec.page_tokens,
         )
@@ -263,30 +263,30 @@ class Conductor:
 
     def _grant(self, request: RequestId, pages: int) -> None:
         self._asked.discard(request)
-        live = self._live.get(request)
-        if live is None:
+        state = self._states.get(request)
+        if state is None:
             return
-        live.pages = max(live.pages, pages)
+        state.pages = max(state.pages, pages)
         owner = self.controller.owners.get(request)
         if owner is None or owner.home not in self.members:
             return
         member, serial = self.members[owner.home], Serial(owner.copy_id)
         if member.instance.knows(serial):
-            member.instance.movable.grant(serial, pages=live.pages)
+            member.instance.movable.grant(serial, pages=state.pages)
 
     def _capture(self, request: RequestId) -> None:
         """Keeps the tokens that a request has by now, to start it elsewhere."""
-        live, owner = self._live.get(request), self.controller.owners.get(request)
-        if live is None or owner is None or owner.home not in self.members:
+        state, owner = self._states.get(request), self.controller.owners.get(request)
+        if state is None or owner is None or owner.home not in self.members:
             return
         instance, serial = self.members[owner.home].instance, Serial(owner.copy_id)
         if instance.knows(serial):
             tokens = instance.movable.tokens_since(serial, 0)
-            if len(tokens) > len(live.tokens):
-                live.tokens = tokens
+            if len(tokens) > len(state.tokens):
+                state.tokens = tokens
 
     def _reject(self, decision: plan.Reject) -> None:
-        handle = self._live[decision.request].handle
+        handle = self._states[decision.request].handle
         self._drop(decision.request)  # the books have forgotten it
         self.finished.append(
             Finished(
@@ -296,22 +296,22 @@ class Conductor:
             )
         )
 
-    def _prefix_of(self, live: Live) -> tuple[events.Cached, ...]:
+    def _prefix_of(self, state: RequestState) -> tuple[events.Cached, ...]:
         """Where how much of a new request's prompt is cached."""
-        keys = self._prefix_keys(live)
+        keys = self._prefix_keys(state)
         found = (
             events.Cached(
                 device=device, pages=member.instance.movable.count_cached(keys)
             )
             for device, member in self.members.items()
-            if member.model == live.model
+            if member.model == state.model
         )
         return tuple(cached for cached in found if cached.pages)
 
-    def _prefix_keys(self, live: Live) -> list[PageKey]:
+    def _prefix_keys(self, state: RequestState) -> list[PageKey]:
         if not self._shares_prefixes:
             return []
-        return live.prefix_keys(page_tokens=self._page_tokens)
+        return state.prefix_keys(page_tokens=self._page_tokens)
 
     def _ask_for_page(self, request: RequestId, pages: int) -> None:
         known = self.machine.ledger.requests.get(request)
@@ -320,7 +320,7 @@ class Conductor:
         if known.pages < pages:
             self._asked.add(request)
             self.decide(events.Grow(request=request, pages=pages))
-        if request in self._live and known.pages >= pages:
+        if request in self._states and known.pages >= pages:
             self._grant(request, known.pages)
 
     # -- devices -----------------------------------------------------------------
@@ -346,28 +346,28 @@ class Conductor:
         lost = [
             request
             for request, owner in self.controller.owners.items()
-            if owner.home == device and request in self._live
+            if owner.home == device and request in self._states
         ]
         for request in lost:
             self._capture(request)
-            self.tally.forget(self._live[request].handle)
+            self.tally.forget(self._states[request].handle)
         self._moves.target_closes(device)
         member = self.roster.fence(device)
         self.tally.lose(member.instance.load() if member is not None else None)
         self._control(orders.LoseDevice(device=device))
         self._reports.append(events.DeviceLost(device=device))
         for request in lost:
-            live = self._live[request]
-            live.replays += 1
+            state = self._states[request]
+            state.replays += 1
             self.tally.replays += 1
-            if live.replays > self._config.replay_limit:
-                message = f"lost with its device {live.replays} times"
+            if state.replays > self._config.replay_limit:
+                message = f"lost with its device {state.replays} times"
                 self.end(request, reason=FinishReason.ERROR, message=message)
 
     def _drop(self, request: RequestId) -> None:
-        live = self._live.pop(request)
-        del self.requests[live.handle]
-        self.tally.forget(live.handle)
+        state = self._states.pop(request)
+        del self.requests[state.handle]
+        self.tally.forget(state.handle)
         self._asked.discard(request)
         self._control(orders.End(request=request))
 
@@ -408,9 +408,9 @@ class Conductor:
 
     def _learn(self, effect: effects.Deliver) -> None:
         """Keeps the tokens that a source had when its row stopped."""
-        live = self._live.get(effect.request)
-        if live is not None:
+        state = self._states.get(effect.request)
+        if state is not None:
             tail = np.array(effect.tokens, np.int32)
-            live.tokens = np.concatenate([live.tokens[: effect.since], tail])
-            if len(live.tokens) > len(live.template.submit.prompt):
-                self.tally.stop_row(live.handle)
+            state.tokens = np.concatenate([state.tokens[: effect.since], tail])
+            if len(state.tokens) > len(state.template.submit.prompt):
+                self.tally.stop_row(state.handle)

@@ -17,10 +17,10 @@ from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.frames import merge_frames, sum_loads
-from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.member import Member
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.stats import FleetStats
 from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.fleet.workshop import Workshop
@@ -130,10 +130,10 @@ class Fleet:
         request = RequestId(self._next_request)
         self._next_request += 1
         template = resolve(submit, serial=Serial(-1), info=info, rng=self._rng)
-        live = Live(request, model=ModelId(info.model_name), template=template)
-        live.pages = self._pages(len(submit.prompt))
+        state = RequestState(request, model=ModelId(info.model_name), template=template)
+        state.pages = self._pages(len(submit.prompt))
         peak_pages = self._pages(template.limit)
-        conductor.arrive(live, peak_pages=peak_pages)
+        conductor.arrive(state, peak_pages=peak_pages)
 
     def abort(self, abort: Abort) -> None:
         """Frees the pages of these sequences now; unknown handles are ignored."""

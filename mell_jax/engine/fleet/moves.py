@@ -6,8 +6,8 @@ The life of a move that waits stands in `scheduler.move_queue`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.profile import Profile
+from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.move_queue import MoveQueue
@@ -114,14 +114,14 @@ class Moves:
         )
 
 
-def order(move: plan.Move, *, mode: Mode, live: Live) -> orders.Move:
+def order(move: plan.Move, *, mode: Mode, state: RequestState) -> orders.Move:
     """What the protocol is told of a move that begins now."""
     return orders.Move(
         move=move.move,
         request=move.request,
         target=move.target,
         mode=mode,
-        pages=live.pages,
-        known=len(live.tokens),
+        pages=state.pages,
+        known=len(state.tokens),
         is_urgent=move.is_urgent,
     )

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mell_jax.engine.fleet import parcels
-from mell_jax.engine.fleet.live import Live
 from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.instance import Instance
 from mell_jax.scheduler.ids import (
@@ -38,7 +38,7 @@ Payload = Parcel | Tokens | None
 class Office(Protocol):
     """What a member needs of the fleet."""
 
-    def live(self, request: RequestId) -> Live | None: ...
+    def state(self, request: RequestId) -> RequestState | None: ...
 
     def group_of(self, device: DeviceGroupId) -> DeviceGroup | None: ...
 
@@ -168,12 +168,12 @@ class Member:
         )
 
     def _take_pages(self, effect: effects.TakePages) -> None:
-        live = self._office.live(effect.request)
+        state = self._office.state(effect.request)
         cached = None
-        if live is not None:
+        if state is not None:
             cached = self.instance.reserve(
-                live.copy(effect.copy_id),
-                tokens=live.tokens[: effect.known],
+                state.copy(effect.copy_id),
+                tokens=state.tokens[: effect.known],
                 pages=effect.pages,
             )
         if cached is None:
@@ -237,8 +237,8 @@ class Member:
             self.instance.movable.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
-        serial, live = Serial(effect.copy_id), self._office.live(effect.request)
-        if live is None:
+        serial, state = Serial(effect.copy_id), self._office.state(effect.request)
+        if state is None:
             return  # it has ended since; its release is on the way
         if self.instance.knows(serial):
             self.instance.begin(
@@ -246,12 +246,12 @@ class Member:
                 computed=effect.computed,
                 since=effect.since,
                 tail=np.array(effect.tail, np.int32),
-                pages=live.pages,
+                pages=state.pages,
             )
             return
         self.requests[serial] = effect.request
-        self.instance.start(live.copy(effect.copy_id), tokens=live.tokens)
-        self.instance.movable.grant(serial, pages=live.pages)
+        self.instance.start(state.copy(effect.copy_id), tokens=state.tokens)
+        self.instance.movable.grant(serial, pages=state.pages)
 
     def _free(self, effect: effects.Free) -> None:
         copy_id, serial = effect.copy_id, Serial(effect.copy_id)

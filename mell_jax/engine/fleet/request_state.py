@@ -8,7 +8,7 @@ from mell_jax.scheduler.ids import CopyId, ModelId, PageKey, RequestId, Serial, 
 from mell_jax.scheduler.prefix_cache import page_keys
 
 
-class Live:
+class RequestState:
     """A request, wherever it runs; its serial on an instance is its copy's id."""
 
     __slots__ = ("id", "model", "pages", "replays", "template", "tokens")
