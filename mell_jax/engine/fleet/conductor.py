@@ -329,7 +329,7 @@ class Conductor:
         self.tally.activations += 1
         horizon = self.controller.next_copy_id
         try:
-            self.roster.open(device, model, horizon=horizon, office=self)
+            self.roster.open(device, model, horizon=horizon, context=self)
         except RuntimeError:  # no memory, or a device that has gone
             news.tell_fenced(device, what="cannot be opened")
             self._lose(device)

@@ -35,7 +35,7 @@ from mell_jax.worker.group import DeviceGroup
 Payload = Parcel | Tokens | None
 
 
-class Office(Protocol):
+class FleetContext(Protocol):
     """What a member needs of the fleet."""
 
     def state(self, request: RequestId) -> RequestState | None: ...
@@ -70,7 +70,7 @@ class Member:
         model: ModelId,
         endpoint: Endpoint,
         transport: Transport,
-        office: Office,
+        context: FleetContext,
         page_tokens: int,
     ) -> None:
         self.device = device
@@ -79,7 +79,7 @@ class Member:
         self.requests: dict[Serial, RequestId] = {}  # of every copy held
         self._endpoint = endpoint
         self._transport = transport
-        self._office = office
+        self._context = context
         self._page_tokens = page_tokens
         self._payload: Payload = None
         self._is_open = False
@@ -149,14 +149,14 @@ class Member:
         payload: Payload = None
         if isinstance(effect.message, messages.Chunk):
             payload = self._load(effect.message, to=effect.to)
-        self._office.post(effect.to, effect.message, payload)
+        self._context.post(effect.to, effect.message, payload)
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
         """The pages or tokens that go with a chunk, on their way already."""
         batcher, serial = self.instance.movable, Serial(chunk.from_copy_id)
         if chunk.mode is Mode.TOKENS:
             return batcher.tokens_since(serial, chunk.first)[: chunk.end - chunk.first]
-        group = self._office.group_of(to)
+        group = self._context.group_of(to)
         if group is None or chunk.first == chunk.end:
             return Parcel(chunks=(), count=0)
         pages = batcher.pages_of(serial)[self._span(chunk.first, chunk.end)]
@@ -168,7 +168,7 @@ class Member:
         )
 
     def _take_pages(self, effect: effects.TakePages) -> None:
-        state = self._office.state(effect.request)
+        state = self._context.state(effect.request)
         cached = None
         if state is not None:
             cached = self.instance.reserve(
@@ -237,7 +237,7 @@ class Member:
             self.instance.movable.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
-        serial, state = Serial(effect.copy_id), self._office.state(effect.request)
+        serial, state = Serial(effect.copy_id), self._context.state(effect.request)
         if state is None:
             return  # it has ended since; its release is on the way
         if self.instance.knows(serial):

@@ -7,7 +7,7 @@ parked --open--> opening --ready--> serving --close--> parked
 from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
-from mell_jax.engine.fleet.member import Member, Office
+from mell_jax.engine.fleet.member import FleetContext, Member
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, ModelId
@@ -62,7 +62,12 @@ class Roster:
         )
 
     def open(
-        self, device: DeviceGroupId, model: ModelId, *, horizon: CopyId, office: Office
+        self,
+        device: DeviceGroupId,
+        model: ModelId,
+        *,
+        horizon: CopyId,
+        context: FleetContext,
     ) -> None:
         """Begins to make an instance ready.
 
@@ -85,7 +90,7 @@ class Roster:
                 horizon=horizon,
             ),
             transport=self._transports[model],
-            office=office,
+            context=context,
             page_tokens=self._page_tokens,
         )
 
