@@ -96,7 +96,7 @@ def measure_idle(yard: Yard, *, instances: int, seconds: float) -> Idle:
         handles = own.submit([PROMPT_TOKENS] * instances, new_tokens=4)
         while len(own.log.finished) < len(handles):
             own.step()
-        assert len(own.fleet.members) == instances, "an instance was parked"
+        assert len(own.fleet.instances) == instances, "an instance was parked"
         thread = EngineThread(own.fleet, compilations=yard.compilations)
         thread.start(_ignore)
         cpu_s, wall_s = time.process_time(), time.perf_counter()

@@ -55,7 +55,7 @@ def serve(
     log = Log(timeline.now_s, on_devices=count)
     with watch(fleet, log):
         _loop(fleet, orders, timeline=timeline, log=log, on_done=on_done)
-    count(len(fleet.members))
+    count(len(fleet.instances))
     return Run(
         records=[_record(order, n, log) for n, order in enumerate(orders)],
         log=log,

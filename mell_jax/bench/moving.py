@@ -64,7 +64,7 @@ class Stage:
         if request is None:
             return
         known = self.fleet.machine.ledger.requests[request]
-        devices = list(self.fleet.members)
+        devices = list(self.fleet.instances)
         if known.device is None or known.move is not None:
             return
         at = devices.index(known.device)

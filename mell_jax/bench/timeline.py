@@ -62,7 +62,7 @@ class DeviceTime:
         """The round brought in the steps that the one before had launched."""
         self._now_s += self._launched_s
         self._launched_s = max(
-            (self._takes_s(m.instance) for m in fleet.members.values()), default=0.0
+            (self._takes_s(m.inner) for m in fleet.instances.values()), default=0.0
         )
 
     def wait_until(self, due_s: float) -> None:

@@ -118,7 +118,7 @@ class Yard:
         fleet.abort(Abort(handles=tuple(fleet.conductor.requests)))
         while fleet.has_work:
             fleet.step()
-        fleet.members.clear()
+        fleet.instances.clear()
         for device in list(self._workshop._open):  # also those that it has lost
             self._workshop.close(device)
 

@@ -156,7 +156,7 @@ def test_a_probe_leaves_nothing_behind(make: Callable[[], Engine | Fleet]) -> No
 def workers_of(engine: Engine | Fleet) -> list[DeviceWorker]:
     if isinstance(engine, Engine):
         return [engine.instance.worker]
-    return [member.instance.worker for member in engine.members.values()]
+    return [instance.inner.worker for instance in engine.instances.values()]
 
 
 def test_answers_are_the_same_between_probes() -> None:
@@ -211,18 +211,18 @@ def test_an_idle_device_that_has_died_is_fenced_and_others_serve() -> None:
     for handle in range(6):
         ask(fleet, handle)
     run(fleet)
-    first, *others = fleet.members
+    first, *others = fleet.instances
     assert others, "one instance was enough"
-    kill(fleet.members[first].instance.worker)
+    kill(fleet.instances[first].inner.worker)
     fleet.probe()
-    assert list(fleet.members) == others
+    assert list(fleet.instances) == others
     assert fleet.stats().losses == 1
     for handle in range(6, 12):
         ask(fleet, handle)
     seen = run(fleet)
     for handle in range(6, 12):
         assert seen.tokens[handle] == expected([handle + 1] * 40, count=80)
-    assert first not in fleet.members
+    assert first not in fleet.instances
     assert_at_rest(fleet)
 
 
@@ -230,7 +230,7 @@ def test_a_fleet_whose_last_idle_device_has_died_ends() -> None:
     fleet = toy_fleet(devices=1)
     ask(fleet, 1)
     run(fleet)
-    kill(fleet.members[DeviceGroupId(0)].instance.worker)
+    kill(fleet.instances[DeviceGroupId(0)].inner.worker)
     fleet.probe()
     with pytest.raises(RuntimeError, match="every device of the fleet has failed"):
         fleet.step()
@@ -240,7 +240,7 @@ def test_an_instance_that_is_parked_or_opens_is_not_probed() -> None:
     fleet = toy_fleet(devices=2)
     fleet.probe()  # none is open
     ask(fleet, 1)
-    worker = fleet.members[DeviceGroupId(0)].instance.worker
+    worker = fleet.instances[DeviceGroupId(0)].inner.worker
     weights, worker._weights = worker._weights, (*worker._weights, NeverThere())
     fleet.probe()
     worker._weights = weights

@@ -84,9 +84,9 @@ def test_a_fleet_whose_only_row_stands_still_is_not_ready() -> None:
     fleet.submit(request(1))
     for _ in range(5):
         fleet.step()
-    member = fleet.members[HERE]
-    (serial,) = member.requests
-    member.instance.movable.hold(serial)
+    instance = fleet.instances[HERE]
+    (serial,) = instance.requests
+    instance.inner.movable.hold(serial)
     for _ in range(3):
         fleet.step()  # what was in flight
     assert fleet.has_work
@@ -97,7 +97,7 @@ def test_a_fleet_whose_only_row_stands_still_is_not_ready() -> None:
 def test_an_instance_that_opens_raises_no_alarm_but_one_that_never_does_will() -> None:
     fleet = toy_fleet(devices=1)
     fleet.submit(request(1))
-    worker = fleet.members[HERE].instance.worker
+    worker = fleet.instances[HERE].inner.worker
     weights, worker._weights = worker._weights, (*worker._weights, Late())
     with running(fleet) as watched:
         looks = [watched.look()]

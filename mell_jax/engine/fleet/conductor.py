@@ -3,7 +3,7 @@
     event -> placement machine -> Place, Move, Preempt, Activate, Park
                  ^                        |
                  |                        v
-             committed, aborted <- controller <-> members (protocol messages)
+             committed, aborted <- controller <-> instances (protocol messages)
 
 One queue of messages and one of reports; `settle` empties both. A device whose work
 raises is fenced, and its requests start again elsewhere from the tokens they had.
@@ -19,7 +19,7 @@ from absl import logging
 
 from mell_jax.engine.fleet import news
 from mell_jax.engine.fleet.config import FleetConfig
-from mell_jax.engine.fleet.member import Member, Payload
+from mell_jax.engine.fleet.fleet_instance import FleetInstance, Payload
 from mell_jax.engine.fleet.moves import Moves, MoveSize, order
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
@@ -59,7 +59,7 @@ class Conductor:
         self.roster = Roster(
             workshop, transports=transports, clock=clock, page_tokens=page_tokens
         )
-        self.members = self.roster.members
+        self.instances = self.roster.instances
         self.requests: dict[Handle, RequestId] = {}
         self.finished: list[Finished] = []  # since the owner last took them
         self.controller = Controller()
@@ -76,13 +76,13 @@ class Conductor:
             self.controller.step(orders.AddDevice(device=device))
             self.decide(events.DeviceAdded(device=device))
 
-    # -- for members -------------------------------------------------------------
+    # -- for instances -------------------------------------------------------------
 
     def state(self, request: RequestId) -> RequestState | None:
         return self._states.get(request)
 
     def group_of(self, device: DeviceGroupId) -> DeviceGroup | None:
-        return self.roster.groups[device] if device in self.members else None
+        return self.roster.groups[device] if device in self.instances else None
 
     def post(
         self, to: DeviceGroupId, message: messages.Message, payload: Payload
@@ -109,11 +109,11 @@ class Conductor:
 
     def see_opened(self) -> None:
         """Tells placement how long instances took that have become ready."""
-        for member, took_s in self.roster.opened():
+        for instance, took_s in self.roster.opened():
             self.tally.activation_s += took_s
-            news.tell_opened(member.device, member.model, took_s=took_s)
-            self._moves.target_opens(member.device, member.model)
-            self.decide(events.Activated(model=member.model, took_s=took_s))
+            news.tell_opened(instance.device, instance.model, took_s=took_s)
+            self._moves.target_opens(instance.device, instance.model)
+            self.decide(events.Activated(model=instance.model, took_s=took_s))
 
     def arrive(self, state: RequestState, *, peak_pages: int) -> None:
         self._states[state.id] = state
@@ -132,26 +132,26 @@ class Conductor:
     def tick(self, now_s: float) -> None:
         """An epoch ends: links have room again, and pages that hang are given up."""
         self._moves.renew()
-        for member in list(self.members.values()):
-            for request in member.overdue(epochs=self._config.patience_epochs):
+        for instance in list(self.instances.values()):
+            for request in instance.overdue(epochs=self._config.patience_epochs):
                 self._call_off(request)
         self.decide(events.Tick(now_s=now_s))
         self.settle()
 
     def ask_for_pages(self) -> None:
         """Asks for the pages that rows want to go on; a row without one waits."""
-        for member in list(self.members.values()):
-            for serial, pages in member.instance.movable.wanting():
-                self._ask_for_page(member.requests[serial], pages + 1)
+        for instance in list(self.instances.values()):
+            for serial, pages in instance.inner.movable.wanting():
+                self._ask_for_page(instance.requests[serial], pages + 1)
         self.settle()
 
-    def guard(self, member: Member, do: Callable[[], Result]) -> Result | None:
+    def guard(self, instance: FleetInstance, do: Callable[[], Result]) -> Result | None:
         """Does something on a device; if that raises, the device is lost."""
         try:
             return do()
         except Exception:  # the edge: whatever a device raises, the others go on
-            news.tell_fenced(member.device, what="failed")
-            self._lose(member.device)
+            news.tell_fenced(instance.device, what="failed")
+            self._lose(instance.device)
             return None
 
     def end(
@@ -240,10 +240,10 @@ class Conductor:
         state, ledger = self._states.get(move.request), self.machine.ledger
         if state is None or move.move not in ledger.moves:
             return None
-        if move.target not in self.members:
+        if move.target not in self.instances:
             return None  # lost, as the books are about to hear
         spec = ledger.spec(ledger.requests[move.request].model)
-        target = self.members[move.target].instance.movable
+        target = self.instances[move.target].inner.movable
         return MoveSize(
             tokens=len(state.tokens),
             cached_tokens=target.count_cached(self._prefix_keys(state))
@@ -268,18 +268,18 @@ class Conductor:
             return
         state.pages = max(state.pages, pages)
         owner = self.controller.owners.get(request)
-        if owner is None or owner.home not in self.members:
+        if owner is None or owner.home not in self.instances:
             return
-        member, serial = self.members[owner.home], Serial(owner.copy_id)
-        if member.instance.knows(serial):
-            member.instance.movable.grant(serial, pages=state.pages)
+        instance, serial = self.instances[owner.home], Serial(owner.copy_id)
+        if instance.inner.knows(serial):
+            instance.inner.movable.grant(serial, pages=state.pages)
 
     def _capture(self, request: RequestId) -> None:
         """Keeps the tokens that a request has by now, to start it elsewhere."""
         state, owner = self._states.get(request), self.controller.owners.get(request)
-        if state is None or owner is None or owner.home not in self.members:
+        if state is None or owner is None or owner.home not in self.instances:
             return
-        instance, serial = self.members[owner.home].instance, Serial(owner.copy_id)
+        instance, serial = self.instances[owner.home].inner, Serial(owner.copy_id)
         if instance.knows(serial):
             tokens = instance.movable.tokens_since(serial, 0)
             if len(tokens) > len(state.tokens):
@@ -301,10 +301,10 @@ class Conductor:
         keys = self._prefix_keys(state)
         found = (
             events.Cached(
-                device=device, pages=member.instance.movable.count_cached(keys)
+                device=device, pages=instance.inner.movable.count_cached(keys)
             )
-            for device, member in self.members.items()
-            if member.model == state.model
+            for device, instance in self.instances.items()
+            if instance.model == state.model
         )
         return tuple(cached for cached in found if cached.pages)
 
@@ -337,9 +337,9 @@ class Conductor:
     def _park(self, device: DeviceGroupId) -> None:
         self._deliver_all()  # what it is still to release
         self._moves.target_closes(device)
-        member = self.roster.close(device)
-        self.tally.close(member.instance.load())
-        news.tell_parked(device, member.model)
+        instance = self.roster.close(device)
+        self.tally.close(instance.inner.load())
+        news.tell_parked(device, instance.model)
 
     def _lose(self, device: DeviceGroupId) -> None:
         """Fences a device; its requests start again elsewhere from their tokens."""
@@ -352,8 +352,8 @@ class Conductor:
             self._capture(request)
             self.tally.forget(self._states[request].handle)
         self._moves.target_closes(device)
-        member = self.roster.fence(device)
-        self.tally.lose(member.instance.load() if member is not None else None)
+        instance = self.roster.fence(device)
+        self.tally.lose(instance.inner.load() if instance is not None else None)
         self._control(orders.LoseDevice(device=device))
         self._reports.append(events.DeviceLost(device=device))
         for request in lost:
@@ -402,9 +402,9 @@ class Conductor:
             to, message, payload = self._post.popleft()
             if to == messages.CONTROLLER:
                 self._control(cast(messages.ToController, message))
-            elif to in self.members:
-                member, said = self.members[to], cast(messages.ToEndpoint, message)
-                self.guard(member, partial(member.deliver, said, payload))
+            elif to in self.instances:
+                instance, said = self.instances[to], cast(messages.ToEndpoint, message)
+                self.guard(instance, partial(instance.deliver, said, payload))
 
     def _learn(self, effect: effects.Deliver) -> None:
         """Keeps the tokens that a source had when its row stopped."""

@@ -16,8 +16,8 @@ from mell_jax.engine.core import refusal, resolve
 from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.fleet_instance import FleetInstance
 from mell_jax.engine.fleet.frames import merge_frames, sum_loads
-from mell_jax.engine.fleet.member import Member
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
@@ -107,9 +107,9 @@ class Fleet:
         return self._infos
 
     @property
-    def members(self) -> dict[DeviceGroupId, Member]:
+    def instances(self) -> dict[DeviceGroupId, FleetInstance]:
         """The instances that serve, by device; do not change it."""
-        return self._conductor.members
+        return self._conductor.instances
 
     @property
     def conductor(self) -> Conductor:
@@ -150,8 +150,8 @@ class Fleet:
     @property
     def has_work(self) -> bool:
         return bool(self._conductor.finished) or any(
-            member.instance.has_work or member.is_busy
-            for member in self.members.values()
+            instance.inner.has_work or instance.is_busy
+            for instance in self.instances.values()
         )
 
     @property
@@ -159,7 +159,7 @@ class Fleet:
         """How long to wait for messages without work; None: until one comes."""
         if self._conductor.roster.is_opening:
             return OPENING_WAIT_S
-        return self._config.epoch_s if self.members else None
+        return self._config.epoch_s if self.instances else None
 
     @property
     def is_resting(self) -> bool:
@@ -184,9 +184,9 @@ class Fleet:
             time.sleep(OPENING_WAIT_S)
         conductor.see_opened()
         conductor.ask_for_pages()
-        for member in list(self.members.values()):
-            if member.is_open:
-                conductor.guard(member, partial(self._launch, member))
+        for instance in list(self.instances.values()):
+            if instance.is_open:
+                conductor.guard(instance, partial(self._launch, instance))
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
         frames = self._land()
@@ -204,20 +204,20 @@ class Fleet:
         One that fails is fenced as if a step had.
         """
         conductor, probes = self._conductor, []
-        for member in list(self.members.values()):
-            if member.is_open:
-                probe = conductor.guard(member, member.instance.worker.probe)
-                probes.append((member, probe))
-        for member, pending in probes:
+        for instance in list(self.instances.values()):
+            if instance.is_open:
+                probe = conductor.guard(instance, instance.inner.worker.probe)
+                probes.append((instance, probe))
+        for instance, pending in probes:
             if pending is not None:
-                conductor.guard(member, pending.tokens)
+                conductor.guard(instance, pending.tokens)
         conductor.settle()
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """How busy all instances are together."""
         loads = [
-            member.instance.load(compilations=compilations)
-            for member in self.members.values()
+            instance.inner.load(compilations=compilations)
+            for instance in self.instances.values()
         ]
         return sum_loads(
             loads,
@@ -237,25 +237,25 @@ class Fleet:
     def _can_step(self) -> bool:
         """Whether an instance that is open has something to do."""
         return any(
-            member.is_open and member.instance.has_work
-            for member in self.members.values()
+            instance.is_open and instance.inner.has_work
+            for instance in self.instances.values()
         )
 
     def _land(self) -> list[StepFrame]:
         conductor, frames = self._conductor, []
-        for member in list(self.members.values()):
+        for instance in list(self.instances.values()):
             frame = None
-            if member.is_open:
-                frame = conductor.guard(member, partial(self._land_one, member))
-            if member.device not in self.members:
+            if instance.is_open:
+                frame = conductor.guard(instance, partial(self._land_one, instance))
+            if instance.device not in self.instances:
                 continue  # its step failed: what it would have said does not count
             if frame is not None:
                 conductor.tally.see(frame)
                 frames.append(frame)
-            for serial in member.instance.ended:
-                conductor.forget(member.requests[serial])
-            conductor.guard(member, member.look_around)
-            member.instance.ended.clear()
+            for serial in instance.inner.ended:
+                conductor.forget(instance.requests[serial])
+            conductor.guard(instance, instance.look_around)
+            instance.inner.ended.clear()
         return frames
 
     def _begin_step(self) -> None:
@@ -266,18 +266,18 @@ class Fleet:
             self._tick_s = now_s
             self._conductor.tick(now_s - self._start_s)
 
-    def _launch(self, member: Member) -> None:
-        self._config.fault.check(member.device, step=self._steps)
-        member.instance.launch(self.times)
+    def _launch(self, instance: FleetInstance) -> None:
+        self._config.fault.check(instance.device, step=self._steps)
+        instance.inner.launch(self.times)
 
-    def _land_one(self, member: Member) -> StepFrame | None:
-        return member.instance.land(self.times)
+    def _land_one(self, instance: FleetInstance) -> StepFrame | None:
+        return instance.inner.land(self.times)
 
     def _move_everything(self) -> None:
         """Every request goes to the next device that is there."""
-        devices = list(self.members)
+        devices = list(self.instances)
         for request in list(self.machine.ledger.requests.values()):
-            if request.device not in self.members or request.move is not None:
+            if request.device not in self.instances or request.move is not None:
                 continue
             at = devices.index(request.device)
             for other in devices[at + 1 :] + devices[:at]:

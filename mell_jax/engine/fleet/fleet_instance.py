@@ -36,7 +36,7 @@ Payload = Parcel | Tokens | None
 
 
 class FleetContext(Protocol):
-    """What a member needs of the fleet."""
+    """What an instance needs of the fleet."""
 
     def state(self, request: RequestId) -> RequestState | None: ...
 
@@ -59,7 +59,7 @@ class _Arrival:
     waited: int = 0  # epochs
 
 
-class Member:
+class FleetInstance:
     """An instance that serves, and its end of the protocol."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Member:
         page_tokens: int,
     ) -> None:
         self.device = device
-        self.instance = instance
+        self.inner = instance
         self.model = model
         self.requests: dict[Serial, RequestId] = {}  # of every copy held
         self._endpoint = endpoint
@@ -104,7 +104,7 @@ class Member:
 
     def look_around(self) -> None:
         """After a step: tells the protocol what has come about since."""
-        for serial in self.instance.ended:
+        for serial in self.inner.ended:
             copy_id = CopyId(serial)
             request = self.requests.pop(serial)
             self._stopping.pop(copy_id, None)
@@ -114,7 +114,7 @@ class Member:
             self._arrivals.remove(arrival)
             self._unpack(arrival)
         for copy_id, chunk in list(self._prefills.items()):
-            if self.instance.movable.computed(Serial(copy_id)) >= chunk.end:
+            if self.inner.movable.computed(Serial(copy_id)) >= chunk.end:
                 del self._prefills[copy_id]
                 self._tell_written(chunk.request, copy_id, chunk.end)
         for stop in list(self._stopping.values()):
@@ -131,7 +131,7 @@ class Member:
     def is_open(self) -> bool:
         """Whether its weights and its pool are there; only then it makes steps."""
         if not self._is_open:
-            self._is_open = self.instance.worker.is_ready
+            self._is_open = self.inner.worker.is_ready
         return self._is_open
 
     @property
@@ -153,7 +153,7 @@ class Member:
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
         """The pages or tokens that go with a chunk, on their way already."""
-        batcher, serial = self.instance.movable, Serial(chunk.from_copy_id)
+        batcher, serial = self.inner.movable, Serial(chunk.from_copy_id)
         if chunk.mode is Mode.TOKENS:
             return batcher.tokens_since(serial, chunk.first)[: chunk.end - chunk.first]
         group = self._context.group_of(to)
@@ -161,7 +161,7 @@ class Member:
             return Parcel(chunks=(), count=0)
         pages = batcher.pages_of(serial)[self._span(chunk.first, chunk.end)]
         return self._transport.carry(
-            parcels.pack(self.instance.worker, pages),
+            parcels.pack(self.inner.worker, pages),
             source=self.device,
             target=to,
             to=group,
@@ -171,7 +171,7 @@ class Member:
         state = self._context.state(effect.request)
         cached = None
         if state is not None:
-            cached = self.instance.reserve(
+            cached = self.inner.reserve(
                 state.copy(effect.copy_id),
                 tokens=state.tokens[: effect.known],
                 pages=effect.pages,
@@ -185,7 +185,7 @@ class Member:
         )
 
     def _write_chunk(self, effect: effects.WriteChunk) -> None:
-        batcher, serial = self.instance.movable, Serial(effect.copy_id)
+        batcher, serial = self.inner.movable, Serial(effect.copy_id)
         if not batcher.extend(serial, positions=effect.end):
             self._tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
@@ -210,9 +210,9 @@ class Member:
             self._prefills[effect.copy_id] = effect
 
     def _unpack(self, arrival: _Arrival) -> None:
-        pages = self.instance.movable.pages_of(Serial(arrival.copy_id))
+        pages = self.inner.movable.pages_of(Serial(arrival.copy_id))
         parcels.unpack(
-            self.instance.worker,
+            self.inner.worker,
             arrival.parcel,
             pages[self._span(arrival.first, arrival.end)],
         )
@@ -224,24 +224,24 @@ class Member:
 
     def _stop_row(self, effect: effects.StopRow) -> None:
         serial = Serial(effect.copy_id)
-        if self.instance.is_collecting_prompt(serial):
+        if self.inner.is_collecting_prompt(serial):
             self._tell(events.RowLost(request=effect.request, copy_id=effect.copy_id))
             return
-        self.instance.movable.hold(serial)
+        self.inner.movable.hold(serial)
         self._stopping[effect.copy_id] = effect
         self._see_stopped(effect)
 
     def _resume_row(self, effect: effects.ResumeRow) -> None:
         self._stopping.pop(effect.copy_id, None)
-        if self.instance.knows(Serial(effect.copy_id)):
-            self.instance.movable.resume(Serial(effect.copy_id))
+        if self.inner.knows(Serial(effect.copy_id)):
+            self.inner.movable.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
         serial, state = Serial(effect.copy_id), self._context.state(effect.request)
         if state is None:
             return  # it has ended since; its release is on the way
-        if self.instance.knows(serial):
-            self.instance.begin(
+        if self.inner.knows(serial):
+            self.inner.begin(
                 serial,
                 computed=effect.computed,
                 since=effect.since,
@@ -250,8 +250,8 @@ class Member:
             )
             return
         self.requests[serial] = effect.request
-        self.instance.start(state.copy(effect.copy_id), tokens=state.tokens)
-        self.instance.movable.grant(serial, pages=state.pages)
+        self.inner.start(state.copy(effect.copy_id), tokens=state.tokens)
+        self.inner.movable.grant(serial, pages=state.pages)
 
     def _free(self, effect: effects.Free) -> None:
         copy_id, serial = effect.copy_id, Serial(effect.copy_id)
@@ -260,13 +260,13 @@ class Member:
         self._stopping.pop(copy_id, None)
         self._watched.pop(copy_id, None)
         self.requests.pop(serial, None)
-        if self.instance.knows(serial):
-            self.instance.drop(serial)
+        if self.inner.knows(serial):
+            self.inner.drop(serial)
 
     # What the protocol waits for.
 
     def _see_stopped(self, stop: effects.StopRow) -> None:
-        batcher, serial = self.instance.movable, Serial(stop.copy_id)
+        batcher, serial = self.inner.movable, Serial(stop.copy_id)
         if stop.copy_id not in self._stopping or not batcher.is_settled(serial):
             return
         del self._stopping[stop.copy_id]
@@ -283,7 +283,7 @@ class Member:
         if not self._endpoint.is_moving(copy_id):
             self._watched.pop(copy_id, None)
             return
-        computed = self.instance.movable.computed(Serial(copy_id))
+        computed = self.inner.movable.computed(Serial(copy_id))
         self._tell(events.Computed(request=request, copy_id=copy_id, computed=computed))
 
     def _tell_written(self, request: RequestId, copy_id: CopyId, end: int) -> None:

@@ -7,7 +7,7 @@ parked --open--> opening --ready--> serving --close--> parked
 from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
-from mell_jax.engine.fleet.member import FleetContext, Member
+from mell_jax.engine.fleet.fleet_instance import FleetContext, FleetInstance
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, ModelId
@@ -37,7 +37,7 @@ class Roster:
         clock: Callable[[], float],
         page_tokens: int,
     ) -> None:
-        self.members: dict[DeviceGroupId, Member] = {}  # serving or opening
+        self.instances: dict[DeviceGroupId, FleetInstance] = {}  # serving or opening
         self.lost: set[DeviceGroupId] = set()
         self._workshop = workshop
         self._transports = transports
@@ -80,7 +80,7 @@ class Roster:
         start_s = self._clock()
         instance = self._workshop.open(device, model)
         self._since_s[device] = start_s
-        self.members[device] = Member(
+        self.instances[device] = FleetInstance(
             device,
             instance,
             model=model,
@@ -94,23 +94,23 @@ class Roster:
             page_tokens=self._page_tokens,
         )
 
-    def opened(self) -> Iterator[tuple[Member, float]]:
+    def opened(self) -> Iterator[tuple[FleetInstance, float]]:
         """Those that have become ready since the last call, and what they took [s]."""
         for device, since_s in list(self._since_s.items()):
-            member = self.members[device]
-            if member.is_open:
+            instance = self.instances[device]
+            if instance.is_open:
                 del self._since_s[device]
-                yield member, self._clock() - since_s
+                yield instance, self._clock() - since_s
 
-    def close(self, device: DeviceGroupId) -> Member:
+    def close(self, device: DeviceGroupId) -> FleetInstance:
         """Parks an instance."""
         self._since_s.pop(device, None)
-        member = self.members.pop(device)
+        instance = self.instances.pop(device)
         self._workshop.close(device)
-        return member
+        return instance
 
-    def fence(self, device: DeviceGroupId) -> Member | None:
+    def fence(self, device: DeviceGroupId) -> FleetInstance | None:
         """Never uses a device again; the instance that it had, if any."""
         self._since_s.pop(device, None)
         self.lost.add(device)
-        return self.members.pop(device, None)
+        return self.instances.pop(device, None)

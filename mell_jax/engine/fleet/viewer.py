@@ -1,4 +1,4 @@
-"""Makes a `FleetView` of the books and the members, on the engine's thread.
+"""Makes a `FleetView` of the books and the instances, on the engine's thread.
 
 Looking at everything costs time that decodes would have, so a view is kept for half a
 second; a fleet that has come to rest is always seen as it is.
@@ -72,10 +72,10 @@ class Viewer:
 
     def _instance(self, device: DeviceGroupId) -> InstanceView:
         conductor = self._conductor
-        member = conductor.members.get(device)
-        if member is None:
+        instance = conductor.instances.get(device)
+        if instance is None:
             return InstanceView(device=device, state=state_of(conductor, device))
-        ledger, batcher = conductor.machine.ledger, member.instance.batcher
+        ledger, batcher = conductor.machine.ledger, instance.inner.batcher
         books = ledger.instances.get(device)
         pages = books.pages if books is not None else 0
         arriving = books.arriving.values() if books is not None else ()
@@ -83,8 +83,8 @@ class Viewer:
         return InstanceView(
             device=device,
             state=state_of(conductor, device),
-            model=member.model,
-            capacity_pages=ledger.spec(member.model).capacity_pages,
+            model=instance.model,
+            capacity_pages=ledger.spec(instance.model).capacity_pages,
             used_pages=pages - reserved,
             reserved_pages=reserved,
             cached_pages=batcher.cache.counts.cached,
@@ -132,11 +132,11 @@ class Viewer:
 
 def state_of(conductor: Conductor, device: DeviceGroupId) -> State:
     """What a device group does now."""
-    machine, member = conductor.machine, conductor.members.get(device)
+    machine, instance = conductor.machine, conductor.instances.get(device)
     if device in conductor.roster.lost:
         return State.LOST
     if machine.is_draining(device):
         return State.DRAINING
-    if member is not None:
-        return State.SERVING if member.is_open else State.OPENING
+    if instance is not None:
+        return State.SERVING if instance.is_open else State.OPENING
     return State.PARKED if machine.ledger.is_idle(device) else State.DRAINED

@@ -186,7 +186,7 @@ def test_a_drained_device_is_empty_and_stays_so_until_it_is_taken_back() -> None
 
     run(fleet, seen, until=is_drained)
     assert fleet.has_work, "it drained while its streams went on"
-    assert DeviceGroupId(first) not in fleet.members
+    assert DeviceGroupId(first) not in fleet.instances
     for handle in range(20, 30):
         submit(fleet, [handle], handle=handle, params=LONG)
     run(fleet, seen)

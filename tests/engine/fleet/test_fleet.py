@@ -33,10 +33,10 @@ def assert_at_rest(fleet: Fleet) -> None:
     assert fleet.conductor.is_at_rest
     assert not fleet.machine.ledger.requests and not fleet.machine.ledger.moves
     assert not fleet.conductor.controller.owners
-    for member in fleet.members.values():
-        assert not member.requests
-        counts = member.instance.batcher.cache.counts
-        assert counts.used == 0, f"pages leaked on {member.device}"
+    for instance in fleet.instances.values():
+        assert not instance.requests
+        counts = instance.inner.batcher.cache.counts
+        assert counts.used == 0, f"pages leaked on {instance.device}"
 
 
 PROMPTS = [[n + 1] * (n * 7 + 1) for n in range(14)]
@@ -123,16 +123,16 @@ def test_streams_go_on_when_a_device_fails(at: int, moves: bool) -> None:
     seen = Transcript()
     for _ in range(at):
         seen.read(fleet.step())
-    victim = next(iter(fleet.members.values()))
+    victim = next(iter(fleet.instances.values()))
 
     def fail() -> None:
         raise RuntimeError("planted")
 
-    victim.instance.launch = fail  # type: ignore[method-assign]
+    victim.inner.launch = fail  # type: ignore[method-assign]
     for _ in range(600):
         seen.read(fleet.step())
         fleet.machine.ledger.check()
-    assert victim.device not in fleet.members
+    assert victim.device not in fleet.instances
     assert seen.tokens == {
         handle: expected(prompt, count=30) for handle, prompt in enumerate(PROMPTS)
     }
@@ -149,7 +149,7 @@ def test_a_request_that_loses_too_many_devices_fails_alone() -> None:
     def fail() -> None:
         raise RuntimeError("planted")
 
-    next(iter(fleet.members.values())).instance.launch = fail
+    next(iter(fleet.instances.values())).inner.launch = fail
     seen.read(fleet.step())
     assert seen.finished[0].reason is FinishReason.ERROR
     assert "lost with its device" in seen.finished[0].message
@@ -165,7 +165,7 @@ def test_an_idle_fleet_parks_all_but_what_serves() -> None:
     run(fleet)
     for _ in range(20):
         fleet.step()
-    assert not fleet.members
+    assert not fleet.instances
     submit(fleet, [7], handle=99, params=greedy(5))
     seen = run(fleet)
     assert seen.tokens[99] == expected([7], count=5)
@@ -193,7 +193,7 @@ def test_a_fleet_without_devices_says_so() -> None:
     def fail() -> None:
         raise RuntimeError("planted")
 
-    next(iter(fleet.members.values())).instance.launch = fail
+    next(iter(fleet.instances.values())).inner.launch = fail
     with pytest.raises(RuntimeError, match="every device of the fleet has failed"):
         fleet.step()
 

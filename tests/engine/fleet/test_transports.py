@@ -36,8 +36,8 @@ def run(fleet: Fleet, *, count: int = 20) -> Transcript:
     assert fleet.conductor.is_at_rest
     assert not fleet.machine.ledger.requests and not fleet.machine.ledger.moves
     assert fleet.conductor.tally.under_way == 0
-    for member in fleet.members.values():
-        assert member.instance.batcher.cache.counts.used == 0
+    for instance in fleet.instances.values():
+        assert instance.inner.batcher.cache.counts.used == 0
     return seen
 
 
@@ -153,7 +153,7 @@ def test_a_planted_error_fences_its_device_alone(step: int) -> None:
     fault = Fault(move_every=2, raise_on=(DeviceGroupId(0), step))
     fleet = toy_fleet(groups=SEPARATE, model=MODEL, config=FleetConfig(fault=fault))
     assert_right(run(fleet))
-    assert 0 not in fleet.members
+    assert 0 not in fleet.instances
     assert fleet.stats().replays >= 1
 
 
