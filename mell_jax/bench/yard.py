@@ -15,11 +15,11 @@ from mell_jax.engine.build import BuiltEngine, build_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.instance_pool import DeviceInstancePool
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.parcels import Parcel
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import DevicePut, Transport
-from mell_jax.engine.fleet.workshop import DeviceWorkshop
 from mell_jax.engine.frames import Abort, EngineInfo
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
@@ -58,14 +58,14 @@ class Yard:
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
         assert isinstance(fleet, Fleet), "the yard is for several instances"
-        workshop = fleet.conductor.roster._workshop
-        assert isinstance(workshop, DeviceWorkshop), "a fleet of another make"
+        instance_pool = fleet.conductor.roster._instance_pool
+        assert isinstance(instance_pool, DeviceInstancePool), "a fleet of another make"
         self.infos = fleet.infos
         self.models = tuple(ModelId(info.model_name) for info in fleet.infos)
         self.spec: ModelSpec = fleet.machine.ledger.spec(self.models[0])
         self.transport = Counting(DevicePut())
         self.compilations = built.compilations
-        self._workshop = workshop
+        self._instance_pool = instance_pool
 
     @property
     def info(self) -> EngineInfo:
@@ -75,10 +75,10 @@ class Yard:
     @property
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
         """The hands of the default model's instances; parked ones have no pool."""
-        benches = self._workshop._benches
+        parked_instances = self._instance_pool._parked
         return {
             device: bench.worker
-            for (device, model), bench in benches.items()
+            for (device, model), bench in parked_instances.items()
             if model == self.models[0]
         }
 
@@ -107,7 +107,7 @@ class Yard:
             machine=Machine(
                 models=dict.fromkeys(self.models, spec or self.spec), policy=policy
             ),
-            workshop=self._workshop,
+            instance_pool=self._instance_pool,
             profile=profile,
             clock=clock,
             config=config,
@@ -119,8 +119,8 @@ class Yard:
         while fleet.has_work:
             fleet.step()
         fleet.instances.clear()
-        for device in list(self._workshop._open):  # also those that it has lost
-            self._workshop.close(device)
+        for device in list(self._instance_pool._open):  # also those that it has lost
+            self._instance_pool.close(device)
 
 
 def build_yard(

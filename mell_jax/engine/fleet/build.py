@@ -19,11 +19,11 @@ from mell_jax.engine.fleet import parcels
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import NO_FAULT, FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstance
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile, measure
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
-from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -57,7 +57,7 @@ class _Parked:
     model: FleetModel
     profile: Profile
     spec: ModelSpec
-    benches: Mapping[DeviceGroupId, Bench]
+    parked_instances: Mapping[DeviceGroupId, ParkedInstance]
 
 
 def build_fleet(
@@ -72,19 +72,19 @@ def build_fleet(
         stocks = list(stocks)  # the pools of each get what all weights leave
     parked = [_park_everywhere(stock, config, progress=progress) for stock in stocks]
     policy = POLICIES[config.policy](config.policy_config())
-    benches = {
-        (device, one.model.id): bench
+    parked_instances = {
+        (device, one.model.id): instance
         for one in parked
-        for device, bench in one.benches.items()
+        for device, instance in one.parked_instances.items()
     }
     return Fleet(
         models=[one.model for one in parked],
         machine=Machine(models={p.model.id: p.spec for p in parked}, policy=policy),
-        workshop=DeviceWorkshop(benches, parking=config.parking),
+        instance_pool=DeviceInstancePool(parked_instances, parking=config.parking),
         profile=Profile.joined([one.profile for one in parked]),
         clock=time.monotonic,
         config=config,
-        shares_prefixes=all(b.shares_prefixes for b in benches.values()),
+        shares_prefixes=all(b.shares_prefixes for b in parked_instances.values()),
         seed=seed,
     )
 
@@ -117,8 +117,8 @@ def _park_everywhere(stock: Stock, config: FleetConfig, *, progress: bool) -> _P
         spec=_model_spec(
             blueprint, decode_s=decode_s, load_s=_park(workers, config=config)
         ),
-        benches={
-            device: Bench(
+        parked_instances={
+            device: ParkedInstance(
                 worker=worker,
                 make_batcher=lambda: make_movable_batcher(blueprint),
                 max_rows=blueprint.settled.max_rows,

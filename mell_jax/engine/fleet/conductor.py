@@ -20,13 +20,13 @@ from absl import logging
 from mell_jax.engine.fleet import news
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance, Payload
+from mell_jax.engine.fleet.instance_pool import InstancePool
 from mell_jax.engine.fleet.moves import Moves, MoveSize, order
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.roster import Roster
 from mell_jax.engine.fleet.stats import Tally
 from mell_jax.engine.fleet.transport import Transport
-from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import Finished, FinishReason, Handle
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial
 from mell_jax.scheduler.migration import effects, messages
@@ -47,7 +47,7 @@ class Conductor:
         self,
         *,
         machine: Machine,
-        workshop: Workshop,
+        instance_pool: InstancePool,
         transports: Mapping[ModelId, Transport],
         profile: Profile,
         config: FleetConfig,
@@ -57,7 +57,7 @@ class Conductor:
     ) -> None:
         self.machine = machine
         self.roster = Roster(
-            workshop, transports=transports, clock=clock, page_tokens=page_tokens
+            instance_pool, transports=transports, clock=clock, page_tokens=page_tokens
         )
         self.instances = self.roster.instances
         self.requests: dict[Handle, RequestId] = {}
@@ -72,7 +72,7 @@ class Conductor:
         self._asked: set[RequestId] = set()  # for pages that they wait for
         self._post: deque[tuple[DeviceGroupId, messages.Message, Payload]] = deque()
         self._reports: deque[events.Event] = deque()
-        for device in workshop.devices:
+        for device in instance_pool.devices:
             self.controller.step(orders.AddDevice(device=device))
             self.decide(events.DeviceAdded(device=device))
 

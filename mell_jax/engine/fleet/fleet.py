@@ -18,12 +18,12 @@ from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance
 from mell_jax.engine.fleet.frames import merge_frames, sum_loads
+from mell_jax.engine.fleet.instance_pool import InstancePool
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.stats import FleetStats
 from mell_jax.engine.fleet.viewer import Viewer
-from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -50,7 +50,7 @@ class Fleet:
     Args:
       models: what is served; requests that name no model are for the first one.
       machine: decides where everything runs; new.
-      workshop: the device groups and their instances.
+      instance_pool: the device groups and their instances.
       profile: what links and instances can do; without it nothing is deferred.
       clock: seconds; only epochs depend on it.
       shares_prefixes: whether instances keep pages of prompts for others.
@@ -61,7 +61,7 @@ class Fleet:
         *,
         models: Sequence[FleetModel],
         machine: Machine,
-        workshop: Workshop,
+        instance_pool: InstancePool,
         clock: Callable[[], float],
         profile: Profile | None = None,
         config: FleetConfig | None = None,
@@ -75,11 +75,11 @@ class Fleet:
         self._clock = clock
         self._config = config or FleetConfig()
         profile = profile or Profile.unlimited(
-            list(workshop.devices), models=[model.id for model in models]
+            list(instance_pool.devices), models=[model.id for model in models]
         )
         self._conductor = Conductor(
             machine=machine,
-            workshop=workshop,
+            instance_pool=instance_pool,
             transports={model.id: model.transport for model in models},
             profile=profile,
             config=self._config,
@@ -88,11 +88,11 @@ class Fleet:
             shares_prefixes=shares_prefixes,
         )
         self._viewer = Viewer(
-            self._conductor, devices=list(workshop.devices), profile=profile
+            self._conductor, devices=list(instance_pool.devices), profile=profile
         )
         self._administrator = Administrator(
             self._conductor,
-            devices=workshop.devices.keys(),
+            devices=instance_pool.devices.keys(),
             viewer=self._viewer,
             config=self._config,
             clock=clock,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
 from mell_jax.engine.fleet.fleet_instance import FleetContext, FleetInstance
+from mell_jax.engine.fleet.instance_pool import InstancePool
 from mell_jax.engine.fleet.transport import Transport
-from mell_jax.engine.fleet.workshop import Workshop
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, ModelId
 from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.migration.source import StagingLimits
@@ -24,14 +24,14 @@ class Roster:
     """See the module's docstring.
 
     Args:
-      workshop: makes instances ready.
+      instance_pool: makes instances ready.
       transports: of the pages of each model.
       clock: seconds.
     """
 
     def __init__(
         self,
-        workshop: Workshop,
+        instance_pool: InstancePool,
         *,
         transports: Mapping[ModelId, Transport],
         clock: Callable[[], float],
@@ -39,7 +39,7 @@ class Roster:
     ) -> None:
         self.instances: dict[DeviceGroupId, FleetInstance] = {}  # serving or opening
         self.lost: set[DeviceGroupId] = set()
-        self._workshop = workshop
+        self._instance_pool = instance_pool
         self._transports = transports
         self._clock = clock
         self._page_tokens = page_tokens
@@ -48,7 +48,7 @@ class Roster:
     @property
     def groups(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         """Of all devices, whatever they do."""
-        return self._workshop.devices
+        return self._instance_pool.devices
 
     @property
     def is_opening(self) -> bool:
@@ -78,7 +78,7 @@ class Roster:
           RuntimeError: the device cannot, for example for want of memory.
         """
         start_s = self._clock()
-        instance = self._workshop.open(device, model)
+        instance = self._instance_pool.open(device, model)
         self._since_s[device] = start_s
         self.instances[device] = FleetInstance(
             device,
@@ -106,7 +106,7 @@ class Roster:
         """Parks an instance."""
         self._since_s.pop(device, None)
         instance = self.instances.pop(device)
-        self._workshop.close(device)
+        self._instance_pool.close(device)
         return instance
 
     def fence(self, device: DeviceGroupId) -> FleetInstance | None:

@@ -200,15 +200,15 @@ def test_a_fleet_without_devices_says_so() -> None:
 
 def test_a_device_that_cannot_be_opened_is_left_out(monkeypatch) -> None:
     fleet = toy_fleet(devices=3)
-    workshop = fleet.conductor.roster._workshop
-    opened = workshop.open
+    instance_pool = fleet.conductor.roster._instance_pool
+    opened = instance_pool.open
 
     def fail_on_the_first(device: DeviceGroupId, model: ModelId) -> Instance:
         if device == 0:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return opened(device, model)
 
-    monkeypatch.setattr(workshop, "open", fail_on_the_first)
+    monkeypatch.setattr(instance_pool, "open", fail_on_the_first)
     for handle, prompt in enumerate(PROMPTS):
         submit(fleet, prompt, handle=handle, params=greedy(20))
     seen = run(fleet)

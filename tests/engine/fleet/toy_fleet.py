@@ -33,7 +33,7 @@ ONE_TOY = MappingProxyType({TOY: 1})
 MAX_TOKENS = 128
 
 
-class ToyWorkshop:
+class ToyPool:
     """Device groups, by default all the same; each opening builds an instance anew."""
 
     def __init__(
@@ -125,7 +125,7 @@ def toy_fleet(
       factors: the models, by what they make of the sum.
     """
     config = config or FleetConfig()
-    workshop = ToyWorkshop(
+    pool = ToyPool(
         groups or [[0]] * devices,
         model=model,
         num_pages=num_pages,
@@ -134,7 +134,7 @@ def toy_fleet(
     )
     transport: Transport = DevicePut()
     if config.transport == "permute":
-        transport = Permute(workshop.devices, page=toy_page(model))
+        transport = Permute(pool.devices, page=toy_page(model))
     spec = ModelSpec(
         capacity_pages=num_pages - 1,
         growth_pages_per_s=growth,
@@ -153,7 +153,7 @@ def toy_fleet(
             for name in factors
         ],
         machine=machine,
-        workshop=workshop,
+        instance_pool=pool,
         profile=profile,
         clock=Clock(),
         config=config,

@@ -5,7 +5,7 @@ import pytest
 
 from mell_jax.engine.core import Engine
 from mell_jax.engine.fleet.config import Parking
-from mell_jax.engine.fleet.workshop import Bench, DeviceWorkshop
+from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstance
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
@@ -28,9 +28,9 @@ def new_batcher() -> MovableBatcher:
     )
 
 
-def workshop_of(
+def pool_of(
     parking: Parking,
-) -> tuple[DeviceWorkshop, dict[ModelId, DeviceWorker]]:
+) -> tuple[DeviceInstancePool, dict[ModelId, DeviceWorker]]:
     """Two toys on one device group, both parked."""
     workers = {
         model: toy_worker(
@@ -40,13 +40,13 @@ def workshop_of(
     }
     for worker in workers.values():
         worker.park(keeps_weights=parking == "pool")
-    benches = {
-        (HERE, model): Bench(
+    parked = {
+        (HERE, model): ParkedInstance(
             worker=worker, make_batcher=new_batcher, max_rows=8, shares_prefixes=True
         )
         for model, worker in workers.items()
     }
-    return DeviceWorkshop(benches, parking=parking), workers
+    return DeviceInstancePool(parked, parking=parking), workers
 
 
 def answer(instance: Instance) -> list[int]:
@@ -63,38 +63,38 @@ def weight_homes(worker: DeviceWorker) -> set[str | None]:
 
 @pytest.mark.parametrize("parking", ["pool", "weights"])
 def test_models_take_turns_on_a_device_and_keep_their_answers(parking: Parking) -> None:
-    workshop, _ = workshop_of(parking)
+    pool, _ = pool_of(parking)
     for _ in range(2):
         for model, factor in ((PLAIN, 1), (TRIPLE, 3)):
-            instance = workshop.open(HERE, model)
+            instance = pool.open(HERE, model)
             instance.worker.wait_ready()
             assert instance.worker.is_ready
             assert not jnp.any(instance.worker.pool)
             assert answer(instance) == expected([1, 2, 3], count=6, factor=factor)
-            workshop.close(HERE)
+            pool.close(HERE)
 
 
 def test_a_parked_instance_gives_its_pool_back() -> None:
-    workshop, workers = workshop_of("pool")
-    workshop.open(HERE, PLAIN)
+    pool, workers = pool_of("pool")
+    pool.open(HERE, PLAIN)
     pool = workers[PLAIN].pool
-    workshop.close(HERE)
+    pool.close(HERE)
     assert pool.is_deleted()
     assert weight_homes(workers[PLAIN]) == {"device"}
 
 
 def test_parked_weights_wait_in_the_memory_of_the_host() -> None:
-    workshop, workers = workshop_of("weights")
+    pool, workers = pool_of("weights")
     assert weight_homes(workers[PLAIN]) == {"pinned_host"}
-    workshop.open(HERE, PLAIN)
+    pool.open(HERE, PLAIN)
     assert weight_homes(workers[PLAIN]) == {"device"}
     assert weight_homes(workers[TRIPLE]) == {"pinned_host"}
-    workshop.close(HERE)
+    pool.close(HERE)
     assert weight_homes(workers[PLAIN]) == {"pinned_host"}
 
 
 def test_one_instance_at_a_time_is_open_on_a_device() -> None:
-    workshop, _ = workshop_of("pool")
-    workshop.open(HERE, PLAIN)
+    pool, _ = pool_of("pool")
+    pool.open(HERE, PLAIN)
     with pytest.raises(AssertionError, match="device 0 is open already"):
-        workshop.open(HERE, TRIPLE)
+        pool.open(HERE, TRIPLE)

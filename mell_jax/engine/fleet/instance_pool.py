@@ -20,7 +20,7 @@ from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 
 
-class Workshop(Protocol):
+class InstancePool(Protocol):
     """Makes instances ready to run, compiled long before."""
 
     @property
@@ -32,7 +32,7 @@ class Workshop(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class ParkedInstance:
     """What a device group keeps of a model that is parked there."""
 
     worker: DeviceWorker
@@ -41,24 +41,24 @@ class Bench:
     shares_prefixes: bool
 
 
-class DeviceWorkshop:
+class DeviceInstancePool:
     """The device groups of a fleet.
 
     Args:
-      benches: of every model on every device group, warmed up and parked.
+      parked: of every model on every device group, warmed up and parked.
       parking: what a parked instance gives back.
     """
 
     def __init__(
         self,
-        benches: Mapping[tuple[DeviceGroupId, ModelId], Bench],
+        parked: Mapping[tuple[DeviceGroupId, ModelId], ParkedInstance],
         *,
         parking: Parking,
     ) -> None:
-        self._benches = benches
-        self._groups = {device: b.worker.group for (device, _), b in benches.items()}
+        self._parked = parked
+        self._groups = {device: b.worker.group for (device, _), b in parked.items()}
         self._parking = parking
-        self._open: dict[DeviceGroupId, Bench] = {}
+        self._open: dict[DeviceGroupId, ParkedInstance] = {}
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
@@ -67,9 +67,9 @@ class DeviceWorkshop:
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         """An empty instance on a group where none is open; see `worker.is_ready`."""
         assert device not in self._open, f"device {device} is open already"
-        bench = self._open[device] = self._benches[device, model]
-        bench.worker.unpark()
-        return Instance(bench.worker, bench.make_batcher(), max_rows=bench.max_rows)
+        parked = self._open[device] = self._parked[device, model]
+        parked.worker.unpark()
+        return Instance(parked.worker, parked.make_batcher(), max_rows=parked.max_rows)
 
     def close(self, device: DeviceGroupId) -> None:
         self._open.pop(device).worker.park(keeps_weights=self._parking == "pool")
