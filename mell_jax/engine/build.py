@@ -23,7 +23,7 @@ from mell_jax.engine.blueprint import (
 )
 from mell_jax.engine.config import DEMO, EngineConfig, Settled
 from mell_jax.engine.core import Engine
-from mell_jax.engine.fleet.build import Stock, build_fleet
+from mell_jax.engine.fleet.build import LoadedModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.thread import EngineThread
@@ -181,7 +181,7 @@ def _assemble(
     engine: Engine | Fleet
     if len(sources) > 1 or len(first.groups) > 1:
         engine = build_fleet(
-            (_stock(source) for source in sources),
+            (_load_everywhere(source) for source in sources),
             config=fleet or FleetConfig(),
             seed=first.config.seed,
             progress=progress,
@@ -211,14 +211,14 @@ def _build_alone(source: _Source, *, progress: bool) -> Engine:
     return Engine(worker, batcher, info=blueprint.info, seed=source.config.seed)
 
 
-def _stock(source: _Source) -> Stock:
+def _load_everywhere(source: _Source) -> LoadedModel:
     """Loads a model onto all of its device groups."""
     parts, first = source.load()
     others = [
         put_weights(first, paths=parts.paths, group=group)
         for group in source.groups[1:]
     ]
-    return Stock(
+    return LoadedModel(
         parts=parts,
         weights=[first, *others],
         groups=source.groups,

@@ -39,7 +39,7 @@ REPEATS = 3  # of what is timed; the best counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stock:
+class LoadedModel:
     """A model whose weights lie on every device group, in their order."""
 
     parts: ModelParts
@@ -61,16 +61,16 @@ class _Parked:
 
 
 def build_fleet(
-    stocks: Iterable[Stock], *, config: FleetConfig, seed: int, progress: bool
+    models: Iterable[LoadedModel], *, config: FleetConfig, seed: int, progress: bool
 ) -> Fleet:
     """Compiles every model on every group.
 
-    A stock is asked for once those before it are parked: when they park their weights
+    A model is asked for once those before it are parked: when they park their weights
     too, each model's pools get the memory that its own weights leave.
     """
     if config.parking == "pool":
-        stocks = list(stocks)  # the pools of each get what all weights leave
-    parked = [_park_everywhere(stock, config, progress=progress) for stock in stocks]
+        models = list(models)  # the pools of each get what all weights leave
+    parked = [_park_everywhere(model, config, progress=progress) for model in models]
     policy = POLICIES[config.policy](config.policy_config())
     parked_instances = {
         (device, one.model.id): instance
@@ -89,25 +89,27 @@ def build_fleet(
     )
 
 
-def _park_everywhere(stock: Stock, config: FleetConfig, *, progress: bool) -> _Parked:
+def _park_everywhere(
+    model: LoadedModel, config: FleetConfig, *, progress: bool
+) -> _Parked:
     blueprint = make_blueprint(
-        stock.parts,
-        spec=stock.spec,
-        config=stock.config,
-        name=stock.name,
-        groups=stock.groups,
+        model.parts,
+        spec=model.spec,
+        config=model.config,
+        name=model.name,
+        groups=model.groups,
     )
     workers: Workers = {
         DeviceGroupId(number): make_worker(blueprint, group=group, weights=weights)
         for number, (group, weights) in enumerate(
-            zip(stock.groups, stock.weights, strict=True)
+            zip(model.groups, model.weights, strict=True)
         )
     }
     for worker in workers.values():
         worker.warm_up(progress=progress)
         parcels.warm_up(worker)
     transport = _transport(workers, config=config)
-    profile = measure(workers, model=ModelId(stock.name), transport=transport)
+    profile = measure(workers, model=ModelId(model.name), transport=transport)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
     decode_s = time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s
