@@ -17,8 +17,8 @@ import numpy as np
 
 from mell_jax.bench.stats import median
 from mell_jax.bench.yard import Yard
-from mell_jax.engine.fleet import parcels
-from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet import page_transfer
+from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.scheduler.ids import DeviceGroupId, Pages
 from mell_jax.worker.device import DeviceWorker
 
@@ -51,7 +51,7 @@ def measure_transfer(yard: Yard, *, size_bytes: int, repeats: int) -> Transfer:
         worker.wait_ready()
     pages = _pages(yard, size_bytes=size_bytes)
     count = len(pages)
-    bare = jnp.repeat(parcels.pack(source, pages[:1]).chunks[0], count, axis=0)
+    bare = jnp.repeat(page_transfer.pack(source, pages[:1]).chunks[0], count, axis=0)
     bare = jax.device_put(bare, source.group.pool_sharding)
     jax.block_until_ready(bare)
     is_one = source.group.devices == target.group.devices
@@ -90,26 +90,28 @@ def _turn(
     """Each of them once, one after the other."""
     sharding = target.group.pool_sharding
 
-    def lap(name: str, do: Callable[[], Parcel | jax.Array]) -> Parcel | jax.Array:
+    def lap(
+        name: str, do: Callable[[], PageTransfer | jax.Array]
+    ) -> PageTransfer | jax.Array:
         start_s = time.perf_counter()
         done = do()
-        jax.block_until_ready(done.chunks if isinstance(done, Parcel) else done)
+        jax.block_until_ready(done.chunks if isinstance(done, PageTransfer) else done)
         laps[name].append(time.perf_counter() - start_s)
         return done
 
-    def put(parcel: Parcel | jax.Array) -> Parcel:
-        assert isinstance(parcel, Parcel)
-        chunks = tuple(jax.device_put(chunk, sharding) for chunk in parcel.chunks)
-        return Parcel(chunks=chunks, count=parcel.count)
+    def put(transfer: PageTransfer | jax.Array) -> PageTransfer:
+        assert isinstance(transfer, PageTransfer)
+        chunks = tuple(jax.device_put(chunk, sharding) for chunk in transfer.chunks)
+        return PageTransfer(chunks=chunks, count=transfer.count)
 
-    def unpack(parcel: Parcel | jax.Array) -> jax.Array:
-        assert isinstance(parcel, Parcel)
-        parcels.unpack(target, parcel, pages)
+    def unpack(transfer: PageTransfer | jax.Array) -> jax.Array:
+        assert isinstance(transfer, PageTransfer)
+        page_transfer.unpack(target, transfer, pages)
         return target.pool
 
     lap("bare", lambda: jnp.copy(bare) if is_one else jax.device_put(bare, sharding))
-    lap("whole", lambda: unpack(put(parcels.pack(source, pages))))
-    packed = lap("gather", lambda: parcels.pack(source, pages))
+    lap("whole", lambda: unpack(put(page_transfer.pack(source, pages))))
+    packed = lap("gather", lambda: page_transfer.pack(source, pages))
     there = lap("put", lambda: put(packed))
     lap("scatter", lambda: unpack(there))
 

@@ -17,7 +17,7 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.instance_pool import DeviceInstancePool
 from mell_jax.engine.fleet.models import FleetModel
-from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import DevicePut, Transport
 from mell_jax.engine.frames import Abort, EngineInfo
@@ -34,21 +34,21 @@ class Counting:
     """A transport, and how much it has carried."""
 
     def __init__(self, transport: Transport) -> None:
-        self.parcels = 0
+        self.transfers = 0
         self.bytes = 0
         self._transport = transport
 
     def carry(
         self,
-        parcel: Parcel,
+        transfer: PageTransfer,
         *,
         source: DeviceGroupId,
         target: DeviceGroupId,
         to: DeviceGroup,
-    ) -> Parcel:
-        self.parcels += 1
-        self.bytes += parcel.nbytes
-        return self._transport.carry(parcel, source=source, target=target, to=to)
+    ) -> PageTransfer:
+        self.transfers += 1
+        self.bytes += transfer.nbytes
+        return self._transport.carry(transfer, source=source, target=target, to=to)
 
 
 @final

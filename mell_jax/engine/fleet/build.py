@@ -15,7 +15,7 @@ from mell_jax.engine.blueprint import (
     make_worker,
 )
 from mell_jax.engine.config import EngineConfig
-from mell_jax.engine.fleet import parcels
+from mell_jax.engine.fleet import page_transfer
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import NO_FAULT, FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
@@ -107,7 +107,7 @@ def _park_everywhere(
     }
     for worker in workers.values():
         worker.warm_up(progress=progress)
-        parcels.warm_up(worker)
+        page_transfer.warm_up(worker)
     transport = _transport(workers, config=config)
     profile = measure(workers, model=ModelId(model.name), transport=transport)
     if config.fault != NO_FAULT:

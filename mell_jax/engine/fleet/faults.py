@@ -2,8 +2,8 @@
 
 move:1         every request moves to the next instance, every step
 raise:2:10     the tenth step of the fleet raises on device 2
-hang:3         the third parcel of pages never arrives
-flip:1         the first parcel arrives with one byte changed
+hang:3         the third transfer of pages never arrives
+flip:1         the first transfer arrives with one byte changed
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
@@ -24,12 +24,12 @@ class PlantedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What goes wrong; steps and parcels are counted from 1."""
+    """What goes wrong; steps and transfers are counted from 1."""
 
     move_every: int | None = None  # steps
     raise_on: tuple[DeviceGroupId, int] | None = None  # device, step
-    hang: int | None = None  # parcel
-    flip: int | None = None  # parcel
+    hang: int | None = None  # transfer
+    flip: int | None = None  # transfer
 
     def __post_init__(self) -> None:
         at = self.raise_on[1] if self.raise_on is not None else None
@@ -62,8 +62,8 @@ def parse_fault(text: str) -> Fault:
         )
         if found is None:
             raise ValueError(
-                "fault must be move:STEPS, raise:DEVICE:STEP, hang:PARCEL or "
-                f"flip:PARCEL, or several with commas between, got {part[:50]!r}"
+                "fault must be move:STEPS, raise:DEVICE:STEP, hang:TRANSFER or "
+                f"flip:TRANSFER, or several with commas between, got {part[:50]!r}"
             )
         match found[1], int(found[2] or found[4]):
             case "move", count:
@@ -87,14 +87,14 @@ class FaultyTransport:
 
     def carry(
         self,
-        parcel: Parcel,
+        transfer: PageTransfer,
         *,
         source: DeviceGroupId,
         target: DeviceGroupId,
         to: DeviceGroup,
-    ) -> Parcel:
+    ) -> PageTransfer:
         self._count += 1
-        copy = self._transport.carry(parcel, source=source, target=target, to=to)
+        copy = self._transport.carry(transfer, source=source, target=target, to=to)
         if self._count == self._fault.flip:
             copy = replace(copy, chunks=(_flip(copy.chunks[0]), *copy.chunks[1:]))
         return replace(copy, is_lost=self._count == self._fault.hang)

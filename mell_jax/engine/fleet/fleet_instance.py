@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mell_jax.engine.fleet import parcels
-from mell_jax.engine.fleet.parcels import Parcel
+from mell_jax.engine.fleet import page_transfer
+from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.instance import Instance
@@ -32,7 +32,7 @@ from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.group import DeviceGroup
 
-Payload = Parcel | Tokens | None
+Payload = PageTransfer | Tokens | None
 
 
 class FleetContext(Protocol):
@@ -55,7 +55,7 @@ class _Arrival:
     copy_id: CopyId
     first: int  # positions
     end: int
-    parcel: Parcel
+    transfer: PageTransfer
     waited: int = 0  # epochs
 
 
@@ -110,7 +110,7 @@ class FleetInstance:
             self._stopping.pop(copy_id, None)
             self._watched.pop(copy_id, None)
             self._tell(events.RowLost(request=request, copy_id=copy_id))
-        for arrival in [a for a in self._arrivals if a.parcel.is_ready]:
+        for arrival in [a for a in self._arrivals if a.transfer.is_ready]:
             self._arrivals.remove(arrival)
             self._unpack(arrival)
         for copy_id, chunk in list(self._prefills.items()):
@@ -158,10 +158,10 @@ class FleetInstance:
             return batcher.tokens_since(serial, chunk.first)[: chunk.end - chunk.first]
         group = self._context.group_of(to)
         if group is None or chunk.first == chunk.end:
-            return Parcel(chunks=(), count=0)
+            return PageTransfer(chunks=(), count=0)
         pages = batcher.pages_of(serial)[self._span(chunk.first, chunk.end)]
         return self._transport.carry(
-            parcels.pack(self.inner.worker, pages),
+            page_transfer.pack(self.inner.worker, pages),
             source=self.device,
             target=to,
             to=group,
@@ -192,13 +192,13 @@ class FleetInstance:
         payload = self._payload
         if effect.first == effect.end:
             self._tell_written(effect.request, effect.copy_id, effect.end)
-        elif isinstance(payload, Parcel):
+        elif isinstance(payload, PageTransfer):
             arrival = _Arrival(
                 request=effect.request,
                 copy_id=effect.copy_id,
                 first=effect.first,
                 end=effect.end,
-                parcel=payload,
+                transfer=payload,
             )
             if payload.is_awaited:
                 self._arrivals.append(arrival)
@@ -211,9 +211,9 @@ class FleetInstance:
 
     def _unpack(self, arrival: _Arrival) -> None:
         pages = self.inner.movable.pages_of(Serial(arrival.copy_id))
-        parcels.unpack(
+        page_transfer.unpack(
             self.inner.worker,
-            arrival.parcel,
+            arrival.transfer,
             pages[self._span(arrival.first, arrival.end)],
         )
         self._tell_written(arrival.request, arrival.copy_id, arrival.end)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mell_jax.engine.fleet.parcels import CHUNK_PAGES, Parcel
+from mell_jax.engine.fleet.page_transfer import CHUNK_PAGES, PageTransfer
 from mell_jax.engine.fleet.transport import DevicePut
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
@@ -79,20 +79,20 @@ class Permute:
 
     def carry(
         self,
-        parcel: Parcel,
+        transfer: PageTransfer,
         *,
         source: DeviceGroupId,
         target: DeviceGroupId,
         to: DeviceGroup,
-    ) -> Parcel:
+    ) -> PageTransfer:
         lane = self._lanes.get((source, target))
         if lane is None:
-            return self._other.carry(parcel, source=source, target=target, to=to)
+            return self._other.carry(transfer, source=source, target=target, to=to)
         chunks = tuple(
             lane.carry(chunk, room=self._rooms[target, chunk.shape[0]], to=to)
-            for chunk in parcel.chunks
+            for chunk in transfer.chunks
         )
-        return replace(parcel, chunks=chunks)
+        return replace(transfer, chunks=chunks)
 
 
 def _is_possible(source: DeviceGroup, target: DeviceGroup) -> bool:

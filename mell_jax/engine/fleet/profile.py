@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from mell_jax.engine.fleet import parcels
+from mell_jax.engine.fleet import page_transfer
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Pages
 from mell_jax.scheduler.pages import SCRATCH_PAGE
@@ -104,7 +104,7 @@ def measure(
     transport: Transport,
     share: float = PREFILL_SHARE,
 ) -> Profile:
-    """Measures what moves have to go by; after `warm_up` of workers and parcels.
+    """Measures what moves have to go by; after `warm_up` of workers and transfers.
 
     Args:
       workers: of one model, all with their pools.
@@ -203,20 +203,20 @@ def _speed(
 ) -> float:
     """Bytes per second of the longest chunk, the best of a few."""
     source, target = workers[pair[0]], workers[pair[1]]
-    pages: Pages = np.full(parcels.CHUNK_PAGES[0], SCRATCH_PAGE, np.int32)
+    pages: Pages = np.full(page_transfer.CHUNK_PAGES[0], SCRATCH_PAGE, np.int32)
     best_s, nbytes = math.inf, 0
     for _ in range(REPEATS + 1):  # the first one warms up
         start_s = time.perf_counter()
-        parcel = transport.carry(
-            parcels.pack(source, pages),
+        transfer = transport.carry(
+            page_transfer.pack(source, pages),
             source=pair[0],
             target=pair[1],
             to=target.group,
         )
-        parcels.unpack(target, parcel, pages)
+        page_transfer.unpack(target, transfer, pages)
         jax.block_until_ready(target.pool)
         best_s = min(best_s, time.perf_counter() - start_s)
-        nbytes = parcel.nbytes
+        nbytes = transfer.nbytes
     return nbytes / best_s
 
 

@@ -13,22 +13,22 @@ import jax
 import numpy as np
 from absl import logging
 
-from mell_jax.engine.fleet.parcels import Parcel, checksums
+from mell_jax.engine.fleet.page_transfer import PageTransfer, checksums
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
 
 
 class Transport(Protocol):
-    """Moves parcels; returns before they have arrived."""
+    """Carries transfers; returns before they have arrived."""
 
     def carry(
         self,
-        parcel: Parcel,
+        transfer: PageTransfer,
         *,
         source: DeviceGroupId,
         target: DeviceGroupId,
         to: DeviceGroup,
-    ) -> Parcel: ...
+    ) -> PageTransfer: ...
 
 
 class DevicePut:
@@ -36,13 +36,13 @@ class DevicePut:
 
     def carry(
         self,
-        parcel: Parcel,
+        transfer: PageTransfer,
         *,
         source: DeviceGroupId,
         target: DeviceGroupId,
         to: DeviceGroup,
-    ) -> Parcel:
-        return _put(parcel.chunks, parcel=parcel, to=to)
+    ) -> PageTransfer:
+        return _put(transfer.chunks, transfer=transfer, to=to)
 
 
 class Checked:
@@ -54,36 +54,36 @@ class Checked:
 
     def carry(
         self,
-        parcel: Parcel,
+        transfer: PageTransfer,
         *,
         source: DeviceGroupId,
         target: DeviceGroupId,
         to: DeviceGroup,
-    ) -> Parcel:
+    ) -> PageTransfer:
         pair = (source, target)
         if not self._is_good.get(pair, True):
-            return by_host(parcel, to=to)
-        copy = self._transport.carry(parcel, source=source, target=target, to=to)
-        if pair not in self._is_good and parcel.chunks:
-            self._is_good[pair] = checksums(parcel) == checksums(copy)
+            return by_host(transfer, to=to)
+        copy = self._transport.carry(transfer, source=source, target=target, to=to)
+        if pair not in self._is_good and transfer.chunks:
+            self._is_good[pair] = checksums(transfer) == checksums(copy)
             if not self._is_good[pair]:
                 _warn(pair)
-                return by_host(parcel, to=to)
+                return by_host(transfer, to=to)
         return copy
 
 
-def by_host(parcel: Parcel, *, to: DeviceGroup) -> Parcel:
-    """Fetches a parcel and sends it on; waits for the first half."""
-    fetched = [np.asarray(chunk) for chunk in parcel.chunks]
-    return _put(fetched, parcel=parcel, to=to)
+def by_host(transfer: PageTransfer, *, to: DeviceGroup) -> PageTransfer:
+    """Fetches a transfer and sends it on; waits for the first half."""
+    fetched = [np.asarray(chunk) for chunk in transfer.chunks]
+    return _put(fetched, transfer=transfer, to=to)
 
 
 def _put(
-    chunks: Sequence[jax.Array | np.ndarray], *, parcel: Parcel, to: DeviceGroup
-) -> Parcel:
+    chunks: Sequence[jax.Array | np.ndarray], *, transfer: PageTransfer, to: DeviceGroup
+) -> PageTransfer:
     sharding = to.pool_sharding
     put = tuple(jax.device_put(chunk, sharding) for chunk in chunks)
-    return replace(parcel, chunks=put)
+    return replace(transfer, chunks=put)
 
 
 def _warn(pair: tuple[DeviceGroupId, DeviceGroupId]) -> None:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mell_jax.engine.fleet import parcels
+from mell_jax.engine.fleet import page_transfer
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.transport import DevicePut
 from mell_jax.scheduler.ids import DeviceGroupId
@@ -41,7 +41,7 @@ def worker_of(group: DeviceGroup):
     [([0], [1]), ([5], [2]), ([0, 1], [2, 3]), ([0, 1, 2, 3], [4, 5, 6, 7])],
     ids=["tp1", "backwards", "tp2", "tp2 in two copies"],
 )
-def test_a_parcel_arrives_as_by_device_put(ends) -> None:
+def test_a_transfer_arrives_as_by_device_put(ends) -> None:
     both = groups(*ends)
     transport = Permute(both, page=toy_page(MODEL))
     assert transport.pairs == {(0, 1), (1, 0)}
@@ -50,8 +50,8 @@ def test_a_parcel_arrives_as_by_device_put(ends) -> None:
     source.replace_pool(lambda pool: jax.numpy.asarray(values, pool.dtype))
     pages = np.array([5, 9, 2, 7, 1, *range(20, 37)], np.int32)  # 16 + 4 + 1 + 1
     for worker in (source, target):
-        parcels.warm_up(worker)
-    packed = parcels.pack(source, pages)
+        page_transfer.warm_up(worker)
+    packed = page_transfer.pack(source, pages)
     compilations = CompilationCounter()
     one = transport.carry(packed, source=ZERO, target=ONE, to=both[ONE])
     assert compilations.count == 0
@@ -59,7 +59,7 @@ def test_a_parcel_arrives_as_by_device_put(ends) -> None:
     for chunk, like in zip(one.chunks, other.chunks, strict=True):
         assert chunk.sharding == like.sharding
         np.testing.assert_array_equal(chunk, like)
-    parcels.unpack(target, one, pages[::-1].copy())
+    page_transfer.unpack(target, one, pages[::-1].copy())
     np.testing.assert_array_equal(
         np.asarray(target.pool)[pages[::-1]], np.asarray(source.pool)[pages]
     )
@@ -68,7 +68,7 @@ def test_a_parcel_arrives_as_by_device_put(ends) -> None:
 
 def test_pages_are_gathered_as_the_pool_is_cut() -> None:
     group = groups([0, 1])[ZERO]
-    chunk = parcels.pack(worker_of(group), np.array([3], np.int32)).chunks[0]
+    chunk = page_transfer.pack(worker_of(group), np.array([3], np.int32)).chunks[0]
     assert chunk.sharding == group.pool_sharding
 
 
@@ -76,8 +76,8 @@ def test_groups_that_share_devices_or_differ_go_by_device_put() -> None:
     ends = groups([0], [0], [1, 2], [3])
     transport = Permute(ends, page=toy_page(MODEL))
     assert transport.pairs == {(0, 3), (3, 0), (1, 3), (3, 1)}
-    parcel = parcels.pack(worker_of(ends[ZERO]), np.array([3], np.int32))
+    transfer = page_transfer.pack(worker_of(ends[ZERO]), np.array([3], np.int32))
     cut = transport.carry(
-        parcel, source=ZERO, target=DeviceGroupId(2), to=ends[DeviceGroupId(2)]
+        transfer, source=ZERO, target=DeviceGroupId(2), to=ends[DeviceGroupId(2)]
     )
     assert cut.chunks[0].sharding == ends[DeviceGroupId(2)].pool_sharding

@@ -6,7 +6,7 @@ import math
 import jax
 import pytest
 
-from mell_jax.engine.fleet import parcels
+from mell_jax.engine.fleet import page_transfer
 from mell_jax.engine.fleet.profile import (
     Profile,
     measure,
@@ -109,7 +109,7 @@ def test_workers_are_measured_where_they_are() -> None:
         for device in (A, B)
     }
     for worker in workers.values():
-        parcels.warm_up(worker)
+        page_transfer.warm_up(worker)
     profile = measure(workers, model=TOY, transport=DevicePut())
     assert set(profile.bytes_per_s) == {(A, B), (B, A)}
     assert all(0 < speed < math.inf for speed in profile.bytes_per_s.values())

@@ -33,7 +33,7 @@ class _Awaited(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+class PageTransfer:
     """Some pages; `chunks` hold `count` of them and then padding."""
 
     chunks: tuple[jax.Array, ...]
@@ -59,23 +59,23 @@ class Parcel:
         return sum(chunk.nbytes for chunk in self.chunks)
 
 
-def pack(worker: DeviceWorker, pages: Pages) -> Parcel:
+def pack(worker: DeviceWorker, pages: Pages) -> PageTransfer:
     """Reads `pages` as they are after every step that was dispatched so far."""
     layout = worker.group.layout
     chunks = tuple(_gather(worker.pool, ids, layout=layout) for ids in _ids(pages))
-    return Parcel(chunks=chunks, count=len(pages))
+    return PageTransfer(chunks=chunks, count=len(pages))
 
 
-def unpack(worker: DeviceWorker, parcel: Parcel, pages: Pages) -> None:
-    """Writes a parcel to `pages` before every step that is dispatched from now on."""
-    assert len(pages) == parcel.count, f"{parcel.count} pages for {len(pages)}"
-    for chunk, ids in zip(parcel.chunks, _ids(pages), strict=True):
+def unpack(worker: DeviceWorker, transfer: PageTransfer, pages: Pages) -> None:
+    """Writes a transfer to `pages` before every step that is dispatched from now on."""
+    assert len(pages) == transfer.count, f"{transfer.count} pages for {len(pages)}"
+    for chunk, ids in zip(transfer.chunks, _ids(pages), strict=True):
         worker.replace_pool(partial(scatter_pages, page_ids=ids, pages=chunk))
 
 
-def checksums(parcel: Parcel) -> list[int]:
+def checksums(transfer: PageTransfer) -> list[int]:
     """One number per page, the same at both ends of a good copy; waits for it."""
-    sums = [np.asarray(checksum_pages(chunk)) for chunk in parcel.chunks]
+    sums = [np.asarray(checksum_pages(chunk)) for chunk in transfer.chunks]
     return [int(value) for part in sums for value in part]
 
 
