@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 from mell_jax.serving.logs import set_up_logging
 from mell_jax.serving.loop import run_loop
-from mell_jax.serving.processes.company import Company
 from mell_jax.serving.processes.leash import PATIENCE_S, Leash
+from mell_jax.serving.processes.peer_client import PeerClient
 from mell_jax.serving.processes.remote import RemoteEngine
 from mell_jax.serving.processes.wire import (
     ROUTE_BITS,
@@ -52,14 +52,14 @@ async def serve(sock: socket.socket) -> int:
             verbosity=welcome.verbosity,
             process=f"front end {welcome.number}",
         )
-        company = Company(remote.tell, is_alone=welcome.is_alone)
-        server = _make_server(remote, welcome, company)
+        peer_client = PeerClient(remote.tell, is_alone=welcome.is_alone)
+        server = _make_server(remote, welcome, peer_client)
         front_end = server.front_end
         addresses = await server.start()
         gc.collect()
         gc.freeze()  # what is there now stays: later collections skip it
         remote.start(front_end.deliver)
-        remote.listen(functools.partial(company.hear, front_end=front_end))
+        remote.listen(functools.partial(peer_client.hear, front_end=front_end))
         remote.tell(Ready(address=addresses.grpc))
         await _obey(remote, server)
     except (OSError, ValueError, RuntimeError) as error:
@@ -70,7 +70,9 @@ async def serve(sock: socket.socket) -> int:
     return 0
 
 
-def _make_server(remote: RemoteEngine, welcome: Welcome, company: Company) -> Server:
+def _make_server(
+    remote: RemoteEngine, welcome: Welcome, peer_client: PeerClient
+) -> Server:
     return Server(
         remote,
         models=[
@@ -87,7 +89,7 @@ def _make_server(remote: RemoteEngine, welcome: Welcome, company: Company) -> Se
         config=welcome.config,
         place=Place(
             first_handle=(welcome.number << ROUTE_BITS) + 1,
-            peers=company,
+            peers=peer_client,
             is_port_shared=True,
             server_pid=os.getppid(),
         ),

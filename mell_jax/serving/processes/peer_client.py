@@ -25,7 +25,7 @@ _PATIENCE_S = 5.0  # an answer takes a millisecond
 
 
 @final
-class Company:
+class PeerClient:
     """The `Peers` of a front end in its own process; belongs to the event loop."""
 
     def __init__(

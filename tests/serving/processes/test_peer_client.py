@@ -7,7 +7,7 @@ import pytest
 from mell_jax.frontend import DuplicateRequestError, FrontEnd, FrontModel
 from mell_jax.frontend.share import Counted, Held, Use
 from mell_jax.serving.problem import NotAnsweredError
-from mell_jax.serving.processes.company import Company
+from mell_jax.serving.processes.peer_client import PeerClient
 from mell_jax.serving.processes.remote import News
 from mell_jax.serving.processes.wire import (
     AbortRequests,
@@ -28,31 +28,31 @@ THEIRS = Counted(refused={"draining": 7})
 LOAD = FakeEngine().load()
 
 
-class Bench:
+class Harness:
     """Must be made in an event loop."""
 
     def __init__(self, *, is_alone: bool = False, patience_s: float = 50.0) -> None:
         self.told: list[ToEngine] = []
-        self.company = Company(
+        self.peer_client = PeerClient(
             self.told.append, is_alone=is_alone, patience_s=patience_s
         )
         self.engine = FakeEngine()
         self.front_end = FrontEnd(
-            self.engine.send, models=[FrontModel(info=INFO)], peers=self.company
+            self.engine.send, models=[FrontModel(info=INFO)], peers=self.peer_client
         )
 
     def hear(self, message: News) -> None:
-        self.company.hear(message, front_end=self.front_end)
+        self.peer_client.hear(message, front_end=self.front_end)
 
 
 def test_a_pulse_is_answered_with_what_was_seen() -> None:
     async def scenario() -> None:
-        bench = Bench()
-        bench.front_end.meter.refuse("draining")
-        bench.hear(Pulse(load=bench.engine.load(), is_ready=True))
-        with bench.front_end.open():
-            bench.hear(Pulse(load=bench.engine.load(), is_ready=True))
-        idle, beat = bench.told
+        harness = Harness()
+        harness.front_end.meter.refuse("draining")
+        harness.hear(Pulse(load=harness.engine.load(), is_ready=True))
+        with harness.front_end.open():
+            harness.hear(Pulse(load=harness.engine.load(), is_ready=True))
+        idle, beat = harness.told
         assert isinstance(idle, Beat)
         assert isinstance(beat, Beat)
         assert (idle.held.requests, beat.held.requests) == (0, 1)
@@ -64,15 +64,15 @@ def test_a_pulse_is_answered_with_what_was_seen() -> None:
 
 def test_what_others_hold_is_heard() -> None:
     async def scenario() -> None:
-        bench = Bench()
+        harness = Harness()
         one, two = Use(open=1), Use(open=2)
         others = Held(requests=3, everyone=two, tenants={"a": one, "b": one})
-        bench.hear(Pulse(load=bench.engine.load(), is_ready=True, others=others))
-        assert bench.front_end.num_open_in_all == 3
+        harness.hear(Pulse(load=harness.engine.load(), is_ready=True, others=others))
+        assert harness.front_end.num_open_in_all == 3
         part = Held(requests=4, everyone=two, tenants={"b": two})
-        bench.hear(Grown(part=part))
-        assert bench.front_end.num_open_in_all == 4
-        assert bench.front_end.admission.others.tenants == {"a": one, "b": two}
+        harness.hear(Grown(part=part))
+        assert harness.front_end.num_open_in_all == 4
+        assert harness.front_end.admission.others.tenants == {"a": one, "b": two}
 
     asyncio.run(scenario())
 
@@ -80,26 +80,26 @@ def test_what_others_hold_is_heard() -> None:
 @pytest.mark.parametrize("is_alone", [False, True])
 def test_only_where_there_are_others_are_they_told_of_growth(is_alone: bool) -> None:
     async def scenario() -> None:
-        bench = Bench(is_alone=is_alone)
+        harness = Harness(is_alone=is_alone)
         part = Held(requests=4)
-        bench.company.grow(part)
-        assert bench.told == ([] if is_alone else [Grown(part=part)])
+        harness.peer_client.grow(part)
+        assert harness.told == ([] if is_alone else [Grown(part=part)])
 
     asyncio.run(scenario())
 
 
 def test_an_id_is_claimed_and_released() -> None:
     async def scenario() -> None:
-        bench = Bench()
-        with bench.front_end.open("a") as request:
-            assert bench.told == [Claim(number=1, request_id="a")]
-            bench.hear(Claimed(number=1, is_free=True))
+        harness = Harness()
+        with harness.front_end.open("a") as request:
+            assert harness.told == [Claim(number=1, request_id="a")]
+            harness.hear(Claimed(number=1, is_free=True))
             await request.confirm()
-        with bench.front_end.open("b") as request:
-            bench.hear(Claimed(number=2, is_free=False))
+        with harness.front_end.open("b") as request:
+            harness.hear(Claimed(number=2, is_free=False))
             with pytest.raises(DuplicateRequestError):
                 await request.confirm()
-        assert bench.told[1:] == [
+        assert harness.told[1:] == [
             Release(request_id="a"),
             Claim(number=2, request_id="b"),
             Release(request_id="b"),
@@ -110,40 +110,42 @@ def test_an_id_is_claimed_and_released() -> None:
 
 def test_nobody_is_asked_where_there_is_nobody() -> None:
     async def scenario() -> None:
-        bench = Bench(is_alone=True)
-        with bench.front_end.open("a") as request:
+        harness = Harness(is_alone=True)
+        with harness.front_end.open("a") as request:
             await request.confirm()
-        assert bench.told == []
+        assert harness.told == []
 
     asyncio.run(scenario())
 
 
 def test_answers_find_who_asked() -> None:
     async def scenario() -> None:
-        bench = Bench()
-        both = [asyncio.ensure_future(bench.company.count(OURS)) for _ in range(2)]
+        harness = Harness()
+        both = [
+            asyncio.ensure_future(harness.peer_client.count(OURS)) for _ in range(2)
+        ]
         await asyncio.sleep(0)
-        assert bench.told == [
+        assert harness.told == [
             CountAsked(number=1, counted=OURS),
             CountAsked(number=2, counted=OURS),
         ]
-        bench.hear(CountTold(number=2, counted=THEIRS, load=LOAD))
-        bench.hear(CountTold(number=1, counted=Counted(), load=LOAD))
+        harness.hear(CountTold(number=2, counted=THEIRS, load=LOAD))
+        harness.hear(CountTold(number=1, counted=Counted(), load=LOAD))
         assert [await each for each in both] == [Counted(), THEIRS]
-        bench.hear(
+        harness.hear(
             CountTold(number=1, counted=THEIRS, load=LOAD)
         )  # nobody waits for it
-        bench.hear(CountTold(number=77, counted=THEIRS, load=LOAD))
+        harness.hear(CountTold(number=77, counted=THEIRS, load=LOAD))
 
     asyncio.run(scenario())
 
 
 def test_who_gets_no_answer_is_told_so() -> None:
     async def scenario() -> None:
-        bench = Bench(patience_s=0.01)
+        harness = Harness(patience_s=0.01)
         with pytest.raises(NotAnsweredError, match=r"has not told in 0.01 s what"):
-            await bench.company.count(OURS)
-        bench.hear(CountTold(number=1, counted=THEIRS, load=LOAD))  # too late
+            await harness.peer_client.count(OURS)
+        harness.hear(CountTold(number=1, counted=THEIRS, load=LOAD))  # too late
 
     asyncio.run(scenario())
 
@@ -151,9 +153,9 @@ def test_who_gets_no_answer_is_told_so() -> None:
 @pytest.mark.parametrize("is_alone", [False, True])
 def test_only_where_there_are_others_are_they_asked_to_abort(is_alone: bool) -> None:
     async def scenario() -> None:
-        bench = Bench(is_alone=is_alone)
-        bench.front_end.abort(["a", "b"])
+        harness = Harness(is_alone=is_alone)
+        harness.front_end.abort(["a", "b"])
         asked = [AbortRequests(request_ids=("a", "b"))]
-        assert bench.told == ([] if is_alone else asked)
+        assert harness.told == ([] if is_alone else asked)
 
     asyncio.run(scenario())
