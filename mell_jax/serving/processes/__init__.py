@@ -3,7 +3,7 @@
     front end process                         engine process
     Server -> RemoteEngine <== socketpair ==> FrontLink -> engine's mailbox
               (event loop)                    Crew        <- engine's sink
-    Company -> what the others count, hold    Books: of all front ends, dead ones too
+    PeerClient -> what the others count, hold    SharedCounts: of all, dead ones too
                                               Supervisor: starts, watches, ends them
 
 One message goes to each front end per engine step. Nothing here imports jax.

@@ -14,8 +14,8 @@ from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink
 from mell_jax.serving.config import ServerConfig
-from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
+from mell_jax.serving.processes.shared_counts import SharedCounts
 from mell_jax.serving.processes.wire import (
     AbortRequests,
     Drain,
@@ -87,7 +87,7 @@ class Crew:
         """
         self._engine = engine
         self._codec = to_front()
-        self._books = Books()
+        self._counts = SharedCounts()
         self._tell = tell
         self._limits = limits
         self._config = config
@@ -182,7 +182,7 @@ class Crew:
                 front.link.fail("it does not get ready")
             elif front.is_ready:
                 front.link.unanswered += 1
-                others = self._books.held_by_others(front.link.number)
+                others = self._counts.held_by_others(front.link.number)
                 front.link.send(replace(pulse, others=others))
         self._calm += 1
         if self._calm >= self._limits.calm_looks:
@@ -215,7 +215,7 @@ class Crew:
             ours,
             number=number,
             codec=self._codec,
-            books=self._books,
+            counts=self._counts,
             load=self._engine.load,
             submit=self._engine.send,
             tell=self._tell,
@@ -241,7 +241,7 @@ class Crew:
         """Tells the others what has grown at one of them; on any thread."""
         for link in self._links:
             if link.number != number:
-                part = self._books.grown_at_others(link.number, grown.part)
+                part = self._counts.grown_at_others(link.number, grown.part)
                 link.send(Grown(part=part))
 
     def _update_links(self) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import final
 
 from mell_jax.engine.frames import Abort, EngineLoad, Handle, StepFrame, Submit
-from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.outbox import Outbox
+from mell_jax.serving.processes.shared_counts import SharedCounts
 from mell_jax.serving.processes.split import part_of
 from mell_jax.serving.processes.wire import (
     ROUTE_BITS,
@@ -64,7 +64,7 @@ class FrontLink:
         *,
         number: int,
         codec: Codec,
-        books: Books,
+        counts: SharedCounts,
         load: Callable[[], EngineLoad],
         submit: Callable[[Submit | Abort], None],
         tell: Callable[[Heard | Gone], None],
@@ -77,7 +77,7 @@ class FrontLink:
           sock: closed by the link.
           number: the front end's.
           codec: of messages to front ends.
-          books: told what this front end tells of itself.
+          counts: told what this front end tells of itself.
           load: how busy the engine is; called on any thread.
           submit: takes messages to the engine, from any thread, without blocking.
           tell: told, on the link's own threads, what else happens.
@@ -88,7 +88,7 @@ class FrontLink:
         self.unanswered = 0  # pulses, in a row
         self._sock = sock
         self._codec = codec
-        self._books = books
+        self._counts = counts
         self._load = load
         self._submit = submit
         self._tell = tell
@@ -182,22 +182,22 @@ class FrontLink:
         match message:
             case Beat():
                 self.unanswered = 0
-                self._books.count(self.number, message.counted)
-                self._books.hold(self.number, message.held)
+                self._counts.count(self.number, message.counted)
+                self._counts.hold(self.number, message.held)
             case Grown():
-                self._books.grow(self.number, message.part)
+                self._counts.grow(self.number, message.part)
                 self._pass_on(message)
             case CountAsked():
-                self._books.count(self.number, message.counted)
-                counted = self._books.counted_by_others(self.number)
+                self._counts.count(self.number, message.counted)
+                counted = self._counts.counted_by_others(self.number)
                 self.send(
                     CountTold(number=message.number, counted=counted, load=self._load())
                 )
             case Claim(number=number, request_id=request_id):
-                is_free = self._books.claim(self.number, request_id)
+                is_free = self._counts.claim(self.number, request_id)
                 self.send(Claimed(number=number, is_free=is_free))
             case Release(request_id=request_id):
-                self._books.release(self.number, request_id)
+                self._counts.release(self.number, request_id)
 
     def _check(self, handle: Handle) -> None:
         if handle >> ROUTE_BITS != self.number:
@@ -208,7 +208,7 @@ class FrontLink:
             lost, self._live = tuple(self._live), set()
         if lost:
             self._submit(Abort(handles=lost))
-        self._books.forget(self.number)
+        self._counts.forget(self.number)
         self._outbox.close()
         self.fail("")  # wakes the writer
         self._threads[1].join()

@@ -20,9 +20,9 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend.share import Counted, Held
-from mell_jax.serving.processes.books import Books
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.outbox import Outbox
+from mell_jax.serving.processes.shared_counts import SharedCounts
 from mell_jax.serving.processes.wire import (
     Beat,
     Claim,
@@ -45,7 +45,7 @@ LOAD = FakeEngine().load()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     link: FrontLink
-    books: Books
+    counts: SharedCounts
     far: socket.socket
     told: queue.SimpleQueue[Heard | Gone] = field(default_factory=queue.SimpleQueue)
     engine: queue.SimpleQueue[Submit | Abort] = field(default_factory=queue.SimpleQueue)
@@ -66,12 +66,12 @@ def bench(*, max_unread_bytes: int = 10**6) -> Iterator[Bench]:
     told: queue.SimpleQueue[Heard | Gone] = queue.SimpleQueue()
     engine: queue.SimpleQueue[Submit | Abort] = queue.SimpleQueue()
     passed_on: queue.SimpleQueue[Grown] = queue.SimpleQueue()
-    books = Books()
+    counts = SharedCounts()
     link = FrontLink(
         near,
         number=3,
         codec=to_front(),
-        books=books,
+        counts=counts,
         load=lambda: LOAD,
         submit=engine.put,
         tell=told.put,
@@ -82,7 +82,7 @@ def bench(*, max_unread_bytes: int = 10**6) -> Iterator[Bench]:
     with far:
         yield Bench(
             link=link,
-            books=books,
+            counts=counts,
             far=far,
             told=told,
             engine=engine,
@@ -142,8 +142,8 @@ def test_a_beat_answers_all_pulses() -> None:
         b.say(Ready(address="here"))
         b.told.get(timeout=30)
         assert b.link.unanswered == 0
-        assert b.books.counted_by_others(4).refused == {"overloaded": 2}
-        assert b.books.held_by_others(4).requests == 5
+        assert b.counts.counted_by_others(4).refused == {"overloaded": 2}
+        assert b.counts.held_by_others(4).requests == 5
 
 
 def test_growth_is_passed_on() -> None:
@@ -151,26 +151,26 @@ def test_growth_is_passed_on() -> None:
         grown = Grown(part=Held(requests=5))
         b.say(grown)
         assert b.passed_on.get(timeout=30) == grown
-        assert b.books.held_by_others(4).requests == 5
+        assert b.counts.held_by_others(4).requests == 5
         b.far.close()
         assert b.gone().number == 3
-        assert b.books.held_by_others(4).requests == 0
+        assert b.counts.held_by_others(4).requests == 0
 
 
 def test_who_asks_hears_what_others_have_counted_and_is_heard() -> None:
     with bench() as b:
-        b.books.count(4, Counted(refused={"draining": 1}))
+        b.counts.count(4, Counted(refused={"draining": 1}))
         own = Counted(refused={"overloaded": 2})
         b.say(CountAsked(number=9, counted=own))
         (told,) = to_front().reader().feed(b.far.recv(2**16))
         theirs = Counted(refused={"draining": 1})
         assert told == CountTold(number=9, counted=theirs, load=LOAD)
-        assert b.books.counted_by_others(4) == own
+        assert b.counts.counted_by_others(4) == own
 
 
 def test_who_claims_an_id_hears_whether_it_is_free() -> None:
     with bench() as b:
-        assert b.books.claim(4, "theirs")
+        assert b.counts.claim(4, "theirs")
         b.say(Claim(number=1, request_id="ours"))
         b.say(Claim(number=2, request_id="theirs"))
         b.say(Release(request_id="theirs"))  # it is not ours to give
@@ -184,10 +184,10 @@ def test_who_claims_an_id_hears_whether_it_is_free() -> None:
             Claimed(number=2, is_free=False),
             Claimed(number=3, is_free=True),
         ]
-        assert not b.books.claim(4, "ours")
+        assert not b.counts.claim(4, "ours")
         b.far.close()
         assert b.gone().number == 3
-        assert b.books.claim(4, "ours")
+        assert b.counts.claim(4, "ours")
 
 
 def test_what_the_dead_have_counted_stays() -> None:
@@ -196,7 +196,7 @@ def test_what_the_dead_have_counted_stays() -> None:
         assert b.far.recv(2**16)
         b.far.close()
         assert b.gone().number == 3
-        assert b.books.counted_by_others(4).refused == {"overloaded": 2}
+        assert b.counts.counted_by_others(4).refused == {"overloaded": 2}
 
 
 @pytest.mark.parametrize(

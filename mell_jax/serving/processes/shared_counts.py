@@ -7,7 +7,7 @@ from mell_jax.frontend.share import NOTHING_HELD, Counted, Held
 
 
 @final
-class Books:
+class SharedCounts:
     """Any thread may call; nothing takes long."""
 
     def __init__(self) -> None:
