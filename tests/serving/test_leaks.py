@@ -10,7 +10,7 @@ import pytest
 from mell_jax.bench.stats import settled_slope
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial
-from mell_jax.serving.processes import crew
+from mell_jax.serving.processes import front_end_pool
 from tests.serving.churn import KINDS, LIMITS, Churn, Trace
 from tests.serving.processes.leaky_child import LEAK_BYTES
 from tests.serving.processes.toy_stage import ToyStage, books_of, perform_toy
@@ -48,7 +48,7 @@ def test_a_front_end_that_keeps_something_of_each_request_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(crew, "_CHILD", "tests.serving.processes.leaky_child")
+    monkeypatch.setattr(front_end_pool, "_CHILD", "tests.serving.processes.leaky_child")
     trace, books = churn()
     assert bytes_per_request(trace) > 0.5 * LEAK_BYTES > MOST_BYTES
     assert books == {}

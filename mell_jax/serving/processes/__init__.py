@@ -2,7 +2,7 @@
 
     front end process                         engine process
     Server -> RemoteEngine <== socketpair ==> FrontLink -> engine's mailbox
-              (event loop)                    Crew        <- engine's sink
+              (event loop)                    FrontEndPool <- engine's sink
     PeerClient -> what the others count, hold    SharedCounts: of all, dead ones too
                                               Supervisor: starts, watches, ends them
 

@@ -25,7 +25,11 @@ from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.serving.address import Addresses, join_address, reserve
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.health import HealthPort
-from mell_jax.serving.processes.crew import Crew, CrewLimits, FrontFailed
+from mell_jax.serving.processes.front_end_pool import (
+    FrontEndFailed,
+    FrontEndLimits,
+    FrontEndPool,
+)
 from mell_jax.serving.processes.link import Gone, Heard
 from mell_jax.serving.processes.wire import (
     AbortRequests,
@@ -68,7 +72,7 @@ def run_fronts(
     models: Sequence[ServedModel],
     config: ServerConfig,
     on_ready: Callable[[Addresses], None],
-    limits: CrewLimits | None = None,
+    limits: FrontEndLimits | None = None,
 ) -> str:
     """Serves from `config.frontends` processes until a signal or the engine's end.
 
@@ -137,7 +141,7 @@ class Supervisor:
         *,
         models: Sequence[ServedModel],
         config: ServerConfig,
-        limits: CrewLimits | None,
+        limits: FrontEndLimits | None,
     ) -> None:
         self._engine = engine
         self._config = config
@@ -148,12 +152,12 @@ class Supervisor:
             else join_address(config.host, port=config.http_port),
         )
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._crew = Crew(
+        self._pool = FrontEndPool(
             engine,
             models=models,
             config=config,
             tell=self._events.put,
-            limits=limits or CrewLimits(),
+            limits=limits or FrontEndLimits(),
         )
         self._watch = ProgressWatch(engine, stall_s=config.stall_s)
         self._is_progressing = True
@@ -174,23 +178,23 @@ class Supervisor:
             )
             self._addresses = replace(self._addresses, health=address)
         self._engine.start(self._sink)
-        self._crew.start()
+        self._pool.start()
         look_s = time.monotonic()
-        while self._crew.num_alive or self._phase is Phase.SERVING:
+        while self._pool.num_alive or self._phase is Phase.SERVING:
             wait_s = look_s - time.monotonic()
             try:
                 self._act(self._events.get(timeout=max(0.0, wait_s)))
             except queue.Empty:
                 self._look()
                 look_s = time.monotonic() + LOOK_S
-            except FrontFailed as error:
+            except FrontEndFailed as error:
                 self._end(Phase.DRAINING, cause=str(error))
             self._tell_health()
         return self._cause
 
     def close(self) -> None:
         """Leaves no process behind."""
-        self._crew.kill()
+        self._pool.kill()
         if self._health is not None:
             self._health.stop()
 
@@ -202,41 +206,41 @@ class Supervisor:
         if isinstance(frame, EngineStopped):
             self._events.put(EngineEnded(message=frame.message))
         else:
-            self._crew.send_step(frame)
+            self._pool.send_step(frame)
 
     def _act(self, event: Event) -> None:
         match event:
             case Heard(number=number, message=message):
                 self._hear(number, message)
             case Gone():
-                self._crew.bury(event, is_missed=self._phase is Phase.SERVING)
+                self._pool.reap(event, is_missed=self._phase is Phase.SERVING)
                 if self._phase is Phase.STARTING:
-                    raise FrontFailed(f"a front end did not start: {event.reason}")
+                    raise FrontEndFailed(f"a front end did not start: {event.reason}")
             case Signalled(number=number) if self._phase is Phase.STARTING:
                 self.early_signal = number
                 self._phase = Phase.HURRYING  # nobody is there to be told
-                self._crew.kill()
+                self._pool.kill()
             case Signalled():
                 is_first = self._phase is Phase.SERVING
                 self._end(Phase.DRAINING if is_first else Phase.HURRYING)
             case EngineEnded(message=message):
                 logging.error("%s", message or "the engine has stopped")
-                self._crew.tell_all(EngineStopped(message="the engine failed"))
+                self._pool.tell_all(EngineStopped(message="the engine failed"))
                 self._end(Phase.HURRYING, cause="the engine failed")
 
     def _hear(self, number: int, message: Ready | AbortRequests) -> None:
         match message:
             case Ready():
-                self._crew.welcome(number)
-                if self._phase is Phase.STARTING and self._crew.are_all_ready:
+                self._pool.welcome(number)
+                if self._phase is Phase.STARTING and self._pool.are_all_ready:
                     self._phase = Phase.SERVING
                     self._on_ready(self._addresses)
             case AbortRequests():
-                self._crew.tell_all(message, but=number)
+                self._pool.tell_all(message, but=number)
 
     def _look(self) -> None:
         self._is_progressing = self._watch.look()
-        self._crew.look(
+        self._pool.look(
             Pulse(load=self._engine.load(), is_ready=self._is_progressing),
             is_hiring=self._phase is Phase.SERVING,
         )
@@ -249,15 +253,15 @@ class Supervisor:
         """Begins to end, or ends sooner; who is told to hurry twice is killed."""
         self._cause = self._cause or cause
         if self._phase is Phase.HURRYING:
-            self._crew.kill()
+            self._pool.kill()
             return
         self._phase = phase
         if phase is Phase.DRAINING:
-            self._crew.tell_all(Drain())
+            self._pool.tell_all(Drain())
             wait_s = self._config.grace_s + self._config.drain_s
             self._looks_left = round(wait_s / LOOK_S) + _LAST_WORDS_LOOKS
         else:
-            self._crew.tell_all(Hurry())
+            self._pool.tell_all(Hurry())
             self._looks_left = _LAST_WORDS_LOOKS
 
     def _tell_health(self) -> None:
@@ -265,5 +269,5 @@ class Supervisor:
             self._health.set_ready(
                 self._phase is Phase.SERVING
                 and self._is_progressing
-                and self._crew.is_any_ready
+                and self._pool.is_any_ready
             )

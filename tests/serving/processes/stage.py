@@ -19,7 +19,7 @@ from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 from mell_jax.frontend import Limits
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
-from mell_jax.serving.processes.crew import CrewLimits
+from mell_jax.serving.processes.front_end_pool import FrontEndLimits
 from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.processes.wire import ROUTE_BITS
 from mell_jax.serving.progress import LocalEngine
@@ -102,7 +102,7 @@ def perform(
     script: Callable[[Stage], None],
     *,
     engine: FakeEngine,
-    limits: CrewLimits | None = None,
+    limits: FrontEndLimits | None = None,
     tokenizer_dir: Path | None = None,
     has_health_port: bool = False,
     **config: Any,
@@ -141,7 +141,7 @@ def supervise(
     act: Callable[[Addresses, threading.Event], None],
     *,
     engine: LocalEngine,
-    limits: CrewLimits | None = None,
+    limits: FrontEndLimits | None = None,
     admission: Limits | None = None,
     tokenizer_dir: Path | None = None,
     **config: Any,

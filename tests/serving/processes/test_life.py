@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
-from mell_jax.serving.processes.crew import CrewLimits
+from mell_jax.serving.processes.front_end_pool import FrontEndLimits
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
 from tests.serving.processes.stage import (
@@ -198,7 +198,7 @@ def test_a_front_end_that_does_not_read_never_blocks_a_step() -> None:
         assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert stage.fronts() != [front]
 
-    limits = CrewLimits(max_unread_bytes=10_000)
+    limits = FrontEndLimits(max_unread_bytes=10_000)
     assert perform(script, engine=FakeEngine(is_manual=True), limits=limits) == ""
 
 
@@ -211,7 +211,7 @@ def test_a_front_end_that_does_not_answer_is_replaced(
         front.wait(timeout=30)
         assert stage.ask(max_tokens=2) == [1, 2]
 
-    limits = CrewLimits(max_unanswered=2)
+    limits = FrontEndLimits(max_unanswered=2)
     assert perform(script, engine=FakeEngine(), limits=limits) == ""
     assert "front end 1 is gone: it does not answer" in caplog.text
 
@@ -226,7 +226,7 @@ def test_front_ends_that_die_again_and_again_end_the_server() -> None:
         second.kill()
         assert stage.over.wait(timeout=30)
 
-    cause = perform(script, engine=FakeEngine(), limits=CrewLimits(max_deaths=1))
+    cause = perform(script, engine=FakeEngine(), limits=FrontEndLimits(max_deaths=1))
     assert cause == "front ends ended 2 times in a row, the last one since it has ended"
 
 

@@ -32,12 +32,12 @@ _CHILD = "mell_jax.serving.processes.child"
 _EXIT_S = 2.0  # from the last word to the end of a process
 
 
-class FrontFailed(RuntimeError):
+class FrontEndFailed(RuntimeError):
     """Front ends cannot be kept alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrewLimits:
+class FrontEndLimits:
     """What front ends may do; a look is half a second.
 
     Attributes:
@@ -56,7 +56,7 @@ class CrewLimits:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Front:
+class _FrontEnd:
     process: subprocess.Popen[bytes]
     link: FrontLink
     is_ready: bool = False
@@ -64,7 +64,7 @@ class _Front:
 
 
 @final
-class Crew:
+class FrontEndPool:
     """Keeps the number of front ends; one thread calls it, but for `send_step`."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Crew:
         models: Sequence[ServedModel],
         config: ServerConfig,
         tell: Callable[[Heard | Gone], None],
-        limits: CrewLimits,
+        limits: FrontEndLimits,
     ) -> None:
         """Nothing runs yet.
 
@@ -97,7 +97,7 @@ class Crew:
             )
             for model in models
         )
-        self._fronts: dict[int, _Front] = {}
+        self._fronts: dict[int, _FrontEnd] = {}
         self._links: tuple[FrontLink, ...] = ()  # replaced, for the engine's thread
         self._next_number = 1
         self._deaths = 0  # in a row
@@ -119,7 +119,7 @@ class Crew:
     def start(self) -> None:
         """Starts all of them; each tells when it is ready."""
         for _ in range(self._config.frontends):
-            self._hire()
+            self._start_one()
 
     def send_step(self, frame: StepFrame) -> None:
         """Sends each front end its rows; on the engine's thread."""
@@ -147,7 +147,7 @@ class Crew:
                 Event.FRONT_END_READY, text=f"front end {number} listens", number=number
             )
 
-    def bury(self, gone: Gone, *, is_missed: bool) -> None:
+    def reap(self, gone: Gone, *, is_missed: bool) -> None:
         """Ends what is left of a front end, and plans for another if it is missed.
 
         Raises:
@@ -166,7 +166,7 @@ class Crew:
             reason=gone.reason,
         )
         if not (self._deaths <= self._limits.max_deaths):
-            raise FrontFailed(
+            raise FrontEndFailed(
                 f"front ends ended {self._deaths} times in a row, the last one since "
                 f"{gone.reason}"
             )
@@ -190,7 +190,7 @@ class Crew:
         if is_hiring:
             self._vacancies = [looks - 1 for looks in self._vacancies]
             for _ in [looks for looks in self._vacancies if looks < 0]:
-                self._hire()
+                self._start_one()
             self._vacancies = [looks for looks in self._vacancies if looks >= 0]
 
     def kill(self) -> None:
@@ -200,7 +200,7 @@ class Crew:
             front.link.fail("it was killed")
             front.process.wait()
 
-    def _hire(self) -> None:
+    def _start_one(self) -> None:
         number, self._next_number = self._next_number, self._next_number + 1
         ours, theirs = socket.socketpair()
         with theirs:
@@ -233,7 +233,7 @@ class Crew:
                 load=self._engine.load(),
             )
         )
-        self._fronts[number] = _Front(process=process, link=link)
+        self._fronts[number] = _FrontEnd(process=process, link=link)
         self._update_links()
         link.start()
 
