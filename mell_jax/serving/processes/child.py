@@ -2,7 +2,7 @@
 
 The descriptor is its end of a socket pair. Everything else comes through that; when it
 closes the process ends, so that none is left when the engine's process is killed; see
-`leash` for one that hangs.
+`parent_watch` for one that hangs.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from mell_jax.serving.logs import set_up_logging
 from mell_jax.serving.loop import run_loop
-from mell_jax.serving.processes.leash import PATIENCE_S, Leash
+from mell_jax.serving.processes.parent_watch import PATIENCE_S, ParentWatch
 from mell_jax.serving.processes.peer_client import PeerClient
 from mell_jax.serving.processes.remote import RemoteEngine
 from mell_jax.serving.processes.wire import (
@@ -130,16 +130,20 @@ def main(
     work: Callable[[socket.socket], Coroutine[Any, Any, int]] = serve,
     patience_s: float = PATIENCE_S,
 ) -> int:
-    """Does `work` in an event loop until it ends; see `Leash` for `patience_s`."""
+    """Does `work` in an event loop until it ends.
+
+    Args:
+      patience_s: see `ParentWatch`.
+    """
     # Whoever signals a whole group means the engine's process; it tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=int(argv[1]))
-    leash = Leash(sock, patience_s=patience_s)
+    parent_watch = ParentWatch(sock, patience_s=patience_s)
     try:
         return run_loop(work(sock))
     finally:
-        leash.let_go()
+        parent_watch.let_go()
 
 
 if __name__ == "__main__":

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import psutil
 
-from tests.serving.processes.leashed import ORDERLY
+from tests.serving.processes.watching_parent import ORDERLY
 
 ROOT = Path(__file__).parents[3]
-LEASHED = (sys.executable, "-m", "tests.serving.processes.leashed")
+WATCHING = (sys.executable, "-m", "tests.serving.processes.watching_parent")
 
 
 @contextmanager
 def child(
     role: str, *, patience_s: float
 ) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
-    """A process of `leashed`, and the engine's end of its socket pair."""
+    """A process of `watching_parent`, and the engine's end of its socket pair."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [*LEASHED, role, str(patience_s), str(theirs.fileno())],
+            [*WATCHING, role, str(patience_s), str(theirs.fileno())],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -40,7 +40,7 @@ def child(
 
 def test_a_front_end_that_hangs_is_gone_after_its_engine_was_killed() -> None:
     parent = subprocess.Popen(
-        [*LEASHED, "parent", "0.2"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*WATCHING, "parent", "0.2"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     with parent:
         assert parent.stdout is not None

@@ -20,18 +20,20 @@ _STATUS = 1
 
 
 @final
-class Leash:
+class ParentWatch:
     """Ties this process to whoever has the other end of a socket pair.
 
     Args:
-      sock: this end; the leash keeps a copy.
+      sock: this end; the watch keeps a copy.
       patience_s: from the end of the other side to that of this process.
     """
 
     def __init__(self, sock: socket.socket, *, patience_s: float) -> None:
         self._sock = sock.dup()
         self._patience_s = patience_s
-        threading.Thread(target=self._run, name="mell-leash", daemon=True).start()
+        threading.Thread(
+            target=self._run, name="mell-parent_watch", daemon=True
+        ).start()
 
     def let_go(self) -> None:
         """Says to the other side that this process ends, for which it has `patience_s`.
