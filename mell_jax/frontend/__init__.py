@@ -19,8 +19,8 @@ from mell_jax.frontend.errors import (
     RequestTimeoutError,
     UnknownModelError,
 )
+from mell_jax.frontend.front_end import FrontEnd
 from mell_jax.frontend.generation import PromptMaker, generate
-from mell_jax.frontend.hub import FrontEnd
 from mell_jax.frontend.inbox import TokenLogprobs
 from mell_jax.frontend.models import FrontModel
 from mell_jax.frontend.peers import Peers

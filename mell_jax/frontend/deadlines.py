@@ -9,7 +9,7 @@ from typing import Self, final
 
 from mell_jax.frontend.admission import Limits
 from mell_jax.frontend.errors import QueueTimeoutError, RequestTimeoutError
-from mell_jax.frontend.hub import OpenRequest
+from mell_jax.frontend.front_end import OpenRequest
 
 
 @final

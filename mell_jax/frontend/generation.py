@@ -15,7 +15,7 @@ from mell_jax.frontend.admission import Ticket
 from mell_jax.frontend.deadlines import Deadlines
 from mell_jax.frontend.delta import Delta, DeltaMaker
 from mell_jax.frontend.errors import OverloadedError
-from mell_jax.frontend.hub import FrontEnd
+from mell_jax.frontend.front_end import FrontEnd
 from mell_jax.frontend.models import FrontModel
 from mell_jax.frontend.tracing import ANYWHERE, Origin
 
