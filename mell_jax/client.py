@@ -19,7 +19,7 @@ from smg_grpc_proto.generated import common_pb2
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
-from mell_jax.serving.tokenizer_archive import unpack
+from mell_jax.serving.vllm.tokenizer_archive import unpack
 from mell_jax.text.output_text import OutputText
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 

@@ -1,8 +1,8 @@
 """What happens to a server, one line of its log each, by names that do not change.
 
 `tell` is standard logging with a name and fields beside the words; who shows them is
-set up elsewhere (`serving/logs.py`). No event has a prompt, a token, a tenant or an id
-that a client chose.
+set up elsewhere (`serving/observe/logs.py`). No event has a prompt, a token, a tenant
+or an id that a client chose.
 """
 
 import logging

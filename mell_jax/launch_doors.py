@@ -7,7 +7,7 @@ from absl import flags
 
 from mell_jax.frontend import Limits
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
-from mell_jax.serving.logs import LogFormat
+from mell_jax.serving.observe.logs import LogFormat
 from mell_jax.serving.security import SecurityConfig
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Interface; 0.0.0.0 for all of them.")

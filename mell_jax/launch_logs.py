@@ -11,7 +11,7 @@ from absl import flags, logging
 
 from mell_jax.events import Event, tell
 from mell_jax.serving.address import Addresses
-from mell_jax.serving.logs import LOG_FORMATS, LogFormat, set_up_logging
+from mell_jax.serving.observe.logs import LOG_FORMATS, LogFormat, set_up_logging
 
 _LOG_FORMAT = flags.DEFINE_enum(
     "log_format", "text", LOG_FORMATS, "Of the log: for people, or one object a line."

@@ -23,7 +23,7 @@ from mell_jax.engine.frames import Abort, Handle, StepFrame, Submit
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.service import run_service
-from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.vllm.servicer import ServedModel
 
 MAX_TENANT_OPEN = 8
 

@@ -33,7 +33,7 @@ from mell_jax.engine.thread import EngineThread
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.service import run_service
-from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.worker.compilation import CompilationCounter
 
 CLOCK_US = 2**30

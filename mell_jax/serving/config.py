@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mell_jax.frontend import Limits
-from mell_jax.serving.logs import LogFormat
+from mell_jax.serving.observe.logs import LogFormat
 from mell_jax.serving.security.config import SecurityConfig
 
 SERVER_LIMITS = Limits(

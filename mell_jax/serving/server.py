@@ -31,19 +31,24 @@ from mell_jax.serving.address import (
 )
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.edge import Edge
-from mell_jax.serving.health import SERVICES, HealthPort
 from mell_jax.serving.http import HttpServer, make_app
 from mell_jax.serving.kserve.servicer import KServe
 from mell_jax.serving.metrics import Scrape
+from mell_jax.serving.observe.health import SERVICES, HealthPort
+from mell_jax.serving.observe.progress import (
+    LOOK_S,
+    LocalEngine,
+    ProgressWatch,
+    stop_engine,
+)
+from mell_jax.serving.observe.tracing import open_spans
 from mell_jax.serving.openai import OpenAiDoor
 from mell_jax.serving.openai.chats import load_chats
-from mell_jax.serving.progress import LOOK_S, LocalEngine, ProgressWatch, stop_engine
-from mell_jax.serving.rpcs import make_handler
 from mell_jax.serving.security import Gate, TlsFiles
-from mell_jax.serving.servicer import ServedModel, Servicer
 from mell_jax.serving.stall import Stalls
 from mell_jax.serving.stop_signals import StopSignals
-from mell_jax.serving.tracing import open_spans
+from mell_jax.serving.vllm.rpcs import make_handler
+from mell_jax.serving.vllm.servicer import ServedModel, Servicer
 
 _logger = logging.getLogger(__name__)
 

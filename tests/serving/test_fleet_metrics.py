@@ -14,7 +14,7 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.thread import EngineThread
 from mell_jax.serving.server import Addresses, Server, ServerConfig
-from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.serving.harness import ids_request, run

@@ -21,7 +21,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.serving.progress import ProgressWatch
+from mell_jax.serving.observe.progress import ProgressWatch
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import toy_engine

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import UnknownModelError
-from mell_jax.serving.convert import checked_request_id
 from mell_jax.serving.kserve.sampling import params_of
 from mell_jax.serving.kserve.tensors import read_inputs
 from mell_jax.serving.proto import open_inference_pb2 as pb
+from mell_jax.serving.vllm.convert import checked_request_id
 
 VERSION = "1"  # of every model
 OUTPUTS = ("text_output", "finish_reason", "num_input_tokens", "num_output_tokens")

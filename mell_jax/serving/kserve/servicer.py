@@ -16,7 +16,7 @@ from mell_jax.serving.kserve.asking import VERSION, Ask, ask_of, check_version
 from mell_jax.serving.kserve.conversation import converse
 from mell_jax.serving.problem import UnsupportedError
 from mell_jax.serving.proto import open_inference_pb2 as pb
-from mell_jax.serving.servicer import Asker, own_version
+from mell_jax.serving.vllm.servicer import Asker, own_version
 
 _EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 

@@ -5,7 +5,6 @@ from typing import TypeVar, cast
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import FrontModel, PromptMaker
-from mell_jax.serving.convert import known_top_k
 from mell_jax.serving.openai.wire import (
     ChatMessage,
     ChatRequest,
@@ -13,6 +12,7 @@ from mell_jax.serving.openai.wire import (
     Part,
 )
 from mell_jax.serving.problem import UnsupportedError
+from mell_jax.serving.vllm.convert import known_top_k
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.chat_template import ChatTemplateError, Message
 

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
-from mell_jax.serving import convert
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.errors import error_response
+from mell_jax.serving.observe.tracing import origin_of
 from mell_jax.serving.openai.answers import (
     ChatWriter,
     CompletionWriter,
@@ -39,7 +39,7 @@ from mell_jax.serving.problem import (
 )
 from mell_jax.serving.security import Caller, Gate
 from mell_jax.serving.stall import Stalls
-from mell_jax.serving.tracing import origin_of
+from mell_jax.serving.vllm import convert
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
 

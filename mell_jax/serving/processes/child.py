@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 
-from mell_jax.serving.logs import set_up_logging
 from mell_jax.serving.loop import run_loop
+from mell_jax.serving.observe.logs import set_up_logging
 from mell_jax.serving.processes.parent_watch import PATIENCE_S, ParentWatch
 from mell_jax.serving.processes.peer_client import PeerClient
 from mell_jax.serving.processes.remote import RemoteEngine
@@ -32,7 +32,7 @@ from mell_jax.serving.processes.wire import (
     WireError,
 )
 from mell_jax.serving.server import Place, Server
-from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
 

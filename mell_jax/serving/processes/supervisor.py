@@ -24,7 +24,13 @@ from absl import logging
 from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.serving.address import Addresses, join_address, reserve
 from mell_jax.serving.config import ServerConfig
-from mell_jax.serving.health import HealthPort
+from mell_jax.serving.observe.health import HealthPort
+from mell_jax.serving.observe.progress import (
+    LOOK_S,
+    LocalEngine,
+    ProgressWatch,
+    stop_engine,
+)
 from mell_jax.serving.processes.front_end_pool import (
     FrontEndFailed,
     FrontEndLimits,
@@ -38,8 +44,7 @@ from mell_jax.serving.processes.wire import (
     Pulse,
     Ready,
 )
-from mell_jax.serving.progress import LOOK_S, LocalEngine, ProgressWatch, stop_engine
-from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.vllm.servicer import ServedModel
 
 _LAST_WORDS_LOOKS = 10  # for front ends to end once they were told to
 

@@ -19,11 +19,11 @@ from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 from mell_jax.frontend import Limits
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
+from mell_jax.serving.observe.progress import LocalEngine
 from mell_jax.serving.processes.front_end_pool import FrontEndLimits
 from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.processes.wire import ROUTE_BITS
-from mell_jax.serving.progress import LocalEngine
-from mell_jax.serving.servicer import ServedModel
+from mell_jax.serving.vllm.servicer import ServedModel
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
 

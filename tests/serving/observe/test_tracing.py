@@ -19,7 +19,12 @@ from opentelemetry.trace import SpanKind
 from mell_jax.frontend import Origin, RequestRecord
 from mell_jax.frontend.meter import Outcome
 from mell_jax.serving.config import ServerConfig
-from mell_jax.serving.tracing import SpanRecorder, check_tracing, open_spans, origin_of
+from mell_jax.serving.observe.tracing import (
+    SpanRecorder,
+    check_tracing,
+    open_spans,
+    origin_of,
+)
 from tests.serving.fake_engine import write_letters_tokenizer
 from tests.serving.harness import error_of, ids_request, run, serving
 from tests.serving.kserve.asking import ask, stub_of
@@ -215,7 +220,7 @@ def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
 
 def test_spans_need_no_jax() -> None:
     code = (
-        "import sys; from mell_jax.serving.tracing import open_spans;"
+        "import sys; from mell_jax.serving.observe.tracing import open_spans;"
         "open_spans('http://127.0.0.1:1').close();"
         "assert 'jax' not in sys.modules"
     )
@@ -226,7 +231,7 @@ def test_missing_packages_are_told_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     check_tracing("")
-    monkeypatch.setattr("mell_jax.serving.tracing.find_spec", lambda name: None)
+    monkeypatch.setattr("mell_jax.serving.observe.tracing.find_spec", lambda name: None)
     check_tracing("")
     with pytest.raises(ValueError, match=r"pip install 'mell_jax\[otel\]'"):
         check_tracing("http://collector:4317")

@@ -4,7 +4,7 @@ import grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
 from mell_jax.serving.edge import Edge
-from mell_jax.serving.servicer import Servicer
+from mell_jax.serving.vllm.servicer import Servicer
 
 _UNSUPPORTED = {
     "Embed": "this server generates text; it has no embeddings",

@@ -5,7 +5,7 @@ import pytest
 
 from mell_jax.engine.frames import Abort, EngineInfo, EngineLoad, StepFrame, Submit
 from mell_jax.engine.thread import EngineThread
-from mell_jax.serving.progress import ProgressWatch, stop_engine
+from mell_jax.serving.observe.progress import ProgressWatch, stop_engine
 from mell_jax.worker.compilation import CompilationCounter
 from tests.serving.fake_engine import INFO, FakeEngine
 

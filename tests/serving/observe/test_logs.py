@@ -15,7 +15,7 @@ from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.events import LOGGER_NAME, Event, tell
-from mell_jax.serving.logs import JsonLines, Thinned
+from mell_jax.serving.observe.logs import JsonLines, Thinned
 from mell_jax.serving.problem import problem_of
 from tests.serving.fake_engine import write_letters_tokenizer
 from tests.serving.harness import ids_request

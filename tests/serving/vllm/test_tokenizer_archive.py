@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from smg_grpc_proto.generated import common_pb2
 
-from mell_jax.serving.tokenizer_archive import chunks_of, pack, unpack
+from mell_jax.serving.vllm.tokenizer_archive import chunks_of, pack, unpack
 
 
 def sealed(data: bytes) -> list[common_pb2.GetTokenizerChunk]:

@@ -20,9 +20,9 @@ from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.frontend import Delta, FrontEnd, Origin, TokenLogprobs, generate
 from mell_jax.frontend.tracing import ANYWHERE
-from mell_jax.serving import convert, tokenizer_archive
 from mell_jax.serving.problem import DrainingError, MissingTokenizerError
 from mell_jax.serving.security import Caller
+from mell_jax.serving.vllm import convert, tokenizer_archive
 from mell_jax.text.tokenizer import Tokenizer
 
 _RATE_WINDOW_S = 1.0
