@@ -29,8 +29,10 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from mell_jax.scheduler.simulator import plot, record, report, results
-from mell_jax.scheduler.simulator.compare import (
+from mell_jax.scheduler.simulator import record, report
+from mell_jax.scheduler.simulator.fleet import Driven
+from mell_jax.scheduler.simulator.results import plot, publish
+from mell_jax.scheduler.simulator.results.compare import (
     REPACK,
     REPACK_LIVE,
     RunOutcome,
@@ -38,8 +40,7 @@ from mell_jax.scheduler.simulator.compare import (
     policy_config,
     run_best,
 )
-from mell_jax.scheduler.simulator.fleet import Driven
-from mell_jax.scheduler.simulator.scale import measure_scale
+from mell_jax.scheduler.simulator.results.scale import measure_scale
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import (
     Lognormal,
@@ -364,7 +365,7 @@ def compare() -> None:
 
 def write_results(path: Path) -> None:
     """Simulates all cases of the results page on all cores."""
-    page = results.page(
+    page = publish.page(
         data=Path(_DATA.value) if _DATA.value is not None else None,
         clock=time.perf_counter,
         jobs=os.cpu_count() or 1,

@@ -4,9 +4,10 @@ import gzip
 import math
 from pathlib import Path
 
-from mell_jax.scheduler.simulator.cases import CASES, Case
-from mell_jax.scheduler.simulator.compare import HAS_HEADROOM
-from mell_jax.scheduler.simulator.page import (
+from mell_jax.scheduler.simulator.report import Line
+from mell_jax.scheduler.simulator.results.cases import CASES, Case
+from mell_jax.scheduler.simulator.results.compare import HAS_HEADROOM
+from mell_jax.scheduler.simulator.results.page import (
     Section,
     Table,
     standing,
@@ -14,8 +15,7 @@ from mell_jax.scheduler.simulator.page import (
     verdict,
     write_page,
 )
-from mell_jax.scheduler.simulator.report import Line
-from mell_jax.scheduler.simulator.results import page
+from mell_jax.scheduler.simulator.results.publish import page
 from mell_jax.scheduler.simulator.settings import Settings
 
 

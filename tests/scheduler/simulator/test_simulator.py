@@ -18,7 +18,8 @@ from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator import record, report
-from mell_jax.scheduler.simulator.compare import (
+from mell_jax.scheduler.simulator.fleet import SimulatedFleet
+from mell_jax.scheduler.simulator.results.compare import (
     REPACK,
     REPACK_LIVE,
     RunOutcome,
@@ -26,7 +27,6 @@ from mell_jax.scheduler.simulator.compare import (
     run_best,
     run_policy,
 )
-from mell_jax.scheduler.simulator.fleet import SimulatedFleet
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import (
     Lognormal,

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mell_jax.scheduler.simulator.compare import HAS_HEADROOM, REPACK
 from mell_jax.scheduler.simulator.report import Columns, Line, markdown
+from mell_jax.scheduler.simulator.results.compare import HAS_HEADROOM, REPACK
 
 Table = dict[str, Line]  # by policy
 GAIN = 0.05  # a gap between the best baseline and `repack` that is worth closing

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.scheduler.simulator.compare import REPACK, REPACK_LIVE, RunOutcome
+from mell_jax.scheduler.simulator.results.compare import REPACK, REPACK_LIVE, RunOutcome
 
 POINTS = 240  # beyond, lines of several policies are a carpet
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a")

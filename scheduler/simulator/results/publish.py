@@ -14,16 +14,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
-from mell_jax.scheduler.simulator.cases import CASES, Case, find_trace, load
-from mell_jax.scheduler.simulator.compare import (
+from mell_jax.scheduler.simulator.fleet import Clock
+from mell_jax.scheduler.simulator.report import Line
+from mell_jax.scheduler.simulator.results.cases import CASES, Case, find_trace, load
+from mell_jax.scheduler.simulator.results.compare import (
     HAS_HEADROOM,
     REPACK,
     REPACK_LIVE,
     run_policy,
 )
-from mell_jax.scheduler.simulator.fleet import Clock
-from mell_jax.scheduler.simulator.page import Section, Table, write_page
-from mell_jax.scheduler.simulator.report import Line
+from mell_jax.scheduler.simulator.results.page import Section, Table, write_page
 
 HEADROOMS = (0.0, 0.05, 0.1)
 OURS = ("mell", "consolidate")
