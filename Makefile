@@ -23,7 +23,7 @@ ensure = command -v $(1) >/dev/null || \
   { test "$$(id -u)" = 0 && apt-get install --yes -qq $(2) >/dev/null; }
 KERNEL_TESTS := -m pytest tests/pallas_kernels
 GPU_PYTHON ?= $(BIN)/python
-GPU_JSON ?= benchmarks/kernels.json
+GPU_JSON ?= benchmarks/kernels/kernels.json
 
 .PHONY: conformance conformance-triton conformance-node conformance-smg
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
@@ -82,14 +82,14 @@ aot: $(AOT)/.installed  ## compile for GPUs and TPUs that are not here (1.5 GB o
 
 # Takes any Python with jax for CUDA, so that an image's own one will do.
 gpu:  ## on a GPU: every figure of the kernels, then their tests (GPU_PYTHON=..., GPU_JSON=...)
-	$(GPU_PYTHON) -m mell_jax.bench.main --suite=kernels --tune \
+	$(GPU_PYTHON) -m benchmarks --suite=kernels --tune \
 	  --torch_python=$(GPU_PYTHON) --output_json=$(GPU_JSON)
 	$(GPU_PYTHON) $(KERNEL_TESTS) --platform=gpu -m gpu
 
 memcheck:  ## on a GPU with compute-sanitizer: the kernels' reads and writes stay inside
 	XLA_PYTHON_CLIENT_ALLOCATOR=platform \
 	  compute-sanitizer --tool memcheck --error-exitcode 1 $(GPU_PYTHON) \
-	  -m mell_jax.bench.kernel_check
+	  -m benchmarks.kernels.check
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,10 +1,15 @@
 """Tests run stricter than production: no silent promotion, no ignored warning."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import jax
 import pytest
+
+from mell_jax.bench.shapes import model_directory
+from mell_jax.engine.build import BuiltEngine, build_engine
+from mell_jax.engine.config import EngineConfig
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -35,3 +40,28 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
     path = Path(folder)
     assert path.is_dir(), f"--data={folder} is not a folder"
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_directory() -> Iterator[Path]:
+    """A two-layer model with random weights and 256 token ids."""
+    with model_directory("random:tiny") as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_directory: Path) -> EngineConfig:
+    """Few and small shapes, quick to compile."""
+    return EngineConfig(
+        model=str(tiny_directory),
+        max_rows=4,
+        decode_rows=(4,),
+        token_budget=32,
+        max_model_len=128,
+        prefix_cache=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def built(tiny_engine: EngineConfig) -> BuiltEngine:
+    return build_engine(tiny_engine)

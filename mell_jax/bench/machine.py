@@ -13,7 +13,7 @@ _PACKAGES = ("mell_jax", "jax", "jaxlib", "flax", "numpy", "grpcio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class MachineInfo:
     """Taken when a suite starts."""
 
     started_at: str  # UTC, ISO 8601
@@ -33,9 +33,9 @@ class Machine:
         )
 
 
-def look_around() -> Machine:
+def look_around() -> MachineInfo:
     """Describes this machine as it is now."""
-    return Machine(
+    return MachineInfo(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         platform=platform.platform(),
         cpu_model=_cpu_model(),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mell_jax.bench.metrics import Record
-from mell_jax.bench.targets import Target, TargetError
+from mell_jax.bench.targets import BenchTarget, TargetError
 from mell_jax.bench.workload import Int32Array
 
 
@@ -30,7 +30,7 @@ class Replay:
 
 
 async def replay(
-    target: Target,
+    target: BenchTarget,
     orders: Sequence[Order],
     *,
     max_concurrency: int | None = None,
@@ -64,7 +64,7 @@ async def replay(
 
 
 async def _send(
-    target: Target, order: Order, *, due_s: float, temperature: float
+    target: BenchTarget, order: Order, *, due_s: float, temperature: float
 ) -> Record:
     sent_s = time.perf_counter()
     chunks: list[tuple[float, int]] = []

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mell_jax.bench.machine import Machine
+from mell_jax.bench.machine import MachineInfo
 
 WIDTH = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class BenchReport:
     """The outcome of one suite."""
 
     suite: str
@@ -22,7 +22,12 @@ class Report:
 
 
 def write_json(
-    path: Path, *, report: Report, settings: Any, command: str, machine: Machine
+    path: Path,
+    *,
+    report: BenchReport,
+    settings: Any,
+    command: str,
+    machine: MachineInfo,
 ) -> None:
     """Writes everything that is known about a run.
 

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from mell_jax.bench import workload
 from mell_jax.bench.metrics import Record, measure, render
 from mell_jax.bench.replay import Order, Replay, replay
-from mell_jax.bench.report import Report
+from mell_jax.bench.report import BenchReport
 from mell_jax.bench.shapes import model_directory
-from mell_jax.bench.targets import Target, TargetInfo, connect, run_here
-from mell_jax.bench.workload import Shape, WorkloadError
+from mell_jax.bench.targets import BenchTarget, TargetInfo, connect, run_here
+from mell_jax.bench.workload import LoadShape, WorkloadError
 from mell_jax.engine.build import build_engine, demo_directory
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.text.tokenizer import load_tokenizer
@@ -64,7 +64,7 @@ class ServingSettings:
             raise ValueError(f"time_scale must be at least 0, got {self.time_scale}")
 
 
-def run_serving(settings: ServingSettings, *, progress: bool) -> Report:
+def run_serving(settings: ServingSettings, *, progress: bool) -> BenchReport:
     """Replays a workload and measures it.
 
     Raises:
@@ -77,7 +77,7 @@ def run_serving(settings: ServingSettings, *, progress: bool) -> Report:
     note = f"{info.name}, {_rate_text(settings)}"
     if left_out:
         note += f"; {left_out} requests longer than its {info.context} tokens left out"
-    return Report(
+    return BenchReport(
         suite="serving",
         text=f"{render(metrics)}\n{note}",
         results=dataclasses.asdict(metrics)
@@ -92,7 +92,7 @@ def run_serving(settings: ServingSettings, *, progress: bool) -> Report:
 
 def choose_shapes(
     settings: ServingSettings, *, context: int
-) -> tuple[list[Shape], int]:
+) -> tuple[list[LoadShape], int]:
     """The requests of a run, sorted by arrival, and how many did not fit.
 
     Raises:
@@ -126,7 +126,9 @@ def choose_shapes(
     return _arrivals(fitting, settings), len(shapes) - len(fitting)
 
 
-def _arrivals(shapes: Sequence[Shape], settings: ServingSettings) -> list[Shape]:
+def _arrivals(
+    shapes: Sequence[LoadShape], settings: ServingSettings
+) -> list[LoadShape]:
     rate = settings.request_rate
     if rate is None:
         return workload.trace_arrivals(shapes, time_scale=settings.time_scale)
@@ -157,7 +159,7 @@ async def _run(
 
 def _target(
     settings: ServingSettings, *, progress: bool
-) -> AbstractAsyncContextManager[Target]:
+) -> AbstractAsyncContextManager[BenchTarget]:
     if settings.address:
         return connect(settings.address)
     return _engine_here(settings.engine, progress=progress)
@@ -166,7 +168,7 @@ def _target(
 @contextlib.asynccontextmanager
 async def _engine_here(
     config: EngineConfig, *, progress: bool
-) -> AsyncIterator[Target]:
+) -> AsyncIterator[BenchTarget]:
     with model_directory(config.model) as directory:
         name = config.served_model_name or config.model
         local = dataclasses.replace(
@@ -178,7 +180,7 @@ async def _engine_here(
 
 
 def _orders(
-    shapes: Sequence[Shape], settings: ServingSettings, info: TargetInfo
+    shapes: Sequence[LoadShape], settings: ServingSettings, info: TargetInfo
 ) -> list[Order]:
     if settings.text is None:
         prompts = workload.random_prompts(
@@ -204,7 +206,7 @@ def _model_directory(settings: ServingSettings) -> Path:
     return demo_directory() if model == DEMO else Path(model)
 
 
-async def _warm_up(target: Target, order: Order) -> None:
+async def _warm_up(target: BenchTarget, order: Order) -> None:
     """One short request, so that connections and first calls are not measured."""
     prompt = order.prompt[:WARM_UP_TOKENS]
     short = Order(prompt=prompt, output_tokens=1, arrival_s=0.0)

@@ -45,14 +45,14 @@ class TargetInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class StreamPiece:
     """One chunk of an answer."""
 
     tokens: int
     cached_tokens: int  # of the prompt, from the prefix cache
 
 
-class Target(Protocol):
+class BenchTarget(Protocol):
     """Answers prompts."""
 
     @property
@@ -60,7 +60,7 @@ class Target(Protocol):
 
     def stream(
         self, prompt: Int32Array, *, output_tokens: int, temperature: float
-    ) -> AsyncGenerator[Piece]:
+    ) -> AsyncGenerator[StreamPiece]:
         """Generates exactly `output_tokens`, whatever they are.
 
         Raises:
@@ -78,7 +78,7 @@ class GrpcTarget:
 
     async def stream(
         self, prompt: Int32Array, *, output_tokens: int, temperature: float
-    ) -> AsyncGenerator[Piece]:
+    ) -> AsyncGenerator[StreamPiece]:
         request = pb.GenerateRequest(
             tokenized=pb.TokenizedInput(input_ids=prompt.tolist()),
             sampling_params=pb.SamplingParams(
@@ -91,7 +91,7 @@ class GrpcTarget:
             async for response in call:
                 chunk = response.chunk
                 if chunk.token_ids:
-                    yield Piece(
+                    yield StreamPiece(
                         tokens=len(chunk.token_ids), cached_tokens=chunk.cached_tokens
                     )
         except grpc.aio.AioRpcError as error:
@@ -116,7 +116,7 @@ class LocalTarget:
 
     async def stream(
         self, prompt: Int32Array, *, output_tokens: int, temperature: float
-    ) -> AsyncGenerator[Piece]:
+    ) -> AsyncGenerator[StreamPiece]:
         deltas = generate(
             self._front_end,
             prompt=prompt.tolist(),
@@ -129,7 +129,7 @@ class LocalTarget:
             async with contextlib.aclosing(deltas):
                 async for delta in deltas:
                     if delta.token_ids:
-                        yield Piece(
+                        yield StreamPiece(
                             tokens=len(delta.token_ids),
                             cached_tokens=delta.cached_tokens,
                         )
@@ -143,7 +143,7 @@ class LocalTarget:
 
 
 @contextlib.asynccontextmanager
-async def connect(address: str) -> AsyncIterator[Target]:
+async def connect(address: str) -> AsyncIterator[BenchTarget]:
     """The server at `address`, "host:port".
 
     Raises:
@@ -172,7 +172,7 @@ async def connect(address: str) -> AsyncIterator[Target]:
 
 
 @contextlib.asynccontextmanager
-async def run_here(built: BuiltEngine) -> AsyncIterator[Target]:
+async def run_here(built: BuiltEngine) -> AsyncIterator[BenchTarget]:
     """Starts an engine in this process, and stops it in the end."""
     engine = built.thread
     front_end = FrontEnd(

@@ -30,7 +30,7 @@ class WorkloadError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class LoadShape:
     """Lengths of a request, and when it arrives if that is known."""
 
     input_tokens: int
@@ -39,7 +39,7 @@ class Shape:
     model: str = ""
 
 
-def read_trace(path: Path) -> list[Shape]:
+def read_trace(path: Path) -> list[LoadShape]:
     """Reads a `.csv` or `.csv.gz`, in the order of the file.
 
     Raises:
@@ -62,7 +62,7 @@ def read_trace(path: Path) -> list[Shape]:
 
 def draw_shapes(
     count: int, *, input_tokens: int, output_tokens: int, context: int, seed: int
-) -> list[Shape]:
+) -> list[LoadShape]:
     """Log-normal lengths with these medians, each at most half of the context."""
     rng = np.random.default_rng(seed)
 
@@ -71,10 +71,10 @@ def draw_shapes(
         return [int(n) for n in np.clip(drawn, 1, max(1, context // 2))]
 
     pairs = zip(lengths(input_tokens), lengths(output_tokens), strict=True)
-    return [Shape(input_tokens=i, output_tokens=o) for i, o in pairs]
+    return [LoadShape(input_tokens=i, output_tokens=o) for i, o in pairs]
 
 
-def scale_lengths(shapes: Sequence[Shape], *, factor: float) -> list[Shape]:
+def scale_lengths(shapes: Sequence[LoadShape], *, factor: float) -> list[LoadShape]:
     """Multiplies all lengths; none gets shorter than one token."""
     return [
         dataclasses.replace(
@@ -86,7 +86,7 @@ def scale_lengths(shapes: Sequence[Shape], *, factor: float) -> list[Shape]:
     ]
 
 
-def auto_factor(shapes: Sequence[Shape], *, context: int) -> float:
+def auto_factor(shapes: Sequence[LoadShape], *, context: int) -> float:
     """The factor with which 99% of the requests fit the context; at most 1."""
     totals = [shape.input_tokens + shape.output_tokens for shape in shapes]
     return min(
@@ -94,14 +94,14 @@ def auto_factor(shapes: Sequence[Shape], *, context: int) -> float:
     )
 
 
-def keep_fitting(shapes: Sequence[Shape], *, context: int) -> list[Shape]:
+def keep_fitting(shapes: Sequence[LoadShape], *, context: int) -> list[LoadShape]:
     """Leaves out what does not fit a context with input and output together."""
     return [s for s in shapes if s.input_tokens + s.output_tokens <= context]
 
 
 def poisson_arrivals(
-    shapes: Sequence[Shape], *, requests_per_s: float, seed: int
-) -> list[Shape]:
+    shapes: Sequence[LoadShape], *, requests_per_s: float, seed: int
+) -> list[LoadShape]:
     """Gives every request an arrival, with exponential gaps; the first comes at 0."""
     rng = np.random.default_rng(seed)
     gaps = rng.exponential(1.0 / requests_per_s, len(shapes))
@@ -110,8 +110,8 @@ def poisson_arrivals(
 
 
 def wave_arrivals(
-    shapes: Sequence[Shape], *, requests_per_s: float, period_s: float, seed: int
-) -> list[Shape]:
+    shapes: Sequence[LoadShape], *, requests_per_s: float, period_s: float, seed: int
+) -> list[LoadShape]:
     """Poisson arrivals whose rate rises and falls by `WAVE` around its mean."""
     rng = np.random.default_rng(seed)
     expected = np.cumsum(rng.exponential(1.0, len(shapes)))
@@ -122,7 +122,9 @@ def wave_arrivals(
     return _arrive(shapes, arrivals - arrivals[0])
 
 
-def trace_arrivals(shapes: Sequence[Shape], *, time_scale: float) -> list[Shape]:
+def trace_arrivals(
+    shapes: Sequence[LoadShape], *, time_scale: float
+) -> list[LoadShape]:
     """Keeps the trace's arrivals, from 0 and times `time_scale`; sorted.
 
     Without arrivals all requests come at once.
@@ -133,7 +135,7 @@ def trace_arrivals(shapes: Sequence[Shape], *, time_scale: float) -> list[Shape]
 
 
 def random_prompts(
-    shapes: Sequence[Shape], *, vocab_size: int, avoid: Sequence[int], seed: int
+    shapes: Sequence[LoadShape], *, vocab_size: int, avoid: Sequence[int], seed: int
 ) -> list[Int32Array]:
     """Ids drawn evenly from the vocabulary, without those in `avoid`."""
     rng = np.random.default_rng(seed)
@@ -142,7 +144,7 @@ def random_prompts(
 
 
 def text_prompts(
-    shapes: Sequence[Shape], *, ids: Sequence[int], seed: int
+    shapes: Sequence[LoadShape], *, ids: Sequence[int], seed: int
 ) -> list[Int32Array]:
     """Runs of a tokenized text from random places; the text goes round and round.
 
@@ -160,10 +162,10 @@ def text_prompts(
     ]
 
 
-def _shape(row: dict[str, str], *, where: str) -> Shape:
+def _shape(row: dict[str, str], *, where: str) -> LoadShape:
     try:
         arrival = row.get("arrival_s")
-        shape = Shape(
+        shape = LoadShape(
             input_tokens=int(row["input_tokens"]),
             output_tokens=int(row["output_tokens"]),
             arrival_s=float(arrival) if arrival else None,
@@ -176,7 +178,9 @@ def _shape(row: dict[str, str], *, where: str) -> Shape:
     return dataclasses.replace(shape, output_tokens=max(1, shape.output_tokens))
 
 
-def _arrive(shapes: Sequence[Shape], times: npt.NDArray[np.float64]) -> list[Shape]:
+def _arrive(
+    shapes: Sequence[LoadShape], times: npt.NDArray[np.float64]
+) -> list[LoadShape]:
     return [
         dataclasses.replace(shape, arrival_s=float(time))
         for shape, time in zip(shapes, times, strict=True)

@@ -5,7 +5,13 @@ import pytest
 
 from mell_jax.bench.metrics import Record
 from mell_jax.bench.replay import Order, replay
-from mell_jax.bench.targets import Piece, TargetError, TargetInfo, connect, run_here
+from mell_jax.bench.targets import (
+    StreamPiece,
+    TargetError,
+    TargetInfo,
+    connect,
+    run_here,
+)
 
 
 class FakeTarget:
@@ -26,7 +32,7 @@ class FakeTarget:
                     raise TargetError("it broke")
                 if prompt[0] == 2 and done == 1:
                     return
-                yield Piece(tokens=1, cached_tokens=4)
+                yield StreamPiece(tokens=1, cached_tokens=4)
         finally:
             self.open -= 1
 

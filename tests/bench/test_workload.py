@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from mell_jax.bench import workload
-from mell_jax.bench.workload import Shape, WorkloadError
+from mell_jax.bench.workload import LoadShape, WorkloadError
 
 
-def shape(input_tokens: int, output_tokens: int, **more) -> Shape:
-    return Shape(input_tokens=input_tokens, output_tokens=output_tokens, **more)
+def shape(input_tokens: int, output_tokens: int, **more) -> LoadShape:
+    return LoadShape(input_tokens=input_tokens, output_tokens=output_tokens, **more)
 
 
 def test_pairs_of_lengths_are_read(tmp_path):
@@ -68,7 +68,7 @@ def test_drawn_lengths_have_the_medians_asked_for_and_fit_the_context():
 
 
 def test_the_same_seed_draws_the_same_lengths():
-    def draw(seed: int) -> list[Shape]:
+    def draw(seed: int) -> list[LoadShape]:
         return workload.draw_shapes(
             5, input_tokens=9, output_tokens=9, context=99, seed=seed
         )
@@ -136,7 +136,7 @@ def test_an_empty_text_makes_no_prompts():
 
 
 def test_a_wave_of_arrivals_rises_and_falls_around_its_rate():
-    shapes = [Shape(input_tokens=1, output_tokens=1)] * 4000
+    shapes = [LoadShape(input_tokens=1, output_tokens=1)] * 4000
     times = [
         shape.arrival_s
         for shape in workload.wave_arrivals(

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from mell_jax.bench.still import Still
-from mell_jax.bench.yard import Yard
+from benchmarks.fleet.harness import FleetHarness
+from benchmarks.fleet.still import Still
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -38,7 +38,7 @@ DEVICES = [DeviceGroupId(n) for n in range(4)]
 
 
 @pytest.fixture(scope="module")
-def yard() -> Yard:
+def harness() -> FleetHarness:
     config = EngineConfig(
         instances=4,
         devices=(0, 0, 1, 1),
@@ -48,7 +48,7 @@ def yard() -> Yard:
         max_model_len=128,
         kv_pages=161,
     )
-    return Yard(build_engine(config))
+    return FleetHarness(build_engine(config))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,25 +104,27 @@ CASES = {
 }
 
 
-def serve(yard: Yard, case: Case) -> Transcript:
+def serve(harness: FleetHarness, case: Case) -> Transcript:
     """All streams at once, on a fleet of their own; checks that it did what it says."""
     transport: Transport = DevicePut()
     if case.is_permuted:
-        groups = {device: worker.group for device, worker in yard.workers.items()}
-        shape = jax.eval_shape(yard.workers[DEVICES[0]]._new_pool)
+        groups = {device: worker.group for device, worker in harness.workers.items()}
+        shape = jax.eval_shape(harness.workers[DEVICES[0]]._new_pool)
         page = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
         transport = Permute(groups, page=page)
-    fleet = yard.open_fleet(
+    fleet = harness.open_fleet(
         case.make_policy(),
         clock=Clock(),
         config=case.config,
-        spec=replace(yard.spec, capacity_pages=case.capacity_pages, load_s=0.0),
+        spec=replace(harness.spec, capacity_pages=case.capacity_pages, load_s=0.0),
         transport=Checked(FaultyTransport(transport, fault=case.config.fault)),
         profile=Profile(
             bytes_per_s={
                 (a, b): case.gbps * 1e9 / 8 for a in DEVICES for b in DEVICES if a != b
             },
-            prefill_tokens_per_s={(device, yard.models[0]): 1e4 for device in DEVICES},
+            prefill_tokens_per_s={
+                (device, harness.models[0]): 1e4 for device in DEVICES
+            },
         ),
     )
     for handle in range(STREAMS):
@@ -133,7 +135,7 @@ def serve(yard: Yard, case: Case) -> Transcript:
         fleet.machine.ledger.check()
     assert fleet.conductor.is_at_rest
     assert case.is_used(fleet), f"it did not do what it is called: {fleet.stats()}"
-    yard.close_fleet(fleet)
+    harness.close_fleet(fleet)
     return seen
 
 
@@ -165,10 +167,10 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def still(yard: Yard) -> Transcript:
+def still(harness: FleetHarness) -> Transcript:
     """The streams when nothing moves and nothing is lost."""
     return serve(
-        yard,
+        harness,
         Case(
             make_policy=lambda: Still(len(DEVICES)),
             is_used=lambda fleet: (
@@ -180,16 +182,16 @@ def still(yard: Yard) -> Transcript:
 
 @pytest.mark.parametrize("name", CASES)
 def test_ids_and_log_probabilities_are_those_of_streams_left_alone(
-    yard: Yard, still: Transcript, name: str
+    harness: FleetHarness, still: Transcript, name: str
 ) -> None:
-    before = yard.compilations.count
-    seen = serve(yard, CASES[name])
+    before = harness.compilations.count
+    seen = serve(harness, CASES[name])
     assert len(seen.tokens) == STREAMS
     assert seen.tokens == still.tokens
     for handle in range(STREAMS):
         assert_close(seen.logprobs[handle], still.logprobs[handle])
     if not CASES[name].is_permuted:  # it compiles its lanes, here and not at the start
-        assert yard.compilations.count == before
+        assert harness.compilations.count == before
 
 
 def assert_close(seen: list[Any], still: list[Any]) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of the engine, one folder per part; `python -m benchmarks --help`."""

@@ -1,0 +1,45 @@
+"""Measures the engine; run it from a checkout as `python -m benchmarks`.
+
+    python -m benchmarks --suite=decode --torch_python=/path/with/torch/bin/python
+    python -m benchmarks --suite=overhead
+    python -m benchmarks --suite=startup
+    python -m benchmarks --suite=kernels --tune --output_json=kernels.json   # on a GPU
+    python -m benchmarks --suite=fleet --trace=azure_conv.csv.gz --length_scale=auto
+    python -m benchmarks --suite=migration
+    python -m benchmarks --suite=service --service_parts=flood --churn_minutes=10
+
+--suite is one of: decode (the engine, its bare step and transformers side by side),
+overhead (what the host adds to a step, and where), startup (seconds until ready),
+kernels (attention and page moves against what the device can do), fleet (a slice of a
+trace on several instances under several policies), migration (what moving requests
+costs them and the others), service (what front ends cost, with an engine that only
+keeps time; floods, cancels, churn). Measure on an idle machine; its load average is
+printed and written with the figures. `mell-bench` measures serving.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from benchmarks.flags import define_flags
+from mell_jax.bench.command import Suite, run_command
+
+NAME = "python -m benchmarks"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one suite; returns the exit status."""
+    return run_command(
+        define_flags(), argv=argv, name=NAME, about=__doc__ or "", settle=_settle
+    )
+
+
+def _settle(values: flags.FlagValues) -> tuple[object, Suite]:
+    from benchmarks.suites import settle  # noqa: PLC0415 it imports jax
+
+    return settle(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

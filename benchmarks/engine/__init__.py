@@ -1,0 +1,1 @@
+"""Decoding, host overhead and start-up of one instance."""

@@ -1,0 +1,292 @@
+"""`--suite=decode`: the engine, its bare step and transformers on the same weights.
+
+The three take turns, in one run, with the others idle; figures are medians over the
+turns. Everything is float32 unless `--dtype` says otherwise for our side.
+
+    engine        whole requests through `Engine.step`: plan, pack, step, stop rules
+    bare          the steps from the middle of the engine's decoding, sent again to the
+                  compiled step in a loop that does nothing else
+    transformers  `generate` on a static batch, with the faster kind of attention
+
+What prefill, decode and overall speed mean is in `batch`.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.engine.batch import (
+    BatchRun,
+    BatchSpeeds,
+    BatchStep,
+    count_equal,
+    count_full,
+    speeds_of,
+)
+from benchmarks.engine.harness import EngineHarness, Sent
+from benchmarks.engine.torch_process import TorchMissingError, TorchProcess
+from mell_jax.bench.machine import num_cpus
+from mell_jax.bench.report import BenchReport, table
+from mell_jax.bench.shapes import count_parameters, model_directory
+from mell_jax.bench.stats import median
+from mell_jax.bench.workload import Int32Array
+from mell_jax.checkpoints import read_spec
+from mell_jax.engine.build import build_engine
+from mell_jax.engine.config import EngineConfig
+
+TRIAL_TOKENS = 8  # with which the faster kind of attention is found
+ATTENTIONS = ("sdpa", "eager")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeSettings:
+    """One comparison.
+
+    Raises:
+      ValueError: a value is out of range, naming the flag and the rule.
+    """
+
+    engine: EngineConfig  # its model may be "random:SHAPE"
+    batches: tuple[int, ...] = (1, 8, 32)
+    prompt_tokens: int = 512
+    new_tokens: int = 128
+    repeats: int = 3
+    bare_steps: int = 64
+    torch_python: str = ""  # empty: without transformers
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.batches and min(self.batches) >= 1):
+            raise ValueError(f"batch_sizes must be positive, got {self.batches}")
+        if not (self.new_tokens >= 2):
+            raise ValueError(f"new_tokens must be at least 2, got {self.new_tokens}")
+        for name in ("prompt_tokens", "repeats", "bare_steps"):
+            if not (getattr(self, name) >= 1):
+                raise ValueError(f"{name} must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """Medians over the turns, in tokens/s."""
+
+    batch: int
+    engine: BatchSpeeds
+    bare_decode: float | None
+    torch: BatchSpeeds | None
+    torch_attention: str
+    equal_tokens: float | None  # share of the engine's tokens that torch chose too
+
+
+def run_decode(settings: DecodeSettings, *, progress: bool) -> BenchReport:
+    """Measures all batch sizes.
+
+    Raises:
+      ValueError: the model does not fit, or has too short a context.
+    """
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(model_directory(settings.engine.model))
+        config = read_spec(directory).config
+        harness = EngineHarness(
+            build_engine(_engine_config(settings, directory), progress=progress)
+        )
+        torch, note = _start_torch(settings, directory)
+        if torch is not None:
+            stack.enter_context(torch)
+        bench = Bench(harness, torch, settings=settings, vocab_size=config.vocab_size)
+        turns = len(settings.batches) * settings.repeats
+        bar = tqdm(total=turns, desc="decode", unit="turn", disable=not progress)
+        with contextlib.closing(bar):
+            results = [bench.measure(b, on_turn=bar.update) for b in settings.batches]
+        versions = torch.versions if torch is not None else {}
+    millions = count_parameters(config) / 1e6
+    about = (
+        f"{settings.engine.model}: {millions:.0f}M parameters, prompts of "
+        f"{settings.prompt_tokens}, {settings.new_tokens} new tokens, "
+        f"{num_cpus()} CPUs, median of {settings.repeats}"
+    )
+    return BenchReport(
+        suite="decode",
+        text="\n".join([about, note, "", render(results)]),
+        results={
+            "parameters": count_parameters(config),
+            "torch": versions or note,
+            "batches": [dataclasses.asdict(result) for result in results],
+        },
+    )
+
+
+class Bench:
+    """The contestants, ready to take turns."""
+
+    def __init__(
+        self,
+        harness: EngineHarness,
+        torch: TorchProcess | None,
+        *,
+        settings: DecodeSettings,
+        vocab_size: int,
+    ) -> None:
+        self._rig = harness
+        self._torch = torch
+        self._settings = settings
+        self._vocab_size = vocab_size
+        self._rng = np.random.default_rng(settings.seed)
+
+    def measure(self, batch: int, *, on_turn: Callable[[], object]) -> BatchResult:
+        """All turns at one batch size."""
+        settings = self._settings
+        attention = self._faster_attention(batch)
+        self._run_engine(self._prompts(batch), new_tokens=2)  # a warm cache, at least
+        ours: list[BatchRun] = []
+        theirs: list[BatchRun] = []
+        bare: list[float] = []
+        for _ in range(settings.repeats):
+            prompts = self._prompts(batch)
+            with self._rig.recording() as sent:
+                ours.append(self._run_engine(prompts, new_tokens=settings.new_tokens))
+            steps = self._middle_steps(sent, ours[-1])
+            if len(steps) > 1:
+                times_s = self._rig.replay(steps)
+                bare.append(batch * len(times_s) / sum(times_s))
+            if self._torch is not None:
+                theirs.append(
+                    self._torch.generate(
+                        prompts, new_tokens=settings.new_tokens, attention=attention
+                    )
+                )
+            on_turn()
+        equal = sum(count_equal(a, b) for a, b in zip(ours, theirs, strict=False))
+        total = batch * settings.new_tokens * settings.repeats
+        return BatchResult(
+            batch=batch,
+            engine=middle([speeds_of(run) for run in ours]),
+            bare_decode=median(bare) if bare else None,
+            torch=middle([speeds_of(run) for run in theirs]) if theirs else None,
+            torch_attention=attention if theirs else "",
+            equal_tokens=equal / total if theirs else None,
+        )
+
+    def _middle_steps(self, sent: Sequence[Sent], run: BatchRun) -> Sequence[Sent]:
+        """Of the steps that decoded all rows, as many as are wanted, from the middle.
+
+        All rows decode from the first step on that prefills nothing. The step before
+        it, which prefilled the last row, is full too, and was not recorded.
+        """
+        full = sent[: count_full(run) - 1]
+        skipped = max(0, len(full) - self._settings.bare_steps - 1) // 2
+        return full[skipped : len(full) - skipped]
+
+    def _faster_attention(self, batch: int) -> str:
+        """Tries both kinds, twice, since the first time is slower."""
+        if self._torch is None:
+            return ""
+        prompts = self._prompts(batch)
+        times_s = {}
+        for attention in (*ATTENTIONS, *ATTENTIONS):
+            run = self._torch.generate(
+                prompts, new_tokens=TRIAL_TOKENS, attention=attention
+            )
+            times_s[attention] = run.steps[-1].time_s - run.steps[0].time_s
+        return min(ATTENTIONS, key=lambda name: times_s[name])
+
+    def _run_engine(
+        self, prompts: Sequence[Int32Array], *, new_tokens: int
+    ) -> BatchRun:
+        harness = self._rig
+        start_s = harness.now_s()
+        handles = harness.submit(prompts, new_tokens=new_tokens)
+        row_of = {handle: row for row, handle in enumerate(handles)}
+        frames = [frame for frame in harness.run() if frame.handles]
+        tokens: list[list[int]] = [[] for _ in prompts]
+        for frame in frames:
+            for handle, token in zip(frame.handles, frame.tokens, strict=True):
+                tokens[row_of[handle]].append(token)
+        return BatchRun(
+            batch=len(prompts),
+            prompt_tokens=len(prompts[0]),
+            steps=tuple(
+                BatchStep(
+                    time_s=frame.time_s - start_s,
+                    rows=tuple(row_of[handle] for handle in frame.handles),
+                )
+                for frame in frames
+            ),
+            tokens=tuple(tuple(row) for row in tokens),
+        )
+
+    def _prompts(self, batch: int) -> list[Int32Array]:
+        shape = (batch, self._settings.prompt_tokens)
+        return list(self._rng.integers(0, self._vocab_size, shape, dtype=np.int32))
+
+
+def middle(speeds: Sequence[BatchSpeeds]) -> BatchSpeeds:
+    """The median of each speed."""
+    decodes = [speed.decode for speed in speeds if speed.decode is not None]
+    return BatchSpeeds(
+        prefill=median([speed.prefill for speed in speeds]),
+        decode=median(decodes) if decodes else None,
+        overall=median([speed.overall for speed in speeds]),
+    )
+
+
+def render(results: Sequence[BatchResult]) -> str:
+    """Decode, prefill and overall speed of every batch size."""
+    header = ("tok/s", "batch", "engine", "bare", "transformers", "engine/transformers")
+    text = table(header, [row for result in results for row in _rows(result)])
+    shares = [r.equal_tokens for r in results if r.equal_tokens is not None]
+    if shares:
+        text += (
+            f"\n\n{100 * min(shares):.1f}% or more of the engine's tokens are those of "
+            "transformers, position by position\n(after one that differs a sequence "
+            "counts no further)"
+        )
+    return text
+
+
+def _rows(result: BatchResult) -> Iterator[tuple[object, ...]]:
+    torch = result.torch
+    for name, bare in (
+        ("decode", result.bare_decode),
+        ("prefill", None),
+        ("overall", None),
+    ):
+        ours: float | None = getattr(result.engine, name)
+        theirs: float | None = getattr(torch, name) if torch is not None else None
+        ratio = f"{ours / theirs:.2f}" if ours and theirs else None
+        yield (name, result.batch, ours, bare, theirs, ratio)
+
+
+def _engine_config(settings: DecodeSettings, directory: Path) -> EngineConfig:
+    """An engine with exactly these batch sizes, and no prompt found in a cache."""
+    return dataclasses.replace(
+        settings.engine,
+        model=str(directory),
+        max_model_len=settings.prompt_tokens + settings.new_tokens,
+        max_rows=max(settings.batches),
+        decode_rows=settings.batches,
+        prefix_cache=False,
+    )
+
+
+def _start_torch(
+    settings: DecodeSettings, directory: Path
+) -> tuple[TorchProcess | None, str]:
+    """The other side and a word about it; None and the reason without it."""
+    if not settings.torch_python:
+        return None, "transformers: left out"
+    try:
+        torch = TorchProcess(
+            python=settings.torch_python, directory=directory, threads=num_cpus()
+        )
+    except TorchMissingError as error:
+        return None, (
+            f"transformers: left out, {error}; give --torch_python=PYTHON, one that "
+            "has torch and transformers"
+        )
+    versions = " ".join(f"{name} {is_}" for name, is_ in torch.versions.items())
+    return torch, f"transformers: {versions}, greedy, static batch"

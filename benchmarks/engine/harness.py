@@ -1,0 +1,132 @@
+"""An engine on the bench: stepped by hand, and its steps replayed without an engine.
+
+The engine is the one that `build_engine` makes, so that what is measured is what is
+served; this module alone reaches behind its thread.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from benchmarks.engine.timers import replaced
+from mell_jax.bench.workload import Int32Array
+from mell_jax.engine.build import BuiltEngine
+from mell_jax.engine.core import Engine
+from mell_jax.engine.frames import Abort, FinishReason, Handle, StepFrame, Submit
+from mell_jax.engine.params import SamplingParams
+from mell_jax.worker.device import DeviceWorker, Pending
+from mell_jax.worker.layout import Bucket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A step's results, as they came."""
+
+    time_s: float
+    handles: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A step as the engine sent it to the device."""
+
+    vector: Int32Array  # see `worker.layout`
+    bucket: Bucket
+
+
+@final
+class EngineHarness:
+    """One engine and what is inside it."""
+
+    def __init__(self, built: BuiltEngine) -> None:
+        assert isinstance(built.engine, Engine), "the harness is for one instance"
+        self.engine: Engine = built.engine
+        self.worker: DeviceWorker = self.engine.instance.worker
+        self._handles = itertools.count(1)
+
+    def now_s(self) -> float:
+        """The clock of frames."""
+        return time.perf_counter()
+
+    def submit(self, prompts: Sequence[Int32Array], *, new_tokens: int) -> list[int]:
+        """Leaves greedy requests that ignore the end of sequence; their handles."""
+        params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
+        handles = []
+        for prompt in prompts:
+            handle = Handle(next(self._handles))
+            self.engine.submit(Submit(handle=handle, prompt=prompt, params=params))
+            handles.append(int(handle))
+        return handles
+
+    def run(self) -> Iterator[Frame]:
+        """Steps until nothing is left to do.
+
+        Raises:
+          RuntimeError: a request was refused or failed.
+        """
+        while self.engine.has_work:
+            if (frame := self.engine.step()) is not None:
+                for end in frame.finished:
+                    if end.reason is FinishReason.ERROR:
+                        raise RuntimeError(
+                            f"the engine failed a request: {end.message}"
+                        )
+                yield _frame(frame)
+
+    def clear(self) -> None:
+        """Gives up everything that is open."""
+        self.engine.abort(Abort(handles=tuple(self.engine._serials)))
+        for _ in self.run():
+            pass
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[list[Sent]]:
+        """Notes what the engine sends to its compiled decode steps within the block."""
+        sent: list[Sent] = []
+        dispatch = self.worker.dispatch
+
+        def note(vector: Int32Array, *, bucket: Bucket, **wants: bool) -> Pending:
+            if bucket.is_decode:
+                sent.append(Sent(vector=vector, bucket=bucket))
+            return dispatch(vector, bucket=bucket, **wants)
+
+        with replaced(self.worker, "dispatch", note):
+            yield sent
+
+    def replay(self, sent: Sequence[Sent]) -> list[float]:
+        """Sends recorded steps again, and nothing else: seconds between their results.
+
+        The device does the same work on the same pages and lengths as it did for the
+        engine. As in the engine a step is launched before the tokens of the one before
+        it are fetched. The engine must be idle; its pages are scribbled over.
+
+        Returns:
+          One time less than there are steps: the first only starts the clock.
+        """
+        assert not self.engine.has_work, "the engine is busy"
+        first, *others = sent
+        times_s = []
+        before = self._launch(first)
+        for step in others:
+            pending = self._launch(step)
+            before.tokens()
+            times_s.append(time.perf_counter())
+            before = pending
+        before.tokens()
+        times_s.append(time.perf_counter())
+        return [after - earlier for earlier, after in itertools.pairwise(times_s)]
+
+    def _launch(self, step: Sent) -> Pending:
+        return self.worker.dispatch(step.vector, bucket=step.bucket)
+
+
+def _frame(frame: StepFrame) -> Frame:
+    return Frame(
+        time_s=time.perf_counter(),
+        handles=tuple(frame.handles.tolist()),
+        tokens=tuple(frame.tokens.tolist()),
+    )

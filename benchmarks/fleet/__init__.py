@@ -1,0 +1,1 @@
+"""A fleet under a trace, and what moving requests costs."""

@@ -1,0 +1,1 @@
+"""Attention and page moves against what the device can do."""

@@ -1,0 +1,99 @@
+"""What the kernels suite computes: loads of the goals, or tiny ones to rehearse with.
+
+Heads and pages are those of an 8B model at every scale; only counts differ.
+"""
+
+from dataclasses import dataclass
+
+from mell_jax.bench.shapes import SHAPES
+from mell_jax.models.config import ModelConfig
+
+KV_HEADS, GROUP, HEAD = 8, 4, 128
+LAYERS = 2  # of the pools, taken in turns
+LLAMA_8B = ModelConfig(
+    vocab_size=128_256,
+    hidden_size=4096,
+    intermediate_size=14_336,
+    num_layers=32,
+    num_heads=KV_HEADS * GROUP,
+    num_kv_heads=KV_HEADS,
+    head_dim=HEAD,
+    max_position_embeddings=8192,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """A batch: rows that each have `new` tokens at the end of `context`."""
+
+    rows: int
+    context: int  # a multiple of the page
+    new: int = 1
+
+    @property
+    def name(self) -> str:
+        """Such as "decode 64 x 4096" or "prefill 2048 of 8192"."""
+        if self.is_decode:
+            return f"decode {self.rows} x {self.context}"
+        return f"prefill {self.new} of {self.context}"
+
+    @property
+    def is_decode(self) -> bool:
+        return self.new == 1
+
+    def kv_bytes(self, number_bytes: int) -> int:
+        """Read by one call."""
+        return self.rows * self.context * 2 * KV_HEADS * HEAD * number_bytes
+
+    @property
+    def flops(self) -> int:
+        """Of both products of causal attention."""
+        seen = self.new * self.context - self.new * (self.new - 1) // 2
+        return 4 * self.rows * KV_HEADS * GROUP * HEAD * seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelScale:
+    """Sizes of everything that is measured."""
+
+    chain: int  # calls in one program
+    decode: tuple[Load, ...]  # the first one also over quantised pools
+    prefill: Load
+    whole_prefill: Load  # for cuDNN, whose causal sequences begin together
+    copy_rows: int  # of 2**20 bytes
+    matmul: int  # rows and columns
+    moved_pages: int  # at once
+    pool_pages: int
+    model: ModelConfig
+    step: Load
+
+
+FULL = KernelScale(
+    chain=8,
+    decode=(
+        Load(rows=64, context=4096),
+        Load(rows=256, context=1024),
+        Load(rows=8, context=32_768),
+        Load(rows=1, context=131_072),
+    ),
+    prefill=Load(rows=1, context=8192, new=2048),
+    whole_prefill=Load(rows=1, context=8192, new=8192),
+    copy_rows=2048,
+    matmul=8192,
+    moved_pages=16,
+    pool_pages=2048,
+    model=LLAMA_8B,
+    step=Load(rows=64, context=2048),
+)
+TINY = KernelScale(  # shows on any device that every part runs; its figures say nothing
+    chain=2,
+    decode=(Load(rows=2, context=32),),
+    prefill=Load(rows=1, context=64, new=32),
+    whole_prefill=Load(rows=1, context=64, new=64),
+    copy_rows=2,
+    matmul=64,
+    moved_pages=1,
+    pool_pages=10,
+    model=SHAPES["tiny"],
+    step=Load(rows=2, context=32),
+)

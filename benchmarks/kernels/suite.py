@@ -1,0 +1,220 @@
+"""`--suite=kernels`: attention and page moves against what the device can do.
+
+On a GPU it checks the kernels, measures the ceilings (copy, bfloat16 matmul), then all
+figures that have a goal, beside others who compute the same, and tunes if asked to.
+Each part runs in a process of its own and passes on every figure at once: whatever a
+part dies of, the others' figures stay. On a CPU it times the reference alone.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from benchmarks.kernels import timing
+from benchmarks.kernels.beside_torch import RIVALS, torch_seconds
+from benchmarks.kernels.figures import Figure, failure, figure
+from benchmarks.kernels.jobs import PARTS, Work, rival_figure
+from benchmarks.kernels.loads import Load
+from benchmarks.kernels.timing import Timer
+from mell_jax.bench.report import BenchReport, table
+from mell_jax.pallas_kernels.attention.backends import BACKENDS
+
+ON_CPU = (Load(rows=1, context=512), Load(rows=8, context=512))
+CHILD = (sys.executable, "-m", "benchmarks.kernels.child")
+LIMIT_S = 900.0  # of one job, compiling included
+Save = Callable[[BenchReport], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSettings:
+    """One measurement.
+
+    Raises:
+      ValueError: a value is out of range, naming the flag and the rule.
+    """
+
+    backend: str = "auto"
+    repeats: int = 7
+    parts: tuple[str, ...] = PARTS[:-1]
+    tune: bool = False
+    rehearse: bool = False  # every part, tiny, on any device
+    torch_python: str = ""  # empty: without torch
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.repeats >= 1):
+            raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        if self.backend not in ("auto", *BACKENDS):
+            raise ValueError(
+                f"attention_backend must be auto, {', '.join(BACKENDS)}; got "
+                f"{self.backend!r}"
+            )
+        unknown = set(self.parts) - set(PARTS[:-1])
+        if unknown or not self.parts:
+            raise ValueError(
+                f"parts must be of {', '.join(PARTS[:-1])}; got {list(self.parts)}"
+            )
+
+    @property
+    def name(self) -> str | None:
+        """As the op takes it."""
+        return None if self.backend == "auto" else self.backend
+
+
+def run_kernels(
+    settings: KernelSettings, *, progress: bool, save: Save = lambda _: None
+) -> BenchReport:
+    """Measures everything on the default device.
+
+    Args:
+      save: is given what is known so far after each figure.
+
+    Raises:
+      ValueError: the device cannot do what was asked for.
+    """
+    platform = jax.devices()[0].platform
+    if platform not in ("gpu", "cpu"):
+        raise ValueError(f"the kernels suite runs on a GPU or a CPU, not on {platform}")
+    if settings.tune and platform != "gpu" and not settings.rehearse:
+        raise ValueError("--tune measures Triton kernels and needs a GPU")
+    on_gpu = platform == "gpu" or settings.rehearse
+    figures: list[Figure] = []
+    jobs = _on_gpu(settings) if on_gpu else _on_cpu(settings)
+    with tqdm(jobs, desc="measure", unit="figure", disable=not progress) as bar:
+        for one in bar:
+            figures.append(one)
+            save(_report(figures))
+    return _report(figures)
+
+
+def _report(figures: Sequence[Figure]) -> BenchReport:
+    rows = [
+        (f["name"], f["value"], f["unit"], f["ratio"], f["goal"], f["note"])
+        for f in figures
+    ]
+    text = table(("figure", "value", "unit", "ratio", "goal", "note"), rows)
+    failed = [f["name"] for f in figures if f["value"] is None]
+    missed = [
+        f["name"]
+        for f in figures
+        if f["goal"] is not None and f["ratio"] is not None and f["ratio"] < f["goal"]
+    ]
+    text += f"\n\nwithout a figure: {len(failed)}, short of their goal: {len(missed)}"
+    results = {"figures": list(figures), "failed": failed, "missed": missed}
+    return BenchReport(suite="kernels", text=text, results=results)
+
+
+def _on_cpu(settings: KernelSettings) -> Iterator[Figure]:
+    timer = Timer(repeats=settings.repeats)
+    for load in ON_CPU:
+        inputs = timing.attention_inputs(
+            load, kv_dtype=jnp.bfloat16, seed=settings.seed
+        )
+        for name in ("q", "pool"):
+            inputs[name] = inputs[name].astype(jnp.float32)
+        attend = timing.paged(load, backend=settings.name)
+        seconds = timing.attention_seconds(timer, inputs, attend)
+        gigabytes = load.kv_bytes(4) / seconds / 1e9
+        yield figure(f"{load.name} float32", gigabytes, "GB/s of KV")
+
+
+def _on_gpu(settings: KernelSettings) -> Iterator[Figure]:
+    """This process leaves the device's memory alone: its children need it."""
+    known: dict[str, float] = {}
+    work = Work(
+        backend=settings.name,
+        repeats=settings.repeats,
+        seed=settings.seed,
+        is_rehearsal=settings.rehearse,
+        known=known,
+    )
+    for job, index in _jobs(settings, count=len(work.scale.decode)):
+        if job == "torch":
+            load = work.scale.decode[index]
+            yield from _torch(settings, load, ours=known.get(load.name))
+            continue
+        order = {"job": job, "load": index, "work": dataclasses.asdict(work)}
+        command = [*CHILD, json.dumps(order)]
+        for one in run_apart(command, name=job, limit_s=LIMIT_S):
+            if one["value"] is not None:
+                known[one["name"]] = one["value"]
+            yield one
+
+
+def _jobs(settings: KernelSettings, *, count: int) -> Iterator[tuple[str, int]]:
+    """Each part that is wanted, and for which of so many decode loads."""
+    for part in PARTS:
+        is_wanted = settings.tune if part == "tune" else part in settings.parts
+        if is_wanted:
+            loads = count if part in ("decode", "torch") else 1
+            yield from ((part, load) for load in range(loads))
+
+
+def _torch(
+    settings: KernelSettings, load: Load, *, ours: float | None
+) -> Iterator[Figure]:
+    for rival, method in RIVALS.items():
+
+        def measure(method: str = method) -> float:
+            return torch_seconds(
+                settings.torch_python, load, method=method, repeats=settings.repeats
+            )
+
+        yield rival_figure(load, rival, measure, ours=ours)
+
+
+def run_apart(command: Sequence[str], *, name: str, limit_s: float) -> Iterator[Figure]:
+    """The figures that a process prints; a failure more if it does not end well.
+
+    Args:
+      command: prints figures as lines of JSON; other lines are dropped.
+      name: of the failure.
+      limit_s: after which the process is killed.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        is_late = threading.Event()
+
+        def kill() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(limit_s, kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                one = _parsed(line)
+                if one is not None:
+                    yield one
+            status = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+        if is_late.is_set():
+            yield failure(name, f"killed after {limit_s:.0f} s")
+        elif status:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["no message"])[-1]
+            yield failure(name, f"died with status {status}: {last[:200]}")
+
+
+def _parsed(line: str) -> Figure | None:
+    try:
+        one = json.loads(line)
+    except ValueError:
+        return None
+    return one if isinstance(one, dict) and "name" in one else None

@@ -1,0 +1,1 @@
+"""What front ends cost, and floods, cancels and churn."""

@@ -1,0 +1,139 @@
+"""From flags to the settings of each suite, and to what runs it."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from absl import flags
+
+from benchmarks.engine.decode import DecodeSettings, run_decode
+from benchmarks.engine.overhead import OverheadSettings, run_overhead
+from benchmarks.engine.startup import StartupSettings, run_startup
+from benchmarks.fleet.migration import MigrationSettings, run_migration
+from benchmarks.fleet.suite import FleetSettings, run_fleet
+from benchmarks.kernels.suite import KernelSettings, run_kernels
+from benchmarks.service.suite import ServiceSettings, run_service
+from mell_jax.bench.command import Suite
+from mell_jax.bench.settle import engine_config, request_settings
+
+
+def settle(values: flags.FlagValues) -> tuple[object, Suite]:
+    """Returns the settings of the suite, and what runs it.
+
+    Raises:
+      ValueError: a flag is out of range.
+    """
+    suites = {
+        "decode": _decode,
+        "overhead": _overhead,
+        "startup": _startup,
+        "kernels": _kernels,
+        "fleet": _fleet,
+        "migration": _migration,
+        "service": _service,
+    }
+    if values.suite is None:
+        raise ValueError(f"suite must be one of {', '.join(suites)}: give --suite")
+    return suites[values.suite](values)
+
+
+def _fleet(values: flags.FlagValues) -> tuple[object, Suite]:
+    engine = engine_config(values, model="demo")
+    engine = dataclasses.replace(
+        engine,
+        max_rows=engine.max_rows or 16,
+        kv_pages=engine.kv_pages or 129,
+        prefix_cache=False,
+    )
+    settings = FleetSettings(
+        requests=request_settings(values, engine=engine),
+        policies=tuple(values.policies),
+        instances=values.instances,
+        models=tuple(values.models),
+        epoch_s=values.epoch_s,
+        clock=values.fleet_clock,
+        step_ms=values.step_ms,
+        prefill_tokens_per_s=values.prefill_tokens_per_s,
+    )
+    return settings, lambda _: run_fleet(settings, progress=values.progress)
+
+
+def _migration(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = MigrationSettings(
+        engine=engine_config(values, model="random:long"),
+        instances=values.instances,
+        repeats=values.repeats or 5,
+        seed=values.seed,
+    )
+    return settings, lambda _: run_migration(settings, progress=values.progress)
+
+
+def _service(values: flags.FlagValues) -> tuple[object, Suite]:
+    engine = engine_config(values, model="demo")
+    settings = ServiceSettings(
+        parts=tuple(values.service_parts),
+        engine=dataclasses.replace(
+            engine, max_rows=engine.max_rows or 32, decode_rows=(engine.max_rows or 32,)
+        ),
+        churn_minutes=values.churn_minutes,
+        streams=_sizes(values.batch_sizes or (1, 64, 512, 1024)),
+        frontends=values.frontends,
+        step_ms=values.service_step_ms,
+        seconds=values.seconds,
+    )
+    return settings, lambda _: run_service(settings, progress=values.progress)
+
+
+def _decode(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = DecodeSettings(
+        engine=engine_config(values, model="random:110m"),
+        batches=_sizes(values.batch_sizes or (1, 8, 32)),
+        prompt_tokens=values.prompt_tokens or 512,
+        new_tokens=values.new_tokens,
+        repeats=values.repeats or 3,
+        torch_python=values.torch_python,
+        seed=values.seed,
+    )
+    return settings, lambda _: run_decode(settings, progress=values.progress)
+
+
+def _overhead(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = OverheadSettings(
+        engine=engine_config(values, model="demo"),
+        batches=_sizes(values.batch_sizes or (32, 256)),
+        prompt_tokens=values.prompt_tokens or 16,
+        steps=values.steps,
+        repeats=values.repeats or 6,
+        seed=values.seed,
+    )
+    return settings, lambda _: run_overhead(settings, progress=values.progress)
+
+
+def _startup(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = StartupSettings(
+        model=values.model or "demo", repeats=values.repeats or 3
+    )
+    return settings, lambda _: run_startup(settings, progress=values.progress)
+
+
+def _kernels(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = KernelSettings(
+        backend=values.attention_backend,
+        repeats=values.repeats or 7,
+        parts=tuple(values.parts),
+        tune=values.tune,
+        rehearse=values.rehearse,
+        torch_python=values.torch_python,
+        seed=values.seed,
+    )
+    return settings, lambda save: run_kernels(
+        settings, progress=values.progress, save=save
+    )
+
+
+def _sizes(values: Sequence[str | int]) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(value) for value in values}))
+    except ValueError as error:
+        raise ValueError(
+            f"batch_sizes must be numbers with commas between them, got {values}"
+        ) from error

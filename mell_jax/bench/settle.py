@@ -1,0 +1,67 @@
+"""From flags to settings: the engine, the requests, and where figures go."""
+
+import math
+from pathlib import Path
+
+from absl import flags
+
+from mell_jax.bench.serving import ServingSettings
+from mell_jax.engine.config import EngineConfig
+
+
+def request_settings(
+    values: flags.FlagValues, *, engine: EngineConfig
+) -> ServingSettings:
+    """Returns the settings of what is asked of an engine.
+
+    Raises:
+      ValueError: a flag is out of range.
+    """
+    scale = values.length_scale
+    return ServingSettings(
+        engine=engine,
+        address=values.address,
+        trace=optional_path(values.trace),
+        trace_model=values.trace_model,
+        num_requests=values.num_requests,
+        input_tokens=values.input_tokens,
+        output_tokens=values.output_tokens,
+        length_scale=None if scale == "auto" else _number("length_scale", scale),
+        request_rate=values.request_rate,
+        time_scale=values.time_scale,
+        max_concurrency=values.max_concurrency,
+        text=optional_path(values.text),
+        tokenizer=optional_path(values.tokenizer),
+        temperature=values.temperature,
+        seed=values.seed,
+    )
+
+
+def engine_config(values: flags.FlagValues, *, model: str) -> EngineConfig:
+    """Returns the engine of this process, around `model` unless a flag names one."""
+    return EngineConfig(
+        model=values.model or model,
+        dtype=values.dtype,
+        max_model_len=values.max_model_len,
+        max_rows=values.max_rows,
+        token_budget=values.token_budget,
+        kv_pages=values.kv_pages,
+        prefix_cache=values.prefix_cache,
+        attention_backend=values.attention_backend,
+        compilation_cache_dir=optional_path(values.compilation_cache_dir),
+    )
+
+
+def optional_path(value: str | None) -> Path | None:
+    """Returns the path that a flag gives, if it gives one."""
+    return None if value is None else Path(value)
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a number or auto, got {value!r}") from error
+    if not (0.0 < number < math.inf):
+        raise ValueError(f"{name} must be positive, got {value}")
+    return number
