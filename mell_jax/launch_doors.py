@@ -5,7 +5,7 @@ Apart from `launch.py` only for their number; it alone calls what is here.
 
 from absl import flags
 
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.observe.logs import LogFormat
 from mell_jax.serving.security import SecurityConfig
@@ -118,8 +118,8 @@ def server_from_flags(*, log_format: LogFormat, otlp_endpoint: str) -> ServerCon
     )
 
 
-def _limits_from_flags() -> Limits:
-    return Limits(
+def _limits_from_flags() -> AdmissionLimits:
+    return AdmissionLimits(
         max_queued=_MAX_QUEUED.value,
         max_queued_tokens=_MAX_QUEUED_TOKENS.value,
         max_tenant_open=_TENANT_MAX_OPEN.value,

@@ -12,7 +12,7 @@ from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
 from mell_jax.engine.build import demo_directory
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
-from mell_jax.engine.fleet.stats import Outcome
+from mell_jax.engine.fleet.stats import MoveOutcome
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 
@@ -225,4 +225,4 @@ def test_a_fleet_says_what_one_instance_says(llm: LLM) -> None:
         said = texts(moving.generate(prompts, GREEDY))
         view = moving.load().fleet
     assert said == texts(llm.generate(prompts, GREEDY))
-    assert view is not None and view.stats.count(Outcome.COMMITTED) > 0
+    assert view is not None and view.stats.count(MoveOutcome.COMMITTED) > 0

@@ -6,7 +6,7 @@ takes it there. Numbers of requests and devices are those of `FleetView`.
 
 from dataclasses import dataclass
 
-from mell_jax.engine.fleet.view import FleetView, State
+from mell_jax.engine.fleet.view import FleetView, GroupState
 
 MAX_RESULTS = 10_000
 
@@ -100,7 +100,7 @@ class Migration:
 class DeviceStatus:
     """Answers `Drain` and `Undrain`."""
 
-    state: State
+    state: GroupState
     requests_left: int
 
 

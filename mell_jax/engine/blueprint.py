@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from mell_jax.checkpoints import CheckpointSpec
-from mell_jax.engine.config import EngineConfig, Settled, settle
+from mell_jax.engine.config import EngineConfig, SettledConfig, settle
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
@@ -52,7 +52,7 @@ class Blueprint:
     """What the instances of a model have in common."""
 
     spec: CheckpointSpec
-    settled: Settled
+    settled: SettledConfig
     num_pages: int  # of each instance's pool, scratch page included
     shares_prefixes: bool
     steps: Mapping[Bucket, Step]  # jitted; compiled for each group that calls them
@@ -85,7 +85,7 @@ def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGro
 
 def settle_on(
     config: EngineConfig, *, spec: CheckpointSpec, groups: Sequence[DeviceGroup]
-) -> Settled:
+) -> SettledConfig:
     """Settles `config`; the context is bounded by what fits the tightest group now.
 
     Called before loading, to find mistakes early, and again with what weights leave.
@@ -207,7 +207,7 @@ def _count_sharing(group: DeviceGroup, groups: Sequence[DeviceGroup]) -> int:
 
 def _num_pages(
     config: EngineConfig,
-    settled: Settled,
+    settled: SettledConfig,
     *,
     spec: CheckpointSpec,
     groups: Sequence[DeviceGroup],
@@ -232,7 +232,7 @@ def _num_pages(
 
 
 def _info(
-    spec: CheckpointSpec, settled: Settled, *, name: str, num_pages: int
+    spec: CheckpointSpec, settled: SettledConfig, *, name: str, num_pages: int
 ) -> EngineInfo:
     return EngineInfo(
         model_name=name,

@@ -21,9 +21,9 @@ from mell_jax.engine.blueprint import (
     make_worker,
     settle_on,
 )
-from mell_jax.engine.config import DEMO, EngineConfig, Settled
+from mell_jax.engine.config import DEMO, EngineConfig, SettledConfig
 from mell_jax.engine.core import Engine
-from mell_jax.engine.fleet.build import LoadedModel, build_fleet
+from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.thread import EngineThread
@@ -211,14 +211,14 @@ def _build_alone(source: _Source, *, progress: bool) -> Engine:
     return Engine(worker, batcher, info=blueprint.info, seed=source.config.seed)
 
 
-def _load_everywhere(source: _Source) -> LoadedModel:
+def _load_everywhere(source: _Source) -> ReadyModel:
     """Loads a model onto all of its device groups."""
     parts, first = source.load()
     others = [
         put_weights(first, paths=parts.paths, group=group)
         for group in source.groups[1:]
     ]
-    return LoadedModel(
+    return ReadyModel(
         parts=parts,
         weights=[first, *others],
         groups=source.groups,
@@ -228,7 +228,7 @@ def _load_everywhere(source: _Source) -> LoadedModel:
     )
 
 
-def _recast(module: Decoder, settled: Settled) -> Decoder:
+def _recast(module: Decoder, settled: SettledConfig) -> Decoder:
     """A decoder of the engine's precision with the weights of `module`."""
     fresh: Decoder = nnx.eval_shape(
         lambda: Decoder(module.config, rngs=nnx.Rngs(0), dtype=settled.dtype)

@@ -8,7 +8,11 @@ from typing import Literal
 import jax.numpy as jnp
 
 from mell_jax.models.config import ModelConfig
-from mell_jax.pallas_kernels.attention.backends import Call, Target, choose_backend
+from mell_jax.pallas_kernels.attention.backends import (
+    Call,
+    KernelTarget,
+    choose_backend,
+)
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import PAGE_TOKENS, pool_head
 
@@ -87,7 +91,7 @@ def _check_devices(config: EngineConfig) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class SettledConfig:
     """An `EngineConfig` with nothing left open, except the size of the KV pool."""
 
     dtype: jnp.dtype
@@ -140,7 +144,7 @@ def settle(
     platform: str,
     capacity_tokens: int,
     device_kind: str = "",
-) -> Settled:
+) -> SettledConfig:
     """Chooses what `config` leaves open for a model on a platform.
 
     A CPU gets float32 and few shapes, since compiling is what it is slow at and a
@@ -183,10 +187,10 @@ def settle(
         config,
         model=model,
         dtype=dtype,
-        target=Target(platform=platform, device_kind=device_kind),
+        target=KernelTarget(platform=platform, device_kind=device_kind),
         table_entries=max_rows * -(-max_model_len // PAGE_TOKENS),
     )
-    return Settled(
+    return SettledConfig(
         dtype=jnp.dtype(dtype),
         max_model_len=max_model_len,
         max_rows=max_rows,
@@ -204,7 +208,7 @@ def _attention_backend(
     *,
     model: ModelConfig,
     dtype: str,
-    target: Target,
+    target: KernelTarget,
     table_entries: int,
 ) -> str:
     """The name of the attention body that all steps of an engine use."""

@@ -12,7 +12,7 @@ from mell_jax.engine.admin import (
     pick,
 )
 from mell_jax.engine.fleet.stats import FleetStats
-from mell_jax.engine.fleet.view import FleetView, InstanceView, ModelView, State
+from mell_jax.engine.fleet.view import FleetView, GroupState, InstanceView, ModelView
 from mell_jax.engine.instance import Instance
 
 DEVICE = 0
@@ -66,7 +66,7 @@ def _view(instance: Instance, *, model: str) -> FleetView:
     load = instance.load()
     seen = InstanceView(
         device=DEVICE,
-        state=State.SERVING,
+        state=GroupState.SERVING,
         model=model,
         capacity_pages=load.used_pages + load.cached_pages + load.free_pages,
         used_pages=load.used_pages,

@@ -7,8 +7,8 @@ Tokenizing, detokenizing, stop strings and samples (n > 1) happen here; the engi
 knows single sequences of token ids only.
 """
 
-from mell_jax.frontend.admission import Admission, Limits
-from mell_jax.frontend.delta import Delta, Finish
+from mell_jax.frontend.admission import Admission, AdmissionLimits
+from mell_jax.frontend.delta import Delta, SampleEnd
 from mell_jax.frontend.engine_link import EngineLink, Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
@@ -28,14 +28,13 @@ from mell_jax.frontend.tracing import Origin, Recorder, RequestRecord
 
 __all__ = [
     "Admission",
+    "AdmissionLimits",
     "Delta",
     "DuplicateRequestError",
     "EngineDeadError",
     "EngineLink",
-    "Finish",
     "FrontEnd",
     "FrontModel",
-    "Limits",
     "Origin",
     "OverloadedError",
     "Peers",
@@ -45,6 +44,7 @@ __all__ = [
     "RequestFailedError",
     "RequestRecord",
     "RequestTimeoutError",
+    "SampleEnd",
     "Sink",
     "TokenLogprobs",
     "UnknownModelError",

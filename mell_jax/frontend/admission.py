@@ -23,7 +23,7 @@ _PARTS = 8  # growth by one of them, of any bound, is worth telling at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class AdmissionLimits:
     """What a server takes; None where there is no bound.
 
     Attributes:
@@ -74,7 +74,7 @@ class Admission:
         others: what is inside at other front ends, as of their latest word.
     """
 
-    def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: AdmissionLimits, *, clock: Callable[[], float]) -> None:
         """Nothing is inside.
 
         Args:

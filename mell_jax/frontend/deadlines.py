@@ -7,7 +7,7 @@ import asyncio
 from types import TracebackType
 from typing import Self, final
 
-from mell_jax.frontend.admission import Limits
+from mell_jax.frontend.admission import AdmissionLimits
 from mell_jax.frontend.errors import QueueTimeoutError, RequestTimeoutError
 from mell_jax.frontend.front_end import OpenRequest
 
@@ -16,7 +16,7 @@ from mell_jax.frontend.front_end import OpenRequest
 class Deadlines:
     """Of one request, from `with` to its end."""
 
-    def __init__(self, request: OpenRequest, *, limits: Limits) -> None:
+    def __init__(self, request: OpenRequest, *, limits: AdmissionLimits) -> None:
         self._request = request
         self._limits = limits
         self._queue: asyncio.TimerHandle | None = None

@@ -14,7 +14,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
+class SampleEnd:
     """Why a sample ended, and the token or the string that ended it."""
 
     reason: str  # "stop", "length" or "abort"
@@ -42,7 +42,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     token_ids: tuple[int, ...]
     text: str
     logprobs: tuple[TokenLogprobs, ...] | None
-    finish: Finish | None
+    finish: SampleEnd | None
     prompt_token_ids: tuple[int, ...]
     completion_tokens: int
     cached_tokens: int
@@ -91,7 +91,7 @@ class DeltaMaker:
         finish = _finish_of(arrival)
         text, used, stop_string = self._read_text(arrival, finish=finish)
         if stop_string is not None:
-            finish = Finish(reason="stop", stop_string=stop_string)
+            finish = SampleEnd(reason="stop", stop_string=stop_string)
         self._num_tokens += used
         prompt_logprobs = None
         if arrival.prompt is not None:
@@ -111,7 +111,7 @@ class DeltaMaker:
         )
 
     def _read_text(
-        self, arrival: Arrival, *, finish: Finish | None
+        self, arrival: Arrival, *, finish: SampleEnd | None
     ) -> tuple[str, int, str | None]:
         """Text, tokens used, and the stop string if one is complete."""
         ids = arrival.tokens
@@ -150,12 +150,12 @@ class DeltaMaker:
         return (None, *known)
 
 
-def _finish_of(arrival: Arrival) -> Finish | None:
+def _finish_of(arrival: Arrival) -> SampleEnd | None:
     finished = arrival.finished
     if finished is None:
         return None
     if finished.reason is not FinishReason.ERROR:
-        return Finish(reason=finished.reason.value, stop_token=finished.stop_token)
+        return SampleEnd(reason=finished.reason.value, stop_token=finished.stop_token)
     if finished.field:
         rule = finished.message.removeprefix(f"{finished.field} ")
         raise InvalidRequestError(finished.field, rule)

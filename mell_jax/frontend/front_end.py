@@ -22,7 +22,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
-from mell_jax.frontend.admission import Admission, Limits
+from mell_jax.frontend.admission import Admission, AdmissionLimits
 from mell_jax.frontend.engine_link import Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
@@ -49,7 +49,7 @@ class FrontEnd:
         max_open: int = 4096,
         first_handle: int = 1,
         peers: Peers | None = None,
-        limits: Limits | None = None,
+        limits: AdmissionLimits | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         """Starts with no request open.
@@ -66,7 +66,7 @@ class FrontEnd:
         self._send = send
         self.models = FrontModels(models)
         self.meter = Meter(list(self.models.by_name))
-        self.admission = Admission(limits or Limits(), clock=time.monotonic)
+        self.admission = Admission(limits or AdmissionLimits(), clock=time.monotonic)
         self.tracing = Tracing(recorder)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)

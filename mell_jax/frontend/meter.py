@@ -55,7 +55,7 @@ class Buckets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class ModelFigures:
     """Of one model since the start. Every sample of a request counts by itself.
 
     Raises:
@@ -82,18 +82,18 @@ class Measured:
             if isinstance(value, Buckets) and not (value.bounds == wanted):
                 raise ValueError(f"{each.name} has bounds of its own: {value.bounds}")
 
-    def __add__(self, other: "Measured") -> "Measured":
+    def __add__(self, other: "ModelFigures") -> "ModelFigures":
         sums = {
             each.name: getattr(self, each.name) + getattr(other, each.name)
-            for each in fields(Measured)
+            for each in fields(ModelFigures)
             if each.name != "finished"
         }
         finished = Counter(self.finished) + Counter(other.finished)
-        return Measured(finished=dict(finished), **sums)
+        return ModelFigures(finished=dict(finished), **sums)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RequestOutcome:
     """What a request came to, all its samples together."""
 
     prompt_tokens: int
@@ -126,7 +126,7 @@ class Histogram:
 
 @final
 class ModelMeter:
-    """Counts for one model; see `Measured`."""
+    """Counts for one model; see `ModelFigures`."""
 
     def __init__(self) -> None:
         self.prompt_tokens = self.generation_tokens = 0
@@ -141,8 +141,8 @@ class ModelMeter:
         self.request_generation_tokens = Histogram(TOKEN_BOUNDS)
         self.request_max_tokens = Histogram(TOKEN_BOUNDS)
 
-    def frozen(self) -> Measured:
-        return Measured(
+    def frozen(self) -> ModelFigures:
+        return ModelFigures(
             prompt_tokens=self.prompt_tokens,
             generation_tokens=self.generation_tokens,
             finished=dict(self.finished),
@@ -262,10 +262,10 @@ class Watches:
             watch.end("error" if is_error else "abort")
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RequestOutcome:
         """As of now."""
         firsts = [watch.first_token_s for watch in self._watches]
-        return Outcome(
+        return RequestOutcome(
             prompt_tokens=self._watches[0].prompt_tokens,
             generation_tokens=sum(watch.tokens for watch in self._watches),
             first_token_s=min((s for s in firsts if s is not None), default=None),
@@ -325,6 +325,6 @@ class Meter:
         """Requests turned away, by reason; a copy."""
         return dict(self._refused)
 
-    def measured(self) -> dict[str, Measured]:
+    def measured(self) -> dict[str, ModelFigures]:
         """By model; does not change afterwards."""
         return {name: meter.frozen() for name, meter in self._models.items()}

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from mell_jax.frontend.meter import Measured
+from mell_jax.frontend.meter import ModelFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,7 @@ class Counted:
         refused: requests turned away, by reason.
     """
 
-    models: Mapping[str, Measured] = field(default_factory=dict)
+    models: Mapping[str, ModelFigures] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Counted") -> "Counted":

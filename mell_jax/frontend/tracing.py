@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from mell_jax.frontend.meter import Outcome, Watches
+from mell_jax.frontend.meter import RequestOutcome, Watches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class RequestRecord:
     model: str
     start_ns: int
     end_ns: int
-    outcome: Outcome | None
+    outcome: RequestOutcome | None
     error: str
 
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from mell_jax.serving.observe.logs import LogFormat
 from mell_jax.serving.security.config import SecurityConfig
 
-SERVER_LIMITS = Limits(
+SERVER_LIMITS = AdmissionLimits(
     max_queued=4096,
     max_queued_tokens=4_000_000,
     queue_timeout_s=600.0,
@@ -66,7 +66,7 @@ class ServerConfig:
     frontends: int = 0
     health_port: int | None = None
     stall_s: float = 60.0
-    limits: Limits = SERVER_LIMITS
+    limits: AdmissionLimits = SERVER_LIMITS
     stall_timeout_s: float = 60.0
     security: SecurityConfig = NO_SECURITY
     chat_templates: tuple[str, ...] = ()

@@ -58,7 +58,7 @@ _LAST_WORDS_S = 2.0  # for statuses to reach clients before the socket closes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class FrontEndIdentity:
     """Which of a server's front ends this is, when there are several.
 
     Attributes:
@@ -84,7 +84,7 @@ class Server:
         *,
         models: Sequence[ServedModel],
         config: ServerConfig,
-        place: Place | None = None,
+        place: FrontEndIdentity | None = None,
         health_port: HealthPort | None = None,
     ) -> None:
         """Nothing listens yet.
@@ -100,7 +100,7 @@ class Server:
         self._health_port = health_port
         self._is_ending = False
         self._is_ready: bool | None = None
-        self._place = place = place or Place()
+        self._place = place = place or FrontEndIdentity()
         tokenizers = {model.name: model.tokenizer for model in models}
         self._spans = open_spans(config.otlp_endpoint)
         self.front_end = FrontEnd(
@@ -363,7 +363,7 @@ async def _watch(watch: ProgressWatch, server: Server) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def _options(config: ServerConfig, *, place: Place) -> list[tuple[str, int]]:
+def _options(config: ServerConfig, *, place: FrontEndIdentity) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # Identity alone: a small compressed message may become a large one.

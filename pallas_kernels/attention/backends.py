@@ -25,7 +25,7 @@ BACKENDS = ("mosaic_gpu", "mosaic_tpu", "triton", "xla")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class KernelTarget:
     """What the op is compiled for."""
 
     platform: str  # cpu, gpu or tpu
@@ -53,7 +53,7 @@ class Call:
     decode: bool
 
 
-def current_target() -> Target:
+def current_target() -> KernelTarget:
     """The device that is being traced for.
 
     That is the abstract device of `jax.sharding.use_abstract_mesh`, to compile for a
@@ -67,7 +67,7 @@ def current_target() -> Target:
     platform = device.platform
     if platform in ("cuda", "rocm"):
         platform = "gpu"
-    return Target(platform=platform, device_kind=device.device_kind)
+    return KernelTarget(platform=platform, device_kind=device.device_kind)
 
 
 def describe(q: jax.Array, pool: Pool, page_table: jax.Array, *, decode: bool) -> Call:
@@ -88,7 +88,7 @@ def describe(q: jax.Array, pool: Pool, page_table: jax.Array, *, decode: bool) -
 
 
 def choose_backend(
-    wanted: str | None, *, target: Target, call: Call, interpret: bool = False
+    wanted: str | None, *, target: KernelTarget, call: Call, interpret: bool = False
 ) -> str:
     """The name of the body that runs a call on a target.
 
@@ -120,7 +120,9 @@ def choose_backend(
     return wanted
 
 
-def why_not(name: str, target: Target, call: Call, *, interpret: bool = False) -> str:
+def why_not(
+    name: str, target: KernelTarget, call: Call, *, interpret: bool = False
+) -> str:
     """Why a body cannot run a call on a target, or "" when it can."""
     if name == "xla":
         return ""
@@ -132,7 +134,7 @@ def why_not(name: str, target: Target, call: Call, *, interpret: bool = False) -
         return f"needs pages of a power of two and at least 8 tokens, not {page}"
     if not (8 <= head <= 256 and head % 8 == 0):
         return f"needs a head size of 8 to 256 in steps of 8, not {head}"
-    check: dict[str, Callable[[Target, Call, bool], str]] = {
+    check: dict[str, Callable[[KernelTarget, Call, bool], str]] = {
         "triton": _why_not_triton,
         "mosaic_gpu": _why_not_mosaic_gpu,
         "mosaic_tpu": _why_not_mosaic_tpu,
@@ -140,7 +142,7 @@ def why_not(name: str, target: Target, call: Call, *, interpret: bool = False) -
     return check[name](target, call, interpret)
 
 
-def _why_not_triton(target: Target, call: Call, interpret: bool) -> str:
+def _why_not_triton(target: KernelTarget, call: Call, interpret: bool) -> str:
     if call.is_quantized and 2**31 <= call.pool_bytes <= 2**32:
         # Pallas takes 32-bit offsets up to 2**32 bytes, and they are signed.
         return "cannot address a one-byte pool between 2 and 4 GiB"
@@ -153,7 +155,7 @@ def _why_not_triton(target: Target, call: Call, interpret: bool) -> str:
     return ""
 
 
-def _why_not_mosaic_gpu(target: Target, call: Call, interpret: bool) -> str:
+def _why_not_mosaic_gpu(target: KernelTarget, call: Call, interpret: bool) -> str:
     if interpret and jax.__version_info__ < (0, 11):
         return "can be interpreted from jax 0.11 on only"
     if not interpret and target.capability != 90:
@@ -170,7 +172,7 @@ def _why_not_mosaic_gpu(target: Target, call: Call, interpret: bool) -> str:
     return ""
 
 
-def _why_not_mosaic_tpu(target: Target, call: Call, interpret: bool) -> str:
+def _why_not_mosaic_tpu(target: KernelTarget, call: Call, interpret: bool) -> str:
     del target
     if call.head % 128 and not interpret:
         return (

@@ -25,7 +25,7 @@ from jax.experimental.pallas import triton as plt
 from mell_jax.pallas_kernels.attention import tiles as cutting
 from mell_jax.pallas_kernels.attention.tiles import Tiles
 from mell_jax.pallas_kernels.attention.tuning import (
-    Problem,
+    AttentionProblem,
     TritonSizes,
     decode_sizes,
     next_power_of_two,
@@ -150,9 +150,9 @@ def attend_long_rows(
     )
 
 
-def _problem(q: jax.Array, pool: Pool, page_table: jax.Array) -> Problem:
+def _problem(q: jax.Array, pool: Pool, page_table: jax.Array) -> AttentionProblem:
     kv_heads, page_tokens, head = pool.shape[3:]
-    return Problem(
+    return AttentionProblem(
         tiles=page_table.shape[0],
         kv_heads=kv_heads,
         group=q.shape[1] // kv_heads,

@@ -43,7 +43,7 @@ class MosaicGpuSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class AttentionProblem:
     """The static facts that sizes depend on."""
 
     tiles: int  # decode: B rows
@@ -71,7 +71,7 @@ def for_device(backend: str, device_kind: str) -> Mapping[str, Any]:
     return {**entries["default"], **chosen}
 
 
-def decode_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:
+def decode_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
     """Sizes for one query token per tile: enough programs to fill the device."""
     device = for_device("triton", device_kind)
     entry = device["decode"]
@@ -90,7 +90,7 @@ def decode_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:
     return replace(sizes, num_splits=_num_splits(splits, blocks, entry))
 
 
-def prefill_sizes(problem: Problem, *, device_kind: str) -> TritonSizes:
+def prefill_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
     """Sizes for tiles of many query tokens, whose rows feed the tensor cores."""
     device = for_device("triton", device_kind)
     entry = device["prefill"]
@@ -154,7 +154,9 @@ def _num_splits(wanted: int, blocks: int, entry: Mapping[str, Any]) -> int:
     return 1 << (number.bit_length() - 1)
 
 
-def _fit(sizes: TritonSizes, problem: Problem, *, shared_bytes: int) -> TritonSizes:
+def _fit(
+    sizes: TritonSizes, problem: AttentionProblem, *, shared_bytes: int
+) -> TritonSizes:
     """Fewer stages, then smaller blocks, until everything fits the shared memory."""
     head = next_power_of_two(problem.head)
 

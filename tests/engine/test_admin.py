@@ -20,7 +20,7 @@ from mell_jax.engine.admin import (
     Undrain,
     UnknownTargetError,
 )
-from mell_jax.engine.fleet.view import State
+from mell_jax.engine.fleet.view import GroupState
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -60,7 +60,7 @@ def test_an_engine_of_one_instance_can_be_looked_at() -> None:
     picture = engine.administer(Snapshot())
     assert isinstance(picture, Picture) and picture.policy is None
     (instance,) = picture.view.instances
-    assert (instance.state, instance.model) == (State.SERVING, "toy")
+    assert (instance.state, instance.model) == (GroupState.SERVING, "toy")
     assert instance.running + instance.waiting == 9
     assert picture.view.lower_bound == 1
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.frontend import Admission, Limits, OverloadedError
+from mell_jax.frontend import Admission, AdmissionLimits, OverloadedError
 from mell_jax.frontend.admission import Ticket
 from mell_jax.frontend.share import Held, Use
 
@@ -19,7 +19,7 @@ class Clock:
 
 
 def door(**limits: float) -> Admission:
-    return Admission(Limits(**limits), clock=Clock())  # type: ignore[arg-type]
+    return Admission(AdmissionLimits(**limits), clock=Clock())  # type: ignore[arg-type]
 
 
 def enter(admission: Admission, samples: int = 1, *, tenant: str = "a") -> Ticket:
@@ -235,7 +235,7 @@ def test_of_growth_only_the_tenant_s_part_is_told() -> None:
 
 def test_the_wait_of_others_says_when_to_come_back() -> None:
     clock = Clock()
-    admission = Admission(Limits(max_queued=1), clock=clock)
+    admission = Admission(AdmissionLimits(max_queued=1), clock=clock)
 
     def told_s() -> float:
         with enter(admission), pytest.raises(OverloadedError) as caught:
@@ -258,7 +258,7 @@ def test_the_wait_of_others_says_when_to_come_back() -> None:
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf")])
 def test_bounds_are_positive_numbers(bad: float) -> None:
     with pytest.raises(ValueError, match="queue_timeout_s must be above 0, got"):
-        Limits(queue_timeout_s=bad)
+        AdmissionLimits(queue_timeout_s=bad)
 
 
 def test_a_refusal_takes_less_than_a_millisecond() -> None:

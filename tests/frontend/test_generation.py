@@ -14,11 +14,11 @@ from mell_jax.frontend import (
     Delta,
     DuplicateRequestError,
     EngineDeadError,
-    Finish,
     FrontEnd,
     FrontModel,
     OverloadedError,
     RequestFailedError,
+    SampleEnd,
     TokenLogprobs,
     generate,
 )
@@ -117,7 +117,7 @@ def test_a_prompt_of_ids_streams_ids() -> None:
         bench.engine.step()
         third = await anext(answer)
         assert third.token_ids == (4,)
-        assert third.finish == Finish(reason="length")
+        assert third.finish == SampleEnd(reason="length")
         with pytest.raises(StopAsyncIteration):
             await anext(answer)
         assert bench.engine.aborts == []
@@ -160,7 +160,7 @@ def test_tokens_of_a_slow_reader_come_in_one_delta(letters: Tokenizer) -> None:
         assert rest.token_ids == (2, 4, 8, 16, 1, 2, 4, 8, 16, 1, 2)
         assert rest.text == "bdhpabdhpab"
         assert rest.completion_tokens == 12
-        assert rest.finish == Finish(reason="length")
+        assert rest.finish == SampleEnd(reason="length")
 
     run(scenario())
 
@@ -181,7 +181,7 @@ def test_very_many_tokens_at_once_leave_the_loop_free(letters: Tokenizer) -> Non
             turns += 1
         rest = reading.result()
         assert rest.text == "bdhpa" * 600
-        assert rest.finish == Finish(reason="length")
+        assert rest.finish == SampleEnd(reason="length")
         assert turns > 1  # the text was made elsewhere
 
     run(scenario())
@@ -215,7 +215,7 @@ def test_the_end_of_sequence_ends_the_answer(letters: Tokenizer) -> None:
         (delta,) = await bench.all(bench.start(prompt, max_tokens=5), steps=1)
         assert delta.token_ids == (0,)
         assert delta.text == ""
-        assert delta.finish == Finish(reason="stop", stop_token=0)
+        assert delta.finish == SampleEnd(reason="stop", stop_token=0)
 
     run(scenario())
 
@@ -232,7 +232,7 @@ def test_a_stop_token_is_in_the_ids_and_in_the_text_when_asked_for(
         (delta,) = await bench.all(answer, steps=9)
         assert delta.token_ids == (1, 2, 4, 8)
         assert delta.text == text
-        assert delta.finish == Finish(reason="stop", stop_token=8)
+        assert delta.finish == SampleEnd(reason="stop", stop_token=8)
 
     run(scenario())
 
@@ -253,7 +253,7 @@ def test_a_stop_string_ends_the_answer_and_the_sequence(letters: Tokenizer) -> N
         assert last.logprobs is not None and len(last.logprobs) == 1
         assert last.text == ""
         assert last.completion_tokens == 7
-        assert last.finish == Finish(reason="stop", stop_string="pab")
+        assert last.finish == SampleEnd(reason="stop", stop_string="pab")
         assert bench.engine.aborts == [bench.engine.submits[0].handle]
         bench.engine.step()
         assert [delta async for delta in answer] == []
@@ -270,7 +270,7 @@ def test_a_stop_string_in_the_last_tokens_needs_no_abort(letters: Tokenizer) -> 
         answer = bench.start("a", stop=("dh",), max_tokens=4)
         (delta,) = await bench.all(answer, steps=4)
         assert delta.text == "ab"
-        assert delta.finish == Finish(reason="stop", stop_string="dh")
+        assert delta.finish == SampleEnd(reason="stop", stop_string="dh")
         assert bench.engine.aborts == []
 
     run(scenario())
@@ -303,7 +303,7 @@ def test_samples_have_their_own_seeds_and_one_finish_each() -> None:
         deltas = await bench.all(answer, steps=2)
         assert [delta.index for delta in deltas] == [0, 1, 2]
         assert {delta.token_ids for delta in deltas} == {(1, 2)}
-        assert [delta.finish for delta in deltas] == [Finish(reason="length")] * 3
+        assert [delta.finish for delta in deltas] == [SampleEnd(reason="length")] * 3
         seeds = [submit.seed for submit in bench.engine.submits]
         assert seeds[0] == 7
         assert len(set(seeds)) == 3
@@ -431,7 +431,7 @@ def test_an_aborted_request_finishes_with_abort() -> None:
         assert len(bench.engine.aborts) == 2
         bench.engine.step()
         rest = [delta async for delta in answer]
-        assert [delta.finish for delta in rest][-2:] == [Finish(reason="abort")] * 2
+        assert [delta.finish for delta in rest][-2:] == [SampleEnd(reason="abort")] * 2
         assert len(bench.engine.aborts) == 2
 
     run(scenario())
@@ -445,7 +445,7 @@ def test_an_abort_during_tokenization_reaches_no_engine(letters: Tokenizer) -> N
         while bench.front_end.num_open == 0:
             await asyncio.sleep(0)
         bench.front_end.abort(["r"])
-        assert (await first).finish == Finish(reason="abort")
+        assert (await first).finish == SampleEnd(reason="abort")
         assert bench.engine.submits == []
 
     run(scenario())
@@ -507,7 +507,7 @@ def test_an_answer_that_was_complete_survives_the_engine() -> None:
         first = await bench.begin(answer)
         bench.engine.step()
         bench.engine.die("out of memory")
-        assert (await first).finish == Finish(reason="length")
+        assert (await first).finish == SampleEnd(reason="length")
         assert [delta async for delta in answer] == []
 
     run(scenario())

@@ -18,13 +18,13 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import (
     Delta,
-    Finish,
     FrontEnd,
     FrontModel,
     OverloadedError,
+    SampleEnd,
     generate,
 )
-from mell_jax.frontend.meter import Buckets, Measured, Meter
+from mell_jax.frontend.meter import Buckets, Meter, ModelFigures
 from tests.serving.fake_engine import INFO, FakeEngine
 
 
@@ -50,7 +50,7 @@ def delta(*ids: int, reason: str | None = None) -> Delta:
         token_ids=ids,
         text="",
         logprobs=None,
-        finish=None if reason is None else Finish(reason=reason),
+        finish=None if reason is None else SampleEnd(reason=reason),
         prompt_token_ids=(1,),
         completion_tokens=len(ids),
         cached_tokens=0,
@@ -156,7 +156,7 @@ def test_measures_of_two_processes_add_up() -> None:
         with meter.begin([sample()], model="m", start_s=1.0) as (watch,):
             watch.see(delta(7, reason=reason))
     wire = msgspec.msgpack.encode(one.measured()["m"])
-    sent = msgspec.msgpack.decode(wire, type=Measured)
+    sent = msgspec.msgpack.decode(wire, type=ModelFigures)
     both = sent + two.measured()["m"]
     assert (both.prompt_tokens, both.generation_tokens) == (9, 3)
     assert both.finished == {"stop": 2, "length": 1}

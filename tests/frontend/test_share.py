@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mell_jax.frontend import FrontEnd, FrontModel, Limits, OverloadedError
+from mell_jax.frontend import AdmissionLimits, FrontEnd, FrontModel, OverloadedError
 from mell_jax.frontend.meter import Buckets, Meter
 from mell_jax.frontend.share import Counted, Held, Use
 from tests.frontend.fake_peers import FakePeers
@@ -123,7 +123,7 @@ def test_others_hear_at_once_of_much_that_was_let_in() -> None:
             FakeEngine().send,
             models=[FrontModel(info=INFO)],
             peers=peers,
-            limits=Limits(max_queued=8),
+            limits=AdmissionLimits(max_queued=8),
         )
         with front_end.open():
             for _ in range(2):

@@ -7,18 +7,18 @@ import pytest
 
 from mell_jax.pallas_kernels.attention.backends import (
     Call,
-    Target,
+    KernelTarget,
     choose_backend,
     current_target,
 )
 from tests.pallas_kernels.devices import H100, V6E, tracing_for
 
-CPU = Target(platform="cpu", device_kind="cpu")
-HOPPER = Target(platform="gpu", device_kind="NVIDIA H200")
-AMPERE = Target(platform="gpu", device_kind="NVIDIA A100-PCIE-40GB")
-TURING = Target(platform="gpu", device_kind="Tesla T4")
-BLACKWELL = Target(platform="gpu", device_kind="NVIDIA B200")
-TRILLIUM = Target(platform="tpu", device_kind="TPU v6 lite")
+CPU = KernelTarget(platform="cpu", device_kind="cpu")
+HOPPER = KernelTarget(platform="gpu", device_kind="NVIDIA H200")
+AMPERE = KernelTarget(platform="gpu", device_kind="NVIDIA A100-PCIE-40GB")
+TURING = KernelTarget(platform="gpu", device_kind="Tesla T4")
+BLACKWELL = KernelTarget(platform="gpu", device_kind="NVIDIA B200")
+TRILLIUM = KernelTarget(platform="tpu", device_kind="TPU v6 lite")
 CALL = Call(
     q_dtype="bfloat16",
     kv_dtype="bfloat16",
@@ -44,7 +44,7 @@ CALL = Call(
         (TRILLIUM, "mosaic_tpu"),
     ],
 )
-def test_each_platform_has_its_body(target: Target, name: str) -> None:
+def test_each_platform_has_its_body(target: KernelTarget, name: str) -> None:
     assert choose_backend(None, target=target, call=CALL) == name
 
 
@@ -79,7 +79,7 @@ def test_each_platform_has_its_body(target: Target, name: str) -> None:
     ],
 )
 def test_a_wish_that_cannot_be_granted_is_refused_with_what_would_work(
-    wanted: str, target: Target, changes: dict[str, object], message: str
+    wanted: str, target: KernelTarget, changes: dict[str, object], message: str
 ) -> None:
     call = replace(CALL, **changes)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
@@ -98,7 +98,7 @@ def test_what_this_jax_cannot_interpret_is_refused() -> None:
 
 
 def test_an_unknown_platform_is_refused() -> None:
-    target = Target(platform="npu", device_kind="?")
+    target = KernelTarget(platform="npu", device_kind="?")
     with pytest.raises(ValueError, match="no attention for platform 'npu'"):
         choose_backend(None, target=target, call=CALL)
 
@@ -107,7 +107,7 @@ def test_the_target_is_the_device_that_is_traced_for() -> None:
     assert current_target() == CPU
     with tracing_for(H100):
         kind = "NVIDIA H100 80GB HBM3"
-        assert current_target() == Target(platform="gpu", device_kind=kind)
+        assert current_target() == KernelTarget(platform="gpu", device_kind=kind)
     with tracing_for(V6E):
         assert current_target().platform == "tpu"
     with jax.default_device(jax.devices()[3]):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mell_jax.pallas_kernels.attention.tuning import (
-    Problem,
+    AttentionProblem,
     decode_sizes,
     for_device,
     mosaic_gpu_sizes,
@@ -14,7 +14,7 @@ from mell_jax.pallas_kernels.attention.tuning import (
 )
 
 H200, A100 = "NVIDIA H200", "NVIDIA A100-SXM4-80GB"
-LLAMA = Problem(
+LLAMA = AttentionProblem(
     tiles=64,
     kv_heads=8,
     group=4,

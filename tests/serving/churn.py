@@ -12,12 +12,12 @@ from typing import Any, final
 import grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
 
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from tests.serving.harness import error_of, ids_request
 from tests.serving.processes.toy_stage import ToyStage
 from tests.toy import expected
 
-LIMITS = Limits(max_tenant_open=4)
+LIMITS = AdmissionLimits(max_tenant_open=4)
 PROMPT = range(1, 21)  # two pages
 ENDLESS = {"ignore_eos": True, "max_tokens": 100, "temperature": 0.0}
 SHORT = {"max_tokens": 4, "temperature": 0.0}

@@ -9,7 +9,7 @@ import pytest
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
 from mell_jax.bench.stats import median
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
 from tests.serving.processes.stage import Stage, perform
@@ -79,5 +79,5 @@ def test_a_flood_is_refused_at_once_and_the_admitted_get_their_answers(
     def script(stage: Stage) -> None:
         asyncio.run(asyncio.wait_for(flood(stage), timeout=200))
 
-    limits = Limits(max_queued=capacity)
+    limits = AdmissionLimits(max_queued=capacity)
     assert perform(script, engine=engine, admission=limits, max_open=2**16) == ""

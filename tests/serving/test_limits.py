@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from smg_grpc_proto import vllm_engine_pb2 as pb
 
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from mell_jax.serving.problem import StalledReaderError
 from mell_jax.serving.stall import Stalls
 from tests.serving.harness import Harness, error_of, ids_request, run, serving
@@ -27,7 +27,7 @@ async def post(s: Harness, body: Any, **headers: str) -> httpx2.Response:
 
 def test_a_full_queue_is_told_through_both_doors(letters_dir: Path) -> None:
     async def scenario() -> None:
-        limits = Limits(max_queued=2)
+        limits = AdmissionLimits(max_queued=2)
         async with serving(
             directory=letters_dir, is_manual=True, http_port=0, limits=limits
         ) as s:
@@ -53,7 +53,7 @@ def test_a_full_queue_is_told_through_both_doors(letters_dir: Path) -> None:
 
 def test_a_request_that_could_never_fit_is_not_told_to_come_back() -> None:
     async def scenario() -> None:
-        async with serving(limits=Limits(max_queued=2)) as s:
+        async with serving(limits=AdmissionLimits(max_queued=2)) as s:
             error = await error_of(s.collect(ids_request(1, n=3)))
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert error.details() == (
@@ -69,7 +69,7 @@ def test_all_prompts_of_a_request_count_for_whether_it_could_fit(
     letters_dir: Path,
 ) -> None:
     async def scenario() -> None:
-        limits = Limits(max_tenant_open=3)
+        limits = AdmissionLimits(max_tenant_open=3)
         async with serving(directory=letters_dir, http_port=0, limits=limits) as s:
             body = {"prompt": ["a", "b"], "max_tokens": 1}
             answer = await post(s, {**body, "n": 2})
@@ -83,7 +83,7 @@ def test_all_prompts_of_a_request_count_for_whether_it_could_fit(
 
 def test_no_sample_gets_more_tokens_than_the_server_gives() -> None:
     async def scenario() -> None:
-        async with serving(limits=Limits(max_output_tokens=3)) as s:
+        async with serving(limits=AdmissionLimits(max_output_tokens=3)) as s:
             for asked in ({}, {"max_tokens": 3}):
                 parts = await s.collect(ids_request(1, ignore_eos=True, **asked))
                 assert list(parts[-1].complete.output_ids) == [1, 2, 4]
@@ -98,7 +98,7 @@ def test_no_sample_gets_more_tokens_than_the_server_gives() -> None:
 
 def test_a_flood_of_ten_times_what_may_wait_leaves_the_admitted_alone() -> None:
     async def scenario() -> None:
-        async with serving(is_manual=True, limits=Limits(max_queued=40)) as s:
+        async with serving(is_manual=True, limits=AdmissionLimits(max_queued=40)) as s:
             refused = asyncio.Semaphore(0)
 
             async def ask() -> str:
@@ -127,7 +127,7 @@ def test_a_flood_of_ten_times_what_may_wait_leaves_the_admitted_alone() -> None:
 
 def test_a_tenant_s_quota_leaves_others_alone(letters_dir: Path) -> None:
     async def scenario() -> None:
-        limits = Limits(max_tenant_open=1)
+        limits = AdmissionLimits(max_tenant_open=1)
         async with serving(
             directory=letters_dir, is_manual=True, http_port=0, limits=limits
         ) as s:
@@ -151,7 +151,7 @@ def test_a_tenant_s_quota_leaves_others_alone(letters_dir: Path) -> None:
 
 def test_what_waits_too_long_ends_and_frees_what_it_has(letters_dir: Path) -> None:
     async def scenario() -> None:
-        limits = Limits(queue_timeout_s=0.2)
+        limits = AdmissionLimits(queue_timeout_s=0.2)
         async with serving(
             directory=letters_dir, is_manual=True, http_port=0, limits=limits
         ) as s:
@@ -171,7 +171,7 @@ def test_what_waits_too_long_ends_and_frees_what_it_has(letters_dir: Path) -> No
 
 def test_a_request_that_has_a_token_waits_no_longer() -> None:
     async def scenario() -> None:
-        limits = Limits(queue_timeout_s=0.2, request_timeout_s=0.6)
+        limits = AdmissionLimits(queue_timeout_s=0.2, request_timeout_s=0.6)
         async with serving(is_manual=True, limits=limits) as s:
             call = s.stub.Generate(ids_request(1))
             await s.until(lambda: len(s.engine.submits) == 1)

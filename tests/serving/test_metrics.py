@@ -8,19 +8,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from mell_jax.engine.fleet.stats import (
     SECOND_BOUNDS,
     STEP_BOUNDS,
-    Ended,
     FleetStats,
     Histogram,
-    Outcome,
-    Reason,
+    MoveEnd,
+    MoveOutcome,
+    MoveReason,
 )
 from mell_jax.engine.fleet.view import (
     FleetView,
+    GroupState,
     InstanceView,
     ModelView,
+    MoveStage,
     MoveView,
-    Stage,
-    State,
 )
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend.meter import Meter
@@ -44,10 +44,16 @@ LOAD = EngineLoad(
 STATS = FleetStats(
     begun={Mode.KV: 5, Mode.TOKENS: 1},
     ended={
-        Ended(reason=Reason.URGENT, mode=Mode.KV, outcome=Outcome.COMMITTED): 3,
-        Ended(reason=Reason.CONSOLIDATION, mode=Mode.KV, outcome=Outcome.ABORTED): 1,
-        Ended(
-            reason=Reason.CONSOLIDATION, mode=Mode.TOKENS, outcome=Outcome.COMMITTED
+        MoveEnd(
+            reason=MoveReason.URGENT, mode=Mode.KV, outcome=MoveOutcome.COMMITTED
+        ): 3,
+        MoveEnd(
+            reason=MoveReason.CONSOLIDATION, mode=Mode.KV, outcome=MoveOutcome.ABORTED
+        ): 1,
+        MoveEnd(
+            reason=MoveReason.CONSOLIDATION,
+            mode=Mode.TOKENS,
+            outcome=MoveOutcome.COMMITTED,
         ): 1,
     },
     carried={(0, 1): 3, (1, 0): 1},
@@ -69,7 +75,7 @@ VIEW = FleetView(
     instances=(
         InstanceView(
             device=0,
-            state=State.SERVING,
+            state=GroupState.SERVING,
             model="a",
             capacity_pages=100,
             used_pages=60,
@@ -81,23 +87,23 @@ VIEW = FleetView(
         ),
         InstanceView(
             device=1,
-            state=State.SERVING,
+            state=GroupState.SERVING,
             model="b",
             capacity_pages=50,
             used_pages=20,
             running=3,
         ),
-        InstanceView(device=2, state=State.PARKED),
-        InstanceView(device=3, state=State.LOST),
+        InstanceView(device=2, state=GroupState.PARKED),
+        InstanceView(device=3, state=GroupState.LOST),
     ),
     models=(
         ModelView(name="a", lower_bound=1, waiting=4),
         ModelView(name="b", lower_bound=1, waiting=0),
     ),
     moves=(
-        MoveView(request=8, source=1, target=0, mode="kv", stage=Stage.COPYING),
-        MoveView(request=9, source=1, target=0, mode="kv", stage=Stage.COPYING),
-        MoveView(request=10, source=0, target=1, mode="", stage=Stage.WAITING),
+        MoveView(request=8, source=1, target=0, mode="kv", stage=MoveStage.COPYING),
+        MoveView(request=9, source=1, target=0, mode="kv", stage=MoveStage.COPYING),
+        MoveView(request=10, source=0, target=1, mode="", stage=MoveStage.WAITING),
     ),
     stats=STATS,
     link_bytes_per_s={(0, 1): 2e9, (1, 0): math.inf},

@@ -28,7 +28,7 @@ from mell_jax.engine.admin import (
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.news import tell_policy
-from mell_jax.engine.fleet.view import State
+from mell_jax.engine.fleet.view import GroupState
 from mell_jax.engine.fleet.viewer import Viewer, state_of
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
@@ -165,13 +165,13 @@ class Administrator:
 
     def _drain(self, device: DeviceGroupId) -> DeviceStatus:
         state = self._usable(device)
-        if state not in (State.DRAINING, State.DRAINED):
+        if state not in (GroupState.DRAINING, GroupState.DRAINED):
             others = [
                 other
                 for other in self._devices
                 if other != device
                 and state_of(self._conductor, other)
-                in (State.SERVING, State.OPENING, State.PARKED)
+                in (GroupState.SERVING, GroupState.OPENING, GroupState.PARKED)
             ]
             if not others:
                 raise NotPossibleError(
@@ -183,7 +183,7 @@ class Administrator:
         return self._status(device)
 
     def _undrain(self, device: DeviceGroupId) -> DeviceStatus:
-        if self._usable(device) in (State.DRAINING, State.DRAINED):
+        if self._usable(device) in (GroupState.DRAINING, GroupState.DRAINED):
             self._conductor.decide(events.DeviceAdded(device=device))
             self._conductor.settle()
         return self._status(device)
@@ -216,9 +216,9 @@ class Administrator:
             )
         return DeviceGroupId(number)
 
-    def _usable(self, device: DeviceGroupId) -> State:
+    def _usable(self, device: DeviceGroupId) -> GroupState:
         state = state_of(self._conductor, device)
-        if state is State.LOST:
+        if state is GroupState.LOST:
             raise NotPossibleError(f"device {device} has failed and is not used again")
         return state
 

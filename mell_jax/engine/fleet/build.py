@@ -39,7 +39,7 @@ REPEATS = 3  # of what is timed; the best counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
+class ReadyModel:
     """A model whose weights lie on every device group, in their order."""
 
     parts: ModelParts
@@ -61,7 +61,7 @@ class _Parked:
 
 
 def build_fleet(
-    models: Iterable[LoadedModel], *, config: FleetConfig, seed: int, progress: bool
+    models: Iterable[ReadyModel], *, config: FleetConfig, seed: int, progress: bool
 ) -> Fleet:
     """Compiles every model on every group.
 
@@ -90,7 +90,7 @@ def build_fleet(
 
 
 def _park_everywhere(
-    model: LoadedModel, config: FleetConfig, *, progress: bool
+    model: ReadyModel, config: FleetConfig, *, progress: bool
 ) -> _Parked:
     blueprint = make_blueprint(
         model.parts,

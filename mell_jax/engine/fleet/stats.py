@@ -23,14 +23,14 @@ STEP_BOUNDS = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 64.0)
 SECOND_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-class Reason(Enum):
+class MoveReason(Enum):
     """What a move was for."""
 
     URGENT = "another request could not grow"
     CONSOLIDATION = "fewer devices, or an order"
 
 
-class Outcome(Enum):
+class MoveOutcome(Enum):
     """How a move ended."""
 
     COMMITTED = "the target owns the request"
@@ -38,12 +38,12 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class MoveEnd:
     """Moves that are counted together."""
 
-    reason: Reason
+    reason: MoveReason
     mode: Mode
-    outcome: Outcome
+    outcome: MoveOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class FleetStats:
     """
 
     begun: Mapping[Mode, int] = field(default_factory=dict)  # moves
-    ended: Mapping[Ended, int] = field(default_factory=dict)  # moves
+    ended: Mapping[MoveEnd, int] = field(default_factory=dict)  # moves
     carried: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """Moves that were committed, by the devices they went from and to."""
     deferred: int = 0  # moves put off to the next epoch
@@ -106,7 +106,7 @@ class FleetStats:
     gap_steps: Histogram = field(default_factory=lambda: Histogram.empty(STEP_BOUNDS))
     gap_s: Histogram = field(default_factory=lambda: Histogram.empty(SECOND_BOUNDS))
 
-    def count(self, outcome: Outcome) -> int:
+    def count(self, outcome: MoveOutcome) -> int:
         """Moves that ended so, whatever they were for."""
         return sum(n for kind, n in self.ended.items() if kind.outcome is outcome)
 
@@ -130,7 +130,7 @@ class Past:
         )
 
 
-class Tally:
+class FleetTally:
     """Counts for one fleet."""
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class Tally:
         self.past = Past()
         self._sent_bytes = self._stages = self._parkings = self._losses = 0
         self._begun: Counter[Mode] = Counter()
-        self._ended: Counter[Ended] = Counter()
+        self._ended: Counter[MoveEnd] = Counter()
         self._under_way: dict[MoveId, tuple[plan.Move, Mode, Handle]] = {}
         self._carried: Counter[tuple[int, int]] = Counter()
         self._stopped: dict[Handle, tuple[int, float]] = {}  # at which step and time
@@ -186,10 +186,10 @@ class Tally:
         if event.move not in self._under_way:
             return None
         is_done = isinstance(event, MoveCommitted)
-        outcome = Outcome.COMMITTED if is_done else Outcome.ABORTED
+        outcome = MoveOutcome.COMMITTED if is_done else MoveOutcome.ABORTED
         move, mode, handle = self._under_way.pop(event.move)
-        reason = Reason.URGENT if move.is_urgent else Reason.CONSOLIDATION
-        self._ended[Ended(reason=reason, mode=mode, outcome=outcome)] += 1
+        reason = MoveReason.URGENT if move.is_urgent else MoveReason.CONSOLIDATION
+        self._ended[MoveEnd(reason=reason, mode=mode, outcome=outcome)] += 1
         if is_done:
             self._carried[move.source, move.target] += 1
             return None

@@ -11,7 +11,7 @@ from enum import Enum
 from mell_jax.engine.fleet.stats import FleetStats
 
 
-class State(Enum):
+class GroupState(Enum):
     """What a device group does."""
 
     SERVING = "serving"
@@ -22,7 +22,7 @@ class State(Enum):
     LOST = "lost"  # it has failed and is not used again
 
 
-class Stage(Enum):
+class MoveStage(Enum):
     """How far a move is."""
 
     WAITING = "waiting"  # for its turn, or for room on a link
@@ -41,7 +41,7 @@ class InstanceView:
     """
 
     device: int
-    state: State
+    state: GroupState
     model: str = ""  # empty where nothing is to serve
     capacity_pages: int = 0
     used_pages: int = 0
@@ -65,7 +65,7 @@ class MoveView:
     source: int
     target: int
     mode: str  # "kv" or "tokens"; empty while it waits
-    stage: Stage
+    stage: MoveStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class FleetView:
     @property
     def devices_in_use(self) -> int:
         """Device groups that nobody else could use."""
-        taken = (State.SERVING, State.OPENING, State.DRAINING)
+        taken = (GroupState.SERVING, GroupState.OPENING, GroupState.DRAINING)
         return sum(instance.state in taken for instance in self.instances)
 
     @property

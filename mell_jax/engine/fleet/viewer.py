@@ -12,11 +12,11 @@ from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.view import (
     FleetView,
+    GroupState,
     InstanceView,
     ModelView,
+    MoveStage,
     MoveView,
-    Stage,
-    State,
 )
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
@@ -25,10 +25,10 @@ from mell_jax.scheduler.placement.ledger import RequestAccount
 
 KEPT_S = 0.5
 _STAGES = {
-    MovePhase.RESERVING: Stage.RESERVING,
-    MovePhase.COPYING: Stage.COPYING,
-    MovePhase.COMMITTED: Stage.RELEASING,
-    MovePhase.ABORTING: Stage.RELEASING,
+    MovePhase.RESERVING: MoveStage.RESERVING,
+    MovePhase.COPYING: MoveStage.COPYING,
+    MovePhase.COMMITTED: MoveStage.RELEASING,
+    MovePhase.ABORTING: MoveStage.RELEASING,
 }
 
 
@@ -121,22 +121,24 @@ class Viewer:
             request=request.id, source=source, target=target, mode=mode, stage=stage
         )
 
-    def _progress(self, request: RequestId, target: DeviceGroupId) -> tuple[Stage, str]:
+    def _progress(
+        self, request: RequestId, target: DeviceGroupId
+    ) -> tuple[MoveStage, str]:
         """As the controller has it; a move that it has not begun waits."""
         owner = self._conductor.controller.owners.get(request)
         move = owner.move if owner is not None else None
         if move is None or move.order.target != target:
-            return Stage.WAITING, ""
+            return MoveStage.WAITING, ""
         return _STAGES[move.phase], move.order.mode.name.lower()
 
 
-def state_of(conductor: Conductor, device: DeviceGroupId) -> State:
+def state_of(conductor: Conductor, device: DeviceGroupId) -> GroupState:
     """What a device group does now."""
     machine, instance = conductor.machine, conductor.instances.get(device)
     if device in conductor.roster.lost:
-        return State.LOST
+        return GroupState.LOST
     if machine.is_draining(device):
-        return State.DRAINING
+        return GroupState.DRAINING
     if instance is not None:
-        return State.SERVING if instance.is_open else State.OPENING
-    return State.PARKED if machine.ledger.is_idle(device) else State.DRAINED
+        return GroupState.SERVING if instance.is_open else GroupState.OPENING
+    return GroupState.PARKED if machine.ledger.is_idle(device) else GroupState.DRAINED

@@ -24,26 +24,32 @@ from mell_jax.engine.admin import (
     Undrain,
 )
 from mell_jax.engine.fleet.stats import FleetStats
-from mell_jax.engine.fleet.view import FleetView, InstanceView, MoveView, Stage, State
+from mell_jax.engine.fleet.view import (
+    FleetView,
+    GroupState,
+    InstanceView,
+    MoveStage,
+    MoveView,
+)
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.serving.proto import mell_admin_pb2 as pb
 
-STATES: Mapping[State, pb.DeviceState] = MappingProxyType(
+STATES: Mapping[GroupState, pb.DeviceState] = MappingProxyType(
     {
-        State.SERVING: pb.DEVICE_STATE_SERVING,
-        State.OPENING: pb.DEVICE_STATE_OPENING,
-        State.PARKED: pb.DEVICE_STATE_PARKED,
-        State.DRAINING: pb.DEVICE_STATE_DRAINING,
-        State.DRAINED: pb.DEVICE_STATE_DRAINED,
-        State.LOST: pb.DEVICE_STATE_LOST,
+        GroupState.SERVING: pb.DEVICE_STATE_SERVING,
+        GroupState.OPENING: pb.DEVICE_STATE_OPENING,
+        GroupState.PARKED: pb.DEVICE_STATE_PARKED,
+        GroupState.DRAINING: pb.DEVICE_STATE_DRAINING,
+        GroupState.DRAINED: pb.DEVICE_STATE_DRAINED,
+        GroupState.LOST: pb.DEVICE_STATE_LOST,
     }
 )
-STAGES: Mapping[Stage, pb.Move.Stage] = MappingProxyType(
+STAGES: Mapping[MoveStage, pb.Move.Stage] = MappingProxyType(
     {
-        Stage.WAITING: pb.Move.STAGE_WAITING,
-        Stage.RESERVING: pb.Move.STAGE_RESERVING,
-        Stage.COPYING: pb.Move.STAGE_COPYING,
-        Stage.RELEASING: pb.Move.STAGE_RELEASING,
+        MoveStage.WAITING: pb.Move.STAGE_WAITING,
+        MoveStage.RESERVING: pb.Move.STAGE_RESERVING,
+        MoveStage.COPYING: pb.Move.STAGE_COPYING,
+        MoveStage.RELEASING: pb.Move.STAGE_RELEASING,
     }
 )
 

@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from mell_jax.engine.fleet.stats import Ended, FleetStats, Outcome, Reason
-from mell_jax.engine.fleet.view import FleetView, InstanceView, State
+from mell_jax.engine.fleet.stats import FleetStats, MoveEnd, MoveOutcome, MoveReason
+from mell_jax.engine.fleet.view import FleetView, GroupState, InstanceView
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.serving.metrics.families import (
     Labels,
@@ -37,7 +37,7 @@ def _devices(view: FleetView) -> Iterator[Metric]:
         "Device groups that all requests need at least, however they are packed (L2).",
         [({"model_name": each.name}, each.lower_bound) for each in view.models],
     )
-    serving = [each for each in view.instances if each.state is State.SERVING]
+    serving = [each for each in view.instances if each.state is GroupState.SERVING]
     capacity = sum(each.capacity_pages for each in serving)
     free = sum(each.free_pages for each in serving)
     yield gauge(
@@ -55,7 +55,7 @@ def _instances(view: FleetView) -> Iterator[Metric]:
         [
             ({**_device(each), "state": state.value}, each.state is state)
             for each in view.instances
-            for state in State
+            for state in GroupState
         ],
     )
     yield gauge(
@@ -115,11 +115,11 @@ def _counts(stats: FleetStats) -> Iterator[Metric]:
                     "mode": mode.name.lower(),
                     "outcome": outcome.name.lower(),
                 },
-                stats.ended.get(Ended(reason=reason, mode=mode, outcome=outcome), 0),
+                stats.ended.get(MoveEnd(reason=reason, mode=mode, outcome=outcome), 0),
             )
-            for reason in Reason
+            for reason in MoveReason
             for mode in Mode
-            for outcome in Outcome
+            for outcome in MoveOutcome
         ],
     )
     yield counter(

@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from mell_jax.engine.frames import EngineLoad
-from mell_jax.frontend.meter import Measured
+from mell_jax.frontend.meter import ModelFigures
 from mell_jax.serving.metrics.families import Metric, counter, gauge, histogram
 from mell_jax.serving.metrics.fleet import fleet_metrics
 from mell_jax.serving.metrics.standard import standard
@@ -30,7 +30,7 @@ class Scrape(Collector):
     """
 
     load: EngineLoad
-    measured: Mapping[str, Measured]
+    measured: Mapping[str, ModelFigures]
     refused: Mapping[str, int]
     is_serving: bool
     shows_vllm_names: bool = False

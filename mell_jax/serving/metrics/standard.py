@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from mell_jax.engine.fleet.view import FleetView
 from mell_jax.engine.frames import EngineLoad
-from mell_jax.frontend.meter import Measured
+from mell_jax.frontend.meter import ModelFigures
 from mell_jax.serving.metrics.families import (
     Labels,
     Metric,
@@ -23,7 +23,7 @@ ALL = "all"
 
 
 def standard(
-    prefix: str, *, load: EngineLoad, measured: Mapping[str, Measured]
+    prefix: str, *, load: EngineLoad, measured: Mapping[str, ModelFigures]
 ) -> Iterator[Metric]:
     """All of them, with `prefix` before the colon."""
     yield from _load(prefix, load, models=list(measured))
@@ -84,7 +84,7 @@ def _busy_in(fleet: FleetView, model: str) -> tuple[int, int, float]:
     )
 
 
-def _counted(prefix: str, measured: Mapping[str, Measured]) -> Iterator[Metric]:
+def _counted(prefix: str, measured: Mapping[str, ModelFigures]) -> Iterator[Metric]:
     yield counter(
         f"{prefix}:prompt_tokens",
         "Tokens of prompts that were accepted.",
@@ -106,7 +106,7 @@ def _counted(prefix: str, measured: Mapping[str, Measured]) -> Iterator[Metric]:
     )
 
 
-def _timed(prefix: str, measured: Mapping[str, Measured]) -> Iterator[Metric]:
+def _timed(prefix: str, measured: Mapping[str, ModelFigures]) -> Iterator[Metric]:
     for name, text, field in (
         ("time_to_first_token_seconds", "Request to first token.", "first_token_s"),
         ("inter_token_latency_seconds", "Token to token.", "inter_token_s"),

@@ -23,15 +23,15 @@ from mell_jax.serving.processes.remote import RemoteEngine
 from mell_jax.serving.processes.wire import (
     ROUTE_BITS,
     AbortRequests,
-    Drain,
-    Failed,
+    DrainFrontEnd,
+    FrontEndFailure,
+    FrontEndReady,
     Hurry,
     Pulse,
-    Ready,
     Welcome,
     WireError,
 )
-from mell_jax.serving.server import Place, Server
+from mell_jax.serving.server import FrontEndIdentity, Server
 from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
@@ -60,10 +60,10 @@ async def serve(sock: socket.socket) -> int:
         gc.freeze()  # what is there now stays: later collections skip it
         remote.start(front_end.deliver)
         remote.listen(functools.partial(peer_client.hear, front_end=front_end))
-        remote.tell(Ready(address=addresses.grpc))
+        remote.tell(FrontEndReady(address=addresses.grpc))
         await _obey(remote, server)
     except (OSError, ValueError, RuntimeError) as error:
-        remote.tell(Failed(message=str(error)))
+        remote.tell(FrontEndFailure(message=str(error)))
         return 1
     finally:
         remote.stop()
@@ -87,7 +87,7 @@ def _make_server(
             for model in welcome.models
         ],
         config=welcome.config,
-        place=Place(
+        place=FrontEndIdentity(
             first_handle=(welcome.number << ROUTE_BITS) + 1,
             peers=peer_client,
             is_port_shared=True,
@@ -117,7 +117,7 @@ async def _follow_orders(
                 await server.set_ready(is_ready)
             case AbortRequests(request_ids=request_ids):
                 server.front_end.abort(request_ids, is_for_others=False)
-            case Drain():
+            case DrainFrontEnd():
                 told.set()
             case Hurry():
                 hurry.set()

@@ -18,7 +18,7 @@ from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.shared_counts import SharedCounts
 from mell_jax.serving.processes.wire import (
     AbortRequests,
-    Drain,
+    DrainFrontEnd,
     Grown,
     Hurry,
     ModelPlace,
@@ -131,7 +131,7 @@ class FrontEndPool:
 
     def tell_all(
         self,
-        message: Drain | Hurry | EngineStopped | AbortRequests,
+        message: DrainFrontEnd | Hurry | EngineStopped | AbortRequests,
         *,
         but: int | None = None,
     ) -> None:

@@ -24,11 +24,11 @@ from mell_jax.serving.processes.wire import (
     Codec,
     CountAsked,
     CountTold,
-    Failed,
+    FrontEndFailure,
+    FrontEndReady,
     Grown,
-    Ready,
-    Release,
-    Step,
+    ReleaseClaim,
+    StepMessage,
     ToFront,
     WireError,
     to_engine,
@@ -42,7 +42,7 @@ class Heard:
     """A front end said something that is not for the engine."""
 
     number: int
-    message: Ready | AbortRequests
+    message: FrontEndReady | AbortRequests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class FrontLink:
         if part.finished:
             with self._lock:
                 self._live.difference_update(end.handle for end in part.finished)
-        self.send(Step(frame=part, load=load))
+        self.send(StepMessage(frame=part, load=load))
 
     def fail(self, reason: str) -> None:
         """Gives the front end up; `Gone` follows."""
@@ -170,9 +170,9 @@ class FrontLink:
                 for handle in message.handles:
                     self._check(handle)
                 self._submit(message)
-            case Failed():  # its end follows
+            case FrontEndFailure():  # its end follows
                 self._reason = self._reason or message.message
-            case Ready() | AbortRequests():
+            case FrontEndReady() | AbortRequests():
                 self._tell(Heard(number=self.number, message=message))
             case _:
                 self._note(message)
@@ -196,7 +196,7 @@ class FrontLink:
             case Claim(number=number, request_id=request_id):
                 is_free = self._counts.claim(self.number, request_id)
                 self.send(Claimed(number=number, is_free=is_free))
-            case Release(request_id=request_id):
+            case ReleaseClaim(request_id=request_id):
                 self._counts.release(self.number, request_id)
 
     def _check(self, handle: Handle) -> None:

@@ -17,7 +17,7 @@ from mell_jax.serving.processes.wire import (
     CountTold,
     Grown,
     Pulse,
-    Release,
+    ReleaseClaim,
     ToEngine,
 )
 
@@ -62,7 +62,7 @@ class PeerClient:
         return answer
 
     def release(self, request_id: str) -> None:
-        self._tell(Release(request_id=request_id))
+        self._tell(ReleaseClaim(request_id=request_id))
 
     def grow(self, part: Held) -> None:
         if not self._is_alone:

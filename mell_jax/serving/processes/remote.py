@@ -22,11 +22,11 @@ from mell_jax.serving.processes.wire import (
     AbortRequests,
     Claimed,
     CountTold,
-    Drain,
+    DrainFrontEnd,
     Grown,
     Hurry,
     Pulse,
-    Step,
+    StepMessage,
     ToEngine,
     Welcome,
     WireError,
@@ -34,7 +34,7 @@ from mell_jax.serving.processes.wire import (
     to_front,
 )
 
-Order = Drain | Hurry | AbortRequests | Pulse
+Order = DrainFrontEnd | Hurry | AbortRequests | Pulse
 News = Pulse | CountTold | Grown | Claimed
 ENGINE_GONE = "the engine's process has ended"
 
@@ -128,7 +128,7 @@ class RemoteEngine(asyncio.Protocol):
 
     def _take(self, message: object) -> None:
         match message:
-            case Step():
+            case StepMessage():
                 kept = self.load()
                 self._load = replace(message.load, fleet=kept.fleet, phases=kept.phases)
                 if self._sink is not None:
@@ -147,7 +147,7 @@ class RemoteEngine(asyncio.Protocol):
                 self._hear(message)
             case Grown() | Claimed():
                 self._hear(message)
-            case Drain() | Hurry() | AbortRequests():
+            case DrainFrontEnd() | Hurry() | AbortRequests():
                 self.orders.put_nowait(message)
 
     def _end(self, message: str) -> None:

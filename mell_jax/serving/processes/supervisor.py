@@ -39,10 +39,10 @@ from mell_jax.serving.processes.front_end_pool import (
 from mell_jax.serving.processes.link import Gone, Heard
 from mell_jax.serving.processes.wire import (
     AbortRequests,
-    Drain,
+    DrainFrontEnd,
+    FrontEndReady,
     Hurry,
     Pulse,
-    Ready,
 )
 from mell_jax.serving.vllm.servicer import ServedModel
 
@@ -61,10 +61,10 @@ class EngineEnded:
     message: str
 
 
-Event = Heard | Gone | Signalled | EngineEnded
+SupervisorEvent = Heard | Gone | Signalled | EngineEnded
 
 
-class Phase(Enum):
+class ServicePhase(Enum):
     STARTING = auto()
     SERVING = auto()
     DRAINING = auto()
@@ -156,7 +156,7 @@ class Supervisor:
             if config.http_port is None
             else join_address(config.host, port=config.http_port),
         )
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[SupervisorEvent] = queue.SimpleQueue()
         self._pool = FrontEndPool(
             engine,
             models=models,
@@ -166,7 +166,7 @@ class Supervisor:
         )
         self._watch = ProgressWatch(engine, stall_s=config.stall_s)
         self._is_progressing = True
-        self._phase = Phase.STARTING
+        self._phase = ServicePhase.STARTING
         self._looks_left: int | None = None  # of this phase; None: as many as it takes
         self._cause = ""
         self.early_signal: int | None = None
@@ -185,7 +185,7 @@ class Supervisor:
         self._engine.start(self._sink)
         self._pool.start()
         look_s = time.monotonic()
-        while self._pool.num_alive or self._phase is Phase.SERVING:
+        while self._pool.num_alive or self._phase is ServicePhase.SERVING:
             wait_s = look_s - time.monotonic()
             try:
                 self._act(self._events.get(timeout=max(0.0, wait_s)))
@@ -193,7 +193,7 @@ class Supervisor:
                 self._look()
                 look_s = time.monotonic() + LOOK_S
             except FrontEndFailed as error:
-                self._end(Phase.DRAINING, cause=str(error))
+                self._end(ServicePhase.DRAINING, cause=str(error))
             self._tell_health()
         return self._cause
 
@@ -213,32 +213,32 @@ class Supervisor:
         else:
             self._pool.send_step(frame)
 
-    def _act(self, event: Event) -> None:
+    def _act(self, event: SupervisorEvent) -> None:
         match event:
             case Heard(number=number, message=message):
                 self._hear(number, message)
             case Gone():
-                self._pool.reap(event, is_missed=self._phase is Phase.SERVING)
-                if self._phase is Phase.STARTING:
+                self._pool.reap(event, is_missed=self._phase is ServicePhase.SERVING)
+                if self._phase is ServicePhase.STARTING:
                     raise FrontEndFailed(f"a front end did not start: {event.reason}")
-            case Signalled(number=number) if self._phase is Phase.STARTING:
+            case Signalled(number=number) if self._phase is ServicePhase.STARTING:
                 self.early_signal = number
-                self._phase = Phase.HURRYING  # nobody is there to be told
+                self._phase = ServicePhase.HURRYING  # nobody is there to be told
                 self._pool.kill()
             case Signalled():
-                is_first = self._phase is Phase.SERVING
-                self._end(Phase.DRAINING if is_first else Phase.HURRYING)
+                is_first = self._phase is ServicePhase.SERVING
+                self._end(ServicePhase.DRAINING if is_first else ServicePhase.HURRYING)
             case EngineEnded(message=message):
                 logging.error("%s", message or "the engine has stopped")
                 self._pool.tell_all(EngineStopped(message="the engine failed"))
-                self._end(Phase.HURRYING, cause="the engine failed")
+                self._end(ServicePhase.HURRYING, cause="the engine failed")
 
-    def _hear(self, number: int, message: Ready | AbortRequests) -> None:
+    def _hear(self, number: int, message: FrontEndReady | AbortRequests) -> None:
         match message:
-            case Ready():
+            case FrontEndReady():
                 self._pool.welcome(number)
-                if self._phase is Phase.STARTING and self._pool.are_all_ready:
-                    self._phase = Phase.SERVING
+                if self._phase is ServicePhase.STARTING and self._pool.are_all_ready:
+                    self._phase = ServicePhase.SERVING
                     self._on_ready(self._addresses)
             case AbortRequests():
                 self._pool.tell_all(message, but=number)
@@ -247,22 +247,22 @@ class Supervisor:
         self._is_progressing = self._watch.look()
         self._pool.look(
             Pulse(load=self._engine.load(), is_ready=self._is_progressing),
-            is_hiring=self._phase is Phase.SERVING,
+            is_hiring=self._phase is ServicePhase.SERVING,
         )
         if self._looks_left is not None:
             self._looks_left -= 1
             if self._looks_left <= 0:
-                self._end(Phase.HURRYING)
+                self._end(ServicePhase.HURRYING)
 
-    def _end(self, phase: Phase, *, cause: str = "") -> None:
+    def _end(self, phase: ServicePhase, *, cause: str = "") -> None:
         """Begins to end, or ends sooner; who is told to hurry twice is killed."""
         self._cause = self._cause or cause
-        if self._phase is Phase.HURRYING:
+        if self._phase is ServicePhase.HURRYING:
             self._pool.kill()
             return
         self._phase = phase
-        if phase is Phase.DRAINING:
-            self._pool.tell_all(Drain())
+        if phase is ServicePhase.DRAINING:
+            self._pool.tell_all(DrainFrontEnd())
             wait_s = self._config.grace_s + self._config.drain_s
             self._looks_left = round(wait_s / LOOK_S) + _LAST_WORDS_LOOKS
         else:
@@ -272,7 +272,7 @@ class Supervisor:
     def _tell_health(self) -> None:
         if self._health is not None:
             self._health.set_ready(
-                self._phase is Phase.SERVING
+                self._phase is ServicePhase.SERVING
                 and self._is_progressing
                 and self._pool.is_any_ready
             )

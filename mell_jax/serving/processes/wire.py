@@ -59,7 +59,7 @@ class Welcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class StepMessage:
     """One engine step: the rows of this front end's sequences."""
 
     frame: StepFrame
@@ -76,7 +76,7 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
+class DrainFrontEnd:
     """Take nothing new, finish what is open, then end."""
 
 
@@ -86,14 +86,14 @@ class Hurry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class FrontEndReady:
     """The front end listens."""
 
     address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class FrontEndFailure:
     """The front end cannot serve and ends."""
 
     message: str
@@ -129,7 +129,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class ReleaseClaim:
     """The request of this id is over; for nobody but its owner."""
 
     request_id: str
@@ -161,9 +161,9 @@ class AbortRequests:
 
 ToFront = (
     Welcome
-    | Step
+    | StepMessage
     | Pulse
-    | Drain
+    | DrainFrontEnd
     | Hurry
     | EngineStopped
     | AbortRequests
@@ -175,13 +175,13 @@ ToEngine = (
     Submit
     | Abort
     | AbortRequests
-    | Ready
-    | Failed
+    | FrontEndReady
+    | FrontEndFailure
     | Beat
     | CountAsked
     | Grown
     | Claim
-    | Release
+    | ReleaseClaim
 )
 
 TO_FRONT_BYTES = 2**30  # the engine's own words: prompt log probabilities are large

@@ -26,7 +26,7 @@ from mell_jax.engine.admin import (
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.view import FleetView, State
+from mell_jax.engine.fleet.view import FleetView, GroupState
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.policies import POLICIES
@@ -132,7 +132,7 @@ def test_a_migration_that_cannot_be_says_why() -> None:
     steps(fleet, seen, 10)
     placed = {each.handle: each for each in list_all(fleet)}
     view = view_of(fleet)
-    parked = [i.device for i in view.instances if i.state is State.PARKED]
+    parked = [i.device for i in view.instances if i.state is GroupState.PARKED]
     full = next(i.device for i in view.instances if i.running == 8)
     other = next(each for each in placed.values() if each.device != full)
     double = placed[99]
@@ -176,12 +176,12 @@ def test_a_drained_device_is_empty_and_stays_so_until_it_is_taken_back() -> None
     assert first is not None
     begun = fleet.administer(Drain(device=first))
     assert isinstance(begun, DeviceStatus)
-    assert begun.state is State.DRAINING and begun.requests_left > 0
-    assert view_of(fleet).instances[first].state is State.DRAINING
+    assert begun.state is GroupState.DRAINING and begun.requests_left > 0
+    assert view_of(fleet).instances[first].state is GroupState.DRAINING
 
     def is_drained() -> bool:
         return fleet.administer(Drain(device=first)) == DeviceStatus(
-            state=State.DRAINED, requests_left=0
+            state=GroupState.DRAINED, requests_left=0
         )
 
     run(fleet, seen, until=is_drained)
@@ -190,12 +190,12 @@ def test_a_drained_device_is_empty_and_stays_so_until_it_is_taken_back() -> None
     for handle in range(20, 30):
         submit(fleet, [handle], handle=handle, params=LONG)
     run(fleet, seen)
-    assert view_of(fleet).instances[first].state is State.DRAINED
+    assert view_of(fleet).instances[first].state is GroupState.DRAINED
     assert {h: seen.tokens[h] for h in range(20, 30)} == {
         h: expected([h], count=60) for h in range(20, 30)
     }
     answer = fleet.administer(Undrain(device=first))
-    assert answer == DeviceStatus(state=State.PARKED, requests_left=0)
+    assert answer == DeviceStatus(state=GroupState.PARKED, requests_left=0)
     assert fleet.administer(Undrain(device=first)) == answer
 
 
@@ -203,11 +203,11 @@ def test_a_drain_can_be_called_off() -> None:
     fleet, seen = busy_fleet(devices=2, rows=5), Transcript()
     steps(fleet, seen, 10)
     answer = fleet.administer(Drain(device=1))
-    assert answer == DeviceStatus(state=State.DRAINING, requests_left=5)
+    assert answer == DeviceStatus(state=GroupState.DRAINING, requests_left=5)
     steps(fleet, seen, 5)
     assert fleet.administer(Drain(device=1)) == answer  # there is no room elsewhere
     answer = fleet.administer(Undrain(device=1))
-    assert answer == DeviceStatus(state=State.SERVING, requests_left=5)
+    assert answer == DeviceStatus(state=GroupState.SERVING, requests_left=5)
     run(fleet, seen)
     assert_streams_are_right(seen)
 

@@ -21,7 +21,7 @@ from mell_jax.engine.fleet.faults import Fault, FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import Outcome
+from mell_jax.engine.fleet.stats import MoveOutcome
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.frames import Handle, Submit
 from mell_jax.engine.params import SamplingParams
@@ -64,7 +64,7 @@ class Case:
 
 
 def moved_all(fleet: Fleet) -> bool:
-    return fleet.stats().count(Outcome.COMMITTED) > 3 * STREAMS
+    return fleet.stats().count(MoveOutcome.COMMITTED) > 3 * STREAMS
 
 
 def moved_both_ways(fleet: Fleet) -> bool:
@@ -83,7 +83,7 @@ CASES = {
     ),
     "tokens": Case(
         config=FleetConfig(mode=Mode.TOKENS, fault=Fault(move_every=4)),
-        is_used=lambda fleet: fleet.stats().count(Outcome.COMMITTED) > STREAMS,
+        is_used=lambda fleet: fleet.stats().count(MoveOutcome.COMMITTED) > STREAMS,
     ),
     "mixed": Case(
         config=FleetConfig(fault=Fault(move_every=3)),

@@ -9,7 +9,7 @@ from mell_jax.engine.admin import SetPolicy
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.stats import Outcome
+from mell_jax.engine.fleet.stats import MoveOutcome
 from mell_jax.engine.params import SamplingParams
 from mell_jax.events import LOGGER_NAME
 from mell_jax.scheduler.ids import DeviceGroupId
@@ -55,10 +55,10 @@ def test_aborted_moves_are_told_and_committed_ones_are_not(
     with caplog.at_level(logging.INFO, logger=LOGGER_NAME):
         run(fleet)
     stats = fleet.stats()
-    assert stats.count(Outcome.COMMITTED) > 0
-    assert stats.count(Outcome.ABORTED) > 0  # those whose requests ended meanwhile
+    assert stats.count(MoveOutcome.COMMITTED) > 0
+    assert stats.count(MoveOutcome.ABORTED) > 0  # those whose requests ended meanwhile
     told = [r for r in caplog.records if r.event == "migration_aborted"]
-    assert len(told) == stats.count(Outcome.ABORTED)
+    assert len(told) == stats.count(MoveOutcome.ABORTED)
     assert all(record.fields["source"] != record.fields["target"] for record in told)
 
 

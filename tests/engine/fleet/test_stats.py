@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from mell_jax.engine.fleet.stats import Ended, Histogram, Outcome, Reason, Tally
+from mell_jax.engine.fleet.stats import (
+    FleetTally,
+    Histogram,
+    MoveEnd,
+    MoveOutcome,
+    MoveReason,
+)
 from mell_jax.engine.frames import Handle, StepFrame
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
@@ -33,7 +39,7 @@ def move(number: int, *, is_urgent: bool) -> plan.Move:
 
 
 def test_moves_are_counted_by_reason_mode_and_outcome() -> None:
-    tally = Tally()
+    tally = FleetTally()
     tally.begin_move(move(1, is_urgent=True), mode=Mode.KV, handle=ONE)
     tally.begin_move(move(2, is_urgent=False), mode=Mode.TOKENS, handle=TWO)
     tally.end_move(MoveCommitted(move=MoveId(1)))
@@ -41,18 +47,20 @@ def test_moves_are_counted_by_reason_mode_and_outcome() -> None:
     tally.end_move(MoveAborted(move=MoveId(3)))  # never began
     stats = tally.stats()
     assert stats.begun == {Mode.KV: 1, Mode.TOKENS: 1}
-    urgent = Ended(reason=Reason.URGENT, mode=Mode.KV, outcome=Outcome.COMMITTED)
-    other = Ended(
-        reason=Reason.CONSOLIDATION, mode=Mode.TOKENS, outcome=Outcome.ABORTED
+    urgent = MoveEnd(
+        reason=MoveReason.URGENT, mode=Mode.KV, outcome=MoveOutcome.COMMITTED
+    )
+    other = MoveEnd(
+        reason=MoveReason.CONSOLIDATION, mode=Mode.TOKENS, outcome=MoveOutcome.ABORTED
     )
     assert stats.ended == {urgent: 1, other: 1}
-    assert stats.count(Outcome.COMMITTED) == 1
+    assert stats.count(MoveOutcome.COMMITTED) == 1
     assert stats.carried == {(0, 1): 1}
     assert tally.under_way == 0
 
 
 def test_a_gap_is_from_the_last_token_there_to_the_first_here() -> None:
-    tally = Tally()
+    tally = FleetTally()
     tally.begin_step(10.0)
     tally.stop_row(ONE)
     tally.see(frame(1))  # of the same step: the last token of the source
@@ -67,7 +75,7 @@ def test_a_gap_is_from_the_last_token_there_to_the_first_here() -> None:
 
 
 def test_a_move_that_is_called_off_leaves_no_gap() -> None:
-    tally = Tally()
+    tally = FleetTally()
     tally.begin_move(move(1, is_urgent=False), mode=Mode.KV, handle=ONE)
     tally.begin_step(0.0)
     tally.stop_row(ONE)
@@ -78,7 +86,7 @@ def test_a_move_that_is_called_off_leaves_no_gap() -> None:
 
 
 def test_stats_do_not_change_afterwards() -> None:
-    tally = Tally()
+    tally = FleetTally()
     before = tally.stats()
     tally.begin_move(move(1, is_urgent=False), mode=Mode.KV, handle=ONE)
     assert before.begun == {}

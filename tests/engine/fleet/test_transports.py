@@ -9,7 +9,7 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import Outcome
+from mell_jax.engine.fleet.stats import MoveOutcome
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement import events
@@ -69,7 +69,7 @@ def test_every_way_between_separate_devices_is_right(transport, mode) -> None:
     assert_right(run(fleet))
     stats = fleet.stats()
     assert set(stats.begun) == {mode}
-    assert stats.count(Outcome.COMMITTED) >= 15
+    assert stats.count(MoveOutcome.COMMITTED) >= 15
     assert stats.sent_bytes > 0
 
 
@@ -103,7 +103,7 @@ def test_moves_between_tensor_parallel_layouts_are_right(transport, groups) -> N
         config=FleetConfig(transport=transport, fault=ALWAYS),
     )
     assert_right(run(fleet))
-    assert fleet.stats().count(Outcome.COMMITTED) >= 15
+    assert fleet.stats().count(MoveOutcome.COMMITTED) >= 15
 
 
 def test_seeded_samples_are_the_same_whatever_the_way() -> None:
@@ -144,7 +144,7 @@ def test_a_hung_transfer_is_called_off_and_its_request_goes_on(caplog) -> None:
     config = FleetConfig(fault=fault, patience_epochs=2)
     fleet = toy_fleet(groups=SEPARATE, model=MODEL, config=config)
     assert_right(run(fleet))
-    assert fleet.stats().count(Outcome.ABORTED) >= 1
+    assert fleet.stats().count(MoveOutcome.ABORTED) >= 1
     assert "have not arrived in 2 epochs" in caplog.text
 
 
@@ -184,7 +184,7 @@ def test_pages_that_the_target_has_are_not_sent() -> None:
         )
         for _ in range(6):
             fleet.step()
-        assert fleet.stats().count(Outcome.COMMITTED) == 1
+        assert fleet.stats().count(MoveOutcome.COMMITTED) == 1
         return fleet.stats().sent_bytes
 
     all_pages, other_pages = bytes_of_a_move([9] * 49), bytes_of_a_move([*range(1, 50)])

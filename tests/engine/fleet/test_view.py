@@ -6,13 +6,13 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import FleetStats, Outcome
+from mell_jax.engine.fleet.stats import FleetStats, MoveOutcome
 from mell_jax.engine.fleet.view import (
     FleetView,
+    GroupState,
     InstanceView,
     ModelView,
-    Stage,
-    State,
+    MoveStage,
 )
 from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.frames import Abort, Handle
@@ -55,18 +55,18 @@ def run_dry(fleet: Fleet) -> list[FleetView]:
 
 def assert_counts_agree(stats: FleetStats, view: FleetView) -> None:
     """Of a fleet at rest."""
-    committed = stats.count(Outcome.COMMITTED)
+    committed = stats.count(MoveOutcome.COMMITTED)
     for mode in Mode:
         ended = sum(n for kind, n in stats.ended.items() if kind.mode is mode)
         assert stats.begun.get(mode, 0) == ended
-    assert committed + stats.count(Outcome.ABORTED) == sum(stats.begun.values())
+    assert committed + stats.count(MoveOutcome.ABORTED) == sum(stats.begun.values())
     assert sum(stats.carried.values()) == committed
     assert stats.gap_steps.count == stats.gap_s.count <= committed
     assert (stats.stages == 0) == (stats.sent_bytes == 0)
     assert stats.stages <= stats.sent_bytes
     gone = stats.parkings + stats.losses
     assert stats.activations == view.devices_in_use + gone
-    lost = sum(instance.state is State.LOST for instance in view.instances)
+    lost = sum(instance.state is GroupState.LOST for instance in view.instances)
     assert stats.losses == lost
     assert stats.activation_s >= 0.0
 
@@ -82,7 +82,7 @@ def test_counts_agree_after_everything_moved_at_every_step(mode: Mode) -> None:
     assert view.stats == fleet.stats()
     assert set(view.stats.begun) == {mode}
     assert view.stats.stages >= 20
-    assert view.stats.count(Outcome.COMMITTED) >= 20
+    assert view.stats.count(MoveOutcome.COMMITTED) >= 20
     if mode is Mode.KV:
         assert view.stats.sent_bytes % PAGE_BYTES == 0
     assert view.moves == ()
@@ -99,7 +99,7 @@ def test_counts_agree_where_pages_are_short_and_a_device_fails() -> None:
     views = run_dry(fleet)
     last = views[-1]
     assert_counts_agree(last.stats, last)
-    assert last.instances[1] == InstanceView(device=1, state=State.LOST)
+    assert last.instances[1] == InstanceView(device=1, state=GroupState.LOST)
     assert last.stats.replays > 0
     assert last.stats.pauses > 0
     assert max(model.waiting for view in views for model in view.models) > 0
@@ -128,14 +128,14 @@ def test_pages_of_the_books_are_used_reserved_or_free() -> None:
         views.append(look(fleet))
     for view in views:
         for i in view.instances:
-            assert i.capacity_pages == (64 if i.state is State.SERVING else 0)
+            assert i.capacity_pages == (64 if i.state is GroupState.SERVING else 0)
             assert i.used_pages + i.reserved_pages + i.free_pages == i.capacity_pages
         if not any(model.waiting for model in view.models):
             assert 1 <= view.lower_bound <= view.devices_in_use
     assert any(i.reserved_pages for view in views for i in view.instances)
     moves = [move for view in views for move in view.moves]
     assert {move.mode for move in moves} <= {"kv", "tokens", ""}
-    assert Stage.COPYING in {move.stage for move in moves}
+    assert MoveStage.COPYING in {move.stage for move in moves}
     assert all(move.source != move.target for move in moves)
 
 
@@ -190,8 +190,8 @@ def test_a_view_shows_what_was_profiled_and_can_be_sent() -> None:
     assert view.link_bytes_per_s == {(0, 1): 2e9, (1, 0): 1e9}
     assert view.prefill_tokens_per_s == {(0, "toy"): 300.0, (1, "toy"): 400.0}
     assert [instance.state for instance in view.instances] == [
-        State.SERVING,
-        State.PARKED,
+        GroupState.SERVING,
+        GroupState.PARKED,
     ]
 
 

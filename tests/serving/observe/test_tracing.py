@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from mell_jax.frontend import Origin, RequestRecord
-from mell_jax.frontend.meter import Outcome
+from mell_jax.frontend.meter import RequestOutcome
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.observe.tracing import (
     SpanRecorder,
@@ -36,7 +36,7 @@ DONE = RequestRecord(
     model="m",
     start_ns=1_000_000_000,
     end_ns=3_500_000_000,
-    outcome=Outcome(
+    outcome=RequestOutcome(
         prompt_tokens=7,
         generation_tokens=12,
         first_token_s=0.25,

@@ -16,7 +16,7 @@ import psutil
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.observe.progress import LocalEngine
@@ -142,7 +142,7 @@ def supervise(
     *,
     engine: LocalEngine,
     limits: FrontEndLimits | None = None,
-    admission: Limits | None = None,
+    admission: AdmissionLimits | None = None,
     tokenizer_dir: Path | None = None,
     **config: Any,
 ) -> str:

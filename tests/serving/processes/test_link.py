@@ -29,10 +29,10 @@ from mell_jax.serving.processes.wire import (
     Claimed,
     CountAsked,
     CountTold,
-    Failed,
+    FrontEndFailure,
+    FrontEndReady,
     Grown,
-    Ready,
-    Release,
+    ReleaseClaim,
     to_engine,
     to_front,
 )
@@ -124,13 +124,15 @@ def test_what_a_front_end_leaves_behind_is_aborted() -> None:
 
 def test_words_for_the_supervisor_reach_it() -> None:
     with bench() as b:
-        b.say(Ready(address="here"))
-        assert b.told.get(timeout=30) == Heard(number=3, message=Ready(address="here"))
+        b.say(FrontEndReady(address="here"))
+        assert b.told.get(timeout=30) == Heard(
+            number=3, message=FrontEndReady(address="here")
+        )
 
 
 def test_who_cannot_serve_may_say_why() -> None:
     with bench() as b:
-        b.say(Failed(message="no such tokenizer"))
+        b.say(FrontEndFailure(message="no such tokenizer"))
         b.far.close()
         assert b.gone().reason == "no such tokenizer"
 
@@ -139,7 +141,7 @@ def test_a_beat_answers_all_pulses() -> None:
     with bench() as b:
         b.link.unanswered = 5
         b.say(Beat(counted=Counted(refused={"overloaded": 2}), held=Held(requests=5)))
-        b.say(Ready(address="here"))
+        b.say(FrontEndReady(address="here"))
         b.told.get(timeout=30)
         assert b.link.unanswered == 0
         assert b.counts.counted_by_others(4).refused == {"overloaded": 2}
@@ -173,8 +175,8 @@ def test_who_claims_an_id_hears_whether_it_is_free() -> None:
         assert b.counts.claim(4, "theirs")
         b.say(Claim(number=1, request_id="ours"))
         b.say(Claim(number=2, request_id="theirs"))
-        b.say(Release(request_id="theirs"))  # it is not ours to give
-        b.say(Release(request_id="ours"))
+        b.say(ReleaseClaim(request_id="theirs"))  # it is not ours to give
+        b.say(ReleaseClaim(request_id="ours"))
         b.say(Claim(number=3, request_id="ours"))
         reader, told = to_front().reader(), []
         while len(told) < 3:

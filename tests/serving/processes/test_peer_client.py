@@ -18,7 +18,7 @@ from mell_jax.serving.processes.wire import (
     CountTold,
     Grown,
     Pulse,
-    Release,
+    ReleaseClaim,
     ToEngine,
 )
 from tests.serving.fake_engine import INFO, FakeEngine
@@ -100,9 +100,9 @@ def test_an_id_is_claimed_and_released() -> None:
             with pytest.raises(DuplicateRequestError):
                 await request.confirm()
         assert harness.told[1:] == [
-            Release(request_id="a"),
+            ReleaseClaim(request_id="a"),
             Claim(number=2, request_id="b"),
-            Release(request_id="b"),
+            ReleaseClaim(request_id="b"),
         ]
 
     asyncio.run(scenario())

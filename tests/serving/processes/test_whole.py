@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated.vllm_engine_pb2_grpc import VllmEngineStub
 
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from mell_jax.serving.proto import open_inference_pb2 as kserve
 from mell_jax.serving.proto import open_inference_pb2_grpc as kserve_grpc
 from tests.serving.fake_engine import FakeEngine
@@ -202,7 +202,7 @@ def test_what_may_wait_is_counted_at_all_front_ends() -> None:
             assert len(list(last)) == 8
 
     engine = FakeEngine(is_manual=True)
-    limits = Limits(max_queued=4)
+    limits = AdmissionLimits(max_queued=4)
     assert perform(script, engine=engine, frontends=2, admission=limits) == ""
 
 
@@ -227,7 +227,7 @@ def test_a_tenant_has_its_quota_at_all_front_ends_together() -> None:
             assert [len(list(call)) for call in calls] == [4, 4]
 
     engine = FakeEngine(is_manual=True)
-    limits = Limits(max_tenant_open=3)
+    limits = AdmissionLimits(max_tenant_open=3)
     assert perform(script, engine=engine, frontends=2, admission=limits) == ""
 
 

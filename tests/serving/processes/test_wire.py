@@ -19,7 +19,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.params import SamplingParams
-from mell_jax.frontend import Limits
+from mell_jax.frontend import AdmissionLimits
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.share import Counted, Held, Use
 from mell_jax.serving.config import ServerConfig
@@ -31,15 +31,15 @@ from mell_jax.serving.processes.wire import (
     Codec,
     CountAsked,
     CountTold,
-    Drain,
-    Failed,
+    DrainFrontEnd,
+    FrontEndFailure,
+    FrontEndReady,
     Grown,
     Hurry,
     ModelPlace,
     Pulse,
-    Ready,
-    Release,
-    Step,
+    ReleaseClaim,
+    StepMessage,
     Welcome,
     WireError,
     to_engine,
@@ -92,7 +92,7 @@ def same(one: object, other: object) -> bool:
             and one.shape == other.shape
             and bool((one == other).all())
         )
-    if isinstance(one, StepFrame | Step | PromptDone | Logprobs | Submit):
+    if isinstance(one, StepFrame | StepMessage | PromptDone | Logprobs | Submit):
         names = type(one).__dataclass_fields__
         return type(one) is type(other) and all(
             same(getattr(one, name), getattr(other, name)) for name in names
@@ -118,7 +118,7 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
                 port=1,
                 frontends=2,
                 health_port=5,
-                limits=Limits(max_queued=3, queue_timeout_s=0.5),
+                limits=AdmissionLimits(max_queued=3, queue_timeout_s=0.5),
                 security=SecurityConfig(tls_cert="c", tls_key="k", tokens_file="t"),
                 chat_templates=("a=b",),
             ),
@@ -129,9 +129,9 @@ def pass_through(codec: Codec, *messages: object) -> list[object]:
             ),
             load=LOAD,
         ),
-        Step(frame=FRAME, load=LOAD),
+        StepMessage(frame=FRAME, load=LOAD),
         Pulse(load=LOAD, is_ready=False),
-        Drain(),
+        DrainFrontEnd(),
         Hurry(),
         EngineStopped(message="oh"),
         AbortRequests(request_ids=("a", "ü")),
@@ -152,13 +152,13 @@ def test_front_ends_read_what_the_engine_wrote(message: object) -> None:
         SUBMIT,
         Abort(handles=(Handle(1), Handle(2**62))),
         AbortRequests(request_ids=()),
-        Ready(address="[::1]:5"),
-        Failed(message="no"),
+        FrontEndReady(address="[::1]:5"),
+        FrontEndFailure(message="no"),
         BEAT,
         CountAsked(number=1, counted=COUNTED),
         Grown(part=HELD),
         Claim(number=7, request_id="ü"),
-        Release(request_id="ü"),
+        ReleaseClaim(request_id="ü"),
     ],
 )
 def test_the_engine_reads_what_front_ends_wrote(message: object) -> None:
@@ -221,9 +221,11 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 
 
 def test_a_message_that_nobody_would_take_is_not_sent() -> None:
-    codec = Codec((Failed,), max_bytes=10)
-    with pytest.raises(WireError, match="a Failed of 29 bytes exceeds the 10 that"):
-        codec.encode(Failed(message="a long message here"))
+    codec = Codec((FrontEndFailure,), max_bytes=10)
+    with pytest.raises(
+        WireError, match="a FrontEndFailure of 29 bytes exceeds the 10 that"
+    ):
+        codec.encode(FrontEndFailure(message="a long message here"))
 
 
 def test_what_has_no_word_cannot_be_sent() -> None:
