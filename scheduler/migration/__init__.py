@@ -46,7 +46,7 @@ a `horizon`, below which all openings for that device have been answered.
 **A driver** carries effects out in order and passes `Send` on. In one process that is a
 queue; nothing is lost, and `Resend` is never needed:
 
-    for effect in controller.step(events.Move(...)):   # ordered by a placement plan
+    for effect in controller.step(events.BeginMove(...)):  # a plan.Move
         match effect:
             case Send():    queue.append((effect.to, effect.message))
             case Report():  orders.append(placement.step(effect.event))

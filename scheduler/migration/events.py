@@ -7,6 +7,7 @@ An event about a copy that has gone meanwhile is ignored, so a driver may report
 from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId, RequestId
+from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Mode
 
 
@@ -34,19 +35,16 @@ class StartRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """Bring a request to `target`, where it needs `pages`.
+class BeginMove:
+    """Bring a request to the target of `move`, from wherever it is by then.
 
     It waits for whatever is under way with the request; a newer one takes its place.
     """
 
-    move: MoveId
-    request: RequestId
-    target: DeviceGroupId
+    move: plan.Move
     mode: Mode
-    pages: int
+    pages: int  # that it needs at the target by now
     known: int  # tokens of prompt and stream so far
-    is_urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +134,7 @@ ControllerEvent = (
     AddDevice
     | LoseDevice
     | StartRequest
-    | Move
+    | BeginMove
     | AbortMove
     | PreemptRequest
     | End

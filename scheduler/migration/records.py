@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.migration import events, messages
 
 
@@ -32,7 +32,7 @@ class OpenMove:
 
     def __init__(
         self,
-        order: events.Move,
+        order: events.BeginMove,
         *,
         copy_id: CopyId,
         source: DeviceGroupId,
@@ -40,7 +40,7 @@ class OpenMove:
     ) -> None:
         self.order = order
         self.copy_id = copy_id  # of the copy at the target
-        self.source = source
+        self.source = source  # its owner when the move began
         self.source_copy_id = source_copy_id
         self.phase = MovePhase.RESERVING
         self.cached = 0
@@ -48,10 +48,23 @@ class OpenMove:
         self.is_ready = False
         self.is_resumed = False
 
+    @property
+    def id(self) -> MoveId:
+        return self.order.move.move
+
+    @property
+    def request(self) -> RequestId:
+        return self.order.move.request
+
+    @property
+    def target(self) -> DeviceGroupId:
+        return self.order.move.target
+
     def reserve(self, *, horizon: CopyId) -> messages.Reserve:
+        """Returns the request for pages, for the target."""
         order = self.order
         return messages.Reserve(
-            request=order.request,
+            request=self.request,
             copy_id=self.copy_id,
             mode=order.mode,
             pages=order.pages,
@@ -60,21 +73,23 @@ class OpenMove:
         )
 
     def begin(self) -> messages.Begin:
+        """Returns the order to copy, for the source."""
         order = self.order
         return messages.Begin(
-            request=order.request,
+            request=self.request,
             copy_id=self.source_copy_id,
             to_copy_id=self.copy_id,
-            target=order.target,
+            target=self.target,
             mode=order.mode,
             first=self.cached,
             known=order.known,
-            is_urgent=order.is_urgent,
+            is_urgent=order.move.is_urgent,
         )
 
     def resume(self) -> messages.Resume:
+        """Returns the word that the move is off, for the source."""
         return messages.Resume(
-            request=self.order.request,
+            request=self.request,
             copy_id=self.source_copy_id,
             to_copy_id=self.copy_id,
         )
@@ -103,5 +118,5 @@ class Owner:
         self.closing: dict[CopyId, DeviceGroupId] = {}  # copies that are to be released
         self.waiting: events.StartRequest | None = None  # for `closing` to be empty
         self.move: OpenMove | None = None
-        self.next_move: events.Move | None = None  # waits for all of the above
+        self.next_move: events.BeginMove | None = None  # waits for all of the above
         self.is_over = False

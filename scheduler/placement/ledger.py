@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.model import ModelSpec
 
@@ -97,11 +98,18 @@ class InstanceAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """A move in flight."""
+    """A move in flight holds the pages of its request at both ends."""
 
     request: RequestAccount
-    source: DeviceGroupId
-    target: DeviceGroupId
+    move: plan.Move
+
+    @property
+    def source(self) -> DeviceGroupId:
+        return self.move.source
+
+    @property
+    def target(self) -> DeviceGroupId:
+        return self.move.target
 
 
 class _ModelBooks:

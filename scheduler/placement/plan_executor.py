@@ -173,16 +173,13 @@ class PlanExecutor:
         request.move = move_id
         if request.id in source.stalled:
             target.stalled[request.id] = source.stalled[request.id]
-        ledger.moves[move_id] = Reservation(
-            request=request, source=source.device, target=target.device
+        move = plan.Move(
+            move=move_id,
+            request=request.id,
+            source=source.device,
+            target=target.device,
+            pages=request.pages,
+            is_urgent=is_urgent,
         )
-        self.decisions.append(
-            plan.Move(
-                move=move_id,
-                request=request.id,
-                source=source.device,
-                target=target.device,
-                pages=request.pages,
-                is_urgent=is_urgent,
-            )
-        )
+        ledger.moves[move_id] = Reservation(request=request, move=move)
+        self.decisions.append(move)
