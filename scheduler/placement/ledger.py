@@ -384,6 +384,7 @@ class Ledger:
         """
         pages = dict.fromkeys(self.instances, 0)
         rows = dict.fromkeys(self.instances, 0)
+        stalled = dict.fromkeys(self.instances, 0)
         for request in self.requests.values():
             homes = [request.device] if request.device is not None else []
             if request.move is not None:
@@ -393,12 +394,17 @@ class Ledger:
             for home in homes:
                 pages[home] += request.pages
                 rows[home] += 1
+                stalled[home] += request.id in self.instances[home].stalled
+            wants = {self.instances[home].stalled.get(request.id) for home in homes}
+            assert len(wants) <= 1, f"{request.id} is paused at one end: {wants}"
             if request.device is not None:
                 lives = request.id in self.instances[request.device].requests
                 assert lives == (request.move is None), f"{request.id} misfiled"
         for device, instance in self.instances.items():
             assert instance.pages == pages[device], f"pages of {device}"
             assert instance.rows == rows[device], f"rows of {device}"
+            strays = len(instance.stalled) - stalled[device]
+            assert not strays, f"{strays} requests are paused on {device} in vain"
             assert self.slack(instance) >= 0 or not instance.rows, f"{device} is over"
             moves = [m for m in self.moves.values() if m.target == device]
             arriving = {m.request.id: m.request for m in moves}
