@@ -1,4 +1,4 @@
-"""Moves that wait to begin: one division of links and prefill for all of them.
+"""Moves wait here to begin: one division of links and prefill serves them all.
 
     asked for since the last division -> begun, as a copy or as tokens
                                       -> deferred: asked for again at the next epoch,
@@ -36,7 +36,7 @@ class MoveQueue:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a move waits for `divide`."""
+        """Tells whether a move waits for `divide`."""
         return bool(self._asked)
 
     def ask(self, move: plan.Move) -> None:

@@ -1,4 +1,4 @@
-"""How a move is carried out: copy the KV cache, or send tokens and prefill again.
+"""A move copies the KV cache, or sends tokens that are prefilled again.
 
     mode      every link on the way          prefill of the target
     KV        the KV bytes                   one token
@@ -9,7 +9,8 @@ Links and targets are shared, so all moves of an epoch are divided in one pass: 
 moves first, then those that free most per byte. Each takes the mode that leaves its
 scarcest resource better off; what fits in neither waits for the next epoch, unless it
 is urgent: then the cheaper mode is overdrawn, counted as a violation, and paid for by
-the epochs that follow. Capacities are profiled once and are inputs here.
+the epochs that follow. Capacities are profiled once and are inputs here. The two modes
+are MELL's adaptive migration (Liu et al., INFOCOM 2025, arXiv 2501.06709).
 """
 
 import math
@@ -28,7 +29,7 @@ ResourceT = TypeVar("ResourceT", LinkId, DeviceGroupId)
 
 
 class Mode(Enum):
-    """How a request's state gets to the target."""
+    """A request's state gets to the target in one of these ways."""
 
     KV = "copy the pages"
     TOKENS = "prefill the tokens again"
@@ -36,7 +37,7 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveDemand:
-    """A decided move needs so much of the links on its way and of its target.
+    """A decided move needs so much of its links and of its target.
 
     Raises:
       ValueError: more tokens are cached than there are.
@@ -59,12 +60,12 @@ class MoveDemand:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether the move begins even if that overdraws a link or a target."""
+        """Tells whether the move begins even if that overdraws a link or a target."""
         return self.move.is_urgent or self.is_late
 
     @property
     def new_tokens(self) -> int:
-        """Tokens that the target does not have."""
+        """Returns the tokens that the target does not have."""
         return self.tokens - self.cached_tokens
 
     def link_bytes(self, mode: Mode) -> float:
@@ -88,7 +89,7 @@ class Division:
 
 
 class Capacities:
-    """What links and targets have left in this epoch; `divide` takes from it.
+    """Capacities are what links and targets have left in this epoch.
 
     Args:
       link_bytes: that a link carries in a whole epoch; may be inf.
@@ -109,7 +110,7 @@ class Capacities:
         self._prefill_used: dict[DeviceGroupId, float] = {}
 
     def renew(self) -> None:
-        """A new epoch: all is left again, but for what was overdrawn before."""
+        """Begins an epoch: all is left again, but for what was overdrawn before."""
         self._links_used = _overdrawn(self._links_used, self._link_bytes)
         self._prefill_used = _overdrawn(self._prefill_used, self._prefill_tokens)
 

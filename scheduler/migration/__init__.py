@@ -1,4 +1,4 @@
-"""Live migration: who owns a request, and how it changes hands while it decodes.
+"""Live migration hands a request to another instance while it decodes.
 
     step(event) -> effects          no clock, no I/O, no jax; a driver does the rest
 
@@ -6,6 +6,9 @@
     Endpoint      one per device    the copies that the device holds
       Outgoing    one per move      source end: copy in stages, stop the row, wait
       Incoming    one per move      destination end: reserve, receive, wait
+
+To copy in stages while the row decodes is the idea of Llumnix (Sun et al., OSDI 2024,
+arXiv 2406.03243); that one record says who owns a request is ours.
 
 A **copy** is a request's pages on one device, from the reservation to the release. Its
 name is a **copy id**: numbers that the controller gives out once and in rising order.

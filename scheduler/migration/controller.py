@@ -1,4 +1,4 @@
-"""The one who decides: an owner record for every request, and the commit of a move.
+"""The controller alone decides who owns a request, and when a move commits.
 
     RESERVING -> COPYING -> commit -> COMMITTED -> source released:  MoveCommitted
         |           |
@@ -29,7 +29,7 @@ from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 
 
 class Controller:
-    """Owner records of a fleet; one per fleet."""
+    """The controller keeps the owner records of a fleet; there is one per fleet."""
 
     def __init__(self) -> None:
         self.owners: dict[RequestId, Owner] = {}
@@ -72,7 +72,7 @@ class Controller:
 
     @property
     def next_copy_id(self) -> CopyId:
-        """Higher than any copy id given out: the `horizon` of a new `Endpoint`."""
+        """Returns an id above all given out: the `horizon` of a new `Endpoint`."""
         return CopyId(self._last_copy_id + 1)
 
     # Devices.
@@ -105,7 +105,7 @@ class Controller:
 
     def _place(self, event: events.StartRequest) -> None:
         if not self._is_there(event.device):
-            return  # whoever ordered it is about to hear of the loss
+            return  # the placement machine is about to hear of the loss
         owner = self.owners.get(event.request)
         if owner is None:
             owner = self.owners[event.request] = Owner(event.request)

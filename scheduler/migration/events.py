@@ -1,4 +1,4 @@
-"""What a driver tells the machines, besides passing on their messages.
+"""An event is what a driver tells the machines, besides passing messages on.
 
 `StartRequest` to `Resend` are for the controller, `Took` to `Resend` for an endpoint.
 An event about a copy that has gone meanwhile is ignored, so a driver may report late.
@@ -38,7 +38,7 @@ class StartRequest:
 class BeginMove:
     """Bring a request to the target of `move`, from wherever it is by then.
 
-    It waits for whatever is under way with the request; a newer one takes its place.
+    It waits for whatever is in flight for the request; a newer one takes its place.
     """
 
     move: plan.Move
@@ -76,7 +76,7 @@ class Resend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """Answer to `TakePages`: the first `cached` positions are pinned, not empty."""
+    """`TakePages` is done: the first `cached` positions are pinned, not empty."""
 
     request: RequestId
     copy_id: CopyId
@@ -93,7 +93,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Answer to `WriteChunk`: positions up to `end` can be attended to."""
+    """`WriteChunk` is done: positions up to `end` can be attended to."""
 
     request: RequestId
     copy_id: CopyId
@@ -111,7 +111,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowStopped:
-    """Answer to `StopRow`: no step in flight has the row any more.
+    """`StopRow` is done: no step in flight has the row any more.
 
     `tail` are its tokens from position `since` (given by `StopRow`) on.
     """

@@ -1,4 +1,4 @@
-"""What the controller keeps: an owner per request, and its move if there is one."""
+"""The controller keeps an owner per request, and its move if there is one."""
 
 from enum import Enum
 
@@ -7,7 +7,7 @@ from mell_jax.scheduler.migration import events, messages
 
 
 class MovePhase(Enum):
-    """Where a move is, as the controller knows it."""
+    """A move is in one of these phases, as far as the controller knows."""
 
     RESERVING = "the destination is to take pages"
     COPYING = "the source sends; both ends report when they are through"
@@ -16,7 +16,7 @@ class MovePhase(Enum):
 
 
 class OpenMove:
-    """A move from its order until both ends are settled."""
+    """A move is open from its order until both ends are settled."""
 
     __slots__ = (
         "cached",
@@ -50,14 +50,17 @@ class OpenMove:
 
     @property
     def id(self) -> MoveId:
+        """Returns the id that placement gave the move."""
         return self.order.move.move
 
     @property
     def request(self) -> RequestId:
+        """Returns the request that moves."""
         return self.order.move.request
 
     @property
     def target(self) -> DeviceGroupId:
+        """Returns the device that it moves to."""
         return self.order.move.target
 
     def reserve(self, *, horizon: CopyId) -> messages.Reserve:
@@ -96,7 +99,7 @@ class OpenMove:
 
 
 class Owner:
-    """Who a request belongs to: the copy `copy_id` on `home`."""
+    """A request belongs to its copy `copy_id` on the device `home`."""
 
     __slots__ = (
         "closing",

@@ -1,4 +1,4 @@
-"""The books: who holds which pages, and how much room every instance has.
+"""The ledger knows who holds which pages, and how much room every instance has.
 
     instance.pages = pages of the requests that live there
                    + pages of those that are leaving   (until their move commits)
@@ -25,7 +25,7 @@ MEMORY = 500  # requests that learned means are about
 
 
 class RequestAccount:
-    """A live request; `device` is its owner, None while it waits."""
+    """A live request has an owner, `device`, or waits (None)."""
 
     __slots__ = (
         "device",
@@ -58,7 +58,7 @@ class RequestAccount:
 
 
 class InstanceAccount:
-    """A device group that serves a model; read-only for policies."""
+    """A device group serves a model here; policies read it only."""
 
     __slots__ = (
         "arriving",
@@ -113,7 +113,7 @@ class Reservation:
 
 
 class _ModelBooks:
-    """What all instances of one model share."""
+    """The instances of one model share these books."""
 
     __slots__ = (
         "arrived",
@@ -143,10 +143,11 @@ class _ModelBooks:
         self.growth_pages = 0.0  # mean growth of a request, learned from finished ones
 
     def charge_pages(self, rows: float, look_pages: float) -> int:
-        """Expected growth of `rows` requests until one ends, or for the look-ahead.
+        """Returns the pages by which `rows` requests are expected to grow.
 
-        With ends at random that is G * (1 - exp(-rows * look / G)), G being a request's
-        mean growth: an instance of many short requests needs little room to grow.
+        It looks until one of them ends, or as far as the look-ahead. With ends at
+        random that is G * (1 - exp(-rows * look / G)), G being a request's mean growth:
+        an instance of many short requests needs little room to grow.
         """
         growth = rows * look_pages
         if growth == 0 or not self.finished:
@@ -156,7 +157,7 @@ class _ModelBooks:
 
 
 class Ledger:
-    """All requests and instances; policies read it, machine and draft change it."""
+    """A ledger holds all requests and instances; only machine and draft change it."""
 
     def __init__(self, models: Mapping[ModelId, ModelSpec], *, look_s: float) -> None:
         _check_look(look_s)
@@ -184,29 +185,29 @@ class Ledger:
         return tuple(self._models)
 
     def of_model(self, model: ModelId) -> Mapping[DeviceGroupId, InstanceAccount]:
-        """Instances of `model`, in order of activation; do not change it."""
+        """Returns the instances of `model` in order of activation; do not change it."""
         return self._models[model].instances
 
     def look_pages(self, model: ModelId) -> float:
-        """Growth that each row of `model` is charged."""
+        """Returns the growth that each row of `model` is charged, in pages."""
         return self._models[model].look_pages
 
     def room(self, instance: InstanceAccount) -> int:
-        """Pages that one more request could have there now; may be negative."""
+        """Returns the pages that one more request could have there; may be negative."""
         spec = self._models[instance.model].spec
         return spec.capacity(instance.rows + 1) - instance.pages
 
     def slack(self, instance: InstanceAccount) -> int:
-        """Pages by which the requests already there could grow now."""
+        """Returns the pages by which the requests already there could grow now."""
         spec = self._models[instance.model].spec
         return spec.capacity(instance.rows) - instance.pages
 
     def fits(self, instance: InstanceAccount, pages: int) -> bool:
-        """Whether one more request of `pages` fits now, in pages and in step time."""
+        """Tells whether one more request of `pages` fits, in pages and in step time."""
         return not instance.is_closing and pages <= self.room(instance)
 
     def wanted_pages(self, request: RequestAccount) -> int:
-        """Pages a request would have if it had not been paused: its size in a move."""
+        """Returns the pages that a move reserves: all it asked for, if paused."""
         if request.device is None:
             return request.pages
         return self.instances[request.device].stalled.get(request.id, request.pages)
@@ -214,30 +215,35 @@ class Ledger:
     def best_fit(
         self, model: ModelId, pages: int, *, skip: DeviceGroupId | None = None
     ) -> DeviceGroupId | None:
-        """The instance with the least projected room that is at least `pages`."""
+        """Returns the instance with the least projected room >= `pages`."""
         return self._models[model].index.best(pages, skip=skip)
 
     def worst_fit(
         self, model: ModelId, *, skip: DeviceGroupId | None = None
     ) -> DeviceGroupId | None:
-        """The instance with the most projected room, which may be negative."""
+        """Returns the instance with the most projected room, which may be negative."""
         return self._models[model].index.worst(skip=skip)
 
     def fullest_first(self, model: ModelId, pages: int) -> Iterator[DeviceGroupId]:
-        """Instances with projected room >= `pages`; stop before changing anything."""
+        """Yields instances with projected room >= `pages`, least first.
+
+        Stop it before anything changes.
+        """
         return self._models[model].index.ascending(pages)
 
     def emptiest_first(self, model: ModelId) -> Iterator[DeviceGroupId]:
-        """Instances by falling projected room; stop before changing anything."""
+        """Yields instances by falling projected room; stop before a change."""
         return self._models[model].index.descending()
 
     def mean_arrival(self, model: ModelId) -> float:
-        """Pages of a new request."""
+        """Returns the mean pages of a new request."""
         return self._models[model].first_pages
 
     def expected_growth(self, model: ModelId, *, seconds: float) -> float:
-        """Pages that all instances of a model may need to grow for so long, each until
-        one of its requests ends."""
+        """Returns the pages that the instances of a model may need to grow for so long.
+
+        Each is counted until one of its requests ends.
+        """
         books = self._models[model]
         count = len(books.instances)
         if count == 0:
@@ -246,7 +252,7 @@ class Ledger:
         return count * books.charge_pages(books.rows / count, look_pages)
 
     def total_pages(self, model: ModelId) -> int:
-        """Pages on all instances of a model; a move in flight counts twice."""
+        """Returns the pages of a model's requests; a move in flight counts twice."""
         return self._models[model].pages
 
     @property
@@ -254,7 +260,7 @@ class Ledger:
         return len(self._idle)
 
     def cached_pages(self, request: RequestId, device: DeviceGroupId) -> int:
-        """Pages of the request's prefix that `device` held when the request arrived."""
+        """Returns the pages of its prefix that `device` held at its arrival."""
         return self.prefix.get(request, {}).get(device, 0)
 
     # What machine and draft change.
@@ -361,7 +367,7 @@ class Ledger:
         self.refile(instance)
 
     def next_idle(self) -> DeviceGroupId | None:
-        """The idle device group that would be used next: the one of lowest id."""
+        """Returns the idle device group of lowest id, which would be used next."""
         while self._idle_heap and self._idle_heap[0] not in self._idle:
             heapq.heappop(self._idle_heap)
         return self._idle_heap[0] if self._idle_heap else None
