@@ -63,7 +63,7 @@ before the loss; orders that a report gives rise to are carried out after both, 
 could be refused and given again without end. A hung transfer is ended by `AbortMove`, a
 hung device by `LoseDevice`.
 
-States: a move is RESERVING, COPYING, then COMMITTED or ABORTING (`records.Phase`); its
-source end COPYING, STOPPING, STOPPED or GIVEN_UP (`source.Phase`); its destination end
-RESERVING, RECEIVING, READY or FAILED (`destination.Phase`).
+States: a move is RESERVING, COPYING, then COMMITTED or ABORTING (`records.MovePhase`);
+its source end COPYING, STOPPING, STOPPED or GIVEN_UP (`source.SourcePhase`); its
+destination end RESERVING, RECEIVING, READY or FAILED (`destination.DestinationPhase`).
 """
