@@ -32,10 +32,10 @@ from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.observe.progress import LocalEngine
 from mell_jax.serving.observe.tracing import check_tracing
 from mell_jax.serving.openai.chats import check_chats
-from mell_jax.serving.security import check_security
+from mell_jax.serving.security.check import check_security
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.service import run_service
 from mell_jax.serving.stop_signals import end_at_once_when_told
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help

@@ -15,12 +15,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
+from mell_jax.serving.asker import Asker
 from mell_jax.serving.observe.tracing import origin_of
 from mell_jax.serving.problem import MalformedMessageError, UnsupportedError
-from mell_jax.serving.security import Gate
+from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.stall import Stalls
 from mell_jax.serving.status import status_of
-from mell_jax.serving.vllm.servicer import Asker
 
 Unary = Callable[[Any, Asker], Awaitable[Message]]
 Stream = Callable[[Any, Asker], AsyncGenerator[Message]]

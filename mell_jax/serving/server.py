@@ -44,11 +44,13 @@ from mell_jax.serving.observe.progress import (
 from mell_jax.serving.observe.tracing import open_spans
 from mell_jax.serving.openai import OpenAiDoor
 from mell_jax.serving.openai.chats import load_chats
-from mell_jax.serving.security import Gate, TlsFiles
+from mell_jax.serving.security.gate import Gate
+from mell_jax.serving.security.tls import TlsFiles
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.stall import Stalls
 from mell_jax.serving.stop_signals import StopSignals
 from mell_jax.serving.vllm.rpcs import make_handler
-from mell_jax.serving.vllm.servicer import ServedModel, Servicer
+from mell_jax.serving.vllm.servicer import Servicer
 
 _logger = logging.getLogger(__name__)
 
@@ -143,7 +145,6 @@ class Server:
             self.front_end,
             chats=load_chats(models, templates=self._config.chat_templates),
             check_open=self._servicer.check_open,
-            gate=self._gate,
             stalls=self._stalls,
         )
 
@@ -232,7 +233,7 @@ class Server:
         )
         port = int(listener.getsockname()[1])
         self._http = HttpServer(
-            self._make_app(),
+            self.http_app(),
             listener=listener,
             stall_timeout_s=config.stall_timeout_s,
             tls=self._tls,
@@ -240,7 +241,8 @@ class Server:
         await self._http.start()
         return join_address(config.host, port=port)
 
-    def _make_app(self) -> Starlette:
+    def http_app(self) -> Starlette:
+        """Makes the HTTP application that `start` serves; every route is guarded."""
         return make_app(
             trouble=lambda: self._servicer.trouble,
             scrape=self._scrape,

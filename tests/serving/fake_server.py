@@ -11,7 +11,7 @@ from mell_jax.launch import serve
 from mell_jax.serving.address import BindError
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.observe.logs import LogFormat, set_up_logging
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import INFO, FakeEngine
 

@@ -12,8 +12,8 @@ from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.server import Server
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import FakeEngine
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from mell_jax.frontend import Sink
 from mell_jax.launch import serve
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.stop_signals import end_at_once_when_told
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import FakeEngine
 

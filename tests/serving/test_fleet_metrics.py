@@ -13,8 +13,8 @@ from mell_jax import top
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.thread import EngineThread
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.server import Addresses, Server, ServerConfig
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.serving.harness import ids_request, run

@@ -18,7 +18,7 @@ from mell_jax.serving.admin.convert import command_of, response_of
 from mell_jax.serving.edge import parse
 from mell_jax.serving.problem import NotAnsweredError
 from mell_jax.serving.proto import mell_admin_pb2 as pb
-from mell_jax.serving.security import Gate
+from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.status import status_of
 
 SERVICE_NAME = "mell.v1.Admin"
@@ -133,7 +133,7 @@ class AdminPort:
 
 @contextlib.contextmanager
 def serving_admin(
-    ask: Ask, *, port: int | None, tokens_file: str = "", is_reflection_on: bool
+    ask: Ask, *, port: int | None, tokens_file: str, is_reflection_on: bool
 ) -> Iterator[str | None]:
     """Serves administration meanwhile, and yields where; None without a port.
 

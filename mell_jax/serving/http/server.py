@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mell_jax.serving.security import TlsFiles
+from mell_jax.serving.security.tls import TlsFiles
 
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_CONNECTIONS = 4096  # the next ones are told 503

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import grpc
 
 from mell_jax.frontend import Delta
-from mell_jax.serving.kserve.asking import VERSION, Ask
+from mell_jax.serving.kserve.asking import VERSION, InferenceRequest
 from mell_jax.serving.kserve.tensors import INPUTS, pack_counts, pack_texts
 from mell_jax.serving.proto import open_inference_pb2 as pb
 from mell_jax.serving.status import status_of
@@ -57,11 +57,15 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Sequence[Said]], bytes]]] = {
 _KINDS = {"BYTES": pb.TYPE_STRING, "BOOL": pb.TYPE_BOOL, "UINT32": pb.TYPE_UINT32}
 
 
-def response_of(ask: Ask, said: Sequence[Said], *, model: str) -> pb.ModelInferResponse:
+def response_of(
+    wanted: InferenceRequest, said: Sequence[Said], *, model: str
+) -> pb.ModelInferResponse:
     """The tensors that were asked for, with one element per sample."""
-    shape = [1] * (ask.ndim - 1) + [len(said)]
-    response = pb.ModelInferResponse(model_name=model, model_version=VERSION, id=ask.id)
-    for name in ask.outputs:
+    shape = [1] * (wanted.ndim - 1) + [len(said)]
+    response = pb.ModelInferResponse(
+        model_name=model, model_version=VERSION, id=wanted.id
+    )
+    for name in wanted.outputs:
         datatype, pack = _COLUMNS[name]
         response.outputs.add(name=name, datatype=datatype, shape=shape)
         response.raw_output_contents.append(pack(said))

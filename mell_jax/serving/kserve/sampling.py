@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.serving.vllm.convert import known_top_k
+from mell_jax.serving.client_values import known_top_k
 
 MAX_JSON_CHARS = 64 * 1024
 

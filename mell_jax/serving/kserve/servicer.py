@@ -10,13 +10,19 @@ import grpc
 from mell_jax.engine.admin import NotPossibleError
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import Delta, FrontEnd, generate
+from mell_jax.serving.asker import Asker
 from mell_jax.serving.edge import Edge
 from mell_jax.serving.kserve import answers
-from mell_jax.serving.kserve.asking import VERSION, Ask, ask_of, check_version
+from mell_jax.serving.kserve.asking import (
+    VERSION,
+    InferenceRequest,
+    check_version,
+    inference_of,
+)
 from mell_jax.serving.kserve.conversation import converse
 from mell_jax.serving.problem import UnsupportedError
 from mell_jax.serving.proto import open_inference_pb2 as pb
-from mell_jax.serving.vllm.servicer import Asker, own_version
+from mell_jax.serving.version import own_version
 
 _EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 
@@ -163,12 +169,12 @@ class KServe:
         self, request: pb.ModelInferRequest, asker: Asker
     ) -> pb.ModelInferResponse:
         """The whole answer at once."""
-        ask = ask_of(request)
-        if ask.is_streamed:
+        wanted = inference_of(request)
+        if wanted.is_streamed:
             raise InvalidRequestError(
                 "stream", "must be false in ModelInfer; call ModelStreamInfer"
             )
-        return await self._answer(ask, asker)
+        return await self._answer(wanted, asker)
 
     def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], asker: Asker
@@ -180,62 +186,58 @@ class KServe:
         self, request: pb.ModelInferRequest, *, asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
         try:
-            ask = ask_of(request)
-            if ask.is_streamed is False:
-                whole = await self._answer(ask, asker)
+            wanted = inference_of(request)
+            if wanted.is_streamed is False:
+                whole = await self._answer(wanted, asker)
                 yield answers.streamed(whole, is_final=True)
                 return
-            async with contextlib.aclosing(self._parts(ask, asker)) as parts:
+            async with contextlib.aclosing(self._parts(wanted, asker)) as parts:
                 async for part in parts:
                     yield part
         except Exception as error:  # the edge: a request of a stream fails alone
             yield answers.failure_of(error, request=request)
 
-    async def _answer(self, ask: Ask, asker: Asker) -> pb.ModelInferResponse:
+    async def _answer(
+        self, wanted: InferenceRequest, asker: Asker
+    ) -> pb.ModelInferResponse:
         heard: dict[int, list[Delta]] = {}
-        async with contextlib.aclosing(self._generate(ask, asker)) as deltas:
+        async with contextlib.aclosing(self._generate(wanted, asker)) as deltas:
             async for delta in deltas:
                 heard.setdefault(delta.index, []).append(delta)
-        prompt = ask.prompt if ask.repeats_prompt else ""
+        prompt = wanted.prompt if wanted.repeats_prompt else ""
         said = [answers.said_in(heard[n], prompt=prompt) for n in sorted(heard)]
-        return answers.response_of(ask, said, model=self._find(ask.model))
+        return answers.response_of(wanted, said, model=self._find(wanted.model))
 
     async def _parts(
-        self, ask: Ask, asker: Asker
+        self, wanted: InferenceRequest, asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
         """A response whenever there is text, and one at the end."""
-        if ask.params.n != 1:
+        if wanted.params.n != 1:
             raise InvalidRequestError(
-                "n", f"must be 1 where text is streamed, got {ask.params.n}"
+                "n", f"must be 1 where text is streamed, got {wanted.params.n}"
             )
-        if ask.repeats_prompt:
+        if wanted.repeats_prompt:
             raise InvalidRequestError(
                 "exclude_input_in_output", "must be true where text is streamed"
             )
-        model = self._find(ask.model)
+        model = self._find(wanted.model)
         unsaid: list[Delta] = []
-        async with contextlib.aclosing(self._generate(ask, asker)) as deltas:
+        async with contextlib.aclosing(self._generate(wanted, asker)) as deltas:
             async for delta in deltas:
                 unsaid.append(delta)
                 if delta.text or delta.finish is not None:
                     said = [answers.said_in(unsaid)]
-                    part = answers.response_of(ask, said, model=model)
+                    part = answers.response_of(wanted, said, model=model)
                     yield answers.streamed(part, is_final=delta.finish is not None)
                     unsaid = []
 
-    def _generate(self, ask: Ask, asker: Asker) -> AsyncGenerator[Delta]:
+    def _generate(
+        self, wanted: InferenceRequest, asker: Asker
+    ) -> AsyncGenerator[Delta]:
         """An id of a client names nothing here: others may have the same."""
         self._door.check_open()
-        return generate(
-            self._front_end,
-            prompt=ask.prompt,
-            params=ask.params,
-            model=ask.model,
-            salt=asker.caller.salt,
-            tenant=asker.caller.tenant,
-            may_send_special_tokens=asker.caller.may_send_special_tokens,
-            origin=asker.origin,
-        )
+        ask = asker.ask(prompt=wanted.prompt, params=wanted.params, model=wanted.model)
+        return generate(self._front_end, ask)
 
     def _find(self, name: str, *, version: str = "") -> str:
         """The name of a model, or of the default one.

@@ -22,7 +22,6 @@ class Writer(Protocol):
     """What differs between the two APIs."""
 
     id_prefix: str
-    operation: str  # for traces
 
     def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
         """The answer of a request that is not streamed; a piece is a whole choice."""
@@ -42,7 +41,6 @@ class CompletionWriter:
     """Of /v1/completions."""
 
     id_prefix = "cmpl-"
-    operation = "text_completion"
 
     def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
         return _object(
@@ -66,7 +64,6 @@ class ChatWriter:
     """Of /v1/chat/completions."""
 
     id_prefix = "chatcmpl-"
-    operation = "chat"
 
     def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
         return _object(

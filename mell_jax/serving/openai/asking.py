@@ -5,6 +5,7 @@ from typing import TypeVar, cast
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import FrontModel, PromptMaker
+from mell_jax.serving.client_values import known_top_k
 from mell_jax.serving.openai.wire import (
     ChatMessage,
     ChatRequest,
@@ -12,7 +13,6 @@ from mell_jax.serving.openai.wire import (
     Part,
 )
 from mell_jax.serving.problem import UnsupportedError
-from mell_jax.serving.vllm.convert import known_top_k
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.chat_template import ChatTemplateError, Message
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.chat_template import check_chat_template, load_chat_template
 

@@ -31,8 +31,8 @@ from mell_jax.serving.processes.wire import (
     Welcome,
     WireError,
 )
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.server import FrontEndIdentity, Server
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
 

@@ -26,7 +26,7 @@ from mell_jax.serving.processes.wire import (
     Welcome,
     to_front,
 )
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 
 _CHILD = "mell_jax.serving.processes.child"
 _EXIT_S = 2.0  # from the last word to the end of a process

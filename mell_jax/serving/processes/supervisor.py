@@ -44,7 +44,7 @@ from mell_jax.serving.processes.wire import (
     Hurry,
     Pulse,
 )
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 
 _LAST_WORDS_LOOKS = 10  # for front ends to end once they were told to
 

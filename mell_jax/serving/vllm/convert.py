@@ -4,8 +4,7 @@ Proto3 scalars without presence read as 0 when unset: 0 means the default for to
 top_k, repetition_penalty and n.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
@@ -13,8 +12,6 @@ from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import Delta, TokenLogprobs
 from mell_jax.serving.problem import UnsupportedError
-
-_REQUEST_ID = re.compile(r"[!-~]{0,256}")  # printable, without space
 
 
 def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
@@ -32,32 +29,6 @@ def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
             raise InvalidRequestError(
                 "input", "must be text or tokenized, and neither is set"
             )
-
-
-def checked_request_id(request_id: str) -> str:
-    """The caller's name for a request, maybe empty, as it is.
-
-    Raises:
-      InvalidRequestError: it is too long or not printable.
-    """
-    if not _REQUEST_ID.fullmatch(request_id):
-        raise InvalidRequestError(
-            "request_id",
-            "must be at most 256 printable ASCII characters without spaces, got "
-            f"{request_id!r:.100}",
-        )
-    return request_id
-
-
-def known_request_id(headers: Mapping[str, str]) -> str:
-    """The one that a client gave over HTTP, if it can be repeated; else empty."""
-    request_id = headers.get("x-request-id", "")
-    return request_id if _REQUEST_ID.fullmatch(request_id) else ""
-
-
-def known_top_k(top_k: int) -> int:
-    """As `SamplingParams` has it: clients of vLLM write -1 for all tokens."""
-    return 0 if top_k == -1 else top_k
 
 
 def params_of(proto: pb.SamplingParams) -> SamplingParams:

@@ -24,7 +24,7 @@ from mell_jax.serving.address import BindError
 from mell_jax.serving.admin.port import AdminPort, check_port, serving_admin
 from mell_jax.serving.proto import mell_admin_pb2 as pb
 from mell_jax.serving.proto import mell_admin_pb2_grpc as rpc
-from mell_jax.serving.security import Gate
+from mell_jax.serving.security.gate import Gate
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import Transcript, expected, submit, toy_engine
@@ -47,7 +47,7 @@ def administered(engine: Steps) -> Iterator[tuple[rpc.AdminStub, Transcript]]:
             seen.read(frame)
 
     thread.start(sink)
-    door = serving_admin(thread.ask, port=0, is_reflection_on=True)
+    door = serving_admin(thread.ask, port=0, tokens_file="", is_reflection_on=True)
     with door as address, reached(address) as channel:
         yield rpc.AdminStub(channel), seen
         thread.stop()
@@ -135,7 +135,7 @@ def served_by_hand(engine: Any) -> Iterator[tuple[rpc.AdminStub, Transcript]]:
         answer.set_result(engine.administer(command))
         return answer
 
-    door = serving_admin(ask, port=0, is_reflection_on=False)
+    door = serving_admin(ask, port=0, tokens_file="", is_reflection_on=False)
     with door as address, reached(address) as channel:
         yield rpc.AdminStub(channel), Transcript()
 
@@ -196,7 +196,7 @@ def test_one_instance_can_be_looked_at_only() -> None:
 
 def test_bytes_that_are_no_message_are_the_callers_mistake() -> None:
     thread = EngineThread(toy_engine(), compilations=CompilationCounter())
-    door = serving_admin(thread.ask, port=0, is_reflection_on=False)
+    door = serving_admin(thread.ask, port=0, tokens_file="", is_reflection_on=False)
     with door as address, reached(address) as channel:
         for method, data, code in (
             ("Drain", b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
@@ -219,7 +219,7 @@ def test_an_engine_that_does_not_answer_is_not_waited_for_and_does_nothing_later
         came.release()
         return answer
 
-    admin = AdminPort(ask, gate=Gate(), is_reflection_on=False)
+    admin = AdminPort(ask, gate=Gate(""), is_reflection_on=False)
     with reached(admin.start(0)) as channel:
         stub = rpc.AdminStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
@@ -246,7 +246,7 @@ def test_health_and_reflection_know_the_service() -> None:
         return answer
 
     for is_on in (True, False):
-        door = serving_admin(ask, port=0, is_reflection_on=is_on)
+        door = serving_admin(ask, port=0, tokens_file="", is_reflection_on=is_on)
         with door as address, reached(address) as channel:
             asked = health_pb2.HealthCheckRequest(service="mell.v1.Admin")
             answer = health_pb2_grpc.HealthStub(channel).Check(asked)
@@ -275,10 +275,14 @@ def test_a_port_that_is_taken_or_none_is_refused() -> None:
 def test_only_this_machine_reaches_it() -> None:
     with administered(toy_engine()) as (stub, _):
         stub.Snapshot(pb.SnapshotRequest())
-    door = serving_admin(lambda _: Future(), port=0, is_reflection_on=False)
+    door = serving_admin(
+        lambda _: Future(), port=0, tokens_file="", is_reflection_on=False
+    )
     with door as address:
         assert address is not None and address.startswith("127.0.0.1:")
-    door = serving_admin(lambda _: Future(), port=None, is_reflection_on=False)
+    door = serving_admin(
+        lambda _: Future(), port=None, tokens_file="", is_reflection_on=False
+    )
     with door as address:
         assert address is None
 

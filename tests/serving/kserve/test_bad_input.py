@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.serving.kserve.asking import ask_of
+from mell_jax.serving.kserve.asking import inference_of
 from mell_jax.serving.kserve.sampling import params_of
 from mell_jax.serving.kserve.tensors import read_inputs
 from mell_jax.serving.proto import open_inference_pb2 as pb
@@ -125,11 +125,11 @@ OUR_WORDS = {
 @given(requests)
 def test_any_message_is_understood_or_refused(request: pb.ModelInferRequest) -> None:
     try:
-        ask = ask_of(request)
+        wanted = inference_of(request)
     except InvalidRequestError as error:
         assert error.field in OUR_WORDS
         return
-    assert ask.outputs
+    assert wanted.outputs
 
 
 json_values: Any = st.recursive(

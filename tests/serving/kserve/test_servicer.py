@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mell_jax.serving.proto import open_inference_pb2 as pb
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.harness import error_of, run, serving
 from tests.serving.kserve.asking import ask, is_final, stub_of, texts_of
 

@@ -23,7 +23,7 @@ from mell_jax.serving.observe.progress import LocalEngine
 from mell_jax.serving.processes.front_end_pool import FrontEndLimits
 from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.processes.wire import ROUTE_BITS
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
 
