@@ -14,6 +14,7 @@ from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.grpc_log import quiet_environment
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.shared_counts import SharedCounts
 from mell_jax.serving.processes.wire import (
@@ -73,7 +74,7 @@ class FrontEndPool:
         *,
         models: Sequence[ServedModel],
         config: ServerConfig,
-        tell: Callable[[Heard | Gone], None],
+        notify: Callable[[Heard | Gone], None],
         limits: FrontEndLimits,
     ) -> None:
         """Nothing runs yet.
@@ -82,13 +83,13 @@ class FrontEndPool:
           engine: where requests go.
           models: what clients are told about each model.
           config: of every front end; they share its ports.
-          tell: told what happens, on any thread.
+          notify: hears what happens, on any thread.
           limits: for what they may do.
         """
         self._engine = engine
         self._codec = to_front()
         self._counts = SharedCounts()
-        self._tell = tell
+        self._notify = notify
         self._limits = limits
         self._config = config
         self._models = tuple(
@@ -208,6 +209,7 @@ class FrontEndPool:
                 [sys.executable, "-m", _CHILD, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env=quiet_environment(),
                 pass_fds=(theirs.fileno(),),
                 process_group=0,  # Ctrl-C is for the engine's process
             )
@@ -218,7 +220,7 @@ class FrontEndPool:
             counts=self._counts,
             load=self._engine.load,
             submit=self._engine.send,
-            tell=self._tell,
+            tell=self._notify,
             pass_on=functools.partial(self._pass_on, number),
             max_unread_bytes=self._limits.max_unread_bytes,
         )

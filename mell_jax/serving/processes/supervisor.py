@@ -161,7 +161,7 @@ class Supervisor:
             engine,
             models=models,
             config=config,
-            tell=self._events.put,
+            notify=self._events.put,
             limits=limits or FrontEndLimits(),
         )
         self._watch = ProgressWatch(engine, stall_s=config.stall_s)
