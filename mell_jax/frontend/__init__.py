@@ -1,4 +1,4 @@
-"""From an `Ask` to a stream of deltas: what all doors share; no gRPC, no jax.
+"""A front end turns an `Ask` into a stream of deltas; it knows no gRPC and no jax.
 
     generate(front_end, ask) --Submit, Abort--> engine thread
     generate(front_end, ask) <-- FrontEnd.deliver(frame), in the loop, once per step

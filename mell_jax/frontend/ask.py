@@ -1,4 +1,4 @@
-"""One request as every door hands it to `generate`: a value, checked there."""
+"""An `Ask` is one request as every door hands it to `generate`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PromptMaker = Callable[[FrontModel], Sequence[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A prompt, how to continue it, and on whose behalf.
+    """An ask holds a prompt, how to continue it, and on whose behalf.
 
     The caller has no default: it guards cached prompts, quotas, request ids and
     special tokens, so that a door which leaves it out does not run at all.
@@ -45,5 +45,5 @@ class Ask:
 
     @property
     def scoped_id(self) -> str:
-        """The request's name among those of all callers."""
+        """Names the request among those of all callers."""
         return self.caller.scoped(self.request_id)

@@ -1,4 +1,4 @@
-"""The caller of a request: a tenant, a scope of request ids, a right."""
+"""A caller is known by a tenant, a scope of request ids, and a right."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -6,7 +6,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """A caller as the door that let it in knows it.
+    """A caller is described as the door that let it in knows it.
 
     Nothing here has a default: each value guards one caller from another, and a door
     that forgot one would open to everybody.

@@ -1,4 +1,4 @@
-"""The life of a request: check, tokenize, submit n samples, stream, clean up."""
+"""A request lives here: check, tokenize, submit n samples, stream, clean up."""
 
 import asyncio
 import contextlib
@@ -265,7 +265,7 @@ def _check_no_special(ids: Sequence[int], *, model: FrontModel) -> None:
 
 
 def _checked_ids(prompt: Sequence[int], *, vocab_size: int) -> Int32Array:
-    """Ids as the engine takes them, refused before a cast could wrap them."""
+    """Returns ids as the engine takes them, refused before a cast could wrap them."""
     try:
         ids = np.asarray(prompt)
     except (ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""The sender of a call as every door finds it, and the one way to an `Ask`."""
+"""An `Asker` is the sender of a call as every door finds it, and makes every `Ask`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ def _unheard(request_id: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """The caller of one call, and what else its headers tell.
+    """An asker is the caller of one call, and what else its headers tell.
 
     Attributes:
       caller: on whose behalf; only a `Gate` makes one.

@@ -1,4 +1,4 @@
-"""Values that clients of every protocol send, read the same way by each."""
+"""Clients of every protocol send these values; each protocol reads them alike."""
 
 import re
 from collections.abc import Mapping

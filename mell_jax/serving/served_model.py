@@ -1,4 +1,4 @@
-"""A model as clients are told about it."""
+"""Clients are told this much about a model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """The name and the files of one model of a server."""
+    """A served model has a name and files."""
 
     name: str
     path: str

@@ -1,4 +1,4 @@
-"""The gRPC server: socket, health, reflection, and an orderly end.
+"""The server owns the sockets, health, reflection, and an orderly end.
 
     SIGTERM -> NOT_SERVING -> grace_s -> new work refused -> what is open finishes
             -> the rest fails with UNAVAILABLE -> the socket closes; a second signal
@@ -61,7 +61,7 @@ _LAST_WORDS_S = 2.0  # for statuses to reach clients before the socket closes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontEndIdentity:
-    """Which of a server's front ends this is, when there are several.
+    """Tells which of a server's front ends this is, when there are several.
 
     Attributes:
       first_handle: of its sequences; see `FrontEnd`.
@@ -78,7 +78,7 @@ class FrontEndIdentity:
 
 @final
 class Server:
-    """One listening server in front of a running engine."""
+    """Listens in front of a running engine."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Server:
         place: FrontEndIdentity | None = None,
         health_port: HealthPort | None = None,
     ) -> None:
-        """Nothing listens yet.
+        """Listens nowhere yet.
 
         Args:
           engine: where requests go.
@@ -149,7 +149,7 @@ class Server:
         )
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
-        """What the engine calls; keeps the cause of its failure from clients."""
+        """Returns the function that the engine calls; it hides a failure's cause."""
         deliver = self.front_end.sink(loop)
 
         def pass_on(frame: StepFrame | EngineStopped) -> None:
@@ -161,7 +161,7 @@ class Server:
         return pass_on
 
     async def start(self) -> Addresses:
-        """Listens and reports readiness; returns the addresses.
+        """Listens, reports readiness and returns the addresses.
 
         Raises:
           BindError: an address is taken or not this machine's.
@@ -186,7 +186,7 @@ class Server:
         return int(self._server.add_secure_port(address, credentials))
 
     async def set_ready(self, is_ready: bool) -> None:
-        """What health says; a server that drains or has stopped stays NOT_SERVING."""
+        """Sets what health says; a server that drains stays NOT_SERVING."""
         self._servicer.set_progressing(is_ready)
         is_ready = is_ready and not self._is_ending
         if is_ready is self._is_ready:

@@ -1,4 +1,4 @@
-"""A whole service: front ends in processes of their own, or in this one."""
+"""A service has its front ends in processes of their own, or in this one."""
 
 from collections.abc import Callable, Sequence
 

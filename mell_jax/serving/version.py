@@ -1,4 +1,4 @@
-"""The version that clients are told."""
+"""Clients are told this version."""
 
 from importlib.metadata import PackageNotFoundError, version
 

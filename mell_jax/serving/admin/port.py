@@ -1,4 +1,4 @@
-"""The server of `mell.v1.Admin`: few threads, each waits for the engine's answer."""
+"""The server of `mell.v1.Admin` has few threads; each waits for the engine's answer."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ class AdminPort:
             reflection.enable_server_reflection(names, self._server)
 
     def start(self, port: int) -> str:
-        """Listens; returns the address. 0 is any free port.
+        """Listens and returns the address; port 0 is any free one.
 
         Raises:
           ValueError: there is no such port.
@@ -115,7 +115,7 @@ class AdminPort:
         return grpc.unary_unary_rpc_method_handler(handle)
 
     def _wait_for(self, command: Command, context: grpc.ServicerContext) -> Answer:
-        """The engine's answer, if it comes before the caller's deadline or ours."""
+        """Waits for the engine's answer until the caller's deadline or ours."""
         left_s = context.time_remaining()
         wait_s = _PATIENCE_S if left_s is None else min(left_s, _PATIENCE_S)
         answer = self._ask(command)

@@ -1,4 +1,4 @@
-"""The HTTP door, in the event loop of the gRPC server: health and metrics.
+"""The HTTP door runs in the event loop of the gRPC server and tells health and metrics.
 
 `make_app` guards the routes, `HttpServer` listens; a door gives more routes as
 `HttpRoute` values.

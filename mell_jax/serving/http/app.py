@@ -1,4 +1,4 @@
-"""A small ASGI application, the routes of this server over HTTP.
+"""A small ASGI application has the routes of this server over HTTP.
 
 GET /health    200 while requests are taken, 503 before, while draining and after
 GET /metrics   for Prometheus, in the text format that it asks for

@@ -1,4 +1,4 @@
-"""One guarded route: who calls is found out before its endpoint runs.
+"""A route is guarded: its caller is found out before its endpoint runs.
 
     HttpRoute --guarded(gate)--> identify, answer, errors as responses --> starlette
 
@@ -28,7 +28,7 @@ _NOBODY = Caller(tenant="", scope="", may_send_special_tokens=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRoute:
-    """A path and what answers it.
+    """A route has a path and an endpoint that answers it.
 
     Attributes:
       path: as starlette writes it.

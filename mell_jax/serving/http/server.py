@@ -1,4 +1,4 @@
-"""Listens for HTTP inside an event loop that is somebody else's.
+"""Listens for HTTP inside an event loop that belongs to somebody else.
 
 uvicorn speaks HTTP here and does nothing else: no signals, no log of its own, no loop.
 """
@@ -127,5 +127,5 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The gRPC server minds the signals."""
+        """Leaves the signals to the gRPC server."""
         yield

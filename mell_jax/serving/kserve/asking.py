@@ -1,4 +1,4 @@
-"""From a `ModelInferRequest` to our own values; pure functions."""
+"""A `ModelInferRequest` becomes our own values; pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _FLAGS = ("stream", "exclude_input_in_output")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceRequest:
-    """A request of one client, checked.
+    """An inference request is what one client asks for, checked.
 
     Attributes:
       id: the caller's name for it, to be repeated; perhaps empty, or not unique.

@@ -1,4 +1,4 @@
-"""What each call of `inference.GRPCInferenceService` does, without gRPC around it."""
+"""The calls of `inference.GRPCInferenceService` are here, without gRPC around them."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -28,11 +28,11 @@ _EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 
 
 class Door(Protocol):
-    """Whether requests are taken, the same at every door."""
+    """A door tells whether requests are taken, the same at every door."""
 
     @property
     def trouble(self) -> str:
-        """Why no request is taken; empty while they are."""
+        """Tells why no request is taken; empty while they are."""
 
     def check_open(self) -> None: ...
 
@@ -46,14 +46,14 @@ def _check_repository(name: str) -> None:
 
 @final
 class KServe:
-    """The calls."""
+    """Answers each call of the service."""
 
     def __init__(self, front_end: FrontEnd, *, door: Door) -> None:
         self._front_end = front_end
         self._door = door
 
     def handler(self, edge: Edge) -> grpc.GenericRpcHandler:
-        """Handlers of the whole service."""
+        """Makes the handlers of the whole service."""
         return edge.handler(
             pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
             unary={
@@ -85,7 +85,7 @@ class KServe:
     async def model_ready(
         self, request: pb.ModelReadyRequest, asker: Asker
     ) -> pb.ModelReadyResponse:
-        """False for models that are not there, as the protocol has it."""
+        """Answers False for models that are not there, as the protocol has it."""
         is_known = request.name in self._front_end.models.by_name
         is_version = request.version in ("", VERSION)
         is_ready = is_known and is_version and not self._door.trouble
@@ -111,7 +111,7 @@ class KServe:
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, asker: Asker
     ) -> pb.ModelStatisticsResponse:
-        """Samples of every door of the server; times are among the metrics."""
+        """Counts samples of every door of the server; times are among the metrics."""
         names = list(self._front_end.models.by_name)
         if request.name:
             names = [self._find(request.name, version=request.version)]
@@ -145,7 +145,7 @@ class KServe:
     async def repository_model_load(
         self, request: pb.RepositoryModelLoadRequest, asker: Asker
     ) -> pb.RepositoryModelLoadResponse:
-        """Models are there from the start: that one is served is all there is to do."""
+        """Answers for any model that is served: models are there from the start."""
         _check_repository(request.repository_name)
         if request.parameters:
             raise UnsupportedError(
@@ -157,7 +157,7 @@ class KServe:
     async def repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest, asker: Asker
     ) -> pb.RepositoryModelUnloadResponse:
-        """Nobody takes a model from the others; without requests it has no device."""
+        """Refuses: no client takes a model from the others."""
         _check_repository(request.repository_name)
         self._front_end.models.find(request.model_name)
         raise NotPossibleError(
@@ -168,7 +168,7 @@ class KServe:
     async def model_infer(
         self, request: pb.ModelInferRequest, asker: Asker
     ) -> pb.ModelInferResponse:
-        """The whole answer at once."""
+        """Returns the whole answer at once."""
         wanted = inference_of(request)
         if wanted.is_streamed:
             raise InvalidRequestError(
@@ -179,7 +179,7 @@ class KServe:
     def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
-        """Text as it comes, of many requests; what fails, fails alone."""
+        """Yields text as it comes, for many requests; one that fails, fails alone."""
         return converse(requests, answer=partial(self._relay, asker=asker))
 
     async def _relay(
@@ -211,7 +211,7 @@ class KServe:
     async def _parts(
         self, wanted: InferenceRequest, asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
-        """A response whenever there is text, and one at the end."""
+        """Yields a response whenever there is text, and one at the end."""
         if wanted.params.n != 1:
             raise InvalidRequestError(
                 "n", f"must be 1 where text is streamed, got {wanted.params.n}"
@@ -240,7 +240,7 @@ class KServe:
         return generate(self._front_end, ask)
 
     def _find(self, name: str, *, version: str = "") -> str:
-        """The name of a model, or of the default one.
+        """Returns the name of a model, or of the default one.
 
         Raises:
           UnknownModelError: there is none, or not in that version.

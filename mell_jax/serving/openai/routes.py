@@ -1,4 +1,4 @@
-"""The routes of OpenAI's API; thin: no rules of its own."""
+"""The routes of OpenAI's API are thin: they have no rules of their own."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ class OpenAiDoor:
         check_open: Callable[[], None],
         stalls: Stalls,
     ) -> None:
-        """Ready to answer.
+        """Gets ready to answer.
 
         Args:
           front_end: where requests go.
@@ -223,7 +223,7 @@ def _json(value: object) -> Response:
 def _shown(
     prompts: Sequence[str | Sequence[int]], *, model: FrontModel
 ) -> tuple[str, ...]:
-    """Texts of prompts that are not checked yet: what is too long is refused later."""
+    """Returns texts of prompts before a check: a long one is refused later."""
     tokenizer, most = _tokenizer_of(model), model.info.max_model_len
 
     def decode(ids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""A front end's process: python -m mell_jax.serving.processes.child DESCRIPTOR
+"""A front end's process runs `python -m mell_jax.serving.processes.child DESCRIPTOR`.
 
 The descriptor is its end of a socket pair. Everything else comes through that; when it
 closes the process ends, so that none is left when the engine's process is killed; see

@@ -1,4 +1,4 @@
-"""The front ends of a server: one process and one link each."""
+"""A pool holds the front ends of a server: one process and one link each."""
 
 import functools
 import socket
@@ -39,7 +39,7 @@ class FrontEndFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontEndLimits:
-    """What front ends may do; a look is half a second.
+    """Front ends may do this much; a look is half a second.
 
     Attributes:
       max_unread_bytes: of messages that one has not read.
@@ -77,7 +77,7 @@ class FrontEndPool:
         notify: Callable[[Heard | Gone], None],
         limits: FrontEndLimits,
     ) -> None:
-        """Nothing runs yet.
+        """Runs nothing yet.
 
         Args:
           engine: where requests go.
@@ -123,7 +123,7 @@ class FrontEndPool:
             self._start_one()
 
     def send_step(self, frame: StepFrame) -> None:
-        """Sends each front end its rows; on the engine's thread."""
+        """Sends each front end its rows; called on the engine's thread."""
         load = self._engine.load()
         if load.fleet is not None or load.phases is not None:
             load = replace(load, fleet=None, phases=None)  # large: sent with pulses
@@ -141,7 +141,7 @@ class FrontEndPool:
                 front.link.send(message)
 
     def welcome(self, number: int) -> None:
-        """A front end listens."""
+        """Records that a front end listens."""
         if front := self._fronts.get(number):
             front.is_ready = True
             tell(
@@ -174,7 +174,7 @@ class FrontEndPool:
         self._vacancies.append(0 if self._deaths == 1 else 2 ** (self._deaths - 2))
 
     def look(self, pulse: Pulse, *, is_hiring: bool) -> None:
-        """Now and then: gives up who is silent, replaces who is gone."""
+        """Gives up front ends that are silent and replaces those that are gone."""
         for front in self._fronts.values():
             front.looks += 1
             if not (front.link.unanswered < self._limits.max_unanswered):

@@ -1,1 +1,1 @@
-"""Who may ask, and over which wires: tokens, tenants, TLS; files reloaded on change."""
+"""Security decides who may ask and over which wires: tokens, tenants, TLS."""

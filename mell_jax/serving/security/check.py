@@ -1,4 +1,4 @@
-"""The security files, tried before minutes of loading."""
+"""The security files are tried before minutes of loading."""
 
 from mell_jax.serving.security.config import SecurityConfig
 from mell_jax.serving.security.gate import Gate

@@ -1,4 +1,4 @@
-"""Between messages of the contract and our own values; pure functions.
+"""Messages of the contract become our own values and back; pure functions.
 
 Proto3 scalars without presence read as 0 when unset: 0 means the default for top_p,
 top_k, repetition_penalty and n.
@@ -15,7 +15,7 @@ from mell_jax.serving.problem import UnsupportedError
 
 
 def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
-    """Text, or token ids.
+    """Returns text, or token ids.
 
     Raises:
       InvalidRequestError: the request has neither.
@@ -32,7 +32,7 @@ def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
 
 
 def params_of(proto: pb.SamplingParams) -> SamplingParams:
-    """Checked sampling parameters.
+    """Returns checked sampling parameters.
 
     Raises:
       InvalidRequestError: a value is out of range.
@@ -98,7 +98,7 @@ def check_supported(request: pb.GenerateRequest) -> None:
 
 
 def chunk_of(delta: Delta) -> pb.GenerateResponse:
-    """New tokens of one sample; `completion_tokens` counts all of them so far."""
+    """Returns a sample's new tokens; `completion_tokens` counts all of them so far."""
     response = pb.GenerateResponse()
     chunk = response.chunk  # setting fields takes half as long as naming them above
     chunk.token_ids.extend(delta.token_ids)
@@ -122,7 +122,7 @@ def complete_of(
     logprobs: Sequence[TokenLogprobs] | None = None,
     prompt_logprobs: Sequence[TokenLogprobs | None] | None = None,
 ) -> pb.GenerateResponse:
-    """The last message of a sample.
+    """Returns the last message of a sample.
 
     Args:
       last: the sample's last delta.
@@ -153,7 +153,7 @@ def complete_of(
 def load_of(
     load: EngineLoad, *, info: EngineInfo, tokens_per_s: float
 ) -> pb.SchedulerLoad:
-    """How busy the engine is, in the contract's words."""
+    """Tells how busy the engine is, in the contract's words."""
     queries = load.prefix_query_tokens
     return pb.SchedulerLoad(
         dp_rank=0,

@@ -1,4 +1,4 @@
-"""What each call of `vllm.grpc.engine.VllmEngine` does, without gRPC around it.
+"""The calls of `vllm.grpc.engine.VllmEngine` are here, without gRPC around them.
 
 Messages in, messages out; errors are raised as they are and become statuses in `rpcs`.
 It runs wherever the front end does: in the engine's process or in one of its own.
@@ -28,7 +28,7 @@ _RATE_WINDOW_S = 1.0
 
 @final
 class Servicer:
-    """The calls; `drain` makes it refuse new generations."""
+    """Answers the calls; `drain` makes it refuse new generations."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Servicer:
         self._archives: dict[str, bytes] = {}  # of tokenizers, by model
 
     def leave(self) -> None:
-        """Tells whoever asks that it will end soon; requests are still taken."""
+        """Tells clients that ask that it will end soon; requests are still taken."""
         self._is_leaving = True
 
     def drain(self) -> None:
@@ -57,7 +57,7 @@ class Servicer:
 
     @property
     def trouble(self) -> str:
-        """Why no request should be sent; empty while all is well."""
+        """Tells why no request should be sent; empty while all is well."""
         if self._front_end.stopped is not None:
             return self._front_end.stopped or "stopped"
         if self._is_leaving:
@@ -65,11 +65,11 @@ class Servicer:
         return "" if self._is_progressing else "the engine makes no progress"
 
     def set_progressing(self, is_progressing: bool) -> None:
-        """Whether the engine goes round, for `health_check`."""
+        """Takes for `health_check` whether the engine makes progress."""
         self._is_progressing = is_progressing
 
     def check_open(self) -> None:
-        """Refuses new work of any door.
+        """Refuses new work of any door while the server drains.
 
         Raises:
           DrainingError: the server finishes what it has.
@@ -81,7 +81,7 @@ class Servicer:
     async def generate(
         self, request: pb.GenerateRequest, asker: Asker
     ) -> AsyncGenerator[pb.GenerateResponse]:
-        """Chunks as they come and one complete message per sample, or only those."""
+        """Yields chunks as they come, or none, and one complete message per sample."""
         self._last_request_s = time.time()
         request_id = checked_request_id(request.request_id)
         if request_id:
@@ -176,14 +176,14 @@ class Servicer:
             yield chunk
 
     def _find(self, asker: Asker) -> tuple[EngineInfo, ServedModel]:
-        """What is known of the model that a call is about."""
+        """Returns what is known of the model that a call is about."""
         info = self._front_end.models.find(asker.model).info
         return info, self._models[info.model_name]
 
 
 @final
 class _Sample:
-    """What the complete message of a sample needs from its deltas."""
+    """Collects what the complete message of a sample needs from its deltas."""
 
     def __init__(self, is_streamed: bool) -> None:
         self._is_streamed = is_streamed
@@ -211,7 +211,7 @@ class _Sample:
 
 @final
 class _TokenRate:
-    """Tokens per second between readings of a counter, at least a second apart."""
+    """Measures tokens per second between readings at least a second apart."""
 
     def __init__(self) -> None:
         self._at_s: float | None = None
