@@ -140,46 +140,60 @@ def served_by_hand(engine: Any) -> Iterator[tuple[rpc.AdminStub, Transcript]]:
         yield rpc.AdminStub(channel), Transcript()
 
 
-def test_every_refusal_has_its_status() -> None:
+BAD, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+NOT_NOW = grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.fixture(scope="module")
+def fleet_stub() -> Iterator[rpc.AdminStub]:
+    """A client of a fleet that nobody changes."""
     with administered(toy_fleet(devices=2)) as (stub, _):
-        bad, missing = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
-        for call, request, code in (
-            (stub.Migrate, pb.MigrateRequest(), bad),
-            (stub.Migrate, pb.MigrateRequest(request=0), bad),
-            (stub.Migrate, pb.MigrateRequest(request=0, device=0), missing),
-            (stub.Migrate, pb.MigrateRequest(request=2**62, device=0), missing),
-            (stub.Migrate, pb.MigrateRequest(request=0, device=-1), missing),
-            (stub.Drain, pb.DrainRequest(), bad),
-            (stub.Drain, pb.DrainRequest(device=2), missing),
-            (stub.Undrain, pb.UndrainRequest(), bad),
-            (stub.SetPolicy, pb.SetPolicyRequest(), bad),
-            (stub.SetPolicy, pb.SetPolicyRequest(policy="x" * 60_000), bad),
-            (stub.SetPolicy, pb.SetPolicyRequest(policy="mell", look_s=-1), bad),
-            (
-                stub.SetPolicy,
-                pb.SetPolicyRequest(policy="mell", headroom=float("nan")),
-                bad,
-            ),
-            (stub.ListPlacements, pb.ListPlacementsRequest(max_results=0), bad),
-            (stub.ListPlacements, pb.ListPlacementsRequest(max_results=10_001), bad),
-            (stub.ListPlacements, pb.ListPlacementsRequest(model=""), missing),
-        ):
-            assert code_of(call, request) == code, request
+        yield stub
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code"),
+    [
+        ("Migrate", pb.MigrateRequest(), BAD),
+        ("Migrate", pb.MigrateRequest(request=0), BAD),
+        ("Migrate", pb.MigrateRequest(request=0, device=0), MISSING),
+        ("Migrate", pb.MigrateRequest(request=2**62, device=0), MISSING),
+        ("Migrate", pb.MigrateRequest(request=0, device=-1), MISSING),
+        ("Drain", pb.DrainRequest(), BAD),
+        ("Drain", pb.DrainRequest(device=2), MISSING),
+        ("Undrain", pb.UndrainRequest(), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(policy="x" * 60_000), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(policy="mell", look_s=-1), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(policy="mell", headroom=float("nan")), BAD),
+        ("ListPlacements", pb.ListPlacementsRequest(max_results=0), BAD),
+        ("ListPlacements", pb.ListPlacementsRequest(max_results=10_001), BAD),
+        ("ListPlacements", pb.ListPlacementsRequest(model=""), MISSING),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_refusal_has_its_status(
+    fleet_stub: rpc.AdminStub, method: str, request_: Any, code: grpc.StatusCode
+) -> None:
+    assert code_of(getattr(fleet_stub, method), request_) == code
+
+
+def test_the_last_device_that_serves_is_not_drained() -> None:
+    with administered(toy_fleet(devices=2)) as (stub, _):
         stub.Drain(pb.DrainRequest(device=0))
         with pytest.raises(grpc.RpcError) as caught:
             stub.Drain(pb.DrainRequest(device=1))
-        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert caught.value.code() == NOT_NOW
         assert "the last one that serves" in caught.value.details()
 
 
-def test_a_bad_field_is_named() -> None:
-    with administered(toy_fleet(devices=2)) as (stub, _):
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.SetPolicy(pb.SetPolicyRequest(policy="mell", look_s=-1))
-        status = rpc_status.from_call(caught.value)
-        detail = error_details_pb2.BadRequest()
-        assert status is not None and status.details[0].Unpack(detail)
-        assert detail.field_violations[0].field == "look_s"
+def test_a_bad_field_is_named(fleet_stub: rpc.AdminStub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        fleet_stub.SetPolicy(pb.SetPolicyRequest(policy="mell", look_s=-1))
+    status = rpc_status.from_call(caught.value)
+    detail = error_details_pb2.BadRequest()
+    assert status is not None and status.details[0].Unpack(detail)
+    assert detail.field_violations[0].field == "look_s"
 
 
 def test_one_instance_can_be_looked_at_only() -> None:
@@ -187,24 +201,27 @@ def test_one_instance_can_be_looked_at_only() -> None:
         seen = stub.Snapshot(pb.SnapshotRequest())
         assert not seen.HasField("policy")
         assert [each.state for each in seen.instances] == [pb.DEVICE_STATE_SERVING]
-        for call, request in (
-            (stub.Drain, pb.DrainRequest(device=0)),
-            (stub.SetPolicy, pb.SetPolicyRequest(policy="mell")),
-        ):
-            assert code_of(call, request) == grpc.StatusCode.FAILED_PRECONDITION
+        assert code_of(stub.Drain, pb.DrainRequest(device=0)) == NOT_NOW
+        assert code_of(stub.SetPolicy, pb.SetPolicyRequest(policy="mell")) == NOT_NOW
 
 
 def test_bytes_that_are_no_message_are_the_callers_mistake() -> None:
     thread = EngineThread(toy_engine(), compilations=CompilationCounter())
     door = serving_admin(thread.ask, port=0, tokens_file="", is_reflection_on=False)
     with door as address, reached(address) as channel:
-        for method, data, code in (
-            ("Drain", b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
-            ("Drain", b"\0" * 100_000, grpc.StatusCode.RESOURCE_EXHAUSTED),
-            ("Reboot", b"", grpc.StatusCode.UNIMPLEMENTED),
-        ):
-            call = channel.unary_unary(f"/mell.v1.Admin/{method}")
-            assert code_of(call, data) == code
+        codes = [
+            code_of(channel.unary_unary(f"/mell.v1.Admin/{method}"), data)
+            for method, data in (
+                ("Drain", b"\xff\xff"),
+                ("Drain", b"\0" * 100_000),
+                ("Reboot", b""),
+            )
+        ]
+        assert codes == [
+            BAD,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.UNIMPLEMENTED,
+        ]
 
 
 def test_an_engine_that_does_not_answer_is_not_waited_for_and_does_nothing_later() -> (
@@ -301,15 +318,17 @@ def test_where_tokens_are_needed_an_operators_has_the_right(tmp_path: Path) -> N
     )
     with door as address, reached(address) as channel:
         call = rpc.AdminStub(channel).Snapshot
-        for token, code in (
-            ("", grpc.StatusCode.UNAUTHENTICATED),
-            ("somebody-0123456789", grpc.StatusCode.UNAUTHENTICATED),
-            ("customer-0123456789", grpc.StatusCode.PERMISSION_DENIED),
-        ):
+        codes = {}
+        for token in ("", "somebody-0123456789", "customer-0123456789"):
             metadata = [("authorization", f"Bearer {token}")] if token else []
             with pytest.raises(grpc.RpcError) as caught:
                 call(pb.SnapshotRequest(), metadata=metadata)
-            assert caught.value.code() == code
+            codes[token] = caught.value.code()
+        assert codes == {
+            "": grpc.StatusCode.UNAUTHENTICATED,
+            "somebody-0123456789": grpc.StatusCode.UNAUTHENTICATED,
+            "customer-0123456789": grpc.StatusCode.PERMISSION_DENIED,
+        }
         metadata = [("authorization", "Bearer operator-0123456789")]
         assert call(pb.SnapshotRequest(), metadata=metadata).instances
         thread.stop()

@@ -1,4 +1,8 @@
-"""Front ends as real processes around an engine that the test holds in its hands."""
+"""Front ends as real processes around an engine that the test holds in its hands.
+
+So the engine can be stepped, and killed, between two words of a front end: neither
+`harness` (no process) nor `fake_server` (no engine in this one) can do that.
+"""
 
 import os
 import signal
