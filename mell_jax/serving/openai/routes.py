@@ -161,27 +161,22 @@ class OpenAiDoor:
         given_id = checked_request_id(request.headers.get("x-request-id", ""))
         request_id = given_id or uuid.uuid4().hex
         name = model.info.model_name
-        ids = [request_id]
-        if len(prompts) > 1:
-            ids = [f"{request_id}.{number}" for number in range(len(prompts))]
-        streams = [
-            generate(
-                self._front_end,
-                asker.ask(
-                    prompt=prompt,
-                    params=params,
-                    model=name,
-                    request_id=each_id,
-                    is_id_random=not given_id,
-                    default_max_tokens=default_max_tokens,
-                ),
+        ids = _ids_of_prompts(request_id, count=len(prompts))
+        asks = [
+            asker.ask(
+                prompt=prompt,
+                params=params,
+                model=name,
+                request_id=each_id,
+                is_id_random=not given_id,
+                default_max_tokens=default_max_tokens,
             )
             for prompt, each_id in zip(prompts, ids, strict=True)
         ]
         options = asked.stream_options
         return _Answer(
             Exchange(
-                streams,
+                [generate(self._front_end, ask) for ask in asks],
                 stalls=self._stalls,
                 samples=Samples(_tokenizer_of(model), n=params.n, echo=echo),
                 writer=writer,
@@ -214,6 +209,13 @@ class _Answer(Response):
 async def _unknown(request: Request, asker: Asker) -> Response:
     path = request.path_params["rest"]
     raise UnknownRouteError(f"there is no {request.method} /v1/{path!r:.100} here")
+
+
+def _ids_of_prompts(request_id: str, *, count: int) -> list[str]:
+    """One prompt has the request's id, of several each has a number behind it."""
+    if count == 1:
+        return [request_id]
+    return [f"{request_id}.{number}" for number in range(count)]
 
 
 def _json(value: object) -> Response:
