@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.engine.fleet.stats import Histogram
 from mell_jax.engine.frames import (
     EngineLoad,
     Finished,
@@ -27,6 +26,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     frame_of_ends,
 )
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes

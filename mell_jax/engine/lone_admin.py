@@ -11,8 +11,13 @@ from mell_jax.engine.admin import (
     UnknownTargetError,
     pick,
 )
-from mell_jax.engine.fleet.stats import FleetStats
-from mell_jax.engine.fleet.view import FleetView, GroupState, InstanceView, ModelView
+from mell_jax.engine.fleet_view import (
+    FleetStats,
+    FleetView,
+    GroupState,
+    InstanceView,
+    ModelView,
+)
 from mell_jax.engine.instance import Instance
 
 DEVICE = 0

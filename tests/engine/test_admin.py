@@ -20,7 +20,7 @@ from mell_jax.engine.admin import (
     Undrain,
     UnknownTargetError,
 )
-from mell_jax.engine.fleet.view import GroupState
+from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,

@@ -25,7 +25,7 @@ from mell_jax.engine.fleet.moves import Moves, MoveSize, order
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.roster import Roster
-from mell_jax.engine.fleet.stats import FleetTally
+from mell_jax.engine.fleet.tally import FleetTally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.frames import Finished, FinishReason, Handle
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial

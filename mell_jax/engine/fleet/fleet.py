@@ -17,13 +17,13 @@ from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance
-from mell_jax.engine.fleet.frames import merge_frames, sum_loads
 from mell_jax.engine.fleet.instance_pool import InstancePool
+from mell_jax.engine.fleet.merge import merge_frames, sum_loads
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
-from mell_jax.engine.fleet.stats import FleetStats
 from mell_jax.engine.fleet.viewer import Viewer
+from mell_jax.engine.fleet_view import FleetStats
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,

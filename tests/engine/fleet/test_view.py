@@ -6,15 +6,16 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import FleetStats, MoveOutcome
-from mell_jax.engine.fleet.view import (
+from mell_jax.engine.fleet.viewer import Viewer
+from mell_jax.engine.fleet_view import (
+    FleetStats,
     FleetView,
     GroupState,
     InstanceView,
     ModelView,
+    MoveOutcome,
     MoveStage,
 )
-from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.frames import Abort, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mell_jax.engine.fleet.stats import Histogram, Past
-from mell_jax.engine.fleet.view import FleetView
+from mell_jax.engine.fleet.tally import Past
+from mell_jax.engine.fleet_view import FleetView
 from mell_jax.engine.frames import EngineLoad, Float32Array, Logprobs, StepFrame
+from mell_jax.engine.histogram import Histogram
 from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
 
 
