@@ -25,9 +25,8 @@ class Parking:
     def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         """Parks an instance whose model loads at once; else it stays for a while."""
         load_s = draft.ledger.spec(instance.model).load_s
-        if loads_at_once(load_s, epoch_s=self._epoch_s):
-            draft.park(instance)
-        else:
+        is_parked = loads_at_once(load_s, epoch_s=self._epoch_s) and draft.park(instance)
+        if not is_parked:
             self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
 
     def epoch(self, draft: Draft) -> None:
@@ -38,8 +37,8 @@ class Parking:
             if instance is None or instance.rows:
                 del self._emptied_s[device]
             elif ledger.now_s - since_s >= ledger.spec(instance.model).load_s:
-                del self._emptied_s[device]
-                draft.park(instance)
+                if draft.park(instance):
+                    del self._emptied_s[device]
 
     def latest(self, draft: Draft, model: ModelId) -> InstanceAccount | None:
         """An empty instance of the model that may be used again."""

@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 
 from mell_jax.engine.admin import Answer, Command
-from mell_jax.engine.core import refusal, resolve
 from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
@@ -33,6 +32,7 @@ from mell_jax.engine.frames import (
     Submit,
     frame_of_ends,
 )
+from mell_jax.engine.intake import refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
