@@ -108,7 +108,7 @@ class DeviceStatus:
 class Picture:
     """Answers `Snapshot`."""
 
-    policy: str | None  # None: there is none
+    policy: str
     view: FleetView
 
 

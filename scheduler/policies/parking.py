@@ -25,8 +25,8 @@ class Parking:
     def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         """Parks an instance whose model loads at once; else it stays for a while."""
         load_s = draft.ledger.spec(instance.model).load_s
-        is_parked = loads_at_once(load_s, epoch_s=self._epoch_s) and draft.park(instance)
-        if not is_parked:
+        is_cheap = loads_at_once(load_s, epoch_s=self._epoch_s)
+        if not (is_cheap and draft.park(instance)):
             self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
 
     def epoch(self, draft: Draft) -> None:
@@ -36,9 +36,10 @@ class Parking:
             instance = ledger.instances.get(device)
             if instance is None or instance.rows:
                 del self._emptied_s[device]
-            elif ledger.now_s - since_s >= ledger.spec(instance.model).load_s:
-                if draft.park(instance):
-                    del self._emptied_s[device]
+                continue
+            is_long = ledger.now_s - since_s >= ledger.spec(instance.model).load_s
+            if is_long and draft.park(instance):
+                del self._emptied_s[device]
 
     def latest(self, draft: Draft, model: ModelId) -> InstanceAccount | None:
         """An empty instance of the model that may be used again."""

@@ -159,7 +159,7 @@ class Fleet:
         """How long to wait for messages without work; None: until one comes."""
         if self._conductor.roster.is_opening:
             return OPENING_WAIT_S
-        return self._config.epoch_s if self.instances else None
+        return self._config.epoch_s if self._conductor.needs_epochs else None
 
     @property
     def is_resting(self) -> bool:
@@ -192,7 +192,7 @@ class Fleet:
         frames = self._land()
         conductor.settle()
         if conductor.is_lost:
-            raise RuntimeError("every device of the fleet has failed or was drained")
+            raise _lost(conductor.last_error) from conductor.last_error
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_ends(done))
@@ -290,3 +290,11 @@ class Fleet:
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self._page_tokens)
+
+
+def _lost(cause: Exception | None) -> RuntimeError:
+    """Returns what ends the engine; `cause` has cost the last device that failed."""
+    text = "every device of the fleet has failed or was drained"
+    if cause is not None:
+        text += f"; the last error was {type(cause).__name__}: {cause}"
+    return RuntimeError(text)

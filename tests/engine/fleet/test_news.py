@@ -42,7 +42,7 @@ def test_instances_come_and_go_as_often_as_is_counted(
     seen, stats = Counter(events(caplog)), fleet.stats()
     assert stats.activations > 0
     assert seen["instance_opened"] == stats.activations
-    assert seen["instance_parked"] == stats.parkings == stats.activations
+    assert seen["instance_parked"] == stats.parkings == stats.activations - 1 > 0
     opened = next(r for r in caplog.records if r.event == "instance_opened")
     assert opened.fields["device"] in (0, 1, 2)
     assert opened.fields["took_s"] >= 0.0
