@@ -103,8 +103,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     # all of its modules but those that are named themselves.
     "engine": {
         "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
-        "parts": {"blueprint", "prompts", "slots", "step_times", "validate"},
-        "instance": {"core", "instance", "lone_admin", "thread"},
+        "parts": {"blueprint", "intake", "prompts", "slots", "step_times", "validate"},
+        "instance": {"instance", "thread"},
         "fleet": {"fleet"},
         "build": {"build", "fleet/build"},
     },

@@ -155,6 +155,11 @@ class Instance:
     # -- the loop ----------------------------------------------------------------
 
     @property
+    def in_flight(self) -> InFlight | None:
+        """The step that was launched last, while its results are not here."""
+        return self._in_flight
+
+    @property
     def has_work(self) -> bool:
         return bool(
             not self.batcher.is_empty

@@ -69,6 +69,7 @@ class Fleet:
         seed: int = 0,
     ) -> None:
         self.machine = machine
+        self.instance_pool = instance_pool
         self.times = StepTimes()
         self._infos = tuple(model.info for model in models)
         self._page_tokens = shared_page_tokens(models)

@@ -64,6 +64,16 @@ class DeviceInstancePool:
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         return self._groups
 
+    @property
+    def workers(self) -> Mapping[tuple[DeviceGroupId, ModelId], DeviceWorker]:
+        """The hands of every model on every group; parked ones have no pool."""
+        return {key: parked.worker for key, parked in self._parked.items()}
+
+    @property
+    def open_devices(self) -> tuple[DeviceGroupId, ...]:
+        """The groups on which an instance is open."""
+        return tuple(self._open)
+
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         """An empty instance on a group where none is open; see `worker.is_ready`."""
         assert device not in self._open, f"device {device} is open already"
