@@ -135,6 +135,11 @@ class FleetInstance:
         return self._is_open
 
     @property
+    def is_watching(self) -> bool:
+        """Whether the protocol waits for something that a step may bring about."""
+        return self.is_busy or bool(self._watched)
+
+    @property
     def is_busy(self) -> bool:
         """Whether something is under way that no step will bring to an end."""
         return bool(self._arrivals or self._prefills or self._stopping)
