@@ -47,9 +47,7 @@ class EngineHarness:
     def __init__(self, built: BuiltEngine) -> None:
         self.engine: Fleet = built.engine
         instance_pool = self.engine.instance_pool
-        assert isinstance(instance_pool, DeviceInstancePool), (
-            "not from build_engine"
-        )
+        assert isinstance(instance_pool, DeviceInstancePool), "not from build_engine"
         ((self._device, _), self.worker), *others = instance_pool.workers.items()
         assert not others, "the harness is for one instance"
         self._handles = itertools.count(1)
