@@ -1,4 +1,4 @@
-"""The sequences of an instance: their tokens, their rows and pages, and who shares them.
+"""The sequences of an instance: their tokens, rows and pages, and who shares them.
 
     waiting    tokens and limit alone          no row, no page
     running    a row of the `RowTable`         pages of the `PrefixCache`, counted
