@@ -1,7 +1,7 @@
 """An engine on the bench: stepped by hand, and its steps replayed without an engine.
 
-The engine is the one that `build_engine` makes, so that what is measured is what is
-served; this module alone reaches behind its thread.
+The engine is the fleet of one that `build_engine` makes, so that what is measured is
+what is served.
 """
 
 import contextlib
@@ -14,10 +14,12 @@ from typing import final
 from benchmarks.engine.timers import replaced
 from mell_jax.bench.workload import Int32Array
 from mell_jax.engine.build import BuiltEngine
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.instance_pool import DeviceInstancePool
 from mell_jax.engine.frames import Abort, FinishReason, Handle, StepFrame, Submit
+from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
-from mell_jax.worker.device import DeviceWorker, Pending
+from mell_jax.worker.device import Pending
 from mell_jax.worker.layout import Bucket
 
 
@@ -40,13 +42,20 @@ class Sent:
 
 @final
 class EngineHarness:
-    """One engine and what is inside it."""
+    """One engine of one instance, and what is inside it."""
 
     def __init__(self, built: BuiltEngine) -> None:
-        assert isinstance(built.engine, Engine), "the harness is for one instance"
-        self.engine: Engine = built.engine
-        self.worker: DeviceWorker = self.engine.instance.worker
+        self.engine: Fleet = built.engine
+        instance_pool = self.engine.instance_pool
+        assert isinstance(instance_pool, DeviceInstancePool), "not from build_engine"
+        ((self._device, _), self.worker), *others = instance_pool.workers.items()
+        assert not others, "the harness is for one instance"
         self._handles = itertools.count(1)
+
+    @property
+    def instance(self) -> Instance:
+        """The instance; it opens with the first request and stays open."""
+        return self.engine.instances[self._device].inner
 
     def now_s(self) -> float:
         """The clock of frames."""
@@ -79,7 +88,7 @@ class EngineHarness:
 
     def clear(self) -> None:
         """Gives up everything that is open."""
-        self.engine.abort(Abort(handles=tuple(self.engine._serials)))
+        self.engine.abort(Abort(handles=tuple(self.engine.conductor.requests)))
         for _ in self.run():
             pass
 

@@ -1,7 +1,6 @@
 """Instances that are built once, and a new fleet on them as often as one is wanted.
 
-Compiling is what takes long; a fleet is only books. This module alone reaches behind
-`build_engine` for what a fleet is made of.
+Compiling is what takes long; a fleet is only books.
 """
 
 import dataclasses
@@ -57,8 +56,7 @@ class FleetHarness:
 
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
-        assert isinstance(fleet, Fleet), "the harness is for several instances"
-        instance_pool = fleet.conductor.roster._instance_pool
+        instance_pool = fleet.instance_pool
         assert isinstance(instance_pool, DeviceInstancePool), "a fleet of another make"
         self.infos = fleet.infos
         self.models = tuple(ModelId(info.model_name) for info in fleet.infos)
@@ -75,10 +73,10 @@ class FleetHarness:
     @property
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
         """The hands of the default model's instances; parked ones have no pool."""
-        parked_instances = self._instance_pool._parked
+        workers = self._instance_pool.workers
         return {
-            device: bench.worker
-            for (device, model), bench in parked_instances.items()
+            device: worker
+            for (device, model), worker in workers.items()
             if model == self.models[0]
         }
 
@@ -119,7 +117,7 @@ class FleetHarness:
         while fleet.has_work:
             fleet.step()
         fleet.instances.clear()
-        for device in list(self._instance_pool._open):  # also those that it has lost
+        for device in self._instance_pool.open_devices:  # also those that it has lost
             self._instance_pool.close(device)
 
 

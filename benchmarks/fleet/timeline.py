@@ -69,7 +69,7 @@ class DeviceTime:
         self._now_s = max(self._now_s, due_s)
 
     def _takes_s(self, instance: Instance) -> float:
-        step = instance._in_flight
+        step = instance.in_flight
         if step is None:
             return 0.0
         prompt = step.plan.num_tokens - len(step.plan.slots)

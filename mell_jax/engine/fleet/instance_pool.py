@@ -14,8 +14,8 @@ from typing import Protocol
 
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.instance import Instance
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 
@@ -36,7 +36,7 @@ class ParkedInstance:
     """What a device group keeps of a model that is parked there."""
 
     worker: DeviceWorker
-    make_batcher: Callable[[], MovableBatcher]
+    make_batcher: Callable[[], Batcher]
     max_rows: int
     shares_prefixes: bool
 
@@ -63,6 +63,16 @@ class DeviceInstancePool:
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         return self._groups
+
+    @property
+    def workers(self) -> Mapping[tuple[DeviceGroupId, ModelId], DeviceWorker]:
+        """The hands of every model on every group; parked ones have no pool."""
+        return {key: parked.worker for key, parked in self._parked.items()}
+
+    @property
+    def open_devices(self) -> tuple[DeviceGroupId, ...]:
+        """The groups on which an instance is open."""
+        return tuple(self._open)
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         """An empty instance on a group where none is open; see `worker.is_ready`."""
