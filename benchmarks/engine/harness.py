@@ -79,7 +79,8 @@ class EngineHarness:
 
     def clear(self) -> None:
         """Gives up everything that is open."""
-        self.engine.abort(Abort(handles=tuple(self.engine._serials)))
+        open_requests = self.engine.instance.requests.values()
+        self.engine.abort(Abort(handles=tuple(r.handle for r in open_requests)))
         for _ in self.run():
             pass
 

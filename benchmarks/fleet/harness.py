@@ -1,7 +1,7 @@
 """Instances that are built once, and a new fleet on them as often as one is wanted.
 
-Compiling is what takes long; a fleet is only books. This module alone reaches behind
-`build_engine` for what a fleet is made of.
+Compiling is what takes long; a fleet is only its records. The parts that a fleet is
+made of come from the one that `build_engine` makes.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ class FleetHarness:
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
         assert isinstance(fleet, Fleet), "the harness is for several instances"
-        instance_pool = fleet.conductor.roster._instance_pool
+        instance_pool = fleet.conductor.roster.instance_pool
         assert isinstance(instance_pool, DeviceInstancePool), "a fleet of another make"
         self.infos = fleet.infos
         self.models = tuple(ModelId(info.model_name) for info in fleet.infos)
@@ -75,10 +75,9 @@ class FleetHarness:
     @property
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
         """The hands of the default model's instances; parked ones have no pool."""
-        parked_instances = self._instance_pool._parked
         return {
-            device: bench.worker
-            for (device, model), bench in parked_instances.items()
+            device: parked.worker
+            for (device, model), parked in self._instance_pool.parked.items()
             if model == self.models[0]
         }
 
@@ -119,7 +118,7 @@ class FleetHarness:
         while fleet.has_work:
             fleet.step()
         fleet.instances.clear()
-        for device in list(self._instance_pool._open):  # also those that it has lost
+        for device in self._instance_pool.open_devices:  # also those that it has lost
             self._instance_pool.close(device)
 
 

@@ -60,7 +60,7 @@ def serve(
         records=[_record(order, n, log) for n, order in enumerate(orders)],
         log=log,
         devices_mean=inside.summary(requests=len(orders))["devices_mean"],
-        device_s=whole._device_s,
+        device_s=whole.device_s,
         duration_s=timeline.now_s(),
     )
 

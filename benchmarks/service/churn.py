@@ -28,8 +28,8 @@ from benchmarks.service.server import (
     generate,
     running,
 )
+from benchmarks.service.slope import settled_slope
 from mell_jax.bench.report import line
-from mell_jax.bench.stats import settled_slope
 from mell_jax.engine.config import EngineConfig
 from mell_jax.serving.loop import run_loop
 

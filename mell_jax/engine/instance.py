@@ -163,6 +163,11 @@ class Instance:
             or self._finished
         )
 
+    @property
+    def plan_in_flight(self) -> StepPlan | None:
+        """What the step that was launched last computes; None between steps."""
+        return None if self._in_flight is None else self._in_flight.plan
+
     def launch(self, times: StepTimes) -> None:
         """Starts the next step, if there is one to do; `times` are told how long."""
         self._landing, self._in_flight = self._in_flight, self._launch(times)

@@ -64,6 +64,16 @@ class DeviceInstancePool:
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         return self._groups
 
+    @property
+    def parked(self) -> Mapping[tuple[DeviceGroupId, ModelId], ParkedInstance]:
+        """Every model on every device group, also those that are open just now."""
+        return self._parked
+
+    @property
+    def open_devices(self) -> tuple[DeviceGroupId, ...]:
+        """The device groups that have not been closed since they were opened."""
+        return tuple(self._open)
+
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         """An empty instance on a group where none is open; see `worker.is_ready`."""
         assert device not in self._open, f"device {device} is open already"
