@@ -35,9 +35,30 @@ def test_a_policy_serves_all_and_is_simulated(harness, tiny_engine, clock):
     assert result.failed_requests == 0
     assert result.ttft_ms.count == 12
     assert 0.0 < result.device_s <= 3 * result.duration_s
-    assert result.migrations + result.failed_moves >= 0
+    assert result.downtime_steps.count <= result.migrations
+    assert (result.bytes > 0) == (result.migrations + result.failed_moves > 0)
     assert result.compilations == 0
-    assert len(render([result]).splitlines()) == 8
+    text = render([result])
+    for column in ("device-s", "downtime steps p50", "TTFT ms p50"):
+        assert column in text
+
+
+@pytest.mark.parametrize(("policy", "moves"), [("consolidate", 2), ("best_fit", 0)])
+def test_moves_are_counted_with_their_bytes_and_downtimes(
+    harness, tiny_engine, policy, moves
+):
+    prompt = np.arange(20, dtype=np.int32)
+    orders = [  # when the short ones have gone, an instance can be emptied
+        Order(prompt=prompt, output_tokens=tokens, arrival_s=0.05 * n)
+        for n, tokens in enumerate([100, 20] * 6)
+    ]
+    result = measure_policy(harness, orders, settings_of(tiny_engine), policy=policy)
+    assert (result.migrations, result.failed_moves) == (moves, 0)
+    assert result.simulated_migrations == moves
+    assert result.bytes % harness.spec.page_bytes == 0
+    assert result.bytes >= moves * 2 * harness.spec.page_bytes
+    assert result.downtime_steps.count == moves
+    assert result.downtime_steps.max == (2.0 if moves else 0.0)
 
 
 def test_device_time_is_the_same_every_time(harness, tiny_engine):
