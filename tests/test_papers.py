@@ -19,7 +19,7 @@ PATH_SUFFIXES = (".py", ".md", ".json", ".toml", ".proto", ".txt")
 
 @cache
 def files() -> frozenset[str]:
-    """Every file of the checkout, as "mell_jax/scheduler/ids.py" (through the links)."""
+    """Every file of the checkout, through the links: "mell_jax/scheduler/ids.py"."""
     found = {path.name for path in ROOT.iterdir() if path.is_file()}
     for folder in FOLDERS:
         for where, _, names in os.walk(ROOT / folder, followlinks=True):
@@ -100,35 +100,33 @@ def has_member(owner: str, name: str) -> bool:
 @cache
 def words() -> frozenset[str]:
     """Every name in the code, and every word in its strings that is no docstring."""
-    found = set()
+    found = {Path(name).stem for name in files()}
     for tree in trees().values():
-        prose = {
-            id(node.value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        }
-        for node in ast.walk(tree):
-            match node:
-                case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
-                    found.add(name)
-                case ast.keyword(arg=str(name)) | ast.alias(name=name):
-                    found |= set(name.split("."))
-                case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
-                    found.add(name)
-                case ast.AsyncFunctionDef(name=name):
-                    found.add(name)
-                case ast.Constant(value=str(text)) if id(node) not in prose:
-                    found |= set(re.findall(r"[\w-]+", text)) | set(
-                        re.findall(r"\w+", text)
-                    )
+        found |= _words_of(tree)
     for name in ("Makefile", "pyproject.toml"):
-        text = (ROOT / name).read_text()
-        found |= set(re.findall(r"[\w-]+", text))
-    found |= {Path(name).stem for name in files()}
+        found |= set(re.findall(r"[\w-]+", (ROOT / name).read_text()))
     for name in files():
         if name.endswith(".proto"):
             found |= set(re.findall(r"\w+", (ROOT / name).read_text()))
     return frozenset(found)
+
+
+def _words_of(tree: ast.Module) -> set[str]:
+    nodes = list(ast.walk(tree))
+    prose = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    found: set[str] = set()
+    for node in nodes:
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                found.add(name)
+            case ast.keyword(arg=str(name)) | ast.alias(name=name):
+                found |= set(name.split("."))
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                found.add(node.name)
+            case ast.Constant(value=str(text)) if id(node) not in prose:
+                found |= set(re.findall(r"[\w-]+", text))
+                found |= set(re.findall(r"\w+", text))
+    return found
 
 
 def trouble_with(name: str) -> str:
