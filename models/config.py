@@ -104,12 +104,12 @@ class ModelConfig:
                 _check_range("window", window, 1, 1 << 30)
 
     def window(self, layer: int) -> int | None:
-        """Sliding window of `layer` in tokens, None when it sees everything."""
+        """Returns sliding window of `layer` in tokens, None when it sees everything."""
         return self.windows[layer] if self.windows else None
 
     @property
     def kv_elements_per_token(self) -> int:
-        """Keys and values of one token over all layers, in elements."""
+        """Returns keys and values of one token over all layers, in elements."""
         return self.num_layers * 2 * self.num_kv_heads * self.head_dim
 
 

@@ -49,7 +49,9 @@ def causal_attention(
     layer: int,
     window: int | None,
 ) -> tuple[None, jax.Array]:
-    """Plain causal attention over [B, T, heads, H], for training and as a reference."""
+    """Returns plain causal attention over [B, T, heads, H], for training and as a
+    reference.
+    """
     del layer
     local = None if window is None else (window - 1, 0)
     out = jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=local)
@@ -189,7 +191,7 @@ class Decoder(nnx.Module):
         return self.norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Scores of the next token, float32 [..., V], for `hidden` [..., D]."""
+        """Returns scores of the next token, float32 [..., V], for `hidden` [..., D]."""
         if self.lm_head is None:
             return self.embed.attend(hidden).astype(jnp.float32)
         return self.lm_head(hidden).astype(jnp.float32)

@@ -9,7 +9,7 @@ _IS_OLD = jax.__version_info__ < (0, 11)
 
 
 def transposed(ref: Any) -> Any:
-    """A view of a matrix in shared memory, rows and columns exchanged."""
+    """Returns a view of a matrix in shared memory, rows and columns exchanged."""
     return plgpu.transpose_ref(ref, (1, 0)) if _IS_OLD else ref.transpose((1, 0))
 
 
@@ -24,7 +24,7 @@ def interpreting(interpret: Any) -> dict[str, Any]:
 
 
 def load_shared(ref: Any, *, layout: Any) -> jax.Array:
-    """A matrix in shared memory, in registers of this layout."""
+    """Returns a matrix in shared memory, in registers of this layout."""
     index = ((),) if _IS_OLD else ()
     loaded: jax.Array = plgpu.load(ref, *index, layout=layout)
     return loaded

@@ -24,7 +24,7 @@ class QuantizedPool:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[P, L, 2, K, S, H]"""
+        """Returns [P, L, 2, K, S, H]"""
         return self.pages.shape
 
     @property
@@ -47,7 +47,7 @@ Pool = jax.Array | QuantizedPool
 def make_quantized_pool(
     shape: tuple[int, int, int, int, int, int], dtype: Any
 ) -> QuantizedPool:
-    """A pool of zeros `[P, L, 2, K, S, H]`, int8 or float8_e4m3fn.
+    """Returns a pool of zeros `[P, L, 2, K, S, H]`, int8 or float8_e4m3fn.
 
     Raises:
       ValueError: the dtype is another.
@@ -61,5 +61,5 @@ def make_quantized_pool(
 
 
 def largest(dtype: Any) -> float:
-    """The largest number a page of this dtype holds: 127 or 448."""
+    """Returns the largest number a page of this dtype holds: 127 or 448."""
     return {"int8": 127.0, "float8_e4m3fn": 448.0}[jnp.dtype(dtype).name]

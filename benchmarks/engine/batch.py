@@ -58,7 +58,7 @@ def count_full(run: BatchRun) -> int:
 
 
 def count_equal(ours: BatchRun, theirs: BatchRun) -> int:
-    """Tokens that are the same from the start on, over all sequences.
+    """Returns tokens that are the same from the start on, over all sequences.
 
     With the same weights and greedy choice nearly all; two programs round differently,
     and after one different token a sequence goes its own way.

@@ -138,7 +138,7 @@ class Bench:
         self._rng = np.random.default_rng(settings.seed)
 
     def measure(self, batch: int, *, on_turn: Callable[[], object]) -> BatchResult:
-        """All turns at one batch size."""
+        """Returns all turns at one batch size."""
         settings = self._settings
         attention = self._faster_attention(batch)
         self._run_engine(self._prompts(batch), new_tokens=2)  # a warm cache, at least
@@ -225,7 +225,7 @@ class Bench:
 
 
 def middle(speeds: Sequence[BatchSpeeds]) -> BatchSpeeds:
-    """The median of each speed."""
+    """Returns the median of each speed."""
     decodes = [speed.decode for speed in speeds if speed.decode is not None]
     return BatchSpeeds(
         prefill=median([speed.prefill for speed in speeds]),

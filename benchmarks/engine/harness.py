@@ -49,7 +49,7 @@ class EngineHarness:
         self._handles = itertools.count(1)
 
     def now_s(self) -> float:
-        """The clock of frames."""
+        """Returns the clock of frames."""
         return time.perf_counter()
 
     def submit(self, prompts: Sequence[Int32Array], *, new_tokens: int) -> list[int]:

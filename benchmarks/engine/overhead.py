@@ -118,7 +118,8 @@ def run_overhead(settings: OverheadSettings, *, progress: bool) -> BenchReport:
 
 
 def breakdown(laps: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Seconds of each part of each step, from the calls that contain each other.
+    """Returns seconds of each part of each step, from the calls that contain each
+    other.
 
     Args:
       laps: of "step", "launch", "pack+dispatch", "dispatch", "plan", "land", "wait"
@@ -237,7 +238,7 @@ def _steady_steps(
 
 @contextlib.contextmanager
 def watched(harness: EngineHarness, clock: StepClock) -> Iterator[None]:
-    """Timers around everything that a step calls."""
+    """Yields timers around everything that a step calls."""
     dispatch = clock.timed(harness.worker.dispatch, name="dispatch")
 
     def dispatch_and_watch(*args: Any, **kwargs: Any) -> Any:

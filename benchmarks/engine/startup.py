@@ -89,13 +89,13 @@ def run_startup(settings: StartupSettings, *, progress: bool) -> BenchReport:
 
 
 def medians_of(starts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of every part that all starts have."""
+    """Returns the median of every part that all starts have."""
     names = [name for name in PARTS if all(name in start for start in starts)]
     return {name: median([start[name] for start in starts]) for name in names}
 
 
 def render(medians: Mapping[str, Mapping[str, float]]) -> str:
-    """A row for cold starts, one for warm ones."""
+    """Returns a row for cold starts, one for warm ones."""
     names = [name for name in PARTS if all(name in row for row in medians.values())]
     return table(
         ("start", *(name.replace("_", " ") for name in names)),

@@ -99,7 +99,9 @@ def measure_disturbance(
     seed: int,
     on_segment: Callable[[], object],
 ) -> Disturbance:
-    """Segments in turn without moves and with `share_per_s` of all requests moving."""
+    """Returns segments in turn without moves and with `share_per_s` of all requests
+    moving.
+    """
     still: list[float] = []
     moving: list[float] = []
     count, moves = instances * rows, 0

@@ -97,7 +97,8 @@ def measure_driving(
 
 
 def measure_idle(harness: FleetHarness, *, instances: int, seconds: float) -> Idle:
-    """CPU time of this process while a fleet that has served something waits."""
+    """Returns CPU time of this process while a fleet that has served something waits.
+    """
     with stage(
         harness, instances=instances, seed=0, epoch_s=FleetConfig().epoch_s
     ) as own:

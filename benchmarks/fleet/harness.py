@@ -74,7 +74,8 @@ class FleetHarness:
 
     @property
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
-        """The hands of the default model's instances; parked ones have no pool."""
+        """Returns the hands of the default model's instances; parked ones have no pool.
+        """
         return {
             device: parked.worker
             for (device, model), parked in self._instance_pool.parked.items()
@@ -91,7 +92,7 @@ class FleetHarness:
         transport: Transport | None = None,
         profile: Profile | None = None,
     ) -> Fleet:
-        """A fleet with nothing in it; close the one before first.
+        """Returns a fleet with nothing in it; close the one before first.
 
         Args:
           spec: what placement takes the instances for; None: as they are.
@@ -143,7 +144,9 @@ def build_harness(
 
 
 def choose_devices(instances: int) -> tuple[int, ...]:
-    """One device for each instance; all on the first one where there are too few."""
+    """Returns one device for each instance; all on the first one where there are too
+    few.
+    """
     if len(jax.devices()) >= instances:
         return tuple(range(instances))
     return (0,) * instances

@@ -69,7 +69,7 @@ class MigrationSettings:
 
     @property
     def large(self) -> EngineConfig:
-        """Instances that hold the longest request and what stands beside it."""
+        """Returns instances that hold the longest request and what stands beside it."""
         context = max(self.lengths) + LENGTH_ROOM
         rows = self.engine.max_rows or self.rows + 1
         return dataclasses.replace(
@@ -86,7 +86,7 @@ class MigrationSettings:
 
     @property
     def small(self) -> EngineConfig:
-        """Instances whose steps take no time worth mentioning."""
+        """Returns instances whose steps take no time worth mentioning."""
         return dataclasses.replace(
             self.large,
             model="random:tiny",
@@ -137,7 +137,7 @@ def measure_all(
     *,
     bar: "tqdm[Any]",
 ) -> MigrationResult:
-    """One part after the other, on instances that are built."""
+    """Returns one part after the other, on instances that are built."""
     transfer = measure_transfer(
         large, size_bytes=settings.transfer_bytes, repeats=settings.repeats
     )
@@ -183,7 +183,7 @@ def measure_all(
 
 
 def render(result: MigrationResult) -> str:
-    """A paragraph for each part."""
+    """Returns a paragraph for each part."""
     parts = [
         _downtime_table(result.downtimes),
         _disturbance_text(result.disturbance),

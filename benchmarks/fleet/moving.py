@@ -32,7 +32,8 @@ class MovingStage:
         self._rng = np.random.default_rng(seed)
 
     def submit(self, lengths: Sequence[int], *, new_tokens: int) -> list[Handle]:
-        """Requests with random prompts of these lengths; they do not end early."""
+        """Returns requests with random prompts of these lengths; they do not end early.
+        """
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         handles = []
         for length in lengths:
@@ -81,7 +82,7 @@ class MovingStage:
 def stage(
     harness: FleetHarness, *, instances: int, seed: int, epoch_s: float = NEVER_S
 ) -> Iterator[MovingStage]:
-    """An open fleet that does nothing on its own account."""
+    """Yields an open fleet that does nothing on its own account."""
     log = Log(time.perf_counter)
     fleet = harness.open_fleet(
         Still(instances), clock=time.monotonic, config=FleetConfig(epoch_s=epoch_s)

@@ -28,7 +28,7 @@ class Run:
 
 
 def window_of(arrivals_s: Sequence[float]) -> Window:
-    """The simulator's: without the first quarter, until the last arrival."""
+    """Returns the simulator's: without the first quarter, until the last arrival."""
     first, last = arrivals_s[0], arrivals_s[-1]
     return Window(start_s=first + 0.25 * (last - first), end_s=last)
 

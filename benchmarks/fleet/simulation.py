@@ -73,7 +73,7 @@ def simulate(
     instances: int,
     epoch_s: float,
 ) -> dict[str, float]:
-    """`Meter.summary` of a simulated fleet with these instances.
+    """Returns `Meter.summary` of a simulated fleet with these instances.
 
     Args:
       spec: of each of `models`.

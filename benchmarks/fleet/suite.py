@@ -143,7 +143,7 @@ def run_fleet(settings: FleetSettings, *, progress: bool) -> BenchReport:
 
 
 def render(results: Sequence[PolicyResult]) -> str:
-    """Devices, then moves, then what users feel."""
+    """Returns devices, then moves, then what users feel."""
     devices = table(
         ("policy", "devices", "simulated", "deviation", "device-s", "duration s"),
         [
@@ -320,7 +320,7 @@ def _by_model(orders: Sequence[Order], *, run: Run) -> tuple[ModelResult, ...]:
 def make_orders(
     harness: FleetHarness, settings: FleetSettings
 ) -> tuple[list[Order], int]:
-    """The slice with prompts, sorted by arrival, and how many did not fit.
+    """Returns the slice with prompts, sorted by arrival, and how many did not fit.
 
     Raises:
       WorkloadError: nothing to send, or a trace that cannot be read.

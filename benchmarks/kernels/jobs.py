@@ -55,12 +55,12 @@ class Work:
 
     @property
     def copy(self) -> float | None:
-        """GB/s, read and written."""
+        """Returns GB/s, read and written."""
         return self.known.get(COPY)
 
 
 def run_job(name: str, work: Work, *, load: int = 0) -> Iterator[Figure]:
-    """The figures of one job, as they are measured.
+    """Yields the figures of one job, as they are measured.
 
     Args:
       name: of `PARTS`, but for "torch", which needs no process of ours.

@@ -42,7 +42,7 @@ class Load:
         return self.new == 1
 
     def kv_bytes(self, number_bytes: int) -> int:
-        """Read by one call."""
+        """Returns read by one call."""
         return self.rows * self.context * 2 * KV_HEADS * HEAD * number_bytes
 
     @property

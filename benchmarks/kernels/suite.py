@@ -173,7 +173,7 @@ def _torch(
 
 
 def run_apart(command: Sequence[str], *, name: str, limit_s: float) -> Iterator[Figure]:
-    """The figures that a process prints; a failure more if it does not end well.
+    """Yields the figures that a process prints; a failure more if it does not end well.
 
     Args:
       command: prints figures as lines of JSON; other lines are dropped.

@@ -75,7 +75,7 @@ def _some(key: jax.Array, *, shape: tuple[int, ...], dtype: str) -> jax.Array:
 
 
 def normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Random numbers, made on the device a slice at a time."""
+    """Returns random numbers, made on the device a slice at a time."""
     rows = max(1, shape[0] // max(1, math.prod(shape) // 2**28))
     counts = [min(rows, shape[0] - start) for start in range(0, shape[0], rows)]
     keys = jax.random.split(jax.random.key(seed), len(counts))
@@ -87,14 +87,16 @@ def normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def copy_bandwidth(timer: Timer, *, rows: int) -> float:
-    """Bytes read and written per second by a copy of so many rows of 2**20 bytes."""
+    """Returns bytes read and written per second by a copy of so many rows of 2**20
+    bytes.
+    """
     x = normal(0, (rows, 2**19), jnp.bfloat16)
     seconds = timer.seconds(jax.jit(lambda x: -x), x)
     return 2 * x.nbytes / seconds
 
 
 def matmul_flops(timer: Timer, *, size: int) -> float:
-    """bfloat16 multiplications and additions per second of square matrices."""
+    """Returns bfloat16 multiplications and additions per second of square matrices."""
     x = normal(0, (size, size), jnp.bfloat16)
 
     @jax.jit
@@ -108,7 +110,7 @@ def matmul_flops(timer: Timer, *, size: int) -> float:
 
 
 def attention_inputs(load: Load, *, kv_dtype: Any, seed: int) -> dict[str, Any]:
-    """Arguments of the op, pages shuffled."""
+    """Returns arguments of the op, pages shuffled."""
     pages_per_row = load.context // PAGE_TOKENS
     num_pages = load.rows * pages_per_row + 1
     shape = (num_pages, LAYERS, 2, KV_HEADS, PAGE_TOKENS, HEAD)
@@ -147,7 +149,7 @@ def attention_seconds(timer: Timer, inputs: dict[str, Any], attend: Attend) -> f
 
 
 def paged(load: Load, *, backend: str | None) -> Attend:
-    """Our op."""
+    """Returns our op."""
     return functools.partial(
         ragged_paged_attention,
         sm_scale=HEAD**-0.5,
@@ -157,7 +159,7 @@ def paged(load: Load, *, backend: str | None) -> Attend:
 
 
 def cudnn_seconds(timer: Timer, load: Load, *, seed: int) -> float:
-    """jax's cuDNN attention over contiguous keys and values, per call."""
+    """Returns jax's cuDNN attention over contiguous keys and values, per call."""
     rows, heads = load.rows, KV_HEADS * GROUP
     shape = (rows, load.context, KV_HEADS, HEAD)
     pairs = [  # arrays of their own: a slice would be copied for cuDNN
@@ -184,7 +186,9 @@ def cudnn_seconds(timer: Timer, load: Load, *, seed: int) -> float:
 
 
 def jax_paged_seconds(timer: Timer, load: Load, *, seed: int) -> float:
-    """jax's own paged decode attention, one layer, heads before pages, per call."""
+    """Returns jax's own paged decode attention, one layer, heads before pages, per
+    call.
+    """
     from jax.experimental.pallas.ops.gpu import (  # noqa: PLC0415 deprecated: it warns
         paged_attention,
     )
@@ -252,7 +256,8 @@ def step_seconds(
     seed: int,
     dtype: Any = jnp.bfloat16,
 ) -> tuple[float, int]:
-    """A whole decode step with random weights, and the bytes that it must read."""
+    """Returns a whole decode step with random weights, and the bytes that it must read.
+    """
     decoder = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype))
     parts, shapes = split_model(*nnx.split(decoder))
     weights = tuple(

@@ -41,7 +41,7 @@ class KernelProblem:
 
 
 def make_problem(sizes: dict[str, Any], *, device: str, dtype: Any) -> KernelProblem:
-    """Random numbers."""
+    """Returns random numbers."""
     torch = importlib.import_module("torch")
     rows, kv_heads, head = sizes["rows"], sizes["kv_heads"], sizes["head"]
 
@@ -56,7 +56,8 @@ def make_problem(sizes: dict[str, Any], *, device: str, dtype: Any) -> KernelPro
 
 
 def sdpa(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """torch's `scaled_dot_product_attention` over contiguous keys and values."""
+    """Returns torch's `scaled_dot_product_attention` over contiguous keys and values.
+    """
     del is_compiled
     functional = importlib.import_module("torch.nn.functional")
 
@@ -68,7 +69,9 @@ def sdpa(problem: KernelProblem, *, is_compiled: bool) -> Call:
 
 
 def flex(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """FlexAttention over contiguous keys and values, without a mask: its best case."""
+    """Returns FlexAttention over contiguous keys and values, without a mask: its best
+    case.
+    """
     attend = _flex_attention(is_compiled=is_compiled)
 
     def call(i: int) -> Any:
@@ -79,7 +82,7 @@ def flex(problem: KernelProblem, *, is_compiled: bool) -> Call:
 
 
 def flex_paged(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """FlexAttention over shuffled pages of its own block size.
+    """Returns FlexAttention over shuffled pages of its own block size.
 
     Its block mask is the page table. Every page is whole, so that compiled kernels
     never call `is_own`.
@@ -137,7 +140,8 @@ def _flex_attention(*, is_compiled: bool) -> Callable[..., Any]:
 
 
 def transformers_paged(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """transformers' SDPA attention over the paged cache of its continuous batching.
+    """Returns transformers' SDPA attention over the paged cache of its continuous
+    batching.
 
     It gathers the pages of all rows into one sequence and masks the rows apart.
     """
@@ -241,7 +245,7 @@ METHODS = {
 
 
 def seconds_per_call(call: Call, *, repeats: int) -> float:
-    """Median over CUDA events, after a warm-up that compiles."""
+    """Returns median over CUDA events, after a warm-up that compiles."""
     torch = importlib.import_module("torch")
     for i in range(10):
         call(i)

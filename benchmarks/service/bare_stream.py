@@ -29,7 +29,7 @@ class Beats:
         self._waiting: list[asyncio.Future[int]] = []
 
     async def next(self) -> int:
-        """The token of the next step."""
+        """Returns the token of the next step."""
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         return await waiter

@@ -93,7 +93,7 @@ def match(
 
 
 def render_cancels(cancels: CancelResult) -> str:
-    """A line per figure."""
+    """Returns a line per figure."""
     return "\n".join(
         (
             f"{cancels.cancels} cancels beside {OTHERS} streams",

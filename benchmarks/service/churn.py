@@ -90,7 +90,7 @@ def measure_churn(
 
 
 def render_churn(churn: ChurnResult) -> str:
-    """A line per figure."""
+    """Returns a line per figure."""
     return "\n".join(
         (
             f"{churn.requests} requests in {churn.minutes:g} minutes",

@@ -89,7 +89,7 @@ def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:
 
 
 def dump_config(config: EngineConfig) -> str:
-    """JSON for `load_config`."""
+    """Returns JSON for `load_config`."""
     return json.dumps(dataclasses.asdict(config), default=str)
 
 

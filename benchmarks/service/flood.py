@@ -54,7 +54,7 @@ def measure_flood(*, step_ms: float, frontends: int, seconds: float) -> FloodRes
 
 
 def render_flood(flood: FloodResult) -> str:
-    """A line per figure."""
+    """Returns a line per figure."""
     return "\n".join(
         (
             f"{flood.refused} clients more than the {flood.capacity} that are let in",

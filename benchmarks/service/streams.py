@@ -63,7 +63,8 @@ class StreamTally:
 
 
 def render(results: Sequence[ServiceResult]) -> str:
-    """A row per number of streams; steps also as multiples of the first row's."""
+    """Returns a row per number of streams; steps also as multiples of the first row's.
+    """
     first = results[0]
     return table(
         (

@@ -48,7 +48,7 @@ def look_around() -> MachineInfo:
 
 
 def num_cpus() -> int:
-    """CPUs that this process may use."""
+    """Returns CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

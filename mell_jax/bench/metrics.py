@@ -95,29 +95,29 @@ def measure(records: Sequence[Record], *, duration_s: float) -> ServingMetrics:
 
 
 def ttft_s(record: Record) -> float:
-    """Time to first token."""
+    """Returns time to first token."""
     return record.chunks[0][0] - record.sent_s
 
 
 def e2el_s(record: Record) -> float:
-    """End-to-end latency."""
+    """Returns end-to-end latency."""
     return record.chunks[-1][0] - record.sent_s
 
 
 def tpot_s(record: Record) -> float:
-    """Time per output token after the first; needs two tokens."""
+    """Returns time per output token after the first; needs two tokens."""
     return (e2el_s(record) - ttft_s(record)) / (record.output_tokens - 1)
 
 
 def gaps_s(record: Record) -> list[float]:
-    """Inter-token latencies: one per chunk after the first."""
+    """Returns inter-token latencies: one per chunk after the first."""
     return [
         after - before for (before, _), (after, _) in itertools.pairwise(record.chunks)
     ]
 
 
 def render(metrics: ServingMetrics) -> str:
-    """The table that users of vLLM's benchmark know."""
+    """Returns the table that users of vLLM's benchmark know."""
     parts = [
         title("Serving Benchmark Result"),
         line("Successful requests", metrics.completed),

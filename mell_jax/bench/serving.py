@@ -93,7 +93,7 @@ def run_serving(settings: ServingSettings, *, progress: bool) -> BenchReport:
 def choose_shapes(
     settings: ServingSettings, *, context: int
 ) -> tuple[list[LoadShape], int]:
-    """The requests of a run, sorted by arrival, and how many did not fit.
+    """Returns the requests of a run, sorted by arrival, and how many did not fit.
 
     Raises:
       WorkloadError: the trace cannot be read, or none of it fits.

@@ -23,7 +23,7 @@ class Summary:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Linear interpolation between closest ranks.
+    """Returns linear interpolation between closest ranks.
 
     Raises:
       ValueError: there are no values, or `percent` is not from 0 to 100.
@@ -36,7 +36,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two in the middle.
+    """Returns the middle value, or the mean of the two in the middle.
 
     Raises:
       ValueError: there are no values.
@@ -45,7 +45,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, median, 99th percentile and range of a sample."""
+    """Returns mean, median, 99th percentile and range of a sample."""
     if not values:
         return Summary(count=0, mean=0.0, median=0.0, p99=0.0, min=0.0, max=0.0)
     return Summary(

@@ -144,7 +144,7 @@ class LocalTarget:
 
 @contextlib.asynccontextmanager
 async def connect(address: str) -> AsyncIterator[BenchTarget]:
-    """The server at `address`, "host:port".
+    """Yields the server at `address`, "host:port".
 
     Raises:
       TargetError: nobody answers there.

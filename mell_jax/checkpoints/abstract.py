@@ -27,7 +27,9 @@ class AbstractDecoder:
         return tuple(self.parameters[path].shape)
 
     def state(self, arrays: Mapping[ParameterPath, jax.Array]) -> nnx.State[Any, Any]:
-        """The state that `nnx.merge(graphdef, state)` takes, from one array each."""
+        """Returns the state that `nnx.merge(graphdef, state)` takes, from one array
+        each.
+        """
         return nnx.from_flat_state(
             [(path, param.replace(arrays[path])) for path, param in self.items()]
         )
@@ -45,7 +47,7 @@ def abstract_decoder(config: ModelConfig, *, dtype: npt.DTypeLike) -> AbstractDe
 
 
 def parameters_of(state: nnx.State[Any, Any]) -> dict[ParameterPath, Any]:
-    """The `nnx.Param`s of a `Decoder`'s state by path."""
+    """Returns the `nnx.Param`s of a `Decoder`'s state by path."""
     return {
         tuple(key if isinstance(key, int) else str(key) for key in path): param
         for path, param in nnx.to_flat_state(state)

@@ -41,7 +41,7 @@ class CheckpointSpec:
 
     @property
     def context_tokens(self) -> int:
-        """The longest context that the model can be served with, in tokens."""
+        """Returns the longest context that the model can be served with, in tokens."""
         return self.config.max_position_embeddings
 
 
@@ -58,7 +58,7 @@ class Family:
 
 
 def read_spec(directory: Path) -> CheckpointSpec:
-    """The `CheckpointSpec` of a model directory.
+    """Returns the `CheckpointSpec` of a model directory.
 
     Raises:
       CheckpointError: naming the file, the key and what is supported.
@@ -74,7 +74,7 @@ def read_spec(directory: Path) -> CheckpointSpec:
 
 
 def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
-    """The `CheckpointSpec` that a `config.json` and a `generation_config.json`
+    """Returns the `CheckpointSpec` that a `config.json` and a `generation_config.json`
     describe.
     """
     architectures = fields.texts("architectures")

@@ -47,7 +47,8 @@ class Weight:
 
 
 def hf_name(path: ParameterPath) -> str:
-    """Hugging Face's name of the parameter at `path`, the same in all our families.
+    """Returns Hugging Face's name of the parameter at `path`, the same in all our
+    families.
 
     >>> hf_name(("layers", 3, "attention", "q_proj", "kernel"))
     'model.layers.3.self_attn.q_proj.weight'
@@ -65,7 +66,8 @@ def is_transposed(path: ParameterPath) -> bool:
 
 
 def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
-    """The tensor of every parameter of `model`, in the order in which they are stored.
+    """Returns the tensor of every parameter of `model`, in the order in which they are
+    stored.
 
     Raises:
       CheckpointError: when a file or tensor is missing, misshapen or unknown.
@@ -95,7 +97,9 @@ def has_safetensors(directory: Path) -> bool:
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """All tensors of a directory with one safetensors file or an index of several."""
+    """Returns all tensors of a directory with one safetensors file or an index of
+    several.
+    """
     index = directory / INDEX_FILE
     if not index.exists():
         if not (directory / SINGLE_FILE).exists():

@@ -44,7 +44,7 @@ class SavedParameter:
 
 
 def find_saved(folder: Path, model: AbstractDecoder) -> list[SavedParameter]:
-    """The saved leaf of every parameter of `model`.
+    """Returns the saved leaf of every parameter of `model`.
 
     Raises:
       CheckpointError: when a parameter is missing, misshapen or unknown.

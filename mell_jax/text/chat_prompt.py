@@ -27,7 +27,7 @@ class ChatPrompt:
         self._template = template
 
     def encode(self, messages: Sequence[Message], *, max_tokens: int) -> list[int]:
-        """The ids up to where the answer begins.
+        """Returns the ids up to where the answer begins.
 
         Args:
             messages: each with a role of the program's and a content of the user's.

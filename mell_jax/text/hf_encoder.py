@@ -66,7 +66,7 @@ class HfEncoder:
         return True
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of `text`; special tokens are added as the file says.
+        """Returns the ids of `text`; special tokens are added as the file says.
 
         Other threads run meanwhile: of the package's calls only batches let them.
         """

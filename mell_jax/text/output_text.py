@@ -71,7 +71,7 @@ class OutputText:
         self._stop: str | None = None
 
     def add(self, ids: Sequence[int]) -> TextDelta:
-        """The text that `ids` complete.
+        """Returns the text that `ids` complete.
 
         Raises:
             ValueError: an id is negative.

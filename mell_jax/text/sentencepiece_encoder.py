@@ -48,7 +48,7 @@ class SentencePieceEncoder:
         return False
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of `text`, between the special tokens if asked for."""
+        """Returns the ids of `text`, between the special tokens if asked for."""
         ids: list[int] = self._model.encode(text, out_type=int)
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 

@@ -22,7 +22,7 @@ class SpecialTokens:
 
 
 def read_json_object(path: Path) -> dict[str, object]:
-    """The object in a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
         ValueError: the file is not JSON or not an object; names the file.

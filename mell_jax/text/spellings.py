@@ -39,11 +39,13 @@ class Spellings:
         return self._ids
 
     def split(self, text: str) -> list[str]:
-        """Control tokens and what is between them; joined, they are the text."""
+        """Returns control tokens and what is between them; joined, they are the text.
+        """
         return [part for part in self._whole.split(text) if part]
 
     def cut(self, text: str) -> list[str]:
-        """Pieces in which no control token is whole; joined, they are the text."""
+        """Returns pieces in which no control token is whole; joined, they are the text.
+        """
         ends = [match.end() for match in self._first.finditer(text)]
         starts = [0, *ends]
         return [text[i:j] for i, j in zip(starts, [*ends, len(text)], strict=True)]

@@ -46,7 +46,7 @@ class StopMatcher:
         self._is_matched = False
 
     def push(self, text: str, *, is_armed: bool = True) -> Emit:
-        """The text that is final now; nothing may be pushed after a match.
+        """Returns the text that is final now; nothing may be pushed after a match.
 
         Args:
             text: the next piece.

@@ -49,7 +49,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id."""
+        """Returns one more than the largest id."""
         return len(self.vocabulary.token_bytes)
 
     @property
@@ -81,7 +81,8 @@ class Tokenizer:
     def find_control_token(
         self, ids: Sequence[int], *, others: Collection[int] = ()
     ) -> int | None:
-        """The first special token of a prompt that its text alone would not have.
+        """Returns the first special token of a prompt that its text alone would not
+        have.
 
         The tokenizer's own beginning of a text may be there, and the token that stands
         for letters without one.
@@ -111,7 +112,8 @@ class Tokenizer:
             )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """The ids of `text`, with the tokenizer's own special tokens around them.
+        """Returns the ids of `text`, with the tokenizer's own special tokens around
+        them.
 
         Raises:
             ValueError: `text` has an unpaired surrogate.
@@ -138,7 +140,7 @@ class Tokenizer:
         return ids + self._after
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of `ids`, with U+FFFD for bytes that are no UTF-8.
+        """Returns the text of `ids`, with U+FFFD for bytes that are no UTF-8.
 
         Raises:
             ValueError: an id is negative.
@@ -147,7 +149,8 @@ class Tokenizer:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer in a model's directory: `tokenizer.json`, else `tokenizer.model`.
+    """Returns the tokenizer in a model's directory: `tokenizer.json`, else
+    `tokenizer.model`.
 
     Raises:
         ValueError: neither file is there, or it cannot be read; names the path.

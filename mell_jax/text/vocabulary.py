@@ -43,7 +43,8 @@ class Vocabulary:
     longest_token_bytes: int
 
     def join(self, ids: Iterable[int], *, skip_special_tokens: bool) -> bytes:
-        """The bytes of `ids`; nothing for ids past the end (models pad their heads).
+        """Returns the bytes of `ids`; nothing for ids past the end (models pad their
+        heads).
 
         Raises:
             ValueError: an id is negative.
@@ -58,7 +59,7 @@ class Vocabulary:
         return b"".join(parts)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool) -> str:
-        """The text of `ids`, with U+FFFD for bytes that are no UTF-8.
+        """Returns the text of `ids`, with U+FFFD for bytes that are no UTF-8.
 
         Raises:
             ValueError: an id is negative.
@@ -72,7 +73,7 @@ class Vocabulary:
 def find_longest_token_bytes(
     token_bytes: Iterable[bytes], *, normalize: Callable[[str], str] | None
 ) -> int:
-    """The most bytes of a prompt that one token stands for.
+    """Returns the most bytes of a prompt that one token stands for.
 
     A normalizer that composes or folds characters turns up to `MAX_NORMALIZER_SHRINK`
     bytes into one; whether it does is seen from two characters.

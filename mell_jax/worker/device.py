@@ -75,18 +75,20 @@ class Pending:
         outputs.tokens.copy_to_host_async()
 
     def tokens(self) -> Int32Array:
-        """[B] sampled tokens, -1 where logits were not finite; waits for the step."""
+        """Returns [B] sampled tokens, -1 where logits were not finite; waits for the
+        step.
+        """
         return np.asarray(self._outputs.tokens)
 
     def logprobs(self) -> FetchedLogprobs | None:
-        """[B] rows, when the step computed them."""
+        """Returns [B] rows, when the step computed them."""
         if not self._wants_logprobs:
             return None
         sampled = self._outputs.sampled
         return _fetch(sampled.logprob, sampled.top_ids, sampled.top_logprobs)
 
     def prompt_logprobs(self) -> FetchedLogprobs | None:
-        """[T] rows, when the step computed them."""
+        """Returns [T] rows, when the step computed them."""
         prompt: PromptLogprobs | None = self._outputs.prompt
         if not self._wants_prompt or prompt is None:
             return None
@@ -96,7 +98,8 @@ class Pending:
 def jit_steps(
     parts: ModelParts, *, buckets: Sequence[Bucket], options: StepOptions
 ) -> dict[Bucket, Step]:
-    """The steps of a model, smallest bucket first, compiled at their first call.
+    """Returns the steps of a model, smallest bucket first, compiled at their first
+    call.
 
     Instances of the same model share them, when `options.layout` is their groups'.
     """
@@ -152,17 +155,17 @@ class DeviceWorker:
 
     @property
     def buckets(self) -> list[Bucket]:
-        """The compiled shapes, smallest first."""
+        """Returns the compiled shapes, smallest first."""
         return list(self._steps)
 
     @property
     def scratch_slot(self) -> int:
-        """A slot of no sequence, for padding."""
+        """Returns a slot of no sequence, for padding."""
         return self._scratch_slot
 
     @property
     def pool(self) -> jax.Array:
-        """The KV pool [P, 2L, KS, H]; replaced by every step."""
+        """Returns the KV pool [P, 2L, KS, H]; replaced by every step."""
         return self._pool
 
     def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:
@@ -191,7 +194,7 @@ class DeviceWorker:
         jax.block_until_ready((self._pool, self._weights))
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
-        """The smallest compiled shape that holds a step.
+        """Returns the smallest compiled shape that holds a step.
 
         Raises:
           ValueError: when no bucket is large enough.
@@ -223,7 +226,7 @@ class DeviceWorker:
         self._run_each_once()
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
-        """The executable of one step, as it is called by `dispatch`."""
+        """Returns the executable of one step, as it is called by `dispatch`."""
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             (self._weights, self._pool, self._rows),

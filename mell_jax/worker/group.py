@@ -39,7 +39,7 @@ class DeviceGroup:
 
     @classmethod
     def of_model(cls, config: ModelConfig, *, devices: Sequence[jax.Device]) -> Self:
-        """The group of `devices`, in this order, for a model.
+        """Returns the group of `devices`, in this order, for a model.
 
         Raises:
           ValueError: the model cannot be cut into as many parts.
@@ -73,18 +73,18 @@ class DeviceGroup:
 
     @property
     def kv_shards(self) -> int:
-        """Parts that the KV heads, and so each page, are cut into."""
+        """Returns parts that the KV heads, and so each page, are cut into."""
         return self.size // self.copies
 
     @property
     def mesh(self) -> Mesh:
-        """The devices as [tp, copy]."""
+        """Returns the devices as [tp, copy]."""
         grid = np.array(self.devices).reshape(self.kv_shards, self.copies)
         return Mesh(grid, ALL, axis_types=(AxisType.Auto, AxisType.Auto))
 
     @property
     def layout(self) -> AbstractMesh | None:
-        """The mesh without its devices, None for one device.
+        """Returns the mesh without its devices, None for one device.
 
         All that a compiled step knows of a group, so groups of one layout share steps.
         """
@@ -92,7 +92,7 @@ class DeviceGroup:
 
     @property
     def replicated(self) -> jax.sharding.Sharding:
-        """Whole on every device."""
+        """Returns whole on every device."""
         return self._sharding(WHOLE)
 
     @property
@@ -113,7 +113,7 @@ class DeviceGroup:
 
 
 def gather_logits(x: jax.Array, *, layout: AbstractMesh | None) -> jax.Array:
-    """Logits [B, V] inside a compiled step, whole on every device from here on.
+    """Returns logits [B, V] inside a compiled step, whole on every device from here on.
 
     Each device first computes those of its own vocabulary: asked only for whole ones,
     XLA gathers the weights instead.

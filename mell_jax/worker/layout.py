@@ -52,7 +52,7 @@ class StepInputs(NamedTuple, Generic[T]):
 
 
 def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
-    """Shape of each part of the vector, in order."""
+    """Returns shape of each part of the vector, in order."""
     tokens, rows = (bucket.tokens,), (bucket.rows,)
     return StepInputs(
         sample_flags=(),
@@ -72,18 +72,18 @@ def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
 
 
 def vector_size(bucket: Bucket) -> int:
-    """Length of the step vector, in int32."""
+    """Returns length of the step vector, in int32."""
     return sum(math.prod(shape) for shape in part_shapes(bucket))
 
 
 def new_vector(bucket: Bucket) -> tuple[Int32Array, StepInputs[Int32Array]]:
-    """A vector of zeros and the views into it."""
+    """Returns a vector of zeros and the views into it."""
     vector = np.zeros(vector_size(bucket), np.int32)
     return vector, _views(vector, bucket)
 
 
 def cut_vector(vector: jax.Array, *, bucket: Bucket) -> StepInputs[jax.Array]:
-    """The parts of a step vector inside a compiled step."""
+    """Returns the parts of a step vector inside a compiled step."""
     return _views(vector, bucket)
 
 

@@ -22,7 +22,8 @@ MAX_HOST_SHARE = 0.25
 
 
 def pool_head(config: ModelConfig, *, platform: str) -> int:
-    """Head size in the pool: TPUs pad to vectors of 128, or else copy the pool."""
+    """Returns head size in the pool: TPUs pad to vectors of 128, or else copy the pool.
+    """
     if platform == "tpu":
         return -(-config.head_dim // 128) * 128
     return config.head_dim
@@ -35,7 +36,8 @@ def pool_shape(
     page_tokens: int = PAGE_TOKENS,
     platform: str = "cpu",
 ) -> tuple[int, int, int, int]:
-    """[P, 2L, KS, H]: a page is contiguous over all layers, so it moves as one."""
+    """Returns [P, 2L, KS, H]: a page is contiguous over all layers, so it moves as one.
+    """
     return (
         num_pages,
         config.num_layers * 2,
@@ -58,7 +60,7 @@ def page_bytes(
 def make_pool(
     config: ModelConfig, *, num_pages: int, dtype: jnp.dtype, group: DeviceGroup
 ) -> jax.Array:
-    """A pool of zeros on `group`; never uninitialised, since 0 * NaN is NaN.
+    """Returns a pool of zeros on `group`; never uninitialised, since 0 * NaN is NaN.
 
     Raises:
       ValueError: bfloat16 on a CPU with a jax that copies the whole pool per write.
@@ -83,7 +85,7 @@ def check_pool_dtype(dtype: jnp.dtype, *, platform: str) -> None:
 
 
 def free_bytes(group: DeviceGroup) -> int:
-    """Memory that a pool on `group` could take now, in bytes of whole pages.
+    """Returns memory that a pool on `group` could take now, in bytes of whole pages.
 
     That of the device with the least, times the parts that a page is cut into. The
     devices of a CPU are all the host: groups of them count the same bytes.
@@ -118,7 +120,8 @@ def choose_num_pages(
     max_rows: int,
     platform: str = "cpu",
 ) -> int:
-    """Pages (scratch page included) that fit `budget_bytes`, at most what is useful.
+    """Returns pages (scratch page included) that fit `budget_bytes`, at most what is
+    useful.
 
     More than `max_rows` sequences of `max_tokens` can never be used.
 

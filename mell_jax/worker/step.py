@@ -70,7 +70,7 @@ class ModelParts:
 def split_model(
     graphdef: nnx.GraphDef[Decoder], state: nnx.State[Any, Any]
 ) -> tuple[ModelParts, Weights]:
-    """A split decoder as what a compiled step knows and what it is given."""
+    """Returns a split decoder as what a compiled step knows and what it is given."""
     weights, treedef = jax.tree.flatten(state)
     paths = tuple(
         tuple(key if isinstance(key, int) else str(key) for key in path)
@@ -84,7 +84,9 @@ def split_model(
 def put_weights(
     weights: Weights, *, paths: Sequence[tuple[str | int, ...]], group: DeviceGroup
 ) -> Weights:
-    """The weights on the devices of `group`: copied, cut and gathered as it takes."""
+    """Returns the weights on the devices of `group`: copied, cut and gathered as it
+    takes.
+    """
     shardings = [
         group.weight_sharding(path, array.shape)
         for path, array in zip(paths, weights, strict=True)

@@ -38,7 +38,7 @@ def ragged_paged_attention(
     backend: str | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """Causal attention of packed query tokens over their rows' pages.
+    """Returns causal attention of packed query tokens over their rows' pages.
 
     Args:
       q: `[T, N, H]` query tokens; row `b` owns `cu_q_lens[b]:cu_q_lens[b + 1]`, and

@@ -54,7 +54,7 @@ class Call:
 
 
 def current_target() -> KernelTarget:
-    """The device that is being traced for.
+    """Returns the device that is being traced for.
 
     That is the abstract device of `jax.sharding.use_abstract_mesh`, to compile for a
     device that is not here; else the mesh's; else the default device.
@@ -71,7 +71,7 @@ def current_target() -> KernelTarget:
 
 
 def describe(q: jax.Array, pool: Pool, page_table: jax.Array, *, decode: bool) -> Call:
-    """The facts of a call whose arguments have been checked."""
+    """Returns the facts of a call whose arguments have been checked."""
     kv_heads, page_tokens, head = pool.shape[3:]
     return Call(
         q_dtype=q.dtype.name,
@@ -90,7 +90,7 @@ def describe(q: jax.Array, pool: Pool, page_table: jax.Array, *, decode: bool) -
 def choose_backend(
     wanted: str | None, *, target: KernelTarget, call: Call, interpret: bool = False
 ) -> str:
-    """The name of the body that runs a call on a target.
+    """Returns the name of the body that runs a call on a target.
 
     Args:
       wanted: a name, or None for the best one.
@@ -188,7 +188,9 @@ def _why_not_mosaic_tpu(target: KernelTarget, call: Call, interpret: bool) -> st
 
 
 def body(name: str) -> Callable[..., jax.Array]:
-    """The function of a back end, imported at its first use: Pallas is slow to load."""
+    """Returns the function of a back end, imported at its first use: Pallas is slow to
+    load.
+    """
     module: Any = importlib.import_module(f"{__package__}.{name}")
     function: Callable[..., jax.Array] = module.ragged_paged_attention
     return function

@@ -129,7 +129,8 @@ def attend_long_rows(
     interpret: bool,
     sizes: TritonSizes | None = None,
 ) -> jax.Array:
-    """[T, N, H] with the tokens of rows that have several, and zeros past all rows.
+    """Returns [T, N, H] with the tokens of rows that have several, and zeros past all
+    rows.
 
     Tokens of rows that have one are left as they are in fresh memory.
     """

@@ -57,14 +57,16 @@ class AttentionProblem:
 
 @functools.cache
 def tuned(backend: str) -> Mapping[str, Any]:
-    """The sizes of a back end by device kind, with a "default"."""
+    """Returns the sizes of a back end by device kind, with a "default"."""
     text = resources.files(__package__).joinpath("tuned.json").read_text()
     sizes: Mapping[str, Any] = json.loads(text)[backend]
     return sizes
 
 
 def for_device(backend: str, device_kind: str) -> Mapping[str, Any]:
-    """The default with what the longest name that fits `device_kind` says instead."""
+    """Returns the default with what the longest name that fits `device_kind` says
+    instead.
+    """
     entries = tuned(backend)
     fitting = [name for name in entries if device_kind.startswith(name)]
     chosen = entries[max(fitting, key=len, default="default")]
@@ -72,7 +74,8 @@ def for_device(backend: str, device_kind: str) -> Mapping[str, Any]:
 
 
 def decode_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
-    """Sizes for one query token per tile: enough programs to fill the device."""
+    """Returns sizes for one query token per tile: enough programs to fill the device.
+    """
     device = for_device("triton", device_kind)
     entry = device["decode"]
     sizes = TritonSizes(
@@ -91,7 +94,8 @@ def decode_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
 
 
 def prefill_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
-    """Sizes for tiles of many query tokens, whose rows feed the tensor cores."""
+    """Returns sizes for tiles of many query tokens, whose rows feed the tensor cores.
+    """
     device = for_device("triton", device_kind)
     entry = device["prefill"]
     rows = max(entry["rows"], next_power_of_two(problem.group))
@@ -111,7 +115,7 @@ def prefill_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes
 def mosaic_gpu_sizes(
     *, device_kind: str, programs: int, table_tokens: int
 ) -> MosaicGpuSizes:
-    """Sizes for Hopper.
+    """Returns sizes for Hopper.
 
     Args:
       programs: rows times KV heads.
@@ -130,7 +134,8 @@ def mosaic_gpu_sizes(
 def mosaic_tpu_sizes(
     *, device_kind: str, group: int, page_tokens: int, page_bytes: int
 ) -> MosaicTpuSizes:
-    """Sizes for a TPU; blocks are at least a vector of 128 keys, if they can be.
+    """Returns sizes for a TPU; blocks are at least a vector of 128 keys, if they can
+    be.
 
     Args:
       page_bytes: of one page in one layer.
@@ -144,7 +149,7 @@ def mosaic_tpu_sizes(
 
 
 def next_power_of_two(number: int) -> int:
-    """The smallest power of two that is at least `number`."""
+    """Returns the smallest power of two that is at least `number`."""
     return 1 << (number - 1).bit_length()
 
 

@@ -17,7 +17,8 @@ BLOCK = 128
 
 
 def row_keys(*, seed_hi: Array, seed_lo: Array, position: Array) -> Array:
-    """key[B] = fold_in(key(seed), position); seed_hi, seed_lo u32[B], position i32[B].
+    """Returns key[B] = fold_in(key(seed), position); seed_hi, seed_lo u32[B], position
+    i32[B].
 
     The seed is 64 bits wide; below 2**32 it is the key of `jax.random.key(seed)`.
     """
@@ -27,7 +28,8 @@ def row_keys(*, seed_hi: Array, seed_lo: Array, position: Array) -> Array:
 
 
 def draw(weights: Array, *, keys: Array) -> Array:
-    """i32[B]: token i with probability weights[i] / sum(weights), never one of 0.
+    """Returns i32[B]: token i with probability weights[i] / sum(weights), never one of
+    0.
 
     `weights` f32[B, V] in [0, 1], `keys` key[B]. A row without weight answers 0.
     """

@@ -88,7 +88,8 @@ def sample(
 
 
 def token_logprobs(logits: Array, *, targets: Array) -> tuple[Array, Array, Array]:
-    """log_softmax of `logits` f32[T, V] at `targets` i32[T], and its 20 largest.
+    """Returns log_softmax of `logits` f32[T, V] at `targets` i32[T], and its 20
+    largest.
 
     Returns logprob f32[T], ids i32[T, 20], logprobs f32[T, 20]; equal ones by id.
     """
@@ -120,7 +121,8 @@ def _all_finite(logits: Array) -> Array:
 
 
 def first_argmax(values: Array) -> Array:
-    """i32[B]: the lowest id of the largest value; some valid id where that is NaN.
+    """Returns i32[B]: the lowest id of the largest value; some valid id where that is
+    NaN.
 
     Two plain reductions, which XLA:CPU vectorizes; `jnp.argmax` takes four times as
     long there.
@@ -207,7 +209,8 @@ def _choose(logits: Array, *, rows: SamplingRows, flags: SampleFlags) -> Array:
 
 
 def kept_weights(logits: Array, *, rows: SamplingRows, flags: SampleFlags) -> Array:
-    """f32[B, V]: softmax(logits / temperature) over its maximum, 0 where filtered.
+    """Returns f32[B, V]: softmax(logits / temperature) over its maximum, 0 where
+    filtered.
 
     Tokens tied with the last one that top-k or top-p keeps are kept.
     """

@@ -37,7 +37,8 @@ class RowState(NamedTuple):
 
 
 def init_row_state(*, rows: int, vocab_size: int) -> RowState:
-    """The state of `rows` empty slots and the scratch slot, V = `vocab_size`."""
+    """Returns the state of `rows` empty slots and the scratch slot, V = `vocab_size`.
+    """
     if not (rows >= 1 and vocab_size >= 1):
         raise ValueError(
             f"rows and vocab_size must be at least 1, got {rows} and {vocab_size}"
