@@ -1,4 +1,4 @@
-"""From nothing to a served model in one file: corpus, tokenizer, training, serving.
+"""Makes a served model of nothing, in one file: corpus, tokenizer, training, serving.
 
 A small grammar writes stories, a Llama-shaped model of two million parameters learns
 them in ten minutes on two CPU cores, and the last lines serve what it learned:
@@ -136,9 +136,7 @@ def train_tokenizer(corpus: list[str]) -> Tokenizer:
 
 @nnx.jit
 def learn(decoder: Decoder, adam: nnx.Optimizer[Decoder], rows: jax.Array) -> jax.Array:
-    """Returns one step of training on token ids `rows` [B, T + 1]; returns the mean
-    loss.
-    """
+    """Trains one step on token ids `rows` [B, T + 1] and returns the mean loss."""
 
     def loss(decoder: Decoder) -> jax.Array:
         positions = jnp.arange(rows.shape[1] - 1)[None]  # [1, T]

@@ -1,4 +1,7 @@
-"""Rotary position embedding: one table of angles per step, applied to every layer."""
+"""Rotates queries and keys by their positions (RoPE, arXiv 2104.09864).
+
+One table of angles per step serves every layer.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What Pallas calls differently from one supported jax to the next."""
+"""Hides what Pallas calls differently from one supported jax to the next."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def transposed(ref: Any) -> Any:
 
 
 def interpreting(interpret: Any) -> dict[str, Any]:
-    """What to pass on to `plgpu.kernel` for `interpret`: a bool, or the parameters.
+    """Returns what `plgpu.kernel` takes for `interpret`: a bool, or the parameters.
 
     Before 0.11 nothing can be interpreted; `attention.backends` refuses it.
     """

@@ -1,4 +1,4 @@
-"""Whole pages out of one pool and into another, for moving requests between devices.
+"""Moves whole pages out of one pool and into another, when requests change devices.
 
 A page is one contiguous row of the pool, all layers, keys and values of 16 tokens:
 

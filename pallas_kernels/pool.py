@@ -1,4 +1,4 @@
-"""The two kinds of KV pool: plain numbers, or numbers of one byte with scales.
+"""A KV pool holds plain numbers, or numbers of one byte with scales.
 
 A quantised page keeps one scale per layer, key or value, and head; what a token of the
 page holds is `pages * scales`. Scales are powers of two, so that raising one later
@@ -17,7 +17,7 @@ QUANTIZED_DTYPES = ("int8", "float8_e4m3fn")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizedPool:
-    """A pool of one byte per number; donate it as a plain one."""
+    """The pool has one byte per number; donate it as a plain one."""
 
     pages: jax.Array  # [P, L, 2, K, S, H] int8 or float8_e4m3fn
     scales: jax.Array  # [P, L, 2, K] float32
@@ -29,7 +29,7 @@ class QuantizedPool:
 
     @property
     def dtype(self) -> Any:
-        """Of the pages."""
+        """Returns that of the pages."""
         return self.pages.dtype
 
     @property

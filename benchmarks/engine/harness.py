@@ -1,7 +1,7 @@
-"""An engine on the bench: stepped by hand, and its steps replayed without an engine.
+"""Steps an engine by hand, and replays its steps without an engine.
 
 The engine is the one that `build_engine` makes, so that what is measured is what is
-served; this module alone reaches behind its thread.
+served, but without its thread.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from mell_jax.worker.layout import Bucket
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A step's results, as they came."""
+    """A frame has a step's results, as they came."""
 
     time_s: float
     handles: tuple[int, ...]
@@ -32,7 +32,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A step as the engine sent it to the device."""
+    """The engine sent this step to the device."""
 
     vector: Int32Array  # see `worker.layout`
     bucket: Bucket
@@ -40,7 +40,7 @@ class Sent:
 
 @final
 class EngineHarness:
-    """One engine and what is inside it."""
+    """A harness holds one engine and what is inside it."""
 
     def __init__(self, built: BuiltEngine) -> None:
         assert isinstance(built.engine, Engine), "the harness is for one instance"

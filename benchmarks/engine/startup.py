@@ -1,4 +1,4 @@
-"""`--suite=startup`: seconds until ready, without and with a compilation cache.
+"""`--suite=startup` measures seconds until ready, without and with a cache.
 
 Every start is a fresh process: cold ones with an empty cache folder, warm ones with the
 folder that a cold one filled. The files of packages and weights are in the page cache
@@ -47,7 +47,7 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartupSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range.

@@ -1,4 +1,4 @@
-"""Instances that are built once, and a new fleet on them as often as one is wanted.
+"""Builds instances once, and a new fleet on them as often as one is wanted.
 
 Compiling is what takes long; a fleet is only its records. The parts that a fleet is
 made of come from the one that `build_engine` makes.
@@ -31,7 +31,7 @@ from mell_jax.worker.group import DeviceGroup
 
 @final
 class Counting:
-    """A transport, and how much it has carried."""
+    """It counts how much a transport has carried."""
 
     def __init__(self, transport: Transport) -> None:
         self.transfers = 0
@@ -53,7 +53,7 @@ class Counting:
 
 @final
 class FleetHarness:
-    """The instances of `built`, all parked, and what a fleet on them needs."""
+    """A harness has the instances of `built`, all parked, for fleets to come."""
 
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
@@ -69,13 +69,12 @@ class FleetHarness:
 
     @property
     def info(self) -> EngineInfo:
-        """Of the default model, and but for its name of all."""
+        """Returns that of the default model, and but for its name of all."""
         return self.infos[0]
 
     @property
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
-        """Returns the hands of the default model's instances; parked ones have no pool.
-        """
+        """Returns the workers of the default model; parked ones have no pool."""
         return {
             device: parked.worker
             for (device, model), parked in self._instance_pool.parked.items()
@@ -153,6 +152,6 @@ def choose_devices(instances: int) -> tuple[int, ...]:
 
 
 def describe_devices(devices: Sequence[int]) -> str:
-    """How many there are, and on what: 8 instances on 1 cpu."""
+    """Says how many there are, and on what: 8 instances on 1 cpu."""
     kind = jax.devices()[0].platform
     return f"{len(devices)} instances on {len(set(devices))} {kind}"

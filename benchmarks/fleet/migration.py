@@ -1,4 +1,4 @@
-"""`--suite=migration`: what moving requests costs them, the others, and the host.
+"""`--suite=migration` measures what moves cost requests, the others, and the host.
 
 Downtime by length, throughput beside migrations, the way of the pages against a bare
 copy, the host's part in driving many instances, and an idle fleet. The last two use a
@@ -36,7 +36,7 @@ SMALL_CONTEXT = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -100,7 +100,7 @@ class MigrationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationResult:
-    """All parts."""
+    """A result has all parts."""
 
     downtimes: tuple[Downtime, ...]
     disturbance: Disturbance

@@ -1,4 +1,4 @@
-"""torch's attentions for one decode load, timed in a process of their own."""
+"""Times torch's attentions for one decode load in a process of their own."""
 
 import json
 import subprocess

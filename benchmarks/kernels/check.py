@@ -1,4 +1,4 @@
-"""Whether attention is right on this device, before anything is timed on it.
+"""Checks that attention is right on this device, before anything is timed on it.
 
 Small batches against float64 NumPy, with NaN in every slot that no query may see. The
 whole grid of cases is `pytest --platform=gpu -m gpu tests/pallas_kernels`.
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCase:
-    """One call."""
+    """A case is one call."""
 
     backend: str | None
     head: int = 128

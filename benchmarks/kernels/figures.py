@@ -1,4 +1,4 @@
-"""One figure of the kernels suite: a number, a failure, or how far from a goal.
+"""A figure of the kernels suite is a number or a failure, with its goal.
 
 Figures are plain mappings, since they cross from the process that measures to the one
 that reports as lines of JSON.
@@ -63,7 +63,7 @@ def failure(name: str, why: str, *, goal: float | None = None) -> Figure:
 
 
 def attempt(name: str, measure: Callable[[], Figure]) -> Figure:
-    """What `measure` returns, or why it failed."""
+    """Returns what `measure` returns, or why it failed."""
     try:
         return measure()
     except FAILURES as error:
@@ -77,5 +77,5 @@ def short(error: BaseException) -> str:
 
 
 def ratio_of(part: float, whole: float | None) -> float | None:
-    """Returns none where there is nothing to compare with."""
+    """Returns None where there is nothing to compare with."""
     return part / whole if whole else None

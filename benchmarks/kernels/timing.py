@@ -1,4 +1,4 @@
-"""What the kernels suite measures, one function per figure, each in seconds per call.
+"""Measures for the kernels suite, one function per figure, in seconds per call.
 
 Calls are chained inside one compiled program, each with the output of the one before
 among its inputs, so that neither dispatch nor overlap counts. Inputs are random, larger
@@ -38,7 +38,7 @@ Attend = Callable[..., jax.Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timer:
-    """Medians of synchronised laps after a warm-up.
+    """A timer takes medians of synchronised laps after a warm-up.
 
     A lap dispatches short programs one behind the other and waits once, or the host's
     part of a program that takes a millisecond would count.
@@ -131,7 +131,7 @@ def attention_inputs(load: Load, *, kv_dtype: Any, seed: int) -> dict[str, Any]:
 
 
 def attention_seconds(timer: Timer, inputs: dict[str, Any], attend: Attend) -> float:
-    """Per call of `attend(q, pool, layer=, page_table=, kv_lens=, cu_q_lens=)`."""
+    """Times a call of `attend(q, pool, layer=, page_table=, kv_lens=, cu_q_lens=)`."""
 
     @jax.jit
     def chain(q: jax.Array, pool: Any, **metadata: jax.Array) -> jax.Array:
@@ -149,7 +149,7 @@ def attention_seconds(timer: Timer, inputs: dict[str, Any], attend: Attend) -> f
 
 
 def paged(load: Load, *, backend: str | None) -> Attend:
-    """Returns our op."""
+    """Returns our op as `attend`."""
     return functools.partial(
         ragged_paged_attention,
         sm_scale=HEAD**-0.5,
@@ -159,7 +159,7 @@ def paged(load: Load, *, backend: str | None) -> Attend:
 
 
 def cudnn_seconds(timer: Timer, load: Load, *, seed: int) -> float:
-    """Returns jax's cuDNN attention over contiguous keys and values, per call."""
+    """Times jax's cuDNN attention over contiguous keys and values, per call."""
     rows, heads = load.rows, KV_HEADS * GROUP
     shape = (rows, load.context, KV_HEADS, HEAD)
     pairs = [  # arrays of their own: a slice would be copied for cuDNN
@@ -219,7 +219,7 @@ def move_seconds(
     pages: int,
     dtype: Any = jnp.bfloat16,
 ) -> tuple[float, float]:
-    """Gathering and scattering `count` pages (2 MiB in bfloat16), each per call."""
+    """Times a gather and a scatter of `count` pages (2 MiB in bfloat16), per call."""
     shape = (pages, 32, 2, KV_HEADS, PAGE_TOKENS, HEAD)
     pool = normal(seed, shape, dtype)
     order = jax.random.permutation(jax.random.key(seed), shape[0] - 1) + 1
@@ -256,8 +256,7 @@ def step_seconds(
     seed: int,
     dtype: Any = jnp.bfloat16,
 ) -> tuple[float, int]:
-    """Returns a whole decode step with random weights, and the bytes that it must read.
-    """
+    """Times a whole decode step, weights random; also the bytes that it must read."""
     decoder = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype))
     parts, shapes = split_model(*nnx.split(decoder))
     weights = tuple(

@@ -1,4 +1,4 @@
-"""torch's ways to attend, timed in a process of its own; started by `kernel_torch`.
+"""Times torch's ways to attend in a process of its own; `beside_torch` starts it.
 
 Takes one JSON object as its argument and answers with one line:
 
@@ -26,7 +26,7 @@ Call = Callable[[int], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class KernelProblem:
-    """One decode batch: a query token per row, all of `context` seen.
+    """A problem is one decode batch: a query token per row, all of `context` seen.
 
     `q` is [B, N, 1, H]; each of `pairs` are keys and values [B, K, C, H], to be taken
     in turns so that no cache holds them.
@@ -41,7 +41,7 @@ class KernelProblem:
 
 
 def make_problem(sizes: dict[str, Any], *, device: str, dtype: Any) -> KernelProblem:
-    """Returns random numbers."""
+    """Returns random numbers of its shapes."""
     torch = importlib.import_module("torch")
     rows, kv_heads, head = sizes["rows"], sizes["kv_heads"], sizes["head"]
 
@@ -56,8 +56,7 @@ def make_problem(sizes: dict[str, Any], *, device: str, dtype: Any) -> KernelPro
 
 
 def sdpa(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """Returns torch's `scaled_dot_product_attention` over contiguous keys and values.
-    """
+    """Returns torch's `scaled_dot_product_attention`, keys and values contiguous."""
     del is_compiled
     functional = importlib.import_module("torch.nn.functional")
 

@@ -1,4 +1,4 @@
-"""Which sizes of the Triton kernels are fastest on this device.
+"""Finds the sizes of the Triton kernels that are fastest on this device.
 
 Blocks, warps and stages are tried on the first load, where splits matter least; the
 best few of them then with every number of splits on the other loads.

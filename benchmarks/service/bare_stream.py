@@ -1,4 +1,4 @@
-"""A gRPC server that does nothing but send, to tell a front end's part from gRPC's.
+"""Serves gRPC that does nothing but send, to tell a front end's part from gRPC's.
 
     python -m benchmarks.service.bare_stream STEP_MS
 

@@ -1,4 +1,4 @@
-"""What memory does while requests come and go in every way there is.
+"""Measures what memory does while requests come and go in every way there is.
 
 `WORKERS` clients, each with one request at a time, of these kinds in turn:
 
@@ -41,7 +41,7 @@ _LONG: dict[str, Any] = {"ignore_eos": True, "max_tokens": 100}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChurnResult:
-    """Of one server. Memory is resident, in MiB."""
+    """The result is that of one server; memory is resident, in MiB."""
 
     minutes: float
     requests: int

@@ -1,4 +1,4 @@
-"""A server in processes of its own, and connections to it, for `--suite=service`."""
+"""Starts a server in processes of its own and connects to it, for `--suite=service`."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ _TICKS_PER_S = 100  # USER_HZ of every Linux there is
 
 @final
 class RunningServer:
-    """A running server, and the processes that talk to clients."""
+    """The server runs; these are the processes that talk to clients."""
 
     def __init__(self, process: subprocess.Popen[str], *, address: str) -> None:
         self.address = address
@@ -40,7 +40,7 @@ class RunningServer:
         return _resident_mb(self._process.pid)
 
     def end(self) -> Any:
-        """Ends it; what it has to tell."""
+        """Ends it and returns what it has to tell."""
         self._process.send_signal(signal.SIGTERM)
         out, _ = self._process.communicate()
         return json.loads(out.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""How fast something still grows once it has settled: what a leak looks like."""
+"""Tells how fast something still grows once it has settled, as a leak does."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Measurements of the engine, each one command: `mell-bench --suite=...`.
+"""Measures how a server, or an engine in this process, serves: `mell-bench`.
 
     serving   requests against a server or an engine in this process, as users see them
     decode    the engine beside its own bare step and beside transformers

@@ -1,4 +1,4 @@
-"""From what happened to each request to the figures that serving is judged by.
+"""Makes the figures that serving is judged by of what happened to each request.
 
 The definitions are those of vLLM's serving benchmark, so that tables compare:
 
@@ -23,7 +23,7 @@ from mell_jax.bench.stats import Summary, summarize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One request. Times are seconds on one clock that starts at any point."""
+    """A record is of one request; times are seconds on one clock, from any start."""
 
     input_tokens: int
     due_s: float  # when it should have been sent
@@ -39,7 +39,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingMetrics:
-    """Figures of a run; latencies in milliseconds."""
+    """The metrics are those of a run; latencies are in milliseconds."""
 
     completed: int
     failed: int

@@ -1,4 +1,4 @@
-"""What a suite hands back, and how it is printed and written."""
+"""A suite hands back a report, which is printed and written here."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ WIDTH = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """The outcome of one suite."""
+    """A report holds the outcome of one suite."""
 
     suite: str
     text: str  # for a person

@@ -1,4 +1,4 @@
-"""`--suite=serving`: requests as users send them, figures as users feel them."""
+"""Sends requests as users send them and measures figures as users feel them."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ WARM_UP_TOKENS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """One run. `address` empty measures an engine in this process.
+    """The settings are those of one run; without `address` an engine in here is measured.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.

@@ -1,4 +1,4 @@
-"""Models to measure: a directory, the demo, or random weights of a known shape."""
+"""A model to measure is a directory, the demo, or random weights of a known shape."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""Statistics of samples. The one definition of a percentile is here.
+"""Computes statistics of samples; the one definition of a percentile is here.
 
 A percentile is interpolated linearly between the closest ranks: of 10, 20, 30 and 40
 the 50th is 25 and the 90th is 37. It is NumPy's default and what vLLM's benchmark uses.
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Of a sample; all zero when it is empty, as `count` tells."""
+    """A summary is of a sample; all is zero when that is empty, as `count` tells."""
 
     count: int
     mean: float
@@ -23,7 +23,7 @@ class Summary:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Returns linear interpolation between closest ranks.
+    """Returns a percentile, interpolated linearly between closest ranks.
 
     Raises:
       ValueError: there are no values, or `percent` is not from 0 to 100.

@@ -1,4 +1,4 @@
-"""Which requests a serving benchmark sends: lengths, arrivals and prompts.
+"""Makes the requests of a serving benchmark: lengths, arrivals and prompts.
 
 Lengths come from a file with a header line, `input_tokens,output_tokens` and, if it is
 a trace, `arrival_s` and `model` as well, plain or gzipped; or they are drawn. Prompts
@@ -26,12 +26,12 @@ WAVE = 0.7
 
 
 class WorkloadError(ValueError):
-    """A trace that cannot be read, or settings that leave nothing to send."""
+    """A trace cannot be read, or settings leave nothing to send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadShape:
-    """Lengths of a request, and when it arrives if that is known."""
+    """A shape has the lengths of a request, and when it arrives if that is known."""
 
     input_tokens: int
     output_tokens: int
@@ -63,8 +63,7 @@ def read_trace(path: Path) -> list[LoadShape]:
 def draw_shapes(
     count: int, *, input_tokens: int, output_tokens: int, context: int, seed: int
 ) -> list[LoadShape]:
-    """Returns log-normal lengths with these medians, each at most half of the context.
-    """
+    """Draws log-normal lengths with these medians, each at most half of the context."""
     rng = np.random.default_rng(seed)
 
     def lengths(middle: int) -> list[int]:
@@ -147,7 +146,7 @@ def random_prompts(
 def text_prompts(
     shapes: Sequence[LoadShape], *, ids: Sequence[int], seed: int
 ) -> list[Int32Array]:
-    """Runs of a tokenized text from random places; the text goes round and round.
+    """Returns runs of a tokenized text from random places; at its end it begins again.
 
     Raises:
       WorkloadError: the text is empty.

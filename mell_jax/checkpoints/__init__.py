@@ -1,4 +1,4 @@
-"""Model directories: Hugging Face's and Orbax, in and out. Files are never trusted."""
+"""Reads and writes model directories, Hugging Face's and Orbax; trusts no file."""
 
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec

@@ -1,4 +1,4 @@
-"""The parameters that a `Decoder` needs, without any of them in memory."""
+"""Describes the parameters that a `Decoder` needs, without any of them in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ParameterPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbstractDecoder:
-    """Structure of a `Decoder`, and shape and type of each of its parameters."""
+    """It has the structure of a `Decoder`, and shape and type of each parameter."""
 
     graphdef: nnx.GraphDef[Decoder]
     parameters: Mapping[ParameterPath, Any]  # nnx.Param of jax.ShapeDtypeStruct
@@ -39,7 +39,7 @@ class AbstractDecoder:
 
 
 def abstract_decoder(config: ModelConfig, *, dtype: npt.DTypeLike) -> AbstractDecoder:
-    """What `Decoder(config, dtype=dtype)` consists of."""
+    """Returns what `Decoder(config, dtype=dtype)` consists of."""
     dtype = np.dtype(dtype)
     model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype))
     graphdef, state = nnx.split(model)

@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json` and `generation_config.json` as frozen values.
+"""Reads Hugging Face's `config.json` and `generation_config.json` as frozen values.
 
 Each architecture is one entry of `FAMILIES`: what it adds to the fields that all of
 them share. Whatever would change the arithmetic and is not supported is refused.
@@ -20,7 +20,7 @@ MAX_CONFIG_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSpec:
-    """What a model directory says about its model, besides the weights."""
+    """A spec is what a model directory says about its model, besides the weights."""
 
     config: ModelConfig
     architecture: str  # "LlamaForCausalLM"
@@ -47,7 +47,7 @@ class CheckpointSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """How one architecture differs from the fields that all of them share."""
+    """A family differs in this from the fields that all architectures share."""
 
     model_type: str
     options: Callable[[Fields], dict[str, Any]]

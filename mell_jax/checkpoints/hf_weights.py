@@ -1,4 +1,4 @@
-"""Where each parameter of a `Decoder` lies in a Hugging Face directory.
+"""Finds where each parameter of a `Decoder` lies in a Hugging Face directory.
 
 `find_weights` matches names and shapes of the whole model before a byte of it is read.
 Hugging Face keeps matrices as [out, in], Flax as [in, out].
@@ -40,7 +40,7 @@ IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """A parameter and the stored tensor that it comes from."""
+    """A weight joins a parameter and the stored tensor that it comes from."""
 
     path: ParameterPath
     tensor: StoredTensor
@@ -61,7 +61,7 @@ def hf_name(path: ParameterPath) -> str:
 
 
 def is_transposed(path: ParameterPath) -> bool:
-    """Whether Hugging Face keeps the parameter at `path` the other way around."""
+    """Tells whether Hugging Face keeps the parameter at `path` the other way around."""
     return path[-1] == "kernel"
 
 
@@ -92,7 +92,7 @@ def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
 
 
 def has_safetensors(directory: Path) -> bool:
-    """Whether `directory` holds weights that `find_weights` would look into."""
+    """Tells whether `directory` holds weights that `find_weights` would look into."""
     return any((directory / name).exists() for name in (INDEX_FILE, SINGLE_FILE))
 
 

@@ -1,4 +1,4 @@
-"""JSON from untrusted files: bounded, without duplicates, every value checked.
+"""Reads JSON of untrusted files: bounded, without duplicates, every value checked.
 
 `Fields` is a JSON object that remembers its file, so that each refusal names the file,
 the key, the value found and the rule it breaks.
@@ -60,7 +60,7 @@ def shown(name: str) -> str:
 
 
 def kind(value: object) -> str:
-    """What JSON calls the type of `value`, for messages."""
+    """Returns what JSON calls the type of `value`, for messages."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
@@ -69,7 +69,7 @@ def kind(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A JSON object whose values are checked as they are taken.
+    """The values of a JSON object are checked as they are taken.
 
     A key that is absent or null takes the default; without a default it is refused.
     """

@@ -1,4 +1,4 @@
-"""Safetensors files, read by offset: nothing is trusted, mapped or read ahead.
+"""Reads safetensors files by offset: nothing is trusted, mapped or read ahead.
 
     8 bytes     length of the header, little endian
     header      JSON: name -> {dtype, shape, data_offsets}
@@ -46,7 +46,7 @@ WEIGHT_DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """One tensor of a file: where it lies and what it is."""
+    """A stored tensor lies somewhere in a file; this says where and what it is."""
 
     path: Path
     name: str

@@ -1,4 +1,4 @@
-"""Messages to token ids, such that nothing a user writes becomes a control token.
+"""Turns messages into token ids; nothing that a user writes becomes a control token.
 
 A user may spell a control token, "<|im_end|>", to end his turn and speak as the system.
 Such spellings, and beginnings of one at the end of a message, are cut by a mark that
@@ -20,7 +20,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @final
 class ChatPrompt:
-    """A template together with the tokenizer of its model."""
+    """A chat prompt joins a template and the tokenizer of its model."""
 
     def __init__(self, tokenizer: Tokenizer, *, template: ChatTemplate) -> None:
         self._tokenizer = tokenizer

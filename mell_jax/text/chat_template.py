@@ -1,4 +1,4 @@
-"""A model's chat template: messages to the text that the model was trained on.
+"""A chat template turns messages into the text that its model was trained on.
 
 Templates are code that comes with a model, so they run in Jinja's sandbox, where values
 cannot be changed, with bounds on how much and how long they write. Clients never send

@@ -13,7 +13,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @final
 class Detokenizer:
-    """The text of one stream: what `add` and `flush` return, joined, is `decode`."""
+    """Makes one stream's text: what `add` and `flush` return, joined, is `decode`."""
 
     def __init__(
         self,

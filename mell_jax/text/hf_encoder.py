@@ -30,7 +30,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 @final
 class HfEncoder:
-    """Text to ids by the rules of a `tokenizer.json`; truncation and padding are off.
+    """Encodes text by the rules of a `tokenizer.json`; truncation and padding are off.
 
     A special token that is spelled out in the text becomes its id, as chat templates
     need it.

@@ -15,7 +15,7 @@ from mell_jax.text.vocabulary import (
 
 @final
 class SentencePieceEncoder:
-    """Text to ids by a SentencePiece model.
+    """Encodes text by a SentencePiece model.
 
     A control token that is spelled out in the text stays text.  The special tokens
     around a text are what `tokenizer_config.json` asks for, by default the beginning

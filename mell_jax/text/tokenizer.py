@@ -1,4 +1,4 @@
-"""The tokenizer of a model: text to ids for prompts, ids to text for answers.
+"""A model's tokenizer turns text into ids for prompts, ids into text for answers.
 
 An `Encoder` (one class per file format) makes ids; everything else is the same for all
 formats and comes from the encoder's `Vocabulary`.  Reads data, never runs code.
@@ -15,14 +15,14 @@ from mell_jax.text.vocabulary import Vocabulary
 
 
 class Encoder(Protocol):
-    """What differs between file formats."""
+    """File formats differ in how they encode."""
 
     @property
     def vocabulary(self) -> Vocabulary: ...
 
     @property
     def reads_special_tokens(self) -> bool:
-        """Whether a special token that is spelled out becomes its id."""
+        """Tells whether a special token that is spelled out becomes its id."""
         ...
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
@@ -70,12 +70,12 @@ class Tokenizer:
 
     @property
     def reads_special_tokens(self) -> bool:
-        """Whether a special token that is spelled out in a text becomes its id."""
+        """Tells whether a special token that is spelled out becomes its id."""
         return self._encoder.reads_special_tokens
 
     @property
     def spellings(self) -> Spellings:
-        """Of the special tokens."""
+        """Returns those of the special tokens."""
         return self._spellings
 
     def find_control_token(
@@ -122,7 +122,7 @@ class Tokenizer:
         return self._encoder.encode(text, add_special_tokens=add_special_tokens)
 
     def encode_plain(self, text: str) -> list[int]:
-        """As `encode`, but special tokens that are spelled out stay letters.
+        """Encodes like `encode`, but special tokens that are spelled out stay letters.
 
         Raises:
             ValueError: `text` has an unpaired surrogate, or becomes a special token

@@ -1,4 +1,4 @@
-"""Hands of one instance: its weights, KV pool, row state and compiled steps.
+"""A device worker holds an instance's weights, KV pool, row state and compiled steps.
 
 Everything is dispatched asynchronously and in order on one group of devices.
 `dispatch` returns at once with a `Pending`, which waits when it is asked for results;
@@ -44,7 +44,7 @@ HISTORY_CHUNK = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSetup:
-    """What a slot has to know about its sequence before the sequence's first step."""
+    """A setup tells a slot about its sequence before the sequence's first step."""
 
     slot: int
     bias: dict[int, float]  # token id -> added to its logit
@@ -56,7 +56,7 @@ class RowSetup:
 
 @dataclass(frozen=True, slots=True)
 class FetchedLogprobs:
-    """NumPy copies: `chosen` [n], `top_ids` [n, 20], `top` [n, 20]."""
+    """The copies are NumPy's: `chosen` [n], `top_ids` [n, 20], `top` [n, 20]."""
 
     chosen: npt.NDArray[np.float32]
     top_ids: Int32Array
@@ -64,7 +64,7 @@ class FetchedLogprobs:
 
 
 class Pending:
-    """Results of a dispatched step, still on their way."""
+    """The results of a dispatched step are still on their way."""
 
     def __init__(
         self, outputs: StepOutputs, *, wants_logprobs: bool, wants_prompt: bool
@@ -185,7 +185,7 @@ class DeviceWorker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the weights and what is in the pool have arrived."""
+        """Tells whether the weights and what is in the pool have arrived."""
         arrays: list[Any] = [self._pool, *self._weights]  # typed without `is_ready`
         return all(array.is_ready() for array in arrays)
 

@@ -1,10 +1,11 @@
-"""The devices of one instance, and how its arrays lie on them.
+"""Lays the arrays of one instance on its devices.
 
     heads, MLP, vocabulary     cut over all devices of the group
     KV heads (pool, k, v)      cut over "tp", repeated over "copy"
     norms, row state, results  whole on every device
 
 "copy" is longer than 1 only where a model has fewer KV heads than a group has devices.
+The cuts are those of Megatron-LM (arXiv 1909.08053): two sums per layer.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ _ROWS = ("o_proj", "down_proj")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceGroup:
-    """The devices that one instance of a model runs on, made by `of_model`."""
+    """A group holds the devices that one instance runs on; `of_model` makes it."""
 
     devices: tuple[jax.Device, ...]
     copies: int = 1  # devices that hold the same KV heads
@@ -92,18 +93,18 @@ class DeviceGroup:
 
     @property
     def replicated(self) -> jax.sharding.Sharding:
-        """Returns whole on every device."""
+        """Returns the sharding of what is whole on every device."""
         return self._sharding(WHOLE)
 
     @property
     def pool_sharding(self) -> jax.sharding.Sharding:
-        """Of the pool [P, 2L, KS, H], and of pages gathered from it."""
+        """Returns that of the pool [P, 2L, KS, H], and of pages gathered from it."""
         return self._sharding(POOL)
 
     def weight_sharding(
         self, path: Sequence[str | int], shape: tuple[int, ...]
     ) -> jax.sharding.Sharding:
-        """Where a parameter of `models.decoder` goes; others are kept whole."""
+        """Tells where a parameter of `models.decoder` goes; others are kept whole."""
         return self._sharding(_weight_spec(path, shape, parts=self.size))
 
     def _sharding(self, spec: PartitionSpec) -> jax.sharding.Sharding:

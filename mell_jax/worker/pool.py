@@ -1,4 +1,4 @@
-"""The KV pool of one instance: how large, of which type, and made of zeros.
+"""Makes the KV pool of one instance: sizes it, chooses its type, fills it with zeros.
 
 Kernels see it as [P, L, 2, K, S, H]. Between steps it is kept as [P, 2L, KS, H], the
 same bytes in the same order: when an axis of a step's argument has the length 1, as K
@@ -22,8 +22,7 @@ MAX_HOST_SHARE = 0.25
 
 
 def pool_head(config: ModelConfig, *, platform: str) -> int:
-    """Returns head size in the pool: TPUs pad to vectors of 128, or else copy the pool.
-    """
+    """Returns the pool's head size: TPUs pad to 128, or else copy the pool."""
     if platform == "tpu":
         return -(-config.head_dim // 128) * 128
     return config.head_dim
@@ -36,8 +35,7 @@ def pool_shape(
     page_tokens: int = PAGE_TOKENS,
     platform: str = "cpu",
 ) -> tuple[int, int, int, int]:
-    """Returns [P, 2L, KS, H]: a page is contiguous over all layers, so it moves as one.
-    """
+    """Returns [P, 2L, KS, H]: a page is contiguous over all layers and moves as one."""
     return (
         num_pages,
         config.num_layers * 2,

@@ -1,4 +1,4 @@
-"""Which body of the attention op runs where, and why not.
+"""Chooses the body of the attention op for a device, and says why others cannot run.
 
 A body is chosen from facts known when a step is traced: the platform and the kind of
 device, and shapes and types. `None` takes the first body that fits in the platform's
@@ -26,20 +26,20 @@ BACKENDS = ("mosaic_gpu", "mosaic_tpu", "triton", "xla")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelTarget:
-    """What the op is compiled for."""
+    """A target is what the op is compiled for."""
 
     platform: str  # cpu, gpu or tpu
     device_kind: str  # such as "NVIDIA H100 80GB HBM3" or "TPU v6 lite"
 
     @property
     def capability(self) -> int:
-        """Of an NVIDIA device: 80 for 8.0; what the tuned sizes say of its kind."""
+        """Returns an NVIDIA device's: 80 for 8.0; the tuned sizes know its kind."""
         return int(for_device("triton", self.device_kind)["capability"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The static facts of one call that decide whether a body can run it."""
+    """A call is described by the static facts that decide whether a body can run it."""
 
     q_dtype: str
     kv_dtype: str
@@ -123,7 +123,7 @@ def choose_backend(
 def why_not(
     name: str, target: KernelTarget, call: Call, *, interpret: bool = False
 ) -> str:
-    """Why a body cannot run a call on a target, or "" when it can."""
+    """Tells why a body cannot run a call on a target; "" when it can."""
     if name == "xla":
         return ""
     platforms = [p for p, names in ORDER.items() if name in names]

@@ -1,4 +1,4 @@
-"""How packed query tokens are cut into tiles, and how partial softmaxes are joined.
+"""Cuts packed query tokens into tiles, and joins partial softmaxes.
 
 A tile is up to `BQ` consecutive tokens of one row. Rows of one token are cut out of a
 mixed batch and computed as decode, whose keys can be split among many programs:
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 
 class Tiles(NamedTuple):
-    """All int32. Token `i` of tile `x` is at position `end[x] - tokens[x] + i`."""
+    """Tiles are described in int32: token `i` of `x` is at `end[x] - tokens[x] + i`."""
 
     row: jax.Array  # [X] row of the page table
     start: jax.Array  # [X] first query token
@@ -82,8 +82,9 @@ def cut_tiles(
 
 
 def join_splits(out: jax.Array, *, peak: jax.Array, total: jax.Array) -> jax.Array:
-    """Returns the softmax over all keys from softmaxes over shares of them (Dao et al.,
-    2023).
+    """Returns the softmax over all keys from softmaxes over shares of them.
+
+    Shares are merged as blocks are in FlashAttention (arXiv 2205.14135).
 
     Args:
       out: `[Z, X, N, H]` float32, sums of `2 ** (score - peak) * value`.

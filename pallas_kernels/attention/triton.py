@@ -1,4 +1,4 @@
-"""Ragged paged attention for NVIDIA GPUs from compute capability 8.0 on, in Triton.
+"""Attends over pages on NVIDIA GPUs from compute capability 8.0 on, in Triton.
 
 One program computes one tile of query tokens, for one KV head, over one share of the
 keys; the `G = N / K` query heads of a KV head are rows of the same tile, so that decode

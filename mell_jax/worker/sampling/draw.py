@@ -1,6 +1,7 @@
-"""One random token per row, from a key that depends on nothing but the request.
+"""Draws one token per row, from a key that depends on nothing but the request.
 
-An exponential race: the winner of min(E_i / w_i), with E_i independent exponentials,
+It is an exponential race, which is the Gumbel-max trick without its logarithm
+(arXiv 2110.01515): the winner of min(E_i / w_i), with E_i independent exponentials,
 is i with probability w_i / sum(w). It is run twice, over blocks of 128 tokens and
 then inside the winning block, so a row draws V/128 + 128 random words instead of V
 (32 rows of 32,000 on a CPU: 0.75 ms, one race 67 ms, a cumulative sum 19 ms). Unlike

@@ -1,4 +1,4 @@
-"""Top-k and top-p as exact thresholds, found without sorting.
+"""Finds exact thresholds of top-k and top-p (arXiv 1904.09751) without sorting.
 
 The bits of a float, read as an integer, keep its order. So the k-th largest of V
 values is found by choosing its 32 bits from the top, each by one count over the

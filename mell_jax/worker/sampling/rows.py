@@ -1,4 +1,4 @@
-"""How a step tells the sampler what each of its B rows wants.
+"""A step tells the sampler here what each of its B rows wants.
 
 The host fills `SamplingRows` with NumPy, packs it into a few int32 columns of the
 step's metadata (floats keep their bits), and the compiled step unpacks it. What no
@@ -18,7 +18,7 @@ ROW_COLUMNS = 11
 
 
 class SamplingRows(NamedTuple):
-    """Sampling parameters of B rows; NumPy on the host, JAX inside the step.
+    """The rows hold parameters of B rows; NumPy on the host, JAX inside the step.
 
     The order of the fields is the order of the packed columns; the last three
     share one column of bits.
@@ -93,7 +93,7 @@ def unpack_rows(packed: Array) -> SamplingRows:
 
 
 class SampleFlags(NamedTuple):
-    """What at least one row of the step wants; the rest is skipped at run time."""
+    """A flag says that at least one row wants something; else it is skipped."""
 
     any_random: Any  # bool[]
     any_top_k: Any  # bool[], of a random row
@@ -104,8 +104,7 @@ class SampleFlags(NamedTuple):
 
 
 def flag_word(rows: SamplingRows) -> np.int32:
-    """Returns NumPy rows -> the bits of `SampleFlags`, the first field the lowest bit.
-    """
+    """Returns the bits of `SampleFlags` of NumPy rows, the first field lowest."""
     is_random = rows.temperature >= GREEDY_BELOW
     flags = SampleFlags(
         any_random=is_random.any(),
@@ -130,7 +129,7 @@ ANY_BIAS_FLAG = 1 << SampleFlags._fields.index("any_bias")
 
 
 def has_penalty(rows: SamplingRows) -> Any:
-    """Returns bool[B]: the row's counts of generated tokens matter."""
+    """Returns bool[B]: whether a row's counts of generated tokens matter."""
     return (rows.presence != 0.0) | (rows.frequency != 0.0) | (rows.repetition != 1.0)
 
 
