@@ -28,7 +28,7 @@ WARM_UP_TOKENS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """The settings are those of one run; without `address` an engine in here is measured.
+    """The settings are those of one run; no `address` measures an engine in here.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.

@@ -102,7 +102,7 @@ class GrpcTarget:
 
 @final
 class LocalTarget:
-    """The target is an engine in this process, behind the same front end as a server's."""
+    """The target is an engine in this process, behind a front end as in a server."""
 
     def __init__(self, front_end: FrontEnd) -> None:
         info = front_end.models.find().info
