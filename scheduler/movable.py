@@ -52,7 +52,9 @@ class MovableBatcher(Batcher):
     def wanting(self) -> list[tuple[Serial, int]]:
         """Rows near the end of what they were granted, and pages they have."""
         rows = self.rows
-        nears = rows.active & (rows.computed + AHEAD_TOKENS >= rows.ceiling)
+        nears = rows.computed + AHEAD_TOKENS >= rows.ceiling
+        if not nears.any():
+            return []  # as in most steps; free slots have no ceiling
         nears &= rows.total < rows.limit
         found = []
         for slot in np.flatnonzero(nears):

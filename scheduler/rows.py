@@ -33,7 +33,7 @@ class RowTable:
         self.total = np.zeros(num_slots, np.int32)
         self.computed = np.zeros(num_slots, np.int32)
         self.limit = np.zeros(num_slots, np.int32)  # total may grow up to here
-        self.ceiling = np.zeros(num_slots, np.int32)  # computed may, until raised
+        self.ceiling = np.full(num_slots, NO_CEILING, np.int32)  # of computed
         self.num_pages = np.zeros(num_slots, np.int32)
         self.published = np.zeros(num_slots, np.int32)  # pages others may share
         self.page_table = np.zeros((num_slots, self.max_pages), np.int32)
@@ -70,6 +70,7 @@ class RowTable:
 
     def vacate(self, slot: SlotId) -> None:
         self.serial[slot] = NO_SERIAL
+        self.ceiling[slot] = NO_CEILING
         self.num_pages[slot] = 0
         self.page_table[slot] = 0
 

@@ -1,9 +1,12 @@
 """Arrows point down only: who may import whom, read from the sources."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 OWN = "mell_jax"
@@ -92,3 +95,87 @@ def test_the_scheduler_loads_no_jax() -> None:
         "assert 'jax' not in sys.modules and 'flax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+ROOMS: dict[str, dict[str, set[str]]] = {
+    # Folder: its levels from the lowest up, with the modules of each. A module imports
+    # from its folder only what is on its own level or below. A sub-folder stands for
+    # all of its modules but those that are named themselves.
+    "engine": {
+        "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
+        "parts": {"blueprint", "intake", "prompts", "slots", "step_times", "validate"},
+        "instance": {"instance", "thread"},
+        "fleet": {"fleet"},
+        "build": {"build", "fleet/build"},
+    },
+}
+
+
+def level_in(room: str, module: str) -> int:
+    """The level of a module, such as "fleet/build", inside its folder.
+
+    Raises:
+      AssertionError: neither it nor a folder that it is in is named there.
+    """
+    parts = module.split("/")
+    names = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    for name in names:
+        for number, modules in enumerate(ROOMS[room].values()):
+            if name in modules:
+                return number
+    raise AssertionError(f"{room}/{module} needs a level in ROOMS")
+
+
+def modules_of(room: str) -> dict[str, Path]:
+    home = ROOT / OWN / room
+    return {
+        path.relative_to(home).with_suffix("").as_posix(): path
+        for path in home.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of ours that a file imports, as in "engine/fleet/build"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            first, _, rest = node.module.partition(".")
+            if first == OWN:
+                home = rest.replace(".", "/")
+                names = [f"{home}/{alias.name}" for alias in node.names]
+                files = [n for n in names if (ROOT / OWN / f"{n}.py").is_file()]
+                found |= set(files) if len(files) == len(names) else {home, *files}
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_inside_a_folder_point_down(room: str) -> None:
+    checked = 0
+    modules = modules_of(room)
+    for module, path in modules.items():
+        for name in own_imports(path):
+            target = name.removeprefix(f"{room}/")
+            if target != name and target in modules:
+                is_down = level_in(room, target) <= level_in(room, module)
+                assert is_down, f"{path} imports {name}"
+                checked += 1
+    assert checked > len(modules) / 2  # the walk found the imports
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_name_in_a_table_is_a_module(room: str) -> None:
+    home = ROOT / OWN / room
+    for name in set().union(*ROOMS[room].values()):
+        assert (home / name).is_dir() or (home / f"{name}.py").is_file(), name
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {}
+    for package, path in sources():
+        home = ROOT / OWN / package
+        inner = path.relative_to(home) if home.is_dir() else None
+        name = package if inner is None else f"{package}/{inner.with_suffix('')}"
+        graph[name.removesuffix("/__init__")] = own_imports(path)
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert len(order) > 200  # the walk found the sources

@@ -12,7 +12,7 @@ from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
 from mell_jax.engine.build import demo_directory
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
-from mell_jax.engine.fleet.stats import MoveOutcome
+from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 

@@ -3,7 +3,7 @@
 The three take turns, in one run, with the others idle; figures are medians over the
 turns. Everything is float32 unless `--dtype` says otherwise for our side.
 
-    engine        whole requests through `Engine.step`: plan, pack, step, stop rules
+    engine        whole requests through `Fleet.step`: plan, pack, step, stop rules
     bare          the steps from the middle of the engine's decoding, sent again to the
                   compiled step in a loop that does nothing else
     transformers  `generate` on a static batch, with the faster kind of attention

@@ -57,8 +57,7 @@ class FleetHarness:
 
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
-        assert isinstance(fleet, Fleet), "the harness is for several instances"
-        instance_pool = fleet.conductor.roster.instance_pool
+        instance_pool = fleet.instance_pool
         assert isinstance(instance_pool, DeviceInstancePool), "a fleet of another make"
         self.infos = fleet.infos
         self.models = tuple(ModelId(info.model_name) for info in fleet.infos)
@@ -76,8 +75,8 @@ class FleetHarness:
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
         """Returns the workers of the default model; parked ones have no pool."""
         return {
-            device: parked.worker
-            for (device, model), parked in self._instance_pool.parked.items()
+            device: worker
+            for (device, model), worker in self._instance_pool.workers.items()
             if model == self.models[0]
         }
 

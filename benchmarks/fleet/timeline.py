@@ -69,8 +69,8 @@ class DeviceTime:
         self._now_s = max(self._now_s, due_s)
 
     def _takes_s(self, instance: Instance) -> float:
-        plan = instance.plan_in_flight
-        if plan is None:
+        step = instance.in_flight
+        if step is None:
             return 0.0
-        prompt = plan.num_tokens - len(plan.slots)
+        prompt = step.plan.num_tokens - len(step.plan.slots)
         return self._step_s + prompt / self._prefill_tokens_per_s

@@ -6,7 +6,7 @@ takes it there. Numbers of requests and devices are those of `FleetView`.
 
 from dataclasses import dataclass
 
-from mell_jax.engine.fleet.view import FleetView, GroupState
+from mell_jax.engine.fleet_view import FleetView, GroupState
 
 MAX_RESULTS = 10_000
 
@@ -108,7 +108,7 @@ class DeviceStatus:
 class Picture:
     """Answers `Snapshot`."""
 
-    policy: str | None  # None: there is none
+    policy: str
     view: FleetView
 
 

@@ -23,7 +23,6 @@ from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig, SettledConfig, settle
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.models.config import ModelConfig
-from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
@@ -160,16 +159,6 @@ def make_worker(
         ),
         max_rows=settled.max_rows,
         vocab_size=config.vocab_size,
-    )
-
-
-def make_batcher(blueprint: Blueprint) -> Batcher:
-    """The books of an instance that stands alone."""
-    return Batcher(
-        PrefixCache(PagePool(blueprint.num_pages)),
-        limits=_limits(blueprint),
-        page_tokens=PAGE_TOKENS,
-        shares_prefixes=blueprint.shares_prefixes,
     )
 
 

@@ -14,15 +14,8 @@ from mell_jax.checkpoints import (
     load_model,
     read_spec,
 )
-from mell_jax.engine.blueprint import (
-    choose_groups,
-    make_batcher,
-    make_blueprint,
-    make_worker,
-    settle_on,
-)
+from mell_jax.engine.blueprint import choose_groups, settle_on
 from mell_jax.engine.config import DEMO, EngineConfig, SettledConfig
-from mell_jax.engine.core import Engine
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
@@ -49,7 +42,7 @@ class BuiltEngine:
     Run it with `thread`, or call `engine.step` yourself; not both.
     """
 
-    engine: Engine | Fleet
+    engine: Fleet
     thread: EngineThread
     models: tuple[BuiltModel, ...]
     compilations: CompilationCounter
@@ -78,8 +71,7 @@ def build_engine(
 ) -> BuiltEngine:
     """Loads models onto their devices and compiles every step.
 
-    Several instances make a fleet, which `fleet` describes; so do several models, which
-    share the instances' devices.
+    One instance is the smallest fleet. Several models share the instances' devices.
 
     Args:
       config: of the model that answers requests which name none.
@@ -178,37 +170,18 @@ def _assemble(
     first = sources[0]
     if first.config.compilation_cache_dir is not None:
         use_compilation_cache(first.config.compilation_cache_dir)
-    engine: Engine | Fleet
-    if len(sources) > 1 or len(first.groups) > 1:
-        engine = build_fleet(
-            (_load_everywhere(source) for source in sources),
-            config=fleet or FleetConfig(),
-            seed=first.config.seed,
-            progress=progress,
-        )
-    else:
-        engine = _build_alone(first, progress=progress)
+    engine = build_fleet(
+        (_load_everywhere(source) for source in sources),
+        config=fleet or FleetConfig(),
+        seed=first.config.seed,
+        progress=progress,
+    )
     return BuiltEngine(
         engine=engine,
         thread=EngineThread(engine, compilations=compilations, times=engine.times),
         models=tuple(source.model for source in sources),
         compilations=compilations,
     )
-
-
-def _build_alone(source: _Source, *, progress: bool) -> Engine:
-    parts, weights = source.load()
-    blueprint = make_blueprint(
-        parts,
-        spec=source.model.spec,
-        config=source.config,
-        name=source.model.name,
-        groups=source.groups,
-    )
-    worker = make_worker(blueprint, group=source.groups[0], weights=weights)
-    worker.warm_up(progress=progress)
-    batcher = make_batcher(blueprint)
-    return Engine(worker, batcher, info=blueprint.info, seed=source.config.seed)
 
 
 def _load_everywhere(source: _Source) -> ReadyModel:

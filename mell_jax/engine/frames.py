@@ -13,8 +13,8 @@ from typing import NewType
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.engine.fleet.stats import Histogram
-from mell_jax.engine.fleet.view import FleetView
+from mell_jax.engine.fleet_view import FleetView
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.params import SamplingParams
 
 Handle = NewType("Handle", int)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.engine.fleet.stats import Histogram
 from mell_jax.engine.frames import (
     EngineLoad,
     Finished,
@@ -27,6 +26,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     frame_of_ends,
 )
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes
@@ -155,6 +155,11 @@ class Instance:
     # -- the loop ----------------------------------------------------------------
 
     @property
+    def in_flight(self) -> InFlight | None:
+        """The step that was launched last, while its results are not here."""
+        return self._in_flight
+
+    @property
     def has_work(self) -> bool:
         return bool(
             not self.batcher.is_empty
@@ -162,11 +167,6 @@ class Instance:
             or self._landing is not None
             or self._finished
         )
-
-    @property
-    def plan_in_flight(self) -> StepPlan | None:
-        """What the step that was launched last computes; None between steps."""
-        return None if self._in_flight is None else self._in_flight.plan
 
     def launch(self, times: StepTimes) -> None:
         """Starts the next step, if there is one to do; `times` are told how long."""

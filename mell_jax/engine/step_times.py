@@ -8,12 +8,11 @@ read by any.
 """
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import final
 
-from mell_jax.engine.fleet.stats import Histogram
+from mell_jax.engine.histogram import Histogram, HistogramRecorder
 
 BOUNDS_S = tuple(
     digit * 10.0**power for power in range(-5, 1) for digit in (1.0, 2.0, 5.0)
@@ -43,8 +42,7 @@ class StepTimes:
         """
         self._clock = clock
         self._mark_s = clock()
-        self._counts = {phase: [0] * (len(BOUNDS_S) + 1) for phase in StepPhase}
-        self._totals = dict.fromkeys(StepPhase, 0.0)
+        self._seconds = {phase: HistogramRecorder(BOUNDS_S) for phase in StepPhase}
         self._frozen: Mapping[str, Histogram] = {}
         self._frozen_s = self._mark_s - _KEPT_S
 
@@ -56,19 +54,14 @@ class StepTimes:
         """A phase is over, and the next one begins."""
         now_s = self._clock()
         took_s, self._mark_s = now_s - self._mark_s, now_s
-        self._counts[phase][bisect_left(BOUNDS_S, took_s)] += 1
-        self._totals[phase] += took_s
+        self._seconds[phase].add(took_s)
 
     def frozen(self, *, anew: bool = True) -> Mapping[str, Histogram]:
         """By name of the phase; `anew`, or not older than half a second."""
         if anew or not (self._mark_s - self._frozen_s < _KEPT_S):
             self._frozen_s = self._mark_s
             self._frozen = {
-                phase.value: Histogram(
-                    bounds=BOUNDS_S,
-                    counts=tuple(self._counts[phase]),
-                    total=self._totals[phase],
-                )
-                for phase in StepPhase
+                phase.value: seconds.frozen()
+                for phase, seconds in self._seconds.items()
             }
         return self._frozen

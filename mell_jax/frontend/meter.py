@@ -8,13 +8,13 @@ nothing of its own; nothing here grows with traffic.
 """
 
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import final
 
 from mell_jax.engine.frames import PromptDone, Submit
+from mell_jax.engine.histogram import Histogram, HistogramRecorder
 from mell_jax.frontend.delta import Delta
 
 SECOND_BOUNDS = (
@@ -24,34 +24,6 @@ SECOND_BOUNDS = (
 TOKEN_BOUNDS = tuple(
     float(digit * 10**power) for power in range(6) for digit in (1, 2, 5)
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Buckets:
-    """How many values lie up to each bound, and above all of them.
-
-    Raises:
-      ValueError: there is not one count more than bounds.
-    """
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]  # one more than bounds
-    total: float  # of the values
-
-    def __post_init__(self) -> None:
-        if not (len(self.counts) == len(self.bounds) + 1):
-            raise ValueError(
-                f"{len(self.bounds)} bounds need one count more, got {len(self.counts)}"
-            )
-
-    def __add__(self, other: "Buckets") -> "Buckets":
-        assert self.bounds == other.bounds, f"{self.bounds} != {other.bounds}"
-        pairs = zip(self.counts, other.counts, strict=True)
-        return Buckets(
-            bounds=self.bounds,
-            counts=tuple(a + b for a, b in pairs),
-            total=self.total + other.total,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,21 +37,21 @@ class ModelFigures:
     prompt_tokens: int  # of accepted requests, once for all samples
     generation_tokens: int
     finished: Mapping[str, int]  # samples, by reason
-    first_token_s: Buckets  # from the request to its first token
-    queue_s: Buckets  # from the request to its first step; the rest is prefill
-    prefill_s: Buckets  # from the first step to the first token
-    inter_token_s: Buckets  # tokens that come together share their gap
-    request_s: Buckets  # from the request to its end
-    decode_s: Buckets  # from the first token to the last
-    request_prompt_tokens: Buckets
-    request_generation_tokens: Buckets
-    request_max_tokens: Buckets  # that a sample was allowed
+    first_token_s: Histogram  # from the request to its first token
+    queue_s: Histogram  # from the request to its first step; the rest is prefill
+    prefill_s: Histogram  # from the first step to the first token
+    inter_token_s: Histogram  # tokens that come together share their gap
+    request_s: Histogram  # from the request to its end
+    decode_s: Histogram  # from the first token to the last
+    request_prompt_tokens: Histogram
+    request_generation_tokens: Histogram
+    request_max_tokens: Histogram  # that a sample was allowed
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
             wanted = SECOND_BOUNDS if each.name.endswith("_s") else TOKEN_BOUNDS
-            if isinstance(value, Buckets) and not (value.bounds == wanted):
+            if isinstance(value, Histogram) and not (value.bounds == wanted):
                 raise ValueError(f"{each.name} has bounds of its own: {value.bounds}")
 
     def __add__(self, other: "ModelFigures") -> "ModelFigures":
@@ -103,43 +75,21 @@ class RequestOutcome:
 
 
 @final
-class Histogram:
-    """Counts values."""
-
-    __slots__ = ("_bounds", "_counts", "_total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-
-    def add(self, value: float, *, count: int = 1) -> None:
-        """Counts `value` `count` times."""
-        self._counts[bisect_left(self._bounds, value)] += count
-        self._total += value * count
-
-    def frozen(self) -> Buckets:
-        return Buckets(
-            bounds=self._bounds, counts=tuple(self._counts), total=self._total
-        )
-
-
-@final
 class ModelMeter:
     """Counts for one model; see `ModelFigures`."""
 
     def __init__(self) -> None:
         self.prompt_tokens = self.generation_tokens = 0
         self.finished: Counter[str] = Counter()
-        self.first_token_s = Histogram(SECOND_BOUNDS)
-        self.queue_s = Histogram(SECOND_BOUNDS)
-        self.prefill_s = Histogram(SECOND_BOUNDS)
-        self.inter_token_s = Histogram(SECOND_BOUNDS)
-        self.request_s = Histogram(SECOND_BOUNDS)
-        self.decode_s = Histogram(SECOND_BOUNDS)
-        self.request_prompt_tokens = Histogram(TOKEN_BOUNDS)
-        self.request_generation_tokens = Histogram(TOKEN_BOUNDS)
-        self.request_max_tokens = Histogram(TOKEN_BOUNDS)
+        self.first_token_s = HistogramRecorder(SECOND_BOUNDS)
+        self.queue_s = HistogramRecorder(SECOND_BOUNDS)
+        self.prefill_s = HistogramRecorder(SECOND_BOUNDS)
+        self.inter_token_s = HistogramRecorder(SECOND_BOUNDS)
+        self.request_s = HistogramRecorder(SECOND_BOUNDS)
+        self.decode_s = HistogramRecorder(SECOND_BOUNDS)
+        self.request_prompt_tokens = HistogramRecorder(TOKEN_BOUNDS)
+        self.request_generation_tokens = HistogramRecorder(TOKEN_BOUNDS)
+        self.request_max_tokens = HistogramRecorder(TOKEN_BOUNDS)
 
     def frozen(self) -> ModelFigures:
         return ModelFigures(

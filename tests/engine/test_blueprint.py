@@ -7,20 +7,20 @@ import pytest
 from mell_jax.checkpoints import load_model, read_spec
 from mell_jax.engine.blueprint import (
     choose_groups,
-    make_batcher,
     make_blueprint,
+    make_movable_batcher,
     make_worker,
     settle_on,
 )
 from mell_jax.engine.build import demo_directory
 from mell_jax.engine.config import EngineConfig
-from mell_jax.engine.core import Engine
+from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.pool import free_bytes
 from mell_jax.worker.step import put_weights, split_model
 from tests.parity.tiny_models import families, load_golden, prompt, write_hf
-from tests.toy import generate, toy_config
+from tests.toy import generate_by_hand, toy_config
 
 MODEL = toy_config(heads=4, kv_heads=4)
 
@@ -63,7 +63,7 @@ def test_instances_that_share_memory_share_what_is_free() -> None:
 
 
 @pytest.fixture(scope="module")
-def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Engine]]:
+def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Instance]]:
     """Two of a tiny model on one device."""
     directory = tmp_path_factory.mktemp("llama2")
     write_hf(directory, families()["llama2"])
@@ -94,7 +94,7 @@ def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Engine]]:
     for worker in workers:
         worker.warm_up(progress=False)
     return workers, [
-        Engine(worker, make_batcher(blueprint), info=blueprint.info)
+        Instance(worker, make_movable_batcher(blueprint), max_rows=4)
         for worker in workers
     ]
 
@@ -116,6 +116,6 @@ def test_instances_on_one_device_share_its_weights(instances) -> None:
 
 def test_each_instance_says_what_the_model_says(instances) -> None:
     params = SamplingParams(temperature=0.0, max_tokens=256)
-    for engine in instances[1]:
-        (answer,) = generate(engine, [prompt(33)], params=params)
+    for instance in instances[1]:
+        answer = generate_by_hand(instance, prompt(33), params=params)
         assert answer == load_golden("llama2").greedy[33].tolist()

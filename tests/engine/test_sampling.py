@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.params import SamplingParams
 from tests.toy import SHARPNESS, VOCAB, Transcript, expected, run, submit, toy_engine
 
@@ -74,7 +74,7 @@ def test_tokens_are_the_same_alone_in_a_batch_and_after_preemption(wish: str) ->
     assert crowded.load().preemptions > 0
 
 
-def preempt_newest(engine: Engine, params: SamplingParams) -> Transcript:
+def preempt_newest(engine: Fleet, params: SamplingParams) -> Transcript:
     """Runs handle 9 in a pool that an older sequence needs more and more of."""
     submit(engine, [1] * 40, handle=0, params=SamplingParams(max_tokens=88, seed=0))
     submit(engine, PROMPT, handle=9, params=params)
@@ -162,7 +162,7 @@ def top_ids(total: int) -> list[int]:
     return [best, *(n for n in range(21) if n != best)][:20]
 
 
-def make_tight(name: str) -> Engine:
+def make_tight(name: str) -> Fleet:
     if name == "whole":
         return toy_engine()
     if name == "chunked":

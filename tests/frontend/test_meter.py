@@ -15,6 +15,7 @@ from mell_jax.engine.frames import (
     PromptDone,
     Submit,
 )
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import (
     Delta,
@@ -24,7 +25,7 @@ from mell_jax.frontend import (
     SampleEnd,
     generate,
 )
-from mell_jax.frontend.meter import Buckets, Meter, ModelFigures
+from mell_jax.frontend.meter import Meter, ModelFigures
 from tests.serving.fake_engine import INFO, FakeEngine
 
 
@@ -58,10 +59,10 @@ def delta(*ids: int, reason: str | None = None) -> Delta:
     )
 
 
-def filled(buckets: Buckets) -> dict[float, int]:
+def filled(histogram: Histogram) -> dict[float, int]:
     """Count by upper bound."""
-    bounds = (*buckets.bounds, float("inf"))
-    return {b: n for b, n in zip(bounds, buckets.counts, strict=True) if n}
+    bounds = (*histogram.bounds, float("inf"))
+    return {b: n for b, n in zip(bounds, histogram.counts, strict=True) if n}
 
 
 def done(prefill_s: float | None) -> PromptDone:

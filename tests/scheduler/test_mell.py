@@ -202,4 +202,10 @@ def test_a_gpu_that_was_dear_to_load_waits_empty_and_is_used_again() -> None:
     assert fleet.sizes == {0: []}
     assert counts(fleet.arrive(1, 20)) == {"Place": 1}  # no second load
     fleet.finish(1)
+    assert [counts(fleet.tick())["Park"] for _ in range(3)] == [0, 0, 0]  # the last
+    fleet.arrive(2, 20)
+    fleet.arrive(3, 20)
+    fleet.tick()
+    assert fleet.sizes == {0: [20], 1: [20]}
+    fleet.finish(2)
     assert [counts(fleet.tick())["Park"] for _ in range(3)] == [0, 1, 0]

@@ -28,8 +28,8 @@ from mell_jax.engine.admin import (
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.news import tell_policy
-from mell_jax.engine.fleet.view import GroupState
 from mell_jax.engine.fleet.viewer import Viewer, state_of
+from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import events

@@ -107,9 +107,7 @@ def _park_everywhere(
     }
     for worker in workers.values():
         worker.warm_up(progress=progress)
-        page_transfer.warm_up(worker)
-    transport = _transport(workers, config=config)
-    profile = measure(workers, model=ModelId(model.name), transport=transport)
+    transport, profile = _links(workers, model=ModelId(model.name), config=config)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
     decode_s = time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s
@@ -129,6 +127,18 @@ def _park_everywhere(
             for device, worker in workers.items()
         },
     )
+
+
+def _links(
+    workers: Workers, *, model: ModelId, config: FleetConfig
+) -> tuple[Transport, Profile]:
+    """Compiles and measures what moves take; nothing where there is one group."""
+    if len(workers) == 1:
+        return DevicePut(), Profile.of_one(next(iter(workers)), model=model)
+    for worker in workers.values():
+        page_transfer.warm_up(worker)
+    transport = _transport(workers, config=config)
+    return transport, measure(workers, model=model, transport=transport)
 
 
 def _park(workers: Workers, *, config: FleetConfig) -> float:

@@ -25,7 +25,7 @@ from mell_jax.engine.fleet.moves import Moves
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.roster import Roster
-from mell_jax.engine.fleet.stats import FleetTally
+from mell_jax.engine.fleet.tally import FleetTally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.frames import Finished, FinishReason, Handle
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial
@@ -63,6 +63,7 @@ class Conductor:
         self.instances = self.roster.instances
         self.requests: dict[Handle, RequestId] = {}
         self.finished: list[Finished] = []  # since the owner last took them
+        self.last_error: Exception | None = None  # that cost a device
         self.controller = Controller()
         self.tally = FleetTally()
         self._config = config
@@ -98,6 +99,16 @@ class Conductor:
     def is_at_rest(self) -> bool:
         """Whether it knows of no request at all."""
         return not (self._states or self.requests or self._asked or self._post)
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether an epoch can change anything.
+
+        Without requests it can only close an instance too many; the last one of each
+        model stays.
+        """
+        models = [instance.model for instance in self.instances.values()]
+        return not self.is_at_rest or len(set(models)) < len(models)
 
     @property
     def is_lost(self) -> bool:
@@ -150,7 +161,8 @@ class Conductor:
         """Does something on a device; if that raises, the device is lost."""
         try:
             return do()
-        except Exception:  # the edge: whatever a device raises, the others go on
+        except Exception as error:  # the edge: whatever a device raises, others go on
+            self.last_error = error
             news.tell_fenced(instance.device, what="failed")
             self._lose(instance.device)
             return None
@@ -338,7 +350,8 @@ class Conductor:
         horizon = self.controller.next_copy_id
         try:
             self.roster.open(device, model, horizon=horizon, context=self)
-        except RuntimeError:  # no memory, or a device that has gone
+        except RuntimeError as error:  # no memory, or a device that has gone
+            self.last_error = error
             news.tell_fenced(device, what="cannot be opened")
             self._lose(device)
 

@@ -12,18 +12,17 @@ from functools import partial
 import numpy as np
 
 from mell_jax.engine.admin import Answer, Command
-from mell_jax.engine.core import refusal, resolve
 from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance
-from mell_jax.engine.fleet.frames import merge_frames, sum_loads
 from mell_jax.engine.fleet.instance_pool import InstancePool
+from mell_jax.engine.fleet.merge import merge_frames, sum_loads
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
-from mell_jax.engine.fleet.stats import FleetStats
 from mell_jax.engine.fleet.viewer import Viewer
+from mell_jax.engine.fleet_view import FleetStats
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -33,6 +32,7 @@ from mell_jax.engine.frames import (
     Submit,
     frame_of_ends,
 )
+from mell_jax.engine.intake import refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
@@ -69,6 +69,7 @@ class Fleet:
         seed: int = 0,
     ) -> None:
         self.machine = machine
+        self.instance_pool = instance_pool
         self.times = StepTimes()
         self._infos = tuple(model.info for model in models)
         self._page_tokens = shared_page_tokens(models)
@@ -159,7 +160,7 @@ class Fleet:
         """How long to wait for messages without work; None: until one comes."""
         if self._conductor.roster.is_opening:
             return OPENING_WAIT_S
-        return self._config.epoch_s if self.instances else None
+        return self._config.epoch_s if self._conductor.needs_epochs else None
 
     @property
     def is_resting(self) -> bool:
@@ -192,7 +193,7 @@ class Fleet:
         frames = self._land()
         conductor.settle()
         if conductor.is_lost:
-            raise RuntimeError("every device of the fleet has failed or was drained")
+            raise _lost(conductor.last_error) from conductor.last_error
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_ends(done))
@@ -290,3 +291,11 @@ class Fleet:
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self._page_tokens)
+
+
+def _lost(cause: Exception | None) -> RuntimeError:
+    """Returns what ends the engine; `cause` has cost the last device that failed."""
+    text = "every device of the fleet has failed or was drained"
+    if cause is not None:
+        text += f"; the last error was {type(cause).__name__}: {cause}"
+    return RuntimeError(text)

@@ -65,13 +65,13 @@ class DeviceInstancePool:
         return self._groups
 
     @property
-    def parked(self) -> Mapping[tuple[DeviceGroupId, ModelId], ParkedInstance]:
-        """Every model on every device group, also those that are open just now."""
-        return self._parked
+    def workers(self) -> Mapping[tuple[DeviceGroupId, ModelId], DeviceWorker]:
+        """Returns the workers of every model and group; parked ones have no pool."""
+        return {key: parked.worker for key, parked in self._parked.items()}
 
     @property
     def open_devices(self) -> tuple[DeviceGroupId, ...]:
-        """The device groups that have not been closed since they were opened."""
+        """Returns the groups on which an instance is open."""
         return tuple(self._open)
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:

@@ -57,6 +57,11 @@ class Profile:
         )
 
     @classmethod
+    def of_one(cls, device: DeviceGroupId, *, model: ModelId) -> Self:
+        """Returns the profile of a fleet of one: there is nowhere to move to."""
+        return cls(bytes_per_s={}, prefill_tokens_per_s={(device, model): 0.0})
+
+    @classmethod
     def joined(cls, profiles: Sequence[Self]) -> Self:
         """Of several models, measured one after the other on the same devices.
 

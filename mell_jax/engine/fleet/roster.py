@@ -46,11 +46,6 @@ class Roster:
         self._since_s: dict[DeviceGroupId, float] = {}  # of those that are opening
 
     @property
-    def instance_pool(self) -> InstancePool:
-        """Where its instances come from and go back to."""
-        return self._instance_pool
-
-    @property
     def groups(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         """Of all devices, whatever they do."""
         return self._instance_pool.devices

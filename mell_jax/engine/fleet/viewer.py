@@ -10,7 +10,7 @@ import numpy as np
 
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.view import (
+from mell_jax.engine.fleet_view import (
     FleetView,
     GroupState,
     InstanceView,

@@ -23,8 +23,8 @@ from mell_jax.engine.admin import (
     Snapshot,
     Undrain,
 )
-from mell_jax.engine.fleet.stats import FleetStats
-from mell_jax.engine.fleet.view import (
+from mell_jax.engine.fleet_view import (
+    FleetStats,
     FleetView,
     GroupState,
     InstanceView,

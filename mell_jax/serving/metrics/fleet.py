@@ -4,8 +4,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from mell_jax.engine.fleet.stats import FleetStats, MoveEnd, MoveOutcome, MoveReason
-from mell_jax.engine.fleet.view import FleetView, GroupState, InstanceView
+from mell_jax.engine.fleet_view import (
+    FleetStats,
+    FleetView,
+    GroupState,
+    InstanceView,
+    MoveEnd,
+    MoveOutcome,
+    MoveReason,
+)
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.serving.metrics.families import (
     Labels,

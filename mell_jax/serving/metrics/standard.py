@@ -7,7 +7,7 @@ otherwise `all`.
 
 from collections.abc import Iterator, Mapping
 
-from mell_jax.engine.fleet.view import FleetView
+from mell_jax.engine.fleet_view import FleetView
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend.meter import ModelFigures
 from mell_jax.serving.metrics.families import (

@@ -14,7 +14,6 @@ def test_the_parts_of_a_step_add_up_to_it():
         "step": [10.0],
         "launch": [6.0],
         "plan": [1.0],
-        "pack+dispatch": [4.5],
         "dispatch": [3.0],
         "land": [3.5],
         "wait": [2.0],
@@ -23,12 +22,12 @@ def test_the_parts_of_a_step_add_up_to_it():
     parts = breakdown(laps)
     assert parts == {
         "plan": [1.0],
-        "pack": [1.5],
+        "pack": [2.0],
         "dispatch": [3.0],
         "wait": [2.0],
         "commit": [1.0],
         "frame": [0.5],
-        "other": [1.0],  # 0.5 around the plan, 0.5 around launch and land
+        "other": [0.5],  # around launch and land
     }
     assert sum(values[0] for values in parts.values()) == laps["step"][0]
 

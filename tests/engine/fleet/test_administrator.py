@@ -26,7 +26,7 @@ from mell_jax.engine.admin import (
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.view import FleetView, GroupState
+from mell_jax.engine.fleet_view import FleetView, GroupState
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.policies import POLICIES

@@ -21,8 +21,8 @@ from mell_jax.engine.fleet.faults import Fault, FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import MoveOutcome
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
+from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.engine.frames import Handle, Submit
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import pytest
 
-from mell_jax.engine.core import Engine
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstance
 from mell_jax.engine.instance import Instance
@@ -14,7 +13,7 @@ from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
-from tests.toy import PAGE_TOKENS, expected, run, submit, toy_info, toy_worker
+from tests.toy import PAGE_TOKENS, expected, generate_by_hand, toy_worker
 
 HERE = DeviceGroupId(0)
 PLAIN, TRIPLE = ModelId("plain"), ModelId("triple")
@@ -51,10 +50,8 @@ def pool_of(
 
 def answer(instance: Instance) -> list[int]:
     """What an instance says to 1 2 3."""
-    engine = Engine(instance.worker, instance.batcher, info=toy_info())
     params = SamplingParams(temperature=0.0, max_tokens=6)
-    submit(engine, [1, 2, 3], handle=1, params=params)
-    return run(engine).tokens[1]
+    return generate_by_hand(instance, [1, 2, 3], params=params)
 
 
 def weight_homes(worker: DeviceWorker) -> set[str | None]:

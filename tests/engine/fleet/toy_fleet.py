@@ -44,6 +44,7 @@ class ToyPool:
         num_pages: int,
         prefix_cache: bool,
         factors: Mapping[ModelId, int],
+        max_tokens: int,
     ) -> None:
         found = jax.devices()
         self._groups = {
@@ -56,6 +57,7 @@ class ToyPool:
         self._num_pages = num_pages
         self._prefix_cache = prefix_cache
         self._factors = factors
+        self._max_tokens = max_tokens
         self.opened = 0
 
     @property
@@ -66,7 +68,9 @@ class ToyPool:
         self.opened += 1
         batcher = MovableBatcher(
             PrefixCache(PagePool(self._num_pages)),
-            limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=MAX_TOKENS),
+            limits=BatchLimits(
+                max_rows=8, token_budget=64, max_tokens=self._max_tokens
+            ),
             page_tokens=PAGE_TOKENS,
             shares_prefixes=self._prefix_cache,
         )
@@ -79,7 +83,7 @@ class ToyPool:
             num_pages=65,
             max_rows=8,
             token_budget=64,
-            max_tokens=MAX_TOKENS,
+            max_tokens=self._max_tokens,
             devices=self._groups[device].devices,
         )
 
@@ -119,6 +123,7 @@ def toy_fleet(
     profile: Profile | None = None,
     factors: Mapping[ModelId, int] = ONE_TOY,
     transport: Transport | None = None,
+    max_tokens: int = MAX_TOKENS,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
@@ -133,6 +138,7 @@ def toy_fleet(
         num_pages=num_pages,
         prefix_cache=prefix_cache,
         factors=factors,
+        max_tokens=max_tokens,
     )
     if transport is None:
         transport = DevicePut()
@@ -150,7 +156,7 @@ def toy_fleet(
     return Fleet(
         models=[
             FleetModel(
-                info=toy_info(name=name, max_tokens=MAX_TOKENS, num_pages=num_pages),
+                info=toy_info(name=name, max_tokens=max_tokens, num_pages=num_pages),
                 transport=Checked(FaultyTransport(transport, fault=config.fault)),
             )
             for name in factors

@@ -182,16 +182,14 @@ def test_a_bad_field_is_named() -> None:
         assert detail.field_violations[0].field == "look_s"
 
 
-def test_one_instance_can_be_looked_at_only() -> None:
+def test_a_fleet_of_one_is_administered_like_any_other() -> None:
     with administered(toy_engine()) as (stub, _):
         seen = stub.Snapshot(pb.SnapshotRequest())
-        assert not seen.HasField("policy")
-        assert [each.state for each in seen.instances] == [pb.DEVICE_STATE_SERVING]
-        for call, request in (
-            (stub.Drain, pb.DrainRequest(device=0)),
-            (stub.SetPolicy, pb.SetPolicyRequest(policy="mell")),
-        ):
-            assert code_of(call, request) == grpc.StatusCode.FAILED_PRECONDITION
+        assert seen.policy == "consolidate"
+        assert [each.state for each in seen.instances] == [pb.DEVICE_STATE_PARKED]
+        assert stub.SetPolicy(pb.SetPolicyRequest(policy="mell")).policy == "mell"
+        drain = pb.DrainRequest(device=0)
+        assert code_of(stub.Drain, drain) == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_bytes_that_are_no_message_are_the_callers_mistake() -> None:

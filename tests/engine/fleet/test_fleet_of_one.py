@@ -1,11 +1,11 @@
-"""The engine around the additive toy: every token is the sum of all before it."""
+"""A fleet of one around the additive toy: every token is the sum of all before it."""
 
 import pytest
 
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
-from tests.toy import Transcript, expected, generate, run, submit, toy_engine
+from tests.toy import Transcript, expected, generate, only, run, submit, toy_engine
 
 TINY = 9  # pages with scratch: one sequence of 128 tokens fits
 
@@ -14,12 +14,13 @@ def greedy(max_tokens: int | None = None, **more) -> SamplingParams:
     return SamplingParams(temperature=0.0, max_tokens=max_tokens, **more)
 
 
-def assert_at_rest(engine: Engine) -> None:
+def assert_at_rest(engine: Fleet) -> None:
     load = engine.load()
     assert (load.running, load.waiting, load.used_pages) == (0, 0, 0)
-    assert load.free_pages + load.cached_pages == engine.info.num_pages - 1
-    assert not engine.has_work and not engine.instance._requests and not engine._serials
-    assert not engine.instance._prompts._prompts
+    assert load.free_pages + load.cached_pages == engine.infos[0].num_pages - 1
+    assert not engine.has_work and not only(engine).requests
+    assert engine.conductor.is_at_rest
+    assert not only(engine)._prompts._prompts
     assert engine.step() is None
 
 

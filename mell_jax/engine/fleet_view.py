@@ -5,10 +5,16 @@ it, read it on any thread, or send it to another process.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-from mell_jax.engine.fleet.stats import FleetStats
+from mell_jax.engine.histogram import Histogram
+from mell_jax.scheduler.transfer import Mode
+
+STEP_BOUNDS = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 64.0)
+GAP_BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_NO_STEPS = Histogram.of((), bounds=STEP_BOUNDS)
+_NO_SECONDS = Histogram.of((), bounds=GAP_BOUNDS_S)
 
 
 class GroupState(Enum):
@@ -75,6 +81,65 @@ class ModelView:
     name: str
     lower_bound: int  # devices that all its requests need at least, waiting ones too
     waiting: int  # requests that no instance has taken
+
+
+class MoveReason(Enum):
+    """What a move was for."""
+
+    URGENT = "another request could not grow"
+    CONSOLIDATION = "fewer devices, or an order"
+
+
+class MoveOutcome(Enum):
+    """How a move ended."""
+
+    COMMITTED = "the target owns the request"
+    ABORTED = "called off, or its request ended before"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveEnd:
+    """Moves that are counted together."""
+
+    reason: MoveReason
+    mode: Mode
+    outcome: MoveOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStats:
+    """Since the start.
+
+    A gap is the time between the step that brought a moved request's last token of its
+    source and the one that brought its first token of its target: 1 step without a
+    move. A request that waited for pages before counts from when its row was settled.
+    """
+
+    begun: Mapping[Mode, int] = field(default_factory=dict)  # moves
+    ended: Mapping[MoveEnd, int] = field(default_factory=dict)  # moves
+    carried: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """Moves that were committed, by the devices they went from and to."""
+    deferred: int = 0  # moves put off to the next epoch
+    violations: int = 0  # urgent moves beyond what a link or a target has
+    sent_bytes: int = 0  # pages and tokens
+    stages: int = 0  # chunks that these were sent in
+    activations: int = 0
+    activation_s: float = 0.0  # that they took together
+    parkings: int = 0
+    losses: int = 0  # of devices that failed
+    replays: int = 0  # requests started again after the loss of a device
+    pauses: int = 0  # a request could not grow at once
+    preemptions: int = 0  # of requests that gave up their pages
+    gap_steps: Histogram = field(
+        default_factory=lambda: Histogram.of((), bounds=STEP_BOUNDS)
+    )
+    gap_s: Histogram = field(
+        default_factory=lambda: Histogram.of((), bounds=GAP_BOUNDS_S)
+    )
+
+    def count(self, outcome: MoveOutcome) -> int:
+        """Moves that ended so, whatever they were for."""
+        return sum(n for kind, n in self.ended.items() if kind.outcome is outcome)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

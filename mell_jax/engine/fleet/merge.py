@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mell_jax.engine.fleet.stats import Histogram, Past
-from mell_jax.engine.fleet.view import FleetView
+from mell_jax.engine.fleet.tally import Past
+from mell_jax.engine.fleet_view import FleetView
 from mell_jax.engine.frames import EngineLoad, Float32Array, Logprobs, StepFrame
+from mell_jax.engine.histogram import Histogram
 from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
 
 
@@ -41,21 +42,23 @@ def sum_loads(
       preemptions: beside those that instances know of.
     """
 
-    def total(name: str) -> int:
-        return sum(getattr(load, name) for load in loads)
-
     return EngineLoad(
-        running=total("running"),
-        waiting=total("waiting") + waiting,
-        waiting_tokens=total("waiting_tokens"),
-        used_pages=total("used_pages"),
-        cached_pages=total("cached_pages"),
-        free_pages=total("free_pages"),
-        generated_tokens=total("generated_tokens") + past.generated_tokens,
-        prefix_hit_tokens=total("prefix_hit_tokens") + past.prefix_hit_tokens,
-        prefix_query_tokens=total("prefix_query_tokens") + past.prefix_query_tokens,
-        preemptions=total("preemptions") + past.preemptions + preemptions,
-        steps=total("steps") + past.steps,
+        running=sum([load.running for load in loads]),
+        waiting=sum([load.waiting for load in loads]) + waiting,
+        waiting_tokens=sum([load.waiting_tokens for load in loads]),
+        used_pages=sum([load.used_pages for load in loads]),
+        cached_pages=sum([load.cached_pages for load in loads]),
+        free_pages=sum([load.free_pages for load in loads]),
+        generated_tokens=sum([load.generated_tokens for load in loads])
+        + past.generated_tokens,
+        prefix_hit_tokens=sum([load.prefix_hit_tokens for load in loads])
+        + past.prefix_hit_tokens,
+        prefix_query_tokens=sum([load.prefix_query_tokens for load in loads])
+        + past.prefix_query_tokens,
+        preemptions=sum([load.preemptions for load in loads])
+        + past.preemptions
+        + preemptions,
+        steps=sum([load.steps for load in loads]) + past.steps,
         compilations=compilations,
         fleet=fleet,
         phases=phases,

@@ -1,17 +1,9 @@
 """Counts and gaps of moves."""
 
-import math
-
 import numpy as np
-import pytest
 
-from mell_jax.engine.fleet.stats import (
-    FleetTally,
-    Histogram,
-    MoveEnd,
-    MoveOutcome,
-    MoveReason,
-)
+from mell_jax.engine.fleet.tally import FleetTally
+from mell_jax.engine.fleet_view import MoveEnd, MoveOutcome, MoveReason
 from mell_jax.engine.frames import Handle, StepFrame
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
@@ -90,15 +82,3 @@ def test_stats_do_not_change_afterwards() -> None:
     before = tally.stats()
     tally.begin_move(move(1, is_urgent=False), mode=Mode.KV, handle=ONE)
     assert before.begun == {}
-
-
-def test_a_histogram_answers_with_the_bound_of_the_bucket() -> None:
-    histogram = Histogram.empty((1.0, 2.0))
-    assert histogram.quantile(0.99) == 0.0
-    for value in (1, 1, 1, 2, 5):
-        histogram = histogram.with_value(value)
-    assert histogram.counts == (3, 1, 1)
-    assert histogram.total == 10.0
-    assert [histogram.quantile(q) for q in (0.5, 0.8, 1.0)] == [1.0, 2.0, math.inf]
-    with pytest.raises(ValueError, match="share must be"):
-        histogram.quantile(1.5)
