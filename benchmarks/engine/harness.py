@@ -62,7 +62,7 @@ class EngineHarness:
         return time.perf_counter()
 
     def submit(self, prompts: Sequence[Int32Array], *, new_tokens: int) -> list[int]:
-        """Leaves greedy requests that ignore the end of sequence; gives their handles."""
+        """Leaves greedy requests that go on past an end token; gives their handles."""
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         handles = []
         for prompt in prompts:
