@@ -1,4 +1,4 @@
-"""The flags of the benchmarks, grouped as --help shows them."""
+"""Defines the flags of the benchmarks, grouped as --help shows them."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""From flags to the settings of each suite, and to what runs it."""
+"""Turns flags into the settings of each suite, and into what runs it."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
-from mell_jax.checkpoints import CheckpointSpec
+from mell_jax.checkpoints import spec_in_memory
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -135,11 +135,9 @@ class LLM:
         if eos_ids is None:
             own = tokenizer.eos_id if tokenizer is not None else None
             eos_ids = () if own is None else (own,)
-        spec = CheckpointSpec(
-            config=module.config,
-            architecture="LlamaForCausalLM",
-            model_type="llama",
-            eos_ids=tuple(eos_ids),
+        spec = spec_in_memory(
+            module.config,
+            eos_ids=eos_ids,
             bos_id=tokenizer.bos_id if tokenizer is not None else None,
         )
         built = build_from_module(

@@ -1,4 +1,4 @@
-"""An engine on the bench: stepped by hand, and its steps replayed without an engine.
+"""Steps an engine by hand, and replays its steps without an engine.
 
 The engine is the fleet of one that `build_engine` makes, so that what is measured is
 what is served.
@@ -25,7 +25,7 @@ from mell_jax.worker.layout import Bucket
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A step's results, as they came."""
+    """A frame has a step's results, as they came."""
 
     time_s: float
     handles: tuple[int, ...]
@@ -34,7 +34,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A step as the engine sent it to the device."""
+    """The engine sent this step to the device."""
 
     vector: Int32Array  # see `worker.layout`
     bucket: Bucket
@@ -42,7 +42,7 @@ class Sent:
 
 @final
 class EngineHarness:
-    """One engine of one instance, and what is inside it."""
+    """A harness holds one engine of one instance, and what is inside it."""
 
     def __init__(self, built: BuiltEngine) -> None:
         self.engine: Fleet = built.engine
@@ -54,15 +54,15 @@ class EngineHarness:
 
     @property
     def instance(self) -> Instance:
-        """The instance; it opens with the first request and stays open."""
+        """Returns the instance; it opens with the first request and stays open."""
         return self.engine.instances[self._device].inner
 
     def now_s(self) -> float:
-        """The clock of frames."""
+        """Returns the time on the clock of frames."""
         return time.perf_counter()
 
     def submit(self, prompts: Sequence[Int32Array], *, new_tokens: int) -> list[int]:
-        """Leaves greedy requests that ignore the end of sequence; their handles."""
+        """Leaves greedy requests that go on past an end token; gives their handles."""
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         handles = []
         for prompt in prompts:

@@ -1,4 +1,4 @@
-"""`--suite=overhead`: what the engine's host side adds to a step, and where it goes.
+"""`--suite=overhead` measures what the host adds to a step, and where it goes.
 
 All rows decode and nobody comes or goes. The device works on step k while the host
 plans step k + 1, so host time costs only what the device does not hide:
@@ -47,7 +47,7 @@ PREFILL_STEPS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverheadSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -69,13 +69,13 @@ class OverheadSettings:
 
     @property
     def new_tokens(self) -> int:
-        """Enough that no row ends before the last step that counts."""
+        """Returns enough that no row ends before the last step that counts."""
         return self.steps + SETTLING_STEPS + PREFILL_STEPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverheadResult:
-    """One batch size; milliseconds per step."""
+    """A result is of one batch size, in milliseconds per step."""
 
     batch: int
     engine_ms: Summary
@@ -118,7 +118,8 @@ def run_overhead(settings: OverheadSettings, *, progress: bool) -> BenchReport:
 
 
 def breakdown(laps: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Seconds of each part of each step, from the calls that contain each other.
+    """Returns seconds of each part of each step, from the calls that contain each
+    other.
 
     Args:
       laps: of "step", "launch", "dispatch", "plan", "land", "wait" and "commit", a
@@ -235,7 +236,7 @@ def _steady_steps(
 
 @contextlib.contextmanager
 def watched(harness: EngineHarness, clock: StepClock) -> Iterator[None]:
-    """Timers around everything that a step calls."""
+    """Yields timers around everything that a step calls."""
     dispatch = clock.timed(harness.worker.dispatch, name="dispatch")
 
     def dispatch_and_watch(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One start of the engine in a fresh process; prints what each part took, as JSON.
+"""Starts the engine once in a fresh process; prints what each part took, as JSON.
 
 Run by `startup` with two arguments: the model's directory and the folder of the
 compilation cache.

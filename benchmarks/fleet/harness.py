@@ -1,6 +1,7 @@
-"""Instances that are built once, and a new fleet on them as often as one is wanted.
+"""Builds instances once, and a new fleet on them as often as one is wanted.
 
-Compiling is what takes long; a fleet is only books.
+Compiling is what takes long; a fleet is only its records. The parts that a fleet is
+made of come from the one that `build_engine` makes.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from mell_jax.worker.group import DeviceGroup
 
 @final
 class Counting:
-    """A transport, and how much it has carried."""
+    """It counts how much a transport has carried."""
 
     def __init__(self, transport: Transport) -> None:
         self.transfers = 0
@@ -52,7 +53,7 @@ class Counting:
 
 @final
 class FleetHarness:
-    """The instances of `built`, all parked, and what a fleet on them needs."""
+    """A harness has the instances of `built`, all parked, for fleets to come."""
 
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
@@ -67,16 +68,15 @@ class FleetHarness:
 
     @property
     def info(self) -> EngineInfo:
-        """Of the default model, and but for its name of all."""
+        """Returns that of the default model, and but for its name of all."""
         return self.infos[0]
 
     @property
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
-        """The hands of the default model's instances; parked ones have no pool."""
-        workers = self._instance_pool.workers
+        """Returns the workers of the default model; parked ones have no pool."""
         return {
             device: worker
-            for (device, model), worker in workers.items()
+            for (device, model), worker in self._instance_pool.workers.items()
             if model == self.models[0]
         }
 
@@ -90,7 +90,7 @@ class FleetHarness:
         transport: Transport | None = None,
         profile: Profile | None = None,
     ) -> Fleet:
-        """A fleet with nothing in it; close the one before first.
+        """Returns a fleet with nothing in it; close the one before first.
 
         Args:
           spec: what placement takes the instances for; None: as they are.
@@ -142,13 +142,15 @@ def build_harness(
 
 
 def choose_devices(instances: int) -> tuple[int, ...]:
-    """One device for each instance; all on the first one where there are too few."""
+    """Returns one device for each instance; all on the first one where there are too
+    few.
+    """
     if len(jax.devices()) >= instances:
         return tuple(range(instances))
     return (0,) * instances
 
 
 def describe_devices(devices: Sequence[int]) -> str:
-    """How many there are, and on what: 8 instances on 1 cpu."""
+    """Says how many there are, and on what: 8 instances on 1 cpu."""
     kind = jax.devices()[0].platform
     return f"{len(devices)} instances on {len(set(devices))} {kind}"

@@ -1,4 +1,4 @@
-"""A server with a real engine that can tell how soon it frees the pages of an abort.
+"""Serves with a real engine that can tell how soon it frees the pages of an abort.
 
     python -m benchmarks.service.engine_server FRONTENDS CONFIG [watched]
 
@@ -30,7 +30,7 @@ MAX_TENANT_OPEN = 8
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Freed:
-    """One sequence that was aborted while it had pages."""
+    """A sequence was aborted while it had pages."""
 
     steps: int  # that ended between the abort's arrival and its pages being free
     waited_ms: float  # between these two
@@ -89,12 +89,12 @@ def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:
 
 
 def dump_config(config: EngineConfig) -> str:
-    """JSON for `load_config`."""
+    """Returns JSON for `load_config`."""
     return json.dumps(dataclasses.asdict(config), default=str)
 
 
 def load_config(text: str) -> EngineConfig:
-    """What `dump_config` was given."""
+    """Returns what `dump_config` was given."""
     fields = json.loads(text)
     for name in ("devices", "decode_rows"):
         fields[name] = None if fields[name] is None else tuple(fields[name])

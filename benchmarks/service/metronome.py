@@ -55,7 +55,7 @@ _INFO = EngineInfo(
 
 @final
 class Metronome:
-    """What an `EngineThread` drives. Times are of one step and what the thread does
+    """An `EngineThread` drives it. Times are of one step and what the thread does
     around it, less the waiting."""
 
     infos: tuple[EngineInfo, ...] = (_INFO,)

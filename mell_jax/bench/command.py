@@ -1,4 +1,4 @@
-"""A benchmark as a program: flags in, a table and JSON out, errors in one line.
+"""Runs a benchmark as a program: flags in, a table and JSON out, errors in one line.
 
 `mell-bench` and the laboratory of this repository are both such programs.
 """

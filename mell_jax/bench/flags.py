@@ -1,4 +1,4 @@
-"""The flags of mell-bench, grouped as --help shows them."""
+"""Defines the flags of mell-bench, grouped as --help shows them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""From flags to settings: the engine, the requests, and where figures go."""
+"""Turns flags into settings: the engine, the requests, and where figures go."""
 
 import math
 from pathlib import Path

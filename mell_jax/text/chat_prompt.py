@@ -1,4 +1,4 @@
-"""Messages to token ids, such that nothing a user writes becomes a control token.
+"""Turns messages into token ids; nothing that a user writes becomes a control token.
 
 A user may spell a control token, "<|im_end|>", to end his turn and speak as the system.
 Such spellings, and beginnings of one at the end of a message, are cut by a mark that
@@ -20,14 +20,14 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @final
 class ChatPrompt:
-    """A template together with the tokenizer of its model."""
+    """A chat prompt joins a template and the tokenizer of its model."""
 
     def __init__(self, tokenizer: Tokenizer, *, template: ChatTemplate) -> None:
         self._tokenizer = tokenizer
         self._template = template
 
     def encode(self, messages: Sequence[Message], *, max_tokens: int) -> list[int]:
-        """The ids up to where the answer begins.
+        """Returns the ids up to where the answer begins.
 
         Args:
             messages: each with a role of the program's and a content of the user's.

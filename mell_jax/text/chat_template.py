@@ -1,4 +1,4 @@
-"""A model's chat template: messages to the text that the model was trained on.
+"""A chat template turns messages into the text that its model was trained on.
 
 Templates are code that comes with a model, so they run in Jinja's sandbox, where values
 cannot be changed, with bounds on how much and how long they write. Clients never send
@@ -74,7 +74,7 @@ class ChatTemplate:
             ) from error
 
     def render(self, messages: Sequence[Message], *, max_chars: int) -> str:
-        """The text up to where the answer begins.
+        """Returns the text up to where the answer begins.
 
         Args:
             messages: each with a role and a content.
@@ -120,7 +120,7 @@ def check_chat_template(path: Path) -> None:
 def load_chat_template(
     directory: Path, *, override: Path | None = None
 ) -> ChatTemplate | None:
-    """The template of a model, None if it has none.
+    """Returns the template of a model, None if it has none.
 
     Args:
         directory: of the model; `chat_template.jinja`, else what

@@ -30,7 +30,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 @final
 class HfEncoder:
-    """Text to ids by the rules of a `tokenizer.json`; truncation and padding are off.
+    """Encodes text by the rules of a `tokenizer.json`; truncation and padding are off.
 
     A special token that is spelled out in the text becomes its id, as chat templates
     need it.
@@ -66,7 +66,7 @@ class HfEncoder:
         return True
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of `text`; special tokens are added as the file says.
+        """Returns the ids of `text`; special tokens are added as the file says.
 
         Other threads run meanwhile: of the package's calls only batches let them.
         """

@@ -15,7 +15,7 @@ from mell_jax.text.vocabulary import (
 
 @final
 class SentencePieceEncoder:
-    """Text to ids by a SentencePiece model.
+    """Encodes text by a SentencePiece model.
 
     A control token that is spelled out in the text stays text.  The special tokens
     around a text are what `tokenizer_config.json` asks for, by default the beginning
@@ -48,7 +48,7 @@ class SentencePieceEncoder:
         return False
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of `text`, between the special tokens if asked for."""
+        """Returns the ids of `text`, between the special tokens if asked for."""
         ids: list[int] = self._model.encode(text, out_type=int)
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 

@@ -13,7 +13,7 @@ _FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """Contents (not ids) of the tokens; None where no file says."""
+    """The tokens are kept by their contents, not ids; None where no file says."""
 
     bos: str | None = None
     eos: str | None = None
@@ -22,7 +22,7 @@ class SpecialTokens:
 
 
 def read_json_object(path: Path) -> dict[str, object]:
-    """The object in a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
         ValueError: the file is not JSON or not an object; names the file.
@@ -37,7 +37,7 @@ def read_json_object(path: Path) -> dict[str, object]:
 
 
 def read_special_tokens(directory: Path) -> SpecialTokens:
-    """What the files in `directory` say; the first file that names a token wins.
+    """Returns what the files in `directory` say; the first that names a token wins.
 
     Raises:
         ValueError: a file is there but is not a JSON object.

@@ -39,7 +39,7 @@ class RunMeter:
     devices: "array[float]" = field(default_factory=lambda: array("d"))
     utilization: "array[float]" = field(default_factory=lambda: array("d"))
     bound: "array[float]" = field(default_factory=lambda: array("d"))
-    device_s: float = 0.0
+    device_s: float = 0.0  # devices in use, added up over the seconds of the window
     _peak: int = 0
     _since_s: float = 0.0
     _count: int = 0

@@ -225,16 +225,16 @@ def test_prompt_logprobs_cover_all_but_the_first_token(how: str, length: int) ->
         assert got.top.shape == (length - 1, width)
 
 
-def test_a_prompt_of_one_token_has_no_prompt_logprobs() -> None:
-    for others in (0, 1):  # alone it runs in the decode bucket
-        engine = toy_engine()
-        params = SamplingParams(temperature=0.0, max_tokens=3, prompt_logprobs=2)
-        submit(engine, [5], handle=0, params=params)
-        for _ in range(others):
-            submit(engine, [5, 6, 7], handle=1, params=params)
-        seen = run(engine)
-        assert seen.prompts[0].logprobs is None
-        assert seen.tokens[0] == [5, 10, 20]
+@pytest.mark.parametrize("is_alone", [True, False])  # then in the decode bucket
+def test_a_prompt_of_one_token_has_no_prompt_logprobs(is_alone: bool) -> None:
+    engine = toy_engine()
+    params = SamplingParams(temperature=0.0, max_tokens=3, prompt_logprobs=2)
+    submit(engine, [5], handle=0, params=params)
+    if not is_alone:
+        submit(engine, [5, 6, 7], handle=1, params=params)
+    seen = run(engine)
+    assert seen.prompts[0].logprobs is None
+    assert seen.tokens[0] == [5, 10, 20]
 
 
 def test_a_prompt_preempted_between_its_chunks_starts_its_logprobs_again() -> None:

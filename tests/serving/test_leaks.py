@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mell_jax.bench.stats import settled_slope
+from benchmarks.service.slope import settled_slope
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial
 from mell_jax.serving.processes import front_end_pool

@@ -66,12 +66,12 @@ class DeviceInstancePool:
 
     @property
     def workers(self) -> Mapping[tuple[DeviceGroupId, ModelId], DeviceWorker]:
-        """The hands of every model on every group; parked ones have no pool."""
+        """Returns the workers of every model and group; parked ones have no pool."""
         return {key: parked.worker for key, parked in self._parked.items()}
 
     @property
     def open_devices(self) -> tuple[DeviceGroupId, ...]:
-        """The groups on which an instance is open."""
+        """Returns the groups on which an instance is open."""
         return tuple(self._open)
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:

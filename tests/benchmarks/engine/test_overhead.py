@@ -42,7 +42,9 @@ def test_an_engine_is_measured_and_taken_apart(harness, tiny_engine):
     assert set(result.parts_ms) == set(PARTS)
     assert min(result.parts_ms.values()) > 0.0
     assert len(turns) == 3
-    assert len(render([result]).splitlines()) == 5
+    text = render([result])
+    for part in PARTS:
+        assert part in text
     assert "dispatch" not in vars(harness.worker)  # the timers are gone
 
 

@@ -115,7 +115,7 @@ def test_the_service_is_measured(tmp_path, frontends):
     rows = json.loads(path.read_text())["results"]["streams"]
     assert [row["streams"] for row in rows] == [1, 8]
     for row in rows:
-        assert row["cpu_us_per_message"] >= 0.0
+        assert row["cpu_us_per_message"] < 50_000  # ticks are coarse: it may be 0
         assert row["late_ms"]["median"] > 0.0
         assert row["step_ms"] >= row["step_cpu_ms"] > 0.0
 

@@ -220,7 +220,7 @@ def test_a_fleet_without_devices_says_so() -> None:
 
 def test_a_device_that_cannot_be_opened_is_left_out(monkeypatch) -> None:
     fleet = toy_fleet(devices=3)
-    instance_pool = fleet.conductor.roster._instance_pool
+    instance_pool = fleet.instance_pool
     opened = instance_pool.open
 
     def fail_on_the_first(device: DeviceGroupId, model: ModelId) -> Instance:

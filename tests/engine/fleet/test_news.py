@@ -45,7 +45,7 @@ def test_instances_come_and_go_as_often_as_is_counted(
     assert seen["instance_parked"] == stats.parkings == stats.activations - 1 > 0
     opened = next(r for r in caplog.records if r.event == "instance_opened")
     assert opened.fields["device"] in (0, 1, 2)
-    assert opened.fields["took_s"] >= 0.0
+    assert opened.fields["took_s"] > 0.0
 
 
 def test_aborted_moves_are_told_and_committed_ones_are_not(
