@@ -4,6 +4,16 @@ from typing import Any
 
 from absl import flags
 
+from mell_jax.engine.config import EngineConfig
+from mell_jax.settings.flags import define_flags
+from mell_jax.settings.setting import settings_of
+
+ENGINE_SETTINGS = tuple(
+    one for one in settings_of(EngineConfig(), table="engine") if one.is_flag
+)
+"""The settings of the engine that a benchmark has flags for."""
+_ENGINE_TITLE = "the engine in this process"
+
 
 def define_common(values: flags.FlagValues) -> None:
     """Defines what every benchmark takes, and the engine in this process."""
@@ -18,23 +28,14 @@ def define_common(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output_json", None, "Write all figures to this file.", **group)
     flags.DEFINE_integer("seed", 0, "Of prompts, lengths and arrivals.", **group)
     flags.DEFINE_bool("progress", True, "Show bars while it runs.", **group)
-    group = {"flag_values": values, "module_name": "the engine in this process"}
+    group = {"flag_values": values, "module_name": _ENGINE_TITLE}
     flags.DEFINE_integer(
         "cpu_devices",
         None,
-        "Without accelerators: show the CPU as so many devices.",
+        "The CPU of a machine without accelerators is shown as this many devices.",
         **group,
     )
-    flags.DEFINE_enum(
-        "dtype", "auto", ("auto", "float32", "bfloat16"), "Of weights and KV.", **group
-    )
-    flags.DEFINE_integer("max_model_len", None, "Longest context, tokens.", **group)
-    flags.DEFINE_integer("max_rows", None, "Sequences that run at once.", **group)
-    flags.DEFINE_integer("token_budget", None, "Most tokens in a step.", **group)
-    flags.DEFINE_integer("kv_pages", None, "Pages of 16 tokens.", **group)
-    flags.DEFINE_bool("prefix_cache", True, "Reuse pages of equal prompts.", **group)
-    flags.DEFINE_string("attention_backend", "auto", "Paged attention.", **group)
-    flags.DEFINE_string("compilation_cache_dir", None, "Keeps compiled steps.", **group)
+    define_flags(ENGINE_SETTINGS, values=values, titles={"engine": _ENGINE_TITLE})
 
 
 def define_requests(values: flags.FlagValues) -> None:

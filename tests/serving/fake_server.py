@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import logging
 
-from mell_jax.launch import serve
+from mell_jax.launch_server import serve
 from mell_jax.serving.address import BindError
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.observe.logs import LogFormat, set_up_logging

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from mell_jax.frontend import Sink
-from mell_jax.launch import serve
+from mell_jax.launch_server import serve
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.stop_signals import end_at_once_when_told
 from mell_jax.serving.vllm.servicer import ServedModel
