@@ -48,7 +48,7 @@ SETTINGS = (
     *settings_of(_LIMITS, table="limits"),
     *settings_of(_SECURITY, table="security"),
 )
-_RENAMED = {  # former flags; with an example where the value changes, too
+RENAMED = {  # former flags; with an example where the value changes, too
     "epoch_ms": "epoch_s=1",
     "metrics_compat": "shows_vllm_names=true",
     "migration_budget": "migration_gbps",
@@ -186,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
         given = given_by(values)
     except flags.UnrecognizedFlagError as error:
         return _refuse(
-            explain_unknown(error, values=values, settings=SETTINGS, renamed=_RENAMED)
+            explain_unknown(error, values=values, settings=SETTINGS, renamed=RENAMED)
         )
     except (flags.Error, ValueError, OSError) as error:
         return _refuse(str(error))
