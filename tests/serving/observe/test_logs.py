@@ -21,7 +21,7 @@ from tests.serving.config_file import config_flag
 from tests.serving.fake_engine import write_letters_tokenizer
 from tests.serving.harness import ids_request
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Lines(logging.Handler):
