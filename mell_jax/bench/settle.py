@@ -6,10 +6,25 @@ from pathlib import Path
 from absl import flags
 
 from mell_jax.bench.flags import ENGINE_SETTINGS
-from mell_jax.bench.serving import ServingSettings
+from mell_jax.bench.measure import Suite, measure
+from mell_jax.bench.serving import ServingSettings, run_serving
 from mell_jax.engine.config import EngineConfig
 from mell_jax.settings.flags import given_flags
 from mell_jax.settings.setting import build
+
+
+def measure_serving(values: flags.FlagValues, *, command: str) -> None:
+    """Measures how a server, or an engine in this process, serves requests.
+
+    Raises:
+      ValueError: a flag is out of range.
+    """
+    measure(values, command=command, settle=_settle)
+
+
+def _settle(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = request_settings(values, engine=engine_config(values, model="demo"))
+    return settings, lambda _: run_serving(settings, progress=values.progress)
 
 
 def request_settings(
