@@ -1,6 +1,7 @@
 """`mell-serve` up to the point where an engine is built."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -237,6 +238,14 @@ def _another(one: Setting) -> Value:
     if one.name in ("max_connection_age_s", "stall_s"):
         value = 7.5
     return (value,) if one.is_many else value
+
+
+def test_the_examples_of_the_documents_can_be_read() -> None:
+    text = (ROOT / "mell_jax/serving/README.md").read_text()
+    examples = re.findall(r"^```toml\n(.*?)^```$", text, flags=re.M | re.S)
+    assert len(examples) == 2
+    for example in examples:
+        make_config(parse(example, settings=SETTINGS))
 
 
 def test_what_is_in_force_is_printed_and_can_be_given_back(tmp_path: Path) -> None:
