@@ -60,7 +60,7 @@ RENAMED = {  # former flags; with an example where the value changes, too
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchConfig:
-    """Everything that an operator has set, checked."""
+    """An operator has set all this, and it is checked."""
 
     models: ModelsConfig
     engines: tuple[EngineConfig, ...]  # one for each model
@@ -207,8 +207,9 @@ def _start(
     begin_log(log.log_format, is_verbose=log.verbose)
     try:
         config = make_config(given, fault=values.fault)
-        check_addresses(config.server)
-        allow_many_sockets()
+        if not values.print_config:
+            check_addresses(config.server)
+            allow_many_sockets()
         # It imports jax and gRPC: seconds, spent once the settings are checked.
         from mell_jax import launch_server  # noqa: PLC0415
 

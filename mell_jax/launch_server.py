@@ -1,4 +1,4 @@
-"""What `mell-serve` does once its settings are checked: it builds an engine and serves.
+"""`mell-serve` builds an engine and serves it, once its settings are checked.
 
 Apart from `launch.py` only because it imports jax and gRPC, which takes seconds.
 """

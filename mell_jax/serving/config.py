@@ -26,7 +26,7 @@ _RANGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """Plain values only: it is sent to front ends in other processes.
+    """A server is described by plain values, which go to front ends in other processes.
 
     Attributes:
       limits: bounds of what waits and for how long.

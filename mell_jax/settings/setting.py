@@ -1,4 +1,4 @@
-"""One setting: its name, help, default and type, read from a field of a configuration.
+"""A setting has name, help, default and type, read from a field of a configuration.
 
 A type is bool, int, float, str, a Literal of strings, a tuple of these, or one of them
 or None; None means that the setting is left open.
@@ -24,7 +24,7 @@ _NOUNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
-    """The part of a setting that its field carries."""
+    """A field carries this part of its setting."""
 
     help: str
     is_flag: bool
@@ -48,7 +48,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A setting of one table of the file.
+    """A setting belongs to one table of the file.
 
     Attributes:
       table: the table of the file, such as "engine".

@@ -7,7 +7,7 @@ from mell_jax.settings.setting import setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityConfig:
-    """Files are named; plain values, so that they can be sent to other processes.
+    """Files are named by plain values, which can be sent to other processes.
 
     Raises:
       ValueError: some of the files are no use without others.
