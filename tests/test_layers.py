@@ -34,6 +34,7 @@ ALLOWED_OUTSIDE = {
     "models": {"numpy", "jax", "flax"},
     "text": {"numpy", "tokenizers", "sentencepiece", "jinja2"},
     "frontend": {"numpy", "msgspec"},
+    "settings": {"absl"},
 }
 
 
