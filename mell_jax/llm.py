@@ -1,4 +1,4 @@
-"""The library door: text from a model in one line, in the same process.
+"""The library door gets text from a model in one line, in the same process.
 
     print(LLM().generate("Once upon a time")[0].text)
 
@@ -43,12 +43,12 @@ from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 Prompt = str | Sequence[int]
 T = TypeVar("T")
 MAX_OPEN = 1_000_000
-"""Open requests; a program that makes its own requests is not kept from it."""
+"""So many requests may be open: a program is not kept from making its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One generated sample."""
+    """One sample has been generated."""
 
     index: int
     text: str
@@ -61,7 +61,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
-    """Everything generated for one prompt."""
+    """Everything is here that was generated for one prompt."""
 
     completions: tuple[Completion, ...]  # n of them
     prompt_tokens: int
@@ -70,18 +70,18 @@ class RequestOutput:
 
     @property
     def text(self) -> str:
-        """Text of the first sample."""
+        """Returns the text of the first sample."""
         return self.completions[0].text
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        """Tokens of the first sample."""
+        """Returns the tokens of the first sample."""
         return self.completions[0].token_ids
 
 
 @final
 class LLM:
-    """A model that answers prompts.
+    """A model answers prompts.
 
     Args:
       model: a model directory (Hugging Face or Orbax), or "demo".
@@ -168,11 +168,11 @@ class LLM:
 
     @property
     def info(self) -> EngineInfo:
-        """What is served: vocabulary, context, limits."""
+        """Returns what is served: vocabulary, context, limits."""
         return self._engine.infos[0]
 
     def load(self) -> EngineLoad:
-        """How busy the engine is, and its counters."""
+        """Returns how busy the engine is, and its counters."""
         return self._engine.load()
 
     # -- answers -----------------------------------------------------------------
@@ -210,7 +210,7 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
-        """`generate` for callers in an event loop of their own."""
+        """Does what `generate` does, for callers in an event loop of their own."""
         many = _as_prompts(prompts)
         each = _as_params(params, count=len(many))
         jobs = self._collect_all(list(zip(many, each, strict=True)))
@@ -219,7 +219,7 @@ class LLM:
     async def astream(
         self, prompt: Prompt, params: SamplingParams | None = None
     ) -> AsyncIterator[Delta]:
-        """`stream` for callers in an event loop of their own."""
+        """Does what `stream` does, for callers in an event loop of their own."""
         deltas = self._deltas(prompt, params)
         try:
             while (delta := await self._bridge(_next_or_none(deltas))) is not None:
@@ -301,7 +301,7 @@ async def _next_or_none(deltas: AsyncGenerator[Delta]) -> Delta | None:
 
 
 def _completion(parts: Sequence[Delta]) -> Completion:
-    """A sample from all of its deltas; the last one tells how it ended."""
+    """Returns a sample from all of its deltas; the last one tells how it ended."""
     finish = parts[-1].finish
     assert finish is not None, "a stream ended without a finish"
     logprobs = [part.logprobs for part in parts if part.logprobs is not None]
@@ -317,7 +317,7 @@ def _completion(parts: Sequence[Delta]) -> Completion:
 
 
 def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """A text and a list of ids are one prompt; a list of either is many."""
+    """Returns many prompts; a text and a list of ids are one."""
     if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]

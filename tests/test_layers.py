@@ -12,8 +12,7 @@ ROOT = Path(__file__).parent.parent
 OWN = "mell_jax"
 LEVELS = {  # a module may import its own package and packages of a lower level
     "launch": 7,
-    "launch_doors": 6,
-    "launch_logs": 6,
+    "launch_server": 6,
     "client": 6,
     "bench": 6,
     "simulate": 6,
@@ -30,6 +29,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "scheduler": 0,
     "events": 0,
     "console": 0,
+    "settings": 0,
 }
 ALLOWED_OUTSIDE = {
     "scheduler": {"numpy"},
@@ -37,6 +37,7 @@ ALLOWED_OUTSIDE = {
     "models": {"numpy", "jax", "flax"},
     "text": {"numpy", "tokenizers", "sentencepiece", "jinja2"},
     "frontend": {"numpy", "msgspec"},
+    "settings": {"absl"},
 }
 
 

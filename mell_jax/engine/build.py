@@ -15,10 +15,11 @@ from mell_jax.checkpoints import (
     read_spec,
 )
 from mell_jax.engine.blueprint import choose_groups, settle_on
-from mell_jax.engine.config import DEMO, EngineConfig, SettledConfig
+from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
@@ -117,13 +118,30 @@ def build_from_module(
     return _assemble([source], fleet=fleet, progress=progress)
 
 
-def _find(config: EngineConfig, *, progress: bool) -> _Source:
+def settle_engine(config: EngineConfig) -> SettledConfig:
+    """Returns what `config` comes to on this machine's devices; loads no weights.
+
+    Raises:
+      CheckpointError: the model directory cannot be used.
+      ValueError: the configuration contradicts itself, the model or the devices.
+    """
+    spec = read_spec(_directory_of(config))
+    groups = choose_groups(config, model=spec.config)
+    return settle_on(config, spec=spec, groups=groups)
+
+
+def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
     if not directory.is_dir():
         raise CheckpointError(
             f"{directory}: no such directory; a model is a directory on this machine "
             f"(nothing is downloaded), or {DEMO!r}"
         )
+    return directory
+
+
+def _find(config: EngineConfig, *, progress: bool) -> _Source:
+    directory = _directory_of(config)
     spec = read_spec(directory)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
@@ -154,7 +172,7 @@ def _check_together(sources: Sequence[_Source]) -> None:
             "own, as in --model=name=directory"
         )
     meshes = {(s.config.instances, s.config.tensor_parallel) for s in sources}
-    devices = {s.config.devices for s in sources}
+    devices = {s.config.device_ids for s in sources}
     if len(meshes) > 1 or len(devices) > 1:
         raise ValueError(
             f"models of one engine share its devices, got meshes {sorted(meshes)} and "
@@ -168,8 +186,8 @@ def _assemble(
     """Puts pools, steps, batchers and an engine around weights."""
     compilations = CompilationCounter()
     first = sources[0]
-    if first.config.compilation_cache_dir is not None:
-        use_compilation_cache(first.config.compilation_cache_dir)
+    if first.config.compilation_cache_dir:
+        use_compilation_cache(Path(first.config.compilation_cache_dir).expanduser())
     engine = build_fleet(
         (_load_everywhere(source) for source in sources),
         config=fleet or FleetConfig(),

@@ -22,7 +22,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
-from mell_jax.frontend.admission import Admission, AdmissionLimits
+from mell_jax.frontend.admission import Admission
 from mell_jax.frontend.engine_link import Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
@@ -30,6 +30,7 @@ from mell_jax.frontend.errors import (
     OverloadedError,
 )
 from mell_jax.frontend.inbox import Arrival, Inbox
+from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
 from mell_jax.frontend.peers import Peers
