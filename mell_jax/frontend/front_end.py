@@ -138,9 +138,7 @@ class FrontEnd:
                 route[1].add_finished(finished)
                 route[0].wake()
 
-    def open(
-        self, request_id: str = "", *, is_id_random: bool = False
-    ) -> "OpenRequest":
+    def open(self, request_id: str = "") -> "OpenRequest":
         """Registers a request; close it, best with `with`.
 
         Other front ends are asked for an id that a client chose; `confirm` has their
@@ -148,7 +146,6 @@ class FrontEnd:
 
         Args:
             request_id: names it for `abort`; empty for a fresh random one.
-            is_id_random: nobody else can have it.
 
         Raises:
             DuplicateRequestError: a request of this id is open here.
@@ -163,7 +160,7 @@ class FrontEnd:
                 f"{self._max_open} requests are open, the most this server keeps",
                 retry_after_s=1.0,
             )
-        is_asked_for = bool(request_id) and not is_id_random
+        is_asked_for = bool(request_id)
         request_id = request_id or uuid.uuid4().hex
         if request_id in self._requests:
             raise DuplicateRequestError(request_id)

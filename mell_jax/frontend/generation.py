@@ -52,7 +52,7 @@ async def generate(front_end: FrontEnd, ask: Ask) -> AsyncGenerator[Delta]:
     meter, start_s = front_end.meter, front_end.meter.now_s
     with (
         front_end.tracing.watch(ask.origin, model=name) as trace,
-        front_end.open(ask.scoped_id, is_id_random=ask.is_id_random) as request,
+        front_end.open(ask.scoped_id) as request,
         _admit(front_end, ask) as ticket,
         Deadlines(request, limits=front_end.admission.limits) as deadlines,
     ):

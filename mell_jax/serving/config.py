@@ -18,6 +18,8 @@ _RANGES = {
     "grace_s": (0, 86400),
     "drain_s": (0, 86400),
     "stall_s": (1, 86400),
+    "keep_alive_s": (1, 86400),
+    "sse_comment_s": (0.01, 86400),
     "max_connection_age_s": (1, 86400),
     "frontends": (0, 64),
 }
@@ -44,6 +46,11 @@ class ServerConfig:
       health_port: of a second server, for health alone; 0 for any free one.
       limits: for what waits and for how long.
       stall_timeout_s: that a stream may wait for its reader.
+      keep_alive_s: that an HTTP connection may idle between two requests; longer than
+        proxies and clients keep one, or they would use it as it closes.
+      sse_comment_s: after so long without an event an HTTP stream gets a comment, for
+        proxies that close what is silent.
+      cors_origins: web pages of these origins may call over HTTP; "*" for all.
       security: TLS and tokens.
       chat_templates: files of the operator; "file" for all models, "name=file" for one.
       log_format: of the log of every process.
@@ -68,6 +75,9 @@ class ServerConfig:
     stall_s: float = 60.0
     limits: AdmissionLimits = SERVER_LIMITS
     stall_timeout_s: float = 60.0
+    keep_alive_s: float = 75.0
+    sse_comment_s: float = 15.0
+    cors_origins: tuple[str, ...] = ()
     security: SecurityConfig = NO_SECURITY
     chat_templates: tuple[str, ...] = ()
     log_format: LogFormat = "text"

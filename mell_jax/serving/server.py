@@ -146,6 +146,7 @@ class Server:
             chats=load_chats(models, templates=self._config.chat_templates),
             check_open=self._servicer.check_open,
             stalls=self._stalls,
+            comment_s=self._config.sse_comment_s,
         )
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
@@ -236,6 +237,7 @@ class Server:
             self.http_app(),
             listener=listener,
             stall_timeout_s=config.stall_timeout_s,
+            keep_alive_s=config.keep_alive_s,
             tls=self._tls,
         )
         await self._http.start()
@@ -247,6 +249,7 @@ class Server:
             trouble=lambda: self._servicer.trouble,
             scrape=self._scrape,
             gate=self._gate,
+            cors_origins=self._config.cors_origins,
             routes=[] if self._openai is None else self._openai.routes(),
         )
 

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -23,6 +25,7 @@ def make_app(
     scrape: Callable[[], Awaitable[Scrape]],
     gate: Gate,
     routes: Sequence[HttpRoute] = (),
+    cors_origins: Sequence[str] = (),
 ) -> Starlette:
     """Makes the application; every route of it asks the gate, unless it is public.
 
@@ -31,6 +34,7 @@ def make_app(
       scrape: what `/metrics` shows; called in the event loop.
       gate: tells who calls.
       routes: more of them.
+      cors_origins: web pages of these origins may call; "*" for all.
     """
 
     async def health(request: Request, asker: Asker) -> Response:
@@ -48,4 +52,18 @@ def make_app(
         HttpRoute(path="/health", endpoint=health, is_public=True),
         HttpRoute(path="/metrics", endpoint=metrics, right="metrics"),
     )
-    return Starlette(routes=[guarded(each, gate=gate) for each in (*own, *routes)])
+    middleware = []
+    if cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after"],
+            )
+        )
+    return Starlette(
+        routes=[guarded(each, gate=gate) for each in (*own, *routes)],
+        middleware=middleware,
+    )
