@@ -127,16 +127,20 @@ class Server:
         self._http: HttpServer | None = None
         self._openai = self._make_openai(models)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(config, place=place))
+        self._server = self._make_grpc()
+
+    def _make_grpc(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=_options(self._config, place=self._place))
         edge = Edge(gate=self._gate, stalls=self._stalls)
         kserve = KServe(self.front_end, door=self._servicer)
-        self._server.add_generic_rpc_handlers(
+        server.add_generic_rpc_handlers(
             (make_handler(self._servicer, edge=edge), kserve.handler(edge))
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if config.is_reflection_on:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._config.is_reflection_on:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            reflection.enable_server_reflection(names, server)
+        return server
 
     def _make_openai(self, models: Sequence[ServedModel]) -> OpenAiDoor | None:
         if self._config.http_port is None:

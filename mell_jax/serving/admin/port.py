@@ -27,7 +27,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024
 _PATIENCE_S = 60.0
 _THREADS = 4
 
-Ask = Callable[[Command], Future[Answer]]
+Administer = Callable[[Command], Future[Answer]]
 
 
 def check_port(port: int) -> None:
@@ -46,7 +46,7 @@ def check_port(port: int) -> None:
 class AdminPort:
     """Listens on this machine's own interface once it is started."""
 
-    def __init__(self, ask: Ask, *, gate: Gate, is_reflection_on: bool) -> None:
+    def __init__(self, ask: Administer, *, gate: Gate, is_reflection_on: bool) -> None:
         """Nothing listens yet.
 
         Args:
@@ -133,7 +133,7 @@ class AdminPort:
 
 @contextlib.contextmanager
 def serving_admin(
-    ask: Ask, *, port: int | None, tokens_file: str, is_reflection_on: bool
+    ask: Administer, *, port: int | None, tokens_file: str, is_reflection_on: bool
 ) -> Iterator[str | None]:
     """Serves administration meanwhile, and yields where; None without a port.
 

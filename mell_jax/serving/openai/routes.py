@@ -173,22 +173,19 @@ class OpenAiDoor:
         request_id = uuid.uuid4().hex
         shown_id = known_request_id(request.headers) or request_id
         name = model.info.model_name
-        streams = [
-            generate(
-                self._front_end,
-                asker.ask(
-                    prompt=prompt,
-                    params=params,
-                    model=name,
-                    default_max_tokens=default_max_tokens,
-                ),
+        asks = [
+            asker.ask(
+                prompt=prompt,
+                params=params,
+                model=name,
+                default_max_tokens=default_max_tokens,
             )
             for prompt in prompts
         ]
         options = asked.stream_options
         return _Answer(
             Exchange(
-                streams,
+                [generate(self._front_end, ask) for ask in asks],
                 stalls=self._stalls,
                 samples=Samples(
                     _tokenizer_of(model),

@@ -483,15 +483,14 @@ def test_a_stream_that_waits_says_so_and_may_still_fail(letters_dir: Path) -> No
                 assert await anext(lines) == ": waiting"
                 assert await anext(lines) == ""
             handle = s.engine.submits[0].handle
-            s.engine.finish(
-                Finished(
-                    handle=handle, reason=FinishReason.ERROR, message="it went wrong"
-                )
+            s.engine.fail_with[3] = Finished(
+                handle=handle, reason=FinishReason.ERROR, message="it went wrong"
             )
+            s.engine.step()
             rest = [line async for line in lines if line not in (": waiting", "")]
             (event,) = rest
             assert event.startswith('data: {"error":{"message":')
-            assert "it went wrong" in event
+            assert '"type":"server_error"' in event
 
     run(scenario)
 

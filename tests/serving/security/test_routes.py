@@ -49,10 +49,10 @@ def routes_of(s: Harness) -> list[tuple[str, str]]:
     return found
 
 
-Ask = Callable[[str, str, dict[str, str]], Coroutine[Any, Any, int]]
+Call = Callable[[str, str, dict[str, str]], Coroutine[Any, Any, int]]
 
 
-def walk(tokens_file: str, scenario: Callable[[Harness, Ask], Any]) -> None:
+def walk(tokens_file: str, scenario: Callable[[Harness, Call], Any]) -> None:
     async def main() -> None:
         security = SecurityConfig(tokens_file=tokens_file)
         async with (
@@ -71,7 +71,7 @@ def walk(tokens_file: str, scenario: Callable[[Harness, Ask], Any]) -> None:
 
 
 def test_no_route_but_the_public_ones_answers_without_a_token(tokens_file: str) -> None:
-    async def scenario(s: Harness, ask: Ask) -> None:
+    async def scenario(s: Harness, ask: Call) -> None:
         routes = routes_of(s)
         assert {(method, path) for path, method in KNOWN.items()} <= set(routes)
         for headers in ({}, bearer("x" * 20), {"authorization": f"Basic {ALICE}"}):
@@ -84,7 +84,7 @@ def test_no_route_but_the_public_ones_answers_without_a_token(tokens_file: str) 
 
 
 def test_a_token_opens_what_its_rights_say(tokens_file: str) -> None:
-    async def scenario(s: Harness, ask: Ask) -> None:
+    async def scenario(s: Harness, ask: Call) -> None:
         told = {
             name: {
                 path: await ask(method, path, bearer(token))
