@@ -29,6 +29,7 @@ from mell_jax.frontend.errors import (
     EngineDeadError,
     OverloadedError,
 )
+from mell_jax.frontend.executors import Executors
 from mell_jax.frontend.inbox import Arrival, Inbox
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
@@ -68,6 +69,7 @@ class FrontEnd:
         self.meter = Meter(list(self.models.by_name))
         self.admission = Admission(limits or AdmissionLimits(), clock=time.monotonic)
         self.tracing = Tracing(recorder)
+        self.executors = Executors(clock=time.monotonic)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
         self._peers = peers

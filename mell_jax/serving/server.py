@@ -192,8 +192,9 @@ class Server:
 
     async def set_ready(self, is_ready: bool) -> None:
         """Sets what health says; a server that drains stays NOT_SERVING."""
-        self._servicer.set_progressing(is_ready)
-        is_ready = is_ready and not self._is_ending
+        is_alive = self.front_end.executors.are_alive(patience_s=self._config.stall_s)
+        self._servicer.set_progress(engine=is_ready, front_end=is_alive)
+        is_ready = is_ready and is_alive and not self._is_ending
         if is_ready is self._is_ready:
             return  # or those who watch would be told again
         self._is_ready = is_ready
@@ -253,6 +254,7 @@ class Server:
             trouble=lambda: self._servicer.trouble,
             scrape=self._scrape,
             gate=self._gate,
+            executors=self.front_end.executors,
             cors_origins=self._config.cors_origins,
             routes=[] if self._openai is None else self._openai.routes(),
         )
@@ -308,6 +310,7 @@ class Server:
             await self._http.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.front_end.executors.close()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 

@@ -1,6 +1,6 @@
 """The routes of OpenAI's API are thin: they have no rules of their own."""
 
-import asyncio
+import functools
 import re
 import time
 import uuid
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
+from mell_jax.frontend.executors import Job
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.client_values import known_request_id
 from mell_jax.serving.http.body import Bodies
@@ -121,7 +122,11 @@ class OpenAiDoor:
         _tokenizer_of(model)
         echo = None
         if asked.echo:
-            texts = await asyncio.to_thread(_shown, prompts, model=model)
+            texts = await self._front_end.executors.run(
+                Job.READ,
+                functools.partial(_shown, prompts, model=model),
+                model=model.info.model_name,
+            )
             echo = Echo(texts=texts, hides_answer=asked.max_tokens == 0)
         return self._exchange(
             request,
