@@ -123,6 +123,7 @@ class Server:
         self._servicer = Servicer(self.front_end, load=engine.load, models=models)
         self._load = engine.load
         self._http: HttpServer | None = None
+        self._templates = contextlib.ExitStack()  # their processes
         self._openai = self._make_openai(models)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(config, place=place))
@@ -141,7 +142,11 @@ class Server:
             return None
         return OpenAiDoor(
             self.front_end,
-            chats=load_chats(models, templates=self._config.chat_templates),
+            chats=load_chats(
+                models,
+                templates=self._config.chat_templates,
+                stack=self._templates,
+            ),
             check_open=self._servicer.check_open,
             gate=self._gate,
             stalls=self._stalls,
@@ -299,6 +304,7 @@ class Server:
             await self._http.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        await asyncio.to_thread(self._templates.close)
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 

@@ -12,17 +12,23 @@ Text without such spellings is tokenized in one piece, as the model was trained.
 
 import secrets
 from collections.abc import Sequence
-from typing import final
+from typing import Protocol, final
 
-from mell_jax.text.chat_template import ChatTemplate, Message
+from mell_jax.text.chat_template import Message
 from mell_jax.text.tokenizer import Tokenizer
+
+
+class Renderer(Protocol):
+    """Makes the text of a conversation; see `ChatTemplate.render`."""
+
+    def render(self, messages: Sequence[Message], *, max_chars: int) -> str: ...
 
 
 @final
 class ChatPrompt:
     """A template together with the tokenizer of its model."""
 
-    def __init__(self, tokenizer: Tokenizer, *, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, template: Renderer) -> None:
         self._tokenizer = tokenizer
         self._template = template
 

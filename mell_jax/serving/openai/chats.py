@@ -1,11 +1,14 @@
 """Which chat template each model has, as its files and the operator say."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.chat_template import check_chat_template, load_chat_template
+from mell_jax.text.special_tokens import SpecialTokens
+from mell_jax.text.template_process import TemplateProcess
+from mell_jax.text.template_source import find_template, read_template
 
 
 def check_chats(templates: Sequence[str], *, names: Sequence[str]) -> None:
@@ -20,17 +23,23 @@ def check_chats(templates: Sequence[str], *, names: Sequence[str]) -> None:
       OSError: a file cannot be read.
     """
     for path in _checked_paths(templates, names=names).values():
-        check_chat_template(path)
+        source = read_template(path, special=SpecialTokens())
+        with contextlib.closing(TemplateProcess(source)) as template:
+            template.check()
 
 
 def load_chats(
-    models: Sequence[ServedModel], *, templates: Sequence[str]
+    models: Sequence[ServedModel],
+    *,
+    templates: Sequence[str],
+    stack: contextlib.ExitStack,
 ) -> dict[str, ChatPrompt]:
-    """Of the models that have a tokenizer and a template, by name.
+    """Returns the chats of the models that have a tokenizer and a template, by name.
 
     Args:
       models: that are served.
       templates: "file" for all models, or "name=file" for one.
+      stack: ends the templates' processes.
 
     Raises:
       ValueError: a template is no template, or is for a model that is not served.
@@ -42,8 +51,10 @@ def load_chats(
         if model.tokenizer is None or model.tokenizer_dir is None:
             continue
         override = paths.get(model.name, paths.get(""))
-        template = load_chat_template(model.tokenizer_dir, override=override)
-        if template is not None:
+        source = find_template(model.tokenizer_dir, override=override)
+        if source is not None:
+            template = stack.enter_context(contextlib.closing(TemplateProcess(source)))
+            template.check()
             chats[model.name] = ChatPrompt(model.tokenizer, template=template)
     return chats
 

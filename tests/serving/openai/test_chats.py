@@ -1,8 +1,10 @@
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mell_jax.serving.openai.chats import load_chats
+from mell_jax.serving.openai.chats import check_chats, load_chats
 from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
@@ -18,24 +20,43 @@ def model(name: str, directory: Path) -> ServedModel:
     )
 
 
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as made:
+        yield made
+
+
 def test_a_template_is_for_all_models_or_for_one(
-    letters_dir: Path, tmp_path: Path
+    letters_dir: Path, tmp_path: Path, stack: contextlib.ExitStack
 ) -> None:
     for_all, for_b = tmp_path / "all", tmp_path / "b"
     for_all.write_text("a")
     for_b.write_text("b{{ messages[0].content }}")
     models = [model("a", letters_dir), model("b", letters_dir)]
-    assert load_chats(models, templates=[]) == {}
-    only_b = load_chats(models, templates=[f"b={for_b}"])
+    assert load_chats(models, templates=[], stack=stack) == {}
+    only_b = load_chats(models, templates=[f"b={for_b}"], stack=stack)
     assert list(only_b) == ["b"]
     assert only_b["b"].encode(HELLO, max_tokens=9) == [2, 3]
-    both = load_chats(models, templates=[str(for_all), f"b={for_b}"])
+    both = load_chats(models, templates=[str(for_all), f"b={for_b}"], stack=stack)
     assert both["a"].encode(HELLO, max_tokens=9) == [1]
     assert both["b"].encode(HELLO, max_tokens=9) == [2, 3]
 
 
-def test_a_template_for_nobody_is_refused(letters_dir: Path) -> None:
+def test_a_template_for_nobody_is_refused(
+    letters_dir: Path, stack: contextlib.ExitStack
+) -> None:
     with pytest.raises(ValueError, match="names 'x', which is not served"):
-        load_chats([model("a", letters_dir)], templates=["x=file"])
+        load_chats([model("a", letters_dir)], templates=["x=file"], stack=stack)
     with pytest.raises(FileNotFoundError):
-        load_chats([model("a", letters_dir)], templates=["/no/file"])
+        load_chats([model("a", letters_dir)], templates=["/no/file"], stack=stack)
+
+
+def test_a_template_that_cannot_be_compiled_is_named_at_the_start(
+    letters_dir: Path, tmp_path: Path, stack: contextlib.ExitStack
+) -> None:
+    path = tmp_path / "broken"
+    path.write_text("{% for %}")
+    with pytest.raises(ValueError, match="broken: line 1 of the chat template"):
+        check_chats([str(path)], names=["a"])
+    with pytest.raises(ValueError, match="broken: line 1 of the chat template"):
+        load_chats([model("a", letters_dir)], templates=[str(path)], stack=stack)
