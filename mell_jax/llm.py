@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
-from mell_jax.checkpoints import CheckpointSpec
+from mell_jax.checkpoints import CheckpointSpec, read_eos_ids
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -126,13 +126,16 @@ class LLM:
           module: the decoder; its weights are copied, it can be trained further.
           tokenizer: a folder with a tokenizer, or one that is loaded; None for token
             ids in and out.
-          eos_ids: tokens that end a text; by default the tokenizer's own.
+          eos_ids: tokens that end a text; by default the tokenizer's own, and those
+            that `generation_config.json` and `config.json` in its folder name.
         """
+        named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            named = read_eos_ids(Path(tokenizer))
             tokenizer = load_tokenizer(Path(tokenizer))
         if eos_ids is None:
             own = tokenizer.eos_id if tokenizer is not None else None
-            eos_ids = () if own is None else (own,)
+            eos_ids = tuple(dict.fromkeys((*named, *(() if own is None else (own,)))))
         spec = CheckpointSpec(
             config=module.config,
             architecture="LlamaForCausalLM",

@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
 
-from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.engine.frames import EngineInfo, EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Peers, Sink
 from mell_jax.serving.address import (
@@ -124,7 +124,7 @@ class Server:
         self._load = engine.load
         self._http: HttpServer | None = None
         self._templates = contextlib.ExitStack()  # their processes
-        self._openai = self._make_openai(models)
+        self._openai = self._make_openai(models, infos=engine.infos)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(config, place=place))
         edge = Edge(gate=self._gate, stalls=self._stalls)
@@ -137,7 +137,9 @@ class Server:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
-    def _make_openai(self, models: Sequence[ServedModel]) -> OpenAiDoor | None:
+    def _make_openai(
+        self, models: Sequence[ServedModel], *, infos: Sequence[EngineInfo]
+    ) -> OpenAiDoor | None:
         if self._config.http_port is None:
             return None
         return OpenAiDoor(
@@ -145,6 +147,7 @@ class Server:
             chats=load_chats(
                 models,
                 templates=self._config.chat_templates,
+                ends={info.model_name: info.eos_token_ids for info in infos},
                 stack=self._templates,
             ),
             check_open=self._servicer.check_open,

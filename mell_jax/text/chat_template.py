@@ -52,12 +52,19 @@ class ChatTemplate:
         except Exception as error:  # the edge: constants are computed while compiling
             raise ValueError(f"the chat template fails: {_say(error)}") from error
 
-    def render(self, messages: Sequence[Message], *, max_chars: int) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_chars: int,
+        asks_for_answer: bool = True,
+    ) -> str:
         """Returns the text up to where the answer begins.
 
         Args:
             messages: each with a role and a content.
             max_chars: bound of the text.
+            asks_for_answer: False ends the text with the last message.
 
         Raises:
             ChatTemplateError: the template refuses the messages, fails, or writes too
@@ -69,7 +76,7 @@ class ChatTemplate:
                 messages=messages,
                 tools=None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=asks_for_answer,
                 **self._special,
             ):
                 parts.append(part)

@@ -63,7 +63,11 @@ def _serve(sock: socket.socket) -> int:
 
 def _render(template: ChatTemplate, asked: Render) -> Rendered:
     try:
-        text = template.render(asked.messages, max_chars=asked.max_chars)
+        text = template.render(
+            asked.messages,
+            max_chars=asked.max_chars,
+            asks_for_answer=asked.asks_for_answer,
+        )
     except ChatTemplateError as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None

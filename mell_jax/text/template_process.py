@@ -75,19 +75,28 @@ class TemplateProcess:
         if error:
             raise ValueError(f"{self._source.path}: {error}")
 
-    def render(self, messages: Sequence[Message], *, max_chars: int) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_chars: int,
+        asks_for_answer: bool = True,
+    ) -> str:
         """Returns the text up to where the answer begins.
 
         Args:
           messages: each with a role and a content.
           max_chars: bound of the text.
+          asks_for_answer: False ends the text with the last message.
 
         Raises:
           ChatTemplateError: the template refuses the messages, fails, or writes too
             much, for too long or in too much memory.
         """
         asked = Render(
-            messages=[dict(message) for message in messages], max_chars=max_chars
+            messages=[dict(message) for message in messages],
+            max_chars=max_chars,
+            asks_for_answer=asks_for_answer,
         )
         with self._lock:
             if error := self._compile_error():

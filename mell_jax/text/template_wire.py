@@ -32,6 +32,7 @@ class Render(msgspec.Struct, frozen=True, kw_only=True):
 
     messages: list[dict[str, str]]
     max_chars: int
+    asks_for_answer: bool = True  # else the text ends with the last message
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):

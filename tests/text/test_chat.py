@@ -172,3 +172,23 @@ def test_a_template_may_not_write_without_end() -> None:
     loop = "{% for i in range(90000) %}xxxxxxxxxx{% endfor %}"
     with pytest.raises(ChatTemplateError, match="more than the 1000 characters"):
         render(loop)
+
+
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [
+        (CHATML, (END, "<|end|>")),
+        (
+            "{% for m in messages %}{{ m.content }}\n<|end|>{% endfor %}",
+            (END, "<|end|>"),
+        ),
+        ("{% for m in messages %}{{ m.content }} u{% endfor %}", None),
+        ("{{ raise_exception('never') }}", None),
+        ("no content", None),
+    ],
+)
+def test_the_token_that_ends_an_answer_is_found(
+    letters: Tokenizer, source: str, end: tuple[int, str] | None
+) -> None:
+    chat = ChatPrompt(letters, template=template(source))
+    assert chat.find_turn_end() == end

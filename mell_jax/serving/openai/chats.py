@@ -1,8 +1,10 @@
 """Which chat template each model has, as its files and the operator say."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+from absl import logging
 
 from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.chat_prompt import ChatPrompt
@@ -32,6 +34,7 @@ def load_chats(
     models: Sequence[ServedModel],
     *,
     templates: Sequence[str],
+    ends: Mapping[str, Collection[int]],
     stack: contextlib.ExitStack,
 ) -> dict[str, ChatPrompt]:
     """Returns the chats of the models that have a tokenizer and a template, by name.
@@ -39,6 +42,8 @@ def load_chats(
     Args:
       models: that are served.
       templates: "file" for all models, or "name=file" for one.
+      ends: the tokens that end a text, by model; a template whose answers end with
+        another one is warned of.
       stack: ends the templates' processes.
 
     Raises:
@@ -55,8 +60,24 @@ def load_chats(
         if source is not None:
             template = stack.enter_context(contextlib.closing(TemplateProcess(source)))
             template.check()
-            chats[model.name] = ChatPrompt(model.tokenizer, template=template)
+            chat = ChatPrompt(model.tokenizer, template=template)
+            _warn_of_turn_end(chat, name=model.name, ends=ends[model.name])
+            chats[model.name] = chat
     return chats
+
+
+def _warn_of_turn_end(chat: ChatPrompt, *, name: str, ends: Collection[int]) -> None:
+    found = chat.find_turn_end()
+    if found is not None and found[0] not in ends:
+        logging.warning(
+            "the chat template of %s ends an answer with %s (id %d), which ends no "
+            "text by config.json, generation_config.json and the tokenizer: answers "
+            "will go on behind it; add %d to eos_token_id",
+            name,
+            found[1],
+            found[0],
+            found[0],
+        )
 
 
 def _checked_paths(
