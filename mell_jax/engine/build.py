@@ -32,6 +32,7 @@ from mell_jax.models.decoder import Decoder
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
 
 
@@ -185,6 +186,13 @@ def _assemble(
     sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
 ) -> BuiltEngine:
     """Puts pools, steps, batchers and an engine around weights."""
+    with own_settings():
+        return _assembled(sources, fleet=fleet, progress=progress)
+
+
+def _assembled(
+    sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
+) -> BuiltEngine:
     compilations = CompilationCounter()
     first = sources[0]
     if first.config.compilation_cache_dir is not None:
