@@ -21,10 +21,11 @@ BAD_PARAMS = [
     ("top_p", {"top_p": 0.0}),
     ("top_p", {"top_p": 1.1}),
     ("top_p", {"top_p": NAN}),
-    ("top_k", {"top_k": -1}),
+    ("top_k", {"top_k": -2}),
     ("top_k", {"top_k": 2**31}),
     ("top_k", {"top_k": 1.5}),
     ("top_k", {"top_k": True}),
+    ("stop_token_ids", {"stop_token_ids": (1.0,)}),
     ("min_p", {"min_p": -0.1}),
     ("min_p", {"min_p": 1.1}),
     ("min_p", {"min_p": NAN}),
@@ -97,7 +98,8 @@ GOOD_PARAMS = [
 
 @pytest.mark.parametrize("values", GOOD_PARAMS, ids=lambda x: str(x)[:40])
 def test_the_bounds_themselves_are_fine(values: dict) -> None:
-    assert SamplingParams(**values).top_k >= 0
+    params = SamplingParams(**values)
+    assert {name: getattr(params, name) for name in values} == values
 
 
 def test_only_a_temperature_of_nearly_zero_is_greedy() -> None:
@@ -120,7 +122,6 @@ BAD_SUBMITS = [
     ("min_tokens", [1] * 100, {"min_tokens": 29}),
     ("stop_token_ids", [1], {"stop_token_ids": (101,)}),
     ("stop_token_ids", [1], {"stop_token_ids": (-1,)}),
-    ("stop_token_ids", [1], {"stop_token_ids": (1.0,)}),
     ("stop_token_ids", [1], {"stop_token_ids": tuple(range(16))}),  # and one EOS
     ("logit_bias", [1], {"logit_bias": {101: 1.0}}),
     ("logit_bias", [1], {"logit_bias": {-1: 1.0}}),
