@@ -103,7 +103,7 @@ class TemplateProcess:
                 raise ChatTemplateError(f"cannot be rendered: {error}")
             answer = self._ask(asked, kind=Rendered)
         if isinstance(answer, str):
-            raise ChatTemplateError(f"take {answer} to render; send less")
+            raise ChatTemplateError(f"take the chat template {answer}; send less")
         if answer.error:
             raise ChatTemplateError(answer.error)
         return answer.text
