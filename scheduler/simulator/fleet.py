@@ -25,7 +25,7 @@ from mell_jax.scheduler.simulator.carriage import Carriage
 from mell_jax.scheduler.simulator.measure import RunMeter, Window
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
-from mell_jax.scheduler.transfer import Mode
+from mell_jax.scheduler.transfer import Mode, MoveDemand
 
 Clock = Callable[[], float]
 
@@ -253,25 +253,29 @@ class SimulatedFleet:
             self.meter.moved(self.now_s, int(self._tokens(request)))
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
-            self._carriage.ask(move, model=request.model)
+            self._carriage.ask(move)
 
     def _begin_moves(self) -> None:
         """Begins what the links and the targets can take; counts what they cannot."""
         meter = self.meter
-        batch = self._carriage.begin(self.now_s, tokens_of=self._tokens_moved)
-        for begun in batch.begun:
-            is_replayed = begun.mode is Mode.TOKENS
-            meter.moved(self.now_s, begun.tokens, is_replayed=is_replayed)
+        division = self._carriage.divide(self._demand_of)
+        for demand, mode in division.begun:
+            ends_s = self._carriage.begin(demand, mode=mode, now_s=self.now_s)
+            is_replayed = mode is Mode.TOKENS
+            meter.moved(self.now_s, demand.tokens, is_replayed=is_replayed)
             self._numbers += 1
             heapq.heappush(
-                self._timers, (begun.ends_s, self._numbers, begun.move, True)
+                self._timers, (ends_s, self._numbers, demand.move.move, True)
             )
-        meter.deferrals += batch.deferrals
-        meter.violations += batch.violations
+        meter.deferrals += len(division.deferred)
+        meter.violations += division.violations
 
-    def _tokens_moved(self, move: plan.Move) -> int | None:
+    def _demand_of(self, move: plan.Move) -> MoveDemand | None:
         request = self._running.get(move.request)
-        return None if request is None else max(1, int(self._tokens(request)))
+        if request is None:
+            return None
+        tokens = max(1, int(self._tokens(request)))
+        return self._carriage.demand(move, model=request.model, tokens=tokens)
 
     # Epochs.
 

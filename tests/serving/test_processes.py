@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.serving import raw_http2
 from tests.serving.fake_server import command, fake_server
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +78,21 @@ def test_a_signal_ends_the_server_in_order(
         server.process.send_signal(number)
         _, err = server.process.communicate(timeout=20)
         assert (server.process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize("frontends", [0, 1])
+def test_last_words_of_a_client_are_not_written_by_grpc(
+    letters_dir: Path, frontends: int
+) -> None:
+    goodbye = raw_http2.frame(7, body=b"\0\0\0\1\0\0\0\5\xf1" + b"\nnot ours\n" * 9)
+    with fake_server(letters_dir, frontends=frontends) as server:
+        with raw_http2.connected(server.address) as raw:
+            raw.sendall(raw_http2.HELLO + goodbye)
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(65536):
+                pass
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.communicate(timeout=20)[1] == ""
 
 
 @pytest.mark.parametrize("frontends", [0, 1])
