@@ -1,5 +1,6 @@
 """From a configuration to an engine that is ready: load, allocate, compile."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,8 +23,10 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
+from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
 
 
@@ -142,7 +145,7 @@ def _directory_of(config: EngineConfig) -> Path:
 
 def _find(config: EngineConfig, *, progress: bool) -> _Source:
     directory = _directory_of(config)
-    spec = read_spec(directory)
+    spec = _with_ends(read_spec(directory), directory=directory)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
@@ -161,6 +164,15 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
         groups=groups,
         load=load,
     )
+
+
+def _with_ends(spec: CheckpointSpec, *, directory: Path) -> CheckpointSpec:
+    """Adds the end of a text that the tokenizer's files name."""
+    ends = dict.fromkeys((*spec.eos_ids, *find_eos_ids(directory)))
+    try:
+        return dataclasses.replace(spec, eos_ids=tuple(ends))
+    except ValueError as error:  # outside the vocabulary
+        raise CheckpointError(f"{directory}: {error}") from error
 
 
 def _check_together(sources: Sequence[_Source]) -> None:
@@ -184,6 +196,13 @@ def _assemble(
     sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
 ) -> BuiltEngine:
     """Puts pools, steps, batchers and an engine around weights."""
+    with own_settings():
+        return _assembled(sources, fleet=fleet, progress=progress)
+
+
+def _assembled(
+    sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
+) -> BuiltEngine:
     compilations = CompilationCounter()
     first = sources[0]
     if first.config.compilation_cache_dir:

@@ -19,6 +19,8 @@ _RANGES = {
     "grace_s": (0, 86400),
     "drain_s": (0, 86400),
     "stall_s": (1, 86400),
+    "keep_alive_s": (1, 86400),
+    "sse_comment_s": (0.01, 86400),
     "max_connection_age_s": (1, 86400),
     "frontends": (0, 64),
 }
@@ -108,6 +110,19 @@ class ServerConfig:
     )
     stall_timeout_s: float = setting(
         60.0, help="A stream ends when its reader takes nothing for so long."
+    )
+    keep_alive_s: float = setting(
+        75.0,
+        help="An HTTP connection may idle for so long between two requests; clients and "
+        "proxies keep theirs for less, and would else use one as it closes.",
+    )
+    sse_comment_s: float = setting(
+        15.0,
+        help="An HTTP stream gets a comment after so long without an event, since "
+        "proxies close what is silent.",
+    )
+    cors_origins: tuple[str, ...] = setting(
+        (), help='Web pages of these origins may call over HTTP; "*" stands for all.'
     )
     is_reflection_on: bool = setting(
         True, name="reflection", help="Tools may ask the server which services it has."
