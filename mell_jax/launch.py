@@ -27,15 +27,12 @@ from mell_jax.launch_logs import (
     tell_ready,
 )
 from mell_jax.serving.address import Addresses, allow_many_sockets, check_addresses
-from mell_jax.serving.admin.port import check_port, serving_admin
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.grpc_log import quiet_grpc
 from mell_jax.serving.observe.progress import LocalEngine
 from mell_jax.serving.observe.tracing import check_tracing
-from mell_jax.serving.openai.chats import check_chats
-from mell_jax.serving.security import check_security
-from mell_jax.serving.service import run_service
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.stop_signals import end_at_once_when_told
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:  # imports jax: slow, and needless for --help
@@ -252,6 +249,8 @@ def serve(
       BindError: the address cannot be listened on.
     """
 
+    from mell_jax.serving.service import run_service  # noqa: PLC0415 it imports grpc
+
     def on_ready(addresses: Addresses) -> None:
         took_s = time.monotonic() - started_s
         tell_ready(addresses, models=[model.name for model in models], took_s=took_s)
@@ -293,6 +292,14 @@ def launch(config: LaunchConfig, *, started_s: float) -> int:
       OSError: a file or the address cannot be used.
     """
     from mell_jax.engine.build import build_engine  # noqa: PLC0415 it imports jax
+    from mell_jax.serving.admin.port import (  # noqa: PLC0415 it imports grpc
+        check_port,
+        serving_admin,
+    )
+    from mell_jax.serving.openai.chats import check_chats  # noqa: PLC0415 likewise
+    from mell_jax.serving.security.check import (  # noqa: PLC0415 likewise
+        check_security,
+    )
     from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415 likewise
 
     check_addresses(config.server)  # before minutes of loading
@@ -341,6 +348,7 @@ def _served(model: "BuiltModel", *, is_loaded: bool) -> ServedModel:
 
 def main(argv: Sequence[str]) -> int:
     started_s = time.monotonic()
+    quiet_grpc()  # before anything imports it
     end_at_once_when_told()  # until requests are served
     if len(argv) > 1:
         print(f"mell-serve: takes flags only, got {argv[1]!r}", file=sys.stderr)

@@ -8,7 +8,7 @@ from absl import flags
 from mell_jax.frontend import AdmissionLimits
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.observe.logs import LogFormat
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Interface; 0.0.0.0 for all of them.")
 _PORT = flags.DEFINE_integer("port", 50051, "Port; 0 for any free one.")

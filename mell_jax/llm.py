@@ -29,6 +29,8 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import (
+    Ask,
+    Caller,
     Delta,
     FrontEnd,
     FrontModel,
@@ -261,9 +263,10 @@ class LLM:
     def _deltas(
         self, prompt: Prompt, params: SamplingParams | None
     ) -> AsyncGenerator[Delta]:
-        return generate(
-            self._front_end, prompt=prompt, params=params or SamplingParams()
+        ask = Ask(
+            caller=Caller.of_library(), prompt=prompt, params=params or SamplingParams()
         )
+        return generate(self._front_end, ask)
 
     async def _collect_all(
         self, requests: Sequence[tuple[Prompt, SamplingParams]]

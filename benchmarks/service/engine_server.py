@@ -22,8 +22,8 @@ from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import Abort, Handle, StepFrame, Submit
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.service import run_service
-from mell_jax.serving.vllm.servicer import ServedModel
 
 MAX_TENANT_OPEN = 8
 

@@ -18,6 +18,8 @@ from mell_jax.bench.workload import Int32Array
 from mell_jax.engine.build import BuiltEngine
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import (
+    Ask,
+    Caller,
     EngineDeadError,
     FrontEnd,
     FrontModel,
@@ -117,14 +119,15 @@ class LocalTarget:
     async def stream(
         self, prompt: Int32Array, *, output_tokens: int, temperature: float
     ) -> AsyncGenerator[StreamPiece]:
-        deltas = generate(
-            self._front_end,
+        ask = Ask(
+            caller=Caller.of_library(),
             prompt=prompt.tolist(),
             params=SamplingParams(
                 temperature=temperature, max_tokens=output_tokens, ignore_eos=True
             ),
             is_text_wanted=False,
         )
+        deltas = generate(self._front_end, ask)
         try:
             async with contextlib.aclosing(deltas):
                 async for delta in deltas:

@@ -1,4 +1,4 @@
-"""The event loop's side of the seam: frames in, one inbox per live sequence.
+"""The event loop's side of the seam sorts frames into one inbox per sequence.
 
 The engine calls `FrontEnd.sink` on its own thread once per step; everything else here
 runs in one event loop and never blocks. Requests are known by their id, sequences by
@@ -84,17 +84,17 @@ class FrontEnd:
 
     @property
     def num_open_in_all(self) -> int:
-        """With those of other front ends, as far as they have told."""
+        """Counts open requests, also those that other front ends have told of."""
         return len(self._requests) + self.admission.others.requests
 
     @property
     def num_live(self) -> int:
-        """Sequences that the engine has not finished, or not yet said so."""
+        """Counts sequences that the engine has not finished, or not yet said so."""
         return len(self._routes)
 
     @property
     def stopped(self) -> str | None:
-        """Why nothing is served any more; None while all is well."""
+        """Tells why nothing is served any more; None while all is well."""
         return self._stopped
 
     async def wait_stopped(self) -> str:
@@ -108,7 +108,7 @@ class FrontEnd:
         await self._is_idle.wait()
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
-        """What the engine calls on its thread with each frame."""
+        """Returns the function that the engine calls on its thread with each frame."""
 
         def pass_on(frame: StepFrame | EngineStopped) -> None:
             try:
@@ -190,7 +190,7 @@ class FrontEnd:
             self._peers.abort(unknown)
 
     def stop(self, cause: str) -> None:
-        """Ends service: what is open fails with `cause`, and so does what comes."""
+        """Ends service: open requests fail with `cause`, and so do new ones."""
         if self._stopped is None:
             self._stopped = cause
             self._has_stopped.set()
@@ -198,16 +198,16 @@ class FrontEnd:
                 request.wake()
 
     def own_counted(self) -> Counted:
-        """What this front end has seen."""
+        """Returns what this front end has counted."""
         return Counted(models=self.meter.measured(), refused=self.meter.refused)
 
     async def counted(self) -> Counted:
-        """What all front ends of the server have seen since its start."""
+        """Returns what all front ends of the server have counted since its start."""
         own = self.own_counted()
         return own if self._peers is None else own + await self._peers.count(own)
 
     def held(self) -> Held:
-        """What is open here, for the other front ends."""
+        """Returns what is open here, for the other front ends."""
         return self.admission.held(requests=len(self._requests))
 
     def tell_growth(self, tenant: str) -> None:
@@ -246,7 +246,7 @@ class FrontEnd:
 
 @final
 class OpenRequest:
-    """One request between its first and its last word: the inboxes of its samples."""
+    """Keeps the inboxes of a request's samples between its first and its last word."""
 
     def __init__(
         self,
@@ -310,7 +310,7 @@ class OpenRequest:
                 self._front_end._submit(self, submit, inbox)
 
     def wake(self) -> None:
-        """Something is there for the reader; it finds out what by itself."""
+        """Tells the reader that something is there; it finds out what by itself."""
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
@@ -352,7 +352,7 @@ class OpenRequest:
         self._abort_once(self._inboxes)
 
     def fail(self, error: Exception) -> None:
-        """Ends all samples at once; whoever waits for them gets `error`."""
+        """Ends all samples at once; a reader that waits for them gets `error`."""
         self._failure = error
         self.abort()
         self.wake()

@@ -13,8 +13,8 @@ from mell_jax.frontend import (
     EngineDeadError,
     FrontEnd,
     FrontModel,
-    generate,
 )
+from tests.frontend.asking import generate_for_us
 from tests.frontend.fake_peers import FakePeers
 from tests.serving.fake_engine import INFO, FakeEngine
 
@@ -31,7 +31,9 @@ class Bench:
     def start(self, **options: Any) -> "asyncio.Task[list[Delta]]":
         async def read() -> list[Delta]:
             params = SamplingParams(max_tokens=1)
-            answer = generate(self.front_end, prompt=[3], params=params, **options)
+            answer = generate_for_us(
+                self.front_end, prompt=[3], params=params, **options
+            )
             return [delta async for delta in answer]
 
         return asyncio.ensure_future(read())

@@ -1,4 +1,7 @@
-"""`mell-serve` with the demo model, as a process, over a real socket."""
+"""`mell-serve` with the demo model, as a process, over a real socket.
+
+The one way to a real server; `fake_server` has one whose answers need no model.
+"""
 
 import re
 import subprocess
@@ -76,6 +79,21 @@ class RunningServer:
         """The process of the one front end."""
         (front,) = psutil.Process(self.process.pid).children()
         return front
+
+
+def wait_replaced(stub: pb_grpc.VllmEngineStub) -> None:
+    """Until a call is answered by whoever replaced a dead process.
+
+    The first calls may still go to the dead connection.
+    """
+    for _ in range(20):
+        try:
+            stub.HealthCheck(pb.HealthCheckRequest(), wait_for_ready=True, timeout=60)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+        else:
+            return
+    raise AssertionError("nobody answers")
 
 
 def request(text: str = "Once upon a time", **options: object) -> pb.GenerateRequest:

@@ -1,4 +1,4 @@
-"""Listens for HTTP inside an event loop that is somebody else's.
+"""Listens for HTTP inside an event loop that belongs to somebody else.
 
 uvicorn speaks HTTP here and does nothing else: no signals, no log of its own, no loop.
 """
@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mell_jax.serving.security import TlsFiles
+from mell_jax.serving.security.tls import TlsFiles
 
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_CONNECTIONS = 4096  # the next ones are told 503
@@ -127,5 +127,5 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The gRPC server minds the signals."""
+        """Leaves the signals to the gRPC server."""
         yield

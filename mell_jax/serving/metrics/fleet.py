@@ -1,4 +1,4 @@
-"""The metrics that only a fleet has: devices, pages, moves, downtime."""
+"""Only a fleet has these metrics: devices, pages, moves, downtime."""
 
 import math
 from collections import Counter
@@ -24,7 +24,7 @@ from mell_jax.serving.metrics.families import (
 
 
 def fleet_metrics(view: FleetView) -> Iterator[Metric]:
-    """All of them."""
+    """Yields all metrics of a fleet."""
     yield from _devices(view)
     yield from _instances(view)
     yield from _moves(view)

@@ -1,4 +1,4 @@
-"""Where log lines go and how they look: text for people, or JSON for machines.
+"""Log lines are text for people, or JSON for machines.
 
 Every process of a server writes to standard error. In JSON each line is one object,
 events of INFO are shown, and refusals, which a client can make many of, are thinned.
@@ -44,7 +44,7 @@ def set_up_logging(log_format: LogFormat, *, verbosity: int, process: str) -> No
 
 @final
 class JsonLines(logging.Formatter):
-    """A record as one line: an object whose names do not change."""
+    """Writes a record as one line: an object whose names do not change."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class JsonLines(logging.Formatter):
 
 @final
 class Thinned(logging.Filter):
-    """Lets so many refusals through in a second; the next one says how many were not.
+    """Lets so many refusals a second through; the next one counts those left out.
 
     A handler calls it on any thread; a count that is off by one does no harm.
     """

@@ -1,9 +1,9 @@
-"""Which chat template each model has, as its files and the operator say."""
+"""Each model has a chat template, as its files and the operator say."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.chat_template import check_chat_template, load_chat_template
 
@@ -26,7 +26,7 @@ def check_chats(templates: Sequence[str], *, names: Sequence[str]) -> None:
 def load_chats(
     models: Sequence[ServedModel], *, templates: Sequence[str]
 ) -> dict[str, ChatPrompt]:
-    """Of the models that have a tokenizer and a template, by name.
+    """Returns chat prompts by model, for those that have a tokenizer and a template.
 
     Args:
       models: that are served.
@@ -51,7 +51,7 @@ def load_chats(
 def _checked_paths(
     templates: Sequence[str], *, names: Sequence[str]
 ) -> Mapping[str, Path]:
-    """Paths by model; that of "" is for all others."""
+    """Returns paths by model; that of "" is for all others."""
     paths = {}
     for text in templates:
         name, is_named, path = text.partition("=")

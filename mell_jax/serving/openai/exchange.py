@@ -1,4 +1,4 @@
-"""One request and its answer over ASGI: whole or as server-sent events.
+"""An exchange answers one request over ASGI, whole or as server-sent events.
 
 A client that goes away cancels the work, which closes the streams, which aborts what
 is alive in the engine; whoever waits for `send` has a slow reader and holds up nobody.
@@ -26,7 +26,7 @@ Streams = Sequence[AsyncGenerator[Delta]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How the client wants the answer."""
+    """The client wants the answer in this style."""
 
     is_streamed: bool
     is_usage_streamed: bool
@@ -34,7 +34,7 @@ class Style:
 
 @final
 class Exchange:
-    """An ASGI application for a single request."""
+    """An exchange is an ASGI application for a single request."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Exchange:
         style: Style,
         headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
-        """Nothing runs yet.
+        """Runs nothing yet.
 
         Args:
           streams: one for each prompt.
@@ -177,7 +177,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 async def _merged(streams: Streams) -> AsyncGenerator[tuple[int, Delta]]:
-    """Deltas of all streams as they come, each with the number of its stream."""
+    """Yields deltas of all streams as they come, each with the number of its stream."""
     if len(streams) == 1:
         async with contextlib.aclosing(streams[0]) as only:
             async for delta in only:

@@ -1,4 +1,4 @@
-"""From deltas to pieces: what is new of one choice, with the words of its tokens."""
+"""Deltas become pieces: what is new of one choice, with the words of its tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """A token as clients read it."""
+    """A word is a token as clients read it."""
 
     text: str  # U+FFFD where a token is part of a character
     utf8: bytes
@@ -22,7 +22,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What is new of one choice; also what all of it is, once joined.
+    """A piece is what is new of one choice, or all of it once joined.
 
     Attributes:
       index: of the choice.
@@ -43,7 +43,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Echo:
-    """Prompts are shown before their answers.
+    """An echo shows prompts before their answers.
 
     Attributes:
       texts: of each prompt.
@@ -56,7 +56,7 @@ class Echo:
 
 @final
 class Samples:
-    """All choices of a request: n of each prompt, prompt after prompt."""
+    """Reads all choices of a request: n of each prompt, prompt after prompt."""
 
     def __init__(self, tokenizer: Tokenizer, *, n: int, echo: Echo | None) -> None:
         self._tokenizer = tokenizer
@@ -67,7 +67,7 @@ class Samples:
         self._prompts: dict[int, tuple[int, int]] = {}  # tokens, and cached, by prompt
 
     def read(self, delta: Delta, *, prompt: int) -> Piece:
-        """What `delta`, of the prompt of this number, adds to its choice."""
+        """Returns what `delta`, of the prompt of this number, adds to its choice."""
         choice = prompt * self._n + delta.index
         is_first = choice not in self._offsets
         text, words = delta.text, self._words(delta.logprobs)
@@ -95,7 +95,7 @@ class Samples:
         )
 
     def usage(self) -> Mapping[str, object]:
-        """Tokens so far; a prompt counts once, whatever n is."""
+        """Counts the tokens so far; a prompt counts once, whatever n is."""
         prompt = sum(count for count, _ in self._prompts.values())
         cached = sum(cached for _, cached in self._prompts.values())
         completion = sum(self._completion_tokens.values())
@@ -136,7 +136,7 @@ class Samples:
 
 
 def join(pieces: Sequence[Piece]) -> Piece:
-    """All of one choice."""
+    """Joins all pieces of one choice."""
     has_words = any(piece.words is not None for piece in pieces)
     words = (word for piece in pieces for word in piece.words or ())
     return Piece(

@@ -1,4 +1,4 @@
-"""Bodies of requests as typed values.
+"""Bodies of requests are read as typed values.
 
 Fields that we do not know are ignored, as OpenAI does; a known field of a wrong type is
 refused by name. Ranges are checked where every door leads, in `SamplingParams`.
@@ -16,13 +16,13 @@ _PATH = re.compile(r"^(?P<rule>.*) - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$", 
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What else a stream tells."""
+    """A client says with this what else a stream tells."""
 
     include_usage: bool | None = None
 
 
 class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """What both kinds of requests may say; null is as good as nothing.
+    """Both kinds of requests may say this; null is as good as nothing.
 
     The fields after `user` are not OpenAI's: clients send them as `extra_body`.
     """
@@ -52,7 +52,7 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionRequest(_Sampling, frozen=True, kw_only=True):
-    """Body of POST /v1/completions."""
+    """POST /v1/completions has this body."""
 
     prompt: str | list[str | int | list[int]]
     best_of: int | None = None
@@ -62,14 +62,14 @@ class CompletionRequest(_Sampling, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a message's content."""
+    """A message's content can be a list of such parts."""
 
     type: str
     text: str | None = None
 
 
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a conversation."""
+    """A conversation is a list of such messages."""
 
     role: str
     content: str | list[Part] | None = None
@@ -78,7 +78,7 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
-    """Body of POST /v1/chat/completions."""
+    """POST /v1/chat/completions has this body."""
 
     messages: list[ChatMessage]
     audio: Any = None
@@ -95,7 +95,7 @@ R = TypeVar("R", CompletionRequest, ChatRequest)
 
 
 def parse(body: bytes, kind: type[R]) -> R:
-    """A request of a body in JSON.
+    """Reads a request from a body in JSON.
 
     Raises:
       InvalidRequestError: a field is missing or has a wrong type; names it.

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mell_jax.serving.openai.chats import load_chats
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
 HELLO = [{"role": "user", "content": "c"}]

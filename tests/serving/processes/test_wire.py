@@ -45,7 +45,7 @@ from mell_jax.serving.processes.wire import (
     to_engine,
     to_front,
 )
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.fake_engine import INFO, FakeEngine, fake_logprobs
 from tests.serving.test_metrics import VIEW
 

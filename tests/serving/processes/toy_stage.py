@@ -1,4 +1,7 @@
-"""A front end's process before a real engine, of the toy model."""
+"""A front end's process before a real engine, of the toy model.
+
+A `stage` whose pages and batches are real, for what must be left of nothing: leaks.
+"""
 
 import asyncio
 import threading

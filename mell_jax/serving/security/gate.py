@@ -1,12 +1,12 @@
-"""Who calls, found out before anything else is looked at; the same for every door."""
+"""The gate finds out who calls, before anything else; the same for every door."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from mell_jax.engine.params import InvalidRequestError
+from mell_jax.frontend import Caller
 from mell_jax.serving.problem import ForbiddenError, UnauthenticatedError
 from mell_jax.serving.security.tokens import (
     MEANING_SPECIAL,
@@ -21,38 +21,12 @@ Headers = Mapping[str, str | bytes]
 """Metadata of gRPC or headers of HTTP, by names in small letters."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who sent a request.
-
-    Attributes:
-      tenant: whose quota counts and whose cached prompts are used; empty for none.
-      scope: whose request ids these are; empty where nobody shows a token.
-      may_send_special_tokens: in prompts that no chat template makes.
-    """
-
-    tenant: str = ""
-    scope: str = ""
-    may_send_special_tokens: bool = True
-
-    @property
-    def salt(self) -> bytes:
-        """Keeps tenants' cached prompts apart."""
-        return self.tenant.encode("ascii")
-
-    def scoped(self, request_id: str) -> str:
-        """A request id that no other holder of a token can name; empty stays so."""
-        if not (self.scope and request_id):
-            return request_id
-        return f"{self.scope}/{request_id}"
-
-
 @final
 class Gate:
     """Tells callers apart; without tokens everybody may do everything."""
 
     def __init__(
-        self, tokens_file: str = "", *, clock: Callable[[], float] = time.monotonic
+        self, tokens_file: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Reads the tokens.
 
@@ -70,7 +44,7 @@ class Gate:
             self._tokens = Watched([path], load=lambda: read_tokens(path), clock=clock)
 
     def identify(self, headers: Headers, *, right: str = "generate") -> Caller:
-        """The caller of a request that needs a right.
+        """Returns the caller of a request that needs a right.
 
         Raises:
           UnauthenticatedError: no known token.
@@ -79,7 +53,7 @@ class Gate:
         """
         named = _tenant_of(headers)
         if self._tokens is None:
-            return Caller(tenant=named)
+            return Caller(tenant=named, scope="", may_send_special_tokens=True)
         holder = self._tokens.get().find(_token_of(headers))
         if holder is None:
             raise UnauthenticatedError("this token is not known here")
