@@ -1,4 +1,4 @@
-"""What happens to requests of a fleet: decisions carried out, messages passed on.
+"""The conductor carries out decisions on requests of a fleet and passes messages on.
 
     event -> placement machine -> Place, Move, Preempt, Activate, Park
                  ^                        |
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 
 class Conductor:
-    """Members, requests, the placement machine and the controller of a fleet."""
+    """The conductor owns requests, roster, placement machine and controller."""
 
     def __init__(
         self,
@@ -96,12 +96,12 @@ class Conductor:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it knows of no request at all."""
+        """Returns whether it knows of no request at all."""
         return not (self._states or self.requests or self._asked or self._post)
 
     @property
     def needs_epochs(self) -> bool:
-        """Whether an epoch can change anything.
+        """Returns whether an epoch can change anything.
 
         Without requests it can only close an instance too many; the last one of each
         model stays.
@@ -111,7 +111,7 @@ class Conductor:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no device is left: all have failed, or were given back."""
+        """Returns whether no device is left: all have failed, or were given back."""
         ledger = self.machine.ledger
         return not any(
             device in ledger.instances or ledger.is_idle(device)
@@ -141,7 +141,7 @@ class Conductor:
         self.settle()
 
     def tick(self, now_s: float) -> None:
-        """An epoch ends: links have room again, and pages that hang are given up."""
+        """Ends an epoch: links have room again, and pages that hang are given up."""
         self._moves.renew()
         for instance in list(self.instances.values()):
             for request in instance.overdue(epochs=self._config.patience_epochs):
@@ -175,7 +175,7 @@ class Conductor:
         self.finished.append(Finished(handle=handle, reason=reason, message=message))
 
     def forget(self, request: RequestId) -> None:
-        """A request is over: the books and the protocol release what it holds."""
+        """Has the books and the protocol release what a request holds that is over."""
         self._drop(request)
         self._reports.append(events.Finish(request=request))
 
@@ -232,7 +232,7 @@ class Conductor:
         )
 
     def _has_home(self, request: RequestId) -> bool:
-        """Whether a request that waits lacks pages; or else an instance."""
+        """Returns whether a request that waits lacks pages; or else an instance."""
         known = self.machine.ledger.requests.get(request)
         return known is not None and known.device is not None
 
@@ -247,7 +247,7 @@ class Conductor:
             self._control(order(move, mode=mode, state=state))
 
     def _size_of(self, move: plan.Move) -> MoveSize | None:
-        """What a move has to bring; None if the books have closed it meanwhile."""
+        """Returns what a move has to bring; None if the books have closed it."""
         self._capture(move.request)
         state, ledger = self._states.get(move.request), self.machine.ledger
         if state is None or move.move not in ledger.moves:
@@ -309,7 +309,7 @@ class Conductor:
         )
 
     def _prefix_of(self, state: RequestState) -> tuple[events.Cached, ...]:
-        """Where how much of a new request's prompt is cached."""
+        """Returns how much of a new request's prompt is cached, by device."""
         keys = self._prefix_keys(state)
         found = (
             events.Cached(

@@ -1,4 +1,4 @@
-"""Faults to plant in a fleet, for its tests: named in one line, harmless by default.
+"""Faults are planted in a fleet by its tests: named in one line, none by default.
 
 move:1         every request moves to the next instance, every step
 raise:2:10     the tenth step of the fleet raises on device 2
@@ -19,12 +19,12 @@ from mell_jax.worker.group import DeviceGroup
 
 
 class PlantedError(Exception):
-    """What a planted fault raises."""
+    """A planted fault raises this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What goes wrong; steps and transfers are counted from 1."""
+    """A fault says what goes wrong; steps and transfers are counted from 1."""
 
     move_every: int | None = None  # steps
     raise_on: tuple[DeviceGroupId, int] | None = None  # device, step
@@ -50,7 +50,7 @@ NO_FAULT = Fault()
 
 
 def parse_fault(text: str) -> Fault:
-    """Faults separated by commas, such as "move:1,raise:2:10"; "" for none.
+    """Reads faults separated by commas, as in "move:1,raise:2:10"; "" for none.
 
     Raises:
       ValueError: the text says something else.
@@ -78,7 +78,7 @@ def parse_fault(text: str) -> Fault:
 
 
 class FaultyTransport:
-    """Another transport, with the faults of `fault` in what it carries."""
+    """This carries by another transport, with the faults of `fault`."""
 
     def __init__(self, transport: Transport, *, fault: Fault) -> None:
         self._transport = transport
@@ -101,7 +101,7 @@ class FaultyTransport:
 
 
 def _flip(chunk: jax.Array) -> jax.Array:
-    """The chunk with the lowest bit of its first byte changed."""
+    """Returns the chunk with the lowest bit of its first byte changed."""
     data = np.array(chunk)
     data.view(np.uint8).reshape(-1)[0] ^= 1
     flipped: jax.Array = jax.device_put(data, chunk.sharding)
