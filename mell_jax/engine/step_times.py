@@ -47,11 +47,11 @@ class StepTimes:
         self._frozen_s = self._mark_s - _KEPT_S
 
     def begin(self) -> None:
-        """A phase begins."""
+        """Begins a phase."""
         self._mark_s = self._clock()
 
     def end(self, phase: StepPhase) -> None:
-        """A phase is over, and the next one begins."""
+        """Ends a phase and begins the next one."""
         now_s = self._clock()
         took_s, self._mark_s = now_s - self._mark_s, now_s
         self._seconds[phase].add(took_s)

@@ -95,7 +95,7 @@ class Roster:
         )
 
     def opened(self) -> Iterator[tuple[FleetInstance, float]]:
-        """Yields those that have become ready since the last call, and their seconds."""
+        """Yields those that became ready since the last call, and their seconds."""
         for device, since_s in list(self._since_s.items()):
             instance = self.instances[device]
             if instance.is_open:
