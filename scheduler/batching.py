@@ -1,4 +1,4 @@
-"""What the next step computes: decodes first, then prefill chunks, under a budget.
+"""The batcher decides what a step computes: decodes, then prefill, under a budget.
 
 There are no phases. A sequence has `total - computed` tokens to do; one is a decode,
 more is (part of) a prefill. Steps are planned one ahead of their results: `plan` may
@@ -88,7 +88,7 @@ class Batcher:
         self.grants.forget(serial)
 
     def plan(self) -> StepPlan | None:
-        """Decides the next step and takes its pages; None when there is none to do."""
+        """Decides the next step and takes its pages; returns None without work."""
         preempted: list[Serial] = []
         decodes = self._plan_decodes(preempted)
         budget = self._limits.token_budget - len(decodes)
@@ -138,32 +138,32 @@ class Batcher:
 
     @property
     def cache(self) -> PrefixCache:
-        """The pages."""
+        """Returns the cache that owns the pages."""
         return self.sequences.cache
 
     @property
     def rows(self) -> RowTable:
-        """The running batch; only the batcher and its parts change it."""
+        """Returns the running batch; only the batcher and its parts change it."""
         return self.sequences.rows
 
     @property
     def num_running(self) -> int:
-        """The number of rows, reservations included."""
+        """Returns the number of rows, reservations included."""
         return len(self.sequences.running)
 
     @property
     def num_waiting(self) -> int:
-        """The number of sequences without a row."""
+        """Returns the number of sequences without a row."""
         return len(self._waiting)
 
     @property
     def waiting_tokens(self) -> int:
-        """The tokens of all waiting sequences."""
+        """Returns the tokens of all waiting sequences."""
         return self._waiting_tokens
 
     @property
     def is_empty(self) -> bool:
-        """Whether no sequence waits or runs."""
+        """Returns whether no sequence waits or runs."""
         return self.sequences.is_empty
 
     def knows(self, serial: Serial) -> bool:
@@ -299,7 +299,7 @@ class Batcher:
     # -- leaving -----------------------------------------------------------------
 
     def _choose_victim(self) -> Serial:
-        """The newest; before it the newest whose last token is already on its way.
+        """Returns the newest; before it the newest whose last token is on its way.
 
         That one has nothing left to compute, so it loses nothing. Were it spared, a
         sequence could be preempted although nobody else has a use for the step.

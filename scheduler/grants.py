@@ -1,4 +1,4 @@
-"""How far rows may compute: pages are granted from outside, and rows can be held.
+"""Grants bound how far rows may compute: pages come from outside, rows can be held.
 
     granted   |----------------|            computed up to here, then the row waits
     computed  |---------->   ^              AHEAD_TOKENS before the end it asks for more
@@ -22,7 +22,7 @@ move that makes the room, while it still decodes."""
 
 
 class PageGrowth(Enum):
-    """What becomes of a row that needs a page when the pool has none left."""
+    """The growth says what becomes of a row that needs a page when none is left."""
 
     WAIT = "it waits; whoever grants pages makes room"
     PREEMPT = "the newest sequence gives up its pages and is computed again"

@@ -1,4 +1,4 @@
-"""Rows for sequences that come from another instance while they decode.
+"""Reservations are rows for sequences that come from another instance.
 
     source        hold -> (the step in flight lands) -> tokens_since, pages_of -> cancel
     destination   reserve -> receive or prefill, chunk by chunk -> begin

@@ -1,4 +1,4 @@
-"""The running batch as arrays: one slot per sequence, one array per attribute.
+"""The row table holds the running batch as arrays: one slot per sequence.
 
 A sequence has `total` tokens, of which `known` are on the host (the rest are sampled
 but not yet fetched) and `computed` are in the KV cache or on their way there:
@@ -20,7 +20,7 @@ NO_CEILING = 2**31 - 1
 
 
 class RowTable:
-    """State of `num_slots` slots for sequences of at most `max_tokens` tokens."""
+    """The table holds `num_slots` sequences of at most `max_tokens` tokens."""
 
     def __init__(self, *, num_slots: int, max_tokens: int, page_tokens: int) -> None:
         self.num_slots = num_slots
@@ -41,7 +41,7 @@ class RowTable:
 
     @property
     def active(self) -> npt.NDArray[np.bool_]:
-        """Which slots hold a sequence."""
+        """Returns which slots hold a sequence."""
         return np.not_equal(self.serial, NO_SERIAL)
 
     def occupy(
@@ -75,9 +75,9 @@ class RowTable:
         self.page_table[slot] = 0
 
     def pages_of(self, slot: SlotId) -> Pages:
-        """The pages of a slot in prompt order; a copy."""
+        """Returns a copy of a slot's pages, in prompt order."""
         return self.page_table[slot, : self.num_pages[slot]].copy()
 
     def known_tokens(self, slot: SlotId) -> Tokens:
-        """The tokens of a slot that the host knows; a copy."""
+        """Returns a copy of a slot's tokens that the host knows."""
         return self.tokens[slot, : self.known[slot]].copy()

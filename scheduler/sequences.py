@@ -1,4 +1,4 @@
-"""The sequences of an instance: their tokens, rows and pages, and who shares them.
+"""The table knows the sequences of an instance, their rows, and who shares pages.
 
     waiting    tokens and limit alone          no row, no page
     running    a row of the `RowTable`         pages of the `PrefixCache`, counted
@@ -67,17 +67,17 @@ class SequenceTable:
 
     @property
     def running(self) -> dict[Serial, SlotId]:
-        """The rows, oldest admission first; do not change it."""
+        """Returns the slots of rows, oldest admission first; do not change it."""
         return self._running
 
     @property
     def has_slot(self) -> bool:
-        """Whether a row is free."""
+        """Returns whether a row is free."""
         return bool(self._free_slots)
 
     @property
     def is_empty(self) -> bool:
-        """Whether no sequence waits or runs."""
+        """Returns whether no sequence waits or runs."""
         return not self._sequences
 
     def knows(self, serial: Serial) -> bool:

@@ -1,4 +1,4 @@
-"""From a configuration to an engine that is ready: load, allocate, compile."""
+"""Makes an engine that is ready from a configuration: load, allocate, compile."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltModel:
-    """A model of a built engine."""
+    """A built model is one that an engine serves."""
 
     name: str
     spec: CheckpointSpec
@@ -41,7 +41,7 @@ class BuiltModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEngine:
-    """A warmed-up engine, not started yet, and what was learned on the way.
+    """A built engine is warm and not started yet.
 
     Run it with `thread`, or call `engine.step` yourself; not both.
     """
@@ -54,7 +54,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A model that has been found to fit its devices, and is not loaded yet."""
+    """A source is a model that was found to fit its devices and is not loaded yet."""
 
     config: EngineConfig
     model: BuiltModel
@@ -63,7 +63,7 @@ class _Source:
 
 
 def demo_directory() -> Path:
-    """The model that ships with the package."""
+    """Returns the directory of the model that ships with the package."""
     return Path(str(resources.files("mell_jax") / "demo"))
 
 
@@ -99,7 +99,7 @@ def build_from_module(
     fleet: FleetConfig | None = None,
     progress: bool = False,
 ) -> BuiltEngine:
-    """An engine around a decoder that is in memory already, such as a trained one.
+    """Builds an engine around a decoder that is in memory, such as a trained one.
 
     The weights are cast to the engine's precision and copied to its devices; the module
     stays as it is.
@@ -176,7 +176,7 @@ def _with_ends(spec: CheckpointSpec, *, directory: Path) -> CheckpointSpec:
 
 
 def _check_together(sources: Sequence[_Source]) -> None:
-    """Models of one engine have different names and the same devices."""
+    """Refuses models of one engine with the same name or different devices."""
     names = [source.model.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -239,7 +239,7 @@ def _load_everywhere(source: _Source) -> ReadyModel:
 
 
 def _recast(module: Decoder, settled: SettledConfig) -> Decoder:
-    """A decoder of the engine's precision with the weights of `module`."""
+    """Returns a decoder of the engine's precision with the weights of `module`."""
     fresh: Decoder = nnx.eval_shape(
         lambda: Decoder(module.config, rngs=nnx.Rngs(0), dtype=settled.dtype)
     )

@@ -1,4 +1,4 @@
-"""A fleet seen from outside: plain frozen values, for metrics and administration.
+"""A fleet is seen from outside as these frozen values, by metrics and operators.
 
 The engine's thread makes a `FleetView` now and then (`viewer`); whoever has it may keep
 it, read it on any thread, or send it to another process.
@@ -18,7 +18,7 @@ _NO_SECONDS = Histogram.of((), bounds=GAP_BOUNDS_S)
 
 
 class GroupState(Enum):
-    """What a device group does."""
+    """The state says what a device group does."""
 
     SERVING = "serving"
     OPENING = "opening"  # its weights and its pool are on their way
@@ -29,7 +29,7 @@ class GroupState(Enum):
 
 
 class MoveStage(Enum):
-    """How far a move is."""
+    """The stage says how far a move is."""
 
     WAITING = "waiting"  # for its turn, or for room on a link
     RESERVING = "reserving"  # pages at its target
@@ -39,7 +39,7 @@ class MoveStage(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceView:
-    """A device group and what runs there; all zero where nothing is to serve.
+    """This shows what runs on a device group; all is zero where nothing is to serve.
 
     Pages are those of the books: `used_pages` of the requests that live there or are
     leaving, `reserved_pages` of those on their way there. A page that two requests
@@ -59,13 +59,13 @@ class InstanceView:
 
     @property
     def free_pages(self) -> int:
-        """What the books have left."""
+        """Returns what the books have left."""
         return max(self.capacity_pages - self.used_pages - self.reserved_pages, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveView:
-    """A request on its way from one device to another."""
+    """This shows a request on its way from one device to another."""
 
     request: int
     source: int
@@ -76,7 +76,7 @@ class MoveView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelView:
-    """A model over all its instances."""
+    """This shows a model over all its instances."""
 
     name: str
     lower_bound: int  # devices that all its requests need at least, waiting ones too
@@ -84,14 +84,14 @@ class ModelView:
 
 
 class MoveReason(Enum):
-    """What a move was for."""
+    """The reason says what a move was for."""
 
     URGENT = "another request could not grow"
     CONSOLIDATION = "fewer devices, or an order"
 
 
 class MoveOutcome(Enum):
-    """How a move ended."""
+    """The outcome says how a move ended."""
 
     COMMITTED = "the target owns the request"
     ABORTED = "called off, or its request ended before"
@@ -99,7 +99,7 @@ class MoveOutcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveEnd:
-    """Moves that are counted together."""
+    """Moves that are equal in these are counted together."""
 
     reason: MoveReason
     mode: Mode
@@ -108,7 +108,7 @@ class MoveEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStats:
-    """Since the start.
+    """The counts are those since the start.
 
     A gap is the time between the step that brought a moved request's last token of its
     source and the one that brought its first token of its target: 1 step without a
@@ -138,13 +138,13 @@ class FleetStats:
     )
 
     def count(self, outcome: MoveOutcome) -> int:
-        """Moves that ended so, whatever they were for."""
+        """Returns how many moves ended so, whatever they were for."""
         return sum(n for kind, n in self.ended.items() if kind.outcome is outcome)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetView:
-    """As of a step not long ago."""
+    """A view shows a fleet as of a step not long ago."""
 
     instances: tuple[InstanceView, ...]  # every device group, by number
     models: tuple[ModelView, ...]
@@ -156,11 +156,11 @@ class FleetView:
 
     @property
     def devices_in_use(self) -> int:
-        """Device groups that nobody else could use."""
+        """Returns how many device groups nobody else could use."""
         taken = (GroupState.SERVING, GroupState.OPENING, GroupState.DRAINING)
         return sum(instance.state in taken for instance in self.instances)
 
     @property
     def lower_bound(self) -> int:
-        """Devices that all requests need at least, however they are packed."""
+        """Returns the devices that all requests need at least, however packed."""
         return sum(model.lower_bound for model in self.models)

@@ -49,7 +49,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """The number of values."""
+        """Returns the number of values."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:

@@ -1,4 +1,4 @@
-"""One instance: its batch, its device, and the step in flight.
+"""An instance runs a batch on its device group, one step ahead of the results.
 
 `launch` starts the next step on the device, `land` brings in the results of the one
 before, so that host and device work at the same time:
@@ -39,7 +39,7 @@ from mell_jax.worker.layout import new_vector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """A dispatched step and what its slots stood for then; slots may change hands."""
+    """This keeps a dispatched step and what its slots stood for; these change hands."""
 
     plan: StepPlan
     pending: Pending
@@ -51,7 +51,13 @@ class InFlight:
 
 
 class Instance:
-    """Runs sequences of one model on one device group."""
+    """An instance runs sequences of one model on one device group.
+
+    Args:
+      worker: the hands; with its pool.
+      batcher: the books; new.
+      max_rows: sequences that run at once.
+    """
 
     def __init__(
         self, worker: DeviceWorker, batcher: Batcher, *, max_rows: int
@@ -109,13 +115,13 @@ class Instance:
         )
 
     def is_collecting_prompt(self, serial: Serial) -> bool:
-        """Whether it has part of a prompt's log probabilities, which cannot move."""
+        """Returns whether it has part of a prompt's log probabilities, which stay."""
         params = self._requests[serial].params
         return params.prompt_logprobs is not None and self._prompts.knows(serial)
 
     @property
     def requests(self) -> Mapping[Serial, Request]:
-        """What is not over; do not change it."""
+        """Returns the requests that are not over; do not change it."""
         return self._requests
 
     def knows(self, serial: Serial) -> bool:
@@ -153,7 +159,7 @@ class Instance:
 
     @property
     def in_flight(self) -> InFlight | None:
-        """The step that was launched last, while its results are not here."""
+        """Returns the step that was launched last, while its results are not here."""
         return self._in_flight
 
     @property
@@ -187,7 +193,7 @@ class Instance:
         compilations: int = 0,
         phases: Mapping[str, Histogram] | None = None,
     ) -> EngineLoad:
-        """How busy the engine is now."""
+        """Returns how busy the instance is now."""
         counts = self.batcher.cache.counts
         return EngineLoad(
             running=self.batcher.num_running,

@@ -1,4 +1,4 @@
-"""What becomes of a submission at the engine's door: refused, or filled in."""
+"""A submission is refused here with the rule that it breaks, or filled in."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""How one request wants its tokens chosen, validated where every door leads: here.
+"""Sampling parameters are validated here, where every door leads.
 
 Every range check is positive (`if not (low <= x <= high)`), so NaN fails it. Caps are
 numbers, because a request may come from someone who wishes the server ill.
@@ -42,7 +42,7 @@ _OPTIONAL_COUNTS = {
 
 
 class InvalidRequestError(ValueError):
-    """A request that breaks a rule; `field` names the parameter at fault."""
+    """A request breaks a rule; `field` names the parameter at fault."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field} {message}")
@@ -51,7 +51,7 @@ class InvalidRequestError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """Sampling of one request. The defaults sample from the model as it is.
+    """The parameters say how tokens are chosen; the defaults change nothing.
 
     Raises:
       InvalidRequestError: when a value is out of range, naming the parameter, the rule

@@ -1,4 +1,4 @@
-"""Where the time of a step goes on the engine's thread, as histograms.
+"""The time of a step on the engine's thread is counted here, by phase.
 
     plan -> launch      wait -> land      emit
     of step k           of step k - 1     of the frame
@@ -21,7 +21,7 @@ _KEPT_S = 0.5
 
 
 class StepPhase(Enum):
-    """Of one instance, but for the last, which is of all together."""
+    """A phase is that of one instance; the last one is that of all together."""
 
     PLAN = "plan"  # what to compute
     LAUNCH = "launch"  # rows set up, the step handed to the device
@@ -32,10 +32,10 @@ class StepPhase(Enum):
 
 @final
 class StepTimes:
-    """Counts seconds by phase."""
+    """Step times count seconds by phase."""
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Nothing is counted.
+        """Makes times that have counted nothing.
 
         Args:
           clock: seconds, never backwards.
@@ -47,17 +47,17 @@ class StepTimes:
         self._frozen_s = self._mark_s - _KEPT_S
 
     def begin(self) -> None:
-        """A phase begins."""
+        """Begins a phase."""
         self._mark_s = self._clock()
 
     def end(self, phase: StepPhase) -> None:
-        """A phase is over, and the next one begins."""
+        """Ends a phase and begins the next one."""
         now_s = self._clock()
         took_s, self._mark_s = now_s - self._mark_s, now_s
         self._seconds[phase].add(took_s)
 
     def frozen(self, *, anew: bool = True) -> Mapping[str, Histogram]:
-        """By name of the phase; `anew`, or not older than half a second."""
+        """Returns histograms by phase, made `anew` or not older than half a second."""
         if anew or not (self._mark_s - self._frozen_s < _KEPT_S):
             self._frozen_s = self._mark_s
             self._frozen = {

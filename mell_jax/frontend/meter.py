@@ -1,4 +1,4 @@
-"""What readers of streams see, counted as it happens: times, tokens, ends.
+"""The meter counts what readers of streams see: times, tokens and ends.
 
     generate -> Meter.begin -> a Watch per sample: see(delta)
     metrics  -> Meter.measured: a frozen copy per model, which can be added up
@@ -28,7 +28,7 @@ TOKEN_BOUNDS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFigures:
-    """Of one model since the start. Every sample of a request counts by itself.
+    """The figures are those of one model; every sample of a request counts by itself.
 
     Raises:
       ValueError: a histogram has bounds that could not be added to others'.
@@ -66,7 +66,7 @@ class ModelFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutcome:
-    """What a request came to, all its samples together."""
+    """The outcome says what a request came to, all its samples together."""
 
     prompt_tokens: int
     generation_tokens: int
@@ -76,7 +76,7 @@ class RequestOutcome:
 
 @final
 class ModelMeter:
-    """Counts for one model; see `ModelFigures`."""
+    """A model's meter counts what `ModelFigures` shows."""
 
     def __init__(self) -> None:
         self.prompt_tokens = self.generation_tokens = 0
@@ -110,7 +110,7 @@ class ModelMeter:
 
 @final
 class Watch:
-    """One sample of a request, from the request on."""
+    """A watch follows one sample, from the request on."""
 
     __slots__ = (
         "_clock",
@@ -143,11 +143,11 @@ class Watch:
 
     @property
     def first_token_s(self) -> float | None:
-        """From the request to its first token, if it has one."""
+        """Returns the time from the request to its first token, if it has one."""
         return self._first_s - self._start_s if self.tokens else None
 
     def see(self, delta: Delta, *, prompt: PromptDone | None = None) -> None:
-        """Something has come for the sample, perhaps its end.
+        """Counts what has come for the sample, perhaps its end.
 
         Args:
           delta: what the reader gets.
@@ -177,7 +177,7 @@ class Watch:
         meter.generation_tokens += count
 
     def end(self, reason: str) -> None:
-        """No more will come; only the first reason counts."""
+        """Ends the watch; only the first reason counts."""
         if self.reason:
             return
         self.reason = reason
@@ -193,7 +193,7 @@ class Watch:
 
 @final
 class Watches:
-    """Of a request's samples; use it with `with`.
+    """Watches follow a request's samples; use them with `with`.
 
     A sample that is not over on leaving was given up by its reader, or has failed.
     """
@@ -213,7 +213,7 @@ class Watches:
 
     @property
     def outcome(self) -> RequestOutcome:
-        """As of now."""
+        """Returns the outcome as of now."""
         firsts = [watch.first_token_s for watch in self._watches]
         return RequestOutcome(
             prompt_tokens=self._watches[0].prompt_tokens,
@@ -225,7 +225,7 @@ class Watches:
 
 @final
 class Meter:
-    """Counts for all models of a front end.
+    """The meter counts for all models of a front end.
 
     Args:
       models: their names; the only ones that are ever shown.
@@ -246,7 +246,7 @@ class Meter:
     def begin(
         self, samples: Sequence[Submit], *, model: str, start_s: float
     ) -> Watches:
-        """A request that came at `start_s` was accepted.
+        """Counts a request that was accepted and came at `start_s`.
 
         Raises:
           KeyError: no such model.
@@ -267,14 +267,14 @@ class Meter:
         )
 
     def refuse(self, reason: str) -> None:
-        """A request was turned away; `reason` is one of few words."""
+        """Counts a request that was turned away; `reason` is one of few words."""
         self._refused[reason] += 1
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Requests turned away, by reason; a copy."""
+        """Returns a copy of the requests turned away, by reason."""
         return dict(self._refused)
 
     def measured(self) -> dict[str, ModelFigures]:
-        """By model; does not change afterwards."""
+        """Returns the figures by model; they do not change afterwards."""
         return {name: meter.frozen() for name, meter in self._models.items()}

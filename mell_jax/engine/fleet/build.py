@@ -1,4 +1,4 @@
-"""From weights to a fleet, with every model warmed up and parked on every group."""
+"""Makes a fleet from weights: every model is warmed up and parked on every group."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ REPEATS = 3  # of what is timed; the best counts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyModel:
-    """A model whose weights lie on every device group, in their order."""
+    """This model's weights lie on every device group, in their order."""
 
     parts: ModelParts
     weights: Sequence[Weights]
@@ -53,7 +53,7 @@ class ReadyModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parked:
-    """A model that is warm on every group, its pools given back."""
+    """This model is warm on every group, its pools given back."""
 
     model: FleetModel
     profile: Profile
@@ -176,8 +176,8 @@ def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
 
 
 def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> ModelSpec:
-    """What an instance holds, how fast its requests grow and how long it takes to
-    open, as measured here."""
+    """Returns what an instance holds, how fast its requests grow and how long it
+    takes to open, as measured here."""
     return ModelSpec(
         capacity_pages=blueprint.num_pages - 1,
         max_rows=blueprint.settled.max_rows,

@@ -1,4 +1,4 @@
-"""What happens to requests of a fleet: decisions carried out, messages passed on.
+"""The conductor carries out decisions on requests of a fleet and passes messages on.
 
     event -> placement machine -> Place, Move, Preempt, Activate, Park
                  ^                        |
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Conductor:
-    """Members, requests, the placement machine and the controller of a fleet."""
+    """The conductor owns requests, roster, placement machine and controller."""
 
     def __init__(
         self,
@@ -97,12 +97,12 @@ class Conductor:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it knows of no request at all."""
+        """Returns whether it knows of no request at all."""
         return not (self._states or self.requests or self._asked or self._post)
 
     @property
     def needs_epochs(self) -> bool:
-        """Whether an epoch can change anything.
+        """Returns whether an epoch can change anything.
 
         Without requests it can only close an instance too many; the last one of each
         model stays.
@@ -112,7 +112,7 @@ class Conductor:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no device is left: all have failed, or were given back."""
+        """Returns whether no device is left: all have failed, or were given back."""
         ledger = self.machine.ledger
         return not any(
             device in ledger.instances or ledger.is_idle(device)
@@ -142,7 +142,7 @@ class Conductor:
         self.settle()
 
     def tick(self, now_s: float) -> None:
-        """An epoch ends: links have room again, and pages that hang are given up."""
+        """Ends an epoch: links have room again, and pages that hang are given up."""
         self._moves.renew()
         for instance in list(self.instances.values()):
             for request in instance.overdue(epochs=self._config.patience_epochs):
@@ -176,7 +176,7 @@ class Conductor:
         self.finished.append(Finished(handle=handle, reason=reason, message=message))
 
     def forget(self, request: RequestId) -> None:
-        """A request is over: the books and the protocol release what it holds."""
+        """Has the books and the protocol release what a request holds that is over."""
         self._drop(request)
         self._reports.append(events.Finish(request=request))
 
@@ -233,7 +233,7 @@ class Conductor:
         )
 
     def _has_home(self, request: RequestId) -> bool:
-        """Whether a request that waits lacks pages; or else an instance."""
+        """Returns whether a request that waits lacks pages; or else an instance."""
         known = self.machine.ledger.requests.get(request)
         return known is not None and known.device is not None
 
@@ -317,7 +317,7 @@ class Conductor:
         )
 
     def _prefix_of(self, state: RequestState) -> tuple[events.Cached, ...]:
-        """Where how much of a new request's prompt is cached."""
+        """Returns how much of a new request's prompt is cached, by device."""
         keys = self._prefix_keys(state)
         found = (
             events.Cached(

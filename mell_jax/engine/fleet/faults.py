@@ -1,4 +1,4 @@
-"""Faults to plant in a fleet, for its tests: named in one line, harmless by default.
+"""Faults are planted in a fleet by its tests: named in one line, none by default.
 
 move:1         every request moves to the next instance, every step
 raise:2:10     the tenth step of the fleet raises on device 2

@@ -1,8 +1,8 @@
-"""The engine of a fleet: many instances, one thread, MELL in charge.
+"""The fleet is the engine: one instance or many, on one thread, placed by a policy.
 
-It offers what `Engine` offers. Each `step` asks for the pages that rows want next,
-launches a step on every instance, brings in the step before of every instance, and
-passes on what placement and migration have to say until all is quiet.
+Each `step` asks for the pages that rows want next, launches a step on every instance,
+brings in the step before of every instance, and passes on what placement and migration
+have to say until all is quiet.
 """
 
 import time
@@ -45,7 +45,7 @@ OPENING_WAIT_S = 0.001
 
 
 class Fleet:
-    """Runs models on several device groups.
+    """A fleet runs models on one device group or several.
 
     Args:
       models: what is served; requests that name no model are for the first one.
@@ -104,17 +104,17 @@ class Fleet:
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]:
-        """Of every model served, with what one instance holds."""
+        """Returns what is known of every model, with what one instance holds."""
         return self._infos
 
     @property
     def instances(self) -> dict[DeviceGroupId, FleetInstance]:
-        """The instances that serve, by device; do not change it."""
+        """Returns the instances that serve, by device; do not change it."""
         return self._conductor.instances
 
     @property
     def conductor(self) -> Conductor:
-        """Placement and migration, for tests and administration."""
+        """Returns placement and migration, for tests and administration."""
         return self._conductor
 
     def submit(self, submit: Submit) -> None:
@@ -157,14 +157,14 @@ class Fleet:
 
     @property
     def idle_wait_s(self) -> float | None:
-        """How long to wait for messages without work; None: until one comes."""
+        """Returns how long to wait for messages without work; None: until one comes."""
         if self._conductor.roster.is_opening:
             return OPENING_WAIT_S
         return self._config.epoch_s if self._conductor.needs_epochs else None
 
     @property
     def is_resting(self) -> bool:
-        """Whether no step is due.
+        """Returns whether no step is due.
 
         Requests may wait for an instance that opens, but not for ever, and while there
         is none that opens they have to get one.
@@ -174,7 +174,7 @@ class Fleet:
         return not (self.has_work or self.machine.waiting)
 
     def step(self) -> StepFrame | None:
-        """One step of every instance that is open; None when nothing is to be said.
+        """Makes a step of every instance that is open; None when nothing is to be said.
 
         Raises:
           RuntimeError: no device is left, so that nobody can be served.
@@ -215,7 +215,7 @@ class Fleet:
         conductor.settle()
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
-        """How busy all instances are together."""
+        """Returns how busy all instances are together."""
         loads = [
             instance.inner.load(compilations=compilations)
             for instance in self.instances.values()
@@ -231,12 +231,12 @@ class Fleet:
         )
 
     def stats(self) -> FleetStats:
-        """What it has done so far."""
+        """Returns what the fleet has done so far."""
         return self._conductor.tally.stats()
 
     @property
     def _can_step(self) -> bool:
-        """Whether an instance that is open has something to do."""
+        """Returns whether an instance that is open has something to do."""
         return any(
             instance.is_open and instance.inner.has_work
             for instance in self.instances.values()
@@ -277,7 +277,7 @@ class Fleet:
         return instance.inner.land(self.times)
 
     def _move_everything(self) -> None:
-        """Every request goes to the next device that is there."""
+        """Sends every request to the next device that is there."""
         devices = list(self.instances)
         for request in list(self.machine.ledger.requests.values()):
             if request.device not in self.instances or request.move is not None:

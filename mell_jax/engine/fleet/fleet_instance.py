@@ -1,4 +1,4 @@
-"""One device of the fleet: carries out what the migration protocol asks of it.
+"""A fleet's instance carries out what the migration protocol asks of it.
 
     message -> endpoint -> effects -> pages taken, written, rows stopped and started
                    ^                                   |
@@ -36,7 +36,7 @@ Payload = PageTransfer | Tokens | None
 
 
 class FleetContext(Protocol):
-    """What an instance needs of the fleet."""
+    """The context is what an instance needs of the fleet."""
 
     def state(self, request: RequestId) -> RequestState | None: ...
 
@@ -49,7 +49,7 @@ class FleetContext(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Arrival:
-    """Pages that are on their way to a reservation."""
+    """These pages are on their way to a reservation."""
 
     request: RequestId
     copy_id: CopyId
@@ -60,7 +60,7 @@ class _Arrival:
 
 
 class FleetInstance:
-    """An instance that serves, and its end of the protocol."""
+    """A fleet's instance serves, and has its end of the protocol."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class FleetInstance:
         self._tell(message, payload=payload)
 
     def look_around(self) -> None:
-        """After a step: tells the protocol what has come about since."""
+        """Tells the protocol, after a step, what has come about since."""
         for serial in self.inner.ended:
             copy_id = CopyId(serial)
             request = self.requests.pop(serial)
@@ -121,25 +121,25 @@ class FleetInstance:
             self._see_computed(request, copy_id)
 
     def overdue(self, *, epochs: int) -> list[RequestId]:
-        """Called once an epoch: requests whose pages do not arrive within `epochs`."""
+        """Returns requests whose pages do not arrive within `epochs`; once an epoch."""
         self._arrivals = [replace(a, waited=a.waited + 1) for a in self._arrivals]
         return [a.request for a in self._arrivals if a.waited >= epochs]
 
     @property
     def is_open(self) -> bool:
-        """Whether its weights and its pool are there; only then it makes steps."""
+        """Returns whether weights and pool are there; only then it makes steps."""
         if not self._is_open:
             self._is_open = self.inner.worker.is_ready
         return self._is_open
 
     @property
     def is_watching(self) -> bool:
-        """Whether the protocol waits for something that a step may bring about."""
+        """Returns whether the protocol waits for what a step may bring about."""
         return self.is_busy or bool(self._watched)
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is under way that no step will bring to an end."""
+        """Returns whether something is under way that no step will bring to an end."""
         return bool(self._arrivals or self._prefills or self._stopping)
 
     # Effects.
@@ -164,7 +164,7 @@ class FleetInstance:
         self._context.post(effect.to, effect.message, payload)
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
-        """The pages or tokens that go with a chunk, on their way already."""
+        """Returns the pages or tokens that go with a chunk, on their way already."""
         sequences, serial = self.inner.sequences, Serial(chunk.from_copy_id)
         if chunk.mode is Mode.TOKENS:
             tokens = sequences.tokens_since(serial, chunk.first)
@@ -302,5 +302,5 @@ class FleetInstance:
         self._tell(events.Written(request=request, copy_id=copy_id, end=end))
 
     def _span(self, first: int, end: int) -> slice:
-        """Pages of positions [first, end)."""
+        """Returns the pages of positions [first, end)."""
         return slice(first // self._page_tokens, -(-end // self._page_tokens))

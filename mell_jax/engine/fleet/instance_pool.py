@@ -1,4 +1,4 @@
-"""Instances made ready and put away again: pools come and go, compiled steps stay.
+"""The pool opens instances and parks them: memory comes and goes, steps stay.
 
     parked     compiled steps, row state; weights stay, or wait in host memory
     open       weights on the devices and a pool of zeros
@@ -21,7 +21,7 @@ from mell_jax.worker.group import DeviceGroup
 
 
 class InstancePool(Protocol):
-    """Makes instances ready to run, compiled long before."""
+    """A pool makes instances ready to run that were compiled long before."""
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]: ...
@@ -33,7 +33,7 @@ class InstancePool(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedInstance:
-    """What a device group keeps of a model that is parked there."""
+    """This is what a device group keeps of a model that is parked there."""
 
     worker: DeviceWorker
     make_batcher: Callable[[], Batcher]
@@ -42,7 +42,7 @@ class ParkedInstance:
 
 
 class DeviceInstancePool:
-    """The device groups of a fleet.
+    """This pool has the device groups of a fleet.
 
     Args:
       parked: of every model on every device group, warmed up and parked.
@@ -75,7 +75,7 @@ class DeviceInstancePool:
         return tuple(self._open)
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
-        """An empty instance on a group where none is open; see `worker.is_ready`."""
+        """Opens an empty instance on a group without one; see `worker.is_ready`."""
         assert device not in self._open, f"device {device} is open already"
         parked = self._open[device] = self._parked[device, model]
         parked.worker.unpark()

@@ -1,4 +1,4 @@
-"""Frames and loads of several instances as those of one engine."""
+"""Frames and loads of several instances become those of one engine here."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
 
 
 def merge_frames(frames: Sequence[StepFrame]) -> StepFrame | None:
-    """One frame with the rows of all, in order; None if there are none."""
+    """Returns one frame with the rows of all, in order; None if there are none."""
     if len(frames) <= 1:
         return frames[0] if frames else None
     return StepFrame(
@@ -34,7 +34,7 @@ def sum_loads(
     fleet: FleetView | None = None,
     phases: Mapping[str, Histogram] | None = None,
 ) -> EngineLoad:
-    """The load of all instances.
+    """Returns the load of all instances.
 
     Args:
       past: what instances counted that are gone.
@@ -66,7 +66,7 @@ def sum_loads(
 
 
 def _merge_logprobs(frames: Sequence[StepFrame]) -> Logprobs | None:
-    """Rows of instances that computed none are NaN: nobody asked for them."""
+    """Joins rows; those of instances that computed none are NaN, as nobody asked."""
     if all(frame.logprobs is None for frame in frames):
         return None
     parts = [frame.logprobs or _nothing(len(frame.handles)) for frame in frames]

@@ -1,4 +1,4 @@
-"""What a fleet has done since its start, counted as it happens.
+"""The tally counts what a fleet does, as it happens.
 
 The tally counts; `FleetStats` is a copy of it that does not change. Gaps are kept in
 histograms of few buckets, so that nothing here grows.
@@ -26,7 +26,7 @@ from mell_jax.scheduler.transfer import Mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """What instances that are gone had counted."""
+    """The past is what instances that are gone had counted."""
 
     generated_tokens: int = 0
     prefix_hit_tokens: int = 0
@@ -45,7 +45,7 @@ class Past:
 
 @final
 class FleetTally:
-    """Counts for one fleet."""
+    """The tally counts for one fleet."""
 
     def __init__(self) -> None:
         self.deferred = self.violations = self.replays = 0
@@ -85,7 +85,7 @@ class FleetTally:
 
     @property
     def under_way(self) -> int:
-        """Moves that have begun and not ended."""
+        """Returns how many moves have begun and not ended."""
         return len(self._under_way)
 
     def begin_move(self, move: plan.Move, *, mode: Mode, handle: Handle) -> None:
@@ -111,17 +111,17 @@ class FleetTally:
         return move
 
     def send(self, nbytes: int) -> None:
-        """A chunk of a move leaves its source; one with nothing in it is no stage."""
+        """Counts a chunk that leaves its source; one with nothing in it is no stage."""
         self._sent_bytes += nbytes
         self._stages += nbytes > 0
 
     def close(self, load: EngineLoad) -> None:
-        """A device was parked; `load` is the last one of its instance."""
+        """Counts a device that was parked; `load` is the last one of its instance."""
         self._parkings += 1
         self.past = self.past.plus(load)
 
     def lose(self, load: EngineLoad | None) -> None:
-        """A device has failed; `load` is the last one of its instance, if any."""
+        """Counts a device that failed; `load` is its instance's last one, if any."""
         self._losses += 1
         if load is not None:
             self.past = self.past.plus(load)
@@ -131,11 +131,11 @@ class FleetTally:
         self._now_s = now_s
 
     def stop_row(self, handle: Handle) -> None:
-        """A request has had its last token on its source."""
+        """Notes that a request has had its last token on its source."""
         self._stopped[handle] = (self._step, self._now_s)
 
     def forget(self, handle: Handle) -> None:
-        """A request goes on where it was, or not at all: there is no gap to see."""
+        """Forgets a request that goes on where it was, or not at all: it has no gap."""
         self._stopped.pop(handle, None)
 
     def see(self, frame: StepFrame) -> None:

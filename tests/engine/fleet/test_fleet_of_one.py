@@ -2,9 +2,13 @@
 
 import pytest
 
+from mell_jax.engine.build import build_engine
+from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
+from mell_jax.worker.compilation import CompilationCounter
 from tests.toy import Transcript, expected, generate, only, run, submit, toy_engine
 
 TINY = 9  # pages with scratch: one sequence of 128 tokens fits
@@ -248,3 +252,29 @@ def test_a_handle_may_be_used_again_after_its_end() -> None:
     assert frame is not None and frame.tokens.tolist() == []
     assert [end.reason for end in frame.finished] == [FinishReason.ABORT]
     assert run(engine).tokens[5] == [7, 14, 28]
+
+
+def test_a_fleet_at_rest_sleeps_until_it_is_asked() -> None:
+    engine = toy_engine()
+    assert engine.idle_wait_s is None
+    submit(engine, [1, 2], handle=0, params=greedy(9))
+    assert engine.idle_wait_s is not None
+    run(engine)
+    assert len(engine.instances) == 1  # it keeps what it has cached
+    assert engine.idle_wait_s is None
+
+
+def test_a_fleet_of_one_has_no_links() -> None:
+    built = build_engine(
+        EngineConfig(max_rows=2, decode_rows=(2,), token_budget=16, max_model_len=64)
+    )
+    view = built.engine.load().fleet
+    assert view is not None
+    assert view.link_bytes_per_s == {}
+    assert [instance.state for instance in view.instances] == [GroupState.PARKED]
+    counter = CompilationCounter()
+    assert (
+        len(generate(built.engine, [[1, 2, 3]], params=greedy(40, ignore_eos=True))[0])
+        == 40
+    )
+    assert counter.count == 0
