@@ -31,8 +31,8 @@ from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Attend
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -174,7 +174,7 @@ class ToyGroup:
     """One device group; each opening makes an instance on the same worker."""
 
     def __init__(
-        self, worker: DeviceWorker, make_batcher: Callable[[], MovableBatcher]
+        self, worker: DeviceWorker, make_batcher: Callable[[], Batcher]
     ) -> None:
         self.worker = worker
         self._make_batcher = make_batcher
@@ -228,7 +228,7 @@ def toy_engine(
         ),
         instance_pool=ToyGroup(
             worker,
-            lambda: MovableBatcher(
+            lambda: Batcher(
                 PrefixCache(PagePool(num_pages)),
                 limits=BatchLimits(
                     max_rows=max_rows, token_budget=token_budget, max_tokens=max_tokens

@@ -23,7 +23,7 @@ from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig, SettledConfig, settle
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.models.config import ModelConfig
-from mell_jax.scheduler.movable import MovableBatcher
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
@@ -162,9 +162,9 @@ def make_worker(
     )
 
 
-def make_movable_batcher(blueprint: Blueprint) -> MovableBatcher:
-    """The books of an instance in a fleet."""
-    return MovableBatcher(
+def make_batcher(blueprint: Blueprint) -> Batcher:
+    """The books of an instance."""
+    return Batcher(
         PrefixCache(PagePool(blueprint.num_pages)),
         limits=_limits(blueprint),
         page_tokens=PAGE_TOKENS,

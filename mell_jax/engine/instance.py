@@ -32,7 +32,6 @@ from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial, Tokens
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.worker.device import DeviceWorker, Pending
 from mell_jax.worker.layout import new_vector
@@ -59,6 +58,8 @@ class Instance:
     ) -> None:
         self.worker = worker
         self.batcher = batcher
+        self.sequences = batcher.sequences
+        self.grants = batcher.grants
         self.ended: list[Serial] = []  # since the owner last cleared it
         self._slots = SlotTable(max_rows)
         self._prompts = PromptTable()
@@ -84,7 +85,9 @@ class Instance:
 
         Returns how many positions are there already by its prefix; None without room.
         """
-        cached = self.movable.reserve(_sequence(request, tokens), pages=pages)
+        cached = self.batcher.reservations.reserve(
+            _sequence(request, tokens), pages=pages
+        )
         if cached is not None:
             self._requests[request.serial] = request
         return cached
@@ -92,11 +95,11 @@ class Instance:
     def begin(
         self, serial: Serial, *, computed: int, since: int, tail: Tokens, pages: int
     ) -> None:
-        """Runs a reserved row; see `MovableBatcher.begin`."""
-        tokens = self.movable.begin(
+        """Runs a reserved row; see `Reservations.begin`."""
+        tokens = self.batcher.reservations.begin(
             serial, computed=computed, since=since, tail=tail, pages=pages
         )
-        request, slot = self._requests[serial], self.movable.slot_of(serial)
+        request, slot = self._requests[serial], self.sequences.slot_of(serial)
         prompt = len(request.submit.prompt)
         if len(tokens) == prompt:
             self._prompts.adopt(serial, length=prompt)
@@ -109,12 +112,6 @@ class Instance:
         """Whether it has part of a prompt's log probabilities, which cannot move."""
         params = self._requests[serial].params
         return params.prompt_logprobs is not None and self._prompts.knows(serial)
-
-    @property
-    def movable(self) -> MovableBatcher:
-        """The batcher of an instance in a fleet."""
-        assert isinstance(self.batcher, MovableBatcher)
-        return self.batcher
 
     @property
     def requests(self) -> Mapping[Serial, Request]:

@@ -7,8 +7,8 @@ import pytest
 from mell_jax.checkpoints import load_model, read_spec
 from mell_jax.engine.blueprint import (
     choose_groups,
+    make_batcher,
     make_blueprint,
-    make_movable_batcher,
     make_worker,
     settle_on,
 )
@@ -94,8 +94,7 @@ def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Instance]]:
     for worker in workers:
         worker.warm_up(progress=False)
     return workers, [
-        Instance(worker, make_movable_batcher(blueprint), max_rows=4)
-        for worker in workers
+        Instance(worker, make_batcher(blueprint), max_rows=4) for worker in workers
     ]
 
 

@@ -38,7 +38,7 @@ def plant_nan(engine: Fleet, pages: np.ndarray, *, what: int | None = None) -> N
 def pages_of(engine: Fleet, handle: int) -> np.ndarray:
     request = engine.conductor.requests[Handle(handle)]
     (serial,) = (s for s, r in engine.instances[ONE].requests.items() if r == request)
-    return only(engine).movable.pages_of(serial)
+    return only(engine).sequences.pages_of(serial)
 
 
 def greedy(max_tokens: int) -> SamplingParams:

@@ -21,7 +21,7 @@ LEVELS: dict[str, set[str]] = {
         "rows",
         "transfer",
     },
-    "batching": {"batching", "movable"},
+    "batching": {"batching", "grants", "reservations", "sequences"},
     "migration": {"migration"},
     "placement": {"placement"},
     "policies": {"policies"},

@@ -85,7 +85,7 @@ def test_a_fleet_whose_only_row_stands_still_is_not_ready() -> None:
         fleet.step()
     instance = fleet.instances[HERE]
     (serial,) = instance.requests
-    instance.inner.movable.hold(serial)
+    instance.inner.grants.hold(serial)
     for _ in range(3):
         fleet.step()  # what was in flight
     assert fleet.has_work

@@ -10,8 +10,8 @@ from absl import logging
 from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.blueprint import (
     Blueprint,
+    make_batcher,
     make_blueprint,
-    make_movable_batcher,
     make_worker,
 )
 from mell_jax.engine.config import EngineConfig
@@ -120,7 +120,7 @@ def _park_everywhere(
         parked_instances={
             device: ParkedInstance(
                 worker=worker,
-                make_batcher=lambda: make_movable_batcher(blueprint),
+                make_batcher=lambda: make_batcher(blueprint),
                 max_rows=blueprint.settled.max_rows,
                 shares_prefixes=blueprint.shares_prefixes,
             )

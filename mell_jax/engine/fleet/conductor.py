@@ -153,7 +153,7 @@ class Conductor:
     def ask_for_pages(self) -> None:
         """Asks for the pages that rows want to go on; a row without one waits."""
         for instance in list(self.instances.values()):
-            for serial, pages in instance.inner.movable.wanting():
+            for serial, pages in instance.inner.grants.wanting():
                 self._ask_for_page(instance.requests[serial], pages + 1)
         self.settle()
 
@@ -261,7 +261,7 @@ class Conductor:
         if move.target not in self.instances:
             return None  # lost, as the books are about to hear
         spec = ledger.spec(ledger.requests[move.request].model)
-        target = self.instances[move.target].inner.movable
+        target = self.instances[move.target].inner.sequences
         return MoveDemand(
             move=move,
             links=self._moves.links(move),
@@ -292,7 +292,7 @@ class Conductor:
             return
         instance, serial = self.instances[owner.home], Serial(owner.copy_id)
         if instance.inner.knows(serial):
-            instance.inner.movable.grant(serial, pages=state.pages)
+            instance.inner.grants.grant(serial, pages=state.pages)
 
     def _capture(self, request: RequestId) -> None:
         """Keeps the tokens that a request has by now, to start it elsewhere."""
@@ -301,7 +301,7 @@ class Conductor:
             return
         instance, serial = self.instances[owner.home].inner, Serial(owner.copy_id)
         if instance.knows(serial):
-            tokens = instance.movable.tokens_since(serial, 0)
+            tokens = instance.sequences.tokens_since(serial, 0)
             if len(tokens) > len(state.tokens):
                 state.tokens = tokens
 
@@ -321,7 +321,7 @@ class Conductor:
         keys = self._prefix_keys(state)
         found = (
             events.Cached(
-                device=device, pages=instance.inner.movable.count_cached(keys)
+                device=device, pages=instance.inner.sequences.count_cached(keys)
             )
             for device, instance in self.instances.items()
             if instance.model == state.model

@@ -192,7 +192,7 @@ class Fleet:
             self._move_everything()
         frames = self._land()
         conductor.settle()
-        if conductor.is_lost:
+        if not self.instances and conductor.is_lost:
             raise _lost(conductor.last_error) from conductor.last_error
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
@@ -253,6 +253,8 @@ class Fleet:
             if frame is not None:
                 conductor.tally.see(frame)
                 frames.append(frame)
+            if not (instance.inner.ended or instance.is_watching):
+                continue  # as in most steps
             for serial in instance.inner.ended:
                 conductor.forget(instance.requests[serial])
             conductor.guard(instance, instance.look_around)

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.instance import Instance
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 
@@ -36,7 +36,7 @@ class ParkedInstance:
     """What a device group keeps of a model that is parked there."""
 
     worker: DeviceWorker
-    make_batcher: Callable[[], MovableBatcher]
+    make_batcher: Callable[[], Batcher]
     max_rows: int
     shares_prefixes: bool
 

@@ -7,8 +7,8 @@ from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstance
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
@@ -19,8 +19,8 @@ HERE = DeviceGroupId(0)
 PLAIN, TRIPLE = ModelId("plain"), ModelId("triple")
 
 
-def new_batcher() -> MovableBatcher:
-    return MovableBatcher(
+def new_batcher() -> Batcher:
+    return Batcher(
         PrefixCache(PagePool(65)),
         limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=128),
         page_tokens=PAGE_TOKENS,

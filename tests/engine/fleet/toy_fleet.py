@@ -15,8 +15,8 @@ from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.instance import Instance
 from mell_jax.models.config import ModelConfig
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -66,7 +66,7 @@ class ToyPool:
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         self.opened += 1
-        batcher = MovableBatcher(
+        batcher = Batcher(
             PrefixCache(PagePool(self._num_pages)),
             limits=BatchLimits(
                 max_rows=8, token_budget=64, max_tokens=self._max_tokens

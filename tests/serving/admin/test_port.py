@@ -203,7 +203,7 @@ def test_a_fleet_of_one_is_administered_like_any_other() -> None:
         assert [each.state for each in seen.instances] == [pb.DEVICE_STATE_PARKED]
         assert stub.SetPolicy(pb.SetPolicyRequest(policy="mell")).policy == "mell"
         drain = pb.DrainRequest(device=0)
-        assert code_of(stub.Drain, drain) == NOT_NOW
+        assert code_of(stub.Drain, drain) == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_bytes_that_are_no_message_are_the_callers_mistake() -> None:
