@@ -12,8 +12,7 @@ ROOT = Path(__file__).parent.parent
 OWN = "mell_jax"
 LEVELS = {  # a module may import its own package and packages of a lower level
     "launch": 7,
-    "launch_doors": 6,
-    "launch_logs": 6,
+    "launch_server": 6,
     "client": 6,
     "bench": 6,
     "simulate": 6,
@@ -22,7 +21,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "llm": 5,
     "frontend": 4,
     "engine": 3,
-    "text": 3,
+    "text": 2,
     "worker": 2,
     "checkpoints": 2,
     "models": 1,
@@ -30,13 +29,15 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "scheduler": 0,
     "events": 0,
     "console": 0,
+    "settings": 0,
 }
 ALLOWED_OUTSIDE = {
     "scheduler": {"numpy"},
     "pallas_kernels": {"numpy", "jax"},
     "models": {"numpy", "jax", "flax"},
-    "text": {"numpy", "tokenizers", "sentencepiece", "jinja2"},
+    "text": {"numpy", "tokenizers", "sentencepiece", "jinja2", "msgspec"},
     "frontend": {"numpy", "msgspec"},
+    "settings": {"absl"},
 }
 
 

@@ -240,7 +240,7 @@ def test_options_that_contradict_the_model_are_refused_before_loading() -> None:
 def test_a_fleet_says_what_one_instance_says(llm: LLM) -> None:
     prompts = PROMPTS * 14  # more than one instance has rows
     fleet = FleetConfig(policy="load_balance", fault=Fault(move_every=1))
-    with LLM(instances=2, devices=(0, 0), fleet=fleet, **SMALL) as moving:
+    with LLM(instances=2, device_ids=(0, 0), fleet=fleet, **SMALL) as moving:
         said = texts(moving.generate(prompts, GREEDY))
         view = moving.load().fleet
     assert said == texts(llm.generate(prompts, GREEDY))

@@ -214,7 +214,7 @@ def test_every_name_in_backticks_exists(paper: Path) -> None:
         ("python -m benches", "there is no module benches"),
         ("Machine.step", ""),
         ("Machine.stop", "Machine has no stop"),
-        ("Grants.hold", ""),
+        ("Reservations.reserve", ""),
         ("RequestId", ""),
         ("RequestIdea", "nothing in the code is called RequestIdea"),
         ("[P, L, 2, K, S, H]", ""),

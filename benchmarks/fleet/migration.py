@@ -75,7 +75,7 @@ class MigrationSettings:
         return dataclasses.replace(
             self.engine,
             instances=self.instances,
-            devices=choose_devices(self.instances),
+            device_ids=choose_devices(self.instances),
             max_model_len=self.engine.max_model_len or context,
             max_rows=rows,
             decode_rows=(rows,),

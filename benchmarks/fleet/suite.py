@@ -114,7 +114,7 @@ def run_fleet(settings: FleetSettings, *, progress: bool) -> BenchReport:
     """
     devices = choose_devices(settings.instances)
     engine = dataclasses.replace(
-        settings.requests.engine, instances=settings.instances, devices=devices
+        settings.requests.engine, instances=settings.instances, device_ids=devices
     )
     harness = build_harness(engine, progress=progress, names=settings.models)
     orders, left_out = make_orders(harness, settings)

@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, final
 
 from mell_jax.bench.shapes import model_directory
@@ -96,10 +95,8 @@ def dump_config(config: EngineConfig) -> str:
 def load_config(text: str) -> EngineConfig:
     """Returns what `dump_config` was given."""
     fields = json.loads(text)
-    for name in ("devices", "decode_rows"):
+    for name in ("device_ids", "decode_rows"):
         fields[name] = None if fields[name] is None else tuple(fields[name])
-    if (cache_dir := fields["compilation_cache_dir"]) is not None:
-        fields["compilation_cache_dir"] = Path(cache_dir)
     return EngineConfig(**fields)
 
 

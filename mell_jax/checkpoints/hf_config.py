@@ -73,6 +73,34 @@ def read_spec(directory: Path) -> CheckpointSpec:
     return parse_spec(fields, generation=generation)
 
 
+def read_eos_ids(directory: Path) -> tuple[int, ...]:
+    """Returns the tokens that end a text, by the two files.
+
+    Files that are not there say nothing.
+
+    Raises:
+      CheckpointError: a file is not as it should be.
+    """
+    found = []
+    for name in (GENERATION_FILE, CONFIG_FILE):
+        path = directory / name
+        if path.exists():
+            values = read_object(path, max_bytes=MAX_CONFIG_BYTES)
+            found.append(Fields(values, str(path)))
+    return _union(*found)
+
+
+def _union(*files: Fields) -> tuple[int, ...]:
+    """The tokens that any of the files takes for the end of a text."""
+    found = dict.fromkeys(
+        token
+        for fields in files
+        if fields.has("eos_token_id")
+        for token in fields.integers("eos_token_id")
+    )
+    return tuple(found)
+
+
 def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
     """Returns the `CheckpointSpec` that a `config.json` and a `generation_config.json`
     describe.
@@ -90,14 +118,13 @@ def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
         )
     family = FAMILIES[architectures[0]]
     start = generation if generation.has("bos_token_id") else fields
-    stop = generation if generation.has("eos_token_id") else fields
     dtype_key = "dtype" if fields.has("dtype") else "torch_dtype"
     try:
         return CheckpointSpec(
             config=_config(fields, family),
             architecture=architectures[0],
             model_type=family.model_type,
-            eos_ids=stop.integers("eos_token_id"),
+            eos_ids=_union(generation, fields),
             bos_id=start.integer("bos_token_id") if start.has("bos_token_id") else None,
             dtype_name=fields.text(dtype_key) if fields.has(dtype_key) else None,
         )

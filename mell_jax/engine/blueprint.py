@@ -20,8 +20,9 @@ from typing import Any
 import jax
 
 from mell_jax.checkpoints import CheckpointSpec
-from mell_jax.engine.config import EngineConfig, SettledConfig, settle
+from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import EngineInfo
+from mell_jax.engine.settled import SettledConfig, settle
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.pages import PagePool
@@ -67,7 +68,7 @@ def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGro
     """
     found = jax.devices()
     size, wanted = config.tensor_parallel, config.instances * config.tensor_parallel
-    ids = config.devices if config.devices is not None else tuple(range(wanted))
+    ids = config.device_ids if config.device_ids is not None else range(wanted)
     if not (max(ids) < len(found)):
         raise ValueError(
             f"a mesh of {config.instances}x{size} uses device {max(ids)}, but jax "

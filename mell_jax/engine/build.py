@@ -1,5 +1,6 @@
 """From a configuration to an engine that is ready: load, allocate, compile."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,14 +16,17 @@ from mell_jax.checkpoints import (
     read_spec,
 )
 from mell_jax.engine.blueprint import choose_groups, settle_on
-from mell_jax.engine.config import DEMO, EngineConfig, SettledConfig
+from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
+from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
 
 
@@ -117,14 +121,31 @@ def build_from_module(
     return _assemble([source], fleet=fleet, progress=progress)
 
 
-def _find(config: EngineConfig, *, progress: bool) -> _Source:
+def settle_engine(config: EngineConfig) -> SettledConfig:
+    """Returns what `config` comes to on this machine's devices; loads no weights.
+
+    Raises:
+      CheckpointError: the model directory cannot be used.
+      ValueError: the configuration contradicts itself, the model or the devices.
+    """
+    spec = read_spec(_directory_of(config))
+    groups = choose_groups(config, model=spec.config)
+    return settle_on(config, spec=spec, groups=groups)
+
+
+def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
     if not directory.is_dir():
         raise CheckpointError(
             f"{directory}: no such directory; a model is a directory on this machine "
             f"(nothing is downloaded), or {DEMO!r}"
         )
-    spec = read_spec(directory)
+    return directory
+
+
+def _find(config: EngineConfig, *, progress: bool) -> _Source:
+    directory = _directory_of(config)
+    spec = _with_ends(read_spec(directory), directory=directory)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
@@ -145,6 +166,15 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
     )
 
 
+def _with_ends(spec: CheckpointSpec, *, directory: Path) -> CheckpointSpec:
+    """Adds the end of a text that the tokenizer's files name."""
+    ends = dict.fromkeys((*spec.eos_ids, *find_eos_ids(directory)))
+    try:
+        return dataclasses.replace(spec, eos_ids=tuple(ends))
+    except ValueError as error:  # outside the vocabulary
+        raise CheckpointError(f"{directory}: {error}") from error
+
+
 def _check_together(sources: Sequence[_Source]) -> None:
     """Models of one engine have different names and the same devices."""
     names = [source.model.name for source in sources]
@@ -154,7 +184,7 @@ def _check_together(sources: Sequence[_Source]) -> None:
             "own, as in --model=name=directory"
         )
     meshes = {(s.config.instances, s.config.tensor_parallel) for s in sources}
-    devices = {s.config.devices for s in sources}
+    devices = {s.config.device_ids for s in sources}
     if len(meshes) > 1 or len(devices) > 1:
         raise ValueError(
             f"models of one engine share its devices, got meshes {sorted(meshes)} and "
@@ -166,10 +196,17 @@ def _assemble(
     sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
 ) -> BuiltEngine:
     """Puts pools, steps, batchers and an engine around weights."""
+    with own_settings():
+        return _assembled(sources, fleet=fleet, progress=progress)
+
+
+def _assembled(
+    sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
+) -> BuiltEngine:
     compilations = CompilationCounter()
     first = sources[0]
-    if first.config.compilation_cache_dir is not None:
-        use_compilation_cache(first.config.compilation_cache_dir)
+    if first.config.compilation_cache_dir:
+        use_compilation_cache(Path(first.config.compilation_cache_dir).expanduser())
     engine = build_fleet(
         (_load_everywhere(source) for source in sources),
         config=fleet or FleetConfig(),

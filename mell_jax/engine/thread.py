@@ -25,6 +25,7 @@ from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.events import Event, tell
 from mell_jax.worker.compilation import CompilationCounter
+from mell_jax.worker.settings import own_settings
 
 Sink = Callable[[StepFrame | EngineStopped], None]
 
@@ -184,7 +185,8 @@ class EngineThread:
     def _run(self, sink: Sink) -> None:
         message = ""
         try:
-            self._loop(sink)
+            with own_settings():
+                self._loop(sink)
         except Exception as error:  # the edge: what a step raises ends the engine
             tell(Event.ENGINE_FAILED, text="the engine failed", error=error)
             message = f"the engine failed: {type(error).__name__}: {error}"

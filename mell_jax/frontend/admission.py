@@ -15,43 +15,12 @@ from typing import Self, final
 
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend.errors import OverloadedError
+from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.share import NO_USE, NOTHING_HELD, Held, Use
 
 _SMOOTHING = 0.1  # weight of the latest wait in the mean
 _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 _PARTS = 8  # growth by one of them, of any bound, is worth telling at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmissionLimits:
-    """A server takes no more than this; None means no bound.
-
-    Attributes:
-        max_queued: samples that have no token yet; no request may have more.
-        max_queued_tokens: prompt tokens of these; one request alone may have more.
-        max_tenant_open: samples of one tenant, with tokens or without; likewise.
-        max_tenant_queued_tokens: as `max_queued_tokens`, of one tenant.
-        queue_timeout_s: from the request to its first token.
-        request_timeout_s: from the request to its end.
-        max_output_tokens: of one sample, asked for or, if nothing is, given.
-
-    Raises:
-        ValueError: a bound is not above 0.
-    """
-
-    max_queued: int | None = None
-    max_queued_tokens: int | None = None
-    max_tenant_open: int | None = None
-    max_tenant_queued_tokens: int | None = None
-    queue_timeout_s: float | None = None
-    request_timeout_s: float | None = None
-    max_output_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and not (0 < value < float("inf")):
-                raise ValueError(f"{name} must be above 0, got {value}")
 
 
 @dataclass(slots=True)

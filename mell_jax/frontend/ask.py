@@ -26,7 +26,6 @@ class Ask:
         model: the name of one of the models served; empty for the first one.
         request_id: the caller's own name for the request, for `FrontEnd.abort` once it
             is scoped; empty for a random one.
-        is_id_random: no other request can have that name.
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
         default_max_tokens: what an unset max_tokens becomes, if the context leaves it
             and min_tokens does not ask for more.
@@ -38,7 +37,6 @@ class Ask:
     params: SamplingParams
     model: str = ""
     request_id: str = ""
-    is_id_random: bool = False
     is_text_wanted: bool = True
     default_max_tokens: int | None = None
     origin: Origin = ANYWHERE

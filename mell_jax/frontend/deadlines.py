@@ -7,9 +7,9 @@ import asyncio
 from types import TracebackType
 from typing import Self, final
 
-from mell_jax.frontend.admission import AdmissionLimits
 from mell_jax.frontend.errors import QueueTimeoutError, RequestTimeoutError
 from mell_jax.frontend.front_end import OpenRequest
+from mell_jax.frontend.limits import AdmissionLimits
 
 
 @final

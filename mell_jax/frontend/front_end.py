@@ -22,14 +22,16 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
-from mell_jax.frontend.admission import Admission, AdmissionLimits
+from mell_jax.frontend.admission import Admission
 from mell_jax.frontend.engine_link import Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
     EngineDeadError,
     OverloadedError,
 )
+from mell_jax.frontend.executors import Executors
 from mell_jax.frontend.inbox import Arrival, Inbox
+from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
 from mell_jax.frontend.peers import Peers
@@ -68,6 +70,7 @@ class FrontEnd:
         self.meter = Meter(list(self.models.by_name))
         self.admission = Admission(limits or AdmissionLimits(), clock=time.monotonic)
         self.tracing = Tracing(recorder)
+        self.executors = Executors(clock=time.monotonic)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
         self._peers = peers
@@ -138,9 +141,7 @@ class FrontEnd:
                 route[1].add_finished(finished)
                 route[0].wake()
 
-    def open(
-        self, request_id: str = "", *, is_id_random: bool = False
-    ) -> "OpenRequest":
+    def open(self, request_id: str = "") -> "OpenRequest":
         """Registers a request; close it, best with `with`.
 
         Other front ends are asked for an id that a client chose; `confirm` has their
@@ -148,7 +149,6 @@ class FrontEnd:
 
         Args:
             request_id: names it for `abort`; empty for a fresh random one.
-            is_id_random: nobody else can have it.
 
         Raises:
             DuplicateRequestError: a request of this id is open here.
@@ -163,7 +163,7 @@ class FrontEnd:
                 f"{self._max_open} requests are open, the most this server keeps",
                 retry_after_s=1.0,
             )
-        is_asked_for = bool(request_id) and not is_id_random
+        is_asked_for = bool(request_id)
         request_id = request_id or uuid.uuid4().hex
         if request_id in self._requests:
             raise DuplicateRequestError(request_id)

@@ -1,8 +1,8 @@
 """A request lives here: check, tokenize, submit n samples, stream, clean up."""
 
-import asyncio
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import final
@@ -17,12 +17,12 @@ from mell_jax.frontend.ask import Ask
 from mell_jax.frontend.deadlines import Deadlines
 from mell_jax.frontend.delta import Delta, DeltaMaker
 from mell_jax.frontend.errors import OverloadedError
+from mell_jax.frontend.executors import Executors, Job
 from mell_jax.frontend.front_end import FrontEnd, OpenRequest
 from mell_jax.frontend.inbox import Arrival
 from mell_jax.frontend.meter import Watch
 from mell_jax.frontend.models import FrontModel
 
-_LONG_TEXT_CHARS = 512  # to tokenize them takes as long as to ask a thread
 _LONG_ARRIVAL_TOKENS = 2048  # of a reader that was slow, or of a prompt
 
 
@@ -52,7 +52,7 @@ async def generate(front_end: FrontEnd, ask: Ask) -> AsyncGenerator[Delta]:
     meter, start_s = front_end.meter, front_end.meter.now_s
     with (
         front_end.tracing.watch(ask.origin, model=name) as trace,
-        front_end.open(ask.scoped_id, is_id_random=ask.is_id_random) as request,
+        front_end.open(ask.scoped_id) as request,
         _admit(front_end, ask) as ticket,
         Deadlines(request, limits=front_end.admission.limits) as deadlines,
     ):
@@ -66,6 +66,7 @@ async def generate(front_end: FrontEnd, ask: Ask) -> AsyncGenerator[Delta]:
                 deadlines=deadlines,
                 makers=_makers(ask, submits=submits, model=model),
                 watches=watches,
+                executors=front_end.executors,
             )
             request.submit(submits)
             while arrivals := await request.arrivals():
@@ -87,7 +88,7 @@ async def _prepare(
     front_end: FrontEnd, ask: Ask, *, model: FrontModel, ticket: Ticket
 ) -> list[Submit]:
     """Makes the prompt's ids, checks everything, counts the prompt in."""
-    ids = await _prompt_ids(ask, model=model)
+    ids = await _prompt_ids(ask, model=model, executors=front_end.executors)
     submits = _samples(
         ask,
         model=model,
@@ -125,19 +126,21 @@ class _Reader:
         deadlines: Deadlines,
         makers: Sequence[DeltaMaker],
         watches: Sequence[Watch],
+        executors: Executors,
     ) -> None:
         self._request = request
         self._ticket = ticket
         self._deadlines = deadlines
         self._makers = makers
         self._watches = watches
+        self._executors = executors
 
     async def read(self, arrival: Arrival) -> Delta:
         if self._ticket.begin(arrival.index):
             self._deadlines.begin()
         maker = self._makers[arrival.index]
         if arrival.num_tokens > _LONG_ARRIVAL_TOKENS:
-            delta = await asyncio.to_thread(maker.read, arrival)
+            delta = await self._executors.run(Job.READ, lambda: maker.read(arrival))
         else:
             delta = maker.read(arrival)
         self._watches[arrival.index].see(delta, prompt=arrival.prompt)
@@ -220,10 +223,15 @@ def _with_max_tokens(ask: Ask, *, room: int, most: int | None) -> SamplingParams
     return params
 
 
-async def _prompt_ids(ask: Ask, *, model: FrontModel) -> Int32Array:
+async def _prompt_ids(
+    ask: Ask, *, model: FrontModel, executors: Executors
+) -> Int32Array:
+    name = model.info.model_name
     prompt, may_be_special = ask.prompt, ask.caller.may_send_special_tokens
     if callable(prompt):  # a chat template is ours: what it makes is its business
-        prompt, may_be_special = await asyncio.to_thread(prompt, model), True
+        make = functools.partial(prompt, model)
+        prompt = await executors.run(Job.RENDER, make, model=name)
+        may_be_special = True
     if not isinstance(prompt, str):
         check_prompt_size(len(prompt), info=model.info)  # before a copy is made
         ids = _checked_ids(prompt, vocab_size=model.info.vocab_size)
@@ -240,10 +248,9 @@ async def _prompt_ids(ask: Ask, *, model: FrontModel) -> Int32Array:
     encode = tokenizer.encode if may_be_special else tokenizer.encode_plain
     try:
         tokenizer.check_prompt_bytes(prompt, max_tokens=model.info.max_model_len)
-        if len(prompt) > _LONG_TEXT_CHARS:
-            made = await asyncio.to_thread(encode, prompt)
-        else:
-            made = encode(prompt)
+        # Also a short one: rules of a tokenizer may take their time over it.
+        work = functools.partial(encode, prompt)
+        made = await executors.run(Job.TOKENIZE, work, model=name)
     except ValueError as error:
         raise InvalidRequestError("prompt", f"is not usable: {error}") from error
     return np.asarray(made, dtype=np.int32)

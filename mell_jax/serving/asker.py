@@ -34,7 +34,6 @@ class Asker:
         params: SamplingParams,
         model: str,
         request_id: str = "",
-        is_id_random: bool = False,
         is_text_wanted: bool = True,
         default_max_tokens: int | None = None,
     ) -> Ask:
@@ -45,7 +44,6 @@ class Asker:
             params=params,
             model=model,
             request_id=request_id,
-            is_id_random=is_id_random,
             is_text_wanted=is_text_wanted,
             default_max_tokens=default_max_tokens,
             origin=self.origin,

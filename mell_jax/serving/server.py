@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
 
-from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.engine.frames import EngineInfo, EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Peers, Sink
 from mell_jax.serving.address import (
@@ -125,7 +125,8 @@ class Server:
         self._servicer = Servicer(self.front_end, load=engine.load, models=models)
         self._load = engine.load
         self._http: HttpServer | None = None
-        self._openai = self._make_openai(models)
+        self._templates = contextlib.ExitStack()  # their processes
+        self._openai = self._make_openai(models, infos=engine.infos)
         self._health = health.aio.HealthServicer()
         self._server = self._make_grpc()
 
@@ -142,14 +143,22 @@ class Server:
             reflection.enable_server_reflection(names, server)
         return server
 
-    def _make_openai(self, models: Sequence[ServedModel]) -> OpenAiDoor | None:
+    def _make_openai(
+        self, models: Sequence[ServedModel], *, infos: Sequence[EngineInfo]
+    ) -> OpenAiDoor | None:
         if self._config.http_port is None:
             return None
         return OpenAiDoor(
             self.front_end,
-            chats=load_chats(models, templates=self._config.chat_templates),
+            chats=load_chats(
+                models,
+                templates=self._config.chat_templates,
+                ends={info.model_name: info.eos_token_ids for info in infos},
+                stack=self._templates,
+            ),
             check_open=self._servicer.check_open,
             stalls=self._stalls,
+            comment_s=self._config.sse_comment_s,
         )
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
@@ -191,8 +200,9 @@ class Server:
 
     async def set_ready(self, is_ready: bool) -> None:
         """Sets what health says; a server that drains stays NOT_SERVING."""
-        self._servicer.set_progressing(is_ready)
-        is_ready = is_ready and not self._is_ending
+        is_alive = self.front_end.executors.are_alive(patience_s=self._config.stall_s)
+        self._servicer.set_progress(engine=is_ready, front_end=is_alive)
+        is_ready = is_ready and is_alive and not self._is_ending
         if is_ready is self._is_ready:
             return  # or those who watch would be told again
         self._is_ready = is_ready
@@ -240,6 +250,7 @@ class Server:
             self.http_app(),
             listener=listener,
             stall_timeout_s=config.stall_timeout_s,
+            keep_alive_s=config.keep_alive_s,
             tls=self._tls,
         )
         await self._http.start()
@@ -251,6 +262,8 @@ class Server:
             trouble=lambda: self._servicer.trouble,
             scrape=self._scrape,
             gate=self._gate,
+            executors=self.front_end.executors,
+            cors_origins=self._config.cors_origins,
             routes=[] if self._openai is None else self._openai.routes(),
         )
 
@@ -305,6 +318,8 @@ class Server:
             await self._http.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.front_end.executors.close()
+        await asyncio.to_thread(self._templates.close)
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 

@@ -25,29 +25,29 @@ from tests.toy import generate_by_hand, toy_config
 MODEL = toy_config(heads=4, kv_heads=4)
 
 
-def device_ids(**options) -> list[tuple[int, ...]]:
+def chosen_ids(**options) -> list[tuple[int, ...]]:
     groups = choose_groups(EngineConfig(**options), model=MODEL)
     return [tuple(device.id for device in group.devices) for group in groups]
 
 
 def test_instances_take_the_first_devices_in_turn() -> None:
-    assert device_ids() == [(0,)]
-    assert device_ids(instances=3) == [(0,), (1,), (2,)]
-    assert device_ids(instances=2, tensor_parallel=4) == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert chosen_ids() == [(0,)]
+    assert chosen_ids(instances=3) == [(0,), (1,), (2,)]
+    assert chosen_ids(instances=2, tensor_parallel=4) == [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
 def test_devices_can_be_chosen_and_shared() -> None:
     options = {"instances": 2, "tensor_parallel": 2}
-    assert device_ids(**options, devices=(7, 5, 0, 1)) == [(7, 5), (0, 1)]
-    assert device_ids(**options, devices=(2, 3, 2, 3)) == [(2, 3), (2, 3)]
-    assert device_ids(instances=3, devices=(4, 4, 4)) == [(4,), (4,), (4,)]
+    assert chosen_ids(**options, device_ids=(7, 5, 0, 1)) == [(7, 5), (0, 1)]
+    assert chosen_ids(**options, device_ids=(2, 3, 2, 3)) == [(2, 3), (2, 3)]
+    assert chosen_ids(instances=3, device_ids=(4, 4, 4)) == [(4,), (4,), (4,)]
 
 
 def test_devices_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ValueError, match="mesh of 3x4 uses device 11, but jax finds 8"):
-        device_ids(instances=3, tensor_parallel=4)
+        chosen_ids(instances=3, tensor_parallel=4)
     with pytest.raises(ValueError, match="mesh of 1x1 uses device 8"):
-        device_ids(devices=(8,))
+        chosen_ids(device_ids=(8,))
 
 
 def test_instances_that_share_memory_share_what_is_free() -> None:
@@ -69,7 +69,7 @@ def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Instance]]:
     write_hf(directory, families()["llama2"])
     config = EngineConfig(
         instances=2,
-        devices=(3, 3),
+        device_ids=(3, 3),
         max_rows=4,
         decode_rows=(4,),
         token_budget=48,

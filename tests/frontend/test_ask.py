@@ -55,7 +55,6 @@ def test_an_asker_hands_on_all_that_it_is_given() -> None:
         "params": SamplingParams(max_tokens=3),
         "model": "letters",
         "request_id": "r",
-        "is_id_random": True,
         "is_text_wanted": False,
         "default_max_tokens": 16,
     }

@@ -83,12 +83,9 @@ def test_an_id_of_another_front_end_is_refused_before_anything_is_counted() -> N
     run(scenario)
 
 
-@pytest.mark.parametrize("options", [{}, {"request_id": "r", "is_id_random": True}])
-def test_nobody_is_asked_for_an_id_that_no_client_chose(
-    options: dict[str, Any],
-) -> None:
+def test_nobody_is_asked_for_an_id_that_no_client_chose() -> None:
     async def scenario(bench: Bench) -> None:
-        answer = bench.start(**options)
+        answer = bench.start()
         await bench.until(lambda: bench.engine.submits)
         bench.engine.step()
         assert len(await answer) == 1

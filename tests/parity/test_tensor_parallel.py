@@ -36,7 +36,8 @@ SHORT = replace(GREEDY, max_tokens=24, logprobs=20, prompt_logprobs=20)
 
 
 def build(model: str, *, devices: tuple[int, ...]) -> BuiltEngine:
-    config = replace(SIZES, model=model, tensor_parallel=len(devices), devices=devices)
+    size = len(devices)
+    config = replace(SIZES, model=model, tensor_parallel=size, device_ids=devices)
     return build_engine(config)
 
 

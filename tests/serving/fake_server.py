@@ -1,6 +1,6 @@
 """A server process with the fake engine, served as `mell-serve` serves a real one.
 
-It starts in a second and has no jax: for signals, exit statuses and output. `harness`
+It has no model to load: for signals, exit statuses and output. `harness`
 has the same engine behind a server in this process, to be looked into; `running` has
 `mell-serve` itself.
 """
@@ -21,7 +21,6 @@ from typing import Any
 from absl import logging
 
 from mell_jax.frontend import Sink
-from mell_jax.launch import serve
 from mell_jax.serving.address import BindError
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.grpc_log import quiet_grpc
@@ -103,6 +102,8 @@ class ToldToStop(FakeEngine):
 def main(directory: str, words: str) -> int:
     started_s = time.monotonic()
     quiet_grpc()
+    from mell_jax.launch_server import serve  # noqa: PLC0415 it imports gRPC
+
     end_at_once_when_told()
     asked = json.loads(words)
     config = ServerConfig(**asked["config"])

@@ -16,18 +16,22 @@ import psutil
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
+from tests.serving.config_file import config_flag
+
 ROOT = Path(__file__).parents[2]
 MAX_MODEL_LEN = 256
 FLAGS = (
     "--port=0",
     "--http_port=0",
     "--max_rows=16",
-    "--decode_rows=16",
     "--token_budget=64",
     f"--max_model_len={MAX_MODEL_LEN}",
     "--kv_pages=200",
     "--log_format=json",
 )
+
+
+SETTINGS = "[engine]\ndecode_rows = [16]\n"
 
 
 class RunningServer:
@@ -38,6 +42,7 @@ class RunningServer:
         template.write_text(
             "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
         )
+        config = config_flag(cache_dir, SETTINGS)
         handle, name = tempfile.mkstemp(dir=cache_dir, suffix=".log")
         self.log = Path(name)
         with open(handle, "wb") as log:  # a pipe that nobody reads would fill
@@ -45,7 +50,7 @@ class RunningServer:
                 [
                     *(sys.executable, "-m", "mell_jax.launch"),
                     *(*FLAGS, f"--compilation_cache_dir={cache_dir}", *flags),
-                    f"--chat_template={template}",
+                    *(f"--chat_template={template}", config),
                 ],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,

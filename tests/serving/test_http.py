@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 
 import httpx2
 import pytest
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from mell_jax.frontend import OverloadedError
+from mell_jax.frontend.executors import Executors
 from mell_jax.serving.address import BindError, check_addresses
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.config import ServerConfig
@@ -147,7 +149,12 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         server = HttpServer(
-            make_app(trouble=lambda: "", scrape=scraped, gate=Gate("")),
+            make_app(
+                trouble=lambda: "",
+                scrape=scraped,
+                executors=Executors(clock=time.monotonic),
+                gate=Gate(""),
+            ),
             listener=listener,
         )
         await server.start()
@@ -164,7 +171,12 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
 def test_a_server_that_never_started_gives_its_port_back() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scraped, gate=Gate(""))
+        app = make_app(
+            trouble=lambda: "",
+            scrape=scraped,
+            executors=Executors(clock=time.monotonic),
+            gate=Gate(""),
+        )
         await HttpServer(app, listener=listener).stop()
         assert listener.fileno() == -1
 
@@ -187,7 +199,12 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
 def test_above_so_many_connections_requests_are_turned_away() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scraped, gate=Gate(""))
+        app = make_app(
+            trouble=lambda: "",
+            scrape=scraped,
+            executors=Executors(clock=time.monotonic),
+            gate=Gate(""),
+        )
         server = HttpServer(app, listener=listener, max_connections=2)
         await server.start()
         connections = []
@@ -207,7 +224,12 @@ def test_above_so_many_connections_requests_are_turned_away() -> None:
 def test_a_connection_that_asks_for_nothing_is_closed() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scrape, gate=Gate(""))
+        app = make_app(
+            trouble=lambda: "",
+            scrape=scrape,
+            executors=Executors(clock=time.monotonic),
+            gate=Gate(""),
+        )
         server = HttpServer(app, listener=listener, max_head_s=0.5)
         await server.start()
         place = listener.getsockname()[:2]
@@ -277,6 +299,7 @@ def test_more_routes_can_be_given() -> None:
     app = make_app(
         trouble=lambda: "",
         scrape=scraped,
+        executors=Executors(clock=time.monotonic),
         gate=Gate(""),
         routes=[HttpRoute(path="/hello", endpoint=hello)],
     )

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "mell_jax"
 Floors = Sequence[tuple[str, ...]]
 
 FRONTEND: Floors = (
-    ("caller", "engine_link", "errors", "inbox"),
+    ("caller", "engine_link", "errors", "executors", "inbox", "limits"),
     ("delta", "models"),
     ("meter",),
     ("share", "tracing"),

@@ -17,7 +17,8 @@ from mell_jax.engine.blueprint import (
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet import page_transfer
 from mell_jax.engine.fleet.config import FleetConfig
-from mell_jax.engine.fleet.faults import NO_FAULT, FaultyTransport
+from mell_jax.engine.fleet.faults import NO_FAULT
+from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstance
 from mell_jax.engine.fleet.models import FleetModel

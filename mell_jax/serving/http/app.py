@@ -4,13 +4,15 @@ GET /health    200 while requests are taken, 503 before, while draining and afte
 GET /metrics   for Prometheus, in the text format that it asks for
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from mell_jax.frontend.executors import Executors, Job
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.http.route import HttpRoute, guarded
 from mell_jax.serving.metrics import CONTENT_TYPE, Scrape
@@ -22,7 +24,9 @@ def make_app(
     trouble: Callable[[], str],
     scrape: Callable[[], Awaitable[Scrape]],
     gate: Gate,
+    executors: Executors,
     routes: Sequence[HttpRoute] = (),
+    cors_origins: Sequence[str] = (),
 ) -> Starlette:
     """Makes the application; every route of it asks the gate, unless it is public.
 
@@ -30,7 +34,9 @@ def make_app(
       trouble: why no requests are taken; empty while they are.
       scrape: what `/metrics` shows; called in the event loop.
       gate: tells who calls.
+      executors: where metrics are written.
       routes: more of them.
+      cors_origins: web pages of these origins may call; "*" for all.
     """
 
     async def health(request: Request, asker: Asker) -> Response:
@@ -41,11 +47,25 @@ def make_app(
 
     async def metrics(request: Request, asker: Asker) -> Response:
         shown = await scrape()
-        text = await asyncio.to_thread(shown.text)  # milliseconds: streams go on
+        text = await executors.run(Job.METRICS, shown.text)  # milliseconds
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     own = (
         HttpRoute(path="/health", endpoint=health, is_public=True),
         HttpRoute(path="/metrics", endpoint=metrics, right="metrics"),
     )
-    return Starlette(routes=[guarded(each, gate=gate) for each in (*own, *routes)])
+    middleware = []
+    if cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after"],
+            )
+        )
+    return Starlette(
+        routes=[guarded(each, gate=gate) for each in (*own, *routes)],
+        middleware=middleware,
+    )

@@ -10,15 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, final, get_args
+from typing import Literal, final
 
 from absl import logging as absl_logging
 from absl.logging import converter
 
-from mell_jax.events import LOGGER_NAME, Event
+from mell_jax.events import LOGGER_NAME, Event, tell
 
 LogFormat = Literal["text", "json"]
-LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
 _MOST_REFUSALS = 10  # lines a second
 
 
@@ -40,6 +39,14 @@ def set_up_logging(log_format: LogFormat, *, verbosity: int, process: str) -> No
     root.handlers[:] = [handler]
     root.setLevel(converter.absl_to_standard(verbosity))
     logging.getLogger(LOGGER_NAME).setLevel(logging.INFO)
+
+
+def complain(cause: str, *, log_format: LogFormat) -> None:
+    """Says why the program ends although nobody asked for it."""
+    if log_format == "json":
+        tell(Event.FAILED, text=cause)
+    else:
+        print(f"mell-serve: {cause}", file=sys.stderr)
 
 
 @final

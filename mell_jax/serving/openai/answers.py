@@ -131,15 +131,11 @@ def _completion_logprobs(piece: Piece) -> Json | None:
     words = piece.words
     if words is None:
         return None
-    offsets, offset = [], piece.text_offset
-    for word in words:
-        offsets.append(offset)
-        offset += len(word.text)
     return {
         "tokens": [_key(word.text, word.utf8) for word in words],
         "token_logprobs": [word.logprob for word in words],
         "top_logprobs": [_top_of(word) for word in words],
-        "text_offset": offsets,
+        "text_offset": piece.offsets,
     }
 
 

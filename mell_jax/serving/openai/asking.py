@@ -66,16 +66,23 @@ def completion_params(request: CompletionRequest) -> SamplingParams:
         raise UnsupportedError("suffix is not supported: models here only go on")
     if request.best_of not in (None, request.n or 1):
         raise UnsupportedError("best_of is not supported: choose among n yourself")
-    echoes_logprobs = bool(request.echo) and request.logprobs is not None
+    logprobs = _logprobs_of(request)
+    echoes_logprobs = bool(request.echo) and logprobs is not None
     if echoes_logprobs and (request.n or 1) > 1:
         raise UnsupportedError("echo with logprobs is supported for n = 1 only")
     most = request.max_tokens
     return _params(
         request,
         max_tokens=_completion_tokens(most, is_echoed=bool(request.echo)),
-        logprobs=request.logprobs,
-        prompt_logprobs=request.logprobs if echoes_logprobs else None,
+        logprobs=logprobs,
+        prompt_logprobs=logprobs if echoes_logprobs else None,
     )
+
+
+def _logprobs_of(request: CompletionRequest) -> int | None:
+    if request.logprobs is True:
+        raise InvalidRequestError("logprobs", "must be a number of tokens, got true")
+    return None if request.logprobs is False else request.logprobs
 
 
 def _completion_tokens(max_tokens: int | None, *, is_echoed: bool) -> int | None:

@@ -1,6 +1,7 @@
 """The routes of OpenAI's API are thin: they have no rules of their own."""
 
-import asyncio
+import functools
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
+from mell_jax.frontend.executors import Job
 from mell_jax.serving.asker import Asker
-from mell_jax.serving.client_values import checked_request_id
+from mell_jax.serving.client_values import known_request_id
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
 from mell_jax.serving.openai.answers import (
@@ -41,6 +43,8 @@ from mell_jax.serving.stall import Stalls
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
 
+_NAME = re.compile("[A-Za-z0-9_.-]{1,64}")  # others do not go into a header
+_MAX_NAMES = 16
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
@@ -56,6 +60,7 @@ class OpenAiDoor:
         chats: Mapping[str, ChatPrompt],
         check_open: Callable[[], None],
         stalls: Stalls,
+        comment_s: float,
     ) -> None:
         """Gets ready to answer.
 
@@ -64,11 +69,13 @@ class OpenAiDoor:
           chats: of the models that have a chat template, by name.
           check_open: raises what keeps new requests out.
           stalls: ends streams that nobody reads.
+          comment_s: after so long without an event a stream gets a comment.
         """
         self._front_end = front_end
         self._chats = chats
         self._check_open = check_open
         self._stalls = stalls
+        self._comment_s = comment_s
         self._bodies = Bodies()
         self._created = int(time.time())
 
@@ -76,6 +83,7 @@ class OpenAiDoor:
         """Returns the routes, for `make_app`; the last one catches all others."""
         return [
             HttpRoute(path="/v1/models", endpoint=self._list_models),
+            HttpRoute(path="/v1/models/", endpoint=self._list_models),
             HttpRoute(path="/v1/models/{name:path}", endpoint=self._show_model),
             HttpRoute(
                 path="/v1/completions", endpoint=self._complete, methods=("POST",)
@@ -108,18 +116,23 @@ class OpenAiDoor:
         }
 
     async def _complete(self, request: Request, asker: Asker) -> Response:
-        asked = parse(await self._bodies.read(request), CompletionRequest)
-        model = self._front_end.models.find(asked.model)
+        asked, unknown = parse(await self._bodies.read(request), CompletionRequest)
+        model = self._front_end.models.find(asked.model or "")
         prompts = prompts_of(asked)
         _tokenizer_of(model)
         echo = None
         if asked.echo:
-            texts = await asyncio.to_thread(_shown, prompts, model=model)
+            texts = await self._front_end.executors.run(
+                Job.READ,
+                functools.partial(_shown, prompts, model=model),
+                model=model.info.model_name,
+            )
             echo = Echo(texts=texts, hides_answer=asked.max_tokens == 0)
         return self._exchange(
             request,
             asked,
             asker=asker,
+            unknown=unknown,
             prompts=prompts,
             params=completion_params(asked),
             model=model,
@@ -129,14 +142,15 @@ class OpenAiDoor:
         )
 
     async def _chat(self, request: Request, asker: Asker) -> Response:
-        asked = parse(await self._bodies.read(request), ChatRequest)
-        model = self._front_end.models.find(asked.model)
+        asked, unknown = parse(await self._bodies.read(request), ChatRequest)
+        model = self._front_end.models.find(asked.model or "")
         params = chat_params(asked)
         chat = self._chats.get(model.info.model_name)
         return self._exchange(
             request,
             asked,
             asker=asker,
+            unknown=unknown,
             prompts=[chat_prompt(asked.messages, chat=chat)],
             params=params,
             model=model,
@@ -149,6 +163,7 @@ class OpenAiDoor:
         asked: CompletionRequest | ChatRequest,
         *,
         asker: Asker,
+        unknown: Sequence[str],
         prompts: Prompts,
         params: SamplingParams,
         model: FrontModel,
@@ -158,27 +173,31 @@ class OpenAiDoor:
     ) -> Response:
         self._check_open()
         self._front_end.admission.check_size(params.n * len(prompts))
-        given_id = checked_request_id(request.headers.get("x-request-id", ""))
-        request_id = given_id or uuid.uuid4().hex
+        # A proxy gives one x-request-id to all calls of one page: it is repeated to the
+        # client and names nothing here.
+        request_id = uuid.uuid4().hex
+        shown_id = known_request_id(request.headers) or request_id
         name = model.info.model_name
-        ids = _ids_of_prompts(request_id, count=len(prompts))
         asks = [
             asker.ask(
                 prompt=prompt,
                 params=params,
                 model=name,
-                request_id=each_id,
-                is_id_random=not given_id,
                 default_max_tokens=default_max_tokens,
             )
-            for prompt, each_id in zip(prompts, ids, strict=True)
+            for prompt in prompts
         ]
         options = asked.stream_options
         return _Answer(
             Exchange(
                 [generate(self._front_end, ask) for ask in asks],
                 stalls=self._stalls,
-                samples=Samples(_tokenizer_of(model), n=params.n, echo=echo),
+                samples=Samples(
+                    _tokenizer_of(model),
+                    n=params.n,
+                    echo=echo,
+                    skips_special_tokens=params.skip_special_tokens,
+                ),
                 writer=writer,
                 heading=Heading(
                     id=f"{writer.id_prefix}{request_id}",
@@ -189,9 +208,19 @@ class OpenAiDoor:
                     is_streamed=bool(asked.stream),
                     is_usage_streamed=bool(options and options.include_usage),
                 ),
-                headers=[(b"x-request-id", request_id.encode("ascii"))],
+                comment_s=self._comment_s,
+                headers=[
+                    (b"x-request-id", shown_id.encode("ascii")),
+                    *_passed_over(unknown),
+                ],
             )
         )
+
+
+def _passed_over(unknown: Sequence[str]) -> list[tuple[bytes, bytes]]:
+    """The header that names the fields which nobody here knows."""
+    names = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMES]
+    return [(b"x-mell-unknown-fields", ", ".join(names).encode())] if names else []
 
 
 @final
@@ -208,14 +237,8 @@ class _Answer(Response):
 
 async def _unknown(request: Request, asker: Asker) -> Response:
     path = request.path_params["rest"]
-    raise UnknownRouteError(f"there is no {request.method} /v1/{path!r:.100} here")
-
-
-def _ids_of_prompts(request_id: str, *, count: int) -> list[str]:
-    """One prompt has the request's id, of several each has a number behind it."""
-    if count == 1:
-        return [request_id]
-    return [f"{request_id}.{number}" for number in range(count)]
+    shown = path.encode("unicode_escape").decode("ascii")
+    raise UnknownRouteError(f"there is no {request.method} /v1/{shown:.100} here")
 
 
 def _json(value: object) -> Response:

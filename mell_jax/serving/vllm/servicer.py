@@ -41,7 +41,7 @@ class Servicer:
         self._load = load
         self._models = {model.name: model for model in models}
         self._is_leaving = self._is_draining = False
-        self._is_progressing = True
+        self._stuck = ""  # what makes no progress
         self._started_s = time.monotonic()
         self._last_request_s = 0.0  # of the wall clock
         self._rate = _TokenRate()
@@ -62,11 +62,13 @@ class Servicer:
             return self._front_end.stopped or "stopped"
         if self._is_leaving:
             return "shutting down"
-        return "" if self._is_progressing else "the engine makes no progress"
+        return f"{self._stuck} makes no progress" if self._stuck else ""
 
-    def set_progressing(self, is_progressing: bool) -> None:
-        """Takes for `health_check` whether the engine makes progress."""
-        self._is_progressing = is_progressing
+    def set_progress(self, *, engine: bool, front_end: bool) -> None:
+        """Keeps whether engine and front end make progress, for `trouble`."""
+        self._stuck = ""
+        if not (engine and front_end):
+            self._stuck = "the front end" if engine else "the engine"
 
     def check_open(self) -> None:
         """Refuses new work of any door while the server drains.

@@ -1,6 +1,5 @@
 import json
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -82,7 +81,7 @@ def test_what_is_freed_belongs_to_the_client_that_left_before():
 
 def test_an_engine_s_configuration_survives_the_way_to_its_process():
     config = EngineConfig(
-        max_rows=3, devices=(1,), decode_rows=(1, 3), compilation_cache_dir=Path("/c")
+        max_rows=3, device_ids=(1,), decode_rows=(1, 3), compilation_cache_dir="/c"
     )
     assert load_config(dump_config(config)) == config
     assert load_config(dump_config(EngineConfig())) == EngineConfig()

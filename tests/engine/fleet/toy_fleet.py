@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mell_jax.engine.fleet.config import FleetConfig
-from mell_jax.engine.fleet.faults import FaultyTransport
+from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute

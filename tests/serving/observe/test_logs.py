@@ -17,6 +17,7 @@ from mell_jax.engine.params import InvalidRequestError
 from mell_jax.events import LOGGER_NAME, Event, tell
 from mell_jax.serving.observe.logs import JsonLines, Thinned
 from mell_jax.serving.problem import problem_of
+from tests.serving.config_file import config_flag
 from tests.serving.fake_engine import write_letters_tokenizer
 from tests.serving.fake_server import fake_server
 from tests.serving.harness import ids_request
@@ -159,10 +160,11 @@ def test_a_server_tells_its_life_in_json(tmp_path: Path) -> None:
 
 
 def test_a_bad_start_is_one_line_of_json(tmp_path: Path) -> None:
+    config = config_flag(tmp_path, '[server]\notlp_endpoint = "collector:4317"')
     done = subprocess.run(
         [
             *(sys.executable, "-m", "mell_jax.launch", "--log_format=json"),
-            *("--port=0", "--otlp_endpoint=collector:4317"),
+            *("--port=0", config),
         ],
         cwd=ROOT,
         capture_output=True,

@@ -6,6 +6,7 @@ it is guarded or stands in `PUBLIC`.
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from mell_jax.frontend.executors import Executors
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.http import HttpRoute, make_app
 from mell_jax.serving.security.config import SecurityConfig
@@ -121,6 +123,7 @@ def test_a_route_is_guarded_by_default_and_a_public_one_hears_of_nobody(
     app = make_app(
         trouble=lambda: "",
         scrape=no_scrape,
+        executors=Executors(clock=time.monotonic),
         gate=Gate(tokens_file),
         routes=[
             HttpRoute(path="/new", endpoint=who),
@@ -147,6 +150,7 @@ def test_what_an_endpoint_raises_is_told_as_a_problem() -> None:
     app = make_app(
         trouble=lambda: "",
         scrape=no_scrape,
+        executors=Executors(clock=time.monotonic),
         gate=Gate(""),
         routes=[HttpRoute(path="/new", endpoint=broken)],
     )
