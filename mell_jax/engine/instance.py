@@ -83,7 +83,7 @@ class Instance:
         prompt = len(submit.prompt)
         self._requests[request.serial] = request
         if len(tokens) == prompt:
-            self._prompts.expect(request.serial)
+            self._prompts.expect(request.serial, num_top=request.params.prompt_logprobs)
         self.batcher.add(_sequence(request, tokens))
 
     def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
@@ -108,7 +108,9 @@ class Instance:
         request, slot = self._requests[serial], self.sequences.slot_of(serial)
         prompt = len(request.submit.prompt)
         if len(tokens) == prompt:
-            self._prompts.adopt(serial, length=prompt)
+            self._prompts.adopt(
+                serial, length=prompt, num_top=request.params.prompt_logprobs
+            )
         self._slots.occupy(slot, request)
         self.worker.set_up_row(
             row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
@@ -337,7 +339,6 @@ class Instance:
                         serial,
                         fetched,
                         at=np.flatnonzero(plan.owners == index),
-                        num_top=self._requests[serial].params.prompt_logprobs or 0,
                     )
         return tuple(
             self._prompts.finish(
