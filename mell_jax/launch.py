@@ -101,6 +101,7 @@ def make_config(given: Mapping[str, Value], *, fault: str = "") -> LaunchConfig:
                 served_model_name=name,
                 instances=instances,
                 tensor_parallel=tensor_parallel,
+                is_cache_optional="compilation_cache_dir" not in given,
             )
             for name, directory in models.models()
         ),

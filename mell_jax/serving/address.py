@@ -1,10 +1,13 @@
 """Addresses are found out early, and kept while front ends come and go."""
 
+import logging
 import resource
 import socket
 from dataclasses import dataclass
 
 from mell_jax.serving.config import ServerConfig
+
+_logger = logging.getLogger(__name__)
 
 
 class BindError(OSError):
@@ -23,7 +26,10 @@ class Addresses:
 def allow_many_sockets() -> None:
     """Lets this process and its children have as many files as they may ask for."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ValueError, OSError) as error:  # the kernel's own bound is lower
+        _logger.warning("this process cannot have %d files: %s", most, error)
 
 
 def check_addresses(config: ServerConfig) -> None:
