@@ -106,7 +106,7 @@ class ServerConfig:
     stall_s: float = setting(
         60.0,
         help="Health turns to NOT_SERVING when the engine makes no progress for so "
-        "long.",
+        "long; a device of several that gives no result for so long is left out.",
     )
     stall_timeout_s: float = setting(
         60.0, help="A stream ends when its reader takes nothing for so long."

@@ -74,6 +74,16 @@ class Pending:
         self._wants_prompt = wants_prompt
         outputs.tokens.copy_to_host_async()
 
+    @property
+    def is_ready(self) -> bool:
+        """Returns whether the step is over; never blocks."""
+        tokens: Any = self._outputs.tokens  # typed without `is_ready`
+        return bool(tokens.is_ready())
+
+    def wait(self) -> None:
+        """Waits for the step, from any thread; raises what it did."""
+        self._outputs.tokens.block_until_ready()
+
     def tokens(self) -> Int32Array:
         """Returns [B] sampled tokens, -1 where logits were not finite; waits for the
         step.

@@ -100,7 +100,7 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("--port=abc", "flag --port=abc: invalid literal for int()"),
         ("--port", "Missing value for flag --port"),
         ("--config=/no/file", "[Errno 2] No such file or directory: '/no/file'"),
-        ("--fault=none", "fault must be move:STEPS, raise:DEVICE:STEP, hang:TRANSFER"),
+        ("--fault=none", "fault must be move:STEPS, raise:DEVICE:STEP, stall:DEVICE"),
     ],
 )
 def test_a_bad_flag_is_one_clear_line(flag: str, message: str) -> None:
