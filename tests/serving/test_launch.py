@@ -224,8 +224,11 @@ def test_every_setting_of_a_file_reaches_its_configuration(tmp_path: Path) -> No
     del changed["devices"]  # or mesh
     changed |= {"mesh": "2x1", "device_ids": (4, 5), "policy": "mell"}
     changed |= {"model": ("a=/a",), "otlp_endpoint": "http://a:1"}
-    config = make_config(parse(render(changed, settings=SETTINGS), settings=SETTINGS))
-    assert config.in_force() == {**changed, "devices": None}
+    changed |= {"unix_socket": "/a", "http_unix_socket": "/b", "frontends": 0}
+    for excluded in ("http_port", "http_unix_socket"):
+        given = {name: one for name, one in changed.items() if name != excluded}
+        config = make_config(parse(render(given, settings=SETTINGS), settings=SETTINGS))
+        assert config.in_force() == {**given, "devices": None, excluded: None}
 
 
 def _another(one: Setting) -> Value:
@@ -235,7 +238,7 @@ def _another(one: Setting) -> Value:
     value = {bool: not one.default, int: 7, float: 0.75, str: "x"}[one.scalar]
     if one.scalar is int and one.name.endswith("port"):
         value = {"port": 1, "http_port": 2, "health_port": 3, "admin_port": 4}[one.name]
-    if one.name in ("max_connection_age_s", "stall_s"):
+    if one.name in ("keep_alive_s", "max_connection_age_s", "stall_s"):
         value = 7.5
     return (value,) if one.is_many else value
 
