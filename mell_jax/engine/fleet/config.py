@@ -22,6 +22,8 @@ class FleetConfig:
 
     Attributes:
       mode: the mode of every move; None chooses as links and prefill allow.
+      stall_s: a device that gives no result for so long is fenced, where others can
+        go on; the server's setting of this name.
       fault: faults that tests plant.
 
     Raises:
@@ -64,6 +66,7 @@ class FleetConfig:
     patience_epochs: int = setting(
         30, help="A move is called off when its pages take more epochs than this."
     )
+    stall_s: float = 60.0
     fault: Fault = NO_FAULT
 
     def policy_config(
@@ -101,6 +104,8 @@ class FleetConfig:
             raise ValueError(
                 f"transport must be device_put or permute, got {self.transport!r}"
             )
+        if not (self.stall_s > 0):
+            raise ValueError(f"stall_s must be > 0, got {self.stall_s}")
         if not (self.patience_epochs >= 1):
             raise ValueError(
                 f"patience_epochs must be >= 1, got {self.patience_epochs}"
