@@ -1,0 +1,73 @@
+"""Which tests concern which module, the quickest first."""
+
+UNIT = "tests/scheduler/"
+BOOKS = "test_every_policy_keeps_within_capacity_and_the_books_balance"
+EXACT = "test_every_stream_is_exact_and_nothing_leaks_in_any_schedule"
+MACHINE = (
+    UNIT + "placement/test_machine.py",
+    UNIT + "placement/test_fairness.py",
+    UNIT + "test_best_fit.py",
+    UNIT + "test_worst_fit.py",
+    UNIT + "test_reserve_peak.py",
+    UNIT + "test_mell.py",
+    UNIT + "placement/test_properties.py::" + BOOKS + "[consolidate]",
+)
+BATCH = (
+    UNIT + "test_batching.py",
+    UNIT + "test_reservations.py",
+    UNIT + "test_batching_simulation.py",
+)
+MIGRATION = (
+    UNIT + "migration/test_controller.py",
+    UNIT + "migration/test_endpoint.py",
+    UNIT + "migration/test_stream.py",
+    UNIT + "migration/test_simulation.py::" + EXACT + "[0]",
+)
+FLEET = (
+    "tests/engine/fleet/test_moves.py",
+    "tests/engine/fleet/test_tally.py",
+    "tests/engine/fleet/test_news.py",
+    "tests/engine/fleet/test_moved_requests.py",
+    "tests/engine/fleet/test_late_pages.py",
+    "tests/engine/fleet/test_fleet.py",
+)
+
+TESTS = {
+    "scheduler/batching.py": BATCH,
+    "scheduler/grants.py": BATCH,
+    "scheduler/reservations.py": BATCH,
+    "scheduler/sequences.py": BATCH,
+    "scheduler/rows.py": BATCH,
+    "scheduler/pages.py": (UNIT + "test_pages.py", UNIT + "test_prefix_cache.py"),
+    "scheduler/prefix_cache.py": (
+        UNIT + "test_prefix_cache.py",
+        UNIT + "test_salts.py",
+        *BATCH,
+    ),
+    "scheduler/move_queue.py": (
+        UNIT + "test_transfer.py",
+        "tests/engine/fleet/test_moves.py",
+    ),
+    "scheduler/transfer.py": (
+        UNIT + "test_transfer.py",
+        "tests/engine/fleet/test_moves.py",
+    ),
+    **{
+        f"scheduler/placement/{name}.py": MACHINE
+        for name in (
+            *("admission", "draft", "fairness", "index", "ledger"),
+            *("machine", "model", "plan_executor", "policy"),
+        )
+    },
+    **{
+        f"scheduler/migration/{name}.py": MIGRATION
+        for name in (
+            *("controller", "destination", "endpoint", "messages"),
+            *("records", "source", "stream"),
+        )
+    },
+    **{
+        f"mell_jax/engine/fleet/{name}.py": FLEET
+        for name in ("conductor", "fleet_instance", "moves", "tally")
+    },
+}
