@@ -1,10 +1,16 @@
 """Which tests concern which module, the quickest first."""
 
+from collections.abc import Sequence
+
 UNIT = "tests/scheduler/"
 BOOKS = "test_every_policy_keeps_within_capacity_and_the_books_balance"
 EXACT = "test_every_stream_is_exact_and_nothing_leaks_in_any_schedule"
 MACHINE = (
     UNIT + "placement/test_machine.py",
+    UNIT + "placement/test_index.py",
+    UNIT + "placement/test_ledger.py",
+    UNIT + "placement/test_orders.py",
+    UNIT + "placement/test_model.py",
     UNIT + "placement/test_fairness.py",
     UNIT + "test_best_fit.py",
     UNIT + "test_worst_fit.py",
@@ -15,6 +21,7 @@ MACHINE = (
 BATCH = (
     UNIT + "test_batching.py",
     UNIT + "test_reservations.py",
+    UNIT + "test_exact_room.py",
     UNIT + "test_batching_simulation.py",
 )
 MIGRATION = (
@@ -23,10 +30,9 @@ MIGRATION = (
     UNIT + "migration/test_stream.py",
     UNIT + "migration/test_simulation.py::" + EXACT + "[0]",
 )
+MOVES = "tests/engine/fleet/test_moves.py"
+TALLY = "tests/engine/fleet/test_tally.py"
 FLEET = (
-    "tests/engine/fleet/test_moves.py",
-    "tests/engine/fleet/test_tally.py",
-    "tests/engine/fleet/test_news.py",
     "tests/engine/fleet/test_moved_requests.py",
     "tests/engine/fleet/test_late_pages.py",
     "tests/engine/fleet/test_fleet.py",
@@ -46,11 +52,13 @@ TESTS = {
     ),
     "scheduler/move_queue.py": (
         UNIT + "test_transfer.py",
-        "tests/engine/fleet/test_moves.py",
+        UNIT + "test_exact_room.py",
+        MOVES,
     ),
     "scheduler/transfer.py": (
         UNIT + "test_transfer.py",
-        "tests/engine/fleet/test_moves.py",
+        UNIT + "test_exact_room.py",
+        MOVES,
     ),
     **{
         f"scheduler/placement/{name}.py": MACHINE
@@ -68,6 +76,13 @@ TESTS = {
     },
     **{
         f"mell_jax/engine/fleet/{name}.py": FLEET
-        for name in ("conductor", "fleet_instance", "moves", "tally")
+        for name in ("conductor", "fleet_instance")
     },
+    "mell_jax/engine/fleet/moves.py": (MOVES,),
+    "mell_jax/engine/fleet/tally.py": (TALLY,),
 }
+
+
+def need_conftest(tests: Sequence[str]) -> bool:
+    """Its fixtures, for which it loads the whole engine."""
+    return not all(name.startswith(UNIT) or name in {MOVES, TALLY} for name in tests)

@@ -1,0 +1,115 @@
+"""Orders of an operator, and growth that no device can hold."""
+
+import pytest
+
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
+from mell_jax.scheduler.placement.events import (
+    ONLY_MODEL,
+    Arrive,
+    DeviceAdded,
+    DeviceRemoved,
+    Event,
+    Finish,
+    Grow,
+    MoveCommitted,
+    Relocate,
+    Tick,
+)
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.plan import Decision, Move, Park, Reject, RejectReason
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import POLICIES
+
+LEFT, RIGHT = DeviceGroupId(0), DeviceGroupId(1)
+
+
+class Fleet:
+    """Best fit over two open devices of ten pages: request 1 left, 2 right."""
+
+    def __init__(self) -> None:
+        self.machine = Machine(
+            models={ONLY_MODEL: ModelSpec(capacity_pages=10)},
+            policy=POLICIES["best_fit"](PolicyConfig()),
+        )
+        self.step(DeviceAdded(device=LEFT))
+        self.step(DeviceAdded(device=RIGHT))
+        self.arrive(1, 6)
+        self.arrive(2, 5)
+
+    def step(self, event: Event) -> list[Decision]:
+        decisions = list(self.machine.step(event).decisions)
+        self.machine.ledger.check()
+        return decisions
+
+    def arrive(self, request: int, pages: int) -> list[Decision]:
+        return self.step(Arrive(request=RequestId(request), pages=pages))
+
+    def relocate(self, request: int, to: DeviceGroupId) -> list[Decision]:
+        return self.step(Relocate(request=RequestId(request), device=to))
+
+
+def test_a_request_goes_where_an_operator_wants_it_if_there_is_room() -> None:
+    fleet = Fleet()
+    fleet.arrive(3, 3)  # left, where it fits best: 9 of 10 pages
+    assert fleet.relocate(1, RIGHT) == []  # 6 pages do not fit beside 5
+    (moved,) = fleet.relocate(3, RIGHT)
+    assert isinstance(moved, Move)
+    assert (moved.request, moved.source, moved.target) == (3, LEFT, RIGHT)
+    assert (moved.pages, moved.is_urgent) == (3, False)
+    assert fleet.relocate(3, LEFT) == []  # it is on its way
+    assert fleet.step(MoveCommitted(move=MoveId(0))) == []
+    assert fleet.relocate(3, RIGHT) == []  # it is there
+
+
+def test_a_request_that_outgrows_every_device_is_rejected_and_frees_its_pages() -> None:
+    fleet = Fleet()
+    rejected = fleet.step(Grow(request=RequestId(1), pages=11))
+    too_large = Reject(request=RequestId(1), reason=RejectReason.TOO_LARGE)
+    assert rejected == [too_large, Park(device=LEFT)]
+    assert RequestId(1) not in fleet.machine.ledger.requests
+
+
+def test_a_device_that_is_given_back_and_wanted_again_stays() -> None:
+    fleet = Fleet()
+    fleet.step(DeviceRemoved(device=LEFT))  # request 1 has nowhere to go
+    assert fleet.machine.is_draining(LEFT) and not fleet.machine.is_draining(RIGHT)
+    fleet.step(DeviceAdded(device=LEFT))
+    assert not fleet.machine.is_draining(LEFT)
+    fleet.arrive(3, 4)
+    assert fleet.machine.ledger.requests[RequestId(3)].device == LEFT
+
+
+def test_a_device_that_is_given_back_is_emptied_once_there_is_room() -> None:
+    fleet = Fleet()
+    assert fleet.step(DeviceRemoved(device=LEFT)) == []  # 6 do not fit beside 5
+    assert fleet.step(Tick(now_s=1.0)) == []
+    fleet.arrive(3, 1)
+    fleet.step(Finish(request=RequestId(2)))
+    (moved,) = fleet.step(Tick(now_s=2.0))
+    assert isinstance(moved, Move) and moved.target == RIGHT
+    assert fleet.step(MoveCommitted(move=MoveId(0))) == [Park(device=LEFT)]
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (Arrive(request=RequestId(1), pages=1), "arrived before"),
+        (Arrive(request=RequestId(9), pages=0), "at least 1 page, got 0"),
+        (Grow(request=RequestId(1), pages=6), "cannot grow to 6"),
+        (Finish(request=RequestId(9)), "unknown request 9"),
+        (DeviceAdded(device=LEFT), "in the fleet already"),
+        (DeviceRemoved(device=DeviceGroupId(7)), "unknown device 7"),
+    ],
+)
+def test_what_cannot_be_is_refused(event: Event, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Fleet().step(event)
+
+
+def test_time_may_stand_still_and_not_go_back() -> None:
+    fleet = Fleet()
+    fleet.step(Tick(now_s=2.0))
+    fleet.step(Tick(now_s=2.0))
+    with pytest.raises(ValueError, match="time goes back"):
+        fleet.step(Tick(now_s=1.0))
