@@ -10,6 +10,7 @@ MACHINE = (
     UNIT + "placement/test_index.py",
     UNIT + "placement/test_ledger.py",
     UNIT + "placement/test_orders.py",
+    UNIT + "placement/test_draft.py",
     UNIT + "placement/test_model.py",
     UNIT + "placement/test_fairness.py",
     UNIT + "test_best_fit.py",
@@ -28,6 +29,7 @@ MIGRATION = (
     UNIT + "migration/test_controller.py",
     UNIT + "migration/test_endpoint.py",
     UNIT + "migration/test_stream.py",
+    UNIT + "migration/test_horizon.py",
     UNIT + "migration/test_simulation.py::" + EXACT + "[0]",
 )
 MOVES = "tests/engine/fleet/test_moves.py"
