@@ -11,6 +11,8 @@ MACHINE = (
     UNIT + "placement/test_ledger.py",
     UNIT + "placement/test_orders.py",
     UNIT + "placement/test_draft.py",
+    UNIT + "placement/test_executor.py",
+    UNIT + "placement/test_epochs.py",
     UNIT + "placement/test_model.py",
     UNIT + "placement/test_fairness.py",
     UNIT + "test_best_fit.py",
@@ -23,6 +25,8 @@ BATCH = (
     UNIT + "test_batching.py",
     UNIT + "test_reservations.py",
     UNIT + "test_exact_room.py",
+    UNIT + "test_wanting.py",
+    UNIT + "test_distrust.py",
     UNIT + "test_batching_simulation.py",
 )
 MIGRATION = (

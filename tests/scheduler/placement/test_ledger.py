@@ -92,3 +92,18 @@ def test_the_look_ahead_keeps_room_for_growth() -> None:
     assert ledger.best_fit(ONLY_MODEL, 4) is None
     assert ledger.best_fit(ONLY_MODEL, 3) == A
     assert ledger.slack(ledger.instances[A]) == 7
+
+
+def test_pages_of_a_model_are_those_of_its_requests() -> None:
+    ledger = ledger_of(A, B)
+    assert (ledger.total_pages(ONLY_MODEL), ledger.idle_devices) == (0, 0)
+    request = arrive(ledger, 1, 4)
+    assert ledger.total_pages(ONLY_MODEL) == 0  # it waits
+    ledger.settle(request, A)
+    ledger.settle(arrive(ledger, 2, 3), B)
+    assert ledger.total_pages(ONLY_MODEL) == 7
+    ledger.settle(request, B)
+    assert ledger.total_pages(ONLY_MODEL) == 7
+    assert (ledger.instances[A].rows, ledger.instances[B].rows) == (0, 2)
+    ledger.settle(request, None)
+    assert ledger.total_pages(ONLY_MODEL) == 3

@@ -6,6 +6,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement.events import (
     ONLY_MODEL,
     Arrive,
+    Cached,
     DeviceAdded,
     DeviceRemoved,
     Event,
@@ -16,7 +17,7 @@ from mell_jax.scheduler.placement.events import (
     Tick,
 )
 from mell_jax.scheduler.placement.machine import Machine
-from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 from mell_jax.scheduler.placement.plan import Decision, Move, Park, Reject, RejectReason
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
@@ -113,3 +114,29 @@ def test_time_may_stand_still_and_not_go_back() -> None:
     fleet.step(Tick(now_s=2.0))
     with pytest.raises(ValueError, match="time goes back"):
         fleet.step(Tick(now_s=1.0))
+
+
+def test_a_request_that_alone_takes_too_long_a_step_is_rejected() -> None:
+    spec = ModelSpec(
+        capacity_pages=10, step_time=StepTime(row_s=1.0, page_s=1.0), step_budget_s=5.0
+    )
+    machine = Machine(
+        models={ONLY_MODEL: spec}, policy=POLICIES["best_fit"](PolicyConfig())
+    )
+    machine.step(DeviceAdded(device=LEFT))
+    machine.step(Arrive(request=RequestId(1), pages=4))  # a row and four pages: 5 s
+    assert machine.ledger.requests[RequestId(1)].device == LEFT
+    answer = machine.step(Arrive(request=RequestId(2), pages=5))
+    too_large = Reject(request=RequestId(2), reason=RejectReason.TOO_LARGE)
+    assert answer.decisions == (too_large,)
+
+
+def test_what_is_known_of_a_prefix_ends_with_its_request() -> None:
+    fleet = Fleet()
+    held = Cached(device=RIGHT, pages=2)
+    fleet.step(Arrive(request=RequestId(3), pages=3, prefix=(held,)))
+    ledger = fleet.machine.ledger
+    assert ledger.cached_pages(RequestId(3), RIGHT) == 2
+    assert ledger.cached_pages(RequestId(3), LEFT) == 0
+    fleet.step(Finish(request=RequestId(3)))
+    assert ledger.cached_pages(RequestId(3), RIGHT) == 0 and not ledger.prefix
