@@ -26,6 +26,7 @@ BATCH = (
     UNIT + "test_reservations.py",
     UNIT + "test_exact_room.py",
     UNIT + "test_wanting.py",
+    UNIT + "test_passing_over.py",
     UNIT + "test_distrust.py",
     UNIT + "test_batching_simulation.py",
 )
@@ -38,6 +39,7 @@ MIGRATION = (
 )
 MOVES = "tests/engine/fleet/test_moves.py"
 TALLY = "tests/engine/fleet/test_tally.py"
+SUMS = "tests/engine/fleet/test_tally_sums.py"
 FLEET = (
     "tests/engine/fleet/test_moved_requests.py",
     "tests/engine/fleet/test_late_pages.py",
@@ -85,10 +87,12 @@ TESTS = {
         for name in ("conductor", "fleet_instance")
     },
     "mell_jax/engine/fleet/moves.py": (MOVES,),
-    "mell_jax/engine/fleet/tally.py": (TALLY,),
+    "mell_jax/engine/fleet/tally.py": (TALLY, SUMS),
 }
 
 
 def need_conftest(tests: Sequence[str]) -> bool:
     """Its fixtures, for which it loads the whole engine."""
-    return not all(name.startswith(UNIT) or name in {MOVES, TALLY} for name in tests)
+    return not all(
+        name.startswith(UNIT) or name in {MOVES, TALLY, SUMS} for name in tests
+    )
