@@ -30,7 +30,7 @@ GPU_PYTHON ?= $(BIN)/python
 GPU_JSON ?= benchmarks/kernels/kernels.json
 
 .PHONY: conformance conformance-triton conformance-node conformance-smg
-.PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next mutants aot gpu memcheck lint format results clean
+.PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -79,6 +79,8 @@ $(MUTATION)/.installed: constraints-mutants.txt constraints.txt pyproject.toml
 	  --constraint constraints-mutants.txt cosmic-ray
 	@touch $@
 
+# The Python of its environment is forked, once per mutant.
+.PHONY: mutants
 mutants: $(MUTATION)/.installed  ## which changes of the code do the tests notice? (MUTANTS=200 SEED=1)
 	@mkdir -p $(dir $(MUTANTS_JSON))
 	$(MUTATION)/bin/python -m tests.mutation.main --mutants=$(MUTANTS) --seed=$(SEED) \
