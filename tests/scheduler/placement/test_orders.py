@@ -18,7 +18,16 @@ from mell_jax.scheduler.placement.events import (
 )
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec, StepTime
-from mell_jax.scheduler.placement.plan import Decision, Move, Park, Reject, RejectReason
+from mell_jax.scheduler.placement.plan import (
+    Activate,
+    Decision,
+    Move,
+    Park,
+    Place,
+    Reject,
+    RejectReason,
+    Wait,
+)
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 
@@ -140,3 +149,31 @@ def test_what_is_known_of_a_prefix_ends_with_its_request() -> None:
     assert ledger.cached_pages(RequestId(3), LEFT) == 0
     fleet.step(Finish(request=RequestId(3)))
     assert ledger.cached_pages(RequestId(3), RIGHT) == 0 and not ledger.prefix
+
+
+def test_an_empty_device_that_is_given_back_is_parked_at_once() -> None:
+    fleet = Fleet()
+    assert fleet.step(Finish(request=RequestId(1))) == [Park(device=LEFT)]
+    assert fleet.step(Finish(request=RequestId(2))) == []  # the last one stays open
+    assert fleet.step(DeviceRemoved(device=RIGHT)) == [Park(device=RIGHT)]
+    assert not fleet.machine.ledger.instances
+
+
+def test_a_request_that_waits_is_placed_as_soon_as_a_device_is_added() -> None:
+    fleet = Fleet()
+    assert fleet.arrive(3, 9) == [Wait(request=RequestId(3))]
+    assert fleet.machine.waiting == 1
+    third = DeviceGroupId(2)
+    (opened, placed) = fleet.step(DeviceAdded(device=third))
+    assert isinstance(opened, Activate) and opened.device == third
+    assert placed == Place(request=RequestId(3), device=third, pages=9)
+    assert fleet.machine.waiting == 0
+
+
+def test_a_request_that_waits_is_placed_when_a_device_is_wanted_again() -> None:
+    fleet = Fleet()
+    fleet.step(DeviceRemoved(device=LEFT))
+    assert fleet.arrive(3, 4) == [Place(request=RequestId(3), device=RIGHT, pages=4)]
+    assert fleet.arrive(4, 3) == [Wait(request=RequestId(4))]
+    placed = fleet.step(DeviceAdded(device=LEFT))
+    assert placed == [Place(request=RequestId(4), device=LEFT, pages=3)]
