@@ -20,6 +20,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.tenants import TenantAccount, TenantBooks
 
 MEMORY = 500  # requests that learned means are about
 
@@ -36,6 +37,7 @@ class RequestAccount:
         "pages",
         "peak_pages",
         "serial",
+        "tenant",
     )
 
     def __init__(
@@ -46,8 +48,10 @@ class RequestAccount:
         model: ModelId,
         pages: int,
         peak_pages: int | None,
+        tenant: TenantAccount,
     ) -> None:
         self.id = request
+        self.tenant = tenant
         self.serial = serial  # order of arrival
         self.model = model
         self.pages = pages
@@ -166,6 +170,7 @@ class Ledger:
         self.instances: dict[DeviceGroupId, InstanceAccount] = {}
         self.moves: dict[MoveId, Reservation] = {}
         self.prefix: dict[RequestId, dict[DeviceGroupId, int]] = {}
+        self.tenants = TenantBooks(models)
         self.changed: dict[DeviceGroupId, None] = {}  # since a policy last cleared it
         self._models = {
             name: _ModelBooks(name, spec, look_s * spec.growth_pages_per_s)
@@ -299,11 +304,13 @@ class Ledger:
             source = self.instances[request.device]
             del source.requests[request.id]
             self.charge(source, pages=-request.pages, rows=-1)
+            request.tenant.charge(pages=-request.pages, rows=-1)
         request.device = device
         if device is not None:
             target = self.instances[device]
             target.requests[request.id] = request
             self.charge(target, pages=request.pages, rows=1)
+            request.tenant.charge(pages=request.pages, rows=1)
 
     def arrived(self, request: RequestAccount) -> None:
         """Files a new request and learns how large requests begin."""
@@ -420,6 +427,10 @@ class Ledger:
         settled = sum(len(instance.requests) for instance in self.instances.values())
         placed = [r for r in self.requests.values() if r.device is not None]
         assert settled + len(self.moves) == len(placed), "a request in two places"
+        held = (
+            (r.tenant, r.pages, r.device is not None) for r in self.requests.values()
+        )
+        self.tenants.check(held)
 
 
 def _check_look(look_s: float) -> None:

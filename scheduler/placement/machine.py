@@ -8,10 +8,10 @@ It owns the ledger and the queues; it has no clock, no randomness and no I/O, so
 events give equal plans. The engine, the simulator and the property tests drive it.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mell_jax.scheduler.fair_queue import MAX_REFUSED, FairQueue
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
@@ -20,6 +20,7 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
+from mell_jax.scheduler.placement.shares import choose_preempted, find_room
 
 
 class Machine:
@@ -37,8 +38,9 @@ class Machine:
         self._policy = policy
         self._executor = PlanExecutor(self.ledger)
         self._draft = self._executor.draft
-        self._queues: dict[ModelId, deque[RequestAccount]] = {
-            m: deque() for m in models
+        self._queues = {
+            model: FairQueue[RequestAccount](quantum=1, patience=spec.capacity(1))
+            for model, spec in models.items()
         }
         self._closing: dict[DeviceGroupId, ModelId | None] = {}  # who claims it, if any
         self._heir: ModelId | None = None  # claimed what was just emptied
@@ -99,7 +101,7 @@ class Machine:
     @property
     def waiting(self) -> int:
         """Returns the number of requests without a place."""
-        return sum(self._is_queued(r) for queue in self._queues.values() for r in queue)
+        return sum(map(len, self._queues.values()))
 
     def is_draining(self, device: DeviceGroupId) -> bool:
         """Tells whether it is being given back, and not to another model."""
@@ -125,11 +127,11 @@ class Machine:
             held = {cached.device: cached.pages for cached in event.prefix}
             self.ledger.prefix[event.request] = held
         queue = self._queues[event.model]
-        if not queue:
-            self._policy.arrive(self._draft, request)
-            self._executor.apply()
+        tenant = request.tenant.tenant
+        queue.push(request, tenant=tenant, cost=request.pages)
+        if queue.head(tenant.name) is request:
+            self._serve(event.model)
         if request.device is None:
-            queue.append(request)
             self._executor.decisions.append(plan.Wait(request=request.id))
             self._claim(request.model)
 
@@ -245,6 +247,8 @@ class Machine:
         if request.move is not None:
             ends[0].leaving_pages += more
         request.pages = pages
+        request.tenant.charge(pages=more)
+        self._queues[request.model].charge(request.tenant.tenant.name, cost=more)
         return True
 
     def _stall(self, request: RequestAccount, pages: int) -> None:
@@ -271,8 +275,7 @@ class Machine:
         self._policy.overflow(self._draft, instance, lack)
         self._executor.apply(is_urgent=True)
         while self._lack(instance) > 0 and instance.requests:
-            youngest = max(instance.requests.values(), key=lambda r: r.serial)
-            self._executor.preempt(youngest)
+            self._executor.preempt(choose_preempted(self.ledger, instance))
 
     def _grant(self, instance: InstanceAccount) -> None:
         """Lets stalled requests go on, as far as there is room."""
@@ -308,28 +311,47 @@ class Machine:
         executor.retry_deferred()
         self._may_queues_move = False
         for request in executor.preempted:
-            self._queues[request.model].appendleft(request)
+            queue = self._queues[request.model]
+            queue.put_back(request, tenant=request.tenant.tenant)
         executor.preempted.clear()
         for model in sorted(self._queues, key=lambda model: model != self._heir):
             if self._queues[model]:
-                self._serve(self._queues[model])
+                self._serve(model)
         self._heir = None
         for device in touched:
             instance = self.ledger.instances.get(device)
             if instance is not None and instance.rows == 0:
                 self._emptied(instance)
 
-    def _serve(self, queue: deque[RequestAccount]) -> None:
-        """Places from the head of a queue until one has no room: none overtakes."""
-        while queue:
-            request = queue[0]
-            if self._is_queued(request):
-                self._policy.arrive(self._draft, request)
-                self._executor.apply()
-                if request.device is None:
-                    self._claim(request.model)
-                    return
-            queue.popleft()
+    def _serve(self, model: ModelId) -> None:
+        """Places from the heads of a queue, in turns, as long as there is room."""
+        queue = self._queues[model]
+        for tenant in queue.turns():
+            request = queue.head(tenant)
+            assert request.device is None, f"request {request.id} waits with a place"
+            self._policy.arrive(self._draft, request)
+            self._executor.apply()
+            if request.device is not None:
+                queue.take(request)
+            else:
+                queue.refuse(tenant)
+                self._claim(model)
+        if queue and self.ledger.tenants.is_shared(model):
+            for tenant in queue.tenants[:MAX_REFUSED]:
+                self._serve_part(queue, tenant)
+
+    def _serve_part(self, queue: FairQueue[RequestAccount], tenant: str) -> None:
+        """Places what a tenant is entitled to where others have more than they are."""
+        while (request := next(queue.items(tenant), None)) is not None:
+            room = find_room(self.ledger, request)
+            if room is None:
+                return
+            for loser in room.losers:
+                self._executor.preempt(loser)
+            self._draft.shift(request, room.instance.device)
+            self._executor.apply()
+            assert request.device is not None, f"no room for request {request.id}"
+            queue.take(request)
 
     def _claim(self, model: ModelId) -> None:
         """Has an instance of another model emptied, if a waiting one is entitled.
@@ -397,10 +419,6 @@ class Machine:
         reason = plan.RejectReason.TOO_LARGE
         self._executor.decisions.append(plan.Reject(request=request, reason=reason))
 
-    def _is_queued(self, request: RequestAccount) -> bool:
-        known = self.ledger.requests.get(request.id)
-        return known is request and request.device is None
-
     def _forget(self, request: RequestAccount) -> None:
         """Removes a request from wherever it is."""
         if request.move is not None:
@@ -410,6 +428,9 @@ class Machine:
             instance.stalled.pop(request.id, None)
             self._executor.freed[request.device] = None
             self.ledger.settle(request, None)
+        if self._queues[request.model].discard(request):
+            self._may_queues_move = True  # it may have been what others waited for
+        self.ledger.tenants.leave(request.tenant)
         del self.ledger.requests[request.id]
         self.ledger.prefix.pop(request.id, None)
 
