@@ -130,6 +130,7 @@ class Conductor:
     def arrive(self, state: RequestState, *, peak_pages: int) -> None:
         self._states[state.id] = state
         self.requests[state.handle] = state.id
+        submit = state.template.submit
         self.decide(
             events.Arrive(
                 request=state.id,
@@ -137,6 +138,8 @@ class Conductor:
                 model=state.model,
                 peak_pages=peak_pages,
                 prefix=self._prefix_of(state),
+                tenant=submit.tenant,
+                weight=submit.weight,
             )
         )
         self.settle()
