@@ -71,7 +71,7 @@ class FairQueue(Generic[Item]):
         self._patience = patience
         self._lanes: OrderedDict[str, _Lane[Item]] = OrderedDict()  # next turn first
         self._tenants: dict[Item, str] = {}
-        self._refused: dict[str, _Lane[Item]] = {}  # in the pass that goes on
+        self._refused: set[str] = set()  # in the pass that goes on
 
     def __len__(self) -> int:
         return len(self._tenants)
@@ -100,13 +100,19 @@ class FairQueue(Generic[Item]):
         self._remove(item)
         return True
 
-    def take(self, item: Item) -> None:
-        """Removes an item that is served, and charges its tenant for it."""
+    def take(self, item: Item, *, passing: Iterable[str] = ()) -> None:
+        """Removes an item that is served, and charges its tenant for it.
+
+        Args:
+          passing: tenants whose heads it overtakes, beside those that were refused in
+            the pass that goes on.
+        """
         name = self._tenants[item]
         lane = self._lanes[name]
         cost = lane.items[item]
-        for refused in self._refused.values():
-            refused.passed += cost
+        overtaken = {*self._refused, *passing} - {name}
+        for other in overtaken & self._lanes.keys():
+            self._lanes[other].passed += cost
         self._remove(item)
         if name in self._lanes:
             self._charge(name, lane, cost)
@@ -130,18 +136,22 @@ class FairQueue(Generic[Item]):
         this pass. Nothing may be added during a pass.
         """
         done: set[str] = set()
-        self._refused = {}
+        self._refused.clear()
         while (name := self._next(done)) is not None:
             before = len(self._lanes[name].items)
             yield name
             lane = self._lanes.get(name)
             if lane is not None and len(lane.items) == before:
                 done.add(name)
-        self._refused = {}
+        self._refused.clear()
 
     def refuse(self, tenant: str) -> None:
         """Says that there is no room for a tenant's head: others may overtake it."""
-        self._refused[tenant] = self._lanes[tenant]
+        self._refused.add(tenant)
+
+    def is_overtaken(self, tenant: str) -> bool:
+        """Returns whether so much has passed a tenant's head that no more may."""
+        return self._lanes[tenant].passed >= self._patience
 
     def head(self, tenant: str) -> Item:
         """Returns the item that has waited longest of a tenant that has some."""
@@ -180,7 +190,7 @@ class FairQueue(Generic[Item]):
         del lane.items[item]
         if not lane.items:
             del self._lanes[name]
-            self._refused.pop(name, None)
+            self._refused.discard(name)
 
     def _charge(self, name: str, lane: _Lane[Item], cost: int) -> None:
         if len(self._lanes) == 1:  # a turn after the other is its own
@@ -194,10 +204,10 @@ class FairQueue(Generic[Item]):
         open_ = {name: lane for name, lane in self._lanes.items() if name not in done}
         if not open_ or len(self._refused) >= MAX_REFUSED:
             return None
-        if any(lane.passed >= self._patience for lane in self._refused.values()):
-            return None  # nobody overtakes it any more
-        for name, lane in open_.items():
-            if lane.passed >= self._patience:
+        if any(map(self.is_overtaken, self._refused)):
+            return None
+        for name in open_:
+            if self.is_overtaken(name):
                 return name
         if all(lane.credit <= 0 for lane in open_.values()):
             self._renew(open_.values())

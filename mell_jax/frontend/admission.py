@@ -4,9 +4,9 @@
              `-- open, queued until its first token --'
 
 Samples are counted, not requests, and those of other front ends too, as far as these
-have told. Of a bound that is reached tenants have parts: who has less than its part comes
-in all the same, until twice the bound is inside. A refusal comes before anything is tokenized, costs microseconds and says
-when to come back. Pure: it is told the time and never waits.
+have told. Of a bound that is reached tenants have parts: one with less than its part
+comes in all the same, until twice the bound is inside. A refusal comes before anything
+is tokenized, costs microseconds and says when to come back. Pure: it is told the time.
 """
 
 from collections.abc import Callable
@@ -191,7 +191,16 @@ class Admission:
         return self._tenants.get(tenant) or _Use()
 
     def _others_of(self, tenant: str) -> Use:
-        return self.others.tenants.get(tenant, NO_USE)
+        if self._is_told(tenant):
+            return self.others.tenants.get(tenant, NO_USE)
+        everyone, told = self.others.everyone, self.others.tenants.values()
+        return Use(
+            open=max(everyone.open - sum(use.open for use in told), 0),
+            queued=max(everyone.queued - sum(use.queued for use in told), 0),
+            queued_tokens=max(
+                everyone.queued_tokens - sum(use.queued_tokens for use in told), 0
+            ),
+        )
 
     def _check_tokens(self, tenant: str, use: _Use, *, tokens: int) -> None:
         """Refuses prompt tokens on top of some; alone they may be as many as want."""
@@ -234,13 +243,9 @@ class Admission:
         weights = {
             name: one.weight for name, one in self._tenants.items() if one.queued
         }
-        told = 0
-        for name, other in self.others.tenants.items():
-            told += other.queued
-            if other.queued:
+        for name in (*self.others.tenants, ""):
+            if self._others_of(name).queued:
                 weights.setdefault(name, 1.0)  # its own front end knows it better
-        if self.others.everyone.queued > told:
-            weights.setdefault("", 1.0)
         weights[tenant] = use.weight
         return len(weights) > 1 and mine <= most * use.weight / sum(weights.values())
 

@@ -20,7 +20,11 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
-from mell_jax.scheduler.placement.shares import choose_preempted, find_room
+from mell_jax.scheduler.placement.shares import (
+    choose_preempted,
+    find_below,
+    find_room,
+)
 
 
 class Machine:
@@ -337,11 +341,24 @@ class Machine:
                 queue.refuse(tenant)
                 self._claim(model)
         if queue and self.ledger.tenants.is_shared(model):
-            for tenant in queue.tenants[:MAX_REFUSED]:
-                self._serve_part(queue, tenant)
+            self._serve_parts(model)
 
-    def _serve_part(self, queue: FairQueue[RequestAccount], tenant: str) -> None:
-        """Places what a tenant is entitled to where others have more than they are."""
+    def _serve_parts(self, model: ModelId) -> None:
+        """Places what tenants are entitled to where others have more than they are.
+
+        Nobody else gets its part while one that has less than its own was overtaken so
+        often that it has to come next.
+        """
+        queue = self._queues[model]
+        below = find_below(self.ledger, model) & set(queue.tenants)
+        tired = [tenant for tenant in queue.tenants if queue.is_overtaken(tenant)]
+        owed = [tenant for tenant in tired if tenant in below]
+        for tenant in owed or queue.tenants[:MAX_REFUSED]:
+            self._serve_part(queue, tenant, passing=below)
+
+    def _serve_part(
+        self, queue: FairQueue[RequestAccount], tenant: str, *, passing: set[str]
+    ) -> None:
         while (request := next(queue.items(tenant), None)) is not None:
             room = find_room(self.ledger, request)
             if room is None:
@@ -351,7 +368,7 @@ class Machine:
             self._draft.shift(request, room.instance.device)
             self._executor.apply()
             assert request.device is not None, f"no room for request {request.id}"
-            queue.take(request)
+            queue.take(request, passing=passing)
 
     def _claim(self, model: ModelId) -> None:
         """Has an instance of another model emptied, if a waiting one is entitled.

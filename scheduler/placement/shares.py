@@ -48,6 +48,17 @@ class _Parts:
         return account.weight * self._per_weight
 
 
+def find_below(ledger: Ledger, model: ModelId) -> set[str]:
+    """Returns the tenants that hold less than their part."""
+    parts = _Parts(ledger, model=model)
+    accounts = ledger.tenants.of_model(model)
+    return {
+        name
+        for name, account in accounts.items()
+        if parts.held(account) < parts.due(account) - _ROUNDING
+    }
+
+
 def find_room(ledger: Ledger, request: RequestAccount) -> Room | None:
     """Returns where a waiting request gets its tenant's part, if it is entitled."""
     parts = _Parts(ledger, model=request.model)

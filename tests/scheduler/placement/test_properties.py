@@ -72,8 +72,13 @@ class Fleets(RuleBasedStateMachine):
     def pick(self, choice: int, options: list[Any]) -> Any:
         return options[choice % len(options)]
 
-    @rule(pages=st.integers(1, 12), is_timed=st.booleans(), cached=st.booleans())
-    def arrive(self, pages: int, is_timed: bool, cached: bool) -> None:
+    @rule(
+        pages=st.integers(1, 12),
+        is_timed=st.booleans(),
+        cached=st.booleans(),
+        tenant=st.sampled_from(["", "", "", "a", "b"]),
+    )
+    def arrive(self, pages: int, is_timed: bool, cached: bool, tenant: str) -> None:
         prefix = (events.Cached(device=DeviceGroupId(0), pages=1),) if cached else ()
         self.tell(
             events.Arrive(
@@ -82,6 +87,8 @@ class Fleets(RuleBasedStateMachine):
                 model=TIMED if is_timed else SMALL,
                 peak_pages=min(16, pages + 4),
                 prefix=prefix,
+                tenant=tenant,
+                weight={"": 1.0, "a": 1.0, "b": 2.5}[tenant],
             )
         )
         self.next_request += 1
@@ -194,6 +201,8 @@ class Fleets(RuleBasedStateMachine):
         sizes = {r.id: r.pages for r in ledger.requests.values()}
         assert sizes == self.world.pages
         assert set(ledger.moves) == set(self.world.moves)
+        waiting = [home for home in self.world.home.values() if home is None]
+        assert self.machines[0].waiting == len(waiting)
 
 
 FIRST_FAILURE = settings(
