@@ -4,6 +4,7 @@
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
     mell-simulate --trace=trace.csv.gz --record=log.jsonl
     mell-simulate --replay=log.jsonl
+    mell-simulate --check=log.jsonl
 
 Flags become values here; the simulator itself reads no flag, no clock and no file.
 """
@@ -25,12 +26,10 @@ from tqdm import tqdm
 
 from mell_jax.console import run_program
 from mell_jax.scheduler.ids import ModelId
-from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from mell_jax.scheduler.simulator import record, report
-from mell_jax.scheduler.simulator.fleet import Driven
+from mell_jax.scheduler.simulator import check, record, report
 from mell_jax.scheduler.simulator.results import plot, publish
 from mell_jax.scheduler.simulator.results.compare import (
     REPACK,
@@ -115,6 +114,9 @@ _OUTPUT_JSON = flags.DEFINE_string("output_json", None, "Writes every figure her
 _PLOT = flags.DEFINE_string("plot", None, "Draws devices and utilisation over time.")
 _RECORD = flags.DEFINE_string("record", None, "Writes the event log here.")
 _REPLAY = flags.DEFINE_string("replay", None, "Reproduces a recorded log.")
+_CHECK = flags.DEFINE_string(
+    "check", None, "Recomputes every figure of a recorded log by other code."
+)
 _RESULTS = flags.DEFINE_string(
     "results", None, "Instead: writes the results page here."
 )
@@ -236,7 +238,9 @@ def simulate(workload: Workload, settings: Settings) -> list[RunOutcome]:
                     look_s=_LOOK_S.value,
                     clock=time.perf_counter,
                     progress=partial(_advance, bar),
-                    wrap=partial(_recorded, settings=settings, stack=stack),
+                    open_log=partial(
+                        _open_log, workload=workload, settings=settings, stack=stack
+                    ),
                 )
             outcomes.append(outcome)
     return outcomes
@@ -248,18 +252,24 @@ def _advance(bar: "tqdm[Any]", served: int) -> None:
     bar.update(served - bar.n)
 
 
-def _recorded(
-    machine: Machine, name: str, *, settings: Settings, stack: ExitStack
-) -> Driven:
-    """The machine itself, or one that writes its log to --record."""
+def _open_log(
+    name: str,
+    config: PolicyConfig,
+    *,
+    workload: Workload,
+    settings: Settings,
+    stack: ExitStack,
+) -> record.EventLog | None:
+    """The log of a policy in --record, if that is asked for."""
     if _RECORD.value is None:
-        return machine
+        return None
     several = len(set(_POLICIES.value) & set(POLICIES)) > 1
     path = Path(f"{_RECORD.value}.{name}" if several else _RECORD.value)
     file = stack.enter_context(path.open("w"))
-    config = policy_config(settings, headroom=_headrooms()[0], look_s=_LOOK_S.value)
-    header = record.make_header(name, config=config, settings=settings)
-    return record.Recorder(machine, file=file, header=header)
+    header = record.make_header(
+        name, config=config, settings=settings, workload=workload
+    )
+    return record.EventLog(file, header=header)
 
 
 def replay(path: Path) -> int:
@@ -267,6 +277,21 @@ def replay(path: Path) -> int:
     with path.open() as file:
         machine = record.read_machine(file)
         return record.replay(machine, lines=file)
+
+
+def check_log(path: Path) -> None:
+    """Prints what a log comes to by another count.
+
+    Raises:
+      ValueError: something in it cannot be, or a figure differs.
+    """
+    with path.open() as file:
+        checked = check.check(file)
+    for name, value in checked.figures.items():
+        print(f"{name:24} {value:,.6g}")
+    if checked.errors:
+        raise ValueError(f"{path} is wrong: {'; '.join(checked.errors)}")
+    print(f"{checked.events} lines checked, every figure as reported")
 
 
 def check_flags() -> None:
@@ -383,6 +408,8 @@ def main(argv: Sequence[str]) -> None:
         if _REPLAY.value is not None:
             count = replay(Path(_REPLAY.value))
             print(f"{count} events replayed, every plan as recorded")
+        elif _CHECK.value is not None:
+            check_log(Path(_CHECK.value))
         elif _SCALE.value:
             print_scale()
         elif _RESULTS.value is not None:

@@ -22,6 +22,7 @@ def admit(
         model=event.model,
         pages=event.pages,
         peak_pages=event.peak_pages,
+        queued_s=ledger.now_s,
     )
     ledger.arrived(request)
     return request

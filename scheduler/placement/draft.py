@@ -60,6 +60,14 @@ class Draft:
         self._log.append(lambda: self.ledger.close(device, is_idle=True))
         return instance
 
+    def hold(self, request: RequestAccount, *, until_s: float) -> None:
+        """Lets a request wait though an instance could be opened for it.
+
+        The machine offers it again whenever something is freed, and at `until_s` at
+        the latest; it claims no instance of another model for it meanwhile.
+        """
+        request.held_until_s = until_s
+
     def park(self, instance: InstanceAccount) -> None:
         """Ends an instance that holds nothing, not even a reservation."""
         assert instance.rows == 0, f"{instance.device} still holds {instance.rows} rows"

@@ -29,11 +29,13 @@ class RequestAccount:
     __slots__ = (
         "device",
         "first_pages",
+        "held_until_s",
         "id",
         "model",
         "move",
         "pages",
         "peak_pages",
+        "queued_s",
         "serial",
     )
 
@@ -45,6 +47,7 @@ class RequestAccount:
         model: ModelId,
         pages: int,
         peak_pages: int | None,
+        queued_s: float = 0.0,
     ) -> None:
         self.id = request
         self.serial = serial  # order of arrival
@@ -52,6 +55,8 @@ class RequestAccount:
         self.pages = pages
         self.first_pages = pages
         self.peak_pages = peak_pages
+        self.queued_s = queued_s  # when it arrived, or was last preempted
+        self.held_until_s = -math.inf  # a policy lets it wait, by its own choice
         self.device: DeviceGroupId | None = None
         self.move: MoveId | None = None  # set while a move is in flight
 

@@ -25,6 +25,8 @@ class PolicyConfig:
     headroom: float = 0.0  # fraction of an instance that arrivals leave free
     look_s: float | None = None  # growth look-ahead; None: the policy's own
     epoch_s: float = 1.0
+    move_price_s: float = 1.0  # device seconds that moving a full instance is worth
+    place_wait_s: float = 0.0  # an arrival may wait before an instance is opened for it
     move_cap: int = 10  # moves per operation that `mell` promises
     load_weight: float = 1.0  # of idle memory in `mell`'s priority
     near_weight: float = 0.1  # of being on the same host in `mell`'s priority
@@ -37,6 +39,14 @@ class PolicyConfig:
             raise ValueError(f"headroom must be in [0, 1), got {self.headroom}")
         if not (self.look_s is None or 0 <= self.look_s < math.inf):
             raise ValueError(f"look_s must be >= 0 and finite, got {self.look_s}")
+        if not (0 <= self.place_wait_s < math.inf):
+            raise ValueError(
+                f"place_wait_s must be >= 0 and finite, got {self.place_wait_s}"
+            )
+        if not (0 < self.move_price_s < math.inf):
+            raise ValueError(
+                f"move_price_s must be > 0 and finite, got {self.move_price_s}"
+            )
         for name in ("epoch_s", "link_bytes_per_s", "prefill_tokens_per_s"):
             if not (getattr(self, name) > 0):
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")

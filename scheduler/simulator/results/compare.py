@@ -9,6 +9,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.policies.mell import Mell
 from mell_jax.scheduler.simulator.fleet import Clock, Driven, SimulatedFleet
 from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.simulator.record import EventLog
 from mell_jax.scheduler.simulator.repack import run_repack
 from mell_jax.scheduler.simulator.repack_live import Repacker
 from mell_jax.scheduler.simulator.settings import Settings
@@ -36,7 +37,7 @@ class RunOutcome:
     meter: RunMeter
 
 
-Wrap = Callable[[Machine, str], Driven]
+OpenLog = Callable[[str, PolicyConfig], EventLog | None]
 Progress = Callable[[int], None]
 
 
@@ -72,23 +73,28 @@ def run_policy(
     look_s: float | None,
     clock: Clock,
     progress: Progress,
-    wrap: Wrap = lambda machine, name: machine,
+    open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
     """One run."""
     driven: Driven
     if name == REPACK:
         meter = run_repack(workload, settings=settings, progress=progress)
         return _outcome(name, meter, workload=workload, headroom=headroom)
-    policy = None
+    policy, log = None, None
     if name == REPACK_LIVE:
         driven = Repacker(settings.models())
     else:
         config = policy_config(settings, headroom=headroom, look_s=look_s)
         policy = POLICIES[name](config)
-        driven = wrap(Machine(models=settings.models(), policy=policy), name)
-    fleet = SimulatedFleet(driven, workload=workload, settings=settings, clock=clock)
+        driven = Machine(models=settings.models(), policy=policy)
+        log = open_log(name, config)
+    fleet = SimulatedFleet(
+        driven, workload=workload, settings=settings, clock=clock, log=log
+    )
     meter = fleet.run(progress=progress)
     outcome = _outcome(name, meter, workload=workload, headroom=headroom)
+    if log is not None:
+        log.ended(outcome.figures)
     if isinstance(policy, Mell):
         outcome.figures.update(policy.figures())
     return outcome
@@ -110,7 +116,7 @@ def run_best(
     look_s: float | None,
     clock: Clock,
     progress: Progress,
-    wrap: Wrap = lambda machine, name: machine,
+    open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
     """The run with the fewest devices over `headrooms`, for policies that have one."""
     outcomes = [
@@ -122,7 +128,7 @@ def run_best(
             look_s=look_s,
             clock=clock,
             progress=progress,
-            wrap=wrap,
+            open_log=open_log,
         )
         for headroom in (headrooms if name in HAS_HEADROOM else [0.0])
     ]

@@ -21,7 +21,8 @@ COLUMNS: Columns = (
     ("preemptions", "preemptions", "{:.0f}"),
     ("activations", "activations", "{:.0f}"),
     ("rejected", "rejected", "{:.0f}"),
-    ("wait p99", "queue_wait_p99_s", "{:.1f} s"),
+    ("paused", "pause_s", "{:.1f} s"),
+    ("wait p99", "wait_p99_s", "{:.2f} s"),
     ("us p99", "decision_us_p99", "{:.0f}"),
 )
 TIMED_COLUMNS = (
