@@ -1,4 +1,4 @@
-"""Decisions without devices: pages, prefix cache, batches and placement."""
+"""The scheduler decides without devices: pages, prefix cache, batches and placement."""
 
 if __name__ != "mell_jax.scheduler":
     raise ImportError(

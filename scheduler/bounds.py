@@ -1,4 +1,4 @@
-"""How few instances could hold requests of given sizes: a lower bound and a packing.
+"""These functions tell how few instances could hold requests of given sizes.
 
 Sizes and capacity are in pages. `lower_bound` is Martello and Toth's L2 ("Lower bounds
 and reduction procedures for the bin packing problem", 1990); `first_fit_decreasing` is
@@ -16,7 +16,7 @@ Sizes = npt.NDArray[np.int64]
 
 
 def lower_bound(sizes: Sizes, *, capacity: int) -> int:
-    """L2: no packing of `sizes` [n] uses fewer instances of `capacity`.
+    """Computes L2: no packing of `sizes` [n] uses fewer instances of `capacity`.
 
     For every threshold a <= C/2: what is larger than C - a has an instance alone, what
     is larger than C/2 has one that may still take some of those in [a, C/2], and the
@@ -39,7 +39,7 @@ def lower_bound(sizes: Sizes, *, capacity: int) -> int:
 
 
 def first_fit_decreasing(sizes: Sizes, *, capacity: int) -> int:
-    """Instances of `capacity` that first fit uses for `sizes` [n] in falling order."""
+    """Counts the instances that first fit uses for `sizes` [n] in falling order."""
     rooms: list[int] = []
     start, last = 0, -1
     for size in np.sort(sizes)[::-1].tolist():
@@ -54,7 +54,7 @@ def first_fit_decreasing(sizes: Sizes, *, capacity: int) -> int:
 
 
 def instances_bound(sizes: Sizes, *, spec: ModelSpec) -> int:
-    """The larger of L2 over pages and what the step-time budget asks for."""
+    """Returns the larger of L2 over pages and what the step-time budget asks for."""
     if not len(sizes):
         return 0
     alone = spec.capacity(1)

@@ -1,4 +1,4 @@
-"""Names of things, so that one kind of integer is not taken for another."""
+"""Every kind of id has a type, so that no integer is taken for another kind."""
 
 from typing import NewType
 

@@ -1,4 +1,4 @@
-"""Moves that wait to begin: one division of links and prefill for all of them.
+"""Moves wait here to begin: one division of links and prefill serves them all.
 
     asked for since the last division -> begun, as a copy or as tokens
                                       -> deferred: asked for again at the next epoch,
@@ -7,93 +7,65 @@
 A deferred move keeps its reservation and is never called off for want of a link: the
 machine counts on the pages that it will free and lets requests pause until they are,
 and a policy asked again with the same books would answer with the same move, so that a
-fleet of slow links would stand still. Whoever plans more than links carry pays with
-pages held twice, and with violations that show.
+fleet of slow links would stand still. A policy that plans more than the links carry
+pays with pages held twice, and with violations that show.
 """
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from mell_jax.scheduler.ids import MoveId
-from mell_jax.scheduler.transfer import Capacities, Mode, MoveDemand
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning(Generic[T]):
-    """A move that begins now."""
-
-    item: T  # what was given to `ask`
-    demand: MoveDemand
-    mode: Mode
+from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.transfer import Capacities, Division, Mode, MoveDemand
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled(Generic[T]):
-    """What became of the moves, those that begin in the order to begin them."""
-
-    begun: tuple[Beginning[T], ...]
-    deferrals: int
-    violations: int
-
-
-class MoveQueue(Generic[T]):
-    """The moves of a fleet that have not begun.
+class MoveQueue:
+    """The queue holds the moves of a fleet that have not begun.
 
     Args:
       capacities: what links and targets can do; renewed here.
+      mode: of every move, which then all begin at once; None: as divided.
     """
 
-    def __init__(self, capacities: Capacities) -> None:
+    def __init__(self, capacities: Capacities, *, mode: Mode | None = None) -> None:
         self._capacities = capacities
-        self._asked: dict[MoveId, T] = {}
-        self._deferred: dict[MoveId, T] = {}
+        self._mode = mode
+        self._asked: dict[MoveId, plan.Move] = {}
+        self._deferred: dict[MoveId, plan.Move] = {}
         self._late: set[MoveId] = set()  # of those asked for, deferred before
 
     @property
     def is_asked(self) -> bool:
-        """Whether a move waits for `divide`."""
+        """Tells whether a move waits for `divide`."""
         return bool(self._asked)
 
-    def ask(self, move: MoveId, item: T) -> None:
-        self._asked[move] = item
-
-    def take_all(self) -> list[T]:
-        """Everything asked for, undivided."""
-        asked, self._asked = self._asked, {}
-        return list(asked.values())
+    def ask(self, move: plan.Move) -> None:
+        """Files a move for the next division."""
+        self._asked[move.move] = move
 
     def renew(self) -> None:
-        """A new epoch begins; what was deferred is asked for again."""
+        """Begins an epoch: links have room, and deferred moves are asked for again."""
         self._capacities.renew()
         self._asked |= self._deferred
         self._late |= self._deferred.keys()
         self._deferred = {}
 
-    def divide(self, demand_of: Callable[[T], MoveDemand | None]) -> Settled[T]:
-        """Settles everything asked for.
+    def divide(self, demand_of: Callable[[plan.Move], MoveDemand | None]) -> Division:
+        """Decides which of the moves asked for begin now, and in which mode.
 
         Args:
-          demand_of: what a move takes now; None if it has ended meanwhile.
+          demand_of: what a move needs now; None if it has ended meanwhile.
         """
         asked, self._asked = self._asked, {}
-        demands = {}
-        for move, item in asked.items():
-            demand = demand_of(item)
-            if demand is not None:
-                is_urgent = demand.is_urgent or move in self._late
-                demands[move] = dataclasses.replace(demand, is_urgent=is_urgent)
-        division = self._capacities.divide(list(demands.values()))
-        self._late -= asked.keys()
-        self._deferred |= {move: asked[move] for move in division.deferred}
-        return Settled(
-            begun=tuple(
-                Beginning(item=asked[move], demand=demands[move], mode=mode)
-                for move, mode in division.modes.items()
-            ),
-            deferrals=len(division.deferred),
-            violations=division.violations,
-        )
+        late, self._late = self._late & asked.keys(), self._late - asked.keys()
+        demands = [
+            dataclasses.replace(demand, is_late=move in late)
+            for move, item in asked.items()
+            if (demand := demand_of(item)) is not None
+        ]
+        if self._mode is not None:
+            begun = tuple((demand, self._mode) for demand in demands)
+            return Division(begun=begun, deferred=(), violations=0)
+        division = self._capacities.divide(demands)
+        self._deferred |= {d.move.move: d.move for d in division.deferred}
+        return division

@@ -1,4 +1,4 @@
-"""How a move is carried out: copy the KV cache, or send tokens and prefill again.
+"""A move copies the KV cache, or sends tokens that are prefilled again.
 
     mode      every link on the way          prefill of the target
     KV        the KV bytes                   one token
@@ -9,7 +9,8 @@ Links and targets are shared, so all moves of an epoch are divided in one pass: 
 moves first, then those that free most per byte. Each takes the mode that leaves its
 scarcest resource better off; what fits in neither waits for the next epoch, unless it
 is urgent: then the cheaper mode is overdrawn, counted as a violation, and paid for by
-the epochs that follow. Capacities are profiled once and are inputs here.
+the epochs that follow. Capacities are profiled once and are inputs here. The two modes
+are MELL's adaptive migration (Liu et al., INFOCOM 2025, arXiv 2501.06709).
 """
 
 import math
@@ -19,6 +20,7 @@ from enum import Enum
 from typing import NewType, TypeVar
 
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId
+from mell_jax.scheduler.placement import plan
 
 LinkId = NewType("LinkId", str)
 TOKEN_BYTES = 4
@@ -27,7 +29,7 @@ ResourceT = TypeVar("ResourceT", LinkId, DeviceGroupId)
 
 
 class Mode(Enum):
-    """How a request's state gets to the target."""
+    """A request's state gets to the target in one of these ways."""
 
     KV = "copy the pages"
     TOKENS = "prefill the tokens again"
@@ -35,48 +37,59 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveDemand:
-    """A move to be carried out."""
+    """A decided move needs so much of its links and of its target.
 
-    move: MoveId
-    target: DeviceGroupId
+    Raises:
+      ValueError: more tokens are cached than there are.
+    """
+
+    move: plan.Move
     links: tuple[LinkId, ...]  # on the way from source to target
     tokens: int
     cached_tokens: int = 0  # of its prefix, at the target already
     bytes_per_token: float
-    frees_pages: int = 1  # at the source, what the move is for
-    is_urgent: bool = False
+    is_late: bool = False  # it was deferred before
 
     def __post_init__(self) -> None:
         if not (0 <= self.cached_tokens <= self.tokens):
             raise ValueError(
-                f"move {self.move}: {self.cached_tokens} of {self.tokens} tokens cached"
+                f"move {self.move.move}: cached_tokens must be from 0 to tokens, got "
+                f"{self.cached_tokens} of {self.tokens} tokens cached; count a prefix "
+                "that the target has of this request alone"
             )
 
     @property
+    def is_urgent(self) -> bool:
+        """Tells whether the move begins even if that overdraws a link or a target."""
+        return self.move.is_urgent or self.is_late
+
+    @property
     def new_tokens(self) -> int:
-        """Tokens that the target does not have."""
+        """Returns the tokens that the target does not have."""
         return self.tokens - self.cached_tokens
 
     def link_bytes(self, mode: Mode) -> float:
+        """Returns the bytes that every link on the way carries."""
         if mode is Mode.KV:
             return self.new_tokens * self.bytes_per_token
         return float(self.tokens * TOKEN_BYTES)
 
     def prefill_tokens(self, mode: Mode) -> int:
+        """Returns the tokens that the target computes."""
         return 1 if mode is Mode.KV else self.new_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Division:
-    """What becomes of the moves of an epoch, in the order to begin them."""
+    """The moves asked for either begin now, in this order, or wait for an epoch."""
 
-    modes: dict[MoveId, Mode]
-    deferred: tuple[MoveId, ...]
+    begun: tuple[tuple[MoveDemand, Mode], ...]
+    deferred: tuple[MoveDemand, ...]
     violations: int  # urgent moves that overdraw a link or a target
 
 
 class Capacities:
-    """What links and targets have left in this epoch; `divide` takes from it.
+    """Capacities are what links and targets have left in this epoch.
 
     Args:
       link_bytes: that a link carries in a whole epoch; may be inf.
@@ -97,7 +110,7 @@ class Capacities:
         self._prefill_used: dict[DeviceGroupId, float] = {}
 
     def renew(self) -> None:
-        """A new epoch: all is left again, but for what was overdrawn before."""
+        """Begins an epoch: all is left again, but for what was overdrawn before."""
         self._links_used = _overdrawn(self._links_used, self._link_bytes)
         self._prefill_used = _overdrawn(self._prefill_used, self._prefill_tokens)
 
@@ -107,37 +120,38 @@ class Capacities:
         Raises:
           ValueError: a link or a target has no capacity given.
         """
-        modes: dict[MoveId, Mode] = {}
-        deferred: list[MoveId] = []
+        begun: list[tuple[MoveDemand, Mode]] = []
+        deferred: list[MoveDemand] = []
         violations = 0
         for demand in sorted(demands, key=_order):
             fractions = {mode: self._worst_fraction(demand, mode) for mode in Mode}
             mode = Mode.KV
             if fractions[Mode.TOKENS] > fractions[Mode.KV]:
                 mode = Mode.TOKENS
-            if fractions[mode] >= 0:
-                modes[demand.move] = mode
+            has_room = fractions[mode] >= 0
+            if has_room or demand.is_urgent:
+                begun.append((demand, mode))
                 self._take(demand, mode)
-            elif demand.is_urgent:
-                modes[demand.move] = mode
-                self._take(demand, mode)
-                violations += 1
+                violations += not has_room
             else:
-                deferred.append(demand.move)
-        return Division(modes=modes, deferred=tuple(deferred), violations=violations)
+                deferred.append(demand)
+        return Division(
+            begun=tuple(begun), deferred=tuple(deferred), violations=violations
+        )
 
     def _worst_fraction(self, demand: MoveDemand, mode: Mode) -> float:
         """The least that is left of anything the mode uses; negative: too much."""
+        target = demand.move.target
         try:
-            whole = self._prefill_tokens[demand.target]
+            whole = self._prefill_tokens[target]
             links = [(link, self._link_bytes[link]) for link in demand.links]
         except KeyError as error:
             raise ValueError(
-                f"move {demand.move}: no capacity is known for {error}; give one for "
-                "every target and every link on the way"
+                f"move {demand.move.move}: no capacity is known for {error}; give "
+                "one for every target and every link on the way"
             ) from None
         amount = demand.link_bytes(mode)
-        used = self._prefill_used.get(demand.target, 0.0)
+        used = self._prefill_used.get(target, 0.0)
         worst = _left(whole - used - demand.prefill_tokens(mode), whole)
         for link, whole in links:
             used = self._links_used.get(link, 0.0)
@@ -145,8 +159,9 @@ class Capacities:
         return worst
 
     def _take(self, demand: MoveDemand, mode: Mode) -> None:
-        used = self._prefill_used.get(demand.target, 0.0)
-        self._prefill_used[demand.target] = used + demand.prefill_tokens(mode)
+        target = demand.move.target
+        used = self._prefill_used.get(target, 0.0)
+        self._prefill_used[target] = used + demand.prefill_tokens(mode)
         for link in demand.links:
             used = self._links_used.get(link, 0.0)
             self._links_used[link] = used + demand.link_bytes(mode)
@@ -170,4 +185,5 @@ def _left(left: float, whole: float) -> float:
 def _order(demand: MoveDemand) -> tuple[bool, float, MoveId]:
     """Urgent ones, then what frees most per byte."""
     cheapest = min(demand.link_bytes(mode) for mode in Mode)
-    return (not demand.is_urgent, -demand.frees_pages / max(cheapest, 1.0), demand.move)
+    freed_per_byte = demand.move.pages / max(cheapest, 1.0)
+    return (not demand.is_urgent, -freed_per_byte, demand.move.move)

@@ -1,4 +1,4 @@
-"""Live migration: who owns a request, and how it changes hands while it decodes.
+"""Live migration hands a request to another instance while it decodes.
 
     step(event) -> effects          no clock, no I/O, no jax; a driver does the rest
 
@@ -6,6 +6,9 @@
     Endpoint      one per device    the copies that the device holds
       Outgoing    one per move      source end: copy in stages, stop the row, wait
       Incoming    one per move      destination end: reserve, receive, wait
+
+To copy in stages while the row decodes is the idea of Llumnix (Sun et al., OSDI 2024,
+arXiv 2406.03243); that one record says who owns a request is ours.
 
 A **copy** is a request's pages on one device, from the reservation to the release. Its
 name is a **copy id**: numbers that the controller gives out once and in rising order.
@@ -46,7 +49,7 @@ a `horizon`, below which all openings for that device have been answered.
 **A driver** carries effects out in order and passes `Send` on. In one process that is a
 queue; nothing is lost, and `Resend` is never needed:
 
-    for effect in controller.step(events.Move(...)):   # ordered by a placement plan
+    for effect in controller.step(events.BeginMove(...)):  # a plan.Move
         match effect:
             case Send():    queue.append((effect.to, effect.message))
             case Report():  orders.append(placement.step(effect.event))
@@ -60,7 +63,7 @@ before the loss; orders that a report gives rise to are carried out after both, 
 could be refused and given again without end. A hung transfer is ended by `AbortMove`, a
 hung device by `LoseDevice`.
 
-States: a move is RESERVING, COPYING, then COMMITTED or ABORTING (`records.Phase`); its
-source end COPYING, STOPPING, STOPPED or GIVEN_UP (`source.Phase`); its destination end
-RESERVING, RECEIVING, READY or FAILED (`destination.Phase`).
+States: a move is RESERVING, COPYING, then COMMITTED or ABORTING (`records.MovePhase`);
+its source end COPYING, STOPPING, STOPPED or GIVEN_UP (`source.SourcePhase`); its
+destination end RESERVING, RECEIVING, READY or FAILED (`destination.DestinationPhase`).
 """

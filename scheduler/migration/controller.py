@@ -1,4 +1,4 @@
-"""The one who decides: an owner record for every request, and the commit of a move.
+"""The controller alone decides who owns a request, and when a move commits.
 
     RESERVING -> COPYING -> commit -> COMMITTED -> source released:  MoveCommitted
         |           |
@@ -29,7 +29,7 @@ from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 
 
 class Controller:
-    """Owner records of a fleet; one per fleet."""
+    """The controller keeps the owner records of a fleet; there is one per fleet."""
 
     def __init__(self) -> None:
         self.owners: dict[RequestId, Owner] = {}
@@ -42,7 +42,7 @@ class Controller:
             events.AddDevice: self._device_added,
             events.LoseDevice: self._device_lost,
             events.StartRequest: self._place,
-            events.Move: self._move,
+            events.BeginMove: self._move,
             events.AbortMove: self._abort_move,
             events.PreemptRequest: self._preempt,
             events.End: self._end,
@@ -72,7 +72,7 @@ class Controller:
 
     @property
     def next_copy_id(self) -> CopyId:
-        """Higher than any copy id given out: the `horizon` of a new `Endpoint`."""
+        """Returns an id above all given out: the `horizon` of a new `Endpoint`."""
         return CopyId(self._last_copy_id + 1)
 
     # Devices.
@@ -93,11 +93,11 @@ class Controller:
             for copy_id in gone:
                 del owner.closing[copy_id]
             waits = owner.next_move
-            if waits is not None and waits.target == event.device:
+            if waits is not None and waits.move.target == event.device:
                 self._drop_next_move(owner)  # it may be back before its turn comes
             if owner.home == event.device:
                 self._disown(owner)
-            elif owner.move is not None and owner.move.order.target == event.device:
+            elif owner.move is not None and owner.move.target == event.device:
                 self._abort(owner, owner.move)
             self._settle(owner)
 
@@ -105,7 +105,7 @@ class Controller:
 
     def _place(self, event: events.StartRequest) -> None:
         if not self._is_there(event.device):
-            return  # whoever ordered it is about to hear of the loss
+            return  # the placement machine is about to hear of the loss
         owner = self.owners.get(event.request)
         if owner is None:
             owner = self.owners[event.request] = Owner(event.request)
@@ -118,10 +118,10 @@ class Controller:
         owner.waiting = event
         self._settle(owner)
 
-    def _move(self, event: events.Move) -> None:
-        owner = self.owners.get(event.request)
+    def _move(self, event: events.BeginMove) -> None:
+        owner = self.owners.get(event.move.request)
         if owner is None or owner.home is None:
-            self._report(MoveAborted(move=event.move))
+            self._report(MoveAborted(move=event.move.move))
             return
         self._drop_next_move(owner)  # the newer order counts
         owner.next_move = event
@@ -131,9 +131,9 @@ class Controller:
         owner = self.owners.get(event.request)
         if owner is None:
             return
-        if owner.next_move is not None and owner.next_move.move == event.move:
+        if owner.next_move is not None and owner.next_move.move.move == event.move:
             self._drop_next_move(owner)
-        elif owner.move is not None and owner.move.order.move == event.move:
+        elif owner.move is not None and owner.move.id == event.move:
             self._abort(owner, owner.move)
 
     def _preempt(self, event: events.PreemptRequest) -> None:
@@ -243,15 +243,16 @@ class Controller:
         self._effects.append(Fence(request=owner.request, copy_id=owner.copy_id))
         self._send(place.device, owner.opening)
 
-    def _begin_move(self, owner: Owner, order: events.Move) -> None:
-        if owner.home == order.target or not self._is_there(order.target):
+    def _begin_move(self, owner: Owner, order: events.BeginMove) -> None:
+        target = order.move.target
+        if owner.home == target or not self._is_there(target):
             self._drop_next_move(owner)
             return
         assert owner.home is not None
         owner.next_move = None
         owner.move = OpenMove(
             order,
-            copy_id=self._open(order.target),
+            copy_id=self._open(target),
             source=owner.home,
             source_copy_id=owner.copy_id,
         )
@@ -259,10 +260,10 @@ class Controller:
 
     def _commit(self, move: OpenMove) -> None:
         """The one point where a move becomes true."""
-        owner = self.owners[move.order.request]
+        owner = self.owners[move.request]
         assert move.stopped is not None
         move.phase = MovePhase.COMMITTED
-        owner.home, owner.copy_id = move.order.target, move.copy_id
+        owner.home, owner.copy_id = move.target, move.copy_id
         self._effects.append(Fence(request=owner.request, copy_id=owner.copy_id))
         self._close(owner, move.source_copy_id, move.source)
         owner.opening = messages.Commit(
@@ -294,7 +295,7 @@ class Controller:
             move.phase is MovePhase.RESERVING
         )  # it was never told to begin
         move.phase = MovePhase.ABORTING
-        self._close(owner, move.copy_id, move.order.target)
+        self._close(owner, move.copy_id, move.target)
         if not move.is_resumed:
             self._send(move.source, move.resume())
         self._settle(owner)
@@ -302,20 +303,20 @@ class Controller:
     def _drop_move(self, owner: Owner, move: OpenMove) -> None:
         """Ends a move whose request leaves both ends."""
         if move.phase in (MovePhase.RESERVING, MovePhase.COPYING):
-            self._close(owner, move.copy_id, move.order.target)
+            self._close(owner, move.copy_id, move.target)
         self._finish_move(owner, move)
 
     def _drop_next_move(self, owner: Owner) -> None:
         if owner.next_move is not None:
-            self._report(MoveAborted(move=owner.next_move.move))
+            self._report(MoveAborted(move=owner.next_move.move.move))
             owner.next_move = None
 
     def _finish_move(self, owner: Owner, move: OpenMove) -> None:
         owner.move = None
         if move.phase is MovePhase.COMMITTED:
-            self._report(MoveCommitted(move=move.order.move))
+            self._report(MoveCommitted(move=move.id))
         else:
-            self._report(MoveAborted(move=move.order.move))
+            self._report(MoveAborted(move=move.id))
 
     def _settle(self, owner: Owner) -> None:
         """Does what had to wait for releases and answers."""
@@ -355,8 +356,7 @@ class Controller:
         )
 
     def _send_reserve(self, move: OpenMove) -> None:
-        target = move.order.target
-        self._send(target, move.reserve(horizon=self._horizon(target)))
+        self._send(move.target, move.reserve(horizon=self._horizon(move.target)))
 
     def _send(self, device: DeviceGroupId, message: messages.ToEndpoint) -> None:
         self._effects.append(Send(to=device, message=message))

@@ -1,11 +1,11 @@
-"""Destination end of one move: take pages first, then what comes, then wait.
+"""The destination end of a move takes pages, then what is sent, then waits.
 
     RESERVING --took--> RECEIVING --last chunk written--> READY
         |                   |
         '---- no room ------'--> FAILED
 
 It ends by the controller's `Commit` or `Release` alone. A chunk that is late, doubled
-or of another copy is never written: pages may be somebody else's by then.
+or of another copy is never written: another request may have the pages by then.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 
 
 class DestinationPhase(Enum):
-    """Where the destination end of a move is."""
+    """The destination end of a move is in one of these phases."""
 
     RESERVING = "pages are being taken"
     RECEIVING = "chunks are written as they come"
@@ -25,7 +25,7 @@ class DestinationPhase(Enum):
 
 
 class Incoming:
-    """One move, seen from its destination."""
+    """The destination end holds what it knows of one move."""
 
     def __init__(self, reserve: messages.Reserve) -> None:
         self.reserve = reserve
@@ -35,6 +35,7 @@ class Incoming:
         self._writing: messages.Chunk | None = None
 
     def begin(self) -> Sequence[EndpointEffect]:
+        """Asks for the pages."""
         reserve = self.reserve
         return (
             effects.TakePages(
@@ -46,6 +47,7 @@ class Incoming:
         )
 
     def took(self, event: events.Took) -> Sequence[EndpointEffect]:
+        """Says that the pages are reserved, and how much of them is cached."""
         if self.phase is not DestinationPhase.RESERVING:
             return ()
         self.phase = DestinationPhase.RECEIVING
@@ -53,6 +55,7 @@ class Incoming:
         return self.answer()
 
     def failed(self) -> Sequence[EndpointEffect]:
+        """Refuses the move, from now on."""
         self.phase = DestinationPhase.FAILED
         return self.answer()
 
@@ -77,6 +80,7 @@ class Incoming:
         )
 
     def written(self, event: events.Written) -> Sequence[EndpointEffect]:
+        """Acknowledges the chunk that was being written."""
         message = self._writing
         if self.phase is not DestinationPhase.RECEIVING or message is None:
             return ()
@@ -89,7 +93,7 @@ class Incoming:
         return (self._received(message), *self.answer())
 
     def answer(self) -> Sequence[EndpointEffect]:
-        """What the controller should know; said again when it asks."""
+        """Says what the controller should know; again whenever it asks."""
         request, copy_id = self.reserve.request, self.reserve.copy_id
         match self.phase:
             case DestinationPhase.RESERVING:

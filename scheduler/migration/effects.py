@@ -1,4 +1,4 @@
-"""What a driver has to do, in the order given.
+"""An effect is what a driver has to do; it does them in the order given.
 
 Those of an endpoint concern one copy, named by its copy id, on that endpoint's device.
 """
@@ -88,7 +88,7 @@ class StartRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Free:
-    """The one release: drop row, pages and pins of a copy, whatever it was doing."""
+    """Drop row, pages and pins of a copy, whatever it was doing: the one release."""
 
     request: RequestId
     copy_id: CopyId
@@ -106,7 +106,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """From now on the request's stream takes tokens of `copy_id` alone."""
+    """Let the request's stream take tokens of `copy_id` alone from now on."""
 
     request: RequestId
     copy_id: CopyId

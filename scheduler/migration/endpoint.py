@@ -1,4 +1,4 @@
-"""One device's end of the protocol: the copies it holds, and their one release.
+"""An endpoint is one device's end of the protocol and holds its copies.
 
     Start ----> Running <---- Commit ---- Incoming <---- Reserve
                    |                          |
@@ -24,7 +24,7 @@ NO_COPY = CopyId(-1)
 
 
 class Running:
-    """A copy that owns its request, or did until its row stopped."""
+    """A running copy owns its request, or did until its row stopped."""
 
     __slots__ = ("copy_id", "outgoing", "request", "settled")
 
@@ -36,10 +36,10 @@ class Running:
 
 
 class Endpoint:
-    """The copies of one device.
+    """An endpoint holds the copies of one device.
 
     Args:
-      device: who it is.
+      device: the device that it stands for.
       limits: how moves are staged.
       horizon: the controller's `next_copy_id` when the device was added: whatever was
         sent to the device before is not for this endpoint.
@@ -77,11 +77,11 @@ class Endpoint:
 
     @property
     def copies(self) -> list[CopyId]:
-        """Names of the copies held."""
+        """Returns the names of the copies held."""
         return list(self._copies)
 
     def is_moving(self, copy_id: CopyId) -> bool:
-        """Whether the source end of a move wants to hear of this row."""
+        """Tells whether the source end of a move needs to hear of this row."""
         return self._moving(copy_id) is not None
 
     # Coming and going.
@@ -144,7 +144,7 @@ class Endpoint:
         return (effects.Free(request=request, copy_id=copy_id), said)
 
     def _is_new(self, copy_id: CopyId, horizon: CopyId) -> bool:
-        """Whether an opening comes for the first time: none is answered twice."""
+        """Tells whether an opening comes for the first time: none is answered twice."""
         is_new = copy_id >= self._horizon and copy_id not in self._released
         self._learn(horizon)
         return is_new

@@ -1,4 +1,4 @@
-"""What a driver tells the machines, besides passing on their messages.
+"""An event is what a driver tells the machines, besides passing messages on.
 
 `StartRequest` to `Resend` are for the controller, `Took` to `Resend` for an endpoint.
 An event about a copy that has gone meanwhile is ignored, so a driver may report late.
@@ -7,6 +7,7 @@ An event about a copy that has gone meanwhile is ignored, so a driver may report
 from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId, RequestId
+from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Mode
 
 
@@ -34,19 +35,16 @@ class StartRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """Bring a request to `target`, where it needs `pages`.
+class BeginMove:
+    """Bring a request to the target of `move`, from wherever it is by then.
 
-    It waits for whatever is under way with the request; a newer one takes its place.
+    It waits for whatever is in flight for the request; a newer one takes its place.
     """
 
-    move: MoveId
-    request: RequestId
-    target: DeviceGroupId
+    move: plan.Move
     mode: Mode
-    pages: int
+    pages: int  # that it needs at the target by now
     known: int  # tokens of prompt and stream so far
-    is_urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,7 @@ class Resend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """Answer to `TakePages`: the first `cached` positions are pinned, not empty."""
+    """`TakePages` is done: the first `cached` positions are pinned, not empty."""
 
     request: RequestId
     copy_id: CopyId
@@ -95,7 +93,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Answer to `WriteChunk`: positions up to `end` can be attended to."""
+    """`WriteChunk` is done: positions up to `end` can be attended to."""
 
     request: RequestId
     copy_id: CopyId
@@ -113,7 +111,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowStopped:
-    """Answer to `StopRow`: no step in flight has the row any more.
+    """`StopRow` is done: no step in flight has the row any more.
 
     `tail` are its tokens from position `since` (given by `StopRow`) on.
     """
@@ -136,7 +134,7 @@ ControllerEvent = (
     AddDevice
     | LoseDevice
     | StartRequest
-    | Move
+    | BeginMove
     | AbortMove
     | PreemptRequest
     | End

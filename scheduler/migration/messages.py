@@ -1,4 +1,4 @@
-"""What controller and endpoints say to each other: plain values that could be sent.
+"""Controller and endpoints send each other these plain values.
 
 Payload travels beside them and is the driver's: with `Start` and `Reserve` the request
 itself and its first `known` tokens, with a `Chunk` its pages or token ids. Positions
@@ -17,7 +17,7 @@ CONTROLLER = DeviceGroupId(-1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """To a device: prefill `known` tokens and go on from there; it owns the request."""
+    """Tells a device that it owns the request: prefill `known` tokens and go on."""
 
     request: RequestId
     copy_id: CopyId
@@ -27,7 +27,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
-    """To a destination: take `pages`, sharing and pinning a known prefix."""
+    """Tells a destination to take `pages`, sharing and pinning a known prefix."""
 
     request: RequestId
     copy_id: CopyId
@@ -39,7 +39,7 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """To a source: send everything from position `first` on to the target's copy."""
+    """Tells a source to send what it has from position `first` on to the target."""
 
     request: RequestId
     copy_id: CopyId
@@ -53,7 +53,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
-    """To a source: the move is off, and can never be committed; decode on."""
+    """Tells a source to decode on: the move is off and can never be committed."""
 
     request: RequestId
     copy_id: CopyId
@@ -62,7 +62,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """To a destination: it owns the request; `tail` are the tokens since `Reserve`."""
+    """Tells a destination that it owns the request, with the tokens since `Reserve`."""
 
     request: RequestId
     copy_id: CopyId
@@ -72,7 +72,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """To a device: free this copy, whatever its state."""
+    """Tells a device to free this copy, whatever its state."""
 
     request: RequestId
     copy_id: CopyId
@@ -151,7 +151,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """From source to destination: positions [first, end), as pages or as token ids.
+    """Brings a destination positions [first, end), as pages or as token ids.
 
     `first` is the beginning of a page; so is `end`, unless `is_last`.
     """
@@ -168,7 +168,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """From destination to source: positions up to `end` are there."""
+    """Tells a source that positions up to `end` are at the destination."""
 
     request: RequestId
     copy_id: CopyId  # the source's

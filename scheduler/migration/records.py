@@ -1,13 +1,13 @@
-"""What the controller keeps: an owner per request, and its move if there is one."""
+"""The controller keeps an owner per request, and its move if there is one."""
 
 from enum import Enum
 
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.migration import events, messages
 
 
 class MovePhase(Enum):
-    """Where a move is, as the controller knows it."""
+    """A move is in one of these phases, as far as the controller knows."""
 
     RESERVING = "the destination is to take pages"
     COPYING = "the source sends; both ends report when they are through"
@@ -16,7 +16,7 @@ class MovePhase(Enum):
 
 
 class OpenMove:
-    """A move from its order until both ends are settled."""
+    """A move is open from its order until both ends are settled."""
 
     __slots__ = (
         "cached",
@@ -32,7 +32,7 @@ class OpenMove:
 
     def __init__(
         self,
-        order: events.Move,
+        order: events.BeginMove,
         *,
         copy_id: CopyId,
         source: DeviceGroupId,
@@ -40,7 +40,7 @@ class OpenMove:
     ) -> None:
         self.order = order
         self.copy_id = copy_id  # of the copy at the target
-        self.source = source
+        self.source = source  # its owner when the move began
         self.source_copy_id = source_copy_id
         self.phase = MovePhase.RESERVING
         self.cached = 0
@@ -48,10 +48,26 @@ class OpenMove:
         self.is_ready = False
         self.is_resumed = False
 
+    @property
+    def id(self) -> MoveId:
+        """Returns the id that placement gave the move."""
+        return self.order.move.move
+
+    @property
+    def request(self) -> RequestId:
+        """Returns the request that moves."""
+        return self.order.move.request
+
+    @property
+    def target(self) -> DeviceGroupId:
+        """Returns the device that it moves to."""
+        return self.order.move.target
+
     def reserve(self, *, horizon: CopyId) -> messages.Reserve:
+        """Returns the request for pages, for the target."""
         order = self.order
         return messages.Reserve(
-            request=order.request,
+            request=self.request,
             copy_id=self.copy_id,
             mode=order.mode,
             pages=order.pages,
@@ -60,28 +76,30 @@ class OpenMove:
         )
 
     def begin(self) -> messages.Begin:
+        """Returns the order to copy, for the source."""
         order = self.order
         return messages.Begin(
-            request=order.request,
+            request=self.request,
             copy_id=self.source_copy_id,
             to_copy_id=self.copy_id,
-            target=order.target,
+            target=self.target,
             mode=order.mode,
             first=self.cached,
             known=order.known,
-            is_urgent=order.is_urgent,
+            is_urgent=order.move.is_urgent,
         )
 
     def resume(self) -> messages.Resume:
+        """Returns the word that the move is off, for the source."""
         return messages.Resume(
-            request=self.order.request,
+            request=self.request,
             copy_id=self.source_copy_id,
             to_copy_id=self.copy_id,
         )
 
 
 class Owner:
-    """Who a request belongs to: the copy `copy_id` on `home`."""
+    """A request belongs to its copy `copy_id` on the device `home`."""
 
     __slots__ = (
         "closing",
@@ -103,5 +121,5 @@ class Owner:
         self.closing: dict[CopyId, DeviceGroupId] = {}  # copies that are to be released
         self.waiting: events.StartRequest | None = None  # for `closing` to be empty
         self.move: OpenMove | None = None
-        self.next_move: events.Move | None = None  # waits for all of the above
+        self.next_move: events.BeginMove | None = None  # waits for all of the above
         self.is_over = False

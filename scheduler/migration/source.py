@@ -1,11 +1,11 @@
-"""Source end of one move: copy in stages while the row decodes, stop it, wait.
+"""The source end of a move copies while the row decodes, stops it, and waits.
 
     COPYING --few left--> STOPPING --row out of the batch--> STOPPED
        |                     |                                  |
        '---- too many stages, row lost ----> GIVEN_UP <---------'
 
 Only the controller ends it, by `Resume` or `Release`: there is no way from STOPPED back
-to decoding. One chunk is under way at a time. Positions are in tokens.
+to decoding. One chunk is in flight at a time. Positions are in tokens.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagingLimits:
-    """How long a source copies beside its decoding."""
+    """The limits bound how long a source copies beside its decoding."""
 
     page_tokens: int
     max_stages: int = 3  # then a move gives up, or stops the row if it is urgent
@@ -32,7 +32,7 @@ class StagingLimits:
 
 
 class SourcePhase(Enum):
-    """Where the source end of a move is."""
+    """The source end of a move is in one of these phases."""
 
     COPYING = "the row decodes, chunks are sent"
     STOPPING = "the row is leaving the batch"
@@ -41,7 +41,7 @@ class SourcePhase(Enum):
 
 
 class Outgoing:
-    """One move, seen from its source."""
+    """The source end holds what it knows of one move."""
 
     def __init__(
         self, begin: messages.Begin, *, limits: StagingLimits, device: DeviceGroupId
@@ -53,7 +53,7 @@ class Outgoing:
         self._limits = limits
         self._device = device
         self._sent = begin.first  # the target has everything before
-        self._chunk: messages.Chunk | None = None  # under way
+        self._chunk: messages.Chunk | None = None  # in flight
         self._stopped: messages.Stopped | None = None
 
     def computed(self, event: events.Computed) -> Sequence[EndpointEffect]:
@@ -79,6 +79,7 @@ class Outgoing:
         return ()
 
     def row_stopped(self, event: events.RowStopped) -> Sequence[EndpointEffect]:
+        """Tells the controller the last tokens, and sends the rest to the target."""
         if self.phase is not SourcePhase.STOPPING:
             return ()
         self.phase = SourcePhase.STOPPED
@@ -93,11 +94,13 @@ class Outgoing:
         return (self._tell(self._stopped), *self._send_chunk(end, is_last=True))
 
     def give_up(self) -> Sequence[EndpointEffect]:
+        """Sends nothing more; the controller is to call the move off."""
         self.phase = SourcePhase.GIVEN_UP
         self._chunk = None
         return (self._tell(self._gave_up()),)
 
     def resend(self) -> Sequence[EndpointEffect]:
+        """Says again what has not been answered."""
         said: list[EndpointEffect] = []
         if self.phase is SourcePhase.STOPPED:
             assert self._stopped is not None

@@ -1,9 +1,9 @@
-"""What the client has got: every token once, in order, from the owner alone.
+"""A stream gives the client every token once, in order, from the owner alone.
 
     frame (copy 7, start 3, [a b c])   stream has 4 tokens   ->   takes b, c
 
-A frame of another copy is a voice from the past; one that leaves a gap is taken when
-it is sent again. It holds no tokens, only their number.
+A frame of a copy that does not own the request is refused; one that leaves a gap is
+taken when it is sent again. It holds no tokens, only their number.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mell_jax.scheduler.ids import CopyId
 
 
 class TokenStream:
-    """The generated tokens of one request, by copy and index."""
+    """A token stream counts the generated tokens of one request."""
 
     __slots__ = ("copy_id", "count")
 
@@ -28,7 +28,7 @@ class TokenStream:
     def accept(
         self, copy_id: CopyId, *, start: int, tokens: Sequence[int]
     ) -> list[int]:
-        """Those of `tokens` (at index `start` and on) that are new and next."""
+        """Returns those of `tokens` (at index `start` and on) that are new and next."""
         if copy_id != self.copy_id or start > self.count:
             return []
         new = list(tokens[self.count - start :])

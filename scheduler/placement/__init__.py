@@ -1,1 +1,1 @@
-"""Which request lives on which instance: events in, a plan out."""
+"""Placement decides which request lives on which instance: events in, a plan out."""

@@ -1,4 +1,4 @@
-"""Who is let in: the first thing that happens to a request."""
+"""A request is let in or refused before anything else happens to it."""
 
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import Arrive

@@ -1,4 +1,4 @@
-"""Planning on a virtual copy: change freely, then only the difference is carried out.
+"""A policy plans on a draft: only the difference is carried out at the end.
 
     draft.shift(r, b); draft.shift(r, c); draft.shift(s, b); draft.shift(s, a)
     draft.difference()  ->  r: a -> c          (s went there and back: nothing)
@@ -16,7 +16,10 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, Request
 
 
 class Draft:
-    """What a policy changes. One lives as long as the machine; empty between events."""
+    """A draft holds what a policy changes; it is empty between events.
+
+    There is one per machine.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -46,7 +49,7 @@ class Draft:
         self._log.append(lambda: self.ledger.settle(request, before))
 
     def activate(self, model: ModelId) -> InstanceAccount | None:
-        """A new empty instance of `model`; None when no device group is idle.
+        """Opens an empty instance of `model`; None when no device group is idle.
 
         An empty instance of another model gives up its device group if need be. What
         receives no request in the end is not activated.
@@ -82,7 +85,7 @@ class Draft:
         self._log.append(undo)
 
     def savepoint(self) -> int:
-        """A mark for `rollback`."""
+        """Returns a mark for `rollback`."""
         return len(self._log)
 
     def rollback(self, savepoint: int = 0) -> None:
@@ -93,7 +96,7 @@ class Draft:
             self._origins.clear()
 
     def difference(self) -> list[tuple[RequestAccount, DeviceGroupId | None]]:
-        """Requests whose place differs from where they were, and the new place."""
+        """Returns the requests that have a new place, with it."""
         return [
             (request, request.device)
             for request, before in self._origins.values()
@@ -101,7 +104,7 @@ class Draft:
         ]
 
     def moves(self) -> list[tuple[RequestAccount, DeviceGroupId, DeviceGroupId]]:
-        """The part of the difference that moves pages: request, source, target."""
+        """Returns those that would move pages: request, source, target."""
         return [
             (request, before, request.device)
             for request, before in self._origins.values()

@@ -1,4 +1,4 @@
-"""What happens to a fleet, as values: the only way to tell the placement machine.
+"""The placement machine is told what happens to a fleet by these values alone.
 
 Page counts are those of the request's model. An event is never changed once made, so
 a list of events is a record that can be replayed.
@@ -14,7 +14,7 @@ ONLY_MODEL = ModelId("default")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cached:
-    """Pages of a request's prefix that an instance already holds."""
+    """An instance already holds so many pages of a request's prefix."""
 
     device: DeviceGroupId
     pages: int
@@ -22,7 +22,7 @@ class Cached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrive:
-    """A request wants a place.
+    """A request needs a place.
 
     `pages` is what it needs to start. `peak_pages` is the most it may ever need, if
     known: a request whose peak cannot fit an instance is rejected, and the clairvoyant

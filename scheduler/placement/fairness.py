@@ -1,4 +1,4 @@
-"""Which device group a model that waits may claim from another model.
+"""A model that waits may claim a device group from another model.
 
     share = device groups // models with requests, at least one
 
@@ -17,7 +17,7 @@ TURN_S = 10.0
 def choose_victim(
     ledger: Ledger, *, claimant: ModelId, demanding: int
 ) -> InstanceAccount | None:
-    """The instance to be emptied for a model whose requests wait, if it is entitled.
+    """Returns the instance to be emptied for a model that waits, if it is entitled.
 
     Args:
       demanding: models that have requests, the claimant among them.

@@ -1,4 +1,4 @@
-"""Instances by free room: one bucket per free page, and a bit per filled bucket.
+"""The index finds instances by free room: a bucket per page, a bit per filled bucket.
 
     mask 0b1001    buckets  0: {d4, d1}   3: {d2}
     best(need=1) -> d2       the least room that is enough
@@ -15,7 +15,7 @@ from mell_jax.scheduler.ids import DeviceGroupId
 
 
 class FreeIndex:
-    """Device ids by a whole number of free pages, `lowest`..`highest`."""
+    """The index files device ids by their free pages, from `lowest` to `highest`."""
 
     def __init__(self, highest: int, *, lowest: int = 0) -> None:
         self._lowest = lowest
@@ -43,21 +43,21 @@ class FreeIndex:
     def best(
         self, need: int, *, skip: DeviceGroupId | None = None
     ) -> DeviceGroupId | None:
-        """The device with the least room that is at least `need`, but not `skip`."""
+        """Returns the device with the least room >= `need`, but not `skip`."""
         for device in self.ascending(need):
             if device != skip:
                 return device
         return None
 
     def worst(self, *, skip: DeviceGroupId | None = None) -> DeviceGroupId | None:
-        """The device with the most room, but not `skip`."""
+        """Returns the device with the most room, but not `skip`."""
         for device in self.descending():
             if device != skip:
                 return device
         return None
 
     def ascending(self, need: int) -> Iterator[DeviceGroupId]:
-        """Devices with at least `need`, least room first; stop before changing any."""
+        """Yields devices with room >= `need`, least first; stop before a change."""
         at = max(need - self._lowest, 0)
         mask = self._mask >> at
         while mask:
@@ -69,7 +69,7 @@ class FreeIndex:
             at += low
 
     def descending(self) -> Iterator[DeviceGroupId]:
-        """Devices, most room first; stop before changing any."""
+        """Yields devices, most room first; stop before a change."""
         mask = self._mask
         while mask:
             top = mask.bit_length() - 1

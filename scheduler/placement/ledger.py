@@ -1,4 +1,4 @@
-"""The books: who holds which pages, and how much room every instance has.
+"""The ledger knows who holds which pages, and how much room every instance has.
 
     instance.pages = pages of the requests that live there
                    + pages of those that are leaving   (until their move commits)
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.model import ModelSpec
 
@@ -24,7 +25,7 @@ MEMORY = 500  # requests that learned means are about
 
 
 class RequestAccount:
-    """A live request; `device` is its owner, None while it waits."""
+    """A live request has an owner, `device`, or waits (None)."""
 
     __slots__ = (
         "device",
@@ -62,7 +63,7 @@ class RequestAccount:
 
 
 class InstanceAccount:
-    """A device group that serves a model; read-only for policies."""
+    """A device group serves a model here; policies read it only."""
 
     __slots__ = (
         "arriving",
@@ -102,15 +103,22 @@ class InstanceAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """A move in flight."""
+    """A move in flight holds the pages of its request at both ends."""
 
     request: RequestAccount
-    source: DeviceGroupId
-    target: DeviceGroupId
+    move: plan.Move
+
+    @property
+    def source(self) -> DeviceGroupId:
+        return self.move.source
+
+    @property
+    def target(self) -> DeviceGroupId:
+        return self.move.target
 
 
 class _ModelBooks:
-    """What all instances of one model share."""
+    """The instances of one model share these books."""
 
     __slots__ = (
         "arrived",
@@ -140,10 +148,11 @@ class _ModelBooks:
         self.growth_pages = 0.0  # mean growth of a request, learned from finished ones
 
     def charge_pages(self, rows: float, look_pages: float) -> int:
-        """Expected growth of `rows` requests until one ends, or for the look-ahead.
+        """Returns the pages by which `rows` requests are expected to grow.
 
-        With ends at random that is G * (1 - exp(-rows * look / G)), G being a request's
-        mean growth: an instance of many short requests needs little room to grow.
+        It looks until one of them ends, or as far as the look-ahead. With ends at
+        random that is G * (1 - exp(-rows * look / G)), G being a request's mean growth:
+        an instance of many short requests needs little room to grow.
         """
         growth = rows * look_pages
         if growth == 0 or not self.finished:
@@ -153,7 +162,7 @@ class _ModelBooks:
 
 
 class Ledger:
-    """All requests and instances; policies read it, machine and draft change it."""
+    """A ledger holds all requests and instances; only machine and draft change it."""
 
     def __init__(self, models: Mapping[ModelId, ModelSpec], *, look_s: float) -> None:
         _check_look(look_s)
@@ -181,29 +190,29 @@ class Ledger:
         return tuple(self._models)
 
     def of_model(self, model: ModelId) -> Mapping[DeviceGroupId, InstanceAccount]:
-        """Instances of `model`, in order of activation; do not change it."""
+        """Returns the instances of `model` in order of activation; do not change it."""
         return self._models[model].instances
 
     def look_pages(self, model: ModelId) -> float:
-        """Growth that each row of `model` is charged."""
+        """Returns the growth that each row of `model` is charged, in pages."""
         return self._models[model].look_pages
 
     def room(self, instance: InstanceAccount) -> int:
-        """Pages that one more request could have there now; may be negative."""
+        """Returns the pages that one more request could have there; may be negative."""
         spec = self._models[instance.model].spec
         return spec.capacity(instance.rows + 1) - instance.pages
 
     def slack(self, instance: InstanceAccount) -> int:
-        """Pages by which the requests already there could grow now."""
+        """Returns the pages by which the requests already there could grow now."""
         spec = self._models[instance.model].spec
         return spec.capacity(instance.rows) - instance.pages
 
     def fits(self, instance: InstanceAccount, pages: int) -> bool:
-        """Whether one more request of `pages` fits now, in pages and in step time."""
+        """Tells whether one more request of `pages` fits, in pages and in step time."""
         return not instance.is_closing and pages <= self.room(instance)
 
     def wanted_pages(self, request: RequestAccount) -> int:
-        """Pages a request would have if it had not been paused: its size in a move."""
+        """Returns the pages that a move reserves: all it asked for, if paused."""
         if request.device is None:
             return request.pages
         return self.instances[request.device].stalled.get(request.id, request.pages)
@@ -211,30 +220,35 @@ class Ledger:
     def best_fit(
         self, model: ModelId, pages: int, *, skip: DeviceGroupId | None = None
     ) -> DeviceGroupId | None:
-        """The instance with the least projected room that is at least `pages`."""
+        """Returns the instance with the least projected room >= `pages`."""
         return self._models[model].index.best(pages, skip=skip)
 
     def worst_fit(
         self, model: ModelId, *, skip: DeviceGroupId | None = None
     ) -> DeviceGroupId | None:
-        """The instance with the most projected room, which may be negative."""
+        """Returns the instance with the most projected room, which may be negative."""
         return self._models[model].index.worst(skip=skip)
 
     def fullest_first(self, model: ModelId, pages: int) -> Iterator[DeviceGroupId]:
-        """Instances with projected room >= `pages`; stop before changing anything."""
+        """Yields instances with projected room >= `pages`, least first.
+
+        Stop it before anything changes.
+        """
         return self._models[model].index.ascending(pages)
 
     def emptiest_first(self, model: ModelId) -> Iterator[DeviceGroupId]:
-        """Instances by falling projected room; stop before changing anything."""
+        """Yields instances by falling projected room; stop before a change."""
         return self._models[model].index.descending()
 
     def mean_arrival(self, model: ModelId) -> float:
-        """Pages of a new request."""
+        """Returns the mean pages of a new request."""
         return self._models[model].first_pages
 
     def expected_growth(self, model: ModelId, *, seconds: float) -> float:
-        """Pages that all instances of a model may need to grow for so long, each until
-        one of its requests ends."""
+        """Returns the pages that the instances of a model may need to grow for so long.
+
+        Each is counted until one of its requests ends.
+        """
         books = self._models[model]
         count = len(books.instances)
         if count == 0:
@@ -243,7 +257,7 @@ class Ledger:
         return count * books.charge_pages(books.rows / count, look_pages)
 
     def total_pages(self, model: ModelId) -> int:
-        """Pages on all instances of a model; a move in flight counts twice."""
+        """Returns the pages of a model's requests; a move in flight counts twice."""
         return self._models[model].pages
 
     @property
@@ -251,7 +265,7 @@ class Ledger:
         return len(self._idle)
 
     def cached_pages(self, request: RequestId, device: DeviceGroupId) -> int:
-        """Pages of the request's prefix that `device` held when the request arrived."""
+        """Returns the pages of its prefix that `device` held at its arrival."""
         return self.prefix.get(request, {}).get(device, 0)
 
     # What machine and draft change.
@@ -358,7 +372,7 @@ class Ledger:
         self.refile(instance)
 
     def next_idle(self) -> DeviceGroupId | None:
-        """The idle device group that would be used next: the one of lowest id."""
+        """Returns the idle device group of lowest id, which would be used next."""
         while self._idle_heap and self._idle_heap[0] not in self._idle:
             heapq.heappop(self._idle_heap)
         return self._idle_heap[0] if self._idle_heap else None
@@ -381,6 +395,7 @@ class Ledger:
         """
         pages = dict.fromkeys(self.instances, 0)
         rows = dict.fromkeys(self.instances, 0)
+        stalled = dict.fromkeys(self.instances, 0)
         for request in self.requests.values():
             homes = [request.device] if request.device is not None else []
             if request.move is not None:
@@ -390,12 +405,17 @@ class Ledger:
             for home in homes:
                 pages[home] += request.pages
                 rows[home] += 1
+                stalled[home] += request.id in self.instances[home].stalled
+            wants = {self.instances[home].stalled.get(request.id) for home in homes}
+            assert len(wants) <= 1, f"{request.id} is paused at one end: {wants}"
             if request.device is not None:
                 lives = request.id in self.instances[request.device].requests
                 assert lives == (request.move is None), f"{request.id} misfiled"
         for device, instance in self.instances.items():
             assert instance.pages == pages[device], f"pages of {device}"
             assert instance.rows == rows[device], f"rows of {device}"
+            strays = len(instance.stalled) - stalled[device]
+            assert not strays, f"{strays} requests are paused on {device} in vain"
             assert self.slack(instance) >= 0 or not instance.rows, f"{device} is over"
             moves = [m for m in self.moves.values() if m.target == device]
             arriving = {m.request.id: m.request for m in moves}

@@ -1,4 +1,4 @@
-"""The placement state machine: `plan = machine.step(event)`, and nothing else.
+"""The placement machine turns events into plans: `plan = machine.step(event)`.
 
     event -> ledger -> policy drafts -> executor -> plan
                          ^                 |  freed room: stalled growth, deferred
@@ -25,7 +25,7 @@ from mell_jax.scheduler.placement.policy import Policy
 
 
 class Machine:
-    """One fleet under one policy.
+    """The machine places the requests of one fleet by one policy.
 
     Args:
       models: what an instance of each model can hold.
@@ -120,11 +120,11 @@ class Machine:
 
     @property
     def waiting(self) -> int:
-        """Requests without a place."""
+        """Returns the number of requests without a place."""
         return sum(self._is_queued(r) for queue in self._queues.values() for r in queue)
 
     def is_draining(self, device: DeviceGroupId) -> bool:
-        """Whether it is being given back, and not to another model."""
+        """Tells whether it is being given back, and not to another model."""
         return device in self._closing and self._closing[device] is None
 
     # Events.
@@ -248,7 +248,7 @@ class Machine:
     # Growth.
 
     def _ends(self, request: RequestAccount) -> list[InstanceAccount]:
-        """Where a placed request holds pages: one instance, or two during a move."""
+        """Returns where a placed request holds pages: two instances during a move."""
         assert request.device is not None
         ends = [self.ledger.instances[request.device]]
         if request.move is not None:
@@ -278,7 +278,7 @@ class Machine:
         self._executor.decisions.append(plan.Wait(request=request.id))
 
     def _lack(self, instance: InstanceAccount) -> int:
-        """Pages that stalled requests want and that no move under way will free."""
+        """Returns the pages that stalled requests lack and no move in flight frees."""
         requests = self.ledger.requests
         wanted = sum(
             pages - requests[request].pages
@@ -343,7 +343,7 @@ class Machine:
                 self._emptied(instance)
 
     def _serve(self, queue: deque[RequestAccount]) -> None:
-        """Places from the head of a queue until one has no room: nobody overtakes."""
+        """Places from the head of a queue until one has no room: none overtakes."""
         while queue:
             request = queue[0]
             if self._is_queued(request):

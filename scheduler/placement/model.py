@@ -1,4 +1,4 @@
-"""What one instance of a model can hold: pages, and time per output token."""
+"""A model's instance is limited in pages and in time per output token."""
 
 import math
 import sys
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """Predicted time per output token: `fixed_s + row_s * rows + page_s * pages`.
+    """The model predicts `fixed_s + row_s * rows + page_s * pages` per output token.
 
     The coefficients are fitted by the engine or given to the simulator.
     """
@@ -28,7 +28,7 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """One model on one device group.
+    """The spec says what one model can hold on one device group.
 
     Capacity is a vector, folded into one number: `capacity(rows)` is the most pages
     that an instance with so many rows may hold within the pool and the time budget.
@@ -65,7 +65,7 @@ class ModelSpec:
         return self.step_budget_s < math.inf
 
     def capacity(self, rows: int) -> int:
-        """Most pages beside `rows` rows; negative when even no page is allowed."""
+        """Returns the most pages beside `rows` rows; negative if they are too many."""
         if rows > self.max_rows:
             return -1
         if not self.is_time_bound:

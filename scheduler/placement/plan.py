@@ -1,4 +1,4 @@
-"""What the placement machine answers: decisions, in the order to carry them out."""
+"""The placement machine answers with a plan: decisions, in the order to obey them."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,7 +7,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 
 
 class RejectReason(Enum):
-    """Why a request is refused for good."""
+    """A request is refused for good for one of these reasons."""
 
     TOO_LARGE = "it can never fit an instance"
 
@@ -38,7 +38,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """No room now: an unplaced request queues, a placed one keeps its pages and pauses.
+    """There is no room: an unplaced request queues, a placed one pauses with its pages.
 
     A later `Place` or `Move` of the same request ends it.
     """
@@ -84,7 +84,7 @@ Decision = Place | Move | Wait | Activate | Park | Reject | Preempt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The answer to one event."""
+    """A plan answers one event."""
 
     decisions: tuple[Decision, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Carries out a draft: what has room happens now, the rest of the moves waits for room.
+"""The executor carries out a draft: what has room now, other moves when they have.
 
     difference  ->  preempt, park | activate, place, move | deferred until room or epoch
 
@@ -21,7 +21,7 @@ from mell_jax.scheduler.placement.ledger import (
 
 
 class PlanExecutor:
-    """Turns changes into decisions; one per machine."""
+    """The executor turns changes into decisions; there is one per machine."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.draft = Draft(ledger)
@@ -65,6 +65,7 @@ class PlanExecutor:
         self._deferred = {request.id: (request, device) for request, device in left}
 
     def drop_deferred(self) -> None:
+        """Forgets the moves that still have no room."""
         self._deferred.clear()
 
     def preempt(self, request: RequestAccount) -> None:
@@ -82,6 +83,7 @@ class PlanExecutor:
         self.decisions.append(plan.Preempt(request=request.id, device=device))
 
     def park(self, device: DeviceGroupId) -> None:
+        """Closes an empty instance; its device group is idle."""
         self._ledger.close(device, is_idle=True)
         self.freed.pop(device, None)
         self.decisions.append(plan.Park(device=device))
@@ -132,7 +134,7 @@ class PlanExecutor:
         is_urgent: bool,
         may_activate: bool,
     ) -> bool:
-        """Whether the request is placed, or its move begun, or neither is needed."""
+        """Places or moves a request if need be; tells whether that was possible."""
         ledger = self._ledger
         if request.device == device or request.move is not None:
             return True
@@ -179,16 +181,13 @@ class PlanExecutor:
         request.move = move_id
         if request.id in source.stalled:
             target.stalled[request.id] = source.stalled[request.id]
-        ledger.moves[move_id] = Reservation(
-            request=request, source=source.device, target=target.device
+        move = plan.Move(
+            move=move_id,
+            request=request.id,
+            source=source.device,
+            target=target.device,
+            pages=request.pages,
+            is_urgent=is_urgent,
         )
-        self.decisions.append(
-            plan.Move(
-                move=move_id,
-                request=request.id,
-                source=source.device,
-                target=target.device,
-                pages=request.pages,
-                is_urgent=is_urgent,
-            )
-        )
+        ledger.moves[move_id] = Reservation(request=request, move=move)
+        self.decisions.append(move)

@@ -1,4 +1,4 @@
-"""What a placement policy is: hooks that change a draft.
+"""A placement policy is a set of hooks that change a draft.
 
     machine                       policy
     a request arrives       ->    arrive: shift it to an instance, or leave it waiting
@@ -20,7 +20,7 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
-    """The knobs of all policies; each reads those it has."""
+    """The config has the knobs of all policies; each reads its own."""
 
     headroom: float = 0.0  # fraction of an instance that arrivals leave free
     look_s: float | None = None  # growth look-ahead; None: the policy's own
@@ -62,7 +62,7 @@ class PolicyConfig:
 
 
 class Policy(Protocol):
-    """Hooks, each given the draft of the event; see the module's docstring.
+    """A policy has hooks, each given the draft of an event; see the module above.
 
     `look_s` never changes: the ledger charges every row of an instance so
     many seconds of growth when it files the instance under its projected room, which is

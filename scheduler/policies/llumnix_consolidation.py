@@ -10,6 +10,7 @@ the two policies makes one pair: mitigation takes the fullest source, consolidat
 emptiest, both to the fullest target that takes a request of theirs, shortest first.
 Llumnix goes by predicted time per output token, this by pages. `headroom` is what
 `dispatch` leaves free; Llumnix's own thresholds (0.6, 0.85, 0.95) are those of 0.15.
+Llumnix is Sun et al., OSDI 2024, arXiv 2406.03243, which has neither of the two.
 """
 
 from collections.abc import Iterable

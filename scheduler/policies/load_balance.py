@@ -2,8 +2,8 @@
 
     loads   0.9  0.3  0.8  0.2      pairs: 0.9 -> 0.2, 0.8 -> 0.3
 
-Once per epoch (Sun et al., OSDI 2024) the fullest instance is paired with
-the emptiest, the second with the second, and so on while loads differ by more than
+Once per epoch (Sun et al., OSDI 2024, arXiv 2406.03243) the fullest instance is paired
+with the emptiest, the second with the second, and so on while loads differ by more than
 `GAP`; each pair moves the largest request of at most half the difference, so none swaps
 roles. Where the others would stay below `SCALE_IN_LOAD` the instance with the fewest
 requests is emptied. Dispatch, overflow and `headroom` are worst fit's.

@@ -1,10 +1,11 @@
 """MELL: size classes, moves that keep every GPU but a few full, batched by the epoch.
 
 Liu et al., "Mell: Memory-Efficient Large Language Model Serving via Multi-GPU KV Cache
-Management", INFOCOM 2025. Arrivals and overflow are answered at once; departures,
-changes of class and what an arrival asks of others are noted, and run once per epoch on
-the books only: departures, then updates, then arrivals. What goes there and back, or on
-by way of another, is never carried out. Our repairs of the paper stand with the rules.
+Management", INFOCOM 2025, arXiv 2501.06709. Arrivals and overflow are answered at once;
+departures, changes of class and what an arrival asks of others are noted, and run once
+per epoch on the books only: departures, then updates, then arrivals. What goes there
+and back, or on by way of another, is never carried out. Our repairs of the paper stand
+with the rules.
 """
 
 from collections.abc import Iterator

@@ -6,7 +6,8 @@
 The small requests of an instance, in their order there, are cut into bundles as soon as
 one holds more than C/8: the paper's multi-items, at most C/4 each and treated as a T.
 What is left over is the instance's open bundle. Bundles are a way to look at an
-instance, so a member that grows, leaves or joins needs no bookkeeping.
+instance, so a member that grows, leaves or joins needs no bookkeeping. Source: MELL,
+arXiv 2501.06709; that the bundles are cut anew every time is ours.
 """
 
 from dataclasses import dataclass

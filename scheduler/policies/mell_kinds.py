@@ -3,7 +3,7 @@
 The kind of an instance is the largest class that it holds; T if that is SMALL, and
 SMALL if it holds nothing. All of this is read off the ledger: an instance that has
 changed, in truth or in a draft, is looked at again before the next question, so there
-is nothing to keep in step.
+is nothing to keep in step. The kinds are those of MELL, arXiv 2501.06709.
 """
 
 from bisect import bisect_left, insort

@@ -12,6 +12,7 @@ What completes a GPU comes from the latest (most recently activated) GPU of its 
 that only one of each kind is incomplete. An operation stops before it would exceed its
 cap of moves; a bundle is one move. Rules that the paper lacks: overflow inside a class,
 T's on M-GPUs, only what is in the way is evicted, a T keeps `look_s` of growth free.
+The paper: Liu et al., "Mell", INFOCOM 2025, arXiv 2501.06709.
 """
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId

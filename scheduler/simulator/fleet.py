@@ -13,17 +13,17 @@ caller gives the clock that times the decisions.
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.simulator.carriage import Batch, Carriage
+from mell_jax.scheduler.simulator.carriage import Begun, Carriage
 from mell_jax.scheduler.simulator.measure import RunMeter
 from mell_jax.scheduler.simulator.repack import bound_of, demands, window_of
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
-from mell_jax.scheduler.transfer import Mode
+from mell_jax.scheduler.transfer import Mode, MoveDemand
 
 Clock = Callable[[], float]
 
@@ -44,7 +44,9 @@ class Log(Protocol):
         self, event: events.Event, answer: plan.Plan, *, now_s: float
     ) -> None: ...
 
-    def began(self, batch: Batch, *, now_s: float) -> None: ...
+    def began(
+        self, begun: Sequence[Begun], *, now_s: float, late: int, over: int
+    ) -> None: ...
 
 
 class _Running:
@@ -318,7 +320,7 @@ class SimulatedFleet:
             self.meter.moved(self.now_s, self._moved_tokens(request))
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
-            self._carriage.ask(move, model=request.model)
+            self._carriage.ask(move)
 
     def _moved_tokens(self, request: _Running) -> int:
         """A prefill that has begun goes along as a whole, another is nothing yet."""
@@ -336,22 +338,30 @@ class SimulatedFleet:
     def _begin_moves(self) -> None:
         """Begins what the links and the targets can take; counts what they cannot."""
         meter = self.meter
-        batch = self._carriage.begin(self.now_s, tokens_of=self._tokens_moved)
-        for begun in batch.begun:
-            is_replayed = begun.mode is Mode.TOKENS
-            meter.moved(self.now_s, begun.tokens, is_replayed=is_replayed)
+        division = self._carriage.divide(self._demand_of)
+        begun: list[Begun] = []
+        for demand, mode in division.begun:
+            ends_s = self._carriage.begin(demand, mode=mode, now_s=self.now_s)
+            is_replayed = mode is Mode.TOKENS
+            meter.moved(self.now_s, demand.tokens, is_replayed=is_replayed)
             self._numbers += 1
             heapq.heappush(
-                self._timers, (begun.ends_s, self._numbers, begun.move, True)
+                self._timers, (ends_s, self._numbers, demand.move.move, True)
             )
+            move, tokens = demand.move.move, demand.tokens
+            begun.append(Begun(move=move, mode=mode, tokens=tokens, ends_s=ends_s))
+        meter.deferrals += len(division.deferred)
+        meter.violations += division.violations
         if self._log is not None:
-            self._log.began(batch, now_s=self.now_s)
-        meter.deferrals += batch.deferrals
-        meter.violations += batch.violations
+            late, over = len(division.deferred), division.violations
+            self._log.began(begun, now_s=self.now_s, late=late, over=over)
 
-    def _tokens_moved(self, move: plan.Move) -> int | None:
+    def _demand_of(self, move: plan.Move) -> MoveDemand | None:
         request = self._running.get(move.request)
-        return None if request is None else max(1, self._moved_tokens(request))
+        if request is None:
+            return None
+        tokens = max(1, self._moved_tokens(request))
+        return self._carriage.demand(move, model=request.model, tokens=tokens)
 
     # Epochs.
 

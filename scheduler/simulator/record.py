@@ -12,7 +12,7 @@ figures. Moves that take no time begin and end where they are decided, without a
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, TextIO
 
@@ -22,7 +22,7 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from mell_jax.scheduler.simulator.carriage import Batch
+from mell_jax.scheduler.simulator.carriage import Begun
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
@@ -59,15 +59,12 @@ class EventLog:
         decisions = [encode(decision) for decision in answer.decisions]
         self._write({"t": now_s, "event": encode(event), "plan": decisions})
 
-    def began(self, batch: Batch, *, now_s: float) -> None:
-        """Some moves have begun; what was put off or over a limit is counted."""
-        line = {
-            "t": now_s,
-            "begun": [encode(begun)[1] for begun in batch.begun],
-            "late": batch.deferrals,
-            "over": batch.violations,
-        }
-        self._write(line)
+    def began(
+        self, begun: Sequence[Begun], *, now_s: float, late: int, over: int
+    ) -> None:
+        """Some moves have begun; `late` were put off, `over` overdrew a limit."""
+        moves = [encode(move)[1] for move in begun]
+        self._write({"t": now_s, "begun": moves, "late": late, "over": over})
 
     def ended(self, figures: Mapping[str, float]) -> None:
         """The run is over; these are its figures."""

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mell_jax.scheduler.ids import DeviceGroupId, MoveId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
+from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, MoveDemand
 
-TARGET = DeviceGroupId(1)
+SOURCE, TARGET = DeviceGroupId(0), DeviceGroupId(1)
 LINK = LinkId("a-b")
 
 
@@ -21,18 +22,32 @@ def demand(
     frees: int = 1,
     is_urgent: bool = False,
     target: DeviceGroupId = TARGET,
+    bytes_per_token: float = 100.0,
 ) -> MoveDemand:
-    """A move of 100 bytes per token over the only link."""
-    return MoveDemand(
+    """A move over the only link."""
+    decided = plan.Move(
         move=MoveId(move),
+        request=RequestId(move),
+        source=SOURCE,
         target=target,
+        pages=frees,
+        is_urgent=is_urgent,
+    )
+    return MoveDemand(
+        move=decided,
         links=(LINK,),
         tokens=tokens,
         cached_tokens=cached,
-        bytes_per_token=100.0,
-        frees_pages=frees,
-        is_urgent=is_urgent,
+        bytes_per_token=bytes_per_token,
     )
+
+
+def modes(division: Division) -> dict[int, Mode]:
+    return {int(demand.move.move): mode for demand, mode in division.begun}
+
+
+def deferred(division: Division) -> list[int]:
+    return [int(demand.move.move) for demand in division.deferred]
 
 
 def capacities(*, link_bytes: float, prefill: float) -> Capacities:
@@ -40,14 +55,15 @@ def capacities(*, link_bytes: float, prefill: float) -> Capacities:
 
 
 def test_a_fast_link_carries_pages() -> None:
-    divided = capacities(link_bytes=10_000, prefill=100).divide([demand(0, 50)])
+    asked = demand(0, 50)
+    divided = capacities(link_bytes=10_000, prefill=100).divide([asked])
     # KV leaves 50% of the link, TOKENS 50% of the prefill and 98% of the link: a tie
-    assert divided == Division(modes={MoveId(0): Mode.KV}, deferred=(), violations=0)
+    assert divided == Division(begun=((asked, Mode.KV),), deferred=(), violations=0)
 
 
 def test_a_slow_link_carries_tokens() -> None:
     divided = capacities(link_bytes=4_000, prefill=100).divide([demand(0, 50)])
-    assert divided.modes == {MoveId(0): Mode.TOKENS}
+    assert modes(divided) == {0: Mode.TOKENS}
 
 
 def test_the_crossover_is_where_link_bytes_are_kv_bytes_times_prefill_rate() -> None:
@@ -56,14 +72,8 @@ def test_the_crossover_is_where_link_bytes_are_kv_bytes_times_prefill_rate() -> 
         shared = Capacities(
             link_bytes={LINK: link_bytes_per_s}, prefill_tokens={TARGET: 5_000.0}
         )
-        move = MoveDemand(
-            move=MoveId(0),
-            target=TARGET,
-            links=(LINK,),
-            tokens=1_000,
-            bytes_per_token=0.82e6,
-        )
-        return shared.divide([move]).modes[MoveId(0)]
+        move = demand(0, 1_000, bytes_per_token=0.82e6)
+        return modes(shared.divide([move]))[0]
 
     assert mode(4.2e9) is Mode.KV
     assert mode(4.0e9) is Mode.TOKENS
@@ -74,8 +84,8 @@ def test_moves_share_links_and_targets() -> None:
     shared = capacities(link_bytes=10_000, prefill=100)
     divided = shared.divide([demand(0, 60), demand(1, 60), demand(2, 60)])
     # 0 copies 6,000 bytes; 1 would need 6,000 of 4,000: it prefills 60; 2 has neither
-    assert divided.modes == {MoveId(0): Mode.KV, MoveId(1): Mode.TOKENS}
-    assert divided.deferred == (MoveId(2),)
+    assert modes(divided) == {0: Mode.KV, 1: Mode.TOKENS}
+    assert deferred(divided) == [2]
     assert divided.violations == 0
 
 
@@ -83,27 +93,27 @@ def test_an_urgent_move_goes_first_and_is_never_deferred() -> None:
     shared = capacities(link_bytes=10_000, prefill=100)
     moves = [demand(0, 60), demand(1, 60), demand(2, 300, is_urgent=True)]
     divided = shared.divide(moves)
-    assert list(divided.modes) == [MoveId(2)]
-    assert divided.deferred == (MoveId(0), MoveId(1)) or divided.violations == 1
+    assert list(modes(divided)) == [2]
+    assert deferred(divided) == [0, 1] or divided.violations == 1
     assert divided.violations == 1
 
 
 def test_what_frees_most_per_byte_goes_before_the_rest() -> None:
     shared = capacities(link_bytes=6_000, prefill=1)
     divided = shared.divide([demand(0, 60, frees=4), demand(1, 60, frees=5)])
-    assert divided.modes == {MoveId(1): Mode.KV}
-    assert divided.deferred == (MoveId(0),)
+    assert modes(divided) == {1: Mode.KV}
+    assert deferred(divided) == [0]
 
 
 def test_a_cached_prefix_is_not_charged() -> None:
     shared = capacities(link_bytes=1_100, prefill=1)
-    assert shared.divide([demand(0, 60)]).deferred == (MoveId(0),)
-    assert shared.divide([demand(0, 60, cached=50)]).modes == {MoveId(0): Mode.KV}
+    assert deferred(shared.divide([demand(0, 60)])) == [0]
+    assert modes(shared.divide([demand(0, 60, cached=50)])) == {0: Mode.KV}
 
 
 def test_unbounded_capacities_copy() -> None:
     shared = capacities(link_bytes=math.inf, prefill=math.inf)
-    assert shared.divide([demand(0, 10**9)]).modes == {MoveId(0): Mode.KV}
+    assert modes(shared.divide([demand(0, 10**9)])) == {0: Mode.KV}
 
 
 def test_unknown_links_and_impossible_prefixes_are_refused() -> None:
@@ -121,10 +131,10 @@ def test_what_was_overdrawn_is_missing_in_the_next_epoch() -> None:
         shared.divide([demand(0, 150, is_urgent=True)]).violations == 1
     )  # 15,000 bytes
     shared.renew()
-    assert shared.divide([demand(1, 51)]).deferred == (MoveId(1),)
-    assert shared.divide([demand(2, 50)]).modes == {MoveId(2): Mode.KV}
+    assert deferred(shared.divide([demand(1, 51)])) == [1]
+    assert modes(shared.divide([demand(2, 50)])) == {2: Mode.KV}
     shared.renew()
-    assert shared.divide([demand(3, 100)]).modes == {MoveId(3): Mode.KV}
+    assert modes(shared.divide([demand(3, 100)])) == {3: Mode.KV}
 
 
 sizes = st.integers(1, 400)
@@ -138,17 +148,15 @@ sizes = st.integers(1, 400)
 def test_a_division_is_complete_deterministic_and_overdraws_for_urgent_moves_only(
     moves: list[tuple[int, bool]], link: int, prefill: int
 ) -> None:
-    wishes = [
+    demands = [
         demand(n, size, is_urgent=urgent) for n, (size, urgent) in enumerate(moves)
     ]
-    divided = capacities(link_bytes=link, prefill=prefill).divide(wishes)
-    again = capacities(link_bytes=link, prefill=prefill).divide(wishes)
+    divided = capacities(link_bytes=link, prefill=prefill).divide(demands)
+    again = capacities(link_bytes=link, prefill=prefill).divide(demands)
     assert divided == again
-    assert sorted([*divided.modes, *divided.deferred]) == list(range(len(moves)))
-    urgent = {w.move for w in wishes if w.is_urgent}
-    assert not urgent & set(divided.deferred)
-    taken = [wishes[move] for move in divided.modes]
-    used = sum(w.link_bytes(divided.modes[w.move]) for w in taken)
-    tokens = sum(w.prefill_tokens(divided.modes[w.move]) for w in taken)
+    assert sorted([*modes(divided), *deferred(divided)]) == list(range(len(moves)))
+    assert not any(demand.is_urgent for demand in divided.deferred)
+    used = sum(demand.link_bytes(mode) for demand, mode in divided.begun)
+    tokens = sum(demand.prefill_tokens(mode) for demand, mode in divided.begun)
     if divided.violations == 0:
         assert used <= link and tokens <= prefill

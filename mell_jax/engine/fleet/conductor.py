@@ -21,7 +21,7 @@ from mell_jax.engine.fleet import news
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance, Payload
 from mell_jax.engine.fleet.instance_pool import InstancePool
-from mell_jax.engine.fleet.moves import Moves, MoveSize, order
+from mell_jax.engine.fleet.moves import Moves
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.roster import Roster
@@ -35,6 +35,7 @@ from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.policy import Policy
+from mell_jax.scheduler.transfer import MoveDemand
 from mell_jax.worker.group import DeviceGroup
 
 Result = TypeVar("Result")
@@ -225,17 +226,22 @@ class Conductor:
         return known is not None and known.device is not None
 
     def _begin_moves(self) -> None:
-        division = self._moves.divide(self._size_of)
-        self.tally.deferred += division.deferred
+        division = self._moves.divide(self._demand_of)
+        self.tally.deferred += len(division.deferred)
         self.tally.violations += division.violations
-        for move, mode in division.begun:
+        for demand, mode in division.begun:
+            move = demand.move
             state = self._states[move.request]
             state.pages = max(state.pages, move.pages)
             self.tally.begin_move(move, mode=mode, handle=state.handle)
-            self._control(order(move, mode=mode, state=state))
+            self._control(
+                orders.BeginMove(
+                    move=move, mode=mode, pages=state.pages, known=len(state.tokens)
+                )
+            )
 
-    def _size_of(self, move: plan.Move) -> MoveSize | None:
-        """What a move has to bring; None if the books have closed it meanwhile."""
+    def _demand_of(self, move: plan.Move) -> MoveDemand | None:
+        """Returns what a move needs; None if the books have closed it meanwhile."""
         self._capture(move.request)
         state, ledger = self._states.get(move.request), self.machine.ledger
         if state is None or move.move not in ledger.moves:
@@ -244,7 +250,9 @@ class Conductor:
             return None  # lost, as the books are about to hear
         spec = ledger.spec(ledger.requests[move.request].model)
         target = self.instances[move.target].inner.movable
-        return MoveSize(
+        return MoveDemand(
+            move=move,
+            links=self._moves.links(move),
             tokens=len(state.tokens),
             cached_tokens=target.count_cached(self._prefix_keys(state))
             * self._page_tokens,

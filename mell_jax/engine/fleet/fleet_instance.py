@@ -81,7 +81,6 @@ class FleetInstance:
         self._transport = transport
         self._context = context
         self._page_tokens = page_tokens
-        self._payload: Payload = None
         self._is_open = False
         self._arrivals: list[_Arrival] = []
         self._prefills: dict[CopyId, effects.WriteChunk] = {}
@@ -90,7 +89,6 @@ class FleetInstance:
         self._carry: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send,
             effects.TakePages: self._take_pages,
-            effects.WriteChunk: self._write_chunk,
             effects.WatchRow: self._watch_row,
             effects.StopRow: self._stop_row,
             effects.ResumeRow: self._resume_row,
@@ -99,8 +97,8 @@ class FleetInstance:
         }
 
     def deliver(self, message: messages.ToEndpoint, payload: Payload) -> None:
-        self._payload = payload
-        self._tell(message)
+        """Takes a message for this device, with the payload that came beside it."""
+        self._tell(message, payload=payload)
 
     def look_around(self) -> None:
         """After a step: tells the protocol what has come about since."""
@@ -141,9 +139,18 @@ class FleetInstance:
 
     # Effects.
 
-    def _tell(self, event: messages.ToEndpoint | events.EndpointEvent) -> None:
+    def _tell(
+        self,
+        event: messages.ToEndpoint | events.EndpointEvent,
+        *,
+        payload: Payload = None,
+    ) -> None:
+        """Carries out what the endpoint answers; a write is of `payload` alone."""
         for effect in self._endpoint.step(event):
-            self._carry[type(effect)](effect)
+            if isinstance(effect, effects.WriteChunk):
+                self._write_chunk(effect, payload)
+            else:
+                self._carry[type(effect)](effect)
 
     def _send(self, effect: effects.Send) -> None:
         payload: Payload = None
@@ -184,12 +191,11 @@ class FleetInstance:
             events.Took(request=effect.request, copy_id=effect.copy_id, cached=cached)
         )
 
-    def _write_chunk(self, effect: effects.WriteChunk) -> None:
+    def _write_chunk(self, effect: effects.WriteChunk, payload: Payload) -> None:
         batcher, serial = self.inner.movable, Serial(effect.copy_id)
         if not batcher.extend(serial, positions=effect.end):
             self._tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
-        payload = self._payload
         if effect.first == effect.end:
             self._tell_written(effect.request, effect.copy_id, effect.end)
         elif isinstance(payload, PageTransfer):

@@ -127,7 +127,7 @@ class Viewer:
         """As the controller has it; a move that it has not begun waits."""
         owner = self._conductor.controller.owners.get(request)
         move = owner.move if owner is not None else None
-        if move is None or move.order.target != target:
+        if move is None or move.target != target:
             return MoveStage.WAITING, ""
         return _STAGES[move.phase], move.order.mode.name.lower()
 

@@ -77,9 +77,9 @@ def test_models_take_turns_on_a_device_and_keep_their_answers(parking: Parking) 
 def test_a_parked_instance_gives_its_pool_back() -> None:
     pool, workers = pool_of("pool")
     pool.open(HERE, PLAIN)
-    pool = workers[PLAIN].pool
+    pages = workers[PLAIN].pool
     pool.close(HERE)
-    assert pool.is_deleted()
+    assert pages.is_deleted()
     assert weight_homes(workers[PLAIN]) == {"device"}
 
 

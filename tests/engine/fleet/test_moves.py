@@ -1,10 +1,10 @@
 """Moves asked for together share links and prefill; what is deferred comes first."""
 
-from mell_jax.engine.fleet.moves import Division, Moves, MoveSize
+from mell_jax.engine.fleet.moves import Moves
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
-from mell_jax.scheduler.transfer import Mode
+from mell_jax.scheduler.transfer import Division, Mode, MoveDemand
 
 A, B, C = DeviceGroupId(0), DeviceGroupId(1), DeviceGroupId(2)
 TOY = ModelId("toy")
@@ -36,17 +36,31 @@ def divide(moves: Moves, **tokens: int) -> Division:
     """Requests of 8 bytes a token; `m1=16` gives move 1 that many tokens."""
     sizes = {int(name[1:]): count for name, count in tokens.items()}
 
-    def size_of(move: plan.Move) -> MoveSize | None:
+    def demand_of(move: plan.Move) -> MoveDemand | None:
         count = sizes.get(move.move)
-        if count is None:
-            return None
-        return MoveSize(tokens=count, cached_tokens=0, bytes_per_token=8.0)
+        return demand(moves, move, tokens=count) if count is not None else None
 
-    return moves.divide(size_of)
+    return moves.divide(demand_of)
+
+
+def demand(
+    moves: Moves, move: plan.Move, *, tokens: int, cached: int = 0
+) -> MoveDemand:
+    return MoveDemand(
+        move=move,
+        links=moves.links(move),
+        tokens=tokens,
+        cached_tokens=cached,
+        bytes_per_token=8.0,
+    )
 
 
 def begun(division: Division) -> dict[int, Mode]:
-    return {int(move.move): mode for move, mode in division.begun}
+    return {int(demand.move.move): mode for demand, mode in division.begun}
+
+
+def deferred(division: Division) -> list[int]:
+    return [int(demand.move.move) for demand in division.deferred]
 
 
 def test_a_move_takes_the_mode_that_leaves_more() -> None:
@@ -63,15 +77,15 @@ def test_what_has_no_room_is_deferred_and_urgent_at_the_next_epoch() -> None:
     for number in (1, 2):
         moves.ask(move(number, to=C))
     division = divide(moves, m1=100, m2=100)
-    assert (begun(division), division.deferred) == ({1: Mode.KV}, 1)
+    assert (begun(division), deferred(division)) == ({1: Mode.KV}, [2])
     assert not moves.is_asked
     moves.renew()
     assert moves.is_asked
     moves.ask(move(3, to=C))
     division = divide(moves, m2=100, m3=30)
     assert begun(division) == {2: Mode.KV}  # it comes first, though 3 frees more
-    assert division.deferred == 1
-    assert [m.is_urgent for m, _ in division.begun] == [False]  # to the protocol
+    assert deferred(division) == [3]
+    assert [d.move.is_urgent for d, _ in division.begun] == [False]  # to the protocol
 
 
 def test_an_urgent_move_overdraws_and_later_epochs_pay() -> None:
@@ -81,13 +95,14 @@ def test_an_urgent_move_overdraws_and_later_epochs_pay() -> None:
     assert (begun(division), division.violations) == ({1: Mode.KV}, 1)
     moves.renew()
     moves.ask(move(2, to=C))
-    assert divide(moves, m2=100).deferred == 1  # 1600 of 1000 were used, 400 are left
+    # 1600 of 1000 were used, 400 are left
+    assert deferred(divide(moves, m2=100)) == [2]
 
 
 def test_a_move_that_the_books_have_closed_never_begins() -> None:
     moves = new_moves()
     moves.ask(move(1, to=B))
-    assert divide(moves) == Division(begun=(), deferred=0, violations=0)
+    assert divide(moves) == Division(begun=(), deferred=(), violations=0)
 
 
 def test_a_forced_mode_defers_nothing() -> None:
@@ -96,14 +111,14 @@ def test_a_forced_mode_defers_nothing() -> None:
         moves.ask(move(number, to=C))
     division = divide(moves, m1=1000, m3=1000)
     assert begun(division) == {1: Mode.TOKENS, 3: Mode.TOKENS}
-    assert (division.deferred, division.violations) == (0, 0)
+    assert (division.deferred, division.violations) == ((), 0)
 
 
 def test_cached_tokens_are_not_charged() -> None:
     moves = new_moves()
     moves.ask(move(1, to=C))
-    size = MoveSize(tokens=500, cached_tokens=400, bytes_per_token=8.0)
-    assert begun(moves.divide(lambda _: size)) == {1: Mode.KV}
+    division = moves.divide(lambda move: demand(moves, move, tokens=500, cached=400))
+    assert begun(division) == {1: Mode.KV}
 
 
 def test_a_move_waits_until_its_target_is_open() -> None:

@@ -118,10 +118,12 @@ def toy_fleet(
     model: ModelConfig = CONFIG,
     profile: Profile | None = None,
     factors: Mapping[ModelId, int] = ONE_TOY,
+    transport: Transport | None = None,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
     Args:
+      transport: in place of the one that `config` names.
       factors: the models, by what they make of the sum.
     """
     config = config or FleetConfig()
@@ -132,9 +134,10 @@ def toy_fleet(
         prefix_cache=prefix_cache,
         factors=factors,
     )
-    transport: Transport = DevicePut()
-    if config.transport == "permute":
-        transport = Permute(pool.devices, page=toy_page(model))
+    if transport is None:
+        transport = DevicePut()
+        if config.transport == "permute":
+            transport = Permute(pool.devices, page=toy_page(model))
     spec = ModelSpec(
         capacity_pages=num_pages - 1,
         growth_pages_per_s=growth,

@@ -12,11 +12,35 @@ from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.endpoint import Endpoint
 from mell_jax.scheduler.migration.source import StagingLimits
+from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Mode
 
 LEFT, RIGHT, THIRD = DeviceGroupId(0), DeviceGroupId(1), DeviceGroupId(2)
+NOWHERE = DeviceGroupId(99)
 ONE = RequestId(1)
 PAGE = 16
+
+
+def begin_move(
+    move: MoveId,
+    *,
+    target: DeviceGroupId,
+    request: RequestId = ONE,
+    mode: Mode = Mode.KV,
+    pages: int = 8,
+    known: int = 100,
+    is_urgent: bool = False,
+) -> events.BeginMove:
+    """An order whose source does not matter: the controller knows the owner."""
+    decided = plan.Move(
+        move=move,
+        request=request,
+        source=NOWHERE,
+        target=target,
+        pages=pages,
+        is_urgent=is_urgent,
+    )
+    return events.BeginMove(move=decided, mode=mode, pages=pages, known=known)
 
 
 class Loop:
@@ -57,12 +81,10 @@ class Loop:
         is_urgent: bool = False,
     ) -> None:
         self.order(
-            events.Move(
-                move=MoveId(move),
-                request=ONE,
+            begin_move(
+                MoveId(move),
                 target=target,
                 mode=mode,
-                pages=8,
                 known=known,
                 is_urgent=is_urgent,
             )

@@ -15,6 +15,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.transfer import Mode
 from tests.scheduler.migration.jobs import SIZE, Job, ViolationError
+from tests.scheduler.migration.loop import begin_move
 
 MoveEnd = placement_events.MoveCommitted | placement_events.MoveAborted
 
@@ -117,8 +118,8 @@ class RandomPlanner:
             self.moves[move] = request
             known = desk.known(request)
             desk.order(
-                events.Move(
-                    move=move,
+                begin_move(
+                    move,
                     request=request,
                     target=desk.rng.choice(self._devices),
                     mode=desk.rng.choice([Mode.KV, Mode.KV, Mode.TOKENS]),
@@ -242,13 +243,10 @@ class PlacementPlanner:
     def _move(self, decision: plan.Move) -> None:
         self.moves[decision.move] = decision.request
         self._desk.order(
-            events.Move(
-                move=decision.move,
-                request=decision.request,
-                target=decision.target,
+            events.BeginMove(
+                move=decision,
                 mode=self._desk.rng.choice([Mode.KV, Mode.TOKENS]),
                 pages=decision.pages,
                 known=self._desk.known(decision.request),
-                is_urgent=decision.is_urgent,
             )
         )

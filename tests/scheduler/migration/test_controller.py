@@ -7,7 +7,14 @@ from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement.events import MoveCommitted
 from mell_jax.scheduler.transfer import Mode
-from tests.scheduler.migration.loop import LEFT, ONE, RIGHT, THIRD, Loop
+from tests.scheduler.migration.loop import (
+    LEFT,
+    ONE,
+    RIGHT,
+    THIRD,
+    Loop,
+    begin_move,
+)
 
 
 def moving(**options: int) -> Loop:
@@ -195,9 +202,7 @@ def test_a_move_waits_until_its_source_has_started() -> None:
     for device in (LEFT, RIGHT):
         controller.step(events.AddDevice(device=device))
     controller.step(events.StartRequest(request=ONE, device=LEFT, known=20))
-    order = events.Move(
-        move=MoveId(5), request=ONE, target=RIGHT, mode=Mode.KV, pages=2, known=20
-    )
+    order = begin_move(MoveId(5), target=RIGHT, pages=2, known=20)
     assert controller.step(order) == []
     (sent,) = controller.step(messages.Started(request=ONE, copy_id=CopyId(1)))
     assert isinstance(sent, effects.Send)
@@ -209,11 +214,7 @@ def test_a_commit_is_reported_before_the_loss_of_its_new_device() -> None:
     for device in (LEFT, RIGHT):
         controller.step(events.AddDevice(device=device))
     controller.step(events.StartRequest(request=ONE, device=LEFT, known=20))
-    controller.step(
-        events.Move(
-            move=MoveId(5), request=ONE, target=RIGHT, mode=Mode.KV, pages=2, known=20
-        )
-    )
+    controller.step(begin_move(MoveId(5), target=RIGHT, pages=2, known=20))
     one, two = CopyId(1), CopyId(2)
     controller.step(messages.Started(request=ONE, copy_id=one))
     controller.step(messages.Reserved(request=ONE, copy_id=two, cached=0))

@@ -1,5 +1,7 @@
 """One device's end, told things late, twice and in the wrong order."""
 
+import dataclasses
+
 import pytest
 
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
@@ -157,20 +159,24 @@ def test_a_move_that_is_off_cannot_begin_again() -> None:
 
 def test_a_late_resume_does_not_touch_the_next_move() -> None:
     second = CopyId(12)
-    again = messages.Begin(
-        request=ONE,
-        copy_id=OLD,
-        to_copy_id=second,
-        target=THERE,
-        mode=Mode.KV,
-        first=0,
-        known=100,
-        is_urgent=False,
-    )
+    again = dataclasses.replace(BEGIN, to_copy_id=second)
     source = instance(START, BEGIN, RESUME, again)
     assert list(source.step(RESUME)) == [effects.Send(to=CONTROLLER, message=RESUMED)]
     assert source.is_moving(OLD)
     assert source.step(again) == ()  # doubled
+
+
+def test_a_late_received_of_an_older_move_does_not_acknowledge_the_next_one() -> None:
+    second = CopyId(12)
+    again = dataclasses.replace(BEGIN, to_copy_id=second)
+    source = instance(START, BEGIN, computed(99), RESUME, again)
+    resent = dataclasses.replace(chunk(0, 96), copy_id=second)
+    assert said(source.step(computed(100)), to=THERE) == [resent]
+    late = messages.Received(request=ONE, copy_id=OLD, to_copy_id=NEW, end=96)
+    assert source.step(late) == ()
+    # The second target has nothing: the row may not go on as if it had.
+    assert source.step(computed(101)) == ()
+    assert said(source.step(events.Resend()), to=THERE) == [resent]
 
 
 def test_a_row_that_decodes_needs_no_resuming() -> None:

@@ -34,6 +34,13 @@ def test_tokens_of_a_former_owner_are_refused() -> None:
     assert stream.accept(CopyId(9), start=3, tokens=[13]) == [13]
 
 
+def test_tokens_of_a_later_owner_are_refused_until_it_owns_the_request() -> None:
+    stream = opened()
+    assert stream.accept(CopyId(9), start=3, tokens=[13]) == []
+    stream.fence(CopyId(9))
+    assert stream.accept(CopyId(9), start=3, tokens=[13]) == [13]
+
+
 def test_a_fence_does_not_go_back() -> None:
     with pytest.raises(AssertionError, match="copy_id 5 after 7"):
         opened().fence(CopyId(5))

@@ -58,6 +58,14 @@ class Fleet:
     def grow(self, request: int, pages: int) -> list[Decision]:
         return self.step(Grow(request=RequestId(request), pages=pages))
 
+    @property
+    def stalled(self) -> dict[int, dict[int, int]]:
+        """Pages wanted in all by the requests that pause, on each device."""
+        return {
+            int(device): {int(r): pages for r, pages in instance.stalled.items()}
+            for device, instance in self.machine.ledger.instances.items()
+        }
+
     def finish(self, request: int) -> list[Decision]:
         return self.step(Finish(request=RequestId(request)))
 
@@ -134,6 +142,18 @@ def test_a_request_that_is_being_moved_grows_at_both_ends() -> None:
     fleet.grow(1, 8)  # needs two pages: 2 goes
     assert fleet.grow(2, 4) == [wait(2)]  # its source is full: the move will help
     assert fleet.step(MoveCommitted(move=MoveId(0))) == [place(1, 0, 8), place(2, 1, 4)]
+
+
+def test_a_committed_move_takes_the_pause_of_its_request_along() -> None:
+    fleet = Fleet(devices=2)
+    fleet.arrive(1, 6)
+    fleet.arrive(2, 3)
+    fleet.arrive(3, 1)
+    fleet.grow(1, 8)  # 2 goes to device 1, and wants a page before it is there
+    fleet.grow(2, 4)
+    assert fleet.stalled == {0: {1: 8, 2: 4}, 1: {2: 4}}
+    fleet.step(MoveCommitted(move=MoveId(0)))
+    assert fleet.stalled == {0: {}, 1: {}}
 
 
 def test_an_aborted_move_is_tried_again_for_a_paused_request() -> None:

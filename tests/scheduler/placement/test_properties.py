@@ -239,26 +239,22 @@ def begin_without_reservation(
     """
     ledger = self._ledger
     assert request.device is not None
-    move = MoveId(self._next_move)
-    self._next_move += 1
+    move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
     source = ledger.instances[request.device]
     del source.requests[request.id]
     source.leaving_pages += request.pages
     target.arriving[request.id] = request
-    request.move = move
-    ledger.moves[move] = Reservation(
-        request=request, source=source.device, target=target.device
+    request.move = move_id
+    move = plan.Move(
+        move=move_id,
+        request=request.id,
+        source=source.device,
+        target=target.device,
+        pages=request.pages,
+        is_urgent=is_urgent,
     )
-    self.decisions.append(
-        plan.Move(
-            move=move,
-            request=request.id,
-            source=source.device,
-            target=target.device,
-            pages=request.pages,
-            is_urgent=is_urgent,
-        )
-    )
+    ledger.moves[move_id] = Reservation(request=request, move=move)
+    self.decisions.append(move)
 
 
 def test_a_machine_that_reserves_nothing_for_moves_in_flight_is_found_out(

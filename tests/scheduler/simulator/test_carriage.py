@@ -1,13 +1,33 @@
 """Moves carried over links, with times done by hand."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import ONLY_MODEL
-from mell_jax.scheduler.simulator.carriage import Batch, Begun, Carriage
+from mell_jax.scheduler.simulator.carriage import Carriage
 from mell_jax.scheduler.simulator.settings import Settings
-from mell_jax.scheduler.transfer import Mode
+from mell_jax.scheduler.transfer import Mode, MoveDemand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A move that was begun; it commits at `ends_s`."""
+
+    move: int
+    mode: Mode
+    tokens: int
+    ends_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What became of the moves that were asked for together."""
+
+    begun: tuple[Begun, ...]
+    deferrals: int
+    violations: int
 
 
 class Fleet:
@@ -25,6 +45,7 @@ class Fleet:
         )
         self.carriage = Carriage(settings, ready_s=defaultdict(lambda: ready_s))
         self.tokens: dict[MoveId, int] = {}
+        self.models: dict[MoveId, ModelId] = {}
 
     def ask(
         self,
@@ -37,6 +58,7 @@ class Fleet:
         model: ModelId = ONLY_MODEL,
     ) -> None:
         self.tokens[MoveId(move)] = tokens
+        self.models[MoveId(move)] = model
         asked = plan.Move(
             move=MoveId(move),
             request=RequestId(move),
@@ -45,16 +67,33 @@ class Fleet:
             pages=tokens,
             is_urgent=is_urgent,
         )
-        self.carriage.ask(asked, model=model)
+        self.carriage.ask(asked)
 
     def begin(self, now_s: float) -> Batch:
-        return self.carriage.begin(
-            now_s, tokens_of=lambda move: self.tokens.get(move.move)
+        division = self.carriage.divide(self._demand_of)
+        return Batch(
+            begun=tuple(
+                begun(
+                    demand.move.move,
+                    demand.tokens,
+                    self.carriage.begin(demand, mode=mode, now_s=now_s),
+                    mode,
+                )
+                for demand, mode in division.begun
+            ),
+            deferrals=len(division.deferred),
+            violations=division.violations,
         )
+
+    def _demand_of(self, move: plan.Move) -> MoveDemand | None:
+        tokens = self.tokens.get(move.move)
+        if tokens is None:
+            return None
+        return self.carriage.demand(move, model=self.models[move.move], tokens=tokens)
 
 
 def begun(move: int, tokens: int, ends_s: float, mode: Mode = Mode.KV) -> Begun:
-    return Begun(move=MoveId(move), mode=mode, tokens=tokens, ends_s=ends_s)
+    return Begun(move=move, mode=mode, tokens=tokens, ends_s=ends_s)
 
 
 def test_copies_share_a_link_one_after_the_other() -> None:
