@@ -34,6 +34,7 @@ from mell_jax.scheduler.simulator.results import plot, publish
 from mell_jax.scheduler.simulator.results.compare import (
     REPACK,
     REPACK_LIVE,
+    Knobs,
     RunOutcome,
     check_policies,
     policy_config,
@@ -87,6 +88,17 @@ _HEADROOM = flags.DEFINE_list(
 )
 _LOOK_S = flags.DEFINE_float(
     "look_s", None, "Growth look-ahead of `consolidate`; by default its own."
+)
+_MOVE_PRICE_S = flags.DEFINE_float(
+    "move_price_s",
+    Knobs().move_price_s,
+    "Device seconds that moving a full device is worth to `consolidate`: less of it "
+    "means fewer devices and more bytes moved.",
+)
+_PLACE_WAIT_MS = flags.DEFINE_float(
+    "place_wait_ms",
+    1e3 * Knobs().place_wait_s,
+    "Most that `consolidate` lets an arrival wait before it opens a device.",
 )
 _EPOCH_S = flags.DEFINE_float("epoch_s", 1.0, "Seconds between consolidations.")
 _DECODE = flags.DEFINE_float("decode_tokens_per_s", 33.0, "Of every request.")
@@ -180,6 +192,14 @@ def _weight(entry: str) -> tuple[ModelId, float]:
         ) from None
 
 
+def _knobs() -> Knobs:
+    return Knobs(
+        look_s=_LOOK_S.value,
+        move_price_s=_MOVE_PRICE_S.value,
+        place_wait_s=1e-3 * _PLACE_WAIT_MS.value,
+    )
+
+
 def _headrooms() -> list[float]:
     try:
         values = [float(text) for text in _HEADROOM.value]
@@ -235,7 +255,7 @@ def simulate(workload: Workload, settings: Settings) -> list[RunOutcome]:
                     workload=workload,
                     settings=settings,
                     headrooms=headrooms,
-                    look_s=_LOOK_S.value,
+                    knobs=_knobs(),
                     clock=time.perf_counter,
                     progress=partial(_advance, bar),
                     open_log=partial(
@@ -287,10 +307,10 @@ def check_log(path: Path) -> None:
     """
     with path.open() as file:
         checked = check.check(file)
-    for name, value in checked.figures.items():
-        print(f"{name:24} {value:,.6g}")
     if checked.errors:
         raise ValueError(f"{path} is wrong: {'; '.join(checked.errors)}")
+    for name, value in checked.figures.items():
+        print(f"{name:24} {value:,.6g}")
     print(f"{checked.events} lines checked, every figure as reported")
 
 
@@ -351,7 +371,7 @@ def print_scale() -> None:
         if not text.isdecimal():
             raise ValueError(f"--scale must be numbers of instances, got {text!r}")
         measured = measure_scale(
-            POLICIES[name](PolicyConfig(look_s=_LOOK_S.value)),
+            POLICIES[name](PolicyConfig(**dataclasses.asdict(_knobs()))),
             instances=int(text),
             num_events=200_000,
             clock=time.perf_counter,
@@ -369,7 +389,7 @@ def compare() -> None:
     """Simulates the policies, prints their figures and writes what is asked for."""
     workload = workload_from_flags()
     settings = settings_from_flags(workload)
-    policy_config(settings, headroom=0.0, look_s=_LOOK_S.value)  # refuses what is wrong
+    policy_config(settings, headroom=0.0, knobs=_knobs())  # refuses what is wrong
     outcomes = simulate(workload, settings)
     window = outcomes[0].meter.window
     print(

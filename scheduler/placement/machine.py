@@ -196,6 +196,8 @@ class Machine:
         self._executor.drop_deferred()
         self._policy.epoch(self._draft)
         self._executor.apply()
+        if self._policy.look_s != self.ledger.look_s:
+            self.ledger.look_ahead(self._policy.look_s)
         for device in self._closing:
             self._evacuate(self.ledger.instances[device])
         self._may_queues_move = True
@@ -266,7 +268,7 @@ class Machine:
         for instance in ends:
             ledger.charge(instance, pages=more, rows=0)
         if request.move is not None:
-            ends[0].leaving_pages += more
+            ledger.leave(ends[0], pages=more)
         request.pages = pages
         return True
 

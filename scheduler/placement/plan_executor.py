@@ -94,7 +94,7 @@ class PlanExecutor:
         move = ledger.moves.pop(move_id)
         request = move.request
         source, target = ledger.instances[move.source], ledger.instances[move.target]
-        source.leaving_pages -= request.pages
+        ledger.leave(source, pages=-request.pages)
         del target.arriving[request.id]
         request.move = None
         left, stays = (source, target) if is_committed else (target, source)
@@ -174,7 +174,7 @@ class PlanExecutor:
         move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
         source = ledger.instances[request.device]
         del source.requests[request.id]
-        source.leaving_pages += request.pages
+        ledger.leave(source, pages=request.pages)
         target.arriving[request.id] = request
         ledger.refile(source)
         ledger.charge(target, pages=request.pages, rows=1)

@@ -41,13 +41,27 @@ OpenLog = Callable[[str, PolicyConfig], EventLog | None]
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """What an operator chooses; each policy reads those it has."""
+
+    look_s: float | None = None
+    move_price_s: float = 0.6
+    place_wait_s: float = 0.1
+
+
+DEFAULT = Knobs()
+
+
 def policy_config(
-    settings: Settings, *, headroom: float, look_s: float | None
+    settings: Settings, *, headroom: float, knobs: Knobs = DEFAULT
 ) -> PolicyConfig:
     """What a policy is told of the simulated fleet."""
     return PolicyConfig(
         headroom=headroom,
-        look_s=look_s,
+        look_s=knobs.look_s,
+        move_price_s=knobs.move_price_s,
+        place_wait_s=knobs.place_wait_s,
         epoch_s=settings.epoch_s,
         link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
         prefill_tokens_per_s=settings.replay_tokens_per_s,
@@ -70,9 +84,9 @@ def run_policy(
     workload: Workload,
     settings: Settings,
     headroom: float,
-    look_s: float | None,
     clock: Clock,
     progress: Progress,
+    knobs: Knobs = DEFAULT,
     open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
     """One run."""
@@ -84,7 +98,7 @@ def run_policy(
     if name == REPACK_LIVE:
         driven = Repacker(settings.models())
     else:
-        config = policy_config(settings, headroom=headroom, look_s=look_s)
+        config = policy_config(settings, headroom=headroom, knobs=knobs)
         policy = POLICIES[name](config)
         driven = Machine(models=settings.models(), policy=policy)
         log = open_log(name, config)
@@ -113,9 +127,9 @@ def run_best(
     workload: Workload,
     settings: Settings,
     headrooms: Sequence[float],
-    look_s: float | None,
     clock: Clock,
     progress: Progress,
+    knobs: Knobs = DEFAULT,
     open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
     """The run with the fewest devices over `headrooms`, for policies that have one."""
@@ -125,7 +139,7 @@ def run_best(
             workload=workload,
             settings=settings,
             headroom=headroom,
-            look_s=look_s,
+            knobs=knobs,
             clock=clock,
             progress=progress,
             open_log=open_log,

@@ -91,7 +91,6 @@ def simulate(run: SettingRun) -> Ran:
         workload=workload,
         settings=case.settings,
         headroom=run.headroom,
-        look_s=None,
         clock=run.clock,
         progress=lambda served: None,
     )

@@ -1,5 +1,7 @@
-"""Moves that are long under way, under every policy, by seeds: growth is counted at both
-ends, nothing is over capacity, and nobody who was promised a place is forgotten.
+"""Moves that are long under way, under every policy, by seeds.
+
+Growth is counted at both ends, nothing is over capacity, and nobody who was promised a
+place is forgotten.
 """
 
 import numpy as np
@@ -122,7 +124,7 @@ def extend_at_the_source_only(
     for instance in ends:
         self.ledger.charge(instance, pages=more, rows=0)
     if request.move is not None:
-        ends[0].leaving_pages += more
+        self.ledger.leave(ends[0], pages=more)
     request.pages = pages
     return True
 

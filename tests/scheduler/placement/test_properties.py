@@ -242,7 +242,7 @@ def begin_without_reservation(
     move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
     source = ledger.instances[request.device]
     del source.requests[request.id]
-    source.leaving_pages += request.pages
+    ledger.leave(source, pages=request.pages)
     target.arriving[request.id] = request
     request.move = move_id
     move = plan.Move(

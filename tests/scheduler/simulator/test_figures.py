@@ -61,7 +61,6 @@ def figures(
         workload=workload(rows),
         settings=settings,
         headroom=0.0,
-        look_s=None,
         clock=itertools.count().__next__,
         progress=lambda served: None,
         open_log=open_log,

@@ -65,7 +65,6 @@ def outcome(policy: str, load: Workload, settings: Settings) -> RunOutcome:
         workload=load,
         settings=settings,
         headroom=0.0,
-        look_s=None,
         clock=lambda: next(ticks) * 1e-6,
         progress=lambda served: None,
     )
@@ -272,7 +271,6 @@ def test_a_table_fits_a_terminal_and_names_the_best_headroom() -> None:
         workload=load,
         settings=settings,
         headrooms=[0.0, 0.3],
-        look_s=None,
         clock=lambda: 0.0,
         progress=lambda served: None,
     )
