@@ -95,8 +95,16 @@ _DEVICES = flags.DEFINE_integer(
 _POLICY = flags.DEFINE_string(
     "policy", "consolidate", "Of a fleet: which placement policy decides."
 )
-_LOOK_S = flags.DEFINE_float(
-    "look_s", None, "Of a fleet: growth look-ahead; by default the policy's own."
+_MOVE_PRICE_S = flags.DEFINE_float(
+    "move_price_s",
+    0.6,
+    "Of a fleet: device seconds that moving a full device is worth; less of it means "
+    "fewer devices and more bytes moved.",
+)
+_PLACE_WAIT_MS = flags.DEFINE_float(
+    "place_wait_ms",
+    100.0,
+    "Of a fleet: most that an arrival waits before a device is opened for it.",
 )
 _EPOCH_MS = flags.DEFINE_float(
     "epoch_ms", 1000.0, "Of a fleet: time between consolidations."
@@ -217,7 +225,8 @@ def _fleet_from_flags() -> "FleetConfig":
 
     return FleetConfig(
         policy=_POLICY.value,
-        look_s=_LOOK_S.value,
+        move_price_s=_MOVE_PRICE_S.value,
+        place_wait_ms=_PLACE_WAIT_MS.value,
         epoch_s=_EPOCH_MS.value * 1e-3,
         migration_gbps=_MIGRATION_BUDGET.value,
         parking=cast("Parking", _PARK.value),

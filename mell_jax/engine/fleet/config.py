@@ -24,7 +24,8 @@ class FleetConfig:
     """
 
     policy: str = "consolidate"
-    look_s: float | None = None  # growth look-ahead; None: the policy's own
+    move_price_s: float = 0.6  # device seconds that moving a full instance is worth
+    place_wait_ms: float = 100.0  # that an arrival may wait before a device is opened
     epoch_s: float = 1.0  # between consolidations
     migration_gbps: float | None = None  # of a device, that consolidation may use
     parking: Parking = "pool"
@@ -37,7 +38,7 @@ class FleetConfig:
     def policy_config(
         self, *, look_s: float | None = None, headroom: float | None = None
     ) -> PolicyConfig:
-        """What policies are told; None leaves what was configured, or the default.
+        """What policies are told; None leaves the policy's own, or the default.
 
         Raises:
           ValueError: a value is out of range.
@@ -45,7 +46,9 @@ class FleetConfig:
         gbps = self.migration_gbps
         return PolicyConfig(
             headroom=0.0 if headroom is None else headroom,
-            look_s=self.look_s if look_s is None else look_s,
+            look_s=look_s,
+            move_price_s=self.move_price_s,
+            place_wait_s=1e-3 * self.place_wait_ms,
             epoch_s=self.epoch_s,
             link_bytes_per_s=gbps * 1e9 / 8 if gbps is not None else math.inf,
         )
@@ -55,8 +58,10 @@ class FleetConfig:
             raise ValueError(
                 f"policy must be one of {sorted(POLICIES)}, got {self.policy!r}"
             )
-        if not (self.look_s is None or self.look_s >= 0):
-            raise ValueError(f"look_s must be >= 0, got {self.look_s}")
+        if not (0 < self.move_price_s < math.inf):
+            raise ValueError(f"move_price_s must be > 0, got {self.move_price_s}")
+        if not (0 <= self.place_wait_ms < math.inf):
+            raise ValueError(f"place_wait_ms must be >= 0, got {self.place_wait_ms}")
         if not (self.epoch_s > 0):
             raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
         if not (self.migration_gbps is None or self.migration_gbps > 0):

@@ -257,9 +257,9 @@ def test_streams_are_right_under_every_policy_that_takes_over() -> None:
 
 
 def test_a_policy_is_told_what_the_operator_wants() -> None:
-    fleet = toy_fleet(config=FleetConfig(look_s=2.0))
+    fleet = toy_fleet()
     for command, look_s in (
-        (SetPolicy(policy="consolidate"), 2.0),
+        (SetPolicy(policy="consolidate", look_s=2.0), 2.0),
         (SetPolicy(policy="mell", look_s=7.5), 7.5),
         (SetPolicy(policy="best_fit", look_s=7.5), 0.0),  # it never looks ahead
     ):

@@ -141,7 +141,7 @@ def test_prefixes_that_were_found_lately_are_part_of_the_price() -> None:
         return fleet.finish(1, 2)
 
     assert said(2) == ["3->0", "Park"]  # 3 + 2 pages, worth 6.7
-    assert said(4) == []
+    assert said(4) == ["0->1", "Park"]  # 6 pages for the other one, and no prefix
     assert said(4, wait_s=30.0) == ["3->0", "Park"]  # 4 * exp(-30 / 60)
 
 
