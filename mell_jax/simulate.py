@@ -40,6 +40,8 @@ from mell_jax.scheduler.simulator.results.compare import (
     policy_config,
     run_best,
 )
+from mell_jax.scheduler.simulator.results.curve import draw_curves
+from mell_jax.scheduler.simulator.results.page import write_page
 from mell_jax.scheduler.simulator.results.scale import measure_scale
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import (
@@ -409,15 +411,22 @@ def compare() -> None:
 
 
 def write_results(path: Path) -> None:
-    """Simulates all cases of the results page on all cores."""
-    page = publish.page(
+    """Simulates all cases of the results page on all cores; draws the curves beside.
+
+    Raises:
+      ValueError: matplotlib is not installed.
+    """
+    picture = path.with_name(f"{path.stem.lower()}_curves.svg")
+    plot.check_plot(picture)
+    results = publish.measure(
         data=Path(_DATA.value) if _DATA.value is not None else None,
         clock=time.perf_counter,
         jobs=os.cpu_count() or 1,
         say=partial(print, flush=True),
         most_s=_SLICE_S.value,
     )
-    path.write_text(page)
+    path.write_text(write_page(results, picture=picture.name))
+    draw_curves(picture, curves=results.curves)
 
 
 def main(argv: Sequence[str]) -> None:

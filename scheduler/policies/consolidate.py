@@ -27,8 +27,8 @@ from mell_jax.scheduler.policies.closing import Closing
 from mell_jax.scheduler.policies.relocate import Relocation
 from mell_jax.scheduler.policies.volume import Volume
 
-LOOK_S = 1.5  # of a large fleet, if a move is worth 1 s
-SMALL = 40  # instances: below, the last one's free room serves as a reserve anyway
+LOOK_S = 1.2  # of a large fleet, if a move is worth 1 s
+SMALL = 60  # instances: below, the last one's free room serves as a reserve anyway
 LOOK_STEP = 1.25  # by which the look-ahead has to be wrong before all are filed anew
 TIGHT_S = 0.5  # growth that must have room before an instance is opened instead
 TIGHT_WIDTH = 16  # emptiest instances looked at for that

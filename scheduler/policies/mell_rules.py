@@ -15,11 +15,13 @@ T's on M-GPUs, only what is in the way is evicted, a T keeps `look_s` of growth 
 The paper: Liu et al., "Mell", INFOCOM 2025, arXiv 2501.06709.
 """
 
+from typing import NamedTuple
+
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies.mell_items import Item, Size, items_of, single
+from mell_jax.scheduler.policies.mell_items import Item, Size, items_of, single, size_of
 from mell_jax.scheduler.policies.mell_kinds import Kinds, Shape
 from mell_jax.scheduler.policies.parking import Parking
 from mell_jax.scheduler.policies.relief import cover
@@ -27,6 +29,13 @@ from mell_jax.scheduler.policies.relief import cover
 FULL = 0.75  # a GPU that T's have filled
 SHED_BESIDE_L = (Size.SMALL, Size.T, Size.S, Size.M)
 PER_GPU = {Size.S: 3, Size.M: 2}
+
+
+class _Sized(NamedTuple):
+    """A request and the pages that it wants; cheaper than an item."""
+
+    pages: int
+    request: RequestAccount
 
 
 class Operation:
@@ -159,8 +168,11 @@ class Operation:
 
     def _in_the_way(self, instance: InstanceAccount, pages: int) -> list[Item]:
         """The T's that have to go for `pages`."""
+        lack = pages - self._ledger.room(instance)
+        if lack <= 0:
+            return []
         light = [i for i in items_of(self._ledger, instance) if i.size <= Size.T]
-        return cover(light, pages - self._ledger.room(instance))
+        return cover(light, lack)
 
     # Depart.
 
@@ -294,12 +306,18 @@ class Operation:
 
     def relieve(self, instance: InstanceAccount, lack: int) -> None:
         """Sheds what is beside an L, smallest class first; else the smallest enough."""
-        items = [single(self._ledger, r) for r in instance.requests.values()]
-        rounds = [items]
-        if any(item.size is Size.L for item in items):
-            rounds = [[i for i in items if i.size is size] for size in SHED_BESIDE_L]
+        wanted = self._ledger.wanted_pages
+        sized = [_Sized(wanted(r), r) for r in instance.requests.values()]
+        rounds = [sized]
+        if self._shape(instance).kind is Size.L:
+            capacity = self._ledger.spec(instance.model).capacity_pages
+            rounds = [
+                [s for s in sized if size_of(s.pages, capacity=capacity) is size]
+                for size in SHED_BESIDE_L
+            ]
         for candidates in rounds:
-            for item in cover(candidates, lack):
+            for chosen in cover(candidates, lack):
+                item = single(self._ledger, chosen.request)
                 if self.allocate(item, home=instance):
                     lack -= item.pages
                     self.shed.append(item)

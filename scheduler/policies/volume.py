@@ -17,7 +17,8 @@ from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.ledger import Ledger
 
 MEMORY_S = 60.0  # that the variance is learned over
-GROWTH_S = 2.0  # growth that a margin has room for
+GROWTH_S = 2.0  # growth that a margin has room for in a small fleet
+SMALL = 4  # instances; beyond, what grows and what leaves even out: as the root
 
 
 @dataclass(slots=True)
@@ -51,7 +52,8 @@ class Volume:
         count = len(ledger.of_model(model)) - closing
         held = ledger.total_pages(model) - ledger.leaving_pages(model)
         free = count * ledger.spec(model).capacity_pages - held
-        return free - ledger.expected_growth(model, seconds=GROWTH_S)
+        seconds = GROWTH_S * math.sqrt(SMALL / max(SMALL, count))
+        return free - ledger.expected_growth(model, seconds=seconds)
 
     def lasts_s(self, model: ModelId, *, margin: float) -> float:
         """Returns how long a margin will last, in seconds; 0 if there is none."""

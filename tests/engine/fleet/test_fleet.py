@@ -239,4 +239,4 @@ def test_an_arrival_waits_a_little_before_a_device_is_opened_for_it() -> None:
     assert activations(0.0, first=25)[0] == 2
     waited = activations(1.0, first=25)
     assert waited[:2] == [1, 1] and waited[4:] == [2] * 5
-    assert activations(1.5, first=4)[-1] == 1  # it takes the place of one that ends
+    assert activations(9.0, first=4)[-1] == 1  # it takes the place of one that ends
