@@ -53,14 +53,22 @@ class _Index:
 
 
 class Kinds:
-    """All instances, as of `refresh`."""
+    """All instances as they are now; those that changed are looked at when asked."""
 
     def __init__(self) -> None:
+        self._ledger: Ledger | None = None
         self._shapes: dict[DeviceGroupId, Shape] = {}
         self._models: dict[ModelId, _Index] = {}
 
-    def refresh(self, ledger: Ledger) -> None:
+    def follow(self, ledger: Ledger) -> None:
+        """All answers are about this ledger from now on."""
+        self._ledger = ledger
+
+    def _refresh(self) -> None:
         """Looks again at the instances that have changed."""
+        ledger = self._ledger
+        if ledger is None or not ledger.changed:
+            return
         for device in ledger.changed:
             before = self._shapes.pop(device, None)
             if before is not None:
@@ -76,6 +84,7 @@ class Kinds:
 
     def shape(self, device: DeviceGroupId) -> Shape | None:
         """None: it is not among those that may be used."""
+        self._refresh()
         return self._shapes.get(device)
 
     def latest(self, model: ModelId, kind: Size) -> DeviceGroupId | None:
@@ -83,27 +92,32 @@ class Kinds:
         return next(self.latest_first(model, kind), None)
 
     def latest_first(self, model: ModelId, kind: Size) -> Iterator[DeviceGroupId]:
+        self._refresh()
         index = self._models.get(model)
         if index is not None:
             yield from (device for _, device in reversed(index.by_serial[kind]))
 
     def roomy(self, model: ModelId) -> list[DeviceGroupId]:
         """L- and M-GPUs, most room first."""
+        self._refresh()
         index = self._models.get(model)
         return list(islice(index.takes_t.descending(), CANDIDATES)) if index else []
 
     def singles(self, model: ModelId) -> list[DeviceGroupId]:
         """L-GPUs without S or M, smallest L first."""
+        self._refresh()
         index = self._models.get(model)
         return list(islice(index.singles.descending(), CANDIDATES)) if index else []
 
     def open_bundles(self, model: ModelId, pages: int) -> Iterator[DeviceGroupId]:
         """Instances whose open bundle could grow by `pages`, least room first."""
+        self._refresh()
         index = self._models.get(model)
         return index.open_bundles.ascending(pages) if index else iter(())
 
     def partners(self, model: ModelId) -> Iterator[DeviceGroupId]:
         """S- and M-GPUs, the one with the smallest S or M first."""
+        self._refresh()
         index = self._models.get(model)
         return index.partners.ascending(1) if index else iter(())
 

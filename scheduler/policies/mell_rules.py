@@ -15,8 +15,6 @@ T's on M-GPUs, only what is in the way is evicted, a T keeps `look_s` of growth 
 The paper: Liu et al., "Mell", INFOCOM 2025, arXiv 2501.06709.
 """
 
-from typing import NamedTuple
-
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
@@ -29,13 +27,6 @@ from mell_jax.scheduler.policies.relief import cover
 FULL = 0.75  # a GPU that T's have filled
 SHED_BESIDE_L = (Size.SMALL, Size.T, Size.S, Size.M)
 PER_GPU = {Size.S: 3, Size.M: 2}
-
-
-class _Sized(NamedTuple):
-    """A request and the pages that it wants; cheaper than an item."""
-
-    pages: int
-    request: RequestAccount
 
 
 class Operation:
@@ -60,7 +51,7 @@ class Operation:
         self._parking = parking
         self._config = config
         self._may_evict = may_evict  # T's from where an S or M is to go
-        kinds.refresh(draft.ledger)
+        kinds.follow(draft.ledger)
 
     # Allocate.
 
@@ -306,18 +297,17 @@ class Operation:
 
     def relieve(self, instance: InstanceAccount, lack: int) -> None:
         """Sheds what is beside an L, smallest class first; else the smallest enough."""
-        wanted = self._ledger.wanted_pages
-        sized = [_Sized(wanted(r), r) for r in instance.requests.values()]
-        rounds = [sized]
+        requests = list(instance.requests.values())
+        rounds = [requests]
         if self._shape(instance).kind is Size.L:
             capacity = self._ledger.spec(instance.model).capacity_pages
             rounds = [
-                [s for s in sized if size_of(s.pages, capacity=capacity) is size]
+                [r for r in requests if size_of(r.pages, capacity=capacity) is size]
                 for size in SHED_BESIDE_L
             ]
         for candidates in rounds:
-            for chosen in cover(candidates, lack):
-                item = single(self._ledger, chosen.request)
+            for request in cover(candidates, lack):
+                item = single(self._ledger, request)
                 if self.allocate(item, home=instance):
                     lack -= item.pages
                     self.shed.append(item)
@@ -337,13 +327,10 @@ class Operation:
             self.request_moves += len(item.requests)
         for request in item.requests:
             self._draft.shift(request, target.device)
-        self._kinds.refresh(self._ledger)
 
     def _open(self, model: ModelId) -> InstanceAccount | None:
         opened = self._parking.latest(self._draft, model)
-        opened = opened or self._draft.activate(model)
-        self._kinds.refresh(self._ledger)
-        return opened
+        return opened or self._draft.activate(model)
 
     def _reserve(self, request: RequestAccount) -> int:
         spec = self._ledger.spec(request.model)
