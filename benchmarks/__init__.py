@@ -1,1 +1,1 @@
-"""Measurements of the engine, one folder per part; `python -m benchmarks --help`."""
+"""Measures the engine, one folder per part; see `python -m benchmarks --help`."""

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from benchmarks.flags import define_flags
-from mell_jax.bench.command import Suite, run_command
+from mell_jax.bench.command import run_command
 
 NAME = "python -m benchmarks"
 
@@ -31,14 +31,15 @@ NAME = "python -m benchmarks"
 def main(argv: Sequence[str]) -> int:
     """Runs one suite; returns the exit status."""
     return run_command(
-        define_flags(), argv=argv, name=NAME, about=__doc__ or "", settle=_settle
+        define_flags(), argv=argv, name=NAME, about=__doc__ or "", measure=_measure
     )
 
 
-def _settle(values: flags.FlagValues) -> tuple[object, Suite]:
-    from benchmarks.suites import settle  # noqa: PLC0415 it imports jax
+def _measure(values: flags.FlagValues, command: str) -> None:
+    # It imports jax: slow, and needless for --help.
+    from benchmarks.suites import measure_suite  # noqa: PLC0415
 
-    return settle(values)
+    measure_suite(values, command=command)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From flags to the settings of each suite, and to what runs it."""
+"""Turns flags into the settings of each suite, and into what runs it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,8 +12,17 @@ from benchmarks.fleet.migration import MigrationSettings, run_migration
 from benchmarks.fleet.suite import FleetSettings, run_fleet
 from benchmarks.kernels.suite import KernelSettings, run_kernels
 from benchmarks.service.suite import ServiceSettings, run_service
-from mell_jax.bench.command import Suite
+from mell_jax.bench.measure import Suite, measure
 from mell_jax.bench.settle import engine_config, request_settings
+
+
+def measure_suite(values: flags.FlagValues, *, command: str) -> None:
+    """Runs the suite that the flags name.
+
+    Raises:
+      ValueError: a flag is out of range.
+    """
+    measure(values, command=command, settle=settle)
 
 
 def settle(values: flags.FlagValues) -> tuple[object, Suite]:

@@ -1,4 +1,4 @@
-"""From nothing to a served model in one file: corpus, tokenizer, training, serving.
+"""Makes a served model of nothing, in one file: corpus, tokenizer, training, serving.
 
 A small grammar writes stories, a Llama-shaped model of two million parameters learns
 them in ten minutes on two CPU cores, and the last lines serve what it learned:
@@ -102,7 +102,7 @@ OPENINGS, PLOTS, ENDINGS = (part.splitlines() for part in GRAMMAR.split("\n\n"))
 
 
 def write(text: str, *, words: dict[str, str], rng: random.Random) -> str:
-    """`text` with its choices made and its words filled in."""
+    """Returns `text` with its choices made and its words filled in."""
     words = words | {key: rng.choice(x.split()) for key, x in PER_PARAGRAPH.items()}
     while "[" in text or "{" in text:  # what is filled in may hold choices
         text = text.format_map(words)
@@ -111,7 +111,9 @@ def write(text: str, *, words: dict[str, str], rng: random.Random) -> str:
 
 
 def story(rng: random.Random) -> str:
-    """An opening, one to four little adventures, each a paragraph, and an ending."""
+    """Returns an opening, one to four little adventures, each a paragraph, and an
+    ending.
+    """
     hero, friend = rng.sample(list(NAMES), 2)
     (he, _, his), (she, her, _) = NAMES[hero], NAMES[friend]
     words = PHRASES | {"A": hero, "B": friend, "he": he, "his": his}
@@ -123,7 +125,9 @@ def story(rng: random.Random) -> str:
 
 
 def train_tokenizer(corpus: list[str]) -> Tokenizer:
-    """A byte-level BPE tokenizer that puts <bos> in front of everything it encodes."""
+    """Returns a byte-level BPE tokenizer that puts <bos> in front of everything it
+    encodes.
+    """
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(corpus, vocab_size=1_536, special_tokens=["<bos>", "<eos>"])
     bpe.post_processor = TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 0)])
@@ -132,7 +136,7 @@ def train_tokenizer(corpus: list[str]) -> Tokenizer:
 
 @nnx.jit
 def learn(decoder: Decoder, adam: nnx.Optimizer[Decoder], rows: jax.Array) -> jax.Array:
-    """One step of training on token ids `rows` [B, T + 1]; returns the mean loss."""
+    """Trains one step on token ids `rows` [B, T + 1] and returns the mean loss."""
 
     def loss(decoder: Decoder) -> jax.Array:
         positions = jnp.arange(rows.shape[1] - 1)[None]  # [1, T]

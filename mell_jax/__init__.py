@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mell_jax.engine.params import InvalidRequestError, SamplingParams
     from mell_jax.llm import LLM, Completion, RequestOutput
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "LLM": "mell_jax.llm",

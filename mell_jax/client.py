@@ -24,36 +24,52 @@ from mell_jax.text.output_text import OutputText
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 _ADDRESS = flags.DEFINE_string(
-    "address", "localhost:50051", "Where the server listens, host:port."
+    "address", "localhost:50051", "The server listens here, host:port."
 )
 _MODEL = flags.DEFINE_string(
-    "model", None, "Name of the model; only needed to make sure it is that one."
+    "model", None, "The server must have a model of this name; by default any will do."
 )
 _TENANT = flags.DEFINE_string(
     "tenant", None, "Prompts are cached for this tenant alone."
 )
 _TLS_CA = flags.DEFINE_string(
-    "tls_ca", None, "Speaks TLS with a server whose certificate one of these signed."
+    "tls_ca",
+    None,
+    "The client speaks TLS with a server whose certificate one of these signed.",
 )
 _TOKEN_FILE = flags.DEFINE_string(
-    "token_file", None, "Holds the token that the server wants to see."
+    "token_file", None, "This file holds the token that the server wants to see."
 )
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", 200, "Tokens to generate at most.")
+_MAX_TOKENS = flags.DEFINE_integer(
+    "max_tokens", 200, "An answer has at most this many tokens."
+)
 _TEMPERATURE = flags.DEFINE_float(
-    "temperature", None, "0 takes the likeliest token; unset leaves it to the server."
+    "temperature", None, "0 takes the likeliest token; by default the server chooses."
 )
-_TOP_P = flags.DEFINE_float("top_p", None, "Keep the likeliest tokens of this mass.")
-_TOP_K = flags.DEFINE_integer("top_k", None, "Keep this many likeliest tokens.")
-_SEED = flags.DEFINE_integer("seed", None, "Makes an answer repeatable, 32 bits.")
-_STOP = flags.DEFINE_multi_string("stop", [], "Ends the answer; may be repeated.")
-_IGNORE_EOS = flags.DEFINE_bool("ignore_eos", False, "Go on after the end.")
-_STATS = flags.DEFINE_bool("stats", False, "Tell speed and token counts on stderr.")
-_CONNECT_S = flags.DEFINE_float("connect_s", 5.0, "How long to try to connect.")
+_TOP_P = flags.DEFINE_float(
+    "top_p", None, "Only the likeliest tokens of this mass are drawn."
+)
+_TOP_K = flags.DEFINE_integer(
+    "top_k", None, "Only this many likeliest tokens are drawn."
+)
+_SEED = flags.DEFINE_integer(
+    "seed", None, "This number (32 bits) makes an answer repeatable."
+)
+_STOP = flags.DEFINE_multi_string("stop", [], "This text ends the answer.")
+_IGNORE_EOS = flags.DEFINE_bool(
+    "ignore_eos", False, "The answer goes on after its end."
+)
+_STATS = flags.DEFINE_bool(
+    "stats", False, "Length and time of answers are told on stderr."
+)
+_CONNECT_S = flags.DEFINE_float(
+    "connect_s", 5.0, "The client tries to connect for so long."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A server that answered, and its tokenizer."""
+    """A server has answered, and its tokenizer is here."""
 
     stub: pb_grpc.VllmEngineStub
     model_name: str
@@ -62,7 +78,7 @@ class Connection:
 
 
 class ClientError(RuntimeError):
-    """What to tell the user instead of a traceback."""
+    """The user is told this instead of a traceback."""
 
 
 def connect(
@@ -105,7 +121,7 @@ def connect(
 def stream_text(
     connection: Connection, *, prompt: str, sampling: pb.SamplingParams
 ) -> Iterator[str]:
-    """The answer in pieces, as they come; returns after the last one.
+    """Yields the answer in pieces, as they come.
 
     Closing the iterator early cancels the request.
 
@@ -137,7 +153,7 @@ def stream_text(
 def _find_tokenizer(
     stub: pb_grpc.VllmEngineStub, *, path: str, metadata: tuple[tuple[str, str], ...]
 ) -> Tokenizer:
-    """From the server's own directory when it is this machine's, else by download."""
+    """Loads it from the server's directory if that is here, else from the server."""
     if path and Path(path).is_dir():
         return load_tokenizer(Path(path))
     with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""Programs of absl that are started by a script which defines no flags itself."""
+"""A program of absl is started by a script that defines no flags itself."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ def run_program(
     """Runs `main` and ends the process with its status.
 
     Args:
-      main: takes what is left of the arguments when flags are read.
-      modules: names of those whose flags `--help` shows.
+      main: takes the arguments that are no flags.
+      modules: names of the modules whose flags `--help` shows.
     """
     for module in modules:
         for flag in flags.FLAGS.get_flags_for_module(module):

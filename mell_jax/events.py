@@ -1,8 +1,8 @@
-"""What happens to a server, one line of its log each, by names that do not change.
+"""Events of a server: each is a line of its log and has a name that does not change.
 
-`tell` is standard logging with a name and fields beside the words; who shows them is
-set up elsewhere (`serving/observe/logs.py`). No event has a prompt, a token, a tenant
-or an id that a client chose.
+`tell` is standard logging with a name and fields beside the words; how they are shown
+is set up elsewhere (`serving/observe/logs.py`). No event has a prompt, a token, a
+tenant or an id that a client chose.
 """
 
 import logging
@@ -15,7 +15,7 @@ Value = str | int | float | None
 
 
 class Event(Enum):
-    """All of them; README.md of `serving/` says what each has to tell."""
+    """All events are listed; README.md of `serving/` says what each has to tell."""
 
     STARTING = "starting"
     READY = "ready"
@@ -36,7 +36,7 @@ class Event(Enum):
 
     @property
     def level(self) -> int:
-        """Of standard logging."""
+        """Returns the level for standard logging."""
         return _LEVELS.get(self, logging.INFO)
 
 
@@ -64,9 +64,9 @@ def tell(
     Args:
       event: its name.
       text: the same for people.
-      level: of standard logging; by default the event's own.
-      error: its cause, told with its traceback.
-      fields: numbers and our own words.
+      level: a level of standard logging; by default the event's own.
+      error: its cause, which is told with its traceback.
+      fields: numbers and words of our own.
     """
     level = event.level if level is None else level
     if _logger.isEnabledFor(level):

@@ -1,4 +1,4 @@
-"""The library door: text from a model in one line, in the same process.
+"""The library door gets text from a model in one line, in the same process.
 
     print(LLM().generate("Once upon a time")[0].text)
 
@@ -8,27 +8,38 @@ from any thread, and requests that are made at the same time share the engine's 
 
 import asyncio
 import contextlib
+import os
 import threading
+import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Coroutine,
+    Iterable,
     Iterator,
     Sequence,
 )
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, final
+from typing import Any, Self, SupportsIndex, TypeVar, cast, final
 
-from mell_jax.checkpoints import CheckpointSpec
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.checkpoints import read_eos_ids, spec_in_memory
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import SamplingParams
+from mell_jax.engine.thread import EngineThread
 from mell_jax.frontend import (
+    Ask,
+    Caller,
     Delta,
     FrontEnd,
     FrontModel,
@@ -38,15 +49,17 @@ from mell_jax.frontend import (
 from mell_jax.models.decoder import Decoder
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
-Prompt = str | Sequence[int]
+Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
+"""A text, or token ids: a list, a tuple, or an array of NumPy or JAX."""
+Prompts = Prompt | Iterable[Prompt]
 T = TypeVar("T")
 MAX_OPEN = 1_000_000
-"""Open requests; a program that makes its own requests is not kept from it."""
+"""So many requests may be open: a program is not kept from making its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One generated sample."""
+    """One sample has been generated."""
 
     index: int
     text: str
@@ -59,7 +72,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
-    """Everything generated for one prompt."""
+    """Everything is here that was generated for one prompt."""
 
     completions: tuple[Completion, ...]  # n of them
     prompt_tokens: int
@@ -68,18 +81,18 @@ class RequestOutput:
 
     @property
     def text(self) -> str:
-        """Text of the first sample."""
+        """Returns the text of the first sample."""
         return self.completions[0].text
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        """Tokens of the first sample."""
+        """Returns the tokens of the first sample."""
         return self.completions[0].token_ids
 
 
 @final
 class LLM:
-    """A model that answers prompts.
+    """A model answers prompts.
 
     Args:
       model: a model directory (Hugging Face or Orbax), or "demo".
@@ -126,17 +139,18 @@ class LLM:
           module: the decoder; its weights are copied, it can be trained further.
           tokenizer: a folder with a tokenizer, or one that is loaded; None for token
             ids in and out.
-          eos_ids: tokens that end a text; by default the tokenizer's own.
+          eos_ids: tokens that end a text; by default the tokenizer's own, and those
+            that `generation_config.json` and `config.json` in its folder name.
         """
+        named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            named = read_eos_ids(Path(tokenizer))
             tokenizer = load_tokenizer(Path(tokenizer))
         if eos_ids is None:
             own = tokenizer.eos_id if tokenizer is not None else None
-            eos_ids = () if own is None else (own,)
-        spec = CheckpointSpec(
-            config=module.config,
-            architecture="LlamaForCausalLM",
-            model_type="llama",
+            eos_ids = tuple(dict.fromkeys((*named, *(() if own is None else (own,)))))
+        spec = spec_in_memory(
+            module.config,
             eos_ids=tuple(eos_ids),
             bos_id=tokenizer.bos_id if tokenizer is not None else None,
         )
@@ -159,45 +173,57 @@ class LLM:
             models=[FrontModel(info=built.thread.infos[0], tokenizer=tokenizer)],
             max_open=MAX_OPEN,
         )
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="mell-llm", daemon=True
+            target=_run, args=(self._loop,), name="mell-llm", daemon=True
         )
         self._thread.start()
         self._engine.start(self._front_end.sink(self._loop))
+        # Neither thread refers to this object, so that forgetting it ends both. It may
+        # be forgotten on any thread, also one of theirs: nothing there may wait.
+        end = threading.Thread(target=_end, args=(self._engine, self._loop))
+        self._finalizer = weakref.finalize(self, end.start)
+        self._finalizer.atexit = False
 
     @property
     def info(self) -> EngineInfo:
-        """What is served: vocabulary, context, limits."""
+        """Returns what is served: vocabulary, context, limits."""
         return self._engine.infos[0]
 
     def load(self) -> EngineLoad:
-        """How busy the engine is, and its counters."""
+        """Returns how busy the engine is, and its counters."""
         return self._engine.load()
 
     # -- answers -----------------------------------------------------------------
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompts,
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
         """Answers prompts together and returns when all are done, in their order.
 
         Args:
-          prompts: a text, a list of token ids, or a list of these.
+          prompts: a text, token ids (a list or an array), or any iterable of these;
+            an array of two dimensions is one prompt a row.
           params: for all prompts, or one for each.
 
         Raises:
           InvalidRequestError: a prompt or parameter breaks a rule; nothing is returned
             and the other prompts are given up.
+          RuntimeError: it is closed, or this process is a fork of the one that made it.
+
+        An interrupt (Ctrl-C) ends all of its requests before it is raised.
         """
+        self._check_usable()
         return self._wait(self.agenerate(prompts, params))
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None
     ) -> Iterator[Delta]:
         """Yields what is new as it comes; leaving the loop early ends the request."""
+        self._check_usable()
         deltas = self._deltas(prompt, params)
         try:
             while (delta := self._wait(_next_or_none(deltas))) is not None:
@@ -207,10 +233,11 @@ class LLM:
 
     async def agenerate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompts,
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
-        """`generate` for callers in an event loop of their own."""
+        """Does what `generate` does, for callers in an event loop of their own."""
+        self._check_usable()
         many = _as_prompts(prompts)
         each = _as_params(params, count=len(many))
         jobs = self._collect_all(list(zip(many, each, strict=True)))
@@ -219,7 +246,8 @@ class LLM:
     async def astream(
         self, prompt: Prompt, params: SamplingParams | None = None
     ) -> AsyncIterator[Delta]:
-        """`stream` for callers in an event loop of their own."""
+        """Does what `stream` does, for callers in an event loop of their own."""
+        self._check_usable()
         deltas = self._deltas(prompt, params)
         try:
             while (delta := await self._bridge(_next_or_none(deltas))) is not None:
@@ -230,13 +258,14 @@ class LLM:
     # -- ending ------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stops the engine; open requests fail. Closing twice does nothing."""
-        if self._loop.is_closed():
+        """Stops the engine; open requests fail. Closing twice does nothing.
+
+        What is only forgotten (`del llm`) ends as well, a moment later.
+        """
+        if self._pid != os.getpid() or self._finalizer.detach() is None:
             return
-        self._engine.stop()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        _end(self._engine, self._loop)
         self._thread.join()
-        self._loop.close()
 
     def __enter__(self) -> Self:
         return self
@@ -251,8 +280,40 @@ class LLM:
 
     # -- crossing into the loop thread -------------------------------------------
 
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"this LLM was made in process {self._pid}, and its threads did not "
+                f"come along to its fork {os.getpid()}: make one here, or start "
+                "processes by spawn"
+            )
+        if not self._finalizer.alive:
+            raise RuntimeError("this LLM is closed: make a new one")
+
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Has `work` done in the loop's thread; an interrupt here ends it there first.
+
+        Whatever the interrupt raises is raised once nothing of `work` runs any more.
+        """
+        outcome: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            task = self._loop.create_task(work)
+            task.add_done_callback(lambda done: _tell(done, outcome))
+            tasks.append(task)
+
+        def cancel() -> None:
+            tasks[0].cancel()  # `begin` came first
+
+        self._loop.call_soon_threadsafe(begin)
+        try:
+            return outcome.result()
+        except BaseException:
+            if not outcome.done():  # it is this thread's, and not the work's
+                self._loop.call_soon_threadsafe(cancel)
+                outcome.exception()
+            raise
 
     async def _bridge(self, work: Coroutine[Any, Any, T]) -> T:
         if asyncio.get_running_loop() is self._loop:
@@ -263,9 +324,12 @@ class LLM:
     def _deltas(
         self, prompt: Prompt, params: SamplingParams | None
     ) -> AsyncGenerator[Delta]:
-        return generate(
-            self._front_end, prompt=prompt, params=params or SamplingParams()
+        ask = Ask(
+            caller=Caller.of_library(),
+            prompt=_as_prompt(prompt),
+            params=params or SamplingParams(),
         )
+        return generate(self._front_end, ask)
 
     async def _collect_all(
         self, requests: Sequence[tuple[Prompt, SamplingParams]]
@@ -295,12 +359,35 @@ class LLM:
         )
 
 
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _end(engine: EngineThread, loop: asyncio.AbstractEventLoop) -> None:
+    """Ends both threads, the loop's last: the engine's has a last word for it."""
+    engine.stop()
+    loop.call_soon_threadsafe(loop.stop)
+
+
+def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:
+    """Passes on what became of a task; a cancelled one is an exception, not a state."""
+    if task.cancelled():
+        outcome.set_exception(CancelledError())
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())
+
+
 async def _next_or_none(deltas: AsyncGenerator[Delta]) -> Delta | None:
     return await anext(deltas, None)
 
 
 def _completion(parts: Sequence[Delta]) -> Completion:
-    """A sample from all of its deltas; the last one tells how it ended."""
+    """Returns a sample from all of its deltas; the last one tells how it ended."""
     finish = parts[-1].finish
     assert finish is not None, "a stream ended without a finish"
     logprobs = [part.logprobs for part in parts if part.logprobs is not None]
@@ -315,11 +402,27 @@ def _completion(parts: Sequence[Delta]) -> Completion:
     )
 
 
-def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """A text and a list of ids are one prompt; a list of either is many."""
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
+def _as_prompts(prompts: Prompts) -> list[str | Sequence[int]]:
+    """Returns many prompts; a text and a row of ids are one."""
+    if isinstance(prompts, str) or _dimensions(prompts) == 1:
+        return [_as_prompt(cast("Prompt", prompts))]
+    many: list[Any] = list(prompts)
+    if many and isinstance(many[0], SupportsIndex) and not _dimensions(many[0]):
+        return [_as_prompt(many)]
+    return [_as_prompt(prompt) for prompt in many]
+
+
+def _as_prompt(prompt: Prompt) -> str | Sequence[int]:
+    """Returns arrays, and other rows of ids, as a list of ids."""
+    if isinstance(prompt, str | list | tuple):
+        return prompt
+    ids = np.asarray(prompt if _dimensions(prompt) else list(prompt))
+    return cast("list[int]", ids.tolist())
+
+
+def _dimensions(value: object) -> int:
+    """How many dimensions an array has; 0 for what is none."""
+    return value.ndim if isinstance(value, np.ndarray | jax.Array) else 0
 
 
 def _as_params(

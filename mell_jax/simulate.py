@@ -1,4 +1,4 @@
-"""`mell-simulate`: how many devices a placement policy needs for a workload.
+"""`mell-simulate` tells how many devices a placement policy needs for a workload.
 
     mell-simulate --trace=trace.csv.gz --capacity_tokens=38000
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
@@ -55,93 +55,116 @@ from mell_jax.scheduler.simulator.workload import (
 )
 
 _TRACE = flags.DEFINE_string(
-    "trace", None, "CSV (.gz) of arrival_s,input_tokens,output_tokens[,model]."
+    "trace", None, "This CSV (.gz) has arrival_s,input_tokens,output_tokens[,model]."
 )
 _SLICE_S = flags.DEFINE_float(
-    "slice_s", None, "Only the first seconds of a trace or of the results' workloads."
+    "slice_s", None, "Only the first seconds of a trace or of the results are used."
 )
 _WORKLOAD = flags.DEFINE_enum(
-    "workload", "poisson", ["poisson", "bursty"], "Arrivals to draw without a trace."
+    "workload", "poisson", ["poisson", "bursty"], "Requests arrive like this."
 )
 _LENGTHS = flags.DEFINE_string(
-    "lengths", "lognormal", "Lengths to draw: lognormal, or the name of a known trace."
+    "lengths", "lognormal", "Lengths are lognormal, or as in the trace of this name."
 )
-_RATE = flags.DEFINE_float("rate", 3.6, "Requests per second to draw.")
-_SPAN_S = flags.DEFINE_float("span_s", 1300.0, "Seconds of arrivals to draw.")
-_INPUT_MEAN = flags.DEFINE_float("input_mean", 1000.0, "Mean of log-normal inputs.")
-_INPUT_SIGMA = flags.DEFINE_float("input_sigma", 1.0, "Of the logarithm.")
-_OUTPUT_MEAN = flags.DEFINE_float("output_mean", 2500.0, "Mean of log-normal outputs.")
-_OUTPUT_SIGMA = flags.DEFINE_float("output_sigma", 0.9, "Of the logarithm.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the workload that is drawn.", lower_bound=0)
+_RATE = flags.DEFINE_float("rate", 3.6, "So many requests per second are drawn.")
+_SPAN_S = flags.DEFINE_float("span_s", 1300.0, "Arrivals last this long.")
+_INPUT_MEAN = flags.DEFINE_float("input_mean", 1000.0, "Inputs have this mean.")
+_INPUT_SIGMA = flags.DEFINE_float(
+    "input_sigma", 1.0, "Their logarithms have this sigma."
+)
+_OUTPUT_MEAN = flags.DEFINE_float("output_mean", 2500.0, "Outputs have this mean.")
+_OUTPUT_SIGMA = flags.DEFINE_float(
+    "output_sigma", 0.9, "Their logarithms have this sigma."
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "The workload is drawn from this seed.", lower_bound=0
+)
 _CAPACITY_TOKENS = flags.DEFINE_integer(
-    "capacity_tokens", 20000, "KV tokens that a device holds."
+    "capacity_tokens", 20000, "A device holds so many KV tokens."
 )
-_PAGE_TOKENS = flags.DEFINE_integer("page_tokens", 16, "Tokens of a page.")
+_PAGE_TOKENS = flags.DEFINE_integer("page_tokens", 16, "A page has so many tokens.")
 _MODELS = flags.DEFINE_list(
-    "models", [], "name:weight of the trace's models; weight is KV memory per token."
+    "models", [], "Each name:weight is a model; weight is KV memory per token."
 )
 _POLICIES = flags.DEFINE_list(
     "policies",
     ["consolidate"],
-    f"Of {', '.join([*sorted(POLICIES), REPACK, REPACK_LIVE])}.",
+    "These are compared; there are "
+    f"{', '.join([*sorted(POLICIES), REPACK, REPACK_LIVE])}.",
 )
 _HEADROOM = flags.DEFINE_list(
-    "headroom", ["0"], "Fractions that baselines leave free; the best one is reported."
+    "headroom", ["0"], "Baselines leave these fractions free; the best one is reported."
 )
 _LOOK_S = flags.DEFINE_float(
-    "look_s", None, "Growth look-ahead of `consolidate`; by default its own."
+    "look_s", None, "`consolidate` foresees growth for so long; by default its own."
+)
+_EPOCH_S = flags.DEFINE_float("epoch_s", 1.0, "Consolidations are this far apart.")
+_DECODE = flags.DEFINE_float(
+    "decode_tokens_per_s", 33.0, "A request decodes at this rate."
 )
 _MOVE_PRICE_S = flags.DEFINE_float(
     "move_price_s",
     Knobs().move_price_s,
-    "Device seconds that moving a full device is worth to `consolidate`: less of it "
-    "means fewer devices and more bytes moved.",
+    "Moving a full device is worth so many device seconds to `consolidate`: a lower "
+    "price means fewer devices and more bytes moved.",
 )
 _PLACE_WAIT_MS = flags.DEFINE_float(
     "place_wait_ms",
     1e3 * Knobs().place_wait_s,
-    "Most that `consolidate` lets an arrival wait before it opens a device.",
+    "`consolidate` lets an arrival wait so long at most before it opens a device.",
 )
-_EPOCH_S = flags.DEFINE_float("epoch_s", 1.0, "Seconds between consolidations.")
-_DECODE = flags.DEFINE_float("decode_tokens_per_s", 33.0, "Of every request.")
 _PREFILL = flags.DEFINE_float(
-    "prefill_tokens_per_s", 8000.0, "Of every request; 0: a prompt takes no time."
+    "prefill_tokens_per_s",
+    8000.0,
+    "A request prefills at this rate; 0: it takes no time.",
 )
 _PREFILL_SHARE = flags.DEFINE_float(
-    "prefill_share", 0.25, "Of an instance's prefill, for moves that replay tokens."
+    "prefill_share", 0.25, "Moves that replay tokens get this part of prefill."
 )
 _LINK_GBPS = flags.DEFINE_float(
-    "link_gbps", 200.0, "Of a device, each way; 0: a migration takes no time."
+    "link_gbps", 200.0, "A device's link carries so much; 0: moves take no time."
 )
 _KV_BYTES = flags.DEFINE_integer(
-    "kv_bytes_per_token", 131072, "What a migration sends for a token of weight 1."
+    "kv_bytes_per_token", 131072, "A move sends this much for a token of weight 1."
 )
-_MAX_DEVICES = flags.DEFINE_integer("max_devices", 1000, "Devices that there are.")
-_ACTIVATION_S = flags.DEFINE_float("activation_s", 0.0, "Time to load a model.")
+_MAX_DEVICES = flags.DEFINE_integer("max_devices", 1000, "There are so many devices.")
+_ACTIVATION_S = flags.DEFINE_float(
+    "activation_s", 0.0, "A model takes so long to load."
+)
 _TPOT_SLO_MS = flags.DEFINE_float(
-    "tpot_slo_ms", None, "Most time per output token; unbounded by default."
+    "tpot_slo_ms", None, "An output token may take so long; by default any time."
 )
-_STEP_FIXED_MS = flags.DEFINE_float("step_fixed_ms", 0.0, "Of every step.")
-_STEP_ROW_MS = flags.DEFINE_float("step_row_ms", 0.0, "Of a step, per request.")
-_STEP_KTOKEN_MS = flags.DEFINE_float("step_ktoken_ms", 0.0, "Per 1,000 KV tokens.")
-_OUTPUT_JSON = flags.DEFINE_string("output_json", None, "Writes every figure here.")
-_PLOT = flags.DEFINE_string("plot", None, "Draws devices and utilisation over time.")
-_RECORD = flags.DEFINE_string("record", None, "Writes the event log here.")
-_REPLAY = flags.DEFINE_string("replay", None, "Reproduces a recorded log.")
+_STEP_FIXED_MS = flags.DEFINE_float("step_fixed_ms", 0.0, "Every step takes so long.")
+_STEP_ROW_MS = flags.DEFINE_float(
+    "step_row_ms", 0.0, "Each request adds so much to a step."
+)
+_STEP_KTOKEN_MS = flags.DEFINE_float(
+    "step_ktoken_ms", 0.0, "1,000 KV tokens add so much to a step."
+)
+_OUTPUT_JSON = flags.DEFINE_string(
+    "output_json", None, "Every figure is written to this file."
+)
+_PLOT = flags.DEFINE_string(
+    "plot", None, "Devices and utilisation over time are drawn to this file."
+)
+_RECORD = flags.DEFINE_string("record", None, "The event log is written to this file.")
+_REPLAY = flags.DEFINE_string("replay", None, "This recorded log is reproduced.")
 _CHECK = flags.DEFINE_string(
-    "check", None, "Recomputes every figure of a recorded log by other code."
+    "check", None, "Every figure of this recorded log is recomputed by other code."
 )
 _RESULTS = flags.DEFINE_string(
-    "results", None, "Instead: writes the results page here."
+    "results", None, "Instead, the results page is written to this file."
 )
-_DATA = flags.DEFINE_string("data", None, "Folder of traces for the results page.")
+_DATA = flags.DEFINE_string(
+    "data", None, "This folder has the traces for the results page."
+)
 _SCALE = flags.DEFINE_list(
-    "scale", [], "Instead: decision times in full fleets of so many instances."
+    "scale", [], "Instead, decisions are timed in full fleets of these sizes."
 )
 
 
 def settings_from_flags(workload: Workload) -> Settings:
-    """The fleet that the flags describe.
+    """Returns the fleet that the flags describe.
 
     Raises:
       ValueError: a flag is out of range, or a model of the trace has no weight.
@@ -184,7 +207,7 @@ def _weights(workload: Workload) -> dict[ModelId, float]:
 
 
 def _weight(entry: str) -> tuple[ModelId, float]:
-    """One entry of --models."""
+    """Returns one entry of --models."""
     name, _, weight = entry.partition(":")
     try:
         return ModelId(name), float(weight)
@@ -216,7 +239,7 @@ def _headrooms() -> list[float]:
 
 
 def workload_from_flags() -> Workload:
-    """The trace, or requests drawn from the seed."""
+    """Returns the trace, or requests drawn from the seed."""
     if _TRACE.value is not None:
         whole = read_trace(Path(_TRACE.value))
         return whole if _SLICE_S.value is None else whole.first(_SLICE_S.value)
@@ -345,7 +368,7 @@ def write_json(
     settings: Settings,
     outcomes: Sequence[RunOutcome],
 ) -> None:
-    """Every figure that is printed, and what it was measured with."""
+    """Writes every figure that is printed, and what it was measured with."""
     figures = {o.policy: {"headroom": o.headroom} | o.figures for o in outcomes}
     content = {
         "workload": workload.name,
@@ -365,7 +388,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_scale() -> None:
-    """Decision times of the first policy, one line per size."""
+    """Prints decision times of the first policy, one line per size."""
     name = _POLICIES.value[0]
     if name not in POLICIES:
         raise ValueError(f"--scale: {name} is a bound, it decides nothing")
@@ -455,7 +478,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the program as the console script does."""
     run_program(main, modules=("mell_jax.simulate",))
 
 

@@ -1,4 +1,4 @@
-"""`mell-top`: a look inside a running fleet, from the metrics of its server.
+"""`mell-top` looks inside a running fleet, from the metrics of its server.
 
     mell-top --address=127.0.0.1:8000    # until Ctrl-C; --once for one picture
 
@@ -36,12 +36,12 @@ Sample = tuple[Mapping[str, str], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """The metrics of one scrape, by name."""
+    """The metrics of one scrape are kept by name."""
 
     samples: Mapping[str, Sequence[Sample]]
 
     def of(self, name: str, **labels: str) -> list[Sample]:
-        """The samples of `mell:NAME` that have these labels."""
+        """Returns the samples of `mell:NAME` that have these labels."""
         return [
             (found, value)
             for found, value in self.samples.get(f"mell:{name}", ())
@@ -52,14 +52,14 @@ class Numbers:
         return sum(value for _, value in self.of(name, **labels))
 
     def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
-        """Sums by the value of one label."""
+        """Returns sums by the value of one label."""
         sums: dict[str, float] = {}
         for found, value in self.of(name, **labels):
             sums[found[label]] = sums.get(found[label], 0.0) + value
         return sums
 
     def quantile(self, name: str, share: float) -> float:
-        """Of a histogram, linear within a bucket; NaN without values."""
+        """Returns a quantile of a histogram, linear within a bucket; NaN if empty."""
         counts = self.by(f"{name}_bucket", "le")
         edges = sorted((float(le), count) for le, count in counts.items())
         if not edges or not edges[-1][1]:
@@ -74,7 +74,7 @@ class Numbers:
 
 
 def parse(text: str) -> Numbers:
-    """The metrics of a scrape.
+    """Reads the metrics of a scrape.
 
     Raises:
       ValueError: it is something else.
@@ -91,7 +91,7 @@ def parse(text: str) -> Numbers:
 def picture(
     now: Numbers, *, before: Numbers | None, elapsed_s: float, trouble: str = ""
 ) -> RenderableType:
-    """What a terminal of 80 columns shows.
+    """Returns what a terminal of 80 columns shows.
 
     Args:
       before: an earlier scrape of the same server, for what is per second; None: none.
@@ -150,7 +150,7 @@ def _bars(now: Numbers) -> Table:
 
 
 def _bar(held: Sequence[float]) -> Text:
-    """A bar of `BAR` cells; ends are rounded, so that the cells always add up."""
+    """Returns a bar of `BAR` cells; ends are rounded, so that they always add up."""
     whole, bar, seen, at = max(sum(held), 1.0), Text(), 0.0, 0
     for value, cell, style in zip(held, "█▒·", ("green", "yellow", "dim"), strict=True):
         seen += value
@@ -161,7 +161,7 @@ def _bar(held: Sequence[float]) -> Text:
 
 
 def _moves(now: Numbers, *, before: Numbers | None) -> Text:
-    """What is on its way at this moment, and what has arrived since the last one."""
+    """Returns the moves at this moment, and those that ended since the last one."""
     under_way = [
         f"{_arrow(labels)} {count:.0f} {labels['mode'] or 'request'} {labels['stage']}"
         for labels, count in now.of("requests_moving")
@@ -263,7 +263,7 @@ def print_once(
     console: Console,
     opener: urllib.request.OpenerDirector = _DIRECTLY,
 ) -> None:
-    """One picture of two scrapes.
+    """Prints one picture of two scrapes.
 
     Raises:
       ConnectionError: no metrics can be had.
@@ -282,7 +282,7 @@ def watch(
     opener: urllib.request.OpenerDirector = _DIRECTLY,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """A picture that is made anew at every interval, until Ctrl-C."""
+    """Shows a picture and makes it anew at every interval, until Ctrl-C."""
     now: Numbers | None = None
     before: Numbers | None = None
     now_s = before_s = time.monotonic()
@@ -305,15 +305,22 @@ def watch(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Runs the program; returns its exit status."""
     flags = argparse.ArgumentParser(prog="mell-top", description="Looks into a fleet.")
-    text = "host:port of the server's --http_port, or https://host:port"
+    text = (
+        "metrics are there: host:port of the server's --http_port, or https://host:port"
+    )
     flags.add_argument("--address", default="127.0.0.1:8000", help=text)
     flags.add_argument("--once", action="store_true", help="print one picture and end")
-    flags.add_argument("--interval_s", type=float, default=1.0, help="between looks")
-    text = "holds a token with the right 'metrics'"
+    flags.add_argument(
+        "--interval_s",
+        type=float,
+        default=1.0,
+        help="so many seconds pass between looks",
+    )
+    text = "this file holds a token with the right 'metrics'"
     flags.add_argument("--token_file", type=Path, help=text)
-    text = "authorities that may have signed the server's certificate"
+    text = "this file has the authorities that may have signed the server's certificate"
     flags.add_argument("--tls_ca", default="", help=text)
     asked = flags.parse_args(argv)
     if not (0 < asked.interval_s <= 3600):

@@ -1,4 +1,4 @@
-"""What a decoder looks like, as one frozen value: sizes, rotary embedding, options.
+"""Describes a decoder as one frozen value: sizes, rotary embedding, options.
 
 A `ModelConfig` says nothing about files, devices or precision. It is made from a
 `config.json` by `mell_jax.checkpoints`, or by hand for training.
@@ -16,7 +16,7 @@ HEAD_DIMS = range(32, 257, 8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Llama3Rope:
-    """Frequency-dependent stretching of the rotary embedding, as in Llama 3.1.
+    """Stretches the rotary embedding by frequency, as in Llama 3.1 (arXiv 2407.21783).
 
     Wavelengths above `original_context / low_freq_factor` are stretched by `factor`,
     those below `original_context / high_freq_factor` are kept, between them the
@@ -41,7 +41,7 @@ class Llama3Rope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Sizes and options of one decoder-only transformer.
+    """A config holds the sizes and options of one decoder-only transformer.
 
     Covers the Llama family: Llama 2 and 3.x (`rope_scaling`), Mistral (`windows`),
     Qwen2 (`qkv_bias`), Qwen3 (`qk_norm`), tied or untied output embeddings, grouped,
@@ -104,12 +104,12 @@ class ModelConfig:
                 _check_range("window", window, 1, 1 << 30)
 
     def window(self, layer: int) -> int | None:
-        """Sliding window of `layer` in tokens, None when it sees everything."""
+        """Returns sliding window of `layer` in tokens, None when it sees everything."""
         return self.windows[layer] if self.windows else None
 
     @property
     def kv_elements_per_token(self) -> int:
-        """Keys and values of one token over all layers, in elements."""
+        """Returns keys and values of one token over all layers, in elements."""
         return self.num_layers * 2 * self.num_kv_heads * self.head_dim
 
 

@@ -1,4 +1,4 @@
-"""A decoder-only transformer in Flax NNX, the same module for training and serving.
+"""A decoder-only transformer in Flax NNX trains and serves as the same module.
 
 The model does not know where keys and values live. Its caller passes `attend`, which
 takes the queries, keys and values of one layer and returns the attended values together
@@ -8,6 +8,9 @@ with the next state of whatever cache it keeps:
 
 Training passes `causal_attention` and no cache; the engine passes a function that
 writes to and reads from its page pool.
+
+Sources: grouped-query attention (arXiv 2305.13245), RMSNorm (arXiv 1910.07467), rotary
+positions (arXiv 2104.09864), gated feed-forward with SiLU (arXiv 2002.05202).
 """
 
 from typing import Protocol, TypeVar
@@ -24,7 +27,7 @@ RopeTable = tuple[jax.Array, jax.Array]
 
 
 class Attend(Protocol[Cache]):
-    """Attention of one layer over whatever the caller keeps as its cache."""
+    """Attends in one layer over whatever the caller keeps as its cache."""
 
     def __call__(
         self,
@@ -49,7 +52,9 @@ def causal_attention(
     layer: int,
     window: int | None,
 ) -> tuple[None, jax.Array]:
-    """Plain causal attention over [B, T, heads, H], for training and as a reference."""
+    """Returns plain causal attention over [B, T, heads, H], for training and as a
+    reference.
+    """
     del layer
     local = None if window is None else (window - 1, 0)
     out = jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=local)
@@ -57,7 +62,7 @@ def causal_attention(
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with rotary positions; optional bias and q/k norm."""
+    """Attends with grouped queries and rotary positions; optional bias and q/k norm."""
 
     def __init__(
         self, config: ModelConfig, *, layer: int, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -101,7 +106,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """The gated feed-forward layer: down(silu(gate(x)) * up(x))."""
+    """Computes the gated feed-forward layer: down(silu(gate(x)) * up(x))."""
 
     def __init__(
         self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -117,7 +122,7 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One layer: attention and feed-forward, each behind a norm and a residual."""
+    """A block is one layer: attention, feed-forward; each has a norm and a residual."""
 
     def __init__(
         self, config: ModelConfig, *, layer: int, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -137,7 +142,7 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """The whole model. Parameters and arithmetic are in `dtype`, logits in float32.
+    """The decoder is the whole model: arithmetic in `dtype`, logits in float32.
 
     Layers are separate arrays in a list and the loop over them is unrolled: a scan
     over stacked weights copies every layer's weights on a GPU.
@@ -189,7 +194,7 @@ class Decoder(nnx.Module):
         return self.norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Scores of the next token, float32 [..., V], for `hidden` [..., D]."""
+        """Returns scores of the next token, float32 [..., V], for `hidden` [..., D]."""
         if self.lm_head is None:
             return self.embed.attend(hidden).astype(jnp.float32)
         return self.lm_head(hidden).astype(jnp.float32)

@@ -1,4 +1,7 @@
-"""Rotary position embedding: one table of angles per step, applied to every layer."""
+"""Rotates queries and keys by their positions (RoPE, arXiv 2104.09864).
+
+One table of angles per step serves every layer.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ from mell_jax.models.config import Llama3Rope, ModelConfig
 
 
 def inverse_frequencies(config: ModelConfig) -> npt.NDArray[np.float32]:
-    """Radians per token of each pair of channels, [H/2]."""
+    """Returns radians per token of each pair of channels, [H/2]."""
     exponent = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
     frequency = config.rope_theta**-exponent
     if config.rope_scaling is not None:
@@ -20,7 +23,8 @@ def inverse_frequencies(config: ModelConfig) -> npt.NDArray[np.float32]:
 def rope_table(
     positions: jax.Array, config: ModelConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines for `positions` [..., T]: two float32 arrays [..., T, 1, H/2].
+    """Returns cosines and sines for `positions` [..., T]: two float32 arrays [..., T,
+    1, H/2].
 
     The axis of size one broadcasts over heads.
     """

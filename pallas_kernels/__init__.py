@@ -1,4 +1,4 @@
-"""Attention over a paged KV pool, as plain JAX and as Pallas kernels."""
+"""Attends over a paged KV pool, as plain JAX and as Pallas kernels."""
 
 if __name__ != "mell_jax.pallas_kernels":
     raise ImportError("import mell_jax.pallas_kernels, not pallas_kernels")

@@ -1,4 +1,4 @@
-"""What Pallas calls differently from one supported jax to the next."""
+"""Hides what Pallas calls differently from one supported jax to the next."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ _IS_OLD = jax.__version_info__ < (0, 11)
 
 
 def transposed(ref: Any) -> Any:
-    """A view of a matrix in shared memory, rows and columns exchanged."""
+    """Returns a view of a matrix in shared memory, rows and columns exchanged."""
     return plgpu.transpose_ref(ref, (1, 0)) if _IS_OLD else ref.transpose((1, 0))
 
 
 def interpreting(interpret: Any) -> dict[str, Any]:
-    """What to pass on to `plgpu.kernel` for `interpret`: a bool, or the parameters.
+    """Returns what `plgpu.kernel` takes for `interpret`: a bool, or the parameters.
 
     Before 0.11 nothing can be interpreted; `attention.backends` refuses it.
     """
@@ -24,7 +24,7 @@ def interpreting(interpret: Any) -> dict[str, Any]:
 
 
 def load_shared(ref: Any, *, layout: Any) -> jax.Array:
-    """A matrix in shared memory, in registers of this layout."""
+    """Returns a matrix in shared memory, in registers of this layout."""
     index = ((),) if _IS_OLD else ()
     loaded: jax.Array = plgpu.load(ref, *index, layout=layout)
     return loaded

@@ -1,4 +1,4 @@
-"""Whole pages out of one pool and into another, for moving requests between devices.
+"""Moves whole pages out of one pool and into another, when requests change devices.
 
 A page is one contiguous row of the pool, all layers, keys and values of 16 tokens:
 
@@ -23,7 +23,7 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 @jax.jit
 def gather_pages(pool: Pool, page_ids: jax.Array) -> Pool:
-    """The pages of these ids, one after the other.
+    """Returns the pages of these ids, one after the other.
 
     Args:
       pool: `[P, L, 2, K, S, H]`, or a quantised pool, whose scales come along.
@@ -43,7 +43,7 @@ def gather_pages(pool: Pool, page_ids: jax.Array) -> Pool:
 
 @functools.partial(jax.jit, donate_argnames="pool")
 def scatter_pages(pool: Pool, page_ids: jax.Array, pages: Pool) -> Pool:
-    """The pool with `pages` in the places `page_ids`, written in place.
+    """Returns the pool with `pages` in the places `page_ids`, written in place.
 
     Page 0 is scratch and keeps what it holds: padding ids may all be 0.
 
@@ -70,7 +70,8 @@ def scatter_pages(pool: Pool, page_ids: jax.Array, pages: Pool) -> Pool:
 
 @jax.jit
 def checksum_pages(pages: Pool) -> jax.Array:
-    """One number per page over all its bits, to compare before and after a transfer.
+    """Returns one number per page over all its bits, to compare before and after a
+    transfer.
 
     The sum, modulo 2**32, of each word times an odd number of its place: it sees any
     single changed word, words that changed places, and zeros in the place of data. It

@@ -1,4 +1,4 @@
-"""Writing keys and values into a paged pool `[P, L, 2, K, S, H]`.
+"""Writes keys and values into a paged pool `[P, L, 2, K, S, H]`.
 
 Seen flat, the pool is rows of `H` numbers, and a token's key or value of one head is
 one row. Writes are scatters of such rows: with the pool donated they are in place on

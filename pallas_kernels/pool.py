@@ -1,4 +1,4 @@
-"""The two kinds of KV pool: plain numbers, or numbers of one byte with scales.
+"""A KV pool holds plain numbers, or numbers of one byte with scales.
 
 A quantised page keeps one scale per layer, key or value, and head; what a token of the
 page holds is `pages * scales`. Scales are powers of two, so that raising one later
@@ -17,19 +17,19 @@ QUANTIZED_DTYPES = ("int8", "float8_e4m3fn")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizedPool:
-    """A pool of one byte per number; donate it as a plain one."""
+    """The pool has one byte per number; donate it as a plain one."""
 
     pages: jax.Array  # [P, L, 2, K, S, H] int8 or float8_e4m3fn
     scales: jax.Array  # [P, L, 2, K] float32
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[P, L, 2, K, S, H]"""
+        """Returns [P, L, 2, K, S, H]"""
         return self.pages.shape
 
     @property
     def dtype(self) -> Any:
-        """Of the pages."""
+        """Returns that of the pages."""
         return self.pages.dtype
 
     @property
@@ -47,7 +47,7 @@ Pool = jax.Array | QuantizedPool
 def make_quantized_pool(
     shape: tuple[int, int, int, int, int, int], dtype: Any
 ) -> QuantizedPool:
-    """A pool of zeros `[P, L, 2, K, S, H]`, int8 or float8_e4m3fn.
+    """Returns a pool of zeros `[P, L, 2, K, S, H]`, int8 or float8_e4m3fn.
 
     Raises:
       ValueError: the dtype is another.
@@ -61,5 +61,5 @@ def make_quantized_pool(
 
 
 def largest(dtype: Any) -> float:
-    """The largest number a page of this dtype holds: 127 or 448."""
+    """Returns the largest number a page of this dtype holds: 127 or 448."""
     return {"int8": 127.0, "float8_e4m3fn": 448.0}[jnp.dtype(dtype).name]

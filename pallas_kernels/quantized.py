@@ -1,4 +1,4 @@
-"""Writing tokens into a quantised pool: one scale per page, layer, k or v, and head.
+"""Writes tokens into a quantised pool: one scale per page, layer, k or v, and head.
 
 A page fills over many steps, so its scale cannot be known when its first token comes.
 It starts at what that token needs and only ever rises; when it does, the older tokens

@@ -1,38 +1,47 @@
-"""What the next step computes: decodes first, then prefill chunks, under a budget.
+"""The batcher decides what a step computes: decodes, then prefill, under a budget.
 
 There are no phases. A sequence has `total - computed` tokens to do; one is a decode,
-more is (part of) a prefill. When pages run out the newest sequence is preempted: it
-gives up its pages, keeps its tokens, and waits at the head of the queue to be computed
-again. Steps are planned one ahead of their results: `plan` may run before the tokens of
-the step before it are known, `commit` brings them in.
+more is (part of) a prefill. Steps are planned one ahead of their results: `plan` may
+run before the tokens of the step before it are known, `commit` brings them in.
 
-A pure state machine: `add`, `cancel`, `plan`, `commit` are its events. The engine, the
-simulator and the property tests drive it alike.
+A pure state machine: `add`, `cancel`, `plan`, `commit` are its events. The engine and
+the property tests drive it alike; rows that come from elsewhere are `reservations`.
 """
 
 from collections import OrderedDict
 from dataclasses import replace
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.scheduler.ids import PageId, PageKey, Pages, Serial, SlotId
+from mell_jax.scheduler.grants import Grants, PageGrowth
+from mell_jax.scheduler.ids import Pages, Serial, SlotId
 from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence, StepPlan
-from mell_jax.scheduler.prefix_cache import (
-    PrefixCache,
-    next_key,
-    page_keys,
-    root_key,
-)
+from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.scheduler.reservations import Reservations
 from mell_jax.scheduler.rows import UNKNOWN_TOKEN, RowTable
+from mell_jax.scheduler.sequences import SequenceTable
 
 Int32Array = npt.NDArray[np.int32]
 MAX_PASSED_OVER = 64
 """Waiting sequences looked at behind one that waits for a prefix being computed."""
 
 
+@final
 class Batcher:
-    """Chooses rows and chunks; owns the row table, the queue and the pages."""
+    """The batcher chooses rows and chunks; it owns the queue of those that wait.
+
+    Args:
+      cache: the pages; new, of this instance alone.
+      limits: sizes of a step.
+      page_tokens: tokens of a page.
+      shares_prefixes: whether pages of prompts become findable by others.
+      growth: what becomes of a row that needs a page when there is none.
+
+    Raises:
+      ValueError: the pages cannot hold one sequence of the longest kind.
+    """
 
     def __init__(
         self,
@@ -41,37 +50,27 @@ class Batcher:
         limits: BatchLimits,
         page_tokens: int,
         shares_prefixes: bool = True,
-        preempts: bool = True,
+        growth: PageGrowth = PageGrowth.WAIT,
     ) -> None:
-        if not (cache.counts.total * page_tokens >= limits.max_tokens):
-            raise ValueError(
-                f"{cache.counts.total} pages of {page_tokens} tokens cannot hold one "
-                f"sequence of {limits.max_tokens}: give more pages or a shorter context"
-            )
-        self.cache = cache
-        self.rows = RowTable(
-            num_slots=limits.max_rows,
-            max_tokens=limits.max_tokens,
+        self.sequences = SequenceTable(
+            cache,
+            limits=limits,
             page_tokens=page_tokens,
+            shares_prefixes=shares_prefixes,
         )
+        self.grants = Grants(self.sequences)
+        self.reservations = Reservations(self.sequences, grants=self.grants)
         self._limits = limits
-        self._shares_prefixes = shares_prefixes
-        self._preempts = preempts  # False: who has no page waits for one
-        self._held: set[Serial] = set()
+        self._growth = growth
         self._waiting: OrderedDict[Serial, None] = OrderedDict()  # next one first
         self._waiting_tokens = 0
-        self._running: dict[Serial, SlotId] = {}  # oldest admission first
-        self._sequences: dict[Serial, Sequence] = {}  # waiting and running
-        self._keys: dict[Serial, list[PageKey]] = {}  # of their full pages, so far
-        self._promised: dict[PageKey, Serial] = {}  # page contents being computed
-        self._free_slots = list(range(limits.max_rows - 1, -1, -1))
 
     # -- events ------------------------------------------------------------------
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence behind the others."""
         assert 0 < len(sequence.tokens) < sequence.limit <= self._limits.max_tokens
-        self._remember(sequence)
+        self.sequences.remember(sequence)
         self._enqueue(sequence)
 
     def cancel(self, serial: Serial, *, trusted: bool = True) -> None:
@@ -79,20 +78,17 @@ class Batcher:
 
         `trusted=False` also makes the pages unfindable, for content gone bad.
         """
-        self._held.discard(serial)
-        slot = self._running.pop(serial, None)
-        if slot is None:
-            self._dequeue(serial)
-            if not trusted:  # it may have left pages behind when it was preempted
-                self.cache.forget(self.cache.match(self._keys[serial]))
+        if not trusted:
+            self.sequences.distrust(serial)
+        if serial in self.sequences.running:
+            self.sequences.leave(serial)
         else:
-            if not trusted:
-                self.cache.forget(self.rows.pages_of(slot))
-            self._leave(slot, serial)
-        del self._keys[serial], self._sequences[serial]
+            self._dequeue(serial)
+        self.sequences.forget(serial)
+        self.grants.forget(serial)
 
     def plan(self) -> StepPlan | None:
-        """Decides the next step and takes its pages; None when there is none to do."""
+        """Decides the next step and takes its pages; returns None without work."""
         preempted: list[Serial] = []
         decodes = self._plan_decodes(preempted)
         budget = self._limits.token_budget - len(decodes)
@@ -127,9 +123,11 @@ class Batcher:
         rows.tokens[slots, rows.known[slots]] = tokens[live]
         rows.known[slots] += 1
         filled = plan.kv_lens // rows.page_tokens
-        if self._shares_prefixes:
+        if self.sequences.shares_prefixes:
             for index in np.flatnonzero(live & (filled > rows.published[plan.slots])):
-                self._publish(SlotId(int(plan.slots[index])), until=int(filled[index]))
+                self.sequences.publish(
+                    SlotId(int(plan.slots[index])), until=int(filled[index])
+                )
         for index in np.flatnonzero(sampled & ~here):
             live[index] = self._commit_preempted(
                 Serial(int(plan.serials[index])), int(tokens[index])
@@ -139,29 +137,38 @@ class Batcher:
     # -- questions ---------------------------------------------------------------
 
     @property
+    def cache(self) -> PrefixCache:
+        """Returns the cache that owns the pages."""
+        return self.sequences.cache
+
+    @property
+    def rows(self) -> RowTable:
+        """Returns the running batch; only the batcher and its parts change it."""
+        return self.sequences.rows
+
+    @property
     def num_running(self) -> int:
-        return len(self._running)
+        """Returns the number of rows, reservations included."""
+        return len(self.sequences.running)
 
     @property
     def num_waiting(self) -> int:
+        """Returns the number of sequences without a row."""
         return len(self._waiting)
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens of all waiting sequences."""
+        """Returns the tokens of all waiting sequences."""
         return self._waiting_tokens
 
     @property
     def is_empty(self) -> bool:
-        return not self._sequences
-
-    def num_pages(self, serial: Serial) -> int:
-        """Pages of a sequence; 0 while it waits for a row."""
-        slot = self._running.get(serial)
-        return 0 if slot is None else len(self.rows.pages_of(slot))
+        """Returns whether no sequence waits or runs."""
+        return self.sequences.is_empty
 
     def knows(self, serial: Serial) -> bool:
-        return serial in self._sequences
+        """Returns whether a sequence waits or runs."""
+        return self.sequences.knows(serial)
 
     # -- planning ----------------------------------------------------------------
 
@@ -177,7 +184,7 @@ class Batcher:
             lack = len(short) - self.cache.num_available
             if lack <= 0:
                 break
-            if not self._preempts:
+            if self._growth is PageGrowth.WAIT:
                 slots = slots[np.isin(slots, short[-lack:], invert=True)]
                 short = short[:-lack]
                 break
@@ -194,7 +201,7 @@ class Batcher:
         wanting = set(np.flatnonzero(rows.active & is_prefill).tolist())
         slots: list[int] = []
         chunks: list[int] = []
-        for slot in self._running.values() if wanting else ():
+        for slot in self.sequences.running.values() if wanting else ():
             if slot in wanting and budget > 0:
                 chunk = min(int(missing[slot]), budget)
                 slots.append(slot)
@@ -209,13 +216,13 @@ class Batcher:
         chunks: list[int] = []
         passed_over = 0
         for serial in self._waiting:
-            if serial in self._held:
+            if self.grants.is_held(serial):
                 continue
-            sequence = self._sequences[serial]
-            if sequence.pending or not self._free_slots or budget == 0:
+            sequence = self.sequences.sequence(serial)
+            if sequence.pending or not self.sequences.has_slot or budget == 0:
                 break  # a pending token is on its way; nobody overtakes its sequence
-            matched = self._usable_prefix(sequence)
-            if self._awaits_prefix(sequence, matched):
+            matched = self.sequences.usable_prefix(sequence)
+            if self.sequences.awaits_prefix(sequence, matched=matched):
                 passed_over += 1
                 if passed_over == MAX_PASSED_OVER:
                     break
@@ -232,52 +239,25 @@ class Batcher:
             self._dequeue(entry.serial)
         return slots, chunks
 
-    def _usable_prefix(self, sequence: Sequence) -> Pages:
-        if not sequence.reads_cache:
-            return np.zeros(0, np.int32)
-        # The last token is always computed: its logits are what the step is for.
-        most = (len(sequence.tokens) - 1) // self.rows.page_tokens
-        return self.cache.match(self._keys[sequence.serial][:most])
-
-    def _awaits_prefix(self, sequence: Sequence, matched: Pages) -> bool:
-        if not sequence.reads_cache:
-            return False
-        most = (len(sequence.tokens) - 1) // self.rows.page_tokens
-        wanted = self._keys[sequence.serial][len(matched) : most]
-        return bool(wanted) and wanted[0] in self._promised
-
     def _enter(self, sequence: Sequence, matched: Pages) -> Admitted | None:
         """Gives a sequence a slot and pages for all its tokens; None without room."""
         size = self.rows.page_tokens
         needed = -(-len(sequence.tokens) // size) - len(matched)
-        room = self.cache.num_available - self.cache.count_idle(matched)
-        if self._preempts:
+        room = self.sequences.room_beside(matched)
+        if self._growth is PageGrowth.PREEMPT:
             # A page for each running sequence stays, or it would be preempted at once.
-            room -= len(self._running)
+            room -= self.num_running
         if needed > room:
             return None
-        self.cache.acquire(matched)
-        pages = np.concatenate([matched, self.cache.allocate(needed)])
-        slot = SlotId(self._free_slots.pop())
-        cached = len(matched) * size
-        self.rows.occupy(
-            slot,
-            serial=sequence.serial,
-            tokens=sequence.tokens,
-            prompt=sequence.prompt,
-            limit=sequence.limit,
-            pages=pages,
-            computed=cached,
-        )
-        self._running[sequence.serial] = slot
-        for key in self._keys[sequence.serial][len(matched) :]:
-            self._promised.setdefault(key, sequence.serial)
+        slot = self.sequences.enter(sequence, matched=matched, new_pages=needed)
+        self.sequences.promise(sequence.serial, first_page=len(matched))
+        self.grants.apply(sequence.serial)
         return Admitted(
             serial=sequence.serial,
             slot=slot,
             tokens=sequence.tokens,
             prompt=sequence.prompt,
-            cached=cached,
+            cached=len(matched) * size,
         )
 
     def _emit(
@@ -319,35 +299,38 @@ class Batcher:
     # -- leaving -----------------------------------------------------------------
 
     def _choose_victim(self) -> Serial:
-        """The newest; before it the newest whose last token is already on its way.
+        """Returns the newest; before it the newest whose last token is on its way.
 
         That one has nothing left to compute, so it loses nothing. Were it spared, a
         sequence could be preempted although nobody else has a use for the step.
         """
         rows = self.rows
-        for serial, slot in reversed(self._running.items()):
+        for serial, slot in reversed(self.sequences.running.items()):
             if rows.total[slot] == rows.limit[slot]:
                 return serial
-        return next(reversed(self._running))
+        return next(reversed(self.sequences.running))
 
     def _preempt(self, serial: Serial) -> Serial:
-        slot = self._running.pop(serial)
+        slot = self.sequences.slot_of(serial)
         tokens = self.rows.known_tokens(slot)
         pending = int(self.rows.total[slot]) - len(tokens)
-        self._leave(slot, serial)
-        sequence = replace(self._sequences[serial], tokens=tokens, pending=pending)
-        self._remember(sequence)
+        self.sequences.leave(serial)
+        known = self.sequences.sequence(serial)
+        sequence = replace(known, tokens=tokens, pending=pending)
+        self.sequences.remember(sequence)
         self._enqueue(sequence)
         self._waiting.move_to_end(serial, last=False)
         return serial
 
     def _commit_preempted(self, serial: Serial, token: int) -> bool:
         """Adds a token that was on its way when its sequence lost its slot."""
-        sequence = self._sequences.get(serial)
-        if sequence is None:
+        if not self.sequences.knows(serial):
             return False  # cancelled since
+        sequence = self.sequences.sequence(serial)
         tokens = np.append(sequence.tokens, np.int32(token))
-        self._remember(replace(sequence, tokens=tokens, pending=sequence.pending - 1))
+        self.sequences.remember(
+            replace(sequence, tokens=tokens, pending=sequence.pending - 1)
+        )
         self._waiting_tokens += 1
         return True
 
@@ -357,41 +340,4 @@ class Batcher:
 
     def _dequeue(self, serial: Serial) -> None:
         del self._waiting[serial]
-        self._waiting_tokens -= len(self._sequences[serial].tokens)
-
-    def _leave(self, slot: SlotId, serial: Serial) -> None:
-        for key in self._keys[serial]:
-            if self._promised.get(key) == serial:
-                del self._promised[key]
-        self.cache.release(self.rows.pages_of(slot))
-        self.rows.vacate(slot)
-        self._free_slots.append(slot)
-
-    # -- page contents -----------------------------------------------------------
-
-    def _remember(self, sequence: Sequence) -> None:
-        self._sequences[sequence.serial] = sequence
-        self._keys[sequence.serial] = (
-            page_keys(
-                sequence.tokens,
-                page_tokens=self.rows.page_tokens,
-                salt=sequence.salt,
-            )
-            if self._shares_prefixes
-            else []
-        )
-
-    def _publish(self, slot: SlotId, *, until: int) -> None:
-        """Makes the pages of a slot before page `until` findable."""
-        size = self.rows.page_tokens
-        serial = Serial(int(self.rows.serial[slot]))
-        keys = self._keys[serial]
-        for page in range(int(self.rows.published[slot]), until):
-            if page == len(keys):  # filled by generated tokens
-                parent = keys[-1] if keys else root_key(self._sequences[serial].salt)
-                tokens = self.rows.tokens[slot, page * size : (page + 1) * size]
-                keys.append(next_key(parent, tokens))
-            self.cache.insert(keys[page], PageId(int(self.rows.page_table[slot, page])))
-            if self._promised.get(keys[page]) == serial:
-                del self._promised[keys[page]]
-        self.rows.published[slot] = until
+        self._waiting_tokens -= len(self.sequences.sequence(serial).tokens)

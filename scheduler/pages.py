@@ -1,4 +1,4 @@
-"""Who uses which page of the KV pool: reference counts and a stack of free pages.
+"""The page pool counts who uses which page of the KV pool, and stacks free ones.
 
 Page 0 is scratch and never handed out: padding writes go there. A page with references
 is used; one without is either free (on the stack) or kept by the prefix cache, which
@@ -15,12 +15,12 @@ SCRATCH_PAGE = 0
 
 
 class OutOfPagesError(RuntimeError):
-    """Raised by `PagePool.take` when fewer pages are free than asked for."""
+    """`PagePool.take` raises this when fewer pages are free than asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageCounts:
-    """Where the pages are; `free + cached + used` is always `total`."""
+    """The counts say where pages are; `free + cached + used` is always `total`."""
 
     total: int  # without the scratch page
     free: int
@@ -29,7 +29,7 @@ class PageCounts:
 
 
 class PagePool:
-    """Reference counts of pages 1..num_pages-1."""
+    """The pool holds reference counts of pages 1..num_pages-1."""
 
     def __init__(self, num_pages: int) -> None:
         if not (num_pages >= 2):
@@ -80,5 +80,5 @@ class PagePool:
         self._num_free += len(pages)
 
     def free_pages(self) -> Pages:
-        """The free pages, next to be taken last; a copy."""
+        """Returns a copy of the free pages; the next to be taken comes last."""
         return self._stack[: self._num_free].copy()

@@ -1,4 +1,4 @@
-"""Sequences and steps as values: what the batcher is told and what it answers."""
+"""Sequences and steps are values: the batcher is told one and answers the other."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Int32Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequence:
-    """What the batcher needs to know of a sequence; replaced when it is preempted."""
+    """A sequence says what the batcher needs to know; preemption replaces it."""
 
     serial: Serial
     tokens: Tokens  # prompt, and after a preemption what was generated
@@ -25,7 +25,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """A sequence that got a slot in this step."""
+    """This sequence got a slot in the step."""
 
     serial: Serial
     slot: SlotId
@@ -36,7 +36,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """One step: row i computes `q_lens[i]` tokens of the sequence in `slots[i]`."""
+    """In a step row i computes `q_lens[i]` tokens of the sequence in `slots[i]`."""
 
     slots: Int32Array  # [b]
     serials: npt.NDArray[np.int64]  # [b]
@@ -60,13 +60,13 @@ class StepPlan:
 
     @property
     def is_decode(self) -> bool:
-        """Every row computes one token and samples the next."""
+        """Returns whether every row computes one token and samples the next."""
         return len(self.token_ids) == len(self.slots) and bool(self.samples.all())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """Sizes of a step."""
+    """Limits bound the sizes of a step."""
 
     max_rows: int
     token_budget: int  # most tokens computed in one step

@@ -1,4 +1,4 @@
-"""Pages that outlive their request, found again by the tokens they hold.
+"""Pages outlive their request here, and are found again by the tokens they hold.
 
 A full page is known by a digest of its salt and of *all* tokens up to its end, so equal
 keys mean equal content whatever came before:
@@ -23,7 +23,7 @@ DIGEST_BYTES = 16
 
 
 def page_keys(tokens: Tokens, *, page_tokens: int, salt: bytes) -> list[PageKey]:
-    """Keys of the full pages of `tokens` [T]; T // page_tokens of them."""
+    """Returns keys of the full pages of `tokens` [T]; T // page_tokens of them."""
     keys: list[PageKey] = []
     parent = root_key(salt)
     data = np.ascontiguousarray(tokens, np.int32)
@@ -34,21 +34,21 @@ def page_keys(tokens: Tokens, *, page_tokens: int, salt: bytes) -> list[PageKey]
 
 
 def root_key(salt: bytes) -> PageKey:
-    """The parent of every first page under `salt` (any length)."""
+    """Returns the parent of every first page under `salt` (any length)."""
     # Personalised: no salt, which a client may choose, hashes to the key of a page.
     digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES, person=b"salt")
     return PageKey(digest.digest())
 
 
 def next_key(parent: PageKey, tokens: Tokens) -> PageKey:
-    """Key of the page that holds `tokens` after everything `parent` stands for."""
+    """Returns the key of the page that holds `tokens` after those of `parent`."""
     digest = hashlib.blake2b(parent, digest_size=DIGEST_BYTES)
     digest.update(tokens.tobytes())
     return PageKey(digest.digest())
 
 
 class PrefixCache:
-    """Allocates pages, and finds those that already hold a prompt's beginning."""
+    """The cache allocates pages, and finds those that hold a prompt's beginning."""
 
     def __init__(self, pool: PagePool) -> None:
         self._pool = pool
@@ -58,7 +58,7 @@ class PrefixCache:
 
     @property
     def num_available(self) -> int:
-        """Pages that `allocate` can hand out: free ones and idle cached ones."""
+        """Returns how many pages `allocate` can hand out: free and idle cached ones."""
         return self._pool.num_free + len(self._idle)
 
     @property
@@ -70,7 +70,7 @@ class PrefixCache:
         )
 
     def match(self, keys: Sequence[PageKey]) -> Pages:
-        """Pages of the longest known prefix of `keys`; takes no reference."""
+        """Returns pages of the longest known prefix of `keys`; takes no reference."""
         pages: list[PageId] = []
         for key in keys:
             page = self._page_of.get(key)
@@ -80,7 +80,7 @@ class PrefixCache:
         return np.array(pages, np.int32)
 
     def count_idle(self, pages: Pages) -> int:
-        """How many of `pages` are idle, and so stop being available when acquired."""
+        """Returns how many of `pages` are idle: acquired, they are not available."""
         return sum(page in self._idle for page in pages.tolist())
 
     def acquire(self, pages: Pages) -> None:

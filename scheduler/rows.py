@@ -1,4 +1,4 @@
-"""The running batch as arrays: one slot per sequence, one array per attribute.
+"""The row table holds the running batch as arrays: one slot per sequence.
 
 A sequence has `total` tokens, of which `known` are on the host (the rest are sampled
 but not yet fetched) and `computed` are in the KV cache or on their way there:
@@ -20,7 +20,7 @@ NO_CEILING = 2**31 - 1
 
 
 class RowTable:
-    """State of `num_slots` slots for sequences of at most `max_tokens` tokens."""
+    """The table holds `num_slots` sequences of at most `max_tokens` tokens."""
 
     def __init__(self, *, num_slots: int, max_tokens: int, page_tokens: int) -> None:
         self.num_slots = num_slots
@@ -33,7 +33,7 @@ class RowTable:
         self.total = np.zeros(num_slots, np.int32)
         self.computed = np.zeros(num_slots, np.int32)
         self.limit = np.zeros(num_slots, np.int32)  # total may grow up to here
-        self.ceiling = np.zeros(num_slots, np.int32)  # computed may, until raised
+        self.ceiling = np.full(num_slots, NO_CEILING, np.int32)  # of computed
         self.num_pages = np.zeros(num_slots, np.int32)
         self.published = np.zeros(num_slots, np.int32)  # pages others may share
         self.page_table = np.zeros((num_slots, self.max_pages), np.int32)
@@ -41,7 +41,7 @@ class RowTable:
 
     @property
     def active(self) -> npt.NDArray[np.bool_]:
-        """Which slots hold a sequence."""
+        """Returns which slots hold a sequence."""
         return np.not_equal(self.serial, NO_SERIAL)
 
     def occupy(
@@ -70,13 +70,14 @@ class RowTable:
 
     def vacate(self, slot: SlotId) -> None:
         self.serial[slot] = NO_SERIAL
+        self.ceiling[slot] = NO_CEILING
         self.num_pages[slot] = 0
         self.page_table[slot] = 0
 
     def pages_of(self, slot: SlotId) -> Pages:
-        """The pages of a slot in prompt order; a copy."""
+        """Returns a copy of a slot's pages, in prompt order."""
         return self.page_table[slot, : self.num_pages[slot]].copy()
 
     def known_tokens(self, slot: SlotId) -> Tokens:
-        """The tokens of a slot that the host knows; a copy."""
+        """Returns a copy of a slot's tokens that the host knows."""
         return self.tokens[slot, : self.known[slot]].copy()

@@ -1,16 +1,18 @@
 """Arrows point down only: who may import whom, read from the sources."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 OWN = "mell_jax"
 LEVELS = {  # a module may import its own package and packages of a lower level
     "launch": 7,
-    "launch_doors": 6,
-    "launch_logs": 6,
+    "launch_server": 6,
     "client": 6,
     "bench": 6,
     "simulate": 6,
@@ -19,7 +21,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "llm": 5,
     "frontend": 4,
     "engine": 3,
-    "text": 3,
+    "text": 2,
     "worker": 2,
     "checkpoints": 2,
     "models": 1,
@@ -27,13 +29,15 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "scheduler": 0,
     "events": 0,
     "console": 0,
+    "settings": 0,
 }
 ALLOWED_OUTSIDE = {
     "scheduler": {"numpy"},
     "pallas_kernels": {"numpy", "jax"},
     "models": {"numpy", "jax", "flax"},
-    "text": {"numpy", "tokenizers", "sentencepiece", "jinja2"},
+    "text": {"numpy", "tokenizers", "sentencepiece", "jinja2", "msgspec"},
     "frontend": {"numpy", "msgspec"},
+    "settings": {"absl"},
 }
 
 
@@ -92,3 +96,143 @@ def test_the_scheduler_loads_no_jax() -> None:
         "assert 'jax' not in sys.modules and 'flax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+ROOMS: dict[str, dict[str, set[str]]] = {
+    # Folder: its levels from the lowest up, with the modules of each. A module imports
+    # from its folder only what is on its own level or below. A sub-folder stands for
+    # all of its modules but those that are named themselves.
+    "engine": {
+        "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
+        "parts": {
+            *("blueprint", "intake", "prompts", "settled", "slots", "step_times"),
+            "validate",
+        },
+        "instance": {"instance", "thread"},
+        "fleet": {"fleet"},
+        "build": {"build", "fleet/build"},
+    },
+    "frontend": {
+        "values": {"caller", "engine_link", "errors", "executors", "inbox", "limits"},
+        "parts": {"ask", "delta", "meter", "models", "peers", "share", "tracing"},
+        "wholes": {"admission", "deadlines", "front_end"},
+        "build": {"generation"},
+    },
+    "serving": {
+        "values": {
+            *("asker", "client_values", "grpc_log", "loop", "problem", "proto"),
+            *("served_model", "stop_signals", "version"),
+            *("observe", "security/config"),
+        },
+        "parts": {"config", "metrics", "security", "stall", "status"},
+        "edges": {"address", "edge", "http"},
+        "protocols": {"admin", "kserve", "openai", "vllm", "observe/health"},
+        "wholes": {"processes", "server"},
+        "build": {"processes/child", "service"},
+    },
+    "scheduler": {
+        "values": {
+            *("ids", "plan"),
+            *("placement/plan", "placement/events", "placement/model"),
+        },
+        "parts": {
+            *("bounds", "move_queue", "pages", "prefix_cache", "rows", "transfer"),
+            *("placement/draft", "placement/index", "placement/ledger"),
+        },
+        "batching": {"batching", "grants", "reservations", "sequences"},
+        "migration": {"migration"},
+        "placement": {"placement"},
+        "policies": {"policies"},
+        "simulator": {"simulator"},
+    },
+}
+
+
+def level_in(room: str, module: str) -> int:
+    """The level of a module, such as "fleet/build", inside its folder.
+
+    Raises:
+      AssertionError: neither it nor a folder that it is in is named there.
+    """
+    parts = module.split("/")
+    names = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    for name in names:
+        for number, modules in enumerate(ROOMS[room].values()):
+            if name in modules:
+                return number
+    raise AssertionError(f"{room}/{module} needs a level in ROOMS")
+
+
+def modules_of(room: str) -> dict[str, Path]:
+    home = ROOT / OWN / room
+    return {
+        path.relative_to(home).with_suffix("").as_posix(): path
+        for path in home.rglob("*.py")
+        if path.name != "__init__.py" and not path.stem.endswith(("_pb2", "_pb2_grpc"))
+    }
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of ours that a file imports, as in "engine/fleet/build"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            first, _, rest = node.module.partition(".")
+            if first == OWN:
+                home = rest.replace(".", "/")
+                names = [f"{home}/{alias.name}" for alias in node.names]
+                files = [n for n in names if (ROOT / OWN / f"{n}.py").is_file()]
+                found |= set(files) if len(files) == len(names) else {home, *files}
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_inside_a_folder_point_down(room: str) -> None:
+    checked = 0
+    modules = modules_of(room)
+    for module, path in modules.items():
+        for name in own_imports(path):
+            target = name.removeprefix(f"{room}/")
+            if target != name and target in modules:
+                is_down = level_in(room, target) <= level_in(room, module)
+                assert is_down, f"{path} imports {name}"
+                checked += 1
+    assert checked > len(modules) / 2  # the walk found the imports
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_name_in_a_table_is_a_module(room: str) -> None:
+    home = ROOT / OWN / room
+    for name in set().union(*ROOMS[room].values()):
+        assert (home / name).is_dir() or (home / f"{name}.py").is_file(), name
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {}
+    for package, path in sources():
+        home = ROOT / OWN / package
+        inner = path.relative_to(home) if home.is_dir() else None
+        name = package if inner is None else f"{package}/{inner.with_suffix('')}"
+        graph[name.removesuffix("/__init__")] = own_imports(path)
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert len(order) > 200  # the walk found the sources
+
+
+PROTOCOLS = {"admin", "kserve", "openai", "vllm"}
+
+
+def test_protocols_know_nothing_of_each_other() -> None:
+    for module, path in modules_of("serving").items():
+        if (room := module.partition("/")[0]) in PROTOCOLS:
+            names = {name.removeprefix("serving/") for name in own_imports(path)}
+            others = {name.partition("/")[0] for name in names} & PROTOCOLS
+            assert others <= {room}, module
+
+
+def test_a_table_can_be_broken() -> None:
+    """The control: what points up has a higher level."""
+    assert level_in("serving", "edge") < level_in("serving", "kserve/asking")
+    assert level_in("engine", "frames") < level_in("engine", "fleet/fleet")
+    assert level_in("engine", "fleet/fleet") < level_in("engine", "fleet/build")
+    with pytest.raises(AssertionError, match="engine/new needs a level"):
+        level_in("engine", "new")

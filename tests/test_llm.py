@@ -12,7 +12,7 @@ from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
 from mell_jax.engine.build import demo_directory
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
-from mell_jax.engine.fleet.stats import MoveOutcome
+from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 
@@ -183,26 +183,45 @@ def test_nothing_compiles_after_readiness(llm: LLM) -> None:
     assert llm.load().compilations == before
 
 
+TRAINED = ModelConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=1,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=32,
+    max_position_embeddings=64,
+)
+SMALLER = {**SMALL, "max_model_len": 64, "kv_pages": 33}
+
+
 def test_a_trained_module_is_served_as_it_is() -> None:
-    config = ModelConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_layers=1,
-        num_heads=1,
-        num_kv_heads=1,
-        head_dim=32,
-        max_position_embeddings=64,
-    )
-    module = Decoder(config, rngs=nnx.Rngs(3))
-    small = {**SMALL, "max_model_len": 64, "kv_pages": 33}
-    with LLM.from_nnx(module, eos_ids=[2], **small) as llm:
+    module = Decoder(TRAINED, rngs=nnx.Rngs(3))
+    with LLM.from_nnx(module, eos_ids=[2], **SMALLER) as llm:
         (output,) = llm.generate([[5, 6, 7]], GREEDY)
         assert len(output.token_ids) == 16
         assert output.text == ""  # no tokenizer: ids in, ids out
         with pytest.raises(InvalidRequestError, match="without a tokenizer"):
             llm.generate("text", GREEDY)
         assert llm.info.eos_token_ids == (2,)
+        assert llm.info.architecture == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("options", "architecture"),
+    [
+        ({"qk_norm": True}, "Qwen3ForCausalLM"),
+        ({"qk_norm": True, "mlp_bias": True}, "Decoder"),  # nobody else has this
+    ],
+)
+def test_a_module_is_called_what_its_options_are_called(
+    options: dict[str, bool], architecture: str
+) -> None:
+    config = dataclasses.replace(TRAINED, **options)
+    module = Decoder(config, rngs=nnx.Rngs(3))
+    with LLM.from_nnx(module, **SMALLER) as llm:
+        assert llm.info.architecture == architecture
 
 
 def test_an_unknown_option_is_refused() -> None:
@@ -221,7 +240,7 @@ def test_options_that_contradict_the_model_are_refused_before_loading() -> None:
 def test_a_fleet_says_what_one_instance_says(llm: LLM) -> None:
     prompts = PROMPTS * 14  # more than one instance has rows
     fleet = FleetConfig(policy="load_balance", fault=Fault(move_every=1))
-    with LLM(instances=2, devices=(0, 0), fleet=fleet, **SMALL) as moving:
+    with LLM(instances=2, device_ids=(0, 0), fleet=fleet, **SMALL) as moving:
         said = texts(moving.generate(prompts, GREEDY))
         view = moving.load().fleet
     assert said == texts(llm.generate(prompts, GREEDY))

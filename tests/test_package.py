@@ -1,5 +1,8 @@
 """The wheel holds the package, its data and nothing beside it."""
 
+import ast
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +12,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DATA = ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json")
+SUFFIXES = {".py", ".pyi", ".proto", ".json", ".safetensors", ".typed"}
+IMPORTED_AS = {  # distributions whose package has another name
+    "absl-py": "absl",
+    "grpcio": "grpc",
+    "grpcio-health-checking": "grpc_health",
+    "grpcio-reflection": "grpc_reflection",
+    "grpcio-status": "grpc_status",
+    "opentelemetry-exporter-otlp-proto-grpc": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
+    "orbax-checkpoint": "orbax",
+    "protobuf": "google",
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +41,68 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_everything_lies_inside_the_package(wheel: Path) -> None:
+def package_files() -> set[str]:
+    """Code and data of the checkout by their names in the wheel, through the links."""
+    found = set()
+    for folder, _, names in os.walk(ROOT / "mell_jax", followlinks=True):
+        found |= {
+            Path(folder, name).relative_to(ROOT).as_posix()
+            for name in names
+            if Path(name).suffix in SUFFIXES
+        }
+    return found
+
+
+def test_the_wheel_holds_all_files_of_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.partition("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"mell_jax"}
-    for folder in ("models", "pallas_kernels", "scheduler"):
-        assert f"mell_jax/{folder}/__init__.py" in names
-    for name in DATA:
-        assert f"mell_jax/demo/{name}" in names
-    assert "mell_jax/py.typed" in names
+    inside = {name for name in names if ".dist-info/" not in name}
+    assert inside == package_files() | {"mell_jax/demo/README.md"}
+    for name in (  # so that an empty walk does not pass
+        "mell_jax/py.typed",
+        "mell_jax/demo/model.safetensors",
+        "mell_jax/serving/proto/mell_admin.proto",
+        "mell_jax/serving/metrics/grafana.json",
+        "mell_jax/pallas_kernels/attention/tuned.json",
+        "mell_jax/models/decoder.py",
+        "mell_jax/scheduler/batching.py",
+    ):
+        assert name in inside
+    tops = {name.partition("/")[0] for name in inside}
+    assert tops == {"mell_jax"}, "benchmarks and tests stay in the checkout"
+
+
+def test_the_wheel_needs_what_it_imports_and_nothing_else(wheel: Path) -> None:
+    imported = imported_packages() - {"mell_jax"}
+    needed, optional = dependencies(wheel)
+    assert needed <= imported, "what only tests or benchmarks import belongs to `dev`"
+    assert imported <= needed | optional, "a dependency is missing in pyproject.toml"
+
+
+def imported_packages() -> set[str]:
+    """First names of everything that the package imports, but the standard library."""
+    found = set()
+    for name in package_files():
+        if name.endswith(".py"):
+            for node in ast.walk(ast.parse((ROOT / name).read_text())):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                    found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+def dependencies(wheel: Path) -> tuple[set[str], set[str]]:
+    """Packages that the wheel always needs, and those of its extras but `dev`."""
+    with zipfile.ZipFile(wheel) as file:
+        (metadata,) = (n for n in file.namelist() if n.endswith(".dist-info/METADATA"))
+        lines = file.read(metadata).decode().splitlines()
+    needed, optional = set(), set()
+    for line in lines:
+        if line.startswith("Requires-Dist: ") and 'extra == "dev"' not in line:
+            (name,) = re.findall(r"^Requires-Dist: ([\w-]+)", line)
+            where = optional if "extra ==" in line else needed
+            where.add(IMPORTED_AS.get(name, name.replace("-", "_")))
+    return needed, optional
 
 
 def test_the_wheel_works_from_another_directory(wheel: Path, tmp_path: Path) -> None:

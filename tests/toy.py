@@ -12,7 +12,8 @@ head:
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +21,24 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh
 
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.models import FleetModel
+from mell_jax.engine.fleet.transport import DevicePut
 from mell_jax.engine.frames import EngineInfo, Handle, StepFrame, Submit
+from mell_jax.engine.instance import Instance
+from mell_jax.engine.intake import resolve
 from mell_jax.engine.params import SamplingParams
+from mell_jax.engine.step_times import StepTimes
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Attend
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
 from mell_jax.scheduler.pages import PagePool
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.plan import BatchLimits
+from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker, jit_steps
 from mell_jax.worker.group import DeviceGroup
@@ -40,6 +51,7 @@ HEAD_DIM = 32
 PAGE_TOKENS = 16
 SHARPNESS = 4.0
 """Logit of the sum; the others are 0, so that sampling has something to choose."""
+ONE = DeviceGroupId(0)
 
 
 def toy_config(*, heads: int = 1, kv_heads: int = 1) -> ModelConfig:
@@ -158,6 +170,27 @@ def toy_worker(
     )
 
 
+class ToyGroup:
+    """One device group; each opening makes an instance on the same worker."""
+
+    def __init__(
+        self, worker: DeviceWorker, make_batcher: Callable[[], Batcher]
+    ) -> None:
+        self.worker = worker
+        self._make_batcher = make_batcher
+
+    @property
+    def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
+        return {ONE: self.worker.group}
+
+    def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
+        max_rows = self.worker.scratch_slot  # rows come before it
+        return Instance(self.worker, self._make_batcher(), max_rows=max_rows)
+
+    def close(self, device: DeviceGroupId) -> None:
+        pass
+
+
 def toy_engine(
     config: ModelConfig = CONFIG,
     *,
@@ -168,19 +201,11 @@ def toy_engine(
     eos: tuple[int, ...] = (),
     prefix_cache: bool = True,
     devices: Sequence[jax.Device] = (),
-) -> Engine:
-    """An engine around the toy; compiled steps are shared between tests.
+) -> Fleet:
+    """A fleet of one around the toy; compiled steps are shared between tests.
 
     `devices` are those of its one instance, by default the first.
     """
-    batcher = Batcher(
-        PrefixCache(PagePool(num_pages)),
-        limits=BatchLimits(
-            max_rows=max_rows, token_budget=token_budget, max_tokens=max_tokens
-        ),
-        page_tokens=PAGE_TOKENS,
-        shares_prefixes=prefix_cache,
-    )
     compiled_rows = max(max_rows, MAX_ROWS)
     worker = toy_worker(
         config,
@@ -194,7 +219,32 @@ def toy_engine(
     info = toy_info(
         eos=eos, max_tokens=max_tokens, max_rows=compiled_rows, num_pages=num_pages
     )
-    return Engine(worker, batcher, info=info)
+    spec = ModelSpec(capacity_pages=num_pages - 1, max_rows=max_rows)
+    return Fleet(
+        models=[FleetModel(info=info, transport=DevicePut())],
+        machine=Machine(
+            models={ModelId(info.model_name): spec},
+            policy=POLICIES["consolidate"](PolicyConfig()),
+        ),
+        instance_pool=ToyGroup(
+            worker,
+            lambda: Batcher(
+                PrefixCache(PagePool(num_pages)),
+                limits=BatchLimits(
+                    max_rows=max_rows, token_budget=token_budget, max_tokens=max_tokens
+                ),
+                page_tokens=PAGE_TOKENS,
+                shares_prefixes=prefix_cache,
+            ),
+        ),
+        clock=time.monotonic,
+        shares_prefixes=prefix_cache,
+    )
+
+
+def only(engine: Fleet) -> Instance:
+    """The instance of a fleet of one; it opens with the first request."""
+    return engine.instances[ONE].inner
 
 
 def toy_info(
@@ -223,7 +273,7 @@ GREEDY = SamplingParams(temperature=0.0)
 
 
 def submit(
-    engine: Engine,
+    engine: Fleet,
     prompt: Sequence[int],
     *,
     handle: int,
@@ -273,7 +323,7 @@ class Transcript:
             self.finished[end.handle] = end
 
 
-def run(engine: Engine, *, transcript: Transcript | None = None) -> Transcript:
+def run(engine: Fleet, *, transcript: Transcript | None = None) -> Transcript:
     """Steps an engine until it has nothing to do."""
     seen = transcript or Transcript()
     while engine.has_work:
@@ -282,7 +332,7 @@ def run(engine: Engine, *, transcript: Transcript | None = None) -> Transcript:
 
 
 def generate(
-    engine: Engine, prompts: Iterable[Sequence[int]], *, params: SamplingParams
+    engine: Fleet, prompts: Iterable[Sequence[int]], *, params: SamplingParams
 ) -> list[list[int]]:
     """The tokens of each prompt, run together."""
     count = 0
@@ -291,3 +341,21 @@ def generate(
         count += 1
     seen = run(engine)
     return [seen.tokens.get(handle, []) for handle in range(count)]
+
+
+def generate_by_hand(
+    instance: Instance, prompt: Sequence[int], *, params: SamplingParams
+) -> list[int]:
+    """The tokens of a prompt on an instance that nobody else drives."""
+    submission = Submit(
+        handle=Handle(1), prompt=np.array(prompt, np.int32), params=params
+    )
+    request = resolve(
+        submission, serial=Serial(1), info=toy_info(), rng=np.random.default_rng(0)
+    )
+    instance.start(request, tokens=submission.prompt)
+    seen, times = Transcript(), StepTimes()
+    while instance.has_work:
+        instance.launch(times)
+        seen.read(instance.land(times))
+    return seen.tokens[1]

@@ -1,1 +1,1 @@
-"""Decoding, host overhead and start-up of one instance."""
+"""Measures decoding, host overhead and start-up of one instance."""

@@ -1,4 +1,4 @@
-"""One static batch from prompts to last tokens, and the speeds read off it.
+"""Runs one static batch from prompts to last tokens and reads speeds off it.
 
 The same definitions hold for every program that is compared. A step is *full* when it
 gives each of the B sequences a token:
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStep:
-    """When a step's tokens were there, and whose they are."""
+    """A step's tokens were there at this time, and are theirs."""
 
     time_s: float  # from the start of the batch
     rows: tuple[int, ...]  # 0 to B - 1
@@ -24,7 +24,7 @@ class BatchStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRun:
-    """All steps of a batch."""
+    """A run has all steps of a batch."""
 
     batch: int  # B
     prompt_tokens: int  # of each sequence
@@ -34,7 +34,7 @@ class BatchRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSpeeds:
-    """Tokens per second."""
+    """The speeds are tokens per second."""
 
     prefill: float
     decode: float | None  # None without two full steps
@@ -58,7 +58,7 @@ def count_full(run: BatchRun) -> int:
 
 
 def count_equal(ours: BatchRun, theirs: BatchRun) -> int:
-    """Tokens that are the same from the start on, over all sequences.
+    """Returns tokens that are the same from the start on, over all sequences.
 
     With the same weights and greedy choice nearly all; two programs round differently,
     and after one different token a sequence goes its own way.

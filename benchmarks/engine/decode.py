@@ -1,9 +1,9 @@
-"""`--suite=decode`: the engine, its bare step and transformers on the same weights.
+"""`--suite=decode` compares the engine, its bare step and transformers.
 
 The three take turns, in one run, with the others idle; figures are medians over the
 turns. Everything is float32 unless `--dtype` says otherwise for our side.
 
-    engine        whole requests through `Engine.step`: plan, pack, step, stop rules
+    engine        whole requests through `Fleet.step`: plan, pack, step, stop rules
     bare          the steps from the middle of the engine's decoding, sent again to the
                   compiled step in a loop that does nothing else
     transformers  `generate` on a static batch, with the faster kind of attention
@@ -45,7 +45,7 @@ ATTENTIONS = ("sdpa", "eager")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeSettings:
-    """One comparison.
+    """The settings are those of one comparison.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -72,7 +72,7 @@ class DecodeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """Medians over the turns, in tokens/s."""
+    """The results are medians over the turns, in tokens/s."""
 
     batch: int
     engine: BatchSpeeds
@@ -121,7 +121,7 @@ def run_decode(settings: DecodeSettings, *, progress: bool) -> BenchReport:
 
 
 class Bench:
-    """The contestants, ready to take turns."""
+    """A bench has the contestants, ready to take turns."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Bench:
         self._rng = np.random.default_rng(settings.seed)
 
     def measure(self, batch: int, *, on_turn: Callable[[], object]) -> BatchResult:
-        """All turns at one batch size."""
+        """Returns all turns at one batch size."""
         settings = self._settings
         attention = self._faster_attention(batch)
         self._run_engine(self._prompts(batch), new_tokens=2)  # a warm cache, at least
@@ -225,7 +225,7 @@ class Bench:
 
 
 def middle(speeds: Sequence[BatchSpeeds]) -> BatchSpeeds:
-    """The median of each speed."""
+    """Returns the median of each speed."""
     decodes = [speed.decode for speed in speeds if speed.decode is not None]
     return BatchSpeeds(
         prefill=median([speed.prefill for speed in speeds]),
@@ -235,7 +235,7 @@ def middle(speeds: Sequence[BatchSpeeds]) -> BatchSpeeds:
 
 
 def render(results: Sequence[BatchResult]) -> str:
-    """Decode, prefill and overall speed of every batch size."""
+    """Returns decode, prefill and overall speed of every batch size."""
     header = ("tok/s", "batch", "engine", "bare", "transformers", "engine/transformers")
     text = table(header, [row for result in results for row in _rows(result)])
     shares = [r.equal_tokens for r in results if r.equal_tokens is not None]

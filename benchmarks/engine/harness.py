@@ -1,7 +1,7 @@
-"""An engine on the bench: stepped by hand, and its steps replayed without an engine.
+"""Steps an engine by hand, and replays its steps without an engine.
 
-The engine is the one that `build_engine` makes, so that what is measured is what is
-served; this module alone reaches behind its thread.
+The engine is the fleet of one that `build_engine` makes, so that what is measured is
+what is served.
 """
 
 import contextlib
@@ -14,16 +14,18 @@ from typing import final
 from benchmarks.engine.timers import replaced
 from mell_jax.bench.workload import Int32Array
 from mell_jax.engine.build import BuiltEngine
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.instance_pool import DeviceInstancePool
 from mell_jax.engine.frames import Abort, FinishReason, Handle, StepFrame, Submit
+from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
-from mell_jax.worker.device import DeviceWorker, Pending
+from mell_jax.worker.device import Pending
 from mell_jax.worker.layout import Bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A step's results, as they came."""
+    """A frame has a step's results, as they came."""
 
     time_s: float
     handles: tuple[int, ...]
@@ -32,7 +34,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A step as the engine sent it to the device."""
+    """The engine sent this step to the device."""
 
     vector: Int32Array  # see `worker.layout`
     bucket: Bucket
@@ -40,20 +42,27 @@ class Sent:
 
 @final
 class EngineHarness:
-    """One engine and what is inside it."""
+    """A harness holds one engine of one instance, and what is inside it."""
 
     def __init__(self, built: BuiltEngine) -> None:
-        assert isinstance(built.engine, Engine), "the harness is for one instance"
-        self.engine: Engine = built.engine
-        self.worker: DeviceWorker = self.engine.instance.worker
+        self.engine: Fleet = built.engine
+        instance_pool = self.engine.instance_pool
+        assert isinstance(instance_pool, DeviceInstancePool), "not from build_engine"
+        ((self._device, _), self.worker), *others = instance_pool.workers.items()
+        assert not others, "the harness is for one instance"
         self._handles = itertools.count(1)
 
+    @property
+    def instance(self) -> Instance:
+        """Returns the instance; it opens with the first request and stays open."""
+        return self.engine.instances[self._device].inner
+
     def now_s(self) -> float:
-        """The clock of frames."""
+        """Returns the time on the clock of frames."""
         return time.perf_counter()
 
     def submit(self, prompts: Sequence[Int32Array], *, new_tokens: int) -> list[int]:
-        """Leaves greedy requests that ignore the end of sequence; their handles."""
+        """Leaves greedy requests that go on past an end token; gives their handles."""
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         handles = []
         for prompt in prompts:
@@ -79,7 +88,7 @@ class EngineHarness:
 
     def clear(self) -> None:
         """Gives up everything that is open."""
-        self.engine.abort(Abort(handles=tuple(self.engine._serials)))
+        self.engine.abort(Abort(handles=tuple(self.engine.conductor.requests)))
         for _ in self.run():
             pass
 

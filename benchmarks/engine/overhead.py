@@ -1,4 +1,4 @@
-"""`--suite=overhead`: what the engine's host side adds to a step, and where it goes.
+"""`--suite=overhead` measures what the host adds to a step, and where it goes.
 
 All rows decode and nobody comes or goes. The device works on step k while the host
 plans step k + 1, so host time costs only what the device does not hide:
@@ -13,12 +13,12 @@ late, as the engine does. The breakdown is a separate turn with timers around th
 engine's methods; it sums to the engine's step, waiting for the device included:
 
     plan      choose rows, chunks and pages            (Batcher.plan)
-    pack      fill the step's vector                   (Engine._dispatch less dispatch)
+    pack      fill the step's vector                   (Instance.launch less the others)
     dispatch  hand the vector to the compiled step     (DeviceWorker.dispatch)
     wait      until the step before has its tokens     (Pending.tokens)
     commit    bring the tokens in                      (Batcher.commit)
-    frame     stop rules and what to say               (Instance._land without those)
-    other     the rest of `Engine.step`
+    frame     stop rules and what to say               (Instance.land without those)
+    other     the rest of `Fleet.step`
 """
 
 import contextlib
@@ -47,7 +47,7 @@ PREFILL_STEPS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverheadSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -69,13 +69,13 @@ class OverheadSettings:
 
     @property
     def new_tokens(self) -> int:
-        """Enough that no row ends before the last step that counts."""
+        """Returns enough that no row ends before the last step that counts."""
         return self.steps + SETTLING_STEPS + PREFILL_STEPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverheadResult:
-    """One batch size; milliseconds per step."""
+    """A result is of one batch size, in milliseconds per step."""
 
     batch: int
     engine_ms: Summary
@@ -118,24 +118,23 @@ def run_overhead(settings: OverheadSettings, *, progress: bool) -> BenchReport:
 
 
 def breakdown(laps: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Seconds of each part of each step, from the calls that contain each other.
+    """Returns seconds of each part of each step, from the calls that contain each
+    other.
 
     Args:
-      laps: of "step", "launch", "pack+dispatch", "dispatch", "plan", "land", "wait"
-        and "commit", a value per step.
+      laps: of "step", "launch", "dispatch", "plan", "land", "wait" and "commit", a
+        value per step.
     """
     columns = {name: np.array(values) for name, values in laps.items()}
     inside = columns["wait"] + columns["commit"]
-    admit = columns["launch"] - columns["plan"] - columns["pack+dispatch"]
-    around = columns["step"] - columns["launch"] - columns["land"]
     parts = {
         "plan": columns["plan"],
-        "pack": columns["pack+dispatch"] - columns["dispatch"],
+        "pack": columns["launch"] - columns["plan"] - columns["dispatch"],
         "dispatch": columns["dispatch"],
         "wait": columns["wait"],
         "commit": columns["commit"],
         "frame": columns["land"] - inside,
-        "other": admit + around,
+        "other": columns["step"] - columns["launch"] - columns["land"],
     }
     return {name: parts[name].tolist() for name in PARTS}
 
@@ -215,7 +214,7 @@ def _steady_steps(
     """
     rng = np.random.default_rng(settings.seed)
     shape = (batch, settings.prompt_tokens)
-    vocab_size = harness.engine.info.vocab_size
+    vocab_size = harness.engine.infos[0].vocab_size
     prompts = rng.integers(0, vocab_size, shape, dtype=np.int32)
     harness.submit(list(prompts), new_tokens=settings.new_tokens)
     full = 0
@@ -237,7 +236,7 @@ def _steady_steps(
 
 @contextlib.contextmanager
 def watched(harness: EngineHarness, clock: StepClock) -> Iterator[None]:
-    """Timers around everything that a step calls."""
+    """Yields timers around everything that a step calls."""
     dispatch = clock.timed(harness.worker.dispatch, name="dispatch")
 
     def dispatch_and_watch(*args: Any, **kwargs: Any) -> Any:
@@ -245,15 +244,14 @@ def watched(harness: EngineHarness, clock: StepClock) -> Iterator[None]:
         pending.tokens = clock.timed(pending.tokens, name="wait")
         return pending
 
-    engine, batcher = harness.engine, harness.engine.instance.batcher
+    instance = harness.instance
     with (
         replaced(harness.worker, "dispatch", dispatch_and_watch),
-        clock.watch(engine, "step"),
-        clock.watch(engine.instance, "_launch", name="launch"),
-        clock.watch(engine.instance, "_dispatch", name="pack+dispatch"),
-        clock.watch(batcher, "plan"),
-        clock.watch(engine.instance, "_land", name="land"),
-        clock.watch(batcher, "commit"),
+        clock.watch(harness.engine, "step"),
+        clock.watch(instance, "launch"),
+        clock.watch(instance.batcher, "plan"),
+        clock.watch(instance, "land"),
+        clock.watch(instance.batcher, "commit"),
     ):
         yield
 

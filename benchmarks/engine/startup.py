@@ -1,4 +1,4 @@
-"""`--suite=startup`: seconds until ready, without and with a compilation cache.
+"""`--suite=startup` measures seconds until ready, without and with a cache.
 
 Every start is a fresh process: cold ones with an empty cache folder, warm ones with the
 folder that a cold one filled. The files of packages and weights are in the page cache
@@ -47,7 +47,7 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartupSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range.
@@ -89,13 +89,13 @@ def run_startup(settings: StartupSettings, *, progress: bool) -> BenchReport:
 
 
 def medians_of(starts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of every part that all starts have."""
+    """Returns the median of every part that all starts have."""
     names = [name for name in PARTS if all(name in start for start in starts)]
     return {name: median([start[name] for start in starts]) for name in names}
 
 
 def render(medians: Mapping[str, Mapping[str, float]]) -> str:
-    """A row for cold starts, one for warm ones."""
+    """Returns a row for cold starts, one for warm ones."""
     names = [name for name in PARTS if all(name in row for row in medians.values())]
     return table(
         ("start", *(name.replace("_", " ") for name in names)),

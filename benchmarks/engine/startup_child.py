@@ -1,4 +1,4 @@
-"""One start of the engine in a fresh process; prints what each part took, as JSON.
+"""Starts the engine once in a fresh process; prints what each part took, as JSON.
 
 Run by `startup` with two arguments: the model's directory and the folder of the
 compilation cache.
@@ -10,7 +10,6 @@ START_S = time.perf_counter()  # before anything heavy is imported
 
 import json  # noqa: E402
 import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -27,7 +26,7 @@ def main(model: str, cache_dir: str) -> None:
     clock = StepClock()
     with clock.watch(build, "load_model"), clock.watch(DeviceWorker, "warm_up"):
         built = build.build_engine(
-            EngineConfig(model=model, compilation_cache_dir=Path(cache_dir))
+            EngineConfig(model=model, compilation_cache_dir=cache_dir)
         )
     ready_s = time.perf_counter() - START_S
     harness = EngineHarness(built)

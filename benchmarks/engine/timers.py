@@ -26,7 +26,7 @@ class StepClock:
         self.laps.clear()
 
     def timed(self, function: Callable[..., Any], *, name: str) -> Callable[..., Any]:
-        """`function`, noting the seconds of each call under `name`."""
+        """Returns `function`, noting the seconds of each call under `name`."""
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The other side of a comparison: `torch_side` in a process, idle between requests.
+"""Runs the other side of a comparison, `torch_side`, in a process that idles meanwhile.
 
 A process of its own, so that two thread pools never share one; it waits on a pipe while
 our side is measured, and our side waits while it works.
@@ -19,12 +19,12 @@ SCRIPT = Path(__file__).with_name("torch_side.py")
 
 
 class TorchMissingError(RuntimeError):
-    """That Python has no torch or no transformers."""
+    """The Python that was given has no torch or no transformers."""
 
 
 @final
 class TorchProcess:
-    """A model loaded by transformers; a context manager.
+    """The process holds a model loaded by transformers; a context manager.
 
     Args:
       python: an interpreter that has torch and transformers.

@@ -1,4 +1,4 @@
-"""transformers' `generate`, in a process of its own; started by `torch_process`.
+"""Runs transformers' `generate` in a process of its own; `torch_process` starts it.
 
 Reads one JSON object per line and answers each with one line:
 
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class Clock:
-    """A stopping criterion that never stops and notes when each token is there."""
+    """The criterion never stops and notes when each token is there."""
 
     def __init__(self, torch: Any) -> None:
         self.times_s: list[float] = []
@@ -31,7 +31,7 @@ class Clock:
 
 
 class Side:
-    """One loaded model."""
+    """A side holds one loaded model."""
 
     def __init__(self, directory: str, *, threads: int) -> None:
         self._torch = importlib.import_module("torch")

@@ -1,1 +1,1 @@
-"""A fleet under a trace, and what moving requests costs."""
+"""Measures a fleet under a trace, and what moving requests costs."""

@@ -1,4 +1,4 @@
-"""How long a migrated request pauses, and how much its neighbours notice.
+"""Measures how long a moved request pauses, and how much its neighbours notice.
 
 Downtime is the gap between a request's last token at the source and its first at the
 target, in rounds of the fleet (1: as if it had not moved) and in seconds. It is taken
@@ -22,7 +22,7 @@ MOST_ROUNDS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downtime:
-    """Of one length."""
+    """The downtime is that of one length."""
 
     tokens: int
     moves: int
@@ -34,7 +34,7 @@ class Downtime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """Throughput of requests that do not move, with and without some that do."""
+    """It tells how fast requests are that stay, with and without some that move."""
 
     requests: int
     moves_per_s: float
@@ -99,7 +99,9 @@ def measure_disturbance(
     seed: int,
     on_segment: Callable[[], object],
 ) -> Disturbance:
-    """Segments in turn without moves and with `share_per_s` of all requests moving."""
+    """Returns segments in turn without moves and with `share_per_s` of all requests
+    moving.
+    """
     still: list[float] = []
     moving: list[float] = []
     count, moves = instances * rows, 0

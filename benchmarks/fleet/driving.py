@@ -1,4 +1,4 @@
-"""What the host adds to a step of every instance, and what an idle fleet costs.
+"""Measures what the host adds to a step of an instance, and what an idle fleet costs.
 
     overhead = (round of the fleet - the same steps sent bare) / instances
     python   = (round of the fleet - in dispatch - waiting for tokens) / instances
@@ -34,7 +34,7 @@ SETTLING_ROUNDS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driving:
-    """Milliseconds per step of one instance; medians."""
+    """The figures are medians, in milliseconds per step of one instance."""
 
     instances: int
     rows: int  # of each
@@ -48,7 +48,7 @@ class Driving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idle:
-    """An idle fleet with all of its instances open."""
+    """The fleet is idle with all of its instances open."""
 
     seconds: float
     cpu_share: float  # of a core
@@ -63,7 +63,7 @@ def measure_driving(
     repeats: int,
     seed: int,
 ) -> Driving:
-    """Turns of rounds and of the same steps sent bare."""
+    """Measures rounds, and in turn with them the same steps sent bare."""
     rounds: list[float] = []
     bares: list[float] = []
     overheads: list[float] = []
@@ -97,7 +97,7 @@ def measure_driving(
 
 
 def measure_idle(harness: FleetHarness, *, instances: int, seconds: float) -> Idle:
-    """CPU time of this process while a fleet that has served something waits."""
+    """Returns this process's CPU time while a fleet that has served something waits."""
     with stage(
         harness, instances=instances, seed=0, epoch_s=FleetConfig().epoch_s
     ) as own:

@@ -1,7 +1,7 @@
-"""Instances that are built once, and a new fleet on them as often as one is wanted.
+"""Builds instances once, and a new fleet on them as often as one is wanted.
 
-Compiling is what takes long; a fleet is only books. This module alone reaches behind
-`build_engine` for what a fleet is made of.
+Compiling is what takes long; a fleet is only its records. The parts that a fleet is
+made of come from the one that `build_engine` makes.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from mell_jax.worker.group import DeviceGroup
 
 @final
 class Counting:
-    """A transport, and how much it has carried."""
+    """It counts how much a transport has carried."""
 
     def __init__(self, transport: Transport) -> None:
         self.transfers = 0
@@ -53,12 +53,11 @@ class Counting:
 
 @final
 class FleetHarness:
-    """The instances of `built`, all parked, and what a fleet on them needs."""
+    """A harness has the instances of `built`, all parked, for fleets to come."""
 
     def __init__(self, built: BuiltEngine) -> None:
         fleet = built.engine
-        assert isinstance(fleet, Fleet), "the harness is for several instances"
-        instance_pool = fleet.conductor.roster._instance_pool
+        instance_pool = fleet.instance_pool
         assert isinstance(instance_pool, DeviceInstancePool), "a fleet of another make"
         self.infos = fleet.infos
         self.models = tuple(ModelId(info.model_name) for info in fleet.infos)
@@ -69,16 +68,15 @@ class FleetHarness:
 
     @property
     def info(self) -> EngineInfo:
-        """Of the default model, and but for its name of all."""
+        """Returns that of the default model, and but for its name of all."""
         return self.infos[0]
 
     @property
     def workers(self) -> Mapping[DeviceGroupId, DeviceWorker]:
-        """The hands of the default model's instances; parked ones have no pool."""
-        parked_instances = self._instance_pool._parked
+        """Returns the workers of the default model; parked ones have no pool."""
         return {
-            device: bench.worker
-            for (device, model), bench in parked_instances.items()
+            device: worker
+            for (device, model), worker in self._instance_pool.workers.items()
             if model == self.models[0]
         }
 
@@ -92,7 +90,7 @@ class FleetHarness:
         transport: Transport | None = None,
         profile: Profile | None = None,
     ) -> Fleet:
-        """A fleet with nothing in it; close the one before first.
+        """Returns a fleet with nothing in it; close the one before first.
 
         Args:
           spec: what placement takes the instances for; None: as they are.
@@ -119,7 +117,7 @@ class FleetHarness:
         while fleet.has_work:
             fleet.step()
         fleet.instances.clear()
-        for device in list(self._instance_pool._open):  # also those that it has lost
+        for device in self._instance_pool.open_devices:  # also those that it has lost
             self._instance_pool.close(device)
 
 
@@ -144,13 +142,15 @@ def build_harness(
 
 
 def choose_devices(instances: int) -> tuple[int, ...]:
-    """One device for each instance; all on the first one where there are too few."""
+    """Returns one device for each instance; all on the first one where there are too
+    few.
+    """
     if len(jax.devices()) >= instances:
         return tuple(range(instances))
     return (0,) * instances
 
 
 def describe_devices(devices: Sequence[int]) -> str:
-    """How many there are, and on what: 8 instances on 1 cpu."""
+    """Says how many there are, and on what: 8 instances on 1 cpu."""
     kind = jax.devices()[0].platform
     return f"{len(devices)} instances on {len(set(devices))} {kind}"

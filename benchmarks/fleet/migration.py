@@ -1,4 +1,4 @@
-"""`--suite=migration`: what moving requests costs them, the others, and the host.
+"""`--suite=migration` measures what moves cost requests, the others, and the host.
 
 Downtime by length, throughput beside migrations, the way of the pages against a bare
 copy, the host's part in driving many instances, and an idle fleet. The last two use a
@@ -36,7 +36,7 @@ SMALL_CONTEXT = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -69,13 +69,13 @@ class MigrationSettings:
 
     @property
     def large(self) -> EngineConfig:
-        """Instances that hold the longest request and what stands beside it."""
+        """Returns instances that hold the longest request and what stands beside it."""
         context = max(self.lengths) + LENGTH_ROOM
         rows = self.engine.max_rows or self.rows + 1
         return dataclasses.replace(
             self.engine,
             instances=self.instances,
-            devices=choose_devices(self.instances),
+            device_ids=choose_devices(self.instances),
             max_model_len=self.engine.max_model_len or context,
             max_rows=rows,
             decode_rows=(rows,),
@@ -86,7 +86,7 @@ class MigrationSettings:
 
     @property
     def small(self) -> EngineConfig:
-        """Instances whose steps take no time worth mentioning."""
+        """Returns instances whose steps take no time worth mentioning."""
         return dataclasses.replace(
             self.large,
             model="random:tiny",
@@ -100,7 +100,7 @@ class MigrationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationResult:
-    """All parts."""
+    """A result has all parts."""
 
     downtimes: tuple[Downtime, ...]
     disturbance: Disturbance
@@ -137,7 +137,7 @@ def measure_all(
     *,
     bar: "tqdm[Any]",
 ) -> MigrationResult:
-    """One part after the other, on instances that are built."""
+    """Returns one part after the other, on instances that are built."""
     transfer = measure_transfer(
         large, size_bytes=settings.transfer_bytes, repeats=settings.repeats
     )
@@ -183,7 +183,7 @@ def measure_all(
 
 
 def render(result: MigrationResult) -> str:
-    """A paragraph for each part."""
+    """Returns a paragraph for each part."""
     parts = [
         _downtime_table(result.downtimes),
         _disturbance_text(result.disturbance),

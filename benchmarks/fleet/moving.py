@@ -1,4 +1,4 @@
-"""Requests that decode on all instances of a fleet, and are moved when asked to."""
+"""Keeps requests decoding on all instances of a fleet, and moves them when asked to."""
 
 import contextlib
 import itertools
@@ -20,7 +20,7 @@ NEVER_S = 1e9
 
 
 class MovingStage:
-    """A fleet of `Still`, stepped by hand; handles count from 0."""
+    """A stage is a fleet of `Still`, stepped by hand; handles count from 0."""
 
     def __init__(
         self, harness: FleetHarness, fleet: Fleet, log: Log, *, seed: int
@@ -32,7 +32,7 @@ class MovingStage:
         self._rng = np.random.default_rng(seed)
 
     def submit(self, lengths: Sequence[int], *, new_tokens: int) -> list[Handle]:
-        """Requests with random prompts of these lengths; they do not end early."""
+        """Submits random prompts of these lengths; they do not end early."""
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         handles = []
         for length in lengths:
@@ -45,7 +45,7 @@ class MovingStage:
         return handles
 
     def step(self) -> None:
-        """One round.
+        """Makes one round.
 
         Raises:
           RuntimeError: a request failed.
@@ -81,7 +81,7 @@ class MovingStage:
 def stage(
     harness: FleetHarness, *, instances: int, seed: int, epoch_s: float = NEVER_S
 ) -> Iterator[MovingStage]:
-    """An open fleet that does nothing on its own account."""
+    """Yields an open fleet that does nothing on its own account."""
     log = Log(time.perf_counter)
     fleet = harness.open_fleet(
         Still(instances), clock=time.monotonic, config=FleetConfig(epoch_s=epoch_s)

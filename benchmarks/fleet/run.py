@@ -1,4 +1,4 @@
-"""One policy over one workload, on the engine: everything that happened, with times."""
+"""Runs one policy over one workload on the engine and notes all that happens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ STUCK_ROUNDS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What came of it."""
+    """A run tells what came of it."""
 
     records: list[Record]
     log: Log
@@ -28,7 +28,7 @@ class Run:
 
 
 def window_of(arrivals_s: Sequence[float]) -> Window:
-    """The simulator's: without the first quarter, until the last arrival."""
+    """Returns the simulator's window: no first quarter, until the last arrival."""
     first, last = arrivals_s[0], arrivals_s[-1]
     return Window(start_s=first + 0.25 * (last - first), end_s=last)
 
@@ -60,7 +60,7 @@ def serve(
         records=[_record(order, n, log) for n, order in enumerate(orders)],
         log=log,
         devices_mean=inside.summary(requests=len(orders))["devices_mean"],
-        device_s=whole._device_s,
+        device_s=whole.device_s,
         duration_s=timeline.now_s(),
     )
 

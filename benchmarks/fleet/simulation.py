@@ -1,4 +1,4 @@
-"""The same requests in the simulator, at the speeds that the engine has shown."""
+"""Repeats requests in the simulator, at the speeds that the engine has shown."""
 
 import math
 import time
@@ -23,7 +23,7 @@ from mell_jax.scheduler.simulator.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
-    """Of one request on one instance, as the simulator takes them."""
+    """The speeds are of one request on one instance, as the simulator takes them."""
 
     decode_tokens_per_s: float
     prefill_tokens_per_s: float
@@ -31,7 +31,7 @@ class Speeds:
 
     @staticmethod
     def of(run: Run, *, page_bytes: float) -> "Speeds":
-        """As fast as requests and moves were in the engine.
+        """Returns the speeds that requests and moves had in the engine.
 
         The simulator knows speeds only and no fixed delays. They are such that all
         requests together take as many page-seconds for their prompts, from when they
@@ -73,7 +73,7 @@ def simulate(
     instances: int,
     epoch_s: float,
 ) -> dict[str, float]:
-    """`Meter.summary` of a simulated fleet with these instances.
+    """Returns `Meter.summary` of a simulated fleet with these instances.
 
     Args:
       spec: of each of `models`.

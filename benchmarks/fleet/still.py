@@ -1,4 +1,4 @@
-"""A policy that does nothing by itself, so that only what a benchmark moves moves."""
+"""This policy does nothing by itself, so that only what a benchmark moves moves."""
 
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount

@@ -1,4 +1,4 @@
-"""`--suite=fleet`: one slice of a trace under several placement policies.
+"""`--suite=fleet` serves one slice of a trace under several placement policies.
 
 The engine serves the slice on all instances, once per policy, and the simulator repeats
 it at the speeds that the engine has shown: both must use as many devices. The instances
@@ -42,7 +42,7 @@ WAVE_PERIOD_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -70,7 +70,7 @@ class FleetSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelResult:
-    """What users of one of several models felt."""
+    """The result tells what users of one of several models felt."""
 
     model: str
     requests: int
@@ -81,7 +81,7 @@ class ModelResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyResult:
-    """One policy in the engine, and in the simulator."""
+    """The result is of one policy in the engine, and in the simulator."""
 
     policy: str
     devices_mean: float
@@ -114,7 +114,7 @@ def run_fleet(settings: FleetSettings, *, progress: bool) -> BenchReport:
     """
     devices = choose_devices(settings.instances)
     engine = dataclasses.replace(
-        settings.requests.engine, instances=settings.instances, devices=devices
+        settings.requests.engine, instances=settings.instances, device_ids=devices
     )
     harness = build_harness(engine, progress=progress, names=settings.models)
     orders, left_out = make_orders(harness, settings)
@@ -143,7 +143,7 @@ def run_fleet(settings: FleetSettings, *, progress: bool) -> BenchReport:
 
 
 def render(results: Sequence[PolicyResult]) -> str:
-    """Devices, then moves, then what users feel."""
+    """Returns tables of devices, then moves, then what users feel."""
     devices = table(
         ("policy", "devices", "simulated", "deviation", "device-s", "duration s"),
         [
@@ -320,7 +320,7 @@ def _by_model(orders: Sequence[Order], *, run: Run) -> tuple[ModelResult, ...]:
 def make_orders(
     harness: FleetHarness, settings: FleetSettings
 ) -> tuple[list[Order], int]:
-    """The slice with prompts, sorted by arrival, and how many did not fit.
+    """Returns the slice with prompts, sorted by arrival, and how many did not fit.
 
     Raises:
       WorkloadError: nothing to send, or a trace that cannot be read.

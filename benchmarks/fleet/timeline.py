@@ -1,4 +1,4 @@
-"""Whose time a fleet is measured in: the wall's, or that of devices of given speeds.
+"""Measures a fleet in the wall's time, or in that of devices of given speeds.
 
 Instances that share one device take turns on it, so the wall's clock says more about
 that device than about the fleet. The other timeline lets every round (one `Fleet.step`)
@@ -17,20 +17,20 @@ from mell_jax.engine.instance import Instance
 
 
 class Timeline(Protocol):
-    """Starts at 0."""
+    """The time starts at 0."""
 
     def now_s(self) -> float: ...
 
     def stepped(self, fleet: Fleet) -> None:
-        """After every round."""
+        """Notes that a round has ended."""
 
     def wait_until(self, due_s: float) -> None:
-        """Nothing happens before `due_s`."""
+        """Waits until `due_s`; nothing happens before."""
 
 
 @final
 class WallTime:
-    """The machine's own."""
+    """The time is the machine's own."""
 
     def __init__(self) -> None:
         self._start_s = time.perf_counter()
@@ -47,7 +47,7 @@ class WallTime:
 
 @final
 class DeviceTime:
-    """That of devices of their own; see the module's docstring."""
+    """The time is that of devices of their own; see the module's docstring."""
 
     def __init__(self, *, step_s: float, prefill_tokens_per_s: float) -> None:
         self._step_s = step_s
@@ -59,7 +59,7 @@ class DeviceTime:
         return self._now_s
 
     def stepped(self, fleet: Fleet) -> None:
-        """The round brought in the steps that the one before had launched."""
+        """Adds a round, which brought in the steps that the one before had launched."""
         self._now_s += self._launched_s
         self._launched_s = max(
             (self._takes_s(m.inner) for m in fleet.instances.values()), default=0.0
@@ -69,7 +69,7 @@ class DeviceTime:
         self._now_s = max(self._now_s, due_s)
 
     def _takes_s(self, instance: Instance) -> float:
-        step = instance._in_flight
+        step = instance.in_flight
         if step is None:
             return 0.0
         prompt = step.plan.num_tokens - len(step.plan.slots)

@@ -1,4 +1,4 @@
-"""Pages from pool to pool: the whole way, its parts, and a bare `device_put`.
+"""Times pages from pool to pool: the whole way, its parts, and a bare `device_put`.
 
     gather on the source -> device_put -> scatter into the target's pool
 
@@ -27,7 +27,7 @@ SOURCE, TARGET = DeviceGroupId(0), DeviceGroupId(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """Of `bytes`; medians, in milliseconds."""
+    """The figures are medians for `bytes`, in milliseconds."""
 
     bytes: int
     pages: int

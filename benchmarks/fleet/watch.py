@@ -1,4 +1,4 @@
-"""What a fleet does while it runs: who moved, when tokens came, what stood idle.
+"""Watches what a fleet does: who moved, when tokens came, what stood idle.
 
     with watch(fleet, log):                    token of a request that moved:
         log.read(fleet.step())                    * * * *     * * *
@@ -22,7 +22,7 @@ from mell_jax.scheduler.placement import events, plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """A move that has come to an end."""
+    """A move has come to an end."""
 
     handle: Handle
     pages: int  # when it was decided
@@ -35,7 +35,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Between the last token at the source of a move and the first at its target."""
+    """A gap lies between the last token at a source and the first at its target."""
 
     rounds: int  # 1: as if it had not moved
     seconds: float
@@ -43,7 +43,7 @@ class Gap:
 
 @final
 class Log:
-    """Everything that was seen.
+    """A log keeps everything that was seen.
 
     Args:
       now_s: the clock of all times.
@@ -70,7 +70,7 @@ class Log:
         self._open: dict[MoveId, tuple[plan.Move, float, int]] = {}
 
     def note(self, handle: Handle, request: RequestId) -> None:
-        """Which request a handle is, as soon as it is known."""
+        """Notes which request a handle is, as soon as it is known."""
         self._handles[request] = handle
         self.tokens[handle] = []
 
@@ -85,7 +85,7 @@ class Log:
         self.rounds += 1
 
     def heard(self, event: events.Event, *, is_open: Callable[[MoveId], bool]) -> None:
-        """Before the machine takes an event."""
+        """Hears an event before the machine takes it."""
         if isinstance(event, events.MoveCommitted | events.MoveAborted):
             if is_open(event.move):
                 is_committed = isinstance(event, events.MoveCommitted)
@@ -96,7 +96,7 @@ class Log:
                     self._end(move, is_committed=False)
 
     def answered(self, answer: plan.Plan, *, devices: int) -> None:
-        """After the machine has answered."""
+        """Hears the answer of the machine."""
         for decision in answer.decisions:
             match decision:
                 case plan.Move():
@@ -113,7 +113,7 @@ class Log:
                     self._on_devices(devices)
 
     def gaps(self) -> list[Gap]:
-        """Of every committed move whose request got a token before and after."""
+        """Returns those of committed moves with tokens before and after."""
         found = []
         for move in self.moves:
             rounds = self.tokens[move.handle]

@@ -1,1 +1,1 @@
-"""Attention and page moves against what the device can do."""
+"""Compares attention and page moves with what the device can do."""

@@ -1,4 +1,4 @@
-"""torch's attentions for one decode load, timed in a process of their own."""
+"""Times torch's attentions for one decode load in a process of their own."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ RIVALS = {  # what a report calls them, and what the script does
 
 
 def torch_seconds(python: str, load: Load, *, method: str, repeats: int = 7) -> float:
-    """Seconds per decode call.
+    """Returns seconds per decode call.
 
     Args:
       python: an interpreter that has torch and sees the same GPU.

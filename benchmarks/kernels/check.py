@@ -1,4 +1,4 @@
-"""Whether attention is right on this device, before anything is timed on it.
+"""Checks that attention is right on this device, before anything is timed on it.
 
 Small batches against float64 NumPy, with NaN in every slot that no query may see. The
 whole grid of cases is `pytest --platform=gpu -m gpu tests/pallas_kernels`.
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCase:
-    """One call."""
+    """A case is one call."""
 
     backend: str | None
     head: int = 128
@@ -50,7 +50,9 @@ class KernelCase:
 
 
 def check_cases(backend: str | None, *, is_rehearsal: bool) -> Iterator[KernelCase]:
-    """Every type and head size once, decode and mixed; on a GPU Hopper's kernel too."""
+    """Yields every type and head size once, decode and mixed; on a GPU Hopper's kernel
+    too.
+    """
     for decode in (True, False):
         yield KernelCase(backend=backend, decode=decode)
         if is_rehearsal:
@@ -66,7 +68,7 @@ def check_cases(backend: str | None, *, is_rehearsal: bool) -> Iterator[KernelCa
 
 
 def run_case(case: KernelCase) -> Figure:
-    """The relative error; a failure where it is above the tolerance, or NaN."""
+    """Returns the relative error; a failure where it is above the tolerance, or NaN."""
     q, pool, held, metadata = _inputs(case)
     scale = case.head**-0.5
     attend = functools.partial(

@@ -1,4 +1,4 @@
-"""One job of the kernels suite in a process of its own; started by `kernels`.
+"""Runs one job of the kernels suite in a process of its own; the suite starts it.
 
 Takes the job and what it has to know as one JSON object, and prints each figure as a
 line of JSON as soon as it has it:

@@ -1,4 +1,4 @@
-"""One figure of the kernels suite: a number, a failure, or how far from a goal.
+"""A figure of the kernels suite is a number or a failure, with its goal.
 
 Figures are plain mappings, since they cross from the process that measures to the one
 that reports as lines of JSON.
@@ -33,7 +33,7 @@ def figure(
     goal: float | None = None,
     note: str = "",
 ) -> Figure:
-    """A number; one that is not finite becomes a failure, which JSON can hold.
+    """Returns a number; one that is not finite becomes a failure, which JSON can hold.
 
     Args:
       ratio: what the goal is about; at least `goal` is good.
@@ -51,7 +51,7 @@ def figure(
 
 
 def failure(name: str, why: str, *, goal: float | None = None) -> Figure:
-    """A figure that could not be had."""
+    """Returns a figure that could not be had."""
     return {
         "name": name,
         "value": None,
@@ -63,7 +63,7 @@ def failure(name: str, why: str, *, goal: float | None = None) -> Figure:
 
 
 def attempt(name: str, measure: Callable[[], Figure]) -> Figure:
-    """What `measure` returns, or why it failed."""
+    """Returns what `measure` returns, or why it failed."""
     try:
         return measure()
     except FAILURES as error:
@@ -71,11 +71,11 @@ def attempt(name: str, measure: Callable[[], Figure]) -> Figure:
 
 
 def short(error: BaseException) -> str:
-    """The kind of an error and its first line."""
+    """Returns the kind of an error and its first line."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:NOTE_CHARACTERS]
 
 
 def ratio_of(part: float, whole: float | None) -> float | None:
-    """None where there is nothing to compare with."""
+    """Returns None where there is nothing to compare with."""
     return part / whole if whole else None

@@ -1,4 +1,4 @@
-"""The parts of the kernels suite: each yields its figures and outlives its failures.
+"""Each part of the kernels suite yields its figures and outlives its failures.
 
 A job runs in a process of its own where there is a GPU (see `kernels`), since a kernel
 that goes astray takes the device's whole context with it. What a job needs from those
@@ -37,7 +37,7 @@ Known = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What every job is told."""
+    """Every job is told this."""
 
     backend: str | None
     repeats: int
@@ -55,12 +55,12 @@ class Work:
 
     @property
     def copy(self) -> float | None:
-        """GB/s, read and written."""
+        """Returns the copy's GB/s, read and written."""
         return self.known.get(COPY)
 
 
 def run_job(name: str, work: Work, *, load: int = 0) -> Iterator[Figure]:
-    """The figures of one job, as they are measured.
+    """Yields the figures of one job, as they are measured.
 
     Args:
       name: of `PARTS`, but for "torch", which needs no process of ours.
@@ -128,7 +128,7 @@ def _decode(work: Work, load: Load) -> Iterator[Figure]:
 def rival_figure(
     load: Load, rival: str, measure: Callable[[], float], *, ours: float | None
 ) -> Figure:
-    """Of somebody else's decode, in seconds per call, against our GB/s."""
+    """Returns the figure of another's decode, in seconds per call, against our GB/s."""
     name = f"{load.name}, {rival}"
 
     def one() -> Figure:

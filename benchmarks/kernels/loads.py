@@ -1,4 +1,4 @@
-"""What the kernels suite computes: loads of the goals, or tiny ones to rehearse with.
+"""Names what the kernels suite computes: loads of the goals, or tiny ones to rehearse.
 
 Heads and pages are those of an 8B model at every scale; only counts differ.
 """
@@ -24,7 +24,7 @@ LLAMA_8B = ModelConfig(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """A batch: rows that each have `new` tokens at the end of `context`."""
+    """A load is a batch whose rows each have `new` tokens at the end of `context`."""
 
     rows: int
     context: int  # a multiple of the page
@@ -32,7 +32,7 @@ class Load:
 
     @property
     def name(self) -> str:
-        """Such as "decode 64 x 4096" or "prefill 2048 of 8192"."""
+        """Returns a name such as "decode 64 x 4096" or "prefill 2048 of 8192"."""
         if self.is_decode:
             return f"decode {self.rows} x {self.context}"
         return f"prefill {self.new} of {self.context}"
@@ -42,19 +42,19 @@ class Load:
         return self.new == 1
 
     def kv_bytes(self, number_bytes: int) -> int:
-        """Read by one call."""
+        """Returns the bytes that one call reads."""
         return self.rows * self.context * 2 * KV_HEADS * HEAD * number_bytes
 
     @property
     def flops(self) -> int:
-        """Of both products of causal attention."""
+        """Returns those of both products of causal attention."""
         seen = self.new * self.context - self.new * (self.new - 1) // 2
         return 4 * self.rows * KV_HEADS * GROUP * HEAD * seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelScale:
-    """Sizes of everything that is measured."""
+    """A scale has the sizes of everything that is measured."""
 
     chain: int  # calls in one program
     decode: tuple[Load, ...]  # the first one also over quantised pools

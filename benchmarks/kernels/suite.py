@@ -1,4 +1,4 @@
-"""`--suite=kernels`: attention and page moves against what the device can do.
+"""`--suite=kernels` compares attention and page moves with what the device can do.
 
 On a GPU it checks the kernels, measures the ceilings (copy, bfloat16 matmul), then all
 figures that have a goal, beside others who compute the same, and tunes if asked to.
@@ -36,7 +36,7 @@ Save = Callable[[BenchReport], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSettings:
-    """One measurement.
+    """The settings are those of one measurement.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -66,7 +66,7 @@ class KernelSettings:
 
     @property
     def name(self) -> str | None:
-        """As the op takes it."""
+        """Returns it as the op takes it."""
         return None if self.backend == "auto" else self.backend
 
 
@@ -173,7 +173,7 @@ def _torch(
 
 
 def run_apart(command: Sequence[str], *, name: str, limit_s: float) -> Iterator[Figure]:
-    """The figures that a process prints; a failure more if it does not end well.
+    """Yields the figures that a process prints; a failure more if it does not end well.
 
     Args:
       command: prints figures as lines of JSON; other lines are dropped.

@@ -1,4 +1,4 @@
-"""What the kernels suite measures, one function per figure, each in seconds per call.
+"""Measures for the kernels suite, one function per figure, in seconds per call.
 
 Calls are chained inside one compiled program, each with the output of the one before
 among its inputs, so that neither dispatch nor overlap counts. Inputs are random, larger
@@ -38,7 +38,7 @@ Attend = Callable[..., jax.Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timer:
-    """Medians of synchronised laps after a warm-up.
+    """A timer takes medians of synchronised laps after a warm-up.
 
     A lap dispatches short programs one behind the other and waits once, or the host's
     part of a program that takes a millisecond would count.
@@ -75,7 +75,7 @@ def _some(key: jax.Array, *, shape: tuple[int, ...], dtype: str) -> jax.Array:
 
 
 def normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Random numbers, made on the device a slice at a time."""
+    """Returns random numbers, made on the device a slice at a time."""
     rows = max(1, shape[0] // max(1, math.prod(shape) // 2**28))
     counts = [min(rows, shape[0] - start) for start in range(0, shape[0], rows)]
     keys = jax.random.split(jax.random.key(seed), len(counts))
@@ -87,14 +87,16 @@ def normal(seed: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def copy_bandwidth(timer: Timer, *, rows: int) -> float:
-    """Bytes read and written per second by a copy of so many rows of 2**20 bytes."""
+    """Returns bytes read and written per second by a copy of so many rows of 2**20
+    bytes.
+    """
     x = normal(0, (rows, 2**19), jnp.bfloat16)
     seconds = timer.seconds(jax.jit(lambda x: -x), x)
     return 2 * x.nbytes / seconds
 
 
 def matmul_flops(timer: Timer, *, size: int) -> float:
-    """bfloat16 multiplications and additions per second of square matrices."""
+    """Returns bfloat16 multiplications and additions per second of square matrices."""
     x = normal(0, (size, size), jnp.bfloat16)
 
     @jax.jit
@@ -108,7 +110,7 @@ def matmul_flops(timer: Timer, *, size: int) -> float:
 
 
 def attention_inputs(load: Load, *, kv_dtype: Any, seed: int) -> dict[str, Any]:
-    """Arguments of the op, pages shuffled."""
+    """Returns arguments of the op, pages shuffled."""
     pages_per_row = load.context // PAGE_TOKENS
     num_pages = load.rows * pages_per_row + 1
     shape = (num_pages, LAYERS, 2, KV_HEADS, PAGE_TOKENS, HEAD)
@@ -129,7 +131,7 @@ def attention_inputs(load: Load, *, kv_dtype: Any, seed: int) -> dict[str, Any]:
 
 
 def attention_seconds(timer: Timer, inputs: dict[str, Any], attend: Attend) -> float:
-    """Per call of `attend(q, pool, layer=, page_table=, kv_lens=, cu_q_lens=)`."""
+    """Times a call of `attend(q, pool, layer=, page_table=, kv_lens=, cu_q_lens=)`."""
 
     @jax.jit
     def chain(q: jax.Array, pool: Any, **metadata: jax.Array) -> jax.Array:
@@ -147,7 +149,7 @@ def attention_seconds(timer: Timer, inputs: dict[str, Any], attend: Attend) -> f
 
 
 def paged(load: Load, *, backend: str | None) -> Attend:
-    """Our op."""
+    """Returns our op as `attend`."""
     return functools.partial(
         ragged_paged_attention,
         sm_scale=HEAD**-0.5,
@@ -157,7 +159,7 @@ def paged(load: Load, *, backend: str | None) -> Attend:
 
 
 def cudnn_seconds(timer: Timer, load: Load, *, seed: int) -> float:
-    """jax's cuDNN attention over contiguous keys and values, per call."""
+    """Times jax's cuDNN attention over contiguous keys and values, per call."""
     rows, heads = load.rows, KV_HEADS * GROUP
     shape = (rows, load.context, KV_HEADS, HEAD)
     pairs = [  # arrays of their own: a slice would be copied for cuDNN
@@ -184,7 +186,9 @@ def cudnn_seconds(timer: Timer, load: Load, *, seed: int) -> float:
 
 
 def jax_paged_seconds(timer: Timer, load: Load, *, seed: int) -> float:
-    """jax's own paged decode attention, one layer, heads before pages, per call."""
+    """Returns jax's own paged decode attention, one layer, heads before pages, per
+    call.
+    """
     from jax.experimental.pallas.ops.gpu import (  # noqa: PLC0415 deprecated: it warns
         paged_attention,
     )
@@ -215,7 +219,7 @@ def move_seconds(
     pages: int,
     dtype: Any = jnp.bfloat16,
 ) -> tuple[float, float]:
-    """Gathering and scattering `count` pages (2 MiB in bfloat16), each per call."""
+    """Times a gather and a scatter of `count` pages (2 MiB in bfloat16), per call."""
     shape = (pages, 32, 2, KV_HEADS, PAGE_TOKENS, HEAD)
     pool = normal(seed, shape, dtype)
     order = jax.random.permutation(jax.random.key(seed), shape[0] - 1) + 1
@@ -252,7 +256,7 @@ def step_seconds(
     seed: int,
     dtype: Any = jnp.bfloat16,
 ) -> tuple[float, int]:
-    """A whole decode step with random weights, and the bytes that it must read."""
+    """Times a whole decode step, weights random; also the bytes that it must read."""
     decoder = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype))
     parts, shapes = split_model(*nnx.split(decoder))
     weights = tuple(

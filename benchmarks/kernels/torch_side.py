@@ -1,4 +1,4 @@
-"""torch's ways to attend, timed in a process of its own; started by `kernel_torch`.
+"""Times torch's ways to attend in a process of its own; `beside_torch` starts it.
 
 Takes one JSON object as its argument and answers with one line:
 
@@ -26,7 +26,7 @@ Call = Callable[[int], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class KernelProblem:
-    """One decode batch: a query token per row, all of `context` seen.
+    """A problem is one decode batch: a query token per row, all of `context` seen.
 
     `q` is [B, N, 1, H]; each of `pairs` are keys and values [B, K, C, H], to be taken
     in turns so that no cache holds them.
@@ -41,7 +41,7 @@ class KernelProblem:
 
 
 def make_problem(sizes: dict[str, Any], *, device: str, dtype: Any) -> KernelProblem:
-    """Random numbers."""
+    """Returns random numbers of its shapes."""
     torch = importlib.import_module("torch")
     rows, kv_heads, head = sizes["rows"], sizes["kv_heads"], sizes["head"]
 
@@ -56,7 +56,7 @@ def make_problem(sizes: dict[str, Any], *, device: str, dtype: Any) -> KernelPro
 
 
 def sdpa(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """torch's `scaled_dot_product_attention` over contiguous keys and values."""
+    """Returns torch's `scaled_dot_product_attention`, keys and values contiguous."""
     del is_compiled
     functional = importlib.import_module("torch.nn.functional")
 
@@ -68,7 +68,9 @@ def sdpa(problem: KernelProblem, *, is_compiled: bool) -> Call:
 
 
 def flex(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """FlexAttention over contiguous keys and values, without a mask: its best case."""
+    """Returns FlexAttention over contiguous keys and values, without a mask: its best
+    case.
+    """
     attend = _flex_attention(is_compiled=is_compiled)
 
     def call(i: int) -> Any:
@@ -79,7 +81,7 @@ def flex(problem: KernelProblem, *, is_compiled: bool) -> Call:
 
 
 def flex_paged(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """FlexAttention over shuffled pages of its own block size.
+    """Returns FlexAttention over shuffled pages of its own block size.
 
     Its block mask is the page table. Every page is whole, so that compiled kernels
     never call `is_own`.
@@ -137,7 +139,8 @@ def _flex_attention(*, is_compiled: bool) -> Callable[..., Any]:
 
 
 def transformers_paged(problem: KernelProblem, *, is_compiled: bool) -> Call:
-    """transformers' SDPA attention over the paged cache of its continuous batching.
+    """Returns transformers' SDPA attention over the paged cache of its continuous
+    batching.
 
     It gathers the pages of all rows into one sequence and masks the rows apart.
     """
@@ -241,7 +244,7 @@ METHODS = {
 
 
 def seconds_per_call(call: Call, *, repeats: int) -> float:
-    """Median over CUDA events, after a warm-up that compiles."""
+    """Returns median over CUDA events, after a warm-up that compiles."""
     torch = importlib.import_module("torch")
     for i in range(10):
         call(i)

@@ -1,4 +1,4 @@
-"""Which sizes of the Triton kernels are fastest on this device.
+"""Finds the sizes of the Triton kernels that are fastest on this device.
 
 Blocks, warps and stages are tried on the first load, where splits matter least; the
 best few of them then with every number of splits on the other loads.
@@ -42,7 +42,8 @@ def tune(
     copy: float | None,
     interpret: bool = False,
 ) -> Iterator[Figure]:
-    """A figure with the fastest sizes for each load; what does not compile loses.
+    """Yields a figure with the fastest sizes for each load; what does not compile
+    loses.
 
     Args:
       copy: GB/s of a copy, to compare decode with.
@@ -62,7 +63,7 @@ def tune(
 
 
 def decode_candidates() -> Iterator[TritonSizes]:
-    """Sizes for one token per row, which is not split."""
+    """Yields sizes for one token per row, which is not split."""
     for block, warps, stages in itertools.product(BLOCKS, WARPS, STAGES):
         yield TritonSizes(
             tile_tokens=1,
@@ -75,7 +76,7 @@ def decode_candidates() -> Iterator[TritonSizes]:
 
 
 def prefill_candidates() -> Iterator[TritonSizes]:
-    """Sizes for tiles of many tokens."""
+    """Yields sizes for tiles of many tokens."""
     for rows, block, warps, stages in itertools.product(ROWS, BLOCKS, WARPS, STAGES):
         yield TritonSizes(
             tile_tokens=rows // GROUP,

@@ -1,1 +1,1 @@
-"""What front ends cost, and floods, cancels and churn."""
+"""Measures what front ends cost, and floods, cancels and churn."""

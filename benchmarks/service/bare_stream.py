@@ -1,4 +1,4 @@
-"""A gRPC server that does nothing but send, to tell a front end's part from gRPC's.
+"""Serves gRPC that does nothing but send, to tell a front end's part from gRPC's.
 
     python -m benchmarks.service.bare_stream STEP_MS
 
@@ -29,7 +29,7 @@ class Beats:
         self._waiting: list[asyncio.Future[int]] = []
 
     async def next(self) -> int:
-        """The token of the next step."""
+        """Returns the token of the next step."""
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         return await waiter

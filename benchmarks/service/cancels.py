@@ -1,4 +1,4 @@
-"""How soon the pages of a request are free whose client leaves in the middle of it.
+"""Measures how soon a request's pages are free when its client leaves in its middle.
 
 The engine is a real one and busy with `OTHERS` more streams. One stream after another
 is opened, read a little, and cancelled:
@@ -38,7 +38,7 @@ PAUSE_S = 0.02  # between cancels, so that they are told apart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelResult:
-    """Of one server."""
+    """The result is that of one server."""
 
     cancels: int
     steps: Summary  # that ended before the pages were free
@@ -76,7 +76,7 @@ def measure_cancels(
 def match(
     left_s: Sequence[float], *, freed: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What was freed next after the client left, each time.
+    """Returns what was freed next after the client left, each time.
 
     Raises:
       RuntimeError: nothing was, until it left again.
@@ -93,7 +93,7 @@ def match(
 
 
 def render_cancels(cancels: CancelResult) -> str:
-    """A line per figure."""
+    """Returns a line per figure."""
     return "\n".join(
         (
             f"{cancels.cancels} cancels beside {OTHERS} streams",

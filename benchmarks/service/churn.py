@@ -1,4 +1,4 @@
-"""What memory does while requests come and go in every way there is.
+"""Measures what memory does while requests come and go in every way there is.
 
 `WORKERS` clients, each with one request at a time, of these kinds in turn:
 
@@ -28,8 +28,8 @@ from benchmarks.service.server import (
     generate,
     running,
 )
+from benchmarks.service.slope import settled_slope
 from mell_jax.bench.report import line
-from mell_jax.bench.stats import settled_slope
 from mell_jax.engine.config import EngineConfig
 from mell_jax.serving.loop import run_loop
 
@@ -41,7 +41,7 @@ _LONG: dict[str, Any] = {"ignore_eos": True, "max_tokens": 100}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChurnResult:
-    """Of one server. Memory is resident, in MiB."""
+    """The result is that of one server; memory is resident, in MiB."""
 
     minutes: float
     requests: int
@@ -90,7 +90,7 @@ def measure_churn(
 
 
 def render_churn(churn: ChurnResult) -> str:
-    """A line per figure."""
+    """Returns a line per figure."""
     return "\n".join(
         (
             f"{churn.requests} requests in {churn.minutes:g} minutes",

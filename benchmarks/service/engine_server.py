@@ -1,4 +1,4 @@
-"""A server with a real engine that can tell how soon it frees the pages of an abort.
+"""Serves with a real engine that can tell how soon it frees the pages of an abort.
 
     python -m benchmarks.service.engine_server FRONTENDS CONFIG [watched]
 
@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, final
 
 from mell_jax.bench.shapes import model_directory
@@ -22,15 +21,15 @@ from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import Abort, Handle, StepFrame, Submit
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.service import run_service
-from mell_jax.serving.vllm.servicer import ServedModel
 
 MAX_TENANT_OPEN = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Freed:
-    """One sequence that was aborted while it had pages."""
+    """A sequence was aborted while it had pages."""
 
     steps: int  # that ended between the abort's arrival and its pages being free
     waited_ms: float  # between these two
@@ -89,17 +88,15 @@ def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:
 
 
 def dump_config(config: EngineConfig) -> str:
-    """JSON for `load_config`."""
+    """Returns JSON for `load_config`."""
     return json.dumps(dataclasses.asdict(config), default=str)
 
 
 def load_config(text: str) -> EngineConfig:
-    """What `dump_config` was given."""
+    """Returns what `dump_config` was given."""
     fields = json.loads(text)
-    for name in ("devices", "decode_rows"):
+    for name in ("device_ids", "decode_rows"):
         fields[name] = None if fields[name] is None else tuple(fields[name])
-    if (cache_dir := fields["compilation_cache_dir"]) is not None:
-        fields["compilation_cache_dir"] = Path(cache_dir)
     return EngineConfig(**fields)
 
 

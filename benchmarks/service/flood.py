@@ -1,4 +1,4 @@
-"""How fast a server refuses when ten times as many clients ask as it lets in.
+"""Measures how fast a server refuses ten times as many clients as it lets in.
 
 `CAPACITY` streams get a token per step. All others are refused, and come back
 
@@ -33,7 +33,7 @@ RETRY_S = 1.0  # what a server says that has nothing else to go by
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloodResult:
-    """Of one server."""
+    """The result is that of one server."""
 
     capacity: int  # streams that are let in
     refused: int  # clients beside them
@@ -54,7 +54,7 @@ def measure_flood(*, step_ms: float, frontends: int, seconds: float) -> FloodRes
 
 
 def render_flood(flood: FloodResult) -> str:
-    """A line per figure."""
+    """Returns a line per figure."""
     return "\n".join(
         (
             f"{flood.refused} clients more than the {flood.capacity} that are let in",

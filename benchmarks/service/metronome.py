@@ -32,8 +32,8 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.thread import EngineThread
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.service import run_service
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.worker.compilation import CompilationCounter
 
 CLOCK_US = 2**30
@@ -55,7 +55,7 @@ _INFO = EngineInfo(
 
 @final
 class Metronome:
-    """What an `EngineThread` drives. Times are of one step and what the thread does
+    """An `EngineThread` drives it. Times are of one step and what the thread does
     around it, less the waiting."""
 
     infos: tuple[EngineInfo, ...] = (_INFO,)

@@ -1,4 +1,4 @@
-"""A server in processes of its own, and connections to it, for `--suite=service`."""
+"""Starts a server in processes of its own and connects to it, for `--suite=service`."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ _TICKS_PER_S = 100  # USER_HZ of every Linux there is
 
 @final
 class RunningServer:
-    """A running server, and the processes that talk to clients."""
+    """The server runs; these are the processes that talk to clients."""
 
     def __init__(self, process: subprocess.Popen[str], *, address: str) -> None:
         self.address = address
@@ -28,19 +28,19 @@ class RunningServer:
         self._fronts = [int(pid) for pid in children.split()] or [process.pid]
 
     def cpu_s(self) -> float:
-        """User and system time of the front ends so far."""
+        """Returns user and system time of the front ends so far."""
         return sum(_cpu_s(pid) for pid in self._fronts)
 
     def front_mb(self) -> float:
-        """Resident memory of the front ends."""
+        """Returns resident memory of the front ends."""
         return sum(_resident_mb(pid) for pid in self._fronts)
 
     def engine_mb(self) -> float:
-        """Resident memory of the engine's process."""
+        """Returns resident memory of the engine's process."""
         return _resident_mb(self._process.pid)
 
     def end(self) -> Any:
-        """Ends it; what it has to tell."""
+        """Ends it and returns what it has to tell."""
         self._process.send_signal(signal.SIGTERM)
         out, _ = self._process.communicate()
         return json.loads(out.splitlines()[-1])
@@ -48,7 +48,8 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running(module: str, *args: object) -> Iterator[RunningServer]:
-    """A program whose first line of output is its address and whose last is JSON.
+    """Yields a program whose first line of output is its address and whose last is
+    JSON.
 
     Raises:
       RuntimeError: it does not start.
@@ -69,7 +70,7 @@ def running(module: str, *args: object) -> Iterator[RunningServer]:
 async def channels(
     address: str, *, count: int
 ) -> AsyncIterator[list[grpc.aio.Channel]]:
-    """Connections of their own, as several clients have."""
+    """Yields connections of their own, as several clients have."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with contextlib.AsyncExitStack() as stack:
         yield [
@@ -88,7 +89,7 @@ def generate(
     request_id: str = "",
     **sampling: Any,
 ) -> grpc.aio.UnaryStreamCall:
-    """A stream that was asked for; `sampling` is of `SamplingParams`."""
+    """Returns a stream that was asked for; `sampling` is of `SamplingParams`."""
     method = channel.unary_stream(
         f"{SERVICE}/Generate", response_deserializer=pb.GenerateResponse.FromString
     )
@@ -109,7 +110,7 @@ async def abort(channel: grpc.aio.Channel, request_id: str) -> None:
 
 
 async def count_open(channel: grpc.aio.Channel) -> int:
-    """Requests that the front end has open which answers."""
+    """Returns requests that the front end has open which answers."""
     method = channel.unary_unary(
         f"{SERVICE}/GetServerInfo",
         response_deserializer=pb.GetServerInfoResponse.FromString,

@@ -1,4 +1,4 @@
-"""What front ends cost per message, and what they do to the engine's steps.
+"""Measures what front ends cost per message, and what they do to the engine's steps.
 
 The engine is a metronome that gives every stream a token per step (`metronome`), so
 that only the service is measured: for each number of streams
@@ -34,7 +34,7 @@ SETTLING_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceResult:
-    """Of one number of streams."""
+    """The result is that of one number of streams."""
 
     streams: int
     messages_per_s: float
@@ -48,7 +48,7 @@ class ServiceResult:
 
 @dataclass(slots=True, kw_only=True)
 class StreamTally:
-    """What clients received while it counted."""
+    """Clients received this while it counted."""
 
     messages: int = 0
     late_ms: list[float] = dataclasses.field(default_factory=list)
@@ -63,7 +63,7 @@ class StreamTally:
 
 
 def render(results: Sequence[ServiceResult]) -> str:
-    """A row per number of streams; steps also as multiples of the first row's."""
+    """Returns a row per number of streams; steps also as multiples of the first's."""
     first = results[0]
     return table(
         (

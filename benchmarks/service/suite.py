@@ -1,4 +1,4 @@
-"""`--suite=service`: what front ends cost, and how they behave under abuse.
+"""`--suite=service` measures what front ends cost, and how they behave under abuse.
 
     streams    CPU per message, lateness of tokens, the engine's steps
     flood      ten times as many clients as are let in: how fast the others are refused
@@ -27,7 +27,7 @@ PARTS = ("streams", "flood", "cancels")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """One run.
+    """The settings are those of one run.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.

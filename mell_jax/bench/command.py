@@ -1,4 +1,4 @@
-"""A benchmark as a program: flags in, a table and JSON out, errors in one line.
+"""Runs a benchmark as a program: flags in, a table and JSON out, errors in one line.
 
 `mell-bench` and the laboratory of this repository are both such programs.
 """
@@ -6,19 +6,11 @@
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
-if TYPE_CHECKING:  # it imports jax: slow, and needless for --help
-    from mell_jax.bench.report import BenchReport
-
-Save = Callable[["BenchReport"], None]
-"""Keeps what is known so far."""
-Suite = Callable[[Save], "BenchReport"]
-Settle = Callable[[flags.FlagValues], tuple[object, Suite]]
-"""From flags to settings and what measures; raises ValueError for a wrong flag."""
+Measure = Callable[[flags.FlagValues, str], None]
+"""Measures as the flags say, and writes down the command line; imports jax."""
 
 
 def run_command(
@@ -27,7 +19,7 @@ def run_command(
     argv: Sequence[str],
     name: str,
     about: str,
-    settle: Settle,
+    measure: Measure,
 ) -> int:
     """Runs a benchmark from its command line; returns the exit status.
 
@@ -36,7 +28,8 @@ def run_command(
       argv: the command line, program first.
       name: how users call the program.
       about: what --help says before the flags.
-      settle: makes settings and a suite of the parsed flags.
+      measure: takes the parsed flags and the command line; may raise ValueError for a
+        wrong flag.
     """
     if {"--help", "-h", "-help"} & set(argv[1:]):
         print(f"{about}{values.get_help()}")
@@ -50,36 +43,10 @@ def run_command(
         print(f"{name}: takes flags only, got {extra[0]!r}", file=sys.stderr)
         return 2
     try:
-        _measure(values, command=shlex.join([name, *argv[1:]]), settle=settle)
+        measure(values, shlex.join([name, *argv[1:]]))
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _measure(values: flags.FlagValues, *, command: str, settle: Settle) -> None:
-    from mell_jax.bench.machine import look_around  # noqa: PLC0415 it imports jax
-    from mell_jax.bench.report import write_json  # noqa: PLC0415
-    from mell_jax.worker.cpu_devices import use_cpu_devices  # noqa: PLC0415
-
-    if values.cpu_devices is not None:
-        use_cpu_devices(values.cpu_devices)
-    settings, suite = settle(values)
-    machine = look_around()
-    print(machine, file=sys.stderr)
-
-    def save(report: "BenchReport") -> None:
-        if values.output_json is not None:
-            write_json(
-                Path(values.output_json),
-                report=report,
-                settings=settings,
-                command=command,
-                machine=machine,
-            )
-
-    report = suite(save)
-    print(report.text)
-    save(report)

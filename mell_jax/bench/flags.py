@@ -1,8 +1,18 @@
-"""The flags of mell-bench, grouped as --help shows them."""
+"""Defines the flags of mell-bench, grouped as --help shows them."""
 
 from typing import Any
 
 from absl import flags
+
+from mell_jax.engine.config import EngineConfig
+from mell_jax.settings.flags import define_flags
+from mell_jax.settings.setting import settings_of
+
+ENGINE_SETTINGS = tuple(
+    one for one in settings_of(EngineConfig(), table="engine") if one.is_flag
+)
+"""The settings of the engine that a benchmark has flags for."""
+_ENGINE_TITLE = "the engine in this process"
 
 
 def define_common(values: flags.FlagValues) -> None:
@@ -11,74 +21,88 @@ def define_common(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model",
         None,
-        "A model directory, demo, or random:110m, random:demo, random:tiny for random "
-        "weights of that shape; by default demo, and random:110m for decode.",
+        "A model directory is measured, or demo, or random:110m, random:demo, "
+        "random:tiny: random weights of that shape.",
         **group,
     )
-    flags.DEFINE_string("output_json", None, "Write all figures to this file.", **group)
-    flags.DEFINE_integer("seed", 0, "Of prompts, lengths and arrivals.", **group)
-    flags.DEFINE_bool("progress", True, "Show bars while it runs.", **group)
-    group = {"flag_values": values, "module_name": "the engine in this process"}
+    flags.DEFINE_string(
+        "output_json", None, "All figures are written to this file.", **group
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "Prompts, lengths and arrivals are drawn from this seed.", **group
+    )
+    flags.DEFINE_bool("progress", True, "Bars are shown while it runs.", **group)
+    group = {"flag_values": values, "module_name": _ENGINE_TITLE}
     flags.DEFINE_integer(
         "cpu_devices",
         None,
-        "Without accelerators: show the CPU as so many devices.",
+        "The CPU of a machine without accelerators is shown as this many devices.",
         **group,
     )
-    flags.DEFINE_enum(
-        "dtype", "auto", ("auto", "float32", "bfloat16"), "Of weights and KV.", **group
-    )
-    flags.DEFINE_integer("max_model_len", None, "Longest context, tokens.", **group)
-    flags.DEFINE_integer("max_rows", None, "Sequences that run at once.", **group)
-    flags.DEFINE_integer("token_budget", None, "Most tokens in a step.", **group)
-    flags.DEFINE_integer("kv_pages", None, "Pages of 16 tokens.", **group)
-    flags.DEFINE_bool("prefix_cache", True, "Reuse pages of equal prompts.", **group)
-    flags.DEFINE_string("attention_backend", "auto", "Paged attention.", **group)
-    flags.DEFINE_string("compilation_cache_dir", None, "Keeps compiled steps.", **group)
+    define_flags(ENGINE_SETTINGS, values=values, titles={"engine": _ENGINE_TITLE})
 
 
 def define_requests(values: flags.FlagValues) -> None:
     """Defines where requests go, and what they are."""
     group: dict[str, Any] = {"flag_values": values, "module_name": "the requests"}
     flags.DEFINE_string(
-        "address", "", "A server, host:port; empty for an engine here.", **group
+        "address",
+        "",
+        "Requests go to this server, host:port; empty: to an engine here.",
+        **group,
     )
     flags.DEFINE_string(
         "trace",
         None,
-        "A .csv or .csv.gz with a header: input_tokens, output_tokens and perhaps "
+        "This .csv or .csv.gz has a header: input_tokens, output_tokens and perhaps "
         "arrival_s and model. Without it lengths are drawn, log-normal.",
         **group,
     )
-    flags.DEFINE_string("trace_model", "", "Only rows of this model.", **group)
-    flags.DEFINE_integer("num_requests", 200, "At most this many.", **group)
-    flags.DEFINE_integer("input_tokens", 200, "Median, when drawn.", **group)
-    flags.DEFINE_integer("output_tokens", 100, "Median, when drawn.", **group)
+    flags.DEFINE_string("trace_model", "", "Only rows of this model are used.", **group)
+    flags.DEFINE_integer(
+        "num_requests", 200, "At most this many requests are sent.", **group
+    )
+    flags.DEFINE_integer(
+        "input_tokens", 200, "Inputs that are drawn have this median.", **group
+    )
+    flags.DEFINE_integer(
+        "output_tokens", 100, "Outputs that are drawn have this median.", **group
+    )
     flags.DEFINE_string(
         "length_scale",
         "1",
-        "Multiplies all lengths; auto: so that 99% fit the context. What does not fit "
+        "All lengths are multiplied by it; auto: so that 99% fit the context. The rest "
         "is left out and counted.",
         **group,
     )
     flags.DEFINE_float(
         "request_rate",
         None,
-        "Requests/s, Poisson; inf for all at once; by default the trace's arrivals, "
-        "or all at once without them.",
+        "So many requests come in a second (Poisson), or inf: all at once; by default "
+        "they come as in the trace, or all at once without it.",
         **group,
     )
     flags.DEFINE_float(
         "time_scale",
         1.0,
-        "Multiplies the trace's arrivals; 0.5 is twice as fast.",
+        "The trace's arrivals are multiplied by it; 0.5 is twice as fast.",
         **group,
     )
-    flags.DEFINE_integer("max_concurrency", None, "Most open requests.", **group)
-    flags.DEFINE_string(
-        "text", None, "Prompts from this file instead of random ids.", **group
+    flags.DEFINE_integer(
+        "max_concurrency", None, "At most this many requests are open.", **group
     )
     flags.DEFINE_string(
-        "tokenizer", None, "A folder, for --text; by default the model's.", **group
+        "text", None, "Prompts come from this file instead of random ids.", **group
     )
-    flags.DEFINE_float("temperature", 0.0, "0 is greedy.", **group)
+    flags.DEFINE_string(
+        "tokenizer",
+        None,
+        "This folder has the tokenizer for --text; by default the model's.",
+        **group,
+    )
+    flags.DEFINE_float(
+        "temperature",
+        0.0,
+        "Tokens are drawn at this temperature; 0 takes the likeliest.",
+        **group,
+    )

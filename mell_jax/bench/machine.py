@@ -1,4 +1,4 @@
-"""The machine and the software that a figure belongs to."""
+"""Describes the machine and the software that a figure belongs to."""
 
 import importlib.metadata
 import os
@@ -14,7 +14,7 @@ _PACKAGES = ("mell_jax", "jax", "jaxlib", "flax", "numpy", "grpcio")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineInfo:
-    """Taken when a suite starts."""
+    """It is taken when a suite starts."""
 
     started_at: str  # UTC, ISO 8601
     platform: str
@@ -48,7 +48,7 @@ def look_around() -> MachineInfo:
 
 
 def num_cpus() -> int:
-    """CPUs that this process may use."""
+    """Returns CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from mell_jax.bench.command import Save, Suite, run_command
+from mell_jax.bench.command import run_command
 from mell_jax.bench.flags import define_common, define_requests
 
 
@@ -22,24 +22,15 @@ def main(argv: Sequence[str]) -> int:
     define_common(values)
     define_requests(values)
     return run_command(
-        values, argv=argv, name="mell-bench", about=__doc__ or "", settle=_settle
+        values, argv=argv, name="mell-bench", about=__doc__ or "", measure=_measure
     )
 
 
-def _settle(values: flags.FlagValues) -> tuple[object, Suite]:
-    from mell_jax.bench.report import BenchReport  # noqa: PLC0415 imports jax
-    from mell_jax.bench.serving import run_serving  # noqa: PLC0415 imports jax
-    from mell_jax.bench.settle import (  # noqa: PLC0415 imports jax
-        engine_config,
-        request_settings,
-    )
+def _measure(values: flags.FlagValues, command: str) -> None:
+    # It imports jax: slow, and needless for --help.
+    from mell_jax.bench.settle import measure_serving  # noqa: PLC0415
 
-    settings = request_settings(values, engine=engine_config(values, model="demo"))
-
-    def suite(_: Save) -> BenchReport:
-        return run_serving(settings, progress=values.progress)
-
-    return settings, suite
+    measure_serving(values, command=command)
 
 
 def run() -> None:

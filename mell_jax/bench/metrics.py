@@ -1,4 +1,4 @@
-"""From what happened to each request to the figures that serving is judged by.
+"""Makes the figures that serving is judged by of what happened to each request.
 
 The definitions are those of vLLM's serving benchmark, so that tables compare:
 
@@ -23,7 +23,7 @@ from mell_jax.bench.stats import Summary, summarize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One request. Times are seconds on one clock that starts at any point."""
+    """A record is of one request; times are seconds on one clock, from any start."""
 
     input_tokens: int
     due_s: float  # when it should have been sent
@@ -39,7 +39,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingMetrics:
-    """Figures of a run; latencies in milliseconds."""
+    """The metrics are those of a run; latencies are in milliseconds."""
 
     completed: int
     failed: int
@@ -95,29 +95,29 @@ def measure(records: Sequence[Record], *, duration_s: float) -> ServingMetrics:
 
 
 def ttft_s(record: Record) -> float:
-    """Time to first token."""
+    """Returns time to first token."""
     return record.chunks[0][0] - record.sent_s
 
 
 def e2el_s(record: Record) -> float:
-    """End-to-end latency."""
+    """Returns end-to-end latency."""
     return record.chunks[-1][0] - record.sent_s
 
 
 def tpot_s(record: Record) -> float:
-    """Time per output token after the first; needs two tokens."""
+    """Returns time per output token after the first; needs two tokens."""
     return (e2el_s(record) - ttft_s(record)) / (record.output_tokens - 1)
 
 
 def gaps_s(record: Record) -> list[float]:
-    """Inter-token latencies: one per chunk after the first."""
+    """Returns inter-token latencies: one per chunk after the first."""
     return [
         after - before for (before, _), (after, _) in itertools.pairwise(record.chunks)
     ]
 
 
 def render(metrics: ServingMetrics) -> str:
-    """The table that users of vLLM's benchmark know."""
+    """Returns the table that users of vLLM's benchmark know."""
     parts = [
         title("Serving Benchmark Result"),
         line("Successful requests", metrics.completed),

@@ -13,7 +13,7 @@ from mell_jax.bench.workload import Int32Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A request to send."""
+    """An order is a request to send."""
 
     prompt: Int32Array  # [T] token ids
     output_tokens: int
@@ -23,7 +23,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What happened, in the order of the requests."""
+    """A replay tells what happened, in the order of the requests."""
 
     records: tuple[Record, ...]
     duration_s: float  # from the first request due to the last answer

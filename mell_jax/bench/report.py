@@ -1,4 +1,4 @@
-"""What a suite hands back, and how it is printed and written."""
+"""A suite hands back a report, which is printed and written here."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ WIDTH = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """The outcome of one suite."""
+    """A report holds the outcome of one suite."""
 
     suite: str
     text: str  # for a person
@@ -47,18 +47,18 @@ def write_json(
 
 
 def title(text: str, *, fill: str = "=") -> str:
-    """A line with `text` in its middle: ===== text ====="""
+    """Returns a line with `text` in its middle: ===== text ====="""
     return f" {text} ".center(WIDTH, fill) if text else fill * WIDTH
 
 
 def line(name: str, value: str | float) -> str:
-    """A name on the left, its value on the right."""
+    """Returns a name on the left, its value on the right."""
     shown = value if isinstance(value, str) else _number(value)
     return f"{name + ':':<{WIDTH - 10}}{shown:>10}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns as wide as they need to be; the first one to the left."""
+    """Returns columns as wide as they need to be; the first one to the left."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = []

@@ -1,4 +1,4 @@
-"""`--suite=serving`: requests as users send them, figures as users feel them."""
+"""Sends requests as users send them and measures figures as users feel them."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ WARM_UP_TOKENS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """One run. `address` empty measures an engine in this process.
+    """The settings are those of one run; no `address` measures an engine in here.
 
     Raises:
       ValueError: a value is out of range, naming the flag and the rule.
@@ -93,7 +93,7 @@ def run_serving(settings: ServingSettings, *, progress: bool) -> BenchReport:
 def choose_shapes(
     settings: ServingSettings, *, context: int
 ) -> tuple[list[LoadShape], int]:
-    """The requests of a run, sorted by arrival, and how many did not fit.
+    """Returns the requests of a run, sorted by arrival, and how many did not fit.
 
     Raises:
       WorkloadError: the trace cannot be read, or none of it fits.

@@ -1,12 +1,30 @@
-"""From flags to settings: the engine, the requests, and where figures go."""
+"""Turns flags into settings: the engine, the requests, and where figures go."""
 
 import math
 from pathlib import Path
 
 from absl import flags
 
-from mell_jax.bench.serving import ServingSettings
+from mell_jax.bench.flags import ENGINE_SETTINGS
+from mell_jax.bench.measure import Suite, measure
+from mell_jax.bench.serving import ServingSettings, run_serving
 from mell_jax.engine.config import EngineConfig
+from mell_jax.settings.flags import given_flags
+from mell_jax.settings.setting import build
+
+
+def measure_serving(values: flags.FlagValues, *, command: str) -> None:
+    """Measures how a server, or an engine in this process, serves requests.
+
+    Raises:
+      ValueError: a flag is out of range.
+    """
+    measure(values, command=command, settle=_settle)
+
+
+def _settle(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = request_settings(values, engine=engine_config(values, model="demo"))
+    return settings, lambda _: run_serving(settings, progress=values.progress)
 
 
 def request_settings(
@@ -39,17 +57,8 @@ def request_settings(
 
 def engine_config(values: flags.FlagValues, *, model: str) -> EngineConfig:
     """Returns the engine of this process, around `model` unless a flag names one."""
-    return EngineConfig(
-        model=values.model or model,
-        dtype=values.dtype,
-        max_model_len=values.max_model_len,
-        max_rows=values.max_rows,
-        token_budget=values.token_budget,
-        kv_pages=values.kv_pages,
-        prefix_cache=values.prefix_cache,
-        attention_backend=values.attention_backend,
-        compilation_cache_dir=optional_path(values.compilation_cache_dir),
-    )
+    given = given_flags(values, settings=ENGINE_SETTINGS)
+    return build(EngineConfig(), given=given, model=values.model or model)
 
 
 def optional_path(value: str | None) -> Path | None:

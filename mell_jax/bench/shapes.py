@@ -1,4 +1,4 @@
-"""Models to measure: a directory, the demo, or random weights of a known shape."""
+"""A model to measure is a directory, the demo, or random weights of a known shape."""
 
 import contextlib
 import math
@@ -64,7 +64,8 @@ SHAPES = {
 
 @contextlib.contextmanager
 def model_directory(model: str) -> Iterator[Path]:
-    """The directory of `model`; random weights get one until the end of the block.
+    """Yields the directory of `model`; random weights get one until the end of the
+    block.
 
     Args:
       model: a path, "demo", or "random:SHAPE" with a shape of `SHAPES`.
@@ -91,7 +92,7 @@ def model_directory(model: str) -> Iterator[Path]:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Weights of a decoder of this shape."""
+    """Returns weights of a decoder of this shape."""
     abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
     leaves = jax.tree.leaves(nnx.state(abstract, nnx.Param))
     return sum(math.prod(leaf.shape) for leaf in leaves)

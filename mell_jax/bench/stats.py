@@ -1,4 +1,4 @@
-"""Statistics of samples. The one definition of a percentile is here.
+"""Computes statistics of samples; the one definition of a percentile is here.
 
 A percentile is interpolated linearly between the closest ranks: of 10, 20, 30 and 40
 the 50th is 25 and the 90th is 37. It is NumPy's default and what vLLM's benchmark uses.
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Of a sample; all zero when it is empty, as `count` tells."""
+    """A summary is of a sample; all is zero when that is empty, as `count` tells."""
 
     count: int
     mean: float
@@ -23,7 +23,7 @@ class Summary:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Linear interpolation between closest ranks.
+    """Returns a percentile, interpolated linearly between closest ranks.
 
     Raises:
       ValueError: there are no values, or `percent` is not from 0 to 100.
@@ -36,7 +36,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two in the middle.
+    """Returns the middle value, or the mean of the two in the middle.
 
     Raises:
       ValueError: there are no values.
@@ -44,24 +44,8 @@ def median(values: Sequence[float]) -> float:
     return percentile(values, 50.0)
 
 
-def settled_slope(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """How fast `ys` grow with `xs`: least squares over the later half of both.
-
-    What comes first is left out, since caches fill then. A leak is what still grows.
-
-    Raises:
-      ValueError: the later half has fewer than two different `xs`.
-    """
-    half = len(xs) // 2
-    x, y = (np.asarray(values, np.float64)[half:] for values in (xs, ys))
-    if not (len(set(x.tolist())) >= 2):
-        raise ValueError(f"a slope needs four samples apart, got {len(xs)}")
-    x, y = x - x.mean(), y - y.mean()
-    return float(x @ y / (x @ x))
-
-
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, median, 99th percentile and range of a sample."""
+    """Returns mean, median, 99th percentile and range of a sample."""
     if not values:
         return Summary(count=0, mean=0.0, median=0.0, p99=0.0, min=0.0, max=0.0)
     return Summary(

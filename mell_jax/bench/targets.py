@@ -1,4 +1,4 @@
-"""What a serving benchmark sends its requests to: a server, or an engine in here.
+"""A serving benchmark sends its requests to a target: a server, or an engine in here.
 
 Both take token ids and answer token ids, as the gRPC contract has it; nothing is
 detokenized. The engine in this process runs as under the server, without gRPC.
@@ -18,6 +18,8 @@ from mell_jax.bench.workload import Int32Array
 from mell_jax.engine.build import BuiltEngine
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import (
+    Ask,
+    Caller,
     EngineDeadError,
     FrontEnd,
     FrontModel,
@@ -36,7 +38,7 @@ class TargetError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetInfo:
-    """What a target serves."""
+    """The info says what a target serves."""
 
     name: str
     context: int  # tokens of input and output together
@@ -46,7 +48,7 @@ class TargetInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPiece:
-    """One chunk of an answer."""
+    """A piece is one chunk of an answer."""
 
     tokens: int
     cached_tokens: int  # of the prompt, from the prefix cache
@@ -70,7 +72,7 @@ class BenchTarget(Protocol):
 
 @final
 class GrpcTarget:
-    """A server that speaks `vllm.grpc.engine.VllmEngine`."""
+    """The target is a server that speaks `vllm.grpc.engine.VllmEngine`."""
 
     def __init__(self, stub: pb_grpc.VllmEngineStub, *, info: TargetInfo) -> None:
         self.info = info
@@ -102,7 +104,7 @@ class GrpcTarget:
 
 @final
 class LocalTarget:
-    """An engine in this process, behind the same front end as the server's."""
+    """The target is an engine in this process, behind a front end as in a server."""
 
     def __init__(self, front_end: FrontEnd) -> None:
         info = front_end.models.find().info
@@ -117,14 +119,15 @@ class LocalTarget:
     async def stream(
         self, prompt: Int32Array, *, output_tokens: int, temperature: float
     ) -> AsyncGenerator[StreamPiece]:
-        deltas = generate(
-            self._front_end,
+        ask = Ask(
+            caller=Caller.of_library(),
             prompt=prompt.tolist(),
             params=SamplingParams(
                 temperature=temperature, max_tokens=output_tokens, ignore_eos=True
             ),
             is_text_wanted=False,
         )
+        deltas = generate(self._front_end, ask)
         try:
             async with contextlib.aclosing(deltas):
                 async for delta in deltas:
@@ -144,7 +147,7 @@ class LocalTarget:
 
 @contextlib.asynccontextmanager
 async def connect(address: str) -> AsyncIterator[BenchTarget]:
-    """The server at `address`, "host:port".
+    """Yields the server at `address`, "host:port".
 
     Raises:
       TargetError: nobody answers there.

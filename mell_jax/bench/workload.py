@@ -1,4 +1,4 @@
-"""Which requests a serving benchmark sends: lengths, arrivals and prompts.
+"""Makes the requests of a serving benchmark: lengths, arrivals and prompts.
 
 Lengths come from a file with a header line, `input_tokens,output_tokens` and, if it is
 a trace, `arrival_s` and `model` as well, plain or gzipped; or they are drawn. Prompts
@@ -26,12 +26,12 @@ WAVE = 0.7
 
 
 class WorkloadError(ValueError):
-    """A trace that cannot be read, or settings that leave nothing to send."""
+    """A trace cannot be read, or settings leave nothing to send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadShape:
-    """Lengths of a request, and when it arrives if that is known."""
+    """A shape has the lengths of a request, and when it arrives if that is known."""
 
     input_tokens: int
     output_tokens: int
@@ -63,7 +63,7 @@ def read_trace(path: Path) -> list[LoadShape]:
 def draw_shapes(
     count: int, *, input_tokens: int, output_tokens: int, context: int, seed: int
 ) -> list[LoadShape]:
-    """Log-normal lengths with these medians, each at most half of the context."""
+    """Draws log-normal lengths with these medians, each at most half of the context."""
     rng = np.random.default_rng(seed)
 
     def lengths(middle: int) -> list[int]:
@@ -87,7 +87,7 @@ def scale_lengths(shapes: Sequence[LoadShape], *, factor: float) -> list[LoadSha
 
 
 def auto_factor(shapes: Sequence[LoadShape], *, context: int) -> float:
-    """The factor with which 99% of the requests fit the context; at most 1."""
+    """Returns the factor with which 99% of the requests fit the context; at most 1."""
     totals = [shape.input_tokens + shape.output_tokens for shape in shapes]
     return min(
         1.0, context / float(np.quantile(totals, AUTO_SHARE, method="inverted_cdf"))
@@ -112,7 +112,7 @@ def poisson_arrivals(
 def wave_arrivals(
     shapes: Sequence[LoadShape], *, requests_per_s: float, period_s: float, seed: int
 ) -> list[LoadShape]:
-    """Poisson arrivals whose rate rises and falls by `WAVE` around its mean."""
+    """Returns Poisson arrivals whose rate rises and falls by `WAVE` around its mean."""
     rng = np.random.default_rng(seed)
     expected = np.cumsum(rng.exponential(1.0, len(shapes)))
     times = np.arange(0.0, 2.0 * expected[-1] / requests_per_s + period_s, 0.01)
@@ -137,7 +137,7 @@ def trace_arrivals(
 def random_prompts(
     shapes: Sequence[LoadShape], *, vocab_size: int, avoid: Sequence[int], seed: int
 ) -> list[Int32Array]:
-    """Ids drawn evenly from the vocabulary, without those in `avoid`."""
+    """Returns ids drawn evenly from the vocabulary, without those in `avoid`."""
     rng = np.random.default_rng(seed)
     ids = np.setdiff1d(np.arange(vocab_size, dtype=np.int32), np.array(avoid, np.int32))
     return [ids[rng.integers(0, len(ids), s.input_tokens)] for s in shapes]
@@ -146,7 +146,7 @@ def random_prompts(
 def text_prompts(
     shapes: Sequence[LoadShape], *, ids: Sequence[int], seed: int
 ) -> list[Int32Array]:
-    """Runs of a tokenized text from random places; the text goes round and round.
+    """Returns runs of a tokenized text from random places; at its end it begins again.
 
     Raises:
       WorkloadError: the text is empty.

@@ -1,7 +1,8 @@
-"""Model directories: Hugging Face's and Orbax, in and out. Files are never trusted."""
+"""Reads and writes model directories, Hugging Face's and Orbax; trusts no file."""
 
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
+from mell_jax.checkpoints.hf_config import CheckpointSpec, read_eos_ids, read_spec
+from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.load import LoadedModel, load_model
 from mell_jax.checkpoints.save import save_hf, save_orbax
 
@@ -10,7 +11,9 @@ __all__ = [
     "CheckpointSpec",
     "LoadedModel",
     "load_model",
+    "read_eos_ids",
     "read_spec",
     "save_hf",
     "save_orbax",
+    "spec_in_memory",
 ]

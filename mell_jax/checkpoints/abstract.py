@@ -1,4 +1,4 @@
-"""The parameters that a `Decoder` needs, without any of them in memory."""
+"""Describes the parameters that a `Decoder` needs, without any of them in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ParameterPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbstractDecoder:
-    """Structure of a `Decoder`, and shape and type of each of its parameters."""
+    """It has the structure of a `Decoder`, and shape and type of each parameter."""
 
     graphdef: nnx.GraphDef[Decoder]
     parameters: Mapping[ParameterPath, Any]  # nnx.Param of jax.ShapeDtypeStruct
@@ -27,7 +27,9 @@ class AbstractDecoder:
         return tuple(self.parameters[path].shape)
 
     def state(self, arrays: Mapping[ParameterPath, jax.Array]) -> nnx.State[Any, Any]:
-        """The state that `nnx.merge(graphdef, state)` takes, from one array each."""
+        """Returns the state that `nnx.merge(graphdef, state)` takes, from one array
+        each.
+        """
         return nnx.from_flat_state(
             [(path, param.replace(arrays[path])) for path, param in self.items()]
         )
@@ -37,7 +39,7 @@ class AbstractDecoder:
 
 
 def abstract_decoder(config: ModelConfig, *, dtype: npt.DTypeLike) -> AbstractDecoder:
-    """What `Decoder(config, dtype=dtype)` consists of."""
+    """Returns what `Decoder(config, dtype=dtype)` consists of."""
     dtype = np.dtype(dtype)
     model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype))
     graphdef, state = nnx.split(model)
@@ -45,7 +47,7 @@ def abstract_decoder(config: ModelConfig, *, dtype: npt.DTypeLike) -> AbstractDe
 
 
 def parameters_of(state: nnx.State[Any, Any]) -> dict[ParameterPath, Any]:
-    """The `nnx.Param`s of a `Decoder`'s state by path."""
+    """Returns the `nnx.Param`s of a `Decoder`'s state by path."""
     return {
         tuple(key if isinstance(key, int) else str(key) for key in path): param
         for path, param in nnx.to_flat_state(state)

@@ -1,5 +1,5 @@
-"""The one error that a file on disk can cause."""
+"""A file on disk can cause this one error."""
 
 
 class CheckpointError(ValueError):
-    """A model directory that cannot be used; the message says which file and why."""
+    """A model directory cannot be used; the message says which file and why."""

@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json` and `generation_config.json` as frozen values.
+"""Reads Hugging Face's `config.json` and `generation_config.json` as frozen values.
 
 Each architecture is one entry of `FAMILIES`: what it adds to the fields that all of
 them share. Whatever would change the arithmetic and is not supported is refused.
@@ -20,7 +20,7 @@ MAX_CONFIG_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSpec:
-    """What a model directory says about its model, besides the weights."""
+    """A spec is what a model directory says about its model, besides the weights."""
 
     config: ModelConfig
     architecture: str  # "LlamaForCausalLM"
@@ -41,22 +41,24 @@ class CheckpointSpec:
 
     @property
     def context_tokens(self) -> int:
-        """The longest context that the model can be served with, in tokens."""
+        """Returns the longest context that the model can be served with, in tokens."""
         return self.config.max_position_embeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """How one architecture differs from the fields that all of them share."""
+    """A family differs in this from the fields that all architectures share."""
 
     model_type: str
     options: Callable[[Fields], dict[str, Any]]
-    """Further arguments of `ModelConfig`."""
+    """Reads further arguments of `ModelConfig`."""
+    write: Callable[[ModelConfig], dict[str, Any]]
+    """Writes what `options` reads; an option that has no key here is not written."""
     head_dim: int | None = None  # where the file names none: None for D / N
 
 
 def read_spec(directory: Path) -> CheckpointSpec:
-    """The `CheckpointSpec` of a model directory.
+    """Returns the `CheckpointSpec` of a model directory.
 
     Raises:
       CheckpointError: naming the file, the key and what is supported.
@@ -71,8 +73,36 @@ def read_spec(directory: Path) -> CheckpointSpec:
     return parse_spec(fields, generation=generation)
 
 
+def read_eos_ids(directory: Path) -> tuple[int, ...]:
+    """Returns the tokens that end a text, by the two files.
+
+    Files that are not there say nothing.
+
+    Raises:
+      CheckpointError: a file is not as it should be.
+    """
+    found = []
+    for name in (GENERATION_FILE, CONFIG_FILE):
+        path = directory / name
+        if path.exists():
+            values = read_object(path, max_bytes=MAX_CONFIG_BYTES)
+            found.append(Fields(values, str(path)))
+    return _union(*found)
+
+
+def _union(*files: Fields) -> tuple[int, ...]:
+    """The tokens that any of the files takes for the end of a text."""
+    found = dict.fromkeys(
+        token
+        for fields in files
+        if fields.has("eos_token_id")
+        for token in fields.integers("eos_token_id")
+    )
+    return tuple(found)
+
+
 def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
-    """The `CheckpointSpec` that a `config.json` and a `generation_config.json`
+    """Returns the `CheckpointSpec` that a `config.json` and a `generation_config.json`
     describe.
     """
     architectures = fields.texts("architectures")
@@ -88,14 +118,13 @@ def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
         )
     family = FAMILIES[architectures[0]]
     start = generation if generation.has("bos_token_id") else fields
-    stop = generation if generation.has("eos_token_id") else fields
     dtype_key = "dtype" if fields.has("dtype") else "torch_dtype"
     try:
         return CheckpointSpec(
             config=_config(fields, family),
             architecture=architectures[0],
             model_type=family.model_type,
-            eos_ids=stop.integers("eos_token_id"),
+            eos_ids=_union(generation, fields),
             bos_id=start.integer("bos_token_id") if start.has("bos_token_id") else None,
             dtype_name=fields.text(dtype_key) if fields.has(dtype_key) else None,
         )
@@ -178,6 +207,10 @@ def _llama(fields: Fields) -> dict[str, Any]:
     }
 
 
+def _write_llama(config: ModelConfig) -> dict[str, Any]:
+    return {"attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
+
+
 def _mistral(fields: Fields) -> dict[str, Any]:
     if not fields.has("sliding_window"):
         return {}
@@ -185,8 +218,25 @@ def _mistral(fields: Fields) -> dict[str, Any]:
     return {"windows": (fields.integer("sliding_window"),) * layers}
 
 
+def _write_mistral(config: ModelConfig) -> dict[str, Any]:
+    return {"sliding_window": _smallest_window(config)}
+
+
 def _qwen2(fields: Fields) -> dict[str, Any]:
     return {"qkv_bias": True, "windows": _qwen_windows(fields)}
+
+
+def _write_qwen2(config: ModelConfig) -> dict[str, Any]:
+    window = _smallest_window(config)
+    names = [
+        "sliding_attention" if size else "full_attention" for size in config.windows
+    ]
+    return {
+        "use_sliding_window": window is not None,
+        "sliding_window": window,
+        "max_window_layers": config.num_layers,
+        "layer_types": names or None,
+    }
 
 
 def _qwen3(fields: Fields) -> dict[str, Any]:
@@ -197,6 +247,15 @@ def _qwen3(fields: Fields) -> dict[str, Any]:
         "qk_norm": True,
         "windows": _qwen_windows(fields),
     }
+
+
+def _write_qwen3(config: ModelConfig) -> dict[str, Any]:
+    return {"attention_bias": config.qkv_bias, **_write_qwen2(config)}
+
+
+def _smallest_window(config: ModelConfig) -> int | None:
+    """The one window of the layers that have one; others do not survive the writing."""
+    return min((size for size in config.windows if size is not None), default=None)
 
 
 def _qwen_windows(fields: Fields) -> tuple[int | None, ...]:
@@ -231,8 +290,12 @@ def _num_layers(fields: Fields) -> int:
 
 
 FAMILIES: dict[str, Family] = {
-    "LlamaForCausalLM": Family(model_type="llama", options=_llama),
-    "MistralForCausalLM": Family(model_type="mistral", options=_mistral),
-    "Qwen2ForCausalLM": Family(model_type="qwen2", options=_qwen2),
-    "Qwen3ForCausalLM": Family(model_type="qwen3", options=_qwen3, head_dim=128),
+    "LlamaForCausalLM": Family(model_type="llama", options=_llama, write=_write_llama),
+    "MistralForCausalLM": Family(
+        model_type="mistral", options=_mistral, write=_write_mistral
+    ),
+    "Qwen2ForCausalLM": Family(model_type="qwen2", options=_qwen2, write=_write_qwen2),
+    "Qwen3ForCausalLM": Family(
+        model_type="qwen3", options=_qwen3, write=_write_qwen3, head_dim=128
+    ),
 }

@@ -28,7 +28,7 @@ def spec_of(
     bos_id: int | None = None,
     dtype_name: str | None = None,
 ) -> CheckpointSpec:
-    """The `CheckpointSpec` of a model made by hand.
+    """Describes a model as the first architecture that has all of its options.
 
     Raises:
       CheckpointError: when no architecture of `FAMILIES` has all of its options.
@@ -49,10 +49,29 @@ def spec_of(
     )
 
 
+def spec_in_memory(
+    config: ModelConfig, *, eos_ids: Sequence[int] = (), bos_id: int | None = None
+) -> CheckpointSpec:
+    """Describes a model that need not be written: any options will do.
+
+    One whose options no architecture has is called "Decoder".
+    """
+    try:
+        return spec_of(config, eos_ids=eos_ids, bos_id=bos_id)
+    except CheckpointError:  # it can be served, though not saved
+        return CheckpointSpec(
+            config=config,
+            architecture="Decoder",
+            model_type="decoder",
+            eos_ids=tuple(eos_ids),
+            bos_id=bos_id,
+        )
+
+
 def config_values(spec: CheckpointSpec) -> dict[str, Any]:
-    """What `config.json` says about `spec`."""
+    """Returns what `config.json` says about `spec`."""
     config = spec.config
-    values: dict[str, Any] = {
+    return {
         "architectures": [spec.architecture],
         "model_type": spec.model_type,
         "vocab_size": config.vocab_size,
@@ -70,13 +89,8 @@ def config_values(spec: CheckpointSpec) -> dict[str, Any]:
         "eos_token_id": list(spec.eos_ids) or None,
         "dtype": spec.dtype_name,
         **_rope_values(config),
-        **_window_values(config, is_qwen=spec.model_type.startswith("qwen")),
+        **FAMILIES[spec.architecture].write(config),
     }
-    if spec.model_type in ("llama", "qwen3"):
-        values["attention_bias"] = config.qkv_bias
-    if spec.model_type == "llama":
-        values["mlp_bias"] = config.mlp_bias
-    return values
 
 
 def write_spec(directory: Path, spec: CheckpointSpec) -> None:
@@ -105,22 +119,6 @@ def _rope_values(config: ModelConfig) -> dict[str, Any]:
             "rope_theta": config.rope_theta,
             **(scaling or {"rope_type": "default"}),
         },
-    }
-
-
-def _window_values(config: ModelConfig, *, is_qwen: bool) -> dict[str, Any]:
-    sizes = sorted({window for window in config.windows if window is not None})
-    window = sizes[0] if sizes else None
-    if not is_qwen:
-        return {"sliding_window": window}
-    names = [
-        "sliding_attention" if size else "full_attention" for size in config.windows
-    ]
-    return {
-        "use_sliding_window": bool(sizes),
-        "sliding_window": window,
-        "max_window_layers": config.num_layers,
-        "layer_types": names or None,
     }
 
 

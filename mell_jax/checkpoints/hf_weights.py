@@ -1,4 +1,4 @@
-"""Where each parameter of a `Decoder` lies in a Hugging Face directory.
+"""Finds where each parameter of a `Decoder` lies in a Hugging Face directory.
 
 `find_weights` matches names and shapes of the whole model before a byte of it is read.
 Hugging Face keeps matrices as [out, in], Flax as [in, out].
@@ -40,14 +40,15 @@ IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """A parameter and the stored tensor that it comes from."""
+    """A weight joins a parameter and the stored tensor that it comes from."""
 
     path: ParameterPath
     tensor: StoredTensor
 
 
 def hf_name(path: ParameterPath) -> str:
-    """Hugging Face's name of the parameter at `path`, the same in all our families.
+    """Returns Hugging Face's name of the parameter at `path`, the same in all our
+    families.
 
     >>> hf_name(("layers", 3, "attention", "q_proj", "kernel"))
     'model.layers.3.self_attn.q_proj.weight'
@@ -60,12 +61,13 @@ def hf_name(path: ParameterPath) -> str:
 
 
 def is_transposed(path: ParameterPath) -> bool:
-    """Whether Hugging Face keeps the parameter at `path` the other way around."""
+    """Tells whether Hugging Face keeps the parameter at `path` the other way around."""
     return path[-1] == "kernel"
 
 
 def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
-    """The tensor of every parameter of `model`, in the order in which they are stored.
+    """Returns the tensor of every parameter of `model`, in the order in which they are
+    stored.
 
     Raises:
       CheckpointError: when a file or tensor is missing, misshapen or unknown.
@@ -90,12 +92,14 @@ def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
 
 
 def has_safetensors(directory: Path) -> bool:
-    """Whether `directory` holds weights that `find_weights` would look into."""
+    """Tells whether `directory` holds weights that `find_weights` would look into."""
     return any((directory / name).exists() for name in (INDEX_FILE, SINGLE_FILE))
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """All tensors of a directory with one safetensors file or an index of several."""
+    """Returns all tensors of a directory with one safetensors file or an index of
+    several.
+    """
     index = directory / INDEX_FILE
     if not index.exists():
         if not (directory / SINGLE_FILE).exists():

@@ -1,4 +1,4 @@
-"""JSON from untrusted files: bounded, without duplicates, every value checked.
+"""Reads JSON of untrusted files: bounded, without duplicates, every value checked.
 
 `Fields` is a JSON object that remembers its file, so that each refusal names the file,
 the key, the value found and the rule it breaks.
@@ -16,7 +16,7 @@ JsonObject = dict[str, Any]
 
 
 def parse_object(text: bytes, *, where: str) -> JsonObject:
-    """The JSON object in `text`, strictly: no NaN, no infinity, no key twice.
+    """Returns the JSON object in `text`, strictly: no NaN, no infinity, no key twice.
 
     Raises:
       CheckpointError: when `text` is anything else; `where` names its origin.
@@ -35,7 +35,7 @@ def parse_object(text: bytes, *, where: str) -> JsonObject:
 
 
 def read_object(path: Path, *, max_bytes: int) -> JsonObject:
-    """The JSON object in the file `path`.
+    """Returns the JSON object in the file `path`.
 
     Raises:
       CheckpointError: when the file is absent, larger than `max_bytes` or not JSON.
@@ -53,12 +53,14 @@ def read_object(path: Path, *, max_bytes: int) -> JsonObject:
 
 
 def shown(name: str) -> str:
-    """A name out of a file, fit for a message: short, and escaped where it must be."""
+    """Returns a name out of a file, fit for a message: short, and escaped where it must
+    be.
+    """
     return name if name.isprintable() and 0 < len(name) <= 100 else repr(name[:100])
 
 
 def kind(value: object) -> str:
-    """What JSON calls the type of `value`, for messages."""
+    """Returns what JSON calls the type of `value`, for messages."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
@@ -67,7 +69,7 @@ def kind(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A JSON object whose values are checked as they are taken.
+    """The values of a JSON object are checked as they are taken.
 
     A key that is absent or null takes the default; without a default it is refused.
     """
@@ -83,14 +85,14 @@ class Fields:
         raise CheckpointError(f"{self.where}: {shown(key)} {rule}")
 
     def integer(self, key: str, *, default: int | None = None) -> int:
-        """A whole number; a boolean is none."""
+        """Returns a whole number; a boolean is none."""
         value = self._get(key, default)
         if type(value) is not int:
             self.fail(key, f"must be an integer, found {_described(value)}")
         return value
 
     def number(self, key: str, *, default: float | None = None) -> float:
-        """A finite number, whole or not."""
+        """Returns a finite number, whole or not."""
         value = self._get(key, default)
         if type(value) not in (int, float) or not (-1e308 <= value <= 1e308):
             self.fail(key, f"must be a finite number, found {_described(value)}")
@@ -109,14 +111,14 @@ class Fields:
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings."""
+        """Returns a list of strings."""
         value = self._get(key, None)
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             self.fail(key, f"must be a list of strings, found {_described(value)}")
         return tuple(value)
 
     def integers(self, key: str) -> tuple[int, ...]:
-        """One whole number or a list of them; () when absent."""
+        """Returns one whole number or a list of them; () when absent."""
         if not self.has(key):
             return ()
         value = self.values[key]
@@ -128,7 +130,7 @@ class Fields:
         return tuple(listed)
 
     def section(self, key: str) -> "Fields":
-        """The object under `key`, as fields of its own; empty when absent."""
+        """Returns the object under `key`, as fields of its own; empty when absent."""
         value = self.values.get(key)
         if value is None:
             value = {}

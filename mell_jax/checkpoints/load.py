@@ -36,7 +36,7 @@ ShardingFor = Callable[[ParameterPath, tuple[int, ...]], jax.sharding.Sharding]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model on its devices: `nnx.merge(graphdef, state)` is the `Decoder`."""
+    """The model is on its devices: `nnx.merge(graphdef, state)` is the `Decoder`."""
 
     spec: CheckpointSpec
     graphdef: nnx.GraphDef[Decoder]

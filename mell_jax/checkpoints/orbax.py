@@ -1,4 +1,4 @@
-"""Parameters of a `Decoder` in an Orbax checkpoint folder, in and out.
+"""Reads and writes parameters of a `Decoder` in an Orbax checkpoint folder.
 
 What is saved is `nnx.to_pure_dict(nnx.state(decoder))`. What is read may as well be an
 `nnx.State` or sit under "params" or "model" beside other things, such as the state of
@@ -35,7 +35,7 @@ ROOTS: tuple[Key, ...] = ((), ("params",), ("model",))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedParameter:
-    """A parameter, and the leaf of the saved tree that it comes from."""
+    """It joins a parameter and the leaf of the saved tree that it comes from."""
 
     path: ParameterPath
     key: Key
@@ -44,7 +44,7 @@ class SavedParameter:
 
 
 def find_saved(folder: Path, model: AbstractDecoder) -> list[SavedParameter]:
-    """The saved leaf of every parameter of `model`.
+    """Returns the saved leaf of every parameter of `model`.
 
     Raises:
       CheckpointError: when a parameter is missing, misshapen or unknown.

@@ -1,4 +1,4 @@
-"""Safetensors files, read by offset: nothing is trusted, mapped or read ahead.
+"""Reads safetensors files by offset: nothing is trusted, mapped or read ahead.
 
     8 bytes     length of the header, little endian
     header      JSON: name -> {dtype, shape, data_offsets}
@@ -46,7 +46,7 @@ WEIGHT_DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """One tensor of a file: where it lies and what it is."""
+    """A stored tensor lies somewhere in a file; this says where and what it is."""
 
     path: Path
     name: str
@@ -60,7 +60,7 @@ class StoredTensor:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of the safetensors file `path` by name, all offsets checked.
+    """Returns the tensors of the safetensors file `path` by name, all offsets checked.
 
     Raises:
       CheckpointError: when the file is not a whole and consistent safetensors file.
@@ -97,7 +97,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 def read_tensor(
     tensor: StoredTensor, *, dtype: npt.DTypeLike | None = None
 ) -> npt.NDArray[Any]:
-    """The values of `tensor`, cast to `dtype`, in host memory of their own.
+    """Returns the values of `tensor`, cast to `dtype`, in host memory of their own.
 
     A cast goes piece by piece: it needs `CHUNK_BYTES` besides the result.
 

@@ -1,1 +1,1 @@
-"""Intake, plan, step, emit: turns submitted requests into frames of token ids."""
+"""The engine turns submitted requests into frames of token ids."""

@@ -1,4 +1,4 @@
-"""What an operator may ask of a running engine, and what it answers: plain values.
+"""Commands of an operator and their answers are the plain values defined here.
 
 A command is carried out between two steps, on the engine's thread; `EngineThread.ask`
 takes it there. Numbers of requests and devices are those of `FleetView`.
@@ -6,14 +6,14 @@ takes it there. Numbers of requests and devices are those of `FleetView`.
 
 from dataclasses import dataclass
 
-from mell_jax.engine.fleet.view import FleetView, GroupState
+from mell_jax.engine.fleet_view import FleetView, GroupState
 
 MAX_RESULTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListPlacements:
-    """Where requests are; those with most pages first."""
+    """Asks where requests are; those with most pages come first."""
 
     model: str | None = None  # only of this one
     device: int | None = None  # only there, or on their way there
@@ -28,7 +28,7 @@ class ListPlacements:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migrate:
-    """Move a request to a device."""
+    """Moves a request to a device."""
 
     request: int
     device: int
@@ -36,26 +36,26 @@ class Migrate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """Move everything off a device and give it back."""
+    """Moves everything off a device and gives it back."""
 
     device: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undrain:
-    """Use a device again."""
+    """Uses a device again."""
 
     device: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Tell everything as of now."""
+    """Asks for everything as of now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetPolicy:
-    """Place by another policy from now on; None leaves its own default."""
+    """Places by another policy from now on; None leaves its own default."""
 
     policy: str
     look_s: float | None = None
@@ -67,7 +67,7 @@ Command = ListPlacements | Migrate | Drain | Undrain | Snapshot | SetPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A request and where it is."""
+    """A placement says where a request is."""
 
     request: int
     handle: int
@@ -108,7 +108,7 @@ class DeviceStatus:
 class Picture:
     """Answers `Snapshot`."""
 
-    policy: str | None  # None: there is none
+    policy: str
     view: FleetView
 
 
@@ -129,11 +129,11 @@ class UnknownTargetError(LookupError):
 
 
 class NotPossibleError(RuntimeError):
-    """A command that cannot be carried out as things are; says why."""
+    """A command cannot be carried out as things are; the message says why."""
 
 
 def pick(found: list[Placement], *, command: ListPlacements) -> Placements:
-    """Those that a command asks for."""
+    """Returns the placements that a command asks for."""
     wanted = [
         each
         for each in found

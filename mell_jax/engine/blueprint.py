@@ -1,4 +1,4 @@
-"""Instances of a model: what they share, and what each has on its own devices.
+"""A blueprint holds what the instances of a model share; workers have the rest.
 
     groups = choose_groups(config, model=spec.config)
     model = load_model(..., sharding_for=groups[0].weight_sharding)
@@ -20,11 +20,11 @@ from typing import Any
 import jax
 
 from mell_jax.checkpoints import CheckpointSpec
-from mell_jax.engine.config import EngineConfig, SettledConfig, settle
+from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import EngineInfo
+from mell_jax.engine.settled import SettledConfig, settle
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
@@ -49,7 +49,7 @@ from mell_jax.worker.step import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
-    """What the instances of a model have in common."""
+    """A blueprint holds what the instances of a model have in common."""
 
     spec: CheckpointSpec
     settled: SettledConfig
@@ -61,14 +61,14 @@ class Blueprint:
 
 
 def choose_groups(config: EngineConfig, *, model: ModelConfig) -> list[DeviceGroup]:
-    """The device groups of `config.instances` instances, in the order of the devices.
+    """Returns the groups of `config.instances` instances, in the order of devices.
 
     Raises:
       ValueError: there are not as many devices, or the model cannot be cut so.
     """
     found = jax.devices()
     size, wanted = config.tensor_parallel, config.instances * config.tensor_parallel
-    ids = config.devices if config.devices is not None else tuple(range(wanted))
+    ids = config.device_ids if config.device_ids is not None else range(wanted)
     if not (max(ids) < len(found)):
         raise ValueError(
             f"a mesh of {config.instances}x{size} uses device {max(ids)}, but jax "
@@ -117,7 +117,7 @@ def make_blueprint(
     name: str,
     groups: Sequence[DeviceGroup],
 ) -> Blueprint:
-    """What the instances on `groups` share; nothing is compiled yet.
+    """Returns what the instances on `groups` share; nothing is compiled yet.
 
     Call it when the weights of all groups are in place and no pool is: the pools take
     what is left.
@@ -146,7 +146,7 @@ def make_blueprint(
 def make_worker(
     blueprint: Blueprint, *, group: DeviceGroup, weights: Weights
 ) -> DeviceWorker:
-    """The hands of an instance on `group`; `warm_up` it before use.
+    """Makes the hands of an instance on `group`; `warm_up` them before use.
 
     `weights` lie on the group already; instances on the same device may share them.
     """
@@ -164,18 +164,8 @@ def make_worker(
 
 
 def make_batcher(blueprint: Blueprint) -> Batcher:
-    """The books of an instance that stands alone."""
+    """Makes the books of an instance."""
     return Batcher(
-        PrefixCache(PagePool(blueprint.num_pages)),
-        limits=_limits(blueprint),
-        page_tokens=PAGE_TOKENS,
-        shares_prefixes=blueprint.shares_prefixes,
-    )
-
-
-def make_movable_batcher(blueprint: Blueprint) -> MovableBatcher:
-    """The books of an instance in a fleet."""
-    return MovableBatcher(
         PrefixCache(PagePool(blueprint.num_pages)),
         limits=_limits(blueprint),
         page_tokens=PAGE_TOKENS,
@@ -193,13 +183,13 @@ def _limits(blueprint: Blueprint) -> BatchLimits:
 
 
 def _budget_bytes(config: EngineConfig, groups: Sequence[DeviceGroup]) -> int:
-    """For the pool of each instance: those that share memory get equal parts."""
+    """Returns the bytes for each pool: instances that share memory get equal parts."""
     shares = [free_bytes(group) // _count_sharing(group, groups) for group in groups]
     return int(min(shares) * config.kv_memory_fraction)
 
 
 def _count_sharing(group: DeviceGroup, groups: Sequence[DeviceGroup]) -> int:
-    """How many of `groups` allocate where `group` does, itself included."""
+    """Returns how many of `groups` allocate where `group` does, itself included."""
     if group.devices[0].platform == "cpu":
         return len(groups)
     return sum(not set(group.devices).isdisjoint(other.devices) for other in groups)

@@ -1,5 +1,6 @@
-"""From a configuration to an engine that is ready: load, allocate, compile."""
+"""Makes an engine that is ready from a configuration: load, allocate, compile."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,28 +15,24 @@ from mell_jax.checkpoints import (
     load_model,
     read_spec,
 )
-from mell_jax.engine.blueprint import (
-    choose_groups,
-    make_batcher,
-    make_blueprint,
-    make_worker,
-    settle_on,
-)
-from mell_jax.engine.config import DEMO, EngineConfig, SettledConfig
-from mell_jax.engine.core import Engine
+from mell_jax.engine.blueprint import choose_groups, settle_on
+from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
+from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltModel:
-    """A model of a built engine."""
+    """A built model is one that an engine serves."""
 
     name: str
     spec: CheckpointSpec
@@ -44,12 +41,12 @@ class BuiltModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEngine:
-    """A warmed-up engine, not started yet, and what was learned on the way.
+    """A built engine is warm and not started yet.
 
     Run it with `thread`, or call `engine.step` yourself; not both.
     """
 
-    engine: Engine | Fleet
+    engine: Fleet
     thread: EngineThread
     models: tuple[BuiltModel, ...]
     compilations: CompilationCounter
@@ -57,7 +54,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A model that has been found to fit its devices, and is not loaded yet."""
+    """A source is a model that was found to fit its devices and is not loaded yet."""
 
     config: EngineConfig
     model: BuiltModel
@@ -66,7 +63,7 @@ class _Source:
 
 
 def demo_directory() -> Path:
-    """The model that ships with the package."""
+    """Returns the directory of the model that ships with the package."""
     return Path(str(resources.files("mell_jax") / "demo"))
 
 
@@ -78,8 +75,7 @@ def build_engine(
 ) -> BuiltEngine:
     """Loads models onto their devices and compiles every step.
 
-    Several instances make a fleet, which `fleet` describes; so do several models, which
-    share the instances' devices.
+    One instance is the smallest fleet. Several models share the instances' devices.
 
     Args:
       config: of the model that answers requests which name none.
@@ -103,7 +99,7 @@ def build_from_module(
     fleet: FleetConfig | None = None,
     progress: bool = False,
 ) -> BuiltEngine:
-    """An engine around a decoder that is in memory already, such as a trained one.
+    """Builds an engine around a decoder that is in memory, such as a trained one.
 
     The weights are cast to the engine's precision and copied to its devices; the module
     stays as it is.
@@ -125,14 +121,31 @@ def build_from_module(
     return _assemble([source], fleet=fleet, progress=progress)
 
 
-def _find(config: EngineConfig, *, progress: bool) -> _Source:
+def settle_engine(config: EngineConfig) -> SettledConfig:
+    """Returns what `config` comes to on this machine's devices; loads no weights.
+
+    Raises:
+      CheckpointError: the model directory cannot be used.
+      ValueError: the configuration contradicts itself, the model or the devices.
+    """
+    spec = read_spec(_directory_of(config))
+    groups = choose_groups(config, model=spec.config)
+    return settle_on(config, spec=spec, groups=groups)
+
+
+def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
     if not directory.is_dir():
         raise CheckpointError(
             f"{directory}: no such directory; a model is a directory on this machine "
             f"(nothing is downloaded), or {DEMO!r}"
         )
-    spec = read_spec(directory)
+    return directory
+
+
+def _find(config: EngineConfig, *, progress: bool) -> _Source:
+    directory = _directory_of(config)
+    spec = _with_ends(read_spec(directory), directory=directory)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
@@ -153,8 +166,17 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
     )
 
 
+def _with_ends(spec: CheckpointSpec, *, directory: Path) -> CheckpointSpec:
+    """Adds the end of a text that the tokenizer's files name."""
+    ends = dict.fromkeys((*spec.eos_ids, *find_eos_ids(directory)))
+    try:
+        return dataclasses.replace(spec, eos_ids=tuple(ends))
+    except ValueError as error:  # outside the vocabulary
+        raise CheckpointError(f"{directory}: {error}") from error
+
+
 def _check_together(sources: Sequence[_Source]) -> None:
-    """Models of one engine have different names and the same devices."""
+    """Refuses models of one engine with the same name or different devices."""
     names = [source.model.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -162,7 +184,7 @@ def _check_together(sources: Sequence[_Source]) -> None:
             "own, as in --model=name=directory"
         )
     meshes = {(s.config.instances, s.config.tensor_parallel) for s in sources}
-    devices = {s.config.devices for s in sources}
+    devices = {s.config.device_ids for s in sources}
     if len(meshes) > 1 or len(devices) > 1:
         raise ValueError(
             f"models of one engine share its devices, got meshes {sorted(meshes)} and "
@@ -174,41 +196,29 @@ def _assemble(
     sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
 ) -> BuiltEngine:
     """Puts pools, steps, batchers and an engine around weights."""
+    with own_settings():
+        return _assembled(sources, fleet=fleet, progress=progress)
+
+
+def _assembled(
+    sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
+) -> BuiltEngine:
     compilations = CompilationCounter()
     first = sources[0]
-    if first.config.compilation_cache_dir is not None:
-        use_compilation_cache(first.config.compilation_cache_dir)
-    engine: Engine | Fleet
-    if len(sources) > 1 or len(first.groups) > 1:
-        engine = build_fleet(
-            (_load_everywhere(source) for source in sources),
-            config=fleet or FleetConfig(),
-            seed=first.config.seed,
-            progress=progress,
-        )
-    else:
-        engine = _build_alone(first, progress=progress)
+    if first.config.compilation_cache_dir:
+        use_compilation_cache(Path(first.config.compilation_cache_dir).expanduser())
+    engine = build_fleet(
+        (_load_everywhere(source) for source in sources),
+        config=fleet or FleetConfig(),
+        seed=first.config.seed,
+        progress=progress,
+    )
     return BuiltEngine(
         engine=engine,
         thread=EngineThread(engine, compilations=compilations, times=engine.times),
         models=tuple(source.model for source in sources),
         compilations=compilations,
     )
-
-
-def _build_alone(source: _Source, *, progress: bool) -> Engine:
-    parts, weights = source.load()
-    blueprint = make_blueprint(
-        parts,
-        spec=source.model.spec,
-        config=source.config,
-        name=source.model.name,
-        groups=source.groups,
-    )
-    worker = make_worker(blueprint, group=source.groups[0], weights=weights)
-    worker.warm_up(progress=progress)
-    batcher = make_batcher(blueprint)
-    return Engine(worker, batcher, info=blueprint.info, seed=source.config.seed)
 
 
 def _load_everywhere(source: _Source) -> ReadyModel:
@@ -229,7 +239,7 @@ def _load_everywhere(source: _Source) -> ReadyModel:
 
 
 def _recast(module: Decoder, settled: SettledConfig) -> Decoder:
-    """A decoder of the engine's precision with the weights of `module`."""
+    """Returns a decoder of the engine's precision with the weights of `module`."""
     fresh: Decoder = nnx.eval_shape(
         lambda: Decoder(module.config, rngs=nnx.Rngs(0), dtype=settled.dtype)
     )

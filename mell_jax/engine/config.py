@@ -1,20 +1,11 @@
-"""What an operator chooses, and one pure function that settles what they left open."""
+"""The choices of an operator about one engine; `settled.py` makes those left open."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import jax.numpy as jnp
-
-from mell_jax.models.config import ModelConfig
-from mell_jax.pallas_kernels.attention.backends import (
-    Call,
-    KernelTarget,
-    choose_backend,
-)
-from mell_jax.worker.layout import Bucket
-from mell_jax.worker.pool import PAGE_TOKENS, pool_head
+from mell_jax.settings.setting import setting
 
 DEMO = "demo"
 DType = Literal["auto", "float32", "bfloat16"]
@@ -22,30 +13,89 @@ DType = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """One engine. None and "auto" are settled by `settle` once the model is known.
+    """One engine is described; None and "auto" are settled once the model is known.
+
+    Attributes:
+      model: a directory, or "demo" for the model that ships with the package.
+      served_model_name: the name that clients use; None for that of the directory.
+      instances: copies of the model, each on devices of its own.
+      tensor_parallel: devices of each instance.
+      device_ids: indices into `jax.devices()`, `tensor_parallel` of them for each
+        instance in turn; instances may share devices.
 
     Raises:
-      ValueError: a value is out of range, naming the flag and the rule.
+      ValueError: a value is out of range, naming the setting and the rule.
     """
 
-    model: str = DEMO  # a directory, or the demo model that ships with the package
+    model: str = DEMO
     served_model_name: str | None = None
-    dtype: DType = "auto"  # of weights and KV pages
-    max_model_len: int | None = None  # tokens of prompt and output together
-    max_rows: int | None = None  # sequences that run at once
-    token_budget: int | None = None  # tokens computed per step
-    kv_pages: int | None = None
-    kv_memory_fraction: float = 0.9  # of what is free once the weights are loaded
-    prefix_cache: bool = True
+    dtype: DType = setting(
+        "auto",
+        is_flag=True,
+        help="Weights and cached keys and values have this type; auto chooses float32 "
+        "on a CPU and bfloat16 elsewhere.",
+    )
+    max_model_len: int | None = setting(
+        None,
+        is_flag=True,
+        help="Prompt and output together have at most this many tokens; by default as "
+        "many as the model and the memory allow.",
+    )
+    max_rows: int | None = setting(
+        None,
+        is_flag=True,
+        help="At most this many sequences run at once; by default 64 on a CPU and 256 "
+        "elsewhere.",
+    )
+    token_budget: int | None = setting(
+        None,
+        is_flag=True,
+        help="A step computes at most this many tokens; by default 512 on a CPU and "
+        "2048 elsewhere.",
+    )
+    decode_rows: tuple[int, ...] = setting(
+        (),
+        help="A decode step is compiled for each of these batch sizes; an empty list "
+        "leaves the choice to the engine.",
+    )
+    kv_pages: int | None = setting(
+        None,
+        is_flag=True,
+        help="The KV pool of an instance has this many pages of 16 tokens; by default "
+        "as many as the memory holds.",
+    )
+    kv_memory_fraction: float = setting(
+        0.9,
+        is_flag=True,
+        help="KV pages take this part of the memory that is free once the weights are "
+        "loaded.",
+    )
+    prefix_cache: bool = setting(
+        True, is_flag=True, help="Prompts that begin alike share their KV pages."
+    )
     instances: int = 1
-    tensor_parallel: int = 1  # devices per instance
-    devices: tuple[int, ...] | None = None
-    """Indices into `jax.devices()`, `tensor_parallel` of them for each instance in
-    turn; None for the first ones. Instances may share devices."""
-    attention_backend: str = "auto"
-    decode_rows: tuple[int, ...] = ()  # compiled batch sizes; () for a default
-    compilation_cache_dir: Path | None = None
-    seed: int = 0  # of the seeds drawn for requests without one
+    tensor_parallel: int = 1
+    device_ids: tuple[int, ...] | None = setting(
+        None,
+        is_flag=True,
+        help="The engine uses the devices with these numbers, counted from 0; by "
+        "default it uses the first ones.",
+    )
+    attention_backend: str = setting(
+        "auto",
+        is_flag=True,
+        help="This body computes paged attention: triton or mosaic_gpu on a GPU, "
+        "mosaic_tpu on a TPU, xla anywhere; auto chooses for the device.",
+    )
+    compilation_cache_dir: str = setting(
+        "",
+        is_flag=True,
+        help="This folder keeps compiled steps for the next start; it must be yours "
+        "alone. An empty text keeps none.",
+    )
+    seed: int = setting(
+        0, help="Requests that bring no seed get theirs from this number."
+    )
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -68,62 +118,30 @@ class EngineConfig:
             )
         if any(rows < 1 for rows in self.decode_rows):
             raise ValueError(f"decode_rows must be positive, got {self.decode_rows}")
-        _check_devices(self)
+        _check_device_ids(self)
 
     @property
     def name(self) -> str:
-        """What clients call the model."""
+        """Returns the name by which clients call the model."""
         if self.served_model_name or self.model == DEMO:
             return self.served_model_name or DEMO
         return Path(self.model).resolve().name
 
 
-def _check_devices(config: EngineConfig) -> None:
-    if config.devices is None:
+def _check_device_ids(config: EngineConfig) -> None:
+    if config.device_ids is None:
         return
     wanted = config.instances * config.tensor_parallel
-    if len(config.devices) != wanted or not (min(config.devices) >= 0):
+    if len(config.device_ids) != wanted or not (min(config.device_ids) >= 0):
         raise ValueError(
-            f"devices must name {wanted} devices by their numbers from 0, "
+            f"device_ids must name {wanted} devices by their numbers from 0, "
             f"{config.tensor_parallel} for each of {config.instances} instances, got "
-            f"{config.devices}"
+            f"{config.device_ids}"
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettledConfig:
-    """An `EngineConfig` with nothing left open, except the size of the KV pool."""
-
-    dtype: jnp.dtype
-    max_model_len: int
-    max_rows: int
-    token_budget: int
-    attention_backend: str
-    decode_rows: tuple[int, ...]
-    mixed_tokens: tuple[int, ...]
-
-    @property
-    def max_pages(self) -> int:
-        """Pages of the longest sequence."""
-        return -(-self.max_model_len // PAGE_TOKENS)
-
-    def buckets(self) -> list[Bucket]:
-        """The shapes to compile."""
-        decode = [
-            Bucket(tokens=rows, rows=rows, pages=self.max_pages, is_decode=True)
-            for rows in self.decode_rows
-        ]
-        mixed = [
-            Bucket(
-                tokens=tokens, rows=self.max_rows, pages=self.max_pages, is_decode=False
-            )
-            for tokens in self.mixed_tokens
-        ]
-        return decode + mixed
-
-
 def parse_mesh(text: str) -> tuple[int, int]:
-    """Instances, and devices of each: (4, 2) of "4x2".
+    """Returns instances, and devices of each: (4, 2) for "4x2".
 
     Raises:
       ValueError: the text says something else.
@@ -137,102 +155,77 @@ def parse_mesh(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def settle(
-    config: EngineConfig,
-    *,
-    model: ModelConfig,
-    platform: str,
-    capacity_tokens: int,
-    device_kind: str = "",
-) -> SettledConfig:
-    """Chooses what `config` leaves open for a model on a platform.
-
-    A CPU gets float32 and few shapes, since compiling is what it is slow at and a
-    padding row costs it little; other platforms get bfloat16 and finer shapes.
-
-    Args:
-      capacity_tokens: what the largest possible KV pool holds; bounds the context when
-        the operator did not choose one.
-      device_kind: what jax calls the device, such as "NVIDIA H200".
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsConfig:
+    """Models are served on a mesh of devices, which they share.
 
     Raises:
-      ValueError: choices that contradict each other or the model.
+      ValueError: a value is out of range, or two say the same.
     """
-    is_cpu = platform == "cpu"
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "float32" if is_cpu else "bfloat16"
-    max_rows = config.max_rows or (64 if is_cpu else 256)
-    token_budget = config.token_budget or max(max_rows, 512 if is_cpu else 2048)
-    if not (max_rows <= token_budget):
-        raise ValueError(
-            f"token_budget ({token_budget}) must be at least max_rows ({max_rows}), so "
-            "that all rows can decode in one step"
-        )
-    context = model.max_position_embeddings
-    if not (capacity_tokens >= 2):
-        raise ValueError(
-            f"the KV pool would hold {capacity_tokens} tokens: give more kv_pages "
-            "(page 0 is scratch), or free memory"
-        )
-    max_model_len = config.max_model_len or min(context, capacity_tokens)
-    if not (2 <= max_model_len <= context):
-        raise ValueError(
-            f"max_model_len must be from 2 to the model's context of {context} tokens, "
-            f"got {max_model_len}"
-        )
-    ratio = 4 if is_cpu else 2
-    decode_rows = config.decode_rows or _ladder(1, max_rows, ratio=ratio)
-    backend = _attention_backend(
-        config,
-        model=model,
-        dtype=dtype,
-        target=KernelTarget(platform=platform, device_kind=device_kind),
-        table_entries=max_rows * -(-max_model_len // PAGE_TOKENS),
+
+    model: tuple[str, ...] = setting(
+        (DEMO,),
+        is_flag=True,
+        help="A model directory, or demo for the model that comes along, is served; "
+        "several NAME=DIRECTORY share the devices.",
     )
-    return SettledConfig(
-        dtype=jnp.dtype(dtype),
-        max_model_len=max_model_len,
-        max_rows=max_rows,
-        token_budget=token_budget,
-        attention_backend=backend,
-        decode_rows=tuple(
-            sorted({r for r in decode_rows if r < max_rows} | {max_rows})
-        ),
-        mixed_tokens=_ladder(min(64, token_budget), token_budget, ratio=8),
+    served_model_name: str | None = setting(
+        None,
+        is_flag=True,
+        help="Clients call the one model by this name; by default it is the name of "
+        "its directory.",
+    )
+    mesh: str | None = setting(
+        None,
+        is_flag=True,
+        help="4x2 makes four instances of two devices each, with tensor parallelism; "
+        "by default it is 1x1.",
+    )
+    devices: int | None = setting(
+        None,
+        is_flag=True,
+        help="This many instances have one device each; it is short for --mesh=Nx1.",
+    )
+    cpu_devices: int | None = setting(
+        None,
+        is_flag=True,
+        help="The CPU of a machine without accelerators is shown as this many devices.",
     )
 
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError(f"model must name a directory or {DEMO}, got none")
+        if self.served_model_name is not None and len(self.model) > 1:
+            raise ValueError(
+                "served_model_name is for one model; name several by "
+                "--model=name=directory"
+            )
+        if self.mesh is not None and self.devices is not None:
+            raise ValueError(
+                "give devices or mesh, not both: --devices=N is --mesh=Nx1"
+            )
+        if self.cpu_devices is not None and not (self.cpu_devices >= 1):
+            raise ValueError(f"cpu_devices must be at least 1, got {self.cpu_devices}")
 
-def _attention_backend(
-    config: EngineConfig,
-    *,
-    model: ModelConfig,
-    dtype: str,
-    target: KernelTarget,
-    table_entries: int,
-) -> str:
-    """The name of the attention body that all steps of an engine use."""
-    wanted = None if config.attention_backend == "auto" else config.attention_backend
-    call = Call(
-        q_dtype=dtype,
-        kv_dtype=dtype,
-        is_quantized=False,
-        head=pool_head(model, platform=target.platform),
-        group=model.num_heads // model.num_kv_heads,
-        kv_heads=model.num_kv_heads,
-        page_tokens=PAGE_TOKENS,
-        pool_bytes=0,
-        table_entries=table_entries,
-        decode=False,
-    )
-    return choose_backend(wanted, target=target, call=call)
+    def models(self) -> list[tuple[str | None, str]]:
+        """Returns name, None for that of the directory, and directory of each model."""
+        named = [split_model(text) for text in self.model]
+        if self.served_model_name is None:
+            return named
+        return [(self.served_model_name, directory) for _, directory in named]
+
+    def shape(self) -> tuple[int, int]:
+        """Returns instances, and devices of each.
+
+        Raises:
+          ValueError: the mesh says something else.
+        """
+        if self.devices is not None:
+            return self.devices, 1
+        return parse_mesh("1x1" if self.mesh is None else self.mesh)
 
 
-def _ladder(first: int, last: int, *, ratio: int) -> tuple[int, ...]:
-    """first, first * ratio, ... and `last`: (1, 4, 16, 64) for 1 to 64 by 4."""
-    sizes = []
-    size = first
-    while size < last:
-        sizes.append(size)
-        size *= ratio
-    return (*sizes, last)
+def split_model(text: str) -> tuple[str | None, str]:
+    """Returns name and directory of "name=directory"; no name for a directory alone."""
+    name, is_named, directory = text.partition("=")
+    return (name, directory) if is_named else (None, text)

@@ -1,8 +1,8 @@
-"""What crosses the seam between a front end and the engine: token ids, never text.
+"""Frames cross the seam between front ends and engine: token ids, never text.
 
 A front end sends `Submit` and `Abort`; the engine answers every step with one
 `StepFrame`, whose arrays hold a row for each request that got a token. Frames are plain
-frozen values, so that they can cross a thread today and a process later.
+frozen values, so that they can cross threads and processes.
 """
 
 import enum
@@ -13,8 +13,8 @@ from typing import NewType
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.engine.fleet.stats import Histogram
-from mell_jax.engine.fleet.view import FleetView
+from mell_jax.engine.fleet_view import FleetView
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.params import SamplingParams
 
 Handle = NewType("Handle", int)
@@ -33,7 +33,7 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """One sequence to generate. A request with n samples is n of these."""
+    """A submission asks for one sequence; a request with n samples is n of these."""
 
     handle: Handle
     prompt: Int32Array  # [T] token ids
@@ -47,14 +47,14 @@ class Submit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abort:
-    """Stop these sequences and free their pages; unknown handles are ignored."""
+    """Stops these sequences and frees their pages; unknown handles are ignored."""
 
     handles: tuple[Handle, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logprobs:
-    """Log probabilities of raw logits (before penalties, bias and temperature)."""
+    """Log probabilities are those of raw logits, before penalties and temperature."""
 
     chosen: Float32Array  # [n] of the token itself
     top_ids: Int32Array  # [n, MAX_TOP_LOGPROBS], most likely first
@@ -63,7 +63,7 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptDone:
-    """Sent with a sequence's first token."""
+    """This is sent with a sequence's first token."""
 
     handle: Handle
     cached_tokens: int  # prompt tokens that came from the prefix cache
@@ -74,7 +74,7 @@ class PromptDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The last word on a sequence; its last token, if any, is in the same frame."""
+    """This ends a sequence; its last token, if any, is in the same frame."""
 
     handle: Handle
     reason: FinishReason
@@ -85,7 +85,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFrame:
-    """Everything one engine step has to say. Row i: `handles[i]` got `tokens[i]`.
+    """A frame says all that a step brought. Row i: `handles[i]` got `tokens[i]`.
 
     A sequence has at most one row per frame.
     """
@@ -98,7 +98,7 @@ class StepFrame:
 
 
 def frame_of_ends(finished: tuple[Finished, ...]) -> StepFrame:
-    """A frame without a token."""
+    """Returns a frame without a token."""
     return StepFrame(
         handles=np.zeros(0, np.int64), tokens=np.zeros(0, np.int32), finished=finished
     )
@@ -106,7 +106,7 @@ def frame_of_ends(finished: tuple[Finished, ...]) -> StepFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What a front end needs to know about the engine behind it."""
+    """This tells a front end what it needs to know of the engine behind it."""
 
     model_name: str
     model_type: str  # "llama", "qwen3", ... as in config.json
@@ -122,7 +122,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
-    """How busy the engine is, as of its latest step."""
+    """The load says how busy the engine is, as of its latest step."""
 
     running: int
     waiting: int
@@ -136,13 +136,13 @@ class EngineLoad:
     preemptions: int  # since start
     steps: int  # since start
     compilations: int  # since start; constant after readiness
-    fleet: FleetView | None = None  # where there are several instances
+    fleet: FleetView | None = None  # None where nobody looked
     phases: Mapping[str, Histogram] | None = None  # seconds of steps, since start
     invariant_violations: int = 0  # since start; any is a bug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStopped:
-    """The last frame of all: every sequence without a `Finished` is lost."""
+    """This is the last frame of all: every sequence without a `Finished` is lost."""
 
     message: str  # empty after an orderly stop

@@ -1,4 +1,4 @@
-"""One instance: its batch, its device, and the step in flight.
+"""An instance runs a batch on its device group, one step ahead of the results.
 
 `launch` starts the next step on the device, `land` brings in the results of the one
 before, so that host and device work at the same time:
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.engine.fleet.stats import Histogram
 from mell_jax.engine.frames import (
     EngineLoad,
     Finished,
@@ -27,12 +26,12 @@ from mell_jax.engine.frames import (
     StepFrame,
     frame_of_ends,
 )
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial, Tokens
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.worker.device import DeviceWorker, Pending
 from mell_jax.worker.layout import new_vector
@@ -40,7 +39,7 @@ from mell_jax.worker.layout import new_vector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """A dispatched step and what its slots stood for then; slots may change hands."""
+    """This keeps a dispatched step and what its slots stood for; these change hands."""
 
     plan: StepPlan
     pending: Pending
@@ -52,13 +51,21 @@ class InFlight:
 
 
 class Instance:
-    """Runs sequences of one model on one device group."""
+    """An instance runs sequences of one model on one device group.
+
+    Args:
+      worker: the hands; with its pool.
+      batcher: the books; new.
+      max_rows: sequences that run at once.
+    """
 
     def __init__(
         self, worker: DeviceWorker, batcher: Batcher, *, max_rows: int
     ) -> None:
         self.worker = worker
         self.batcher = batcher
+        self.sequences = batcher.sequences
+        self.grants = batcher.grants
         self.ended: list[Serial] = []  # since the owner last cleared it
         self._slots = SlotTable(max_rows)
         self._prompts = PromptTable()
@@ -84,7 +91,9 @@ class Instance:
 
         Returns how many positions are there already by its prefix; None without room.
         """
-        cached = self.movable.reserve(_sequence(request, tokens), pages=pages)
+        cached = self.batcher.reservations.reserve(
+            _sequence(request, tokens), pages=pages
+        )
         if cached is not None:
             self._requests[request.serial] = request
         return cached
@@ -92,11 +101,11 @@ class Instance:
     def begin(
         self, serial: Serial, *, computed: int, since: int, tail: Tokens, pages: int
     ) -> None:
-        """Runs a reserved row; see `MovableBatcher.begin`."""
-        tokens = self.movable.begin(
+        """Runs a reserved row; see `Reservations.begin`."""
+        tokens = self.batcher.reservations.begin(
             serial, computed=computed, since=since, tail=tail, pages=pages
         )
-        request, slot = self._requests[serial], self.movable.slot_of(serial)
+        request, slot = self._requests[serial], self.sequences.slot_of(serial)
         prompt = len(request.submit.prompt)
         if len(tokens) == prompt:
             self._prompts.adopt(serial, length=prompt)
@@ -106,19 +115,13 @@ class Instance:
         )
 
     def is_collecting_prompt(self, serial: Serial) -> bool:
-        """Whether it has part of a prompt's log probabilities, which cannot move."""
+        """Returns whether it has part of a prompt's log probabilities, which stay."""
         params = self._requests[serial].params
         return params.prompt_logprobs is not None and self._prompts.knows(serial)
 
     @property
-    def movable(self) -> MovableBatcher:
-        """The batcher of an instance in a fleet."""
-        assert isinstance(self.batcher, MovableBatcher)
-        return self.batcher
-
-    @property
     def requests(self) -> Mapping[Serial, Request]:
-        """What is not over; do not change it."""
+        """Returns the requests that are not over; do not change it."""
         return self._requests
 
     def knows(self, serial: Serial) -> bool:
@@ -155,6 +158,11 @@ class Instance:
     # -- the loop ----------------------------------------------------------------
 
     @property
+    def in_flight(self) -> InFlight | None:
+        """Returns the step that was launched last, while its results are not here."""
+        return self._in_flight
+
+    @property
     def has_work(self) -> bool:
         return bool(
             not self.batcher.is_empty
@@ -185,7 +193,7 @@ class Instance:
         compilations: int = 0,
         phases: Mapping[str, Histogram] | None = None,
     ) -> EngineLoad:
-        """How busy the engine is now."""
+        """Returns how busy the instance is now."""
         counts = self.batcher.cache.counts
         return EngineLoad(
             running=self.batcher.num_running,

@@ -1,4 +1,4 @@
-"""What is said once per sequence, with its first token: cache hits, prompt logprobs."""
+"""Prompts are followed here until the first token, which tells of hits and logprobs."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from mell_jax.worker.device import FetchedLogprobs
 
 @dataclass(slots=True)
 class _Prompt:
-    """Progress of one prompt until its first token."""
+    """This keeps the progress of one prompt until its first token."""
 
     cached: int = 0  # tokens found in the prefix cache
     length: int = 0
@@ -24,7 +24,7 @@ class _Prompt:
 
 
 class PromptTable:
-    """Sequences that have not produced a token yet; `clock` gives seconds."""
+    """The table holds sequences without a token yet; `clock` gives seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -36,7 +36,7 @@ class PromptTable:
         self._prompts[serial] = _Prompt()
 
     def adopt(self, serial: Serial, *, length: int) -> None:
-        """A sequence that was computed elsewhere and has its first token to come."""
+        """Takes a sequence that was computed elsewhere, before its first token."""
         self._prompts[serial] = _Prompt(length=length)
 
     def knows(self, serial: Serial) -> bool:
@@ -87,7 +87,7 @@ class PromptTable:
 
 
 def _join(parts: list[Logprobs], *, count: int) -> Logprobs | None:
-    """The first `count` rows; the row of the prompt's last token predicts output."""
+    """Joins the first `count` rows; that of the prompt's last token predicts output."""
     if not parts or count == 0:
         return None
     return Logprobs(

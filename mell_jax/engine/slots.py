@@ -1,4 +1,4 @@
-"""What the engine keeps per running sequence, as arrays indexed by slot.
+"""The slot table keeps what steps need of running sequences, by slot.
 
 A step touches these with a handful of NumPy calls, whatever the number of rows; Python
 objects are made only when a sequence comes or goes.
@@ -34,7 +34,7 @@ NO_TOKEN = -2  # matches no id, nor the -1 of a row that sampled nothing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A submission with everything "auto" resolved."""
+    """A request is a submission with everything "auto" resolved."""
 
     serial: Serial
     handle: Handle
@@ -50,7 +50,7 @@ class Request:
 
 
 class SlotTable:
-    """Sampling parameters and stop rules of the sequences in the running batch."""
+    """The table holds sampling parameters and stop rules of the running batch."""
 
     def __init__(self, num_slots: int) -> None:
         self.handles = np.zeros(num_slots, np.int64)
@@ -99,7 +99,7 @@ class SlotTable:
 def row_setup(
     request: Request, *, slot: SlotId, tokens: Tokens, num_prompt: int
 ) -> RowSetup:
-    """What the device has to know about a request that gets `slot`."""
+    """Returns what the device has to know about a request that gets `slot`."""
     params = request.params
     allowed = params.allowed_token_ids
     bias = dict(params.logit_bias)
@@ -124,7 +124,7 @@ def _has_penalty(params: SamplingParams) -> bool:
 
 
 def _sampling_row(request: Request) -> SamplingRows:
-    """One row, as arrays of length 1; position and min_tokens change every step."""
+    """Returns one row as arrays of length 1; position and min_tokens change later."""
     params = request.params
     has_bias = bool(params.logit_bias) or params.allowed_token_ids is not None
 

@@ -1,4 +1,4 @@
-"""Where the time of a step goes on the engine's thread, as histograms.
+"""The time of a step on the engine's thread is counted here, by phase.
 
     plan -> launch      wait -> land      emit
     of step k           of step k - 1     of the frame
@@ -8,12 +8,11 @@ read by any.
 """
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import final
 
-from mell_jax.engine.fleet.stats import Histogram
+from mell_jax.engine.histogram import Histogram, HistogramRecorder
 
 BOUNDS_S = tuple(
     digit * 10.0**power for power in range(-5, 1) for digit in (1.0, 2.0, 5.0)
@@ -22,7 +21,7 @@ _KEPT_S = 0.5
 
 
 class StepPhase(Enum):
-    """Of one instance, but for the last, which is of all together."""
+    """A phase is that of one instance; the last one is that of all together."""
 
     PLAN = "plan"  # what to compute
     LAUNCH = "launch"  # rows set up, the step handed to the device
@@ -33,42 +32,36 @@ class StepPhase(Enum):
 
 @final
 class StepTimes:
-    """Counts seconds by phase."""
+    """Step times count seconds by phase."""
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Nothing is counted.
+        """Makes times that have counted nothing.
 
         Args:
           clock: seconds, never backwards.
         """
         self._clock = clock
         self._mark_s = clock()
-        self._counts = {phase: [0] * (len(BOUNDS_S) + 1) for phase in StepPhase}
-        self._totals = dict.fromkeys(StepPhase, 0.0)
+        self._seconds = {phase: HistogramRecorder(BOUNDS_S) for phase in StepPhase}
         self._frozen: Mapping[str, Histogram] = {}
         self._frozen_s = self._mark_s - _KEPT_S
 
     def begin(self) -> None:
-        """A phase begins."""
+        """Begins a phase."""
         self._mark_s = self._clock()
 
     def end(self, phase: StepPhase) -> None:
-        """A phase is over, and the next one begins."""
+        """Ends a phase and begins the next one."""
         now_s = self._clock()
         took_s, self._mark_s = now_s - self._mark_s, now_s
-        self._counts[phase][bisect_left(BOUNDS_S, took_s)] += 1
-        self._totals[phase] += took_s
+        self._seconds[phase].add(took_s)
 
     def frozen(self, *, anew: bool = True) -> Mapping[str, Histogram]:
-        """By name of the phase; `anew`, or not older than half a second."""
+        """Returns histograms by phase, made `anew` or not older than half a second."""
         if anew or not (self._mark_s - self._frozen_s < _KEPT_S):
             self._frozen_s = self._mark_s
             self._frozen = {
-                phase.value: Histogram(
-                    bounds=BOUNDS_S,
-                    counts=tuple(self._counts[phase]),
-                    total=self._totals[phase],
-                )
-                for phase in StepPhase
+                phase.value: seconds.frozen()
+                for phase, seconds in self._seconds.items()
             }
         return self._frozen

@@ -1,4 +1,4 @@
-"""The one thread that drives an engine, and the mailbox in front of it."""
+"""One thread drives the engine; others leave messages in its mailbox."""
 
 import queue
 import threading
@@ -25,36 +25,37 @@ from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.events import Event, tell
 from mell_jax.worker.compilation import CompilationCounter
+from mell_jax.worker.settings import own_settings
 
 Sink = Callable[[StepFrame | EngineStopped], None]
 
 
 class Steps(Protocol):
-    """What the thread drives: the engine of one instance, or of a fleet."""
+    """The thread drives an engine that offers these steps: a `Fleet`."""
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]:
-        """Of every model served; the first one is the default."""
+        """Returns what is known of every model; the first one is the default."""
 
     @property
     def has_work(self) -> bool: ...
 
     @property
     def idle_wait_s(self) -> float | None:
-        """How long to wait for messages without work; None: until one comes."""
+        """Returns how long to wait for messages without work; None: until one comes."""
 
     def submit(self, submit: Submit) -> None: ...
 
     def abort(self, abort: Abort) -> None: ...
 
     def administer(self, command: Command) -> Answer:
-        """Raises one of `REFUSALS` when it cannot."""
+        """Answers a command, or raises one of `REFUSALS`."""
 
     def step(self) -> StepFrame | None: ...
 
     @property
     def is_resting(self) -> bool:
-        """Whether no step is due: nobody waits for one, or an instance is opening."""
+        """Returns whether no step is due: nobody waits, or an instance is opening."""
 
     def probe(self) -> None:
         """Makes devices without work compute something, and waits for them.
@@ -72,7 +73,7 @@ REFUSALS = (NotPossibleError, UnknownTargetError, InvalidRequestError)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Question:
-    """A command whose answer somebody waits for."""
+    """A question is a command whose answer somebody waits for."""
 
     command: Command
     answer: Future[Answer]
@@ -88,7 +89,7 @@ class _Ping:
 
 @final
 class EngineThread:
-    """Runs an engine until it is stopped or fails.
+    """The thread runs an engine until it is stopped or fails.
 
     Messages are taken between steps; while there is work the thread never waits for
     them. A step that raises ends the engine: the sink gets an `EngineStopped` that
@@ -102,7 +103,7 @@ class EngineThread:
         compilations: CompilationCounter,
         times: StepTimes | None = None,
     ) -> None:
-        """A thread that does not run yet.
+        """Makes a thread that does not run yet.
 
         Args:
           engine: what it drives.
@@ -172,7 +173,7 @@ class EngineThread:
         return answer
 
     def load(self) -> EngineLoad:
-        """How busy the engine was after its latest step; from any thread."""
+        """Returns how busy the engine was after its latest step; from any thread."""
         return self._load
 
     def stop(self) -> None:
@@ -184,7 +185,8 @@ class EngineThread:
     def _run(self, sink: Sink) -> None:
         message = ""
         try:
-            self._loop(sink)
+            with own_settings():
+                self._loop(sink)
         except Exception as error:  # the edge: what a step raises ends the engine
             tell(Event.ENGINE_FAILED, text="the engine failed", error=error)
             message = f"the engine failed: {type(error).__name__}: {error}"
@@ -218,7 +220,7 @@ class EngineThread:
             self._audit()
 
     def _audit(self) -> None:
-        """Nobody has a request, so nobody may have a page."""
+        """Counts pages in use while nobody has a request: a bug."""
         used = self._load.used_pages
         if used:
             self._violations += 1
@@ -235,7 +237,7 @@ class EngineThread:
         return replace(load, invariant_violations=self._violations)
 
     def _take_messages(self, *, wait: bool) -> bool:
-        """Hands all messages to the engine; False when one of them was to stop."""
+        """Hands all messages to the engine; returns False when one was to stop."""
         while wait or not self._inbox.empty():
             try:
                 message = self._inbox.get(timeout=self._engine.idle_wait_s)
@@ -269,7 +271,7 @@ class EngineThread:
             question.answer.set_result(answer)
 
     def _refuse_questions(self) -> None:
-        """Nobody answers any more; may be called from several threads."""
+        """Refuses questions that nobody answers any more; any thread may call it."""
         while True:
             try:
                 message = self._inbox.get_nowait()

@@ -1,4 +1,4 @@
-"""The rules that depend on the model: checked by the engine for every front end."""
+"""Rules that depend on the model are checked here, for every front end."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from mell_jax.engine.params import (
 
 
 def find_info(submit: Submit, *, infos: Sequence[EngineInfo]) -> EngineInfo:
-    """Of the model that a request is for: the one it names, or the first.
+    """Returns the model that a request is for: the one it names, or the first.
 
     Raises:
       InvalidRequestError: no model of that name is served.

@@ -1,4 +1,4 @@
-"""Who is let in: bounds on what waits and on what each tenant has open.
+"""Admission bounds what waits and what each tenant has open.
 
     enter -> Ticket -> count(prompt tokens) -> begin() per sample -> close()
              `-- open, queued until its first token --'
@@ -15,6 +15,7 @@ from typing import Self, final
 
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend.errors import OverloadedError
+from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.share import NO_USE, NOTHING_HELD, Held, Use
 
 _SMOOTHING = 0.1  # weight of the latest wait in the mean
@@ -22,41 +23,9 @@ _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 _PARTS = 8  # growth by one of them, of any bound, is worth telling at once
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmissionLimits:
-    """What a server takes; None where there is no bound.
-
-    Attributes:
-        max_queued: samples that have no token yet; no request may have more.
-        max_queued_tokens: prompt tokens of these; one request alone may have more.
-        max_tenant_open: samples of one tenant, with tokens or without; likewise.
-        max_tenant_queued_tokens: as `max_queued_tokens`, of one tenant.
-        queue_timeout_s: from the request to its first token.
-        request_timeout_s: from the request to its end.
-        max_output_tokens: of one sample, asked for or, if nothing is, given.
-
-    Raises:
-        ValueError: a bound is not above 0.
-    """
-
-    max_queued: int | None = None
-    max_queued_tokens: int | None = None
-    max_tenant_open: int | None = None
-    max_tenant_queued_tokens: int | None = None
-    queue_timeout_s: float | None = None
-    request_timeout_s: float | None = None
-    max_output_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and not (0 < value < float("inf")):
-                raise ValueError(f"{name} must be above 0, got {value}")
-
-
 @dataclass(slots=True)
 class _Use:
-    """Of one tenant, or of all together."""
+    """Counts what one tenant has inside, or all together."""
 
     open: int = 0  # samples
     queued: int = 0  # samples
@@ -75,7 +44,7 @@ class Admission:
     """
 
     def __init__(self, limits: AdmissionLimits, *, clock: Callable[[], float]) -> None:
-        """Nothing is inside.
+        """Starts with nothing inside.
 
         Args:
             limits: what is let in.
@@ -94,21 +63,21 @@ class Admission:
 
     @property
     def queued(self) -> int:
-        """Samples without a token."""
+        """Counts the samples without a token."""
         return self._all.queued
 
     @property
     def queued_tokens(self) -> int:
-        """Prompt tokens of samples without a token."""
+        """Counts the prompt tokens of samples without a token."""
         return self._all.queued_tokens
 
     @property
     def num_tenants(self) -> int:
-        """Tenants with something open."""
+        """Counts the tenants with something open."""
         return len(self._tenants)
 
     def held(self, *, requests: int) -> Held:
-        """What is inside, to be told to the other front ends.
+        """Returns what is inside, to be told to the other front ends.
 
         Args:
             requests: that are open.
@@ -122,7 +91,7 @@ class Admission:
         return self._told
 
     def grown(self, tenant: str, *, requests: int, most_requests: int) -> Held | None:
-        """The same of one tenant, once that is worth telling before it is asked for.
+        """Returns what one tenant has inside, once that is worth telling at once.
 
         It is when something has grown by more than an eighth of its bound since it was
         told; None otherwise.
@@ -253,7 +222,7 @@ class Admission:
 
 @final
 class Ticket:
-    """One request inside."""
+    """A ticket stands for one request that was let in."""
 
     def __init__(
         self,
@@ -294,7 +263,7 @@ class Ticket:
         self._prompt_tokens = prompt_tokens
 
     def begin(self, index: int) -> bool:
-        """A sample has a token, or its end; True for the first time it is told."""
+        """Records a sample's first token, or its end; returns True the first time."""
         if index not in self._waiting:
             return False
         self._waiting.discard(index)

@@ -1,4 +1,4 @@
-"""How long a request may wait and run: two timers of the event loop, no polling.
+"""Deadlines bound how long a request waits and runs: two timers of the event loop.
 
 They free what the request holds in the engine at once, whatever its reader does.
 """
@@ -7,14 +7,14 @@ import asyncio
 from types import TracebackType
 from typing import Self, final
 
-from mell_jax.frontend.admission import AdmissionLimits
 from mell_jax.frontend.errors import QueueTimeoutError, RequestTimeoutError
 from mell_jax.frontend.front_end import OpenRequest
+from mell_jax.frontend.limits import AdmissionLimits
 
 
 @final
 class Deadlines:
-    """Of one request, from `with` to its end."""
+    """Ends one request that waits or runs too long; use it with `with`."""
 
     def __init__(self, request: OpenRequest, *, limits: AdmissionLimits) -> None:
         self._request = request
@@ -42,7 +42,7 @@ class Deadlines:
             self._whole.cancel()
 
     def begin(self) -> None:
-        """The request waits no longer: it has a token."""
+        """Records that the request waits no longer: it has a token."""
         if self._queue is not None:
             self._queue.cancel()
             self._queue = None

@@ -1,4 +1,4 @@
-"""What a reader gets: everything that was ready of one sample, in one value."""
+"""A delta is what a reader gets: everything that was ready of one sample."""
 
 from dataclasses import dataclass
 from typing import final
@@ -15,7 +15,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleEnd:
-    """Why a sample ended, and the token or the string that ended it."""
+    """Tells why a sample ended, and the token or the string that ended it."""
 
     reason: str  # "stop", "length" or "abort"
     stop_token: int | None = None
@@ -23,7 +23,7 @@ class SampleEnd:
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """What is new of one sample.
+    """Holds what is new of one sample.
 
     Attributes:
         index: of the sample, 0 to n - 1.
@@ -82,7 +82,7 @@ class DeltaMaker:
             )
 
     def read(self, arrival: Arrival) -> Delta:
-        """The delta of an arrival; its ids end where a stop string is complete.
+        """Returns the delta of an arrival; its ids end where a stop string is complete.
 
         Raises:
             InvalidRequestError: the engine refused the request.
@@ -113,7 +113,7 @@ class DeltaMaker:
     def _read_text(
         self, arrival: Arrival, *, finish: SampleEnd | None
     ) -> tuple[str, int, str | None]:
-        """Text, tokens used, and the stop string if one is complete."""
+        """Returns text, tokens used, and the stop string if one is complete."""
         ids = arrival.tokens
         if self._text is None:
             return "", len(ids), None

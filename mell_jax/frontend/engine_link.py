@@ -1,4 +1,4 @@
-"""The engine as its front ends see it: in this process or in another one."""
+"""A link is the engine as its front ends see it, in this process or another one."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -16,7 +16,7 @@ Sink = Callable[[StepFrame | EngineStopped], None]
 
 
 class EngineLink(Protocol):
-    """What a front end needs of an engine."""
+    """A front end needs this much of an engine."""
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]: ...
@@ -28,7 +28,7 @@ class EngineLink(Protocol):
         """Begins to run; `sink` is called on the engine's thread, once per step."""
 
     def send(self, message: Submit | Abort) -> None:
-        """Thread-safe, never blocks."""
+        """Takes a message from any thread and never blocks."""
 
     def load(self) -> EngineLoad: ...
 

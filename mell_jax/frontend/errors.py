@@ -1,11 +1,11 @@
-"""How a request can fail besides being invalid (`InvalidRequestError`)."""
+"""A request can fail in these ways besides being invalid (`InvalidRequestError`)."""
 
 
 class EngineDeadError(RuntimeError):
     """The engine stopped before the request's end; a fresh attempt may succeed."""
 
     def __init__(self, cause: str, *, tokens_sent: int) -> None:
-        """`tokens_sent` counts what the caller already got, over all samples."""
+        """Takes a cause and the tokens, of all samples, that the caller already got."""
         super().__init__(
             f"{cause or 'the engine has stopped'}; {tokens_sent} tokens had been sent"
         )
@@ -31,12 +31,12 @@ class UnknownModelError(LookupError):
 
 
 class OverloadedError(RuntimeError):
-    """More than the front end takes; try again later."""
+    """The front end has more than it takes; try again later."""
 
     def __init__(
         self, message: str, *, retry_after_s: float, reason: str = "overloaded"
     ) -> None:
-        """`reason` is one of few words, for counting."""
+        """Takes a message; `reason` is one of few words, for counting."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.reason = reason

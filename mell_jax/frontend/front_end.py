@@ -1,4 +1,4 @@
-"""The event loop's side of the seam: frames in, one inbox per live sequence.
+"""The event loop's side of the seam sorts frames into one inbox per sequence.
 
 The engine calls `FrontEnd.sink` on its own thread once per step; everything else here
 runs in one event loop and never blocks. Requests are known by their id, sequences by
@@ -22,14 +22,16 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
-from mell_jax.frontend.admission import Admission, AdmissionLimits
+from mell_jax.frontend.admission import Admission
 from mell_jax.frontend.engine_link import Sink
 from mell_jax.frontend.errors import (
     DuplicateRequestError,
     EngineDeadError,
     OverloadedError,
 )
+from mell_jax.frontend.executors import Executors
 from mell_jax.frontend.inbox import Arrival, Inbox
+from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.models import FrontModel, FrontModels
 from mell_jax.frontend.peers import Peers
@@ -68,6 +70,7 @@ class FrontEnd:
         self.meter = Meter(list(self.models.by_name))
         self.admission = Admission(limits or AdmissionLimits(), clock=time.monotonic)
         self.tracing = Tracing(recorder)
+        self.executors = Executors(clock=time.monotonic)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
         self._peers = peers
@@ -84,17 +87,17 @@ class FrontEnd:
 
     @property
     def num_open_in_all(self) -> int:
-        """With those of other front ends, as far as they have told."""
+        """Counts open requests, also those that other front ends have told of."""
         return len(self._requests) + self.admission.others.requests
 
     @property
     def num_live(self) -> int:
-        """Sequences that the engine has not finished, or not yet said so."""
+        """Counts sequences that the engine has not finished, or not yet said so."""
         return len(self._routes)
 
     @property
     def stopped(self) -> str | None:
-        """Why nothing is served any more; None while all is well."""
+        """Tells why nothing is served any more; None while all is well."""
         return self._stopped
 
     async def wait_stopped(self) -> str:
@@ -108,7 +111,7 @@ class FrontEnd:
         await self._is_idle.wait()
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
-        """What the engine calls on its thread with each frame."""
+        """Returns the function that the engine calls on its thread with each frame."""
 
         def pass_on(frame: StepFrame | EngineStopped) -> None:
             try:
@@ -138,9 +141,7 @@ class FrontEnd:
                 route[1].add_finished(finished)
                 route[0].wake()
 
-    def open(
-        self, request_id: str = "", *, is_id_random: bool = False
-    ) -> "OpenRequest":
+    def open(self, request_id: str = "") -> "OpenRequest":
         """Registers a request; close it, best with `with`.
 
         Other front ends are asked for an id that a client chose; `confirm` has their
@@ -148,7 +149,6 @@ class FrontEnd:
 
         Args:
             request_id: names it for `abort`; empty for a fresh random one.
-            is_id_random: nobody else can have it.
 
         Raises:
             DuplicateRequestError: a request of this id is open here.
@@ -163,7 +163,7 @@ class FrontEnd:
                 f"{self._max_open} requests are open, the most this server keeps",
                 retry_after_s=1.0,
             )
-        is_asked_for = bool(request_id) and not is_id_random
+        is_asked_for = bool(request_id)
         request_id = request_id or uuid.uuid4().hex
         if request_id in self._requests:
             raise DuplicateRequestError(request_id)
@@ -190,7 +190,7 @@ class FrontEnd:
             self._peers.abort(unknown)
 
     def stop(self, cause: str) -> None:
-        """Ends service: what is open fails with `cause`, and so does what comes."""
+        """Ends service: open requests fail with `cause`, and so do new ones."""
         if self._stopped is None:
             self._stopped = cause
             self._has_stopped.set()
@@ -198,16 +198,16 @@ class FrontEnd:
                 request.wake()
 
     def own_counted(self) -> Counted:
-        """What this front end has seen."""
+        """Returns what this front end has counted."""
         return Counted(models=self.meter.measured(), refused=self.meter.refused)
 
     async def counted(self) -> Counted:
-        """What all front ends of the server have seen since its start."""
+        """Returns what all front ends of the server have counted since its start."""
         own = self.own_counted()
         return own if self._peers is None else own + await self._peers.count(own)
 
     def held(self) -> Held:
-        """What is open here, for the other front ends."""
+        """Returns what is open here, for the other front ends."""
         return self.admission.held(requests=len(self._requests))
 
     def tell_growth(self, tenant: str) -> None:
@@ -246,7 +246,7 @@ class FrontEnd:
 
 @final
 class OpenRequest:
-    """One request between its first and its last word: the inboxes of its samples."""
+    """Keeps the inboxes of a request's samples between its first and its last word."""
 
     def __init__(
         self,
@@ -310,7 +310,7 @@ class OpenRequest:
                 self._front_end._submit(self, submit, inbox)
 
     def wake(self) -> None:
-        """Something is there for the reader; it finds out what by itself."""
+        """Tells the reader that something is there; it finds out what by itself."""
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
@@ -352,7 +352,7 @@ class OpenRequest:
         self._abort_once(self._inboxes)
 
     def fail(self, error: Exception) -> None:
-        """Ends all samples at once; whoever waits for them gets `error`."""
+        """Ends all samples at once; a reader that waits for them gets `error`."""
         self._failure = error
         self.abort()
         self.wake()

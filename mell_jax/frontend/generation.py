@@ -1,10 +1,11 @@
-"""The life of a request: check, tokenize, submit n samples, stream, clean up."""
+"""A request lives here: check, tokenize, submit n samples, stream, clean up."""
 
-import asyncio
 import contextlib
 import dataclasses
+import functools
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import final
 
 import numpy as np
 
@@ -12,35 +13,20 @@ from mell_jax.engine.frames import Handle, Int32Array, Submit
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.engine.validate import check_prompt_size, check_submit
 from mell_jax.frontend.admission import Ticket
+from mell_jax.frontend.ask import Ask
 from mell_jax.frontend.deadlines import Deadlines
 from mell_jax.frontend.delta import Delta, DeltaMaker
 from mell_jax.frontend.errors import OverloadedError
-from mell_jax.frontend.front_end import FrontEnd
+from mell_jax.frontend.executors import Executors, Job
+from mell_jax.frontend.front_end import FrontEnd, OpenRequest
+from mell_jax.frontend.inbox import Arrival
+from mell_jax.frontend.meter import Watch
 from mell_jax.frontend.models import FrontModel
-from mell_jax.frontend.tracing import ANYWHERE, Origin
 
-_LONG_TEXT_CHARS = 512  # to tokenize them takes as long as to ask a thread
 _LONG_ARRIVAL_TOKENS = 2048  # of a reader that was slow, or of a prompt
 
-PromptMaker = Callable[[FrontModel], Sequence[int]]
-"""Makes the ids of a prompt, in a thread; raises ValueError when it cannot."""
 
-
-async def generate(
-    front_end: FrontEnd,
-    *,
-    prompt: str | Sequence[int] | PromptMaker,
-    params: SamplingParams,
-    model: str = "",
-    salt: bytes = b"",
-    tenant: str = "",
-    request_id: str = "",
-    is_id_random: bool = False,
-    is_text_wanted: bool = True,
-    may_send_special_tokens: bool = True,
-    default_max_tokens: int | None = None,
-    origin: Origin = ANYWHERE,
-) -> AsyncGenerator[Delta]:
+async def generate(front_end: FrontEnd, ask: Ask) -> AsyncGenerator[Delta]:
     """Streams the answers to a prompt, all that is ready at a time.
 
     Each sample ends with one delta that has a `finish`. However the generator ends
@@ -49,19 +35,7 @@ async def generate(
 
     Args:
         front_end: the way to the engine.
-        prompt: text, token ids as they are, or what makes the ids.
-        params: how to sample; an unset max_tokens becomes what the context leaves.
-        model: the name of one of the models served; empty for the first one.
-        salt: requests share cached prompts only with requests of the same salt.
-        tenant: who asks, for quotas.
-        request_id: a name for `FrontEnd.abort`; empty for a random one.
-        is_id_random: no other request can have that name.
-        is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
-        may_send_special_tokens: False keeps the letters of special tokens that a text
-            spells, and refuses their ids; what a `PromptMaker` makes is its business.
-        default_max_tokens: what an unset max_tokens becomes, if the context leaves it
-            and min_tokens does not ask for more.
-        origin: where the request comes from, for traces.
+        ask: the request.
 
     Raises:
         UnknownModelError: no model of that name is served.
@@ -73,65 +47,106 @@ async def generate(
         EngineDeadError: the engine stopped; says how many tokens were yielded.
         RequestFailedError: the engine gave up this request alone.
     """
-    chosen = front_end.models.find(model)
+    model = front_end.models.find(ask.model)
+    name = model.info.model_name
     meter, start_s = front_end.meter, front_end.meter.now_s
-    admission = front_end.admission
-    name = chosen.info.model_name
     with (
-        front_end.tracing.watch(origin, model=name) as trace,
-        front_end.open(request_id, is_id_random=is_id_random) as request,
-        _admit(front_end, tenant=tenant, samples=params.n) as ticket,
-        Deadlines(request, limits=admission.limits) as deadlines,
+        front_end.tracing.watch(ask.origin, model=name) as trace,
+        front_end.open(ask.scoped_id) as request,
+        _admit(front_end, ask) as ticket,
+        Deadlines(request, limits=front_end.admission.limits) as deadlines,
     ):
-        ids = await _prompt_ids(
-            chosen, prompt=prompt, may_be_special=may_send_special_tokens
-        )
-        handles = [front_end.new_handle() for _ in range(params.n)]
-        submits = _samples(
-            chosen,
-            handles=handles,
-            ids=ids,
-            params=params,
-            salt=salt,
-            max_tokens=admission.limits.max_output_tokens,
-            default_max_tokens=default_max_tokens,
-        )
-        with _counted_refusals(front_end):
-            ticket.count(ids.size)
-        front_end.tell_growth(tenant)
+        submits = await _prepare(front_end, ask, model=model, ticket=ticket)
         await request.confirm()
-        is_text_made = is_text_wanted or bool(params.stop)
-        tokenizer = chosen.tokenizer if is_text_made else None
-        prompt_ids = tuple(ids.tolist())
-        makers = [
-            DeltaMaker(submit.params, prompt=prompt_ids, tokenizer=tokenizer)
-            for submit in submits
-        ]
         begun = trace.follow(meter.begin(submits, model=name, start_s=start_s))
         with begun as watches:
+            reader = _Reader(
+                request,
+                ticket=ticket,
+                deadlines=deadlines,
+                makers=_makers(ask, submits=submits, model=model),
+                watches=watches,
+                executors=front_end.executors,
+            )
             request.submit(submits)
             while arrivals := await request.arrivals():
                 for arrival in arrivals:
-                    if ticket.begin(arrival.index):
-                        deadlines.begin()
-                    maker = makers[arrival.index]
-                    if arrival.num_tokens > _LONG_ARRIVAL_TOKENS:
-                        delta = await asyncio.to_thread(maker.read, arrival)
-                    else:
-                        delta = maker.read(arrival)
-                    watches[arrival.index].see(delta, prompt=arrival.prompt)
-                    if delta.finish is not None and arrival.finished is None:
-                        # A stop string: the engine goes on.
-                        request.drop(arrival.handle)
+                    delta = await reader.read(arrival)
                     yield delta
                     request.tokens_sent += len(delta.token_ids)
 
 
-def _admit(front_end: FrontEnd, *, tenant: str, samples: int) -> Ticket:
+def _admit(front_end: FrontEnd, ask: Ask) -> Ticket:
+    tenant = ask.caller.tenant
     with _counted_refusals(front_end):
-        ticket = front_end.admission.enter(tenant=tenant, samples=samples)
+        ticket = front_end.admission.enter(tenant=tenant, samples=ask.params.n)
     front_end.tell_growth(tenant)
     return ticket
+
+
+async def _prepare(
+    front_end: FrontEnd, ask: Ask, *, model: FrontModel, ticket: Ticket
+) -> list[Submit]:
+    """Makes the prompt's ids, checks everything, counts the prompt in."""
+    ids = await _prompt_ids(ask, model=model, executors=front_end.executors)
+    submits = _samples(
+        ask,
+        model=model,
+        handles=[front_end.new_handle() for _ in range(ask.params.n)],
+        ids=ids,
+        max_tokens=front_end.admission.limits.max_output_tokens,
+    )
+    with _counted_refusals(front_end):
+        ticket.count(ids.size)
+    front_end.tell_growth(ask.caller.tenant)
+    return submits
+
+
+def _makers(
+    ask: Ask, *, submits: Sequence[Submit], model: FrontModel
+) -> list[DeltaMaker]:
+    is_text_made = ask.is_text_wanted or bool(ask.params.stop)
+    tokenizer = model.tokenizer if is_text_made else None
+    prompt = tuple(submits[0].prompt.tolist())
+    return [
+        DeltaMaker(submit.params, prompt=prompt, tokenizer=tokenizer)
+        for submit in submits
+    ]
+
+
+@final
+class _Reader:
+    """Turns what arrives for a request into deltas, and tells all who count them."""
+
+    def __init__(
+        self,
+        request: OpenRequest,
+        *,
+        ticket: Ticket,
+        deadlines: Deadlines,
+        makers: Sequence[DeltaMaker],
+        watches: Sequence[Watch],
+        executors: Executors,
+    ) -> None:
+        self._request = request
+        self._ticket = ticket
+        self._deadlines = deadlines
+        self._makers = makers
+        self._watches = watches
+        self._executors = executors
+
+    async def read(self, arrival: Arrival) -> Delta:
+        if self._ticket.begin(arrival.index):
+            self._deadlines.begin()
+        maker = self._makers[arrival.index]
+        if arrival.num_tokens > _LONG_ARRIVAL_TOKENS:
+            delta = await self._executors.run(Job.READ, lambda: maker.read(arrival))
+        else:
+            delta = maker.read(arrival)
+        self._watches[arrival.index].see(delta, prompt=arrival.prompt)
+        if delta.finish is not None and arrival.finished is None:
+            self._request.drop(arrival.handle)  # a stop string: the engine goes on
+        return delta
 
 
 @contextlib.contextmanager
@@ -144,7 +159,7 @@ def _counted_refusals(front_end: FrontEnd) -> Iterator[None]:
 
 
 def derive_seed(seed: int, *, index: int) -> int:
-    """The seed of sample `index`; sample 0 keeps the request's own."""
+    """Returns the seed of sample `index`; sample 0 keeps the request's own."""
     if index == 0:
         return seed
     key = seed.to_bytes(8, "little", signed=True) + index.to_bytes(4, "little")
@@ -153,16 +168,19 @@ def derive_seed(seed: int, *, index: int) -> int:
 
 
 def _samples(
-    model: FrontModel,
+    ask: Ask,
     *,
+    model: FrontModel,
     handles: Sequence[Handle],
     ids: Int32Array,
-    params: SamplingParams,
-    salt: bytes,
     max_tokens: int | None,
-    default_max_tokens: int | None,
 ) -> list[Submit]:
-    """One checked submission per sample."""
+    """Returns one checked submission per sample.
+
+    Args:
+        max_tokens: the most of a sample that the server lets anybody have.
+    """
+    params, salt = ask.params, ask.caller.salt
     if params.stop and model.tokenizer is None:
         raise InvalidRequestError(
             "stop", "needs a tokenizer and this model has none; use stop_token_ids"
@@ -172,16 +190,9 @@ def _samples(
         handle=handles[0], prompt=ids, params=params, model=name, salt=salt
     )
     check_submit(unchecked, info=model.info)
-    room = model.info.max_model_len - ids.size
-    most = room if max_tokens is None else min(room, max_tokens)
-    if params.max_tokens is None:
-        wanted = most if default_max_tokens is None else default_max_tokens
-        given = min(most, max(wanted, params.min_tokens))
-        params = dataclasses.replace(params, max_tokens=given)
-    elif not (params.max_tokens <= most):
-        raise InvalidRequestError(
-            "max_tokens", f"of {params.max_tokens} exceeds the {most} of this server"
-        )
+    params = _with_max_tokens(
+        ask, room=model.info.max_model_len - ids.size, most=max_tokens
+    )
     others = dataclasses.replace(params, prompt_logprobs=None)  # sample 0 tells them
     seed = params.seed
     return [
@@ -197,14 +208,30 @@ def _samples(
     ]
 
 
+def _with_max_tokens(ask: Ask, *, room: int, most: int | None) -> SamplingParams:
+    """Returns the params with a max_tokens that the context and the server allow."""
+    params = ask.params
+    most = room if most is None else min(room, most)
+    if params.max_tokens is None:
+        wanted = most if ask.default_max_tokens is None else ask.default_max_tokens
+        given = min(most, max(wanted, params.min_tokens))
+        return dataclasses.replace(params, max_tokens=given)
+    if not (params.max_tokens <= most):
+        raise InvalidRequestError(
+            "max_tokens", f"of {params.max_tokens} exceeds the {most} of this server"
+        )
+    return params
+
+
 async def _prompt_ids(
-    model: FrontModel,
-    *,
-    prompt: str | Sequence[int] | PromptMaker,
-    may_be_special: bool,
+    ask: Ask, *, model: FrontModel, executors: Executors
 ) -> Int32Array:
-    if callable(prompt):
-        prompt, may_be_special = await asyncio.to_thread(prompt, model), True
+    name = model.info.model_name
+    prompt, may_be_special = ask.prompt, ask.caller.may_send_special_tokens
+    if callable(prompt):  # a chat template is ours: what it makes is its business
+        make = functools.partial(prompt, model)
+        prompt = await executors.run(Job.RENDER, make, model=name)
+        may_be_special = True
     if not isinstance(prompt, str):
         check_prompt_size(len(prompt), info=model.info)  # before a copy is made
         ids = _checked_ids(prompt, vocab_size=model.info.vocab_size)
@@ -221,10 +248,9 @@ async def _prompt_ids(
     encode = tokenizer.encode if may_be_special else tokenizer.encode_plain
     try:
         tokenizer.check_prompt_bytes(prompt, max_tokens=model.info.max_model_len)
-        if len(prompt) > _LONG_TEXT_CHARS:
-            made = await asyncio.to_thread(encode, prompt)
-        else:
-            made = encode(prompt)
+        # Also a short one: rules of a tokenizer may take their time over it.
+        work = functools.partial(encode, prompt)
+        made = await executors.run(Job.TOKENIZE, work, model=name)
     except ValueError as error:
         raise InvalidRequestError("prompt", f"is not usable: {error}") from error
     return np.asarray(made, dtype=np.int32)
@@ -246,7 +272,7 @@ def _check_no_special(ids: Sequence[int], *, model: FrontModel) -> None:
 
 
 def _checked_ids(prompt: Sequence[int], *, vocab_size: int) -> Int32Array:
-    """Ids as the engine takes them, refused before a cast could wrap them."""
+    """Returns ids as the engine takes them, refused before a cast could wrap them."""
     try:
         ids = np.asarray(prompt)
     except (ValueError, OverflowError) as error:

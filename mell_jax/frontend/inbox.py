@@ -1,4 +1,4 @@
-"""What arrived for one sequence and was not read yet.
+"""An inbox holds what arrived for one sequence and was not read yet.
 
 While a reader is slow its tokens coalesce here, 4 bytes each and 8 more per asked-for
 alternative, at most max_tokens of them: the engine never waits for a reader.
@@ -13,7 +13,7 @@ from mell_jax.engine.frames import Finished, Handle, Logprobs, PromptDone
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, kw_only=True):
-    """Log probability of one token and of its most likely alternatives."""
+    """Holds the log probability of one token and of its most likely alternatives."""
 
     token: int
     logprob: float
@@ -21,7 +21,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that came for one sequence since it was last read."""
+    """Holds everything that came for one sequence since it was last read."""
 
     index: int  # of the sample
     handle: Handle
@@ -32,7 +32,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def num_tokens(self) -> int:
-        """To be made into text or log probabilities, those of the prompt included."""
+        """Counts tokens that become text or log probabilities, prompt included."""
         if self.prompt is None or self.prompt.logprobs is None:
             return len(self.tokens)
         return len(self.tokens) + len(self.prompt.logprobs.chosen)
@@ -45,7 +45,7 @@ class Inbox:
     def __init__(
         self, handle: Handle, *, index: int, num_top_logprobs: int | None
     ) -> None:
-        """`num_top_logprobs` None drops log probabilities."""
+        """Starts empty; `num_top_logprobs` None drops log probabilities."""
         self.handle = handle
         self.index = index
         self._num_top = num_top_logprobs
@@ -76,7 +76,7 @@ class Inbox:
         self._finished = finished
 
     def take(self) -> Arrival | None:
-        """Everything collected, None of nothing; the inbox is empty afterwards."""
+        """Returns everything collected, or None; the inbox is empty afterwards."""
         if not self._tokens and self._prompt is None and self._finished is None:
             return None
         arrival = Arrival(

@@ -1,4 +1,4 @@
-"""What readers of streams see, counted as it happens: times, tokens, ends.
+"""The meter counts what readers of streams see: times, tokens and ends.
 
     generate -> Meter.begin -> a Watch per sample: see(delta)
     metrics  -> Meter.measured: a frozen copy per model, which can be added up
@@ -8,13 +8,13 @@ nothing of its own; nothing here grows with traffic.
 """
 
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import final
 
 from mell_jax.engine.frames import PromptDone, Submit
+from mell_jax.engine.histogram import Histogram, HistogramRecorder
 from mell_jax.frontend.delta import Delta
 
 SECOND_BOUNDS = (
@@ -27,36 +27,8 @@ TOKEN_BOUNDS = tuple(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Buckets:
-    """How many values lie up to each bound, and above all of them.
-
-    Raises:
-      ValueError: there is not one count more than bounds.
-    """
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]  # one more than bounds
-    total: float  # of the values
-
-    def __post_init__(self) -> None:
-        if not (len(self.counts) == len(self.bounds) + 1):
-            raise ValueError(
-                f"{len(self.bounds)} bounds need one count more, got {len(self.counts)}"
-            )
-
-    def __add__(self, other: "Buckets") -> "Buckets":
-        assert self.bounds == other.bounds, f"{self.bounds} != {other.bounds}"
-        pairs = zip(self.counts, other.counts, strict=True)
-        return Buckets(
-            bounds=self.bounds,
-            counts=tuple(a + b for a, b in pairs),
-            total=self.total + other.total,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFigures:
-    """Of one model since the start. Every sample of a request counts by itself.
+    """The figures are those of one model; every sample of a request counts by itself.
 
     Raises:
       ValueError: a histogram has bounds that could not be added to others'.
@@ -65,21 +37,21 @@ class ModelFigures:
     prompt_tokens: int  # of accepted requests, once for all samples
     generation_tokens: int
     finished: Mapping[str, int]  # samples, by reason
-    first_token_s: Buckets  # from the request to its first token
-    queue_s: Buckets  # from the request to its first step; the rest is prefill
-    prefill_s: Buckets  # from the first step to the first token
-    inter_token_s: Buckets  # tokens that come together share their gap
-    request_s: Buckets  # from the request to its end
-    decode_s: Buckets  # from the first token to the last
-    request_prompt_tokens: Buckets
-    request_generation_tokens: Buckets
-    request_max_tokens: Buckets  # that a sample was allowed
+    first_token_s: Histogram  # from the request to its first token
+    queue_s: Histogram  # from the request to its first step; the rest is prefill
+    prefill_s: Histogram  # from the first step to the first token
+    inter_token_s: Histogram  # tokens that come together share their gap
+    request_s: Histogram  # from the request to its end
+    decode_s: Histogram  # from the first token to the last
+    request_prompt_tokens: Histogram
+    request_generation_tokens: Histogram
+    request_max_tokens: Histogram  # that a sample was allowed
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
             wanted = SECOND_BOUNDS if each.name.endswith("_s") else TOKEN_BOUNDS
-            if isinstance(value, Buckets) and not (value.bounds == wanted):
+            if isinstance(value, Histogram) and not (value.bounds == wanted):
                 raise ValueError(f"{each.name} has bounds of its own: {value.bounds}")
 
     def __add__(self, other: "ModelFigures") -> "ModelFigures":
@@ -94,7 +66,7 @@ class ModelFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutcome:
-    """What a request came to, all its samples together."""
+    """The outcome says what a request came to, all its samples together."""
 
     prompt_tokens: int
     generation_tokens: int
@@ -103,43 +75,21 @@ class RequestOutcome:
 
 
 @final
-class Histogram:
-    """Counts values."""
-
-    __slots__ = ("_bounds", "_counts", "_total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-
-    def add(self, value: float, *, count: int = 1) -> None:
-        """Counts `value` `count` times."""
-        self._counts[bisect_left(self._bounds, value)] += count
-        self._total += value * count
-
-    def frozen(self) -> Buckets:
-        return Buckets(
-            bounds=self._bounds, counts=tuple(self._counts), total=self._total
-        )
-
-
-@final
 class ModelMeter:
-    """Counts for one model; see `ModelFigures`."""
+    """A model's meter counts what `ModelFigures` shows."""
 
     def __init__(self) -> None:
         self.prompt_tokens = self.generation_tokens = 0
         self.finished: Counter[str] = Counter()
-        self.first_token_s = Histogram(SECOND_BOUNDS)
-        self.queue_s = Histogram(SECOND_BOUNDS)
-        self.prefill_s = Histogram(SECOND_BOUNDS)
-        self.inter_token_s = Histogram(SECOND_BOUNDS)
-        self.request_s = Histogram(SECOND_BOUNDS)
-        self.decode_s = Histogram(SECOND_BOUNDS)
-        self.request_prompt_tokens = Histogram(TOKEN_BOUNDS)
-        self.request_generation_tokens = Histogram(TOKEN_BOUNDS)
-        self.request_max_tokens = Histogram(TOKEN_BOUNDS)
+        self.first_token_s = HistogramRecorder(SECOND_BOUNDS)
+        self.queue_s = HistogramRecorder(SECOND_BOUNDS)
+        self.prefill_s = HistogramRecorder(SECOND_BOUNDS)
+        self.inter_token_s = HistogramRecorder(SECOND_BOUNDS)
+        self.request_s = HistogramRecorder(SECOND_BOUNDS)
+        self.decode_s = HistogramRecorder(SECOND_BOUNDS)
+        self.request_prompt_tokens = HistogramRecorder(TOKEN_BOUNDS)
+        self.request_generation_tokens = HistogramRecorder(TOKEN_BOUNDS)
+        self.request_max_tokens = HistogramRecorder(TOKEN_BOUNDS)
 
     def frozen(self) -> ModelFigures:
         return ModelFigures(
@@ -160,7 +110,7 @@ class ModelMeter:
 
 @final
 class Watch:
-    """One sample of a request, from the request on."""
+    """A watch follows one sample, from the request on."""
 
     __slots__ = (
         "_clock",
@@ -193,11 +143,11 @@ class Watch:
 
     @property
     def first_token_s(self) -> float | None:
-        """From the request to its first token, if it has one."""
+        """Returns the time from the request to its first token, if it has one."""
         return self._first_s - self._start_s if self.tokens else None
 
     def see(self, delta: Delta, *, prompt: PromptDone | None = None) -> None:
-        """Something has come for the sample, perhaps its end.
+        """Counts what has come for the sample, perhaps its end.
 
         Args:
           delta: what the reader gets.
@@ -227,7 +177,7 @@ class Watch:
         meter.generation_tokens += count
 
     def end(self, reason: str) -> None:
-        """No more will come; only the first reason counts."""
+        """Ends the watch; only the first reason counts."""
         if self.reason:
             return
         self.reason = reason
@@ -243,7 +193,7 @@ class Watch:
 
 @final
 class Watches:
-    """Of a request's samples; use it with `with`.
+    """Watches follow a request's samples; use them with `with`.
 
     A sample that is not over on leaving was given up by its reader, or has failed.
     """
@@ -263,7 +213,7 @@ class Watches:
 
     @property
     def outcome(self) -> RequestOutcome:
-        """As of now."""
+        """Returns the outcome as of now."""
         firsts = [watch.first_token_s for watch in self._watches]
         return RequestOutcome(
             prompt_tokens=self._watches[0].prompt_tokens,
@@ -275,7 +225,7 @@ class Watches:
 
 @final
 class Meter:
-    """Counts for all models of a front end.
+    """The meter counts for all models of a front end.
 
     Args:
       models: their names; the only ones that are ever shown.
@@ -296,7 +246,7 @@ class Meter:
     def begin(
         self, samples: Sequence[Submit], *, model: str, start_s: float
     ) -> Watches:
-        """A request that came at `start_s` was accepted.
+        """Counts a request that was accepted and came at `start_s`.
 
         Raises:
           KeyError: no such model.
@@ -317,14 +267,14 @@ class Meter:
         )
 
     def refuse(self, reason: str) -> None:
-        """A request was turned away; `reason` is one of few words."""
+        """Counts a request that was turned away; `reason` is one of few words."""
         self._refused[reason] += 1
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Requests turned away, by reason; a copy."""
+        """Returns a copy of the requests turned away, by reason."""
         return dict(self._refused)
 
     def measured(self) -> dict[str, ModelFigures]:
-        """By model; does not change afterwards."""
+        """Returns the figures by model; they do not change afterwards."""
         return {name: meter.frozen() for name, meter in self._models.items()}

@@ -1,4 +1,4 @@
-"""The models behind a front end, by the names that clients use."""
+"""A front end finds its models by the names that clients use."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontModel:
-    """A model as a front end knows it."""
+    """A front end knows this much of a model."""
 
     info: EngineInfo
     tokenizer: Tokenizer | None = None  # None: token ids in and out only
@@ -19,7 +19,7 @@ class FrontModel:
 
 @final
 class FrontModels:
-    """All models of a server; the first one answers requests that name none.
+    """Holds all models of a server; the first one answers requests that name none.
 
     Raises:
       ValueError: there is none, or two have the same name.
@@ -40,7 +40,7 @@ class FrontModels:
         return self._by_name
 
     def find(self, name: str = "") -> FrontModel:
-        """The model of a name, or the default one.
+        """Returns the model of a name, or the default one.
 
         Raises:
           UnknownModelError: names what is served.

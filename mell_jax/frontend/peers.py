@@ -1,4 +1,4 @@
-"""The other front ends of a server, as one of them sees them."""
+"""Peers are the other front ends of a server, as one of them sees them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Peers(Protocol):
         """
 
     async def count(self, own: Counted) -> Counted:
-        """What the others have counted, those that are gone included.
+        """Returns what the others have counted, those that are gone included.
 
         Args:
             own: what this one has; from now on nobody is told less.

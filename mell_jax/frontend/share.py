@@ -1,4 +1,4 @@
-"""What the front ends of a server tell each other, as values that can be added up."""
+"""Front ends of a server tell each other these values, which can be added up."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from mell_jax.frontend.meter import ModelFigures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What has happened since the start; it only grows.
+    """Counts what has happened since the start; it only grows.
 
     Attributes:
         models: what readers saw, by name of the model.
@@ -30,7 +30,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What is inside, of one tenant or of all together.
+    """Counts what is inside, for one tenant or for all together.
 
     Attributes:
         open: samples.
@@ -63,7 +63,7 @@ NO_USE = Use()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What is inside now; of the dead nothing is.
+    """Counts what is inside now; a front end that has died holds nothing.
 
     Attributes:
         requests: that are open.
@@ -86,12 +86,12 @@ class Held:
         )
 
     def only(self, tenants: Iterable[str]) -> "Held":
-        """Without other tenants; has each of `tenants`."""
+        """Returns a copy without other tenants, which has each of `tenants`."""
         wanted = {name: self.tenants.get(name, NO_USE) for name in tenants}
         return replace(self, tenants=wanted)
 
     def updated(self, part: "Held") -> "Held":
-        """With what `only` has left of a later one."""
+        """Returns a copy updated with what `only` has left of a later one."""
         return replace(part, tenants={**self.tenants, **part.tenants})
 
 

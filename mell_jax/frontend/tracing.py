@@ -1,4 +1,4 @@
-"""Requests that are over, as traces tell them: when, how much, how it ended.
+"""Traces show requests that are over: when, how much, how they ended.
 
     generate -> Tracing.watch -> recorder(RequestRecord), once, at the end
 
@@ -16,7 +16,7 @@ from mell_jax.frontend.meter import RequestOutcome, Watches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a request comes from.
+    """Tells where a request comes from.
 
     Attributes:
       operation: what the client called: "text_completion" or "chat".
@@ -32,7 +32,7 @@ ANYWHERE = Origin()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """One request, from the door to its last token.
+    """Records one request, from the door to its last token.
 
     Attributes:
       origin: where it came from.
@@ -56,7 +56,7 @@ Recorder = Callable[[RequestRecord], None]
 
 @final
 class Trace:
-    """One request that is being recorded, or not; use it with `with`."""
+    """Follows one request that is being recorded, or not; use it with `with`."""
 
     __slots__ = ("_model", "_origin", "_recorder", "_start_ns", "_watches")
 
@@ -70,7 +70,7 @@ class Trace:
         self._watches: Watches | None = None
 
     def follow(self, watches: Watches) -> Watches:
-        """The request was accepted, and these see its samples."""
+        """Records that the request was accepted; these watches see its samples."""
         if self._recorder is not None:
             self._watches = watches
         return watches
@@ -104,7 +104,7 @@ class Tracing:
         self._silent = Trace(None, origin=ANYWHERE, model="", start_ns=0)
 
     def watch(self, origin: Origin, *, model: str) -> Trace:
-        """A request has come; `with` it until it is over."""
+        """Begins to follow a request that has come; `with` it until it is over."""
         if self._recorder is None:
             return self._silent
         return Trace(

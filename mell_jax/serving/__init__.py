@@ -1,13 +1,7 @@
-"""The gRPC door: speaks `vllm.grpc.engine.VllmEngine`, so that ready-made gateways fit.
+"""The doors of a server: vLLM's gRPC, KServe's, OpenAI's HTTP, and an operator's.
 
-    bytes -> rpcs (parse, errors) -> servicer -> frontend.generate -> engine
+    bytes --edge, http--> a protocol's folder --Ask--> frontend.generate --> engine
 
-`server` owns the socket, health and shutdown; `convert` and `status` are pure.
+Each protocol has a folder that knows nothing of the others; `server` puts them into one
+process, `processes` puts several such servers before one engine, `service` chooses.
 """
-
-import os
-
-# gRPC writes what a client says when it leaves (GOAWAY) to standard error as it is, any
-# number of lines that look like ours, and reads how much to say when it is imported,
-# from nowhere but here. What the operator has set stays.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -1,4 +1,4 @@
-"""Addresses to listen on: found out early, and kept while front ends come and go."""
+"""Addresses are found out early, and kept while front ends come and go."""
 
 import resource
 import socket
@@ -13,7 +13,7 @@ class BindError(OSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where a server listens, as host:port."""
+    """A server listens at these addresses, each as host:port."""
 
     grpc: str
     http: str | None = None
@@ -49,7 +49,7 @@ def listen(
     is_shared: bool = False,
     is_host_fixed: bool = False,
 ) -> socket.socket:
-    """A socket that listens.
+    """Returns a socket that listens.
 
     Args:
       host: interface.
@@ -71,7 +71,7 @@ def listen(
 
 
 def reserve(host: str, *, port: int, flag: str) -> socket.socket:
-    """A socket that keeps the port for our own front ends, which share it.
+    """Returns a socket that keeps the port for our own front ends, which share it.
 
     It takes no connections. No other server can have the port meanwhile: sharing needs
     the consent of all that share, and other servers of ours do not ask for it.
@@ -96,7 +96,7 @@ def reserve(host: str, *, port: int, flag: str) -> socket.socket:
 
 
 def join_address(host: str, *, port: int) -> str:
-    """As gRPC wants it."""
+    """Returns host and port as gRPC wants them."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

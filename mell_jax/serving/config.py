@@ -1,10 +1,11 @@
-"""Where and how to serve, as the operator wants it."""
+"""The choices of an operator about the server."""
 
 from dataclasses import dataclass
 
-from mell_jax.frontend import AdmissionLimits
+from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.serving.observe.logs import LogFormat
 from mell_jax.serving.security.config import SecurityConfig
+from mell_jax.settings.setting import setting
 
 SERVER_LIMITS = AdmissionLimits(
     max_queued=4096,
@@ -18,6 +19,8 @@ _RANGES = {
     "grace_s": (0, 86400),
     "drain_s": (0, 86400),
     "stall_s": (1, 86400),
+    "keep_alive_s": (1, 86400),
+    "sse_comment_s": (0.01, 86400),
     "max_connection_age_s": (1, 86400),
     "frontends": (0, 64),
 }
@@ -25,53 +28,117 @@ _RANGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """Plain values only: it is sent to front ends in other processes.
+    """A server is described by plain values, which go to front ends in other processes.
 
     Attributes:
-      host: interface to listen on; 0.0.0.0 for all.
-      port: 0 for any free one.
-      grace_s: how long requests are still taken after a stop signal, while health says
-        NOT_SERVING and load balancers turn away.
-      drain_s: how long open requests may go on after that.
-      max_open: open requests above which new ones are refused.
-      max_connection_age_s: after which gRPC clients are asked to connect again, so that
-        a load balancer spreads them anew; streams go on. None for never.
-      is_reflection_on: whether tools may ask what the server speaks.
-      http_port: for OpenAI's API, health and metrics; 0 for any free one, None for
-        no HTTP.
-      shows_vllm_names: whether metrics also have the names that vLLM gives them.
-      frontends: processes that talk to clients; 0 for a thread of the engine's.
-      health_port: of a second server, for health alone; 0 for any free one.
-      limits: for what waits and for how long.
-      stall_timeout_s: that a stream may wait for its reader.
+      limits: bounds of what waits and for how long.
       security: TLS and tokens.
-      chat_templates: files of the operator; "file" for all models, "name=file" for one.
-      log_format: of the log of every process.
-      otlp_endpoint: of the collector of traces, http://host:port; empty for none.
-      stall_s: health turns to NOT_SERVING when the engine makes no progress so long.
 
     Raises:
       ValueError: a value is out of range.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 50051
-    grace_s: float = 0.0
-    drain_s: float = 30.0
-    max_open: int = 4096
-    max_connection_age_s: float | None = None
-    is_reflection_on: bool = True
-    http_port: int | None = None
-    shows_vllm_names: bool = False
-    frontends: int = 0
-    health_port: int | None = None
-    stall_s: float = 60.0
+    host: str = setting(
+        "127.0.0.1",
+        is_flag=True,
+        help="The server listens on this interface; 0.0.0.0 is all of them.",
+    )
+    port: int = setting(
+        50051, is_flag=True, help="gRPC has this port; 0 takes any free one."
+    )
+    http_port: int | None = setting(
+        None,
+        is_flag=True,
+        help="OpenAI's API at /v1, /health and /metrics have this port; 0 takes any "
+        "free one. By default there is no HTTP.",
+    )
+    health_port: int | None = setting(
+        None,
+        is_flag=True,
+        help="Health has this port of its own, which always answers; 0 takes any free "
+        "one. By default it has none.",
+    )
+    admin_port: int | None = setting(
+        None,
+        is_flag=True,
+        help="mell.v1.Admin (placements, migration, drains, policy) has this port of "
+        "127.0.0.1; 0 takes any free one. By default there is no administration.",
+    )
+    frontends: int = setting(
+        0,
+        is_flag=True,
+        help="This many processes talk to clients; 0 makes it a thread of the engine's "
+        "process.",
+    )
+    chat_templates: tuple[str, ...] = setting(
+        (),
+        is_flag=True,
+        name="chat_template",
+        help="This file holds the chat template of all models; NAME=FILE holds that of "
+        "one.",
+    )
+    log_format: LogFormat = setting(
+        "text",
+        is_flag=True,
+        help="The log is text for people, or JSON with one object in a line.",
+    )
+    verbose: bool = setting(
+        False, is_flag=True, help="The log tells more, and errors have their traceback."
+    )
+    grace_s: float = setting(
+        0.0,
+        help="Requests are still taken for so long after a stop signal, while health "
+        "says NOT_SERVING and load balancers turn away.",
+    )
+    drain_s: float = setting(
+        30.0, help="Open requests may go on for so long after a stop signal."
+    )
+    max_open: int = setting(
+        4096,
+        help="At most this many requests are open, with tokens or without; more are "
+        "refused.",
+    )
+    max_connection_age_s: float | None = setting(
+        None,
+        help="gRPC clients are asked to connect again after so long, so that a load "
+        "balancer spreads them anew; streams go on. By default they never are.",
+    )
+    stall_s: float = setting(
+        60.0,
+        help="Health turns to NOT_SERVING when the engine makes no progress for so "
+        "long.",
+    )
+    stall_timeout_s: float = setting(
+        60.0, help="A stream ends when its reader takes nothing for so long."
+    )
+    keep_alive_s: float = setting(
+        75.0,
+        help="An HTTP connection may idle this long between two requests; clients and "
+        "proxies keep theirs for less, and would else use one as it closes.",
+    )
+    sse_comment_s: float = setting(
+        15.0,
+        help="An HTTP stream gets a comment after so long without an event, since "
+        "proxies close what is silent.",
+    )
+    cors_origins: tuple[str, ...] = setting(
+        (), help='Web pages of these origins may call over HTTP; "*" stands for all.'
+    )
+    is_reflection_on: bool = setting(
+        True, name="reflection", help="Tools may ask the server which services it has."
+    )
+    shows_vllm_names: bool = setting(
+        False,
+        help="Metrics are also shown by the names that vLLM gives them, for dashboards "
+        "that know these.",
+    )
+    otlp_endpoint: str = setting(
+        "",
+        help="This collector gets a span per request over OTLP, such as "
+        "http://127.0.0.1:4317; an empty text makes no spans.",
+    )
     limits: AdmissionLimits = SERVER_LIMITS
-    stall_timeout_s: float = 60.0
     security: SecurityConfig = NO_SECURITY
-    chat_templates: tuple[str, ...] = ()
-    log_format: LogFormat = "text"
-    otlp_endpoint: str = ""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -94,7 +161,7 @@ class ServerConfig:
 
     def _check_ports(self) -> None:
         seen: dict[int, str] = {}
-        for name in ("port", "http_port", "health_port"):
+        for name in ("port", "http_port", "health_port", "admin_port"):
             port = getattr(self, name)
             if not (port is None or 0 <= port <= 65535):
                 raise ValueError(f"{name} must be from 0 to 65535, got {port}")

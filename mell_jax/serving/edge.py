@@ -1,4 +1,4 @@
-"""The edge: raw bytes to messages, exceptions to statuses, for every call.
+"""The edge turns bytes into messages and exceptions into statuses, for every gRPC call.
 
 Messages are parsed here and not by gRPC, which would answer malformed bytes with
 UNKNOWN and the text of a Python exception.
@@ -15,12 +15,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
+from mell_jax.serving.asker import Asker
 from mell_jax.serving.observe.tracing import origin_of
 from mell_jax.serving.problem import MalformedMessageError, UnsupportedError
-from mell_jax.serving.security import Gate
+from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.stall import Stalls
 from mell_jax.serving.status import status_of
-from mell_jax.serving.vllm.servicer import Asker
 
 Unary = Callable[[Any, Asker], Awaitable[Message]]
 Stream = Callable[[Any, Asker], AsyncGenerator[Message]]
@@ -34,7 +34,7 @@ class Edge:
     """Makes handlers of gRPC out of calls that know nothing of it."""
 
     def __init__(self, *, gate: Gate, stalls: Stalls) -> None:
-        """For any number of services.
+        """Serves any number of services.
 
         Args:
           gate: tells who calls.
@@ -52,7 +52,7 @@ class Edge:
         duplex: Mapping[str, Duplex] = _NONE,
         refused: Mapping[str, str] = _NONE,
     ) -> grpc.GenericRpcHandler:
-        """Handlers of a whole service.
+        """Makes the handlers of a whole service.
 
         Args:
           service: whose methods each stand in one of the following.
@@ -148,7 +148,7 @@ class Edge:
 
 
 def parse(data: bytes, request_type: type[Message]) -> Message:
-    """A message of its type.
+    """Returns the message in some bytes.
 
     Raises:
       MalformedMessageError: the bytes are none.

@@ -1,4 +1,4 @@
-"""The event loop that front ends run in: uvloop's where it is installed."""
+"""Front ends run in this event loop: uvloop's where it is installed."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -1,4 +1,4 @@
-"""What went wrong, for every door: which kind of failure, whose, and what to do.
+"""A problem tells every door what went wrong: the kind, whose fault, what to do.
 
 A caller's mistake is named field by field; what may work later says when to try again;
 a bug of ours is told by an opaque id alone, which the log has next to its cause.
@@ -23,15 +23,15 @@ from mell_jax.frontend import (
 
 
 class MalformedMessageError(ValueError):
-    """Bytes that are no message of the expected type."""
+    """The bytes are no message of the expected type."""
 
 
 class BodyTooLargeError(ValueError):
-    """More bytes than any good request has."""
+    """The body has more bytes than any good request has."""
 
 
 class UnknownRouteError(LookupError):
-    """A path that nothing answers."""
+    """No route answers at this path."""
 
 
 class UnauthenticatedError(PermissionError):
@@ -43,7 +43,7 @@ class ForbiddenError(PermissionError):
 
 
 class UnsupportedError(NotImplementedError):
-    """A part of the contract that this server does not have."""
+    """The server does not have this part of the contract."""
 
 
 class MissingTokenizerError(RuntimeError):
@@ -51,7 +51,7 @@ class MissingTokenizerError(RuntimeError):
 
 
 class StalledReaderError(RuntimeError):
-    """The client takes nothing of what waits for it."""
+    """The client does not take what waits for it."""
 
 
 class NotAnsweredError(RuntimeError):
@@ -69,7 +69,7 @@ base64, all in metadata of which its clients take 8 KiB for sure."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A failure as the caller is told.
+    """A problem is a failure as the caller is told.
 
     Attributes:
       code: its kind, in gRPC's words.
@@ -109,7 +109,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 
 
 def problem_of(error: Exception) -> Problem:
-    """What to tell the caller about `error`; the log gets a line, and our own faults.
+    """Returns what to tell the caller about `error`; the log gets a line.
 
     The line has nothing that the caller has said, as the message may.
     """
@@ -133,7 +133,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _bounded(message: str) -> str:
-    """As much of a message as any transport takes, without unpaired surrogates."""
+    """Returns as much of a message as any transport takes, without lone surrogates."""
     data = message.encode("utf-8", "replace")
     return data[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
 

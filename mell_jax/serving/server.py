@@ -1,4 +1,4 @@
-"""The gRPC server: socket, health, reflection, and an orderly end.
+"""The server owns the sockets, health, reflection, and an orderly end.
 
     SIGTERM -> NOT_SERVING -> grace_s -> new work refused -> what is open finishes
             -> the rest fails with UNAVAILABLE -> the socket closes; a second signal
@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from starlette.applications import Starlette
 
-from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.engine.frames import EngineInfo, EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Peers, Sink
 from mell_jax.serving.address import (
@@ -44,11 +44,13 @@ from mell_jax.serving.observe.progress import (
 from mell_jax.serving.observe.tracing import open_spans
 from mell_jax.serving.openai import OpenAiDoor
 from mell_jax.serving.openai.chats import load_chats
-from mell_jax.serving.security import Gate, TlsFiles
+from mell_jax.serving.security.gate import Gate
+from mell_jax.serving.security.tls import TlsFiles
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.stall import Stalls
 from mell_jax.serving.stop_signals import StopSignals
 from mell_jax.serving.vllm.rpcs import make_handler
-from mell_jax.serving.vllm.servicer import ServedModel, Servicer
+from mell_jax.serving.vllm.servicer import Servicer
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ _LAST_WORDS_S = 2.0  # for statuses to reach clients before the socket closes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontEndIdentity:
-    """Which of a server's front ends this is, when there are several.
+    """Tells which of a server's front ends this is, when there are several.
 
     Attributes:
       first_handle: of its sequences; see `FrontEnd`.
@@ -76,7 +78,7 @@ class FrontEndIdentity:
 
 @final
 class Server:
-    """One listening server in front of a running engine."""
+    """Listens in front of a running engine."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Server:
         place: FrontEndIdentity | None = None,
         health_port: HealthPort | None = None,
     ) -> None:
-        """Nothing listens yet.
+        """Listens nowhere yet.
 
         Args:
           engine: where requests go.
@@ -123,32 +125,44 @@ class Server:
         self._servicer = Servicer(self.front_end, load=engine.load, models=models)
         self._load = engine.load
         self._http: HttpServer | None = None
-        self._openai = self._make_openai(models)
+        self._templates = contextlib.ExitStack()  # their processes
+        self._openai = self._make_openai(models, infos=engine.infos)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(config, place=place))
+        self._server = self._make_grpc()
+
+    def _make_grpc(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=_options(self._config, place=self._place))
         edge = Edge(gate=self._gate, stalls=self._stalls)
         kserve = KServe(self.front_end, door=self._servicer)
-        self._server.add_generic_rpc_handlers(
+        server.add_generic_rpc_handlers(
             (make_handler(self._servicer, edge=edge), kserve.handler(edge))
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if config.is_reflection_on:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._config.is_reflection_on:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            reflection.enable_server_reflection(names, server)
+        return server
 
-    def _make_openai(self, models: Sequence[ServedModel]) -> OpenAiDoor | None:
+    def _make_openai(
+        self, models: Sequence[ServedModel], *, infos: Sequence[EngineInfo]
+    ) -> OpenAiDoor | None:
         if self._config.http_port is None:
             return None
         return OpenAiDoor(
             self.front_end,
-            chats=load_chats(models, templates=self._config.chat_templates),
+            chats=load_chats(
+                models,
+                templates=self._config.chat_templates,
+                ends={info.model_name: info.eos_token_ids for info in infos},
+                stack=self._templates,
+            ),
             check_open=self._servicer.check_open,
-            gate=self._gate,
             stalls=self._stalls,
+            comment_s=self._config.sse_comment_s,
         )
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
-        """What the engine calls; keeps the cause of its failure from clients."""
+        """Returns the function that the engine calls; it hides a failure's cause."""
         deliver = self.front_end.sink(loop)
 
         def pass_on(frame: StepFrame | EngineStopped) -> None:
@@ -160,7 +174,7 @@ class Server:
         return pass_on
 
     async def start(self) -> Addresses:
-        """Listens and reports readiness; returns the addresses.
+        """Listens, reports readiness and returns the addresses.
 
         Raises:
           BindError: an address is taken or not this machine's.
@@ -185,9 +199,10 @@ class Server:
         return int(self._server.add_secure_port(address, credentials))
 
     async def set_ready(self, is_ready: bool) -> None:
-        """What health says; a server that drains or has stopped stays NOT_SERVING."""
-        self._servicer.set_progressing(is_ready)
-        is_ready = is_ready and not self._is_ending
+        """Sets what health says; a server that drains stays NOT_SERVING."""
+        is_alive = self.front_end.executors.are_alive(patience_s=self._config.stall_s)
+        self._servicer.set_progress(engine=is_ready, front_end=is_alive)
+        is_ready = is_ready and is_alive and not self._is_ending
         if is_ready is self._is_ready:
             return  # or those who watch would be told again
         self._is_ready = is_ready
@@ -232,19 +247,23 @@ class Server:
         )
         port = int(listener.getsockname()[1])
         self._http = HttpServer(
-            self._make_app(),
+            self.http_app(),
             listener=listener,
             stall_timeout_s=config.stall_timeout_s,
+            keep_alive_s=config.keep_alive_s,
             tls=self._tls,
         )
         await self._http.start()
         return join_address(config.host, port=port)
 
-    def _make_app(self) -> Starlette:
+    def http_app(self) -> Starlette:
+        """Makes the HTTP application that `start` serves; every route is guarded."""
         return make_app(
             trouble=lambda: self._servicer.trouble,
             scrape=self._scrape,
             gate=self._gate,
+            executors=self.front_end.executors,
+            cors_origins=self._config.cors_origins,
             routes=[] if self._openai is None else self._openai.routes(),
         )
 
@@ -299,6 +318,8 @@ class Server:
             await self._http.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.front_end.executors.close()
+        await asyncio.to_thread(self._templates.close)
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
 

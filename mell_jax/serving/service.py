@@ -1,4 +1,4 @@
-"""A whole service: front ends in processes of their own, or in this one."""
+"""A service has its front ends in processes of their own, or in this one."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,8 +7,8 @@ from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.observe.progress import LocalEngine
 from mell_jax.serving.processes.supervisor import run_fronts
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.server import run_server
-from mell_jax.serving.vllm.servicer import ServedModel
 
 
 def run_service(

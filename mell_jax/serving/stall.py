@@ -22,10 +22,10 @@ _SWEEPS = 4  # per timeout
 
 @final
 class Stalls:
-    """The guards of one event loop."""
+    """Keeps the guards of one event loop."""
 
     def __init__(self, timeout_s: float, *, clock: Callable[[], float]) -> None:
-        """Nothing is watched yet.
+        """Starts with nothing watched.
 
         Args:
           timeout_s: that a write may take.
@@ -36,7 +36,7 @@ class Stalls:
         self._guards: set[StallGuard] = set()
 
     def watch(self) -> "StallGuard":
-        """A guard for the stream of the running task; use it with `with`."""
+        """Returns a guard for the stream of the running task; use it with `with`."""
         return StallGuard(self)
 
     def sweep(self) -> None:
@@ -85,15 +85,15 @@ class StallGuard:
             ) from exc
 
     def begin(self) -> None:
-        """A write begins."""
+        """Records that a write begins."""
         self._since_s = self._clock()
 
     def end(self) -> None:
-        """The write has ended."""
+        """Records that the write has ended."""
         self._since_s = None
 
     def is_stuck(self, *, since_s: float) -> bool:
-        """Whether a write has been under way since then or longer."""
+        """Returns True if a write has been under way since then or longer."""
         return self._since_s is not None and self._since_s <= since_s
 
     def cut(self) -> None:

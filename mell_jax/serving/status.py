@@ -1,4 +1,4 @@
-"""A problem as a gRPC status with machine-readable details."""
+"""A problem becomes a gRPC status with machine-readable details."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from mell_jax.serving.problem import Problem, problem_of
 
 
 def status_of(error: Exception) -> status_pb2.Status:
-    """The status that tells the caller what to do about `error`."""
+    """Returns the status that tells the caller what to do about `error`."""
     problem = problem_of(error)
     status = status_pb2.Status(code=problem.code.value[0], message=problem.message)
     for detail in _details(problem):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: they end a program that starts, and tell one that serves."""
+"""SIGTERM and SIGINT end a program that starts, and tell one that serves."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 
 def end_at_once_when_told() -> None:
-    """From now on SIGTERM and Ctrl-C end this process: status 143 or 130 in a shell.
+    """Makes SIGTERM and Ctrl-C end this process; a shell sees status 143 or 130.
 
     An exception could be lost in a callback of the runtime. The first process of a
     container does not hear signals that it leaves to the system.
@@ -24,7 +24,7 @@ def _leave(number: int, _: object) -> NoReturn:
 
 @final
 class StopSignals:
-    """From now on signals are events.
+    """Turns signals into events from now on.
 
     Attributes:
       told: set by the first signal.
@@ -32,7 +32,7 @@ class StopSignals:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call it in the loop, on the main thread."""
+        """Listens for signals; call it in the loop, on the main thread."""
         self.told, self.hurry = asyncio.Event(), asyncio.Event()
         self._loop = loop
         self._first: signal.Signals | None = None
@@ -41,7 +41,7 @@ class StopSignals:
             loop.add_signal_handler(number, self._on_signal, number)
 
     def pass_on(self) -> None:
-        """Leaves signals, and the first one that came, to who had them before."""
+        """Gives signals, and the first that came, back to their earlier handlers."""
         for number, handler in self._before.items():
             self._loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Everything between text and token ids, for both doors; imports no jax.
+"""Turns text into token ids and back, for every door; imports no jax.
 
 text -> `Tokenizer.encode` -> ids -> engine -> ids -> `OutputText.add` -> text
 """

@@ -1,4 +1,4 @@
-"""Messages to token ids, such that nothing a user writes becomes a control token.
+"""Turns messages into token ids; nothing that a user writes becomes a control token.
 
 A user may spell a control token, "<|im_end|>", to end his turn and speak as the system.
 Such spellings, and beginnings of one at the end of a message, are cut by a mark that
@@ -12,22 +12,36 @@ Text without such spellings is tokenized in one piece, as the model was trained.
 
 import secrets
 from collections.abc import Sequence
-from typing import final
+from typing import Protocol, final
 
-from mell_jax.text.chat_template import ChatTemplate, Message
+from mell_jax.text.chat_template import ChatTemplateError, Message
 from mell_jax.text.tokenizer import Tokenizer
+
+_MAX_PROBE_CHARS = 100_000
+
+
+class Renderer(Protocol):
+    """Makes the text of a conversation; see `ChatTemplate.render`."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_chars: int,
+        asks_for_answer: bool = True,
+    ) -> str: ...
 
 
 @final
 class ChatPrompt:
-    """A template together with the tokenizer of its model."""
+    """A chat prompt joins a template and the tokenizer of its model."""
 
-    def __init__(self, tokenizer: Tokenizer, *, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, template: Renderer) -> None:
         self._tokenizer = tokenizer
         self._template = template
 
     def encode(self, messages: Sequence[Message], *, max_tokens: int) -> list[int]:
-        """The ids up to where the answer begins.
+        """Returns the ids up to where the answer begins.
 
         Args:
             messages: each with a role of the program's and a content of the user's.
@@ -50,6 +64,28 @@ class ChatPrompt:
         pieces = text.split(mark)
         self._tokenizer.check_prompt_bytes("".join(pieces), max_tokens=max_tokens)
         return [i for piece in pieces for i in self._encode_piece(piece)]
+
+    def find_turn_end(self) -> tuple[int, str] | None:
+        """Returns the special token that the template writes after an answer.
+
+        With its text; None where it writes none, or refuses the conversation tried.
+        """
+        mark = secrets.token_hex(8)
+        messages = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": mark},
+        ]
+        try:
+            text = self._template.render(
+                messages, max_chars=_MAX_PROBE_CHARS, asks_for_answer=False
+            )
+        except ChatTemplateError:
+            return None
+        _, found, rest = text.rpartition(mark)
+        spellings = self._tokenizer.spellings
+        first = next(iter(spellings.split(rest.lstrip())), "") if found else ""
+        token = spellings.ids.get(first)
+        return None if token is None else (token, first)
 
     def _cut_up(self, content: str, *, mark: str) -> str:
         """A content in which no control token is whole, nor begins at its end."""

@@ -1,15 +1,14 @@
-"""A model's chat template: messages to the text that the model was trained on.
+"""A chat template, compiled, turns messages into the text that its model knows.
 
 Templates are code that comes with a model, so they run in Jinja's sandbox, where values
-cannot be changed, with bounds on how much and how long they write. Clients never send
-one.
+cannot be changed, and in a process of their own (`template_process`), which ends them:
+no bound inside Python stops a filter that pads to a gigabyte, or a loop that writes
+nothing. The environment is that of transformers. Clients never send a template.
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NoReturn, final
 
 import jinja2
@@ -19,14 +18,6 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mell_jax.text.special_tokens import (
-    SpecialTokens,
-    read_json_object,
-    read_special_tokens,
-)
-
-MAX_SOURCE_BYTES = 256 * 1024
-MAX_RENDER_S = 2.0
 _MAX_PRODUCT = 1_000_000  # of * and ** in a template, characters or size
 
 Message = Mapping[str, str]
@@ -38,56 +29,55 @@ class ChatTemplateError(ValueError):
 
 @final
 class ChatTemplate:
-    """A compiled template; rendering is thread-safe."""
+    """A compiled template."""
 
-    def __init__(
-        self,
-        source: str,
-        *,
-        special: SpecialTokens,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Compiles.
+    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        """Compiles a template.
 
         Args:
             source: of the template.
-            special: tokens that it may name.
-            clock: seconds, for the time limit.
+            bos: what the template calls `bos_token`.
+            eos: what the template calls `eos_token`.
 
         Raises:
-            ValueError: the template is too long or no template.
+            ValueError: the source is no template.
         """
-        if not (len(source.encode("utf-8")) <= MAX_SOURCE_BYTES):
-            raise ValueError(
-                f"a chat template may have {MAX_SOURCE_BYTES} bytes, this one has more"
-            )
-        self._clock = clock
-        self._special = {
-            "bos_token": special.bos or "",
-            "eos_token": special.eos or "",
-        }
+        self._special = {"bos_token": bos, "eos_token": eos}
         try:
-            self._template = _environment().from_string(source)
+            self._template = make_environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(
                 f"line {error.lineno} of the chat template: {error.message}"
             ) from error
+        except Exception as error:  # the edge: constants are computed while compiling
+            raise ValueError(f"the chat template fails: {_say(error)}") from error
 
-    def render(self, messages: Sequence[Message], *, max_chars: int) -> str:
-        """The text up to where the answer begins.
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_chars: int,
+        asks_for_answer: bool = True,
+    ) -> str:
+        """Returns the text up to where the answer begins.
 
         Args:
             messages: each with a role and a content.
             max_chars: bound of the text.
+            asks_for_answer: False ends the text with the last message.
 
         Raises:
-            ChatTemplateError: the template refuses the messages, or writes too much or
-                for too long.
+            ChatTemplateError: the template refuses the messages, fails, or writes too
+                much.
         """
-        parts, size, end_s = [], 0, self._clock() + MAX_RENDER_S
+        parts, size = [], 0
         try:
             for part in self._template.generate(
-                messages=messages, add_generation_prompt=True, **self._special
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=asks_for_answer,
+                **self._special,
             ):
                 parts.append(part)
                 size += len(part)
@@ -96,79 +86,24 @@ class ChatTemplate:
                         f"make more than the {max_chars} characters that the context "
                         "holds; send less"
                     )
-                if not (self._clock() <= end_s):
-                    raise ChatTemplateError(
-                        f"took the chat template more than {MAX_RENDER_S} s; send less"
-                    )
-        except (jinja2.TemplateError, TypeError, OverflowError) as error:
+        except ChatTemplateError:
+            raise
+        except Exception as error:  # the edge: a template is somebody else's program
             raise ChatTemplateError(
-                f"do not fit the model's chat template: {error}"
+                f"do not fit the model's chat template: {_say(error)}"
             ) from error
         return "".join(parts)
 
 
-def check_chat_template(path: Path) -> None:
-    """Finds out whether a file is a chat template.
-
-    Raises:
-        ValueError: it is none; names the file.
-        OSError: it cannot be read.
-    """
-    _read(path, special=SpecialTokens())
+def _say(error: Exception) -> str:
+    """What went wrong, with its kind where the message alone would not tell."""
+    if isinstance(error, jinja2.TemplateError | TypeError):
+        return str(error)[:500]
+    return f"{type(error).__name__}: {error}"[:500]
 
 
-def load_chat_template(
-    directory: Path, *, override: Path | None = None
-) -> ChatTemplate | None:
-    """The template of a model, None if it has none.
-
-    Args:
-        directory: of the model; `chat_template.jinja`, else what
-            `tokenizer_config.json` has.
-        override: the operator's own file.
-
-    Raises:
-        ValueError: a template is there but cannot be used; names the file.
-        OSError: `override` cannot be read.
-    """
-    special = read_special_tokens(directory)
-    path = override or directory / "chat_template.jinja"
-    if override is not None or path.is_file():
-        return _read(path, special=special)
-    path = directory / "tokenizer_config.json"
-    source = _source_of(read_json_object(path)) if path.is_file() else None
-    return None if source is None else _compiled(source, path=path, special=special)
-
-
-def _read(path: Path, *, special: SpecialTokens) -> ChatTemplate:
-    try:
-        source = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a chat template is UTF-8; {error}") from error
-    return _compiled(source, path=path, special=special)
-
-
-def _compiled(source: str, *, path: Path, special: SpecialTokens) -> ChatTemplate:
-    try:
-        return ChatTemplate(source, special=special)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _source_of(config: Mapping[str, object]) -> str | None:
-    """`"chat_template": "..."` or `[{"name": "default", "template": "..."}, ...]`."""
-    value = config.get("chat_template")
-    if isinstance(value, list):
-        named = {
-            entry.get("name"): entry.get("template")
-            for entry in value
-            if isinstance(entry, dict)
-        }
-        value = named.get("default")
-    return value if isinstance(value, str) else None
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
+def make_environment() -> ImmutableSandboxedEnvironment:
+    """Returns what templates see: the globals and filters of transformers."""
     environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
@@ -209,13 +144,25 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    x: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        x,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _raise(message: str) -> NoReturn:
     raise jinja2.TemplateRuntimeError(str(message)[:500])
 
 
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format)

@@ -13,7 +13,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @final
 class Detokenizer:
-    """The text of one stream: what `add` and `flush` return, joined, is `decode`."""
+    """Makes one stream's text: what `add` and `flush` return, joined, is `decode`."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Detokenizer:
         self._spaces_to_drop = 0 if continues_text else self._vocabulary.leading_spaces
 
     def add(self, ids: Iterable[int]) -> str:
-        """The text that `ids` complete.
+        """Returns the text that `ids` complete.
 
         Raises:
             ValueError: an id is negative.
@@ -47,7 +47,7 @@ class Detokenizer:
         return self._drop_leading_spaces(self._utf8.decode(joined))
 
     def flush(self) -> str:
-        """U+FFFD for a character that was never completed, else nothing."""
+        """Returns U+FFFD for a character that was never completed, else nothing."""
         return self._drop_leading_spaces(self._utf8.decode(b"", final=True))
 
     def _drop_leading_spaces(self, text: str) -> str:

@@ -6,7 +6,7 @@ Qwen, DeepSeek), whose tokens spell bytes as letters, and SentencePiece-like one
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import final
 
@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from mell_jax.text.special_tokens import (
     SpecialTokens,
+    missing_token,
     read_json_object,
     read_special_tokens,
 )
@@ -24,13 +25,15 @@ from mell_jax.text.vocabulary import (
     find_longest_token_bytes,
 )
 
+MAX_GROWTH = 64
+"""Of a text while it is normalized; real models replace a space by one letter."""
 _WHOLE_TOKEN_DECODERS = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @final
 class HfEncoder:
-    """Text to ids by the rules of a `tokenizer.json`; truncation and padding are off.
+    """Encodes text by the rules of a `tokenizer.json`; truncation and padding are off.
 
     A special token that is spelled out in the text becomes its id, as chat templates
     need it.
@@ -44,6 +47,7 @@ class HfEncoder:
                 are not known to work token by token.
         """
         spec = read_json_object(path)
+        _check_growth(spec.get("normalizer"), path=path)
         decoder_types = _decoder_types(spec.get("decoder"), path=path)
         try:
             self._rust = tokenizers.Tokenizer.from_file(str(path))
@@ -55,6 +59,7 @@ class HfEncoder:
             self._rust,
             decoder_types=decoder_types,
             named=read_special_tokens(path.parent),
+            directory=path.parent,
         )
 
     @property
@@ -66,14 +71,50 @@ class HfEncoder:
         return True
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of `text`; special tokens are added as the file says.
+        """Returns the ids of `text`; special tokens are added as the file says.
 
         Other threads run meanwhile: of the package's calls only batches let them.
+
+        Raises:
+            ValueError: the file's own rules cannot deal with the text.
         """
-        batch = self._rust.encode_batch_fast(
-            [text], add_special_tokens=add_special_tokens
-        )
+        try:
+            batch = self._rust.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's is no Exception
+                raise
+            raise ValueError(
+                f"the rules of the tokenizer fail on this text: {error!s:.200}"
+            ) from error
         return batch[0].ids
+
+
+def _check_growth(normalizer: object, *, path: Path) -> None:
+    """Refuses replacements that, one after the other, make a text very much longer."""
+    growth = 1
+    for step in _steps(normalizer):
+        if step.get("type") == "Replace":
+            pattern = step.get("pattern")
+            old = pattern.get("String") if isinstance(pattern, dict) else None
+            width = max(len(old), 1) if isinstance(old, str) else 1
+            growth *= max(-(-len(str(step.get("content"))) // width), 1)
+    if not (growth <= MAX_GROWTH):
+        raise ValueError(
+            f"{path}: its normalizer may make a text {growth} times as long, at most "
+            f"{MAX_GROWTH} times is taken; shorten what its Replace steps put in"
+        )
+
+
+def _steps(normalizer: object) -> Iterator[dict[str, object]]:
+    if isinstance(normalizer, dict):
+        inner = normalizer.get("normalizers")
+        if isinstance(inner, list):
+            for step in inner:
+                yield from _steps(step)
+        else:
+            yield normalizer
 
 
 def _decoder_types(decoder: object, *, path: Path) -> frozenset[str]:
@@ -100,7 +141,11 @@ def _step_type(step: object) -> str:
 
 
 def _read_vocabulary(
-    rust: tokenizers.Tokenizer, *, decoder_types: frozenset[str], named: SpecialTokens
+    rust: tokenizers.Tokenizer,
+    *,
+    decoder_types: frozenset[str],
+    named: SpecialTokens,
+    directory: Path,
 ) -> Vocabulary:
     id_to_token = {i: token for token, i in rust.get_vocab().items()}
     if decoder_types == {"ByteLevel"}:
@@ -114,8 +159,8 @@ def _read_vocabulary(
         leading_spaces = find_leading_spaces(texts, decode=rust.decode)
     size = max(id_to_token, default=-1) + 1
     token_bytes = tuple(bytes_by_id.get(i, b"") for i in range(size))
-    bos_id = None if named.bos is None else rust.token_to_id(named.bos)
-    eos_id = None if named.eos is None else rust.token_to_id(named.eos)
+    bos_id = _find_id(rust, key="bos_token", named=named.bos, directory=directory)
+    eos_id = _find_id(rust, key="eos_token", named=named.eos, directory=directory)
     added = rust.get_added_tokens_decoder()
     special_ids = {i for i, token in added.items() if token.special}
     special_ids.update(i for i in (bos_id, eos_id) if i is not None)
@@ -129,6 +174,17 @@ def _read_vocabulary(
             token_bytes, normalize=_normalize_of(rust)
         ),
     )
+
+
+def _find_id(
+    rust: tokenizers.Tokenizer, *, key: str, named: str | None, directory: Path
+) -> int | None:
+    if named is None:
+        return None
+    found = rust.token_to_id(named)
+    if found is None:
+        raise missing_token(key, named, directory=directory, where="tokenizer.json")
+    return found
 
 
 def _normalize_of(rust: tokenizers.Tokenizer) -> Callable[[str], str] | None:

@@ -1,4 +1,4 @@
-"""One stream's text, from token ids to what the client reads, cut at a stop string."""
+"""Makes one stream's text: token ids to what the client reads, cut at a stop string."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mell_jax.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextDelta:
-    """What some tokens add to a stream's text.
+    """Some tokens add this to a stream's text.
 
     Attributes:
         text: new text; it never changes later.
@@ -27,7 +27,7 @@ class TextDelta:
 
 @final
 class OutputText:
-    """A detokenizer and a stop string search for one stream.
+    """An output text joins a detokenizer and a stop string search for one stream.
 
     When a delta names a stop string, the caller cuts the ids to `num_tokens_used` and
     aborts the request in the engine; tokens that were already on their way may still
@@ -71,7 +71,7 @@ class OutputText:
         self._stop: str | None = None
 
     def add(self, ids: Sequence[int]) -> TextDelta:
-        """The text that `ids` complete.
+        """Returns the text that `ids` complete.
 
         Raises:
             ValueError: an id is negative.
@@ -93,7 +93,7 @@ class OutputText:
         return TextDelta(text="".join(parts), stop=self._stop, num_tokens_used=num_used)
 
     def finish(self) -> TextDelta:
-        """What was held back, at the end of the stream; nothing after a stop string."""
+        """Returns what was held back at the end; nothing after a stop string."""
         if self._stop is not None:
             return TextDelta(text="", stop=self._stop, num_tokens_used=0)
         text = self._push(self._detokenizer.flush()).text

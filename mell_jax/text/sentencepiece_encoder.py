@@ -5,7 +5,12 @@ from typing import final
 
 from sentencepiece import SentencePieceProcessor
 
-from mell_jax.text.special_tokens import SpecialTokens, read_special_tokens
+from mell_jax.text.special_tokens import (
+    SpecialTokens,
+    missing_token,
+    read_added_tokens,
+    read_special_tokens,
+)
 from mell_jax.text.vocabulary import (
     Vocabulary,
     find_leading_spaces,
@@ -15,7 +20,7 @@ from mell_jax.text.vocabulary import (
 
 @final
 class SentencePieceEncoder:
-    """Text to ids by a SentencePiece model.
+    """Encodes text by a SentencePiece model.
 
     A control token that is spelled out in the text stays text.  The special tokens
     around a text are what `tokenizer_config.json` asks for, by default the beginning
@@ -26,15 +31,18 @@ class SentencePieceEncoder:
         """Reads the model and the files beside it.
 
         Raises:
-            ValueError: the file is not a SentencePiece model, or a file beside it is
-                not a JSON object.
+            ValueError: the file is not a SentencePiece model, a file beside it is not
+                a JSON object, or names tokens that the model does not have.
         """
         named = read_special_tokens(path.parent)
         try:
             self._model = SentencePieceProcessor(model_proto=path.read_bytes())
         except RuntimeError as error:
             raise ValueError(f"{path} is no SentencePiece model: {error}") from error
-        self._vocabulary = _read_vocabulary(self._model, named=named)
+        _check_added(self._model, path=path)
+        self._vocabulary = _read_vocabulary(
+            self._model, named=named, directory=path.parent
+        )
         bos_id, eos_id = self._vocabulary.bos_id, self._vocabulary.eos_id
         self._before = [] if bos_id is None or named.add_bos is False else [bos_id]
         self._after = [eos_id] if eos_id is not None and named.add_eos else []
@@ -48,13 +56,26 @@ class SentencePieceEncoder:
         return False
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of `text`, between the special tokens if asked for."""
+        """Returns the ids of `text`, between the special tokens if asked for."""
         ids: list[int] = self._model.encode(text, out_type=int)
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 
 
+def _check_added(model: SentencePieceProcessor, *, path: Path) -> None:
+    """Refuses tokens added beside the model, which would read them as letters."""
+    for token, number in read_added_tokens(path.parent).items():
+        if not (
+            0 <= number < model.get_piece_size() and model.id_to_piece(number) == token
+        ):
+            raise ValueError(
+                f"{path.parent}: token {token[:60]!r} was added to {path.name} as id "
+                f"{number}, which only a tokenizer.json can say; make one, for example "
+                "with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            )
+
+
 def _read_vocabulary(
-    model: SentencePieceProcessor, *, named: SpecialTokens
+    model: SentencePieceProcessor, *, named: SpecialTokens, directory: Path
 ) -> Vocabulary:
     texts: dict[int, str] = {}  # of whole tokens, in the middle of a text
     bytes_by_id: dict[int, bytes] = {}
@@ -69,8 +90,8 @@ def _read_vocabulary(
             texts[i] = model.decode([before, i])[start:]
             bytes_by_id[i] = texts[i].encode("utf-8")
     token_bytes = tuple(bytes_by_id[i] for i in range(len(bytes_by_id)))
-    bos_id = _find_id(model, named=named.bos, default=model.bos_id())
-    eos_id = _find_id(model, named=named.eos, default=model.eos_id())
+    bos_id = _find_id(model, key="bos_token", named=named.bos, directory=directory)
+    eos_id = _find_id(model, key="eos_token", named=named.eos, directory=directory)
     special_ids = {i for i in range(len(token_bytes)) if model.is_control(i)}
     special_ids.update(i for i in (bos_id, eos_id) if i is not None)
     return Vocabulary(
@@ -88,11 +109,13 @@ def _read_vocabulary(
 
 
 def _find_id(
-    model: SentencePieceProcessor, *, named: str | None, default: int
+    model: SentencePieceProcessor, *, key: str, named: str | None, directory: Path
 ) -> int | None:
-    """The id of the piece `named`, else `default`, where -1 means none."""
-    if named is not None:
-        named_id = model.piece_to_id(named)  # the unknown piece's id if there is none
-        if model.id_to_piece(named_id) == named:
-            return int(named_id)
-    return default if default >= 0 else None
+    """The id of the piece `named`; without a name the model's own, if it has one."""
+    if named is None:
+        default = model.bos_id() if key == "bos_token" else model.eos_id()
+        return default if default >= 0 else None
+    named_id = int(model.piece_to_id(named))  # the unknown piece's if there is none
+    if model.id_to_piece(named_id) != named:
+        raise missing_token(key, named, directory=directory, where="tokenizer.model")
+    return named_id

@@ -13,7 +13,7 @@ _FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """Contents (not ids) of the tokens; None where no file says."""
+    """The tokens are kept by their contents, not ids; None where no file says."""
 
     bos: str | None = None
     eos: str | None = None
@@ -22,13 +22,15 @@ class SpecialTokens:
 
 
 def read_json_object(path: Path) -> dict[str, object]:
-    """The object in a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
         ValueError: the file is not JSON or not an object; names the file.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be read") from error
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -37,7 +39,7 @@ def read_json_object(path: Path) -> dict[str, object]:
 
 
 def read_special_tokens(directory: Path) -> SpecialTokens:
-    """What the files in `directory` say; the first file that names a token wins.
+    """Returns what the files in `directory` say; the first that names a token wins.
 
     Raises:
         ValueError: a file is there but is not a JSON object.
@@ -49,6 +51,47 @@ def read_special_tokens(directory: Path) -> SpecialTokens:
         eos=_first_content(settings, key="eos_token"),
         add_bos=_first_bool(settings, key="add_bos_token"),
         add_eos=_first_bool(settings, key="add_eos_token"),
+    )
+
+
+def read_added_tokens(directory: Path) -> dict[str, int]:
+    """Returns the tokens that were added to a tokenizer's own ones, and their ids.
+
+    `added_tokens.json` has {"<|im_end|>": 321}, `tokenizer_config.json` has
+    {"added_tokens_decoder": {"321": {"content": "<|im_end|>"}}}.
+
+    Raises:
+        ValueError: a file is there but is not as it should be; names the file.
+    """
+    found: dict[str, int] = {}
+    path = directory / "tokenizer_config.json"
+    decoder = (read_json_object(path) if path.is_file() else {}).get(
+        "added_tokens_decoder"
+    )
+    if isinstance(decoder, dict):
+        for number, token in decoder.items():
+            content = token.get("content") if isinstance(token, dict) else token
+            if not (isinstance(content, str) and number.isdecimal()):
+                raise ValueError(
+                    f"{path}: added_tokens_decoder must map ids to tokens, found "
+                    f"{number[:60]!r}"
+                )
+            found[content] = int(number)
+    path = directory / "added_tokens.json"
+    for content, number in (read_json_object(path) if path.is_file() else {}).items():
+        if not isinstance(number, int):
+            raise ValueError(
+                f"{path} must map tokens to ids, found {content[:60]!r}: {number!r:.60}"
+            )
+        found[content] = number
+    return found
+
+
+def missing_token(key: str, token: str, *, directory: Path, where: str) -> ValueError:
+    """Returns the error for a special token that a file names and no file has."""
+    return ValueError(
+        f"{directory}: {key} is {token[:60]!r}, which is no token of {where}; correct "
+        f"{' or '.join(_FILES)}, or add the token to {where}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a text spells control tokens, "<|im_end|>", and how to cut it open there.
+"""Finds where a text spells control tokens, "<|im_end|>", and cuts it open there.
 
     "hi<|im_end|>"  ->  "hi<" | "|im_end|>"
 
@@ -16,7 +16,7 @@ from mell_jax.text.vocabulary import Vocabulary
 
 @final
 class Spellings:
-    """Those of one vocabulary, but for control tokens of one letter."""
+    """They are those of one vocabulary, but for control tokens of one letter."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         spelled = {
@@ -35,21 +35,21 @@ class Spellings:
 
     @property
     def ids(self) -> Mapping[str, int]:
-        """Of control tokens, by how they are spelled."""
+        """Returns those of control tokens, by how they are spelled."""
         return self._ids
 
     def split(self, text: str) -> list[str]:
-        """Control tokens and what is between them; joined, they are the text."""
+        """Returns control tokens and what is between them; joined, it is the text."""
         return [part for part in self._whole.split(text) if part]
 
     def cut(self, text: str) -> list[str]:
-        """Pieces in which no control token is whole; joined, they are the text."""
+        """Returns pieces, no control token whole in any; joined, they are the text."""
         ends = [match.end() for match in self._first.finditer(text)]
         starts = [0, *ends]
         return [text[i:j] for i, j in zip(starts, [*ends, len(text)], strict=True)]
 
     def may_go_on(self, text: str) -> bool:
-        """Whether the end of a text begins a control token that others could end."""
+        """Tells whether a text's end begins a control token that others could end."""
         most = min(self._longest, len(text))
         tails = (text[len(text) - k :] for k in range(1, most + 1))
         return any(tail in self._beginnings for tail in tails)

@@ -14,7 +14,7 @@ from typing import final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emit:
-    """Text that is final, and the stop string that ends it, if one was found."""
+    """The text is final; the stop string ends it, if one was found."""
 
     text: str
     matched: str | None
@@ -22,7 +22,7 @@ class Emit:
 
 @final
 class StopMatcher:
-    """One stream's search; a few steps per character and stop string."""
+    """The matcher searches one stream; a few steps per character and stop string."""
 
     def __init__(self, stops: Sequence[str], *, include_stop: bool) -> None:
         """A search at the beginning of a text.
@@ -46,7 +46,7 @@ class StopMatcher:
         self._is_matched = False
 
     def push(self, text: str, *, is_armed: bool = True) -> Emit:
-        """The text that is final now; nothing may be pushed after a match.
+        """Returns the text that is final now; nothing may be pushed after a match.
 
         Args:
             text: the next piece.
@@ -69,7 +69,7 @@ class StopMatcher:
         return Emit(text=emitted, matched=None)
 
     def flush(self) -> Emit:
-        """What was held back, at the end of the text."""
+        """Returns what was held back, at the end of the text."""
         emitted = "" if self._is_matched else self._held
         self._held = ""
         self._lengths = [0] * len(self._stops)

@@ -1,4 +1,4 @@
-"""The tokenizer of a model: text to ids for prompts, ids to text for answers.
+"""A model's tokenizer turns text into ids for prompts, ids into text for answers.
 
 An `Encoder` (one class per file format) makes ids; everything else is the same for all
 formats and comes from the encoder's `Vocabulary`.  Reads data, never runs code.
@@ -15,14 +15,14 @@ from mell_jax.text.vocabulary import Vocabulary
 
 
 class Encoder(Protocol):
-    """What differs between file formats."""
+    """File formats differ in how they encode."""
 
     @property
     def vocabulary(self) -> Vocabulary: ...
 
     @property
     def reads_special_tokens(self) -> bool:
-        """Whether a special token that is spelled out becomes its id."""
+        """Tells whether a special token that is spelled out becomes its id."""
         ...
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
@@ -49,7 +49,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id."""
+        """Returns one more than the largest id."""
         return len(self.vocabulary.token_bytes)
 
     @property
@@ -70,18 +70,19 @@ class Tokenizer:
 
     @property
     def reads_special_tokens(self) -> bool:
-        """Whether a special token that is spelled out in a text becomes its id."""
+        """Tells whether a special token that is spelled out becomes its id."""
         return self._encoder.reads_special_tokens
 
     @property
     def spellings(self) -> Spellings:
-        """Of the special tokens."""
+        """Returns those of the special tokens."""
         return self._spellings
 
     def find_control_token(
         self, ids: Sequence[int], *, others: Collection[int] = ()
     ) -> int | None:
-        """The first special token of a prompt that its text alone would not have.
+        """Returns the first special token of a prompt that its text alone would not
+        have.
 
         The tokenizer's own beginning of a text may be there, and the token that stands
         for letters without one.
@@ -111,7 +112,8 @@ class Tokenizer:
             )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """The ids of `text`, with the tokenizer's own special tokens around them.
+        """Returns the ids of `text`, with the tokenizer's own special tokens around
+        them.
 
         Raises:
             ValueError: `text` has an unpaired surrogate.
@@ -120,7 +122,7 @@ class Tokenizer:
         return self._encoder.encode(text, add_special_tokens=add_special_tokens)
 
     def encode_plain(self, text: str) -> list[int]:
-        """As `encode`, but special tokens that are spelled out stay letters.
+        """Encodes like `encode`, but special tokens that are spelled out stay letters.
 
         Raises:
             ValueError: `text` has an unpaired surrogate, or becomes a special token
@@ -138,7 +140,7 @@ class Tokenizer:
         return ids + self._after
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of `ids`, with U+FFFD for bytes that are no UTF-8.
+        """Returns the text of `ids`, with U+FFFD for bytes that are no UTF-8.
 
         Raises:
             ValueError: an id is negative.
@@ -147,7 +149,8 @@ class Tokenizer:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer in a model's directory: `tokenizer.json`, else `tokenizer.model`.
+    """Returns the tokenizer in a model's directory: `tokenizer.json`, else
+    `tokenizer.model`.
 
     Raises:
         ValueError: neither file is there, or it cannot be read; names the path.

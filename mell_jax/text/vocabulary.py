@@ -1,4 +1,4 @@
-"""What every token id stands for, as bytes: the one idea the folder rests on.
+"""Every token id stands for bytes: this is the one idea that the folder rests on.
 
     ids    [ 17,       3,       4,    99 ]
     bytes    b" caf" | b"\\xc3" | b"\\xa9" | b"</s>"      text: "caf\\xe9"
@@ -20,7 +20,7 @@ MAX_NORMALIZER_SHRINK = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """The tokens of one tokenizer.
+    """A vocabulary holds the tokens of one tokenizer.
 
     Attributes:
         token_bytes: UTF-8 bytes (perhaps part of a character) of every id; empty for
@@ -43,7 +43,8 @@ class Vocabulary:
     longest_token_bytes: int
 
     def join(self, ids: Iterable[int], *, skip_special_tokens: bool) -> bytes:
-        """The bytes of `ids`; nothing for ids past the end (models pad their heads).
+        """Returns the bytes of `ids`; nothing for ids past the end (models pad their
+        heads).
 
         Raises:
             ValueError: an id is negative.
@@ -58,7 +59,7 @@ class Vocabulary:
         return b"".join(parts)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool) -> str:
-        """The text of `ids`, with U+FFFD for bytes that are no UTF-8.
+        """Returns the text of `ids`, with U+FFFD for bytes that are no UTF-8.
 
         Raises:
             ValueError: an id is negative.
@@ -72,7 +73,7 @@ class Vocabulary:
 def find_longest_token_bytes(
     token_bytes: Iterable[bytes], *, normalize: Callable[[str], str] | None
 ) -> int:
-    """The most bytes of a prompt that one token stands for.
+    """Returns the most bytes of a prompt that one token stands for.
 
     A normalizer that composes or folds characters turns up to `MAX_NORMALIZER_SHRINK`
     bytes into one; whether it does is seen from two characters.
@@ -86,7 +87,7 @@ def find_longest_token_bytes(
 def find_leading_spaces(
     texts: Mapping[int, str], *, decode: Callable[[list[int]], str]
 ) -> int:
-    """How many leading spaces a tokenizer's own `decode` drops, found by trying.
+    """Tells how many leading spaces a tokenizer's own `decode` drops, by trying.
 
     Args:
         texts: what ids stand for in the middle of a text; single bytes left out.

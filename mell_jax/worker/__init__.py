@@ -1,1 +1,1 @@
-"""The hands of one device: resident state, compiled steps and the sampler."""
+"""A worker is the hands of one instance: resident state, compiled steps, sampler."""

@@ -1,4 +1,4 @@
-"""Attention of the compiled step: writes a layer's keys and values, reads the pages.
+"""Attends in the compiled step: writes a layer's keys and values, reads the pages.
 
 Under tensor parallelism each device does so for its own heads of its part of the pool,
 and no device needs to hear from another.
@@ -35,7 +35,7 @@ def paged_attention(
     backend: str,
     layout: AbstractMesh | None,
 ) -> Attend[jax.Array]:
-    """What a `Decoder` calls, with the pool [P, 2L, KS, H] as its cache."""
+    """Returns what a `Decoder` calls, with the pool [P, 2L, KS, H] as its cache."""
     page, offset = jnp.divmod(inputs.positions, page_tokens)  # [T]
     # Padding tokens belong to no row: they go to the scratch page.
     page = inputs.page_table.at[inputs.owners, page].get(mode="fill", fill_value=0)

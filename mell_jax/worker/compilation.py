@@ -9,7 +9,7 @@ _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 class CompilationCounter:
-    """How often XLA was asked to compile since this counter was made.
+    """Counts how often XLA was asked to compile since this counter was made.
 
     A program loaded from the compilation cache counts too: what matters after
     readiness is that no step has to wait for one.

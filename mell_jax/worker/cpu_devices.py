@@ -1,4 +1,4 @@
-"""Many devices on a machine that has none: the CPU, seen as several."""
+"""Shows the CPU as several devices, on a machine that has none."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Hands of one instance: its weights, KV pool, row state and compiled steps.
+"""A device worker holds an instance's weights, KV pool, row state and compiled steps.
 
 Everything is dispatched asynchronously and in order on one group of devices.
 `dispatch` returns at once with a `Pending`, which waits when it is asked for results;
@@ -44,7 +44,7 @@ HISTORY_CHUNK = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSetup:
-    """What a slot has to know about its sequence before the sequence's first step."""
+    """A setup tells a slot about its sequence before the sequence's first step."""
 
     slot: int
     bias: dict[int, float]  # token id -> added to its logit
@@ -56,7 +56,7 @@ class RowSetup:
 
 @dataclass(frozen=True, slots=True)
 class FetchedLogprobs:
-    """NumPy copies: `chosen` [n], `top_ids` [n, 20], `top` [n, 20]."""
+    """The copies are NumPy's: `chosen` [n], `top_ids` [n, 20], `top` [n, 20]."""
 
     chosen: npt.NDArray[np.float32]
     top_ids: Int32Array
@@ -64,7 +64,7 @@ class FetchedLogprobs:
 
 
 class Pending:
-    """Results of a dispatched step, still on their way."""
+    """The results of a dispatched step are still on their way."""
 
     def __init__(
         self, outputs: StepOutputs, *, wants_logprobs: bool, wants_prompt: bool
@@ -75,18 +75,20 @@ class Pending:
         outputs.tokens.copy_to_host_async()
 
     def tokens(self) -> Int32Array:
-        """[B] sampled tokens, -1 where logits were not finite; waits for the step."""
+        """Returns [B] sampled tokens, -1 where logits were not finite; waits for the
+        step.
+        """
         return np.asarray(self._outputs.tokens)
 
     def logprobs(self) -> FetchedLogprobs | None:
-        """[B] rows, when the step computed them."""
+        """Returns [B] rows, when the step computed them."""
         if not self._wants_logprobs:
             return None
         sampled = self._outputs.sampled
         return _fetch(sampled.logprob, sampled.top_ids, sampled.top_logprobs)
 
     def prompt_logprobs(self) -> FetchedLogprobs | None:
-        """[T] rows, when the step computed them."""
+        """Returns [T] rows, when the step computed them."""
         prompt: PromptLogprobs | None = self._outputs.prompt
         if not self._wants_prompt or prompt is None:
             return None
@@ -96,7 +98,8 @@ class Pending:
 def jit_steps(
     parts: ModelParts, *, buckets: Sequence[Bucket], options: StepOptions
 ) -> dict[Bucket, Step]:
-    """The steps of a model, smallest bucket first, compiled at their first call.
+    """Returns the steps of a model, smallest bucket first, compiled at their first
+    call.
 
     Instances of the same model share them, when `options.layout` is their groups'.
     """
@@ -152,17 +155,17 @@ class DeviceWorker:
 
     @property
     def buckets(self) -> list[Bucket]:
-        """The compiled shapes, smallest first."""
+        """Returns the compiled shapes, smallest first."""
         return list(self._steps)
 
     @property
     def scratch_slot(self) -> int:
-        """A slot of no sequence, for padding."""
+        """Returns a slot of no sequence, for padding."""
         return self._scratch_slot
 
     @property
     def pool(self) -> jax.Array:
-        """The KV pool [P, 2L, KS, H]; replaced by every step."""
+        """Returns the KV pool [P, 2L, KS, H]; replaced by every step."""
         return self._pool
 
     def replace_pool(self, change: Callable[[jax.Array], jax.Array]) -> None:
@@ -182,7 +185,7 @@ class DeviceWorker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the weights and what is in the pool have arrived."""
+        """Tells whether the weights and what is in the pool have arrived."""
         arrays: list[Any] = [self._pool, *self._weights]  # typed without `is_ready`
         return all(array.is_ready() for array in arrays)
 
@@ -191,7 +194,7 @@ class DeviceWorker:
         jax.block_until_ready((self._pool, self._weights))
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
-        """The smallest compiled shape that holds a step.
+        """Returns the smallest compiled shape that holds a step.
 
         Raises:
           ValueError: when no bucket is large enough.
@@ -223,7 +226,7 @@ class DeviceWorker:
         self._run_each_once()
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
-        """The executable of one step, as it is called by `dispatch`."""
+        """Returns the executable of one step, as it is called by `dispatch`."""
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             (self._weights, self._pool, self._rows),

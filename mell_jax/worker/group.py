@@ -1,10 +1,11 @@
-"""The devices of one instance, and how its arrays lie on them.
+"""Lays the arrays of one instance on its devices.
 
     heads, MLP, vocabulary     cut over all devices of the group
     KV heads (pool, k, v)      cut over "tp", repeated over "copy"
     norms, row state, results  whole on every device
 
 "copy" is longer than 1 only where a model has fewer KV heads than a group has devices.
+The cuts are those of Megatron-LM (arXiv 1909.08053): two sums per layer.
 """
 
 from collections.abc import Sequence
@@ -32,14 +33,14 @@ _ROWS = ("o_proj", "down_proj")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceGroup:
-    """The devices that one instance of a model runs on, made by `of_model`."""
+    """A group holds the devices that one instance runs on; `of_model` makes it."""
 
     devices: tuple[jax.Device, ...]
     copies: int = 1  # devices that hold the same KV heads
 
     @classmethod
     def of_model(cls, config: ModelConfig, *, devices: Sequence[jax.Device]) -> Self:
-        """The group of `devices`, in this order, for a model.
+        """Returns the group of `devices`, in this order, for a model.
 
         Raises:
           ValueError: the model cannot be cut into as many parts.
@@ -73,18 +74,18 @@ class DeviceGroup:
 
     @property
     def kv_shards(self) -> int:
-        """Parts that the KV heads, and so each page, are cut into."""
+        """Returns parts that the KV heads, and so each page, are cut into."""
         return self.size // self.copies
 
     @property
     def mesh(self) -> Mesh:
-        """The devices as [tp, copy]."""
+        """Returns the devices as [tp, copy]."""
         grid = np.array(self.devices).reshape(self.kv_shards, self.copies)
         return Mesh(grid, ALL, axis_types=(AxisType.Auto, AxisType.Auto))
 
     @property
     def layout(self) -> AbstractMesh | None:
-        """The mesh without its devices, None for one device.
+        """Returns the mesh without its devices, None for one device.
 
         All that a compiled step knows of a group, so groups of one layout share steps.
         """
@@ -92,18 +93,18 @@ class DeviceGroup:
 
     @property
     def replicated(self) -> jax.sharding.Sharding:
-        """Whole on every device."""
+        """Returns the sharding of what is whole on every device."""
         return self._sharding(WHOLE)
 
     @property
     def pool_sharding(self) -> jax.sharding.Sharding:
-        """Of the pool [P, 2L, KS, H], and of pages gathered from it."""
+        """Returns that of the pool [P, 2L, KS, H], and of pages gathered from it."""
         return self._sharding(POOL)
 
     def weight_sharding(
         self, path: Sequence[str | int], shape: tuple[int, ...]
     ) -> jax.sharding.Sharding:
-        """Where a parameter of `models.decoder` goes; others are kept whole."""
+        """Tells where a parameter of `models.decoder` goes; others are kept whole."""
         return self._sharding(_weight_spec(path, shape, parts=self.size))
 
     def _sharding(self, spec: PartitionSpec) -> jax.sharding.Sharding:
@@ -113,7 +114,7 @@ class DeviceGroup:
 
 
 def gather_logits(x: jax.Array, *, layout: AbstractMesh | None) -> jax.Array:
-    """Logits [B, V] inside a compiled step, whole on every device from here on.
+    """Returns logits [B, V] inside a compiled step, whole on every device from here on.
 
     Each device first computes those of its own vocabulary: asked only for whole ones,
     XLA gathers the weights instead.

@@ -1,4 +1,4 @@
-"""One int32 vector per step: what the host tells the device, and where it stands.
+"""The host tells the device everything about a step in one int32 vector.
 
 A step of T tokens and B rows over M pages per row is one transfer. The host takes a
 fresh vector for each step and fills named views into it (a CPU device may read it in
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """A compiled shape. In a decode bucket row i has one token, token i."""
+    """A bucket is a compiled shape. When decoding, row i has one token, token i."""
 
     tokens: int  # T
     rows: int  # B
@@ -34,7 +34,7 @@ class Bucket:
 
 
 class StepInputs(NamedTuple, Generic[T]):
-    """The parts of a step vector: NumPy views to fill, or arrays inside the step."""
+    """The inputs are a step vector's parts: NumPy views, or arrays in the step."""
 
     sample_flags: T  # [] what the sampler has to do
     prompt_flag: T  # [] whether prompt log probabilities are wanted
@@ -52,7 +52,7 @@ class StepInputs(NamedTuple, Generic[T]):
 
 
 def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
-    """Shape of each part of the vector, in order."""
+    """Returns shape of each part of the vector, in order."""
     tokens, rows = (bucket.tokens,), (bucket.rows,)
     return StepInputs(
         sample_flags=(),
@@ -72,18 +72,18 @@ def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
 
 
 def vector_size(bucket: Bucket) -> int:
-    """Length of the step vector, in int32."""
+    """Returns length of the step vector, in int32."""
     return sum(math.prod(shape) for shape in part_shapes(bucket))
 
 
 def new_vector(bucket: Bucket) -> tuple[Int32Array, StepInputs[Int32Array]]:
-    """A vector of zeros and the views into it."""
+    """Returns a vector of zeros and the views into it."""
     vector = np.zeros(vector_size(bucket), np.int32)
     return vector, _views(vector, bucket)
 
 
 def cut_vector(vector: jax.Array, *, bucket: Bucket) -> StepInputs[jax.Array]:
-    """The parts of a step vector inside a compiled step."""
+    """Returns the parts of a step vector inside a compiled step."""
     return _views(vector, bucket)
 
 

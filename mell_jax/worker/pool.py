@@ -1,4 +1,4 @@
-"""The KV pool of one instance: how large, of which type, and made of zeros.
+"""Makes the KV pool of one instance: sizes it, chooses its type, fills it with zeros.
 
 Kernels see it as [P, L, 2, K, S, H]. Between steps it is kept as [P, 2L, KS, H], the
 same bytes in the same order: when an axis of a step's argument has the length 1, as K
@@ -22,7 +22,7 @@ MAX_HOST_SHARE = 0.25
 
 
 def pool_head(config: ModelConfig, *, platform: str) -> int:
-    """Head size in the pool: TPUs pad to vectors of 128, or else copy the pool."""
+    """Returns the pool's head size: TPUs pad to 128, or else copy the pool."""
     if platform == "tpu":
         return -(-config.head_dim // 128) * 128
     return config.head_dim
@@ -35,7 +35,7 @@ def pool_shape(
     page_tokens: int = PAGE_TOKENS,
     platform: str = "cpu",
 ) -> tuple[int, int, int, int]:
-    """[P, 2L, KS, H]: a page is contiguous over all layers, so it moves as one."""
+    """Returns [P, 2L, KS, H]: a page is contiguous over all layers and moves as one."""
     return (
         num_pages,
         config.num_layers * 2,
@@ -58,7 +58,7 @@ def page_bytes(
 def make_pool(
     config: ModelConfig, *, num_pages: int, dtype: jnp.dtype, group: DeviceGroup
 ) -> jax.Array:
-    """A pool of zeros on `group`; never uninitialised, since 0 * NaN is NaN.
+    """Returns a pool of zeros on `group`; never uninitialised, since 0 * NaN is NaN.
 
     Raises:
       ValueError: bfloat16 on a CPU with a jax that copies the whole pool per write.
@@ -83,7 +83,7 @@ def check_pool_dtype(dtype: jnp.dtype, *, platform: str) -> None:
 
 
 def free_bytes(group: DeviceGroup) -> int:
-    """Memory that a pool on `group` could take now, in bytes of whole pages.
+    """Returns memory that a pool on `group` could take now, in bytes of whole pages.
 
     That of the device with the least, times the parts that a page is cut into. The
     devices of a CPU are all the host: groups of them count the same bytes.
@@ -118,7 +118,8 @@ def choose_num_pages(
     max_rows: int,
     platform: str = "cpu",
 ) -> int:
-    """Pages (scratch page included) that fit `budget_bytes`, at most what is useful.
+    """Returns pages (scratch page included) that fit `budget_bytes`, at most what is
+    useful.
 
     More than `max_rows` sequences of `max_tokens` can never be used.
 

@@ -1,4 +1,4 @@
-"""The compiled step: tokens in, next tokens out, everything else stays on the device.
+"""The compiled step takes tokens in and gives next tokens out; all else stays there.
 
     step(weights, pool, rows, vector) -> (pool, rows, outputs)
 
@@ -40,7 +40,7 @@ LOGITS_CHUNK = 128
 
 
 class PromptLogprobs(NamedTuple):
-    """Of each token's successor in its prompt; zeros when nobody asked."""
+    """The log probabilities are of each token's successor; zeros when nobody asked."""
 
     chosen: jax.Array  # f32[T]
     top_ids: jax.Array  # i32[T, 20]
@@ -48,7 +48,7 @@ class PromptLogprobs(NamedTuple):
 
 
 class StepOutputs(NamedTuple):
-    """Results of one step; the host fetches what it needs of them."""
+    """The outputs are of one step; the host fetches what it needs of them."""
 
     tokens: jax.Array  # i32[B], -1 for a row whose logits are not finite
     sampled: Sampled
@@ -57,7 +57,7 @@ class StepOutputs(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelParts:
-    """Everything of a decoder but its arrays."""
+    """The parts are everything of a decoder but its arrays."""
 
     graphdef: nnx.GraphDef[Decoder]
     treedef: jax.tree_util.PyTreeDef
@@ -70,7 +70,7 @@ class ModelParts:
 def split_model(
     graphdef: nnx.GraphDef[Decoder], state: nnx.State[Any, Any]
 ) -> tuple[ModelParts, Weights]:
-    """A split decoder as what a compiled step knows and what it is given."""
+    """Returns a split decoder as what a compiled step knows and what it is given."""
     weights, treedef = jax.tree.flatten(state)
     paths = tuple(
         tuple(key if isinstance(key, int) else str(key) for key in path)
@@ -84,7 +84,9 @@ def split_model(
 def put_weights(
     weights: Weights, *, paths: Sequence[tuple[str | int, ...]], group: DeviceGroup
 ) -> Weights:
-    """The weights on the devices of `group`: copied, cut and gathered as it takes."""
+    """Returns the weights on the devices of `group`: copied, cut and gathered as it
+    takes.
+    """
     shardings = [
         group.weight_sharding(path, array.shape)
         for path, array in zip(paths, weights, strict=True)
@@ -94,7 +96,7 @@ def put_weights(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
-    """What the compiled step depends on besides its bucket."""
+    """The compiled step depends on these besides its bucket."""
 
     attention_backend: str
     page_tokens: int  # S

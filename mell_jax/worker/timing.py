@@ -1,4 +1,4 @@
-"""How long the compiled steps of an instance take when they are full.
+"""Measures how long the compiled steps of an instance take when they are full.
 
     decode   B rows of one token each
     mixed    B - 1 rows of one token each, and a chunk of a prompt in the rest
@@ -20,7 +20,7 @@ from mell_jax.worker.pool import PAGE_TOKENS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The seconds of one full step."""
+    """A timing holds the seconds of one full step."""
 
     decode_rows: int
     prefill_tokens: int
@@ -28,7 +28,8 @@ class Timing:
 
 
 def time_steps(worker: DeviceWorker, *, repeats: int) -> list[Timing]:
-    """The largest decode step and every mixed one, the best of a few; after `warm_up`.
+    """Returns the largest decode step and every mixed one, the best of a few; after
+    `warm_up`.
 
     Waits for each; the worker must have nothing else to do.
     """
@@ -40,13 +41,13 @@ def time_steps(worker: DeviceWorker, *, repeats: int) -> list[Timing]:
 
 
 def time_decode(worker: DeviceWorker, *, repeats: int) -> Timing:
-    """The largest decode step, the best of a few; after `warm_up`."""
+    """Returns the largest decode step, the best of a few; after `warm_up`."""
     largest = [bucket for bucket in worker.buckets if bucket.is_decode][-1]
     return _time(worker, largest, repeats=repeats)
 
 
 def query_lengths(bucket: Bucket) -> Int32Array:
-    """Tokens of each row [b] of a full step; the last of a mixed one prefills."""
+    """Returns the tokens of each row [b] of a full step; the last may prefill."""
     if bucket.is_decode:
         return np.ones(bucket.rows, np.int32)
     decodes = min(bucket.rows - 1, bucket.tokens - 1)

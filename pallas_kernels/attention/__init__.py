@@ -1,4 +1,4 @@
-"""Ragged paged attention: one op, one body per platform."""
+"""Ragged paged attention is one op with a body per platform."""
 
 from mell_jax.pallas_kernels.attention.api import ragged_paged_attention
 

@@ -1,4 +1,4 @@
-"""The one attention op of the engine: checks its arguments, then picks a body.
+"""The one attention op of the engine checks its arguments, then picks a body.
 
 A batch is `B` rows whose new query tokens are packed one row after the other; a
 row's keys and values, the new tokens' included, lie in pages of a shared pool:
@@ -6,7 +6,9 @@ row's keys and values, the new tokens' included, lie in pages of a shared pool:
     q           a0 a1 a2 | b0 | c0 c1 | - -      cu_q_lens  0 3 4 6
     page_table  row b -> pages; its position i is slot i % S of its page i // S
 
-Models call it once per layer, after `write_kv`.
+Models call it once per layer, after `write_kv`. Keys in pages that a table names are
+PagedAttention's idea (arXiv 2309.06180); every body takes the softmax online, block by
+block (arXiv 1805.02867), as FlashAttention does (arXiv 2205.14135).
 """
 
 import math
@@ -38,7 +40,7 @@ def ragged_paged_attention(
     backend: str | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """Causal attention of packed query tokens over their rows' pages.
+    """Attends causally: packed query tokens over their rows' pages.
 
     Args:
       q: `[T, N, H]` query tokens; row `b` owns `cu_q_lens[b]:cu_q_lens[b + 1]`, and

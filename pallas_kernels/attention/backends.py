@@ -1,4 +1,4 @@
-"""Which body of the attention op runs where, and why not.
+"""Chooses the body of the attention op for a device, and says why others cannot run.
 
 A body is chosen from facts known when a step is traced: the platform and the kind of
 device, and shapes and types. `None` takes the first body that fits in the platform's
@@ -26,20 +26,20 @@ BACKENDS = ("mosaic_gpu", "mosaic_tpu", "triton", "xla")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelTarget:
-    """What the op is compiled for."""
+    """A target is what the op is compiled for."""
 
     platform: str  # cpu, gpu or tpu
     device_kind: str  # such as "NVIDIA H100 80GB HBM3" or "TPU v6 lite"
 
     @property
     def capability(self) -> int:
-        """Of an NVIDIA device: 80 for 8.0; what the tuned sizes say of its kind."""
+        """Returns an NVIDIA device's: 80 for 8.0; the tuned sizes know its kind."""
         return int(for_device("triton", self.device_kind)["capability"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The static facts of one call that decide whether a body can run it."""
+    """A call is described by the static facts that decide whether a body can run it."""
 
     q_dtype: str
     kv_dtype: str
@@ -54,7 +54,7 @@ class Call:
 
 
 def current_target() -> KernelTarget:
-    """The device that is being traced for.
+    """Returns the device that is being traced for.
 
     That is the abstract device of `jax.sharding.use_abstract_mesh`, to compile for a
     device that is not here; else the mesh's; else the default device.
@@ -71,7 +71,7 @@ def current_target() -> KernelTarget:
 
 
 def describe(q: jax.Array, pool: Pool, page_table: jax.Array, *, decode: bool) -> Call:
-    """The facts of a call whose arguments have been checked."""
+    """Returns the facts of a call whose arguments have been checked."""
     kv_heads, page_tokens, head = pool.shape[3:]
     return Call(
         q_dtype=q.dtype.name,
@@ -90,7 +90,7 @@ def describe(q: jax.Array, pool: Pool, page_table: jax.Array, *, decode: bool) -
 def choose_backend(
     wanted: str | None, *, target: KernelTarget, call: Call, interpret: bool = False
 ) -> str:
-    """The name of the body that runs a call on a target.
+    """Returns the name of the body that runs a call on a target.
 
     Args:
       wanted: a name, or None for the best one.
@@ -123,7 +123,7 @@ def choose_backend(
 def why_not(
     name: str, target: KernelTarget, call: Call, *, interpret: bool = False
 ) -> str:
-    """Why a body cannot run a call on a target, or "" when it can."""
+    """Tells why a body cannot run a call on a target; "" when it can."""
     if name == "xla":
         return ""
     platforms = [p for p, names in ORDER.items() if name in names]
@@ -188,7 +188,9 @@ def _why_not_mosaic_tpu(target: KernelTarget, call: Call, interpret: bool) -> st
 
 
 def body(name: str) -> Callable[..., jax.Array]:
-    """The function of a back end, imported at its first use: Pallas is slow to load."""
+    """Returns the function of a back end, imported at its first use: Pallas is slow to
+    load.
+    """
     module: Any = importlib.import_module(f"{__package__}.{name}")
     function: Callable[..., jax.Array] = module.ragged_paged_attention
     return function

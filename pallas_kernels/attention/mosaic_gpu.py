@@ -1,4 +1,4 @@
-"""Paged decode attention for Hopper GPUs, with Mosaic: TMA, wgmma, two warpgroups.
+"""Attends over pages on Hopper GPUs when decoding: Mosaic, TMA, wgmma, two warpgroups.
 
 One block of threads computes one row and KV head over one share of its keys. A memory
 warpgroup does nothing but fetch pages, by one TMA copy each, into a ring of slots; a

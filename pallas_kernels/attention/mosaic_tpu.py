@@ -1,4 +1,4 @@
-"""Ragged paged attention for TPUs (v5e, v6e and later), with Mosaic.
+"""Attends over pages on TPUs (v5e, v6e and later), with Mosaic.
 
 The grid is one tile of query tokens after the other, all heads at once. A block of
 pages is fetched, a page by one DMA, while the block before it is computed; the last

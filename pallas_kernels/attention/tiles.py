@@ -1,4 +1,4 @@
-"""How packed query tokens are cut into tiles, and how partial softmaxes are joined.
+"""Cuts packed query tokens into tiles, and joins partial softmaxes.
 
 A tile is up to `BQ` consecutive tokens of one row. Rows of one token are cut out of a
 mixed batch and computed as decode, whose keys can be split among many programs:
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 
 class Tiles(NamedTuple):
-    """All int32. Token `i` of tile `x` is at position `end[x] - tokens[x] + i`."""
+    """Tiles are described in int32: token `i` of `x` is at `end[x] - tokens[x] + i`."""
 
     row: jax.Array  # [X] row of the page table
     start: jax.Array  # [X] first query token
@@ -26,7 +26,7 @@ class Tiles(NamedTuple):
 
 
 def single_tiles(q_lens: jax.Array, kv_lens: jax.Array) -> Tiles:
-    """One tile per row; rows that do not have exactly one token see no keys.
+    """Returns one tile per row; rows that do not have exactly one token see no keys.
 
     Args:
       q_lens: `[B]` query tokens of each row.
@@ -38,14 +38,16 @@ def single_tiles(q_lens: jax.Array, kv_lens: jax.Array) -> Tiles:
 
 
 def count_tiles(tokens: int, *, rows: int, tile_tokens: int) -> int:
-    """Most tiles that `tokens` in `rows` rows, and the padding, can be cut into."""
+    """Returns most tiles that `tokens` in `rows` rows, and the padding, can be cut
+    into.
+    """
     return (tokens + (rows + 1) * (tile_tokens - 1)) // tile_tokens
 
 
 def cut_tiles(
     cu_q_lens: jax.Array, kv_lens: jax.Array, *, tokens: int, tile_tokens: int
 ) -> Tiles:
-    """Tiles over all tokens of rows that have several, and over the padding.
+    """Returns tiles over all tokens of rows that have several, and over the padding.
 
     Args:
       cu_q_lens: `[B + 1]` as the op takes it.
@@ -80,7 +82,9 @@ def cut_tiles(
 
 
 def join_splits(out: jax.Array, *, peak: jax.Array, total: jax.Array) -> jax.Array:
-    """The softmax over all keys from softmaxes over shares of them (Dao et al., 2023).
+    """Returns the softmax over all keys from softmaxes over shares of them.
+
+    Shares are merged as blocks are in FlashAttention (arXiv 2205.14135).
 
     Args:
       out: `[Z, X, N, H]` float32, sums of `2 ** (score - peak) * value`.
@@ -99,7 +103,9 @@ def join_splits(out: jax.Array, *, peak: jax.Array, total: jax.Array) -> jax.Arr
 def scatter_singles(
     out: jax.Array, single: jax.Array, cu_q_lens: jax.Array
 ) -> jax.Array:
-    """`out` [T, N, H] with the row of `single` [B, N, H] for each row of one token."""
+    """Returns `out` [T, N, H] with the row of `single` [B, N, H] for each row of one
+    token.
+    """
     first = cu_q_lens[:-1]
     is_single = cu_q_lens[1:] - first == 1
     past_end = out.shape[0] + jnp.arange(first.shape[0], dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""Ragged paged attention for NVIDIA GPUs from compute capability 8.0 on, in Triton.
+"""Attends over pages on NVIDIA GPUs from compute capability 8.0 on, in Triton.
 
 One program computes one tile of query tokens, for one KV head, over one share of the
 keys; the `G = N / K` query heads of a KV head are rows of the same tile, so that decode
@@ -129,7 +129,8 @@ def attend_long_rows(
     interpret: bool,
     sizes: TritonSizes | None = None,
 ) -> jax.Array:
-    """[T, N, H] with the tokens of rows that have several, and zeros past all rows.
+    """Returns [T, N, H] with the tokens of rows that have several, and zeros past all
+    rows.
 
     Tokens of rows that have one are left as they are in fresh memory.
     """

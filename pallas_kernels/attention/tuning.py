@@ -1,4 +1,4 @@
-"""Tuned sizes of the GPU kernels: data per device kind, fitted to a shape here.
+"""Fits tuned sizes of the kernels, which are data per device kind, to a shape.
 
 The data is `tuned.json` beside this file; `mell-bench --suite=kernels --tune` measures
 it. What must hold on any device (powers of two, shared memory) is computed, not tuned.
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonSizes:
-    """How one Triton kernel is cut; see `attention.triton`."""
+    """The sizes say how one Triton kernel is cut; see `attention.triton`."""
 
     tile_tokens: int  # BQ query tokens per tile
     rows: int  # M >= BQ * N / K, a power of two and at least 16
@@ -27,7 +27,7 @@ class TritonSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MosaicTpuSizes:
-    """How the TPU kernel is cut; see `attention.mosaic_tpu`."""
+    """The sizes say how the TPU kernel is cut; see `attention.mosaic_tpu`."""
 
     tile_tokens: int  # BQ query tokens per tile, of batches that are not decode
     block_pages: int  # pages per block of keys
@@ -35,7 +35,7 @@ class MosaicTpuSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MosaicGpuSizes:
-    """How the Hopper kernel is cut; see `attention.mosaic_gpu`."""
+    """The sizes say how the Hopper kernel is cut; see `attention.mosaic_gpu`."""
 
     block_tokens: int  # C keys per block, a multiple of 64
     num_slots: int  # blocks in flight
@@ -44,7 +44,7 @@ class MosaicGpuSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionProblem:
-    """The static facts that sizes depend on."""
+    """A problem holds the static facts that sizes depend on."""
 
     tiles: int  # decode: B rows
     kv_heads: int  # K
@@ -57,14 +57,16 @@ class AttentionProblem:
 
 @functools.cache
 def tuned(backend: str) -> Mapping[str, Any]:
-    """The sizes of a back end by device kind, with a "default"."""
+    """Returns the sizes of a back end by device kind, with a "default"."""
     text = resources.files(__package__).joinpath("tuned.json").read_text()
     sizes: Mapping[str, Any] = json.loads(text)[backend]
     return sizes
 
 
 def for_device(backend: str, device_kind: str) -> Mapping[str, Any]:
-    """The default with what the longest name that fits `device_kind` says instead."""
+    """Returns the default with what the longest name that fits `device_kind` says
+    instead.
+    """
     entries = tuned(backend)
     fitting = [name for name in entries if device_kind.startswith(name)]
     chosen = entries[max(fitting, key=len, default="default")]
@@ -72,7 +74,7 @@ def for_device(backend: str, device_kind: str) -> Mapping[str, Any]:
 
 
 def decode_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
-    """Sizes for one query token per tile: enough programs to fill the device."""
+    """Returns sizes for tiles of one query token: programs that fill the device."""
     device = for_device("triton", device_kind)
     entry = device["decode"]
     sizes = TritonSizes(
@@ -91,7 +93,7 @@ def decode_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
 
 
 def prefill_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes:
-    """Sizes for tiles of many query tokens, whose rows feed the tensor cores."""
+    """Returns sizes for tiles of many query tokens, which feed the tensor cores."""
     device = for_device("triton", device_kind)
     entry = device["prefill"]
     rows = max(entry["rows"], next_power_of_two(problem.group))
@@ -111,7 +113,7 @@ def prefill_sizes(problem: AttentionProblem, *, device_kind: str) -> TritonSizes
 def mosaic_gpu_sizes(
     *, device_kind: str, programs: int, table_tokens: int
 ) -> MosaicGpuSizes:
-    """Sizes for Hopper.
+    """Returns sizes for Hopper.
 
     Args:
       programs: rows times KV heads.
@@ -130,7 +132,8 @@ def mosaic_gpu_sizes(
 def mosaic_tpu_sizes(
     *, device_kind: str, group: int, page_tokens: int, page_bytes: int
 ) -> MosaicTpuSizes:
-    """Sizes for a TPU; blocks are at least a vector of 128 keys, if they can be.
+    """Returns sizes for a TPU; blocks are at least a vector of 128 keys, if they can
+    be.
 
     Args:
       page_bytes: of one page in one layer.
@@ -144,7 +147,7 @@ def mosaic_tpu_sizes(
 
 
 def next_power_of_two(number: int) -> int:
-    """The smallest power of two that is at least `number`."""
+    """Returns the smallest power of two that is at least `number`."""
     return 1 << (number - 1).bit_length()
 
 

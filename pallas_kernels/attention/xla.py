@@ -1,7 +1,7 @@
-"""Ragged paged attention in plain XLA: correct everywhere, the default on a CPU.
+"""Attends over pages in plain XLA: correct everywhere, the default on a CPU.
 
 The unit of work is one block of a row's keys, with a softmax of its own; partial
-softmaxes are merged as in FlashAttention (Dao et al., 2022). Trip counts are dynamic,
+softmaxes are merged as in FlashAttention (arXiv 2205.14135). Trip counts are dynamic,
 so the cost follows the real lengths and not the page table's width:
 
     one query token   (row, block) pairs of all rows in one list, `lanes` at a time

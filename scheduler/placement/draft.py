@@ -71,8 +71,20 @@ class Draft:
         """
         request.held_until_s = until_s
 
-    def park(self, instance: InstanceAccount) -> None:
-        """Ends an instance that holds nothing, not even a reservation."""
+    def park(self, instance: InstanceAccount) -> bool:
+        """Ends an instance that holds nothing, not even a reservation.
+
+        The last instance of a model that caches prefixes stays: its pages are worth
+        having as long as nobody else wants its device group, and who does takes it by
+        `activate`. Returns whether the instance was parked.
+        """
+        spec = self.ledger.spec(instance.model)
+        if spec.caches_prefixes and len(self.ledger.of_model(instance.model)) == 1:
+            return False
+        self._close(instance)
+        return True
+
+    def _close(self, instance: InstanceAccount) -> None:
         assert instance.rows == 0, f"{instance.device} still holds {instance.rows} rows"
         device = instance.device
         self.ledger.close(device, is_idle=True)
@@ -123,6 +135,6 @@ class Draft:
                 continue
             emptiest = next(self.ledger.emptiest_first(other), None)
             if emptiest is not None and self.ledger.instances[emptiest].rows == 0:
-                self.park(self.ledger.instances[emptiest])
+                self._close(self.ledger.instances[emptiest])
                 return self.ledger.next_idle()
         return None

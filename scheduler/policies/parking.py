@@ -25,9 +25,8 @@ class Parking:
     def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         """Parks an instance whose model loads at once; else it stays for a while."""
         load_s = draft.ledger.spec(instance.model).load_s
-        if loads_at_once(load_s, epoch_s=self._epoch_s):
-            draft.park(instance)
-        else:
+        is_cheap = loads_at_once(load_s, epoch_s=self._epoch_s)
+        if not (is_cheap and draft.park(instance)):
             self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
 
     def epoch(self, draft: Draft) -> None:
@@ -37,9 +36,10 @@ class Parking:
             instance = ledger.instances.get(device)
             if instance is None or instance.rows:
                 del self._emptied_s[device]
-            elif ledger.now_s - since_s >= ledger.spec(instance.model).load_s:
+                continue
+            is_long = ledger.now_s - since_s >= ledger.spec(instance.model).load_s
+            if is_long and draft.park(instance):
                 del self._emptied_s[device]
-                draft.park(instance)
 
     def latest(self, draft: Draft, model: ModelId) -> InstanceAccount | None:
         """An empty instance of the model that may be used again."""

@@ -40,7 +40,7 @@ class RunMeter:
     devices: "array[float]" = field(default_factory=lambda: array("d"))
     utilization: "array[float]" = field(default_factory=lambda: array("d"))
     bound: "array[float]" = field(default_factory=lambda: array("d"))
-    _device_s: float = 0.0
+    device_s: float = 0.0  # devices in use, added up over the seconds of the window
     _peak: int = 0
     _since_s: float = 0.0
     _count: int = 0
@@ -50,7 +50,7 @@ class RunMeter:
         start = max(self._since_s, self.window.start_s)
         end = min(now_s, self.window.end_s)
         if end > start:
-            self._device_s += self._count * (end - start)
+            self.device_s += self._count * (end - start)
         self._since_s, self._count = now_s, devices
         self._peak = max(self._peak, devices)
 
@@ -97,7 +97,7 @@ class RunMeter:
         times = np.asarray(self.epoch_s)
         inside = (times >= self.window.start_s) & (times <= self.window.end_s)
         return {
-            "devices_mean": self._device_s / span,
+            "devices_mean": self.device_s / span,
             "devices_peak": self._peak,
             "utilization_mean": _mean(np.asarray(self.utilization)[inside]),
             "lower_bound_mean": _mean(np.asarray(self.bound)[inside]),

@@ -109,13 +109,13 @@ def test_qwen3_has_query_and_key_norms_and_its_own_head_size(tmp_path):
     assert config.head_dim == 64
 
 
-def test_the_generation_config_names_the_end_tokens(tmp_path):
+def test_both_configs_name_end_tokens(tmp_path):
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({"eos_token_id": [3, 4], "bos_token_id": 5}))
     spec = read(tmp_path)
-    assert (spec.eos_ids, spec.bos_id) == ((3, 4), 5)
+    assert (spec.eos_ids, spec.bos_id) == ((3, 4, 2), 5)
     path.write_text(json.dumps({"eos_token_id": 6}))
-    assert read(tmp_path).eos_ids == (6,)
+    assert read(tmp_path).eos_ids == (6, 2)
     path.write_text("{}")
     assert read(tmp_path).eos_ids == (2,)
     assert read(tmp_path, eos_token_id=None, bos_token_id=None).bos_id is None

@@ -1,4 +1,4 @@
-"""Administration of one instance, and how commands get to an engine's thread."""
+"""Administration of a fleet of one, and how commands get to an engine's thread."""
 
 import threading
 from concurrent.futures import CancelledError
@@ -8,6 +8,7 @@ import pytest
 from mell_jax.engine.admin import (
     Answer,
     Command,
+    DeviceStatus,
     Drain,
     ListPlacements,
     Migrate,
@@ -15,12 +16,13 @@ from mell_jax.engine.admin import (
     Picture,
     Placement,
     Placements,
+    PolicyChange,
     SetPolicy,
     Snapshot,
     Undrain,
     UnknownTargetError,
 )
-from mell_jax.engine.fleet.view import GroupState
+from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -32,7 +34,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
 from mell_jax.worker.compilation import CompilationCounter
-from tests.toy import submit, toy_engine
+from tests.toy import expected, run, submit, toy_engine
 
 LONG = SamplingParams(temperature=0.0, max_tokens=60)
 
@@ -44,7 +46,7 @@ def test_an_engine_of_one_instance_can_be_looked_at() -> None:
     engine.step()
     answer = engine.administer(ListPlacements(device=0, model="toy", max_results=1))
     assert isinstance(answer, Placements)
-    assert answer.total == 9
+    assert answer.total == 8
     assert answer.placements == (
         Placement(
             request=0,
@@ -57,26 +59,31 @@ def test_an_engine_of_one_instance_can_be_looked_at() -> None:
             is_paused=False,
         ),
     )
+    everywhere = engine.administer(ListPlacements(model="toy", max_results=9))
+    assert isinstance(everywhere, Placements) and everywhere.total == 9
+    assert [each.device for each in everywhere.placements].count(None) == 1
     picture = engine.administer(Snapshot())
-    assert isinstance(picture, Picture) and picture.policy is None
+    assert isinstance(picture, Picture) and picture.policy == "consolidate"
     (instance,) = picture.view.instances
     assert (instance.state, instance.model) == (GroupState.SERVING, "toy")
-    assert instance.running + instance.waiting == 9
+    assert instance.running + instance.waiting == 8
+    assert [model.waiting for model in picture.view.models] == [1]
     assert picture.view.lower_bound == 1
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        Migrate(request=0, device=1),
-        Drain(device=0),
-        Undrain(device=0),
-        SetPolicy(policy="mell"),
-    ],
-)
-def test_what_only_a_fleet_can_do_is_refused(command: Command) -> None:
-    with pytest.raises(NotPossibleError, match="has one instance"):
-        toy_engine().administer(command)
+def test_a_fleet_of_one_has_nowhere_to_move_and_nothing_to_give_back() -> None:
+    engine = toy_engine()
+    submit(engine, [1] * 20, handle=1, params=LONG)
+    with pytest.raises(UnknownTargetError, match="there is no device 1"):
+        engine.administer(Migrate(request=0, device=1))
+    with pytest.raises(NotPossibleError, match="device 0 is the last one that serves"):
+        engine.administer(Drain(device=0))
+    status = DeviceStatus(state=GroupState.SERVING, requests_left=1)
+    assert engine.administer(Undrain(device=0)) == status
+    assert engine.administer(SetPolicy(policy="mell")) == PolicyChange(
+        policy="mell", before="consolidate", look_s=2.0
+    )
+    assert run(engine).tokens[1] == expected([1] * 20, count=60)
 
 
 @pytest.mark.parametrize(

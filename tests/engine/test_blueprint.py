@@ -14,40 +14,40 @@ from mell_jax.engine.blueprint import (
 )
 from mell_jax.engine.build import demo_directory
 from mell_jax.engine.config import EngineConfig
-from mell_jax.engine.core import Engine
+from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.pool import free_bytes
 from mell_jax.worker.step import put_weights, split_model
 from tests.parity.tiny_models import families, load_golden, prompt, write_hf
-from tests.toy import generate, toy_config
+from tests.toy import generate_by_hand, toy_config
 
 MODEL = toy_config(heads=4, kv_heads=4)
 
 
-def device_ids(**options) -> list[tuple[int, ...]]:
+def chosen_ids(**options) -> list[tuple[int, ...]]:
     groups = choose_groups(EngineConfig(**options), model=MODEL)
     return [tuple(device.id for device in group.devices) for group in groups]
 
 
 def test_instances_take_the_first_devices_in_turn() -> None:
-    assert device_ids() == [(0,)]
-    assert device_ids(instances=3) == [(0,), (1,), (2,)]
-    assert device_ids(instances=2, tensor_parallel=4) == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert chosen_ids() == [(0,)]
+    assert chosen_ids(instances=3) == [(0,), (1,), (2,)]
+    assert chosen_ids(instances=2, tensor_parallel=4) == [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
 def test_devices_can_be_chosen_and_shared() -> None:
     options = {"instances": 2, "tensor_parallel": 2}
-    assert device_ids(**options, devices=(7, 5, 0, 1)) == [(7, 5), (0, 1)]
-    assert device_ids(**options, devices=(2, 3, 2, 3)) == [(2, 3), (2, 3)]
-    assert device_ids(instances=3, devices=(4, 4, 4)) == [(4,), (4,), (4,)]
+    assert chosen_ids(**options, device_ids=(7, 5, 0, 1)) == [(7, 5), (0, 1)]
+    assert chosen_ids(**options, device_ids=(2, 3, 2, 3)) == [(2, 3), (2, 3)]
+    assert chosen_ids(instances=3, device_ids=(4, 4, 4)) == [(4,), (4,), (4,)]
 
 
 def test_devices_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ValueError, match="mesh of 3x4 uses device 11, but jax finds 8"):
-        device_ids(instances=3, tensor_parallel=4)
+        chosen_ids(instances=3, tensor_parallel=4)
     with pytest.raises(ValueError, match="mesh of 1x1 uses device 8"):
-        device_ids(devices=(8,))
+        chosen_ids(device_ids=(8,))
 
 
 def test_instances_that_share_memory_share_what_is_free() -> None:
@@ -63,13 +63,13 @@ def test_instances_that_share_memory_share_what_is_free() -> None:
 
 
 @pytest.fixture(scope="module")
-def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Engine]]:
+def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Instance]]:
     """Two of a tiny model on one device."""
     directory = tmp_path_factory.mktemp("llama2")
     write_hf(directory, families()["llama2"])
     config = EngineConfig(
         instances=2,
-        devices=(3, 3),
+        device_ids=(3, 3),
         max_rows=4,
         decode_rows=(4,),
         token_budget=48,
@@ -94,8 +94,7 @@ def instances(tmp_path_factory) -> tuple[list[DeviceWorker], list[Engine]]:
     for worker in workers:
         worker.warm_up(progress=False)
     return workers, [
-        Engine(worker, make_batcher(blueprint), info=blueprint.info)
-        for worker in workers
+        Instance(worker, make_batcher(blueprint), max_rows=4) for worker in workers
     ]
 
 
@@ -116,6 +115,6 @@ def test_instances_on_one_device_share_its_weights(instances) -> None:
 
 def test_each_instance_says_what_the_model_says(instances) -> None:
     params = SamplingParams(temperature=0.0, max_tokens=256)
-    for engine in instances[1]:
-        (answer,) = generate(engine, [prompt(33)], params=params)
+    for instance in instances[1]:
+        answer = generate_by_hand(instance, prompt(33), params=params)
         assert answer == load_golden("llama2").greedy[33].tolist()

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from mell_jax.engine.build import build_engine
-from mell_jax.engine.config import EngineConfig, parse_mesh, settle
+from mell_jax.engine.config import EngineConfig, parse_mesh
+from mell_jax.engine.settled import settle
 from mell_jax.models.config import ModelConfig
 
 MODEL = ModelConfig(
@@ -79,9 +80,9 @@ def test_the_context_is_what_the_pool_holds_unless_chosen() -> None:
         ({"decode_rows": (4, 0)}, "decode_rows must be positive"),
         ({"instances": 0}, "instances must be at least 1, got 0"),
         ({"tensor_parallel": 0}, "tensor_parallel must be at least 1, got 0"),
-        ({"devices": (0, 1)}, "devices must name 1 devices by their numbers"),
-        ({"devices": (-1,)}, "devices must name 1 devices by their numbers"),
-        ({"devices": ()}, r"for each of 1 instances, got \(\)"),
+        ({"device_ids": (0, 1)}, "device_ids must name 1 devices by their numbers"),
+        ({"device_ids": (-1,)}, "device_ids must name 1 devices by their numbers"),
+        ({"device_ids": ()}, r"for each of 1 instances, got \(\)"),
     ],
 )
 def test_a_value_out_of_range_is_named(options: dict[str, Any], message: str) -> None:

@@ -4,16 +4,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.worker.compilation import CompilationCounter
-from tests.toy import GREEDY, Transcript, expected, generate, run, submit, toy_engine
+from tests.toy import (
+    GREEDY,
+    ONE,
+    Transcript,
+    expected,
+    generate,
+    only,
+    run,
+    submit,
+    toy_engine,
+)
 
 VALUES = 1
 
 
-def plant_nan(engine: Engine, pages: np.ndarray, *, what: int | None = None) -> None:
+def plant_nan(engine: Fleet, pages: np.ndarray, *, what: int | None = None) -> None:
     """Fills `pages` with NaN, keys and values or one of them."""
     which = slice(None) if what is None else slice(what, None, 2)
 
@@ -22,12 +32,13 @@ def plant_nan(engine: Engine, pages: np.ndarray, *, what: int | None = None) -> 
         changed[pages, which] = np.nan  # [P, 2L, KS, H]
         return jnp.asarray(changed)
 
-    engine.instance.worker.replace_pool(change)
+    only(engine).worker.replace_pool(change)
 
 
-def pages_of(engine: Engine, handle: int) -> np.ndarray:
-    slot = engine.instance.batcher._running[engine._serials[Handle(handle)]]
-    return engine.instance.batcher.rows.pages_of(slot)
+def pages_of(engine: Fleet, handle: int) -> np.ndarray:
+    request = engine.conductor.requests[Handle(handle)]
+    (serial,) = (s for s, r in engine.instances[ONE].requests.items() if r == request)
+    return only(engine).sequences.pages_of(serial)
 
 
 def greedy(max_tokens: int) -> SamplingParams:
@@ -36,6 +47,7 @@ def greedy(max_tokens: int) -> SamplingParams:
 
 def test_nan_in_unused_pages_changes_nothing() -> None:
     engine = toy_engine()
+    generate(engine, [[1]], params=greedy(1))  # opens the instance
     plant_nan(engine, np.arange(65))  # the scratch page too
     prompts = [[n + 1] * (n * 9 + 1) for n in range(9)]
     got = generate(engine, prompts, params=greedy(40))
@@ -50,7 +62,7 @@ def test_nan_in_pages_that_change_hands_changes_nothing() -> None:
     seen = Transcript()
     while engine.has_work:
         seen.read(engine.step())
-        cache = engine.instance.batcher.cache
+        cache = only(engine).batcher.cache
         plant_nan(engine, cache._pool.free_pages())
     assert engine.load().preemptions > 0
     for handle, prompt in enumerate(prompts):
@@ -103,12 +115,12 @@ def test_a_bad_prompt_page_ends_all_who_share_it_and_is_forgotten() -> None:
     assert seen.tokens[4] == expected(prompt, count=5)
 
 
-def crowd(engine: Engine) -> None:
+def crowd(engine: Fleet) -> None:
     submit(engine, [1] * 40, handle=0, params=greedy(88))
     submit(engine, [2] * 36, handle=1, params=greedy(80))
 
 
-def test_a_preempted_sequence_whose_last_token_is_bad_ends_and_is_forgotten() -> None:
+def test_a_preempted_sequence_whose_last_token_is_bad_is_computed_again() -> None:
     probe, steps = toy_engine(num_pages=9), 0
     crowd(probe)
     while probe.load().preemptions == 0:
@@ -120,15 +132,14 @@ def test_a_preempted_sequence_whose_last_token_is_bad_ends_and_is_forgotten() ->
         seen.read(engine.step())
     plant_nan(engine, pages_of(engine, 1)[:1], what=VALUES)
     seen.read(engine.step())
-    seen.read(engine.step())  # preempts 1, then learns that its token is bad
+    seen.read(engine.step())  # preempts 1, whose token on its way is bad
     assert engine.load().preemptions == 1
-    assert seen.finished[1].reason is FinishReason.ERROR
-    assert engine.load().waiting == 0
-    submit(engine, [2] * 36, handle=2, params=greedy(80))
+    # The token is dropped, the pages go to 0, and 1 is computed again.
     run(engine, transcript=seen)
-    assert seen.prompts[2].cached_tokens == 0
-    assert seen.tokens[2] == expected([2] * 36, count=80)
-    assert seen.tokens[0] == expected([1] * 40, count=88)
+    assert engine.load().waiting == 0
+    for handle, prompt, count in ((0, [1] * 40, 88), (1, [2] * 36, 80)):
+        assert seen.finished[handle].reason is FinishReason.LENGTH
+        assert seen.tokens[handle] == expected(prompt, count=count)
 
 
 def everything() -> list[SamplingParams]:

@@ -21,10 +21,11 @@ BAD_PARAMS = [
     ("top_p", {"top_p": 0.0}),
     ("top_p", {"top_p": 1.1}),
     ("top_p", {"top_p": NAN}),
-    ("top_k", {"top_k": -1}),
+    ("top_k", {"top_k": -2}),
     ("top_k", {"top_k": 2**31}),
     ("top_k", {"top_k": 1.5}),
     ("top_k", {"top_k": True}),
+    ("stop_token_ids", {"stop_token_ids": (1.0,)}),
     ("min_p", {"min_p": -0.1}),
     ("min_p", {"min_p": 1.1}),
     ("min_p", {"min_p": NAN}),
@@ -97,7 +98,8 @@ GOOD_PARAMS = [
 
 @pytest.mark.parametrize("values", GOOD_PARAMS, ids=lambda x: str(x)[:40])
 def test_the_bounds_themselves_are_fine(values: dict) -> None:
-    assert SamplingParams(**values).top_k >= 0
+    params = SamplingParams(**values)
+    assert {name: getattr(params, name) for name in values} == values
 
 
 def test_only_a_temperature_of_nearly_zero_is_greedy() -> None:
@@ -120,7 +122,6 @@ BAD_SUBMITS = [
     ("min_tokens", [1] * 100, {"min_tokens": 29}),
     ("stop_token_ids", [1], {"stop_token_ids": (101,)}),
     ("stop_token_ids", [1], {"stop_token_ids": (-1,)}),
-    ("stop_token_ids", [1], {"stop_token_ids": (1.0,)}),
     ("stop_token_ids", [1], {"stop_token_ids": tuple(range(16))}),  # and one EOS
     ("logit_bias", [1], {"logit_bias": {101: 1.0}}),
     ("logit_bias", [1], {"logit_bias": {-1: 1.0}}),
@@ -159,19 +160,18 @@ def test_a_request_the_model_cannot_serve_is_answered_with_its_fault(
     assert engine.load().used_pages == 0
 
 
-def test_prompt_logprobs_of_a_long_prompt_are_bounded() -> None:
+@pytest.mark.parametrize(("most", "count"), [(49_932, 20), (2**19, 1)])
+def test_prompt_logprobs_of_a_long_prompt_are_bounded(most: int, count: int) -> None:
     info = dataclasses.replace(toy_engine().infos[0], max_model_len=2**20)
 
-    def check(*, size: int, count: int) -> None:
+    def check(*, size: int) -> None:
         params = SamplingParams(prompt_logprobs=count)
         prompt = np.ones(size, np.int32)
         check_submit(Submit(handle=Handle(1), prompt=prompt, params=params), info=info)
 
-    check(size=49_932, count=20)
-    check(size=2**19, count=1)
-    for size, count in ((49_933, 20), (2**19 + 1, 1)):
-        with pytest.raises(InvalidRequestError, match="at most 1048576 can be asked"):
-            check(size=size, count=count)
+    check(size=most)
+    with pytest.raises(InvalidRequestError, match="at most 1048576 can be asked"):
+        check(size=most + 1)
 
 
 def test_the_largest_requests_that_fit_are_served() -> None:

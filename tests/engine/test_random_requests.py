@@ -7,7 +7,7 @@ import pytest
 
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
-from tests.toy import VOCAB, Transcript, expected, submit, toy_engine
+from tests.toy import VOCAB, Transcript, expected, only, submit, toy_engine
 
 EOS = 100
 MAX_TOKENS = 128
@@ -98,5 +98,5 @@ def test_random_requests_get_exactly_their_tokens(
     assert load.preemptions > 0
     assert (load.running, load.waiting, load.used_pages) == (0, 0, 0)
     assert load.generated_tokens == sum(map(len, seen.tokens.values()))
-    engine.instance.batcher.cache.clear()
+    only(engine).batcher.cache.clear()
     assert engine.load().free_pages == num_pages - 1

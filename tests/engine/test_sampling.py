@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.params import SamplingParams
 from tests.toy import SHARPNESS, VOCAB, Transcript, expected, run, submit, toy_engine
 
@@ -74,7 +74,7 @@ def test_tokens_are_the_same_alone_in_a_batch_and_after_preemption(wish: str) ->
     assert crowded.load().preemptions > 0
 
 
-def preempt_newest(engine: Engine, params: SamplingParams) -> Transcript:
+def preempt_newest(engine: Fleet, params: SamplingParams) -> Transcript:
     """Runs handle 9 in a pool that an older sequence needs more and more of."""
     submit(engine, [1] * 40, handle=0, params=SamplingParams(max_tokens=88, seed=0))
     submit(engine, PROMPT, handle=9, params=params)
@@ -162,7 +162,7 @@ def top_ids(total: int) -> list[int]:
     return [best, *(n for n in range(21) if n != best)][:20]
 
 
-def make_tight(name: str) -> Engine:
+def make_tight(name: str) -> Fleet:
     if name == "whole":
         return toy_engine()
     if name == "chunked":
@@ -225,16 +225,16 @@ def test_prompt_logprobs_cover_all_but_the_first_token(how: str, length: int) ->
         assert got.top.shape == (length - 1, width)
 
 
-def test_a_prompt_of_one_token_has_no_prompt_logprobs() -> None:
-    for others in (0, 1):  # alone it runs in the decode bucket
-        engine = toy_engine()
-        params = SamplingParams(temperature=0.0, max_tokens=3, prompt_logprobs=2)
-        submit(engine, [5], handle=0, params=params)
-        for _ in range(others):
-            submit(engine, [5, 6, 7], handle=1, params=params)
-        seen = run(engine)
-        assert seen.prompts[0].logprobs is None
-        assert seen.tokens[0] == [5, 10, 20]
+@pytest.mark.parametrize("is_alone", [True, False])  # then in the decode bucket
+def test_a_prompt_of_one_token_has_no_prompt_logprobs(is_alone: bool) -> None:
+    engine = toy_engine()
+    params = SamplingParams(temperature=0.0, max_tokens=3, prompt_logprobs=2)
+    submit(engine, [5], handle=0, params=params)
+    if not is_alone:
+        submit(engine, [5, 6, 7], handle=1, params=params)
+    seen = run(engine)
+    assert seen.prompts[0].logprobs is None
+    assert seen.tokens[0] == [5, 10, 20]
 
 
 def test_a_prompt_preempted_between_its_chunks_starts_its_logprobs_again() -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mell_jax.engine.core import Engine
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import EngineLoad, EngineStopped, Handle, StepFrame, Submit
 from mell_jax.engine.params import SamplingParams
@@ -18,7 +17,7 @@ from mell_jax.worker.device import DeviceWorker
 from tests.engine.fleet.test_fleet import assert_at_rest, run
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.engine.test_admin import NONE_LEFT, Idle
-from tests.toy import GREEDY, expected, generate, submit, toy_engine
+from tests.toy import GREEDY, expected, generate, only, submit, toy_engine
 
 
 class Counting(Idle):
@@ -84,7 +83,7 @@ def test_pages_in_use_by_nobody_are_counted_and_told(
 
 @pytest.mark.parametrize("make", [toy_engine, toy_fleet])
 def test_engines_that_have_worked_have_no_page_in_use(
-    make: Callable[[], Engine | Fleet], caplog: pytest.LogCaptureFixture
+    make: Callable[[], Fleet], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, rounds, ended = make(), threading.Semaphore(0), threading.Event()
     thread = EngineThread(engine, compilations=CompilationCounter())
@@ -132,7 +131,7 @@ def counts(load: EngineLoad) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("make", [toy_engine, toy_fleet])
-def test_a_probe_leaves_nothing_behind(make: Callable[[], Engine | Fleet]) -> None:
+def test_a_probe_leaves_nothing_behind(make: Callable[[], Fleet]) -> None:
     engine = make()
     for handle, prompt in enumerate(([1, 2, 3], [4] * 40)):
         submit(engine, prompt, handle=handle, params=GREEDY)
@@ -153,9 +152,7 @@ def test_a_probe_leaves_nothing_behind(make: Callable[[], Engine | Fleet]) -> No
         assert np.array_equal(np.array(worker.pool)[1:], pool)
 
 
-def workers_of(engine: Engine | Fleet) -> list[DeviceWorker]:
-    if isinstance(engine, Engine):
-        return [engine.instance.worker]
+def workers_of(engine: Fleet) -> list[DeviceWorker]:
     return [instance.inner.worker for instance in engine.instances.values()]
 
 
@@ -177,6 +174,7 @@ def kill(worker: DeviceWorker) -> None:
 
 def test_an_idle_device_that_has_died_ends_its_engine() -> None:
     engine = toy_engine()
+    generate(engine, [[1]], params=GREEDY)  # opens the instance
     thread = EngineThread(engine, compilations=CompilationCounter())
     said: list[StepFrame | EngineStopped] = []
     ended = threading.Event()
@@ -186,7 +184,7 @@ def test_an_idle_device_that_has_died_ends_its_engine() -> None:
         ended.set()
 
     thread.start(sink)
-    kill(engine.instance.worker)
+    kill(only(engine).worker)
     for _ in range(PROBE_PINGS):
         thread.ping()
     assert ended.wait(50)

@@ -13,8 +13,8 @@ from mell_jax.frontend import (
     EngineDeadError,
     FrontEnd,
     FrontModel,
-    generate,
 )
+from tests.frontend.asking import generate_for_us
 from tests.frontend.fake_peers import FakePeers
 from tests.serving.fake_engine import INFO, FakeEngine
 
@@ -31,7 +31,9 @@ class Bench:
     def start(self, **options: Any) -> "asyncio.Task[list[Delta]]":
         async def read() -> list[Delta]:
             params = SamplingParams(max_tokens=1)
-            answer = generate(self.front_end, prompt=[3], params=params, **options)
+            answer = generate_for_us(
+                self.front_end, prompt=[3], params=params, **options
+            )
             return [delta async for delta in answer]
 
         return asyncio.ensure_future(read())
@@ -81,12 +83,9 @@ def test_an_id_of_another_front_end_is_refused_before_anything_is_counted() -> N
     run(scenario)
 
 
-@pytest.mark.parametrize("options", [{}, {"request_id": "r", "is_id_random": True}])
-def test_nobody_is_asked_for_an_id_that_no_client_chose(
-    options: dict[str, Any],
-) -> None:
+def test_nobody_is_asked_for_an_id_that_no_client_chose() -> None:
     async def scenario(bench: Bench) -> None:
-        answer = bench.start(**options)
+        answer = bench.start()
         await bench.until(lambda: bench.engine.submits)
         bench.engine.step()
         assert len(await answer) == 1

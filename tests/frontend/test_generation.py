@@ -11,6 +11,8 @@ import pytest
 from mell_jax.engine.frames import EngineInfo, Finished, FinishReason, Handle
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import (
+    Ask,
+    Caller,
     Delta,
     DuplicateRequestError,
     EngineDeadError,
@@ -26,6 +28,8 @@ from mell_jax.frontend.generation import derive_seed
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 from tests.frontend.fake_peers import FakePeers
 from tests.serving.fake_engine import INFO, FakeEngine, write_letters_tokenizer
+
+US = Caller.of_library()
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +61,18 @@ class Bench:
         prompt: str | Sequence[int],
         *,
         request_id: str = "",
-        salt: bytes = b"",
+        caller: Caller = US,
         is_text_wanted: bool = True,
         **params: Any,
     ) -> AsyncGenerator[Delta]:
-        return generate(
-            self.front_end,
+        ask = Ask(
+            caller=caller,
             prompt=prompt,
             params=SamplingParams(**params),
             request_id=request_id,
-            salt=salt,
             is_text_wanted=is_text_wanted,
         )
+        return generate(self.front_end, ask)
 
     async def begin(self, answer: AsyncGenerator[Delta]) -> "asyncio.Task[Delta]":
         """Asks for the first delta and lets the request reach the engine."""
@@ -345,7 +349,8 @@ def test_an_unset_max_tokens_is_what_the_context_leaves() -> None:
 def test_the_salt_reaches_the_engine() -> None:
     async def scenario() -> None:
         bench = Bench()
-        await bench.all(bench.start([1], max_tokens=1, salt=b"them"), steps=1)
+        them = Caller(tenant="them", scope="", may_send_special_tokens=True)
+        await bench.all(bench.start([1], max_tokens=1, caller=them), steps=1)
         assert bench.engine.submits[0].salt == b"them"
 
     run(scenario())
@@ -601,9 +606,9 @@ def test_frames_cross_from_the_engine_s_thread_into_the_loop() -> None:
         engine = FakeEngine()
         front_end = FrontEnd(engine.send, models=[FrontModel(info=INFO)])
         engine.start(front_end.sink(asyncio.get_running_loop()))
-        params = SamplingParams(max_tokens=50)
         tokens: list[int] = []
-        async for delta in generate(front_end, prompt=[1], params=params):
+        ask = Ask(caller=US, prompt=[1], params=SamplingParams(max_tokens=50))
+        async for delta in generate(front_end, ask):
             tokens.extend(delta.token_ids)
         assert tokens == [1, 2, 4, 8, 16] * 10
         engine.stop()

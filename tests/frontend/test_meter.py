@@ -15,6 +15,7 @@ from mell_jax.engine.frames import (
     PromptDone,
     Submit,
 )
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import (
     Delta,
@@ -22,9 +23,9 @@ from mell_jax.frontend import (
     FrontModel,
     OverloadedError,
     SampleEnd,
-    generate,
 )
-from mell_jax.frontend.meter import Buckets, Meter, ModelFigures
+from mell_jax.frontend.meter import Meter, ModelFigures
+from tests.frontend.asking import generate_for_us
 from tests.serving.fake_engine import INFO, FakeEngine
 
 
@@ -58,10 +59,10 @@ def delta(*ids: int, reason: str | None = None) -> Delta:
     )
 
 
-def filled(buckets: Buckets) -> dict[float, int]:
+def filled(histogram: Histogram) -> dict[float, int]:
     """Count by upper bound."""
-    bounds = (*buckets.bounds, float("inf"))
-    return {b: n for b, n in zip(bounds, buckets.counts, strict=True) if n}
+    bounds = (*histogram.bounds, float("inf"))
+    return {b: n for b, n in zip(bounds, histogram.counts, strict=True) if n}
 
 
 def done(prefill_s: float | None) -> PromptDone:
@@ -187,11 +188,11 @@ def test_every_stream_is_counted() -> None:
     async def scenario(front_end: FrontEnd, engine: FakeEngine) -> None:
         for prompt, n in ((1, 2), (31 - 8, 1)):
             params = SamplingParams(max_tokens=4, n=n)
-            async for _ in generate(front_end, prompt=[prompt], params=params):
+            async for _ in generate_for_us(front_end, prompt=[prompt], params=params):
                 pass
         with pytest.raises(OverloadedError), front_end.open():
-            await anext(generate(front_end, prompt=[1], params=SamplingParams()))
-        stream = generate(front_end, prompt=[1], params=SamplingParams())
+            await anext(generate_for_us(front_end, prompt=[1], params=SamplingParams()))
+        stream = generate_for_us(front_end, prompt=[1], params=SamplingParams())
         await anext(stream)
         await stream.aclose()
         seen = front_end.meter.measured()["letters"]
@@ -209,7 +210,9 @@ def test_a_request_that_fails_alone_counts_as_an_error() -> None:
         engine.fail_with[5] = Finished(
             handle=Handle(1), reason=FinishReason.ERROR, message="planted"
         )
-        stream = generate(front_end, prompt=[5], params=SamplingParams(max_tokens=1))
+        stream = generate_for_us(
+            front_end, prompt=[5], params=SamplingParams(max_tokens=1)
+        )
         with pytest.raises(Exception, match="planted"):
             await anext(stream)
         assert front_end.meter.measured()["letters"].finished == {"error": 1}

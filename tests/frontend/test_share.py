@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from mell_jax.engine.histogram import Histogram
 from mell_jax.frontend import AdmissionLimits, FrontEnd, FrontModel, OverloadedError
-from mell_jax.frontend.meter import Buckets, Meter
+from mell_jax.frontend.meter import Meter
 from mell_jax.frontend.share import Counted, Held, Use
 from tests.frontend.fake_peers import FakePeers
 from tests.frontend.test_meter import delta, sample
@@ -44,11 +45,11 @@ def test_models_that_only_one_has_seen_are_kept() -> None:
 def test_histograms_that_could_not_be_added_up_are_refused() -> None:
     (measured,) = seen(5).models.values()
     values = {name: getattr(measured, name) for name in measured.__slots__}
-    values["queue_s"] = Buckets(bounds=(1.0,), counts=(0, 0), total=0.0)
+    values["queue_s"] = Histogram(bounds=(1.0,), counts=(0, 0), total=0.0)
     with pytest.raises(ValueError, match=r"queue_s has bounds of its own: \(1.0,\)"):
         type(measured)(**values)
     with pytest.raises(ValueError, match="1 bounds need one count more, got 1"):
-        Buckets(bounds=(1.0,), counts=(0,), total=0.0)
+        Histogram(bounds=(1.0,), counts=(0,), total=0.0)
 
 
 def test_a_front_end_tells_what_it_has_seen_and_adds_what_others_have() -> None:

@@ -14,9 +14,9 @@ from mell_jax.frontend import (
     Origin,
     OverloadedError,
     RequestRecord,
-    generate,
 )
 from mell_jax.frontend.tracing import Tracing
+from tests.frontend.asking import generate_for_us
 from tests.serving.fake_engine import INFO, FakeEngine
 
 HERE = Origin(operation="chat", traceparent="00-1-2-01")
@@ -37,7 +37,7 @@ class Rig:
         self.engine.start(self.front_end.deliver)
 
     async def read(self, *ids: int, deltas: int = 99, **params: Any) -> None:
-        stream = generate(
+        stream = generate_for_us(
             self.front_end, prompt=ids, params=SamplingParams(**params), origin=HERE
         )
         async with aclosing(stream):

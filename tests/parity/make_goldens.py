@@ -1,9 +1,14 @@
-"""Writes `goldens/*.npz` with transformers: `python -m tests.parity.make_goldens`.
+"""Writes `goldens/*.npz` with transformers.
+
+    python -m tests.parity.make_goldens              # of every family
+    python -m tests.parity.make_goldens qwen3 ...    # of these
 
 Refuses a family whose greedy choice is ever close to a tie: give it another seed.
 """
 
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +21,7 @@ from tests.parity.tiny_models import (
     GREEDY_TOKENS,
     PREFILL_TOKENS,
     PROMPT_TOKENS,
+    Family,
     FloatArray,
     IntArray,
     families,
@@ -56,27 +62,49 @@ def min_gap(logits: FloatArray) -> float:
     return float(np.min(best[:, -1] - best[:, -2]))
 
 
-def main() -> None:
+def make(family: Family) -> None:
+    """Writes the golden of one family.
+
+    Raises:
+      SystemExit: the family's greedy choice is nearly a tie.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        write_hf(Path(directory), family)
+        model = load_reference(Path(directory))
+    arrays: dict[str, IntArray | FloatArray] = {"prompt": prompt(PREFILL_TOKENS)}
+    arrays["decoded"], logits = greedy(model, arrays["prompt"], steps=DECODE_TOKENS)
+    arrays["prefill_logits"] = logits[:PREFILL_TOKENS]
+    arrays["decode_logits"] = logits[PREFILL_TOKENS:]
+    gaps, distinct = [min_gap(logits[PREFILL_TOKENS - 1 :])], []
+    for length in PROMPT_TOKENS:
+        ids, logits = greedy(model, prompt(length), steps=GREEDY_TOKENS)
+        arrays[f"greedy_{length}"] = ids
+        gaps.append(min_gap(logits[length - 1 :]))
+        distinct.append(len(set(ids.tolist())))
+    name = family.name
+    print(f"{name}: smallest gap {min(gaps):.4f}, distinct tokens {distinct}")
+    if not (min(gaps) > MIN_GAP):
+        raise SystemExit(f"{name}: nearly a tie ({gaps}); choose another seed")
+    np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
+
+
+def main(names: Sequence[str]) -> None:
+    """Makes the goldens of the families called `names`, or of all without names.
+
+    Raises:
+      SystemExit: there is no family of this name.
+    """
+    known = families()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(
+            f"no family is called {', '.join(unknown)}: "
+            f"`tiny_models.py` has {', '.join(known)}"
+        )
     GOLDENS.mkdir(exist_ok=True)
-    for name, family in families().items():
-        with tempfile.TemporaryDirectory() as directory:
-            write_hf(Path(directory), family)
-            model = load_reference(Path(directory))
-        arrays: dict[str, IntArray | FloatArray] = {"prompt": prompt(PREFILL_TOKENS)}
-        arrays["decoded"], logits = greedy(model, arrays["prompt"], steps=DECODE_TOKENS)
-        arrays["prefill_logits"] = logits[:PREFILL_TOKENS]
-        arrays["decode_logits"] = logits[PREFILL_TOKENS:]
-        gaps, distinct = [min_gap(logits[PREFILL_TOKENS - 1 :])], []
-        for length in PROMPT_TOKENS:
-            ids, logits = greedy(model, prompt(length), steps=GREEDY_TOKENS)
-            arrays[f"greedy_{length}"] = ids
-            gaps.append(min_gap(logits[length - 1 :]))
-            distinct.append(len(set(ids.tolist())))
-        print(f"{name}: smallest gap {min(gaps):.4f}, distinct tokens {distinct}")
-        if not (min(gaps) > MIN_GAP):
-            raise SystemExit(f"{name}: nearly a tie ({gaps}); choose another seed")
-        np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
+    for name in names or known:
+        make(known[name])
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

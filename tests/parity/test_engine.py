@@ -14,7 +14,7 @@ import pytest
 
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Logprobs
 from mell_jax.engine.params import SamplingParams
 from tests.parity.tiny_models import (
@@ -43,7 +43,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module", params=sorted(SETTINGS))
-def engine(request: pytest.FixtureRequest, model: tuple[str, Path]) -> Engine:
+def engine(request: pytest.FixtureRequest, model: tuple[str, Path]) -> Fleet:
     config = EngineConfig(
         model=str(model[1]),
         max_rows=4,
@@ -55,12 +55,12 @@ def engine(request: pytest.FixtureRequest, model: tuple[str, Path]) -> Engine:
 
 
 @pytest.fixture
-def is_crowded(engine: Engine) -> bool:
-    return engine.info.num_pages == SETTINGS["crowded"]["kv_pages"]
+def is_crowded(engine: Fleet) -> bool:
+    return engine.infos[0].num_pages == SETTINGS["crowded"]["kv_pages"]
 
 
 def test_greedy_ids_of_a_mixed_batch_are_those_of_transformers(
-    model: tuple[str, Path], engine: Engine, is_crowded: bool
+    model: tuple[str, Path], engine: Fleet, is_crowded: bool
 ) -> None:
     golden = load_golden(model[0]).greedy
     answers = generate(engine, [prompt(n) for n in PROMPT_TOKENS], params=GREEDY)
@@ -70,7 +70,7 @@ def test_greedy_ids_of_a_mixed_batch_are_those_of_transformers(
 
 
 def test_a_repeated_prompt_gives_the_same_ids_from_the_cache(
-    model: tuple[str, Path], engine: Engine, is_crowded: bool
+    model: tuple[str, Path], engine: Fleet, is_crowded: bool
 ) -> None:
     length = max(PROMPT_TOKENS)
     for _ in range(2):
@@ -82,7 +82,7 @@ def test_a_repeated_prompt_gives_the_same_ids_from_the_cache(
 
 
 def test_log_probabilities_are_those_of_transformers(
-    model: tuple[str, Path], engine: Engine
+    model: tuple[str, Path], engine: Fleet
 ) -> None:
     golden = load_golden(model[0])
     params = replace(GREEDY, max_tokens=DECODE_TOKENS + 1, logprobs=20)

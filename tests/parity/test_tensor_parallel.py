@@ -22,7 +22,7 @@ from tests.parity.tiny_models import (
     prompt,
     write_hf,
 )
-from tests.toy import Transcript, generate, run, submit
+from tests.toy import Transcript, generate, only, run, submit
 
 SIZES = EngineConfig(
     max_rows=4,
@@ -36,7 +36,8 @@ SHORT = replace(GREEDY, max_tokens=24, logprobs=20, prompt_logprobs=20)
 
 
 def build(model: str, *, devices: tuple[int, ...]) -> BuiltEngine:
-    config = replace(SIZES, model=model, tensor_parallel=len(devices), devices=devices)
+    size = len(devices)
+    config = replace(SIZES, model=model, tensor_parallel=size, device_ids=devices)
     return build_engine(config)
 
 
@@ -94,7 +95,7 @@ def test_devices_tell_each_other_no_more_than_they_must(
     """Two sums per layer and one for the embedding; the logits are put together."""
     name, built = family
     width = families()[name].config["hidden_size"]
-    worker: DeviceWorker = built.engine.instance.worker
+    worker = worker_of(built)
     decode = worker.choose_bucket(tokens=4, rows=4, is_decode=True)
     mixed = worker.choose_bucket(tokens=48, rows=4, is_decode=False)
     assert messages(worker.compile(decode)) == {
@@ -108,16 +109,23 @@ def test_devices_tell_each_other_no_more_than_they_must(
     }
 
 
-def test_pages_are_written_in_place(family: tuple[str, BuiltEngine]) -> None:
-    worker: DeviceWorker = family[1].engine.instance.worker
+def worker_of(built: BuiltEngine) -> DeviceWorker:
+    """That of the one instance, which opens with the first request and stays open."""
+    generate(built.engine, [prompt(3)], params=replace(GREEDY, max_tokens=1))
+    return only(built.engine).worker
+
+
+@pytest.mark.parametrize("is_decode", [True, False])
+def test_pages_are_written_in_place(
+    family: tuple[str, BuiltEngine], is_decode: bool
+) -> None:
+    worker = worker_of(family[1])
     shard_bytes = worker.pool.addressable_shards[0].data.nbytes
     assert shard_bytes * worker.group.kv_shards == worker.pool.nbytes
-    for is_decode in (True, False):
-        bucket = worker.choose_bucket(tokens=4, rows=4, is_decode=is_decode)
-        memory = worker.compile(bucket).memory_analysis()
-        assert memory is not None
-        assert memory.alias_size_in_bytes > shard_bytes
-        assert memory.temp_size_in_bytes < shard_bytes
+    bucket = worker.choose_bucket(tokens=4, rows=4, is_decode=is_decode)
+    memory = worker.compile(bucket).memory_analysis()
+    assert memory.alias_size_in_bytes > shard_bytes
+    assert memory.temp_size_in_bytes < shard_bytes
 
 
 def messages(compiled: jax.stages.Compiled) -> dict[str, int]:

@@ -90,8 +90,9 @@ def weights(family: Family) -> dict[str, FloatArray]:
     head_dim = config.get("head_dim", width // config["num_attention_heads"])
     queries = config["num_attention_heads"] * head_dim
     kv_width = config["num_key_value_heads"] * head_dim
-    is_qwen2 = config["model_type"] == "qwen2"
-    attention_bias = config.get("attention_bias", False)
+    parts = PARTS[config["model_type"]]
+    output_bias = config.get("attention_bias", False)
+    qkv_bias = output_bias or parts.qkv_bias
     tensors: dict[str, FloatArray] = {}
 
     def linear(name: str, rows: int, columns: int, *, bias: bool) -> None:
@@ -111,12 +112,10 @@ def weights(family: Family) -> dict[str, FloatArray]:
         at = f"model.layers.{layer}"
         norm(f"{at}.input_layernorm", width)
         for kind, rows in (("q", queries), ("k", kv_width), ("v", kv_width)):
-            bias = attention_bias or is_qwen2
-            linear(f"{at}.self_attn.{kind}_proj", rows, width, bias=bias)
-        linear(f"{at}.self_attn.o_proj", width, queries, bias=attention_bias)
-        if config["model_type"] == "qwen3":
-            norm(f"{at}.self_attn.q_norm", head_dim)
-            norm(f"{at}.self_attn.k_norm", head_dim)
+            linear(f"{at}.self_attn.{kind}_proj", rows, width, bias=qkv_bias)
+        linear(f"{at}.self_attn.o_proj", width, queries, bias=output_bias)
+        for name in parts.head_norms:
+            norm(f"{at}.self_attn.{name}", head_dim)
         norm(f"{at}.post_attention_layernorm", width)
         mlp_bias = config.get("mlp_bias", False)
         linear(f"{at}.mlp.gate_proj", inner, width, bias=mlp_bias)
@@ -128,6 +127,21 @@ def weights(family: Family) -> dict[str, FloatArray]:
         linear("lm_head", VOCAB_SIZE, width, bias=False)
     return tensors
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The tensors that a model type has whatever its `config.json` says."""
+
+    qkv_bias: bool = False
+    head_norms: tuple[str, ...] = ()
+
+
+PARTS = {
+    "llama": Parts(),
+    "mistral": Parts(),
+    "qwen2": Parts(qkv_bias=True),
+    "qwen3": Parts(head_norms=("q_norm", "k_norm")),
+}
 
 GAIN = 2.0
 """Larger than usual, so that attention is sharp and every layer matters."""

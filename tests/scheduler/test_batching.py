@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.grants import PageGrowth
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits, Sequence, StepPlan
@@ -27,6 +28,7 @@ def batcher_of(
         ),
         page_tokens=SIZE,
         shares_prefixes=shares,
+        growth=PageGrowth.PREEMPT,
     )
 
 
@@ -88,7 +90,7 @@ def test_a_prompt_is_computed_and_then_one_token_a_step_until_its_limit() -> Non
     add(batcher, 1, prompt=5, limit=8)
     assert [step(batcher) for _ in range(3)] == [{1: 5}, {1: 1}, {1: 1}]
     assert batcher.plan() is None
-    slot = batcher._running[Serial(1)]
+    slot = batcher.sequences.running[Serial(1)]
     assert batcher.rows.known_tokens(slot).tolist()[5:] == [7, 7, 7]
     batcher.cancel(Serial(1))
     assert batcher.is_empty
@@ -341,11 +343,11 @@ def test_bad_content_is_not_published_and_can_be_made_unfindable() -> None:
     batcher = batcher_of()
     add(batcher, 1, prompt=list(range(9)))
     assert land(batcher, plan_of(batcher), token=-1) == []
-    assert batcher.cache.match(batcher._keys[Serial(1)]).tolist() == []
+    assert batcher.cache.match(batcher.sequences._keys[Serial(1)]).tolist() == []
     batcher.cancel(Serial(1), trusted=False)
     add(batcher, 2, prompt=list(range(9)))
     step(batcher)
-    keys = list(batcher._keys[Serial(2)])
+    keys = list(batcher.sequences._keys[Serial(2)])
     assert len(batcher.cache.match(keys)) == 2
     batcher.cancel(Serial(2), trusted=False)
     assert len(batcher.cache.match(keys)) == 0
@@ -354,7 +356,7 @@ def test_bad_content_is_not_published_and_can_be_made_unfindable() -> None:
 def test_a_preempted_sequence_that_went_bad_leaves_no_page_behind() -> None:
     batcher = batcher_of(pages=5)
     on_its_way = preempt_with_a_token_on_its_way(batcher)
-    keys = list(batcher._keys[Serial(2)])
+    keys = list(batcher.sequences._keys[Serial(2)])
     assert len(batcher.cache.match(keys)) == 1
     batcher.commit(on_its_way, np.array([7, -1], np.int32))
     batcher.cancel(Serial(2), trusted=False)

@@ -1,14 +1,16 @@
 """Random schedules on a fake device: exact tokens, balanced books."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import Batcher
-from mell_jax.scheduler.ids import Pages, Serial, SlotId
+from mell_jax.scheduler.grants import PageGrowth
+from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import OutOfPagesError, PagePool
-from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence, StepPlan
+from mell_jax.scheduler.plan import BatchLimits, Sequence, StepPlan
 from mell_jax.scheduler.prefix_cache import PrefixCache, page_keys
 from tests.scheduler.fake_device import (
     FakeDevice,
@@ -91,13 +93,15 @@ def random_job(rng: np.random.Generator, shape: Shape, *, common: np.ndarray) ->
 class Simulation:
     """Drives a batcher as the engine does and checks everything after every event."""
 
-    def __init__(self, seed: int, *, batcher_type: type[Batcher] = Batcher) -> None:
+    def __init__(
+        self, seed: int, *, spoil: Callable[[Batcher], None] = lambda batcher: None
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.shape = shape = random_shape(rng)
         common = rng.integers(0, 100, shape.max_tokens)
         count = int(rng.integers(1, 11))
         self.jobs = [random_job(rng, shape, common=common) for _ in range(count)]
-        self.batcher = batcher_type(
+        self.batcher = Batcher(
             PrefixCache(PagePool(shape.num_pages)),
             limits=BatchLimits(
                 max_rows=shape.max_rows,
@@ -106,7 +110,9 @@ class Simulation:
             ),
             page_tokens=SIZE,
             shares_prefixes=shape.shares,
+            growth=PageGrowth.PREEMPT,
         )
+        spoil(self.batcher)
         self.device = FakeDevice(
             num_pages=shape.num_pages, page_tokens=SIZE, num_slots=shape.max_rows
         )
@@ -196,7 +202,8 @@ class Simulation:
             assert job.got == continuation(job.prompt, count=count)
         assert self.batcher.is_empty
         assert self.batcher.num_running == self.batcher.num_waiting == 0
-        assert not self.batcher._promised and not self.batcher._keys
+        assert not self.batcher.sequences._promised
+        assert not self.batcher.sequences._keys
         assert self.batcher.plan() is None
         assert self.batcher.cache.counts.used == 0
         self.batcher.cache.clear()
@@ -226,33 +233,40 @@ def test_every_sequence_ends_with_exactly_its_tokens_in_many_schedules() -> None
     simulate(range(500, 4000))
 
 
-class EagerBatcher(Batcher):
+def share_early(batcher: Batcher) -> None:
     """Lets others share the pages of a prompt before they are computed."""
+    sequences, promise = batcher.sequences, batcher.sequences.promise
 
-    def _enter(self, sequence: Sequence, matched: Pages) -> Admitted | None:
-        entry = super()._enter(sequence, matched)
-        if entry is not None and self._shares_prefixes:
-            self._publish(entry.slot, until=len(entry.tokens) // SIZE)
-        return entry
+    def publish(serial: Serial, *, first_page: int) -> None:
+        promise(serial, first_page=first_page)
+        if sequences.shares_prefixes:
+            slot = sequences.slot_of(serial)
+            sequences.publish(slot, until=int(sequences.rows.known[slot]) // SIZE)
+
+    sequences.promise = publish
 
 
-class ForgetfulBatcher(Batcher):
+def forget_a_token(batcher: Batcher) -> None:
     """Drops the token that was on its way when its sequence was preempted."""
-
-    def _commit_preempted(self, serial: Serial, token: int) -> bool:
-        return super()._commit_preempted(serial, token) and False
-
-
-class LeakyBatcher(Batcher):
-    """Keeps a page of every sequence that is cancelled while it runs."""
-
-    def _leave(self, slot: SlotId, serial: Serial) -> None:
-        self.rows.num_pages[slot] -= 1
-        super()._leave(slot, serial)
+    commit = batcher._commit_preempted
+    batcher._commit_preempted = lambda serial, token: commit(serial, token) and False
 
 
-@pytest.mark.parametrize("broken", [EagerBatcher, ForgetfulBatcher, LeakyBatcher])
-def test_the_simulation_notices_a_planted_fault(broken: type[Batcher]) -> None:
+def leak_a_page(batcher: Batcher) -> None:
+    """Keeps a page of every sequence that leaves its row."""
+    sequences, leave = batcher.sequences, batcher.sequences.leave
+
+    def leak(serial: Serial) -> None:
+        sequences.rows.num_pages[sequences.slot_of(serial)] -= 1
+        leave(serial)
+
+    sequences.leave = leak
+
+
+@pytest.mark.parametrize("spoil", [share_early, forget_a_token, leak_a_page])
+def test_the_simulation_notices_a_planted_fault(
+    spoil: Callable[[Batcher], None],
+) -> None:
     with pytest.raises((AssertionError, OutOfPagesError)):
         for seed in range(100):
-            Simulation(seed, batcher_type=broken).run()
+            Simulation(seed, spoil=spoil).run()

@@ -1,5 +1,7 @@
 """The rules of MELL on instances of 24 pages: T is 4-6, S 7-8, M 9-12, L 13-24."""
 
+import pytest
+
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell import Mell
@@ -159,12 +161,12 @@ def test_a_small_request_joins_an_open_bundle_best_fit() -> None:
     assert fleet.sizes == {0: [20, 2, 2], 1: [6, 6, 6]}
 
 
-def test_a_request_prefers_the_same_host() -> None:
-    for near_weight, target in [(0.1, 1), (0.0, 2)]:
-        config = PolicyConfig(devices_per_host=2, near_weight=near_weight)
-        fleet = filled(20, 4, 16, 14, config=config)
-        assert fleet.sizes == {0: [20, 4], 1: [16], 2: [14]}
-        assert moved(fleet.grow(0, 21)) == [(1, 0, target)]
+@pytest.mark.parametrize(("near_weight", "target"), [(0.1, 1), (0.0, 2)])
+def test_a_request_prefers_the_same_host(near_weight: float, target: int) -> None:
+    config = PolicyConfig(devices_per_host=2, near_weight=near_weight)
+    fleet = filled(20, 4, 16, 14, config=config)
+    assert fleet.sizes == {0: [20, 4], 1: [16], 2: [14]}
+    assert moved(fleet.grow(0, 21)) == [(1, 0, target)]
 
 
 def test_the_cap_stops_an_operation_before_it_is_exceeded() -> None:
@@ -200,4 +202,10 @@ def test_a_gpu_that_was_dear_to_load_waits_empty_and_is_used_again() -> None:
     assert fleet.sizes == {0: []}
     assert counts(fleet.arrive(1, 20)) == {"Place": 1}  # no second load
     fleet.finish(1)
+    assert [counts(fleet.tick())["Park"] for _ in range(3)] == [0, 0, 0]  # the last
+    fleet.arrive(2, 20)
+    fleet.arrive(3, 20)
+    fleet.tick()
+    assert fleet.sizes == {0: [20], 1: [20]}
+    fleet.finish(2)
     assert [counts(fleet.tick())["Park"] for _ in range(3)] == [0, 1, 0]

@@ -56,11 +56,15 @@ def test_a_key_stands_for_all_tokens_before_it_and_the_salt() -> None:
     assert next_key(root_key(b""), tokens_of(1, 2)) == keys_of(1, 2)[0]
 
 
-def test_the_type_of_the_token_array_does_not_matter() -> None:
-    wide = np.array([1, 2, 3, 4], np.int64)
-    strided = np.array([1, 0, 2, 0, 3, 0, 4, 0], np.int32)[::2]
-    for tokens in (wide, strided):
-        assert page_keys(tokens, page_tokens=SIZE, salt=b"") == keys_of(1, 2, 3, 4)
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        pytest.param(np.array([1, 2, 3, 4], np.int64), id="wide"),
+        pytest.param(np.array([1, 0, 2, 0, 3, 0, 4, 0], np.int32)[::2], id="strided"),
+    ],
+)
+def test_the_type_of_the_token_array_does_not_matter(tokens: np.ndarray) -> None:
+    assert page_keys(tokens, page_tokens=SIZE, salt=b"") == keys_of(1, 2, 3, 4)
 
 
 def test_a_salt_cannot_pass_for_a_page_of_somebody_else() -> None:

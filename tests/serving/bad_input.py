@@ -140,8 +140,8 @@ CHATS: dict[str, tuple[bytes, int]] = {
         b'{"messages": [{"role": "user", "content": "\\ud800 "}]}',
         400,
     ),
-    "a template of the client's": (_chat(chat_template="{{ 1 / 0 }}"), 200),
-    "variables of the client's": (_chat(chat_template_kwargs={"messages": []}), 200),
+    "a template of the client's": (_chat(chat_template="{{ 1 / 0 }}"), 400),
+    "variables of the client's": (_chat(chat_template_kwargs={"messages": []}), 400),
     "template code as content": (_message(content="{{ 1 / 0 }}{% for %}"), 200),
     "tools": (_chat(tools=[{"type": "function"}]), 400),
     "a schema": (_chat(response_format={"type": "json_schema"}), 400),
@@ -152,8 +152,8 @@ CHATS: dict[str, tuple[bytes, int]] = {
 }
 
 HEADERS: dict[str, tuple[dict[str, str], int]] = {
-    "a long id": ({"x-request-id": "x" * 257}, 400),
-    "an id with spaces": ({"x-request-id": "a b"}, 400),
+    "a long id": ({"x-request-id": "x" * 257}, 200),
+    "an id with spaces": ({"x-request-id": "a b"}, 200),
     "an id like a path": ({"x-request-id": "../../x"}, 200),
     "no tenant": ({"x-mell-tenant": ""}, 400),
     "a tenant with spaces": ({"x-mell-tenant": "a b"}, 400),

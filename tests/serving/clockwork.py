@@ -1,5 +1,8 @@
 """An engine whose time is counted in steps, for what would take minutes.
 
+An `EngineThread` drives it, and times each step; the fake engine is a thread itself and
+knows no time.
+
 Every step is 20 ms of its clock and takes as long as it takes. A sequence counts up
 from its prompt's last token, through 1 to 30 and round again:
 

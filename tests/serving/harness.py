@@ -1,7 +1,12 @@
-"""A real server on a real socket, with an engine one can do in one's head."""
+"""A real server on a real socket in this process, mostly with the fake engine.
+
+The one way to a server that a test looks into. `fake_server` has the same as a process
+of its own, `processes.stage` has front ends in processes before an engine in this one,
+and `running` has `mell-serve` with a model.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +16,11 @@ import grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
+from mell_jax.frontend import EngineLink
+from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.server import Server
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import FakeEngine
 
@@ -43,6 +50,22 @@ class Harness:
 
 
 @asynccontextmanager
+async def listening(
+    engine: EngineLink, *, models: Sequence[ServedModel], **config: Any
+) -> AsyncIterator[tuple[Server, Addresses]]:
+    """A server before any engine, which it starts and stops."""
+    settings = ServerConfig(**{"port": 0, **config})
+    server = Server(engine, models=models, config=settings)
+    engine.start(server.sink(asyncio.get_running_loop()))
+    try:
+        yield server, await server.start()
+    finally:
+        await server.stop("the test is over")
+        if engine.is_alive:
+            await asyncio.to_thread(engine.stop)
+
+
+@asynccontextmanager
 async def serving(
     *,
     directory: Path | None = None,
@@ -55,41 +78,32 @@ async def serving(
 ) -> AsyncIterator[Harness]:
     """`directory` holds the letters tokenizer; None serves token ids only."""
     engine = FakeEngine(is_manual=is_manual)
-    server = Server(
-        engine,
-        models=[
-            ServedModel(
-                name="letters",
-                path="/models/letters",
-                tokenizer_dir=directory,
-                tokenizer=None if directory is None else load_tokenizer(directory),
-            )
-        ],
-        config=ServerConfig(
-            port=0,
+    model = ServedModel(
+        name="letters",
+        path="/models/letters",
+        tokenizer_dir=directory,
+        tokenizer=None if directory is None else load_tokenizer(directory),
+    )
+    async with (
+        listening(
+            engine,
+            models=[model],
             drain_s=drain_s,
             max_open=max_open,
             http_port=http_port,
             shows_vllm_names=shows_vllm_names,
             **config,
-        ),
-    )
-    engine.start(server.sink(asyncio.get_running_loop()))
-    addresses = await server.start()
-    try:
-        async with grpc.aio.insecure_channel(addresses.grpc) as channel:
-            yield Harness(
-                engine=engine,
-                server=server,
-                address=addresses.grpc,
-                http=addresses.http,
-                channel=channel,
-                stub=pb_grpc.VllmEngineStub(channel),
-            )
-    finally:
-        await server.stop("the test is over")
-        if engine.is_alive:
-            await asyncio.to_thread(engine.stop)
+        ) as (server, addresses),
+        grpc.aio.insecure_channel(addresses.grpc) as channel,
+    ):
+        yield Harness(
+            engine=engine,
+            server=server,
+            address=addresses.grpc,
+            http=addresses.http,
+            channel=channel,
+            stub=pb_grpc.VllmEngineStub(channel),
+        )
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:

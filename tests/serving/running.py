@@ -1,4 +1,7 @@
-"""`mell-serve` with the demo model, as a process, over a real socket."""
+"""`mell-serve` with the demo model, as a process, over a real socket.
+
+The one way to a real server; `fake_server` has one whose answers need no model.
+"""
 
 import re
 import subprocess
@@ -13,18 +16,22 @@ import psutil
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
+from tests.serving.config_file import config_flag
+
 ROOT = Path(__file__).parents[2]
 MAX_MODEL_LEN = 256
 FLAGS = (
     "--port=0",
     "--http_port=0",
     "--max_rows=16",
-    "--decode_rows=16",
     "--token_budget=64",
     f"--max_model_len={MAX_MODEL_LEN}",
     "--kv_pages=200",
     "--log_format=json",
 )
+
+
+SETTINGS = "[engine]\ndecode_rows = [16]\n"
 
 
 class RunningServer:
@@ -35,6 +42,7 @@ class RunningServer:
         template.write_text(
             "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
         )
+        config = config_flag(cache_dir, SETTINGS)
         handle, name = tempfile.mkstemp(dir=cache_dir, suffix=".log")
         self.log = Path(name)
         with open(handle, "wb") as log:  # a pipe that nobody reads would fill
@@ -42,7 +50,7 @@ class RunningServer:
                 [
                     *(sys.executable, "-m", "mell_jax.launch"),
                     *(*FLAGS, f"--compilation_cache_dir={cache_dir}", *flags),
-                    f"--chat_template={template}",
+                    *(f"--chat_template={template}", config),
                 ],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -76,6 +84,21 @@ class RunningServer:
         """The process of the one front end."""
         (front,) = psutil.Process(self.process.pid).children()
         return front
+
+
+def wait_replaced(stub: pb_grpc.VllmEngineStub) -> None:
+    """Until a call is answered by whoever replaced a dead process.
+
+    The first calls may still go to the dead connection.
+    """
+    for _ in range(20):
+        try:
+            stub.HealthCheck(pb.HealthCheckRequest(), wait_for_ready=True, timeout=60)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+        else:
+            return
+    raise AssertionError("nobody answers")
 
 
 def request(text: str = "Once upon a time", **options: object) -> pb.GenerateRequest:

@@ -13,11 +13,11 @@ from mell_jax import top
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.thread import EngineThread
-from mell_jax.serving.server import Addresses, Server, ServerConfig
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.address import Addresses
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.toy_fleet import toy_fleet
-from tests.serving.harness import ids_request, run
+from tests.serving.harness import ids_request, listening, run
 from tests.toy import expected
 
 ROOT = Path(__file__).parents[2]
@@ -78,18 +78,9 @@ def test_what_a_fleet_did_can_be_read_from_its_server() -> None:
     async def scenario() -> None:
         fleet = toy_fleet(config=FleetConfig(fault=Fault(move_every=1), epoch_s=0.2))
         engine = EngineThread(fleet, compilations=CompilationCounter())
-        server = Server(
-            engine,
-            models=[
-                ServedModel(name="toy", path="", tokenizer_dir=None, tokenizer=None)
-            ],
-            config=ServerConfig(port=0, http_port=0, drain_s=0.0),
-        )
-        engine.start(server.sink(asyncio.get_running_loop()))
-        try:
-            await check(await server.start())
-        finally:
-            await server.stop("the test is over")
-            await asyncio.to_thread(engine.stop)
+        models = [ServedModel(name="toy", path="")]
+        server = listening(engine, models=models, http_port=0, drain_s=0.0)
+        async with server as (_, addresses):
+            await check(addresses)
 
     run(scenario)

@@ -2,23 +2,26 @@
 
 import asyncio
 import socket
+import time
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Message
 
 from mell_jax.frontend import OverloadedError
+from mell_jax.frontend.executors import Executors
 from mell_jax.serving.address import BindError, check_addresses
+from mell_jax.serving.asker import Asker
 from mell_jax.serving.config import ServerConfig
-from mell_jax.serving.http import HttpServer, make_app
+from mell_jax.serving.http import HttpRoute, HttpServer, make_app
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.metrics import Scrape
 from mell_jax.serving.problem import MalformedMessageError
+from mell_jax.serving.security.gate import Gate
 from tests.serving.harness import Harness, ids_request, run, serving
 from tests.serving.test_metrics import scrape
 
@@ -146,7 +149,13 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         server = HttpServer(
-            make_app(trouble=lambda: "", scrape=scraped), listener=listener
+            make_app(
+                trouble=lambda: "",
+                scrape=scraped,
+                executors=Executors(clock=time.monotonic),
+                gate=Gate(""),
+            ),
+            listener=listener,
         )
         await server.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -162,7 +171,12 @@ def test_an_open_connection_does_not_keep_a_server_alive() -> None:
 def test_a_server_that_never_started_gives_its_port_back() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scraped)
+        app = make_app(
+            trouble=lambda: "",
+            scrape=scraped,
+            executors=Executors(clock=time.monotonic),
+            gate=Gate(""),
+        )
         await HttpServer(app, listener=listener).stop()
         assert listener.fileno() == -1
 
@@ -185,7 +199,12 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
 def test_above_so_many_connections_requests_are_turned_away() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scraped)
+        app = make_app(
+            trouble=lambda: "",
+            scrape=scraped,
+            executors=Executors(clock=time.monotonic),
+            gate=Gate(""),
+        )
         server = HttpServer(app, listener=listener, max_connections=2)
         await server.start()
         connections = []
@@ -205,7 +224,12 @@ def test_above_so_many_connections_requests_are_turned_away() -> None:
 def test_a_connection_that_asks_for_nothing_is_closed() -> None:
     async def scenario() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        app = make_app(trouble=lambda: "", scrape=scrape)
+        app = make_app(
+            trouble=lambda: "",
+            scrape=scrape,
+            executors=Executors(clock=time.monotonic),
+            gate=Gate(""),
+        )
         server = HttpServer(app, listener=listener, max_head_s=0.5)
         await server.start()
         place = listener.getsockname()[:2]
@@ -269,10 +293,17 @@ def test_bodies_are_bounded_together_and_free_again() -> None:
 
 
 def test_more_routes_can_be_given() -> None:
-    async def hello(request: Request) -> Response:
-        return PlainTextResponse("hello")
+    async def hello(request: Request, asker: Asker) -> Response:
+        return PlainTextResponse(f"hello {asker.caller.tenant}")
 
-    app = make_app(trouble=lambda: "", scrape=scraped, routes=[Route("/hello", hello)])
+    app = make_app(
+        trouble=lambda: "",
+        scrape=scraped,
+        executors=Executors(clock=time.monotonic),
+        gate=Gate(""),
+        routes=[HttpRoute(path="/hello", endpoint=hello)],
+    )
     with TestClient(app) as client:
-        assert client.get("/hello").text == "hello"
+        answer = client.get("/hello", headers={"x-mell-tenant": "alice"})
+        assert answer.text == "hello alice"
         assert client.get("/health").status_code == 200

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mell_jax.bench.stats import settled_slope
+from benchmarks.service.slope import settled_slope
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial
 from mell_jax.serving.processes import front_end_pool
@@ -60,9 +60,9 @@ def test_an_engine_that_keeps_a_page_of_what_was_aborted_is_noticed(
     cancel, kept = Batcher.cancel, []
 
     def forget_a_page(self: Batcher, serial: Serial, *, trusted: bool = True) -> None:
-        slot, limit = self._running.get(serial), self._sequences[serial].limit
-        if slot is not None and limit > 100 and len(kept) < 8:  # of an endless one
-            kept.append(self.rows.pages_of(slot)[-1:].copy())
+        sequences, limit = self.sequences, self.sequences.sequence(serial).limit
+        if serial in sequences.running and limit > 100 and len(kept) < 8:  # endless
+            kept.append(sequences.pages_of(serial)[-1:])
             self.cache._pool.retain(kept[-1])
         cancel(self, serial, trusted=trusted)
 

@@ -5,24 +5,22 @@ import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from mell_jax.engine.fleet.stats import (
-    SECOND_BOUNDS,
+from mell_jax.engine.fleet_view import (
+    GAP_BOUNDS_S,
     STEP_BOUNDS,
     FleetStats,
-    Histogram,
-    MoveEnd,
-    MoveOutcome,
-    MoveReason,
-)
-from mell_jax.engine.fleet.view import (
     FleetView,
     GroupState,
     InstanceView,
     ModelView,
+    MoveEnd,
+    MoveOutcome,
+    MoveReason,
     MoveStage,
     MoveView,
 )
 from mell_jax.engine.frames import EngineLoad
+from mell_jax.engine.histogram import Histogram
 from mell_jax.frontend.meter import Meter
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.serving.metrics import Scrape
@@ -68,8 +66,8 @@ STATS = FleetStats(
     replays=2,
     pauses=10,
     preemptions=4,
-    gap_steps=Histogram.empty(STEP_BOUNDS).with_value(2).with_value(2).with_value(5),
-    gap_s=Histogram.empty(SECOND_BOUNDS).with_value(0.02).with_value(99.0),
+    gap_steps=Histogram.of([2, 2, 5], bounds=STEP_BOUNDS),
+    gap_s=Histogram.of([0.02, 99.0], bounds=GAP_BOUNDS_S),
 )
 VIEW = FleetView(
     instances=(
@@ -158,7 +156,7 @@ def test_one_model_on_one_instance() -> None:
 
 
 def test_the_phases_of_steps_are_shown_where_they_are_known() -> None:
-    seconds = Histogram.empty(SECOND_BOUNDS).with_value(0.02).with_value(0.5)
+    seconds = Histogram.of([0.02, 0.5], bounds=GAP_BOUNDS_S)
     load = dataclasses.replace(LOAD, phases={"plan": seconds, "wait": seconds})
     text = scrape(load).text().decode()
     assert lines(text, "mell:step_seconds_count", "mell:step_seconds_sum") == [

@@ -2,41 +2,19 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from tests.serving import raw_http2
+from tests.serving.fake_server import command, fake_server
+
 ROOT = Path(__file__).parents[2]
-FAKE_SERVER = (sys.executable, "-m", "tests.serving.fake_server")
-
-
-@contextmanager
-def server(
-    directory: Path, *, port: int = 0, frontends: int = 1, context: int = 1000
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running server and its address."""
-    process = subprocess.Popen(
-        [*FAKE_SERVER, directory, str(port), "0", str(frontends), str(context)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        ready = "".join(process.stdout.readline() for _ in range(4))
-        match = re.match(r"letters is served at (\S+), \d+\.\d s after", ready)
-        assert match, ready + process.stderr.read()
-        assert f" -m mell_jax.client --address={match[1]} " in ready
-        yield process, match[1]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def client(*args: str, lines: str = "") -> subprocess.CompletedProcess[str]:
@@ -53,8 +31,8 @@ def client(*args: str, lines: str = "") -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
 def address(letters_dir: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    with server(letters_dir, frontends=request.param) as (_, address):
-        yield address
+    with fake_server(letters_dir, frontends=request.param) as server:
+        yield server.address
 
 
 def test_the_client_prints_the_answer(address: str) -> None:
@@ -96,19 +74,34 @@ def test_the_client_tells_when_there_is_no_server() -> None:
 def test_a_signal_ends_the_server_in_order(
     letters_dir: Path, number: signal.Signals, frontends: int
 ) -> None:
-    with server(letters_dir, frontends=frontends) as (process, _):
-        process.send_signal(number)
-        _, err = process.communicate(timeout=20)
-        assert (process.returncode, err) == (0, "")
+    with fake_server(letters_dir, frontends=frontends) as server:
+        server.process.send_signal(number)
+        _, err = server.process.communicate(timeout=20)
+        assert (server.process.returncode, err) == (0, "")
 
 
-@pytest.mark.parametrize("frontends", ["0", "1"])
+@pytest.mark.parametrize("frontends", [0, 1])
+def test_last_words_of_a_client_are_not_written_by_grpc(
+    letters_dir: Path, frontends: int
+) -> None:
+    goodbye = raw_http2.frame(7, body=b"\0\0\0\1\0\0\0\5\xf1" + b"\nnot ours\n" * 9)
+    with fake_server(letters_dir, frontends=frontends) as server:
+        with raw_http2.connected(server.address) as raw:
+            raw.sendall(raw_http2.HELLO + goodbye)
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(65536):
+                pass
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.communicate(timeout=20)[1] == ""
+
+
+@pytest.mark.parametrize("frontends", [0, 1])
 def test_a_taken_port_is_one_clear_line(
-    letters_dir: Path, address: str, frontends: str
+    letters_dir: Path, address: str, frontends: int
 ) -> None:
     port = address.rpartition(":")[2]
     done = subprocess.run(
-        [*FAKE_SERVER, letters_dir, port, "0", frontends, "1000"],
+        command(letters_dir, port=int(port), frontends=frontends),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -120,32 +113,20 @@ def test_a_taken_port_is_one_clear_line(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("frontends", ["0", "1", "2"])
+@pytest.mark.parametrize("frontends", [0, 1, 2])
 def test_health_and_metrics_end_with_the_server(
-    letters_dir: Path, frontends: str
+    letters_dir: Path, frontends: int
 ) -> None:
-    process = subprocess.Popen(
-        [*FAKE_SERVER, letters_dir, "0", "0", frontends, "1000", "0"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        ready = "".join(process.stdout.readline() for _ in range(8))
+    with fake_server(letters_dir, frontends=frontends, http_port=0) as server:
         match = re.search(
-            r"http://(\S+) has /v1 .*, /health and /metrics\. Look", ready
+            r"http://(\S+) has /v1 .*, /health and /metrics\. Look", server.said
         )
-        assert match, ready
-        assert f" -m mell_jax.top --address={match[1]}\n" in ready
+        assert match, server.said
+        assert f" -m mell_jax.top --address={match[1]}\n" in server.said
         answer = httpx2.get(f"http://{match[1]}/health")
         assert (answer.status_code, answer.text) == (200, "ok\n")
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
-        assert (process.returncode, err) == (0, "")
+        server.process.send_signal(signal.SIGTERM)
+        _, err = server.process.communicate(timeout=20)
+        assert (server.process.returncode, err) == (0, "")
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"http://{match[1]}/health")
-    finally:
-        process.kill()
-        process.communicate()

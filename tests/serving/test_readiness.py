@@ -1,13 +1,12 @@
 """Readiness of real engines: a stall is told, and nothing else is taken for one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from mell_jax.engine.admin import Drain, Snapshot
-from mell_jax.engine.core import Engine
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
@@ -53,7 +52,7 @@ class Watched:
 
 
 @contextmanager
-def running(engine: Engine | Fleet) -> Iterator[Watched]:
+def running(engine: Fleet) -> Iterator[Watched]:
     thread = EngineThread(engine, compilations=CompilationCounter())
     watched = Watched(thread)
     thread.start(watched.read)
@@ -86,7 +85,7 @@ def test_a_fleet_whose_only_row_stands_still_is_not_ready() -> None:
         fleet.step()
     instance = fleet.instances[HERE]
     (serial,) = instance.requests
-    instance.inner.movable.hold(serial)
+    instance.inner.grants.hold(serial)
     for _ in range(3):
         fleet.step()  # what was in flight
     assert fleet.has_work
@@ -151,7 +150,7 @@ def test_a_device_that_is_drained_raises_no_alarm() -> None:
 
 
 @pytest.mark.parametrize("make", [toy_engine, toy_fleet])
-def test_an_idle_engine_is_ready(make: type[Engine] | type[Fleet]) -> None:
+def test_an_idle_engine_is_ready(make: Callable[[], Fleet]) -> None:
     with running(make()) as watched:
         watched.thread.send(request(1, count=3))
         for _ in range(100):

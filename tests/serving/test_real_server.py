@@ -11,8 +11,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
-from tests.serving.replaced import wait_replaced
-from tests.serving.running import MAX_MODEL_LEN, RunningServer, ids_of, request
+from tests.serving.running import (
+    MAX_MODEL_LEN,
+    RunningServer,
+    ids_of,
+    request,
+    wait_replaced,
+)
 
 NAN = float("nan")
 

@@ -12,8 +12,8 @@ from smg_grpc_proto.generated import common_pb2
 
 from mell_jax.serving.address import BindError, check_addresses
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.server import Server, run_server
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.serving.vllm.tokenizer_archive import unpack
 from mell_jax.text.tokenizer import load_tokenizer
 from tests.serving.fake_engine import FakeEngine

@@ -41,8 +41,12 @@ def siege(compiled_dir: Path) -> Iterator[Siege]:
     running.close()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="class", autouse=True)
 def good_streams_go_on(siege: Siege) -> Iterator[None]:
+    """Eight of them during each test, or during all rows of a table, which is a class.
+
+    To see them go on takes longer than a row does.
+    """
     with siege.good_streams():
         yield
 
@@ -52,41 +56,53 @@ def many(count: int) -> settings:
     return settings(max_examples=count, suppress_health_check=checks)
 
 
-@pytest.mark.parametrize(
-    ("path", "rows"),
-    [
-        ("/v1/completions", bad_input.COMPLETIONS),
-        ("/v1/chat/completions", bad_input.CHATS),
-    ],
-)
-def test_bodies(siege: Siege, path: str, rows: dict[str, tuple[bytes, int]]) -> None:
-    for name, (body, status) in rows.items():
-        if name == "empty content":
-            continue  # the template here has more than that
-        answer = siege.http.post(path, content=body)
-        assert answer.status_code == status, (name, answer.text[:300])
+class TestCompletions:
+    @pytest.mark.parametrize("row", bad_input.COMPLETIONS)
+    def test_row(self, siege: Siege, row: str) -> None:
+        body, status = bad_input.COMPLETIONS[row]
+        answer = siege.http.post("/v1/completions", content=body)
+        assert answer.status_code == status, answer.text[:300]
 
 
-def test_headers(siege: Siege) -> None:
-    body = b'{"prompt": "a", "max_tokens": 1}'
-    for name, (headers, status) in bad_input.HEADERS.items():
+class TestChats:
+    @pytest.mark.parametrize(
+        "row",
+        # The template here has more in it than an empty content.
+        [row for row in bad_input.CHATS if row != "empty content"],
+    )
+    def test_row(self, siege: Siege, row: str) -> None:
+        body, status = bad_input.CHATS[row]
+        answer = siege.http.post("/v1/chat/completions", content=body)
+        assert answer.status_code == status, answer.text[:300]
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("row", bad_input.HEADERS)
+    def test_row(self, siege: Siege, row: str) -> None:
+        headers, status = bad_input.HEADERS[row]
+        body = b'{"prompt": "a", "max_tokens": 1}'
         answer = siege.http.post("/v1/completions", content=body, headers=headers)
-        assert answer.status_code == status, (name, answer.text[:300])
+        assert answer.status_code == status, answer.text[:300]
 
 
-def test_calls(siege: Siege) -> None:
-    for name, (call, code) in bad_input.CALLS.items():
-        assert code_of(siege.server.stub.Generate(call)) == code, name
+class TestCalls:
+    @pytest.mark.parametrize("row", bad_input.CALLS)
+    def test_row(self, siege: Siege, row: str) -> None:
+        call, code = bad_input.CALLS[row]
+        assert code_of(siege.server.stub.Generate(call)) == code
 
 
-def test_requests_of_kserve(siege: Siege) -> None:
-    for name, (bad, _) in BAD.items():
-        call = siege.kserve.ModelInfer.future(bad)
-        assert call.code() == INVALID, (name, call.details())
-    requests = [bad for name, (bad, _) in BAD.items() if "streamed" not in name]
-    answers = list(siege.kserve.ModelStreamInfer(iter(requests)))
-    assert sum(map(is_final, answers)) == len(requests)
-    assert all(answer.error_message for answer in answers)
+class TestRequestsOfKserve:
+    @pytest.mark.parametrize("row", BAD)
+    def test_row(self, siege: Siege, row: str) -> None:
+        call = siege.kserve.ModelInfer.future(BAD[row][0])
+        assert call.code() == INVALID, call.details()
+
+    def test_all_of_them_on_one_stream(self, siege: Siege) -> None:
+        requests = [bad for name, (bad, _) in BAD.items() if "streamed" not in name]
+        answers = list(siege.kserve.ModelStreamInfer(iter(requests)))
+        assert sum(map(is_final, answers)) == len(requests)
+        assert all(answer.error_message for answer in answers)
 
 
 @how_many
@@ -166,18 +182,22 @@ def test_any_bytes_are_answered(siege: Siege, count: int) -> None:
     send()
 
 
-def test_a_method_that_is_not_there_is_told_so(siege: Siege) -> None:
-    for path in (
-        "/vllm.grpc.engine.VllmEngine/Explode",
-        "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
-        "/no.such.Service/Generate",
-        "/vllm.grpc.engine.VllmEngine/",
-        "/Generate",
-    ):
-        for method in ("unary_stream", "stream_stream"):
-            call = getattr(siege.server.channel, method)(path)
-            data = b"" if method == "unary_stream" else iter([b""])
-            assert code_of(call(data)) == grpc.StatusCode.UNIMPLEMENTED
+class TestMethodsThatAreNotThere:
+    @pytest.mark.parametrize("kind", ["unary_stream", "stream_stream"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/vllm.grpc.engine.VllmEngine/Explode",
+            "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
+            "/no.such.Service/Generate",
+            "/vllm.grpc.engine.VllmEngine/",
+            "/Generate",
+        ],
+    )
+    def test_row(self, siege: Siege, path: str, kind: str) -> None:
+        call = getattr(siege.server.channel, kind)(path)
+        data = b"" if kind == "unary_stream" else iter([b""])
+        assert code_of(call(data)) == grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("port", ["address", "http"])
@@ -290,9 +310,10 @@ def throw(data: bytes, *, address: str) -> None:
 
 
 @pytest.mark.parametrize("port", ["address", "http"])
-def test_broken_frames_harm_nobody(siege: Siege, port: str) -> None:
-    for data in BROKEN.values():
-        throw(data, address=getattr(siege.server, port))
+class TestBrokenFrames:
+    @pytest.mark.parametrize("row", BROKEN)
+    def test_they_harm_nobody(self, siege: Siege, port: str, row: str) -> None:
+        throw(BROKEN[row], address=getattr(siege.server, port))
 
 
 @how_many

@@ -12,27 +12,29 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
-STARTING = (sys.executable, "-m", "tests.serving.starting_server")
+from tests.serving.fake_server import command, started
+
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 NEW_PIDS = ("unshare", "--pid", "--fork", "--kill-child")
 
 
-@contextmanager
-def started(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+def starting(
+    directory: Path, template: Path | None, *, frontends: int
+) -> tuple[str, ...]:
+    """A server that reads the chat template, which nobody writes.
+
+    Without a template it gets a signal instead, when its engine starts.
+    """
+    return command(
+        directory,
+        is_told_to_stop=template is None,
+        http_port=0,
+        health_port=0,
+        grace_s=600.0,
+        drain_s=600.0,
+        frontends=frontends,
+        chat_templates=[str(template)] if template is not None else [],
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def test_a_server_whose_front_ends_start_takes_them_along(
     letters_dir: Path, template: Path, number: signal.Signals, frontends: int
 ) -> None:
     with (
-        started(*STARTING, letters_dir, str(frontends), template) as process,
+        started(*starting(letters_dir, template, frontends=frontends)) as process,
         being_read(template),
     ):
         fronts = psutil.Process(process.pid).children()
@@ -77,7 +79,7 @@ def test_a_server_without_front_ends_ends_while_it_starts(
     letters_dir: Path, template: Path, number: signal.Signals
 ) -> None:
     with (
-        started(*STARTING, letters_dir, "0", template) as process,
+        started(*starting(letters_dir, template, frontends=0)) as process,
         being_read(template),
     ):
         process.send_signal(number)
@@ -85,11 +87,11 @@ def test_a_server_without_front_ends_ends_while_it_starts(
         assert process.returncode == -number
 
 
-@pytest.mark.parametrize("frontends", ["0", "2"])
+@pytest.mark.parametrize("frontends", [0, 2])
 def test_a_signal_just_before_requests_are_served_is_not_drained(
-    letters_dir: Path, template: Path, frontends: str
+    letters_dir: Path, frontends: int
 ) -> None:
-    with started(*STARTING, letters_dir, frontends, template, "early") as process:
+    with started(*starting(letters_dir, None, frontends=frontends)) as process:
         assert process.communicate(timeout=30) == ("", "")
         assert process.returncode == -signal.SIGTERM
 
@@ -114,12 +116,14 @@ def may_unshare() -> bool:
 
 
 @pytest.mark.skipif(not may_unshare(), reason="cannot make a namespace of processes")
-@pytest.mark.parametrize("frontends", ["0", "1"])
+@pytest.mark.parametrize("frontends", [0, 1])
 def test_the_first_process_of_a_container_ends_too(
-    letters_dir: Path, template: Path, frontends: str
+    letters_dir: Path, template: Path, frontends: int
 ) -> None:
     with (
-        started(*NEW_PIDS, *STARTING, letters_dir, frontends, template) as process,
+        started(
+            *NEW_PIDS, *starting(letters_dir, template, frontends=frontends)
+        ) as process,
         being_read(template),
     ):
         (first,) = psutil.Process(process.pid).children()

@@ -1,7 +1,6 @@
 """Chat templates in their sandbox, and control tokens that users must not forge."""
 
 import json
-from pathlib import Path
 
 import pytest
 import tokenizers
@@ -9,13 +8,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.chat_template import (
-    ChatTemplate,
-    ChatTemplateError,
-    check_chat_template,
-    load_chat_template,
-)
-from mell_jax.text.special_tokens import SpecialTokens
+from mell_jax.text.chat_template import ChatTemplate, ChatTemplateError
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 START, END = 0, 1
@@ -28,7 +21,7 @@ HELLO = {"role": "u", "content": "hi"}
 
 
 def template(source: str, **special: str) -> ChatTemplate:
-    return ChatTemplate(source, special=SpecialTokens(**special))
+    return ChatTemplate(source, **special)
 
 
 def render(source: str, *, max_chars: int = 1000, **special: str) -> str:
@@ -149,7 +142,7 @@ def test_what_templates_expect_is_there() -> None:
     )
     assert render("{% generation %}x{% endgeneration %}") == "x"
     assert len(render("{{ strftime_now('%Y') }}")) == 4
-    assert render("{{ tools is defined }}") == "False"
+    assert render("{{ tools is none and documents is none }}") == "True"
 
 
 def test_a_template_can_refuse() -> None:
@@ -181,52 +174,21 @@ def test_a_template_may_not_write_without_end() -> None:
         render(loop)
 
 
-def test_a_template_may_not_run_without_end() -> None:
-    times = iter([0.0, 1.0, 3.0])
-    slow = ChatTemplate(
-        "{% for i in range(9) %}x{% endfor %}",
-        special=SpecialTokens(),
-        clock=lambda: next(times),
-    )
-    with pytest.raises(ChatTemplateError, match=r"more than 2\.0 s"):
-        slow.render([HELLO], max_chars=100)
-
-
-def test_templates_are_found_where_models_have_them(tmp_path: Path) -> None:
-    assert load_chat_template(tmp_path) is None
-    config = tmp_path / "tokenizer_config.json"
-    config.write_text('{"bos_token": "<s>"}')
-    assert load_chat_template(tmp_path) is None
-
-    def rendered(override: Path | None = None) -> str:
-        found = load_chat_template(tmp_path, override=override)
-        assert found is not None
-        return found.render([HELLO], max_chars=100)
-
-    config.write_text('{"chat_template": "{{ bos_token }}1", "bos_token": "<s>"}')
-    assert rendered() == "<s>1"
-    named = [{"name": "tool", "template": "t"}, {"name": "default", "template": "2"}]
-    config.write_text(json.dumps({"chat_template": named}))
-    assert rendered() == "2"
-    (tmp_path / "chat_template.jinja").write_text("3")
-    assert rendered() == "3"
-    (tmp_path / "own").write_text("4")
-    assert rendered(tmp_path / "own") == "4"
-    (tmp_path / "own").write_text("{% if %}")
-    with pytest.raises(ValueError, match=r"own: line 1 of the chat template"):
-        rendered(tmp_path / "own")
-    (tmp_path / "own").write_text("x" * 300_000)
-    with pytest.raises(ValueError, match="may have 262144 bytes"):
-        rendered(tmp_path / "own")
-
-
-def test_a_file_that_is_no_template_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "chat.jinja"
-    path.write_text("{{ bos_token }}{% generation %}a{% endgeneration %}")
-    check_chat_template(path)
-    path.write_text("{% for %}")
-    with pytest.raises(ValueError, match=r"chat\.jinja: line 1 of the chat template"):
-        check_chat_template(path)
-    path.write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"chat\.jinja: a chat template is UTF-8"):
-        check_chat_template(path)
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [
+        (CHATML, (END, "<|end|>")),
+        (
+            "{% for m in messages %}{{ m.content }}\n<|end|>{% endfor %}",
+            (END, "<|end|>"),
+        ),
+        ("{% for m in messages %}{{ m.content }} u{% endfor %}", None),
+        ("{{ raise_exception('never') }}", None),
+        ("no content", None),
+    ],
+)
+def test_the_token_that_ends_an_answer_is_found(
+    letters: Tokenizer, source: str, end: tuple[int, str] | None
+) -> None:
+    chat = ChatPrompt(letters, template=template(source))
+    assert chat.find_turn_end() == end

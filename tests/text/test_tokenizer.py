@@ -11,6 +11,7 @@ import sentencepiece
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import models, normalizers, pre_tokenizers
 
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -139,9 +140,37 @@ def test_sentencepiece_adds_the_special_tokens_that_the_config_asks_for(
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"add_bos_token": false, "add_eos_token": true}')
     assert load_tokenizer(tmp_path).encode("cat") == [*plain, 2]
-    config.write_text('{"eos_token": "<unk>", "bos_token": "no such token"}')
+    config.write_text('{"eos_token": "<unk>"}')
     assert load_tokenizer(tmp_path).bos_id == 1
     assert load_tokenizer(tmp_path).eos_id == 0
+
+
+@pytest.mark.parametrize("key", ["bos_token", "eos_token"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+def test_a_token_that_is_named_and_nowhere_is_an_error(
+    byte_level_dir: Path, sentencepiece_dir: Path, tmp_path: Path, name: str, key: str
+) -> None:
+    source = byte_level_dir if name.endswith("json") else sentencepiece_dir
+    (tmp_path / name).write_bytes((source / name).read_bytes())
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({key: "<|im_end|>"}))
+    with pytest.raises(ValueError, match=rf"{key} is '<\|im_end\|>', which is"):
+        load_tokenizer(tmp_path)
+
+
+def test_tokens_added_to_a_sentencepiece_model_are_refused(
+    sentencepiece_dir: Path, tmp_path: Path
+) -> None:
+    """It would read them as letters: not the tokenizer of the training."""
+    model = (sentencepiece_dir / "tokenizer.model").read_bytes()
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    config = tmp_path / "tokenizer_config.json"
+    own = {"added_tokens_decoder": {"1": {"content": "<s>"}, "2": {"content": "</s>"}}}
+    config.write_text(json.dumps(own))
+    assert load_tokenizer(tmp_path).eos_id == 2
+    (tmp_path / "added_tokens.json").write_text('{"<|im_end|>": 320}')
+    with pytest.raises(ValueError, match=r"'<\|im_end\|>' was added .* as id 320"):
+        load_tokenizer(tmp_path)
 
 
 def test_the_tokens_map_fills_in_what_the_config_leaves_out(
@@ -347,3 +376,33 @@ def test_a_special_token_by_other_letters_is_refused(
     with pytest.raises(ValueError, match="becomes the special token 1"):
         tokenizer.encode_plain("the cat</S>")
     assert 1 not in tokenizer.encode_plain("the cat</s>")
+
+
+def test_rules_that_panic_are_an_error_of_the_text(tmp_path: Path) -> None:
+    """A regular expression that backtracks ends in Rust, and not as an Exception."""
+    rust = tokenizers.Tokenizer(models.WordLevel({"a": 0, "x": 1}, unk_token="a"))
+    rust.pre_tokenizer = pre_tokenizers.Split(
+        tokenizers.Regex("(x+x+)+y"), behavior="isolated"
+    )
+    spec = json.loads(rust.to_str()) | {"decoder": {"type": "Fuse"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    tokenizer = load_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="rules of the tokenizer fail on this text"):
+        tokenizer.encode("x" * 100)
+
+
+def test_a_normalizer_that_blows_a_text_up_is_refused(tmp_path: Path) -> None:
+    rust = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    rust.normalizer = normalizers.Sequence(
+        [normalizers.Replace("a", "a" * 1000) for _ in range(3)]
+    )
+    spec = json.loads(rust.to_str()) | {"decoder": {"type": "Fuse"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match="1000000000 times as long, at most 64"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_file_nested_without_end_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is nested too deeply"):
+        load_tokenizer(tmp_path)

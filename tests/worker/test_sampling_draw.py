@@ -82,16 +82,16 @@ def test_a_block_of_rare_tokens_gets_its_share():
     assert abs(rare - wanted) < 4 * np.sqrt(wanted)
 
 
-def test_a_seed_below_two_to_the_32_is_jaxs_own_key():
-    for seed in (0, 1, 2**31, 2**32 - 1):
-        (key,) = row_keys(
-            seed_hi=jnp.zeros((1,), jnp.uint32),
-            seed_lo=jnp.full((1,), seed, jnp.uint32),
-            position=jnp.full((1,), 12, jnp.int32),
-        )
-        with jax.enable_x64(False):
-            expected = jax.random.fold_in(jax.random.key(np.uint32(seed)), 12)
-        assert (jax.random.key_data(key) == jax.random.key_data(expected)).all()
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_a_seed_below_two_to_the_32_is_jaxs_own_key(seed):
+    (key,) = row_keys(
+        seed_hi=jnp.zeros((1,), jnp.uint32),
+        seed_lo=jnp.full((1,), seed, jnp.uint32),
+        position=jnp.full((1,), 12, jnp.int32),
+    )
+    with jax.enable_x64(False):
+        expected = jax.random.fold_in(jax.random.key(np.uint32(seed)), 12)
+    assert (jax.random.key_data(key) == jax.random.key_data(expected)).all()
 
 
 def test_a_row_without_weight_draws_token_zero():

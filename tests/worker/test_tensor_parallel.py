@@ -6,21 +6,21 @@ from collections.abc import Sequence
 import jax
 import pytest
 
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.params import SamplingParams
 from mell_jax.models.config import ModelConfig
 from mell_jax.worker.compilation import CompilationCounter
-from tests.toy import CONFIG, Transcript, expected, submit, toy_config, toy_engine
+from tests.toy import CONFIG, Transcript, expected, only, submit, toy_config, toy_engine
 
 PROMPTS = ([1, 2, 3], [5] * 40, list(range(70)))  # one is longer than a step
 COUNT = 20
 
 
-def engine_on(config: ModelConfig, devices: Sequence[int]) -> Engine:
+def engine_on(config: ModelConfig, devices: Sequence[int]) -> Fleet:
     return toy_engine(config, devices=[jax.devices()[i] for i in devices])
 
 
-def run_by_turns(engines: Sequence[Engine]) -> list[Transcript]:
+def run_by_turns(engines: Sequence[Fleet]) -> list[Transcript]:
     """A step of each in turn, so that steps of all are in flight at once."""
     params = SamplingParams(temperature=0.0, max_tokens=COUNT)
     for engine in engines:
@@ -68,12 +68,13 @@ def test_instances_on_groups_of_devices_count_right(kv_heads, groups) -> None:
     assert compilations.count == 0
 
 
-def test_a_pool_with_one_kv_head_is_not_copied_by_a_step() -> None:
-    worker = engine_on(CONFIG, [0]).instance.worker
+@pytest.mark.parametrize("is_decode", [True, False])
+def test_a_pool_with_one_kv_head_is_not_copied_by_a_step(is_decode: bool) -> None:
+    engine = engine_on(CONFIG, [0])
+    run_by_turns([engine])
+    worker = only(engine).worker
     assert worker.pool.shape == (65, 2, 16, 32)
-    for is_decode in (True, False):
-        bucket = worker.choose_bucket(tokens=8, rows=8, is_decode=is_decode)
-        text = worker.compile(bucket).as_text()
-        assert text is not None
-        assert "f32[65,2,16,32]" in text
-        assert not re.search(r"= f32\[65,[0-9,]*\]\S* copy\(", text)
+    bucket = worker.choose_bucket(tokens=8, rows=8, is_decode=is_decode)
+    text = worker.compile(bucket).as_text()
+    assert "f32[65,2,16,32]" in text
+    assert not re.search(r"= f32\[65,[0-9,]*\]\S* copy\(", text)

@@ -1,4 +1,4 @@
-"""Carries out what an operator asks of a fleet, between two steps.
+"""The administrator carries out what an operator asks, between two steps.
 
 Everything goes through the placement machine, as the fleet's own decisions do; what the
 machine would not do is refused here, with the reason.
@@ -28,8 +28,8 @@ from mell_jax.engine.admin import (
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.news import tell_policy
-from mell_jax.engine.fleet.view import GroupState
 from mell_jax.engine.fleet.viewer import Viewer, state_of
+from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import events
@@ -38,7 +38,7 @@ from mell_jax.scheduler.policies import POLICIES
 
 
 class Administrator:
-    """Of one fleet; on its thread."""
+    """The administrator works for one fleet, on its thread."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Administrator:
         self._policy = config.policy
 
     def carry_out(self, command: Command) -> Answer:
-        """The answer to a command.
+        """Returns the answer to a command.
 
         Raises:
           UnknownTargetError: it names something that is not there.
@@ -92,7 +92,7 @@ class Administrator:
         return pick([each for each in found if each is not None], command=command)
 
     def _placement(self, request: RequestAccount) -> Placement | None:
-        """None: it has ended, as the books are about to hear."""
+        """Returns None if it has ended, as the books are about to hear."""
         state = self._conductor.state(request.id)
         if state is None:
             return None

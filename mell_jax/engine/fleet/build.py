@@ -1,4 +1,4 @@
-"""From weights to a fleet, with every model warmed up and parked on every group."""
+"""Makes a fleet from weights: every model is warmed up and parked on every group."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,15 @@ from absl import logging
 from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.blueprint import (
     Blueprint,
+    make_batcher,
     make_blueprint,
-    make_movable_batcher,
     make_worker,
 )
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet import page_transfer
 from mell_jax.engine.fleet.config import FleetConfig
-from mell_jax.engine.fleet.faults import NO_FAULT, FaultyTransport
+from mell_jax.engine.fleet.faults import NO_FAULT
+from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstance
 from mell_jax.engine.fleet.models import FleetModel
@@ -40,7 +41,7 @@ REPEATS = 3  # of what is timed; the best counts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyModel:
-    """A model whose weights lie on every device group, in their order."""
+    """This model's weights lie on every device group, in their order."""
 
     parts: ModelParts
     weights: Sequence[Weights]
@@ -52,7 +53,7 @@ class ReadyModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parked:
-    """A model that is warm on every group, its pools given back."""
+    """This model is warm on every group, its pools given back."""
 
     model: FleetModel
     profile: Profile
@@ -107,9 +108,7 @@ def _park_everywhere(
     }
     for worker in workers.values():
         worker.warm_up(progress=progress)
-        page_transfer.warm_up(worker)
-    transport = _transport(workers, config=config)
-    profile = measure(workers, model=ModelId(model.name), transport=transport)
+    transport, profile = _links(workers, model=ModelId(model.name), config=config)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
     decode_s = time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s
@@ -122,13 +121,25 @@ def _park_everywhere(
         parked_instances={
             device: ParkedInstance(
                 worker=worker,
-                make_batcher=lambda: make_movable_batcher(blueprint),
+                make_batcher=lambda: make_batcher(blueprint),
                 max_rows=blueprint.settled.max_rows,
                 shares_prefixes=blueprint.shares_prefixes,
             )
             for device, worker in workers.items()
         },
     )
+
+
+def _links(
+    workers: Workers, *, model: ModelId, config: FleetConfig
+) -> tuple[Transport, Profile]:
+    """Compiles and measures what moves take; nothing where there is one group."""
+    if len(workers) == 1:
+        return DevicePut(), Profile.of_one(next(iter(workers)), model=model)
+    for worker in workers.values():
+        page_transfer.warm_up(worker)
+    transport = _transport(workers, config=config)
+    return transport, measure(workers, model=model, transport=transport)
 
 
 def _park(workers: Workers, *, config: FleetConfig) -> float:
@@ -165,8 +176,8 @@ def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
 
 
 def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> ModelSpec:
-    """What an instance holds, how fast its requests grow and how long it takes to
-    open, as measured here."""
+    """Returns what an instance holds, how fast its requests grow and how long it
+    takes to open, as measured here."""
     return ModelSpec(
         capacity_pages=blueprint.num_pages - 1,
         max_rows=blueprint.settled.max_rows,

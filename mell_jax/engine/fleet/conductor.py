@@ -1,4 +1,4 @@
-"""What happens to requests of a fleet: decisions carried out, messages passed on.
+"""The conductor carries out decisions on requests of a fleet and passes messages on.
 
     event -> placement machine -> Place, Move, Preempt, Activate, Park
                  ^                        |
@@ -25,7 +25,7 @@ from mell_jax.engine.fleet.moves import Moves
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.roster import Roster
-from mell_jax.engine.fleet.stats import FleetTally
+from mell_jax.engine.fleet.tally import FleetTally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.frames import Finished, FinishReason, Handle
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Conductor:
-    """Members, requests, the placement machine and the controller of a fleet."""
+    """The conductor owns requests, roster, placement machine and controller."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Conductor:
         self.requests: dict[Handle, RequestId] = {}
         self.finished: list[Finished] = []  # since the owner last took them
         self.now_s = 0.0  # of the fleet's clock, as its owner last read it
+        self.last_error: Exception | None = None  # that cost a device
         self.controller = Controller()
         self.tally = FleetTally()
         self._config = config
@@ -97,12 +98,22 @@ class Conductor:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it knows of no request at all."""
+        """Returns whether it knows of no request at all."""
         return not (self._states or self.requests or self._asked or self._post)
 
     @property
+    def needs_epochs(self) -> bool:
+        """Returns whether an epoch can change anything.
+
+        Without requests it can only close an instance too many; the last one of each
+        model stays.
+        """
+        models = [instance.model for instance in self.instances.values()]
+        return not self.is_at_rest or len(set(models)) < len(models)
+
+    @property
     def is_lost(self) -> bool:
-        """Whether no device is left: all have failed, or were given back."""
+        """Returns whether no device is left: all have failed, or were given back."""
         ledger = self.machine.ledger
         return not any(
             device in ledger.instances or ledger.is_idle(device)
@@ -132,7 +143,7 @@ class Conductor:
         self.settle()
 
     def tick(self, now_s: float) -> None:
-        """An epoch ends: links have room again, and pages that hang are given up."""
+        """Ends an epoch: links have room again, and pages that hang are given up."""
         self._moves.renew()
         for instance in list(self.instances.values()):
             for request in instance.overdue(epochs=self._config.patience_epochs):
@@ -149,7 +160,7 @@ class Conductor:
     def ask_for_pages(self) -> None:
         """Asks for the pages that rows want to go on; a row without one waits."""
         for instance in list(self.instances.values()):
-            for serial, pages in instance.inner.movable.wanting():
+            for serial, pages in instance.inner.grants.wanting():
                 self._ask_for_page(instance.requests[serial], pages + 1)
         self.settle()
 
@@ -157,7 +168,8 @@ class Conductor:
         """Does something on a device; if that raises, the device is lost."""
         try:
             return do()
-        except Exception:  # the edge: whatever a device raises, the others go on
+        except Exception as error:  # the edge: whatever a device raises, others go on
+            self.last_error = error
             news.tell_fenced(instance.device, what="failed")
             self._lose(instance.device)
             return None
@@ -171,7 +183,7 @@ class Conductor:
         self.finished.append(Finished(handle=handle, reason=reason, message=message))
 
     def forget(self, request: RequestId) -> None:
-        """A request is over: the books and the protocol release what it holds."""
+        """Has the books and the protocol release what a request holds that is over."""
         self._drop(request)
         self._reports.append(events.Finish(request=request))
 
@@ -228,7 +240,7 @@ class Conductor:
         )
 
     def _has_home(self, request: RequestId) -> bool:
-        """Whether a request that waits lacks pages; or else an instance."""
+        """Returns whether a request that waits lacks pages; or else an instance."""
         known = self.machine.ledger.requests.get(request)
         return known is not None and known.device is not None
 
@@ -256,7 +268,7 @@ class Conductor:
         if move.target not in self.instances:
             return None  # lost, as the books are about to hear
         spec = ledger.spec(ledger.requests[move.request].model)
-        target = self.instances[move.target].inner.movable
+        target = self.instances[move.target].inner.sequences
         return MoveDemand(
             move=move,
             links=self._moves.links(move),
@@ -287,7 +299,7 @@ class Conductor:
             return
         instance, serial = self.instances[owner.home], Serial(owner.copy_id)
         if instance.inner.knows(serial):
-            instance.inner.movable.grant(serial, pages=state.pages)
+            instance.inner.grants.grant(serial, pages=state.pages)
 
     def _capture(self, request: RequestId) -> None:
         """Keeps the tokens that a request has by now, to start it elsewhere."""
@@ -296,7 +308,7 @@ class Conductor:
             return
         instance, serial = self.instances[owner.home].inner, Serial(owner.copy_id)
         if instance.knows(serial):
-            tokens = instance.movable.tokens_since(serial, 0)
+            tokens = instance.sequences.tokens_since(serial, 0)
             if len(tokens) > len(state.tokens):
                 state.tokens = tokens
 
@@ -312,11 +324,11 @@ class Conductor:
         )
 
     def _prefix_of(self, state: RequestState) -> tuple[events.Cached, ...]:
-        """Where how much of a new request's prompt is cached."""
+        """Returns how much of a new request's prompt is cached, by device."""
         keys = self._prefix_keys(state)
         found = (
             events.Cached(
-                device=device, pages=instance.inner.movable.count_cached(keys)
+                device=device, pages=instance.inner.sequences.count_cached(keys)
             )
             for device, instance in self.instances.items()
             if instance.model == state.model
@@ -345,7 +357,8 @@ class Conductor:
         horizon = self.controller.next_copy_id
         try:
             self.roster.open(device, model, horizon=horizon, context=self)
-        except RuntimeError:  # no memory, or a device that has gone
+        except RuntimeError as error:  # no memory, or a device that has gone
+            self.last_error = error
             news.tell_fenced(device, what="cannot be opened")
             self._lose(device)
 

@@ -1,4 +1,4 @@
-"""What an operator chooses for a fleet."""
+"""The choices of an operator about a fleet."""
 
 import math
 from dataclasses import dataclass
@@ -8,37 +8,73 @@ from mell_jax.engine.fleet.faults import NO_FAULT, Fault
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.transfer import Mode
+from mell_jax.settings.setting import setting
 
 Parking = Literal["pool", "weights"]
-"""What a parked instance gives back: its pool, or its weights as well."""
+"""A parked instance gives back its pool, or its weights as well."""
 Way = Literal["device_put", "permute"]
-"""How pages are copied: array by array, or by a collective of both ends."""
+"""Pages are copied array by array, or by a collective of both ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetConfig:
-    """Placement, migration and recovery.
+    """Placement, migration and recovery are described.
+
+    Attributes:
+      mode: the mode of every move; None chooses as links and prefill allow.
+      fault: faults that tests plant.
 
     Raises:
-      ValueError: a value is out of range, naming the flag and the rule.
+      ValueError: a value is out of range, naming the setting and the rule.
     """
 
-    policy: str = "consolidate"
-    move_price_s: float = 0.6  # device seconds that moving a full instance is worth
-    place_wait_ms: float = 100.0  # that an arrival may wait before a device is opened
-    epoch_s: float = 1.0  # between consolidations
-    migration_gbps: float | None = None  # of a device, that consolidation may use
-    parking: Parking = "pool"
-    replay_limit: int = 3  # devices that a request may lose before it fails
-    mode: Mode | None = None  # of every move; None: as links and prefill allow
-    transport: Way = "device_put"
-    patience_epochs: int = 30  # for pages on their way; then their move is called off
-    fault: Fault = NO_FAULT  # for tests
+    policy: str = setting(
+        "consolidate",
+        is_flag=True,
+        help=f"This policy places and moves requests: {', '.join(sorted(POLICIES))}.",
+    )
+    move_price_s: float = setting(
+        0.6,
+        help="Moving all the pages that a device can hold is worth so many seconds of "
+        "a device. A lower price means fewer devices and more bytes moved.",
+    )
+    place_wait_ms: float = setting(
+        100.0,
+        help="A request that fits nowhere waits at most so long before another device "
+        "is opened for it.",
+    )
+    epoch_s: float = setting(
+        1.0, help="So many seconds pass between two consolidations."
+    )
+    migration_gbps: float | None = setting(
+        None,
+        help="Consolidation uses at most so many Gb/s of a device's link; by default "
+        "it has no bound.",
+    )
+    parking: Parking = setting(
+        "pool",
+        help="An idle instance gives back its pool, or its weights as well.",
+    )
+    replay_limit: int = setting(
+        3,
+        help="A request that has lost more devices than this fails; before that it "
+        "starts again on another one.",
+    )
+    mode: Mode | None = None
+    transport: Way = setting(
+        "device_put",
+        help="Pages of moved requests are copied array by array (device_put) or by a "
+        "collective of both devices (permute).",
+    )
+    patience_epochs: int = setting(
+        30, help="A move is called off when its pages take more epochs than this."
+    )
+    fault: Fault = NO_FAULT
 
     def policy_config(
         self, *, look_s: float | None = None, headroom: float | None = None
     ) -> PolicyConfig:
-        """What policies are told; None leaves the policy's own, or the default.
+        """Returns what policies are told; None leaves the policy's own, or the default.
 
         Raises:
           ValueError: a value is out of range.

@@ -1,4 +1,4 @@
-"""Faults to plant in a fleet, for its tests: named in one line, harmless by default.
+"""Faults are planted in a fleet by its tests: named in one line, none by default.
 
 move:1         every request moves to the next instance, every step
 raise:2:10     the tenth step of the fleet raises on device 2
@@ -9,22 +9,16 @@ flip:1         the first transfer arrives with one byte changed
 import re
 from dataclasses import dataclass, replace
 
-import jax
-import numpy as np
-
-from mell_jax.engine.fleet.page_transfer import PageTransfer
-from mell_jax.engine.fleet.transport import Transport
 from mell_jax.scheduler.ids import DeviceGroupId
-from mell_jax.worker.group import DeviceGroup
 
 
 class PlantedError(Exception):
-    """What a planted fault raises."""
+    """A planted fault raises this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What goes wrong; steps and transfers are counted from 1."""
+    """Something goes wrong; steps and transfers are counted from 1."""
 
     move_every: int | None = None  # steps
     raise_on: tuple[DeviceGroupId, int] | None = None  # device, step
@@ -50,7 +44,7 @@ NO_FAULT = Fault()
 
 
 def parse_fault(text: str) -> Fault:
-    """Faults separated by commas, such as "move:1,raise:2:10"; "" for none.
+    """Reads faults with commas between, such as "move:1,raise:2:10"; "" is none.
 
     Raises:
       ValueError: the text says something else.
@@ -75,34 +69,3 @@ def parse_fault(text: str) -> Fault:
             case _, count:
                 fault = replace(fault, raise_on=(DeviceGroupId(int(found[3])), count))
     return fault
-
-
-class FaultyTransport:
-    """Another transport, with the faults of `fault` in what it carries."""
-
-    def __init__(self, transport: Transport, *, fault: Fault) -> None:
-        self._transport = transport
-        self._fault = fault
-        self._count = 0
-
-    def carry(
-        self,
-        transfer: PageTransfer,
-        *,
-        source: DeviceGroupId,
-        target: DeviceGroupId,
-        to: DeviceGroup,
-    ) -> PageTransfer:
-        self._count += 1
-        copy = self._transport.carry(transfer, source=source, target=target, to=to)
-        if self._count == self._fault.flip:
-            copy = replace(copy, chunks=(_flip(copy.chunks[0]), *copy.chunks[1:]))
-        return replace(copy, is_lost=self._count == self._fault.hang)
-
-
-def _flip(chunk: jax.Array) -> jax.Array:
-    """The chunk with the lowest bit of its first byte changed."""
-    data = np.array(chunk)
-    data.view(np.uint8).reshape(-1)[0] ^= 1
-    flipped: jax.Array = jax.device_put(data, chunk.sharding)
-    return flipped

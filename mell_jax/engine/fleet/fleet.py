@@ -1,8 +1,8 @@
-"""The engine of a fleet: many instances, one thread, MELL in charge.
+"""The fleet is the engine: one instance or many, on one thread, placed by a policy.
 
-It offers what `Engine` offers. Each `step` asks for the pages that rows want next,
-launches a step on every instance, brings in the step before of every instance, and
-passes on what placement and migration have to say until all is quiet.
+Each `step` asks for the pages that rows want next, launches a step on every instance,
+brings in the step before of every instance, and passes on what placement and migration
+have to say until all is quiet.
 """
 
 import time
@@ -12,18 +12,17 @@ from functools import partial
 import numpy as np
 
 from mell_jax.engine.admin import Answer, Command
-from mell_jax.engine.core import refusal, resolve
 from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance
-from mell_jax.engine.fleet.frames import merge_frames, sum_loads
 from mell_jax.engine.fleet.instance_pool import InstancePool
+from mell_jax.engine.fleet.merge import merge_frames, sum_loads
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
-from mell_jax.engine.fleet.stats import FleetStats
 from mell_jax.engine.fleet.viewer import Viewer
+from mell_jax.engine.fleet_view import FleetStats
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -33,6 +32,7 @@ from mell_jax.engine.frames import (
     Submit,
     frame_of_ends,
 )
+from mell_jax.engine.intake import refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
@@ -45,7 +45,7 @@ OPENING_WAIT_S = 0.001
 
 
 class Fleet:
-    """Runs models on several device groups.
+    """A fleet runs models on one device group or several.
 
     Args:
       models: what is served; requests that name no model are for the first one.
@@ -69,6 +69,7 @@ class Fleet:
         seed: int = 0,
     ) -> None:
         self.machine = machine
+        self.instance_pool = instance_pool
         self.times = StepTimes()
         self._infos = tuple(model.info for model in models)
         self._page_tokens = shared_page_tokens(models)
@@ -103,17 +104,17 @@ class Fleet:
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]:
-        """Of every model served, with what one instance holds."""
+        """Returns what is known of every model, with what one instance holds."""
         return self._infos
 
     @property
     def instances(self) -> dict[DeviceGroupId, FleetInstance]:
-        """The instances that serve, by device; do not change it."""
+        """Returns the instances that serve, by device; do not change it."""
         return self._conductor.instances
 
     @property
     def conductor(self) -> Conductor:
-        """Placement and migration, for tests and administration."""
+        """Returns placement and migration, for tests and administration."""
         return self._conductor
 
     def submit(self, submit: Submit) -> None:
@@ -156,14 +157,14 @@ class Fleet:
 
     @property
     def idle_wait_s(self) -> float | None:
-        """How long to wait for messages without work; None: until one comes."""
+        """Returns how long to wait for messages without work; None: until one comes."""
         if self._conductor.roster.is_opening:
             return OPENING_WAIT_S
-        return self._config.epoch_s if self.instances else None
+        return self._config.epoch_s if self._conductor.needs_epochs else None
 
     @property
     def is_resting(self) -> bool:
-        """Whether no step is due.
+        """Returns whether no step is due.
 
         Requests may wait for an instance that opens, but not for ever, and while there
         is none that opens they have to get one.
@@ -173,7 +174,7 @@ class Fleet:
         return not (self.has_work or self.machine.waiting)
 
     def step(self) -> StepFrame | None:
-        """One step of every instance that is open; None when nothing is to be said.
+        """Makes a step of every instance that is open; None when nothing is to be said.
 
         Raises:
           RuntimeError: no device is left, so that nobody can be served.
@@ -191,8 +192,8 @@ class Fleet:
             self._move_everything()
         frames = self._land()
         conductor.settle()
-        if conductor.is_lost:
-            raise RuntimeError("every device of the fleet has failed or was drained")
+        if not self.instances and conductor.is_lost:
+            raise _lost(conductor.last_error) from conductor.last_error
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_ends(done))
@@ -214,7 +215,7 @@ class Fleet:
         conductor.settle()
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
-        """How busy all instances are together."""
+        """Returns how busy all instances are together."""
         loads = [
             instance.inner.load(compilations=compilations)
             for instance in self.instances.values()
@@ -230,12 +231,12 @@ class Fleet:
         )
 
     def stats(self) -> FleetStats:
-        """What it has done so far."""
+        """Returns what the fleet has done so far."""
         return self._conductor.tally.stats()
 
     @property
     def _can_step(self) -> bool:
-        """Whether an instance that is open has something to do."""
+        """Returns whether an instance that is open has something to do."""
         return any(
             instance.is_open and instance.inner.has_work
             for instance in self.instances.values()
@@ -252,6 +253,8 @@ class Fleet:
             if frame is not None:
                 conductor.tally.see(frame)
                 frames.append(frame)
+            if not (instance.inner.ended or instance.is_watching):
+                continue  # as in most steps
             for serial in instance.inner.ended:
                 conductor.forget(instance.requests[serial])
             conductor.guard(instance, instance.look_around)
@@ -276,7 +279,7 @@ class Fleet:
         return instance.inner.land(self.times)
 
     def _move_everything(self) -> None:
-        """Every request goes to the next device that is there."""
+        """Sends every request to the next device that is there."""
         devices = list(self.instances)
         for request in list(self.machine.ledger.requests.values()):
             if request.device not in self.instances or request.move is not None:
@@ -292,3 +295,11 @@ class Fleet:
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self._page_tokens)
+
+
+def _lost(cause: Exception | None) -> RuntimeError:
+    """Returns what ends the engine; `cause` has cost the last device that failed."""
+    text = "every device of the fleet has failed or was drained"
+    if cause is not None:
+        text += f"; the last error was {type(cause).__name__}: {cause}"
+    return RuntimeError(text)

@@ -1,4 +1,4 @@
-"""One device of the fleet: carries out what the migration protocol asks of it.
+"""A fleet's instance carries out what the migration protocol asks of it.
 
     message -> endpoint -> effects -> pages taken, written, rows stopped and started
                    ^                                   |
@@ -36,7 +36,7 @@ Payload = PageTransfer | Tokens | None
 
 
 class FleetContext(Protocol):
-    """What an instance needs of the fleet."""
+    """The context is what an instance needs of the fleet."""
 
     def state(self, request: RequestId) -> RequestState | None: ...
 
@@ -49,7 +49,7 @@ class FleetContext(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Arrival:
-    """Pages that are on their way to a reservation."""
+    """These pages are on their way to a reservation."""
 
     request: RequestId
     copy_id: CopyId
@@ -60,7 +60,7 @@ class _Arrival:
 
 
 class FleetInstance:
-    """An instance that serves, and its end of the protocol."""
+    """A fleet's instance serves, and has its end of the protocol."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class FleetInstance:
         self._tell(message, payload=payload)
 
     def look_around(self) -> None:
-        """After a step: tells the protocol what has come about since."""
+        """Tells the protocol, after a step, what has come about since."""
         for serial in self.inner.ended:
             copy_id = CopyId(serial)
             request = self.requests.pop(serial)
@@ -112,7 +112,7 @@ class FleetInstance:
             self._arrivals.remove(arrival)
             self._unpack(arrival)
         for copy_id, chunk in list(self._prefills.items()):
-            if self.inner.movable.computed(Serial(copy_id)) >= chunk.end:
+            if self.inner.sequences.computed(Serial(copy_id)) >= chunk.end:
                 del self._prefills[copy_id]
                 self._tell_written(chunk.request, copy_id, chunk.end)
         for stop in list(self._stopping.values()):
@@ -121,20 +121,25 @@ class FleetInstance:
             self._see_computed(request, copy_id)
 
     def overdue(self, *, epochs: int) -> list[RequestId]:
-        """Called once an epoch: requests whose pages do not arrive within `epochs`."""
+        """Returns requests whose pages do not arrive within `epochs`; once an epoch."""
         self._arrivals = [replace(a, waited=a.waited + 1) for a in self._arrivals]
         return [a.request for a in self._arrivals if a.waited >= epochs]
 
     @property
     def is_open(self) -> bool:
-        """Whether its weights and its pool are there; only then it makes steps."""
+        """Returns whether weights and pool are there; only then it makes steps."""
         if not self._is_open:
             self._is_open = self.inner.worker.is_ready
         return self._is_open
 
     @property
+    def is_watching(self) -> bool:
+        """Returns whether the protocol waits for what a step may bring about."""
+        return self.is_busy or bool(self._watched)
+
+    @property
     def is_busy(self) -> bool:
-        """Whether something is under way that no step will bring to an end."""
+        """Returns whether something is under way that no step will bring to an end."""
         return bool(self._arrivals or self._prefills or self._stopping)
 
     # Effects.
@@ -159,14 +164,15 @@ class FleetInstance:
         self._context.post(effect.to, effect.message, payload)
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
-        """The pages or tokens that go with a chunk, on their way already."""
-        batcher, serial = self.inner.movable, Serial(chunk.from_copy_id)
+        """Returns the pages or tokens that go with a chunk, on their way already."""
+        sequences, serial = self.inner.sequences, Serial(chunk.from_copy_id)
         if chunk.mode is Mode.TOKENS:
-            return batcher.tokens_since(serial, chunk.first)[: chunk.end - chunk.first]
+            tokens = sequences.tokens_since(serial, chunk.first)
+            return tokens[: chunk.end - chunk.first]
         group = self._context.group_of(to)
         if group is None or chunk.first == chunk.end:
             return PageTransfer(chunks=(), count=0)
-        pages = batcher.pages_of(serial)[self._span(chunk.first, chunk.end)]
+        pages = sequences.pages_of(serial)[self._span(chunk.first, chunk.end)]
         return self._transport.carry(
             page_transfer.pack(self.inner.worker, pages),
             source=self.device,
@@ -192,8 +198,8 @@ class FleetInstance:
         )
 
     def _write_chunk(self, effect: effects.WriteChunk, payload: Payload) -> None:
-        batcher, serial = self.inner.movable, Serial(effect.copy_id)
-        if not batcher.extend(serial, positions=effect.end):
+        reservations, serial = self.inner.batcher.reservations, Serial(effect.copy_id)
+        if not reservations.extend(serial, positions=effect.end):
             self._tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
         if effect.first == effect.end:
@@ -212,11 +218,11 @@ class FleetInstance:
                 self._unpack(arrival)
         else:
             assert payload is not None, f"{effect} came without its tokens"
-            batcher.prefill(serial, payload, first=effect.first)
+            reservations.prefill(serial, payload, first=effect.first)
             self._prefills[effect.copy_id] = effect
 
     def _unpack(self, arrival: _Arrival) -> None:
-        pages = self.inner.movable.pages_of(Serial(arrival.copy_id))
+        pages = self.inner.sequences.pages_of(Serial(arrival.copy_id))
         page_transfer.unpack(
             self.inner.worker,
             arrival.transfer,
@@ -233,14 +239,14 @@ class FleetInstance:
         if self.inner.is_collecting_prompt(serial):
             self._tell(events.RowLost(request=effect.request, copy_id=effect.copy_id))
             return
-        self.inner.movable.hold(serial)
+        self.inner.grants.hold(serial)
         self._stopping[effect.copy_id] = effect
         self._see_stopped(effect)
 
     def _resume_row(self, effect: effects.ResumeRow) -> None:
         self._stopping.pop(effect.copy_id, None)
         if self.inner.knows(Serial(effect.copy_id)):
-            self.inner.movable.resume(Serial(effect.copy_id))
+            self.inner.grants.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
         serial, state = Serial(effect.copy_id), self._context.state(effect.request)
@@ -257,7 +263,7 @@ class FleetInstance:
             return
         self.requests[serial] = effect.request
         self.inner.start(state.copy(effect.copy_id), tokens=state.tokens)
-        self.inner.movable.grant(serial, pages=state.pages)
+        self.inner.grants.grant(serial, pages=state.pages)
 
     def _free(self, effect: effects.Free) -> None:
         copy_id, serial = effect.copy_id, Serial(effect.copy_id)
@@ -272,16 +278,16 @@ class FleetInstance:
     # What the protocol waits for.
 
     def _see_stopped(self, stop: effects.StopRow) -> None:
-        batcher, serial = self.inner.movable, Serial(stop.copy_id)
-        if stop.copy_id not in self._stopping or not batcher.is_settled(serial):
+        sequences, serial = self.inner.sequences, Serial(stop.copy_id)
+        if stop.copy_id not in self._stopping or not sequences.is_settled(serial):
             return
         del self._stopping[stop.copy_id]
         self._tell(
             events.RowStopped(
                 request=stop.request,
                 copy_id=stop.copy_id,
-                computed=batcher.computed(serial),
-                tail=tuple(batcher.tokens_since(serial, stop.since).tolist()),
+                computed=sequences.computed(serial),
+                tail=tuple(sequences.tokens_since(serial, stop.since).tolist()),
             )
         )
 
@@ -289,12 +295,12 @@ class FleetInstance:
         if not self._endpoint.is_moving(copy_id):
             self._watched.pop(copy_id, None)
             return
-        computed = self.inner.movable.computed(Serial(copy_id))
+        computed = self.inner.sequences.computed(Serial(copy_id))
         self._tell(events.Computed(request=request, copy_id=copy_id, computed=computed))
 
     def _tell_written(self, request: RequestId, copy_id: CopyId, end: int) -> None:
         self._tell(events.Written(request=request, copy_id=copy_id, end=end))
 
     def _span(self, first: int, end: int) -> slice:
-        """Pages of positions [first, end)."""
+        """Returns the pages of positions [first, end)."""
         return slice(first // self._page_tokens, -(-end // self._page_tokens))

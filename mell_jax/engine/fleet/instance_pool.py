@@ -1,4 +1,4 @@
-"""Instances made ready and put away again: pools come and go, compiled steps stay.
+"""The pool opens instances and parks them: memory comes and goes, steps stay.
 
     parked     compiled steps, row state; weights stay, or wait in host memory
     open       weights on the devices and a pool of zeros
@@ -14,14 +14,14 @@ from typing import Protocol
 
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.instance import Instance
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 
 
 class InstancePool(Protocol):
-    """Makes instances ready to run, compiled long before."""
+    """A pool makes instances ready to run that were compiled long before."""
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]: ...
@@ -33,16 +33,16 @@ class InstancePool(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedInstance:
-    """What a device group keeps of a model that is parked there."""
+    """This is what a device group keeps of a model that is parked there."""
 
     worker: DeviceWorker
-    make_batcher: Callable[[], MovableBatcher]
+    make_batcher: Callable[[], Batcher]
     max_rows: int
     shares_prefixes: bool
 
 
 class DeviceInstancePool:
-    """The device groups of a fleet.
+    """This pool has the device groups of a fleet.
 
     Args:
       parked: of every model on every device group, warmed up and parked.
@@ -64,8 +64,18 @@ class DeviceInstancePool:
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
         return self._groups
 
+    @property
+    def workers(self) -> Mapping[tuple[DeviceGroupId, ModelId], DeviceWorker]:
+        """Returns the workers of every model and group; parked ones have no pool."""
+        return {key: parked.worker for key, parked in self._parked.items()}
+
+    @property
+    def open_devices(self) -> tuple[DeviceGroupId, ...]:
+        """Returns the groups on which an instance is open."""
+        return tuple(self._open)
+
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
-        """An empty instance on a group where none is open; see `worker.is_ready`."""
+        """Opens an empty instance on a group without one; see `worker.is_ready`."""
         assert device not in self._open, f"device {device} is open already"
         parked = self._open[device] = self._parked[device, model]
         parked.worker.unpark()

@@ -1,4 +1,4 @@
-"""The models that share the device groups of a fleet."""
+"""Several models share the device groups of a fleet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from mell_jax.scheduler.ids import ModelId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetModel:
-    """What a fleet knows of one of its models."""
+    """This is what a fleet knows of one of its models."""
 
     info: EngineInfo
     transport: Transport  # of its pages
 
     @property
     def id(self) -> ModelId:
-        """Its name in the placement machine."""
+        """Returns its name in the placement machine."""
         return ModelId(self.info.model_name)
 
 
 def shared_page_tokens(models: Sequence[FleetModel]) -> int:
-    """Tokens of a page, which all models of a fleet have in common.
+    """Returns the tokens of a page, which all models of a fleet have in common.
 
     Raises:
       ValueError: there is no model, two have one name, or their pages differ.

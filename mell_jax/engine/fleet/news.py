@@ -1,4 +1,4 @@
-"""What a fleet has to tell the log, in words and fields."""
+"""A fleet tells the log its news here, in words and fields."""
 
 import sys
 
@@ -8,7 +8,7 @@ from mell_jax.scheduler.placement import plan
 
 
 def tell_fenced(device: DeviceGroupId, *, what: str) -> None:
-    """The error that is being handled has cost a device; `what` says where."""
+    """Tells that the error being handled has cost a device; `what` says where."""
     tell(
         Event.DEVICE_FENCED,
         text=f"device {device} {what} and is fenced",
@@ -37,7 +37,7 @@ def tell_parked(device: DeviceGroupId, model: ModelId) -> None:
 
 
 def tell_aborted(move: plan.Move) -> None:
-    """A move that had begun has ended where it began, or with its request."""
+    """Tells that a move ended where it began, or with its request."""
     tell(
         Event.MIGRATION_ABORTED,
         text=f"a move from device {move.source} to {move.target} was called off",

@@ -1,4 +1,4 @@
-"""Pages on their way from one pool to another, in chunks of few compiled lengths.
+"""Pages go from one pool to another in chunks of few compiled lengths.
 
     pages 5 9 2 7 1   ->   [5 9 2 7] [1]      gathered on the source, one row per page
 
@@ -27,14 +27,14 @@ CHUNK_PAGES = (16, 4, 1)
 
 
 class _Awaited(Protocol):
-    """What every array has, though jax declares it of none."""
+    """Every array has this, though jax declares it of none."""
 
     def is_ready(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageTransfer:
-    """Some pages; `chunks` hold `count` of them and then padding."""
+    """A transfer holds pages: `chunks` have `count` of them and then padding."""
 
     chunks: tuple[jax.Array, ...]
     count: int
@@ -42,13 +42,13 @@ class PageTransfer:
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything has arrived where it was put."""
+        """Returns whether everything has arrived where it was put."""
         is_there = all(cast(_Awaited, chunk).is_ready() for chunk in self.chunks)
         return is_there and not self.is_lost
 
     @property
     def is_awaited(self) -> bool:
-        """Whether to wait for it before it is written.
+        """Returns whether to wait for it before it is written.
 
         Writing a long one at once would hold up the steps beside it until it is there.
         """
@@ -74,7 +74,7 @@ def unpack(worker: DeviceWorker, transfer: PageTransfer, pages: Pages) -> None:
 
 
 def checksums(transfer: PageTransfer) -> list[int]:
-    """One number per page, the same at both ends of a good copy; waits for it."""
+    """Returns one number per page, equal at both ends of a good copy; waits for it."""
     sums = [np.asarray(checksum_pages(chunk)) for chunk in transfer.chunks]
     return [int(value) for part in sums for value in part]
 
@@ -92,7 +92,7 @@ def warm_up(worker: DeviceWorker) -> None:
 def _gather(
     pool: jax.Array, page_ids: jax.Array, *, layout: AbstractMesh | None
 ) -> jax.Array:
-    """Pages [n, 2L, KS, H], laid out as the pool: each device reads its own part.
+    """Reads pages [n, 2L, KS, H], laid out as the pool: each device its own part.
 
     Left to itself, XLA gathers the parts of the whole pool on every device.
     """
@@ -111,7 +111,7 @@ def _gather(
 
 
 def _ids(pages: Pages) -> Iterator[Pages]:
-    """Page ids chunk by chunk, padded with the scratch page."""
+    """Yields page ids chunk by chunk, padded with the scratch page."""
     start = 0
     while start < len(pages):
         left = len(pages) - start

@@ -1,4 +1,4 @@
-"""Pages moved by a collective: `ppermute` over the devices of two instances.
+"""Pages are moved by a collective, `ppermute` over the devices of two instances.
 
     [pages of the source | room of the target]   one array over both, [2n, 2L, KS, H]
                    '-------------^
@@ -27,13 +27,13 @@ PAGES = PartitionSpec("instance", None, "tp")  # [2n, 2L, KS, H]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Lane:
-    """One way between two groups, compiled."""
+    """A lane is one compiled way between two groups."""
 
     sharding: NamedSharding
     runs: Mapping[int, jax.stages.Compiled]  # by pages of a chunk
 
     def carry(self, chunk: jax.Array, *, room: jax.Array, to: DeviceGroup) -> jax.Array:
-        """A chunk [n, 2L, KS, H] of the source on the target; `room` is not changed."""
+        """Returns a chunk [n, 2L, KS, H] on the target; `room` stays as it is."""
         ends = (*chunk.addressable_shards, *room.addressable_shards)
         both = jax.make_array_from_single_device_arrays(
             (2 * chunk.shape[0], *chunk.shape[1:]),
@@ -48,7 +48,7 @@ class _Lane:
 
 
 class Permute:
-    """Collective permutes between the groups of a fleet.
+    """This transport permutes pages between the groups of a fleet.
 
     Args:
       groups: of the instances.
@@ -74,7 +74,7 @@ class Permute:
 
     @property
     def pairs(self) -> frozenset[tuple[DeviceGroupId, DeviceGroupId]]:
-        """Source and target of each way that is a collective."""
+        """Returns source and target of each way that is a collective."""
         return frozenset(self._lanes)
 
     def carry(
@@ -118,7 +118,7 @@ def _compile(
 
 
 def _send(pages: jax.Array) -> jax.Array:
-    """On each device its part of [n, 2L, KS, H]: the source's goes to the target."""
+    """Sends each device's part of [n, 2L, KS, H] from the source to the target."""
     sent: jax.Array = jax.lax.ppermute(pages, "instance", perm=[(0, 1)])
     return sent
 

@@ -1,4 +1,4 @@
-"""What links and instances of a fleet can do, measured once before it serves.
+"""A profile says what links and instances can do; it is measured once, at the start.
 
     link      16 pages gathered, carried and scattered, from each group to each other
     prefill   a step of a full batch that decodes, and the same with a chunk of prompt
@@ -37,7 +37,7 @@ REPEATS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Capacities of a fleet.
+    """The profile holds capacities of a fleet.
 
     A link from one device to another is as fast as it was measured; all that leaves or
     enters a device together is as fast as the fastest of its links.
@@ -50,15 +50,20 @@ class Profile:
     def unlimited(
         cls, devices: Sequence[DeviceGroupId], *, models: Sequence[ModelId]
     ) -> Self:
-        """Links and instances that nothing slows down."""
+        """Returns a profile of links and instances that nothing slows down."""
         return cls(
             bytes_per_s={(a, b): math.inf for a in devices for b in devices if a != b},
             prefill_tokens_per_s={(d, m): math.inf for d in devices for m in models},
         )
 
     @classmethod
+    def of_one(cls, device: DeviceGroupId, *, model: ModelId) -> Self:
+        """Returns the profile of a fleet of one: there is nowhere to move to."""
+        return cls(bytes_per_s={}, prefill_tokens_per_s={(device, model): 0.0})
+
+    @classmethod
     def joined(cls, profiles: Sequence[Self]) -> Self:
-        """Of several models, measured one after the other on the same devices.
+        """Joins profiles of several models, measured in turn on the same devices.
 
         A link is as fast as the model measured it that used it best.
         """
@@ -71,11 +76,11 @@ class Profile:
         return cls(bytes_per_s=dict(speeds), prefill_tokens_per_s=slack)
 
     def links(self, source: DeviceGroupId, target: DeviceGroupId) -> tuple[LinkId, ...]:
-        """What a move between two devices takes part of."""
+        """Returns the links that a move between two devices takes part of."""
         return (_out(source), _between((source, target)), _into(target))
 
     def link_bytes(self, epoch_s: float) -> dict[LinkId, float]:
-        """That each link carries in an epoch."""
+        """Returns the bytes that each link carries in an epoch."""
         found: dict[LinkId, float] = defaultdict(float)
         for pair, speed in self.bytes_per_s.items():
             found[_between(pair)] = speed * epoch_s
@@ -84,7 +89,7 @@ class Profile:
         return dict(found)
 
     def prefill_tokens(self, epoch_s: float) -> dict[Post, float]:
-        """That each instance can prefill for moves in an epoch."""
+        """Returns the tokens that each instance can prefill for moves in an epoch."""
         speeds = self.prefill_tokens_per_s
         return {post: speed * epoch_s for post, speed in speeds.items()}
 
@@ -131,7 +136,7 @@ def measure(
 
 
 def slack_tokens_per_s(timings: Sequence[Timing], *, share: float) -> float:
-    """Tokens per second that can be prefilled beside a full batch that decodes.
+    """Returns tokens per second that can be prefilled beside a full decoding batch.
 
     A step of `d` seconds that becomes one of `m` has done its prefill in `m - d`. In
     one second, 1 / (1 + share) is left for decoding, and the chunks may take the rest;
@@ -154,7 +159,7 @@ def slack_tokens_per_s(timings: Sequence[Timing], *, share: float) -> float:
 def speeds_of(
     kinds: Mapping[Pair, object], *, measure: Callable[[Pair], float], cap: int
 ) -> dict[Pair, float]:
-    """The speed of every pair; of each kind, `cap` pairs are measured.
+    """Returns the speed of every pair; of each kind, `cap` pairs are measured.
 
     The others count as the slowest of their kind.
     """
@@ -201,7 +206,7 @@ def _kind(source: DeviceWorker, target: DeviceWorker) -> object:
 def _speed(
     workers: Mapping[DeviceGroupId, DeviceWorker], pair: Pair, *, transport: Transport
 ) -> float:
-    """Bytes per second of the longest chunk, the best of a few."""
+    """Returns bytes per second of the longest chunk, the best of a few."""
     source, target = workers[pair[0]], workers[pair[1]]
     pages: Pages = np.full(page_transfer.CHUNK_PAGES[0], SCRATCH_PAGE, np.int32)
     best_s, nbytes = math.inf, 0

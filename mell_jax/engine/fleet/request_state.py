@@ -1,4 +1,4 @@
-"""What the fleet keeps of a request that is not over."""
+"""The fleet keeps a state of each request that is not over."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from mell_jax.scheduler.prefix_cache import page_keys
 
 
 class RequestState:
-    """A request, wherever it runs; its serial on an instance is its copy's id."""
+    """This is a request, wherever it runs; an instance knows it by its copy's id."""
 
     __slots__ = ("id", "model", "pages", "replays", "template", "tokens")
 
@@ -28,11 +28,11 @@ class RequestState:
         return self.template.handle
 
     def copy(self, copy_id: CopyId) -> Request:
-        """The request under the name of one of its copies."""
+        """Returns the request under the name of one of its copies."""
         return dataclasses.replace(self.template, serial=Serial(copy_id))
 
     def prefix_keys(self, *, page_tokens: int) -> list[PageKey]:
-        """Of the full pages that a copy of the request might find cached.
+        """Returns keys of the full pages that a copy of the request might find cached.
 
         The last token is always computed; prompt log probabilities need all of them.
         """

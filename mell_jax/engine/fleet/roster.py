@@ -1,4 +1,4 @@
-"""The device groups of a fleet: who serves, who is being made ready, who has failed.
+"""The roster knows which device groups serve, are being made ready, have failed.
 
 parked --open--> opening --ready--> serving --close--> parked
                     '--------fence-----'-----> lost, for good
@@ -21,7 +21,7 @@ OPENING_LIMIT_S = 120.0
 
 @final
 class Roster:
-    """See the module's docstring.
+    """The roster opens, parks and fences the instances of a fleet.
 
     Args:
       instance_pool: makes instances ready.
@@ -47,16 +47,16 @@ class Roster:
 
     @property
     def groups(self) -> Mapping[DeviceGroupId, DeviceGroup]:
-        """Of all devices, whatever they do."""
+        """Returns the groups of all devices, whatever they do."""
         return self._instance_pool.devices
 
     @property
     def is_opening(self) -> bool:
-        """Whether an instance is being made ready."""
+        """Returns whether an instance is being made ready."""
         return bool(self._since_s)
 
     def may_open(self, now_s: float) -> bool:
-        """Whether an instance is being made ready that may still take its time."""
+        """Returns whether an instance is being made ready that may take its time."""
         return any(
             now_s - since_s < OPENING_LIMIT_S for since_s in self._since_s.values()
         )
@@ -95,7 +95,7 @@ class Roster:
         )
 
     def opened(self) -> Iterator[tuple[FleetInstance, float]]:
-        """Those that have become ready since the last call, and what they took [s]."""
+        """Yields those that became ready since the last call, and their seconds."""
         for device, since_s in list(self._since_s.items()):
             instance = self.instances[device]
             if instance.is_open:
@@ -110,7 +110,7 @@ class Roster:
         return instance
 
     def fence(self, device: DeviceGroupId) -> FleetInstance | None:
-        """Never uses a device again; the instance that it had, if any."""
+        """Never uses a device again; returns the instance that it had, if any."""
         self._since_s.pop(device, None)
         self.lost.add(device)
         return self.instances.pop(device, None)

@@ -1,4 +1,4 @@
-"""How pages get from one device group to another, behind one interface.
+"""A transport brings pages from one device group to another.
 
 `DevicePut` leaves it to jax, peer to peer where the hardware can. `Checked` looks at
 the first copy between two groups: on hosts whose peer-to-peer copies are broken they
@@ -19,7 +19,7 @@ from mell_jax.worker.group import DeviceGroup
 
 
 class Transport(Protocol):
-    """Carries transfers; returns before they have arrived."""
+    """A transport carries transfers and returns before they have arrived."""
 
     def carry(
         self,
@@ -32,7 +32,7 @@ class Transport(Protocol):
 
 
 class DevicePut:
-    """`jax.device_put`, from any layout to any other."""
+    """This transport is `jax.device_put`, from any layout to any other."""
 
     def carry(
         self,
@@ -46,7 +46,7 @@ class DevicePut:
 
 
 class Checked:
-    """Another transport, whose first copy between each two groups is compared."""
+    """This compares the first copy of another transport between each two groups."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

@@ -1,4 +1,4 @@
-"""Makes a `FleetView` of the books and the instances, on the engine's thread.
+"""The viewer makes a `FleetView` of books and instances, on the engine's thread.
 
 Looking at everything costs time that decodes would have, so a view is kept for half a
 second; a fleet that has come to rest is always seen as it is.
@@ -10,7 +10,7 @@ import numpy as np
 
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.view import (
+from mell_jax.engine.fleet_view import (
     FleetView,
     GroupState,
     InstanceView,
@@ -33,7 +33,7 @@ _STAGES = {
 
 
 class Viewer:
-    """Looks at one fleet."""
+    """The viewer looks at one fleet."""
 
     def __init__(
         self, conductor: Conductor, *, devices: list[DeviceGroupId], profile: Profile
@@ -52,7 +52,7 @@ class Viewer:
         self._seen_s = -math.inf
 
     def view(self, *, now_s: float, anew: bool) -> FleetView:
-        """A view made `anew`, or one that is not older than `KEPT_S`."""
+        """Returns a view made `anew`, or one that is not older than `KEPT_S`."""
         if self._view is None or anew or now_s - self._seen_s >= KEPT_S:
             self._view, self._seen_s = self._look(), now_s
         return self._view
@@ -124,7 +124,7 @@ class Viewer:
     def _progress(
         self, request: RequestId, target: DeviceGroupId
     ) -> tuple[MoveStage, str]:
-        """As the controller has it; a move that it has not begun waits."""
+        """Returns how far the controller has a move; one that has not begun waits."""
         owner = self._conductor.controller.owners.get(request)
         move = owner.move if owner is not None else None
         if move is None or move.target != target:
@@ -133,7 +133,7 @@ class Viewer:
 
 
 def state_of(conductor: Conductor, device: DeviceGroupId) -> GroupState:
-    """What a device group does now."""
+    """Returns what a device group does now."""
     machine, instance = conductor.machine, conductor.instances.get(device)
     if device in conductor.roster.lost:
         return GroupState.LOST

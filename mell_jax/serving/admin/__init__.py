@@ -1,4 +1,4 @@
-"""The operator's door: `mell.v1.Admin` on a port of its own, for this machine alone.
+"""The operator's door serves `mell.v1.Admin` on a port for this machine alone.
 
     message -> convert -> EngineThread.ask -> convert -> message
 

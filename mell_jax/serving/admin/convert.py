@@ -1,4 +1,4 @@
-"""Between messages of `mell.v1` and commands and answers; pure functions."""
+"""Messages of `mell.v1` become commands and answers become messages; pure functions."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -23,8 +23,8 @@ from mell_jax.engine.admin import (
     Snapshot,
     Undrain,
 )
-from mell_jax.engine.fleet.stats import FleetStats
-from mell_jax.engine.fleet.view import (
+from mell_jax.engine.fleet_view import (
+    FleetStats,
     FleetView,
     GroupState,
     InstanceView,
@@ -55,7 +55,7 @@ STAGES: Mapping[MoveStage, pb.Move.Stage] = MappingProxyType(
 
 
 def command_of(request: Message) -> Command:
-    """What an operator wants.
+    """Reads an operator's command.
 
     Raises:
       InvalidRequestError: a required field is not set, or a value is out of range.
@@ -84,7 +84,7 @@ def command_of(request: Message) -> Command:
 
 
 def response_of(answer: Answer, *, request: Message) -> Message:
-    """What an operator is told."""
+    """Writes an operator's answer."""
     match answer:
         case Placements():
             return pb.ListPlacementsResponse(

@@ -1,4 +1,4 @@
-"""The server of `mell.v1.Admin`: few threads, each waits for the engine's answer."""
+"""The server of `mell.v1.Admin` has few threads; each waits for the engine's answer."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from mell_jax.serving.admin.convert import command_of, response_of
 from mell_jax.serving.edge import parse
 from mell_jax.serving.problem import NotAnsweredError
 from mell_jax.serving.proto import mell_admin_pb2 as pb
-from mell_jax.serving.security import Gate
+from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.status import status_of
 
 SERVICE_NAME = "mell.v1.Admin"
@@ -27,7 +27,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024
 _PATIENCE_S = 60.0
 _THREADS = 4
 
-Ask = Callable[[Command], Future[Answer]]
+Administer = Callable[[Command], Future[Answer]]
 
 
 def check_port(port: int) -> None:
@@ -46,7 +46,7 @@ def check_port(port: int) -> None:
 class AdminPort:
     """Listens on this machine's own interface once it is started."""
 
-    def __init__(self, ask: Ask, *, gate: Gate, is_reflection_on: bool) -> None:
+    def __init__(self, ask: Administer, *, gate: Gate, is_reflection_on: bool) -> None:
         """Nothing listens yet.
 
         Args:
@@ -72,7 +72,7 @@ class AdminPort:
             reflection.enable_server_reflection(names, self._server)
 
     def start(self, port: int) -> str:
-        """Listens; returns the address. 0 is any free port.
+        """Listens and returns the address; port 0 is any free one.
 
         Raises:
           ValueError: there is no such port.
@@ -115,7 +115,7 @@ class AdminPort:
         return grpc.unary_unary_rpc_method_handler(handle)
 
     def _wait_for(self, command: Command, context: grpc.ServicerContext) -> Answer:
-        """The engine's answer, if it comes before the caller's deadline or ours."""
+        """Waits for the engine's answer until the caller's deadline or ours."""
         left_s = context.time_remaining()
         wait_s = _PATIENCE_S if left_s is None else min(left_s, _PATIENCE_S)
         answer = self._ask(command)
@@ -133,7 +133,7 @@ class AdminPort:
 
 @contextlib.contextmanager
 def serving_admin(
-    ask: Ask, *, port: int | None, tokens_file: str = "", is_reflection_on: bool
+    ask: Administer, *, port: int | None, tokens_file: str, is_reflection_on: bool
 ) -> Iterator[str | None]:
     """Serves administration meanwhile, and yields where; None without a port.
 

@@ -1,54 +1,71 @@
-"""What is answered over HTTP: a small ASGI application.
+"""A small ASGI application has the routes of this server over HTTP.
 
 GET /health    200 while requests are taken, 503 before, while draining and after
 GET /metrics   for Prometheus, in the text format that it asks for
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
 
-from mell_jax.serving.http.errors import error_response
+from mell_jax.frontend.executors import Executors, Job
+from mell_jax.serving.asker import Asker
+from mell_jax.serving.http.route import HttpRoute, guarded
 from mell_jax.serving.metrics import CONTENT_TYPE, Scrape
-from mell_jax.serving.security import Gate
+from mell_jax.serving.security.gate import Gate
 
 
 def make_app(
     *,
     trouble: Callable[[], str],
     scrape: Callable[[], Awaitable[Scrape]],
-    gate: Gate | None = None,
-    routes: Sequence[BaseRoute] = (),
+    gate: Gate,
+    executors: Executors,
+    routes: Sequence[HttpRoute] = (),
+    cors_origins: Sequence[str] = (),
 ) -> Starlette:
-    """The application.
+    """Makes the application; every route of it asks the gate, unless it is public.
 
     Args:
       trouble: why no requests are taken; empty while they are.
       scrape: what `/metrics` shows; called in the event loop.
-      gate: who may see `/metrics`; None for everybody.
+      gate: tells who calls.
+      executors: where metrics are written.
       routes: more of them.
+      cors_origins: web pages of these origins may call; "*" for all.
     """
 
-    async def health(request: Request) -> Response:
+    async def health(request: Request, asker: Asker) -> Response:
         cause = trouble()
         return PlainTextResponse(
             f"{cause or 'ok'}\n", status_code=503 if cause else 200
         )
 
-    async def metrics(request: Request) -> Response:
-        try:
-            if gate is not None:
-                gate.identify(request.headers, right="metrics")
-            shown = await scrape()
-        except Exception as error:
-            return error_response(error)
-        text = await asyncio.to_thread(shown.text)  # milliseconds: streams go on
+    async def metrics(request: Request, asker: Asker) -> Response:
+        shown = await scrape()
+        text = await executors.run(Job.METRICS, shown.text)  # milliseconds
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
+    own = (
+        HttpRoute(path="/health", endpoint=health, is_public=True),
+        HttpRoute(path="/metrics", endpoint=metrics, right="metrics"),
+    )
+    middleware = []
+    if cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after"],
+            )
+        )
     return Starlette(
-        routes=[Route("/health", health), Route("/metrics", metrics), *routes]
+        routes=[guarded(each, gate=gate) for each in (*own, *routes)],
+        middleware=middleware,
     )

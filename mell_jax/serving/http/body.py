@@ -16,12 +16,12 @@ MAX_BODIES_BYTES = 64 * MAX_BODY_BYTES
 
 @final
 class Bodies:
-    """Those that are on their way; one event loop reads them."""
+    """Reads the bodies of requests in one event loop, and counts what they hold."""
 
     def __init__(
         self, *, timeout_s: float = MAX_BODY_S, max_bytes: int = MAX_BODIES_BYTES
     ) -> None:
-        """Nothing is on its way.
+        """Starts with no body under way.
 
         Args:
           timeout_s: that a body may take.
@@ -32,7 +32,7 @@ class Bodies:
         self._num_bytes = 0
 
     async def read(self, request: Request) -> bytes:
-        """All of a body.
+        """Returns all of a body.
 
         Raises:
           BodyTooLargeError: it is longer than any good one.

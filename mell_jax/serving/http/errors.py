@@ -1,4 +1,4 @@
-"""A problem as an HTTP status and OpenAI's error object."""
+"""A problem becomes an HTTP status and OpenAI's error object."""
 
 import math
 
@@ -40,13 +40,13 @@ _CODES = {
 
 
 def error_body(error: Exception) -> bytes:
-    """The error object, also for the middle of a stream; logs what is our fault."""
+    """Returns the error object, also for a stream's middle; logs our own faults."""
     problem = problem_of(error)
     return _body(error, problem, status=_status(error, problem))
 
 
 def error_response(error: Exception) -> Response:
-    """The answer to a request that failed before its first byte."""
+    """Returns the answer to a request that failed before its first byte."""
     problem = problem_of(error)
     status = _status(error, problem)
     headers = {}

@@ -1,10 +1,11 @@
-"""Listens for HTTP inside an event loop that is somebody else's.
+"""Listens for HTTP inside an event loop that belongs to somebody else.
 
 uvicorn speaks HTTP here and does nothing else: no signals, no log of its own, no loop.
 """
 
 import asyncio
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mell_jax.serving.security import TlsFiles
+from mell_jax.serving.http.head import BoundedHead
+from mell_jax.serving.security.tls import TlsFiles
 
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_CONNECTIONS = 4096  # the next ones are told 503
@@ -32,6 +34,7 @@ class HttpServer:
         *,
         listener: socket.socket,
         stall_timeout_s: float = 60.0,
+        keep_alive_s: float = 75.0,
         tls: TlsFiles | None = None,
         max_connections: int = _MAX_CONNECTIONS,
         max_head_s: float = _MAX_HEAD_S,
@@ -42,9 +45,11 @@ class HttpServer:
           app: what is served.
           listener: a socket that listens.
           stall_timeout_s: after which connections end whose clients take nothing.
+          keep_alive_s: that a connection may idle between two requests.
           tls: None for plain HTTP.
           max_connections: above which requests are told 503 and nothing else.
-          max_head_s: that a connection may take to ask for something.
+          max_head_s: that a connection may take to ask for something, and longer than
+            `keep_alive_s` to ask again.
         """
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it; Linux
             listener.setsockopt(
@@ -54,7 +59,7 @@ class HttpServer:
             )
         self._listener = listener
         config = uvicorn.Config(
-            app,
+            BoundedHead(app, max_bytes=_MAX_HEAD_BYTES),
             loop="none",
             http="h11",
             ws="none",
@@ -65,6 +70,7 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             workers=1,
+            timeout_keep_alive=math.ceil(keep_alive_s),
             timeout_graceful_shutdown=_LAST_WORDS_S,
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             limit_concurrency=max_connections + 1,  # uvicorn counts the new one
@@ -72,7 +78,7 @@ class HttpServer:
         config.load()
         if tls is not None:
             config.ssl = tls.ssl_context()
-        self._server = _Server(config, max_head_s=max_head_s)
+        self._server = _Server(config, max_head_s=max_head_s, keep_alive_s=keep_alive_s)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -92,8 +98,11 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, *, max_head_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, max_head_s: float, keep_alive_s: float
+    ) -> None:
         super().__init__(config)
+        self._keep_alive_s = keep_alive_s
         self.is_up = asyncio.Event()
         self._max_head_s = max_head_s
         self._silent: dict[object, tuple[object, float]] = {}  # by connection
@@ -121,11 +130,12 @@ class _Server(uvicorn.Server):
             if seen is not latest:  # it has asked meanwhile
                 since_s = now_s
             silent[connection] = (latest, since_s)
-            if now_s - since_s >= self._max_head_s:
+            idle_s = 0.0 if latest is None else self._keep_alive_s
+            if now_s - since_s >= idle_s + self._max_head_s:
                 connection.transport.close()
         self._silent = silent
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The gRPC server minds the signals."""
+        """Leaves the signals to the gRPC server."""
         yield

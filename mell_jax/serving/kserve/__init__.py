@@ -1,4 +1,4 @@
-"""A second gRPC door: KServe's `inference.GRPCInferenceService`, text in and text out.
+"""A second gRPC door speaks KServe's `GRPCInferenceService`: text in, text out.
 
     ModelInferRequest -> asking -> frontend.generate -> answers -> ModelInferResponse
 

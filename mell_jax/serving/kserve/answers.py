@@ -1,4 +1,4 @@
-"""Answers as messages of the protocol; pure functions.
+"""Deltas become messages of KServe's protocol; pure functions.
 
 one response      text_output [n], one element per sample
 one of a stream   text_output [1], what is new since the one before
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import grpc
 
 from mell_jax.frontend import Delta
-from mell_jax.serving.kserve.asking import VERSION, Ask
+from mell_jax.serving.kserve.asking import VERSION, InferenceRequest
 from mell_jax.serving.kserve.tensors import INPUTS, pack_counts, pack_texts
 from mell_jax.serving.proto import open_inference_pb2 as pb
 from mell_jax.serving.status import status_of
@@ -20,7 +20,7 @@ PLATFORM = "mell_jax"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What is told of one sample, all of it or a part."""
+    """Holds what one sample has said, all of it or a part."""
 
     text: str
     finish_reason: str  # empty until the end
@@ -29,7 +29,7 @@ class Said:
 
 
 def said_in(deltas: Sequence[Delta], *, prompt: str = "") -> Said:
-    """At least one delta of one sample, behind `prompt`, as one value."""
+    """Joins at least one delta of one sample, behind `prompt`, to one value."""
     last = deltas[-1]
     return Said(
         text=prompt + "".join(delta.text for delta in deltas),
@@ -57,11 +57,15 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Sequence[Said]], bytes]]] = {
 _KINDS = {"BYTES": pb.TYPE_STRING, "BOOL": pb.TYPE_BOOL, "UINT32": pb.TYPE_UINT32}
 
 
-def response_of(ask: Ask, said: Sequence[Said], *, model: str) -> pb.ModelInferResponse:
-    """The tensors that were asked for, with one element per sample."""
-    shape = [1] * (ask.ndim - 1) + [len(said)]
-    response = pb.ModelInferResponse(model_name=model, model_version=VERSION, id=ask.id)
-    for name in ask.outputs:
+def response_of(
+    wanted: InferenceRequest, said: Sequence[Said], *, model: str
+) -> pb.ModelInferResponse:
+    """Returns the tensors that were asked for, with one element per sample."""
+    shape = [1] * (wanted.ndim - 1) + [len(said)]
+    response = pb.ModelInferResponse(
+        model_name=model, model_version=VERSION, id=wanted.id
+    )
+    for name in wanted.outputs:
         datatype, pack = _COLUMNS[name]
         response.outputs.add(name=name, datatype=datatype, shape=shape)
         response.raw_output_contents.append(pack(said))
@@ -71,7 +75,7 @@ def response_of(ask: Ask, said: Sequence[Said], *, model: str) -> pb.ModelInferR
 def streamed(
     response: pb.ModelInferResponse, *, is_final: bool
 ) -> pb.ModelStreamInferResponse:
-    """A response of a stream; clients look for the flag of the last one."""
+    """Wraps a response for a stream; clients look for the flag of the last one."""
     response.parameters["triton_final_response"].bool_param = is_final
     return pb.ModelStreamInferResponse(infer_response=response)
 
@@ -79,7 +83,7 @@ def streamed(
 def failure_of(
     error: Exception, *, request: pb.ModelInferRequest
 ) -> pb.ModelStreamInferResponse:
-    """The end of one request of a stream that goes on.
+    """Returns the end of one request of a stream that goes on.
 
     Clients show the text alone, so it names the request; the status stands beside it.
     """
@@ -98,7 +102,7 @@ _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 def metadata_of(model: str) -> pb.ModelMetadataResponse:
-    """What goes in and out of a model."""
+    """Describes what goes in and out of a model."""
     tensor = pb.ModelMetadataResponse.TensorMetadata
     return pb.ModelMetadataResponse(
         name=model,
@@ -113,7 +117,7 @@ def metadata_of(model: str) -> pb.ModelMetadataResponse:
 
 
 def config_of(model: str) -> pb.ModelConfigResponse:
-    """The same, as Triton's tools want it."""
+    """Describes the same as Triton's tools want it."""
     config = pb.ModelConfig(
         name=model,
         platform=PLATFORM,

@@ -1,14 +1,14 @@
-"""What a `ModelInferRequest` asks for, as our own values; pure functions."""
+"""A `ModelInferRequest` becomes our own values; pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import UnknownModelError
+from mell_jax.serving.client_values import checked_request_id
 from mell_jax.serving.kserve.sampling import params_of
 from mell_jax.serving.kserve.tensors import read_inputs
 from mell_jax.serving.proto import open_inference_pb2 as pb
-from mell_jax.serving.vllm.convert import checked_request_id
 
 VERSION = "1"  # of every model
 OUTPUTS = ("text_output", "finish_reason", "num_input_tokens", "num_output_tokens")
@@ -17,15 +17,15 @@ _FLAGS = ("stream", "exclude_input_in_output")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A request.
+class InferenceRequest:
+    """An inference request is what one client asks for, checked.
 
     Attributes:
       id: the caller's name for it, to be repeated; perhaps empty, or not unique.
       model: empty for the default one.
       outputs: names of the tensors to answer with.
-      is_streamed: whether text is sent as it comes; None: as the call does.
-      repeats_prompt: whether the text begins with the prompt.
+      is_streamed: text is sent as it comes; None: as the call does.
+      repeats_prompt: the text begins with the prompt.
       ndim: of the prompt's tensor, and so of each answer's.
     """
 
@@ -39,8 +39,8 @@ class Ask:
     ndim: int
 
 
-def ask_of(request: pb.ModelInferRequest) -> Ask:
-    """What is asked for.
+def inference_of(request: pb.ModelInferRequest) -> InferenceRequest:
+    """Reads what is asked for.
 
     Raises:
       InvalidRequestError: a part of the request cannot be.
@@ -52,7 +52,7 @@ def ask_of(request: pb.ModelInferRequest) -> Ask:
     if "text_input" not in tensors:
         raise InvalidRequestError("text_input", "must be among the inputs")
     shape = next(each for each in request.inputs if each.name == "text_input").shape
-    return Ask(
+    return InferenceRequest(
         id=checked_request_id(request.id),
         model=request.model_name,
         prompt=str(tensors["text_input"]),

@@ -1,4 +1,4 @@
-"""Several requests on one stream, answered as they get ready.
+"""Several requests share one stream and are answered as they get ready.
 
     requests -> one task each, at most so many -> a short queue -> responses
 
@@ -36,7 +36,7 @@ async def converse(
     answer: Callable[[RequestT], AsyncGenerator[ResponseT]],
     max_open: int = MAX_OPEN,
 ) -> AsyncGenerator[ResponseT]:
-    """Responses of all requests, in order for each of them.
+    """Yields the responses of all requests, in order for each of them.
 
     Args:
       requests: as they come.

@@ -1,4 +1,4 @@
-"""Sampling parameters as clients of Triton write them.
+"""Clients of Triton write sampling parameters in words of their own.
 
     sampling_parameters   {"temperature": "0.1", "max_tokens": 100, "stop": ["\\n"]}
     parameters            temperature: double_param 0.1, max_tokens: int64_param 100
@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.serving.vllm.convert import known_top_k
+from mell_jax.serving.client_values import known_top_k
 
 MAX_JSON_CHARS = 64 * 1024
 
 
 def params_of(text: str, *, others: Mapping[str, object]) -> SamplingParams:
-    """Checked sampling parameters.
+    """Returns checked sampling parameters.
 
     Args:
       text: a JSON object; empty for none.

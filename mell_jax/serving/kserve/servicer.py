@@ -1,4 +1,4 @@
-"""What each call of `inference.GRPCInferenceService` does, without gRPC around it."""
+"""The calls of `inference.GRPCInferenceService` are here, without gRPC around them."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -10,23 +10,29 @@ import grpc
 from mell_jax.engine.admin import NotPossibleError
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import Delta, FrontEnd, generate
+from mell_jax.serving.asker import Asker
 from mell_jax.serving.edge import Edge
 from mell_jax.serving.kserve import answers
-from mell_jax.serving.kserve.asking import VERSION, Ask, ask_of, check_version
+from mell_jax.serving.kserve.asking import (
+    VERSION,
+    InferenceRequest,
+    check_version,
+    inference_of,
+)
 from mell_jax.serving.kserve.conversation import converse
 from mell_jax.serving.problem import UnsupportedError
 from mell_jax.serving.proto import open_inference_pb2 as pb
-from mell_jax.serving.vllm.servicer import Asker, own_version
+from mell_jax.serving.version import own_version
 
 _EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 
 
 class Door(Protocol):
-    """Whether requests are taken, the same at every door."""
+    """A door tells whether requests are taken, the same at every door."""
 
     @property
     def trouble(self) -> str:
-        """Why no request is taken; empty while they are."""
+        """Tells why no request is taken; empty while they are."""
 
     def check_open(self) -> None: ...
 
@@ -40,14 +46,14 @@ def _check_repository(name: str) -> None:
 
 @final
 class KServe:
-    """The calls."""
+    """Answers each call of the service."""
 
     def __init__(self, front_end: FrontEnd, *, door: Door) -> None:
         self._front_end = front_end
         self._door = door
 
     def handler(self, edge: Edge) -> grpc.GenericRpcHandler:
-        """Handlers of the whole service."""
+        """Makes the handlers of the whole service."""
         return edge.handler(
             pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
             unary={
@@ -79,7 +85,7 @@ class KServe:
     async def model_ready(
         self, request: pb.ModelReadyRequest, asker: Asker
     ) -> pb.ModelReadyResponse:
-        """False for models that are not there, as the protocol has it."""
+        """Answers False for models that are not there, as the protocol has it."""
         is_known = request.name in self._front_end.models.by_name
         is_version = request.version in ("", VERSION)
         is_ready = is_known and is_version and not self._door.trouble
@@ -105,7 +111,7 @@ class KServe:
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, asker: Asker
     ) -> pb.ModelStatisticsResponse:
-        """Samples of every door of the server; times are among the metrics."""
+        """Counts samples of every door of the server; times are among the metrics."""
         names = list(self._front_end.models.by_name)
         if request.name:
             names = [self._find(request.name, version=request.version)]
@@ -139,7 +145,7 @@ class KServe:
     async def repository_model_load(
         self, request: pb.RepositoryModelLoadRequest, asker: Asker
     ) -> pb.RepositoryModelLoadResponse:
-        """Models are there from the start: that one is served is all there is to do."""
+        """Answers for any model that is served: models are there from the start."""
         _check_repository(request.repository_name)
         if request.parameters:
             raise UnsupportedError(
@@ -151,7 +157,7 @@ class KServe:
     async def repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest, asker: Asker
     ) -> pb.RepositoryModelUnloadResponse:
-        """Nobody takes a model from the others; without requests it has no device."""
+        """Refuses: no client takes a model from the others."""
         _check_repository(request.repository_name)
         self._front_end.models.find(request.model_name)
         raise NotPossibleError(
@@ -162,83 +168,79 @@ class KServe:
     async def model_infer(
         self, request: pb.ModelInferRequest, asker: Asker
     ) -> pb.ModelInferResponse:
-        """The whole answer at once."""
-        ask = ask_of(request)
-        if ask.is_streamed:
+        """Returns the whole answer at once."""
+        wanted = inference_of(request)
+        if wanted.is_streamed:
             raise InvalidRequestError(
                 "stream", "must be false in ModelInfer; call ModelStreamInfer"
             )
-        return await self._answer(ask, asker)
+        return await self._answer(wanted, asker)
 
     def model_stream_infer(
         self, requests: AsyncIterator[pb.ModelInferRequest], asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
-        """Text as it comes, of many requests; what fails, fails alone."""
+        """Yields text as it comes, for many requests; one that fails, fails alone."""
         return converse(requests, answer=partial(self._relay, asker=asker))
 
     async def _relay(
         self, request: pb.ModelInferRequest, *, asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
         try:
-            ask = ask_of(request)
-            if ask.is_streamed is False:
-                whole = await self._answer(ask, asker)
+            wanted = inference_of(request)
+            if wanted.is_streamed is False:
+                whole = await self._answer(wanted, asker)
                 yield answers.streamed(whole, is_final=True)
                 return
-            async with contextlib.aclosing(self._parts(ask, asker)) as parts:
+            async with contextlib.aclosing(self._parts(wanted, asker)) as parts:
                 async for part in parts:
                     yield part
         except Exception as error:  # the edge: a request of a stream fails alone
             yield answers.failure_of(error, request=request)
 
-    async def _answer(self, ask: Ask, asker: Asker) -> pb.ModelInferResponse:
+    async def _answer(
+        self, wanted: InferenceRequest, asker: Asker
+    ) -> pb.ModelInferResponse:
         heard: dict[int, list[Delta]] = {}
-        async with contextlib.aclosing(self._generate(ask, asker)) as deltas:
+        async with contextlib.aclosing(self._generate(wanted, asker)) as deltas:
             async for delta in deltas:
                 heard.setdefault(delta.index, []).append(delta)
-        prompt = ask.prompt if ask.repeats_prompt else ""
+        prompt = wanted.prompt if wanted.repeats_prompt else ""
         said = [answers.said_in(heard[n], prompt=prompt) for n in sorted(heard)]
-        return answers.response_of(ask, said, model=self._find(ask.model))
+        return answers.response_of(wanted, said, model=self._find(wanted.model))
 
     async def _parts(
-        self, ask: Ask, asker: Asker
+        self, wanted: InferenceRequest, asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
-        """A response whenever there is text, and one at the end."""
-        if ask.params.n != 1:
+        """Yields a response whenever there is text, and one at the end."""
+        if wanted.params.n != 1:
             raise InvalidRequestError(
-                "n", f"must be 1 where text is streamed, got {ask.params.n}"
+                "n", f"must be 1 where text is streamed, got {wanted.params.n}"
             )
-        if ask.repeats_prompt:
+        if wanted.repeats_prompt:
             raise InvalidRequestError(
                 "exclude_input_in_output", "must be true where text is streamed"
             )
-        model = self._find(ask.model)
+        model = self._find(wanted.model)
         unsaid: list[Delta] = []
-        async with contextlib.aclosing(self._generate(ask, asker)) as deltas:
+        async with contextlib.aclosing(self._generate(wanted, asker)) as deltas:
             async for delta in deltas:
                 unsaid.append(delta)
                 if delta.text or delta.finish is not None:
                     said = [answers.said_in(unsaid)]
-                    part = answers.response_of(ask, said, model=model)
+                    part = answers.response_of(wanted, said, model=model)
                     yield answers.streamed(part, is_final=delta.finish is not None)
                     unsaid = []
 
-    def _generate(self, ask: Ask, asker: Asker) -> AsyncGenerator[Delta]:
+    def _generate(
+        self, wanted: InferenceRequest, asker: Asker
+    ) -> AsyncGenerator[Delta]:
         """An id of a client names nothing here: others may have the same."""
         self._door.check_open()
-        return generate(
-            self._front_end,
-            prompt=ask.prompt,
-            params=ask.params,
-            model=ask.model,
-            salt=asker.caller.salt,
-            tenant=asker.caller.tenant,
-            may_send_special_tokens=asker.caller.may_send_special_tokens,
-            origin=asker.origin,
-        )
+        ask = asker.ask(prompt=wanted.prompt, params=wanted.params, model=wanted.model)
+        return generate(self._front_end, ask)
 
     def _find(self, name: str, *, version: str = "") -> str:
-        """The name of a model, or of the default one.
+        """Returns the name of a model, or of the default one.
 
         Raises:
           UnknownModelError: there is none, or not in that version.

@@ -1,4 +1,4 @@
-"""Tensors of one element, as the protocol packs them; pure functions.
+"""The protocol packs tensors of one element like this; pure functions.
 
 A client sends values typed in `contents`, or all of them packed in
 `raw_input_contents`, in the order of `inputs`; there a string is its length in bytes,
@@ -31,7 +31,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def read_inputs(request: pb.ModelInferRequest) -> dict[str, str | bool]:
-    """The value of every tensor, by name.
+    """Returns the value of every tensor, by name.
 
     Raises:
       InvalidRequestError: a tensor is unknown, there twice, of another type or not one
@@ -61,7 +61,7 @@ def read_inputs(request: pb.ModelInferRequest) -> dict[str, str | bool]:
 
 
 def pack_texts(texts: Sequence[str]) -> bytes:
-    """A BYTES tensor as raw contents."""
+    """Packs a BYTES tensor as raw contents."""
     parts = []
     for text in texts:
         data = text.encode("utf-8")
@@ -70,7 +70,7 @@ def pack_texts(texts: Sequence[str]) -> bytes:
 
 
 def pack_counts(counts: Sequence[int]) -> bytes:
-    """A UINT32 tensor as raw contents."""
+    """Packs a UINT32 tensor as raw contents."""
     return struct.pack(f"<{len(counts)}I", *counts)
 
 

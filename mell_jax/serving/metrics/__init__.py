@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`, made anew at every scrape.
+"""Prometheus reads these metrics at `/metrics`; every scrape makes them anew.
 
     EngineLoad (frozen) ----.
     Measured per model -----+--> Scrape --> standard, fleet (pure) --> text

@@ -1,4 +1,4 @@
-"""Metric families as values: a name, a sentence, and samples by label."""
+"""A metric family is a value: a name, a sentence, and samples by label."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -15,7 +15,7 @@ Labels = Mapping[str, str]
 
 
 class Bucketed(Protocol):
-    """A histogram: counts up to each bound, and of what is above all of them."""
+    """A histogram counts the values up to each bound, and those above all bounds."""
 
     @property
     def bounds(self) -> tuple[float, ...]: ...
@@ -30,7 +30,7 @@ class Bucketed(Protocol):
 def gauge(
     name: str, text: str, samples: Sequence[tuple[Labels, float]]
 ) -> GaugeMetricFamily:
-    """What goes up and down; every sample has labels of the same names."""
+    """Makes a family that goes up and down; all samples have the same label names."""
     family = GaugeMetricFamily(name, text, labels=_names(samples))
     _fill(family, samples)
     return family
@@ -39,7 +39,7 @@ def gauge(
 def counter(
     name: str, text: str, samples: Sequence[tuple[Labels, float]]
 ) -> CounterMetricFamily:
-    """What only grows; `_total` is added to its name."""
+    """Makes a family that only grows; `_total` is added to its name."""
     family = CounterMetricFamily(name, text, labels=_names(samples))
     _fill(family, samples)
     return family
@@ -48,7 +48,7 @@ def counter(
 def histogram(
     name: str, text: str, samples: Sequence[tuple[Labels, Bucketed]]
 ) -> HistogramMetricFamily:
-    """Values by size."""
+    """Makes a family that counts values by size."""
     family = HistogramMetricFamily(name, text, labels=_names(samples))
     for labels, buckets in samples:
         bounds = [*(str(bound) for bound in buckets.bounds), "+Inf"]

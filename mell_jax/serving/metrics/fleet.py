@@ -1,11 +1,18 @@
-"""The metrics that only a fleet has: devices, pages, moves, downtime."""
+"""Only a fleet has these metrics: devices, pages, moves, downtime."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator
 
-from mell_jax.engine.fleet.stats import FleetStats, MoveEnd, MoveOutcome, MoveReason
-from mell_jax.engine.fleet.view import FleetView, GroupState, InstanceView
+from mell_jax.engine.fleet_view import (
+    FleetStats,
+    FleetView,
+    GroupState,
+    InstanceView,
+    MoveEnd,
+    MoveOutcome,
+    MoveReason,
+)
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.serving.metrics.families import (
     Labels,
@@ -17,7 +24,7 @@ from mell_jax.serving.metrics.families import (
 
 
 def fleet_metrics(view: FleetView) -> Iterator[Metric]:
-    """All of them."""
+    """Yields all metrics of a fleet."""
     yield from _devices(view)
     yield from _instances(view)
     yield from _moves(view)

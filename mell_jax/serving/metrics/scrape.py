@@ -1,4 +1,4 @@
-"""One scrape: what was so at one moment, and how it is written down."""
+"""A scrape holds the state of one moment and writes it down."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ REFUSALS = ("overloaded", "queue_full", "tenant_quota", "draining")
 
 @dataclass(frozen=True, kw_only=True)
 class Scrape(Collector):
-    """Values that do not change: taken in the event loop, written down on any thread.
+    """A scrape is taken in the event loop and can be written down on any thread.
 
     Attributes:
       measured: of every model.
@@ -37,7 +37,7 @@ class Scrape(Collector):
     pid: int | None = None
 
     def text(self) -> bytes:
-        """In Prometheus' plain text format."""
+        """Returns the metrics in Prometheus' plain text format."""
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:

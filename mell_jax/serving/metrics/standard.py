@@ -1,4 +1,4 @@
-"""The metrics that every engine has, by the names that dashboards for vLLM know.
+"""Every engine has these metrics, by the names that dashboards for vLLM know.
 
 What an instance or a front end knows per model has a sample per model. What the engine
 counts for all models together bears the model's name if there is one model, and
@@ -7,7 +7,7 @@ otherwise `all`.
 
 from collections.abc import Iterator, Mapping
 
-from mell_jax.engine.fleet.view import FleetView
+from mell_jax.engine.fleet_view import FleetView
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend.meter import ModelFigures
 from mell_jax.serving.metrics.families import (
@@ -25,7 +25,7 @@ ALL = "all"
 def standard(
     prefix: str, *, load: EngineLoad, measured: Mapping[str, ModelFigures]
 ) -> Iterator[Metric]:
-    """All of them, with `prefix` before the colon."""
+    """Yields all of them, with `prefix` before the colon."""
     yield from _load(prefix, load, models=list(measured))
     yield from _counted(prefix, measured)
     yield from _timed(prefix, measured)

@@ -1,4 +1,4 @@
-"""How a server shows what it does: log, spans, health, and whether it makes progress.
+"""A server shows what it does here: log, spans, health, and progress.
 
 Nothing here decides anything about a request; figures are in `serving/metrics`.
 """

@@ -1,7 +1,7 @@
-"""`grpc.health.v1` on a port and threads of its own: it answers when all else is busy.
+"""`grpc.health.v1` has a port and threads of its own: it answers when all else is busy.
 
 ""           the process lives: SERVING while anything answers
-a service    readiness: requests are taken, and the engine goes round
+a service    readiness: requests are taken, and the engine makes progress
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ SERVICES = ("vllm.grpc.engine.VllmEngine", "inference.GRPCInferenceService")
 
 @final
 class HealthPort:
-    """A server for health checks; not ready at first."""
+    """Answers health checks; it is not ready at first."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="mell-health")
@@ -32,7 +32,7 @@ class HealthPort:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def start(self, host: str, *, port: int) -> str:
-        """Listens; returns the address.
+        """Listens and returns the address.
 
         Raises:
           BindError: the address is taken or not this machine's.

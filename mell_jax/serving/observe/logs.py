@@ -1,4 +1,4 @@
-"""Where log lines go and how they look: text for people, or JSON for machines.
+"""Log lines are text for people, or JSON for machines.
 
 Every process of a server writes to standard error. In JSON each line is one object,
 events of INFO are shown, and refusals, which a client can make many of, are thinned.
@@ -10,15 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, final, get_args
+from typing import Literal, final
 
 from absl import logging as absl_logging
 from absl.logging import converter
 
-from mell_jax.events import LOGGER_NAME, Event
+from mell_jax.events import LOGGER_NAME, Event, tell
 
 LogFormat = Literal["text", "json"]
-LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
 _MOST_REFUSALS = 10  # lines a second
 
 
@@ -42,9 +41,17 @@ def set_up_logging(log_format: LogFormat, *, verbosity: int, process: str) -> No
     logging.getLogger(LOGGER_NAME).setLevel(logging.INFO)
 
 
+def complain(cause: str, *, log_format: LogFormat) -> None:
+    """Says why the program ends although nobody asked for it."""
+    if log_format == "json":
+        tell(Event.FAILED, text=cause)
+    else:
+        print(f"mell-serve: {cause}", file=sys.stderr)
+
+
 @final
 class JsonLines(logging.Formatter):
-    """A record as one line: an object whose names do not change."""
+    """Writes a record as one line: an object whose names do not change."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -71,7 +78,7 @@ class JsonLines(logging.Formatter):
 
 @final
 class Thinned(logging.Filter):
-    """Lets so many refusals through in a second; the next one says how many were not.
+    """Lets so many refusals a second through; the next one counts those left out.
 
     A handler calls it on any thread; a count that is off by one does no harm.
     """

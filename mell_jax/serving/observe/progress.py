@@ -1,4 +1,4 @@
-"""Readiness by progress: an engine that gets nowhere is not ready.
+"""Readiness needs progress: an engine that gets nowhere is not ready.
 
 The engine's thread counts the rounds that got somewhere (`EngineThread.rounds`), and a
 ping makes it do one when it has no work. Looks are counted, not seconds: a machine that
@@ -18,14 +18,14 @@ _logger = logging.getLogger(__name__)
 
 
 class LocalEngine(EngineLink, Protocol):
-    """An engine in this process."""
+    """A local engine runs in this process and tells whether it makes progress."""
 
     @property
     def rounds(self) -> int:
         """Grows while the engine makes progress."""
 
     def ping(self) -> None:
-        """Makes an idle engine go round once; thread-safe, never blocks."""
+        """Makes an idle engine run one round; thread-safe, never blocks."""
 
 
 @final
@@ -39,7 +39,7 @@ class ProgressWatch:
         self._still = 0  # looks in a row that saw no progress
 
     def look(self) -> bool:
-        """Whether the engine makes progress, or may yet.
+        """Returns True if the engine makes progress, or may yet.
 
         It is given until the next look to go round.
         """

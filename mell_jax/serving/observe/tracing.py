@@ -1,4 +1,4 @@
-"""Requests as spans of OpenTelemetry, sent to a collector over OTLP.
+"""Requests become spans of OpenTelemetry, sent to a collector over OTLP.
 
 One span per request, named and described by the conventions for generative AI; its
 parent is the client's. `mell_jax[otel]` brings the packages; they are imported when
@@ -23,14 +23,14 @@ _EXPORT_S = 5.0  # for it to take some
 def origin_of(
     metadata: Mapping[str, str | bytes], *, operation: str = "text_completion"
 ) -> Origin:
-    """Where a call comes from, by its metadata or headers in lower case."""
+    """Reads a call's origin from its metadata or headers in lower case."""
     found = metadata.get("traceparent", "")
     traceparent = found if isinstance(found, str) else ""
     return Origin(operation=operation, traceparent=traceparent)
 
 
 def check_tracing(endpoint: str) -> None:
-    """Looks whether spans can be sent at all, before anything is loaded.
+    """Checks that spans can be sent at all, before anything is loaded.
 
     Raises:
       ValueError: the packages are not installed.
@@ -73,7 +73,7 @@ class SpanRecorder:
     """Makes a span of each record; see `mell_jax.frontend.tracing`."""
 
     def __init__(self, processor: "SpanProcessor") -> None:
-        """`processor` takes the spans, and must not block."""
+        """Gives spans to `processor`, which must not block."""
         from opentelemetry import trace  # noqa: PLC0415 an extra
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 likewise
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 likewise

@@ -1,4 +1,4 @@
-"""OpenAI's HTTP API over `frontend.generate`: completions, chat, models.
+"""OpenAI's HTTP API stands over `frontend.generate`: completions, chat, models.
 
 body --wire--> request --asking--> prompts, SamplingParams --generate--> deltas
 deltas --answers--> chunks or one object --exchange--> HTTP, SSE

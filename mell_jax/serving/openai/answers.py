@@ -1,4 +1,4 @@
-"""Pieces as OpenAI's JSON: whole answers and chunks of streams; pure functions."""
+"""Pieces become OpenAI's JSON: whole answers and chunks of streams; pure functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Json = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What every object of one answer says."""
+    """Every object of one answer begins with this."""
 
     id: str
     created: int  # seconds of the wall clock
@@ -19,30 +19,28 @@ class Heading:
 
 
 class Writer(Protocol):
-    """What differs between the two APIs."""
+    """A writer knows what differs between the two APIs."""
 
     id_prefix: str
-    operation: str  # for traces
 
     def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
-        """The answer of a request that is not streamed; a piece is a whole choice."""
+        """Returns an answer that is not streamed; a piece is a whole choice."""
         ...
 
     def chunk(self, heading: Heading, piece: Piece) -> Json:
-        """What a stream tells of a piece."""
+        """Returns what a stream tells of a piece."""
         ...
 
     def last(self, heading: Heading, *, usage: Json) -> Json:
-        """The usage at the end of a stream."""
+        """Returns the usage at the end of a stream."""
         ...
 
 
 @final
 class CompletionWriter:
-    """Of /v1/completions."""
+    """Writes answers of /v1/completions."""
 
     id_prefix = "cmpl-"
-    operation = "text_completion"
 
     def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
         return _object(
@@ -63,10 +61,9 @@ class CompletionWriter:
 
 @final
 class ChatWriter:
-    """Of /v1/chat/completions."""
+    """Writes answers of /v1/chat/completions."""
 
     id_prefix = "chatcmpl-"
-    operation = "chat"
 
     def whole(self, heading: Heading, pieces: Sequence[Piece], *, usage: Json) -> Json:
         return _object(
@@ -134,15 +131,11 @@ def _completion_logprobs(piece: Piece) -> Json | None:
     words = piece.words
     if words is None:
         return None
-    offsets, offset = [], piece.text_offset
-    for word in words:
-        offsets.append(offset)
-        offset += len(word.text)
     return {
         "tokens": [_key(word.text, word.utf8) for word in words],
         "token_logprobs": [word.logprob for word in words],
         "top_logprobs": [_top_of(word) for word in words],
-        "text_offset": offsets,
+        "text_offset": piece.offsets,
     }
 
 

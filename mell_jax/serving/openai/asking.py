@@ -1,10 +1,11 @@
-"""From a request's body to prompts and sampling parameters; pure functions."""
+"""A request's body becomes prompts and sampling parameters; pure functions."""
 
 from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import FrontModel, PromptMaker
+from mell_jax.serving.client_values import known_top_k
 from mell_jax.serving.openai.wire import (
     ChatMessage,
     ChatRequest,
@@ -12,7 +13,6 @@ from mell_jax.serving.openai.wire import (
     Part,
 )
 from mell_jax.serving.problem import UnsupportedError
-from mell_jax.serving.vllm.convert import known_top_k
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.chat_template import ChatTemplateError, Message
 
@@ -31,7 +31,7 @@ _ROLES = {
 
 
 def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
-    """One or more prompts, each text or ids.
+    """Returns one or more prompts, each text or ids.
 
     Raises:
       InvalidRequestError: there is none, too many, or kinds are mixed.
@@ -56,7 +56,7 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
 
 
 def completion_params(request: CompletionRequest) -> SamplingParams:
-    """Checked parameters of each prompt.
+    """Returns the checked parameters of each prompt.
 
     Raises:
       InvalidRequestError: a value is out of range.
@@ -66,16 +66,23 @@ def completion_params(request: CompletionRequest) -> SamplingParams:
         raise UnsupportedError("suffix is not supported: models here only go on")
     if request.best_of not in (None, request.n or 1):
         raise UnsupportedError("best_of is not supported: choose among n yourself")
-    echoes_logprobs = bool(request.echo) and request.logprobs is not None
+    logprobs = _logprobs_of(request)
+    echoes_logprobs = bool(request.echo) and logprobs is not None
     if echoes_logprobs and (request.n or 1) > 1:
         raise UnsupportedError("echo with logprobs is supported for n = 1 only")
     most = request.max_tokens
     return _params(
         request,
         max_tokens=_completion_tokens(most, is_echoed=bool(request.echo)),
-        logprobs=request.logprobs,
-        prompt_logprobs=request.logprobs if echoes_logprobs else None,
+        logprobs=logprobs,
+        prompt_logprobs=logprobs if echoes_logprobs else None,
     )
+
+
+def _logprobs_of(request: CompletionRequest) -> int | None:
+    if request.logprobs is True:
+        raise InvalidRequestError("logprobs", "must be a number of tokens, got true")
+    return None if request.logprobs is False else request.logprobs
 
 
 def _completion_tokens(max_tokens: int | None, *, is_echoed: bool) -> int | None:
@@ -84,7 +91,7 @@ def _completion_tokens(max_tokens: int | None, *, is_echoed: bool) -> int | None
 
 
 def chat_params(request: ChatRequest) -> SamplingParams:
-    """Checked parameters.
+    """Returns checked parameters.
 
     Raises:
       InvalidRequestError: a value is out of range.
@@ -149,7 +156,7 @@ def _or(value: T | None, default: T) -> T:
 def chat_prompt(
     messages: Sequence[ChatMessage], *, chat: ChatPrompt | None
 ) -> PromptMaker:
-    """What makes the prompt of a conversation.
+    """Returns the function that makes the prompt of a conversation.
 
     Raises:
       InvalidRequestError: a message has no usable content or role, or the model has
@@ -179,7 +186,7 @@ def chat_prompt(
 
 
 def _plain(message: ChatMessage, *, index: int) -> Message:
-    """A message with nothing but a role and a text."""
+    """Returns a message with nothing but a role and a text."""
     if message.role not in _ROLES:
         raise InvalidRequestError(
             "messages",

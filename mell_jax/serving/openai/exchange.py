@@ -1,4 +1,4 @@
-"""One request and its answer over ASGI: whole or as server-sent events.
+"""An exchange answers one request over ASGI, whole or as server-sent events.
 
 A client that goes away cancels the work, which closes the streams, which aborts what
 is alive in the engine; whoever waits for `send` has a slow reader and holds up nobody.
@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import NoReturn, final
 
 import msgspec
 from starlette.responses import Response
@@ -22,11 +22,12 @@ from mell_jax.serving.problem import StalledReaderError
 from mell_jax.serving.stall import Stalls
 
 Streams = Sequence[AsyncGenerator[Delta]]
+_COMMENT = b": waiting\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How the client wants the answer."""
+    """The client wants the answer in this style."""
 
     is_streamed: bool
     is_usage_streamed: bool
@@ -34,7 +35,7 @@ class Style:
 
 @final
 class Exchange:
-    """An ASGI application for a single request."""
+    """An exchange is an ASGI application for a single request."""
 
     def __init__(
         self,
@@ -46,8 +47,9 @@ class Exchange:
         heading: Heading,
         style: Style,
         headers: Sequence[tuple[bytes, bytes]],
+        comment_s: float,
     ) -> None:
-        """Nothing runs yet.
+        """Runs nothing yet.
 
         Args:
           streams: one for each prompt.
@@ -57,6 +59,8 @@ class Exchange:
           heading: of every object.
           style: of the answer.
           headers: of any answer.
+          comment_s: after so long without an event a stream gets a comment, and its
+            headers if it had none: proxies close what is silent.
         """
         self._streams = streams
         self._stalls = stalls
@@ -65,6 +69,7 @@ class Exchange:
         self._heading = heading
         self._style = style
         self._headers = list(headers)
+        self._comment_s = comment_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers; a client that is gone or takes nothing gets no more of it."""
@@ -121,22 +126,26 @@ class Exchange:
         receive: Receive,
         send: Send,
     ) -> None:
-        """The status waits for the first token: until then errors have their own."""
-        is_begun = False
+        """Errors before the first event have a status of their own.
+
+        That is the first token, or a comment where it does not come soon.
+        """
+        events = _Events(send, start=self._start())
+        commenting = asyncio.ensure_future(events.comment_every(self._comment_s))
         try:
             async for prompt, delta in deltas:
-                if not is_begun:
-                    is_begun = True
-                    await send(self._start())
                 piece = self._samples.read(delta, prompt=prompt)
                 chunk = self._writer.chunk(self._heading, piece)
-                await send(_event(msgspec.json.encode(chunk)))
-            await send(_part(self._ending()))
+                await events.send(_event(msgspec.json.encode(chunk)))
+            await events.send(self._ending())
         except Exception as error:
-            if not is_begun:
+            await _end(commenting)  # or it might begin the stream meanwhile
+            if not events.is_begun:
                 await self._refusal(error)(scope, receive, send)
                 return
-            await send(_event(error_body(error)))
+            await events.send(_event(error_body(error)))
+        finally:
+            await _end(commenting)
         await send({"type": "http.response.body", "body": b""})
 
     def _refusal(self, error: Exception) -> Response:
@@ -163,12 +172,45 @@ class Exchange:
         return b"data: " + msgspec.json.encode(last) + b"\n\n" + done
 
 
-def _event(data: bytes) -> Message:
-    return _part(b"data: " + data + b"\n\n")
+@final
+class _Events:
+    """Sends one stream of events, and comments while there are none."""
+
+    def __init__(self, send: Send, *, start: Message) -> None:
+        self.is_begun = False
+        self._send = send
+        self._start = start
+        self._lock = asyncio.Lock()  # an event and a comment do not mix
+        self._num_events = 0
+
+    async def send(self, body: bytes) -> None:
+        """Sends a whole event, or several."""
+        self._num_events += 1
+        async with self._lock:
+            if not self.is_begun:
+                await self._send(self._start)
+                self.is_begun = True
+            await self._send(
+                {"type": "http.response.body", "body": body, "more_body": True}
+            )
+
+    async def comment_every(self, period_s: float) -> NoReturn:
+        """Sends a comment after every period without an event."""
+        while True:
+            seen = self._num_events
+            await asyncio.sleep(period_s)
+            if self._num_events == seen and not self._lock.locked():
+                await self.send(_COMMENT)
+                self._num_events -= 1
 
 
-def _part(body: bytes) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": True}
+async def _end(task: asyncio.Task[NoReturn]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -177,7 +219,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 async def _merged(streams: Streams) -> AsyncGenerator[tuple[int, Delta]]:
-    """Deltas of all streams as they come, each with the number of its stream."""
+    """Yields deltas of all streams as they come, each with the number of its stream."""
     if len(streams) == 1:
         async with contextlib.aclosing(streams[0]) as only:
             async for delta in only:

@@ -1,22 +1,24 @@
-"""The routes of OpenAI's API; thin: no rules of its own."""
+"""The routes of OpenAI's API are thin: they have no rules of their own."""
 
-import asyncio
+import functools
+import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
+from mell_jax.frontend.executors import Job
+from mell_jax.serving.asker import Asker
+from mell_jax.serving.client_values import known_request_id
 from mell_jax.serving.http.body import Bodies
-from mell_jax.serving.http.errors import error_response
-from mell_jax.serving.observe.tracing import origin_of
+from mell_jax.serving.http.route import HttpRoute
 from mell_jax.serving.openai.answers import (
     ChatWriter,
     CompletionWriter,
@@ -37,14 +39,13 @@ from mell_jax.serving.problem import (
     MissingTokenizerError,
     UnknownRouteError,
 )
-from mell_jax.serving.security import Caller, Gate
 from mell_jax.serving.stall import Stalls
-from mell_jax.serving.vllm import convert
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
 
+_NAME = re.compile("[A-Za-z0-9_.-]{1,64}")  # others do not go into a header
+_MAX_NAMES = 16
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-Endpoint = Callable[[Request], Awaitable[Response]]
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
 
@@ -58,44 +59,50 @@ class OpenAiDoor:
         *,
         chats: Mapping[str, ChatPrompt],
         check_open: Callable[[], None],
-        gate: Gate,
         stalls: Stalls,
+        comment_s: float,
     ) -> None:
-        """Ready to answer.
+        """Gets ready to answer.
 
         Args:
           front_end: where requests go.
           chats: of the models that have a chat template, by name.
           check_open: raises what keeps new requests out.
-          gate: tells who calls.
           stalls: ends streams that nobody reads.
+          comment_s: after so long without an event a stream gets a comment.
         """
         self._front_end = front_end
         self._chats = chats
         self._check_open = check_open
-        self._gate = gate
         self._stalls = stalls
+        self._comment_s = comment_s
         self._bodies = Bodies()
         self._created = int(time.time())
 
-    def routes(self) -> list[BaseRoute]:
-        """For `make_app`."""
+    def routes(self) -> list[HttpRoute]:
+        """Returns the routes, for `make_app`; the last one catches all others."""
         return [
-            Route("/v1/models", _told(self._list_models)),
-            Route("/v1/models/{name:path}", _told(self._show_model)),
-            Route("/v1/completions", _told(self._complete), methods=["POST"]),
-            Route("/v1/chat/completions", _told(self._chat), methods=["POST"]),
-            Route("/v1/{rest:path}", _unknown, methods=_METHODS),
+            HttpRoute(path="/v1/models", endpoint=self._list_models),
+            HttpRoute(path="/v1/models/", endpoint=self._list_models),
+            HttpRoute(path="/v1/models/{name:path}", endpoint=self._show_model),
+            HttpRoute(
+                path="/v1/completions", endpoint=self._complete, methods=("POST",)
+            ),
+            HttpRoute(
+                path="/v1/chat/completions",
+                endpoint=self._chat,
+                methods=("POST",),
+                operation="chat",
+            ),
+            HttpRoute(path="/v1/{rest:path}", endpoint=_unknown, methods=_METHODS),
         ]
 
-    async def _list_models(self, request: Request) -> Response:
-        self._gate.identify(request.headers)
+    async def _list_models(self, request: Request, asker: Asker) -> Response:
         models = self._front_end.models.by_name.values()
         listed = {"object": "list", "data": [self._describe(each) for each in models]}
         return _json(listed)
 
-    async def _show_model(self, request: Request) -> Response:
-        self._gate.identify(request.headers)
+    async def _show_model(self, request: Request, asker: Asker) -> Response:
         model = self._front_end.models.find(request.path_params["name"])
         return _json(self._describe(model))
 
@@ -108,20 +115,24 @@ class OpenAiDoor:
             "max_model_len": model.info.max_model_len,
         }
 
-    async def _complete(self, request: Request) -> Response:
-        caller = self._gate.identify(request.headers)
-        asked = parse(await self._bodies.read(request), CompletionRequest)
-        model = self._front_end.models.find(asked.model)
+    async def _complete(self, request: Request, asker: Asker) -> Response:
+        asked, unknown = parse(await self._bodies.read(request), CompletionRequest)
+        model = self._front_end.models.find(asked.model or "")
         prompts = prompts_of(asked)
         _tokenizer_of(model)
         echo = None
         if asked.echo:
-            texts = await asyncio.to_thread(_shown, prompts, model=model)
+            texts = await self._front_end.executors.run(
+                Job.READ,
+                functools.partial(_shown, prompts, model=model),
+                model=model.info.model_name,
+            )
             echo = Echo(texts=texts, hides_answer=asked.max_tokens == 0)
         return self._exchange(
             request,
             asked,
-            caller=caller,
+            asker=asker,
+            unknown=unknown,
             prompts=prompts,
             params=completion_params(asked),
             model=model,
@@ -130,16 +141,16 @@ class OpenAiDoor:
             echo=echo,
         )
 
-    async def _chat(self, request: Request) -> Response:
-        caller = self._gate.identify(request.headers)
-        asked = parse(await self._bodies.read(request), ChatRequest)
-        model = self._front_end.models.find(asked.model)
+    async def _chat(self, request: Request, asker: Asker) -> Response:
+        asked, unknown = parse(await self._bodies.read(request), ChatRequest)
+        model = self._front_end.models.find(asked.model or "")
         params = chat_params(asked)
         chat = self._chats.get(model.info.model_name)
         return self._exchange(
             request,
             asked,
-            caller=caller,
+            asker=asker,
+            unknown=unknown,
             prompts=[chat_prompt(asked.messages, chat=chat)],
             params=params,
             model=model,
@@ -151,7 +162,8 @@ class OpenAiDoor:
         request: Request,
         asked: CompletionRequest | ChatRequest,
         *,
-        caller: Caller,
+        asker: Asker,
+        unknown: Sequence[str],
         prompts: Prompts,
         params: SamplingParams,
         model: FrontModel,
@@ -161,35 +173,31 @@ class OpenAiDoor:
     ) -> Response:
         self._check_open()
         self._front_end.admission.check_size(params.n * len(prompts))
-        headers = request.headers
-        given_id = convert.checked_request_id(headers.get("x-request-id", ""))
-        request_id = given_id or uuid.uuid4().hex
+        # A proxy gives one x-request-id to all calls of one page: it is repeated to the
+        # client and names nothing here.
+        request_id = uuid.uuid4().hex
+        shown_id = known_request_id(request.headers) or request_id
         name = model.info.model_name
-        ids = [request_id]
-        if len(prompts) > 1:
-            ids = [f"{request_id}.{number}" for number in range(len(prompts))]
-        streams = [
-            generate(
-                self._front_end,
+        asks = [
+            asker.ask(
                 prompt=prompt,
                 params=params,
                 model=name,
-                salt=caller.salt,
-                tenant=caller.tenant,
-                request_id=caller.scoped(each_id),
-                is_id_random=not given_id,
-                may_send_special_tokens=caller.may_send_special_tokens,
                 default_max_tokens=default_max_tokens,
-                origin=origin_of(headers, operation=writer.operation),
             )
-            for prompt, each_id in zip(prompts, ids, strict=True)
+            for prompt in prompts
         ]
         options = asked.stream_options
         return _Answer(
             Exchange(
-                streams,
+                [generate(self._front_end, ask) for ask in asks],
                 stalls=self._stalls,
-                samples=Samples(_tokenizer_of(model), n=params.n, echo=echo),
+                samples=Samples(
+                    _tokenizer_of(model),
+                    n=params.n,
+                    echo=echo,
+                    skips_special_tokens=params.skip_special_tokens,
+                ),
                 writer=writer,
                 heading=Heading(
                     id=f"{writer.id_prefix}{request_id}",
@@ -200,9 +208,19 @@ class OpenAiDoor:
                     is_streamed=bool(asked.stream),
                     is_usage_streamed=bool(options and options.include_usage),
                 ),
-                headers=[(b"x-request-id", request_id.encode("ascii"))],
+                comment_s=self._comment_s,
+                headers=[
+                    (b"x-request-id", shown_id.encode("ascii")),
+                    *_passed_over(unknown),
+                ],
             )
         )
+
+
+def _passed_over(unknown: Sequence[str]) -> list[tuple[bytes, bytes]]:
+    """The header that names the fields which nobody here knows."""
+    names = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMES]
+    return [(b"x-mell-unknown-fields", ", ".join(names).encode())] if names else []
 
 
 @final
@@ -217,26 +235,10 @@ class _Answer(Response):
         await self._app(scope, receive, send)
 
 
-def _told(endpoint: Endpoint) -> Endpoint:
-    """The edge: what an endpoint raises is told to the client."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except Exception as error:
-            response = error_response(error)
-            if request_id := convert.known_request_id(request.headers):
-                response.headers["x-request-id"] = request_id
-            return response
-
-    return answer
-
-
-async def _unknown(request: Request) -> Response:
+async def _unknown(request: Request, asker: Asker) -> Response:
     path = request.path_params["rest"]
-    return error_response(
-        UnknownRouteError(f"there is no {request.method} /v1/{path!r:.100} here")
-    )
+    shown = path.encode("unicode_escape").decode("ascii")
+    raise UnknownRouteError(f"there is no {request.method} /v1/{shown:.100} here")
 
 
 def _json(value: object) -> Response:
@@ -246,7 +248,7 @@ def _json(value: object) -> Response:
 def _shown(
     prompts: Sequence[str | Sequence[int]], *, model: FrontModel
 ) -> tuple[str, ...]:
-    """Texts of prompts that are not checked yet: what is too long is refused later."""
+    """Returns texts of prompts before a check: a long one is refused later."""
     tokenizer, most = _tokenizer_of(model), model.info.max_model_len
 
     def decode(ids: Sequence[int]) -> str:

@@ -1,10 +1,11 @@
-"""From deltas to pieces: what is new of one choice, with the words of its tokens."""
+"""Deltas become pieces: what is new of one choice, with the words of its tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from mell_jax.frontend import Delta, TokenLogprobs
+from mell_jax.text.detokenizer import Detokenizer
 from mell_jax.text.tokenizer import Tokenizer
 
 _LEAST_LOGPROB = -9999.0  # JSON has no infinity
@@ -12,7 +13,7 @@ _LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """A token as clients read it."""
+    """A word is a token as clients read it."""
 
     text: str  # U+FFFD where a token is part of a character
     utf8: bytes
@@ -22,7 +23,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What is new of one choice; also what all of it is, once joined.
+    """A piece is what is new of one choice, or all of it once joined.
 
     Attributes:
       index: of the choice.
@@ -30,7 +31,7 @@ class Piece:
       words: new tokens; None when log probabilities were not asked for.
       finish_reason: None until the end.
       is_first: nothing of the choice came before.
-      text_offset: characters of words that came before.
+      offsets: of each word in the whole text of the choice, in characters.
     """
 
     index: int
@@ -38,12 +39,12 @@ class Piece:
     words: tuple[Word, ...] | None
     finish_reason: str | None
     is_first: bool
-    text_offset: int
+    offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Echo:
-    """Prompts are shown before their answers.
+    """An echo shows prompts before their answers.
 
     Attributes:
       texts: of each prompt.
@@ -56,46 +57,72 @@ class Echo:
 
 @final
 class Samples:
-    """All choices of a request: n of each prompt, prompt after prompt."""
+    """Reads all choices of a request: n of each prompt, prompt after prompt."""
 
-    def __init__(self, tokenizer: Tokenizer, *, n: int, echo: Echo | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        n: int,
+        echo: Echo | None,
+        skips_special_tokens: bool,
+    ) -> None:
+        """Starts with nothing read.
+
+        Args:
+          tokenizer: of the model.
+          n: choices of each prompt.
+          echo: shows the prompts too; None for answers alone.
+          skips_special_tokens: texts of answers do not have them.
+        """
         self._tokenizer = tokenizer
         self._n = n
+        self._skips_special_tokens = skips_special_tokens
         self._echo = echo
-        self._offsets: dict[int, int] = {}  # characters of words, by choice
+        self._rulers: dict[int, _Ruler] = {}  # of the text, by choice
         self._completion_tokens: dict[int, int] = {}  # by choice
         self._prompts: dict[int, tuple[int, int]] = {}  # tokens, and cached, by prompt
 
     def read(self, delta: Delta, *, prompt: int) -> Piece:
-        """What `delta`, of the prompt of this number, adds to its choice."""
+        """Returns what `delta`, of the prompt of this number, adds to its choice."""
         choice = prompt * self._n + delta.index
-        is_first = choice not in self._offsets
+        is_first = choice not in self._rulers
         text, words = delta.text, self._words(delta.logprobs)
+        tokens = [row.token for row in delta.logprobs or ()]
         count = delta.completion_tokens
-        if self._echo is not None:
-            if self._echo.hides_answer:
-                text, words, count = "", words and (), 0
-            if is_first:
-                text = self._echo.texts[prompt] + text
-                words = words if words is None else self._prompt_words(delta) + words
+        if self._echo is not None and self._echo.hides_answer:
+            text, tokens, count = "", [], 0
+            words = None if words is None else ()
+        ruler = self._rulers.get(choice)
+        if ruler is None:
+            ruler = self._rulers[choice] = self._make_ruler(prompt)
+        offsets = ruler.measure(tokens)
+        if self._echo is not None and is_first:
+            shown = self._echo.texts[prompt]
+            text = shown + text
+            if words is not None:
+                words = self._prompt_words(delta) + words
+                before = _prompt_offsets(
+                    delta.prompt_token_ids, text=shown, tokenizer=self._tokenizer
+                )
+                offsets = before + offsets
+        ruler.see(text)
         self._completion_tokens[choice] = count
         self._prompts[prompt] = (
             delta.prompt_tokens,
             max(delta.cached_tokens, self._prompts.get(prompt, (0, 0))[1]),
         )
-        offset = self._offsets.get(choice, 0)
-        self._offsets[choice] = offset + sum(len(word.text) for word in words or ())
         return Piece(
             index=choice,
             text=text,
             words=words,
             finish_reason=None if delta.finish is None else delta.finish.reason,
             is_first=is_first,
-            text_offset=offset,
+            offsets=ruler.clipped(offsets) if delta.finish else tuple(offsets),
         )
 
     def usage(self) -> Mapping[str, object]:
-        """Tokens so far; a prompt counts once, whatever n is."""
+        """Counts the tokens so far; a prompt counts once, whatever n is."""
         prompt = sum(count for count, _ in self._prompts.values())
         cached = sum(cached for _, cached in self._prompts.values())
         completion = sum(self._completion_tokens.values())
@@ -105,6 +132,16 @@ class Samples:
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": cached},
         }
+
+    def _make_ruler(self, prompt: int) -> "_Ruler":
+        return _Ruler(
+            Detokenizer(
+                self._tokenizer,
+                skip_special_tokens=self._skips_special_tokens,
+                continues_text=True,
+            ),
+            start=0 if self._echo is None else len(self._echo.texts[prompt]),
+        )
 
     def _prompt_words(self, delta: Delta) -> tuple[Word, ...]:
         rows = delta.prompt_logprobs
@@ -136,7 +173,7 @@ class Samples:
 
 
 def join(pieces: Sequence[Piece]) -> Piece:
-    """All of one choice."""
+    """Joins all pieces of one choice."""
     has_words = any(piece.words is not None for piece in pieces)
     words = (word for piece in pieces for word in piece.words or ())
     return Piece(
@@ -145,8 +182,61 @@ def join(pieces: Sequence[Piece]) -> Piece:
         words=tuple(words) if has_words else None,
         finish_reason=pieces[-1].finish_reason,
         is_first=True,
-        text_offset=pieces[0].text_offset,
+        offsets=tuple(
+            min(offset, sum(len(piece.text) for piece in pieces))
+            for piece in pieces
+            for offset in piece.offsets
+        ),
     )
+
+
+@final
+class _Ruler:
+    """Says where in the text of a choice each token begins.
+
+    A token that is part of a character begins where the character does.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, *, start: int) -> None:
+        self._detokenizer = detokenizer
+        self._at = start
+        self._seen = 0  # characters that the client has
+
+    def measure(self, tokens: Sequence[int]) -> list[int]:
+        """Returns the offsets of more tokens."""
+        offsets = []
+        for token in tokens:
+            offsets.append(self._at)
+            self._at += len(self._detokenizer.add((token,)))
+        return offsets
+
+    def see(self, text: str) -> None:
+        """Counts text that the client gets."""
+        self._seen += len(text)
+
+    def clipped(self, offsets: Sequence[int]) -> tuple[int, ...]:
+        """Returns offsets that lie in a text which a stop string may have cut."""
+        return tuple(min(offset, self._seen) for offset in offsets)
+
+
+def _prompt_offsets(
+    ids: Sequence[int], *, text: str, tokenizer: Tokenizer
+) -> list[int]:
+    """Where in a prompt's text each of its tokens begins.
+
+    Special tokens are in the text where it spells them, and else hidden around it.
+    """
+    vocabulary = tokenizer.vocabulary
+    plain = Detokenizer(tokenizer, skip_special_tokens=True)
+    offsets, at = [], 0
+    for token in ids:
+        offsets.append(min(at, len(text)))
+        if token in vocabulary.special_ids:
+            spelled = vocabulary.decode((token,), skip_special_tokens=False)
+            at += len(spelled) if text.startswith(spelled, at) else 0
+        else:
+            at += len(plain.add((token,)))
+    return offsets
 
 
 def _text(utf8: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Front ends in processes of their own, and what keeps them alive.
+"""Front ends run in processes of their own; this starts them and keeps them alive.
 
     front end process                         engine process
     Server -> RemoteEngine <== socketpair ==> FrontLink -> engine's mailbox

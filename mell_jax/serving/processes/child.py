@@ -1,4 +1,4 @@
-"""A front end's process: python -m mell_jax.serving.processes.child DESCRIPTOR
+"""A front end's process runs `python -m mell_jax.serving.processes.child DESCRIPTOR`.
 
 The descriptor is its end of a socket pair. Everything else comes through that; when it
 closes the process ends, so that none is left when the engine's process is killed; see
@@ -31,8 +31,8 @@ from mell_jax.serving.processes.wire import (
     Welcome,
     WireError,
 )
+from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.server import FrontEndIdentity, Server
-from mell_jax.serving.vllm.servicer import ServedModel
 from mell_jax.text.tokenizer import load_tokenizer
 
 

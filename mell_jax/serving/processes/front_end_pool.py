@@ -1,4 +1,4 @@
-"""The front ends of a server: one process and one link each."""
+"""A pool holds the front ends of a server: one process and one link each."""
 
 import functools
 import socket
@@ -14,6 +14,7 @@ from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.grpc_log import quiet_environment
 from mell_jax.serving.processes.link import FrontLink, Gone, Heard
 from mell_jax.serving.processes.shared_counts import SharedCounts
 from mell_jax.serving.processes.wire import (
@@ -26,7 +27,7 @@ from mell_jax.serving.processes.wire import (
     Welcome,
     to_front,
 )
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 
 _CHILD = "mell_jax.serving.processes.child"
 _EXIT_S = 2.0  # from the last word to the end of a process
@@ -38,7 +39,7 @@ class FrontEndFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontEndLimits:
-    """What front ends may do; a look is half a second.
+    """Front ends may do this much; a look is half a second.
 
     Attributes:
       max_unread_bytes: of messages that one has not read.
@@ -73,22 +74,22 @@ class FrontEndPool:
         *,
         models: Sequence[ServedModel],
         config: ServerConfig,
-        tell: Callable[[Heard | Gone], None],
+        notify: Callable[[Heard | Gone], None],
         limits: FrontEndLimits,
     ) -> None:
-        """Nothing runs yet.
+        """Runs nothing yet.
 
         Args:
           engine: where requests go.
           models: what clients are told about each model.
           config: of every front end; they share its ports.
-          tell: told what happens, on any thread.
+          notify: hears what happens, on any thread.
           limits: for what they may do.
         """
         self._engine = engine
         self._codec = to_front()
         self._counts = SharedCounts()
-        self._tell = tell
+        self._notify = notify
         self._limits = limits
         self._config = config
         self._models = tuple(
@@ -122,7 +123,7 @@ class FrontEndPool:
             self._start_one()
 
     def send_step(self, frame: StepFrame) -> None:
-        """Sends each front end its rows; on the engine's thread."""
+        """Sends each front end its rows; called on the engine's thread."""
         load = self._engine.load()
         if load.fleet is not None or load.phases is not None:
             load = replace(load, fleet=None, phases=None)  # large: sent with pulses
@@ -140,7 +141,7 @@ class FrontEndPool:
                 front.link.send(message)
 
     def welcome(self, number: int) -> None:
-        """A front end listens."""
+        """Records that a front end listens."""
         if front := self._fronts.get(number):
             front.is_ready = True
             tell(
@@ -173,7 +174,7 @@ class FrontEndPool:
         self._vacancies.append(0 if self._deaths == 1 else 2 ** (self._deaths - 2))
 
     def look(self, pulse: Pulse, *, is_hiring: bool) -> None:
-        """Now and then: gives up who is silent, replaces who is gone."""
+        """Gives up front ends that are silent and replaces those that are gone."""
         for front in self._fronts.values():
             front.looks += 1
             if not (front.link.unanswered < self._limits.max_unanswered):
@@ -208,6 +209,7 @@ class FrontEndPool:
                 [sys.executable, "-m", _CHILD, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env=quiet_environment(),
                 pass_fds=(theirs.fileno(),),
                 process_group=0,  # Ctrl-C is for the engine's process
             )
@@ -218,7 +220,7 @@ class FrontEndPool:
             counts=self._counts,
             load=self._engine.load,
             submit=self._engine.send,
-            tell=self._tell,
+            tell=self._notify,
             pass_on=functools.partial(self._pass_on, number),
             max_unread_bytes=self._limits.max_unread_bytes,
         )

@@ -1,4 +1,4 @@
-"""A front end as the engine's process sees it: a socket and two threads.
+"""A link is a front end as the engine's process sees it: a socket and two threads.
 
 The engine's thread leaves messages in a bounded outbox and never waits. Whatever is
 wrong with a front end (it ends, does not read, says nonsense) ends its link, and that
@@ -47,7 +47,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """The last word on a front end; its sequences are aborted."""
+    """A front end is gone; its sequences are aborted."""
 
     number: int
     reason: str
@@ -56,7 +56,7 @@ class Gone:
 
 @final
 class FrontLink:
-    """The engine's end of a socket pair; call `start` once."""
+    """A link is the engine's end of a socket pair; call `start` once."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class FrontLink:
         pass_on: Callable[[Grown], None],
         max_unread_bytes: int,
     ) -> None:
-        """A link that does nothing yet.
+        """Does nothing yet.
 
         Args:
           sock: closed by the link.
@@ -178,7 +178,7 @@ class FrontLink:
                 self._note(message)
 
     def _note(self, message: object) -> None:
-        """What is for the other front ends, or needs their words."""
+        """Takes what is for the other front ends, or needs their words."""
         match message:
             case Beat():
                 self.unanswered = 0

@@ -1,4 +1,4 @@
-"""Bytes between the thread that has something to say and the one that says it."""
+"""An outbox passes bytes from the thread that has some to the one that sends."""
 
 import threading
 from collections import deque
@@ -7,7 +7,7 @@ from typing import final
 
 @final
 class Outbox:
-    """A queue bounded in bytes whose writer never waits."""
+    """An outbox is a queue bounded in bytes whose writer never waits."""
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -36,7 +36,7 @@ class Outbox:
             return data
 
     def done(self, data: bytes) -> None:
-        """What was taken is out of the house and counts no more."""
+        """Counts what was taken no more, since it has been sent."""
         with self._changed:
             self._bytes -= len(data)
 

@@ -1,4 +1,4 @@
-"""The other front ends as one sees them, all through the engine's process."""
+"""A front end sees the others through the engine's process."""
 
 import asyncio
 import itertools
@@ -26,7 +26,7 @@ _PATIENCE_S = 5.0  # an answer takes a millisecond
 
 @final
 class PeerClient:
-    """The `Peers` of a front end in its own process; belongs to the event loop."""
+    """Implements `Peers` for a front end in its own process, in the event loop."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class PeerClient:
         is_alone: bool,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        """Nothing is known yet.
+        """Starts with nothing known.
 
         Args:
           tell: takes messages to the engine's process, without blocking.
@@ -69,7 +69,7 @@ class PeerClient:
             self._tell(Grown(part=part))
 
     async def count(self, own: Counted) -> Counted:
-        """See `Peers`.
+        """Returns what the others have counted; see `Peers`.
 
         Raises:
           NotAnsweredError: the engine's process says nothing.
@@ -92,7 +92,7 @@ class PeerClient:
     def hear(
         self, message: Pulse | Grown | CountTold | Claimed, *, front_end: FrontEnd
     ) -> None:
-        """The engine's process says something to a front end."""
+        """Takes a message from the engine's process to this front end."""
         admission = front_end.admission
         match message:
             case Pulse(others=others):

@@ -1,4 +1,4 @@
-"""The engine as a front end in another process sees it.
+"""A front end in another process sees the engine like this.
 
 Messages are read in the event loop: while it is busy they wait in the socket and come
 together, so that ready tokens coalesce by themselves. All methods belong to the loop.
@@ -41,7 +41,7 @@ ENGINE_GONE = "the engine's process has ended"
 
 @final
 class RemoteEngine(asyncio.Protocol):
-    """An `EngineLink` at the front end's end of a socket pair.
+    """Implements `EngineLink` at the front end's end of a socket pair.
 
     Attributes:
       orders: what the front end is told besides frames, in order.
@@ -80,7 +80,7 @@ class RemoteEngine(asyncio.Protocol):
         return self._stopped is None
 
     def start(self, sink: Sink) -> None:
-        """From now on `sink` gets the frames, in the event loop."""
+        """Passes the frames to `sink` from now on, in the event loop."""
         self._sink = sink
         if self._stopped is not None:
             sink(self._stopped)
@@ -89,7 +89,7 @@ class RemoteEngine(asyncio.Protocol):
         self.tell(message)
 
     def load(self) -> EngineLoad:
-        """As of the latest step; its fleet and phases as of the latest `Pulse`."""
+        """Returns the latest step's load; its fleet is of the latest `Pulse`."""
         assert self._load is not None, "there is no load before the welcome"
         return self._load
 
@@ -106,7 +106,7 @@ class RemoteEngine(asyncio.Protocol):
             self._transport.write(self._codec.encode(message))
 
     def listen(self, hear: Callable[[News], None]) -> None:
-        """From now on `hear` gets what there is to say of other front ends."""
+        """Passes to `hear` from now on what there is to tell of other front ends."""
         self._hear = hear
 
     # -- asyncio.Protocol ----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the engine's process knows of its front ends, to tell each about the others."""
+"""The engine's process knows this of its front ends, to tell each about the others."""
 
 import threading
 from typing import final
@@ -8,10 +8,10 @@ from mell_jax.frontend.share import NOTHING_HELD, Counted, Held
 
 @final
 class SharedCounts:
-    """Any thread may call; nothing takes long."""
+    """Keeps the counts of all front ends; any thread may call, nothing takes long."""
 
     def __init__(self) -> None:
-        """There is no front end, and there has been none."""
+        """Starts without a front end."""
         self._lock = threading.Lock()
         self._counted: dict[int, Counted] = {}  # of the living, by number
         self._past = Counted()  # of the dead
@@ -19,35 +19,35 @@ class SharedCounts:
         self._owners: dict[str, int] = {}  # of request ids
 
     def count(self, number: int, counted: Counted) -> None:
-        """The latest word of a front end on what it has counted since its start."""
+        """Takes a front end's latest word on what it has counted since its start."""
         with self._lock:
             self._counted[number] = counted
 
     def counted_by_others(self, number: int) -> Counted:
-        """What all other front ends have counted, living and dead."""
+        """Returns what all other front ends have counted, living and dead."""
         with self._lock:
             others = [c for other, c in self._counted.items() if other != number]
             return sum(others, start=self._past)
 
     def hold(self, number: int, held: Held) -> None:
-        """All that is inside at a front end."""
+        """Takes all that is inside at a front end."""
         with self._lock:
             self._held[number] = held
 
     def grow(self, number: int, part: Held) -> None:
-        """What is inside at a front end now; of tenants only those that have grown."""
+        """Takes what is inside at a front end now, for the tenants that have grown."""
         with self._lock:
             held = self._held.get(number, NOTHING_HELD)
             self._held[number] = held.updated(part)
 
     def held_by_others(self, number: int) -> Held:
-        """What is inside at all other front ends."""
+        """Returns what is inside at all other front ends."""
         with self._lock:
             others = [held for other, held in self._held.items() if other != number]
         return sum(others, start=NOTHING_HELD)
 
     def grown_at_others(self, number: int, part: Held) -> Held:
-        """The same, of the tenants of `part` alone."""
+        """Returns the same for the tenants of `part` alone."""
         with self._lock:
             others = [held for other, held in self._held.items() if other != number]
         few = [held.only(part.tenants) for held in others]
@@ -65,7 +65,7 @@ class SharedCounts:
                 del self._owners[request_id]
 
     def forget(self, number: int) -> None:
-        """A front end is gone; what it has counted stays."""
+        """Forgets a front end that is gone; what it has counted stays."""
         with self._lock:
             for request_id in [i for i, n in self._owners.items() if n == number]:
                 del self._owners[request_id]

@@ -1,4 +1,4 @@
-"""A step's frame cut into what each front end is to hear."""
+"""A step's frame is cut into what each front end is to hear."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ from mell_jax.serving.processes.wire import ROUTE_BITS
 
 
 def part_of(frame: StepFrame, *, number: int) -> StepFrame | None:
-    """The rows of one front end's sequences, in order; None if it has none."""
+    """Returns the rows of one front end's sequences, in order; None if it has none."""
     mine = frame.handles >> ROUTE_BITS == number
     prompts = tuple(p for p in frame.prompts if p.handle >> ROUTE_BITS == number)
     finished = tuple(f for f in frame.finished if f.handle >> ROUTE_BITS == number)

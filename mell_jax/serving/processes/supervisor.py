@@ -44,14 +44,14 @@ from mell_jax.serving.processes.wire import (
     Hurry,
     Pulse,
 )
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 
 _LAST_WORDS_LOOKS = 10  # for front ends to end once they were told to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signalled:
-    """Somebody wants the server to end."""
+    """A signal asks the server to end."""
 
     number: int
 
@@ -114,7 +114,7 @@ def run_fronts(
 
 
 def _reserve(config: ServerConfig, stack: ExitStack) -> ServerConfig:
-    """The configuration with ports that are kept for front ends while `stack` is open.
+    """Returns the configuration with ports that are kept while `stack` is open.
 
     Raises:
       BindError: an address cannot be listened on.
@@ -134,7 +134,7 @@ def _reserve(config: ServerConfig, stack: ExitStack) -> ServerConfig:
 
 @final
 class Supervisor:
-    """The state of a running server; see `run_fronts`.
+    """Keeps a server with front-end processes running; see `run_fronts`.
 
     Attributes:
       early_signal: the number of one that came before requests were taken.
@@ -161,7 +161,7 @@ class Supervisor:
             engine,
             models=models,
             config=config,
-            tell=self._events.put,
+            notify=self._events.put,
             limits=limits or FrontEndLimits(),
         )
         self._watch = ProgressWatch(engine, stall_s=config.stall_s)
@@ -174,7 +174,7 @@ class Supervisor:
         self._health: HealthPort | None = None
 
     def run(self, on_ready: Callable[[Addresses], None]) -> str:
-        """See `run_fronts`."""
+        """Serves until the end; see `run_fronts`."""
         self._on_ready = on_ready
         if self._config.health_port is not None:
             self._health = HealthPort()
@@ -207,7 +207,7 @@ class Supervisor:
         self._events.put(Signalled(number=number))
 
     def _sink(self, frame: StepFrame | EngineStopped) -> None:
-        """What the engine calls on its thread."""
+        """Returns the function that the engine calls on its thread."""
         if isinstance(frame, EngineStopped):
             self._events.put(EngineEnded(message=frame.message))
         else:
@@ -255,7 +255,7 @@ class Supervisor:
                 self._end(ServicePhase.HURRYING)
 
     def _end(self, phase: ServicePhase, *, cause: str = "") -> None:
-        """Begins to end, or ends sooner; who is told to hurry twice is killed."""
+        """Begins to end, or ends sooner; kills all when told to hurry twice."""
         self._cause = self._cause or cause
         if self._phase is ServicePhase.HURRYING:
             self._pool.kill()

@@ -1,4 +1,4 @@
-"""What engine and front ends tell each other, and how it looks as bytes.
+"""Engine and front ends tell each other these messages, written as bytes.
 
     4 bytes, little endian   length of the body
     1 byte                   kind: index of the type in its direction's tuple
@@ -33,12 +33,12 @@ ROUTE_BITS = 40
 
 
 class WireError(ValueError):
-    """Bytes that the other side should not have sent."""
+    """The other side sent bytes that it should not have sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlace:
-    """A served model and where its tokenizer lies."""
+    """A served model has a name and a place where its tokenizer lies."""
 
     name: str
     path: str
@@ -47,7 +47,7 @@ class ModelPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """The first message to a front end: all it needs to serve."""
+    """A welcome is the first message to a front end: all that it needs to serve."""
 
     number: int  # never used twice by a server
     is_alone: bool  # no other front end shares the port
@@ -60,7 +60,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepMessage:
-    """One engine step: the rows of this front end's sequences."""
+    """An engine step is told with the rows of this front end's sequences alone."""
 
     frame: StepFrame
     load: EngineLoad  # without its fleet and its phases
@@ -68,7 +68,7 @@ class StepMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
-    """Sent now and then; a front end answers each with a `Beat`."""
+    """A pulse is sent regularly; a front end answers each with a `Beat`."""
 
     load: EngineLoad
     is_ready: bool  # False while the engine makes no progress
@@ -116,7 +116,7 @@ class Grown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A client has chosen this id. A `Claimed` of the same number answers."""
+    """A client has chosen this id; a `Claimed` of the same number answers."""
 
     number: int
     request_id: str
@@ -130,14 +130,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseClaim:
-    """The request of this id is over; for nobody but its owner."""
+    """The request of this id is over; only its owner says so."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountAsked:
-    """What have the others counted? A `CountTold` of the same number answers."""
+    """A front end asks what the others have counted; a `CountTold` answers."""
 
     number: int
     counted: Counted  # by who asks: nobody is told less from now on
@@ -145,7 +145,7 @@ class CountAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountTold:
-    """What the engine and all other front ends, living and dead, have counted."""
+    """The engine and all other front ends, living and dead, have counted this."""
 
     number: int
     counted: Counted
@@ -154,7 +154,7 @@ class CountTold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortRequests:
-    """Requests to end that the front end does not have; another one may."""
+    """These requests are to end; this front end may or may not have them."""
 
     request_ids: tuple[str, ...]
 
@@ -190,7 +190,7 @@ TO_ENGINE_BYTES = 2**24  # a prompt of four million tokens
 
 @final
 class Codec:
-    """Messages of one direction to bytes and back."""
+    """Turns messages of one direction into bytes and back."""
 
     def __init__(self, types: tuple[type[Any], ...], *, max_bytes: int) -> None:
         self._kinds = {kind: index for index, kind in enumerate(types)}
@@ -201,7 +201,7 @@ class Codec:
         self._max_bytes = max_bytes
 
     def encode(self, message: object) -> bytes:
-        """The message with its head.
+        """Returns the message with its head.
 
         Raises:
           WireError: it is larger than the other side would take.
@@ -215,7 +215,7 @@ class Codec:
         return _HEAD.pack(len(body), self._kinds[type(message)]) + body
 
     def decode(self, kind: int, body: memoryview) -> Any:
-        """The message of a body.
+        """Returns the message of a body.
 
         Raises:
           WireError: no such kind, or no such message.
@@ -241,7 +241,7 @@ class MessageReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Any]:
-        """All messages that `data` completes.
+        """Returns all messages that `data` completes.
 
         Raises:
           WireError: the stream cannot be understood; it is of no more use.
@@ -268,17 +268,17 @@ class MessageReader:
 
 
 def to_front() -> Codec:
-    """The codec of what a front end reads."""
+    """Returns the codec of what a front end reads."""
     return Codec(get_args(ToFront), max_bytes=TO_FRONT_BYTES)
 
 
 def to_engine() -> Codec:
-    """The codec of what a front end writes."""
+    """Returns the codec of what a front end writes."""
     return Codec(get_args(ToEngine), max_bytes=TO_ENGINE_BYTES)
 
 
 def _simplify(value: object) -> object:
-    """What msgpack has no word for, in words that it has."""
+    """Writes what msgpack has no word for in words that it has."""
     if isinstance(value, np.ndarray):
         return value.shape, value.tobytes()
     if isinstance(value, Path):
@@ -287,7 +287,7 @@ def _simplify(value: object) -> object:
 
 
 def _restore(kind: Any, value: Any) -> object:
-    """The reverse of `_simplify`; `kind` is the annotation."""
+    """Reverses `_simplify`; `kind` is the annotation."""
     if get_origin(kind) is np.ndarray:
         _, dtype = get_args(kind)
         shape, data = value

@@ -1,4 +1,4 @@
-"""Protocols without a published Python package, and what `make protos` made of them.
+"""`make protos` makes these from protocols without a published Python package.
 
 `mell_admin.proto` is ours; `open_inference.proto` restates a public protocol.
 """

@@ -1,27 +1,39 @@
-"""What the operator says about security."""
+"""The choices of an operator about security."""
 
 from dataclasses import dataclass
+
+from mell_jax.settings.setting import setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityConfig:
-    """Paths of files; plain values, so that they can be sent to other processes.
-
-    Attributes:
-      tls_cert: chain of certificates in PEM; empty for no TLS.
-      tls_key: its private key.
-      tls_client_ca: clients must show a certificate that one of these has signed;
-        empty where they need none.
-      tokens_file: bearer tokens, see `TokenFile`; empty where clients need none.
+    """Files are named by plain values, which can be sent to other processes.
 
     Raises:
       ValueError: some of the files are no use without others.
     """
 
-    tls_cert: str = ""
-    tls_key: str = ""
-    tls_client_ca: str = ""
-    tokens_file: str = ""
+    tls_cert: str = setting(
+        "",
+        is_flag=True,
+        help="This file holds the server's certificate chain (PEM) and turns TLS on; "
+        "an empty text leaves it off.",
+    )
+    tls_key: str = setting(
+        "", is_flag=True, help="This file holds the certificate's private key (PEM)."
+    )
+    tls_client_ca: str = setting(
+        "",
+        help="Clients must show a certificate that an authority in this file (PEM) has "
+        "signed; an empty text wants none.",
+    )
+    tokens_file: str = setting(
+        "",
+        is_flag=True,
+        help='Clients must show a token of this file, which holds {"tokens": '
+        '[{"token": ..., "tenant": ..., "rights": ["generate"]}]}; an empty text '
+        "wants none.",
+    )
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key):

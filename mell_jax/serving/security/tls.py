@@ -1,4 +1,4 @@
-"""TLS for both doors, from the same files; a connection uses what they hold by then.
+"""TLS serves both doors from the same files; a connection uses their latest contents.
 
 Certificates change by replacing files. Pairs that do not fit, as between the two
 replacements, are not used: connections go on with the old ones.
@@ -19,7 +19,7 @@ from mell_jax.serving.security.watched import Watched
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Material:
-    """What the files held, known to fit."""
+    """Holds what the files had, known to fit."""
 
     certificate: bytes
     key: bytes
@@ -29,12 +29,12 @@ class _Material:
 
 @final
 class TlsFiles:
-    """The files of one server."""
+    """Keeps the certificate files of one server."""
 
     def __init__(
         self, config: SecurityConfig, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Reads them.
+        """Reads the files.
 
         Raises:
           ValueError: the key is not the certificate's, or a file is no PEM.
@@ -47,11 +47,11 @@ class TlsFiles:
         )
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """For `add_secure_port`."""
+        """Returns credentials for `add_secure_port`."""
         given = self._watched.get()
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
-            """Called before every handshake; None for no change."""
+            """Returns a new configuration before a handshake; None for no change."""
             nonlocal given
             latest = self._watched.get()
             if latest is given:
@@ -66,13 +66,13 @@ class TlsFiles:
         )
 
     def ssl_context(self) -> ssl.SSLContext:
-        """For sockets of asyncio."""
+        """Returns a context for sockets of asyncio."""
         outer = self._new_context()
 
         def choose(
             connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext
         ) -> None:
-            """Called in every handshake, also of clients that name no host."""
+            """Chooses the context of a handshake, also if the client names no host."""
             connection.context = self._watched.get().context
 
         outer.sni_callback = choose
@@ -111,7 +111,7 @@ class TlsFiles:
 
 
 def _no_password() -> str:
-    """Instead of a question at the terminal."""
+    """Answers instead of a question at the terminal."""
     raise ValueError("tls_key is encrypted; give one that is not")
 
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: who has which, and what it is good for.
+"""A bearer token belongs to a tenant and has rights.
 
     {"tokens": [{"token": "...", "tenant": "alice", "rights": ["generate"]}]}
 
@@ -26,7 +26,7 @@ _MAX_FILE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Whom a token stands for.
+    """A token stands for this tenant, with these rights.
 
     Attributes:
       tenant: whose requests these are.
@@ -51,7 +51,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @final
 class TokenTable:
-    """All tokens; does not change."""
+    """Holds all tokens and does not change."""
 
     def __init__(self, holders: Iterable[tuple[str, Holder]]) -> None:
         self._key = secrets.token_bytes(32)
@@ -61,7 +61,7 @@ class TokenTable:
         return len(self._holders)
 
     def find(self, token: str) -> Holder | None:
-        """Who holds a token."""
+        """Returns the holder of a token, or None."""
         stored, holder = self._holders.get(self._hash(token), ("", None))
         is_same = hmac.compare_digest(stored.encode(), token.encode("utf-8", "replace"))
         return holder if is_same else None
@@ -72,7 +72,7 @@ class TokenTable:
 
 
 def read_tokens(path: Path) -> TokenTable:
-    """The tokens of a file.
+    """Reads the tokens of a file.
 
     Raises:
       ValueError: the file is not as it should be; never quotes a token.

@@ -1,4 +1,4 @@
-"""Files that are looked at again, at most once a second, when they are needed."""
+"""Watched files are read again, at most once a second, when they are needed."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 @final
 class Watched(Generic[T]):
-    """A value made of files. Files that cannot be used leave the value as it was."""
+    """Keeps a value made of files; files that cannot be used leave it as it was."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Watched(Generic[T]):
         self._trouble = ""
 
     def get(self) -> T:
-        """The value of the files as they are, or as they were when last of use."""
+        """Returns the value of the files as they are, or were when last of use."""
         with self._lock:
             now_s = self._clock()
             if now_s - self._looked_s >= _LOOK_S:

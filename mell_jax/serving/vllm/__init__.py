@@ -1,4 +1,4 @@
-"""The published contract `vllm.grpc.engine.VllmEngine`, as gateways speak it.
+"""Gateways speak the published contract `vllm.grpc.engine.VllmEngine`.
 
 bytes -> rpcs -> Servicer -> convert -> frontend.generate -> convert -> bytes
 """

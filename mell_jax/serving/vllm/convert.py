@@ -1,11 +1,10 @@
-"""Between messages of the contract and our own values; pure functions.
+"""Messages of the contract become our own values and back; pure functions.
 
 Proto3 scalars without presence read as 0 when unset: 0 means the default for top_p,
 top_k, repetition_penalty and n.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
@@ -14,11 +13,9 @@ from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import Delta, TokenLogprobs
 from mell_jax.serving.problem import UnsupportedError
 
-_REQUEST_ID = re.compile(r"[!-~]{0,256}")  # printable, without space
-
 
 def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
-    """Text, or token ids.
+    """Returns text, or token ids.
 
     Raises:
       InvalidRequestError: the request has neither.
@@ -34,34 +31,8 @@ def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
             )
 
 
-def checked_request_id(request_id: str) -> str:
-    """The caller's name for a request, maybe empty, as it is.
-
-    Raises:
-      InvalidRequestError: it is too long or not printable.
-    """
-    if not _REQUEST_ID.fullmatch(request_id):
-        raise InvalidRequestError(
-            "request_id",
-            "must be at most 256 printable ASCII characters without spaces, got "
-            f"{request_id!r:.100}",
-        )
-    return request_id
-
-
-def known_request_id(headers: Mapping[str, str]) -> str:
-    """The one that a client gave over HTTP, if it can be repeated; else empty."""
-    request_id = headers.get("x-request-id", "")
-    return request_id if _REQUEST_ID.fullmatch(request_id) else ""
-
-
-def known_top_k(top_k: int) -> int:
-    """As `SamplingParams` has it: clients of vLLM write -1 for all tokens."""
-    return 0 if top_k == -1 else top_k
-
-
 def params_of(proto: pb.SamplingParams) -> SamplingParams:
-    """Checked sampling parameters.
+    """Returns checked sampling parameters.
 
     Raises:
       InvalidRequestError: a value is out of range.
@@ -127,7 +98,7 @@ def check_supported(request: pb.GenerateRequest) -> None:
 
 
 def chunk_of(delta: Delta) -> pb.GenerateResponse:
-    """New tokens of one sample; `completion_tokens` counts all of them so far."""
+    """Returns a sample's new tokens; `completion_tokens` counts all of them so far."""
     response = pb.GenerateResponse()
     chunk = response.chunk  # setting fields takes half as long as naming them above
     chunk.token_ids.extend(delta.token_ids)
@@ -151,7 +122,7 @@ def complete_of(
     logprobs: Sequence[TokenLogprobs] | None = None,
     prompt_logprobs: Sequence[TokenLogprobs | None] | None = None,
 ) -> pb.GenerateResponse:
-    """The last message of a sample.
+    """Returns the last message of a sample.
 
     Args:
       last: the sample's last delta.
@@ -182,7 +153,7 @@ def complete_of(
 def load_of(
     load: EngineLoad, *, info: EngineInfo, tokens_per_s: float
 ) -> pb.SchedulerLoad:
-    """How busy the engine is, in the contract's words."""
+    """Tells how busy the engine is, in the contract's words."""
     queries = load.prefix_query_tokens
     return pb.SchedulerLoad(
         dp_rank=0,

@@ -1,4 +1,4 @@
-"""Which method of `vllm.grpc.engine.VllmEngine` is which call of the servicer."""
+"""Each method of `vllm.grpc.engine.VllmEngine` is a call of the servicer."""
 
 import grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
@@ -16,7 +16,7 @@ _UNSUPPORTED = {
 
 
 def make_handler(servicer: Servicer, *, edge: Edge) -> grpc.GenericRpcHandler:
-    """Handlers of the whole service; what is not built answers UNIMPLEMENTED."""
+    """Makes handlers of the whole service; what is not built answers UNIMPLEMENTED."""
     return edge.handler(
         pb.DESCRIPTOR.services_by_name["VllmEngine"],
         unary={

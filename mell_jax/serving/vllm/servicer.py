@@ -1,64 +1,34 @@
-"""What each call of `vllm.grpc.engine.VllmEngine` does, without gRPC around it.
+"""The calls of `vllm.grpc.engine.VllmEngine` are here, without gRPC around them.
 
 Messages in, messages out; errors are raised as they are and become statuses in `rpcs`.
-A later process boundary or admission policy goes between this and the front end.
+It runs wherever the front end does: in the engine's process or in one of its own.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import final
 
 from smg_grpc_proto.generated import common_pb2
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
 from mell_jax.engine.frames import EngineInfo, EngineLoad
-from mell_jax.frontend import Delta, FrontEnd, Origin, TokenLogprobs, generate
-from mell_jax.frontend.tracing import ANYWHERE
+from mell_jax.frontend import Delta, FrontEnd, TokenLogprobs, generate
+from mell_jax.serving.asker import Asker
+from mell_jax.serving.client_values import checked_request_id
 from mell_jax.serving.problem import DrainingError, MissingTokenizerError
-from mell_jax.serving.security import Caller
+from mell_jax.serving.served_model import ServedModel
+from mell_jax.serving.version import own_version
 from mell_jax.serving.vllm import convert, tokenizer_archive
-from mell_jax.text.tokenizer import Tokenizer
 
 _RATE_WINDOW_S = 1.0
 
 
-def _unheard(request_id: str) -> None:
-    """Where an answer has no place for an id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
-    """Who makes a call, and about which model; empty for the first one.
-
-    Attributes:
-      echo_id: puts the request's id, as the caller gave it, into the answer.
-    """
-
-    caller: Caller
-    model: str = ""
-    origin: Origin = ANYWHERE
-    echo_id: Callable[[str], None] = _unheard
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
-    """What the outside knows of a model."""
-
-    name: str
-    path: str
-    tokenizer_dir: Path | None = None
-    tokenizer: Tokenizer | None = None  # None: token ids only
-
-
 @final
 class Servicer:
-    """The calls; `drain` makes it refuse new generations."""
+    """Answers the calls; `drain` makes it refuse new generations."""
 
     def __init__(
         self,
@@ -71,14 +41,14 @@ class Servicer:
         self._load = load
         self._models = {model.name: model for model in models}
         self._is_leaving = self._is_draining = False
-        self._is_progressing = True
+        self._stuck = ""  # what makes no progress
         self._started_s = time.monotonic()
         self._last_request_s = 0.0  # of the wall clock
         self._rate = _TokenRate()
         self._archives: dict[str, bytes] = {}  # of tokenizers, by model
 
     def leave(self) -> None:
-        """Tells whoever asks that it will end soon; requests are still taken."""
+        """Tells clients that ask that it will end soon; requests are still taken."""
         self._is_leaving = True
 
     def drain(self) -> None:
@@ -87,19 +57,21 @@ class Servicer:
 
     @property
     def trouble(self) -> str:
-        """Why no request should be sent; empty while all is well."""
+        """Tells why no request should be sent; empty while all is well."""
         if self._front_end.stopped is not None:
             return self._front_end.stopped or "stopped"
         if self._is_leaving:
             return "shutting down"
-        return "" if self._is_progressing else "the engine makes no progress"
+        return f"{self._stuck} makes no progress" if self._stuck else ""
 
-    def set_progressing(self, is_progressing: bool) -> None:
-        """Whether the engine goes round, for `health_check`."""
-        self._is_progressing = is_progressing
+    def set_progress(self, *, engine: bool, front_end: bool) -> None:
+        """Keeps whether engine and front end make progress, for `trouble`."""
+        self._stuck = ""
+        if not (engine and front_end):
+            self._stuck = "the front end" if engine else "the engine"
 
     def check_open(self) -> None:
-        """Refuses new work of any door.
+        """Refuses new work of any door while the server drains.
 
         Raises:
           DrainingError: the server finishes what it has.
@@ -111,26 +83,22 @@ class Servicer:
     async def generate(
         self, request: pb.GenerateRequest, asker: Asker
     ) -> AsyncGenerator[pb.GenerateResponse]:
-        """Chunks as they come and one complete message per sample, or only those."""
+        """Yields chunks as they come, or none, and one complete message per sample."""
         self._last_request_s = time.time()
-        request_id = convert.checked_request_id(request.request_id)
+        request_id = checked_request_id(request.request_id)
         if request_id:
             asker.echo_id(request_id)
         self.check_open()
         convert.check_supported(request)
         params = convert.params_of(request.sampling_params)
-        deltas = generate(
-            self._front_end,
+        ask = asker.ask(
             prompt=convert.prompt_of(request),
             params=params,
             model=asker.model,
-            salt=asker.caller.salt,
-            tenant=asker.caller.tenant,
-            request_id=asker.caller.scoped(request_id),
+            request_id=request_id,
             is_text_wanted=False,
-            may_send_special_tokens=asker.caller.may_send_special_tokens,
-            origin=asker.origin,
         )
+        deltas = generate(self._front_end, ask)
         samples = [_Sample(request.stream) for _ in range(params.n)]
         async with contextlib.aclosing(deltas):
             async for delta in deltas:
@@ -210,22 +178,14 @@ class Servicer:
             yield chunk
 
     def _find(self, asker: Asker) -> tuple[EngineInfo, ServedModel]:
-        """What is known of the model that a call is about."""
+        """Returns what is known of the model that a call is about."""
         info = self._front_end.models.find(asker.model).info
         return info, self._models[info.model_name]
 
 
-def own_version() -> str:
-    """Of this package; "0" in a checkout."""
-    try:
-        return version("mell_jax")
-    except PackageNotFoundError:  # run from a checkout
-        return "0"
-
-
 @final
 class _Sample:
-    """What the complete message of a sample needs from its deltas."""
+    """Collects what the complete message of a sample needs from its deltas."""
 
     def __init__(self, is_streamed: bool) -> None:
         self._is_streamed = is_streamed
@@ -253,7 +213,7 @@ class _Sample:
 
 @final
 class _TokenRate:
-    """Tokens per second between readings of a counter, at least a second apart."""
+    """Measures tokens per second between readings at least a second apart."""
 
     def __init__(self) -> None:
         self._at_s: float | None = None

@@ -1,4 +1,4 @@
-"""A model's tokenizer files as one zip, for `GetTokenizer` and for who calls it."""
+"""`GetTokenizer` sends a model's tokenizer files as one zip; its callers unpack it."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ _ANY_TIME = (1980, 1, 1, 0, 0, 0)  # the same files make the same bytes
 
 
 def pack(directory: Path) -> bytes:
-    """The zip of the tokenizer files in a directory.
+    """Returns the zip of the tokenizer files in a directory.
 
     Raises:
       OSError: a file cannot be read.
@@ -43,7 +43,7 @@ def pack(directory: Path) -> bytes:
 
 
 def chunks_of(archive: bytes) -> Iterator[common_pb2.GetTokenizerChunk]:
-    """The archive in pieces; the last one carries the SHA-256 of it all."""
+    """Yields the archive in pieces; the last one carries the SHA-256 of it all."""
     for start in range(0, len(archive), _CHUNK_BYTES):
         end = start + _CHUNK_BYTES
         is_last = end >= len(archive)

@@ -1,4 +1,4 @@
-"""Top-k and top-p as exact thresholds, found without sorting.
+"""Finds exact thresholds of top-k and top-p (arXiv 1904.09751) without sorting.
 
 The bits of a float, read as an integer, keep its order. So the k-th largest of V
 values is found by choosing its 32 bits from the top, each by one count over the
@@ -18,7 +18,8 @@ _SMALLEST_NORMAL_KEY = 0x00800000
 
 
 def top_k_threshold(values: Array, *, k: Array) -> Array:
-    """The k-th largest of each row, f32[B] from f32[B, V]; -inf where k i32[B] is 0.
+    """Returns the k-th largest of each row, f32[B] from f32[B, V]; -inf where k i32[B]
+    is 0.
 
     `values >= threshold[:, None]` keeps at least k of them, more when tied. A k
     beyond V keeps all. Rows must not hold NaN; V is below 2**24.
@@ -37,7 +38,8 @@ def top_k_threshold(values: Array, *, k: Array) -> Array:
 
 
 def top_p_threshold(weights: Array, *, p: Array) -> Array:
-    """The smallest weight in each row's nucleus, f32[B]; 0 where p f32[B] is >= 1.
+    """Returns the smallest weight in each row's nucleus, f32[B]; 0 where p f32[B] is >=
+    1.
 
     `weights` f32[B, V] in [0, 1], the largest of a row exactly 1 (or all 0), need not
     sum to 1. `weights >= threshold[:, None]` keeps the fewest, equal ones together,

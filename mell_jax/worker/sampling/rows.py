@@ -1,4 +1,4 @@
-"""How a step tells the sampler what each of its B rows wants.
+"""A step tells the sampler here what each of its B rows wants.
 
 The host fills `SamplingRows` with NumPy, packs it into a few int32 columns of the
 step's metadata (floats keep their bits), and the compiled step unpacks it. What no
@@ -18,7 +18,7 @@ ROW_COLUMNS = 11
 
 
 class SamplingRows(NamedTuple):
-    """Sampling parameters of B rows; NumPy on the host, JAX inside the step.
+    """The rows hold parameters of B rows; NumPy on the host, JAX inside the step.
 
     The order of the fields is the order of the packed columns; the last three
     share one column of bits.
@@ -50,7 +50,7 @@ SUPPRESS_STOP_BIT = 1 << _BITS.index("suppress_stop")
 
 
 def greedy_rows(count: int) -> SamplingRows:
-    """`count` rows with every option off: what padding rows carry."""
+    """Returns `count` rows with every option off: what padding rows carry."""
     zeros = np.zeros(count, np.float32)
     ones = np.ones(count, np.float32)
     return SamplingRows(
@@ -71,7 +71,9 @@ def greedy_rows(count: int) -> SamplingRows:
 
 
 def pack_rows(rows: SamplingRows) -> np.ndarray:
-    """NumPy rows as i32[ROW_COLUMNS, B]; one column of the step's metadata each."""
+    """Returns NumPy rows as i32[ROW_COLUMNS, B]; one column of the step's metadata
+    each.
+    """
     columns = [_bits(name, value=getattr(rows, name)) for name in _COLUMNS]
     bits = np.zeros_like(columns[0])
     for shift, name in enumerate(_BITS):
@@ -80,7 +82,7 @@ def pack_rows(rows: SamplingRows) -> np.ndarray:
 
 
 def unpack_rows(packed: Array) -> SamplingRows:
-    """i32[ROW_COLUMNS, B] as rows inside the compiled step."""
+    """Returns i32[ROW_COLUMNS, B] as rows inside the compiled step."""
     fields: dict[str, Array] = {}
     for column, name in enumerate(_COLUMNS):
         dtype = _dtype(name)
@@ -91,7 +93,7 @@ def unpack_rows(packed: Array) -> SamplingRows:
 
 
 class SampleFlags(NamedTuple):
-    """What at least one row of the step wants; the rest is skipped at run time."""
+    """A flag says that at least one row wants something; else it is skipped."""
 
     any_random: Any  # bool[]
     any_top_k: Any  # bool[], of a random row
@@ -102,7 +104,7 @@ class SampleFlags(NamedTuple):
 
 
 def flag_word(rows: SamplingRows) -> np.int32:
-    """NumPy rows -> the bits of `SampleFlags`, the first field the lowest bit."""
+    """Returns the bits of `SampleFlags` of NumPy rows, the first field lowest."""
     is_random = rows.temperature >= GREEDY_BELOW
     flags = SampleFlags(
         any_random=is_random.any(),
@@ -116,7 +118,7 @@ def flag_word(rows: SamplingRows) -> np.int32:
 
 
 def unpack_flags(word: Array) -> SampleFlags:
-    """`flag_word`'s i32[] as flags inside the compiled step."""
+    """Returns `flag_word`'s i32[] as flags inside the compiled step."""
     return SampleFlags(*(((word >> bit) & 1) == 1 for bit in range(_NUM_FLAGS)))
 
 
@@ -127,7 +129,7 @@ ANY_BIAS_FLAG = 1 << SampleFlags._fields.index("any_bias")
 
 
 def has_penalty(rows: SamplingRows) -> Any:
-    """bool[B]: the row's counts of generated tokens matter."""
+    """Returns bool[B]: whether a row's counts of generated tokens matter."""
     return (rows.presence != 0.0) | (rows.frequency != 0.0) | (rows.repetition != 1.0)
 
 

@@ -1,10 +1,11 @@
-"""From logits to tokens: one function that serves every mix of parameters.
+"""Makes tokens of logits: one function serves every mix of parameters.
 
     logits -> penalties -> bias, allowed tokens, stop tokens -> greedy: argmax
            -> temperature -> min_p -> top_k -> top_p         -> random: draw
 
-The order is vLLM's. One executable per bucket: what no row of a step wants is
-skipped by `lax.cond` on flags that the host computes, never by recompiling.
+The order is vLLM's. The repetition penalty is that of arXiv 1909.05858, min_p of
+2407.01082, top_p of 1904.09751. One executable per bucket: what no row of a step wants
+is skipped by `lax.cond` on flags that the host computes, never by recompiling.
 Rows are independent, so a row's token depends on its logits, its parameters, its
 history, its seed and its position only.
 """
@@ -29,7 +30,7 @@ TOP_LOGPROBS = 20
 
 
 class Sampled(NamedTuple):
-    """What a step sampled; logprobs are those of the raw logits.
+    """A step sampled this; logprobs are those of the raw logits.
 
     The last three are zeros unless some row of the step wants logprobs. With fewer
     than 20 tokens in the vocabulary, `top_logprobs` is filled up with -inf.
@@ -88,7 +89,8 @@ def sample(
 
 
 def token_logprobs(logits: Array, *, targets: Array) -> tuple[Array, Array, Array]:
-    """log_softmax of `logits` f32[T, V] at `targets` i32[T], and its 20 largest.
+    """Returns log_softmax of `logits` f32[T, V] at `targets` i32[T], and its 20
+    largest.
 
     Returns logprob f32[T], ids i32[T, 20], logprobs f32[T, 20]; equal ones by id.
     """
@@ -120,7 +122,8 @@ def _all_finite(logits: Array) -> Array:
 
 
 def first_argmax(values: Array) -> Array:
-    """i32[B]: the lowest id of the largest value; some valid id where that is NaN.
+    """Returns i32[B]: the lowest id of the largest value; some valid id where that is
+    NaN.
 
     Two plain reductions, which XLA:CPU vectorizes; `jnp.argmax` takes four times as
     long there.
@@ -207,7 +210,8 @@ def _choose(logits: Array, *, rows: SamplingRows, flags: SampleFlags) -> Array:
 
 
 def kept_weights(logits: Array, *, rows: SamplingRows, flags: SampleFlags) -> Array:
-    """f32[B, V]: softmax(logits / temperature) over its maximum, 0 where filtered.
+    """Returns f32[B, V]: softmax(logits / temperature) over its maximum, 0 where
+    filtered.
 
     Tokens tied with the last one that top-k or top-p keeps are kept.
     """

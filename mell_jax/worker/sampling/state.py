@@ -1,4 +1,4 @@
-"""What the sampler remembers about each row, resident on the device.
+"""The sampler remembers this about each row, on the device.
 
     slot   0 .. R-1      one running request each
     slot   R             scratch: padding rows and rows that sample nothing write here
@@ -22,7 +22,7 @@ STOP_CAP = 16
 
 
 class RowState(NamedTuple):
-    """Sampling state of R rows and one scratch row.
+    """The state is of R rows and one scratch row.
 
     Ids equal to V in `bias_ids` and `stop_ids` are unused entries.
     """
@@ -37,7 +37,7 @@ class RowState(NamedTuple):
 
 
 def init_row_state(*, rows: int, vocab_size: int) -> RowState:
-    """The state of `rows` empty slots and the scratch slot, V = `vocab_size`."""
+    """Returns the state of `rows` empty slots and a scratch slot; V = `vocab_size`."""
     if not (rows >= 1 and vocab_size >= 1):
         raise ValueError(
             f"rows and vocab_size must be at least 1, got {rows} and {vocab_size}"
@@ -108,7 +108,7 @@ def observe_tokens(
 
 
 class TokenChunk(NamedTuple):
-    """One call's worth of arguments for `observe_tokens`, on the host."""
+    """A chunk holds the arguments of one call of `observe_tokens`, on the host."""
 
     tokens: np.ndarray  # i32[C]
     num_prompt: np.int32

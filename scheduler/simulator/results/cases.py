@@ -40,6 +40,11 @@ class Case:
     is_small: bool = False  # a fleet of few devices
     is_chosen: bool = False  # constants of `consolidate` were chosen on it
 
+    @property
+    def is_papers(self) -> bool:
+        """Whether the workload is the paper's; all of its policies run then."""
+        return self.trace is None and self.lengths is None
+
     def timed(self) -> "Case":
         """The same with links that are bounded."""
         return replace(self, settings=replace(self.settings, link_gbps=LINK_GBPS))

@@ -134,7 +134,10 @@ def standing(table: Table) -> Standing:
     devices = {name: line.figures["devices_mean"] for name, line in table.items()}
     ours, mell = table["consolidate"].figures, table["mell"].figures
     ideal = devices[REPACK]
-    baseline = min(HAS_HEADROOM, key=lambda name: devices[name])
+    baseline = min(
+        (name for name in HAS_HEADROOM if name in devices),
+        key=lambda name: devices[name],
+    )
     gap = devices[baseline] - ideal
     closed = (devices[baseline] - devices["consolidate"]) / gap if gap > 0 else 0.0
     return Standing(
@@ -235,8 +238,9 @@ def timed_verdict(instant: Table, timed: Table) -> str:
     """Whether the time of moves changes who is best, and what it costs."""
     now, before = standing(timed), standing(instant)
     devices = {name: line.figures["devices_mean"] for name, line in timed.items()}
-    real = [*HAS_HEADROOM, "mell", "consolidate"]
-    best = min(real, key=lambda name: devices[name])
+    best = min(
+        (name for name in devices if name != REPACK), key=lambda name: devices[name]
+    )
     cost = _ratio(
         devices["consolidate"], instant["consolidate"].figures["devices_mean"]
     )

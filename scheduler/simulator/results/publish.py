@@ -41,6 +41,7 @@ from mell_jax.scheduler.simulator.results.small import (
 HEADROOMS = (0.0, 0.05, 0.1)
 TRIED = ("best_fit", "load_balance", "llumnix_consolidation")  # at all of them
 OURS = ("mell", "consolidate")
+TIMED = (*OURS, "llumnix_consolidation", REPACK)  # also with bounded links
 PRICES = (0.1, 0.25, 1.5, 4.0, 12.0)  # of a move, beside the default
 
 
@@ -129,7 +130,7 @@ def _is_given(case: Case, data: Path | None) -> bool:
 def _first(case: Case, *, data: Path | None, clock: Clock) -> Iterator[SettingRun]:
     """Every policy at every headroom, in the order of the tables."""
     bounds = (REPACK, REPACK_LIVE) if case.has_live else (REPACK,)
-    baselines = TRIED if case.is_small else HAS_HEADROOM
+    baselines = HAS_HEADROOM if case.is_papers else TRIED
     for policy in (*baselines, *OURS, *bounds):
         for headroom in HEADROOMS if policy in TRIED else (0.0,):
             yield SettingRun(
@@ -154,7 +155,8 @@ def _more(case: Case, done: Sequence[Ran]) -> Iterator[SettingRun]:
         if policy != REPACK_LIVE:
             for seed in case.seeds[1:]:
                 yield replace(best.run, seed=seed)
-            if case.is_timed and (policy == "consolidate" or not case.is_small):
+            timed = ("consolidate",) if case.is_small else TIMED
+            if case.is_timed and policy in timed:
                 yield replace(best.run, is_timed=True)
         if policy == "consolidate" and case.has_curve:
             for price_s in PRICES:

@@ -14,7 +14,6 @@ def test_the_parts_of_a_step_add_up_to_it():
         "step": [10.0],
         "launch": [6.0],
         "plan": [1.0],
-        "pack+dispatch": [4.5],
         "dispatch": [3.0],
         "land": [3.5],
         "wait": [2.0],
@@ -23,12 +22,12 @@ def test_the_parts_of_a_step_add_up_to_it():
     parts = breakdown(laps)
     assert parts == {
         "plan": [1.0],
-        "pack": [1.5],
+        "pack": [2.0],
         "dispatch": [3.0],
         "wait": [2.0],
         "commit": [1.0],
         "frame": [0.5],
-        "other": [1.0],  # 0.5 around the plan, 0.5 around launch and land
+        "other": [0.5],  # around launch and land
     }
     assert sum(values[0] for values in parts.values()) == laps["step"][0]
 
@@ -43,7 +42,9 @@ def test_an_engine_is_measured_and_taken_apart(harness, tiny_engine):
     assert set(result.parts_ms) == set(PARTS)
     assert min(result.parts_ms.values()) > 0.0
     assert len(turns) == 3
-    assert len(render([result]).splitlines()) == 5
+    text = render([result])
+    for part in PARTS:
+        assert part in text
     assert "dispatch" not in vars(harness.worker)  # the timers are gone
 
 

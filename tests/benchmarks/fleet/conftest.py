@@ -10,6 +10,6 @@ from mell_jax.engine.config import EngineConfig
 def harness(tiny_engine: EngineConfig) -> FleetHarness:
     """Three instances on one device, so that steps compile once."""
     engine = dataclasses.replace(
-        tiny_engine, instances=3, devices=(0, 0, 0), kv_pages=33
+        tiny_engine, instances=3, device_ids=(0, 0, 0), kv_pages=33
     )
     return build_harness(engine, progress=False)

@@ -16,7 +16,7 @@ NAMES = ("code", "conv")
 @pytest.fixture(scope="module")
 def two_models(tiny_engine) -> FleetHarness:
     engine = dataclasses.replace(
-        tiny_engine, instances=2, devices=(0, 0), kv_pages=33, served_model_name=None
+        tiny_engine, instances=2, device_ids=(0, 0), kv_pages=33, served_model_name=None
     )
     return build_harness(engine, progress=False, names=NAMES)
 

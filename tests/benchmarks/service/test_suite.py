@@ -1,6 +1,5 @@
 import json
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -82,7 +81,7 @@ def test_what_is_freed_belongs_to_the_client_that_left_before():
 
 def test_an_engine_s_configuration_survives_the_way_to_its_process():
     config = EngineConfig(
-        max_rows=3, devices=(1,), decode_rows=(1, 3), compilation_cache_dir=Path("/c")
+        max_rows=3, device_ids=(1,), decode_rows=(1, 3), compilation_cache_dir="/c"
     )
     assert load_config(dump_config(config)) == config
     assert load_config(dump_config(EngineConfig())) == EngineConfig()
@@ -115,7 +114,7 @@ def test_the_service_is_measured(tmp_path, frontends):
     rows = json.loads(path.read_text())["results"]["streams"]
     assert [row["streams"] for row in rows] == [1, 8]
     for row in rows:
-        assert row["cpu_us_per_message"] >= 0.0
+        assert row["cpu_us_per_message"] < 50_000  # ticks are coarse: it may be 0
         assert row["late_ms"]["median"] > 0.0
         assert row["step_ms"] >= row["step_cpu_ms"] > 0.0
 

@@ -26,7 +26,7 @@ from mell_jax.engine.admin import (
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.view import FleetView, GroupState
+from mell_jax.engine.fleet_view import FleetView, GroupState
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.policies import POLICIES
@@ -256,17 +256,22 @@ def test_streams_are_right_under_every_policy_that_takes_over() -> None:
     assert_streams_are_right(seen)
 
 
-def test_a_policy_is_told_what_the_operator_wants() -> None:
-    fleet = toy_fleet()
-    for command, look_s in (
+@pytest.mark.parametrize(
+    ("command", "look_s"),
+    [
         (SetPolicy(policy="consolidate", look_s=2.0), 2.0),
         (SetPolicy(policy="mell", look_s=7.5), 7.5),
         (SetPolicy(policy="best_fit", look_s=7.5), 0.0),  # it never looks ahead
-    ):
-        answer = fleet.administer(command)
-        assert isinstance(answer, PolicyChange)
-        assert answer.look_s == look_s
-        assert fleet.machine.ledger.look_pages(TOY) == look_s
+    ],
+)
+def test_a_policy_is_told_what_the_operator_wants(
+    command: SetPolicy, look_s: float
+) -> None:
+    fleet = toy_fleet()
+    answer = fleet.administer(command)
+    assert isinstance(answer, PolicyChange)
+    assert answer.look_s == look_s
+    assert fleet.machine.ledger.look_pages(TOY) == look_s
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from benchmarks.fleet.still import Still
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
-from mell_jax.engine.fleet.faults import Fault, FaultyTransport
+from mell_jax.engine.fleet.faults import Fault
+from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import MoveOutcome
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
+from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.engine.frames import Handle, Submit
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId
@@ -41,7 +42,7 @@ DEVICES = [DeviceGroupId(n) for n in range(4)]
 def harness() -> FleetHarness:
     config = EngineConfig(
         instances=4,
-        devices=(0, 0, 1, 1),
+        device_ids=(0, 0, 1, 1),
         max_rows=24,
         decode_rows=(24,),
         token_budget=64,

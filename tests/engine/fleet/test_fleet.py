@@ -10,6 +10,7 @@ from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import Transcript, expected, submit
@@ -158,17 +159,36 @@ def test_a_request_that_loses_too_many_devices_fails_alone() -> None:
     assert seen.tokens[1] == expected([3], count=3)
 
 
-def test_an_idle_fleet_parks_all_but_what_serves() -> None:
+def test_an_idle_fleet_parks_all_but_its_last_instance() -> None:
     fleet = toy_fleet(devices=3, num_pages=12)
     for handle in range(12):
         submit(fleet, [handle + 1] * 40, handle=handle, params=greedy(40))
     run(fleet)
     for _ in range(20):
         fleet.step()
-    assert not fleet.instances
+    assert len(fleet.instances) == 1
     submit(fleet, [7], handle=99, params=greedy(5))
     seen = run(fleet)
     assert seen.tokens[99] == expected([7], count=5)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_prompt_asked_again_is_found_though_the_fleet_was_idle(
+    devices: int, policy: str
+) -> None:
+    fleet = toy_fleet(devices=devices, policy=policy, max_tokens=256)
+    prompt = [n % 7 for n in range(200)]
+    cached = []
+    for handle in range(4):
+        submit(fleet, prompt, handle=handle, params=greedy(8))
+        seen = run(fleet)
+        assert seen.tokens[handle] == expected(prompt, count=8)
+        cached.append(seen.prompts[handle].cached_tokens)
+        for _ in range(12):
+            fleet.step()  # epochs without work
+    assert cached == [0, 192, 192, 192]
+    assert fleet.stats().parkings == 0
 
 
 def test_a_prompt_goes_where_its_prefix_is() -> None:
@@ -200,7 +220,7 @@ def test_a_fleet_without_devices_says_so() -> None:
 
 def test_a_device_that_cannot_be_opened_is_left_out(monkeypatch) -> None:
     fleet = toy_fleet(devices=3)
-    instance_pool = fleet.conductor.roster._instance_pool
+    instance_pool = fleet.instance_pool
     opened = instance_pool.open
 
     def fail_on_the_first(device: DeviceGroupId, model: ModelId) -> Instance:

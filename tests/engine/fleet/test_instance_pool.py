@@ -3,25 +3,24 @@
 import jax.numpy as jnp
 import pytest
 
-from mell_jax.engine.core import Engine
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstance
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
-from tests.toy import PAGE_TOKENS, expected, run, submit, toy_info, toy_worker
+from tests.toy import PAGE_TOKENS, expected, generate_by_hand, toy_worker
 
 HERE = DeviceGroupId(0)
 PLAIN, TRIPLE = ModelId("plain"), ModelId("triple")
 
 
-def new_batcher() -> MovableBatcher:
-    return MovableBatcher(
+def new_batcher() -> Batcher:
+    return Batcher(
         PrefixCache(PagePool(65)),
         limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=128),
         page_tokens=PAGE_TOKENS,
@@ -51,10 +50,8 @@ def pool_of(
 
 def answer(instance: Instance) -> list[int]:
     """What an instance says to 1 2 3."""
-    engine = Engine(instance.worker, instance.batcher, info=toy_info())
     params = SamplingParams(temperature=0.0, max_tokens=6)
-    submit(engine, [1, 2, 3], handle=1, params=params)
-    return run(engine).tokens[1]
+    return generate_by_hand(instance, [1, 2, 3], params=params)
 
 
 def weight_homes(worker: DeviceWorker) -> set[str | None]:

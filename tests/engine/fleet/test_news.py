@@ -9,7 +9,7 @@ from mell_jax.engine.admin import SetPolicy
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.stats import MoveOutcome
+from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.engine.params import SamplingParams
 from mell_jax.events import LOGGER_NAME
 from mell_jax.scheduler.ids import DeviceGroupId
@@ -42,10 +42,10 @@ def test_instances_come_and_go_as_often_as_is_counted(
     seen, stats = Counter(events(caplog)), fleet.stats()
     assert stats.activations > 0
     assert seen["instance_opened"] == stats.activations
-    assert seen["instance_parked"] == stats.parkings == stats.activations
+    assert seen["instance_parked"] == stats.parkings == stats.activations - 1 > 0
     opened = next(r for r in caplog.records if r.event == "instance_opened")
     assert opened.fields["device"] in (0, 1, 2)
-    assert opened.fields["took_s"] >= 0.0
+    assert opened.fields["took_s"] > 0.0
 
 
 def test_aborted_moves_are_told_and_committed_ones_are_not(

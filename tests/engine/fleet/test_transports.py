@@ -9,7 +9,7 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.engine.fleet.stats import MoveOutcome
+from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement import events

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mell_jax.engine.fleet.config import FleetConfig
-from mell_jax.engine.fleet.faults import FaultyTransport
+from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
@@ -15,8 +15,8 @@ from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.instance import Instance
 from mell_jax.models.config import ModelConfig
+from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
-from mell_jax.scheduler.movable import MovableBatcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -44,6 +44,7 @@ class ToyPool:
         num_pages: int,
         prefix_cache: bool,
         factors: Mapping[ModelId, int],
+        max_tokens: int,
     ) -> None:
         found = jax.devices()
         self._groups = {
@@ -56,6 +57,7 @@ class ToyPool:
         self._num_pages = num_pages
         self._prefix_cache = prefix_cache
         self._factors = factors
+        self._max_tokens = max_tokens
         self.opened = 0
 
     @property
@@ -64,9 +66,11 @@ class ToyPool:
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         self.opened += 1
-        batcher = MovableBatcher(
+        batcher = Batcher(
             PrefixCache(PagePool(self._num_pages)),
-            limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=MAX_TOKENS),
+            limits=BatchLimits(
+                max_rows=8, token_budget=64, max_tokens=self._max_tokens
+            ),
             page_tokens=PAGE_TOKENS,
             shares_prefixes=self._prefix_cache,
         )
@@ -79,7 +83,7 @@ class ToyPool:
             num_pages=65,
             max_rows=8,
             token_budget=64,
-            max_tokens=MAX_TOKENS,
+            max_tokens=self._max_tokens,
             devices=self._groups[device].devices,
         )
 
@@ -120,6 +124,7 @@ def toy_fleet(
     factors: Mapping[ModelId, int] = ONE_TOY,
     transport: Transport | None = None,
     place_wait_s: float = 0.0,
+    max_tokens: int = MAX_TOKENS,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
@@ -134,6 +139,7 @@ def toy_fleet(
         num_pages=num_pages,
         prefix_cache=prefix_cache,
         factors=factors,
+        max_tokens=max_tokens,
     )
     if transport is None:
         transport = DevicePut()
@@ -152,7 +158,7 @@ def toy_fleet(
     return Fleet(
         models=[
             FleetModel(
-                info=toy_info(name=name, max_tokens=MAX_TOKENS, num_pages=num_pages),
+                info=toy_info(name=name, max_tokens=max_tokens, num_pages=num_pages),
                 transport=Checked(FaultyTransport(transport, fault=config.fault)),
             )
             for name in factors

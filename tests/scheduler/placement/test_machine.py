@@ -2,7 +2,7 @@
 
 import pytest
 
-from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement.events import (
     ONLY_MODEL,
     Arrive,
@@ -14,6 +14,7 @@ from mell_jax.scheduler.placement.events import (
     Grow,
     MoveAborted,
     MoveCommitted,
+    Tick,
 )
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -104,9 +105,40 @@ def test_the_first_request_opens_a_device() -> None:
 
 
 def test_an_empty_device_is_parked() -> None:
-    fleet = Fleet(devices=1)
-    fleet.arrive(1, 4)
+    fleet = Fleet(devices=2)
+    fleet.arrive(1, 6)
+    fleet.arrive(2, 6)
     assert fleet.finish(1) == [Park(device=DeviceGroupId(0))]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_last_device_of_a_model_keeps_its_cached_pages(policy: str) -> None:
+    fleet = Fleet(devices=2, policy=policy)
+    for request in range(3):
+        decisions = fleet.arrive(request, 4)
+        assert (activate(0) in decisions) == (request == 0)
+        assert place(request, 0, 4) in decisions
+        assert fleet.finish(request) == []
+        for second in range(3):
+            assert fleet.step(Tick(now_s=3.0 * request + second)) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_last_device_of_a_model_is_another_s_when_it_wants_it(policy: str) -> None:
+    one, two = ModelId("one"), ModelId("two")
+    spec = ModelSpec(capacity_pages=10)
+    machine = Machine(
+        models={one: spec, two: spec}, policy=POLICIES[policy](PolicyConfig())
+    )
+    machine.step(DeviceAdded(device=DeviceGroupId(0)))
+    machine.step(Arrive(request=RequestId(1), pages=4, model=one))
+    assert machine.step(Finish(request=RequestId(1))).decisions == ()
+    answer = machine.step(Arrive(request=RequestId(2), pages=4, model=two))
+    assert answer.decisions == (
+        Park(device=DeviceGroupId(0)),
+        Activate(device=DeviceGroupId(0), model=two, load_s=0.0, weights_bytes=0),
+        place(2, 0, 4),
+    )
 
 
 def test_a_full_fleet_lets_requests_wait_in_order() -> None:

@@ -283,8 +283,12 @@ def test_a_damaged_trace_is_refused_with_its_line(
     assert "not readable as CSV or gzip" in shell.refused(f"--trace={packed}")
 
 
-def test_a_log_that_is_none_is_refused(shell: Shell, tmp_path: Path) -> None:
-    for content in (b"", b"hello\n", b"{}\n", b'{"header": {}}\n', b"\xff\n"):
-        path = tmp_path / "log"
-        path.write_bytes(content)
-        assert "not an event log" in shell.refused(f"--replay={path}")
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\n", b"{}\n", b'{"header": {}}\n', b"\xff\n"]
+)
+def test_a_log_that_is_none_is_refused(
+    shell: Shell, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(content)
+    assert "not an event log" in shell.refused(f"--replay={path}")

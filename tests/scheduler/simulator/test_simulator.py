@@ -236,22 +236,31 @@ def test_a_recorded_run_is_reproduced() -> None:
         record.replay(machine(), lines=rest)
 
 
-def test_traces_are_read_and_checked(tmp_path: Path) -> None:
+HEAD = "arrival_s,input_tokens,output_tokens,model\n"
+
+
+def test_a_trace_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv.gz"
-    head = "arrival_s,input_tokens,output_tokens,model\n"
-    path.write_bytes(gzip.compress((head + "0,5,6,a\n1.5,7,8,b\n").encode()))
+    path.write_bytes(gzip.compress((HEAD + "0,5,6,a\n1.5,7,8,b\n").encode()))
     load = read_trace(path)
     assert load.name == "tiny" and load.models == ("a", "b")
     assert load.arrival_s.tolist() == [0.0, 1.5]
-    for rows, rule in [
-        ("1,5,6,a\n0,5,6,a\n", "go back"),
-        ("0,0,6,a\n", "a whole number of at least 1"),
-    ]:
-        path.write_bytes(gzip.compress((head + rows).encode()))
-        with pytest.raises(ValueError, match=rule):
-            read_trace(path)
-    path.write_bytes(gzip.compress(b"arrival_s,tokens\n0,5\n"))
-    with pytest.raises(ValueError, match="are missing"):
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (HEAD + "1,5,6,a\n0,5,6,a\n", "go back"),
+        (HEAD + "0,0,6,a\n", "a whole number of at least 1"),
+        ("arrival_s,tokens\n0,5\n", "are missing"),
+    ],
+)
+def test_a_trace_that_breaks_a_rule_is_refused(
+    tmp_path: Path, text: str, rule: str
+) -> None:
+    path = tmp_path / "tiny.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(ValueError, match=rule):
         read_trace(path)
 
 

@@ -24,7 +24,7 @@ from mell_jax.serving.address import BindError
 from mell_jax.serving.admin.port import AdminPort, check_port, serving_admin
 from mell_jax.serving.proto import mell_admin_pb2 as pb
 from mell_jax.serving.proto import mell_admin_pb2_grpc as rpc
-from mell_jax.serving.security import Gate
+from mell_jax.serving.security.gate import Gate
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import Transcript, expected, submit, toy_engine
@@ -47,7 +47,7 @@ def administered(engine: Steps) -> Iterator[tuple[rpc.AdminStub, Transcript]]:
             seen.read(frame)
 
     thread.start(sink)
-    door = serving_admin(thread.ask, port=0, is_reflection_on=True)
+    door = serving_admin(thread.ask, port=0, tokens_file="", is_reflection_on=True)
     with door as address, reached(address) as channel:
         yield rpc.AdminStub(channel), seen
         thread.stop()
@@ -135,76 +135,94 @@ def served_by_hand(engine: Any) -> Iterator[tuple[rpc.AdminStub, Transcript]]:
         answer.set_result(engine.administer(command))
         return answer
 
-    door = serving_admin(ask, port=0, is_reflection_on=False)
+    door = serving_admin(ask, port=0, tokens_file="", is_reflection_on=False)
     with door as address, reached(address) as channel:
         yield rpc.AdminStub(channel), Transcript()
 
 
-def test_every_refusal_has_its_status() -> None:
+BAD, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+NOT_NOW = grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.fixture(scope="module")
+def fleet_stub() -> Iterator[rpc.AdminStub]:
+    """A client of a fleet that nobody changes."""
     with administered(toy_fleet(devices=2)) as (stub, _):
-        bad, missing = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
-        for call, request, code in (
-            (stub.Migrate, pb.MigrateRequest(), bad),
-            (stub.Migrate, pb.MigrateRequest(request=0), bad),
-            (stub.Migrate, pb.MigrateRequest(request=0, device=0), missing),
-            (stub.Migrate, pb.MigrateRequest(request=2**62, device=0), missing),
-            (stub.Migrate, pb.MigrateRequest(request=0, device=-1), missing),
-            (stub.Drain, pb.DrainRequest(), bad),
-            (stub.Drain, pb.DrainRequest(device=2), missing),
-            (stub.Undrain, pb.UndrainRequest(), bad),
-            (stub.SetPolicy, pb.SetPolicyRequest(), bad),
-            (stub.SetPolicy, pb.SetPolicyRequest(policy="x" * 60_000), bad),
-            (stub.SetPolicy, pb.SetPolicyRequest(policy="mell", look_s=-1), bad),
-            (
-                stub.SetPolicy,
-                pb.SetPolicyRequest(policy="mell", headroom=float("nan")),
-                bad,
-            ),
-            (stub.ListPlacements, pb.ListPlacementsRequest(max_results=0), bad),
-            (stub.ListPlacements, pb.ListPlacementsRequest(max_results=10_001), bad),
-            (stub.ListPlacements, pb.ListPlacementsRequest(model=""), missing),
-        ):
-            assert code_of(call, request) == code, request
+        yield stub
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code"),
+    [
+        ("Migrate", pb.MigrateRequest(), BAD),
+        ("Migrate", pb.MigrateRequest(request=0), BAD),
+        ("Migrate", pb.MigrateRequest(request=0, device=0), MISSING),
+        ("Migrate", pb.MigrateRequest(request=2**62, device=0), MISSING),
+        ("Migrate", pb.MigrateRequest(request=0, device=-1), MISSING),
+        ("Drain", pb.DrainRequest(), BAD),
+        ("Drain", pb.DrainRequest(device=2), MISSING),
+        ("Undrain", pb.UndrainRequest(), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(policy="x" * 60_000), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(policy="mell", look_s=-1), BAD),
+        ("SetPolicy", pb.SetPolicyRequest(policy="mell", headroom=float("nan")), BAD),
+        ("ListPlacements", pb.ListPlacementsRequest(max_results=0), BAD),
+        ("ListPlacements", pb.ListPlacementsRequest(max_results=10_001), BAD),
+        ("ListPlacements", pb.ListPlacementsRequest(model=""), MISSING),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_refusal_has_its_status(
+    fleet_stub: rpc.AdminStub, method: str, request_: Any, code: grpc.StatusCode
+) -> None:
+    assert code_of(getattr(fleet_stub, method), request_) == code
+
+
+def test_the_last_device_that_serves_is_not_drained() -> None:
+    with administered(toy_fleet(devices=2)) as (stub, _):
         stub.Drain(pb.DrainRequest(device=0))
         with pytest.raises(grpc.RpcError) as caught:
             stub.Drain(pb.DrainRequest(device=1))
-        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert caught.value.code() == NOT_NOW
         assert "the last one that serves" in caught.value.details()
 
 
-def test_a_bad_field_is_named() -> None:
-    with administered(toy_fleet(devices=2)) as (stub, _):
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.SetPolicy(pb.SetPolicyRequest(policy="mell", look_s=-1))
-        status = rpc_status.from_call(caught.value)
-        detail = error_details_pb2.BadRequest()
-        assert status is not None and status.details[0].Unpack(detail)
-        assert detail.field_violations[0].field == "look_s"
+def test_a_bad_field_is_named(fleet_stub: rpc.AdminStub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        fleet_stub.SetPolicy(pb.SetPolicyRequest(policy="mell", look_s=-1))
+    status = rpc_status.from_call(caught.value)
+    detail = error_details_pb2.BadRequest()
+    assert status is not None and status.details[0].Unpack(detail)
+    assert detail.field_violations[0].field == "look_s"
 
 
-def test_one_instance_can_be_looked_at_only() -> None:
+def test_a_fleet_of_one_is_administered_like_any_other() -> None:
     with administered(toy_engine()) as (stub, _):
         seen = stub.Snapshot(pb.SnapshotRequest())
-        assert not seen.HasField("policy")
-        assert [each.state for each in seen.instances] == [pb.DEVICE_STATE_SERVING]
-        for call, request in (
-            (stub.Drain, pb.DrainRequest(device=0)),
-            (stub.SetPolicy, pb.SetPolicyRequest(policy="mell")),
-        ):
-            assert code_of(call, request) == grpc.StatusCode.FAILED_PRECONDITION
+        assert seen.policy == "consolidate"
+        assert [each.state for each in seen.instances] == [pb.DEVICE_STATE_PARKED]
+        assert stub.SetPolicy(pb.SetPolicyRequest(policy="mell")).policy == "mell"
+        drain = pb.DrainRequest(device=0)
+        assert code_of(stub.Drain, drain) == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_bytes_that_are_no_message_are_the_callers_mistake() -> None:
     thread = EngineThread(toy_engine(), compilations=CompilationCounter())
-    door = serving_admin(thread.ask, port=0, is_reflection_on=False)
+    door = serving_admin(thread.ask, port=0, tokens_file="", is_reflection_on=False)
     with door as address, reached(address) as channel:
-        for method, data, code in (
-            ("Drain", b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
-            ("Drain", b"\0" * 100_000, grpc.StatusCode.RESOURCE_EXHAUSTED),
-            ("Reboot", b"", grpc.StatusCode.UNIMPLEMENTED),
-        ):
-            call = channel.unary_unary(f"/mell.v1.Admin/{method}")
-            assert code_of(call, data) == code
+        codes = [
+            code_of(channel.unary_unary(f"/mell.v1.Admin/{method}"), data)
+            for method, data in (
+                ("Drain", b"\xff\xff"),
+                ("Drain", b"\0" * 100_000),
+                ("Reboot", b""),
+            )
+        ]
+        assert codes == [
+            BAD,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.UNIMPLEMENTED,
+        ]
 
 
 def test_an_engine_that_does_not_answer_is_not_waited_for_and_does_nothing_later() -> (
@@ -219,7 +237,7 @@ def test_an_engine_that_does_not_answer_is_not_waited_for_and_does_nothing_later
         came.release()
         return answer
 
-    admin = AdminPort(ask, gate=Gate(), is_reflection_on=False)
+    admin = AdminPort(ask, gate=Gate(""), is_reflection_on=False)
     with reached(admin.start(0)) as channel:
         stub = rpc.AdminStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
@@ -246,7 +264,7 @@ def test_health_and_reflection_know_the_service() -> None:
         return answer
 
     for is_on in (True, False):
-        door = serving_admin(ask, port=0, is_reflection_on=is_on)
+        door = serving_admin(ask, port=0, tokens_file="", is_reflection_on=is_on)
         with door as address, reached(address) as channel:
             asked = health_pb2.HealthCheckRequest(service="mell.v1.Admin")
             answer = health_pb2_grpc.HealthStub(channel).Check(asked)
@@ -275,10 +293,14 @@ def test_a_port_that_is_taken_or_none_is_refused() -> None:
 def test_only_this_machine_reaches_it() -> None:
     with administered(toy_engine()) as (stub, _):
         stub.Snapshot(pb.SnapshotRequest())
-    door = serving_admin(lambda _: Future(), port=0, is_reflection_on=False)
+    door = serving_admin(
+        lambda _: Future(), port=0, tokens_file="", is_reflection_on=False
+    )
     with door as address:
         assert address is not None and address.startswith("127.0.0.1:")
-    door = serving_admin(lambda _: Future(), port=None, is_reflection_on=False)
+    door = serving_admin(
+        lambda _: Future(), port=None, tokens_file="", is_reflection_on=False
+    )
     with door as address:
         assert address is None
 
@@ -297,15 +319,17 @@ def test_where_tokens_are_needed_an_operators_has_the_right(tmp_path: Path) -> N
     )
     with door as address, reached(address) as channel:
         call = rpc.AdminStub(channel).Snapshot
-        for token, code in (
-            ("", grpc.StatusCode.UNAUTHENTICATED),
-            ("somebody-0123456789", grpc.StatusCode.UNAUTHENTICATED),
-            ("customer-0123456789", grpc.StatusCode.PERMISSION_DENIED),
-        ):
+        codes = {}
+        for token in ("", "somebody-0123456789", "customer-0123456789"):
             metadata = [("authorization", f"Bearer {token}")] if token else []
             with pytest.raises(grpc.RpcError) as caught:
                 call(pb.SnapshotRequest(), metadata=metadata)
-            assert caught.value.code() == code
+            codes[token] = caught.value.code()
+        assert codes == {
+            "": grpc.StatusCode.UNAUTHENTICATED,
+            "somebody-0123456789": grpc.StatusCode.UNAUTHENTICATED,
+            "customer-0123456789": grpc.StatusCode.PERMISSION_DENIED,
+        }
         metadata = [("authorization", "Bearer operator-0123456789")]
         assert call(pb.SnapshotRequest(), metadata=metadata).instances
         thread.stop()

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mell_jax.serving.proto import open_inference_pb2 as pb
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.harness import error_of, run, serving
 from tests.serving.kserve.asking import ask, is_final, stub_of, texts_of
 
@@ -23,14 +23,17 @@ def test_a_live_and_ready_server_says_so_of_itself_and_its_model(
             stub = stub_of(harness.channel)
             assert (await stub.ServerLive(pb.ServerLiveRequest())).live
             assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
-            for name, version, ready in (
-                ("letters", "", True),
-                ("letters", "1", True),
-                ("letters", "2", False),
-                ("other", "", False),
-            ):
+            known = {
+                ("letters", ""): True,
+                ("letters", "1"): True,
+                ("letters", "2"): False,
+                ("other", ""): False,
+            }
+            told = {}
+            for name, version in known:
                 asked = pb.ModelReadyRequest(name=name, version=version)
-                assert (await stub.ModelReady(asked)).ready is ready
+                told[name, version] = (await stub.ModelReady(asked)).ready
+            assert told == known
 
     run(scenario)
 
@@ -273,23 +276,23 @@ def test_the_repository_lists_what_is_served_and_changes_nothing(
             await stub.RepositoryModelLoad(load(model_name="letters"))
             with_config = load(model_name="letters")
             with_config.parameters["config"].string_param = "{}"
-            for call, request, code in (
-                (stub.RepositoryModelLoad, load(model_name="x"), "NOT_FOUND"),
-                (stub.RepositoryModelLoad, with_config, "UNIMPLEMENTED"),
-                (stub.RepositoryModelLoad, load(repository_name="x"), "UNIMPLEMENTED"),
-                (stub.RepositoryModelUnload, unload(model_name="x"), "NOT_FOUND"),
-                (
-                    stub.RepositoryModelUnload,
-                    unload(model_name="letters"),
-                    "FAILED_PRECONDITION",
-                ),
-                (
-                    stub.RepositoryIndex,
-                    pb.RepositoryIndexRequest(repository_name="x"),
-                    "UNIMPLEMENTED",
-                ),
-            ):
-                assert (await error_of(call(request))).code().name == code
+            other_index = pb.RepositoryIndexRequest(repository_name="x")
+            refused = (
+                stub.RepositoryModelLoad(load(model_name="x")),
+                stub.RepositoryModelLoad(with_config),
+                stub.RepositoryModelLoad(load(repository_name="x")),
+                stub.RepositoryModelUnload(unload(model_name="x")),
+                stub.RepositoryModelUnload(unload(model_name="letters")),
+                stub.RepositoryIndex(other_index),
+            )
+            assert [(await error_of(call)).code().name for call in refused] == [
+                "NOT_FOUND",
+                "UNIMPLEMENTED",
+                "UNIMPLEMENTED",
+                "NOT_FOUND",
+                "FAILED_PRECONDITION",
+                "UNIMPLEMENTED",
+            ]
             harness.server._servicer.drain()
             index = await stub.RepositoryIndex(pb.RepositoryIndexRequest())
             assert index.models[0].state == "UNAVAILABLE"

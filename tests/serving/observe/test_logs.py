@@ -17,10 +17,12 @@ from mell_jax.engine.params import InvalidRequestError
 from mell_jax.events import LOGGER_NAME, Event, tell
 from mell_jax.serving.observe.logs import JsonLines, Thinned
 from mell_jax.serving.problem import problem_of
+from tests.serving.config_file import config_flag
 from tests.serving.fake_engine import write_letters_tokenizer
+from tests.serving.fake_server import fake_server
 from tests.serving.harness import ids_request
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Lines(logging.Handler):
@@ -135,26 +137,15 @@ def test_the_documents_have_every_event_and_no_other() -> None:
 
 
 def test_a_server_tells_its_life_in_json(tmp_path: Path) -> None:
-    directory = str(write_letters_tokenizer(tmp_path))
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tests.serving.fake_server"),
-            *(directory, "0", "5", "1", "100", "0", "json"),
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    address = re.match(r"letters is served at (\S+),", process.stdout.readline())
-    assert address is not None, process.communicate()[1]
-    with grpc.insecure_channel(address[1]) as channel:
-        stub = pb_grpc.VllmEngineStub(channel)
-        with pytest.raises(grpc.RpcError):
-            list(stub.Generate(ids_request(31337)))
-    process.send_signal(signal.SIGTERM)
-    errors = process.communicate(timeout=60)[1]
+    directory = write_letters_tokenizer(tmp_path)
+    config = {"drain_s": 5.0, "http_port": 0, "log_format": "json"}
+    with fake_server(directory, context=100, **config) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = pb_grpc.VllmEngineStub(channel)
+            with pytest.raises(grpc.RpcError):
+                list(stub.Generate(ids_request(31337)))
+        server.process.send_signal(signal.SIGTERM)
+        errors = server.process.communicate(timeout=60)[1]
     found = [json.loads(line) for line in errors.splitlines()]
     events = [(line["process"], line["event"]) for line in found]
     assert events == [
@@ -164,15 +155,16 @@ def test_a_server_tells_its_life_in_json(tmp_path: Path) -> None:
         ("front end 1", "draining"),
         ("engine", "stopped"),
     ]
-    assert found[1]["grpc"] == address[1]
+    assert found[1]["grpc"] == server.address
     assert "31337" not in errors
 
 
 def test_a_bad_start_is_one_line_of_json(tmp_path: Path) -> None:
+    config = config_flag(tmp_path, '[server]\notlp_endpoint = "collector:4317"')
     done = subprocess.run(
         [
             *(sys.executable, "-m", "mell_jax.launch", "--log_format=json"),
-            *("--port=0", "--otlp_endpoint=collector:4317"),
+            *("--port=0", config),
         ],
         cwd=ROOT,
         capture_output=True,

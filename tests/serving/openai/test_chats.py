@@ -1,12 +1,17 @@
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from mell_jax.serving.openai.chats import load_chats
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.engine.build import demo_directory
+from mell_jax.serving.openai.chats import check_chats, load_chats
+from mell_jax.serving.served_model import ServedModel
+from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import load_tokenizer
 
 HELLO = [{"role": "user", "content": "c"}]
+Load = Callable[[Sequence[str], Sequence[ServedModel]], dict[str, ChatPrompt]]
 
 
 def model(name: str, directory: Path) -> ServedModel:
@@ -18,24 +23,62 @@ def model(name: str, directory: Path) -> ServedModel:
     )
 
 
+@pytest.fixture
+def load() -> Iterator[Load]:
+    """`load_chats` for models whose texts end with token 0."""
+    with contextlib.ExitStack() as stack:
+
+        def load(
+            templates: Sequence[str], models: Sequence[ServedModel]
+        ) -> dict[str, ChatPrompt]:
+            ends = {each.name: (0,) for each in models}
+            return load_chats(models, templates=templates, ends=ends, stack=stack)
+
+        yield load
+
+
 def test_a_template_is_for_all_models_or_for_one(
-    letters_dir: Path, tmp_path: Path
+    letters_dir: Path, tmp_path: Path, load: Load
 ) -> None:
     for_all, for_b = tmp_path / "all", tmp_path / "b"
     for_all.write_text("a")
     for_b.write_text("b{{ messages[0].content }}")
     models = [model("a", letters_dir), model("b", letters_dir)]
-    assert load_chats(models, templates=[]) == {}
-    only_b = load_chats(models, templates=[f"b={for_b}"])
+    assert load([], models) == {}
+    only_b = load([f"b={for_b}"], models)
     assert list(only_b) == ["b"]
     assert only_b["b"].encode(HELLO, max_tokens=9) == [2, 3]
-    both = load_chats(models, templates=[str(for_all), f"b={for_b}"])
+    both = load([str(for_all), f"b={for_b}"], models)
     assert both["a"].encode(HELLO, max_tokens=9) == [1]
     assert both["b"].encode(HELLO, max_tokens=9) == [2, 3]
 
 
-def test_a_template_for_nobody_is_refused(letters_dir: Path) -> None:
+def test_a_template_for_nobody_is_refused(letters_dir: Path, load: Load) -> None:
+    models = [model("a", letters_dir)]
     with pytest.raises(ValueError, match="names 'x', which is not served"):
-        load_chats([model("a", letters_dir)], templates=["x=file"])
+        load(["x=file"], models)
     with pytest.raises(FileNotFoundError):
-        load_chats([model("a", letters_dir)], templates=["/no/file"])
+        load(["/no/file"], models)
+
+
+def test_a_template_that_cannot_be_compiled_is_named_at_the_start(
+    letters_dir: Path, tmp_path: Path, load: Load
+) -> None:
+    path = tmp_path / "broken"
+    path.write_text("{% for %}")
+    with pytest.raises(ValueError, match="broken: line 1 of the chat template"):
+        check_chats([str(path)], names=["a"])
+    with pytest.raises(ValueError, match="broken: line 1 of the chat template"):
+        load([str(path)], [model("a", letters_dir)])
+
+
+def test_an_answer_that_ends_with_a_token_that_ends_nothing_is_warned_of(
+    tmp_path: Path, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "turns"
+    path.write_text("{% for m in messages %}{{ m.content }}<bos>\n{% endfor %}")
+    load([str(path)], [model("demo", demo_directory())])
+    assert caplog.text == ""  # a text ends with token 0, and so does an answer
+    path.write_text("{% for m in messages %}{{ m.content }}<eos>\n{% endfor %}")
+    load([str(path)], [model("demo", demo_directory())])
+    assert "ends an answer with <eos> (id 1), which ends no text" in caplog.text

@@ -223,7 +223,7 @@ def test_what_the_engine_is_asked_for(letters_dir: Path) -> None:
                 frequency_penalty=0.25,
                 presence_penalty=-0.5,
                 logit_bias={"5": 10},
-                extra_body={"top_k": 4, "min_tokens": 2, "min_p": 0.125, "new": [1]},
+                extra_body={"top_k": 4, "min_tokens": 2, "min_p": 0.125},
             )
             params = s.engine.submits[0].params
             assert (params.temperature, params.top_p, params.seed) == (0.5, 0.9, 7)
@@ -415,23 +415,95 @@ def test_a_bug_is_told_by_an_opaque_id(
     run(scenario)
 
 
-def test_a_duplicate_id_is_a_conflict(letters_dir: Path) -> None:
+def test_an_id_that_a_proxy_gives_to_many_calls_is_no_key(letters_dir: Path) -> None:
     async def scenario() -> None:
         async with talking(letters_dir, is_manual=True) as (s, client):
-            named = client.with_options(default_headers={"x-request-id": "mine"})
-            first = asyncio.ensure_future(
-                named.completions.create(model="letters", prompt="c", max_tokens=1)
-            )
-            await s.until(lambda: len(s.engine.submits) == 1)
-            error = await error_of(
-                named.completions.create(model="letters", prompt="c")
-            )
-            assert isinstance(error, openai.ConflictError)
-            assert error.request_id == "mine"
+            named = client.with_options(default_headers={"x-request-id": "page-7"})
+            calls = [
+                asyncio.ensure_future(
+                    named.completions.create(model="letters", prompt="c", max_tokens=1)
+                )
+                for _ in range(3)
+            ]
+            await s.until(lambda: len(s.engine.submits) == 3)
             s.engine.step()
-            answer = await first
-            assert answer.id == "cmpl-mine"
-            assert answer._request_id == "mine"
+            answers = [await call for call in calls]
+            assert len({answer.id for answer in answers}) == 3
+            assert {answer._request_id for answer in answers} == {"page-7"}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("given", ["a b", "\u00e9", "x" * 257, ""])
+def test_an_id_that_cannot_be_repeated_is_as_good_as_none(
+    letters_dir: Path, given: str
+) -> None:
+    async def scenario() -> None:
+        async with talking(letters_dir) as (s, _), httpx2.AsyncClient() as client:
+            answer = await client.post(
+                f"http://{s.http}/v1/completions",
+                json={"prompt": "c", "max_tokens": 1},
+                headers=[(b"x-request-id", given.encode("utf-8"))],
+            )
+            assert answer.status_code == 200
+            assert answer.json()["id"] == f"cmpl-{answer.headers['x-request-id']}"
+
+    run(scenario)
+
+
+def test_fields_that_nobody_knows_are_told(letters_dir: Path) -> None:
+    async def scenario() -> None:
+        async with talking(letters_dir) as (s, _), httpx2.AsyncClient() as client:
+            answer = await client.post(
+                f"http://{s.http}/v1/completions",
+                json={"prompt": "c", "max_tokens": 1, "max_token": 9, "a\nb": 1},
+            )
+            assert answer.status_code == 200
+            assert answer.headers["x-mell-unknown-fields"] == "max_token"
+
+    run(scenario)
+
+
+def test_a_stream_that_waits_says_so_and_may_still_fail(letters_dir: Path) -> None:
+    """Proxies close what says nothing for a minute; a queue may take longer."""
+
+    async def scenario() -> None:
+        async with (
+            talking(letters_dir, is_manual=True, sse_comment_s=0.05) as (s, _),
+            httpx2.AsyncClient() as client,
+            client.stream(
+                "POST",
+                f"http://{s.http}/v1/completions",
+                json={"prompt": "c", "max_tokens": 2, "stream": True},
+            ) as answer,
+        ):
+            assert answer.status_code == 200
+            lines = answer.aiter_lines()
+            for _ in range(2):
+                assert await anext(lines) == ": waiting"
+                assert await anext(lines) == ""
+            handle = s.engine.submits[0].handle
+            s.engine.fail_with[3] = Finished(
+                handle=handle, reason=FinishReason.ERROR, message="it went wrong"
+            )
+            s.engine.step()
+            rest = [line async for line in lines if line not in (": waiting", "")]
+            (event,) = rest
+            assert event.startswith('data: {"error":{"message":')
+            assert '"type":"server_error"' in event
+
+    run(scenario)
+
+
+def test_a_refusal_before_the_first_word_keeps_its_status(letters_dir: Path) -> None:
+    async def scenario() -> None:
+        async with talking(letters_dir, sse_comment_s=5.0) as (_, client):
+            error = await error_of(
+                client.completions.create(
+                    model="letters", prompt="c" * 9000, max_tokens=2, stream=True
+                )
+            )
+            assert error.status_code == 400
 
     run(scenario)
 

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given, settings
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
+from mell_jax.serving.openai.wire import (
+    _UNSUPPORTED,
+    ChatRequest,
+    CompletionRequest,
+    parse,
+)
 
 WORDS = ["prompt", "messages", "logit_bias", "stream_options", "n", "content", "role"]
 values: Any = st.recursive(
@@ -30,7 +35,7 @@ def test_the_field_at_fault_is_never_a_word_of_the_client(
     try:
         parse(json.dumps(value).encode(), kind)
     except InvalidRequestError as error:
-        assert error.field in {"body", *kind.__struct_fields__}
+        assert error.field in {"body", *kind.__struct_fields__, *_UNSUPPORTED[kind]}
     except ValueError as error:  # NaN is no JSON
         assert "not usable JSON" in str(error)
 
@@ -51,3 +56,88 @@ def test_a_body_that_looks_like_a_message_of_ours_is_none(
     with pytest.raises(InvalidRequestError) as caught:
         parse(body, CompletionRequest)
     assert caught.value.field == field
+
+
+ROUTES: dict[Any, dict[str, Any]] = {
+    CompletionRequest: {"prompt": "a"},
+    ChatRequest: {"messages": [{"role": "user", "content": "a"}]},
+}
+UNSUPPORTED = [(kind, name) for kind in ROUTES for name in _UNSUPPORTED[kind]]
+
+
+@pytest.mark.parametrize(("kind", "name"), UNSUPPORTED)
+def test_what_is_not_here_is_refused_by_name_unless_nothing_is_asked(
+    kind: Any, name: str
+) -> None:
+    def read(value: object) -> None:
+        parse(json.dumps({**ROUTES[kind], name: value}).encode(), kind)
+
+    for value in (None, *_UNSUPPORTED[kind][name]):
+        read(value)
+    with pytest.raises(InvalidRequestError, match=f"{name} is not supported"):
+        read({"something": "else"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (CompletionRequest, "response_format", {"type": "json_object"}),
+        (CompletionRequest, "guided_json", {"type": "object"}),
+        (CompletionRequest, "add_special_tokens", False),
+        (CompletionRequest, "prompt_logprobs", 1),
+        (CompletionRequest, "prompt_logprobs", 0),
+        (CompletionRequest, "truncate_prompt_tokens", 4),
+        (CompletionRequest, "max_completion_tokens", 4),
+        (ChatRequest, "structured_outputs", {"json": {}}),
+        (ChatRequest, "chat_template_kwargs", {"enable_thinking": False}),
+        (ChatRequest, "continue_final_message", True),
+        (ChatRequest, "add_generation_prompt", False),
+        (ChatRequest, "add_special_tokens", True),
+        (ChatRequest, "use_beam_search", True),
+        (ChatRequest, "length_penalty", 0.5),
+        (ChatRequest, "best_of", 2),
+        (ChatRequest, "tool_choice", "required"),
+        (ChatRequest, "reasoning_effort", "low"),
+        (ChatRequest, "echo", True),
+    ],
+)
+def test_fields_that_users_were_answered_without(
+    kind: Any, name: str, value: object
+) -> None:
+    body = json.dumps({**ROUTES[kind], name: value}).encode()
+    with pytest.raises(InvalidRequestError, match=f"{name} is not supported"):
+        parse(body, kind)
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+def test_numbers_nulls_and_marks_are_read_as_clients_write_them(kind: Any) -> None:
+    fields = {
+        **ROUTES[kind],
+        "model": None,
+        "max_tokens": 2.0,
+        "n": 1.00,
+        "seed": -3.0,
+        "temperature": 1.0,
+        "logprobs": False,
+        "user": 7,
+        "metadata": {"a": "b"},
+    }
+    body = b"\xef\xbb\xbf" + json.dumps(fields).encode()
+    request, unknown = parse(body, kind)
+    assert unknown == ()
+    assert (request.model, request.max_tokens, request.n, request.seed) == (
+        None,
+        2,
+        1,
+        -3,
+    )
+    assert type(request.max_tokens) is int
+    with pytest.raises(InvalidRequestError, match="max_tokens"):
+        parse(json.dumps({**fields, "max_tokens": 2.5}).encode(), kind)
+
+
+def test_fields_that_nobody_knows_are_named() -> None:
+    body = b'{"prompt": "a", "zebra": 1, "max_token": 3}'
+    request, unknown = parse(body, CompletionRequest)
+    assert request.max_tokens is None
+    assert unknown == ("max_token", "zebra")

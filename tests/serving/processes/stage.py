@@ -1,4 +1,8 @@
-"""Front ends as real processes around an engine that the test holds in its hands."""
+"""Front ends as real processes around an engine that the test holds in its hands.
+
+So the engine can be stepped, and killed, between two words of a front end: neither
+`harness` (no process) nor `fake_server` (no engine in this one) can do that.
+"""
 
 import os
 import signal
@@ -23,7 +27,7 @@ from mell_jax.serving.observe.progress import LocalEngine
 from mell_jax.serving.processes.front_end_pool import FrontEndLimits
 from mell_jax.serving.processes.supervisor import run_fronts
 from mell_jax.serving.processes.wire import ROUTE_BITS
-from mell_jax.serving.vllm.servicer import ServedModel
+from mell_jax.serving.served_model import ServedModel
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
 

@@ -18,6 +18,7 @@ from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
 from mell_jax.serving.processes.front_end_pool import FrontEndLimits
 from tests.serving.fake_engine import FakeEngine
+from tests.serving.fake_server import fake_server
 from tests.serving.harness import ids_request
 from tests.serving.processes.stage import (
     Stage,
@@ -26,8 +27,7 @@ from tests.serving.processes.stage import (
     perform,
     read_tokens,
 )
-from tests.serving.replaced import wait_replaced
-from tests.serving.test_processes import server
+from tests.serving.running import wait_replaced
 
 SERVICE = "vllm.grpc.engine.VllmEngine"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -161,10 +161,10 @@ def test_a_killed_engine_process_ends_streams_and_leaves_no_orphan(
     letters_dir: Path,
 ) -> None:
     with (
-        server(letters_dir, frontends=2, context=10**7) as (process, address),
-        grpc.insecure_channel(address) as channel,
+        fake_server(letters_dir, frontends=2, context=10**7) as server,
+        grpc.insecure_channel(server.address) as channel,
     ):
-        fronts = psutil.Process(process.pid).children()
+        fronts = psutil.Process(server.process.pid).children()
         assert len(fronts) == 2
         stub = pb_grpc.VllmEngineStub(channel)
         request = ids_request(1, ignore_eos=True)
@@ -173,7 +173,7 @@ def test_a_killed_engine_process_ends_streams_and_leaves_no_orphan(
             read_tokens(call, count=1)
         told = watch(channel)
         assert next(told).status == SERVING
-        process.send_signal(signal.SIGKILL)
+        server.process.send_signal(signal.SIGKILL)
         assert next(told).status == NOT_SERVING
         words = r"the engine's process has ended; [1-9]\d* tokens had been sent"
         for call in calls:

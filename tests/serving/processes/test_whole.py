@@ -16,7 +16,7 @@ from mell_jax.serving.proto import open_inference_pb2_grpc as kserve_grpc
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request
 from tests.serving.processes.stage import Stage, end_of, perform, read_tokens
-from tests.serving.replaced import wait_replaced
+from tests.serving.running import wait_replaced
 
 MODEL = "letters"
 PATIENCE_S = 50.0  # for an answer that does not come

@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from mell_jax.engine.fleet.stats import SECOND_BOUNDS, Histogram
 from mell_jax.engine.frames import (
     Abort,
     EngineStopped,
@@ -18,6 +17,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
+from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend import AdmissionLimits
 from mell_jax.frontend.meter import Meter
@@ -45,7 +45,7 @@ from mell_jax.serving.processes.wire import (
     to_engine,
     to_front,
 )
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.fake_engine import INFO, FakeEngine, fake_logprobs
 from tests.serving.test_metrics import VIEW
 
@@ -234,7 +234,7 @@ def test_what_has_no_word_cannot_be_sent() -> None:
 
 
 def test_a_fleet_s_view_and_the_phases_of_steps_can_be_sent() -> None:
-    phases = {"plan": Histogram.empty(SECOND_BOUNDS).with_value(0.5)}
+    phases = {"plan": Histogram.of([0.5], bounds=(0.1, 1.0))}
     load = replace(LOAD, fleet=VIEW, phases=phases)
     (read,) = pass_through(to_front(), Pulse(load=load, is_ready=True))
     assert read == Pulse(load=load, is_ready=True)

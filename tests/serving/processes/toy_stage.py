@@ -1,4 +1,7 @@
-"""A front end's process before a real engine, of the toy model."""
+"""A front end's process before a real engine, of the toy model.
+
+A `stage` whose pages and batches are real, for what must be left of nothing: leaks.
+"""
 
 import asyncio
 import threading
@@ -11,19 +14,20 @@ import psutil
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
-from mell_jax.engine.core import Engine
+from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import StepFrame
 from mell_jax.engine.thread import EngineThread
 from mell_jax.serving.address import Addresses
 from mell_jax.worker.compilation import CompilationCounter
 from tests.serving.processes.stage import fronts, supervise
+from tests.toy import only
 
 
 @final
 class Halting:
     """An engine that can be made to stand still between two steps."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Fleet) -> None:
         self.may_step = threading.Event()
         self.may_step.set()
         self._engine = engine
@@ -55,7 +59,7 @@ class ToyStage:
 def perform_toy(
     script: Callable[[ToyStage], Coroutine[Any, Any, None]],
     *,
-    engine: Engine,
+    engine: Fleet,
     **config: Any,
 ) -> None:
     """Runs `script` while the engine is served; `config` is as for `supervise`."""
@@ -81,15 +85,18 @@ def perform_toy(
     assert supervise(act, engine=thread, **config) == ""
 
 
-def books_of(engine: Engine) -> dict[str, int]:
+def books_of(engine: Fleet) -> dict[str, int]:
     """What an engine has not forgotten, by where; empty when all is well."""
-    instance, batcher = engine.instance, engine.instance.batcher
+    instance = only(engine)
+    batcher = instance.batcher
     counts = {
         "requests": len(instance.requests),
         "running": batcher.num_running,
         "waiting": batcher.num_waiting,
         "waiting tokens": batcher.waiting_tokens,
-        "handles": len(engine._serials) + len(engine._handles),
+        "handles": len(engine.conductor.requests),
+        "states": int(not engine.conductor.is_at_rest),
+        "places": len(engine.machine.ledger.requests),
         "used pages": batcher.cache.counts.used,
     }
     return {name: count for name, count in counts.items() if count}

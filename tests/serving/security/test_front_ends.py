@@ -9,7 +9,7 @@ import grpc
 import httpx2
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.certificates import Authority, Pair
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.harness import ids_request

@@ -12,7 +12,7 @@ import httpx2
 import numpy as np
 from smg_grpc_proto import vllm_engine_pb2 as pb
 
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.harness import Harness, error_of, ids_request, run, serving
 from tests.serving.kserve.asking import ask, stub_of
 from tests.serving.security.test_tokens import (

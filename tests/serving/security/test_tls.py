@@ -14,7 +14,8 @@ import httpx2
 import pytest
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
-from mell_jax.serving.security import SecurityConfig, TlsFiles
+from mell_jax.serving.security.config import SecurityConfig
+from mell_jax.serving.security.tls import TlsFiles
 from tests.serving.certificates import Authority, Pair
 from tests.serving.harness import Harness, error_of, ids_request, run, serving
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mell_jax.serving.security import SecurityConfig
+from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.certificates import Authority
 from tests.serving.harness import run, serving
 

@@ -1,0 +1,61 @@
+"""Finds the token that ends a text in the files of a tokenizer, without loading it."""
+
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from mell_jax.text.special_tokens import (
+    missing_token,
+    read_added_tokens,
+    read_json_object,
+    read_special_tokens,
+)
+
+
+def find_eos_ids(directory: Path) -> tuple[int, ...]:
+    """Returns the id of the tokenizer's end of a text; none where no file names one.
+
+    Raises:
+        ValueError: a file is not as it should be, or names a token that is nowhere.
+    """
+    named = read_special_tokens(directory).eos
+    if named is None:
+        return ()
+    added = read_added_tokens(directory)
+    if named in added:
+        return (added[named],)
+    json_path = directory / "tokenizer.json"
+    if json_path.is_file():
+        return (_find_in_json(json_path, token=named),)
+    model_path = directory / "tokenizer.model"
+    if model_path.is_file():
+        return (_find_in_pieces(model_path, token=named),)
+    return ()  # a model without a tokenizer: ids in, ids out
+
+
+def _find_in_json(path: Path, *, token: str) -> int:
+    spec = read_json_object(path)
+    added = spec.get("added_tokens")
+    for entry in added if isinstance(added, list) else ():
+        if isinstance(entry, dict) and entry.get("content") == token:
+            return int(entry["id"])
+    model = spec.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict) and isinstance(vocabulary.get(token), int):
+        return int(vocabulary[token])
+    if isinstance(vocabulary, list):  # Unigram: [["<pad>", 0.0], ...]
+        for number, entry in enumerate(vocabulary):
+            if isinstance(entry, list) and entry[:1] == [token]:
+                return number
+    raise missing_token("eos_token", token, directory=path.parent, where=path.name)
+
+
+def _find_in_pieces(path: Path, *, token: str) -> int:
+    try:
+        model = SentencePieceProcessor(model_proto=path.read_bytes())
+    except RuntimeError as error:
+        raise ValueError(f"{path} is no SentencePiece model: {error}") from error
+    found = int(model.piece_to_id(token))
+    if model.id_to_piece(found) != token:
+        raise missing_token("eos_token", token, directory=path.parent, where=path.name)
+    return found

@@ -1,0 +1,86 @@
+"""Finds the text of a model's chat template; nothing of it runs here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mell_jax.text.special_tokens import (
+    SpecialTokens,
+    read_json_object,
+    read_special_tokens,
+)
+
+MAX_SOURCE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateSource:
+    """A template and where it stands."""
+
+    text: str
+    path: Path
+    bos: str = ""  # what the template calls `bos_token`
+    eos: str = ""
+
+    def __post_init__(self) -> None:
+        if not (len(self.text.encode("utf-8")) <= MAX_SOURCE_BYTES):
+            raise ValueError(
+                f"{self.path}: a chat template may have {MAX_SOURCE_BYTES} bytes, this "
+                "one has more"
+            )
+
+
+def find_template(
+    directory: Path, *, override: Path | None = None
+) -> TemplateSource | None:
+    """Returns the template of a model, None if it has none.
+
+    Args:
+        directory: of the model; `chat_template.jinja`, else what
+            `tokenizer_config.json` has.
+        override: the operator's own file.
+
+    Raises:
+        ValueError: a template is there but cannot be used; names the file.
+        OSError: `override` cannot be read.
+    """
+    special = read_special_tokens(directory)
+    path = override or directory / "chat_template.jinja"
+    if override is not None or path.is_file():
+        return read_template(path, special=special)
+    path = directory / "tokenizer_config.json"
+    text = _text_of(read_json_object(path)) if path.is_file() else None
+    return None if text is None else _source(text, path=path, special=special)
+
+
+def read_template(path: Path, *, special: SpecialTokens) -> TemplateSource:
+    """Reads a file.
+
+    Raises:
+        ValueError: it is too long, or not UTF-8; names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a chat template is UTF-8; {error}") from error
+    return _source(text, path=path, special=special)
+
+
+def _source(text: str, *, path: Path, special: SpecialTokens) -> TemplateSource:
+    return TemplateSource(
+        text=text, path=path, bos=special.bos or "", eos=special.eos or ""
+    )
+
+
+def _text_of(config: Mapping[str, object]) -> str | None:
+    """`"chat_template": "..."` or `[{"name": "default", "template": "..."}, ...]`."""
+    value = config.get("chat_template")
+    if isinstance(value, list):
+        named = {
+            entry.get("name"): entry.get("template")
+            for entry in value
+            if isinstance(entry, dict)
+        }
+        value = named.get("default")
+    return value if isinstance(value, str) else None

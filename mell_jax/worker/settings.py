@@ -1,0 +1,23 @@
+"""JAX's settings as the engine needs them, whatever the program around it has set.
+
+A program may guard its transfers, hunt NaN or compute in 64 bits; in the engine's
+thread each of these would end the engine or change what is compiled.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Makes this thread use JAX's defaults until the block ends."""
+    with (
+        jax.transfer_guard("allow"),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.enable_x64(False),
+        jax.check_tracer_leaks(False),
+    ):
+        yield

@@ -1,0 +1,161 @@
+"""Every route of the real application, walked without a token and with poor ones.
+
+A route that is added to any door is walked here without further ado, and fails unless
+it is guarded or stands in `PUBLIC`.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from mell_jax.frontend.executors import Executors
+from mell_jax.serving.asker import Asker
+from mell_jax.serving.http import HttpRoute, make_app
+from mell_jax.serving.security.config import SecurityConfig
+from mell_jax.serving.security.gate import Gate
+from tests.serving.harness import Harness, run, serving
+from tests.serving.security.test_tokens import ALICE, PROBE, bearer, write
+
+PUBLIC = {"/health"}
+KNOWN = {
+    "/health": "GET",
+    "/metrics": "GET",
+    "/v1/models": "GET",
+    "/v1/models/{name:path}": "GET",
+    "/v1/completions": "POST",
+    "/v1/chat/completions": "POST",
+    "/v1/{rest:path}": "POST",
+}
+
+
+@pytest.fixture
+def tokens_file(tmp_path: Any) -> str:
+    return write(tmp_path / "tokens.json")
+
+
+def routes_of(s: Harness) -> list[tuple[str, str]]:
+    """(method, path) of all there are, as the application itself has them."""
+    found = []
+    for route in s.server.http_app().routes:
+        assert isinstance(route, Route), f"{route}: nobody knows how to walk this one"
+        found += [(method, route.path) for method in sorted(route.methods or ())]
+    return found
+
+
+Call = Callable[[str, str, dict[str, str]], Coroutine[Any, Any, int]]
+
+
+def walk(tokens_file: str, scenario: Callable[[Harness, Call], Any]) -> None:
+    async def main() -> None:
+        security = SecurityConfig(tokens_file=tokens_file)
+        async with (
+            serving(http_port=0, security=security) as s,
+            httpx2.AsyncClient(base_url=f"http://{s.http}") as client,
+        ):
+
+            async def ask(method: str, path: str, headers: dict[str, str]) -> int:
+                where = re.sub(r"\{.*\}", "letters", path)
+                answer = await client.request(method, where, headers=headers)
+                return answer.status_code
+
+            await scenario(s, ask)
+
+    run(main)
+
+
+def test_no_route_but_the_public_ones_answers_without_a_token(tokens_file: str) -> None:
+    async def scenario(s: Harness, ask: Call) -> None:
+        routes = routes_of(s)
+        assert {(method, path) for path, method in KNOWN.items()} <= set(routes)
+        for headers in ({}, bearer("x" * 20), {"authorization": f"Basic {ALICE}"}):
+            told = [(path, await ask(method, path, headers)) for method, path in routes]
+            assert {path for path, status in told if status == 200} == PUBLIC
+            assert {status for path, status in told if path not in PUBLIC} == {401}
+        assert s.engine.submits == []
+
+    walk(tokens_file, scenario)
+
+
+def test_a_token_opens_what_its_rights_say(tokens_file: str) -> None:
+    async def scenario(s: Harness, ask: Call) -> None:
+        told = {
+            name: {
+                path: await ask(method, path, bearer(token))
+                for path, method in KNOWN.items()
+            }
+            for name, token in (("generate", ALICE), ("metrics", PROBE))
+        }
+        assert told["generate"] == {
+            "/health": 200,
+            "/metrics": 403,
+            "/v1/models": 200,
+            "/v1/models/{name:path}": 200,
+            "/v1/completions": 400,  # no body
+            "/v1/chat/completions": 400,
+            "/v1/{rest:path}": 404,
+        }
+        forbidden = {path for path, status in told["metrics"].items() if status == 403}
+        assert forbidden == set(KNOWN) - {"/health", "/metrics"}
+        assert told["metrics"]["/metrics"] == 200
+
+    walk(tokens_file, scenario)
+
+
+def test_a_route_is_guarded_by_default_and_a_public_one_hears_of_nobody(
+    tokens_file: str,
+) -> None:
+    async def who(request: Request, asker: Asker) -> Response:
+        caller = asker.caller
+        return PlainTextResponse(f"{caller.tenant!r} {caller.may_send_special_tokens}")
+
+    async def no_scrape() -> Any:
+        raise AssertionError("nobody asks for it")
+
+    app = make_app(
+        trouble=lambda: "",
+        scrape=no_scrape,
+        executors=Executors(clock=time.monotonic),
+        gate=Gate(tokens_file),
+        routes=[
+            HttpRoute(path="/new", endpoint=who),
+            HttpRoute(path="/open", endpoint=who, is_public=True),
+        ],
+    )
+    with TestClient(app) as client:
+        refused = client.get("/new", headers={"x-request-id": "r-1"})
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.headers["x-request-id"] == "r-1"
+        assert client.get("/new", headers=bearer(ALICE)).text == "'alice' False"
+        assert client.get("/open", headers=bearer(ALICE)).text == "'' False"
+
+
+def test_what_an_endpoint_raises_is_told_as_a_problem() -> None:
+    async def broken(request: Request, asker: Asker) -> Response:
+        await asyncio.sleep(0)
+        raise RuntimeError("a secret")
+
+    async def no_scrape() -> Any:
+        raise AssertionError("nobody asks for it")
+
+    app = make_app(
+        trouble=lambda: "",
+        scrape=no_scrape,
+        executors=Executors(clock=time.monotonic),
+        gate=Gate(""),
+        routes=[HttpRoute(path="/new", endpoint=broken)],
+    )
+    with TestClient(app) as client:
+        answer = client.get("/new")
+        assert answer.status_code == 500
+        assert answer.json()["error"]["type"] == "server_error"
+        assert "secret" not in answer.text

@@ -1,0 +1,190 @@
+"""The library under interrupts, forks and forgetting, and with arrays for lists."""
+
+import gc
+import os
+import signal
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mell_jax import LLM, InvalidRequestError, SamplingParams
+
+SMALL: dict[str, Any] = {
+    "max_rows": 4,
+    "decode_rows": (4,),
+    "token_budget": 32,
+    "max_model_len": 1024,
+    "kv_pages": 300,
+}
+LONG = SamplingParams(max_tokens=900, ignore_eos=True, seed=1)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=4)
+IDS = [0, 5, 6]
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with LLM(**SMALL) as made:
+        yield made
+
+
+def wait_until(is_so: Callable[[], bool], *, most_s: float = 20.0) -> None:
+    end_s = time.monotonic() + most_s
+    while not is_so():
+        assert time.monotonic() < end_s, "it never came about"
+        time.sleep(0.01)
+
+
+def interrupt_when(is_so: Callable[[], bool]) -> threading.Thread:
+    """Sends what Ctrl-C sends, to the main thread, which runs the test."""
+
+    def send() -> None:
+        wait_until(is_so)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_an_interrupted_generate_leaves_nothing_running(llm: LLM) -> None:
+    thread = interrupt_when(lambda: llm.load().running == 4)
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(["Once upon a time"] * 4, LONG)
+    thread.join()
+    wait_until(lambda: llm.load().running == 0, most_s=5.0)
+    assert llm.generate(IDS, GREEDY)[0].token_ids
+
+
+def test_an_interrupted_stream_raises_the_interrupt(llm: LLM) -> None:
+    thread = interrupt_when(lambda: llm.load().running == 1)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in llm.stream("Once upon a time", LONG):
+            pass
+    thread.join()
+    wait_until(lambda: llm.load().running == 0, most_s=5.0)
+
+
+def test_a_signal_handler_that_raises_counts_as_an_interrupt(llm: LLM) -> None:
+    class TooLateError(Exception):
+        pass
+
+    def give_up(*_: object) -> None:
+        raise TooLateError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(TooLateError):
+            llm.generate(["Once upon a time"] * 4, LONG)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    wait_until(lambda: llm.load().running == 0, most_s=5.0)
+
+
+def test_a_closed_one_says_so_and_leaves_no_coroutine() -> None:
+    made = LLM(**SMALL)
+    made.close()
+    made.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="this LLM is closed: make a new one"):
+            made.generate("x")
+        with pytest.raises(RuntimeError, match="this LLM is closed"):
+            list(made.stream("x"))
+        gc.collect()
+
+
+def test_forgetting_one_ends_its_threads_and_frees_its_engine() -> None:
+    before = set(threading.enumerate())
+    made = LLM(**SMALL)
+    made.generate(IDS, GREEDY)
+    engine = weakref.ref(made._engine)
+    mine = set(threading.enumerate()) - before
+    assert {thread.name for thread in mine} >= {"mell-llm", "mell-engine"}
+    del made
+    gc.collect()
+    wait_until(lambda: not any(thread.is_alive() for thread in mine))
+    gc.collect()
+    assert engine() is None
+
+
+def test_a_fork_is_told_and_does_not_hang(llm: LLM) -> None:
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # jax warns of forks, rightly
+        pid = os.fork()
+    if pid == 0:  # the child: nothing of pytest may run here
+        try:
+            llm.generate("x")
+        except RuntimeError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    assert f"its threads did not come along to its fork {pid}" in said
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        tuple(IDS),
+        np.array(IDS),
+        np.array(IDS, np.uint8),
+        list(np.array(IDS)),
+        jnp.array(IDS),
+        [np.array(IDS)],
+        np.array([IDS]),
+        jnp.array([IDS]),
+        (ids for ids in [IDS]),
+        iter(IDS),
+        [iter(IDS)],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_row_of_ids_is_a_prompt(llm: LLM, prompt: Any) -> None:
+    (output,) = llm.generate(prompt, GREEDY)
+    assert output.token_ids == llm.generate(IDS, GREEDY)[0].token_ids
+
+
+def test_texts_may_come_from_a_generator(llm: LLM) -> None:
+    texts = ["Once upon a time", "The end"]
+    made = [o.text for o in llm.generate((text for text in texts), GREEDY)]
+    assert made == [o.text for o in llm.generate(texts, GREEDY)]
+
+
+def test_rows_that_are_no_ids_are_refused(llm: LLM) -> None:
+    for prompt in (np.array([0.5, 1.0]), np.array([[[1]]]), [[1, [2]]]):
+        with pytest.raises(InvalidRequestError, match="prompt"):
+            llm.generate(prompt, GREEDY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("jax_transfer_guard", "disallow", "allow"),
+        ("jax_debug_nans", True, False),
+        ("jax_enable_x64", True, False),
+    ],
+    ids=lambda setting: setting[0],
+)
+def test_settings_of_the_program_around_it_change_nothing(
+    llm: LLM, setting: tuple[str, Any, Any]
+) -> None:
+    name, value, before = setting
+    want = llm.generate(IDS, LONG)[0].token_ids
+    jax.config.update(name, value)
+    try:
+        assert llm.generate(IDS, LONG)[0].token_ids == want
+    finally:
+        jax.config.update(name, before)
