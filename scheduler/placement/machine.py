@@ -153,7 +153,7 @@ class Machine:
         if request.device is None:
             queue.append(request)
             self._executor.decisions.append(plan.Wait(request=request.id))
-            self._claim(request)
+            self._claim(queue[0])
 
     def _grow(self, event: events.Grow) -> None:
         request = self._known(event.request)

@@ -211,10 +211,12 @@ def test_those_who_wait_let_the_devices_of_other_models_alone() -> None:
         )
         if machine.wake_s < math.inf:
             machine.step(events.Wake(), now_s=machine.wake_s)
-    said = machine.step(
-        events.Arrive(request=RequestId(3), pages=5, model=names[0]), now_s=20.0
-    )
-    assert said.decisions == (plan.Wait(request=RequestId(3)),)
+    for number in (3, 4):  # the second one stands behind the first
+        said = machine.step(
+            events.Arrive(request=RequestId(number), pages=5, model=names[0]),
+            now_s=20.0,
+        )
+        assert said.decisions == (plan.Wait(request=RequestId(number)),)
 
 
 def test_no_second_device_is_opened_while_one_with_room_is_loading() -> None:
