@@ -113,7 +113,7 @@ class ServerConfig:
     )
     keep_alive_s: float = setting(
         75.0,
-        help="An HTTP connection may idle for so long between two requests; clients and "
+        help="An HTTP connection may idle this long between two requests; clients and "
         "proxies keep theirs for less, and would else use one as it closes.",
     )
     sse_comment_s: float = setting(

@@ -26,6 +26,7 @@ def admit(
         tenant=ledger.tenants.enter(
             event.model, Tenant(name=event.tenant, weight=event.weight)
         ),
+        queued_s=ledger.now_s,
     )
     ledger.arrived(request)
     return request

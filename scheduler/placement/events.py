@@ -64,9 +64,14 @@ class Relocate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """An epoch ends at `now_s`; the only clock that the machine sees."""
+    """An epoch ends at `now_s`."""
 
     now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """The time has come that the machine's `wake_s` named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,7 @@ Event = (
     | Finish
     | Relocate
     | Tick
+    | Wake
     | DeviceAdded
     | DeviceRemoved
     | DeviceLost

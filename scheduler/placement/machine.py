@@ -5,9 +5,11 @@
                          `-----------------'  moves, queues, empty instances
 
 It owns the ledger and the queues; it has no clock, no randomness and no I/O, so equal
-events give equal plans. The engine, the simulator and the property tests drive it.
+events at equal times give equal plans. The engine, the simulator and the property tests
+drive it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,6 +59,7 @@ class Machine:
             events.Finish: self._finish,
             events.Relocate: self._relocate,
             events.Tick: self._tick,
+            events.Wake: self._wake,
             events.DeviceAdded: self._device_added,
             events.DeviceRemoved: self._device_removed,
             events.DeviceLost: self._device_lost,
@@ -65,13 +68,18 @@ class Machine:
             events.MoveAborted: self._move_aborted,
         }
 
-    def step(self, event: events.Event) -> plan.Plan:
+    def step(self, event: events.Event, *, now_s: float | None = None) -> plan.Plan:
         """Takes one event and answers with what to do.
+
+        Args:
+          now_s: when it happens; None is the time of the event before.
 
         Raises:
           ValueError: the event names something unknown or contradicts the books, for
-            example a request that grows to fewer pages than it has.
+            example a request that grows to fewer pages than it has; or time goes back.
         """
+        if now_s is not None:
+            self._set_clock(now_s)
         self._claimed.clear()
         self._handlers[type(event)](event)
         return self._settle()
@@ -92,6 +100,24 @@ class Machine:
         self._executor.freed.update(dict.fromkeys(self.ledger.instances))
         self._may_queues_move = True
         return self._settle()
+
+    @property
+    def wake_s(self) -> float:
+        """When to send `Wake`, if nothing else happens before; infinite: never."""
+        now_s = self.ledger.now_s
+        held = (
+            head.held_until_s
+            for queue in self._queues.values()
+            for head in queue.heads()
+        )
+        return min((until_s for until_s in held if until_s > now_s), default=math.inf)
+
+    def _set_clock(self, now_s: float) -> None:
+        if not (now_s >= self.ledger.now_s):
+            raise ValueError(f"time goes back: {self.ledger.now_s} to {now_s} s")
+        if now_s >= self.wake_s:
+            self._may_queues_move = True
+        self.ledger.now_s = now_s
 
     def _settle(self) -> plan.Plan:
         while self._executor.freed or self._may_queues_move:
@@ -137,7 +163,7 @@ class Machine:
             self._serve(event.model)
         if request.device is None:
             self._executor.decisions.append(plan.Wait(request=request.id))
-            self._claim(request.model)
+            self._claim(queue.head(tenant.name))
 
     def _grow(self, event: events.Grow) -> None:
         request = self._known(event.request)
@@ -176,15 +202,18 @@ class Machine:
             self._executor.apply()
 
     def _tick(self, event: events.Tick) -> None:
-        if not (event.now_s >= self.ledger.now_s):
-            raise ValueError(f"time goes back: {self.ledger.now_s} to {event.now_s} s")
-        self.ledger.now_s = event.now_s
+        self._set_clock(event.now_s)
         self._executor.drop_deferred()
         self._policy.epoch(self._draft)
         self._executor.apply()
+        if self._policy.look_s != self.ledger.look_s:
+            self.ledger.look_ahead(self._policy.look_s)
         for device in self._closing:
             self._evacuate(self.ledger.instances[device])
         self._may_queues_move = True
+
+    def _wake(self, event: events.Wake) -> None:
+        """Nothing: `step` has set the clock, so queues are looked at again."""
 
     def _device_added(self, event: events.DeviceAdded) -> None:
         if self.is_draining(event.device):
@@ -249,7 +278,7 @@ class Machine:
         for instance in ends:
             ledger.charge(instance, pages=more, rows=0)
         if request.move is not None:
-            ends[0].leaving_pages += more
+            ledger.leave(ends[0], pages=more)
         request.pages = pages
         request.tenant.charge(pages=more)
         self._queues[request.model].charge(request.tenant.tenant.name, cost=more)
@@ -339,7 +368,7 @@ class Machine:
                 queue.take(request)
             else:
                 queue.refuse(tenant)
-                self._claim(model)
+                self._claim(request)
         if queue and self.ledger.tenants.is_shared(model):
             self._serve_parts(model)
 
@@ -360,6 +389,8 @@ class Machine:
         self, queue: FairQueue[RequestAccount], tenant: str, *, passing: set[str]
     ) -> None:
         while (request := next(queue.items(tenant), None)) is not None:
+            if request.held_until_s > self.ledger.now_s:
+                return  # a device is there, the policy only waits with it
             room = find_room(self.ledger, request)
             if room is None:
                 return
@@ -370,11 +401,14 @@ class Machine:
             assert request.device is not None, f"no room for request {request.id}"
             queue.take(request, passing=passing)
 
-    def _claim(self, model: ModelId) -> None:
+    def _claim(self, request: RequestAccount) -> None:
         """Has an instance of another model emptied, if a waiting one is entitled.
 
         Its requests move to others; those that fit nowhere are computed again later.
         """
+        model = request.model
+        if request.held_until_s > self.ledger.now_s:
+            return  # a device is there, the policy only waits with it
         if model in self._claimed or any(
             heir is not None for heir in self._closing.values()
         ):

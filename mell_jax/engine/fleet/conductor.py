@@ -63,6 +63,7 @@ class Conductor:
         self.instances = self.roster.instances
         self.requests: dict[Handle, RequestId] = {}
         self.finished: list[Finished] = []  # since the owner last took them
+        self.now_s = 0.0  # of the fleet's clock, as its owner last read it
         self.last_error: Exception | None = None  # that cost a device
         self.controller = Controller()
         self.tally = FleetTally()
@@ -153,6 +154,12 @@ class Conductor:
         self.decide(events.Tick(now_s=now_s))
         self.settle()
 
+    def wake(self) -> None:
+        """Lets placement decide about requests that it has let wait until now."""
+        if self.now_s >= self.machine.wake_s:
+            self.decide(events.Wake())
+            self.settle()
+
     def ask_for_pages(self) -> None:
         """Asks for the pages that rows want to go on; a row without one waits."""
         for instance in list(self.instances.values()):
@@ -186,7 +193,7 @@ class Conductor:
     # -- decisions ---------------------------------------------------------------
 
     def decide(self, event: events.Event) -> None:
-        self._carry_out(self.machine.step(event))
+        self._carry_out(self.machine.step(event, now_s=self.now_s))
 
     def adopt(self, policy: Policy) -> None:
         """Decides by another policy from now on."""

@@ -33,10 +33,15 @@ class FleetConfig:
         is_flag=True,
         help=f"This policy places and moves requests: {', '.join(sorted(POLICIES))}.",
     )
-    look_s: float | None = setting(
-        None,
-        help="The policy foresees the growth of requests for so many seconds; by "
-        "default it has a look-ahead of its own.",
+    move_price_s: float = setting(
+        0.6,
+        help="Moving all the pages that a device can hold is worth so many seconds of "
+        "a device. A lower price means fewer devices and more bytes moved.",
+    )
+    place_wait_ms: float = setting(
+        100.0,
+        help="A request that fits nowhere waits at most so long before another device "
+        "is opened for it.",
     )
     epoch_s: float = setting(
         1.0, help="So many seconds pass between two consolidations."
@@ -69,7 +74,7 @@ class FleetConfig:
     def policy_config(
         self, *, look_s: float | None = None, headroom: float | None = None
     ) -> PolicyConfig:
-        """Returns what policies are told; None leaves what was configured.
+        """Returns what policies are told; None leaves the policy's own, or the default.
 
         Raises:
           ValueError: a value is out of range.
@@ -77,7 +82,9 @@ class FleetConfig:
         gbps = self.migration_gbps
         return PolicyConfig(
             headroom=0.0 if headroom is None else headroom,
-            look_s=self.look_s if look_s is None else look_s,
+            look_s=look_s,
+            move_price_s=self.move_price_s,
+            place_wait_s=1e-3 * self.place_wait_ms,
             epoch_s=self.epoch_s,
             link_bytes_per_s=gbps * 1e9 / 8 if gbps is not None else math.inf,
         )
@@ -87,8 +94,10 @@ class FleetConfig:
             raise ValueError(
                 f"policy must be one of {sorted(POLICIES)}, got {self.policy!r}"
             )
-        if not (self.look_s is None or self.look_s >= 0):
-            raise ValueError(f"look_s must be >= 0, got {self.look_s}")
+        if not (0 < self.move_price_s < math.inf):
+            raise ValueError(f"move_price_s must be > 0, got {self.move_price_s}")
+        if not (0 <= self.place_wait_ms < math.inf):
+            raise ValueError(f"place_wait_ms must be >= 0, got {self.place_wait_ms}")
         if not (self.epoch_s > 0):
             raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
         if not (self.migration_gbps is None or self.migration_gbps > 0):

@@ -110,6 +110,17 @@ class Fleets(RuleBasedStateMachine):
         pages = min(16, self.world.pages[request] + more)
         self.tell(events.Grow(request=request, pages=pages))
 
+    def growing_in_flight(self) -> list[RequestId]:
+        moving = {move.request for move in self.world.moves.values()}
+        return [request for request in self.growing() if request in moving]
+
+    @precondition(lambda self: self.growing_in_flight())
+    @rule(choice=st.integers(0, 10**6))
+    def grow_in_the_middle_of_a_move(self, choice: int) -> None:
+        """Both ends must have room for the page, or it has to wait."""
+        request = self.pick(choice, self.growing_in_flight())
+        self.tell(events.Grow(request=request, pages=self.world.pages[request] + 1))
+
     @precondition(lambda self: self.world.home)
     @rule(choice=st.integers(0, 10**6))
     def finish(self, choice: int) -> None:
@@ -240,7 +251,7 @@ def begin_without_reservation(
     move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
     source = ledger.instances[request.device]
     del source.requests[request.id]
-    source.leaving_pages += request.pages
+    ledger.leave(source, pages=request.pages)
     target.arriving[request.id] = request
     request.move = move_id
     move = plan.Move(
