@@ -222,8 +222,8 @@ class Admission:
             )
         ):
             raise self._refusal(
-                f"{queued} prompt tokens wait and {tokens} more would exceed the {most} "
-                "that this server may have waiting",
+                f"{queued} prompt tokens wait and {tokens} more would exceed the "
+                f"{most} that this server may have waiting",
                 reason="queue_full",
             )
 

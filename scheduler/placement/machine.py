@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mell_jax.scheduler.fair_queue import MAX_REFUSED, FairQueue
+from mell_jax.scheduler.fair_queue import FairQueue
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
@@ -22,11 +22,7 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
-from mell_jax.scheduler.placement.shares import (
-    choose_preempted,
-    find_below,
-    find_room,
-)
+from mell_jax.scheduler.placement.shares import choose_preempted, serve_parts
 
 
 class Machine:
@@ -370,36 +366,7 @@ class Machine:
                 queue.refuse(tenant)
                 self._claim(request)
         if queue and self.ledger.tenants.is_shared(model):
-            self._serve_parts(model)
-
-    def _serve_parts(self, model: ModelId) -> None:
-        """Places what tenants are entitled to where others have more than they are.
-
-        Nobody else gets its part while one that has less than its own was overtaken so
-        often that it has to come next.
-        """
-        queue = self._queues[model]
-        below = find_below(self.ledger, model) & set(queue.tenants)
-        tired = [tenant for tenant in queue.tenants if queue.is_overtaken(tenant)]
-        owed = [tenant for tenant in tired if tenant in below]
-        for tenant in owed or queue.tenants[:MAX_REFUSED]:
-            self._serve_part(queue, tenant, passing=below)
-
-    def _serve_part(
-        self, queue: FairQueue[RequestAccount], tenant: str, *, passing: set[str]
-    ) -> None:
-        while (request := next(queue.items(tenant), None)) is not None:
-            if request.held_until_s > self.ledger.now_s:
-                return  # a device is there, the policy only waits with it
-            room = find_room(self.ledger, request)
-            if room is None:
-                return
-            for loser in room.losers:
-                self._executor.preempt(loser)
-            self._draft.shift(request, room.instance.device)
-            self._executor.apply()
-            assert request.device is not None, f"no room for request {request.id}"
-            queue.take(request, passing=passing)
+            serve_parts(queue, model, executor=self._executor, ledger=self.ledger)
 
     def _claim(self, request: RequestAccount) -> None:
         """Has an instance of another model emptied, if a waiting one is entitled.

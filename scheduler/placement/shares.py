@@ -10,8 +10,10 @@ models with several tenants; with one the youngest request gives way, as ever.
 
 from dataclasses import dataclass
 
+from mell_jax.scheduler.fair_queue import MAX_REFUSED, FairQueue
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.tenants import TenantAccount
 
 _ROUNDING = 1e-9
@@ -101,6 +103,36 @@ def _losers(
         if pages <= spec.capacity(rows):
             return tuple(losers)
     return ()
+
+
+def serve_parts(
+    queue: FairQueue[RequestAccount],
+    model: ModelId,
+    *,
+    executor: PlanExecutor,
+    ledger: Ledger,
+) -> None:
+    """Places what tenants are entitled to where others have more than they are.
+
+    Nobody else gets its part while one that has less than its own was overtaken so
+    often that it has to come next.
+    """
+    below = find_below(ledger, model) & set(queue.tenants)
+    tired = [tenant for tenant in queue.tenants if queue.is_overtaken(tenant)]
+    owed = [tenant for tenant in tired if tenant in below]
+    for tenant in owed or queue.tenants[:MAX_REFUSED]:
+        while (request := next(queue.items(tenant), None)) is not None:
+            if request.held_until_s > ledger.now_s:
+                break  # a device is there, the policy only waits with it
+            room = find_room(ledger, request)
+            if room is None:
+                break
+            for loser in room.losers:
+                executor.preempt(loser)
+            executor.draft.shift(request, room.instance.device)
+            executor.apply()
+            assert request.device is not None, f"no room for request {request.id}"
+            queue.take(request, passing=below)
 
 
 def choose_preempted(ledger: Ledger, instance: InstanceAccount) -> RequestAccount:

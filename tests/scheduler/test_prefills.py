@@ -47,7 +47,7 @@ def test_no_tenant_with_less_than_it_wants_has_less_than_others_for_its_weight(
     )
     assert set(found) == set(wants)
     left = budget - sum(found.values())
-    assert 0 <= left
+    assert left >= 0
     hungry = [name for name in wants if found[name] < wants[name][0]]
     assert not hungry or left < len(wants) + 1
     for name in hungry:
