@@ -133,14 +133,15 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "scheduler": {
         "values": {
-            *("ids", "plan"),
+            *("ids", "plan", "fair_queue"),
             *("placement/plan", "placement/events", "placement/model"),
         },
         "parts": {
             *("bounds", "move_queue", "pages", "prefix_cache", "rows", "transfer"),
             *("placement/draft", "placement/index", "placement/ledger"),
+            "placement/tenants",
         },
-        "batching": {"batching", "grants", "reservations", "sequences"},
+        "batching": {"batching", "grants", "prefills", "reservations", "sequences"},
         "migration": {"migration"},
         "placement": {"placement"},
         "policies": {"policies"},

@@ -43,6 +43,10 @@ class Submit:
     """Replaces `params.seed`; the samples of one request differ in it alone."""
     salt: bytes = b""
     """Requests share cached prompt pages only with requests of the same salt."""
+    tenant: str = ""
+    """Tenants that wait share rows, pages and prefill; empty is one of them."""
+    weight: float = 1.0
+    """Of the tenant's part, as of its latest submission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

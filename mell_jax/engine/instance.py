@@ -31,6 +31,7 @@ from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.ids import Serial, Tokens
 from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.worker.device import DeviceWorker, Pending
@@ -372,6 +373,7 @@ def _sequence(request: Request, tokens: Tokens) -> Sequence:
         limit=request.limit,
         salt=submit.salt,
         reads_cache=submit.params.prompt_logprobs is None,
+        tenant=Tenant(name=submit.tenant, weight=submit.weight),
     )
 
 

@@ -56,7 +56,7 @@ class Fleet:
       machine: decides where everything runs; new.
       instance_pool: the device groups and their instances.
       profile: what links and instances can do; without it nothing is deferred.
-      clock: seconds; only epochs depend on it.
+      clock: seconds; epochs depend on it, and how long arrivals wait for room.
       shares_prefixes: whether instances keep pages of prompts for others.
     """
 
@@ -273,9 +273,11 @@ class Fleet:
         self._steps += 1
         now_s = self._now_s = self._clock()
         self._conductor.tally.begin_step(now_s)
+        self._conductor.now_s = now_s - self._start_s
         if now_s - self._tick_s >= self._config.epoch_s:
             self._tick_s = now_s
             self._conductor.tick(now_s - self._start_s)
+        self._conductor.wake()
 
     def _launch(self, instance: FleetInstance) -> None:
         self._config.fault.check(instance.device, step=self._steps)

@@ -72,8 +72,13 @@ class Fleets(RuleBasedStateMachine):
     def pick(self, choice: int, options: list[Any]) -> Any:
         return options[choice % len(options)]
 
-    @rule(pages=st.integers(1, 12), is_timed=st.booleans(), cached=st.booleans())
-    def arrive(self, pages: int, is_timed: bool, cached: bool) -> None:
+    @rule(
+        pages=st.integers(1, 12),
+        is_timed=st.booleans(),
+        cached=st.booleans(),
+        tenant=st.sampled_from(["", "", "", "a", "b"]),
+    )
+    def arrive(self, pages: int, is_timed: bool, cached: bool, tenant: str) -> None:
         prefix = (events.Cached(device=DeviceGroupId(0), pages=1),) if cached else ()
         self.tell(
             events.Arrive(
@@ -82,6 +87,8 @@ class Fleets(RuleBasedStateMachine):
                 model=TIMED if is_timed else SMALL,
                 peak_pages=min(16, pages + 4),
                 prefix=prefix,
+                tenant=tenant,
+                weight={"": 1.0, "a": 1.0, "b": 2.5}[tenant],
             )
         )
         self.next_request += 1
@@ -102,6 +109,17 @@ class Fleets(RuleBasedStateMachine):
         request = self.pick(choice, self.growing())
         pages = min(16, self.world.pages[request] + more)
         self.tell(events.Grow(request=request, pages=pages))
+
+    def growing_in_flight(self) -> list[RequestId]:
+        moving = {move.request for move in self.world.moves.values()}
+        return [request for request in self.growing() if request in moving]
+
+    @precondition(lambda self: self.growing_in_flight())
+    @rule(choice=st.integers(0, 10**6))
+    def grow_in_the_middle_of_a_move(self, choice: int) -> None:
+        """Both ends must have room for the page, or it has to wait."""
+        request = self.pick(choice, self.growing_in_flight())
+        self.tell(events.Grow(request=request, pages=self.world.pages[request] + 1))
 
     @precondition(lambda self: self.world.home)
     @rule(choice=st.integers(0, 10**6))
@@ -194,6 +212,8 @@ class Fleets(RuleBasedStateMachine):
         sizes = {r.id: r.pages for r in ledger.requests.values()}
         assert sizes == self.world.pages
         assert set(ledger.moves) == set(self.world.moves)
+        waiting = [home for home in self.world.home.values() if home is None]
+        assert self.machines[0].waiting == len(waiting)
 
 
 FIRST_FAILURE = settings(
@@ -231,7 +251,7 @@ def begin_without_reservation(
     move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
     source = ledger.instances[request.device]
     del source.requests[request.id]
-    source.leaving_pages += request.pages
+    ledger.leave(source, pages=request.pages)
     target.arriving[request.id] = request
     request.move = move_id
     move = plan.Move(
