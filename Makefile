@@ -46,6 +46,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) $(EDITABLE) '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-plot: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) $(EDITABLE) '.[plot]'
+	@touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-torch: constraints-torch.txt $(VENV)/.installed-dev
 	$(PIP) install --quiet --constraint constraints.txt \
 	  --constraint constraints-torch.txt torch transformers
@@ -161,7 +165,7 @@ protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change o
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
 	  --grpc_python_out=. mell_jax/serving/proto/*.proto
 
-results: $(VENV)/.installed  ## simulate every setting into scheduler/RESULTS.md (DATA=DIR of traces)
+results: $(VENV)/.installed-plot  ## simulate every setting into scheduler/RESULTS.md (DATA=DIR of traces)
 	$(BIN)/mell-simulate --results=scheduler/RESULTS.md $(if $(DATA),--data=$(if $(wildcard $(DATA)/traces),$(DATA)/traces,$(DATA)))
 
 format: $(VENV)/.installed-dev  ## let ruff rewrite the code
