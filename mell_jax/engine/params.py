@@ -22,7 +22,6 @@ MAX_REPETITION_PENALTY = 100.0
 
 _NUMBERS = {
     "temperature": (0.0, 100.0),
-    "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
@@ -93,8 +92,10 @@ class SamplingParams:
         set_field = object.__setattr__
         for name, (low, high) in _NUMBERS.items():
             set_field(self, name, _number(name, getattr(self, name), low, high))
-        if not (0.0 < self.top_p <= 1.0):
+        top_p = _as_float(self.top_p)
+        if top_p is None or not (0.0 < top_p <= 1.0):
             _fail("top_p", "must be in (0, 1]", self.top_p)
+        set_field(self, "top_p", top_p)
         if self.top_k == -1:  # how others say that all are kept
             set_field(self, "top_k", 0)
         for name, (low, high) in _COUNTS.items():
