@@ -51,6 +51,7 @@ SETTINGS = (
 )
 RENAMED = {  # former flags; with an example where the value changes, too
     "epoch_ms": "epoch_s=1",
+    "look_s": "move_price_s",
     "metrics_compat": "shows_vllm_names=true",
     "migration_budget": "migration_gbps",
     "park": "parking",

@@ -328,6 +328,8 @@ class Conductor:
 
     def _prefix_of(self, state: RequestState) -> tuple[events.Cached, ...]:
         """Returns how much of a new request's prompt is cached, by device."""
+        if len(self.roster.groups) == 1:
+            return ()  # there is no choice
         keys = self._prefix_keys(state)
         found = (
             events.Cached(

@@ -80,7 +80,7 @@ def _draw(panel: Any, curve: Curve) -> None:
     panel.set_xlabel("tokens moved / token served", fontsize=8)
     panel.set_ylabel("devices / repack", fontsize=8)
     panel.set_xscale("symlog", linthresh=0.05)
-    panel.set_ylim(0.98, MOST_SHOWN + 0.02)
+    panel.set_ylim(0.95, MOST_SHOWN + 0.02)
     panel.set_xlim(left=0)
     panel.tick_params(labelsize=7)
     panel.spines[["top", "right"]].set_visible(False)

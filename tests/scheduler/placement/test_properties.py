@@ -1,5 +1,6 @@
 """What must hold for every policy, whatever happens: state machines by hypothesis."""
 
+import math
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ MODELS = {
         load_s=2.0,
     ),
 }
+WAITING = PolicyConfig(place_wait_s=0.5)
 STEPS = settings(
     max_examples=25,
     stateful_step_count=60,
@@ -54,18 +56,20 @@ class Fleets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machines = [
-            Machine(models=MODELS, policy=POLICIES[self.policy](PolicyConfig()))
+            Machine(models=MODELS, policy=POLICIES[self.policy](WAITING))
             for _ in range(2)
         ]
+        self.now_s = 0.0
         self.world = World(MODELS)
         self.next_request = 0
         self.next_device = 0
-        self.now_s = 0.0
         for _ in range(4):
             self.add_device()
 
     def tell(self, event: events.Event) -> None:
-        first, second = (machine.step(event) for machine in self.machines)
+        first, second = (
+            machine.step(event, now_s=self.now_s) for machine in self.machines
+        )
         assert first == second, "equal events, different plans"
         self.world.follow(event, first)
 
@@ -147,6 +151,16 @@ class Fleets(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.now_s += seconds
         self.tell(events.Tick(now_s=self.now_s))
+
+    @precondition(lambda self: self.machines[0].wake_s < math.inf)
+    @rule()
+    def wake(self) -> None:
+        """One has waited long enough: from now on it waits for room only."""
+        held_s = self.machines[0].wake_s
+        assert held_s > self.now_s, "it was to be woken before"
+        self.now_s = held_s
+        self.tell(events.Wake())
+        assert self.machines[0].wake_s > self.now_s
 
     @precondition(lambda self: self.next_device < 8)
     @rule()

@@ -275,6 +275,17 @@ def test_a_full_fleet_gives_its_last_room_before_anybody_waits() -> None:
 
 
 def test_an_instance_that_was_dear_to_open_stays_open_for_as_long() -> None:
+    spec = ModelSpec(capacity_pages=10, load_s=3.0)
+    fleet = Fleet(spec=spec)
+    fleet.arrive(0, 6)
+    fleet.arrive(1, 5)
+    fleet.finish(0)
+    assert [fleet.tick() for _ in range(4)] == [[], [], ["Park"], []]
+    fleet.finish(1)
+    assert [fleet.tick() for _ in range(9)] == [[]] * 9  # the last one stays
+
+
+def test_the_last_instance_is_parked_where_no_prefix_is_cached() -> None:
     spec = ModelSpec(capacity_pages=10, load_s=3.0, caches_prefixes=False)
     fleet = Fleet(spec=spec)
     fleet.arrive(0, 4)
@@ -282,15 +293,12 @@ def test_an_instance_that_was_dear_to_open_stays_open_for_as_long() -> None:
     assert [fleet.tick() for _ in range(4)] == [[], [], ["Park"], []]
 
 
-def test_many_that_were_dear_to_open_are_parked_together_when_nobody_needs_them() -> (
-    None
-):
+def test_many_that_were_dear_to_open_are_parked_together_but_the_last() -> None:
     fleet = Fleet(spec=ModelSpec(capacity_pages=10, load_s=2.0))
     for request in range(4):
         fleet.arrive(request, 9)
     for request in range(4):
         fleet.finish(request)
-    # the last one stays for its prefixes: nobody else wants the device
     assert [fleet.tick() for _ in range(3)] == [[], ["Park"] * 3, []]
 
 

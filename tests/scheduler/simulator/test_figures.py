@@ -3,10 +3,14 @@
 Devices hold 10 pages of 10 tokens; a request makes 10 tokens a second, a page each.
 """
 
+import ast
+import inspect
 import io
 import itertools
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +218,17 @@ def test_the_check_finds_a_device_that_holds_too_much() -> None:
     log.ended(fleet.run().summary(requests=4))
     errors = check(file.getvalue().splitlines()).errors
     assert any("holds 11 of 10 pages" in error for error in errors)
+
+
+def test_the_check_shares_no_code_with_what_it_checks() -> None:
+    tree = ast.parse(Path(inspect.getfile(check)).read_text())
+    imported = {
+        name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for name in node.names
+    }
+    imported |= {
+        str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+    }
+    assert imported <= set(sys.stdlib_module_names) | {"collections.abc"}

@@ -81,6 +81,7 @@ def test_one_request_takes_its_prefill_and_its_decode() -> None:
     measured = outcome("best_fit", load, settings).meter
     # the first runs for 0.5 + 3 s; the window is 2 s to 8 s: 1.5 s of one device
     assert measured.summary(requests=2)["devices_mean"] == pytest.approx(1.5 / 6)
+    assert measured.activations == 2  # no prefix is cached here that it could keep
     assert measured.served_tokens == 160
 
 
