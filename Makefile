@@ -16,6 +16,10 @@ PYTHON_NEXT ?= python3.12
 NEXT := .venv-next
 AOT := .venv-aot
 CLIENTS := .venv-clients
+MUTATION := .venv-mutants
+MUTANTS ?= 200
+SEED ?= 1
+MUTANTS_JSON ?= build/mutants.json
 CONFORM := $(BIN)/python tests/conformance/with_server.py
 SKIPPED := SKIPPED: its client cannot be installed here
 # A program, and the Debian packages that have it, which root may install.
@@ -73,6 +77,19 @@ $(NEXT)/.installed: constraints-next.txt
 
 test-next: $(NEXT)/.installed  ## the kernels' tests with Python 3.12 and jax 0.11
 	$(NEXT)/bin/python $(KERNEL_TESTS) -m "not slow"
+
+$(MUTATION)/.installed: constraints-mutants.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(MUTATION)
+	$(MUTATION)/bin/python -m pip --disable-pip-version-check $(EDITABLE) '.[dev]' \
+	  --constraint constraints-mutants.txt cosmic-ray
+	@touch $@
+
+# The Python of its environment is forked, once per mutant.
+.PHONY: mutants
+mutants: $(MUTATION)/.installed  ## which changes of the code do the tests notice? (MUTANTS=200 SEED=1)
+	@mkdir -p $(dir $(MUTANTS_JSON))
+	$(MUTATION)/bin/python -m tests.mutation.main --mutants=$(MUTANTS) --seed=$(SEED) \
+	  --output_json=$(MUTANTS_JSON)
 
 $(AOT)/.installed: constraints-aot.txt constraints.txt
 	$(PYTHON) -m venv $(AOT)
@@ -156,4 +173,4 @@ format: $(VENV)/.installed-dev  ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(NEXT) $(AOT) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEXT) $(AOT) $(MUTATION) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -27,6 +27,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "models": 1,
     "pallas_kernels": 0,
     "scheduler": 0,
+    "progress": 1,
     "events": 0,
     "console": 0,
     "settings": 0,

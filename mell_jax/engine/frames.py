@@ -71,7 +71,8 @@ class PromptDone:
 
     handle: Handle
     cached_tokens: int  # prompt tokens that came from the prefix cache
-    logprobs: Logprobs | None  # rows for prompt tokens 1..T-1 if any, when asked for
+    logprobs: Logprobs | None
+    """Rows for prompt tokens 1 to T-1, none when T is 1; None when not asked for."""
     prefill_s: float | None = None
     """From its first step to its first token; None when it began on another device."""
 

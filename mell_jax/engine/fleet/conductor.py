@@ -120,6 +120,15 @@ class Conductor:
             for device in self.roster.groups
         )
 
+    def can_lose(self, device: DeviceGroupId) -> bool:
+        """Returns whether another device is there, or can be opened, to go on with."""
+        ledger = self.machine.ledger
+        return any(
+            other in ledger.instances or ledger.is_idle(other)
+            for other in self.roster.groups
+            if other != device
+        )
+
     def see_opened(self) -> None:
         """Tells placement how long instances took that have become ready."""
         for instance, took_s in self.roster.opened():

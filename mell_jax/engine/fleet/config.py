@@ -22,6 +22,8 @@ class FleetConfig:
 
     Attributes:
       mode: the mode of every move; None chooses as links and prefill allow.
+      stall_s: a device that gives no result for so long is fenced, where others can
+        go on; the server's setting of this name.
       fault: faults that tests plant.
 
     Raises:
@@ -69,6 +71,7 @@ class FleetConfig:
     patience_epochs: int = setting(
         30, help="A move is called off when its pages take more epochs than this."
     )
+    stall_s: float = 60.0
     fault: Fault = NO_FAULT
 
     def policy_config(
@@ -94,22 +97,20 @@ class FleetConfig:
             raise ValueError(
                 f"policy must be one of {sorted(POLICIES)}, got {self.policy!r}"
             )
-        if not (0 < self.move_price_s < math.inf):
-            raise ValueError(f"move_price_s must be > 0, got {self.move_price_s}")
-        if not (0 <= self.place_wait_ms < math.inf):
-            raise ValueError(f"place_wait_ms must be >= 0, got {self.place_wait_ms}")
-        if not (self.epoch_s > 0):
-            raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
-        if not (self.migration_gbps is None or self.migration_gbps > 0):
-            raise ValueError(f"migration_gbps must be > 0, got {self.migration_gbps}")
         if self.parking not in ("pool", "weights"):
             raise ValueError(f"parking must be pool or weights, got {self.parking!r}")
-        if not (self.replay_limit >= 0):
-            raise ValueError(f"replay_limit must be >= 0, got {self.replay_limit}")
         if self.transport not in ("device_put", "permute"):
             raise ValueError(
                 f"transport must be device_put or permute, got {self.transport!r}"
             )
+        for name in ("move_price_s", "epoch_s", "migration_gbps", "stall_s"):
+            value = getattr(self, name)
+            if not (value is None or 0 < value < math.inf):
+                raise ValueError(f"{name} must be > 0, got {value}")
+        for name in ("place_wait_ms", "replay_limit"):
+            value = getattr(self, name)
+            if not (0 <= value < math.inf):
+                raise ValueError(f"{name} must be >= 0, got {value}")
         if not (self.patience_epochs >= 1):
             raise ValueError(
                 f"patience_epochs must be >= 1, got {self.patience_epochs}"

@@ -1,0 +1,98 @@
+"""Which tests concern which module, the quickest first."""
+
+from collections.abc import Sequence
+
+UNIT = "tests/scheduler/"
+BOOKS = "test_every_policy_keeps_within_capacity_and_the_books_balance"
+EXACT = "test_every_stream_is_exact_and_nothing_leaks_in_any_schedule"
+MACHINE = (
+    UNIT + "placement/test_machine.py",
+    UNIT + "placement/test_index.py",
+    UNIT + "placement/test_ledger.py",
+    UNIT + "placement/test_orders.py",
+    UNIT + "placement/test_draft.py",
+    UNIT + "placement/test_executor.py",
+    UNIT + "placement/test_epochs.py",
+    UNIT + "placement/test_model.py",
+    UNIT + "placement/test_fairness.py",
+    UNIT + "test_best_fit.py",
+    UNIT + "test_worst_fit.py",
+    UNIT + "test_reserve_peak.py",
+    UNIT + "test_mell.py",
+    UNIT + "placement/test_properties.py::" + BOOKS + "[consolidate]",
+)
+BATCH = (
+    UNIT + "test_batching.py",
+    UNIT + "test_reservations.py",
+    UNIT + "test_exact_room.py",
+    UNIT + "test_wanting.py",
+    UNIT + "test_passing_over.py",
+    UNIT + "test_distrust.py",
+    UNIT + "test_batching_simulation.py",
+)
+MIGRATION = (
+    UNIT + "migration/test_controller.py",
+    UNIT + "migration/test_endpoint.py",
+    UNIT + "migration/test_stream.py",
+    UNIT + "migration/test_horizon.py",
+    UNIT + "migration/test_simulation.py::" + EXACT + "[0]",
+)
+MOVES = "tests/engine/fleet/test_moves.py"
+TALLY = "tests/engine/fleet/test_tally.py"
+SUMS = "tests/engine/fleet/test_tally_sums.py"
+FLEET = (
+    "tests/engine/fleet/test_moved_requests.py",
+    "tests/engine/fleet/test_late_pages.py",
+    "tests/engine/fleet/test_fleet.py",
+)
+
+TESTS = {
+    "scheduler/batching.py": BATCH,
+    "scheduler/grants.py": BATCH,
+    "scheduler/reservations.py": BATCH,
+    "scheduler/sequences.py": BATCH,
+    "scheduler/rows.py": BATCH,
+    "scheduler/pages.py": (UNIT + "test_pages.py", UNIT + "test_prefix_cache.py"),
+    "scheduler/prefix_cache.py": (
+        UNIT + "test_prefix_cache.py",
+        UNIT + "test_salts.py",
+        *BATCH,
+    ),
+    "scheduler/move_queue.py": (
+        UNIT + "test_transfer.py",
+        UNIT + "test_exact_room.py",
+        MOVES,
+    ),
+    "scheduler/transfer.py": (
+        UNIT + "test_transfer.py",
+        UNIT + "test_exact_room.py",
+        MOVES,
+    ),
+    **{
+        f"scheduler/placement/{name}.py": MACHINE
+        for name in (
+            *("admission", "draft", "fairness", "index", "ledger"),
+            *("machine", "model", "plan_executor", "policy"),
+        )
+    },
+    **{
+        f"scheduler/migration/{name}.py": MIGRATION
+        for name in (
+            *("controller", "destination", "endpoint", "messages"),
+            *("records", "source", "stream"),
+        )
+    },
+    **{
+        f"mell_jax/engine/fleet/{name}.py": FLEET
+        for name in ("conductor", "fleet_instance")
+    },
+    "mell_jax/engine/fleet/moves.py": (MOVES,),
+    "mell_jax/engine/fleet/tally.py": (TALLY, SUMS),
+}
+
+
+def need_conftest(tests: Sequence[str]) -> bool:
+    """Its fixtures, for which it loads the whole engine."""
+    return not all(
+        name.startswith(UNIT) or name in {MOVES, TALLY, SUMS} for name in tests
+    )

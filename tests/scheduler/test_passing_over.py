@@ -1,0 +1,46 @@
+"""Behind a prompt that others wait for, so many are looked at and no more."""
+
+import numpy as np
+import pytest
+
+from mell_jax.scheduler.batching import MAX_PASSED_OVER, Batcher
+from mell_jax.scheduler.ids import Serial
+from mell_jax.scheduler.pages import PagePool
+from mell_jax.scheduler.plan import BatchLimits, Sequence
+from mell_jax.scheduler.prefix_cache import PrefixCache
+
+ANOTHER = Serial(1000)
+
+
+def add(batcher: Batcher, serial: int, *, first: int) -> None:
+    """Nine tokens, of which two pages of four can be shared."""
+    batcher.add(
+        Sequence(
+            serial=Serial(serial),
+            tokens=np.arange(first, first + 9, dtype=np.int32),
+            prompt=9,
+            limit=20,
+            salt=b"",
+            reads_cache=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("waiting", [MAX_PASSED_OVER - 1, MAX_PASSED_OVER])
+def test_what_is_behind_too_many_that_wait_for_a_prefix_waits_too(waiting: int) -> None:
+    batcher = Batcher(
+        PrefixCache(PagePool(400)),
+        limits=BatchLimits(max_rows=100, token_budget=100, max_tokens=32),
+        page_tokens=4,
+    )
+    for serial in range(waiting + 1):
+        add(batcher, serial, first=0)
+    add(batcher, ANOTHER, first=100)
+    plan = batcher.plan()
+    assert plan is not None
+    admitted = [entry.serial for entry in plan.admitted]
+    assert admitted == ([0, ANOTHER] if waiting < MAX_PASSED_OVER else [0])
+    batcher.commit(plan, np.full(len(plan.slots), 7, np.int32))
+    plan = batcher.plan()
+    assert plan is not None
+    assert {entry.cached for entry in plan.admitted if entry.serial != ANOTHER} == {8}
