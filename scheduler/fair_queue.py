@@ -110,9 +110,10 @@ class FairQueue(Generic[Item]):
         name = self._tenants[item]
         lane = self._lanes[name]
         cost = lane.items[item]
-        overtaken = {*self._refused, *passing} - {name}
-        for other in overtaken & self._lanes.keys():
-            self._lanes[other].passed += cost
+        if len(self._lanes) > 1:
+            overtaken = {*self._refused, *passing} - {name}
+            for other in overtaken & self._lanes.keys():
+                self._lanes[other].passed += cost
         self._remove(item)
         if name in self._lanes:
             self._charge(name, lane, cost)
@@ -201,6 +202,8 @@ class FairQueue(Generic[Item]):
             self._lanes.move_to_end(name)
 
     def _next(self, done: set[str]) -> str | None:
+        if len(self._lanes) <= 1:  # nobody's turn but its own
+            return next((name for name in self._lanes if name not in done), None)
         open_ = {name: lane for name, lane in self._lanes.items() if name not in done}
         if not open_ or len(self._refused) >= MAX_REFUSED:
             return None

@@ -154,9 +154,14 @@ class Machine:
             self.ledger.prefix[event.request] = held
         queue = self._queues[event.model]
         tenant = request.tenant.tenant
-        queue.push(request, tenant=tenant, cost=request.pages)
-        if queue.head(tenant.name) is request:
-            self._serve(event.model)
+        if not queue:
+            self._policy.arrive(self._draft, request)
+            self._executor.apply()
+        if request.device is None:
+            queue.push(request, tenant=tenant, cost=request.pages)
+            is_next = queue.head(tenant.name) is request
+            if is_next and self.ledger.tenants.is_shared(event.model):
+                self._serve(event.model)
         if request.device is None:
             self._executor.decisions.append(plan.Wait(request=request.id))
             self._claim(queue.head(tenant.name))
