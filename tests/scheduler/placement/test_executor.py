@@ -118,3 +118,14 @@ def test_what_waits_is_placed_what_is_shifted_to_nowhere_is_preempted() -> None:
     ]
     assert books.executor.preempted == [books.r]
     assert books.ledger.is_idle(C)
+
+
+def test_a_paused_request_is_paused_at_both_ends_of_its_move() -> None:
+    books = Books()
+    instances = books.ledger.instances
+    instances[A].stalled[books.r.id] = 6  # it wants two pages more
+    books.apply(books.r, C)
+    assert books.decided() == [move(0, way=(0, 2))]
+    assert instances[A].stalled == instances[C].stalled == {books.r.id: 6}
+    books.executor.end_move(MoveId(0), is_committed=True)
+    assert (instances[A].stalled, instances[C].stalled) == ({}, {books.r.id: 6})
