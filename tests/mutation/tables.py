@@ -35,6 +35,7 @@ MIGRATION = (
     UNIT + "migration/test_endpoint.py",
     UNIT + "migration/test_stream.py",
     UNIT + "migration/test_horizon.py",
+    UNIT + "migration/test_late_chunks.py",
     UNIT + "migration/test_simulation.py::" + EXACT + "[0]",
 )
 MOVES = "tests/engine/fleet/test_moves.py"
