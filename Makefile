@@ -30,6 +30,7 @@ GPU_PYTHON ?= $(BIN)/python
 GPU_JSON ?= benchmarks/kernels/kernels.json
 
 .PHONY: conformance conformance-triton conformance-node conformance-smg
+.PHONY: conformance-pool conformance-harness
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +44,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) $(EDITABLE) '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-plot: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) $(EDITABLE) '.[plot]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-torch: constraints-torch.txt $(VENV)/.installed-dev
@@ -113,10 +118,10 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-h2load  ## clients by others against a real server (STRICT=1: none may be skipped)
+conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load  ## clients by others against a real server (STRICT=1: none may be skipped)
 
 # One environment per client: what they depend on does not go together.
-$(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
+$(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai pool harness)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
 	$(PYTHON) -m venv $(CLIENTS)/$*
 	$(CLIENTS)/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	@touch $@
@@ -139,6 +144,14 @@ conformance-openai: $(VENV)/.installed-dev
 	@$(MAKE) --silent $(CLIENTS)/openai/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(CLIENTS)/openai/bin/python tests/conformance/openai_checks.py URL
 
+conformance-pool: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/pool/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  $(CONFORM) $(CLIENTS)/pool/bin/python tests/conformance/pool.py URL
+
+conformance-harness: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/harness/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  $(CONFORM) $(CLIENTS)/harness/bin/python tests/conformance/harness.py URL mell_jax/demo
+
 conformance-node: $(VENV)/.installed-dev
 	@$(MAKE) --silent $(CLIENTS)/node/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) node tests/conformance/node.mjs $(CLIENTS)/node ADDRESS \
@@ -152,7 +165,7 @@ protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change o
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
 	  --grpc_python_out=. mell_jax/serving/proto/*.proto
 
-results: $(VENV)/.installed  ## simulate every setting into scheduler/RESULTS.md (DATA=DIR of traces)
+results: $(VENV)/.installed-plot  ## simulate every setting into scheduler/RESULTS.md (DATA=DIR of traces)
 	$(BIN)/mell-simulate --results=scheduler/RESULTS.md $(if $(DATA),--data=$(if $(wildcard $(DATA)/traces),$(DATA)/traces,$(DATA)))
 
 format: $(VENV)/.installed-dev  ## let ruff rewrite the code

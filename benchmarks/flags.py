@@ -81,8 +81,8 @@ def _define_others(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list(
         "service_parts",
-        "streams,flood,cancels",
-        "These are measured; the last one and churn serve --model for real.",
+        "streams,flood,fairness,cancels",
+        "These are measured; fairness, cancels and churn serve --model for real.",
         **group,
     )
     flags.DEFINE_float(

@@ -24,7 +24,9 @@ from mell_jax.text.output_text import OutputText
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 _ADDRESS = flags.DEFINE_string(
-    "address", "localhost:50051", "The server listens here, host:port."
+    "address",
+    "localhost:50051",
+    "The server listens here: host:port, or unix:/path of its socket.",
 )
 _MODEL = flags.DEFINE_string(
     "model", None, "The server must have a model of this name; by default any will do."

@@ -9,7 +9,9 @@ import logging
 from enum import Enum
 
 LOGGER_NAME = "mell_jax.events"
+PROGRESS_LOGGER_NAME = f"{LOGGER_NAME}.progress"
 _logger = logging.getLogger(LOGGER_NAME)
+_progress_logger = logging.getLogger(PROGRESS_LOGGER_NAME)
 
 Value = str | int | float | None
 
@@ -18,6 +20,7 @@ class Event(Enum):
     """All events are listed; README.md of `serving/` says what each has to tell."""
 
     STARTING = "starting"
+    PROGRESS = "progress"
     READY = "ready"
     DRAINING = "draining"
     STOPPED = "stopped"
@@ -69,8 +72,9 @@ def tell(
       fields: numbers and words of our own.
     """
     level = event.level if level is None else level
-    if _logger.isEnabledFor(level):
-        _logger.log(
+    logger = _logger_of(event)
+    if logger.isEnabledFor(level):
+        logger.log(
             level,
             "%s",
             text,
@@ -78,3 +82,12 @@ def tell(
             extra={"event": event.value, "fields": fields},
             stacklevel=2,
         )
+
+
+def is_told(event: Event) -> bool:
+    """Returns whether a log takes such an event at its own level."""
+    return _logger_of(event).isEnabledFor(event.level)
+
+
+def _logger_of(event: Event) -> logging.Logger:
+    return _progress_logger if event is Event.PROGRESS else _logger

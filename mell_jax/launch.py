@@ -51,6 +51,7 @@ SETTINGS = (
 )
 RENAMED = {  # former flags; with an example where the value changes, too
     "epoch_ms": "epoch_s=1",
+    "look_s": "move_price_s",
     "metrics_compat": "shows_vllm_names=true",
     "migration_budget": "migration_gbps",
     "park": "parking",
@@ -91,6 +92,12 @@ def make_config(given: Mapping[str, Value], *, fault: str = "") -> LaunchConfig:
     """
     models = build(_MODELS, given=given)
     instances, tensor_parallel = models.shape()
+    server = build(
+        _SERVER,
+        given=given,
+        limits=build(_LIMITS, given=given),
+        security=build(_SECURITY, given=given),
+    )
     return LaunchConfig(
         models=models,
         engines=tuple(
@@ -101,16 +108,14 @@ def make_config(given: Mapping[str, Value], *, fault: str = "") -> LaunchConfig:
                 served_model_name=name,
                 instances=instances,
                 tensor_parallel=tensor_parallel,
+                is_cache_optional="compilation_cache_dir" not in given,
             )
             for name, directory in models.models()
         ),
-        fleet=build(_FLEET, given=given, fault=parse_fault(fault)),
-        server=build(
-            _SERVER,
-            given=given,
-            limits=build(_LIMITS, given=given),
-            security=build(_SECURITY, given=given),
+        fleet=build(
+            _FLEET, given=given, fault=parse_fault(fault), stall_s=server.stall_s
         ),
+        server=server,
     )
 
 
@@ -140,7 +145,8 @@ def make_flags(*, has_hidden: bool) -> flags.FlagValues:
         flags.DEFINE_string(
             "fault",
             "",
-            "Faults are planted: move:STEPS, raise:DEVICE:STEP, hang:N or flip:N.",
+            "Faults are planted: move:STEPS, raise:DEVICE:STEP, stall:DEVICE:STEP, "
+            "hang:N or flip:N.",
             **group,
         )
     return values

@@ -139,7 +139,14 @@ def serve(
             f'"Once upon a time"\n',
             flush=True,
         )
-        if addresses.http is not None:
+        if addresses.http is not None and addresses.http.startswith("unix:"):
+            path = shlex.quote(addresses.http.removeprefix("unix:"))
+            print(
+                f"{path} has /v1 (OpenAI's API), /health and /metrics over HTTP. Try:"
+                f"\n\n  curl --unix-socket {path} http://localhost/health\n",
+                flush=True,
+            )
+        elif addresses.http is not None:
             scheme = "https" if config.security.tls_cert else "http"
             look = f"https://{addresses.http}" if scheme == "https" else addresses.http
             print(

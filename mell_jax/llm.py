@@ -105,6 +105,7 @@ class LLM:
       CheckpointError: the model directory cannot be used.
       ValueError: an option is out of range or does not fit the model.
       TypeError: an option does not exist.
+      OSError: the folder of `compilation_cache_dir` cannot be used.
     """
 
     def __init__(

@@ -4,6 +4,7 @@
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
     mell-simulate --trace=trace.csv.gz --record=log.jsonl
     mell-simulate --replay=log.jsonl
+    mell-simulate --check=log.jsonl
 
 Flags become values here; the simulator itself reads no flag, no clock and no file.
 """
@@ -25,21 +26,22 @@ from tqdm import tqdm
 
 from mell_jax.console import run_program
 from mell_jax.scheduler.ids import ModelId
-from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from mell_jax.scheduler.simulator import record, report
-from mell_jax.scheduler.simulator.fleet import Driven
+from mell_jax.scheduler.simulator import check, record, report
 from mell_jax.scheduler.simulator.results import plot, publish
 from mell_jax.scheduler.simulator.results.compare import (
     REPACK,
     REPACK_LIVE,
+    Knobs,
     RunOutcome,
     check_policies,
     policy_config,
     run_best,
 )
+from mell_jax.scheduler.simulator.results.curve import draw_curves
+from mell_jax.scheduler.simulator.results.page import write_page
 from mell_jax.scheduler.simulator.results.scale import measure_scale
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import (
@@ -100,6 +102,17 @@ _EPOCH_S = flags.DEFINE_float("epoch_s", 1.0, "Consolidations are this far apart
 _DECODE = flags.DEFINE_float(
     "decode_tokens_per_s", 33.0, "A request decodes at this rate."
 )
+_MOVE_PRICE_S = flags.DEFINE_float(
+    "move_price_s",
+    Knobs().move_price_s,
+    "Moving a full device is worth so many device seconds to `consolidate`: a lower "
+    "price means fewer devices and more bytes moved.",
+)
+_PLACE_WAIT_MS = flags.DEFINE_float(
+    "place_wait_ms",
+    1e3 * Knobs().place_wait_s,
+    "`consolidate` lets an arrival wait so long at most before it opens a device.",
+)
 _PREFILL = flags.DEFINE_float(
     "prefill_tokens_per_s",
     8000.0,
@@ -136,6 +149,9 @@ _PLOT = flags.DEFINE_string(
 )
 _RECORD = flags.DEFINE_string("record", None, "The event log is written to this file.")
 _REPLAY = flags.DEFINE_string("replay", None, "This recorded log is reproduced.")
+_CHECK = flags.DEFINE_string(
+    "check", None, "Every figure of this recorded log is recomputed by other code."
+)
 _RESULTS = flags.DEFINE_string(
     "results", None, "Instead, the results page is written to this file."
 )
@@ -201,6 +217,14 @@ def _weight(entry: str) -> tuple[ModelId, float]:
         ) from None
 
 
+def _knobs() -> Knobs:
+    return Knobs(
+        look_s=_LOOK_S.value,
+        move_price_s=_MOVE_PRICE_S.value,
+        place_wait_s=1e-3 * _PLACE_WAIT_MS.value,
+    )
+
+
 def _headrooms() -> list[float]:
     try:
         values = [float(text) for text in _HEADROOM.value]
@@ -256,10 +280,12 @@ def simulate(workload: Workload, settings: Settings) -> list[RunOutcome]:
                     workload=workload,
                     settings=settings,
                     headrooms=headrooms,
-                    look_s=_LOOK_S.value,
+                    knobs=_knobs(),
                     clock=time.perf_counter,
                     progress=partial(_advance, bar),
-                    wrap=partial(_recorded, settings=settings, stack=stack),
+                    open_log=partial(
+                        _open_log, workload=workload, settings=settings, stack=stack
+                    ),
                 )
             outcomes.append(outcome)
     return outcomes
@@ -271,18 +297,24 @@ def _advance(bar: "tqdm[Any]", served: int) -> None:
     bar.update(served - bar.n)
 
 
-def _recorded(
-    machine: Machine, name: str, *, settings: Settings, stack: ExitStack
-) -> Driven:
-    """Returns the machine itself, or one that writes its log to --record."""
+def _open_log(
+    name: str,
+    config: PolicyConfig,
+    *,
+    workload: Workload,
+    settings: Settings,
+    stack: ExitStack,
+) -> record.EventLog | None:
+    """The log of a policy in --record, if that is asked for."""
     if _RECORD.value is None:
-        return machine
+        return None
     several = len(set(_POLICIES.value) & set(POLICIES)) > 1
     path = Path(f"{_RECORD.value}.{name}" if several else _RECORD.value)
     file = stack.enter_context(path.open("w"))
-    config = policy_config(settings, headroom=_headrooms()[0], look_s=_LOOK_S.value)
-    header = record.make_header(name, config=config, settings=settings)
-    return record.Recorder(machine, file=file, header=header)
+    header = record.make_header(
+        name, config=config, settings=settings, workload=workload
+    )
+    return record.EventLog(file, header=header)
 
 
 def replay(path: Path) -> int:
@@ -290,6 +322,21 @@ def replay(path: Path) -> int:
     with path.open() as file:
         machine = record.read_machine(file)
         return record.replay(machine, lines=file)
+
+
+def check_log(path: Path) -> None:
+    """Prints what a log comes to by another count.
+
+    Raises:
+      ValueError: something in it cannot be, or a figure differs.
+    """
+    with path.open() as file:
+        checked = check.check(file)
+    if checked.errors:
+        raise ValueError(f"{path} is wrong: {'; '.join(checked.errors)}")
+    for name, value in checked.figures.items():
+        print(f"{name:24} {value:,.6g}")
+    print(f"{checked.events} lines checked, every figure as reported")
 
 
 def check_flags() -> None:
@@ -349,7 +396,7 @@ def print_scale() -> None:
         if not text.isdecimal():
             raise ValueError(f"--scale must be numbers of instances, got {text!r}")
         measured = measure_scale(
-            POLICIES[name](PolicyConfig(look_s=_LOOK_S.value)),
+            POLICIES[name](PolicyConfig(**dataclasses.asdict(_knobs()))),
             instances=int(text),
             num_events=200_000,
             clock=time.perf_counter,
@@ -358,7 +405,8 @@ def print_scale() -> None:
             f"{measured.instances:7,} instances {measured.requests:9,} requests   "
             f"p50 {measured.event_us_p50:5.1f} us   p99 {measured.event_us_p99:6.1f} us"
             f"   epoch {measured.epoch_us_max / 1e3:6.1f} ms"
-            f"   {measured.bytes_per_request:4.0f} B/request",
+            f"   {measured.bytes_per_request:4.0f} B/request"
+            f"   a tenth less: {measured.fall_s:4.1f} s",
             flush=True,
         )
 
@@ -367,7 +415,7 @@ def compare() -> None:
     """Simulates the policies, prints their figures and writes what is asked for."""
     workload = workload_from_flags()
     settings = settings_from_flags(workload)
-    policy_config(settings, headroom=0.0, look_s=_LOOK_S.value)  # refuses what is wrong
+    policy_config(settings, headroom=0.0, knobs=_knobs())  # refuses what is wrong
     outcomes = simulate(workload, settings)
     window = outcomes[0].meter.window
     print(
@@ -387,15 +435,22 @@ def compare() -> None:
 
 
 def write_results(path: Path) -> None:
-    """Simulates all cases of the results page on all cores."""
-    page = publish.page(
+    """Simulates all cases of the results page on all cores; draws the curves beside.
+
+    Raises:
+      ValueError: matplotlib is not installed.
+    """
+    picture = path.with_name(f"{path.stem.lower()}_curves.svg")
+    plot.check_plot(picture)
+    results = publish.measure(
         data=Path(_DATA.value) if _DATA.value is not None else None,
         clock=time.perf_counter,
         jobs=os.cpu_count() or 1,
         say=partial(print, flush=True),
         most_s=_SLICE_S.value,
     )
-    path.write_text(page)
+    path.write_text(write_page(results, picture=picture.name))
+    draw_curves(picture, curves=results.curves)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -406,6 +461,8 @@ def main(argv: Sequence[str]) -> None:
         if _REPLAY.value is not None:
             count = replay(Path(_REPLAY.value))
             print(f"{count} events replayed, every plan as recorded")
+        elif _CHECK.value is not None:
+            check_log(Path(_CHECK.value))
         elif _SCALE.value:
             print_scale()
         elif _RESULTS.value is not None:

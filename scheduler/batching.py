@@ -2,22 +2,24 @@
 
 There are no phases. A sequence has `total - computed` tokens to do; one is a decode,
 more is (part of) a prefill. Steps are planned one ahead of their results: `plan` may
-run before the tokens of the step before it are known, `commit` brings them in.
+run before the tokens of the step before it are known, `commit` brings them in. Rows and
+prefill are shared out among tenants; with one tenant first come is first served.
 
 A pure state machine: `add`, `cancel`, `plan`, `commit` are its events. The engine and
 the property tests drive it alike; rows that come from elsewhere are `reservations`.
 """
 
-from collections import OrderedDict
 from dataclasses import replace
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.scheduler.fair_queue import FairQueue
 from mell_jax.scheduler.grants import Grants, PageGrowth
 from mell_jax.scheduler.ids import Pages, Serial, SlotId
 from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence, StepPlan
+from mell_jax.scheduler.prefills import find_missing, give_out, give_out_in_parts
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.scheduler.reservations import Reservations
 from mell_jax.scheduler.rows import UNKNOWN_TOKEN, RowTable
@@ -62,16 +64,21 @@ class Batcher:
         self.reservations = Reservations(self.sequences, grants=self.grants)
         self._limits = limits
         self._growth = growth
-        self._waiting: OrderedDict[Serial, None] = OrderedDict()  # next one first
+        self._waiting = FairQueue[Serial](
+            quantum=page_tokens, patience=limits.max_tokens
+        )
         self._waiting_tokens = 0
 
     # -- events ------------------------------------------------------------------
 
     def add(self, sequence: Sequence) -> None:
-        """Queues a sequence behind the others."""
+        """Queues a sequence behind the others of its tenant."""
         assert 0 < len(sequence.tokens) < sequence.limit <= self._limits.max_tokens
         self.sequences.remember(sequence)
-        self._enqueue(sequence)
+        self._waiting.push(
+            sequence.serial, tenant=sequence.tenant, cost=len(sequence.tokens)
+        )
+        self._waiting_tokens += len(sequence.tokens)
 
     def cancel(self, serial: Serial, *, trusted: bool = True) -> None:
         """Forgets a sequence, waiting or running, and frees its pages at once.
@@ -83,7 +90,8 @@ class Batcher:
         if serial in self.sequences.running:
             self.sequences.leave(serial)
         else:
-            self._dequeue(serial)
+            self._waiting.discard(serial)
+            self._waiting_tokens -= len(self.sequences.sequence(serial).tokens)
         self.sequences.forget(serial)
         self.grants.forget(serial)
 
@@ -93,18 +101,25 @@ class Batcher:
         decodes = self._plan_decodes(preempted)
         budget = self._limits.token_budget - len(decodes)
         admitted: list[Admitted] = []
-        prefills, chunks = self._plan_prefills(budget)
-        budget -= sum(chunks)
+        chunks: dict[int, int] = {}  # prefill tokens, by slot
+        if self.sequences.is_shared:
+            waiting = self._waiting if not preempted else None
+            parts = give_out_in_parts(
+                budget, sequences=self.sequences, waiting=waiting, chunks=chunks
+            )
+            if not preempted:
+                self._admit_in_parts(parts, chunks, admitted)
+            budget -= sum(chunks.values())
+        missing = find_missing(self.sequences)
+        budget = give_out(budget, missing=missing, chunks=chunks)
         if not preempted:
-            new_slots, new_chunks = self._admit(budget, admitted)
-            prefills += new_slots
-            chunks += new_chunks
-        slots = np.concatenate([decodes, np.array(prefills, np.int32)])
+            self._admit(budget, chunks, admitted)
+        slots = np.concatenate([decodes, np.array(list(chunks), np.int32)])
         if not len(slots):
             assert not preempted, "a sequence was preempted for nobody"
             return None
         q_lens = np.ones(len(slots), np.int32)
-        q_lens[len(decodes) :] = chunks
+        q_lens[len(decodes) :] = list(chunks.values())
         return self._emit(slots, q_lens, tuple(admitted), tuple(preempted))
 
     def commit(self, plan: StepPlan, tokens: Int32Array) -> npt.NDArray[np.bool_]:
@@ -194,28 +209,44 @@ class Batcher:
         rows.num_pages[short] += 1
         return slots
 
-    def _plan_prefills(self, budget: int) -> tuple[list[int], list[int]]:
-        rows = self.rows
-        missing = np.minimum(rows.total, rows.ceiling) - rows.computed
-        is_prefill = (rows.total - rows.computed > 1) & (missing > 0)
-        wanting = set(np.flatnonzero(rows.active & is_prefill).tolist())
-        slots: list[int] = []
-        chunks: list[int] = []
-        for slot in self.sequences.running.values() if wanting else ():
-            if slot in wanting and budget > 0:
-                chunk = min(int(missing[slot]), budget)
-                slots.append(slot)
-                chunks.append(chunk)
-                budget -= chunk
-        return slots, chunks
-
     def _admit(
-        self, budget: int, admitted: list[Admitted]
-    ) -> tuple[list[int], list[int]]:
-        slots: list[int] = []
-        chunks: list[int] = []
+        self, budget: int, chunks: dict[int, int], admitted: list[Admitted]
+    ) -> None:
+        """Gives rows to those that wait; with several tenants, in turns."""
+        is_shared = self.sequences.is_shared
+        for tenant in self._waiting.turns():
+            budget = self._admit_from(
+                tenant, budget, chunks, admitted, is_one_enough=is_shared
+            )
+            if not is_shared:
+                break
+
+    def _admit_in_parts(
+        self, parts: dict[str, int], chunks: dict[int, int], admitted: list[Admitted]
+    ) -> None:
+        """Gives rows in turns to those that wait, to each tenant within its part."""
+        for tenant in self._waiting.turns():
+            parts[tenant] = self._admit_from(
+                tenant, parts.get(tenant, 0), chunks, admitted, is_one_enough=True
+            )
+
+    def _admit_from(
+        self,
+        tenant: str,
+        budget: int,
+        chunks: dict[int, int],
+        admitted: list[Admitted],
+        *,
+        is_one_enough: bool,
+    ) -> int:
+        """Gives rows to those of a tenant that wait; returns what is left of `budget`.
+
+        Args:
+          is_one_enough: whether it is another tenant's turn after one row.
+        """
+        entries: list[Admitted] = []
         passed_over = 0
-        for serial in self._waiting:
+        for serial in self._waiting.items(tenant):
             if self.grants.is_held(serial):
                 continue
             sequence = self.sequences.sequence(serial)
@@ -229,15 +260,19 @@ class Batcher:
                 continue
             entry = self._enter(sequence, matched)
             if entry is None:
+                self._waiting.refuse(tenant)
                 break
-            admitted.append(entry)
+            entries.append(entry)
             chunk = min(len(sequence.tokens) - entry.cached, budget)
             budget -= chunk
-            slots.append(entry.slot)
-            chunks.append(chunk)
-        for entry in admitted:
-            self._dequeue(entry.serial)
-        return slots, chunks
+            chunks[entry.slot] = chunk
+            if is_one_enough:
+                break
+        for entry in entries:
+            self._waiting.take(entry.serial)
+            self._waiting_tokens -= len(entry.tokens)
+        admitted += entries
+        return budget
 
     def _enter(self, sequence: Sequence, matched: Pages) -> Admitted | None:
         """Gives a sequence a slot and pages for all its tokens; None without room."""
@@ -318,8 +353,8 @@ class Batcher:
         known = self.sequences.sequence(serial)
         sequence = replace(known, tokens=tokens, pending=pending)
         self.sequences.remember(sequence)
-        self._enqueue(sequence)
-        self._waiting.move_to_end(serial, last=False)
+        self._waiting.put_back(serial, tenant=sequence.tenant)
+        self._waiting_tokens += len(tokens)
         return serial
 
     def _commit_preempted(self, serial: Serial, token: int) -> bool:
@@ -333,11 +368,3 @@ class Batcher:
         )
         self._waiting_tokens += 1
         return True
-
-    def _enqueue(self, sequence: Sequence) -> None:
-        self._waiting[sequence.serial] = None
-        self._waiting_tokens += len(sequence.tokens)
-
-    def _dequeue(self, serial: Serial) -> None:
-        del self._waiting[serial]
-        self._waiting_tokens -= len(self.sequences.sequence(serial).tokens)

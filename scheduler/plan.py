@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.scheduler.fair_queue import NOBODY, Tenant
 from mell_jax.scheduler.ids import Serial, SlotId, Tokens
 
 Int32Array = npt.NDArray[np.int32]
@@ -21,6 +22,7 @@ class Sequence:
     salt: bytes = b""  # who may share its pages
     reads_cache: bool = True  # False when every prompt token has to be computed
     pending: int = 0  # sampled before a preemption, not yet known
+    tenant: Tenant = NOBODY  # rows and prefill are shared out among tenants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ changes only what its own docstring says. Pages become findable here, by the key
 their contents, and never before a token was sampled from them.
 """
 
+from collections import Counter
 from typing import final
 
 import numpy as np
@@ -59,6 +60,7 @@ class SequenceTable:
         self.shares_prefixes = shares_prefixes
         self._running: dict[Serial, SlotId] = {}  # oldest admission first
         self._sequences: dict[Serial, Sequence] = {}  # waiting and running
+        self._tenants: Counter[str] = Counter()  # of these
         self._keys: dict[Serial, list[PageKey]] = {}  # of their full pages, so far
         self._promised: dict[PageKey, Serial] = {}  # page contents being computed
         self._free_slots = list(range(limits.max_rows - 1, -1, -1))
@@ -79,6 +81,11 @@ class SequenceTable:
     def is_empty(self) -> bool:
         """Returns whether no sequence waits or runs."""
         return not self._sequences
+
+    @property
+    def is_shared(self) -> bool:
+        """Returns whether several tenants have sequences here."""
+        return len(self._tenants) > 1
 
     def knows(self, serial: Serial) -> bool:
         """Returns whether a sequence waits or runs."""
@@ -178,6 +185,8 @@ class SequenceTable:
 
     def remember(self, sequence: Sequence) -> None:
         """Notes a sequence, new or with other tokens than before."""
+        if sequence.serial not in self._sequences:
+            self._tenants[sequence.tenant.name] += 1
         self._sequences[sequence.serial] = sequence
         self._keys[sequence.serial] = (
             page_keys(
@@ -192,6 +201,10 @@ class SequenceTable:
     def forget(self, serial: Serial) -> None:
         """Forgets a sequence that has no row."""
         assert serial not in self._running, f"sequence {serial} has a row"
+        tenant = self._sequences[serial].tenant.name
+        self._tenants[tenant] -= 1
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
         del self._keys[serial], self._sequences[serial]
 
     def room_beside(self, matched: Pages) -> int:

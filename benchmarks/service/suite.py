@@ -2,6 +2,7 @@
 
     streams    CPU per message, lateness of tokens, the engine's steps
     flood      ten times as many clients as are let in: how fast the others are refused
+    fairness   a light tenant's first token beside another one's flood
     cancels    from a client that leaves to its pages free, with a real engine
     churn      --churn_minutes of requests that come and go: what memory does meanwhile
 
@@ -17,12 +18,13 @@ from tqdm import tqdm
 
 from benchmarks.service.cancels import measure_cancels, render_cancels
 from benchmarks.service.churn import measure_churn, render_churn
+from benchmarks.service.fairness import measure_fairness, render_fairness
 from benchmarks.service.flood import measure_flood, render_flood
 from benchmarks.service.streams import measure, render
 from mell_jax.bench.report import BenchReport
 from mell_jax.engine.config import EngineConfig
 
-PARTS = ("streams", "flood", "cancels")
+PARTS = ("streams", "flood", "fairness", "cancels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class ServiceSettings:
     seconds: float = 5.0  # that count, of each number of streams and each part
     churn_minutes: float = 0.0  # 0: without
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
-    """Of cancels and churn."""
+    """Of fairness, cancels and churn."""
 
     def __post_init__(self) -> None:
         if not (set(self.parts) <= set(PARTS)):
@@ -66,7 +68,13 @@ def run_service(settings: ServiceSettings, *, progress: bool) -> BenchReport:
     Raises:
       RuntimeError: a server does not start, or does not do what it should.
     """
-    runs = {"streams": _streams, "flood": _flood, "cancels": _cancels, "churn": _churn}
+    runs = {
+        "streams": _streams,
+        "flood": _flood,
+        "fairness": _fairness,
+        "cancels": _cancels,
+        "churn": _churn,
+    }
     wanted = [part for part in PARTS if part in settings.parts]
     if settings.churn_minutes:
         wanted.append("churn")
@@ -100,6 +108,13 @@ def _flood(settings: ServiceSettings, _: bool) -> tuple[str, Any]:
         seconds=settings.seconds,
     )
     return render_flood(flood), dataclasses.asdict(flood)
+
+
+def _fairness(settings: ServiceSettings, _: bool) -> tuple[str, Any]:
+    fairness = measure_fairness(
+        settings.engine, frontends=settings.frontends, seconds=settings.seconds
+    )
+    return render_fairness(fairness), dataclasses.asdict(fairness)
 
 
 def _cancels(settings: ServiceSettings, _: bool) -> tuple[str, Any]:

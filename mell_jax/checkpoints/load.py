@@ -7,12 +7,11 @@ them, or an Orbax checkpoint in `orbax/`. Nothing is unpickled and no code is ru
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy.typing as npt
 from flax import nnx
-from tqdm import tqdm
 
 from mell_jax.checkpoints.abstract import (
     AbstractDecoder,
@@ -29,6 +28,7 @@ from mell_jax.checkpoints.hf_weights import (
 from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
 from mell_jax.checkpoints.safetensors_file import read_tensor
 from mell_jax.models.decoder import Decoder
+from mell_jax.progress import Progress
 
 ShardingFor = Callable[[ParameterPath, tuple[int, ...]], jax.sharding.Sharding]
 """Where a parameter of some path and shape goes."""
@@ -88,7 +88,7 @@ def _read_safetensors(
             sharding = sharding_for(weight.path, model.shape(weight.path))
             # Blocks, so that the host copy is gone before the next one is made.
             arrays[weight.path] = jax.device_put(values, sharding).block_until_ready()
-            bar.update(weight.tensor.size_bytes)
+            bar.advance(weight.tensor.size_bytes)
     return arrays
 
 
@@ -106,15 +106,9 @@ def _read_orbax(
             sharding_of=lambda path: sharding_for(path, model.shape(path)),
         ):
             arrays[parameter.path] = array
-            bar.update(parameter.size_bytes)
+            bar.advance(parameter.size_bytes)
     return arrays
 
 
-def _bar(total_bytes: int, progress: bool) -> "tqdm[NoReturn]":
-    return tqdm(
-        total=total_bytes,
-        desc="loading weights",
-        unit="B",
-        unit_scale=True,
-        disable=not progress,
-    )
+def _bar(total_bytes: int, progress: bool) -> Progress:
+    return Progress("loading weights", total=total_bytes, unit="B", has_bar=progress)

@@ -24,7 +24,7 @@ from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
 from mell_jax.text.ends import find_eos_ids
-from mell_jax.worker.compilation import CompilationCounter, use_compilation_cache
+from mell_jax.worker.compilation import CompilationCounter, keep_programs
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
@@ -84,6 +84,7 @@ def build_engine(
     Raises:
       CheckpointError: a model directory cannot be used.
       ValueError: a configuration contradicts itself, the model, the device or another.
+      OSError: the folder of compiled steps cannot be used, and has to be.
     """
     configs = (config, *others)
     sources = [_find(one, progress=progress) for one in configs]
@@ -205,14 +206,14 @@ def _assembled(
 ) -> BuiltEngine:
     compilations = CompilationCounter()
     first = sources[0]
-    if first.config.compilation_cache_dir:
-        use_compilation_cache(Path(first.config.compilation_cache_dir).expanduser())
-    engine = build_fleet(
-        (_load_everywhere(source) for source in sources),
-        config=fleet or FleetConfig(),
-        seed=first.config.seed,
-        progress=progress,
-    )
+    cache = first.config.compilation_cache_dir
+    with keep_programs(cache, is_optional=first.config.is_cache_optional):
+        engine = build_fleet(
+            (_load_everywhere(source) for source in sources),
+            config=fleet or FleetConfig(),
+            seed=first.config.seed,
+            progress=progress,
+        )
     return BuiltEngine(
         engine=engine,
         thread=EngineThread(engine, compilations=compilations, times=engine.times),

@@ -93,6 +93,8 @@ class EngineConfig:
         help="This folder keeps compiled steps for the next start; it must be yours "
         "alone. An empty text keeps none.",
     )
+    is_cache_optional: bool = False
+    """Goes on without the folder of compiled steps where it cannot be used."""
     seed: int = setting(
         0, help="Requests that bring no seed get theirs from this number."
     )

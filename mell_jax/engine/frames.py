@@ -43,6 +43,10 @@ class Submit:
     """Replaces `params.seed`; the samples of one request differ in it alone."""
     salt: bytes = b""
     """Requests share cached prompt pages only with requests of the same salt."""
+    tenant: str = ""
+    """Tenants that wait share rows, pages and prefill; empty is one of them."""
+    weight: float = 1.0
+    """Of the tenant's part, as of its latest submission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,8 @@ class PromptDone:
 
     handle: Handle
     cached_tokens: int  # prompt tokens that came from the prefix cache
-    logprobs: Logprobs | None  # rows for prompt tokens 1..T-1 if any, when asked for
+    logprobs: Logprobs | None
+    """Rows for prompt tokens 1 to T-1, none when T is 1; None when not asked for."""
     prefill_s: float | None = None
     """From its first step to its first token; None when it began on another device."""
 

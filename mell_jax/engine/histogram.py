@@ -1,4 +1,4 @@
-"""How many values lie up to each of a few bounds: nothing here grows with traffic.
+"""A histogram counts values up to each of a few bounds, and never grows.
 
 A `HistogramRecorder` counts on one thread; the `Histogram` that it freezes is a plain
 value, which can be added to others, sent to another process and read by any thread.

@@ -10,7 +10,7 @@ have ended has one surplus row in flight, whose result is dropped. Single-thread
 thread calls every method.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.ids import Serial, Tokens
 from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.worker.device import DeviceWorker, Pending
@@ -83,7 +84,7 @@ class Instance:
         prompt = len(submit.prompt)
         self._requests[request.serial] = request
         if len(tokens) == prompt:
-            self._prompts.expect(request.serial)
+            self._prompts.expect(request.serial, num_top=request.params.prompt_logprobs)
         self.batcher.add(_sequence(request, tokens))
 
     def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
@@ -108,7 +109,9 @@ class Instance:
         request, slot = self._requests[serial], self.sequences.slot_of(serial)
         prompt = len(request.submit.prompt)
         if len(tokens) == prompt:
-            self._prompts.adopt(serial, length=prompt)
+            self._prompts.adopt(
+                serial, length=prompt, num_top=request.params.prompt_logprobs
+            )
         self._slots.occupy(slot, request)
         self.worker.set_up_row(
             row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
@@ -175,13 +178,28 @@ class Instance:
         """Starts the next step, if there is one to do; `times` are told how long."""
         self._landing, self._in_flight = self._in_flight, self._launch(times)
 
-    def land(self, times: StepTimes) -> StepFrame | None:
+    @property
+    def is_landing(self) -> bool:
+        """Returns whether a step is to land before the next one can be launched."""
+        return self._landing is not None
+
+    def land(
+        self, times: StepTimes, *, has_come: Callable[[Pending], bool] | None = None
+    ) -> StepFrame | None:
         """Brings in the step before the one last launched; waits for its results.
 
-        None when nothing is to be said. `times` are told how long it took.
+        None when nothing is to be said.
+
+        Args:
+          times: they are told how long it took.
+          has_come: waits in place of this; where it returns False the step lands later.
         """
-        landing, self._landing = self._landing, None
-        frame = self._land(landing, times) if landing is not None else None
+        frame, landing = None, self._landing
+        if landing is not None:
+            times.begin()
+            if has_come is None or has_come(landing.pending):
+                self._landing = None
+                frame = self._land(landing, times)
         if frame is None and self._finished:
             done, self._finished = tuple(self._finished), []
             frame = frame_of_ends(done)
@@ -282,7 +300,6 @@ class Instance:
     # -- landing -----------------------------------------------------------------
 
     def _land(self, landing: InFlight, times: StepTimes) -> StepFrame | None:
-        times.begin()
         tokens = landing.pending.tokens()[: len(landing.plan.slots)]
         times.end(StepPhase.WAIT)
         frame = self._record(landing, tokens)
@@ -337,7 +354,6 @@ class Instance:
                         serial,
                         fetched,
                         at=np.flatnonzero(plan.owners == index),
-                        num_top=self._requests[serial].params.prompt_logprobs or 0,
                     )
         return tuple(
             self._prompts.finish(
@@ -357,6 +373,7 @@ def _sequence(request: Request, tokens: Tokens) -> Sequence:
         limit=request.limit,
         salt=submit.salt,
         reads_cache=submit.params.prompt_logprobs is None,
+        tenant=Tenant(name=submit.tenant, weight=submit.weight),
     )
 
 

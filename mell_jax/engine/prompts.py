@@ -17,6 +17,7 @@ from mell_jax.worker.device import FetchedLogprobs
 class _Prompt:
     """This keeps the progress of one prompt until its first token."""
 
+    num_top: int | None  # log probabilities per token; None: not asked for
     cached: int = 0  # tokens found in the prefix cache
     length: int = 0
     since_s: float | None = None  # when it was first admitted; None: not here
@@ -32,12 +33,13 @@ class PromptTable:
         self.hit_tokens = 0
         self.query_tokens = 0
 
-    def expect(self, serial: Serial) -> None:
-        self._prompts[serial] = _Prompt()
+    def expect(self, serial: Serial, *, num_top: int | None) -> None:
+        """Takes a new sequence; `num_top` None when no log probabilities are wanted."""
+        self._prompts[serial] = _Prompt(num_top=num_top)
 
-    def adopt(self, serial: Serial, *, length: int) -> None:
+    def adopt(self, serial: Serial, *, length: int, num_top: int | None) -> None:
         """Takes a sequence that was computed elsewhere, before its first token."""
-        self._prompts[serial] = _Prompt(length=length)
+        self._prompts[serial] = _Prompt(length=length, num_top=num_top)
 
     def knows(self, serial: Serial) -> bool:
         return serial in self._prompts
@@ -49,7 +51,10 @@ class PromptTable:
         if before := self._prompts.get(entry.serial):
             since_s = self._clock() if before.since_s is None else before.since_s
             self._prompts[entry.serial] = _Prompt(
-                cached=entry.cached, length=entry.prompt, since_s=since_s
+                num_top=before.num_top,
+                cached=entry.cached,
+                length=entry.prompt,
+                since_s=since_s,
             )
 
     def collect(
@@ -58,16 +63,15 @@ class PromptTable:
         fetched: FetchedLogprobs,
         *,
         at: npt.NDArray[np.intp],
-        num_top: int,
     ) -> None:
-        """Keeps the rows `at` of a step's prompt log probabilities, `num_top` wide."""
+        """Keeps the rows `at` of a step's prompt log probabilities, as asked for."""
         prompt = self._prompts.get(serial)
-        if prompt is not None:
+        if prompt is not None and prompt.num_top is not None:
             prompt.parts.append(
                 Logprobs(
                     chosen=fetched.chosen[at],
-                    top_ids=fetched.top_ids[at, :num_top],
-                    top=fetched.top[at, :num_top],
+                    top_ids=fetched.top_ids[at, : prompt.num_top],
+                    top=fetched.top[at, : prompt.num_top],
                 )
             )
 
@@ -78,7 +82,7 @@ class PromptTable:
         return PromptDone(
             handle=handle,
             cached_tokens=prompt.cached,
-            logprobs=_join(prompt.parts, count=prompt.length - 1),
+            logprobs=_logprobs_of(prompt),
             prefill_s=None if since_s is None else self._clock() - since_s,
         )
 
@@ -86,10 +90,20 @@ class PromptTable:
         self._prompts.pop(serial, None)
 
 
-def _join(parts: list[Logprobs], *, count: int) -> Logprobs | None:
-    """Joins the first `count` rows; that of the prompt's last token predicts output."""
-    if not parts or count == 0:
+def _logprobs_of(prompt: _Prompt) -> Logprobs | None:
+    """Joins all rows but that of the prompt's last token, which predicts output.
+
+    None when nobody asked; a prompt of one token has no row, which is not the same.
+    """
+    if prompt.num_top is None:
         return None
+    count = prompt.length - 1
+    empty = Logprobs(
+        chosen=np.zeros(0, np.float32),
+        top_ids=np.zeros((0, prompt.num_top), np.int32),
+        top=np.zeros((0, prompt.num_top), np.float32),
+    )
+    parts = [empty, *prompt.parts]
     return Logprobs(
         chosen=np.concatenate([part.chosen for part in parts])[:count],
         top_ids=np.concatenate([part.top_ids for part in parts])[:count],

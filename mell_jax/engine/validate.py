@@ -1,5 +1,6 @@
 """Rules that depend on the model are checked here, for every front end."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,6 +52,10 @@ def check_submit(submit: Submit, *, info: EngineInfo) -> None:
       InvalidRequestError: names the parameter, the rule and the value.
     """
     prompt, params = submit.prompt, submit.params
+    if not (0 < submit.weight < math.inf):
+        raise InvalidRequestError(
+            "weight", f"must be above 0 and finite, got {submit.weight}"
+        )
     check_prompt_size(prompt.size if prompt.ndim == 1 else 0, info=info)
     if not np.issubdtype(prompt.dtype, np.integer):
         raise InvalidRequestError(

@@ -4,8 +4,9 @@
              `-- open, queued until its first token --'
 
 Samples are counted, not requests, and those of other front ends too, as far as these
-have told. A refusal comes before anything is tokenized, costs microseconds and says
-when to come back. Pure: it is told the time and never waits.
+have told. Of a bound that is reached tenants have parts: one with less than its part
+comes in all the same, until twice the bound is inside. A refusal comes before anything
+is tokenized, costs microseconds and says when to come back. Pure: it is told the time.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from mell_jax.frontend.share import NO_USE, NOTHING_HELD, Held, Use
 
 _SMOOTHING = 0.1  # weight of the latest wait in the mean
 _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
+_MOST_OVER = 2  # times a bound that tenants below their parts may fill
 _PARTS = 8  # growth by one of them, of any bound, is worth telling at once
 
 
@@ -30,6 +32,7 @@ class _Use:
     open: int = 0  # samples
     queued: int = 0  # samples
     queued_tokens: int = 0
+    weight: float = 1.0
 
     def frozen(self) -> Use:
         return Use(open=self.open, queued=self.queued, queued_tokens=self.queued_tokens)
@@ -60,6 +63,9 @@ class Admission:
         self._has_tenant_bounds = not (
             limits.max_tenant_open is None and limits.max_tenant_queued_tokens is None
         )
+        self._has_queue_bounds = not (
+            limits.max_queued is None and limits.max_queued_tokens is None
+        )
 
     @property
     def queued(self) -> int:
@@ -82,9 +88,11 @@ class Admission:
         Args:
             requests: that are open.
         """
-        tenants = {}
-        if self._has_tenant_bounds:
-            tenants = {name: use.frozen() for name, use in self._tenants.items()}
+        tenants = {
+            name: use.frozen()
+            for name, use in self._tenants.items()
+            if self._is_told(name)
+        }
         self._told = Held(
             requests=requests, everyone=self._all.frozen(), tenants=tenants
         )
@@ -115,7 +123,7 @@ class Admission:
                 break
         else:
             return None
-        tenants = {tenant: use.frozen()} if self._has_tenant_bounds else {}
+        tenants = {tenant: use.frozen()} if self._is_told(tenant) else {}
         part = Held(requests=requests, everyone=everyone.frozen(), tenants=tenants)
         self._told = told.updated(part)
         return part
@@ -137,8 +145,13 @@ class Admission:
                     f"at most {most}; ask for fewer",
                 )
 
-    def enter(self, *, tenant: str, samples: int) -> "Ticket":
+    def enter(self, *, tenant: str, samples: int, weight: float = 1.0) -> "Ticket":
         """Lets a request in; close the ticket, best with `with`.
+
+        Args:
+            tenant: whose request it is.
+            samples: that it has.
+            weight: of the tenant's part where several tenants wait.
 
         Raises:
             InvalidRequestError: it has more samples than a bound; see `check_size`.
@@ -146,6 +159,7 @@ class Admission:
         """
         self.check_size(samples)
         use = self._of(tenant)
+        use.weight = weight
         limits, everyone = self.limits, self._all
         open_ = use.open + self._others_of(tenant).open
         if not _fits(open_ + samples, limits.max_tenant_open):
@@ -155,7 +169,10 @@ class Admission:
                 reason="tenant_quota",
             )
         queued = everyone.queued + self.others.everyone.queued
-        if not _fits(queued + samples, limits.max_queued):
+        mine = use.queued + self._others_of(tenant).queued
+        if not _fits(queued + samples, limits.max_queued) and not self._is_due(
+            tenant, use, mine + samples, total=queued + samples, most=limits.max_queued
+        ):
             raise self._refusal(
                 f"{queued} samples wait and {samples} more would exceed the "
                 f"{limits.max_queued} that this server lets wait",
@@ -174,27 +191,63 @@ class Admission:
         return self._tenants.get(tenant) or _Use()
 
     def _others_of(self, tenant: str) -> Use:
-        return self.others.tenants.get(tenant, NO_USE)
+        if self._is_told(tenant):
+            return self.others.tenants.get(tenant, NO_USE)
+        everyone, told = self.others.everyone, self.others.tenants.values()
+        return Use(
+            open=max(everyone.open - sum(use.open for use in told), 0),
+            queued=max(everyone.queued - sum(use.queued for use in told), 0),
+            queued_tokens=max(
+                everyone.queued_tokens - sum(use.queued_tokens for use in told), 0
+            ),
+        )
 
     def _check_tokens(self, tenant: str, use: _Use, *, tokens: int) -> None:
         """Refuses prompt tokens on top of some; alone they may be as many as want."""
         limits, everyone = self.limits, self.others.everyone
         mine = use.queued_tokens + self._others_of(tenant).queued_tokens
-        for queued, most, whose, reason in (
-            (mine, limits.max_tenant_queued_tokens, "this tenant", "tenant_quota"),
-            (
-                self._all.queued_tokens + everyone.queued_tokens,
-                limits.max_queued_tokens,
-                "this server",
-                "queue_full",
-            ),
+        most = limits.max_tenant_queued_tokens
+        if mine and not _fits(mine + tokens, most):
+            raise self._refusal(
+                f"{mine} prompt tokens wait and {tokens} more would exceed the {most} "
+                "that this tenant may have waiting",
+                reason="tenant_quota",
+            )
+        queued = self._all.queued_tokens + everyone.queued_tokens
+        most = limits.max_queued_tokens
+        if queued and not (
+            _fits(queued + tokens, most)
+            or self._is_due(
+                tenant, use, mine + tokens, total=queued + tokens, most=most
+            )
         ):
-            if queued and not _fits(queued + tokens, most):
-                raise self._refusal(
-                    f"{queued} prompt tokens wait and {tokens} more would "
-                    f"exceed the {most} that {whose} may have waiting",
-                    reason=reason,
-                )
+            raise self._refusal(
+                f"{queued} prompt tokens wait and {tokens} more would exceed the "
+                f"{most} that this server may have waiting",
+                reason="queue_full",
+            )
+
+    def _is_told(self, tenant: str) -> bool:
+        """Returns whether other front ends need to know what a tenant has inside.
+
+        What callers without a name have is what everyone has, less all that is told.
+        """
+        return self._has_tenant_bounds or (self._has_queue_bounds and bool(tenant))
+
+    def _is_due(
+        self, tenant: str, use: _Use, mine: int, *, total: int, most: int | None
+    ) -> bool:
+        """Returns whether a tenant may have `mine` though that goes over a bound."""
+        if most is None or total > _MOST_OVER * most:
+            return False
+        weights = {
+            name: one.weight for name, one in self._tenants.items() if one.queued
+        }
+        for name in (*self.others.tenants, ""):
+            if self._others_of(name).queued:
+                weights.setdefault(name, 1.0)  # its own front end knows it better
+        weights[tenant] = use.weight
+        return len(weights) > 1 and mine <= most * use.weight / sum(weights.values())
 
     def _refusal(self, message: str, *, reason: str) -> OverloadedError:
         wait_s = min(max(self._mean_wait_s, _MIN_RETRY_S), _MAX_RETRY_S)

@@ -8,8 +8,8 @@ from typing import Self
 class Caller:
     """A caller is described as the door that let it in knows it.
 
-    Nothing here has a default: each value guards one caller from another, and a door
-    that forgot one would open to everybody.
+    What guards one caller from another has no default: a door that forgot it would open
+    to everybody.
 
     Attributes:
         tenant: whose quota counts and whose cached prompts are used; empty for none.
@@ -17,11 +17,13 @@ class Caller:
         may_send_special_tokens: in prompts that no chat template makes. Without it
             the letters of special tokens that a text spells stay letters, and their
             ids are refused.
+        weight: of the tenant's part where several tenants wait.
     """
 
     tenant: str
     scope: str
     may_send_special_tokens: bool
+    weight: float = 1.0
 
     @classmethod
     def of_library(cls) -> Self:

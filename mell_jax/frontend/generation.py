@@ -77,10 +77,12 @@ async def generate(front_end: FrontEnd, ask: Ask) -> AsyncGenerator[Delta]:
 
 
 def _admit(front_end: FrontEnd, ask: Ask) -> Ticket:
-    tenant = ask.caller.tenant
+    caller = ask.caller
     with _counted_refusals(front_end):
-        ticket = front_end.admission.enter(tenant=tenant, samples=ask.params.n)
-    front_end.tell_growth(tenant)
+        ticket = front_end.admission.enter(
+            tenant=caller.tenant, samples=ask.params.n, weight=caller.weight
+        )
+    front_end.tell_growth(caller.tenant)
     return ticket
 
 
@@ -180,14 +182,20 @@ def _samples(
     Args:
         max_tokens: the most of a sample that the server lets anybody have.
     """
-    params, salt = ask.params, ask.caller.salt
+    params, caller = ask.params, ask.caller
     if params.stop and model.tokenizer is None:
         raise InvalidRequestError(
             "stop", "needs a tokenizer and this model has none; use stop_token_ids"
         )
     name = model.info.model_name
     unchecked = Submit(
-        handle=handles[0], prompt=ids, params=params, model=name, salt=salt
+        handle=handles[0],
+        prompt=ids,
+        params=params,
+        model=name,
+        salt=caller.salt,
+        tenant=caller.tenant,
+        weight=caller.weight,
     )
     check_submit(unchecked, info=model.info)
     params = _with_max_tokens(
@@ -196,13 +204,11 @@ def _samples(
     others = dataclasses.replace(params, prompt_logprobs=None)  # sample 0 tells them
     seed = params.seed
     return [
-        Submit(
+        dataclasses.replace(
+            unchecked,
             handle=handle,
-            prompt=ids,
             params=params if index == 0 else others,
-            model=name,
             seed=None if seed is None else derive_seed(seed, index=index),
-            salt=salt,
         )
         for index, handle in enumerate(handles)
     ]

@@ -16,7 +16,8 @@ class AdmissionLimits:
     max_queued: int | None = setting(
         None,
         help="At most this many samples wait for their first token; a request with "
-        "more samples is refused.",
+        "more samples is refused. A tenant with less than its part of them may still "
+        "come when they are all there, until twice as many wait.",
     )
     max_queued_tokens: int | None = setting(
         None,

@@ -1,10 +1,17 @@
 """Addresses are found out early, and kept while front ends come and go."""
 
+import contextlib
+import logging
+import os
 import resource
 import socket
+import stat
 from dataclasses import dataclass
 
 from mell_jax.serving.config import ServerConfig
+
+OWNERS_MODE = 0o600  # of a socket's file
+_logger = logging.getLogger(__name__)
 
 
 class BindError(OSError):
@@ -13,7 +20,7 @@ class BindError(OSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """A server listens at these addresses, each as host:port."""
+    """A server listens at these addresses, each as host:port or unix:/path."""
 
     grpc: str
     http: str | None = None
@@ -23,7 +30,10 @@ class Addresses:
 def allow_many_sockets() -> None:
     """Lets this process and its children have as many files as they may ask for."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ValueError, OSError) as error:  # the kernel's own bound is lower
+        _logger.warning("this process cannot have %d files: %s", most, error)
 
 
 def check_addresses(config: ServerConfig) -> None:
@@ -32,8 +42,14 @@ def check_addresses(config: ServerConfig) -> None:
     Raises:
       BindError: an address is taken or not this machine's.
     """
-    listen(config.host, port=config.port, flag="--port").close()
+    for path, name in (
+        (config.unix_socket, "unix_socket"),
+        (config.http_unix_socket, "http_unix_socket"),
+    ):
+        if path is not None:
+            clear_file(path, name=name)
     for port, flag in (
+        (None if config.unix_socket is not None else config.port, "--port"),
         (config.http_port, "--http_port"),
         (config.health_port, "--health_port"),
     ):
@@ -68,6 +84,63 @@ def listen(
     except OSError as error:
         choice = flag if is_host_fixed else f"--host or {flag}"
         raise _refused(host, port, choice, error) from error
+
+
+def clear_file(path: str, *, name: str) -> None:
+    """Removes a socket on which nobody listens, so that a server can.
+
+    Args:
+      path: where it lies, if it does.
+      name: of the setting that chose it.
+
+    Raises:
+      BindError: somebody listens there, it is no socket, or its folder cannot be used.
+    """
+    choice = f"; choose another {name}"
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BindError(f"cannot listen on {path}: no folder to write to{choice}")
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise BindError(f"cannot listen on {path}: there is another file{choice}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:  # its server has gone without a last word
+            remove_file(path)
+            return
+        except OSError as error:
+            raise BindError(
+                f"cannot listen on {path}: {error.strerror}{choice}"
+            ) from error
+    raise BindError(f"cannot listen on {path}: Address already in use{choice}")
+
+
+def listen_on_file(path: str, *, name: str) -> socket.socket:
+    """Returns a socket that listens on a file, its owner's alone; see `clear_file`.
+
+    Raises:
+      BindError: the file cannot be listened on.
+    """
+    clear_file(path, name=name)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        os.chmod(path, OWNERS_MODE)
+        sock.listen()
+    except OSError as error:
+        sock.close()
+        raise BindError(
+            f"cannot listen on {path}: {error.strerror}; choose another {name}"
+        ) from error
+    return sock
+
+
+def remove_file(path: str) -> None:
+    """Removes a socket's file, if it is still there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def reserve(host: str, *, port: int, flag: str) -> socket.socket:

@@ -14,6 +14,7 @@ SERVER_LIMITS = AdmissionLimits(
     request_timeout_s=7200.0,
 )
 NO_SECURITY = SecurityConfig()
+_MAX_SOCKET_BYTES = 100  # that systems take for the path of a socket
 _SCHEMES = ("http://", "https://")
 _RANGES = {
     "grace_s": (0, 86400),
@@ -98,6 +99,14 @@ class ServerConfig:
         help="At most this many requests are open, with tokens or without; more are "
         "refused.",
     )
+    unix_socket: str | None = setting(
+        None,
+        help="gRPC listens on this file, which is its owner's alone, in place of a "
+        "port; clients call it unix:/its/path.",
+    )
+    http_unix_socket: str | None = setting(
+        None, help="HTTP listens on this file, likewise, in place of a port."
+    )
     max_connection_age_s: float | None = setting(
         None,
         help="gRPC clients are asked to connect again after so long, so that a load "
@@ -106,14 +115,14 @@ class ServerConfig:
     stall_s: float = setting(
         60.0,
         help="Health turns to NOT_SERVING when the engine makes no progress for so "
-        "long.",
+        "long; a device of several that gives no result for so long is left out.",
     )
     stall_timeout_s: float = setting(
         60.0, help="A stream ends when its reader takes nothing for so long."
     )
     keep_alive_s: float = setting(
         75.0,
-        help="An HTTP connection may idle for so long between two requests; clients and "
+        help="An HTTP connection may idle this long between two requests; clients and "
         "proxies keep theirs for less, and would else use one as it closes.",
     )
     sse_comment_s: float = setting(
@@ -158,6 +167,38 @@ class ServerConfig:
                 f"{self.otlp_endpoint!r}"
             )
         self._check_ports()
+        self._check_files()
+
+    @property
+    def has_http(self) -> bool:
+        return self.http_port is not None or self.http_unix_socket is not None
+
+    def _check_files(self) -> None:
+        files = [
+            (name, getattr(self, name))
+            for name in ("unix_socket", "http_unix_socket")
+            if getattr(self, name) is not None
+        ]
+        for name, path in files:
+            if not (path.startswith("/") and len(path.encode()) <= _MAX_SOCKET_BYTES):
+                raise ValueError(
+                    f"{name} must be an absolute path of at most {_MAX_SOCKET_BYTES} "
+                    f"bytes, got {path!r}"
+                )
+            if self.frontends > 1:
+                raise ValueError(
+                    f"{name} is a file, on which one process listens: set frontends to "
+                    f"1 or 0, got {self.frontends}"
+                )
+        if len(files) == 2 and files[0][1] == files[1][1]:
+            raise ValueError(
+                f"http_unix_socket must not be unix_socket, both are {files[0][1]}"
+            )
+        if self.http_unix_socket is not None and self.http_port is not None:
+            raise ValueError(
+                "http_port and http_unix_socket exclude each other: HTTP listens in "
+                f"one place, got {self.http_port} and {self.http_unix_socket}"
+            )
 
     def _check_ports(self) -> None:
         seen: dict[int, str] = {}

@@ -10,6 +10,7 @@ Runs in one event loop; the engine has a thread of its own.
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +25,14 @@ from mell_jax.engine.frames import EngineInfo, EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Peers, Sink
 from mell_jax.serving.address import (
+    OWNERS_MODE,
     Addresses,
     BindError,
+    clear_file,
     join_address,
     listen,
+    listen_on_file,
+    remove_file,
 )
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.edge import Edge
@@ -146,7 +151,7 @@ class Server:
     def _make_openai(
         self, models: Sequence[ServedModel], *, infos: Sequence[EngineInfo]
     ) -> OpenAiDoor | None:
-        if self._config.http_port is None:
+        if not self._config.has_http:
             return None
         return OpenAiDoor(
             self.front_end,
@@ -179,18 +184,29 @@ class Server:
         Raises:
           BindError: an address is taken or not this machine's.
         """
-        config = self._config
-        if not self._place.is_port_shared:
-            listen(config.host, port=config.port, flag="--port").close()
-        try:
-            port = self._add_port(join_address(config.host, port=config.port))
-        except RuntimeError as error:  # taken since
-            raise BindError(str(error)) from error
+        grpc_address = self._listen_for_grpc()
         http = await self._start_http()
         self._sweeping = asyncio.ensure_future(self._stalls.run())
         await self._server.start()
         await self.set_ready(True)
-        return Addresses(grpc=join_address(config.host, port=port), http=http)
+        return Addresses(grpc=grpc_address, http=http)
+
+    def _listen_for_grpc(self) -> str:
+        config, path = self._config, self._config.unix_socket
+        address = join_address(config.host, port=config.port)
+        if path is not None:
+            address = f"unix:{path}"
+            clear_file(path, name="unix_socket")
+        elif not self._place.is_port_shared:
+            listen(config.host, port=config.port, flag="--port").close()
+        try:
+            port = self._add_port(address)
+        except RuntimeError as error:  # taken since
+            raise BindError(str(error)) from error
+        if path is None:
+            return join_address(config.host, port=port)
+        os.chmod(path, OWNERS_MODE)
+        return address
 
     def _add_port(self, address: str) -> int:
         if self._tls is None:
@@ -237,15 +253,21 @@ class Server:
 
     async def _start_http(self) -> str | None:
         config = self._config
-        if config.http_port is None:
+        if config.http_unix_socket is not None:
+            path = config.http_unix_socket
+            listener = listen_on_file(path, name="http_unix_socket")
+            address = f"unix:{path}"
+        elif config.http_port is not None:
+            listener = listen(
+                config.host,
+                port=config.http_port,
+                flag="--http_port",
+                is_shared=self._place.is_port_shared,
+            )
+            port = int(listener.getsockname()[1])
+            address = join_address(config.host, port=port)
+        else:
             return None
-        listener = listen(
-            config.host,
-            port=config.http_port,
-            flag="--http_port",
-            is_shared=self._place.is_port_shared,
-        )
-        port = int(listener.getsockname()[1])
         self._http = HttpServer(
             self.http_app(),
             listener=listener,
@@ -254,7 +276,7 @@ class Server:
             tls=self._tls,
         )
         await self._http.start()
-        return join_address(config.host, port=port)
+        return address
 
     def http_app(self) -> Starlette:
         """Makes the HTTP application that `start` serves; every route is guarded."""
@@ -316,6 +338,9 @@ class Server:
         await self._server.stop(_LAST_WORDS_S)
         if self._http is not None:
             await self._http.stop()
+        for path in (self._config.unix_socket, self._config.http_unix_socket):
+            if path is not None:
+                remove_file(path)
         if self._sweeping is not None:
             self._sweeping.cancel()
         self.front_end.executors.close()

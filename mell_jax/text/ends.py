@@ -1,4 +1,4 @@
-"""Which token ends a text, as the files of a tokenizer say, without loading it."""
+"""Finds the token that ends a text in the files of a tokenizer, without loading it."""
 
 from pathlib import Path
 

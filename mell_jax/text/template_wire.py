@@ -1,4 +1,4 @@
-"""What a template's process and its parent tell each other: length, then msgpack."""
+"""A template's process and its parent exchange messages: length, then msgpack."""
 
 import socket
 import struct

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from mell_jax.progress import Progress
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket, new_vector, vector_size
 from mell_jax.worker.sampling import (
@@ -73,6 +73,16 @@ class Pending:
         self._wants_logprobs = wants_logprobs
         self._wants_prompt = wants_prompt
         outputs.tokens.copy_to_host_async()
+
+    @property
+    def is_ready(self) -> bool:
+        """Returns whether the step is over; never blocks."""
+        tokens: Any = self._outputs.tokens  # typed without `is_ready`
+        return bool(tokens.is_ready())
+
+    def wait(self) -> None:
+        """Waits for the step, from any thread; raises what it did."""
+        self._outputs.tokens.block_until_ready()
 
     def tokens(self) -> Int32Array:
         """Returns [B] sampled tokens, -1 where logits were not finite; waits for the
@@ -215,14 +225,13 @@ class DeviceWorker:
             self.compile(bucket)
             return bucket
 
-        bar = tqdm(
-            total=len(self._steps), desc="compile", unit="step", disable=not progress
+        bar = Progress(
+            "compiling", total=len(self._steps), unit="steps", has_bar=progress
         )
         with bar, concurrent.futures.ThreadPoolExecutor(threads) as executor:
             jobs = [executor.submit(compile_step, b) for b in self._steps]
             for job in concurrent.futures.as_completed(jobs):
-                bar.set_postfix_str(str(job.result()))
-                bar.update()
+                bar.advance(note=str(job.result()))
         self._run_each_once()
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:

@@ -1,5 +1,6 @@
 """A request is let in or refused before anything else happens to it."""
 
+from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import Arrive
 from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
@@ -22,6 +23,10 @@ def admit(
         model=event.model,
         pages=event.pages,
         peak_pages=event.peak_pages,
+        tenant=ledger.tenants.enter(
+            event.model, Tenant(name=event.tenant, weight=event.weight)
+        ),
+        queued_s=ledger.now_s,
     )
     ledger.arrived(request)
     return request

@@ -63,14 +63,23 @@ class Draft:
         self._log.append(lambda: self.ledger.close(device, is_idle=True))
         return instance
 
+    def hold(self, request: RequestAccount, *, until_s: float) -> None:
+        """Lets a request wait though an instance could be opened for it.
+
+        The machine offers it again whenever something is freed, and at `until_s` at
+        the latest; it claims no instance of another model for it meanwhile.
+        """
+        request.held_until_s = until_s
+
     def park(self, instance: InstanceAccount) -> bool:
         """Ends an instance that holds nothing, not even a reservation.
 
-        The last instance of its model stays: its cached pages are worth having as long
-        as nobody else wants its device group, and who does takes it by `activate`.
-        Returns whether the instance was parked.
+        The last instance of a model that caches prefixes stays: its pages are worth
+        having as long as nobody else wants its device group, and who does takes it by
+        `activate`. Returns whether the instance was parked.
         """
-        if len(self.ledger.of_model(instance.model)) == 1:
+        spec = self.ledger.spec(instance.model)
+        if spec.caches_prefixes and len(self.ledger.of_model(instance.model)) == 1:
             return False
         self._close(instance)
         return True

@@ -26,7 +26,8 @@ class Arrive:
 
     `pages` is what it needs to start. `peak_pages` is the most it may ever need, if
     known: a request whose peak cannot fit an instance is rejected, and the clairvoyant
-    baseline reserves it; other policies do not look at it.
+    baseline reserves it; other policies do not look at it. Tenants that wait share by
+    their weights; the latest weight of a tenant counts.
     """
 
     request: RequestId
@@ -34,6 +35,8 @@ class Arrive:
     model: ModelId = ONLY_MODEL
     peak_pages: int | None = None
     prefix: tuple[Cached, ...] = ()
+    tenant: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +64,14 @@ class Relocate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """An epoch ends at `now_s`; the only clock that the machine sees."""
+    """An epoch ends at `now_s`."""
 
     now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """The time has come that the machine's `wake_s` named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +127,7 @@ Event = (
     | Finish
     | Relocate
     | Tick
+    | Wake
     | DeviceAdded
     | DeviceRemoved
     | DeviceLost

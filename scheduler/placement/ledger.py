@@ -20,6 +20,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.tenants import TenantAccount, TenantBooks
 
 MEMORY = 500  # requests that learned means are about
 
@@ -30,12 +31,15 @@ class RequestAccount:
     __slots__ = (
         "device",
         "first_pages",
+        "held_until_s",
         "id",
         "model",
         "move",
         "pages",
         "peak_pages",
+        "queued_s",
         "serial",
+        "tenant",
     )
 
     def __init__(
@@ -46,13 +50,18 @@ class RequestAccount:
         model: ModelId,
         pages: int,
         peak_pages: int | None,
+        tenant: TenantAccount,
+        queued_s: float = 0.0,
     ) -> None:
         self.id = request
+        self.tenant = tenant
         self.serial = serial  # order of arrival
         self.model = model
         self.pages = pages
         self.first_pages = pages
         self.peak_pages = peak_pages
+        self.queued_s = queued_s  # when it arrived, or was last preempted
+        self.held_until_s = -math.inf  # a policy lets it wait, by its own choice
         self.device: DeviceGroupId | None = None
         self.move: MoveId | None = None  # set while a move is in flight
 
@@ -122,6 +131,7 @@ class _ModelBooks:
         "growth_pages",
         "index",
         "instances",
+        "leaving_pages",
         "look_pages",
         "name",
         "pages",
@@ -136,6 +146,7 @@ class _ModelBooks:
         self.index = FreeIndex(spec.capacity_pages, lowest=-spec.capacity_pages)
         self.instances: dict[DeviceGroupId, InstanceAccount] = {}
         self.pages = 0  # on all instances, twice for a move in flight
+        self.leaving_pages = 0  # of moves in flight: the second copy
         self.rows = 0
         self.arrived = 0
         self.finished = 0
@@ -162,10 +173,12 @@ class Ledger:
     def __init__(self, models: Mapping[ModelId, ModelSpec], *, look_s: float) -> None:
         _check_look(look_s)
         self.now_s = 0.0
+        self.look_s = look_s
         self.requests: dict[RequestId, RequestAccount] = {}
         self.instances: dict[DeviceGroupId, InstanceAccount] = {}
         self.moves: dict[MoveId, Reservation] = {}
         self.prefix: dict[RequestId, dict[DeviceGroupId, int]] = {}
+        self.tenants = TenantBooks(models)
         self.changed: dict[DeviceGroupId, None] = {}  # since a policy last cleared it
         self._models = {
             name: _ModelBooks(name, spec, look_s * spec.growth_pages_per_s)
@@ -251,9 +264,22 @@ class Ledger:
         look_pages = seconds * books.spec.growth_pages_per_s
         return count * books.charge_pages(books.rows / count, look_pages)
 
+    def growth_ahead(self, instance: InstanceAccount, *, seconds: float) -> int:
+        """Returns the pages by which an instance may grow for so long.
+
+        It is counted until one of its requests ends.
+        """
+        books = self._models[instance.model]
+        look_pages = seconds * books.spec.growth_pages_per_s
+        return books.charge_pages(instance.rows, look_pages)
+
     def total_pages(self, model: ModelId) -> int:
         """Returns the pages of a model's requests; a move in flight counts twice."""
         return self._models[model].pages
+
+    def leaving_pages(self, model: ModelId) -> int:
+        """Returns the pages of a model's moves in flight, counted once."""
+        return self._models[model].leaving_pages
 
     @property
     def idle_devices(self) -> int:
@@ -273,6 +299,11 @@ class Ledger:
         books.pages += pages
         books.rows += rows
         self.refile(instance)
+
+    def leave(self, instance: InstanceAccount, *, pages: int) -> None:
+        """Adds to the pages of an instance that moves in flight take away."""
+        instance.leaving_pages += pages
+        self._models[instance.model].leaving_pages += pages
 
     def refile(self, instance: InstanceAccount) -> None:
         """Files an instance under its projected room and notes that it has changed."""
@@ -299,11 +330,13 @@ class Ledger:
             source = self.instances[request.device]
             del source.requests[request.id]
             self.charge(source, pages=-request.pages, rows=-1)
+            request.tenant.charge(pages=-request.pages, rows=-1)
         request.device = device
         if device is not None:
             target = self.instances[device]
             target.requests[request.id] = request
             self.charge(target, pages=request.pages, rows=1)
+            request.tenant.charge(pages=request.pages, rows=1)
 
     def arrived(self, request: RequestAccount) -> None:
         """Files a new request and learns how large requests begin."""
@@ -329,6 +362,7 @@ class Ledger:
     def look_ahead(self, look_s: float) -> None:
         """Files every instance anew, under what `look_s` of growth leaves."""
         _check_look(look_s)
+        self.look_s = look_s
         for books in self._models.values():
             books.look_pages = look_s * books.spec.growth_pages_per_s
         for instance in self.instances.values():
@@ -417,9 +451,16 @@ class Ledger:
             assert instance.arriving == arriving, f"arrivals at {device}"
             leaving = [m for m in self.moves.values() if m.source == device]
             assert instance.leaving_pages == sum(m.request.pages for m in leaving)
+        for model, books in self._models.items():
+            own = [i for i in self.instances.values() if i.model == model]
+            assert books.leaving_pages == sum(i.leaving_pages for i in own)
         settled = sum(len(instance.requests) for instance in self.instances.values())
         placed = [r for r in self.requests.values() if r.device is not None]
         assert settled + len(self.moves) == len(placed), "a request in two places"
+        held = (
+            (r.tenant, r.pages, r.device is not None) for r in self.requests.values()
+        )
+        self.tenants.check(held)
 
 
 def _check_look(look_s: float) -> None:

@@ -5,13 +5,15 @@
                          `-----------------'  moves, queues, empty instances
 
 It owns the ledger and the queues; it has no clock, no randomness and no I/O, so equal
-events give equal plans. The engine, the simulator and the property tests drive it.
+events at equal times give equal plans. The engine, the simulator and the property tests
+drive it.
 """
 
-from collections import deque
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mell_jax.scheduler.fair_queue import FairQueue
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.admission import admit
@@ -20,6 +22,7 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, Request
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
+from mell_jax.scheduler.placement.shares import choose_preempted, serve_parts
 
 
 class Machine:
@@ -37,8 +40,9 @@ class Machine:
         self._policy = policy
         self._executor = PlanExecutor(self.ledger)
         self._draft = self._executor.draft
-        self._queues: dict[ModelId, deque[RequestAccount]] = {
-            m: deque() for m in models
+        self._queues = {
+            model: FairQueue[RequestAccount](quantum=1, patience=spec.capacity(1))
+            for model, spec in models.items()
         }
         self._closing: dict[DeviceGroupId, ModelId | None] = {}  # who claims it, if any
         self._heir: ModelId | None = None  # claimed what was just emptied
@@ -51,6 +55,7 @@ class Machine:
             events.Finish: self._finish,
             events.Relocate: self._relocate,
             events.Tick: self._tick,
+            events.Wake: self._wake,
             events.DeviceAdded: self._device_added,
             events.DeviceRemoved: self._device_removed,
             events.DeviceLost: self._device_lost,
@@ -59,13 +64,18 @@ class Machine:
             events.MoveAborted: self._move_aborted,
         }
 
-    def step(self, event: events.Event) -> plan.Plan:
+    def step(self, event: events.Event, *, now_s: float | None = None) -> plan.Plan:
         """Takes one event and answers with what to do.
+
+        Args:
+          now_s: when it happens; None is the time of the event before.
 
         Raises:
           ValueError: the event names something unknown or contradicts the books, for
-            example a request that grows to fewer pages than it has.
+            example a request that grows to fewer pages than it has; or time goes back.
         """
+        if now_s is not None:
+            self._set_clock(now_s)
         self._claimed.clear()
         self._handlers[type(event)](event)
         return self._settle()
@@ -87,6 +97,24 @@ class Machine:
         self._may_queues_move = True
         return self._settle()
 
+    @property
+    def wake_s(self) -> float:
+        """When to send `Wake`, if nothing else happens before; infinite: never."""
+        now_s = self.ledger.now_s
+        held = (
+            head.held_until_s
+            for queue in self._queues.values()
+            for head in queue.heads()
+        )
+        return min((until_s for until_s in held if until_s > now_s), default=math.inf)
+
+    def _set_clock(self, now_s: float) -> None:
+        if not (now_s >= self.ledger.now_s):
+            raise ValueError(f"time goes back: {self.ledger.now_s} to {now_s} s")
+        if now_s >= self.wake_s:
+            self._may_queues_move = True
+        self.ledger.now_s = now_s
+
     def _settle(self) -> plan.Plan:
         while self._executor.freed or self._may_queues_move:
             self._use_freed()
@@ -99,7 +127,7 @@ class Machine:
     @property
     def waiting(self) -> int:
         """Returns the number of requests without a place."""
-        return sum(self._is_queued(r) for queue in self._queues.values() for r in queue)
+        return sum(map(len, self._queues.values()))
 
     def is_draining(self, device: DeviceGroupId) -> bool:
         """Tells whether it is being given back, and not to another model."""
@@ -125,13 +153,13 @@ class Machine:
             held = {cached.device: cached.pages for cached in event.prefix}
             self.ledger.prefix[event.request] = held
         queue = self._queues[event.model]
-        if not queue:
-            self._policy.arrive(self._draft, request)
-            self._executor.apply()
+        tenant = request.tenant.tenant
+        queue.push(request, tenant=tenant, cost=request.pages)
+        if queue.head(tenant.name) is request:
+            self._serve(event.model)
         if request.device is None:
-            queue.append(request)
             self._executor.decisions.append(plan.Wait(request=request.id))
-            self._claim(request.model)
+            self._claim(queue.head(tenant.name))
 
     def _grow(self, event: events.Grow) -> None:
         request = self._known(event.request)
@@ -170,15 +198,18 @@ class Machine:
             self._executor.apply()
 
     def _tick(self, event: events.Tick) -> None:
-        if not (event.now_s >= self.ledger.now_s):
-            raise ValueError(f"time goes back: {self.ledger.now_s} to {event.now_s} s")
-        self.ledger.now_s = event.now_s
+        self._set_clock(event.now_s)
         self._executor.drop_deferred()
         self._policy.epoch(self._draft)
         self._executor.apply()
+        if self._policy.look_s != self.ledger.look_s:
+            self.ledger.look_ahead(self._policy.look_s)
         for device in self._closing:
             self._evacuate(self.ledger.instances[device])
         self._may_queues_move = True
+
+    def _wake(self, event: events.Wake) -> None:
+        """Nothing: `step` has set the clock, so queues are looked at again."""
 
     def _device_added(self, event: events.DeviceAdded) -> None:
         if self.is_draining(event.device):
@@ -243,8 +274,10 @@ class Machine:
         for instance in ends:
             ledger.charge(instance, pages=more, rows=0)
         if request.move is not None:
-            ends[0].leaving_pages += more
+            ledger.leave(ends[0], pages=more)
         request.pages = pages
+        request.tenant.charge(pages=more)
+        self._queues[request.model].charge(request.tenant.tenant.name, cost=more)
         return True
 
     def _stall(self, request: RequestAccount, pages: int) -> None:
@@ -271,8 +304,7 @@ class Machine:
         self._policy.overflow(self._draft, instance, lack)
         self._executor.apply(is_urgent=True)
         while self._lack(instance) > 0 and instance.requests:
-            youngest = max(instance.requests.values(), key=lambda r: r.serial)
-            self._executor.preempt(youngest)
+            self._executor.preempt(choose_preempted(self.ledger, instance))
 
     def _grant(self, instance: InstanceAccount) -> None:
         """Lets stalled requests go on, as far as there is room."""
@@ -308,34 +340,42 @@ class Machine:
         executor.retry_deferred()
         self._may_queues_move = False
         for request in executor.preempted:
-            self._queues[request.model].appendleft(request)
+            queue = self._queues[request.model]
+            queue.put_back(request, tenant=request.tenant.tenant)
         executor.preempted.clear()
         for model in sorted(self._queues, key=lambda model: model != self._heir):
             if self._queues[model]:
-                self._serve(self._queues[model])
+                self._serve(model)
         self._heir = None
         for device in touched:
             instance = self.ledger.instances.get(device)
             if instance is not None and instance.rows == 0:
                 self._emptied(instance)
 
-    def _serve(self, queue: deque[RequestAccount]) -> None:
-        """Places from the head of a queue until one has no room: none overtakes."""
-        while queue:
-            request = queue[0]
-            if self._is_queued(request):
-                self._policy.arrive(self._draft, request)
-                self._executor.apply()
-                if request.device is None:
-                    self._claim(request.model)
-                    return
-            queue.popleft()
+    def _serve(self, model: ModelId) -> None:
+        """Places from the heads of a queue, in turns, as long as there is room."""
+        queue = self._queues[model]
+        for tenant in queue.turns():
+            request = queue.head(tenant)
+            assert request.device is None, f"request {request.id} waits with a place"
+            self._policy.arrive(self._draft, request)
+            self._executor.apply()
+            if request.device is not None:
+                queue.take(request)
+            else:
+                queue.refuse(tenant)
+                self._claim(request)
+        if queue and self.ledger.tenants.is_shared(model):
+            serve_parts(queue, model, executor=self._executor, ledger=self.ledger)
 
-    def _claim(self, model: ModelId) -> None:
+    def _claim(self, request: RequestAccount) -> None:
         """Has an instance of another model emptied, if a waiting one is entitled.
 
         Its requests move to others; those that fit nowhere are computed again later.
         """
+        model = request.model
+        if request.held_until_s > self.ledger.now_s:
+            return  # a device is there, the policy only waits with it
         if model in self._claimed or any(
             heir is not None for heir in self._closing.values()
         ):
@@ -397,10 +437,6 @@ class Machine:
         reason = plan.RejectReason.TOO_LARGE
         self._executor.decisions.append(plan.Reject(request=request, reason=reason))
 
-    def _is_queued(self, request: RequestAccount) -> bool:
-        known = self.ledger.requests.get(request.id)
-        return known is request and request.device is None
-
     def _forget(self, request: RequestAccount) -> None:
         """Removes a request from wherever it is."""
         if request.move is not None:
@@ -410,6 +446,9 @@ class Machine:
             instance.stalled.pop(request.id, None)
             self._executor.freed[request.device] = None
             self.ledger.settle(request, None)
+        if self._queues[request.model].discard(request):
+            self._may_queues_move = True  # it may have been what others waited for
+        self.ledger.tenants.leave(request.tenant)
         del self.ledger.requests[request.id]
         self.ledger.prefix.pop(request.id, None)
 

@@ -7,6 +7,8 @@ when it is over. Every instance that changes is noted in `freed`, for the machin
 to look at again.
 """
 
+import math
+
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.draft import Draft
@@ -70,8 +72,12 @@ class PlanExecutor:
         """Takes a request's pages away; it is left to the machine to queue it."""
         device = request.device
         assert device is not None
+        wanted = self._ledger.wanted_pages(request)
         self._ledger.instances[device].stalled.pop(request.id, None)
         self._ledger.settle(request, None)
+        request.pages = wanted  # or it would come back to where its next page is not
+        request.queued_s = self._ledger.now_s
+        request.held_until_s = -math.inf
         self.freed[device] = None
         self.preempted.append(request)
         self.decisions.append(plan.Preempt(request=request.id, device=device))
@@ -88,7 +94,7 @@ class PlanExecutor:
         move = ledger.moves.pop(move_id)
         request = move.request
         source, target = ledger.instances[move.source], ledger.instances[move.target]
-        source.leaving_pages -= request.pages
+        ledger.leave(source, pages=-request.pages)
         del target.arriving[request.id]
         request.move = None
         left, stays = (source, target) if is_committed else (target, source)
@@ -168,7 +174,7 @@ class PlanExecutor:
         move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
         source = ledger.instances[request.device]
         del source.requests[request.id]
-        source.leaving_pages += request.pages
+        ledger.leave(source, pages=request.pages)
         target.arriving[request.id] = request
         ledger.refile(source)
         ledger.charge(target, pages=request.pages, rows=1)

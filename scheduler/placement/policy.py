@@ -25,6 +25,8 @@ class PolicyConfig:
     headroom: float = 0.0  # fraction of an instance that arrivals leave free
     look_s: float | None = None  # growth look-ahead; None: the policy's own
     epoch_s: float = 1.0
+    move_price_s: float = 0.6  # device seconds that moving a full instance is worth
+    place_wait_s: float = 0.0  # an arrival may wait before an instance is opened for it
     move_cap: int = 10  # moves per operation that `mell` promises
     load_weight: float = 1.0  # of idle memory in `mell`'s priority
     near_weight: float = 0.1  # of being on the same host in `mell`'s priority
@@ -40,9 +42,13 @@ class PolicyConfig:
         for name in ("epoch_s", "link_bytes_per_s", "prefill_tokens_per_s"):
             if not (getattr(self, name) > 0):
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if not (0 < self.move_price_s < math.inf):
+            raise ValueError(
+                f"move_price_s must be > 0 and finite, got {self.move_price_s}"
+            )
         if not (self.move_cap >= 1):
             raise ValueError(f"move_cap must be >= 1, got {self.move_cap}")
-        for name in ("load_weight", "near_weight"):
+        for name in ("place_wait_s", "load_weight", "near_weight"):
             if not (0 <= getattr(self, name) < math.inf):
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if not (self.devices_per_host >= 1):
@@ -54,7 +60,7 @@ class PolicyConfig:
 class Policy(Protocol):
     """A policy has hooks, each given the draft of an event; see the module above.
 
-    `look_s` never changes: the ledger charges every row of an instance so
+    `look_s` changes at epochs only: the ledger charges every row of an instance so
     many seconds of growth when it files the instance under its projected room, which is
     what `best_fit`, `worst_fit`, `fullest_first` and `emptiest_first` go by. 0 files
     by plain free pages.

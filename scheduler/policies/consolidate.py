@@ -1,19 +1,20 @@
 """Consolidate: few instances, few and cheap moves. The default policy.
 
     arrive     the fullest instance with room for the request and everybody's growth;
-               else one with room for a moment; else one that a cheap move makes room
-               on; else a new one
+               else one with room for a moment; else it waits a little; else one that a
+               cheap move makes room on; else one that is loading; else a new one
     overflow   the cheapest move that is enough, to such an instance or to a new one
-    epoch      empty one of the emptiest instances if everything on it fits elsewhere,
-               directly, by moving others out of the way, or by an exact packing
+    leave      empty one of the emptiest instances if that is worth what it moves
 
-Instances are filed under their projected room: what is free once their rows have grown
-for `look_s` seconds, or until one of them ends. Consolidation keeps within a budget of
-link bytes and prefill tokens; an instance that takes long to load is closed only once
-there was one too many for as long; the guard keeps the count under 4/3 of the lower
-bound plus a constant.
+Everything has one price: `move_price_s` seconds of a device are worth moving as many
+pages as it holds (`volume`). Dear moves keep more instances open, and more room free on
+each for growth, so that fewer requests have to move. Instances are filed under their
+projected room: what is free once their rows have grown for `look_s` seconds, or until
+one of them ends. Closings (`closing`) keep within a budget of link bytes and prefill
+tokens; the guard keeps the count under 4/3 of the lower bound plus a constant.
 """
 
+import math
 from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
@@ -22,42 +23,54 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, Request
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget
-from mell_jax.scheduler.policies.exact import PackItem, close_one
-from mell_jax.scheduler.policies.parking import loads_at_once
+from mell_jax.scheduler.policies.closing import Closing
 from mell_jax.scheduler.policies.relocate import Relocation
+from mell_jax.scheduler.policies.volume import Volume
 
-LOOK_S = 5.0
+LOOK_S = 1.2  # of a large fleet, if a move is worth 1 s
+SMALL = 60  # instances: below, the last one's free room serves as a reserve anyway
+LOOK_STEP = 1.25  # by which the look-ahead has to be wrong before all are filed anew
 TIGHT_S = 0.5  # growth that must have room before an instance is opened instead
 TIGHT_WIDTH = 16  # emptiest instances looked at for that
 RELIEF_S = 1.5  # growth that one overflow move makes room for, if it can
 ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
-ARRIVAL_BUDGET = 1  # pages moved for it, times its own
-DRAIN_DEPTH = 1
-DRAIN_CANDIDATES = 2  # emptiest instances tried in an epoch
-CLOSE_S = 4.0  # growth of everybody that must have room after closing an instance
-CLOSE_ARRIVALS = 0.5  # and of so many new requests
-EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly
-EXACT_COST = 1.0  # most pages that an exact packing moves, of an instance
-EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good
+ARRIVAL_BUDGET = 1  # most pages moved for it, times its own
 
 
 class Consolidate:
     """See the module's docstring."""
 
     def __init__(self, config: PolicyConfig) -> None:
-        self._look_s = LOOK_S if config.look_s is None else config.look_s
+        self._price_s = config.move_price_s
+        self._fixed_look_s = config.look_s
+        self._look_s = self._best_look_s(0) if config.look_s is None else config.look_s
         self._headroom = config.headroom
-        self._epoch_s = config.epoch_s
+        self._place_wait_s = config.place_wait_s
         self._budget = Budget(config)
+        self._volume = Volume(price_s=config.move_price_s)
+        self._closing = Closing(
+            volume=self._volume, budget=self._budget, epoch_s=config.epoch_s
+        )
         self._promised: dict[RequestId, DeviceGroupId] = {}
-        self._spare_s: dict[ModelId, float] = {}  # since when one is one too many
+        self._newest: dict[ModelId, int] = {}  # serials of arrivals that are noted
 
     @property
     def look_s(self) -> float:
+        """Seconds of growth that instances keep room for.
+
+        Room on n instances costs as n * look_s, the moves that it spares as 1 / look_s,
+        so the best look-ahead grows with the square root of the price of a move. In a
+        small fleet half an instance is free on average: that room costs nothing.
+        """
         return self._look_s
+
+    def _best_look_s(self, instances: int) -> float:
+        share = 1 + SMALL / max(1, instances)
+        return LOOK_S * math.sqrt(self._price_s * share)
 
     def arrive(self, draft: Draft, request: RequestAccount) -> None:
         ledger = draft.ledger
+        self._note_arrival(ledger, request)
         size = self._with_headroom(ledger, request)
         device = self._cached(ledger, request, size)
         if device is None:
@@ -65,9 +78,11 @@ class Consolidate:
         if device is None and not self._is_promised(ledger, request):
             device = self._tight(ledger, request, size)
             if device is None:
-                self._make_room(draft, request)
+                device = self._find_more(draft, request)
         if device is not None:
             draft.shift(request, device)
+            hit = ledger.cached_pages(request.id, device)
+            self._closing.note_hit(ledger, device, pages=hit)
 
     def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
@@ -80,23 +95,38 @@ class Consolidate:
             lack -= freed
 
     def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
-        pass
+        self._volume.note(draft.ledger, instance.model, pages=pages)
+        self._closing.close(draft, instance.model)
 
     def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
-        if self._is_long_spare(draft.ledger, instance.model):
+        self._closing.note(draft.ledger, instance.model)
+        if self._closing.is_long_spare(draft.ledger, instance.model):
             draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
         self._promised.clear()
         self._budget.renew()
+        self._closing.renew(draft.ledger)
+        self._look_anew(len(draft.ledger.instances))
         for model in draft.ledger.models:
-            self._note_spare(draft.ledger, model)
             if guard.is_exceeded(draft.ledger, model):
                 guard.repack(draft, model)
-            elif model in self._spare_s and self._is_long_spare(draft.ledger, model):
-                self._close_one(draft, model)
+            else:
+                self._closing.close(draft, model, is_epoch=True)
+
+    def _look_anew(self, instances: int) -> None:
+        if self._fixed_look_s is None:
+            best_s = self._best_look_s(instances)
+            if max(best_s, self._look_s) > LOOK_STEP * min(best_s, self._look_s):
+                self._look_s = best_s
 
     # Arrivals.
+
+    def _note_arrival(self, ledger: Ledger, request: RequestAccount) -> None:
+        """Counts a request once, not again when it is offered or placed again."""
+        if request.serial > self._newest.get(request.model, 0):
+            self._newest[request.model] = request.serial
+            self._volume.note(ledger, request.model, pages=request.pages)
 
     def _with_headroom(self, ledger: Ledger, request: RequestAccount) -> int:
         whole = ledger.spec(request.model).capacity_pages
@@ -140,31 +170,61 @@ class Consolidate:
                 return device
         return None
 
-    def _make_room(self, draft: Draft, request: RequestAccount) -> None:
+    def _find_more(self, draft: Draft, request: RequestAccount) -> DeviceGroupId | None:
+        """Waits, makes room, or opens an instance: the first of these that is due."""
+        ledger, model = draft.ledger, request.model
+        until_s = request.queued_s + self._place_wait_s
+        is_early = ledger.now_s < until_s
+        if is_early and ledger.idle_devices and ledger.total_pages(model):
+            draft.hold(request, until_s=until_s)
+            return None
+        if self._make_room(draft, request):
+            return None
+        device = self._loading(ledger, request)
+        if device is not None:
+            return device
+        opened = draft.activate(model)
+        if opened is not None:
+            return opened.device
+        return self._tight(ledger, request, request.pages, look_s=0.0)
+
+    def _make_room(self, draft: Draft, request: RequestAccount) -> bool:
+        """Has others moved out of the way if that is worth more than it moves."""
+        ledger = draft.ledger
+        margin = self._volume.margin(ledger, request.model, closing=0) - request.pages
+        worth = self._volume.worth(ledger, request.model, margin=margin)
+        budget = int(min(worth, ARRIVAL_BUDGET * request.pages))
+        if budget < 1:
+            return False
         mark = draft.savepoint()
         found = Relocation(draft).find(
-            request,
-            depth=ARRIVAL_DEPTH,
-            budget_pages=ARRIVAL_BUDGET * request.pages,
+            request, depth=ARRIVAL_DEPTH, budget_pages=budget
         )
-        if found and self._keep(draft, mark):
-            assert request.device is not None
-            self._promised[request.id] = request.device
-            return
-        opened = draft.activate(request.model)
-        device = opened.device if opened is not None else None
-        if device is None:
-            device = self._tight(draft.ledger, request, request.pages, look_s=0.0)
-        if device is not None:
-            draft.shift(request, device)
+        if not (found and self._budget.take(draft)):
+            draft.rollback(mark)
+            return False
+        assert request.device is not None
+        self._promised[request.id] = request.device
+        return True
+
+    def _loading(self, ledger: Ledger, request: RequestAccount) -> DeviceGroupId | None:
+        """An instance with room that is not ready yet: opening another is no faster."""
+        load_s = ledger.spec(request.model).load_s
+        if not load_s:
+            return None
+        for device in islice(ledger.emptiest_first(request.model), TIGHT_WIDTH):
+            instance = ledger.instances[device]
+            is_ready = ledger.now_s >= instance.opened_s + load_s
+            if not is_ready and ledger.fits(instance, request.pages):
+                return device
+        return None
 
     # Overflow.
 
     def _shed(self, draft: Draft, instance: InstanceAccount, lack: int) -> int:
         """Shifts one request away; returns what that frees, 0 if nothing can go."""
         ledger = draft.ledger
-        growth = ledger.spec(instance.model).growth_pages_per_s * instance.rows
-        enough = lack + int(RELIEF_S * growth)
+        enough = lack + ledger.growth_ahead(instance, seconds=RELIEF_S)
         order = sorted(
             instance.requests.values(), key=lambda r: _shed_order(r, lack, enough)
         )
@@ -189,98 +249,6 @@ class Consolidate:
         self, ledger: Ledger, request: RequestAccount, size: int
     ) -> DeviceGroupId | None:
         return ledger.best_fit(request.model, size, skip=request.device)
-
-    # Epochs.
-
-    def _note_spare(self, ledger: Ledger, model: ModelId) -> None:
-        if self._is_worth_closing(ledger, model):
-            self._spare_s.setdefault(model, ledger.now_s)
-        else:
-            self._spare_s.pop(model, None)
-
-    def _is_long_spare(self, ledger: Ledger, model: ModelId) -> bool:
-        """Whether an instance was one too many for as long as loading one takes."""
-        load_s = ledger.spec(model).load_s
-        if loads_at_once(load_s, epoch_s=self._epoch_s):
-            return True
-        return ledger.now_s - self._spare_s.get(model, ledger.now_s) >= load_s
-
-    def _is_worth_closing(self, ledger: Ledger, model: ModelId) -> bool:
-        """Whether one instance less leaves room enough to stay shut for a while."""
-        total = ledger.total_pages(model)
-        if total == 0:
-            return True
-        spec = ledger.spec(model)
-        others = len(ledger.of_model(model)) - 1
-        free = others * spec.capacity_pages - total
-        growth = ledger.expected_growth(model, seconds=CLOSE_S)
-        return free > growth + CLOSE_ARRIVALS * ledger.mean_arrival(model)
-
-    def _close_one(self, draft: Draft, model: ModelId) -> None:
-        """Parks the empty ones, or empties one of the emptiest within the budget."""
-        ledger = draft.ledger
-        candidates = list(islice(ledger.emptiest_first(model), max(EXACT_BINS)))
-        instances = [ledger.instances[device] for device in candidates]
-        empty = [instance for instance in instances if instance.rows == 0]
-        for instance in empty:
-            if self._is_worth_closing(ledger, model):
-                draft.park(instance)
-        if empty:
-            return
-        instances = [i for i in instances if not i.arriving and not i.leaving_pages]
-        for instance in instances[:DRAIN_CANDIDATES]:
-            if self._drain(draft, instance):
-                return
-        for count in EXACT_BINS:
-            if count <= len(instances) and self._pack(draft, instances[:count]):
-                return
-
-    def _drain(self, draft: Draft, instance: InstanceAccount) -> bool:
-        """Shifts everything off an instance, or nothing."""
-        mark = draft.savepoint()
-        skip = frozenset([instance.device])
-        requests = sorted(instance.requests.values(), key=lambda r: -r.pages)
-        search = Relocation(draft)
-        for request in requests:
-            found = search.find(
-                request, skip=skip, depth=DRAIN_DEPTH, budget_pages=request.pages
-            )
-            if not found:
-                draft.rollback(mark)
-                return False
-        return self._keep(draft, mark)
-
-    def _pack(self, draft: Draft, instances: list[InstanceAccount]) -> bool:
-        """Packs some instances into one less, exactly, or does nothing."""
-        ledger = draft.ledger
-        requests = [r for i in instances for r in i.requests.values()]
-        if len(requests) > EXACT_MAX_ROWS * len(instances):
-            return False
-        rooms = [max(0, i.projected) + i.pages for i in instances]
-        at = {instance.device: n for n, instance in enumerate(instances)}
-        items = [
-            PackItem(size=r.pages, home=at[r.device])
-            for r in requests
-            if r.device is not None
-        ]
-        closing = min(range(len(instances)), key=lambda n: (instances[n].pages, n))
-        cost = ledger.spec(instances[0].model).capacity_pages
-        bins = close_one(
-            items, rooms=rooms, closing=closing, max_cost=int(EXACT_COST * cost)
-        )
-        if bins is None:
-            return False
-        mark = draft.savepoint()
-        for request, to in zip(requests, bins, strict=True):
-            draft.shift(request, instances[to].device)
-        return self._keep(draft, mark)
-
-    def _keep(self, draft: Draft, mark: int) -> bool:
-        """Keeps what was drafted if the budget allows it."""
-        if self._budget.take(draft):
-            return True
-        draft.rollback(mark)
-        return False
 
 
 def _shed_order(

@@ -28,13 +28,19 @@ class Size(IntEnum):
 
 def size_of(pages: int, *, capacity: int) -> Size:
     """The class of a request of `pages` where an instance holds `capacity`."""
-    if 8 * pages <= capacity:
+    eighth, quarter, third, half = borders(capacity)
+    if pages <= eighth:
         return Size.SMALL
-    if 4 * pages <= capacity:
+    if pages <= quarter:
         return Size.T
-    if 3 * pages <= capacity:
+    if pages <= third:
         return Size.S
-    return Size.M if 2 * pages <= capacity else Size.L
+    return Size.M if pages <= half else Size.L
+
+
+def borders(capacity: int) -> tuple[int, int, int, int]:
+    """The most pages of a SMALL, a T, an S and an M."""
+    return capacity // 8, capacity // 4, capacity // 3, capacity // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from itertools import islice
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.index import FreeIndex
 from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger
-from mell_jax.scheduler.policies.mell_items import Size, size_of
+from mell_jax.scheduler.policies.mell_items import Size, borders
 
 CANDIDATES = 16  # least loaded instances whose distances are compared
 
@@ -53,14 +53,22 @@ class _Index:
 
 
 class Kinds:
-    """All instances, as of `refresh`."""
+    """All instances as they are now; those that changed are looked at when asked."""
 
     def __init__(self) -> None:
+        self._ledger: Ledger | None = None
         self._shapes: dict[DeviceGroupId, Shape] = {}
         self._models: dict[ModelId, _Index] = {}
 
-    def refresh(self, ledger: Ledger) -> None:
+    def follow(self, ledger: Ledger) -> None:
+        """All answers are about this ledger from now on."""
+        self._ledger = ledger
+
+    def _refresh(self) -> None:
         """Looks again at the instances that have changed."""
+        ledger = self._ledger
+        if ledger is None or not ledger.changed:
+            return
         for device in ledger.changed:
             before = self._shapes.pop(device, None)
             if before is not None:
@@ -76,6 +84,7 @@ class Kinds:
 
     def shape(self, device: DeviceGroupId) -> Shape | None:
         """None: it is not among those that may be used."""
+        self._refresh()
         return self._shapes.get(device)
 
     def latest(self, model: ModelId, kind: Size) -> DeviceGroupId | None:
@@ -83,27 +92,32 @@ class Kinds:
         return next(self.latest_first(model, kind), None)
 
     def latest_first(self, model: ModelId, kind: Size) -> Iterator[DeviceGroupId]:
+        self._refresh()
         index = self._models.get(model)
         if index is not None:
             yield from (device for _, device in reversed(index.by_serial[kind]))
 
     def roomy(self, model: ModelId) -> list[DeviceGroupId]:
         """L- and M-GPUs, most room first."""
+        self._refresh()
         index = self._models.get(model)
         return list(islice(index.takes_t.descending(), CANDIDATES)) if index else []
 
     def singles(self, model: ModelId) -> list[DeviceGroupId]:
         """L-GPUs without S or M, smallest L first."""
+        self._refresh()
         index = self._models.get(model)
         return list(islice(index.singles.descending(), CANDIDATES)) if index else []
 
     def open_bundles(self, model: ModelId, pages: int) -> Iterator[DeviceGroupId]:
         """Instances whose open bundle could grow by `pages`, least room first."""
+        self._refresh()
         index = self._models.get(model)
         return index.open_bundles.ascending(pages) if index else iter(())
 
     def partners(self, model: ModelId) -> Iterator[DeviceGroupId]:
         """S- and M-GPUs, the one with the smallest S or M first."""
+        self._refresh()
         index = self._models.get(model)
         return index.partners.ascending(1) if index else iter(())
 
@@ -133,36 +147,54 @@ def _places(index: _Index, shape: Shape) -> Iterator[tuple[FreeIndex, int]]:
 
 
 def shape_of(ledger: Ledger, instance: InstanceAccount) -> Shape:
-    """Counts what an instance holds, arriving requests included."""
+    """Counts what an instance holds, arriving requests included.
+
+    It runs after every change, so classes are told by their borders in pages.
+    """
     spec = ledger.spec(instance.model)
-    capacity = spec.capacity_pages
-    counts = dict.fromkeys(Size, 0)
-    light_rows, light_pages, bundle, least = 0, 0, 0, 0
+    eighth, quarter, third, half = borders(spec.capacity_pages)
+    small = medium = large = light_rows = light_pages = bundle = least = 0
+    has_t = False
     for request in instance.requests.values():
         pages = request.pages
-        size = size_of(pages, capacity=capacity)
-        counts[size] += 1
-        if size <= Size.T:
+        if pages <= quarter:
             light_rows += 1
             light_pages += pages
-            if size is Size.SMALL:
+            if pages > eighth:
+                has_t = True
+            else:
                 bundle += pages
-                if 8 * bundle > capacity:
+                if bundle > eighth:
                     bundle = 0
-        elif size is not Size.L:
-            least = min(least or pages, pages)
+            continue
+        if pages > half:
+            large += 1
+            continue
+        if pages <= third:
+            small += 1
+        else:
+            medium += 1
+        if not least or pages < least:
+            least = pages
     for request in instance.arriving.values():
-        counts[size_of(request.pages, capacity=capacity)] += 1
-    kinds = [size for size, count in counts.items() if count and size > Size.T]
-    hard_pages = instance.pages - light_pages
+        pages = request.pages
+        large += pages > half
+        medium += third < pages <= half
+        small += quarter < pages <= third
+        has_t = has_t or pages <= quarter
+    if large or medium or small:
+        kind = Size.L if large else Size.M if medium else Size.S
+    else:
+        kind = Size.T if has_t or light_rows else Size.SMALL
     return Shape(
         model=instance.model,
         serial=instance.serial,
-        kind=max(kinds, default=Size.T if any(counts.values()) else Size.SMALL),
-        small=counts[Size.S],
-        medium=counts[Size.M],
+        kind=kind,
+        small=small,
+        medium=medium,
         open_bundle_pages=bundle,
         room=instance.projected,
-        room_over_t=spec.capacity(instance.rows - light_rows + 1) - hard_pages,
+        room_over_t=spec.capacity(instance.rows - light_rows + 1)
+        - (instance.pages - light_pages),
         least_partner=least,
     )

@@ -19,7 +19,7 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies.mell_items import Item, Size, items_of, single
+from mell_jax.scheduler.policies.mell_items import Item, Size, items_of, single, size_of
 from mell_jax.scheduler.policies.mell_kinds import Kinds, Shape
 from mell_jax.scheduler.policies.parking import Parking
 from mell_jax.scheduler.policies.relief import cover
@@ -51,7 +51,7 @@ class Operation:
         self._parking = parking
         self._config = config
         self._may_evict = may_evict  # T's from where an S or M is to go
-        kinds.refresh(draft.ledger)
+        kinds.follow(draft.ledger)
 
     # Allocate.
 
@@ -159,8 +159,11 @@ class Operation:
 
     def _in_the_way(self, instance: InstanceAccount, pages: int) -> list[Item]:
         """The T's that have to go for `pages`."""
+        lack = pages - self._ledger.room(instance)
+        if lack <= 0:
+            return []
         light = [i for i in items_of(self._ledger, instance) if i.size <= Size.T]
-        return cover(light, pages - self._ledger.room(instance))
+        return cover(light, lack)
 
     # Depart.
 
@@ -294,12 +297,17 @@ class Operation:
 
     def relieve(self, instance: InstanceAccount, lack: int) -> None:
         """Sheds what is beside an L, smallest class first; else the smallest enough."""
-        items = [single(self._ledger, r) for r in instance.requests.values()]
-        rounds = [items]
-        if any(item.size is Size.L for item in items):
-            rounds = [[i for i in items if i.size is size] for size in SHED_BESIDE_L]
+        requests = list(instance.requests.values())
+        rounds = [requests]
+        if self._shape(instance).kind is Size.L:
+            capacity = self._ledger.spec(instance.model).capacity_pages
+            rounds = [
+                [r for r in requests if size_of(r.pages, capacity=capacity) is size]
+                for size in SHED_BESIDE_L
+            ]
         for candidates in rounds:
-            for item in cover(candidates, lack):
+            for request in cover(candidates, lack):
+                item = single(self._ledger, request)
                 if self.allocate(item, home=instance):
                     lack -= item.pages
                     self.shed.append(item)
@@ -319,13 +327,10 @@ class Operation:
             self.request_moves += len(item.requests)
         for request in item.requests:
             self._draft.shift(request, target.device)
-        self._kinds.refresh(self._ledger)
 
     def _open(self, model: ModelId) -> InstanceAccount | None:
         opened = self._parking.latest(self._draft, model)
-        opened = opened or self._draft.activate(model)
-        self._kinds.refresh(self._ledger)
-        return opened
+        return opened or self._draft.activate(model)
 
     def _reserve(self, request: RequestAccount) -> int:
         spec = self._ledger.spec(request.model)

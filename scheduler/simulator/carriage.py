@@ -5,12 +5,23 @@ The life of a move that waits stands in `scheduler.move_queue`.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId
 from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, MoveDemand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A move is under way and commits at `ends_s`."""
+
+    move: MoveId
+    mode: Mode
+    tokens: int
+    ends_s: float
 
 
 class Carriage:

@@ -13,16 +13,14 @@ caller gives the clock that times the decisions.
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-
-from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.simulator.carriage import Carriage
-from mell_jax.scheduler.simulator.measure import RunMeter, Window
+from mell_jax.scheduler.simulator.carriage import Begun, Carriage
+from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.simulator.repack import bound_of, demands, window_of
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 from mell_jax.scheduler.transfer import Mode, MoveDemand
@@ -31,15 +29,31 @@ Clock = Callable[[], float]
 
 
 class Driven(Protocol):
-    """What is simulated: a `Machine`, or something that records or replays one."""
+    """What is simulated: a `Machine`, or something like it."""
 
-    def step(self, event: events.Event) -> plan.Plan: ...
+    @property
+    def wake_s(self) -> float: ...
+
+    def step(self, event: events.Event, *, now_s: float) -> plan.Plan: ...
+
+
+class Log(Protocol):
+    """What is told of everything that happens, in order."""
+
+    def decided(
+        self, event: events.Event, answer: plan.Plan, *, now_s: float
+    ) -> None: ...
+
+    def began(
+        self, begun: Sequence[Begun], *, now_s: float, late: int, over: int
+    ) -> None: ...
 
 
 class _Running:
     """One request on its way."""
 
     __slots__ = (
+        "arrived_s",
         "done",
         "id",
         "input_tokens",
@@ -47,20 +61,33 @@ class _Running:
         "model",
         "output_tokens",
         "pages",
+        "paused_s",
+        "prefill_s",
         "since_s",
+        "started_s",
         "timer",
     )
 
     def __init__(
-        self, request: RequestId, *, given: int, made: int, model: ModelId
+        self,
+        request: RequestId,
+        *,
+        arrived_s: float,
+        given: int,
+        made: int,
+        model: ModelId,
     ) -> None:
         self.id = request
+        self.arrived_s = arrived_s
         self.model = model
         self.input_tokens = given
         self.output_tokens = made
-        self.pages = 0
+        self.pages = 0  # granted
         self.done = 0.0  # output tokens made before `since_s`
         self.since_s = 0.0  # decodes since, or will from then on
+        self.prefill_s = 0.0  # its latest prefill began, or will
+        self.started_s: float | None = None  # its first one
+        self.paused_s: float | None = None  # since when it lacks a page
         self.timer = 0  # a heap entry with another number is void
         self.is_queued = True
 
@@ -75,16 +102,16 @@ class SimulatedFleet:
         workload: Workload,
         settings: Settings,
         clock: Clock,
+        log: Log | None = None,
     ) -> None:
-        last = float(workload.arrival_s[-1]) if len(workload) else 0.0
-        first = float(workload.arrival_s[0]) if len(workload) else 0.0
-        start = first + 0.25 * (last - first)
-        self.meter = RunMeter(window=Window(start_s=start, end_s=last))
+        self.meter = RunMeter(window=window_of(workload))
         self.now_s = 0.0
         self._machine = machine
         self._workload = workload
         self._settings = settings
         self._clock = clock
+        self._log = log
+        self._demands = demands(workload, settings=settings)
         self._specs = settings.models()
         self._running: dict[RequestId, _Running] = {}
         self._timers: list[tuple[float, int, RequestId | MoveId, bool]] = []
@@ -92,6 +119,7 @@ class SimulatedFleet:
         self._soon: deque[events.Event] = deque()
         self._ready_s: dict[DeviceGroupId, float] = {}
         self._serving: dict[DeviceGroupId, ModelId] = {}
+        self._moves: dict[MoveId, plan.Move] = {}
         self._carriage = Carriage(settings, ready_s=self._ready_s)
 
     def run(self, *, progress: Callable[[int], None] = lambda served: None) -> RunMeter:
@@ -106,11 +134,15 @@ class SimulatedFleet:
         while next_arrival < len(arrivals) or self._running:
             arrival_s = arrivals[next_arrival] if next_arrival < len(arrivals) else None
             tick_s = epoch * settings.epoch_s
-            at = min(tick_s, timers[0][0] if timers else tick_s)
+            wake_s = self._machine.wake_s
+            at = min(tick_s, wake_s, timers[0][0] if timers else tick_s)
             if arrival_s is not None and arrival_s <= at:
                 self.now_s = arrival_s
                 self._arrive(next_arrival)
                 next_arrival += 1
+            elif wake_s == at:
+                self.now_s = wake_s
+                self._tell(events.Wake())
             elif timers and timers[0][0] <= tick_s:
                 self.now_s, number, subject, is_move = heapq.heappop(timers)
                 if is_move:
@@ -133,6 +165,7 @@ class SimulatedFleet:
         workload, page = self._workload, self._settings.page_tokens
         request = _Running(
             RequestId(at),
+            arrived_s=self.now_s,
             given=int(workload.input_tokens[at]),
             made=int(workload.output_tokens[at]),
             model=workload.models[at],
@@ -159,14 +192,19 @@ class SimulatedFleet:
         request.done = min(request.output_tokens, held - request.input_tokens)
         request.since_s = self.now_s
         if request.done >= request.output_tokens:
-            del self._running[request_id]
-            self.meter.served_requests += 1
-            self.meter.served_tokens += request.input_tokens + request.output_tokens
-            self._tell(events.Finish(request=request_id))
+            self._end(request)
             return
         request.pages += 1
-        self._set_timer(request)  # a `Wait` in the answer stops it
+        self._set_timer(request)  # a `Wait` in the answer takes both back
         self._tell(events.Grow(request=request_id, pages=request.pages))
+
+    def _end(self, request: _Running) -> None:
+        del self._running[request.id]
+        assert request.started_s is not None
+        self.meter.wait_s.append(request.started_s - request.arrived_s)
+        self.meter.served_requests += 1
+        self.meter.served_tokens += request.input_tokens + request.output_tokens
+        self._tell(events.Finish(request=request.id))
 
     def _set_timer(self, request: _Running) -> None:
         """Wakes a decoding request at the end of its page or output."""
@@ -185,9 +223,13 @@ class SimulatedFleet:
         self._soon.append(event)
         while self._soon:
             now = self._soon.popleft()
+            if isinstance(now, events.MoveCommitted):
+                self._come(now.move)
             start = clock()
-            answer = self._machine.step(now)
+            answer = self._machine.step(now, now_s=self.now_s)
             times.append(clock() - start)
+            if self._log is not None:
+                self._log.decided(now, answer, now_s=self.now_s)
             for decision in answer.decisions:
                 self._obey(decision)
             if not self._soon and self._carriage.is_asked:
@@ -196,13 +238,11 @@ class SimulatedFleet:
     def _obey(self, decision: plan.Decision) -> None:
         match decision:
             case plan.Place():
-                self._place(self._running[decision.request], decision.device)
+                self._place(self._running[decision.request], decision)
             case plan.Move():
                 self._move(decision)
             case plan.Wait():
-                request = self._running[decision.request]
-                request.timer = -1
-                self.meter.pauses += not request.is_queued
+                self._pause(self._running[decision.request])
             case plan.Preempt():
                 self._preempt(self._running[decision.request])
             case plan.Reject():
@@ -217,26 +257,45 @@ class SimulatedFleet:
                 del self._serving[decision.device]
                 self.meter.count_devices(self.now_s, len(self._serving))
 
-    def _place(self, request: _Running, device: DeviceGroupId) -> None:
+    def _place(self, request: _Running, place: plan.Place) -> None:
         """Prefills a queued request, or lets a paused one go on."""
-        start = self.now_s
+        self._resume(request)
+        request.pages = place.pages
+        request.since_s = self.now_s
         if request.is_queued:
-            if request.done == 0:
-                self.meter.queue_wait_s.append(self.now_s - request.since_s)
             request.is_queued = False
-            tokens = request.input_tokens + int(request.done)
-            start = max(start, self._ready_s[device])
-            start += tokens / self._settings.prefill_tokens_per_s
-        request.since_s = start
+            self._prefill(request, place.device)
         self._set_timer(request)
 
+    def _prefill(self, request: _Running, device: DeviceGroupId) -> None:
+        """Begins to compute a request's tokens as soon as the device has loaded."""
+        request.prefill_s = max(self.now_s, self._ready_s[device])
+        tokens = request.input_tokens + int(request.done)
+        rate = self._settings.prefill_tokens_per_s
+        request.since_s = request.prefill_s + tokens / rate
+        if request.started_s is None or request.started_s > self.now_s:
+            request.started_s = request.prefill_s
+
+    def _pause(self, request: _Running) -> None:
+        """A request that waits for a place, or lacks the page that it asked for."""
+        request.timer = -1
+        if not request.is_queued:
+            request.pages -= 1
+            request.paused_s = self.now_s
+
+    def _resume(self, request: _Running) -> None:
+        if request.paused_s is not None:
+            self.meter.paused(self.now_s - request.paused_s)
+            request.paused_s = None
+
     def _preempt(self, request: _Running) -> None:
+        self._resume(request)
+        self.meter.preemptions += 1
+        self.meter.tokens_recomputed += self._computed(request)
         request.done = self._tokens(request) - request.input_tokens
         request.since_s = self.now_s
         request.timer = -1
         request.is_queued = True
-        self.meter.preemptions += 1
-        self.meter.tokens_recomputed += request.input_tokens + int(request.done)
 
     def _tokens(self, request: _Running) -> float:
         """Tokens of a request whose pages are on some device, now."""
@@ -247,18 +306,40 @@ class SimulatedFleet:
         made = max(0.0, made) + request.done
         return min(float(held), request.input_tokens + made)
 
+    def _computed(self, request: _Running) -> int:
+        """Tokens that its device has computed, now; fewer during a prefill."""
+        if self.now_s >= request.since_s:
+            return int(self._tokens(request))
+        since_s = max(0.0, self.now_s - request.prefill_s)
+        return int(since_s * self._settings.prefill_tokens_per_s)
+
     def _move(self, move: plan.Move) -> None:
         request = self._running[move.request]
+        self._moves[move.move] = move
         if self._settings.link_gbps == math.inf:
-            self.meter.moved(self.now_s, int(self._tokens(request)))
+            self.meter.moved(self.now_s, self._moved_tokens(request))
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
             self._carriage.ask(move)
+
+    def _moved_tokens(self, request: _Running) -> int:
+        """A prefill that has begun goes along as a whole, another is nothing yet."""
+        is_begun = self.now_s >= request.prefill_s
+        return int(self._tokens(request)) if is_begun else 0
+
+    def _come(self, move_id: MoveId) -> None:
+        """A request is at its target; what was not begun for loading begins there."""
+        move = self._moves.pop(move_id)
+        request = self._running.get(move.request)
+        if request is not None and self.now_s < request.prefill_s:
+            self._prefill(request, move.target)
+            self._set_timer(request)
 
     def _begin_moves(self) -> None:
         """Begins what the links and the targets can take; counts what they cannot."""
         meter = self.meter
         division = self._carriage.divide(self._demand_of)
+        begun: list[Begun] = []
         for demand, mode in division.begun:
             ends_s = self._carriage.begin(demand, mode=mode, now_s=self.now_s)
             is_replayed = mode is Mode.TOKENS
@@ -267,31 +348,30 @@ class SimulatedFleet:
             heapq.heappush(
                 self._timers, (ends_s, self._numbers, demand.move.move, True)
             )
+            move, tokens = demand.move.move, demand.tokens
+            begun.append(Begun(move=move, mode=mode, tokens=tokens, ends_s=ends_s))
         meter.deferrals += len(division.deferred)
         meter.violations += division.violations
+        if self._log is not None:
+            late, over = len(division.deferred), division.violations
+            self._log.began(begun, now_s=self.now_s, late=late, over=over)
 
     def _demand_of(self, move: plan.Move) -> MoveDemand | None:
         request = self._running.get(move.request)
         if request is None:
             return None
-        tokens = max(1, int(self._tokens(request)))
+        tokens = max(1, self._moved_tokens(request))
         return self._carriage.demand(move, model=request.model, tokens=tokens)
 
     # Epochs.
 
     def _sample(self) -> None:
-        """Utilisation counts placed requests once; the bound is of all that live."""
-        sizes: dict[ModelId, list[int]] = {model: [] for model in self._specs}
-        used = 0
-        for request in self._running.values():
-            sizes[request.model].append(request.pages)
-            used += 0 if request.is_queued else request.pages
+        """Utilisation counts placed requests once; the bound is the workload's."""
+        used = sum(r.pages for r in self._running.values() if not r.is_queued)
         capacity = sum(self._specs[m].capacity_pages for m in self._serving.values())
         bound = 0
-        if self._settings.do_bounds:
-            for model, pages in sizes.items():
-                array = np.array(pages, np.int64)
-                bound += instances_bound(array, spec=self._specs[model])
+        if self._settings.do_bounds and (demand := next(self._demands, None)):
+            bound = bound_of(demand, settings=self._settings)
         self.meter.sample(
             self.now_s,
             devices=len(self._serving),

@@ -1,5 +1,6 @@
 """What a simulation measures: means over a window, totals over the whole run."""
 
+import math
 from array import array
 from dataclasses import dataclass, field
 
@@ -32,9 +33,9 @@ class RunMeter:
     rejected: int = 0
     served_requests: int = 0
     served_tokens: int = 0
-    pauses: int = 0
     decision_s: "array[float]" = field(default_factory=lambda: array("d"))
-    queue_wait_s: "array[float]" = field(default_factory=lambda: array("d"))
+    wait_s: "array[float]" = field(default_factory=lambda: array("d"))
+    pause_s: "array[float]" = field(default_factory=lambda: array("d"))
     epoch_s: "array[float]" = field(default_factory=lambda: array("d"))
     devices: "array[float]" = field(default_factory=lambda: array("d"))
     utilization: "array[float]" = field(default_factory=lambda: array("d"))
@@ -76,14 +77,21 @@ class RunMeter:
             self.window_migrations += 1
             self.window_tokens_moved += tokens
 
+    def paused(self, seconds: float) -> None:
+        """A placed request has stood still for want of a page, if for any time."""
+        if seconds > 0:
+            self.pause_s.append(seconds)
+
     def summary(self, *, requests: int) -> dict[str, float]:
         """Every figure by its name.
 
         `migrations` and `tokens_moved` are of all moves begun, whether copied or
         replayed, so that they do not depend on links; `replays` says how many were
         replayed. `tokens_recomputed` is what was prefilled twice, by replays and after
-        preemptions. A deferral is a move that began an epoch late, a violation one that
-        overdrew a link or its target's prefill.
+        preemptions. `wait_*` is from the arrival to the start of the first prefill,
+        `pause_*` how long placed requests stood still for want of a page. A deferral is
+        a move that began an epoch late, a violation one that overdrew a link or its
+        target's prefill.
         """
         span = max(self.window.end_s - self.window.start_s, 1e-9)
         times = np.asarray(self.epoch_s)
@@ -103,12 +111,15 @@ class RunMeter:
             "deferrals": self.deferrals,
             "violations": self.violations,
             "preemptions": self.preemptions,
-            "pauses": self.pauses,
+            "pauses": len(self.pause_s),
+            "pause_s": math.fsum(self.pause_s),
+            "pause_max_s": max(self.pause_s, default=0.0),
             "activations": self.activations,
             "rejected": self.rejected,
             "served_requests": self.served_requests,
             "served_tokens": self.served_tokens,
-            "queue_wait_p99_s": _quantile(np.asarray(self.queue_wait_s), 0.99),
+            "wait_mean_s": _mean(np.asarray(self.wait_s)),
+            "wait_p99_s": _quantile(np.asarray(self.wait_s), 0.99),
             "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),
             "decision_us_p99": 1e6 * _quantile(np.asarray(self.decision_s), 0.99),
         }

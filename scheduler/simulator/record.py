@@ -1,15 +1,18 @@
-"""The event log of a run: every event and its plan, one JSON line each.
+"""The event log of a run: every event and its plan, one JSON line each, with times.
 
-    {"header": {...}}
-    {"event": ["Arrive", {...}], "plan": [["Place", {...}], ...]}
+    {"header": {..., "requests": [[arrival_s, input, output, model], ...]}}
+    {"t": 1.5, "event": ["Arrive", {...}], "plan": [["Place", {...}], ...]}
+    {"t": 1.5, "begun": [{"move": 0, "mode": "KV", "tokens": 90, "ends_s": 1.52}]}
+    {"figures": {...}}
 
 A log that is replayed drives a fresh machine with the recorded events and compares
-every plan, so it proves that decisions depend on nothing else.
+every plan, so it proves that decisions depend on nothing else. `check` recomputes the
+figures. Moves that take no time begin and end where they are decided, without a line.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, TextIO
 
@@ -19,7 +22,9 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.simulator.carriage import Begun
 from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.workload import Workload
 
 EVENTS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -29,6 +34,7 @@ EVENTS: dict[str, type[Any]] = {
         events.Finish,
         events.Relocate,
         events.Tick,
+        events.Wake,
         events.DeviceAdded,
         events.DeviceRemoved,
         events.DeviceLost,
@@ -42,21 +48,30 @@ class ReplayError(ValueError):
     """Raised when a log does not reproduce."""
 
 
-class Recorder:
-    """A machine that writes down what it is told and what it answers."""
+class EventLog:
+    """Writes down what a machine is told, what it answers, and what becomes of it."""
 
-    def __init__(
-        self, machine: Machine, *, file: TextIO, header: dict[str, Any]
-    ) -> None:
-        self._machine = machine
+    def __init__(self, file: TextIO, *, header: dict[str, Any]) -> None:
         self._file = file
-        file.write(json.dumps({"header": header}) + "\n")
+        self._write({"header": header})
 
-    def step(self, event: events.Event) -> plan.Plan:
-        answer = self._machine.step(event)
-        line = {"event": encode(event), "plan": [encode(d) for d in answer.decisions]}
+    def decided(self, event: events.Event, answer: plan.Plan, *, now_s: float) -> None:
+        decisions = [encode(decision) for decision in answer.decisions]
+        self._write({"t": now_s, "event": encode(event), "plan": decisions})
+
+    def began(
+        self, begun: Sequence[Begun], *, now_s: float, late: int, over: int
+    ) -> None:
+        """Some moves have begun; `late` were put off, `over` overdrew a limit."""
+        moves = [encode(move)[1] for move in begun]
+        self._write({"t": now_s, "begun": moves, "late": late, "over": over})
+
+    def ended(self, figures: Mapping[str, float]) -> None:
+        """The run is over; these are its figures."""
+        self._write({"figures": dict(figures)})
+
+    def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        return answer
 
 
 def encode(value: Any) -> list[Any]:
@@ -90,13 +105,20 @@ def decode_event(encoded: list[Any]) -> events.Event:
 
 
 def make_header(
-    policy: str, *, config: PolicyConfig, settings: Settings
+    policy: str, *, config: PolicyConfig, settings: Settings, workload: Workload
 ) -> dict[str, Any]:
-    """All that is needed to make the machine of a run again."""
+    """All that is needed to make the machine of a run again, and its requests."""
+    columns = (
+        workload.arrival_s.tolist(),
+        workload.input_tokens.tolist(),
+        workload.output_tokens.tolist(),
+        workload.models,
+    )
     return {
         "policy": policy,
         "config": dataclasses.asdict(config),
         "settings": dataclasses.asdict(settings),
+        "requests": list(zip(*columns, strict=True)),
     }
 
 
@@ -127,19 +149,22 @@ def replay(machine: Machine, *, lines: Iterable[str]) -> int:
       ReplayError: a plan differs, with the event and both plans, or a line is damaged.
     """
     count = 0
-    for count, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines, start=2):
         try:
             recorded = json.loads(line)
-            event = decode_event(recorded["event"])
+            if "begun" in recorded or "figures" in recorded:
+                continue
+            event, now_s = decode_event(recorded["event"]), float(recorded["t"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ReplayError(
-                f"event {count} is not readable, the log may be cut off ({error})"
+                f"line {number} is not readable, the log may be cut off ({error})"
             ) from None
-        answer = machine.step(event)
+        count += 1
+        answer = machine.step(event, now_s=now_s)
         decisions = json.loads(json.dumps([encode(d) for d in answer.decisions]))
         if decisions != recorded["plan"]:
             raise ReplayError(
-                f"event {count}, {recorded['event']}: recorded {recorded['plan']}, "
+                f"line {number}, {recorded['event']}: recorded {recorded['plan']}, "
                 f"now {decisions}"
             )
     return count

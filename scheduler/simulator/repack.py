@@ -1,20 +1,96 @@
-"""The other bound: everything packed anew at every epoch, moves costing nothing.
+"""What a workload asks for by itself: its lower bound, and free repacking.
 
-The instances of an epoch are those that first fit decreasing needs for what is alive at
-its end; what arrives or grows between two epochs costs nothing either, so no fleet can
-do this. `repack_live` is the same for a fleet that also serves between the epochs.
+Every request is as large at the end of an epoch as if it had never waited, so both are
+of the workload and no policy moves them. `run_repack` counts the instances that first
+fit decreasing needs then; what arrives or grows between two epochs costs nothing, so
+no fleet can do this. `repack_live` is the same for a fleet that also serves between the
+epochs.
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from mell_jax.scheduler.bounds import first_fit_decreasing, instances_bound
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.simulator.measure import RunMeter, Window
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
+
+Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What is alive at the end of an epoch."""
+
+    now_s: float
+    pages: dict[ModelId, Array]  # of every request, by model
+    served_requests: int  # that have ended by then
+    served_tokens: int
+
+
+def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
+    """The demand at the end of every epoch, until the last request has ended.
+
+    A request that can never fit an instance is never there.
+    """
+    specs = settings.models()
+    page = settings.page_tokens
+    given, made = workload.input_tokens, workload.output_tokens
+    limit = np.array([specs[model].capacity(1) for model in workload.models])
+    served = -(-(given + made) // page) <= limit
+    decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
+    end_s = decode_s + made / settings.decode_tokens_per_s
+    model_of = np.array([list(specs).index(model) for model in workload.models])
+    alive: list[tuple[float, int]] = []
+    order, at, epoch = np.flatnonzero(served).tolist(), 0, 1
+    requests = tokens = 0
+    while at < len(order) or alive:
+        now_s = epoch * settings.epoch_s
+        while at < len(order) and workload.arrival_s[order[at]] <= now_s:
+            heapq.heappush(alive, (float(end_s[order[at]]), order[at]))
+            at += 1
+        while alive and alive[0][0] <= now_s:
+            ended = heapq.heappop(alive)[1]
+            requests += 1
+            tokens += int(given[ended] + made[ended])
+        index = np.array(sorted(entry[1] for entry in alive), np.int64)
+        grown = np.maximum(0, now_s - decode_s[index]) * settings.decode_tokens_per_s
+        held = given[index] + grown.astype(np.int64) + 1
+        pages = -(-np.minimum(held, (given + made)[index]) // page)
+        yield Demand(
+            now_s=now_s,
+            pages={
+                model: np.minimum(
+                    pages[model_of[index] == number], specs[model].capacity(1)
+                )
+                for number, model in enumerate(specs)
+            },
+            served_requests=requests,
+            served_tokens=tokens,
+        )
+        epoch += 1
+
+
+def bound_of(demand: Demand, *, settings: Settings) -> int:
+    """No fleet serves the demand with fewer instances."""
+    specs = settings.models()
+    return sum(
+        instances_bound(pages, spec=specs[model])
+        for model, pages in demand.pages.items()
+    )
+
+
+def window_of(workload: Workload) -> Window:
+    """Means are taken from a quarter of the arrivals' span to the last arrival."""
+    if not len(workload):
+        return Window(start_s=0.0, end_s=0.0)
+    first, last = float(workload.arrival_s[0]), float(workload.arrival_s[-1])
+    return Window(start_s=first + 0.25 * (last - first), end_s=last)
 
 
 def run_repack(
@@ -24,73 +100,36 @@ def run_repack(
     progress: Callable[[int], None] = lambda served: None,
 ) -> RunMeter:
     """Packs the requests that are alive at every epoch."""
+    meter = RunMeter(window=window_of(workload))
     specs = settings.models()
-    page = settings.page_tokens
-    given, made = workload.input_tokens, workload.output_tokens
-    peak = -(-(given + made) // page)
     limit = np.array([specs[model].capacity(1) for model in workload.models])
-    decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
-    end_s = decode_s + made / settings.decode_tokens_per_s
-    served = peak <= limit
-    last = float(workload.arrival_s[-1]) if len(workload) else 0.0
-    first = float(workload.arrival_s[0]) if len(workload) else 0.0
-    window = Window(start_s=first + 0.25 * (last - first), end_s=last)
-    meter = RunMeter(window=window)
-    meter.rejected = int((~served).sum())
-    model_of = np.array([list(specs).index(model) for model in workload.models])
-    alive: list[tuple[float, int]] = []
-    order, at, epoch = np.flatnonzero(served).tolist(), 0, 1
-    while at < len(order) or alive:
-        now_s = epoch * settings.epoch_s
-        while at < len(order) and workload.arrival_s[order[at]] <= now_s:
-            heapq.heappush(alive, (float(end_s[order[at]]), order[at]))
-            at += 1
-        while alive and alive[0][0] <= now_s:
-            ended = heapq.heappop(alive)[1]
-            meter.served_requests += 1
-            meter.served_tokens += int(given[ended] + made[ended])
-        index = np.array(sorted(entry[1] for entry in alive), np.int64)
-        grown = np.maximum(0, now_s - decode_s[index]) * settings.decode_tokens_per_s
-        tokens = np.minimum(
-            given[index] + grown.astype(np.int64) + 1, (given + made)[index]
-        )
-        _sample(
-            meter,
-            now_s=now_s,
-            pages=-(-tokens // page),
-            model_of=model_of[index],
-            models=list(specs),
-            settings=settings,
-        )
+    tokens = workload.input_tokens + workload.output_tokens
+    meter.rejected = int((-(-tokens // settings.page_tokens) > limit).sum())
+    now_s = 0.0
+    for demand in demands(workload, settings=settings):
+        now_s = demand.now_s
+        meter.served_requests = demand.served_requests
+        meter.served_tokens = demand.served_tokens
+        _sample(meter, demand=demand, settings=settings)
         progress(meter.served_requests + meter.rejected)
-        epoch += 1
-    meter.count_devices(now_s if epoch > 1 else 0.0, 0)
+    meter.count_devices(now_s, 0)
     return meter
 
 
-def _sample(
-    meter: RunMeter,
-    *,
-    now_s: float,
-    pages: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-    model_of: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-    models: list[ModelId],
-    settings: Settings,
-) -> None:
+def _sample(meter: RunMeter, *, demand: Demand, settings: Settings) -> None:
     specs = settings.models()
     devices = bound = used = room = 0
-    for number, model in enumerate(models):
-        capacity = specs[model].capacity(1)
-        sizes = np.minimum(pages[model_of == number], capacity)
+    for model, sizes in demand.pages.items():
         least = instances_bound(sizes, spec=specs[model])
+        capacity = specs[model].capacity(1)
         packed = max(least, first_fit_decreasing(sizes, capacity=capacity))
         devices += packed
         room += packed * specs[model].capacity_pages
         used += int(sizes.sum())
         bound += least
-    meter.count_devices(now_s, devices)
+    meter.count_devices(demand.now_s, devices)
     meter.sample(
-        now_s,
+        demand.now_s,
         devices=devices,
         utilization=used / room if room else 0.0,
         bound=bound,

@@ -7,6 +7,7 @@ to another at once. At the end of the epoch first fit decreasing packs all of th
 Nobody can do that; it shows what is left to gain.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +33,12 @@ class Repacker:
             events.DeviceAdded: self._device_added,
         }
 
-    def step(self, event: events.Event) -> plan.Plan:
+    @property
+    def wake_s(self) -> float:
+        """Nobody ever waits."""
+        return math.inf
+
+    def step(self, event: events.Event, *, now_s: float | None = None) -> plan.Plan:
         """Takes one event; there are enough devices, and none is ever lost."""
         self._handlers[type(event)](event)
         decisions, self._decisions = tuple(self._decisions), []

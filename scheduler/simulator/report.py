@@ -1,4 +1,4 @@
-"""Figures of several policies as two tables of at most 100 columns, or as Markdown."""
+"""Figures of several policies as tables of at most 100 columns, or as Markdown."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ FLEET: Columns = (  # heading, figure, format ("count": see `count`)
     ("utilization", "utilization_mean", "{:.1%}"),
     ("opened", "activations", "{:.0f}"),
     ("rejected", "rejected", "{:.0f}"),
-    ("wait p99", "queue_wait_p99_s", "{:.1f}s"),
 )
 COST: Columns = (
     ("moves", "migrations", "count"),
@@ -25,12 +24,22 @@ COST: Columns = (
     ("late", "deferrals", "count"),
     ("over", "violations", "count"),
     ("preempt", "preemptions", "count"),
+)
+SERVICE: Columns = (
+    ("wait mean", "wait_mean_s", "{:.3f}s"),
+    ("wait p99", "wait_p99_s", "{:.2f}s"),
+    ("pauses", "pauses", "count"),
+    ("paused", "pause_s", "{:.1f}s"),
+    ("longest", "pause_max_s", "{:.3f}s"),
     ("us p50", "decision_us_p50", "{:.0f}"),
     ("us p99", "decision_us_p99", "{:.0f}"),
 )
+TABLES = (FLEET, COST, SERVICE)
 LEGEND = """\
 devices, L2 bound, utilization: means from 25% of the arrivals' span to the last arrival
+L2 bound: of the workload, as if nobody ever waited; wait: arrival to start of prefill
 moves: migrations; moved: their tokens; redone: tokens recomputed, replayed or preempted
+pauses: times that a placed request stood still for want of a page; paused: in all
 late: moves deferred by an epoch; over: moves that overdrew a link or a target's prefill
 us: time of a decision; a percentage beside a baseline: its best headroom"""
 
@@ -83,8 +92,8 @@ def count(value: float) -> str:
 
 
 def table(outcomes: Sequence[PolicyFigures]) -> str:
-    """What the fleet was like, what it cost, and what the headings mean."""
-    blocks = [_aligned(rows(outcomes, columns=columns)) for columns in (FLEET, COST)]
+    """The fleet, what it cost, how requests fared, and what the headings mean."""
+    blocks = [_aligned(rows(outcomes, columns=columns)) for columns in TABLES]
     return "\n\n".join([*blocks, LEGEND])
 
 
@@ -100,7 +109,7 @@ def _aligned(lines: list[list[str]]) -> str:
 
 
 def markdown(
-    outcomes: Sequence[PolicyFigures], *, columns: Columns = FLEET + COST
+    outcomes: Sequence[PolicyFigures], *, columns: Columns = FLEET + COST + SERVICE
 ) -> str:
     """One Markdown table of the given columns."""
     lines = rows(outcomes, columns=columns)

@@ -37,19 +37,25 @@ class Workload:
         return len(self.arrival_s)
 
     def first(self, span_s: float) -> "Workload":
-        """The requests that arrive before `span_s`.
+        """The requests that arrive before `span_s`; errors as of `between`."""
+        return self.between(0.0, span_s)
+
+    def between(self, start_s: float, end_s: float) -> "Workload":
+        """The requests that arrive from `start_s` to `end_s`, counted from the start.
 
         Raises:
           ValueError: there are none.
         """
-        count = int(np.searchsorted(self.arrival_s, span_s))
-        if not count:
-            raise ValueError(f"{self.name}: no request arrives before {span_s} s")
+        start, end = np.searchsorted(self.arrival_s, [start_s, end_s]).tolist()
+        if start == end:
+            raise ValueError(
+                f"{self.name}: no request arrives between {start_s} and {end_s} s"
+            )
         return Workload(
-            arrival_s=self.arrival_s[:count],
-            input_tokens=self.input_tokens[:count],
-            output_tokens=self.output_tokens[:count],
-            models=self.models[:count],
+            arrival_s=self.arrival_s[start:end] - start_s,
+            input_tokens=self.input_tokens[start:end],
+            output_tokens=self.output_tokens[start:end],
+            models=self.models[start:end],
             name=self.name,
         )
 

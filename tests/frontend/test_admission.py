@@ -187,12 +187,96 @@ def test_what_is_told_is_what_is_inside() -> None:
     )
 
 
-def test_tenants_are_told_of_only_where_they_have_bounds() -> None:
-    admission = door(max_queued=8)
+def test_tenants_are_told_of_only_where_they_have_bounds_or_parts_of_one() -> None:
+    admission = door()
     enter(admission, 2)
-    part = admission.grown("a", requests=1, most_requests=100)
+    assert admission.held(requests=1) == Held(
+        requests=1, everyone=Use(open=2, queued=2)
+    )
+    admission = door(max_queued=8)
+    enter(admission, 2, tenant="")
+    part = admission.grown("", requests=1, most_requests=100)
     both = Held(requests=1, everyone=Use(open=2, queued=2))
     assert part == both == admission.held(requests=1)
+    enter(admission, 2)
+    part = admission.grown("a", requests=2, most_requests=100)
+    both = Held(
+        requests=2,
+        everyone=Use(open=4, queued=4),
+        tenants={"a": Use(open=2, queued=2)},
+    )
+    assert part == both == admission.held(requests=2)
+
+
+def test_of_a_full_queue_a_tenant_still_has_its_part() -> None:
+    admission = door(max_queued=8)
+    flood = [enter(admission, tenant="flood") for _ in range(8)]
+    with pytest.raises(OverloadedError, match="8 samples wait and 1 more"):
+        enter(admission, tenant="flood")
+    for _ in range(4):  # half of 8
+        enter(admission, tenant="light")
+    with pytest.raises(OverloadedError, match="12 samples wait and 1 more"):
+        enter(admission, tenant="light")
+    for ticket in flood[:5]:
+        ticket.close()
+    enter(admission, tenant="flood")  # 7 of 8 wait: everybody may come
+    with pytest.raises(OverloadedError):
+        enter(admission, 5, tenant="flood")
+
+
+def test_parts_of_a_full_queue_are_by_weight() -> None:
+    admission = door(max_queued=8)
+    for _ in range(8):
+        enter(admission, tenant="flood")
+    for _ in range(6):  # 3/4 of 8
+        admission.enter(tenant="dear", samples=1, weight=3)
+    with pytest.raises(OverloadedError):
+        admission.enter(tenant="dear", samples=1, weight=3)
+
+
+def test_never_is_more_inside_than_twice_the_bound() -> None:
+    admission = door(max_queued=8)
+    for number in range(100):
+        for _ in range(8):
+            try:
+                enter(admission, tenant=f"tenant {number}")
+            except OverloadedError:
+                break
+    assert admission.queued == 16
+
+
+def test_prompt_tokens_have_parts_too() -> None:
+    admission = door(max_queued_tokens=100)
+    enter(admission, tenant="flood").count(100)
+    with pytest.raises(OverloadedError):
+        enter(admission, tenant="flood")
+    enter(admission, tenant="light").count(50)
+    with pytest.raises(OverloadedError, match="150 prompt tokens wait and 1 more"):
+        enter(admission, tenant="light")
+
+
+def test_a_flood_at_another_front_end_leaves_a_part_here() -> None:
+    admission = door(max_queued=8)
+    admission.others = held(8, tenant="flood")
+    enter(admission, 4, tenant="light")
+    with pytest.raises(OverloadedError):
+        enter(admission, tenant="light")
+    with pytest.raises(OverloadedError):
+        enter(admission, tenant="flood")
+    everyone = Use(open=8, queued=8)
+    admission = door(max_queued=8)
+    admission.others = Held(requests=8, everyone=everyone)  # of callers without a name
+    enter(admission, 4, tenant="light")
+    with pytest.raises(OverloadedError):
+        enter(admission, tenant="")
+
+
+def test_a_tenant_alone_has_the_bound_and_no_more() -> None:
+    admission = door(max_queued=4)
+    for _ in range(4):
+        enter(admission)
+    with pytest.raises(OverloadedError):
+        enter(admission)
 
 
 def test_growth_by_more_than_an_eighth_is_told_once() -> None:

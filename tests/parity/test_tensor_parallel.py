@@ -132,9 +132,8 @@ def messages(compiled: jax.stages.Compiled) -> dict[str, int]:
     """What is sent between devices: "all-reduce f32[4,128]" -> how often."""
     text = compiled.as_text()
     assert text is not None
-    sent = re.findall(
-        r"= (\S+?\])\S* ((?:all|collective|reduce-scatter|send|recv)[\w-]*)\(", text
-    )
+    kinds = r"((?:all|collective|reduce-scatter|send|recv)[\w-]*)"
+    sent = re.findall(rf"= (\([^)]*\)|\S+?\])\S* {kinds}\(", text)  # or tuples
     return dict(Counter(f"{kind} {shape}" for shape, kind in sent))
 
 

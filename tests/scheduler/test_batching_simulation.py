@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.grants import PageGrowth
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import OutOfPagesError, PagePool
@@ -20,6 +21,7 @@ from tests.scheduler.fake_device import (
 )
 
 SIZE = 4
+TENANTS = (Tenant(), Tenant(name="a"), Tenant(name="b", weight=2.5))
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Job:
     arrives: int  # step
     cancelled: int | None  # step
     stops_after: int | None  # tokens; the device goes on, as it does at an EOS
+    tenant: Tenant
     fails_after: int | None  # tokens; then nothing to trust is sampled
     got: list[int] = field(default_factory=list)
     is_over: bool = False
@@ -52,6 +55,7 @@ class Shape:
     max_tokens: int
     num_pages: int
     shares: bool
+    tenants: int
     is_ahead: bool  # plans a step before the results of the last one are known
 
 
@@ -66,6 +70,7 @@ def random_shape(rng: np.random.Generator) -> Shape:
         num_pages=1 + least + int(rng.integers(0, least)),
         shares=bool(rng.random() < 0.8),
         is_ahead=bool(rng.random() < 0.9),
+        tenants=1 + int(rng.integers(0, len(TENANTS))),
     )
 
 
@@ -83,6 +88,7 @@ def random_job(rng: np.random.Generator, shape: Shape, *, common: np.ndarray) ->
         # A failing sequence has a salt of its own: nobody else publishes its pages.
         salt=rng.bytes(8) if fails else [b"", b"tenant"][int(rng.random() < 0.2)],
         reads_cache=bool(rng.random() < 0.9),
+        tenant=TENANTS[int(rng.integers(0, shape.tenants))],
         arrives=arrives,
         cancelled=arrives + int(rng.integers(0, 15)) if rng.random() < 0.2 else None,
         stops_after=int(rng.integers(1, 10)) if rng.random() < 0.3 else None,
@@ -147,6 +153,7 @@ class Simulation:
                         limit=job.limit,
                         salt=job.salt,
                         reads_cache=job.reads_cache,
+                        tenant=job.tenant,
                     )
                 )
                 check_books(self.batcher)

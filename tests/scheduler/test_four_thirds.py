@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.bounds import lower_bound
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import guard
 from tests.scheduler.policy_harness import Fleet, drive
 
 CONSTANTS = {
@@ -15,21 +17,49 @@ CONSTANTS = {
 }
 
 
-def keeps_the_guarantee(policy: str, *, seed: int) -> None:
+DEAR = PolicyConfig(move_price_s=1e9)  # nothing is ever worth closing
+CHEAP = PolicyConfig()
+
+
+def keeps_the_guarantee(
+    policy: str, *, seed: int, config: PolicyConfig = CHEAP
+) -> None:
     rng = np.random.default_rng(seed)
     capacity = int(rng.integers(8, 130))
-    fleet = Fleet(policy, capacity=capacity, growth_pages_per_s=1.0)
+    fleet = Fleet(policy, capacity=capacity, growth_pages_per_s=1.0, config=config)
     load, growth = float(rng.uniform(1.0, 25.0)), float(rng.uniform(0.0, 0.9))
     for _ in drive(fleet, seed=seed, epochs=25, load=load, growth=growth):
-        sizes = np.array(list(fleet.live.values()), np.int64)
-        bound = lower_bound(sizes, capacity=capacity)
-        assert 3 * len(fleet.sizes) <= 4 * bound + 3 * CONSTANTS[policy], fleet.sizes
+        is_kept(policy, fleet)
+    for request in list(fleet.live)[::2]:
+        fleet.finish(request)  # a load that falls by half at once
+    fleet.tick()
+    is_kept(policy, fleet)
+
+
+def is_kept(policy: str, fleet: Fleet) -> None:
+    sizes = np.array(list(fleet.live.values()), np.int64)
+    bound = lower_bound(sizes, capacity=fleet.capacity)
+    assert 3 * len(fleet.sizes) <= 4 * bound + 3 * CONSTANTS[policy], fleet.sizes
 
 
 @pytest.mark.parametrize("policy", sorted(CONSTANTS))
 def test_four_thirds_of_the_bound_are_enough(policy: str) -> None:
     for seed in range(100):
         keeps_the_guarantee(policy, seed=seed)
+
+
+def test_the_guard_alone_keeps_the_guarantee() -> None:
+    for seed in range(100):
+        keeps_the_guarantee("consolidate", seed=seed, config=DEAR)
+
+
+def test_without_the_guard_the_guarantee_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "is_exceeded", lambda ledger, model: False)
+    with pytest.raises(AssertionError):
+        for seed in range(100):
+            keeps_the_guarantee("consolidate", seed=seed, config=DEAR)
 
 
 @pytest.mark.slow

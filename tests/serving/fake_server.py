@@ -83,7 +83,8 @@ def fake_server(directory: Path, **config: Any) -> Iterator[FakeServer]:
     """One that takes requests; the arguments are those of `command`."""
     with started(*command(directory, **config)) as process:
         assert process.stdout is not None
-        lines = 4 if config.get("http_port") is None else 8
+        has_http = {"http_port", "http_unix_socket"} & config.keys()
+        lines = 8 if has_http else 4
         said = "".join(process.stdout.readline() for _ in range(lines))
         match = re.match(r"letters is served at (\S+), \d+\.\d s after", said)
         assert match, said + process.communicate()[1]

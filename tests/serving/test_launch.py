@@ -100,7 +100,7 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
         ("--port=abc", "flag --port=abc: invalid literal for int()"),
         ("--port", "Missing value for flag --port"),
         ("--config=/no/file", "[Errno 2] No such file or directory: '/no/file'"),
-        ("--fault=none", "fault must be move:STEPS, raise:DEVICE:STEP, hang:TRANSFER"),
+        ("--fault=none", "fault must be move:STEPS, raise:DEVICE:STEP, stall:DEVICE"),
     ],
 )
 def test_a_bad_flag_is_one_clear_line(flag: str, message: str) -> None:
@@ -224,8 +224,11 @@ def test_every_setting_of_a_file_reaches_its_configuration(tmp_path: Path) -> No
     del changed["devices"]  # or mesh
     changed |= {"mesh": "2x1", "device_ids": (4, 5), "policy": "mell"}
     changed |= {"model": ("a=/a",), "otlp_endpoint": "http://a:1"}
-    config = make_config(parse(render(changed, settings=SETTINGS), settings=SETTINGS))
-    assert config.in_force() == {**changed, "devices": None}
+    changed |= {"unix_socket": "/a", "http_unix_socket": "/b", "frontends": 0}
+    for excluded in ("http_port", "http_unix_socket"):
+        given = {name: one for name, one in changed.items() if name != excluded}
+        config = make_config(parse(render(given, settings=SETTINGS), settings=SETTINGS))
+        assert config.in_force() == {**given, "devices": None, excluded: None}
 
 
 def _another(one: Setting) -> Value:
@@ -235,7 +238,7 @@ def _another(one: Setting) -> Value:
     value = {bool: not one.default, int: 7, float: 0.75, str: "x"}[one.scalar]
     if one.scalar is int and one.name.endswith("port"):
         value = {"port": 1, "http_port": 2, "health_port": 3, "admin_port": 4}[one.name]
-    if one.name in ("max_connection_age_s", "stall_s"):
+    if one.name in ("keep_alive_s", "max_connection_age_s", "stall_s"):
         value = 7.5
     return (value,) if one.is_many else value
 
@@ -243,7 +246,7 @@ def _another(one: Setting) -> Value:
 def test_the_examples_of_the_documents_can_be_read() -> None:
     text = (ROOT / "mell_jax/serving/README.md").read_text()
     examples = re.findall(r"^```toml\n(.*?)^```$", text, flags=re.M | re.S)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         make_config(parse(example, settings=SETTINGS))
 

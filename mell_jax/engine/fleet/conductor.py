@@ -63,6 +63,7 @@ class Conductor:
         self.instances = self.roster.instances
         self.requests: dict[Handle, RequestId] = {}
         self.finished: list[Finished] = []  # since the owner last took them
+        self.now_s = 0.0  # of the fleet's clock, as its owner last read it
         self.last_error: Exception | None = None  # that cost a device
         self.controller = Controller()
         self.tally = FleetTally()
@@ -119,6 +120,15 @@ class Conductor:
             for device in self.roster.groups
         )
 
+    def can_lose(self, device: DeviceGroupId) -> bool:
+        """Returns whether another device is there, or can be opened, to go on with."""
+        ledger = self.machine.ledger
+        return any(
+            other in ledger.instances or ledger.is_idle(other)
+            for other in self.roster.groups
+            if other != device
+        )
+
     def see_opened(self) -> None:
         """Tells placement how long instances took that have become ready."""
         for instance, took_s in self.roster.opened():
@@ -130,6 +140,7 @@ class Conductor:
     def arrive(self, state: RequestState, *, peak_pages: int) -> None:
         self._states[state.id] = state
         self.requests[state.handle] = state.id
+        submit = state.template.submit
         self.decide(
             events.Arrive(
                 request=state.id,
@@ -137,6 +148,8 @@ class Conductor:
                 model=state.model,
                 peak_pages=peak_pages,
                 prefix=self._prefix_of(state),
+                tenant=submit.tenant,
+                weight=submit.weight,
             )
         )
         self.settle()
@@ -149,6 +162,12 @@ class Conductor:
                 self._call_off(request)
         self.decide(events.Tick(now_s=now_s))
         self.settle()
+
+    def wake(self) -> None:
+        """Lets placement decide about requests that it has let wait until now."""
+        if self.now_s >= self.machine.wake_s:
+            self.decide(events.Wake())
+            self.settle()
 
     def ask_for_pages(self) -> None:
         """Asks for the pages that rows want to go on; a row without one waits."""
@@ -183,7 +202,7 @@ class Conductor:
     # -- decisions ---------------------------------------------------------------
 
     def decide(self, event: events.Event) -> None:
-        self._carry_out(self.machine.step(event))
+        self._carry_out(self.machine.step(event, now_s=self.now_s))
 
     def adopt(self, policy: Policy) -> None:
         """Decides by another policy from now on."""
@@ -318,6 +337,8 @@ class Conductor:
 
     def _prefix_of(self, state: RequestState) -> tuple[events.Cached, ...]:
         """Returns how much of a new request's prompt is cached, by device."""
+        if len(self.roster.groups) == 1:
+            return ()  # there is no choice
         keys = self._prefix_keys(state)
         found = (
             events.Cached(

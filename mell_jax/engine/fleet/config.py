@@ -22,6 +22,8 @@ class FleetConfig:
 
     Attributes:
       mode: the mode of every move; None chooses as links and prefill allow.
+      stall_s: a device that gives no result for so long is fenced, where others can
+        go on; the server's setting of this name.
       fault: faults that tests plant.
 
     Raises:
@@ -33,10 +35,15 @@ class FleetConfig:
         is_flag=True,
         help=f"This policy places and moves requests: {', '.join(sorted(POLICIES))}.",
     )
-    look_s: float | None = setting(
-        None,
-        help="The policy foresees the growth of requests for so many seconds; by "
-        "default it has a look-ahead of its own.",
+    move_price_s: float = setting(
+        0.6,
+        help="Moving all the pages that a device can hold is worth so many seconds of "
+        "a device. A lower price means fewer devices and more bytes moved.",
+    )
+    place_wait_ms: float = setting(
+        100.0,
+        help="A request that fits nowhere waits at most so long before another device "
+        "is opened for it.",
     )
     epoch_s: float = setting(
         1.0, help="So many seconds pass between two consolidations."
@@ -64,12 +71,13 @@ class FleetConfig:
     patience_epochs: int = setting(
         30, help="A move is called off when its pages take more epochs than this."
     )
+    stall_s: float = 60.0
     fault: Fault = NO_FAULT
 
     def policy_config(
         self, *, look_s: float | None = None, headroom: float | None = None
     ) -> PolicyConfig:
-        """Returns what policies are told; None leaves what was configured.
+        """Returns what policies are told; None leaves the policy's own, or the default.
 
         Raises:
           ValueError: a value is out of range.
@@ -77,7 +85,9 @@ class FleetConfig:
         gbps = self.migration_gbps
         return PolicyConfig(
             headroom=0.0 if headroom is None else headroom,
-            look_s=self.look_s if look_s is None else look_s,
+            look_s=look_s,
+            move_price_s=self.move_price_s,
+            place_wait_s=1e-3 * self.place_wait_ms,
             epoch_s=self.epoch_s,
             link_bytes_per_s=gbps * 1e9 / 8 if gbps is not None else math.inf,
         )
@@ -87,20 +97,20 @@ class FleetConfig:
             raise ValueError(
                 f"policy must be one of {sorted(POLICIES)}, got {self.policy!r}"
             )
-        if not (self.look_s is None or self.look_s >= 0):
-            raise ValueError(f"look_s must be >= 0, got {self.look_s}")
-        if not (self.epoch_s > 0):
-            raise ValueError(f"epoch_s must be > 0, got {self.epoch_s}")
-        if not (self.migration_gbps is None or self.migration_gbps > 0):
-            raise ValueError(f"migration_gbps must be > 0, got {self.migration_gbps}")
         if self.parking not in ("pool", "weights"):
             raise ValueError(f"parking must be pool or weights, got {self.parking!r}")
-        if not (self.replay_limit >= 0):
-            raise ValueError(f"replay_limit must be >= 0, got {self.replay_limit}")
         if self.transport not in ("device_put", "permute"):
             raise ValueError(
                 f"transport must be device_put or permute, got {self.transport!r}"
             )
+        for name in ("move_price_s", "epoch_s", "migration_gbps", "stall_s"):
+            value = getattr(self, name)
+            if not (value is None or 0 < value < math.inf):
+                raise ValueError(f"{name} must be > 0, got {value}")
+        for name in ("place_wait_ms", "replay_limit"):
+            value = getattr(self, name)
+            if not (0 <= value < math.inf):
+                raise ValueError(f"{name} must be >= 0, got {value}")
         if not (self.patience_epochs >= 1):
             raise ValueError(
                 f"patience_epochs must be >= 1, got {self.patience_epochs}"

@@ -2,13 +2,16 @@
 
 move:1         every request moves to the next instance, every step
 raise:2:10     the tenth step of the fleet raises on device 2
+stall:2:10     the tenth step of the fleet never ends on device 2, nor does a later one
 hang:3         the third transfer of pages never arrives
 flip:1         the first transfer arrives with one byte changed
 """
 
 import re
+import threading
 from dataclasses import dataclass, replace
 
+from mell_jax.engine.fleet.patience import Result
 from mell_jax.scheduler.ids import DeviceGroupId
 
 
@@ -22,12 +25,13 @@ class Fault:
 
     move_every: int | None = None  # steps
     raise_on: tuple[DeviceGroupId, int] | None = None  # device, step
+    stall_on: tuple[DeviceGroupId, int] | None = None  # device, step
     hang: int | None = None  # transfer
     flip: int | None = None  # transfer
 
     def __post_init__(self) -> None:
-        at = self.raise_on[1] if self.raise_on is not None else None
-        for value in (self.move_every, at, self.hang, self.flip):
+        steps = [one[1] for one in (self.raise_on, self.stall_on) if one is not None]
+        for value in (self.move_every, *steps, self.hang, self.flip):
             if value is not None and not (value >= 1):
                 raise ValueError(f"faults are counted from 1, got {value}")
 
@@ -38,6 +42,25 @@ class Fault:
         """Raises the planted error where and when it is due."""
         if self.raise_on == (device, step):
             raise PlantedError(f"planted in step {step} of device {device}")
+
+    def result(self, device: DeviceGroupId, *, step: int, real: Result) -> Result:
+        """Returns the result of a device as it is seen: never ready, or the real one.
+
+        Results are asked for a step after their own was launched.
+        """
+        if self.stall_on is None:
+            return real
+        stalled, at = self.stall_on
+        return _Never() if device == stalled and step > at else real
+
+
+class _Never:
+    """A result that never comes."""
+
+    is_ready = False
+
+    def wait(self) -> None:
+        threading.Event().wait()
 
 
 NO_FAULT = Fault()
@@ -52,20 +75,25 @@ def parse_fault(text: str) -> Fault:
     fault = NO_FAULT
     for part in filter(None, text.split(",")):
         found = re.fullmatch(
-            r"(move|hang|flip):([0-9]{1,6})|raise:([0-9]{1,6}):([0-9]{1,6})", part
+            r"(move|hang|flip):([0-9]{1,6})|(raise|stall):([0-9]{1,6}):([0-9]{1,6})",
+            part,
         )
         if found is None:
             raise ValueError(
-                "fault must be move:STEPS, raise:DEVICE:STEP, hang:TRANSFER or "
-                f"flip:TRANSFER, or several with commas between, got {part[:50]!r}"
+                "fault must be move:STEPS, raise:DEVICE:STEP, stall:DEVICE:STEP, "
+                "hang:TRANSFER or flip:TRANSFER, or several with commas between, "
+                f"got {part[:50]!r}"
             )
-        match found[1], int(found[2] or found[4]):
+        device = DeviceGroupId(int(found[4] or 0))
+        match found[1] or found[3], int(found[2] or found[5]):
             case "move", count:
                 fault = replace(fault, move_every=count)
             case "hang", count:
                 fault = replace(fault, hang=count)
             case "flip", count:
                 fault = replace(fault, flip=count)
+            case "stall", count:
+                fault = replace(fault, stall_on=(device, count))
             case _, count:
-                fault = replace(fault, raise_on=(DeviceGroupId(int(found[3])), count))
+                fault = replace(fault, raise_on=(device, count))
     return fault

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from absl import logging
 
 from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.fleet.administrator import Administrator
@@ -19,6 +20,8 @@ from mell_jax.engine.fleet.fleet_instance import FleetInstance
 from mell_jax.engine.fleet.instance_pool import InstancePool
 from mell_jax.engine.fleet.merge import merge_frames, sum_loads
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
+from mell_jax.engine.fleet.patience import Patience, Result
+from mell_jax.engine.fleet.probes import Probes
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.viewer import Viewer
@@ -39,6 +42,7 @@ from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.worker.device import Pending
 
 OPENING_WAIT_S = 0.001
 """Between two looks at whether an instance is open, when nothing else is to be done."""
@@ -52,7 +56,7 @@ class Fleet:
       machine: decides where everything runs; new.
       instance_pool: the device groups and their instances.
       profile: what links and instances can do; without it nothing is deferred.
-      clock: seconds; only epochs depend on it.
+      clock: seconds; epochs depend on it, and how long arrivals wait for room.
       shares_prefixes: whether instances keep pages of prompts for others.
     """
 
@@ -101,6 +105,10 @@ class Fleet:
         self._next_request = self._steps = 0
         self._rng = np.random.default_rng(seed)
         self._start_s = self._tick_s = self._now_s = clock()
+        self._patience = Patience(stall_s=self._config.stall_s)
+        self._probes = Probes(
+            self._conductor, patience=self._patience, see=self._see, now_s=self._now_s
+        )
 
     @property
     def infos(self) -> tuple[EngineInfo, ...]:
@@ -181,12 +189,16 @@ class Fleet:
         """
         conductor = self._conductor
         self._begin_step()
-        if conductor.roster.is_opening and not self._can_step:
+        is_waiting = conductor.roster.is_opening or self._patience.is_tried
+        if is_waiting and not self._can_step:
             time.sleep(OPENING_WAIT_S)
+        if self._patience.is_tried:
+            self._patience.forget_others(self.instances.values())
+        self._probes.look(self._now_s)
         conductor.see_opened()
         conductor.ask_for_pages()
         for instance in list(self.instances.values()):
-            if instance.is_open:
+            if instance.is_open and not instance.inner.is_landing:
                 conductor.guard(instance, partial(self._launch, instance))
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
@@ -202,17 +214,11 @@ class Fleet:
     def probe(self) -> None:
         """Makes every device that is open compute something, and waits for them.
 
-        One that fails is fenced as if a step had.
+        One that fails is fenced as if a step had. One that gives no answer keeps others
+        no longer than a late step would.
         """
-        conductor, probes = self._conductor, []
-        for instance in list(self.instances.values()):
-            if instance.is_open:
-                probe = conductor.guard(instance, instance.inner.worker.probe)
-                probes.append((instance, probe))
-        for instance, pending in probes:
-            if pending is not None:
-                conductor.guard(instance, pending.tokens)
-        conductor.settle()
+        self._probes.ask_all(self._now_s)
+        self._conductor.settle()
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
         """Returns how busy all instances are together."""
@@ -236,9 +242,11 @@ class Fleet:
 
     @property
     def _can_step(self) -> bool:
-        """Returns whether an instance that is open has something to do."""
+        """Returns whether an instance that is open, and not late, has work."""
         return any(
-            instance.is_open and instance.inner.has_work
+            instance.is_open
+            and instance.inner.has_work
+            and not instance.inner.is_landing
             for instance in self.instances.values()
         )
 
@@ -265,16 +273,37 @@ class Fleet:
         self._steps += 1
         now_s = self._now_s = self._clock()
         self._conductor.tally.begin_step(now_s)
+        self._conductor.now_s = now_s - self._start_s
         if now_s - self._tick_s >= self._config.epoch_s:
             self._tick_s = now_s
             self._conductor.tick(now_s - self._start_s)
+        self._conductor.wake()
 
     def _launch(self, instance: FleetInstance) -> None:
         self._config.fault.check(instance.device, step=self._steps)
         instance.inner.launch(self.times)
 
     def _land_one(self, instance: FleetInstance) -> StepFrame | None:
-        return instance.inner.land(self.times)
+        if not self._conductor.can_lose(instance.device):
+            return instance.inner.land(self.times)
+        has_come = partial(self._has_come, instance)
+        return instance.inner.land(self.times, has_come=has_come)
+
+    def _has_come(self, instance: FleetInstance, pending: Pending) -> bool:
+        """Returns whether a step is over; a late one is not waited for."""
+        result = self._see(instance, pending)
+        was_late = self._patience.is_late(instance)
+        has_come = self._patience.has_come(instance, result, now_s=self._now_s)
+        if not (has_come or was_late):
+            logging.warning(
+                "device %d gives no result; the others go on", instance.device
+            )
+        return has_come
+
+    def _see(self, instance: FleetInstance, pending: Pending) -> Result:
+        """Returns a result as it is seen from here, where a fault may hide it."""
+        fault, device = self._config.fault, instance.device
+        return fault.result(device, step=self._steps, real=pending)
 
     def _move_everything(self) -> None:
         """Sends every request to the next device that is there."""

@@ -1,4 +1,4 @@
-"""Which of the moves asked for begin now, and how, by what the fleet can do.
+"""Moves that were asked for begin now, as the fleet can carry them, or wait.
 
 The life of a move that waits stands in `scheduler.move_queue`; before that, it waits
 here until its target is open.
@@ -44,7 +44,7 @@ class Moves:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a move waits for `divide`."""
+        """Tells whether a move waits for `divide`."""
         return self._queue.is_asked
 
     def links(self, move: plan.Move) -> tuple[LinkId, ...]:

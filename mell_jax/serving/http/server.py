@@ -51,7 +51,8 @@ class HttpServer:
           max_head_s: that a connection may take to ask for something, and longer than
             `keep_alive_s` to ask again.
         """
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it; Linux
+        is_tcp = listener.family != socket.AF_UNIX
+        if is_tcp and hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited; Linux
             listener.setsockopt(
                 socket.IPPROTO_TCP,
                 socket.TCP_USER_TIMEOUT,

@@ -15,7 +15,7 @@ from typing import Literal, final
 from absl import logging as absl_logging
 from absl.logging import converter
 
-from mell_jax.events import LOGGER_NAME, Event, tell
+from mell_jax.events import LOGGER_NAME, PROGRESS_LOGGER_NAME, Event, tell
 
 LogFormat = Literal["text", "json"]
 _MOST_REFUSALS = 10  # lines a second
@@ -30,6 +30,7 @@ def set_up_logging(log_format: LogFormat, *, verbosity: int, process: str) -> No
       process: named in every line of JSON.
     """
     absl_logging.set_verbosity(verbosity)
+    logging.getLogger(PROGRESS_LOGGER_NAME).setLevel(logging.INFO)  # in minutes, few
     if log_format == "text":
         return
     handler = logging.StreamHandler(sys.stderr)

@@ -100,7 +100,7 @@ class Samples:
         if self._echo is not None and is_first:
             shown = self._echo.texts[prompt]
             text = shown + text
-            if words is not None:
+            if words is not None and not _is_over_unread(delta):
                 words = self._prompt_words(delta) + words
                 before = _prompt_offsets(
                     delta.prompt_token_ids, text=shown, tokenizer=self._tokenizer
@@ -217,6 +217,12 @@ class _Ruler:
     def clipped(self, offsets: Sequence[int]) -> tuple[int, ...]:
         """Returns offsets that lie in a text which a stop string may have cut."""
         return tuple(min(offset, self._seen) for offset in offsets)
+
+
+def _is_over_unread(delta: Delta) -> bool:
+    """Returns whether a sample ended before its prompt was computed."""
+    is_empty = delta.prompt_logprobs is None and not delta.completion_tokens
+    return is_empty and delta.finish is not None
 
 
 def _prompt_offsets(

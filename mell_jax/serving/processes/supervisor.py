@@ -22,7 +22,12 @@ from typing import final
 from absl import logging
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
-from mell_jax.serving.address import Addresses, join_address, reserve
+from mell_jax.serving.address import (
+    Addresses,
+    join_address,
+    remove_file,
+    reserve,
+)
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.observe.health import HealthPort
 from mell_jax.serving.observe.progress import (
@@ -124,12 +129,27 @@ def _reserve(config: ServerConfig, stack: ExitStack) -> ServerConfig:
         sock = stack.enter_context(reserve(config.host, port=port, flag=flag))
         return int(sock.getsockname()[1])
 
-    http_port = config.http_port
+    http_port, port = config.http_port, config.port
+    for path in (config.unix_socket, config.http_unix_socket):
+        if path is not None:  # a front end that is killed leaves its file
+            stack.callback(remove_file, path)
     return replace(
         config,
-        port=keep(config.port, flag="--port"),
+        port=port if config.unix_socket is not None else keep(port, flag="--port"),
         http_port=None if http_port is None else keep(http_port, flag="--http_port"),
     )
+
+
+def _addresses_of(config: ServerConfig) -> Addresses:
+    grpc = join_address(config.host, port=config.port)
+    http = None
+    if config.http_port is not None:
+        http = join_address(config.host, port=config.http_port)
+    elif config.http_unix_socket is not None:
+        http = f"unix:{config.http_unix_socket}"
+    if config.unix_socket is not None:
+        grpc = f"unix:{config.unix_socket}"
+    return Addresses(grpc=grpc, http=http)
 
 
 @final
@@ -150,12 +170,7 @@ class Supervisor:
     ) -> None:
         self._engine = engine
         self._config = config
-        self._addresses = Addresses(
-            grpc=join_address(config.host, port=config.port),
-            http=None
-            if config.http_port is None
-            else join_address(config.host, port=config.http_port),
-        )
+        self._addresses = _addresses_of(config)
         self._events: queue.SimpleQueue[SupervisorEvent] = queue.SimpleQueue()
         self._pool = FrontEndPool(
             engine,

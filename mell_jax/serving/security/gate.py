@@ -54,15 +54,18 @@ class Gate:
         named = _tenant_of(headers)
         if self._tokens is None:
             return Caller(tenant=named, scope="", may_send_special_tokens=True)
-        holder = self._tokens.get().find(_token_of(headers))
+        table = self._tokens.get()
+        holder = table.find(_token_of(headers))
         if holder is None:
             raise UnauthenticatedError("this token is not known here")
         if right not in holder.rights:
             raise ForbiddenError(f"this token lacks the right {right!r}")
+        tenant = _acting(holder, named=named)
         return Caller(
-            tenant=_acting(holder, named=named),
+            tenant=tenant,
             scope=holder.tenant,
             may_send_special_tokens=not holder.rights.isdisjoint(MEANING_SPECIAL),
+            weight=table.weight_of(tenant),
         )
 
 

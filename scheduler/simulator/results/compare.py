@@ -9,6 +9,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.policies.mell import Mell
 from mell_jax.scheduler.simulator.fleet import Clock, Driven, SimulatedFleet
 from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.simulator.record import EventLog
 from mell_jax.scheduler.simulator.repack import run_repack
 from mell_jax.scheduler.simulator.repack_live import Repacker
 from mell_jax.scheduler.simulator.settings import Settings
@@ -36,17 +37,31 @@ class RunOutcome:
     meter: RunMeter
 
 
-Wrap = Callable[[Machine, str], Driven]
+OpenLog = Callable[[str, PolicyConfig], EventLog | None]
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """What an operator chooses; each policy reads those it has."""
+
+    look_s: float | None = None
+    move_price_s: float = 0.6
+    place_wait_s: float = 0.1
+
+
+DEFAULT = Knobs()
+
+
 def policy_config(
-    settings: Settings, *, headroom: float, look_s: float | None
+    settings: Settings, *, headroom: float, knobs: Knobs = DEFAULT
 ) -> PolicyConfig:
     """What a policy is told of the simulated fleet."""
     return PolicyConfig(
         headroom=headroom,
-        look_s=look_s,
+        look_s=knobs.look_s,
+        move_price_s=knobs.move_price_s,
+        place_wait_s=knobs.place_wait_s,
         epoch_s=settings.epoch_s,
         link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
         prefill_tokens_per_s=settings.replay_tokens_per_s,
@@ -69,26 +84,31 @@ def run_policy(
     workload: Workload,
     settings: Settings,
     headroom: float,
-    look_s: float | None,
     clock: Clock,
     progress: Progress,
-    wrap: Wrap = lambda machine, name: machine,
+    knobs: Knobs = DEFAULT,
+    open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
     """One run."""
     driven: Driven
     if name == REPACK:
         meter = run_repack(workload, settings=settings, progress=progress)
         return _outcome(name, meter, workload=workload, headroom=headroom)
-    policy = None
+    policy, log = None, None
     if name == REPACK_LIVE:
         driven = Repacker(settings.models())
     else:
-        config = policy_config(settings, headroom=headroom, look_s=look_s)
+        config = policy_config(settings, headroom=headroom, knobs=knobs)
         policy = POLICIES[name](config)
-        driven = wrap(Machine(models=settings.models(), policy=policy), name)
-    fleet = SimulatedFleet(driven, workload=workload, settings=settings, clock=clock)
+        driven = Machine(models=settings.models(), policy=policy)
+        log = open_log(name, config)
+    fleet = SimulatedFleet(
+        driven, workload=workload, settings=settings, clock=clock, log=log
+    )
     meter = fleet.run(progress=progress)
     outcome = _outcome(name, meter, workload=workload, headroom=headroom)
+    if log is not None:
+        log.ended(outcome.figures)
     if isinstance(policy, Mell):
         outcome.figures.update(policy.figures())
     return outcome
@@ -107,10 +127,10 @@ def run_best(
     workload: Workload,
     settings: Settings,
     headrooms: Sequence[float],
-    look_s: float | None,
     clock: Clock,
     progress: Progress,
-    wrap: Wrap = lambda machine, name: machine,
+    knobs: Knobs = DEFAULT,
+    open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
     """The run with the fewest devices over `headrooms`, for policies that have one."""
     outcomes = [
@@ -119,10 +139,10 @@ def run_best(
             workload=workload,
             settings=settings,
             headroom=headroom,
-            look_s=look_s,
+            knobs=knobs,
             clock=clock,
             progress=progress,
-            wrap=wrap,
+            open_log=open_log,
         )
         for headroom in (headrooms if name in HAS_HEADROOM else [0.0])
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mell_jax.scheduler.simulator.report import Columns, Line, markdown
 from mell_jax.scheduler.simulator.results.compare import HAS_HEADROOM, REPACK
+from mell_jax.scheduler.simulator.results.small import Curve, SmallFleet, write_small
 
 Table = dict[str, Line]  # by policy
 GAIN = 0.05  # a gap between the best baseline and `repack` that is worth closing
@@ -21,7 +22,8 @@ COLUMNS: Columns = (
     ("preemptions", "preemptions", "{:.0f}"),
     ("activations", "activations", "{:.0f}"),
     ("rejected", "rejected", "{:.0f}"),
-    ("wait p99", "queue_wait_p99_s", "{:.1f} s"),
+    ("paused", "pause_s", "{:.1f} s"),
+    ("wait p99", "wait_p99_s", "{:.2f} s"),
     ("us p99", "decision_us_p99", "{:.0f}"),
 )
 TIMED_COLUMNS = (
@@ -37,8 +39,12 @@ HEAD = """\
 Made by `make results DATA=<folder with traces>`; do not edit.
 
 Devices are time averages from 25% of the arrivals' span to the last arrival; `/bound`
-is their ratio to the L2 lower bound at the end of every epoch. Each baseline is shown
-at its best headroom of 0, 5 and 10%, named beside it if it is not 0. In the first table
+is their ratio to the L2 lower bound at the end of every epoch, of the requests that
+would be alive if nobody had ever waited. `best_fit`, `load_balance` and
+`llumnix_consolidation` are shown at their best headroom of 0, 5 and 10%, named beside
+them if it is not 0. `consolidate` lets an arrival wait up to 0.1 s before it opens a
+device; `wait` is from the arrival to the start of the prefill, `paused` is how long all
+requests together stood still for want of a page. In the first table
 of a section moves take no time, so that only decisions are compared. Where there is a
 second, at the same headrooms, links carry 200 Gb/s each way for 128 KiB of KV a token,
 a quarter of 8,000 prefilled tokens/s may be spent on moves, and both ends of a move
@@ -46,6 +52,37 @@ hold the pages until it ends. `repack` counts what first fit decreasing needs at
 of an epoch and is no fleet that could run; `repack_live` packs for free at every epoch
 and serves between them. Counts are of whole runs. Decision times were taken while all
 cores were busy.
+"""
+
+CURVES = """\
+## Devices against bytes
+
+![devices of repack against tokens moved per token served]({picture})
+
+Every point is a run whose moves took no time. Ours is a curve over `--move_price_s`,
+the ring is the default; the points of a baseline are its headrooms. Lower is fewer
+devices, left is fewer bytes.
+"""
+SMALL = """\
+A loss of half a device hides in a ratio on a large fleet, so fleets of a few devices
+have settings of their own: slices of every trace, and lengths of traces that arrive at
+random. Devices are of `repack`, tokens of those that `mell` moves."""
+NOTES = """\
+## What bounds the bytes
+
+A closing pays when the pages it moves are worth less than the device time it spares.
+For a volume that walks at random that rule is the best one there is, so devices and
+bytes are a curve and a price is a point on it; one price for all workloads is not the
+same share of `mell`'s tokens on each. Where requests are short (`azure_*`) the volume
+crosses a whole device every few seconds, and `mell` does not follow it: there 1.03 of
+`repack` costs more than 0.45 of its tokens. Where outputs are long (the paper's
+setting, `len_bwb`) growth moves most of the bytes: full instances hand on what they
+cannot hold, and a smaller reserve for growth, which saves devices, costs moves.
+
+Tried without gain at equal devices: the remaining life of what would move, a volume
+that returns to its mean, a longer and a shorter memory of its variance, twice and three
+times the reserve for growth, emptier targets for what overflows, smaller and larger
+requests to be moved there, and holding arrivals away from the emptiest instance.
 """
 
 
@@ -63,6 +100,16 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """All that was measured."""
+
+    sections: Sequence[Section]
+    small: Sequence[SmallFleet]
+    curves: Sequence[Curve]
+    missing: Sequence[str]  # titles of cases whose traces were not given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """How `consolidate` stands in a table."""
 
@@ -75,6 +122,7 @@ class Standing:
     gap: float  # of that one above `repack`, relative
     closed: float  # of that gap
     baseline_moves: float  # `consolidate`'s, of that one's
+    baseline_tokens: float  # likewise
 
     @property
     def is_gain_possible(self) -> bool:
@@ -86,7 +134,10 @@ def standing(table: Table) -> Standing:
     devices = {name: line.figures["devices_mean"] for name, line in table.items()}
     ours, mell = table["consolidate"].figures, table["mell"].figures
     ideal = devices[REPACK]
-    baseline = min(HAS_HEADROOM, key=lambda name: devices[name])
+    baseline = min(
+        (name for name in HAS_HEADROOM if name in devices),
+        key=lambda name: devices[name],
+    )
     gap = devices[baseline] - ideal
     closed = (devices[baseline] - devices["consolidate"]) / gap if gap > 0 else 0.0
     return Standing(
@@ -101,14 +152,23 @@ def standing(table: Table) -> Standing:
         baseline_moves=_ratio(
             ours["migrations"], table[baseline].figures["migrations"]
         ),
+        baseline_tokens=_ratio(
+            ours["tokens_moved"], table[baseline].figures["tokens_moved"]
+        ),
     )
 
 
-def write_page(sections: Sequence[Section], *, missing: Sequence[str]) -> str:
-    """The page; `missing` are titles of cases whose traces were not given."""
-    parts = [HEAD, _summary(sections), *(_section(section) for section in sections)]
-    if missing:
-        parts.append("Not run, for want of a trace: " + "; ".join(missing) + ".\n")
+def write_page(results: Results, *, picture: str) -> str:
+    """The page; `picture` is the file of the curves, from the page's own folder."""
+    parts = [HEAD, _summary(results.sections)]
+    if results.curves:
+        parts.append(CURVES.format(picture=picture))
+    if results.small:
+        parts.append(f"## Small fleets\n\n{SMALL}\n\n{write_small(results.small)}\n")
+    parts += [NOTES, *(_section(section) for section in results.sections)]
+    if results.missing:
+        names = "; ".join(results.missing)
+        parts.append(f"Not run, for want of a trace: {names}.\n")
     return "\n".join(parts)
 
 
@@ -116,8 +176,8 @@ def _summary(sections: Sequence[Section]) -> str:
     """One line for each case: what `consolidate` gains, or that there is nothing."""
     lines = [
         "| case | of the bound | of `repack` | `mell`'s moves | its tokens | "
-        "best baseline | above `repack` | closed | its moves |",
-        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
+        "best baseline | above `repack` | closed | of its moves | of its tokens |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for section in sections:
         at = standing(section.instant)
@@ -127,7 +187,8 @@ def _summary(sections: Sequence[Section]) -> str:
         lines.append(
             f"| {section.title} | {at.per_bound:.3f} | {at.per_repack:.3f} | "
             f"{_share(at.moves)} | {_share(at.tokens)} | `{at.baseline}` | "
-            f"{at.gap:.1%} | {closed} | {_share(at.baseline_moves)} |"
+            f"{at.gap:.1%} | {closed} | {_share(at.baseline_moves)} | "
+            f"{_share(at.baseline_tokens)} |"
         )
     table = "\n".join(lines)
     return f"## `consolidate` in every case, moves taking no time\n\n{table}\n"
@@ -177,8 +238,9 @@ def timed_verdict(instant: Table, timed: Table) -> str:
     """Whether the time of moves changes who is best, and what it costs."""
     now, before = standing(timed), standing(instant)
     devices = {name: line.figures["devices_mean"] for name, line in timed.items()}
-    real = [*HAS_HEADROOM, "mell", "consolidate"]
-    best = min(real, key=lambda name: devices[name])
+    best = min(
+        (name for name in devices if name != REPACK), key=lambda name: devices[name]
+    )
     cost = _ratio(
         devices["consolidate"], instant["consolidate"].figures["devices_mean"]
     )

@@ -25,7 +25,9 @@ def check_plot(path: Path) -> None:
     Raises:
       ValueError: matplotlib is not installed, or does not know the ending.
     """
-    kinds = _load("matplotlib.backend_bases").FigureCanvasBase.get_supported_filetypes()
+    kinds = load_matplotlib(
+        "matplotlib.backend_bases"
+    ).FigureCanvasBase.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in kinds:
         raise ValueError(f"--plot={path}: the name must end in one of {sorted(kinds)}")
 
@@ -37,7 +39,9 @@ def draw_plot(path: Path, *, outcomes: Sequence[RunOutcome], title: str) -> None
       ValueError: see `check_plot`.
     """
     check_plot(path)
-    figure = _load("matplotlib.figure").Figure(figsize=(11, 7), layout="constrained")
+    figure = load_matplotlib("matplotlib.figure").Figure(
+        figsize=(11, 7), layout="constrained"
+    )
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, 2])
     bin_s = 0.0
     for number, outcome in enumerate(outcomes):
@@ -86,10 +90,15 @@ def _axis(bin_s: float) -> str:
     return f"time (s), means of {bin_s:g} s; figures are means of the shaded time"
 
 
-def _load(name: str) -> Any:
+def load_matplotlib(name: str) -> Any:
+    """Imports a module of matplotlib.
+
+    Raises:
+      ValueError: it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:
         raise ValueError(
-            "--plot needs matplotlib: pip install 'mell_jax[plot]'"
+            "a picture needs matplotlib: pip install 'mell_jax[plot]'"
         ) from None

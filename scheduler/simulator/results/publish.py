@@ -2,6 +2,7 @@
 
     case x policy x headroom              ->  the best headroom of each policy
     case x policy at its best x more seeds, or bounded links  ->  means  ->  page
+    case x `consolidate` at other prices of a move            ->  curves ->  picture
 
 `make results` calls this; traces are used where their folder is given, and the built-in
 synthetic workloads always. The page does not depend on the order in which runs end.
@@ -16,17 +17,32 @@ from statistics import fmean
 
 from mell_jax.scheduler.simulator.fleet import Clock
 from mell_jax.scheduler.simulator.report import Line
-from mell_jax.scheduler.simulator.results.cases import CASES, Case, find_trace, load
+from mell_jax.scheduler.simulator.results.cases import (
+    CASES,
+    SMALL_CASES,
+    Case,
+    find_trace,
+    load,
+)
 from mell_jax.scheduler.simulator.results.compare import (
+    DEFAULT,
     HAS_HEADROOM,
     REPACK,
     REPACK_LIVE,
     run_policy,
 )
-from mell_jax.scheduler.simulator.results.page import Section, Table, write_page
+from mell_jax.scheduler.simulator.results.page import Results, Section, Table
+from mell_jax.scheduler.simulator.results.small import (
+    Curve,
+    CurvePoint,
+    SmallFleet,
+)
 
 HEADROOMS = (0.0, 0.05, 0.1)
+TRIED = ("best_fit", "load_balance", "llumnix_consolidation")  # at all of them
 OURS = ("mell", "consolidate")
+TIMED = (*OURS, "llumnix_consolidation", REPACK)  # also with bounded links
+PRICES = (0.1, 0.25, 1.5, 4.0, 12.0)  # of a move, beside the default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +56,7 @@ class SettingRun:
     headroom: float
     data: Path | None
     clock: Clock
+    price_s: float = DEFAULT.move_price_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +69,16 @@ class Ran:
     figures: dict[str, float]
 
 
-def page(
+def measure(
     *,
     data: Path | None,
     clock: Clock,
     jobs: int,
     say: Callable[[str], None],
     most_s: float | None = None,
-    cases: Sequence[Case] = CASES,
-) -> str:
-    """The whole page.
+    cases: Sequence[Case] = CASES + SMALL_CASES,
+) -> Results:
+    """Runs everything that the page tells.
 
     Args:
       data: folder of traces; cases without theirs are left out and named.
@@ -77,9 +94,12 @@ def page(
         done = list(_heard(pool.map(simulate, first), total=len(first), say=say))
         more = [run for case in given for run in _more(case, done)]
         done += _heard(pool.map(simulate, more), total=len(more), say=say)
-    sections = [_section(case, done) for case in given]
-    missing = [case.title for case in cases if not _is_given(case, data)]
-    return write_page(sections, missing=missing)
+    return Results(
+        sections=[_section(case, done) for case in given if not case.is_small],
+        small=[_small(case, done) for case in given if case.is_small],
+        curves=[_curve(case, done) for case in given if case.has_curve],
+        missing=[case.title for case in cases if not _is_given(case, data)],
+    )
 
 
 def simulate(run: SettingRun) -> Ran:
@@ -91,8 +111,8 @@ def simulate(run: SettingRun) -> Ran:
         workload=workload,
         settings=case.settings,
         headroom=run.headroom,
-        look_s=None,
         clock=run.clock,
+        knobs=replace(DEFAULT, move_price_s=run.price_s),
         progress=lambda served: None,
     )
     return Ran(
@@ -110,8 +130,9 @@ def _is_given(case: Case, data: Path | None) -> bool:
 def _first(case: Case, *, data: Path | None, clock: Clock) -> Iterator[SettingRun]:
     """Every policy at every headroom, in the order of the tables."""
     bounds = (REPACK, REPACK_LIVE) if case.has_live else (REPACK,)
-    for policy in (*HAS_HEADROOM, *OURS, *bounds):
-        for headroom in HEADROOMS if policy in HAS_HEADROOM else (0.0,):
+    baselines = HAS_HEADROOM if case.is_papers else TRIED
+    for policy in (*baselines, *OURS, *bounds):
+        for headroom in HEADROOMS if policy in TRIED else (0.0,):
             yield SettingRun(
                 case=case,
                 is_timed=False,
@@ -124,13 +145,22 @@ def _first(case: Case, *, data: Path | None, clock: Clock) -> Iterator[SettingRu
 
 
 def _more(case: Case, done: Sequence[Ran]) -> Iterator[SettingRun]:
-    """Every policy at its best headroom: with other seeds, and with bounded links."""
+    """Every policy at its best headroom: with other seeds, and with bounded links.
+
+    Of a small fleet only `consolidate` runs with bounded links; it runs at other
+    prices where the case has a curve.
+    """
     for best in _best(case, done):
-        if best.run.policy != REPACK_LIVE:
+        policy = best.run.policy
+        if policy != REPACK_LIVE:
             for seed in case.seeds[1:]:
                 yield replace(best.run, seed=seed)
-            if case.is_timed:
+            timed = ("consolidate",) if case.is_small else TIMED
+            if case.is_timed and policy in timed:
                 yield replace(best.run, is_timed=True)
+        if policy == "consolidate" and case.has_curve:
+            for price_s in PRICES:
+                yield replace(best.run, price_s=price_s)
 
 
 def _best(case: Case, done: Sequence[Ran]) -> list[Ran]:
@@ -139,6 +169,8 @@ def _best(case: Case, done: Sequence[Ran]) -> list[Ran]:
     for ran in done:
         run = ran.run
         if run.case != case or run.is_timed or run.seed != case.seeds[0]:
+            continue
+        if run.price_s != DEFAULT.move_price_s:
             continue
         known = best.get(run.policy)
         fewest = ran.figures["devices_mean"]
@@ -182,6 +214,40 @@ def _section(case: Case, done: Sequence[Ran]) -> Section:
         instant=instant,
         timed=timed or None,
     )
+
+
+def _small(case: Case, done: Sequence[Ran]) -> SmallFleet:
+    lines = {ran.run.policy: _line([ran]) for ran in _best(case, done)}
+    timed = [ran for ran in done if ran.run.case == case and ran.run.is_timed]
+    return SmallFleet(
+        title=case.title,
+        is_chosen=case.is_chosen,
+        lines=lines,
+        timed_devices=timed[0].figures["devices_mean"],
+    )
+
+
+def _curve(case: Case, done: Sequence[Ran]) -> Curve:
+    """Every run of the first seed whose moves took no time, as a point."""
+    own = [
+        ran
+        for ran in done
+        if ran.run.case == case
+        and not ran.run.is_timed
+        and ran.run.seed == case.seeds[0]
+    ]
+    ideal = next(ran for ran in own if ran.run.policy == REPACK)
+    points = [
+        CurvePoint(
+            policy=ran.run.policy,
+            price_s=ran.run.price_s,
+            devices=ran.figures["devices_mean"] / ideal.figures["devices_mean"],
+            moved=ran.figures["tokens_moved"] / max(1, ran.figures["served_tokens"]),
+        )
+        for ran in own
+        if ran.run.policy not in (REPACK, REPACK_LIVE)
+    ]
+    return Curve(title=case.title, points=points)
 
 
 def _line(done: Sequence[Ran]) -> Line:

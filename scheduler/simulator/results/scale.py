@@ -1,9 +1,11 @@
 """How long decisions take in a large fleet, and how much memory a request costs.
 
 A fleet is filled to its capacity, then requests grow, end and arrive at random, so that
-overflow, search and consolidation all happen; moves are committed at once.
+overflow, search and consolidation all happen; moves are committed at once. In the end a
+tenth of the requests leaves within a second, and the fleet is to become smaller.
 """
 
+import math
 import tracemalloc
 from array import array
 from collections import deque
@@ -23,6 +25,11 @@ FULL = 0.97  # of its pages
 CAPACITY_PAGES = 1250
 GROWTHS_PER_END = 12  # so that requests arrive with half of their mean size
 EPOCH_EVENTS = 100  # events in an epoch, per instance: one second of 50 requests
+ARRIVALS_PER_S = 1000  # while a fleet is filled
+FALL = 0.1  # of the requests, that leave in the end
+FALL_STEP_S = 0.02  # after the fall: a few events in every step
+FALL_MOST_S = 60.0
+CLOSE_ENOUGH = 1.01  # of the instances that the pages left need, packed as before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,7 @@ class Scale:
     event_us_mean: float
     epoch_us_max: float
     bytes_per_request: float
+    fall_s: float  # until the instances had followed a load that fell by a tenth
 
 
 class _Load:
@@ -53,6 +61,7 @@ class _Load:
         self._pages: dict[int, int] = {}
         self._live: list[int] = []
         self._next = 0
+        self.now_s = 0.0
         for device in range(2 * instances):
             self.tell(events.DeviceAdded(device=DeviceGroupId(device)))
 
@@ -61,7 +70,7 @@ class _Load:
         while soon:
             now = soon.popleft()
             start = self._clock()
-            answer = self.machine.step(now)
+            answer = self.machine.step(now, now_s=self.now_s)
             took = self._clock() - start
             (self.epoch_s if isinstance(now, events.Tick) else self.event_s).append(
                 took
@@ -77,8 +86,42 @@ class _Load:
         for pages in np.minimum(sizes, CAPACITY_PAGES).tolist():
             self._pages[self._next] = pages
             self._live.append(self._next)
+            self.now_s += 1 / ARRIVALS_PER_S
+            if self.now_s >= self.machine.wake_s:
+                self.tell(events.Wake())
             self.tell(events.Arrive(request=RequestId(self._next), pages=pages))
             self._next += 1
+
+    def tick(self, *, seconds: float) -> None:
+        self.now_s += seconds
+        self.tell(events.Tick(now_s=self.now_s))
+
+    def fall(self) -> float:
+        """A tenth leaves; seconds until the fleet is as much smaller, or infinity."""
+        ledger = self.machine.ledger
+        packed = len(ledger.instances) / ledger.total_pages(events.ONLY_MODEL)
+        leaving = int(FALL * len(self._live))
+        for _ in range(leaving):
+            self.now_s += 1 / leaving
+            self._end(int(self._rng.integers(len(self._live))))
+        start_s = self.now_s
+        for step in range(int(FALL_MOST_S / FALL_STEP_S)):
+            needed = packed * ledger.total_pages(events.ONLY_MODEL)
+            if len(ledger.instances) <= CLOSE_ENOUGH * needed:
+                return self.now_s - start_s
+            self.now_s += FALL_STEP_S
+            self.churn(GROWTHS_PER_END + 1)
+            if step % int(1 / FALL_STEP_S) == 0:
+                self.tick(seconds=0.0)
+        return math.inf
+
+    def _end(self, index: int) -> None:
+        request = self._live[index]
+        self._live[index] = self._live[-1]
+        self._live.pop()
+        self._pages.pop(request, None)
+        if RequestId(request) in self.machine.ledger.requests:
+            self.tell(events.Finish(request=RequestId(request)))
 
     def churn(self, count: int) -> None:
         """Random growth; now and then a request ends and another arrives."""
@@ -86,15 +129,17 @@ class _Load:
             index = at % len(self._live)
             request = self._live[index]
             if step % (GROWTHS_PER_END + 1) == 0:
-                self._live[index] = self._live[-1]
-                self._live.pop()
-                del self._pages[request]
-                self.tell(events.Finish(request=RequestId(request)))
+                self._end(index)
                 self.arrive(1, share=0.5)
-            elif self._pages[request] < CAPACITY_PAGES:
+            elif self._can_grow(request):
                 self._pages[request] += 1
                 pages = self._pages[request]
                 self.tell(events.Grow(request=RequestId(request), pages=pages))
+
+    def _can_grow(self, request: int) -> bool:
+        """Whether it has a place and is not at its most already."""
+        placed = self.machine.ledger.requests[RequestId(request)].device is not None
+        return placed and self._pages[request] < CAPACITY_PAGES
 
 
 def measure_scale(
@@ -113,17 +158,21 @@ def measure_scale(
     own = len(load.event_s) * load.event_s.itemsize
     load.event_s = array("d")
     every = max(1, min(num_events // 5, EPOCH_EVENTS * instances))
-    for epoch in range(num_events // every):
+    for _ in range(num_events // every):
         load.churn(every)
-        load.tell(events.Tick(now_s=float(epoch + 1)))
+        load.tick(seconds=1.0)
     times = np.asarray(load.event_s) * 1e6
+    grown, requests = len(machine.ledger.instances), len(machine.ledger.requests)
+    epoch_us_max = float(max(load.epoch_s)) * 1e6
+    fall_s = load.fall()
     return Scale(
-        instances=len(machine.ledger.instances),
-        requests=len(machine.ledger.requests),
+        instances=grown,
+        requests=requests,
         events=len(times),
         event_us_p50=float(np.quantile(times, 0.5)),
         event_us_p99=float(np.quantile(times, 0.99)),
         event_us_mean=float(times.mean()),
-        epoch_us_max=float(max(load.epoch_s)) * 1e6,
+        epoch_us_max=epoch_us_max,
         bytes_per_request=(held - own) / (instances * ROWS),
+        fall_s=fall_s,
     )

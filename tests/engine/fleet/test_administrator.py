@@ -259,7 +259,7 @@ def test_streams_are_right_under_every_policy_that_takes_over() -> None:
 @pytest.mark.parametrize(
     ("command", "look_s"),
     [
-        (SetPolicy(policy="consolidate"), 2.0),
+        (SetPolicy(policy="consolidate", look_s=2.0), 2.0),
         (SetPolicy(policy="mell", look_s=7.5), 7.5),
         (SetPolicy(policy="best_fit", look_s=7.5), 0.0),  # it never looks ahead
     ],
@@ -267,7 +267,7 @@ def test_streams_are_right_under_every_policy_that_takes_over() -> None:
 def test_a_policy_is_told_what_the_operator_wants(
     command: SetPolicy, look_s: float
 ) -> None:
-    fleet = toy_fleet(config=FleetConfig(look_s=2.0))
+    fleet = toy_fleet()
     answer = fleet.administer(command)
     assert isinstance(answer, PolicyChange)
     assert answer.look_s == look_s

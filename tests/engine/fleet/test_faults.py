@@ -41,3 +41,23 @@ def test_a_fleet_is_told_what_it_cannot_do() -> None:
         FleetConfig(transport="carrier pigeon")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="patience_epochs must be"):
         FleetConfig(patience_epochs=0)
+
+
+def test_a_stalled_device_gives_no_result_from_its_step_on() -> None:
+    class Here:
+        is_ready = True
+
+        def wait(self) -> None:
+            pass
+
+    fault = parse_fault("stall:1:3")
+    assert fault == Fault(stall_on=(DeviceGroupId(1), 3))
+    real = Here()
+    assert fault.result(DeviceGroupId(0), step=9, real=real) is real
+    assert fault.result(DeviceGroupId(1), step=3, real=real) is real  # of step 2
+    assert not fault.result(DeviceGroupId(1), step=4, real=real).is_ready
+    assert NO_FAULT.result(DeviceGroupId(1), step=4, real=real) is real
+    with pytest.raises(ValueError, match="counted from 1"):
+        parse_fault("stall:1:0")
+    with pytest.raises(ValueError, match="stall_s must be > 0"):
+        FleetConfig(stall_s=0.0)

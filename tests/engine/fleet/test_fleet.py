@@ -237,3 +237,26 @@ def test_a_device_that_cannot_be_opened_is_left_out(monkeypatch) -> None:
     }
     assert fleet.conductor.roster.lost == {0}
     assert_at_rest(fleet)
+
+
+def test_an_arrival_waits_a_little_before_a_device_is_opened_for_it() -> None:
+    def activations(place_wait_s: float, *, first: int) -> list[int]:
+        """After the second arrival and every step of 0.25 s or, with a look, 0.5 s."""
+        fleet = toy_fleet(devices=2, num_pages=12, place_wait_s=place_wait_s)
+        submit(fleet, [1] * 100, handle=0, params=greedy(first))
+        seen = Transcript()
+        seen.read(fleet.step())
+        submit(fleet, [2] * 100, handle=1, params=greedy(5))
+        counts = [fleet.stats().activations]
+        for _ in range(8):
+            seen.read(fleet.step())
+            counts.append(fleet.stats().activations)
+        seen.tokens |= run(fleet).tokens
+        assert fleet.stats().activations == counts[-1]
+        assert_at_rest(fleet)
+        return counts
+
+    assert activations(0.0, first=25)[0] == 2
+    waited = activations(1.0, first=25)
+    assert waited[:2] == [1, 1] and waited[4:] == [2] * 5
+    assert activations(9.0, first=4)[-1] == 1  # it takes the place of one that ends

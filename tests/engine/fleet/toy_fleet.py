@@ -123,6 +123,7 @@ def toy_fleet(
     profile: Profile | None = None,
     factors: Mapping[ModelId, int] = ONE_TOY,
     transport: Transport | None = None,
+    place_wait_s: float = 0.0,
     max_tokens: int = MAX_TOKENS,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
@@ -150,8 +151,9 @@ def toy_fleet(
         max_rows=rows,
         page_bytes=PAGE_BYTES,
     )
+    told = PolicyConfig(place_wait_s=place_wait_s)
     machine = Machine(
-        models=dict.fromkeys(factors, spec), policy=POLICIES[policy](PolicyConfig())
+        models=dict.fromkeys(factors, spec), policy=POLICIES[policy](told)
     )
     return Fleet(
         models=[

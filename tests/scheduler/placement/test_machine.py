@@ -252,3 +252,36 @@ def test_a_device_given_back_is_emptied_first() -> None:
     assert isinstance(moved, Move)
     assert fleet.step(MoveCommitted(move=MoveId(0))) == [Park(device=DeviceGroupId(0))]
     assert fleet.arrive(2, 5) == [wait(2)]  # device 0 is gone for good
+
+
+def test_growth_in_the_middle_of_a_move_needs_room_at_both_ends() -> None:
+    fleet = Fleet(devices=2)
+    fleet.arrive(1, 7)
+    fleet.arrive(2, 3)
+    assert move(0, 2, "0>1", 3) in fleet.grow(1, 8)
+    fleet.arrive(3, 7)  # the target is full with what is to come
+    fleet.finish(1)  # and the source has 7 pages of room
+    assert fleet.grow(2, 4) == [wait(2), move(1, 3, "1>0", 7)]
+    assert fleet.step(MoveCommitted(move=MoveId(1))) == []  # now the source is full
+    assert fleet.step(MoveCommitted(move=MoveId(0))) == [place(2, 1, 4)]
+
+
+def test_a_preempted_request_wants_the_page_that_it_had_no_room_for() -> None:
+    fleet = Fleet(devices=1)
+    fleet.arrive(1, 6)
+    fleet.arrive(2, 4)
+    said = fleet.grow(2, 5)  # 5 pages are not there, though 4 are
+    assert said == [wait(2), Preempt(request=RequestId(2), device=DeviceGroupId(0))]
+    assert fleet.finish(1) == [place(2, 0, 5)]
+
+
+def test_time_goes_with_every_event_and_never_back() -> None:
+    fleet = Fleet(devices=1)
+    arrival = Arrive(request=RequestId(1), pages=1)
+    fleet.machine.step(arrival, now_s=2.0)
+    assert fleet.machine.ledger.now_s == 2.0
+    assert fleet.machine.ledger.requests[RequestId(1)].queued_s == 2.0
+    fleet.grow(1, 2)  # no time is that of the event before
+    assert fleet.machine.ledger.now_s == 2.0
+    with pytest.raises(ValueError, match="time goes back"):
+        fleet.machine.step(Finish(request=RequestId(1)), now_s=1.0)

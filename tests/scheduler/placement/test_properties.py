@@ -1,5 +1,6 @@
 """What must hold for every policy, whatever happens: state machines by hypothesis."""
 
+import math
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ MODELS = {
         load_s=2.0,
     ),
 }
+WAITING = PolicyConfig(place_wait_s=0.5)
 STEPS = settings(
     max_examples=25,
     stateful_step_count=60,
@@ -54,26 +56,33 @@ class Fleets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machines = [
-            Machine(models=MODELS, policy=POLICIES[self.policy](PolicyConfig()))
+            Machine(models=MODELS, policy=POLICIES[self.policy](WAITING))
             for _ in range(2)
         ]
+        self.now_s = 0.0
         self.world = World(MODELS)
         self.next_request = 0
         self.next_device = 0
-        self.now_s = 0.0
         for _ in range(4):
             self.add_device()
 
     def tell(self, event: events.Event) -> None:
-        first, second = (machine.step(event) for machine in self.machines)
+        first, second = (
+            machine.step(event, now_s=self.now_s) for machine in self.machines
+        )
         assert first == second, "equal events, different plans"
         self.world.follow(event, first)
 
     def pick(self, choice: int, options: list[Any]) -> Any:
         return options[choice % len(options)]
 
-    @rule(pages=st.integers(1, 12), is_timed=st.booleans(), cached=st.booleans())
-    def arrive(self, pages: int, is_timed: bool, cached: bool) -> None:
+    @rule(
+        pages=st.integers(1, 12),
+        is_timed=st.booleans(),
+        cached=st.booleans(),
+        tenant=st.sampled_from(["", "", "", "a", "b"]),
+    )
+    def arrive(self, pages: int, is_timed: bool, cached: bool, tenant: str) -> None:
         prefix = (events.Cached(device=DeviceGroupId(0), pages=1),) if cached else ()
         self.tell(
             events.Arrive(
@@ -82,6 +91,8 @@ class Fleets(RuleBasedStateMachine):
                 model=TIMED if is_timed else SMALL,
                 peak_pages=min(16, pages + 4),
                 prefix=prefix,
+                tenant=tenant,
+                weight={"": 1.0, "a": 1.0, "b": 2.5}[tenant],
             )
         )
         self.next_request += 1
@@ -102,6 +113,17 @@ class Fleets(RuleBasedStateMachine):
         request = self.pick(choice, self.growing())
         pages = min(16, self.world.pages[request] + more)
         self.tell(events.Grow(request=request, pages=pages))
+
+    def growing_in_flight(self) -> list[RequestId]:
+        moving = {move.request for move in self.world.moves.values()}
+        return [request for request in self.growing() if request in moving]
+
+    @precondition(lambda self: self.growing_in_flight())
+    @rule(choice=st.integers(0, 10**6))
+    def grow_in_the_middle_of_a_move(self, choice: int) -> None:
+        """Both ends must have room for the page, or it has to wait."""
+        request = self.pick(choice, self.growing_in_flight())
+        self.tell(events.Grow(request=request, pages=self.world.pages[request] + 1))
 
     @precondition(lambda self: self.world.home)
     @rule(choice=st.integers(0, 10**6))
@@ -129,6 +151,16 @@ class Fleets(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.now_s += seconds
         self.tell(events.Tick(now_s=self.now_s))
+
+    @precondition(lambda self: self.machines[0].wake_s < math.inf)
+    @rule()
+    def wake(self) -> None:
+        """One has waited long enough: from now on it waits for room only."""
+        held_s = self.machines[0].wake_s
+        assert held_s > self.now_s, "it was to be woken before"
+        self.now_s = held_s
+        self.tell(events.Wake())
+        assert self.machines[0].wake_s > self.now_s
 
     @precondition(lambda self: self.next_device < 8)
     @rule()
@@ -194,6 +226,8 @@ class Fleets(RuleBasedStateMachine):
         sizes = {r.id: r.pages for r in ledger.requests.values()}
         assert sizes == self.world.pages
         assert set(ledger.moves) == set(self.world.moves)
+        waiting = [home for home in self.world.home.values() if home is None]
+        assert self.machines[0].waiting == len(waiting)
 
 
 FIRST_FAILURE = settings(
@@ -231,7 +265,7 @@ def begin_without_reservation(
     move_id, self._next_move = MoveId(self._next_move), self._next_move + 1
     source = ledger.instances[request.device]
     del source.requests[request.id]
-    source.leaving_pages += request.pages
+    ledger.leave(source, pages=request.pages)
     target.arriving[request.id] = request
     request.move = move_id
     move = plan.Move(

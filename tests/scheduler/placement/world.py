@@ -77,7 +77,9 @@ class World:
             case plan.Preempt():
                 assert self.home[decision.request] in (decision.device, None)
                 self.home[decision.request] = None
-                self.wanted.pop(decision.request, None)
+                wanted = self.wanted.pop(decision.request, None)
+                if wanted is not None:
+                    self.pages[decision.request] = wanted
             case plan.Reject():
                 self._forget(decision.request)
             case plan.Activate():

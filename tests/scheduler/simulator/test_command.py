@@ -33,7 +33,11 @@ FIGURES = {
     "preemptions",
     "activations",
     "rejected",
-    "queue_wait_p99_s",
+    "wait_mean_s",
+    "wait_p99_s",
+    "pauses",
+    "pause_s",
+    "pause_max_s",
     "decision_us_p50",
     "decision_us_p99",
 }
@@ -131,10 +135,8 @@ def test_a_trace_with_every_flag_gives_every_figure(
     lines = printed.splitlines()
     assert lines[0] == ("two: 120 requests, C = 8,000 tokens, means over 7 s to 29 s")
     assert max(len(line) for line in lines) <= 100
-    assert [line.split()[0] for line in lines if line.startswith("mell")] == [
-        "mell",
-        "mell",
-    ]
+    tables = [line.split()[0] for line in lines if line.startswith("mell")]
+    assert tables == ["mell"] * 3
 
 
 def test_a_recorded_run_is_replayed(shell: Shell, tmp_path: Path) -> None:
@@ -146,6 +148,24 @@ def test_a_recorded_run_is_replayed(shell: Shell, tmp_path: Path) -> None:
     whole = (tmp_path / "log.mell").read_text()
     (tmp_path / "cut").write_text(whole[:-20])
     assert "cut off" in shell.refused(f"--replay={tmp_path / 'cut'}")
+
+
+def test_a_recorded_run_is_checked_by_other_code(shell: Shell, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    shell.run(*SMALL, "--policies=consolidate", f"--record={log}", "--max_devices=3")
+    printed = shell.run(f"--check={log}")
+    assert "every figure as reported" in printed and "tokens_moved" in printed
+    lines = log.read_text().splitlines()
+    figures = json.loads(lines[-1])
+    figures["figures"]["tokens_moved"] += 1
+    (tmp_path / "bent").write_text("\n".join([*lines[:-1], json.dumps(figures)]))
+    assert "tokens_moved: reported" in shell.refused(f"--check={tmp_path / 'bent'}")
+    (tmp_path / "cut").write_text("\n".join(lines[:-1]))
+    assert "ends without figures" in shell.refused(f"--check={tmp_path / 'cut'}")
+    (tmp_path / "none").write_text("")
+    assert "is empty" in shell.refused(f"--check={tmp_path / 'none'}")
+    (tmp_path / "no").write_text("{}")
+    assert "is not of an event log" in shell.refused(f"--check={tmp_path / 'no'}")
 
 
 def test_the_command_runs_on_its_own_and_without_a_trace() -> None:

@@ -135,3 +135,30 @@ def test_offsets_are_plain_numbers(tokenizer: Tokenizer) -> None:
     ids = [int(i) for i in np.array(tokenizer.encode("a b"))]
     piece = read(tokenizer, prompt=ids, answer=ids[1:], echo="a b")
     assert all(type(offset) is int for offset in piece.offsets)
+
+
+def test_a_sample_that_ends_before_its_prompt_was_computed_has_its_echo(
+    tokenizer: Tokenizer,
+) -> None:
+    samples = Samples(
+        tokenizer,
+        n=1,
+        echo=Echo(texts=("Once",), hides_answer=False),
+        skips_special_tokens=True,
+    )
+    piece = samples.read(
+        Delta(
+            index=0,
+            token_ids=(),
+            text="",
+            logprobs=(),
+            finish=SampleEnd(reason="abort"),
+            prompt_token_ids=(0, 1),
+            completion_tokens=0,
+            cached_tokens=0,
+            prompt_logprobs=None,
+        ),
+        prompt=0,
+    )
+    assert (piece.text, piece.words, piece.offsets) == ("Once", (), ())
+    assert piece.finish_reason == "abort"

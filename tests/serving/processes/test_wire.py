@@ -65,6 +65,8 @@ SUBMIT = Submit(
     ),
     model="letters",
     salt=b"\x00\xff",
+    tenant="alice",
+    weight=2.5,
 )
 FRAME = StepFrame(
     handles=np.array([2**40 + 1, 2**40 + 5], np.int64),

@@ -68,6 +68,48 @@ def test_a_token_says_who_calls(tokens_file: str) -> None:
     assert acting == Caller(tenant="carol", scope="gw", may_send_special_tokens=True)
 
 
+def test_weights_are_those_of_tenants_whoever_asks_for_them(tmp_path: Path) -> None:
+    tokens = [
+        {"token": ALICE, "tenant": "alice", "weight": 2.5},
+        {"token": ALICE + "2", "tenant": "alice"},
+        {"token": BOB, "tenant": "bob"},
+        {"token": GATEWAY, "tenant": "gw", "rights": ["generate", "act_for_tenants"]},
+    ]
+    gate = Gate(write(tmp_path / "tokens.json", tokens))
+    assert gate.identify(bearer(ALICE)).weight == 2.5
+    assert gate.identify(bearer(ALICE + "2")).weight == 2.5
+    assert gate.identify(bearer(BOB)).weight == 1.0
+    for name, weight in (("alice", 2.5), ("carol", 1.0)):
+        caller = gate.identify(bearer(GATEWAY, **{"x-mell-tenant": name}))
+        assert caller.weight == weight
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (0, r"tokens\[0\].weight must be a number above 0, got 0"),
+        (-1.5, r"tokens\[0\].weight must be a number above 0, got -1.5"),
+        ("2", "holds no tokens"),
+        (True, "holds no tokens"),
+    ],
+)
+def test_a_weight_is_a_number_above_zero(
+    tmp_path: Path, weight: object, words: str
+) -> None:
+    tokens = [{"token": ALICE, "tenant": "alice", "weight": weight}]
+    with pytest.raises(ValueError, match=words):
+        Gate(write(tmp_path / "tokens.json", tokens))
+
+
+def test_a_tenant_has_one_weight(tmp_path: Path) -> None:
+    tokens = [
+        {"token": ALICE, "tenant": "alice", "weight": 2},
+        {"token": BOB, "tenant": "alice", "weight": 3},
+    ]
+    with pytest.raises(ValueError, match="'alice' has the weights 2 and 3; give it"):
+        Gate(write(tmp_path / "tokens.json", tokens))
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -1,0 +1,97 @@
+"""Probes ask devices that have no work whether they still live, beside busy ones.
+
+Nobody waits for the answers: they are looked at between the steps of the others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+from mell_jax.engine.fleet.conductor import Conductor
+from mell_jax.engine.fleet.fleet_instance import FleetInstance
+from mell_jax.engine.fleet.patience import Patience, Result
+from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.worker.device import Pending
+
+PROBE_S = 5.0
+"""Between two probes of a device without work."""
+
+
+See = Callable[[FleetInstance, Pending], Result]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probe:
+    instance: FleetInstance
+    result: Result
+    since_s: float
+
+
+@final
+class Probes:
+    """Probes are under way to instances of one fleet.
+
+    Args:
+      conductor: fences devices.
+      patience: says how long an answer may take.
+      see: returns a device's answer as it is seen from here.
+      now_s: the time at the start.
+    """
+
+    def __init__(
+        self, conductor: Conductor, *, patience: Patience, see: See, now_s: float
+    ) -> None:
+        self._conductor = conductor
+        self._patience = patience
+        self._see = see
+        self._probes: dict[DeviceGroupId, _Probe] = {}
+        self._sent_s = now_s
+
+    def look(self, now_s: float) -> None:
+        """Sends probes when they are due, and fences devices that fail one."""
+        if now_s - self._sent_s >= PROBE_S:
+            self._sent_s = now_s
+            for instance in list(self._conductor.instances.values()):
+                is_idle = instance.is_open and not instance.inner.has_work
+                if is_idle and instance.device not in self._probes:
+                    self._send(instance, now_s=now_s)
+        for probe in list(self._probes.values()):
+            self._look_at(probe, now_s=now_s)
+
+    def ask_all(self, now_s: float) -> None:
+        """Probes every device that is open, and waits until one would be late."""
+        for instance in list(self._conductor.instances.values()):
+            if instance.is_open:
+                self._send(instance, now_s=now_s)
+        for probe in list(self._probes.values()):
+            is_alone = not self._conductor.can_lose(probe.instance.device)
+            if is_alone or self._patience.wait(probe.result):
+                self._end(probe)
+
+    def _send(self, instance: FleetInstance, *, now_s: float) -> None:
+        pending = self._conductor.guard(instance, instance.inner.worker.probe)
+        if pending is not None:
+            self._probes[instance.device] = _Probe(
+                instance=instance, result=self._see(instance, pending), since_s=now_s
+            )
+
+    def _look_at(self, probe: _Probe, *, now_s: float) -> None:
+        if probe.result.is_ready:
+            self._end(probe)
+        elif self._is_over(probe):
+            del self._probes[probe.instance.device]
+        elif self._conductor.can_lose(probe.instance.device):
+            check = partial(self._patience.check, probe.since_s, now_s=now_s)
+            self._conductor.guard(probe.instance, check)
+
+    def _end(self, probe: _Probe) -> None:
+        """Hears an answer, which may be an error; waits for it."""
+        del self._probes[probe.instance.device]
+        if not self._is_over(probe):
+            self._conductor.guard(probe.instance, probe.result.wait)
+
+    def _is_over(self, probe: _Probe) -> bool:
+        """Returns whether the instance was parked or fenced meanwhile."""
+        device = probe.instance.device
+        return self._conductor.instances.get(device) is not probe.instance

@@ -1,0 +1,198 @@
+"""Empties one of the emptiest instances when that is worth what it moves.
+
+    something leaves  ->  is there a margin?  ->  is the emptiest cheap enough?
+                              O(1)                    O(1)
+                      ->  does everything on it fit elsewhere?     a search
+
+Its pages fit elsewhere directly, or by moving others out of the way, or by an exact
+packing of the emptiest few. To the price of a closing belong the pages that move and
+those of cached prefixes that are lost. An instance that takes long to load is closed
+only once there was one too many for as long.
+"""
+
+import math
+from itertools import islice
+
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger
+from mell_jax.scheduler.policies.budget import Budget
+from mell_jax.scheduler.policies.exact import PackItem, close_one
+from mell_jax.scheduler.policies.parking import loads_at_once
+from mell_jax.scheduler.policies.relocate import Relocation
+from mell_jax.scheduler.policies.volume import Volume
+
+DEPTH = 1  # requests moved out of the way of each that leaves
+CANDIDATES = 2  # emptiest instances that are searched
+LOOKED_AT = 8  # emptiest instances among which they are found
+GAP_S = 0.02  # between two searches: what they cost does not grow with the fleet
+RETRY_PAGES = 0.01  # of an instance, that must leave before a search in vain is retried
+EXACT_BINS = (4, 6, 8)  # emptiest instances packed exactly, at epochs
+EXACT_MAX_ROWS = 5  # per instance: beyond, best fit is as good
+CACHE_MEMORY_S = 60.0  # for which a hit makes an instance's prefixes worth keeping
+
+
+class Closing:
+    """The closings of all models."""
+
+    def __init__(self, *, volume: Volume, budget: Budget, epoch_s: float) -> None:
+        self._volume = volume
+        self._budget = budget
+        self._epoch_s = epoch_s
+        self._spare_s: dict[ModelId, float] = {}  # since when one is one too many
+        self._draining: dict[ModelId, set[DeviceGroupId]] = {}
+        self._searched_s: dict[ModelId, float] = {}
+        self._failed_pages: dict[ModelId, int] = {}  # total at a search in vain
+        self._hits: dict[DeviceGroupId, tuple[float, float]] = {}  # pages, at
+
+    def note_hit(self, ledger: Ledger, device: DeviceGroupId, *, pages: int) -> None:
+        """A request has found so many pages of its prefix on an instance."""
+        if pages:
+            lost = self._cached_pages(ledger, device) + pages
+            self._hits[device] = (lost, ledger.now_s)
+
+    def is_long_spare(self, ledger: Ledger, model: ModelId) -> bool:
+        """Tells whether one was too many for as long as loading one takes."""
+        load_s = ledger.spec(model).load_s
+        if loads_at_once(load_s, epoch_s=self._epoch_s):
+            return True
+        return ledger.now_s - self._spare_s.get(model, ledger.now_s) >= load_s
+
+    def note(self, ledger: Ledger, model: ModelId) -> float:
+        """Notes since when there is a margin without one instance; returns it."""
+        draining = self._count_draining(ledger, model)
+        margin = self._volume.margin(ledger, model, closing=1 + draining)
+        if ledger.total_pages(model) == 0:
+            margin = math.inf  # nobody needs any
+        if margin > 0:
+            self._spare_s.setdefault(model, ledger.now_s)
+        else:
+            self._spare_s.pop(model, None)
+        return margin
+
+    def renew(self, ledger: Ledger) -> None:
+        """An epoch ends: what failed before may be tried again."""
+        self._failed_pages.clear()
+        self._hits = {d: hit for d, hit in self._hits.items() if d in ledger.instances}
+
+    def close(self, draft: Draft, model: ModelId, *, is_epoch: bool = False) -> None:
+        """Parks the empty instances, or empties one, if it pays."""
+        ledger = draft.ledger
+        margin = self.note(ledger, model)
+        if margin <= 0 or not self.is_long_spare(ledger, model):
+            return
+        emptiest = islice(ledger.emptiest_first(model), LOOKED_AT)
+        instances = [ledger.instances[device] for device in emptiest]
+        empty = [instance for instance in instances if instance.rows == 0]
+        for instance in empty:
+            if self.note(ledger, model) > 0:
+                draft.park(instance)
+        if empty:
+            return
+        instances = [i for i in instances if not i.arriving and not i.leaving_pages]
+        worth = self._volume.worth(ledger, model, margin=margin)
+        cheap = [i for i in instances if self._price(ledger, i) <= worth]
+        if cheap and (is_epoch or self._may_search(ledger, model)):
+            self._search(draft, instances, cheap, worth, is_epoch=is_epoch)
+
+    def _may_search(self, ledger: Ledger, model: ModelId) -> bool:
+        if ledger.now_s - self._searched_s.get(model, -math.inf) < GAP_S:
+            return False
+        failed = self._failed_pages.get(model, math.inf)
+        step = RETRY_PAGES * ledger.spec(model).capacity_pages
+        return ledger.total_pages(model) <= failed - step
+
+    def _search(
+        self,
+        draft: Draft,
+        instances: list[InstanceAccount],
+        cheap: list[InstanceAccount],
+        worth: float,
+        *,
+        is_epoch: bool,
+    ) -> None:
+        ledger, model = draft.ledger, cheap[0].model
+        self._searched_s[model] = ledger.now_s
+        for instance in cheap[:CANDIDATES]:
+            if self._drain(draft, instance, worth):
+                return
+        for count in EXACT_BINS if is_epoch else ():
+            if count <= len(instances) and self._pack(draft, instances[:count], worth):
+                return
+        self._failed_pages[model] = ledger.total_pages(model)
+
+    def _drain(self, draft: Draft, instance: InstanceAccount, worth: float) -> bool:
+        """Shifts everything off an instance, or nothing."""
+        mark = draft.savepoint()
+        skip = frozenset([instance.device])
+        requests = sorted(instance.requests.values(), key=lambda r: -r.pages)
+        search = Relocation(draft)
+        for request in requests:
+            found = search.find(
+                request, skip=skip, depth=DEPTH, budget_pages=request.pages
+            )
+            if not found:
+                draft.rollback(mark)
+                return False
+        return self._keep(draft, mark, instance, worth)
+
+    def _pack(
+        self, draft: Draft, instances: list[InstanceAccount], worth: float
+    ) -> bool:
+        """Packs some instances into one less, exactly, or does nothing."""
+        requests = [r for i in instances for r in i.requests.values()]
+        if len(requests) > EXACT_MAX_ROWS * len(instances):
+            return False
+        rooms = [max(0, i.projected) + i.pages for i in instances]
+        at = {instance.device: n for n, instance in enumerate(instances)}
+        items = [
+            PackItem(size=r.pages, home=at[r.device])
+            for r in requests
+            if r.device is not None
+        ]
+        closing = min(range(len(instances)), key=lambda n: (instances[n].pages, n))
+        most = min(worth, draft.ledger.spec(instances[0].model).capacity_pages)
+        bins = close_one(items, rooms=rooms, closing=closing, max_cost=int(most))
+        if bins is None:
+            return False
+        mark = draft.savepoint()
+        for request, to in zip(requests, bins, strict=True):
+            draft.shift(request, instances[to].device)
+        return self._keep(draft, mark, instances[closing], worth)
+
+    def _keep(
+        self, draft: Draft, mark: int, instance: InstanceAccount, worth: float
+    ) -> bool:
+        """Keeps what was drafted if it is worth its price and within the budget."""
+        price = self._cached_pages(draft.ledger, instance.device)
+        price += sum(request.pages for request, _, _ in draft.moves())
+        if price > worth or not self._budget.take(draft):
+            draft.rollback(mark)
+            return False
+        self._draining.setdefault(instance.model, set()).add(instance.device)
+        return True
+
+    def _price(self, ledger: Ledger, instance: InstanceAccount) -> float:
+        """Returns the least that closing an instance costs, in pages."""
+        return instance.pages + self._cached_pages(ledger, instance.device)
+
+    def _cached_pages(self, ledger: Ledger, device: DeviceGroupId) -> float:
+        """Returns the pages of prefixes that were found there lately, decayed."""
+        pages, at_s = self._hits.get(device, (0.0, 0.0))
+        return pages * math.exp(-(ledger.now_s - at_s) / CACHE_MEMORY_S)
+
+    def _count_draining(self, ledger: Ledger, model: ModelId) -> int:
+        """Returns how many instances only wait for their moves to end."""
+        draining = self._draining.get(model)
+        if not draining:
+            return 0
+        for device in sorted(draining):
+            instance = ledger.instances.get(device)
+            if (
+                instance is None
+                or not instance.leaving_pages
+                or instance.requests
+                or instance.arriving
+            ):
+                draining.discard(device)
+        return len(draining)

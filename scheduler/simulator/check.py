@@ -1,0 +1,481 @@
+"""Recomputes every figure of a run from its event log alone, and audits the run.
+
+    log  ->  clocks of all requests, pages of all devices, moves  ->  figures, errors
+
+It shares no code with the simulator or the machine: what a request does between two
+lines (prefill, decode, the page border at which it must ask) is worked out here again
+from the header's requests and speeds. An error is anything that cannot be: a device
+over its capacity, tokens computed on pages that nobody granted, a request that ends too
+early or too late, a figure that differs.
+"""
+
+import json
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+CLOSE = 1e-7  # relative: sums are taken in another order
+TICK_S = 1e-6  # clocks agree to a microsecond
+MOST_ERRORS = 20
+UNCHECKED = ("decision_us_p50", "decision_us_p99")  # of a clock that no log knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a log says: figures by name, and what is wrong with it."""
+
+    events: int
+    figures: dict[str, float]
+    errors: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    arrival_s: float
+    given: int
+    made: int
+    model: str
+    pages: int = 0  # granted
+    device: int | None = None
+    done: float = 0.0  # output tokens, before `since_s`
+    since_s: float = 0.0  # decodes from then on
+    prefill_s: float = 0.0  # the latest prefill begins
+    started_s: float | None = None  # the first one began
+    paused_s: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Device:
+    model: str
+    ready_s: float
+    pages: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    request: int
+    source: int
+    target: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Samples:
+    """One of each per tick in the window."""
+
+    bound: list[float] = field(default_factory=list)
+    used: list[float] = field(default_factory=list)
+
+
+def check(lines: Iterable[str]) -> Checked:
+    """Follows a log from its header to its figures.
+
+    Raises:
+      ValueError: it is no log as --record writes it.
+    """
+    audit, number = None, 0
+    for number, text in enumerate(lines, start=1):
+        try:
+            line = json.loads(text)
+            if audit is None:
+                audit = _Audit(line["header"])
+            else:
+                audit.follow(line, number=number)
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"line {number} is not of an event log as --record writes it, or the "
+                f"log is cut off ({type(error).__name__}: {error})"
+            ) from None
+    if audit is None:
+        raise ValueError("the log is empty: give a file that --record wrote")
+    return audit.conclude(events=number - 1)
+
+
+class _Audit:
+    """All that is true after a line."""
+
+    def __init__(self, header: dict[str, Any]) -> None:
+        fleet = header["settings"]
+        self._page = int(fleet["page_tokens"])
+        self._decode = float(fleet["decode_tokens_per_s"])
+        self._prefill = float(fleet["prefill_tokens_per_s"])
+        self._is_instant = fleet["link_gbps"] == math.inf
+        self._has_bounds = bool(fleet["do_bounds"])
+        self._slo_s = float(fleet["tpot_slo_s"])
+        self._step = fleet["step_time"]
+        self._pool = {
+            model: int(fleet["capacity_tokens"] / weight / self._page)
+            for model, weight in fleet["weights"].items()
+        }
+        self._requests = [
+            _Request(arrival_s=at, given=given, made=made, model=model)
+            for at, given, made, model in header["requests"]
+        ]
+        arrivals = [request.arrival_s for request in self._requests] or [0.0]
+        self._start_s = arrivals[0] + 0.25 * (arrivals[-1] - arrivals[0])
+        self._end_s = arrivals[-1]
+        self._live: dict[int, _Request] = {}
+        self._devices: dict[int, _Device] = {}
+        self._moves: dict[int, _Move] = {}
+        self._ends_s: dict[int, float] = {}  # of moves that take time
+        self._count: Counter[str] = Counter()
+        self._samples = _Samples()
+        self._waits: list[float] = []
+        self._pauses: list[float] = []
+        self._device_s = self._now_s = 0.0
+        self._is_due = False  # a tick has not been sampled yet
+        self._number = 0
+        self._errors: list[str] = []
+        self._said: dict[str, float] = {}
+
+    # Lines.
+
+    def follow(self, line: dict[str, Any], *, number: int) -> None:
+        self._number = number
+        if "figures" in line:
+            self._said = line["figures"]
+            return
+        self._pass(float(line["t"]))
+        if "begun" in line:
+            self._count["deferrals"] += line["late"]
+            self._count["violations"] += line["over"]
+            for begun in line["begun"]:
+                self._begin(begun)
+            return
+        name, fields = line["event"]
+        plan = line["plan"]
+        is_refused = ["Wait", {"request": fields.get("request")}] in plan
+        match name:
+            case "Arrive":
+                self._arrive(fields)
+            case "Grow":
+                self._grow(fields, is_refused=is_refused)
+            case "Finish":
+                self._finish(fields["request"])
+            case "MoveCommitted":
+                self._commit(fields["move"])
+            case "Tick":
+                self._expect("tick", fields["now_s"], self._now_s)
+        for what, decided in plan:
+            self._obey(what, decided)
+        self._is_due |= name == "Tick"
+
+    def _pass(self, now_s: float) -> None:
+        if now_s < self._now_s:
+            self._wrong(f"time goes back from {self._now_s} to {now_s} s")
+        if now_s > self._now_s:
+            self._sample()  # now that all moves of the tick are over
+        inside = min(now_s, self._end_s) - max(self._now_s, self._start_s)
+        self._device_s += max(0.0, inside) * len(self._devices)
+        self._now_s = now_s
+
+    def _arrive(self, fields: dict[str, Any]) -> None:
+        request = self._requests[fields["request"]]
+        self._expect("arrival", request.arrival_s, self._now_s)
+        self._expect("first pages", -(-(request.given + 1) // self._page), fields)
+        request.pages = fields["pages"]
+        self._live[fields["request"]] = request
+
+    def _grow(self, fields: dict[str, Any], *, is_refused: bool) -> None:
+        request = self._live[fields["request"]]
+        if request.device is None or request.paused_s is not None:
+            self._wrong(f"request {fields['request']} grows while it stands still")
+        self._reach(request, request.pages * self._page - request.given)
+        self._expect("next page", request.pages + 1, fields)
+        if is_refused:
+            request.paused_s = self._now_s
+        else:
+            self._grant(fields["request"], fields["pages"])
+
+    def _finish(self, number: int) -> None:
+        request = self._live.pop(number)
+        if request.paused_s is not None or request.device is None:
+            self._wrong(f"request {number} ends while it stands still")
+        if request.given + request.made > request.pages * self._page:
+            self._wrong(f"request {number} ends beyond its {request.pages} pages")
+        self._reach(request, request.made)
+        for move in [m for m, at in self._moves.items() if at.request == number]:
+            self._hold(self._moves.pop(move).target, -request.pages, rows=-1)
+        if request.device is not None:
+            self._hold(request.device, -request.pages, rows=-1)
+        self._count["served_requests"] += 1
+        self._count["served_tokens"] += request.given + request.made
+        self._waits.append((request.started_s or 0.0) - request.arrival_s)
+
+    def _reach(self, request: _Request, tokens: float) -> None:
+        """A request has made so many output tokens just now."""
+        left = min(tokens, request.made) - request.done
+        due_s = request.since_s + left / self._decode
+        self._expect("clock of a request", due_s, self._now_s)
+        request.done, request.since_s = min(tokens, request.made), self._now_s
+
+    # Decisions.
+
+    def _obey(self, what: str, fields: dict[str, Any]) -> None:
+        match what:
+            case "Place":
+                self._place(fields)
+            case "Move":
+                self._move(fields)
+            case "Preempt":
+                self._preempt(fields)
+            case "Reject":
+                del self._live[fields["request"]]
+                self._count["rejected"] += 1
+            case "Activate":
+                self._devices[fields["device"]] = _Device(
+                    model=fields["model"], ready_s=self._now_s + fields["load_s"]
+                )
+                self._count["activations"] += 1
+                peak = max(self._count["devices_peak"], len(self._devices))
+                self._count["devices_peak"] = peak
+            case "Park":
+                device = self._devices.pop(fields["device"])
+                if device.rows:
+                    self._wrong(f"device {fields['device']} is parked while in use")
+
+    def _place(self, fields: dict[str, Any]) -> None:
+        request = self._live[fields["request"]]
+        if request.device is None:
+            request.device, request.pages = fields["device"], fields["pages"]
+            self._hold(fields["device"], request.pages, rows=1)
+            self._begin_prefill(request)
+        else:
+            self._expect("device of a paused request", request.device, fields, "device")
+            self._resume(request)
+            self._grant(fields["request"], fields["pages"])
+            request.since_s = self._now_s
+
+    def _begin_prefill(self, request: _Request) -> None:
+        assert request.device is not None
+        ready_s = self._devices[request.device].ready_s
+        request.prefill_s = max(self._now_s, ready_s)
+        tokens = request.given + int(request.done)
+        request.since_s = request.prefill_s + tokens / self._prefill
+        if request.started_s is None or request.started_s > self._now_s:
+            request.started_s = request.prefill_s
+
+    def _resume(self, request: _Request) -> None:
+        if request.paused_s is not None and self._now_s > request.paused_s:
+            self._pauses.append(self._now_s - request.paused_s)
+        request.paused_s = None
+
+    def _preempt(self, fields: dict[str, Any]) -> None:
+        request = self._live[fields["request"]]
+        self._expect("device of a preempted one", request.device, fields, "device")
+        if self._now_s >= request.since_s:
+            lost = int(request.given + self._made(request))
+        else:
+            lost = int(max(0.0, self._now_s - request.prefill_s) * self._prefill)
+        self._count["tokens_recomputed"] += lost
+        self._count["preemptions"] += 1
+        request.done = self._made(request)
+        self._resume(request)
+        self._hold(fields["device"], -request.pages, rows=-1)
+        request.device = None
+
+    def _made(self, request: _Request) -> float:
+        """Output tokens by now; they end where the granted pages do."""
+        if request.paused_s is not None:
+            return request.done
+        made = request.done + max(0.0, self._now_s - request.since_s) * self._decode
+        return min(made, request.pages * self._page - request.given)
+
+    def _move(self, fields: dict[str, Any]) -> None:
+        request = self._live[fields["request"]]
+        self._expect("source of a move", request.device, fields, "source")
+        self._expect("pages of a move", request.pages, fields)
+        self._moves[fields["move"]] = _Move(
+            request=fields["request"], source=fields["source"], target=fields["target"]
+        )
+        self._hold(fields["target"], request.pages, rows=1)
+        if self._is_instant:
+            self._count_move(self._moved_tokens(request), is_replayed=False)
+
+    def _moved_tokens(self, request: _Request) -> int:
+        if self._now_s < request.prefill_s:
+            return 0
+        return int(request.given + self._made(request))
+
+    def _begin(self, begun: dict[str, Any]) -> None:
+        move = self._moves[begun["move"]]
+        tokens = max(1, self._moved_tokens(self._live[move.request]))
+        self._expect("tokens of a move", tokens, begun, "tokens")
+        self._count_move(tokens, is_replayed=begun["mode"] == "TOKENS")
+        self._ends_s[begun["move"]] = begun["ends_s"]
+
+    def _count_move(self, tokens: int, *, is_replayed: bool) -> None:
+        self._count["migrations"] += 1
+        self._count["tokens_moved"] += tokens
+        if is_replayed:
+            self._count["replays"] += 1
+            self._count["tokens_recomputed"] += tokens
+        if self._start_s <= self._now_s <= self._end_s:
+            self._count["window migrations"] += 1
+            self._count["window tokens"] += tokens
+
+    def _commit(self, number: int) -> None:
+        if not self._is_instant:
+            self._expect("end of a move", self._ends_s.pop(number), self._now_s)
+        move = self._moves.pop(number, None)
+        if move is None:
+            return  # its request has ended meanwhile
+        request = self._live[move.request]
+        self._hold(move.source, -request.pages, rows=-1)
+        request.device = move.target
+        if self._now_s < request.prefill_s:  # nothing is there yet: it begins anew
+            self._begin_prefill(request)
+
+    # Pages.
+
+    def _grant(self, number: int, pages: int) -> None:
+        request = self._live[number]
+        more, request.pages = pages - request.pages, pages
+        ends = [m.target for m in self._moves.values() if m.request == number]
+        for device in [request.device, *ends]:
+            if device is not None:
+                self._hold(device, more, rows=0)
+
+    def _hold(self, number: int, pages: int, *, rows: int) -> None:
+        device = self._devices[number]
+        device.pages += pages
+        device.rows += rows
+        limit = self._limit(device.model, device.rows) if device.rows else 0
+        if device.pages > limit:
+            self._wrong(f"device {number} holds {device.pages} of {limit} pages")
+
+    def _limit(self, model: str, rows: int) -> int:
+        """Pages that fit beside `rows` requests, by memory and by step time."""
+        pool = self._pool[model]
+        if self._slo_s == math.inf:
+            return pool
+        left_s = self._slo_s - self._step["fixed_s"] - rows * self._step["row_s"]
+        if left_s < 0 or not self._step["page_s"]:
+            return pool if left_s >= 0 else -1
+        return min(pool, int(left_s / self._step["page_s"] + 1e-9))
+
+    # Figures.
+
+    def _sample(self) -> None:
+        is_due, self._is_due = self._is_due, False
+        if not (is_due and self._start_s <= self._now_s <= self._end_s):
+            return
+        used = sum(r.pages for r in self._live.values() if r.device is not None)
+        room = sum(self._pool[device.model] for device in self._devices.values())
+        self._samples.used.append(used / room if room else 0.0)
+        bound = 0
+        for model in self._pool if self._has_bounds else ():
+            bound += self._bound(model)
+        self._samples.bound.append(bound)
+
+    def _bound(self, model: str) -> int:
+        """The fewest instances for what would live now if nobody had ever waited."""
+        capacity, sizes = self._limit(model, 1), []
+        for request in self._requests:
+            most = -(-(request.given + request.made) // self._page)
+            if request.model != model or most > capacity:
+                continue
+            decodes_s = request.arrival_s + request.given / self._prefill
+            ends_s = decodes_s + request.made / self._decode
+            if request.arrival_s <= self._now_s < ends_s:
+                made = int(max(0.0, self._now_s - decodes_s) * self._decode) + 1
+                tokens = request.given + min(made, request.made)
+                sizes.append(min(capacity, -(-tokens // self._page)))
+        bound = martello_toth(sizes, capacity)
+        if self._slo_s < math.inf and sizes:
+            work_s = (
+                len(sizes) * self._step["row_s"] + sum(sizes) * self._step["page_s"]
+            )
+            spare_s = self._slo_s - self._step["fixed_s"]
+            bound = max(bound, math.ceil(work_s / spare_s - 1e-9))
+        return bound
+
+    def _figures(self) -> dict[str, float]:
+        count, span_s = self._count, max(self._end_s - self._start_s, 1e-9)
+        asked = max(1, len(self._requests) - count["rejected"])
+        names = (
+            "devices_peak migrations tokens_moved tokens_recomputed replays deferrals "
+            "violations preemptions activations rejected served_requests served_tokens"
+        )
+        return {name: count[name] for name in names.split()} | {
+            "devices_mean": self._device_s / span_s,
+            "utilization_mean": _mean(self._samples.used),
+            "lower_bound_mean": _mean(self._samples.bound),
+            "migrations_per_request": count["migrations"] / asked,
+            "migrations_per_s": count["window migrations"] / span_s,
+            "tokens_moved_per_s": count["window tokens"] / span_s,
+            "pauses": len(self._pauses),
+            "pause_s": math.fsum(self._pauses),
+            "pause_max_s": max(self._pauses, default=0.0),
+            "wait_mean_s": _mean(self._waits),
+            "wait_p99_s": _quantile(self._waits, 0.99),
+        }
+
+    def conclude(self, *, events: int) -> Checked:
+        """Compares the figures that the log ends with."""
+        self._sample()
+        figures = self._figures()
+        if not self._said:
+            self._errors.append("the log ends without figures: the run was cut off")
+        for number in self._live:
+            self._errors.append(f"request {number} never ends")
+        for name, said in self._said.items():
+            if name in UNCHECKED:
+                continue
+            if name not in figures:
+                self._errors.append(f"{name} is not of a log: it cannot be checked")
+            elif not math.isclose(said, figures[name], rel_tol=CLOSE, abs_tol=TICK_S):
+                self._errors.append(f"{name}: reported {said}, here {figures[name]}")
+        return Checked(events=events, figures=figures, errors=tuple(self._errors))
+
+    # Errors.
+
+    def _expect(
+        self,
+        what: str,
+        value: float | None,
+        found: float | dict[str, Any],
+        field_name: str = "pages",
+    ) -> None:
+        got = found[field_name] if isinstance(found, dict) else found
+        if value is None or abs(value - got) > TICK_S:
+            self._wrong(f"{what} should be {value}, is {got}")
+
+    def _wrong(self, what: str) -> None:
+        if len(self._errors) < MOST_ERRORS:
+            self._errors.append(f"line {self._number}, {self._now_s} s: {what}")
+
+
+def martello_toth(sizes: Sequence[int], capacity: int) -> int:
+    """The bound L2 of bin packing, from its definition."""
+    order = sorted(sizes)
+    sums = [0]
+    for size in order:
+        sums.append(sums[-1] + size)
+    half = bisect_right(order, capacity / 2)
+    best = 0
+    for least in {0, *order[:half]}:
+        alone = bisect_right(order, capacity - least)
+        small = bisect_left(order, least)
+        beside = (alone - half) * capacity - (sums[alone] - sums[half])
+        rest = sums[half] - sums[min(small, half)] - beside
+        best = max(best, len(order) - half + max(0, -(-rest // capacity)))
+    return best
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _quantile(values: Sequence[float], level: float) -> float:
+    """By interpolation between the two nearest."""
+    if not values:
+        return 0.0
+    order = sorted(values)
+    at = level * (len(order) - 1)
+    low = int(at)
+    high = min(low + 1, len(order) - 1)
+    return order[low] + (at - low) * (order[high] - order[low])
