@@ -1,7 +1,8 @@
 """Moves that wait for room: started once it is there, and forgotten when overtaken."""
 
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
-from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.placement.admission import admit
+from mell_jax.scheduler.placement.events import ONLY_MODEL, Arrive
 from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan import Decision, Move, Park, Place, Preempt
@@ -24,14 +25,9 @@ class Books:
         self.ledger.settle(self.s, B)
 
     def request(self, number: int, pages: int) -> RequestAccount:
-        made = RequestAccount(
-            RequestId(number),
-            serial=number,
-            model=ONLY_MODEL,
-            pages=pages,
-            peak_pages=None,
-        )
-        self.ledger.arrived(made)
+        event = Arrive(request=RequestId(number), pages=pages, model=ONLY_MODEL)
+        made = admit(event, ledger=self.ledger, serial=number)
+        assert isinstance(made, RequestAccount)
         return made
 
     def apply(self, request: RequestAccount, device: DeviceGroupId | None) -> None:

@@ -1,7 +1,8 @@
 """What policies are told of the books: changes, closing instances, means."""
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
-from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.placement.admission import admit
+from mell_jax.scheduler.placement.events import ONLY_MODEL, Arrive
 from mell_jax.scheduler.placement.fairness import choose_victim
 from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -20,10 +21,9 @@ def ledger_of(*devices: DeviceGroupId, growth: float = 0.0) -> Ledger:
 
 
 def arrive(ledger: Ledger, number: int, pages: int) -> RequestAccount:
-    request = RequestAccount(
-        RequestId(number), serial=number, model=ONLY_MODEL, pages=pages, peak_pages=None
-    )
-    ledger.arrived(request)
+    event = Arrive(request=RequestId(number), pages=pages, model=ONLY_MODEL)
+    request = admit(event, ledger=ledger, serial=number)
+    assert isinstance(request, RequestAccount)
     return request
 
 
