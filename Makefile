@@ -86,10 +86,10 @@ $(MUTATION)/.installed: constraints-mutants.txt constraints.txt pyproject.toml
 
 # The Python of its environment is forked, once per mutant.
 .PHONY: mutants
-mutants: $(MUTATION)/.installed  ## which changes of the code do the tests notice? (MUTANTS=200 SEED=1)
+mutants: $(MUTATION)/.installed  ## which changes of the code do the tests notice? (MUTANTS=200 SEED=1 MODULES="scheduler/pages.py ...")
 	@mkdir -p $(dir $(MUTANTS_JSON))
 	$(MUTATION)/bin/python -m tests.mutation.main --mutants=$(MUTANTS) --seed=$(SEED) \
-	  --output_json=$(MUTANTS_JSON)
+	  --output_json=$(MUTANTS_JSON) $(if $(MODULES),--modules $(MODULES))
 
 $(AOT)/.installed: constraints-aot.txt constraints.txt
 	$(PYTHON) -m venv $(AOT)

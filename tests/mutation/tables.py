@@ -35,11 +35,13 @@ MIGRATION = (
     UNIT + "migration/test_endpoint.py",
     UNIT + "migration/test_stream.py",
     UNIT + "migration/test_horizon.py",
+    UNIT + "migration/test_late_chunks.py",
     UNIT + "migration/test_simulation.py::" + EXACT + "[0]",
 )
 MOVES = "tests/engine/fleet/test_moves.py"
 TALLY = "tests/engine/fleet/test_tally.py"
 SUMS = "tests/engine/fleet/test_tally_sums.py"
+CLOSED = "tests/engine/fleet/test_closed_targets.py"
 FLEET = (
     "tests/engine/fleet/test_moved_requests.py",
     "tests/engine/fleet/test_late_pages.py",
@@ -86,7 +88,7 @@ TESTS = {
         f"mell_jax/engine/fleet/{name}.py": FLEET
         for name in ("conductor", "fleet_instance")
     },
-    "mell_jax/engine/fleet/moves.py": (MOVES,),
+    "mell_jax/engine/fleet/moves.py": (MOVES, CLOSED),
     "mell_jax/engine/fleet/tally.py": (TALLY, SUMS),
 }
 
@@ -94,5 +96,5 @@ TESTS = {
 def need_conftest(tests: Sequence[str]) -> bool:
     """Its fixtures, for which it loads the whole engine."""
     return not all(
-        name.startswith(UNIT) or name in {MOVES, TALLY, SUMS} for name in tests
+        name.startswith(UNIT) or name in {MOVES, TALLY, SUMS, CLOSED} for name in tests
     )

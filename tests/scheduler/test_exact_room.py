@@ -5,6 +5,7 @@ import pytest
 
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId, Serial
+from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.plan import BatchLimits, Sequence
@@ -65,6 +66,18 @@ def test_what_is_overdrawn_is_missing_in_the_next_epoch() -> None:
     assert not capacities.divide([demand(3, tokens=1)]).begun
     capacities.renew()
     assert len(capacities.divide([demand(4, tokens=12)]).begun) == 1
+
+
+def test_an_epoch_of_the_queue_gives_its_links_room_again() -> None:
+    queue = MoveQueue(Capacities(link_bytes={LINK: 80.0}, prefill_tokens={TARGET: 1.0}))
+    for number in (1, 2):
+        queue.ask(demand(number, tokens=10).move)
+    first = queue.divide(lambda move: demand(int(move.move), tokens=10))
+    assert (len(first.begun), len(first.deferred)) == (1, 1)
+    queue.renew()
+    second = queue.divide(lambda move: demand(int(move.move), tokens=10))
+    assert [asked.is_late for asked, _ in second.begun] == [True]
+    assert (second.deferred, second.violations) == ((), 0)
 
 
 def test_a_reservation_has_the_tokens_that_it_prefills() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import MAX_PASSED_OVER, Batcher
+from mell_jax.scheduler.grants import PageGrowth
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits, Sequence
@@ -44,3 +45,32 @@ def test_what_is_behind_too_many_that_wait_for_a_prefix_waits_too(waiting: int) 
     plan = batcher.plan()
     assert plan is not None
     assert {entry.cached for entry in plan.admitted if entry.serial != ANOTHER} == {8}
+
+
+def test_tokens_that_wait_are_those_of_the_sequences_that_wait() -> None:
+    batcher = Batcher(
+        PrefixCache(PagePool(8)),
+        limits=BatchLimits(max_rows=2, token_budget=32, max_tokens=24),
+        page_tokens=4,
+        growth=PageGrowth.PREEMPT,
+    )
+    for serial, first in ((1, 0), (2, 50)):
+        add(batcher, serial, first=first)
+    assert (batcher.num_waiting, batcher.waiting_tokens) == (2, 18)
+    preempted = 0
+    before = batcher.plan()
+    for _ in range(30):
+        plan = batcher.plan()  # one ahead, so that a token is on its way
+        if before is not None:
+            batcher.commit(before, np.full(len(before.slots), 7, np.int32))
+        before = plan
+        waiting = [
+            serial
+            for serial in (1, 2)
+            if batcher.knows(Serial(serial))
+            and Serial(serial) not in batcher.sequences.running
+        ]
+        tokens = [len(batcher.sequences.tokens_since(Serial(s), 0)) for s in waiting]
+        assert batcher.waiting_tokens == sum(tokens)
+        preempted += plan is not None and bool(plan.preempted)
+    assert preempted

@@ -73,3 +73,14 @@ def test_moves_are_staged_as_the_defaults_say() -> None:
     for name in ("page_tokens", "max_stages", "tail_pages"):
         with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
             StagingLimits(**{"page_tokens": 1, name: 0})
+
+
+def test_what_was_placed_and_never_started_has_nothing_to_release(controller) -> None:
+    first = start(controller, ONE)
+    controller.step(messages.Started(request=ONE, copy_id=first.copy_id))
+    assert len(sent(controller, events.PreemptRequest(request=ONE))) == 1
+    order = events.StartRequest(request=ONE, device=HERE, known=3)
+    assert sent(controller, order) == []  # it waits for the release of the first copy
+    assert sent(controller, events.End(request=ONE)) == []
+    controller.step(messages.Released(request=ONE, copy_id=first.copy_id))
+    assert not controller.owners

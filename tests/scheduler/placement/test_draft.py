@@ -1,7 +1,9 @@
 """A draft is what has changed, until it is undone."""
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.events import Arrive
 from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 
@@ -20,10 +22,9 @@ def draft_of(devices: int) -> Draft:
 def arrive(
     draft: Draft, number: int, *, home: DeviceGroupId | None = None
 ) -> RequestAccount:
-    request = RequestAccount(
-        RequestId(number), serial=number, model=NAMES[0], pages=2, peak_pages=None
-    )
-    draft.ledger.arrived(request)
+    event = Arrive(request=RequestId(number), pages=2, model=NAMES[0])
+    request = admit(event, ledger=draft.ledger, serial=number)
+    assert isinstance(request, RequestAccount)
     draft.ledger.settle(request, home)
     return request
 

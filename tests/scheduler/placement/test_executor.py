@@ -1,7 +1,8 @@
 """Moves that wait for room: started once it is there, and forgotten when overtaken."""
 
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
-from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.placement.admission import admit
+from mell_jax.scheduler.placement.events import ONLY_MODEL, Arrive
 from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan import Decision, Move, Park, Place, Preempt
@@ -24,14 +25,9 @@ class Books:
         self.ledger.settle(self.s, B)
 
     def request(self, number: int, pages: int) -> RequestAccount:
-        made = RequestAccount(
-            RequestId(number),
-            serial=number,
-            model=ONLY_MODEL,
-            pages=pages,
-            peak_pages=None,
-        )
-        self.ledger.arrived(made)
+        event = Arrive(request=RequestId(number), pages=pages, model=ONLY_MODEL)
+        made = admit(event, ledger=self.ledger, serial=number)
+        assert isinstance(made, RequestAccount)
         return made
 
     def apply(self, request: RequestAccount, device: DeviceGroupId | None) -> None:
@@ -118,3 +114,14 @@ def test_what_waits_is_placed_what_is_shifted_to_nowhere_is_preempted() -> None:
     ]
     assert books.executor.preempted == [books.r]
     assert books.ledger.is_idle(C)
+
+
+def test_a_paused_request_is_paused_at_both_ends_of_its_move() -> None:
+    books = Books()
+    instances = books.ledger.instances
+    instances[A].stalled[books.r.id] = 6  # it wants two pages more
+    books.apply(books.r, C)
+    assert books.decided() == [move(0, way=(0, 2))]
+    assert instances[A].stalled == instances[C].stalled == {books.r.id: 6}
+    books.executor.end_move(MoveId(0), is_committed=True)
+    assert (instances[A].stalled, instances[C].stalled) == ({}, {books.r.id: 6})

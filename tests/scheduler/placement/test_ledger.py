@@ -1,7 +1,9 @@
 """What policies are told of the books: changes, closing instances, means."""
 
-from mell_jax.scheduler.ids import DeviceGroupId, RequestId
-from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.admission import admit
+from mell_jax.scheduler.placement.events import ONLY_MODEL, Arrive
+from mell_jax.scheduler.placement.fairness import choose_victim
 from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 
@@ -19,10 +21,9 @@ def ledger_of(*devices: DeviceGroupId, growth: float = 0.0) -> Ledger:
 
 
 def arrive(ledger: Ledger, number: int, pages: int) -> RequestAccount:
-    request = RequestAccount(
-        RequestId(number), serial=number, model=ONLY_MODEL, pages=pages, peak_pages=None
-    )
-    ledger.arrived(request)
+    event = Arrive(request=RequestId(number), pages=pages, model=ONLY_MODEL)
+    request = admit(event, ledger=ledger, serial=number)
+    assert isinstance(request, RequestAccount)
     return request
 
 
@@ -107,3 +108,30 @@ def test_pages_of_a_model_are_those_of_its_requests() -> None:
     assert (ledger.instances[A].rows, ledger.instances[B].rows) == (0, 2)
     ledger.settle(request, None)
     assert ledger.total_pages(ONLY_MODEL) == 3
+
+
+def test_an_instance_far_over_its_room_is_still_filed_as_the_fullest() -> None:
+    ledger = ledger_of(A, B, growth=1000.0)
+    ledger.settle(arrive(ledger, 1, 9), A)
+    ledger.look_ahead(1.0)
+    assert {ledger.instances[d].projected for d in (A, B)} == {-10}
+    assert list(ledger.emptiest_first(ONLY_MODEL)) == [A, B]
+    assert ledger.best_fit(ONLY_MODEL, -10) == A
+    assert ledger.best_fit(ONLY_MODEL, -9) is None
+
+
+def test_idle_devices_count_for_the_share_of_a_model() -> None:
+    one, two = ModelId("one"), ModelId("two")
+    ledger = Ledger(dict.fromkeys((one, two), ModelSpec(capacity_pages=10)), look_s=0.0)
+    for device in range(4):
+        ledger.add_idle(DeviceGroupId(device))
+    for device in (A, B):
+        ledger.open(device, one)
+    # Two of four are the share of each, so nothing is too much before its turn is over.
+    assert choose_victim(ledger, claimant=two, demanding=2) is None
+    ledger.now_s = 10.0
+    assert choose_victim(ledger, claimant=two, demanding=2) is ledger.instances[A]
+    ledger.now_s = 9.9
+    assert choose_victim(ledger, claimant=two, demanding=2) is None
+    ledger.drop_idle(DeviceGroupId(3))  # one of three is: the emptiest, at once
+    assert choose_victim(ledger, claimant=two, demanding=2) is ledger.instances[A]
