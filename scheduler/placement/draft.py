@@ -74,12 +74,12 @@ class Draft:
     def park(self, instance: InstanceAccount) -> bool:
         """Ends an instance that holds nothing, not even a reservation.
 
-        The last instance of a model that caches prefixes stays: its pages are worth
-        having as long as nobody else wants its device group, and who does takes it by
-        `activate`. Returns whether the instance was parked.
+        The last instance of a model that keeps it stays: its cached pages and its being
+        open are worth having as long as nobody else wants its device group, and who
+        does takes it by `activate`. Returns whether the instance was parked.
         """
         spec = self.ledger.spec(instance.model)
-        if spec.caches_prefixes and len(self.ledger.of_model(instance.model)) == 1:
+        if spec.keeps_last and len(self.ledger.of_model(instance.model)) == 1:
             return False
         self._close(instance)
         return True

@@ -42,7 +42,7 @@ class ModelSpec:
     load_s: float = 0.0
     weights_bytes: int = 0
     page_tokens: int = 16
-    caches_prefixes: bool = True  # so its last instance is kept while nobody wants it
+    keeps_last: bool = True  # its last instance stays while nobody wants the device
     page_bytes: float = 0.0  # KV bytes of a page: what a link carries
 
     def __post_init__(self) -> None:

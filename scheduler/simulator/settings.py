@@ -75,7 +75,7 @@ class Settings:
                 step_budget_s=self.tpot_slo_s,
                 load_s=self.activation_s,
                 page_tokens=self.page_tokens,
-                caches_prefixes=False,
+                keeps_last=False,
                 page_bytes=self.page_bytes(model),
             )
             for model, weight in self.weights.items()

@@ -184,7 +184,6 @@ def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> Mode
         growth_pages_per_s=1.0 / (decode_s * PAGE_TOKENS),
         load_s=load_s,
         page_tokens=PAGE_TOKENS,
-        caches_prefixes=blueprint.shares_prefixes,
         page_bytes=page_bytes(
             blueprint.spec.config,
             dtype=blueprint.settled.dtype,

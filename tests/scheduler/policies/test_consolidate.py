@@ -286,7 +286,7 @@ def test_an_instance_that_was_dear_to_open_stays_open_for_as_long() -> None:
 
 
 def test_the_last_instance_is_parked_where_no_prefix_is_cached() -> None:
-    spec = ModelSpec(capacity_pages=10, load_s=3.0, caches_prefixes=False)
+    spec = ModelSpec(capacity_pages=10, load_s=3.0, keeps_last=False)
     fleet = Fleet(spec=spec)
     fleet.arrive(0, 4)
     fleet.finish(0)
