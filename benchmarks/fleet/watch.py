@@ -145,13 +145,13 @@ def watch(fleet: Fleet, log: Log) -> Iterator[None]:
     machine = fleet.machine
     step, ledger = machine.step, machine.ledger
 
-    def step_and_tell(event: events.Event) -> plan.Plan:
+    def step_and_tell(event: events.Event, *, now_s: float) -> plan.Plan:
         if isinstance(event, events.Arrive):
             state = fleet.conductor.state(event.request)
             assert state is not None, f"{event} of a request that nobody knows"
             log.note(state.handle, event.request)
         log.heard(event, is_open=lambda move: move in ledger.moves)
-        answer = step(event)
+        answer = step(event, now_s=now_s)
         log.answered(answer, devices=len(ledger.instances))
         return answer
 
