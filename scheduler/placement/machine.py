@@ -99,7 +99,7 @@ class Machine:
 
     @property
     def wake_s(self) -> float:
-        """When to send `Wake`, if nothing else happens before; infinite: never."""
+        """Tells when to send `Wake` unless something happens before; inf for never."""
         now_s = self.ledger.now_s
         held = (
             head.held_until_s

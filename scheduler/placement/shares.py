@@ -1,4 +1,4 @@
-"""Who has less than a fair part of a full fleet may take it from who has more.
+"""Tenants with less than their part of a full fleet take it from those with more.
 
     part of a tenant = its weight / weights of all that have requests
 

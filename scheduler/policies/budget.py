@@ -1,4 +1,4 @@
-"""What consolidation may use of links and prefill in one epoch.
+"""A budget bounds what consolidation uses of links and prefill in one epoch.
 
 Moves that copy use bytes of the source's outgoing and the target's incoming link, moves
 that recompute use prefill tokens of the target; a move needs only one of the two.
@@ -30,7 +30,7 @@ class Budget:
         self._prefill.clear()
 
     def take(self, draft: Draft) -> bool:
-        """Whether all moves of the draft fit what is left; if so it is used."""
+        """Takes what the moves of the draft need; tells whether that much was left."""
         if self._link_bytes == math.inf:
             return True
         ledger = draft.ledger

@@ -51,7 +51,7 @@ def close_one(
 def can_carry_out(
     items: Sequence[PackItem], bins: Sequence[int], *, rooms: Sequence[int]
 ) -> bool:
-    """Whether the moves have an order in which each has room before it begins."""
+    """Tells whether some order of the moves gives each its room before it begins."""
     free = list(rooms)
     for item in items:
         free[item.home] -= item.size

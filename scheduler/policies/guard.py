@@ -17,7 +17,7 @@ CONSTANT = 2
 
 
 def is_exceeded(ledger: Ledger, model: ModelId) -> bool:
-    """Whether a model uses more instances than the guarantee allows.
+    """Tells whether a model uses more instances than the guarantee allows.
 
     Empty ones, which wait a while before they are parked, do not count: packing cannot
     help there. The volume answers in O(1) nearly always; L2 is computed only when it

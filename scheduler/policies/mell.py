@@ -26,7 +26,7 @@ LOOK_EPOCHS = 2.0  # of growth that a T is kept away from
 
 @dataclass(slots=True, kw_only=True)
 class MellCounts:
-    """What the operations planned, before redundant moves were dropped."""
+    """These count what operations planned, before redundant moves were dropped."""
 
     operations: int = 0
     moves: int = 0  # a bundle is one
@@ -58,7 +58,7 @@ class Mell:
         self._planned: list[tuple[RequestAccount, DeviceGroupId | None]] = []
 
     def figures(self) -> dict[str, float]:
-        """What the operations planned; a bundle is one item."""
+        """Returns what the operations planned; a bundle is one item."""
         tally = self.tally
         return {
             "planned_item_moves": tally.moves,

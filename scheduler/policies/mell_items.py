@@ -1,4 +1,4 @@
-"""What MELL packs: requests by size class, and small ones in bundles.
+"""MELL packs requests by size class, and small ones in bundles.
 
     share of C   0 ..... 1/8 ..... 1/4 ..... 1/3 ..... 1/2 ..... 1
     class         SMALL       T         S         M         L
@@ -60,7 +60,7 @@ def single(ledger: Ledger, request: RequestAccount) -> Item:
 
 
 def items_of(ledger: Ledger, instance: InstanceAccount) -> list[Item]:
-    """What lives on an instance and may be moved, in its order there."""
+    """Lists what lives on an instance and may be moved, in its order there."""
     capacity = ledger.spec(instance.model).capacity_pages
     items: list[Item] = []
     members: list[RequestAccount] = []

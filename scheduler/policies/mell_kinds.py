@@ -1,4 +1,4 @@
-"""Where MELL looks: instances by kind, most recently activated or least loaded first.
+"""MELL looks through instances by kind, most recently activated or least loaded first.
 
 The kind of an instance is the largest class that it holds; T if that is SMALL, and
 SMALL if it holds nothing. All of this is read off the ledger: an instance that has
@@ -35,7 +35,7 @@ class Shape:
 
     @property
     def is_single(self) -> bool:
-        """Whether it is an L-GPU without S or M."""
+        """Tells whether it is an L-GPU without S or M."""
         return self.kind is Size.L and not self.small and not self.medium
 
 

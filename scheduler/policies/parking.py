@@ -1,4 +1,4 @@
-"""When an empty instance is given back: at once, or after as long as it took to load.
+"""An empty instance is given back at once, or after as long as it took to load.
 
 Waiting as long as loading costs is the ski rental rule: never more than twice the price
 of the best decision in hindsight, whatever comes. Policies look again at every epoch
@@ -11,7 +11,7 @@ from mell_jax.scheduler.placement.ledger import InstanceAccount
 
 
 def loads_at_once(load_s: float, *, epoch_s: float) -> bool:
-    """Whether waiting for the next epoch would cost more than loading anew."""
+    """Tells whether waiting for the next epoch would cost more than loading anew."""
     return load_s < 0.5 * epoch_s
 
 

@@ -1,4 +1,4 @@
-"""What the baselines do about an instance that is too full: shed a few requests."""
+"""The baselines relieve an instance that is too full: it sheds a few requests."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar

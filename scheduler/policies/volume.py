@@ -1,4 +1,4 @@
-"""How long room lasts: the price of a device's time, in pages moved.
+"""A fleet's volume says how long room lasts, and so what a device's time is worth.
 
     margin    pages that stay free if one instance is closed, after a little growth
     variance  of the volume that a fleet holds, pages^2 per second, learned

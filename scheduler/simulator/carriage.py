@@ -52,7 +52,7 @@ class Carriage:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a move waits for `divide`."""
+        """Tells whether a move waits for `divide`."""
         return self._queue.is_asked
 
     def ask(self, move: plan.Move) -> None:

@@ -25,7 +25,7 @@ UNCHECKED = ("decision_us_p50", "decision_us_p99")  # of a clock that no log kno
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What a log says: figures by name, and what is wrong with it."""
+    """A check has the figures of a log by name, and what is wrong with it."""
 
     events: int
     figures: dict[str, float]

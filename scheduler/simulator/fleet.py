@@ -29,7 +29,7 @@ Clock = Callable[[], float]
 
 
 class Driven(Protocol):
-    """What is simulated: a `Machine`, or something like it."""
+    """A driven thing is simulated: a `Machine`, or something like it."""
 
     @property
     def wake_s(self) -> float: ...
@@ -38,7 +38,7 @@ class Driven(Protocol):
 
 
 class Log(Protocol):
-    """What is told of everything that happens, in order."""
+    """A listener is told of everything that happens, in order."""
 
     def decided(
         self, event: events.Event, answer: plan.Plan, *, now_s: float

@@ -1,4 +1,4 @@
-"""What a simulation measures: means over a window, totals over the whole run."""
+"""A simulation measures means over a window and totals over the whole run."""
 
 import math
 from array import array

@@ -1,4 +1,4 @@
-"""What a workload asks for by itself: its lower bound, and free repacking.
+"""A workload has needs of its own: its lower bound, and free repacking.
 
 Every request is as large at the end of an epoch as if it had never waited, so both are
 of the workload and no policy moves them. `run_repack` counts the instances that first
@@ -25,7 +25,7 @@ Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What is alive at the end of an epoch."""
+    """These requests are alive at the end of an epoch."""
 
     now_s: float
     pages: dict[ModelId, Array]  # of every request, by model

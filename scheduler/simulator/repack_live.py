@@ -1,5 +1,4 @@
-"""What a fleet could do if moves cost nothing: everything is packed anew at every
-epoch.
+"""A fleet whose moves cost nothing packs everything anew at every epoch.
 
 Between epochs requests arrive, grow and end here as under any policy: an arrival gets
 the fullest device with room or a new one, a request that overflows its device is taken

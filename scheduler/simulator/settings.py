@@ -1,4 +1,4 @@
-"""What is simulated: the fleet, its speeds, and what an instance can hold."""
+"""Settings describe the simulated fleet, its speeds, and what an instance holds."""
 
 import math
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class Settings:
                 )
 
     def models(self) -> dict[ModelId, ModelSpec]:
-        """What an instance of each model can hold."""
+        """Returns what an instance of each model can hold."""
         return {
             model: ModelSpec(
                 capacity_pages=int(self.capacity_tokens / weight / self.page_tokens),

@@ -42,7 +42,7 @@ class Case:
 
     @property
     def is_papers(self) -> bool:
-        """Whether the workload is the paper's; all of its policies run then."""
+        """Tells whether the workload is the paper's; all of its policies run then."""
         return self.trace is None and self.lengths is None
 
     def timed(self) -> "Case":

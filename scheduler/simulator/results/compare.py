@@ -43,7 +43,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """What an operator chooses; each policy reads those it has."""
+    """An operator chooses these; each policy reads those that it has."""
 
     look_s: float | None = None
     move_price_s: float = 0.6
@@ -56,7 +56,7 @@ DEFAULT = Knobs()
 def policy_config(
     settings: Settings, *, headroom: float, knobs: Knobs = DEFAULT
 ) -> PolicyConfig:
-    """What a policy is told of the simulated fleet."""
+    """Returns what a policy is told of the simulated fleet."""
     return PolicyConfig(
         headroom=headroom,
         look_s=knobs.look_s,

@@ -111,7 +111,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How `consolidate` stands in a table."""
+    """Returns how `consolidate` stands in a table."""
 
     per_bound: float
     per_repack: float
@@ -213,7 +213,7 @@ def _section(section: Section) -> str:
 
 
 def verdict(section: Section) -> list[str]:
-    """What a reader should take from a table, also when it is nothing."""
+    """Says what a reader should take from a table, also when it is nothing."""
     at = standing(section.instant)
     said = [
         f"`consolidate` uses {at.per_bound:.3f} of the bound and {at.per_repack:.3f} "
@@ -235,7 +235,7 @@ def verdict(section: Section) -> list[str]:
 
 
 def timed_verdict(instant: Table, timed: Table) -> str:
-    """Whether the time of moves changes who is best, and what it costs."""
+    """Says whether the time of moves changes who is best, and what it costs."""
     now, before = standing(timed), standing(instant)
     devices = {name: line.figures["devices_mean"] for name, line in timed.items()}
     best = min(

@@ -61,7 +61,7 @@ class SettingRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What a run measured."""
+    """A run measured these figures."""
 
     run: SettingRun
     requests: int

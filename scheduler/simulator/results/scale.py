@@ -1,4 +1,4 @@
-"""How long decisions take in a large fleet, and how much memory a request costs.
+"""Measures how long decisions take in a large fleet, and the memory of a request.
 
 A fleet is filled to its capacity, then requests grow, end and arrive at random, so that
 overflow, search and consolidation all happen; moves are committed at once. In the end a
@@ -34,7 +34,7 @@ CLOSE_ENOUGH = 1.01  # of the instances that the pages left need, packed as befo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What was measured with `instances` instances."""
+    """These figures were measured with `instances` instances."""
 
     instances: int
     requests: int
