@@ -226,14 +226,16 @@ def test_prompt_logprobs_cover_all_but_the_first_token(how: str, length: int) ->
 
 
 @pytest.mark.parametrize("is_alone", [True, False])  # then in the decode bucket
-def test_a_prompt_of_one_token_has_no_prompt_logprobs(is_alone: bool) -> None:
+def test_a_prompt_of_one_token_has_empty_prompt_logprobs(is_alone: bool) -> None:
     engine = toy_engine()
     params = SamplingParams(temperature=0.0, max_tokens=3, prompt_logprobs=2)
     submit(engine, [5], handle=0, params=params)
     if not is_alone:
         submit(engine, [5, 6, 7], handle=1, params=params)
     seen = run(engine)
-    assert seen.prompts[0].logprobs is None
+    empty = seen.prompts[0].logprobs  # None would say that nobody asked
+    assert empty is not None
+    assert (empty.chosen.shape, empty.top_ids.shape) == ((0,), (0, 2))
     assert seen.tokens[0] == [5, 10, 20]
 
 
