@@ -131,7 +131,7 @@ def test_others_hear_at_once_of_much_that_was_let_in() -> None:
                 front_end.admission.enter(tenant="a", samples=1)
                 front_end.tell_growth("a")
             front_end.tell_growth("a")
-        both = Held(requests=1, everyone=Use(open=2, queued=2))
-        assert peers.grown == [both]
+        use = Use(open=2, queued=2)  # named: a full queue has a part for each tenant
+        assert peers.grown == [Held(requests=1, everyone=use, tenants={"a": use})]
 
     asyncio.run(scenario())
