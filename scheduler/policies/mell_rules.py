@@ -299,7 +299,8 @@ class Operation:
         """Sheds what is beside an L, smallest class first; else the smallest enough."""
         requests = list(instance.requests.values())
         rounds = [requests]
-        if self._shape(instance).kind is Size.L:
+        shape = self._kinds.shape(instance.device)  # None while it is given back
+        if shape is not None and shape.kind is Size.L:
             capacity = self._ledger.spec(instance.model).capacity_pages
             rounds = [
                 [r for r in requests if size_of(r.pages, capacity=capacity) is size]
