@@ -25,12 +25,14 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("suite", None, SUITES, "This part is measured.", **group)
     define_common(values)
     define_requests(values)
-    _define_others(values)
+    _define_engine(values)
+    _define_service(values)
+    _define_kernels(values)
     _define_fleet(values)
     return values
 
 
-def _define_others(values: flags.FlagValues) -> None:
+def _define_engine(values: flags.FlagValues) -> None:
     group: dict[str, Any] = {
         "flag_values": values,
         "module_name": "decode, overhead, startup, migration, service",
@@ -66,7 +68,10 @@ def _define_others(values: flags.FlagValues) -> None:
         "This Python has torch and transformers (decode, kernels); empty: without.",
         **group,
     )
-    group = {"flag_values": values, "module_name": "service"}
+
+
+def _define_service(values: flags.FlagValues) -> None:
+    group: dict[str, Any] = {"flag_values": values, "module_name": "service"}
     flags.DEFINE_integer(
         "frontends",
         1,
@@ -88,7 +93,10 @@ def _define_others(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "churn_minutes", 0.0, "Requests come and go for so long; 0: without.", **group
     )
-    group = {"flag_values": values, "module_name": "kernels"}
+
+
+def _define_kernels(values: flags.FlagValues) -> None:
+    group: dict[str, Any] = {"flag_values": values, "module_name": "kernels"}
     flags.DEFINE_list(
         "parts",
         "check,ceilings,decode,quantized,prefill,moves,step,torch",

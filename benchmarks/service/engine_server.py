@@ -15,14 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any, final
 
+from benchmarks.service.measured import serve
 from mell_jax.bench.shapes import model_directory
 from mell_jax.engine.build import BuiltEngine, build_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import Abort, Handle, StepFrame, Submit
-from mell_jax.serving.address import Addresses
-from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
-from mell_jax.serving.served_model import ServedModel
-from mell_jax.serving.service import run_service
 
 MAX_TENANT_OPEN = 8
 
@@ -107,18 +104,12 @@ def main(
     with model_directory(config.model) as directory:
         built = build_engine(dataclasses.replace(config, model=str(directory)))
     freed = AbortLog(built).freed if is_watched else []
-    models = [ServedModel(name=model.name, path="") for model in built.models]
-    limits = dataclasses.replace(SERVER_LIMITS, max_tenant_open=most)
-    served = ServerConfig(port=0, frontends=frontends, drain_s=0.0, limits=limits)
-    cause = run_service(built.thread, models=models, config=served, on_ready=_tell)
+    names = [model.name for model in built.models]
+    cause = serve(built.thread, names=names, frontends=frontends, most=most)
     used_pages = built.engine.load().used_pages
     told = {"freed": [dataclasses.asdict(f) for f in freed], "used_pages": used_pages}
     print(json.dumps(told))
     return 1 if cause else 0
-
-
-def _tell(addresses: Addresses) -> None:
-    print(addresses.grpc, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ address, the last what steps took, as JSON.
 import json
 import sys
 import time
-from dataclasses import replace
 from typing import final
 
 import numpy as np
 
+from benchmarks.service.measured import serve
 from mell_jax.engine.admin import Answer, Command, NotPossibleError
 from mell_jax.engine.frames import (
     Abort,
@@ -30,10 +30,6 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.thread import EngineThread
-from mell_jax.serving.address import Addresses
-from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
-from mell_jax.serving.served_model import ServedModel
-from mell_jax.serving.service import run_service
 from mell_jax.worker.compilation import CompilationCounter
 
 CLOCK_US = 2**30
@@ -160,16 +156,9 @@ def main(step_ms: float, frontends: int, streams: int, most: int | None) -> int:
     """Serves until SIGTERM."""
     metronome = Metronome(step_s=1e-3 * step_ms, streams=streams)
     engine = EngineThread(metronome, compilations=CompilationCounter())
-    models = [ServedModel(name="metronome", path="")]
-    limits = replace(SERVER_LIMITS, max_tenant_open=most)
-    config = ServerConfig(port=0, frontends=frontends, drain_s=0.0, limits=limits)
-    cause = run_service(engine, models=models, config=config, on_ready=_tell)
+    cause = serve(engine, names=["metronome"], frontends=frontends, most=most)
     print(json.dumps(metronome.times))
     return 1 if cause else 0
-
-
-def _tell(addresses: Addresses) -> None:
-    print(addresses.grpc, flush=True)
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def _is_over_unread(delta: Delta) -> bool:
 def _prompt_offsets(
     ids: Sequence[int], *, text: str, tokenizer: Tokenizer
 ) -> list[int]:
-    """Where in a prompt's text each of its tokens begins.
+    """Returns where in a prompt's text each of its tokens begins.
 
     Special tokens are in the text where it spells them, and else hidden around it.
     """
