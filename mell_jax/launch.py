@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
+from mell_jax.console import leave
 from mell_jax.engine.config import EngineConfig, ModelsConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import parse_fault
@@ -239,9 +240,9 @@ def _start(
     return 0
 
 
-def run() -> None:
+def run() -> NoReturn:
     """Runs the program as the console script does."""
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))
 
 
 if __name__ == "__main__":

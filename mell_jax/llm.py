@@ -7,6 +7,7 @@ from any thread, and requests that are made at the same time share the engine's 
 """
 
 import asyncio
+import atexit
 import contextlib
 import os
 import threading
@@ -183,9 +184,11 @@ class LLM:
         self._engine.start(self._front_end.sink(self._loop))
         # Neither thread refers to this object, so that forgetting it ends both. It may
         # be forgotten on any thread, also one of theirs: nothing there may wait.
-        end = threading.Thread(target=_end, args=(self._engine, self._loop))
+        self._end = _End(self._engine, loop=self._loop, thread=self._thread)
+        end = threading.Thread(target=self._end)
         self._finalizer = weakref.finalize(self, end.start)
         self._finalizer.atexit = False
+        atexit.register(self._end)
 
     @property
     def info(self) -> EngineInfo:
@@ -230,7 +233,8 @@ class LLM:
             while (delta := self._wait(_next_or_none(deltas))) is not None:
                 yield delta
         finally:
-            self._wait(deltas.aclose())
+            if self._is_open:
+                self._wait(deltas.aclose())
 
     async def agenerate(
         self,
@@ -254,7 +258,8 @@ class LLM:
             while (delta := await self._bridge(_next_or_none(deltas))) is not None:
                 yield delta
         finally:
-            await self._bridge(deltas.aclose())
+            if self._is_open:
+                await self._bridge(deltas.aclose())
 
     # -- ending ------------------------------------------------------------------
 
@@ -265,8 +270,7 @@ class LLM:
         """
         if self._pid != os.getpid() or self._finalizer.detach() is None:
             return
-        _end(self._engine, self._loop)
-        self._thread.join()
+        self._end()
 
     def __enter__(self) -> Self:
         return self
@@ -288,8 +292,12 @@ class LLM:
                 f"come along to its fork {os.getpid()}: make one here, or start "
                 "processes by spawn"
             )
-        if not self._finalizer.alive:
+        if not self._is_open:
             raise RuntimeError("this LLM is closed: make a new one")
+
+    @property
+    def _is_open(self) -> bool:
+        return self._finalizer.alive and self._thread.is_alive()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Has `work` done in the loop's thread; an interrupt here ends it there first.
@@ -307,7 +315,12 @@ class LLM:
         def cancel() -> None:
             tasks[0].cancel()  # `begin` came first
 
-        self._loop.call_soon_threadsafe(begin)
+        try:
+            self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # closed meanwhile
+            work.close()
+            self._check_usable()
+            raise
         try:
             return outcome.result()
         except BaseException:
@@ -317,6 +330,9 @@ class LLM:
             raise
 
     async def _bridge(self, work: Coroutine[Any, Any, T]) -> T:
+        if not self._is_open:
+            work.close()
+            self._check_usable()
         if asyncio.get_running_loop() is self._loop:
             return await work
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -367,10 +383,29 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _end(engine: EngineThread, loop: asyncio.AbstractEventLoop) -> None:
-    """Ends both threads, the loop's last: the engine's has a last word for it."""
-    engine.stop()
-    loop.call_soon_threadsafe(loop.stop)
+@final
+class _End:
+    """The end of both threads, the loop's last: the engine's has a last word for it.
+
+    It must come before Python is taken apart, even when nobody closes the `LLM`: a
+    thread that comes back from the runtime after that aborts the process.
+    """
+
+    def __init__(
+        self,
+        engine: EngineThread,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        thread: threading.Thread,
+    ) -> None:
+        self._engine, self._loop, self._thread = engine, loop, thread
+
+    def __call__(self) -> None:
+        atexit.unregister(self)
+        self._engine.stop()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
 
 
 def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:

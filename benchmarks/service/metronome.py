@@ -140,6 +140,9 @@ class Metronome:
             compilations=compilations,
         )
 
+    def close(self) -> None:
+        """There is nothing to wait for."""
+
     def _note_time(self) -> None:
         """Of the step before, now that the thread is through with it."""
         if self._begun_s:

@@ -65,6 +65,9 @@ class Steps(Protocol):
 
     def load(self, *, compilations: int = 0) -> EngineLoad: ...
 
+    def close(self) -> None:
+        """Waits a moment until nothing waits for a device; no step follows."""
+
 
 PROBE_PINGS = 10
 """Between two probes of an idle engine: five seconds, where it is watched."""
@@ -193,6 +196,7 @@ class EngineThread:
         self._has_ended.set()
         self._refuse_questions()
         sink(EngineStopped(message=message))
+        self._engine.close()
 
     def _loop(self, sink: Sink) -> None:
         engine, has_moved = self._engine, True

@@ -127,6 +127,8 @@ class Idle:
 
     def probe(self) -> None: ...
 
+    def close(self) -> None: ...
+
     def load(self, *, compilations: int = 0) -> EngineLoad:
         return EngineLoad(
             running=0,

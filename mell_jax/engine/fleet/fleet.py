@@ -125,6 +125,10 @@ class Fleet:
         """Returns placement and migration, for tests and administration."""
         return self._conductor
 
+    def close(self) -> None:
+        """Waits a moment until no thread waits for a device; no step follows."""
+        self._patience.end()
+
     def submit(self, submit: Submit) -> None:
         """Takes a request in; one that breaks a rule is answered in the next frame."""
         conductor = self._conductor

@@ -9,6 +9,7 @@ without it, and it is looked at in between. A device that stays late is given up
 
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Collection
 from typing import Protocol, final
@@ -78,6 +79,14 @@ class Patience:
             return True
         return self._waiter.wait(result, most_s=min(LATE_S, self._stall_s))
 
+    def end(self) -> None:
+        """Ends the threads that wait, as far as a moment suffices.
+
+        A thread that comes back from the runtime while Python is taken apart would
+        abort the process.
+        """
+        self._waiter.end(most_s=LATE_S)
+
     def check(self, since_s: float, *, now_s: float) -> None:
         """Checks that what a device was asked for at `since_s` may yet come.
 
@@ -94,26 +103,41 @@ class _Waiter:
 
     def __init__(self) -> None:
         self._asked: _Asked | None = None
+        self._threads: list[threading.Thread] = []  # the last one takes what is asked
 
     def wait(self, result: Result, *, most_s: float) -> bool:
         """Returns whether a result has come, or its error, within `most_s`."""
         if self._asked is None:
             self._asked = queue.SimpleQueue()
             weakref.finalize(self, self._asked.put, None)  # ends the thread
-            threading.Thread(
+            thread = threading.Thread(
                 target=_wait_for_all,
                 args=(self._asked,),
                 name="mell-patience",
                 daemon=True,
-            ).start()
+            )
+            self._threads = [one for one in self._threads if one.is_alive()]
+            self._threads.append(thread)
+            thread.start()
         has_come = threading.Lock()  # the cheapest thing to wait for with a bound
         has_come.acquire()
         self._asked.put((result, has_come))
         if has_come.acquire(timeout=most_s):
             return True
-        self._asked.put(None)  # it ends when it can; the next one has a new thread
-        self._asked = None
+        self._let_go()  # it ends when it can; the next one has a new thread
         return False
+
+    def end(self, *, most_s: float) -> None:
+        """Waits at most so long, in all, until no thread waits for a result."""
+        self._let_go()
+        end_s = time.monotonic() + most_s
+        for thread in self._threads:
+            thread.join(max(0.0, end_s - time.monotonic()))
+
+    def _let_go(self) -> None:
+        if self._asked is not None:
+            self._asked.put(None)
+            self._asked = None
 
 
 _Asked = queue.SimpleQueue[tuple[Result, threading.Lock] | None]

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 
+from mell_jax.console import leave
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.observe.logs import set_up_logging
 from mell_jax.serving.processes.parent_watch import PATIENCE_S, ParentWatch
@@ -147,4 +148,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))

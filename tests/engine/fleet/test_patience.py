@@ -219,3 +219,16 @@ def test_an_engine_with_a_device_that_hangs_stays_ready() -> None:
     thread.stop()
     assert all(looks)
     assert fleet.stats().losses == 1
+
+
+def test_the_end_waits_a_moment_for_what_is_late_and_no_longer() -> None:
+    patience, soon, never = Patience(stall_s=0.05), Promise(), Promise()
+    before = set(waiters())
+    assert not patience.wait(soon)
+    assert not patience.wait(never)
+    threading.Timer(0.1, soon.come).start()
+    begin_s = time.monotonic()
+    patience.end()
+    assert LATE_S <= time.monotonic() - begin_s < 3 * LATE_S
+    assert len(set(waiters()) - before) == 1
+    never.come()

@@ -32,6 +32,8 @@ class SlowEngine:
 
     def abort(self, abort: Abort) -> None: ...
 
+    def close(self) -> None: ...
+
     def probe(self) -> None:
         self.probed.release()
         assert self.may_answer.acquire(timeout=50)
