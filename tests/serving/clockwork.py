@@ -54,6 +54,8 @@ class Clockwork:
         self._finished: list[Finished] = []
         self._begun_s: float | None = None
 
+    def close(self) -> None: ...
+
     @property
     def now_s(self) -> float:
         """Of its clock."""
