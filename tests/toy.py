@@ -40,11 +40,11 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
-from mell_jax.worker.device import DeviceWorker, jit_steps
+from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import make_pool
-from mell_jax.worker.step import StepOptions, put_weights, split_model
+from mell_jax.worker.step import StepOptions, make_programs, put_weights, split_model
 
 VOCAB = 101
 HEAD_DIM = 32
@@ -122,7 +122,7 @@ STEP_TOKENS = 64
 
 
 @functools.cache
-def _steps(
+def _programs(
     config: ModelConfig,
     layout: AbstractMesh | None,
     *,
@@ -138,7 +138,7 @@ def _steps(
     options = StepOptions(
         attention_backend="xla", page_tokens=PAGE_TOKENS, layout=layout
     )
-    return jit_steps(parts, buckets=buckets, options=options)
+    return make_programs(parts, buckets=buckets, options=options, platform="cpu")
 
 
 def toy_worker(
@@ -153,7 +153,7 @@ def toy_worker(
 ):
     parts, weights = split_model(*nnx.split(AdditiveToy(config, factor=factor)))
     group = DeviceGroup.of_model(config, devices=devices or jax.devices()[:1])
-    steps = _steps(
+    programs = _programs(
         config,
         group.layout,
         max_rows=max_rows,
@@ -161,7 +161,7 @@ def toy_worker(
         max_pages=-(-max_tokens // PAGE_TOKENS),
     )
     return DeviceWorker(
-        steps,
+        programs,
         group=group,
         weights=put_weights(weights, paths=parts.paths, group=group),
         pool=make_pool(config, num_pages=num_pages, dtype=jnp.float32, group=group),

@@ -28,7 +28,7 @@ from benchmarks.engine.batch import (
     count_full,
     speeds_of,
 )
-from benchmarks.engine.harness import EngineHarness, Sent
+from benchmarks.engine.harness import EngineHarness
 from benchmarks.engine.torch_process import TorchMissingError, TorchProcess
 from mell_jax.bench.machine import num_cpus
 from mell_jax.bench.report import BenchReport, table
@@ -38,6 +38,7 @@ from mell_jax.bench.workload import Int32Array
 from mell_jax.checkpoints import read_spec
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
+from mell_jax.worker.device import StepCall
 
 TRIAL_TOKENS = 8  # with which the faster kind of attention is found
 ATTENTIONS = ("sdpa", "eager")
@@ -171,7 +172,9 @@ class Bench:
             equal_tokens=equal / total if theirs else None,
         )
 
-    def _middle_steps(self, sent: Sequence[Sent], run: BatchRun) -> Sequence[Sent]:
+    def _middle_steps(
+        self, sent: Sequence[StepCall], run: BatchRun
+    ) -> Sequence[StepCall]:
         """Of the steps that decoded all rows, as many as are wanted, from the middle.
 
         All rows decode from the first step on that prefills nothing. The step before

@@ -19,8 +19,7 @@ from mell_jax.engine.fleet.instance_pool import DeviceInstancePool
 from mell_jax.engine.frames import Abort, FinishReason, Handle, StepFrame, Submit
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
-from mell_jax.worker.device import Pending
-from mell_jax.worker.layout import Bucket
+from mell_jax.worker.device import Pending, StepCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +29,6 @@ class Frame:
     time_s: float
     handles: tuple[int, ...]
     tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """The engine sent this step to the device."""
-
-    vector: Int32Array  # see `worker.layout`
-    bucket: Bucket
 
 
 @final
@@ -93,20 +84,20 @@ class EngineHarness:
             pass
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[list[Sent]]:
+    def recording(self) -> Iterator[list[StepCall]]:
         """Notes what the engine sends to its compiled decode steps within the block."""
-        sent: list[Sent] = []
+        sent: list[StepCall] = []
         dispatch = self.worker.dispatch
 
-        def note(vector: Int32Array, *, bucket: Bucket, **wants: bool) -> Pending:
-            if bucket.is_decode:
-                sent.append(Sent(vector=vector, bucket=bucket))
-            return dispatch(vector, bucket=bucket, **wants)
+        def note(call: StepCall) -> Pending:
+            if call.bucket.is_decode:
+                sent.append(call)
+            return dispatch(call)
 
         with replaced(self.worker, "dispatch", note):
             yield sent
 
-    def replay(self, sent: Sequence[Sent]) -> list[float]:
+    def replay(self, sent: Sequence[StepCall]) -> list[float]:
         """Sends recorded steps again, and nothing else: seconds between their results.
 
         The device does the same work on the same pages and lengths as it did for the
@@ -129,8 +120,8 @@ class EngineHarness:
         times_s.append(time.perf_counter())
         return [after - earlier for earlier, after in itertools.pairwise(times_s)]
 
-    def _launch(self, step: Sent) -> Pending:
-        return self.worker.dispatch(step.vector, bucket=step.bucket)
+    def _launch(self, step: StepCall) -> Pending:
+        return self.worker.dispatch(step)
 
 
 def _frame(frame: StepFrame) -> Frame:

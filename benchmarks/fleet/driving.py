@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engine.harness import Sent
 from benchmarks.engine.timers import StepClock, replaced
 from benchmarks.fleet.harness import FleetHarness
 from benchmarks.fleet.moving import MovingStage, stage
@@ -25,8 +24,7 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import Abort, EngineStopped, StepFrame
 from mell_jax.engine.thread import EngineThread
 from mell_jax.scheduler.ids import DeviceGroupId
-from mell_jax.worker.device import DeviceWorker, Pending
-from mell_jax.worker.layout import Bucket, Int32Array
+from mell_jax.worker.device import DeviceWorker, Pending, StepCall
 
 PROMPT_TOKENS = 16
 SETTLING_ROUNDS = 10
@@ -163,17 +161,21 @@ def _clear(actors: MovingStage) -> None:
 
 
 @contextlib.contextmanager
-def _recording(harness: FleetHarness) -> Iterator[dict[DeviceGroupId, list[Sent]]]:
+def _recording(
+    harness: FleetHarness,
+) -> Iterator[dict[DeviceGroupId, list[StepCall]]]:
     """Notes what every instance sends to its compiled decode steps."""
-    sent: dict[DeviceGroupId, list[Sent]] = {device: [] for device in harness.workers}
+    sent: dict[DeviceGroupId, list[StepCall]] = {
+        device: [] for device in harness.workers
+    }
 
     def noting(device: DeviceGroupId, worker: DeviceWorker) -> Callable[..., Pending]:
         dispatch = worker.dispatch
 
-        def note(vector: Int32Array, *, bucket: Bucket, **wants: bool) -> Pending:
-            if bucket.is_decode:
-                sent[device].append(Sent(vector=vector, bucket=bucket))
-            return dispatch(vector, bucket=bucket, **wants)
+        def note(call: StepCall) -> Pending:
+            if call.bucket.is_decode:
+                sent[device].append(call)
+            return dispatch(call)
 
         return note
 
@@ -184,7 +186,7 @@ def _recording(harness: FleetHarness) -> Iterator[dict[DeviceGroupId, list[Sent]
 
 
 def _replay(
-    harness: FleetHarness, sent: dict[DeviceGroupId, list[Sent]], *, steps: int
+    harness: FleetHarness, sent: dict[DeviceGroupId, list[StepCall]], *, steps: int
 ) -> list[float]:
     """The last `steps` of every instance again: launch all, fetch those before."""
     used = [
@@ -195,10 +197,7 @@ def _replay(
     before: list[Pending] = []
     times = []
     for at in range(steps + 1):
-        launched = [
-            worker.dispatch(own[at].vector, bucket=own[at].bucket)
-            for worker, own in used
-        ]
+        launched = [worker.dispatch(own[at]) for worker, own in used]
         for pending in before:
             pending.tokens()
         times.append(time.perf_counter())

@@ -28,8 +28,14 @@ from mell_jax.pallas_kernels import (
 )
 from mell_jax.worker.layout import Bucket, new_vector
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
-from mell_jax.worker.sampling import init_row_state
-from mell_jax.worker.step import StepOptions, make_step, split_model
+from mell_jax.worker.sampling import (
+    NOTHING,
+    SLOT_COLUMN,
+    greedy_rows,
+    init_row_state,
+    pack_rows,
+)
+from mell_jax.worker.step import StepOptions, make_programs, split_model
 
 ENOUGH_S = 0.02  # a lap takes this long at least, or MOST_PROGRAMS
 MOST_PROGRAMS = 16  # in flight at once
@@ -266,16 +272,20 @@ def step_seconds(
     pages = load.context // PAGE_TOKENS
     bucket = Bucket(tokens=load.rows, rows=load.rows, pages=pages, is_decode=True)
     options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
-    step = jax.jit(
-        make_step(parts, bucket=bucket, options=options), donate_argnums=(1, 2)
+    programs = make_programs(
+        parts, buckets=[bucket], options=options, platform=jax.default_backend()
     )
+    forward = programs.forwards[bucket]
     shape = pool_shape(config, num_pages=load.rows * pages + 1)
     pool = normal(seed, shape, dtype)
-    state = [pool, init_row_state(rows=load.rows, vocab_size=config.vocab_size)]
+    rows = init_row_state(rows=load.rows, vocab_size=config.vocab_size)
+    packed = jnp.asarray(pack_rows(greedy_rows(load.rows, slot=0)))
+    packed = packed.at[SLOT_COLUMN].set(jnp.arange(load.rows))
+    state = (pool, rows)
     vector, inputs = new_vector(bucket)
     inputs.kv_lens[:] = load.context
     inputs.positions[:] = load.context - 1
-    inputs.owners[:] = inputs.slots[:] = inputs.sources[:] = range(load.rows)
+    inputs.owners[:] = inputs.sources[:] = range(load.rows)
     inputs.cu_q_lens[:] = range(load.rows + 1)
     inputs.page_table[:] = 1 + jax.random.permutation(
         jax.random.key(seed), load.rows * pages
@@ -283,9 +293,14 @@ def step_seconds(
     on_device = jnp.asarray(vector)
 
     def call() -> jax.Array:
-        state[0], state[1], outputs = step(weights, state[0], state[1], on_device)
-        tokens: jax.Array = outputs.tokens
-        return tokens
+        nonlocal state
+        pool, rows = state
+        pool, forwarded = forward(weights, pool, rows.last_token, on_device)
+        sampled, rows = programs.sampler.sample(
+            forwarded.logits, rows, packed, wants=NOTHING
+        )
+        state = (pool, rows)
+        return sampled.tokens
 
     embedding = config.vocab_size * config.hidden_size  # rows of it are read, not all
     read = sum(leaf.nbytes for leaf in weights) - 2 * embedding + pool.nbytes

@@ -13,7 +13,7 @@ Weights come first, since the pools take what they leave. Groups may name the sa
 device: instances that share it share its compiled steps too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,8 @@ from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
-from mell_jax.worker.device import DeviceWorker, jit_steps
+from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
-from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import (
     PAGE_TOKENS,
     check_pool_dtype,
@@ -41,9 +40,10 @@ from mell_jax.worker.pool import (
 )
 from mell_jax.worker.step import (
     ModelParts,
-    Step,
+    Programs,
     StepOptions,
     Weights,
+    make_programs,
 )
 
 
@@ -55,7 +55,7 @@ class Blueprint:
     settled: SettledConfig
     num_pages: int  # of each instance's pool, scratch page included
     shares_prefixes: bool
-    steps: Mapping[Bucket, Step]  # jitted; compiled for each group that calls them
+    programs: Programs  # compiled for each group that calls them
     info: EngineInfo
     platform: str  # "cpu", "gpu" or "tpu"
 
@@ -127,6 +127,7 @@ def make_blueprint(
     """
     settled = settle_on(config, spec=spec, groups=groups)
     num_pages = _num_pages(config, settled, spec=spec, groups=groups)
+    platform = groups[0].devices[0].platform
     options = StepOptions(
         attention_backend=settled.attention_backend,
         page_tokens=PAGE_TOKENS,
@@ -137,9 +138,11 @@ def make_blueprint(
         settled=settled,
         num_pages=num_pages,
         shares_prefixes=config.prefix_cache,
-        steps=jit_steps(parts, buckets=settled.buckets(), options=options),
+        programs=make_programs(
+            parts, buckets=settled.buckets(), options=options, platform=platform
+        ),
         info=_info(spec, settled, name=name, num_pages=num_pages),
-        platform=groups[0].devices[0].platform,
+        platform=platform,
     )
 
 
@@ -152,7 +155,7 @@ def make_worker(
     """
     settled, config = blueprint.settled, blueprint.spec.config
     return DeviceWorker(
-        blueprint.steps,
+        blueprint.programs,
         group=group,
         weights=weights,
         pool=make_pool(

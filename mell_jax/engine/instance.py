@@ -34,8 +34,8 @@ from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.ids import Serial, Tokens
 from mell_jax.scheduler.plan import Sequence, StepPlan
-from mell_jax.worker.device import DeviceWorker, Pending
-from mell_jax.worker.layout import new_vector
+from mell_jax.worker.device import DeviceWorker, Pending, PromptTargets, StepCall
+from mell_jax.worker.layout import Bucket, new_vector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,19 +273,15 @@ class Instance:
         inputs.cu_q_lens[count + 1 :] = tokens
         inputs.last[:count] = inputs.cu_q_lens[1 : count + 1] - 1
         inputs.page_table[:count] = plan.page_table
-        table.fill(inputs, plan=plan, generated=generated)
+        sampling, wants = table.rows(plan, count=bucket.rows, generated=generated)
         wants_prompt = table.wants_prompt[slots] & (plan.starts < rows.prompt[slots])
+        prompt = None
         if wants_prompt.any():
-            inputs.prompt_flag[...] = 1
-            inputs.targets[:tokens] = rows.tokens[
-                slots[plan.owners],
-                np.minimum(plan.positions + 1, rows.max_tokens - 1),
-            ]
+            prompt = self._prompt_targets(plan, bucket=bucket, wanted=wants_prompt)
         pending = self.worker.dispatch(
-            vector,
-            bucket=bucket,
-            wants_logprobs=bool((table.wants_logprobs[slots] & plan.samples).any()),
-            wants_prompt=bool(wants_prompt.any()),
+            StepCall(
+                bucket=bucket, vector=vector, rows=sampling, wants=wants, prompt=prompt
+            )
         )
         return InFlight(
             plan=plan,
@@ -296,6 +292,18 @@ class Instance:
             wants_prompt=wants_prompt,
             is_first=plan.samples & (generated == 0),
         )
+
+    def _prompt_targets(
+        self, plan: StepPlan, *, bucket: Bucket, wanted: BoolArray
+    ) -> PromptTargets:
+        """Returns what is to be scored in a step, of the rows [b] that want it."""
+        rows, owners = self.batcher.rows, plan.owners
+        targets = np.zeros(bucket.tokens, np.int32)
+        targets[: plan.num_tokens] = rows.tokens[
+            plan.slots[owners], np.minimum(plan.positions + 1, rows.max_tokens - 1)
+        ]
+        at = np.flatnonzero(wanted[owners]).astype(np.int32)
+        return PromptTargets(targets=targets, at=at)
 
     # -- landing -----------------------------------------------------------------
 
@@ -345,16 +353,12 @@ class Instance:
         self, landing: InFlight, live: BoolArray
     ) -> tuple[PromptDone, ...]:
         plan = landing.plan
-        if landing.wants_prompt.any():
-            fetched = landing.pending.prompt_logprobs()
-            for index in np.flatnonzero(landing.wants_prompt):
-                serial = Serial(int(plan.serials[index]))
-                if fetched is not None and serial in self._requests:
-                    self._prompts.collect(
-                        serial,
-                        fetched,
-                        at=np.flatnonzero(plan.owners == index),
-                    )
+        for index in np.flatnonzero(landing.wants_prompt):
+            serial = Serial(int(plan.serials[index]))
+            if serial in self._requests:
+                at = np.flatnonzero(plan.owners == index)
+                scored = landing.pending.prompt_logprobs(at)
+                self._prompts.collect(serial, scored)
         return tuple(
             self._prompts.finish(
                 Serial(int(plan.serials[index])),

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from mell_jax.engine.frames import Handle, Logprobs, PromptDone
 from mell_jax.scheduler.ids import Serial
@@ -57,21 +56,15 @@ class PromptTable:
                 since_s=since_s,
             )
 
-    def collect(
-        self,
-        serial: Serial,
-        fetched: FetchedLogprobs,
-        *,
-        at: npt.NDArray[np.intp],
-    ) -> None:
-        """Keeps the rows `at` of a step's prompt log probabilities, as asked for."""
+    def collect(self, serial: Serial, fetched: FetchedLogprobs) -> None:
+        """Keeps log probabilities of a part of a prompt, as many as asked for."""
         prompt = self._prompts.get(serial)
         if prompt is not None and prompt.num_top is not None:
             prompt.parts.append(
                 Logprobs(
-                    chosen=fetched.chosen[at],
-                    top_ids=fetched.top_ids[at, : prompt.num_top],
-                    top=fetched.top[at, : prompt.num_top],
+                    chosen=fetched.chosen,
+                    top_ids=fetched.top_ids[:, : prompt.num_top],
+                    top=fetched.top[:, : prompt.num_top],
                 )
             )
 

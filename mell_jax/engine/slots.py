@@ -14,17 +14,17 @@ from mell_jax.engine.params import MAX_STOP_IDS, SamplingParams
 from mell_jax.scheduler.ids import Serial, SlotId, Tokens
 from mell_jax.scheduler.plan import StepPlan
 from mell_jax.worker.device import RowSetup
-from mell_jax.worker.layout import StepInputs
 from mell_jax.worker.sampling import (
-    ANY_BIAS_FLAG,
     BITS_COLUMN,
     POSITION_COLUMN,
     ROW_COLUMNS,
+    SLOT_COLUMN,
     SUPPRESS_STOP_BIT,
     SamplingRows,
-    flag_word,
+    Want,
     greedy_rows,
     pack_rows,
+    wants_of,
 )
 
 Int32Array = npt.NDArray[np.int32]
@@ -57,11 +57,10 @@ class SlotTable:
         self.limits = np.zeros(num_slots, np.int32)
         self.stop_ids = np.full((num_slots, MAX_STOP_IDS), NO_TOKEN, np.int32)
         self.min_tokens = np.zeros(num_slots, np.int32)
-        self.wants_logprobs = np.zeros(num_slots, np.bool_)
         self.wants_prompt = np.zeros(num_slots, np.bool_)
-        self._flags = np.zeros(num_slots, np.int32)
+        self._wants = np.zeros(num_slots, np.int32)
         self._sampling = np.zeros((ROW_COLUMNS, num_slots), np.int32)
-        self._padding = pack_rows(greedy_rows(1))
+        self._padding = pack_rows(greedy_rows(1, slot=num_slots))
         self._scratch_slot = num_slots
 
     def occupy(self, slot: SlotId, request: Request) -> None:
@@ -71,29 +70,34 @@ class SlotTable:
         self.stop_ids[slot] = NO_TOKEN
         self.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
         self.min_tokens[slot] = params.min_tokens
-        self.wants_logprobs[slot] = params.logprobs is not None
         self.wants_prompt[slot] = params.prompt_logprobs is not None
         row = _sampling_row(request)
         self._sampling[:, slot] = pack_rows(row)[:, 0]
-        self._flags[slot] = flag_word(row)
+        has_logprobs = params.logprobs is not None
+        self._wants[slot] = wants_of(row) | (Want.LOGPROBS if has_logprobs else 0)
 
-    def fill(
-        self, inputs: StepInputs[Int32Array], *, plan: StepPlan, generated: Int32Array
-    ) -> None:
-        """Writes the sampling part of a step; `generated` [b] tokens so far per row."""
+    def rows(
+        self, plan: StepPlan, *, count: int, generated: Int32Array
+    ) -> tuple[Int32Array, Want]:
+        """Returns what the sampler is told of a step, and what rows want of it.
+
+        Args:
+          plan: of the step.
+          count: B, with padding.
+          generated: [b] tokens so far per row.
+        """
         slots, rows = plan.slots, len(plan.slots)
         is_barred = generated < self.min_tokens[slots]
-        sampling = inputs.sampling
+        sampling = np.empty((ROW_COLUMNS, count), np.int32)
         sampling[:] = self._padding
         sampling[:, :rows] = self._sampling[:, slots]
+        sampling[SLOT_COLUMN, :rows] = np.where(plan.samples, slots, self._scratch_slot)
         sampling[POSITION_COLUMN, :rows] = plan.kv_lens
         sampling[BITS_COLUMN, :rows] |= np.where(is_barred, SUPPRESS_STOP_BIT, 0)
-        inputs.slots[:] = self._scratch_slot
-        inputs.slots[:rows] = np.where(plan.samples, slots, self._scratch_slot)
-        flags = np.bitwise_or.reduce(self._flags[slots[plan.samples]], initial=0)
+        wants = np.bitwise_or.reduce(self._wants[slots[plan.samples]], initial=0)
         if (is_barred & plan.samples).any():
-            flags |= ANY_BIAS_FLAG
-        inputs.sample_flags[...] = flags
+            wants |= int(Want.BIAS)
+        return sampling, Want(int(wants))
 
 
 def row_setup(
@@ -124,7 +128,7 @@ def _has_penalty(params: SamplingParams) -> bool:
 
 
 def _sampling_row(request: Request) -> SamplingRows:
-    """Returns one row as arrays of length 1; position and min_tokens change later."""
+    """Returns one row as arrays of length 1; what changes by step comes later."""
     params = request.params
     has_bias = bool(params.logit_bias) or params.allowed_token_ids is not None
 
@@ -132,6 +136,7 @@ def _sampling_row(request: Request) -> SamplingRows:
         return np.array([value], dtype)
 
     return SamplingRows(
+        slot=one(0, np.int32),
         temperature=one(params.temperature, np.float32),
         top_k=one(params.top_k, np.int32),
         top_p=one(params.top_p, np.float32),
@@ -144,5 +149,4 @@ def _sampling_row(request: Request) -> SamplingRows:
         position=one(0, np.int32),
         suppress_stop=one(False, np.bool_),
         has_bias=one(has_bias, np.bool_),
-        wants_logprobs=one(params.logprobs is not None, np.bool_),
     )

@@ -1,4 +1,4 @@
-"""A device worker holds an instance's weights, KV pool, row state and compiled steps.
+"""A device worker holds an instance's weights, KV pool, row state and programs.
 
 Everything is dispatched asynchronously and in order on one group of devices.
 `dispatch` returns at once with a `Pending`, which waits when it is asked for results;
@@ -6,7 +6,8 @@ the caller keeps one step in flight.
 """
 
 import concurrent.futures
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,23 +20,23 @@ from mell_jax.progress import Progress
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket, new_vector, vector_size
 from mell_jax.worker.sampling import (
+    ALL_VARIANTS,
     BIAS_CAP,
+    NOTHING,
+    NUM_PROGRAMS,
     STOP_CAP,
+    Logits,
     RowState,
+    TokenLogprobs,
+    Want,
+    greedy_rows,
     init_row_state,
     observe_tokens,
+    pack_rows,
     set_row,
     token_chunks,
 )
-from mell_jax.worker.step import (
-    ModelParts,
-    PromptLogprobs,
-    Step,
-    StepOptions,
-    StepOutputs,
-    Weights,
-    make_step,
-)
+from mell_jax.worker.step import Forwarded, Programs, Weights, prompt_chunk
 
 Int32Array = npt.NDArray[np.int32]
 HISTORY_CHUNK = 512
@@ -63,69 +64,82 @@ class FetchedLogprobs:
     top: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTargets:
+    """These tokens of a step are scored: what came after each of them is known."""
+
+    targets: Int32Array  # [T]
+    at: Int32Array  # which of the T are wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCall:
+    """A call is one step as `dispatch` takes it; its arrays stay as they are."""
+
+    bucket: Bucket
+    vector: Int32Array  # of the forward pass; see `layout`
+    rows: Int32Array  # [ROW_COLUMNS, B] for the sampler; see `sampling.rows`
+    wants: Want = NOTHING  # of at least one row
+    prompt: PromptTargets | None = None  # to be scored, in a mixed bucket
+
+
 class Pending:
-    """The results of a dispatched step are still on their way."""
+    """The results of a dispatched step are still on their way.
+
+    Args:
+      tokens: i32[B].
+      logprobs: of the tokens, where some row wanted them.
+      prompt: of chunks of the prompt, by their first position; see `prompt_chunk`.
+    """
 
     def __init__(
-        self, outputs: StepOutputs, *, wants_logprobs: bool, wants_prompt: bool
+        self,
+        tokens: jax.Array,
+        *,
+        logprobs: TokenLogprobs | None,
+        prompt: Mapping[int, TokenLogprobs],
     ) -> None:
-        self._outputs = outputs
-        self._wants_logprobs = wants_logprobs
-        self._wants_prompt = wants_prompt
-        outputs.tokens.copy_to_host_async()
+        self._tokens, self._logprobs, self._prompt = tokens, logprobs, prompt
+        for array in jax.tree.leaves((tokens, logprobs, prompt)):
+            array.copy_to_host_async()
 
     @property
     def is_ready(self) -> bool:
         """Returns whether the step is over; never blocks."""
-        tokens: Any = self._outputs.tokens  # typed without `is_ready`
+        tokens: Any = self._tokens  # typed without `is_ready`
         return bool(tokens.is_ready())
 
     def wait(self) -> None:
         """Waits for the step, from any thread; raises what it did."""
-        self._outputs.tokens.block_until_ready()
+        self._tokens.block_until_ready()
 
     def tokens(self) -> Int32Array:
         """Returns [B] sampled tokens, -1 where logits were not finite; waits for the
         step.
         """
-        return np.asarray(self._outputs.tokens)
+        return np.asarray(self._tokens)
 
     def logprobs(self) -> FetchedLogprobs | None:
         """Returns [B] rows, when the step computed them."""
-        if not self._wants_logprobs:
-            return None
-        sampled = self._outputs.sampled
-        return _fetch(sampled.logprob, sampled.top_ids, sampled.top_logprobs)
+        return None if self._logprobs is None else _fetch([self._logprobs])
 
-    def prompt_logprobs(self) -> FetchedLogprobs | None:
-        """Returns [T] rows, when the step computed them."""
-        prompt: PromptLogprobs | None = self._outputs.prompt
-        if not self._wants_prompt or prompt is None:
-            return None
-        return _fetch(prompt.chosen, prompt.top_ids, prompt.top)
-
-
-def jit_steps(
-    parts: ModelParts, *, buckets: Sequence[Bucket], options: StepOptions
-) -> dict[Bucket, Step]:
-    """Returns the steps of a model, smallest bucket first, compiled at their first
-    call.
-
-    Instances of the same model share them, when `options.layout` is their groups'.
-    """
-    return {
-        bucket: jax.jit(
-            make_step(parts, bucket=bucket, options=options), donate_argnums=(1, 2)
+    def prompt_logprobs(self, at: npt.NDArray[np.intp]) -> FetchedLogprobs:
+        """Returns rows of the positions `at`, which were asked for at dispatch."""
+        starts = np.array(list(self._prompt))
+        scored = _fetch(list(self._prompt.values()))
+        chunk = len(scored.chosen) // len(starts)
+        places = np.searchsorted(starts, at, side="right") - 1
+        rows = places * chunk + at - starts[places]
+        return FetchedLogprobs(
+            scored.chosen[rows], scored.top_ids[rows], scored.top[rows]
         )
-        for bucket in sorted(buckets, key=lambda b: (b.tokens, b.rows))
-    }
 
 
 class DeviceWorker:
     """Runs steps of one model on one group of devices.
 
     Args:
-      steps: of the model, compiled for the group's layout; see `jit_steps`.
+      programs: of the model, made for the group's layout; see `make_programs`.
       group: where `weights` and `pool` lie.
       weights: see `step.split_model` and `step.put_weights`.
       pool: see `pool.make_pool`; the worker's alone from now on.
@@ -135,7 +149,7 @@ class DeviceWorker:
 
     def __init__(
         self,
-        steps: Mapping[Bucket, Step],
+        programs: Programs,
         *,
         group: DeviceGroup,
         weights: Weights,
@@ -151,7 +165,7 @@ class DeviceWorker:
         self._new_pool = jax.jit(
             lambda: jnp.zeros(shape, dtype), out_shardings=group.pool_sharding
         )
-        self._steps = steps
+        self._programs = programs
         self._set_row = jax.jit(set_row, donate_argnums=0)
         self._observe = jax.jit(observe_tokens, donate_argnums=0)
         self._scratch_slot = max_rows
@@ -166,7 +180,7 @@ class DeviceWorker:
     @property
     def buckets(self) -> list[Bucket]:
         """Returns the compiled shapes, smallest first."""
-        return list(self._steps)
+        return list(self._programs.forwards)
 
     @property
     def scratch_slot(self) -> int:
@@ -209,42 +223,88 @@ class DeviceWorker:
         Raises:
           ValueError: when no bucket is large enough.
         """
-        for bucket in self._steps:
+        for bucket in self._programs.forwards:
             fits = bucket.tokens >= tokens and bucket.rows >= rows
             if fits and bucket.is_decode == is_decode:
                 return bucket
         raise ValueError(
             f"no compiled step for {tokens} tokens in {rows} rows "
-            f"(decode: {is_decode}) among {[str(b) for b in self._steps]}"
+            f"(decode: {is_decode}) among {[str(b) for b in self._programs.forwards]}"
         )
 
     def warm_up(self, *, progress: bool, threads: int = 2) -> None:
-        """Compiles every step and runs each once, so that nothing compiles later."""
-
-        def compile_step(bucket: Bucket) -> Bucket:
-            self.compile(bucket)
-            return bucket
-
+        """Compiles every program and runs each once, so that nothing compiles later."""
+        buckets = self.buckets
+        by_rows = {bucket.rows: bucket for bucket in buckets}  # one is enough
+        prompts = self._programs.prompts
         bar = Progress(
-            "compiling", total=len(self._steps), unit="steps", has_bar=progress
+            "compiling",
+            total=len(buckets) + len(by_rows) * NUM_PROGRAMS + len(prompts),
+            unit="programs",
+            has_bar=progress,
         )
         with bar, concurrent.futures.ThreadPoolExecutor(threads) as executor:
-            jobs = [executor.submit(compile_step, b) for b in self._steps]
-            for job in concurrent.futures.as_completed(jobs):
-                bar.advance(note=str(job.result()))
-        self._run_each_once()
+
+            def do(jobs: Iterable[Callable[[], object]]) -> None:
+                for job in concurrent.futures.as_completed(map(executor.submit, jobs)):
+                    job.result()
+                    bar.advance()
+
+            do(functools.partial(self.compile, bucket) for bucket in buckets)
+            passes = {bucket: self._forward_padding(bucket) for bucket in buckets}
+            for rows, bucket in by_rows.items():
+                logits, padding = passes[bucket].logits, self._padding(rows)
+                sampler = self._programs.sampler
+                traced = sampler.traced(logits, self._rows, padding)
+                do(functools.partial(_compile, program) for program in traced)
+            do(
+                functools.partial(self._score_padding, bucket, passes[bucket])
+                for bucket in prompts
+            )
+        for bucket in by_rows.values():
+            self._sample_padding(passes[bucket].logits, bucket=bucket)
+        jax.block_until_ready(self._rows)
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
-        """Returns the executable of one step, as it is called by `dispatch`."""
+        """Returns the executable of a forward pass, as it is called by `dispatch`."""
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            (self._weights, self._pool, self._rows),
+            (self._weights, self._pool, self._rows.last_token),
         )
         vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
-        jitted: jax.stages.Wrapped = self._steps[bucket]  # type: ignore[assignment]
+        forward = self._programs.forwards[bucket]
+        jitted: jax.stages.Wrapped = forward  # type: ignore[assignment]
         return jitted.lower(*shapes, vector).compile()
 
-    def _run_each_once(self) -> None:
+    def probe(self) -> Pending:
+        """Starts the smallest step with padding alone: does the device still work?
+
+        It changes nothing that a sequence reads; its tokens mean nothing.
+        """
+        bucket = self.buckets[0]
+        return self.dispatch(
+            StepCall(
+                bucket=bucket,
+                vector=self._padding_vector(bucket),
+                rows=self._padding(bucket.rows),
+            )
+        )
+
+    def _forward_padding(self, bucket: Bucket) -> Forwarded:
+        """Runs a pass without a row, on the scratch page."""
+        return self._forward(self._padding_vector(bucket), bucket=bucket)
+
+    def _padding_vector(self, bucket: Bucket) -> Int32Array:
+        vector, inputs = new_vector(bucket)
+        inputs.sources[:] = self._scratch_slot
+        inputs.owners[:] = bucket.rows
+        return vector
+
+    def _padding(self, rows: int) -> Int32Array:
+        return pack_rows(greedy_rows(rows, slot=self._scratch_slot))
+
+    def _sample_padding(self, logits: Logits, *, bucket: Bucket) -> None:
+        """Runs every program of the sampler once, and those that set up a row."""
         self.set_up_row(
             RowSetup(
                 slot=self._scratch_slot,
@@ -255,23 +315,18 @@ class DeviceWorker:
                 num_prompt=1,
             )
         )
-        for bucket in self._steps:
-            self._dispatch_padding(bucket).tokens()
+        for wants in ALL_VARIANTS:
+            _, self._rows = self._programs.sampler.sample(
+                logits, self._rows, self._padding(bucket.rows), wants=wants
+            )
 
-    def probe(self) -> Pending:
-        """Starts the smallest step with padding alone: does the device still work?
-
-        It changes nothing that a sequence reads; its tokens mean nothing.
-        """
-        return self._dispatch_padding(self.buckets[0])
-
-    def _dispatch_padding(self, bucket: Bucket) -> Pending:
-        """Starts a step without a row, on the scratch page and slot."""
-        vector, inputs = new_vector(bucket)
-        inputs.slots[:] = self._scratch_slot
-        inputs.sources[:] = self._scratch_slot
-        inputs.owners[:] = bucket.rows
-        return self.dispatch(vector, bucket=bucket)
+    def _score_padding(self, bucket: Bucket, forwarded: Forwarded) -> None:
+        targets = np.zeros(bucket.tokens, np.int32)
+        at = np.zeros(1, np.int32)
+        scored = self._score(
+            forwarded, PromptTargets(targets=targets, at=at), bucket=bucket
+        )
+        jax.block_until_ready(scored)
 
     def set_up_row(self, setup: RowSetup) -> None:
         """Gives a slot to a sequence; takes effect before the next dispatched step."""
@@ -304,21 +359,42 @@ class DeviceWorker:
                 num_valid=chunk.num_valid,
             )
 
-    def dispatch(
-        self,
-        vector: Int32Array,
-        *,
-        bucket: Bucket,
-        wants_logprobs: bool = False,
-        wants_prompt: bool = False,
-    ) -> Pending:
-        """Starts one step; `vector` (see `layout`) must not be written to again."""
-        self._pool, self._rows, outputs = self._steps[bucket](
-            self._weights, self._pool, self._rows, vector
+    def dispatch(self, call: StepCall) -> Pending:
+        """Starts one step."""
+        forwarded = self._forward(call.vector, bucket=call.bucket)
+        sampled, self._rows = self._programs.sampler.sample(
+            forwarded.logits, self._rows, call.rows, wants=call.wants
         )
-        return Pending(
-            outputs, wants_logprobs=wants_logprobs, wants_prompt=wants_prompt
+        scored: Mapping[int, TokenLogprobs] = {}
+        if call.prompt is not None:
+            scored = self._score(forwarded, call.prompt, bucket=call.bucket)
+        return Pending(sampled.tokens, logprobs=sampled.logprobs, prompt=scored)
+
+    def _forward(self, vector: Int32Array, *, bucket: Bucket) -> Forwarded:
+        self._pool, forwarded = self._programs.forwards[bucket](
+            self._weights, self._pool, self._rows.last_token, vector
         )
+        return forwarded
+
+    def _score(
+        self, forwarded: Forwarded, prompt: PromptTargets, *, bucket: Bucket
+    ) -> dict[int, TokenLogprobs]:
+        """Scores the chunks of a prompt in which something is wanted."""
+        assert forwarded.hidden is not None, "prompts are scored in mixed buckets"
+        score, chunk = self._programs.prompts[bucket], prompt_chunk(bucket)
+        return {
+            int(start): score(
+                self._weights,
+                forwarded.hidden,
+                prompt.targets[start : start + chunk],
+                np.int32(start),
+            )
+            for start in np.unique(prompt.at // chunk) * chunk
+        }
+
+
+def _compile(program: jax.stages.Traced) -> None:
+    program.lower().compile()
 
 
 def _move_weights(weights: Weights, *, to: str) -> Weights:
@@ -330,5 +406,9 @@ def _move_weights(weights: Weights, *, to: str) -> Weights:
     return tuple(jax.device_put(list(weights), shardings))
 
 
-def _fetch(chosen: jax.Array, top_ids: jax.Array, top: jax.Array) -> FetchedLogprobs:
-    return FetchedLogprobs(np.asarray(chosen), np.asarray(top_ids), np.asarray(top))
+def _fetch(parts: Sequence[TokenLogprobs]) -> FetchedLogprobs:
+    return FetchedLogprobs(
+        chosen=np.concatenate([np.asarray(part.chosen) for part in parts]),
+        top_ids=np.concatenate([np.asarray(part.top_ids) for part in parts]),
+        top=np.concatenate([np.asarray(part.top) for part in parts]),
+    )

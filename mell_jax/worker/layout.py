@@ -1,8 +1,9 @@
-"""The host tells the device everything about a step in one int32 vector.
+"""The host tells the device all of a forward pass in one int32 vector.
 
-A step of T tokens and B rows over M pages per row is one transfer. The host takes a
-fresh vector for each step and fills named views into it (a CPU device may read it in
-place, so it is never written again); the compiled step cuts it apart the same way.
+A pass over T tokens and B rows of M pages each is one transfer. The host takes a fresh
+vector for each step and fills named views into it (a CPU device may read it in place,
+so it is never written again); the compiled pass cuts it apart the same way. What the
+sampler needs to know is an array of its own; see `worker.sampling.rows`.
 """
 
 import math
@@ -12,8 +13,6 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 import numpy as np
 import numpy.typing as npt
-
-from mell_jax.worker.sampling import ROW_COLUMNS
 
 Int32Array = npt.NDArray[np.int32]
 T = TypeVar("T")
@@ -34,20 +33,15 @@ class Bucket:
 
 
 class StepInputs(NamedTuple, Generic[T]):
-    """The inputs are a step vector's parts: NumPy views, or arrays in the step."""
+    """The inputs are a step vector's parts: NumPy views, or arrays in the pass."""
 
-    sample_flags: T  # [] what the sampler has to do
-    prompt_flag: T  # [] whether prompt log probabilities are wanted
     token_ids: T  # [T] negative: the newest token of its row, still on the device
     positions: T  # [T]
     owners: T  # [T] row of the token; B for padding
-    targets: T  # [T] the token after it, for prompt log probabilities
-    slots: T  # [B] slot to sample for; the scratch slot where nothing is sampled
     sources: T  # [B] slot of the row's sequence
     kv_lens: T  # [B]
     cu_q_lens: T  # [B + 1]
     last: T  # [B] the row's last token
-    sampling: T  # [ROW_COLUMNS, B] see worker.sampling.rows
     page_table: T  # [B, M]
 
 
@@ -55,18 +49,13 @@ def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
     """Returns shape of each part of the vector, in order."""
     tokens, rows = (bucket.tokens,), (bucket.rows,)
     return StepInputs(
-        sample_flags=(),
-        prompt_flag=(),
         token_ids=tokens,
         positions=tokens,
         owners=tokens,
-        targets=tokens,
-        slots=rows,
         sources=rows,
         kv_lens=rows,
         cu_q_lens=(bucket.rows + 1,),
         last=rows,
-        sampling=(ROW_COLUMNS, bucket.rows),
         page_table=(bucket.rows, bucket.pages),
     )
 
@@ -83,7 +72,7 @@ def new_vector(bucket: Bucket) -> tuple[Int32Array, StepInputs[Int32Array]]:
 
 
 def cut_vector(vector: jax.Array, *, bucket: Bucket) -> StepInputs[jax.Array]:
-    """Returns the parts of a step vector inside a compiled step."""
+    """Returns the parts of a step vector inside a compiled pass."""
     return _views(vector, bucket)
 
 

@@ -1,13 +1,15 @@
-"""The compiled step takes tokens in and gives next tokens out; all else stays there.
+"""The compiled parts of a step but for the sampler's; all that they make stays there.
 
-    step(weights, pool, rows, vector) -> (pool, rows, outputs)
+    forward(weights, pool, last_token, vector) -> (pool, logits, hidden)
+    prompt_logprobs(weights, hidden, targets, start) -> log probabilities
 
-`pool` and `rows` are donated and updated in place. A bucket has one executable that
-serves every mix of sampling parameters; see `worker.sampling`.
+The pool is donated and updated in place. A bucket has one forward pass, whatever its
+rows want of the sampler. No program branches on data, which would make a GPU's host
+wait for the device; what is not wanted is not dispatched.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,16 +23,14 @@ from jax.sharding import AbstractMesh
 from mell_jax.models.decoder import Decoder
 from mell_jax.worker.attend import paged_attention
 from mell_jax.worker.group import DeviceGroup, gather_logits
-from mell_jax.worker.layout import Bucket, StepInputs, cut_vector
+from mell_jax.worker.layout import Bucket, cut_vector
 from mell_jax.worker.sampling import (
-    RowState,
-    Sampled,
-    sample,
+    Logits,
+    Sampler,
+    TokenLogprobs,
+    are_finite,
     token_logprobs,
-    unpack_flags,
-    unpack_rows,
 )
-from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
 
 Weights = tuple[jax.Array, ...]
 """The arrays of a model in a fixed order: jit takes a tuple apart in C++, where a
@@ -39,20 +39,11 @@ LOGITS_CHUNK = 128
 """Prompt positions whose logits are alive at once when their logprobs are wanted."""
 
 
-class PromptLogprobs(NamedTuple):
-    """The log probabilities are of each token's successor; zeros when nobody asked."""
+class Forwarded(NamedTuple):
+    """A forward pass made this besides the pool."""
 
-    chosen: jax.Array  # f32[T]
-    top_ids: jax.Array  # i32[T, 20]
-    top: jax.Array  # f32[T, 20]
-
-
-class StepOutputs(NamedTuple):
-    """The outputs are of one step; the host fetches what it needs of them."""
-
-    tokens: jax.Array  # i32[B], -1 for a row whose logits are not finite
-    sampled: Sampled
-    prompt: PromptLogprobs | None  # None in decode buckets
+    logits: Logits  # of the B rows' last tokens
+    hidden: jax.Array | None  # [T, D], for prompt log probabilities; None when decoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,25 +94,65 @@ class StepOptions:
     layout: AbstractMesh | None = None  # of the group's devices; None for one device
 
 
-Step = Callable[
-    [Weights, jax.Array, RowState, jax.Array | npt.NDArray[np.int32]],
-    tuple[jax.Array, RowState, StepOutputs],
+Forward = Callable[
+    [Weights, jax.Array, jax.Array, jax.Array | npt.NDArray[np.int32]],
+    tuple[jax.Array, Forwarded],
+]
+PromptLogprobs = Callable[
+    [Weights, jax.Array, npt.NDArray[np.int32], np.int32], TokenLogprobs
 ]
 
 
-def make_step(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> Step:
-    """Builds the step of one bucket, to be jitted with arguments 1 and 2 donated."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """The programs of a model, compiled at their first call or by `warm_up`.
+
+    Instances of the model share them when `StepOptions.layout` is their groups'.
+    """
+
+    forwards: Mapping[Bucket, Forward]  # smallest first
+    prompts: Mapping[Bucket, PromptLogprobs]  # of the mixed buckets
+    sampler: Sampler
+
+
+def make_programs(
+    parts: ModelParts,
+    *,
+    buckets: Sequence[Bucket],
+    options: StepOptions,
+    platform: str,
+) -> Programs:
+    """Returns the programs of a model for its buckets; nothing is compiled yet."""
+    ordered = sorted(buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
+    return Programs(
+        forwards={
+            bucket: jax.jit(
+                make_forward(parts, bucket=bucket, options=options), donate_argnums=1
+            )
+            for bucket in ordered
+        },
+        prompts={
+            bucket: jax.jit(make_prompt_logprobs(parts, layout=options.layout))
+            for bucket in ordered
+            if not bucket.is_decode
+        },
+        sampler=Sampler(platform=platform),
+    )
+
+
+def make_forward(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> Forward:
+    """Builds the forward pass of a bucket, to be jitted with argument 1 donated."""
     layout = options.layout
 
-    def step(
+    def forward(
         weights: Weights,
         pool: jax.Array,
-        rows: RowState,
+        last_token: jax.Array,
         vector: jax.Array | npt.NDArray[np.int32],
-    ) -> tuple[jax.Array, RowState, StepOutputs]:
+    ) -> tuple[jax.Array, Forwarded]:
         inputs = cut_vector(jnp.asarray(vector), bucket=bucket)
         model = parts.join(weights)
-        newest = rows.last_token[inputs.sources[inputs.owners]]  # [T]
+        newest = last_token[inputs.sources[inputs.owners]]  # [T]
         tokens = jnp.where(inputs.token_ids < 0, newest, inputs.token_ids)
         attend = paged_attention(
             inputs,
@@ -132,54 +163,37 @@ def make_step(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> Ste
         )
         hidden, pool = model(tokens, inputs.positions, pool, attend)  # [T, D]
         last = hidden if bucket.is_decode else hidden[inputs.last]  # [B, D]
-        sampled, rows = sample(
-            gather_logits(model.logits(last), layout=layout),
-            state=rows,
-            slots=inputs.slots,
-            rows=unpack_rows(inputs.sampling),
-            flags=unpack_flags(inputs.sample_flags),
+        values = gather_logits(model.logits(last), layout=layout)
+        return pool, Forwarded(
+            logits=Logits(values=values, are_finite=are_finite(values)),
+            hidden=None if bucket.is_decode else hidden,
         )
-        prompt = None
-        if not bucket.is_decode:
-            prompt = _prompt_logprobs(model, hidden, inputs, layout=layout)
-        tokens = jnp.where(sampled.finite, sampled.token, jnp.int32(-1))
-        return pool, rows, StepOutputs(tokens, sampled, prompt)
 
-    return step
+    return forward
 
 
-def _prompt_logprobs(
-    model: Decoder,
-    hidden: jax.Array,
-    inputs: StepInputs[jax.Array],
-    *,
-    layout: AbstractMesh | None,
+def prompt_chunk(bucket: Bucket) -> int:
+    """Returns how many positions of a bucket `prompt_logprobs` takes at once."""
+    return math.gcd(bucket.tokens, LOGITS_CHUNK)
+
+
+def make_prompt_logprobs(
+    parts: ModelParts, *, layout: AbstractMesh | None
 ) -> PromptLogprobs:
-    """A chunk of positions at a time, so that [T, V] never exists."""
-    count = hidden.shape[0]
-    chunk = math.gcd(count, LOGITS_CHUNK)
+    """Builds what scores a chunk of a prompt, so that [T, V] never exists.
 
-    def some(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        logits = gather_logits(model.logits(part[0]), layout=layout)
-        return token_logprobs(logits, targets=part[1])
+    Its arguments are weights, hidden [T, D], targets i32[`prompt_chunk`] (the token
+    after each position) and the first position of the chunk.
+    """
 
-    def compute() -> tuple[jax.Array, ...]:
-        parts = (
-            hidden.reshape(count // chunk, chunk, -1),
-            inputs.targets.reshape(count // chunk, chunk),
-        )
-        chosen, ids, top = jax.lax.map(some, parts)
-        return chosen.reshape(-1), _join(ids), _join(top)
+    def prompt_logprobs(
+        weights: Weights,
+        hidden: jax.Array,
+        targets: npt.NDArray[np.int32],
+        start: np.int32,
+    ) -> TokenLogprobs:
+        some = jax.lax.dynamic_slice_in_dim(hidden, start, targets.shape[0])
+        values = gather_logits(parts.join(weights).logits(some), layout=layout)
+        return token_logprobs(values, jnp.asarray(targets))
 
-    def skip() -> tuple[jax.Array, ...]:
-        return (
-            jnp.zeros((count,), jnp.float32),
-            jnp.zeros((count, TOP_LOGPROBS), jnp.int32),
-            jnp.zeros((count, TOP_LOGPROBS), jnp.float32),
-        )
-
-    return PromptLogprobs(*jax.lax.cond(inputs.prompt_flag != 0, compute, skip))
-
-
-def _join(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
+    return prompt_logprobs

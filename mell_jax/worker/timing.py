@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mell_jax.worker.device import DeviceWorker
+from mell_jax.worker.device import DeviceWorker, StepCall
 from mell_jax.worker.layout import Bucket, Int32Array, new_vector
 from mell_jax.worker.pool import PAGE_TOKENS
+from mell_jax.worker.sampling import greedy_rows, pack_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +61,10 @@ def _time(worker: DeviceWorker, bucket: Bucket, *, repeats: int) -> Timing:
     best_s = math.inf
     for _ in range(repeats):
         vector = _full_step(bucket, lengths=lengths, slot=worker.scratch_slot)
+        rows = pack_rows(greedy_rows(bucket.rows, slot=worker.scratch_slot))
+        call = StepCall(bucket=bucket, vector=vector, rows=rows)
         start_s = time.perf_counter()
-        worker.dispatch(vector, bucket=bucket).tokens()
+        worker.dispatch(call).tokens()
         best_s = min(best_s, time.perf_counter() - start_s)
     return Timing(
         decode_rows=len(lengths) - (not bucket.is_decode),
@@ -82,7 +85,7 @@ def _full_step(bucket: Bucket, *, lengths: Int32Array, slot: int) -> Int32Array:
     inputs.positions[:tokens] = (
         (ends - lengths)[owners] + np.arange(tokens) - starts[owners]
     )
-    inputs.slots[:] = inputs.sources[:] = slot
+    inputs.sources[:] = slot
     inputs.kv_lens[:rows] = ends
     inputs.cu_q_lens[1 : rows + 1] = np.cumsum(lengths)
     inputs.cu_q_lens[rows + 1 :] = tokens

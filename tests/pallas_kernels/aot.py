@@ -1,6 +1,5 @@
 """Devices that only compilers know: whole programs compiled without the hardware."""
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,7 @@ from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.worker.layout import Bucket, vector_size
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
-from mell_jax.worker.sampling import init_row_state
-from mell_jax.worker.step import StepOptions, make_step, split_model
+from mell_jax.worker.step import StepOptions, make_forward, split_model
 
 LLAMA_8B = ModelConfig(
     vocab_size=128_256,
@@ -113,15 +111,13 @@ def compile_step(
     parts, weights = split_model(*nnx.split(decoder))
     shape = pool_shape(config, num_pages=PAGES, platform=platform)
     pool = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-    rows = jax.eval_shape(
-        functools.partial(init_row_state, rows=64, vocab_size=config.vocab_size)
-    )
+    last_token = jax.ShapeDtypeStruct((65,), jnp.int32)
     options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
     step = jax.jit(
-        make_step(parts, bucket=bucket, options=options), donate_argnums=(1, 2)
+        make_forward(parts, bucket=bucket, options=options), donate_argnums=1
     )
     vector = jax.ShapeDtypeStruct((vector_size(bucket),), jnp.int32)
-    arguments = place((weights, pool, rows, vector), mesh)
+    arguments = place((weights, pool, last_token, vector), mesh)
     # Flax widens bfloat16 by itself.
     promotion = jax.numpy_dtype_promotion("standard")
     with promotion, jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

@@ -1,14 +1,14 @@
 """Runs the compiled sampler for a list of wishes, one slot each."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mell_jax.worker import sampling
-from mell_jax.worker.sampling.sampler import _edit_logits, kept_weights
+from mell_jax.worker.sampling.choice import kept_weights
+from mell_jax.worker.sampling.edits import edit_logits
 from tests.worker.sampling_model import Wish
 
 CHUNK = 8
@@ -16,39 +16,36 @@ VOCAB = 200
 LANES = 32  # one shape for nearly all tests: compiled once
 
 
-def step(
-    logits: jax.Array,
-    state: sampling.RowState,
-    slots: jax.Array,
-    packed: jax.Array,
-    word: jax.Array,
-) -> tuple[sampling.Sampled, sampling.RowState]:
-    """The sampler as the engine's step calls it."""
-    return sampling.sample(
-        logits,
-        state=state,
-        slots=slots,
-        rows=sampling.unpack_rows(packed),
-        flags=sampling.unpack_flags(word),
-    )
+sampler = sampling.Sampler(platform="cpu")
 
 
 @jax.jit
 def weights_of(
-    logits: jax.Array,
-    state: sampling.RowState,
-    slots: jax.Array,
-    packed: jax.Array,
-    word: jax.Array,
+    logits: jax.Array, state: sampling.RowState, packed: jax.Array
 ) -> jax.Array:
-    """The weights from which the sampler draws."""
-    rows, flags = sampling.unpack_rows(packed), sampling.unpack_flags(word)
-    edited = _edit_logits(logits, state=state, slots=slots, rows=rows, flags=flags)
-    return kept_weights(edited, rows=rows, flags=flags)
+    """The weights from which the sampler draws when rows want everything."""
+    rows = sampling.unpack_rows(packed)
+    edited = edit_logits(logits, state=state, rows=rows)
+    return kept_weights(edited, rows=rows, digit_bits=4)
 
 
-donating_step = jax.jit(step, donate_argnums=1)
-jitted_step = jax.jit(step)
+def sample(
+    logits: jax.Array | np.ndarray,
+    state: sampling.RowState,
+    rows: sampling.SamplingRows,
+    *,
+    wants: sampling.Want,
+) -> tuple[sampling.Sampled, sampling.RowState]:
+    """Samples as the engine's step does; `state` stays."""
+    values = jnp.asarray(logits)
+    return sampler.sample(
+        sampling.Logits(values=values, are_finite=sampling.are_finite(values)),
+        jax.tree.map(jnp.copy, state),
+        sampling.pack_rows(rows),
+        wants=wants,
+    )
+
+
 jitted_set_row = jax.jit(sampling.set_row, donate_argnums=0)
 jitted_observe = jax.jit(sampling.observe_tokens, donate_argnums=0)
 
@@ -62,6 +59,7 @@ def rows_for(wishes: Sequence[Wish]) -> sampling.SamplingRows:
     floats = ("temperature", "top_p", "min_p", "presence", "frequency", "repetition")
     seeds = np.array([wish.seed for wish in wishes], np.uint64)
     return sampling.SamplingRows(
+        slot=np.arange(len(wishes), dtype=np.int32),
         **{name: column(name, np.float32) for name in floats},
         top_k=column("top_k", np.int32),
         position=column("position", np.int32),
@@ -69,7 +67,6 @@ def rows_for(wishes: Sequence[Wish]) -> sampling.SamplingRows:
         seed_lo=seeds.astype(np.uint32),
         suppress_stop=column("is_stop_barred", np.bool_),
         has_bias=np.array([bool(w.bias) or w.is_allow_only for w in wishes]),
-        wants_logprobs=np.zeros(len(wishes), np.bool_),
     )
 
 
@@ -111,7 +108,7 @@ def run(
     *,
     state: sampling.RowState | None = None,
     slots: Sequence[int] | None = None,
-    wants_logprobs: Sequence[bool] | None = None,
+    wants_logprobs: bool = False,
 ) -> tuple[sampling.Sampled, sampling.RowState]:
     """Samples once, wish i in slot i unless told otherwise; row i answers wish i.
 
@@ -122,19 +119,16 @@ def run(
     padded = np.full((LANES, VOCAB), -1e30, np.float32)
     given = np.asarray(logits, np.float32)
     padded[:count, : given.shape[1]] = given
-    all_slots = np.full(LANES, LANES, np.int32)
-    all_slots[:count] = range(count) if slots is None else slots
     rows = rows_for([*wishes, *[Wish()] * (LANES - count)])
-    if wants_logprobs is not None:
-        rows.wants_logprobs[:count] = wants_logprobs
-    sampled, after = jitted_step(
-        padded,
-        state_for(wishes) if state is None else state,
-        all_slots,
-        sampling.pack_rows(rows),
-        sampling.flag_word(rows),
+    rows.slot[:] = LANES
+    rows.slot[:count] = range(count) if slots is None else slots
+    wants = sampling.wants_of(rows)
+    if wants_logprobs:
+        wants |= sampling.Want.LOGPROBS
+    sampled, after = sample(
+        padded, state_for(wishes) if state is None else state, rows, wants=wants
     )
-    return sampling.Sampled(*(leaf[:count] for leaf in sampled)), after
+    return jax.tree.map(lambda leaf: leaf[:count], sampled), after
 
 
 def draw_many(logits: np.ndarray, *, wish: Wish, count: int) -> np.ndarray:
@@ -143,10 +137,12 @@ def draw_many(logits: np.ndarray, *, wish: Wish, count: int) -> np.ndarray:
     state = sampling.init_row_state(rows=1, vocab_size=len(logits))
     rows = rows_for([wish] * lanes)
     tiled = jnp.asarray(np.tile(logits.astype(np.float32), (lanes, 1)))
-    run = partial(jitted_step, tiled, state, np.ones(lanes, np.int32))
     tokens = []
     for start in range(0, count, lanes):
-        moved = rows._replace(position=np.arange(start, start + lanes, dtype=np.int32))
-        sampled, _ = run(sampling.pack_rows(moved), sampling.flag_word(moved))
-        tokens.append(np.asarray(sampled.token))
+        moved = rows._replace(
+            slot=np.ones(lanes, np.int32),
+            position=np.arange(start, start + lanes, dtype=np.int32),
+        )
+        sampled, _ = sample(tiled, state, moved, wants=sampling.wants_of(moved))
+        tokens.append(np.asarray(sampled.tokens))
     return np.concatenate(tokens)[:count]

@@ -1,8 +1,8 @@
 """The sampler: what it may answer, what it remembers, what cannot disturb it."""
 
 import dataclasses
+import re
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mell_jax.worker import sampling
+from mell_jax.worker.compilation import CompilationCounter
 from tests.worker.sampling_harness import (
     VOCAB,
     admit,
-    donating_step,
-    jitted_step,
     rows_for,
     run,
+    sample,
+    sampler,
     state_for,
-    step,
     weights_of,
 )
 from tests.worker.sampling_model import Wish, is_near_a_boundary, probabilities
@@ -27,7 +27,7 @@ ROWS = 8
 
 
 def tokens_of(logits, wishes, **kwargs):
-    return run(logits, wishes, **kwargs)[0].token.tolist()
+    return run(logits, wishes, **kwargs)[0].tokens.tolist()
 
 
 token_ids = st.integers(0, VOCAB - 1)
@@ -65,16 +65,15 @@ def test_every_token_follows_the_rules_of_the_model(batch, seed, scale, has_ties
     logits = (np.round(logits) if has_ties else logits).astype(np.float32)
     state = state_for(batch)
     rows = rows_for(batch)
-    packed, word = sampling.pack_rows(rows), sampling.flag_word(rows)
-    slots = np.arange(ROWS, dtype=np.int32)
-    weights = np.asarray(weights_of(logits, state, slots, packed, word), np.float64)
+    packed = sampling.pack_rows(rows)
+    weights = np.asarray(weights_of(logits, state, packed), np.float64)
     sampled, _ = run(logits, batch, state=state)
-    assert sampled.finite.all()
+    assert (sampled.tokens >= 0).all()
     for row, wish in enumerate(batch):
         if is_near_a_boundary(logits[row], wish=wish):
             continue
         expected = probabilities(logits[row], wish=wish)
-        token = int(sampled.token[row])
+        token = int(sampled.tokens[row])
         if not expected.any():
             assert token == 0
         elif wish.temperature == 0.0:
@@ -107,7 +106,7 @@ def test_numbers_next_to_zero_do_what_zero_would(tiny):
         Wish(temperature=1.0, seed=8, min_p=tiny),  # drops nothing
         Wish(temperature=1.0, seed=8),
     ]
-    tokens = run([spread] * 4, wishes)[0].token.tolist()
+    tokens = run([spread] * 4, wishes)[0].tokens.tolist()
     assert tokens[:2] == [1, 1]
     assert tokens[2] == tokens[3]
 
@@ -120,9 +119,8 @@ def test_the_strongest_penalties_leave_a_choice(repetition, temperature):
     )
     down, up = [30.0, -30.0, 1.0, 29.0], [2.0, -30.0, 1.0, 29.0]
     sampled, _ = run([down, up], [wish, wish])
-    assert sampled.finite.tolist() == [True, True]
     wanted = {0.01: [0, 0], 100.0: [3, 3]}[repetition]  # 30 -> 3000, 2 -> 200, or less
-    assert sampled.token.tolist() == wanted
+    assert sampled.tokens.tolist() == wanted
 
 
 def test_repetition_divides_positive_and_multiplies_negative_logits():
@@ -162,8 +160,7 @@ def test_a_row_with_every_token_barred_answers_token_zero():
         Wish(bias={VOCAB: 0.0}, is_allow_only=True, temperature=t) for t in (0.0, 1.0)
     ]
     sampled, _ = run(np.ones((2, 3), np.float32), wishes)
-    assert sampled.token.tolist() == [0, 0]
-    assert sampled.finite.tolist() == [True, True]
+    assert sampled.tokens.tolist() == [0, 0]
 
 
 def test_stop_tokens_are_barred_until_min_tokens_is_reached():
@@ -195,10 +192,9 @@ def test_a_row_that_is_not_finite_is_reported_and_disturbs_nobody(poison):
         poisoned = logits.copy()
         poisoned[bad, 17] = poison
         sampled, _ = run(poisoned, batch)
-        expected = clean.token.tolist()
-        expected[bad] = 0
-        assert sampled.token.tolist() == expected
-        assert sampled.finite.tolist() == [row != bad for row in range(4)]
+        expected = clean.tokens.tolist()
+        expected[bad] = -1
+        assert sampled.tokens.tolist() == expected
 
 
 def test_a_tokens_draw_does_not_depend_on_batch_slot_or_what_others_want():
@@ -218,13 +214,8 @@ def test_a_tokens_draw_does_not_depend_on_batch_slot_or_what_others_want():
         seed=1,
     )
     row = rows_for([plain])
-    alone, _ = jitted_step(
-        logits[:1],
-        state_for([plain]),
-        np.array([5], np.int32),
-        sampling.pack_rows(row),
-        sampling.flag_word(row),
-    )
+    row.slot[:] = 5
+    alone, _ = sample(logits[:1], state_for([plain]), row, wants=sampling.wants_of(row))
     crowd = [dataclasses.replace(plain, seed=row) for row in range(32)]
     crowd[19] = plain
     shuffled = logits.copy()
@@ -232,38 +223,37 @@ def test_a_tokens_draw_does_not_depend_on_batch_slot_or_what_others_want():
     quiet = tokens_of(shuffled, crowd, slots=rng.permutation(32))
     others = [plain if row == 19 else busy for row in range(32)]
     loud = tokens_of(shuffled, others)
-    assert [quiet[19], loud[19]] == [int(alone.token[0])] * 2
+    assert [quiet[19], loud[19]] == [int(alone.tokens[0])] * 2
 
 
 def test_a_tokens_draw_does_not_change_when_wanting_logprobs():
     logits = np.random.default_rng(3).standard_normal((4, VOCAB)).astype(np.float32)
     batch = [Wish(temperature=1.0, seed=row) for row in range(4)]
-    sampled, _ = run(logits, batch, wants_logprobs=[True, False, False, False])
-    assert sampled.token.tolist() == tokens_of(logits, batch)
+    sampled, _ = run(logits, batch, wants_logprobs=True)
+    assert sampled.tokens.tolist() == tokens_of(logits, batch)
 
 
 def test_logprobs_are_those_of_the_raw_logits():
     logits = np.random.default_rng(4).standard_normal((2, VOCAB)).astype(np.float32) * 4
     batch = [Wish(bias={11: 60.0}), Wish(temperature=3.0, seed=1, top_k=3)]
-    sampled, _ = run(logits, batch, wants_logprobs=[True, True])
+    sampled, _ = run(logits, batch, wants_logprobs=True)
+    assert sampled.logprobs is not None
     exact = logits.astype(np.float64)
     exact = exact - np.log(np.exp(exact).sum(1, keepdims=True))
     best = np.argsort(-exact, axis=1)[:, :20]
-    assert sampled.token[0] == 11
-    assert sampled.top_ids.tolist() == best.tolist()
+    assert sampled.tokens[0] == 11
+    assert sampled.logprobs.top_ids.tolist() == best.tolist()
     np.testing.assert_allclose(
-        sampled.top_logprobs, np.take_along_axis(exact, best, 1), atol=1e-5
+        sampled.logprobs.top, np.take_along_axis(exact, best, 1), atol=1e-5
     )
     np.testing.assert_allclose(
-        sampled.logprob, exact[[0, 1], np.asarray(sampled.token)], atol=1e-5
+        sampled.logprobs.chosen, exact[[0, 1], np.asarray(sampled.tokens)], atol=1e-5
     )
 
 
 def test_prompt_logprobs_with_a_tiny_vocabulary_are_filled_up():
     logits = jnp.log(jnp.array([[0.25, 0.5, 0.25], [0.1, 0.1, 0.8]], jnp.float32))
-    logprob, ids, tops = sampling.token_logprobs(
-        logits, targets=jnp.array([2, 2], jnp.int32)
-    )
+    logprob, ids, tops = sampling.token_logprobs(logits, jnp.array([2, 2], jnp.int32))
     np.testing.assert_allclose(np.exp(logprob), [0.25, 0.8], rtol=1e-6)
     assert ids[:, :3].tolist() == [[1, 0, 2], [2, 0, 1]]
     np.testing.assert_allclose(np.exp(tops[0, :3]), [0.5, 0.25, 0.25], rtol=1e-6)
@@ -282,7 +272,7 @@ def test_counting_step_by_step_equals_observing_the_whole_history():
         moved = dataclasses.replace(wish, position=position)
         logits = rng.standard_normal((2, 50))
         sampled, state = run(logits, [moved, Wish()], state=state)
-        told.append(int(sampled.token[0]))
+        told.append(int(sampled.tokens[0]))
     again = state_for([dataclasses.replace(wish, generated=tuple(told))])
     np.testing.assert_array_equal(state.output_counts[0], again.output_counts[0])
     np.testing.assert_array_equal(state.prompt_seen[0], again.prompt_seen[0])
@@ -349,43 +339,66 @@ MIXES = {
     "penalty": Wish(repetition=1.1),
     "bias": Wish(bias={1: 2.0}),
     "stop": Wish(is_stop_barred=True, stops=(0,)),
+    "all": Wish(temperature=1.0, top_k=3, repetition=1.1, bias={1: 2.0}),
 }
 
 
-def test_no_mix_of_parameters_compiles_anything():
-    compiled = jax.jit(step, donate_argnums=1)
+def of_ones(rows: int, vocab: int) -> sampling.Logits:
+    values = jnp.ones((rows, vocab), jnp.float32)
+    return sampling.Logits(values=values, are_finite=jnp.ones(rows, jnp.bool_))
+
+
+def test_no_mix_of_parameters_compiles_anything() -> None:
+    own = sampling.Sampler(platform="cpu")
     state = sampling.init_row_state(rows=2, vocab_size=64)
-    slots = np.array([0, 1], np.int32)
-    logits = np.ones((2, 64), np.float32)
-    words = set()
+    logits = of_ones(2, 64)
+    padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
+    for wants in sampling.ALL_VARIANTS:
+        _, state = own.sample(logits, state, padding, wants=wants)
+    compiled = CompilationCounter()
     for wish in MIXES.values():
-        for wants in (False, True):
+        for extra in (sampling.NOTHING, sampling.Want.LOGPROBS):
             rows = rows_for([wish, Wish()])
-            rows = rows._replace(wants_logprobs=np.array([wants, False]))
-            word = sampling.flag_word(rows)
-            words.add(int(word))
-            _, state = compiled(logits, state, slots, sampling.pack_rows(rows), word)
-    assert len(words) == 12, "bias and barred stops share a flag"
-    assert compiled._cache_size() == 1
+            wants = sampling.wants_of(rows) | extra
+            _, state = own.sample(logits, state, sampling.pack_rows(rows), wants=wants)
+    assert compiled.count == 0
 
 
-def test_the_donated_state_is_updated_in_place_without_a_copy():
-    rows_count, vocab = 64, 4096
-    state = sampling.init_row_state(rows=rows_count, vocab_size=vocab)
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_no_program_branches_or_loops(platform: str) -> None:
+    own = sampling.Sampler(platform=platform)
+    state = sampling.init_row_state(rows=2, vocab_size=64)
+    padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
+    programs = own.traced(of_ones(2, 64), state, padding)
+    assert len(programs) == sampling.NUM_PROGRAMS
+    for program in programs:
+        text = program.lower(lowering_platforms=(platform,)).as_text()
+        assert "func.func public @main" in text
+        assert not re.search(r"stablehlo\.(while|case|if)\b", text)
+
+
+def test_greedy_rows_answer_alike_in_every_program() -> None:
+    logits = np.random.default_rng(6).standard_normal((8, VOCAB)).astype(np.float32)
+    values = jnp.asarray(logits)
+    rows = rows_for([Wish()] * 8)
+    answers = [
+        sample(values, state_for([]), rows, wants=wants)[0].tokens.tolist()
+        for wants in sampling.ALL_VARIANTS
+    ]
+    assert answers == [logits.argmax(axis=1).tolist()] * len(sampling.ALL_VARIANTS)
+
+
+def test_the_donated_state_is_updated_in_place_without_a_copy() -> None:
+    state = sampling.init_row_state(rows=64, vocab_size=4096)
     rows = rows_for([Wish(temperature=1.0, presence=1.0), Wish()])
-    args = (
-        np.ones((2, vocab), np.float32),
+    before = [leaf.unsafe_buffer_pointer() for leaf in state]
+    _, after = sampler.sample(
+        of_ones(2, 4096),
         state,
-        np.array([0, 1], np.int32),
         sampling.pack_rows(rows),
-        sampling.flag_word(rows),
+        wants=sampling.EVERYTHING,
     )
-    memory = donating_step.lower(*args).compile().memory_analysis()
-    assert memory.alias_size_in_bytes >= sum(leaf.nbytes for leaf in state)
-    assert memory.temp_size_in_bytes < state.prompt_seen.nbytes
-    before = state.output_counts.unsafe_buffer_pointer()
-    _, after = donating_step(*args)
-    assert after.output_counts.unsafe_buffer_pointer() == before
+    assert [leaf.unsafe_buffer_pointer() for leaf in after] == before
 
 
 def test_setting_and_observing_a_row_copy_nothing():

@@ -8,7 +8,7 @@ from mell_jax.engine.fleet.tally import Past
 from mell_jax.engine.fleet_view import FleetView
 from mell_jax.engine.frames import EngineLoad, Float32Array, Logprobs, StepFrame
 from mell_jax.engine.histogram import Histogram
-from mell_jax.worker.sampling.sampler import TOP_LOGPROBS
+from mell_jax.worker.sampling.logprobs import TOP_LOGPROBS
 
 
 def merge_frames(frames: Sequence[StepFrame]) -> StepFrame | None:

@@ -1,20 +1,29 @@
-"""Turns a step's logits into tokens, on the device, inside the compiled step."""
+"""Turns logits into tokens, on the device."""
 
+from mell_jax.worker.sampling.choice import are_finite
+from mell_jax.worker.sampling.logprobs import TokenLogprobs, token_logprobs
 from mell_jax.worker.sampling.rows import (
-    ANY_BIAS_FLAG,
     BITS_COLUMN,
+    EVERYTHING,
+    NOTHING,
     POSITION_COLUMN,
     ROW_COLUMNS,
+    SLOT_COLUMN,
     SUPPRESS_STOP_BIT,
-    SampleFlags,
     SamplingRows,
-    flag_word,
+    Want,
     greedy_rows,
     pack_rows,
-    unpack_flags,
     unpack_rows,
+    wants_of,
 )
-from mell_jax.worker.sampling.sampler import Sampled, sample, token_logprobs
+from mell_jax.worker.sampling.sampler import (
+    ALL_VARIANTS,
+    NUM_PROGRAMS,
+    Logits,
+    Sampled,
+    Sampler,
+)
 from mell_jax.worker.sampling.state import (
     BIAS_CAP,
     STOP_CAP,
@@ -27,27 +36,33 @@ from mell_jax.worker.sampling.state import (
 )
 
 __all__ = [
-    "ANY_BIAS_FLAG",
+    "ALL_VARIANTS",
     "BIAS_CAP",
     "BITS_COLUMN",
+    "EVERYTHING",
+    "NOTHING",
+    "NUM_PROGRAMS",
     "POSITION_COLUMN",
     "ROW_COLUMNS",
+    "SLOT_COLUMN",
     "STOP_CAP",
     "SUPPRESS_STOP_BIT",
+    "Logits",
     "RowState",
-    "SampleFlags",
     "Sampled",
+    "Sampler",
     "SamplingRows",
     "TokenChunk",
-    "flag_word",
+    "TokenLogprobs",
+    "Want",
+    "are_finite",
     "greedy_rows",
     "init_row_state",
     "observe_tokens",
     "pack_rows",
-    "sample",
     "set_row",
     "token_chunks",
     "token_logprobs",
-    "unpack_flags",
     "unpack_rows",
+    "wants_of",
 ]

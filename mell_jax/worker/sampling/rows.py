@@ -1,10 +1,11 @@
 """A step tells the sampler here what each of its B rows wants.
 
-The host fills `SamplingRows` with NumPy, packs it into a few int32 columns of the
-step's metadata (floats keep their bits), and the compiled step unpacks it. What no
-row wants is skipped at run time: `flag_word` says, on the host, what some row wants.
+The host fills `SamplingRows` with NumPy, packs it into a few int32 columns (floats keep
+their bits), and the compiled programs unpack it. `wants_of` says, on the host, what
+some row wants: what none wants is not dispatched.
 """
 
+import enum
 from typing import Any, NamedTuple
 
 import jax
@@ -14,16 +15,17 @@ from jax import Array
 
 GREEDY_BELOW = 1e-5  # temperatures below this mean greedy
 
-ROW_COLUMNS = 11
+ROW_COLUMNS = 12
 
 
 class SamplingRows(NamedTuple):
     """The rows hold parameters of B rows; NumPy on the host, JAX inside the step.
 
-    The order of the fields is the order of the packed columns; the last three
-    share one column of bits.
+    The order of the fields is the order of the packed columns; the last two share one
+    column of bits.
     """
 
+    slot: Any  # i32[B] to sample for; the scratch slot where nothing is sampled
     temperature: Any  # f32[B], below GREEDY_BELOW: greedy
     top_k: Any  # i32[B], 0 = off
     top_p: Any  # f32[B], 1 = off
@@ -36,24 +38,25 @@ class SamplingRows(NamedTuple):
     position: Any  # i32[B], of the token being sampled
     suppress_stop: Any  # bool[B]: min_tokens is not reached
     has_bias: Any  # bool[B]: the slot has a bias or allowed tokens
-    wants_logprobs: Any  # bool[B]
 
 
 _FLOATS = ("temperature", "top_p", "min_p", "presence", "frequency", "repetition")
 _WORDS = ("seed_hi", "seed_lo")
-_INTS = ("top_k", "position")
-_BITS = ("suppress_stop", "has_bias", "wants_logprobs")
+_INTS = ("slot", "top_k", "position")
+_BITS = ("suppress_stop", "has_bias")
 _COLUMNS = SamplingRows._fields[: -len(_BITS)]
+SLOT_COLUMN = _COLUMNS.index("slot")
 POSITION_COLUMN = _COLUMNS.index("position")
 BITS_COLUMN = len(_COLUMNS)
 SUPPRESS_STOP_BIT = 1 << _BITS.index("suppress_stop")
 
 
-def greedy_rows(count: int) -> SamplingRows:
+def greedy_rows(count: int, *, slot: int) -> SamplingRows:
     """Returns `count` rows with every option off: what padding rows carry."""
     zeros = np.zeros(count, np.float32)
     ones = np.ones(count, np.float32)
     return SamplingRows(
+        slot=np.full(count, slot, np.int32),
         temperature=zeros.copy(),
         top_k=np.zeros(count, np.int32),
         top_p=ones.copy(),
@@ -66,14 +69,11 @@ def greedy_rows(count: int) -> SamplingRows:
         position=np.zeros(count, np.int32),
         suppress_stop=np.zeros(count, np.bool_),
         has_bias=np.zeros(count, np.bool_),
-        wants_logprobs=np.zeros(count, np.bool_),
     )
 
 
 def pack_rows(rows: SamplingRows) -> np.ndarray:
-    """Returns NumPy rows as i32[ROW_COLUMNS, B]; one column of the step's metadata
-    each.
-    """
+    """Returns NumPy rows as i32[ROW_COLUMNS, B]."""
     columns = [_bits(name, value=getattr(rows, name)) for name in _COLUMNS]
     bits = np.zeros_like(columns[0])
     for shift, name in enumerate(_BITS):
@@ -82,7 +82,7 @@ def pack_rows(rows: SamplingRows) -> np.ndarray:
 
 
 def unpack_rows(packed: Array) -> SamplingRows:
-    """Returns i32[ROW_COLUMNS, B] as rows inside the compiled step."""
+    """Returns i32[ROW_COLUMNS, B] as rows inside a compiled program."""
     fields: dict[str, Array] = {}
     for column, name in enumerate(_COLUMNS):
         dtype = _dtype(name)
@@ -92,40 +92,32 @@ def unpack_rows(packed: Array) -> SamplingRows:
     return SamplingRows(**fields)
 
 
-class SampleFlags(NamedTuple):
-    """A flag says that at least one row wants something; else it is skipped."""
+class Want(enum.IntFlag):
+    """A want is of at least one row of a step; the host knows, and picks programs."""
 
-    any_random: Any  # bool[]
-    any_top_k: Any  # bool[], of a random row
-    any_top_p: Any  # bool[], of a random row
-    any_penalty: Any  # bool[]
-    any_bias: Any  # bool[], bias, allowed tokens or suppressed stop tokens
-    any_logprobs: Any  # bool[]
+    RANDOM = enum.auto()
+    FILTER = enum.auto()  # top-k or top-p, of a random row
+    PENALTY = enum.auto()
+    BIAS = enum.auto()  # bias, allowed tokens or suppressed stop tokens
+    LOGPROBS = enum.auto()
 
 
-def flag_word(rows: SamplingRows) -> np.int32:
-    """Returns the bits of `SampleFlags` of NumPy rows, the first field lowest."""
+NOTHING = Want(0)
+"""Every row is greedy, and that is all."""
+EVERYTHING = ~NOTHING
+
+
+def wants_of(rows: SamplingRows) -> Want:
+    """Returns what NumPy rows want; log probabilities are not written in rows."""
     is_random = rows.temperature >= GREEDY_BELOW
-    flags = SampleFlags(
-        any_random=is_random.any(),
-        any_top_k=(is_random & (rows.top_k > 0)).any(),
-        any_top_p=(is_random & (rows.top_p < 1.0)).any(),
-        any_penalty=has_penalty(rows).any(),
-        any_bias=(rows.has_bias | rows.suppress_stop).any(),
-        any_logprobs=rows.wants_logprobs.any(),
-    )
-    return np.int32(sum(int(flag) << bit for bit, flag in enumerate(flags)))
-
-
-def unpack_flags(word: Array) -> SampleFlags:
-    """Returns `flag_word`'s i32[] as flags inside the compiled step."""
-    return SampleFlags(*(((word >> bit) & 1) == 1 for bit in range(_NUM_FLAGS)))
-
-
-_NUM_FLAGS = len(SampleFlags._fields)
-
-
-ANY_BIAS_FLAG = 1 << SampleFlags._fields.index("any_bias")
+    is_filtered = is_random & ((rows.top_k > 0) | (rows.top_p < 1.0))
+    wanted = {
+        Want.RANDOM: is_random,
+        Want.FILTER: is_filtered,
+        Want.PENALTY: has_penalty(rows),
+        Want.BIAS: rows.has_bias | rows.suppress_stop,
+    }
+    return Want(sum(want for want, by in wanted.items() if by.any()))
 
 
 def has_penalty(rows: SamplingRows) -> Any:

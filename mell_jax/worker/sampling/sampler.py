@@ -1,235 +1,161 @@
-"""Makes tokens of logits: one function serves every mix of parameters.
+"""Makes tokens of logits by a few programs, of which the host picks what rows want.
 
-    logits -> penalties -> bias, allowed tokens, stop tokens -> greedy: argmax
-           -> temperature -> min_p -> top_k -> top_p         -> random: draw
+    edit       penalties, biases, allowed tokens, barred stops
+    greedy | drawn | filtered (with top-k and top-p)
+    count      of new tokens, for penalties
+    logprobs   of the raw logits
 
-The order is vLLM's. The repetition penalty is that of arXiv 1909.05858, min_p of
-2407.01082, top_p of 1904.09751. One executable per bucket: what no row of a step wants
-is skipped by `lax.cond` on flags that the host computes, never by recompiling.
-Rows are independent, so a row's token depends on its logits, its parameters, its
-history, its seed and its position only.
+No program branches: a GPU's host would wait for the predicate, and with it for the
+whole model. A greedy row answers in each program what it answers alone.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 from jax import Array
 
-from mell_jax.worker.sampling.draw import draw, row_keys
-from mell_jax.worker.sampling.filters import top_k_threshold, top_p_threshold
+from mell_jax.worker.sampling.choice import drawn, first_argmax
+from mell_jax.worker.sampling.edits import edit_logits
+from mell_jax.worker.sampling.logprobs import TokenLogprobs, token_logprobs
 from mell_jax.worker.sampling.rows import (
-    GREEDY_BELOW,
-    SampleFlags,
+    EVERYTHING,
+    NOTHING,
     SamplingRows,
+    Want,
     has_penalty,
+    unpack_rows,
 )
-from mell_jax.worker.sampling.state import RowState, record_tokens
+from mell_jax.worker.sampling.state import RowState, count_tokens
 
-TOP_LOGPROBS = 20
+PackedRows = Array | npt.NDArray[np.int32]
+_DIGIT_BITS = {"cpu": 1}
+"""Chosen at once by top-k and top-p: a CPU counts one value at a time best."""
+_OTHER_DIGIT_BITS = 4
+NUM_PROGRAMS = 6
+"""For each number of rows."""
+ALL_VARIANTS = (NOTHING, Want.RANDOM, EVERYTHING)
+"""Between them these want every program."""
+
+
+class Logits(NamedTuple):
+    """A forward pass says this of the rows that sample."""
+
+    values: Array  # f32[B, V]
+    are_finite: Array  # bool[B]: every value of the row is
 
 
 class Sampled(NamedTuple):
-    """A step sampled this; logprobs are those of the raw logits.
+    """A step sampled this."""
 
-    The last three are zeros unless some row of the step wants logprobs. With fewer
-    than 20 tokens in the vocabulary, `top_logprobs` is filled up with -inf.
+    tokens: Array  # i32[B], -1 for a row whose logits are not finite
+    logprobs: TokenLogprobs | None  # where some row wanted them
+
+
+@final
+class Sampler:
+    """The sampler is what instances on one kind of device share.
+
+    Its programs are compiled for each number of rows that they are called with.
+
+    Args:
+      platform: of the devices.
     """
 
-    token: Array  # i32[B]
-    finite: Array  # bool[B]: every raw logit of the row is finite
-    logprob: Array  # f32[B], of `token`
-    top_ids: Array  # i32[B, 20], best first
-    top_logprobs: Array  # f32[B, 20]
+    def __init__(self, *, platform: str) -> None:
+        digit_bits = _DIGIT_BITS.get(platform, _OTHER_DIGIT_BITS)
+        self._edit = jax.jit(_edit)
+        self._greedy = _choosing(_greedy)
+        self._drawn = _choosing(functools.partial(drawn, digit_bits=None))
+        self._filtered = _choosing(functools.partial(drawn, digit_bits=digit_bits))
+        self._count = jax.jit(_count, donate_argnums=0)
+        self._logprobs = jax.jit(token_logprobs)
 
+    def sample(
+        self, logits: Logits, state: RowState, rows: PackedRows, *, wants: Want
+    ) -> tuple[Sampled, RowState]:
+        """Samples one token per row and records it in `state`, which is donated.
 
-def sample(
-    logits: Array,
-    *,
-    state: RowState,
-    slots: Array,
-    rows: SamplingRows,
-    flags: SampleFlags,
-) -> tuple[Sampled, RowState]:
-    """Samples one token per row and records it in `state`, which is donated.
+        Rows for the scratch slot sample nothing (padding, or a prompt not yet read to
+        its end); their answers mean nothing. A row with a NaN or an infinite logit
+        answers -1 and disturbs no other row; one whose every token is barred answers
+        token 0.
 
-    `logits` f32[B, V]; `slots` i32[B], R for rows that sample nothing (padding, or a
-    prompt not yet read to its end), whose answers mean nothing. A row with a NaN or an
-    infinite logit answers token 0 and `finite` False and disturbs no other row; a row
-    whose every token is barred answers token 0 and `finite` True.
-    """
-    finite = _all_finite(logits)
-
-    def plain(_: None) -> Array:
-        return first_argmax(logits)
-
-    def special(_: None) -> Array:
-        edited = _edit_logits(logits, state=state, slots=slots, rows=rows, flags=flags)
-        return _choose(edited, rows=rows, flags=flags)
-
-    is_special = flags.any_random | flags.any_penalty | flags.any_bias
-    chosen: Array = jax.lax.cond(is_special, special, plain, None)
-    token = jnp.where(finite, chosen, jnp.int32(0))
-    logprob, top_ids, top_logprobs = jax.lax.cond(
-        flags.any_logprobs,
-        lambda: token_logprobs(logits, targets=token),
-        lambda: _no_logprobs(token.shape[0]),
-    )
-    sampled = Sampled(
-        token=token,
-        finite=finite,
-        logprob=logprob,
-        top_ids=top_ids,
-        top_logprobs=top_logprobs,
-    )
-    recorded = record_tokens(
-        state, slots=slots, tokens=token, counted=has_penalty(rows)
-    )
-    return sampled, recorded
-
-
-def token_logprobs(logits: Array, *, targets: Array) -> tuple[Array, Array, Array]:
-    """Returns log_softmax of `logits` f32[T, V] at `targets` i32[T], and its 20
-    largest.
-
-    Returns logprob f32[T], ids i32[T, 20], logprobs f32[T, 20]; equal ones by id.
-    """
-    vocab = logits.shape[1]
-    log_total = jax.nn.logsumexp(logits, axis=1)  # [T]
-    picked = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
-    top, ids = jax.lax.top_k(logits, min(TOP_LOGPROBS, vocab))
-    missing = ((0, 0), (0, TOP_LOGPROBS - ids.shape[1]))
-    return (
-        picked - log_total,
-        jnp.pad(ids.astype(jnp.int32), missing),
-        jnp.pad(top - log_total[:, None], missing, constant_values=-jnp.inf),
-    )
-
-
-def _no_logprobs(count: int) -> tuple[Array, Array, Array]:
-    return (
-        jnp.zeros((count,), jnp.float32),
-        jnp.zeros((count, TOP_LOGPROBS), jnp.int32),
-        jnp.zeros((count, TOP_LOGPROBS), jnp.float32),
-    )
-
-
-def _all_finite(logits: Array) -> Array:
-    """bool[B]. Counts, since XLA:CPU's vectorized `max` may lose a NaN."""
-    is_bad = ~(jnp.abs(logits) < jnp.inf)
-    count: Array = jnp.sum(jnp.where(is_bad, jnp.float32(1.0), jnp.float32(0.0)), 1)
-    return count == 0.0
-
-
-def first_argmax(values: Array) -> Array:
-    """Returns i32[B]: the lowest id of the largest value; some valid id where that is
-    NaN.
-
-    Two plain reductions, which XLA:CPU vectorizes; `jnp.argmax` takes four times as
-    long there.
-    """
-    vocab = values.shape[1]
-    ids = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
-    is_best = values == jnp.max(values, axis=1, keepdims=True)
-    best: Array = jnp.min(jnp.where(is_best, ids, jnp.int32(vocab - 1)), axis=1)
-    return best
-
-
-def _edit_logits(
-    logits: Array,
-    *,
-    state: RowState,
-    slots: Array,
-    rows: SamplingRows,
-    flags: SampleFlags,
-) -> Array:
-    def edit(values: Array) -> Array:
-        penalized: Array = jax.lax.cond(
-            flags.any_penalty,
-            lambda x: _penalize(x, state=state, slots=slots, rows=rows),
-            lambda x: x,
-            values,
+        Args:
+          logits: B rows of them.
+          state: of all slots.
+          rows: i32[ROW_COLUMNS, B]; see `rows.pack_rows`.
+          wants: what at least one row wants.
+        """
+        values = logits.values
+        if wants & (Want.PENALTY | Want.BIAS):
+            values = self._edit(values, state, rows)
+        tokens, last = self._choose(wants)(
+            values, logits.are_finite, state.last_token, rows
         )
-        biased: Array = jax.lax.cond(
-            flags.any_bias,
-            lambda x: _bias(x, state=state, slots=slots, rows=rows),
-            lambda x: x,
-            penalized,
-        )
-        return biased
+        state = state._replace(last_token=last)
+        if wants & Want.PENALTY:
+            counts = self._count(state.output_counts, tokens, rows)
+            state = state._replace(output_counts=counts)
+        logprobs = None
+        if wants & Want.LOGPROBS:
+            logprobs = self._logprobs(logits.values, tokens)
+        return Sampled(tokens=tokens, logprobs=logprobs), state
 
-    edited: Array = jax.lax.cond(
-        flags.any_penalty | flags.any_bias, edit, lambda x: x, logits
-    )
-    return edited
+    def traced(
+        self, logits: Logits, state: RowState, rows: PackedRows
+    ) -> list[jax.stages.Traced]:
+        """Returns each program for as many rows, to be lowered and compiled."""
+        values, finite, last = logits.values, logits.are_finite, state.last_token
+        tokens = jax.ShapeDtypeStruct(finite.shape, jnp.int32, sharding=finite.sharding)
+        choosing = (values, finite, last, rows)
+        return [
+            self._edit.trace(values, state, rows),
+            self._greedy.trace(*choosing),
+            self._drawn.trace(*choosing),
+            self._filtered.trace(*choosing),
+            self._count.trace(state.output_counts, tokens, rows),
+            self._logprobs.trace(values, tokens),
+        ]
 
-
-def _penalize(
-    logits: Array, *, state: RowState, slots: Array, rows: SamplingRows
-) -> Array:
-    """Repetition over prompt and output, then frequency and presence over output."""
-    counts = state.output_counts[slots]  # [B, V]
-    is_output = counts > 0
-    repetition = rows.repetition[:, None]
-    repeated = jnp.where(logits > 0.0, logits / repetition, logits * repetition)
-    values: Array = jnp.where(is_output | state.prompt_seen[slots], repeated, logits)
-    values = values - rows.frequency[:, None] * counts.astype(jnp.float32)
-    present = jnp.where(is_output, rows.presence[:, None], jnp.float32(0.0))
-    return values - present
-
-
-def _bias(logits: Array, *, state: RowState, slots: Array, rows: SamplingRows) -> Array:
-    """Adds the biases, bars what is not allowed, bars stop tokens; barred is -inf."""
-    count, vocab = logits.shape
-    row = jnp.arange(count, dtype=jnp.int32)[:, None]  # [B, 1]
-    ids = jnp.where(rows.has_bias[:, None], state.bias_ids[slots], jnp.int32(vocab))
-    biased = logits.at[row, ids].add(state.bias_values[slots], mode="drop")
-    listed = jnp.zeros(logits.shape, jnp.bool_).at[row, ids].set(True, mode="drop")
-    only_listed = (rows.has_bias & state.allow_only[slots])[:, None]
-    allowed = jnp.where(listed | ~only_listed, biased, -jnp.inf)
-    stops = jnp.where(
-        rows.suppress_stop[:, None], state.stop_ids[slots], jnp.int32(vocab)
-    )
-    return allowed.at[row, stops].set(-jnp.inf, mode="drop")
+    def _choose(self, wants: Want) -> Any:
+        if wants & Want.FILTER:
+            return self._filtered
+        return self._drawn if wants & Want.RANDOM else self._greedy
 
 
-def _choose(logits: Array, *, rows: SamplingRows, flags: SampleFlags) -> Array:
-    """The greedy or the drawn token of each row, i32[B]."""
-    best = first_argmax(logits)
+def _choosing(choose: Callable[..., Array]) -> Any:
+    """Returns a program: (values, are_finite, last_token, rows) -> tokens, last_token.
 
-    def drawn() -> Array:
-        weights = kept_weights(logits, rows=rows, flags=flags)
-        keys = row_keys(
-            seed_hi=rows.seed_hi, seed_lo=rows.seed_lo, position=rows.position
-        )
-        is_greedy = rows.temperature < GREEDY_BELOW
-        return jnp.where(is_greedy, best, draw(weights, keys=keys))
-
-    chosen: Array = jax.lax.cond(flags.any_random, drawn, lambda: best)
-    return chosen
-
-
-def kept_weights(logits: Array, *, rows: SamplingRows, flags: SampleFlags) -> Array:
-    """Returns f32[B, V]: softmax(logits / temperature) over its maximum, 0 where
-    filtered.
-
-    Tokens tied with the last one that top-k or top-p keeps are kept.
+    It is jitted, with `last_token` donated.
     """
-    lowest = jnp.full(rows.top_k.shape, -jnp.inf, jnp.float32)
-    top_k: Array = jax.lax.cond(
-        flags.any_top_k,
-        lambda: top_k_threshold(logits, k=rows.top_k),
-        lambda: lowest,
+
+    def program(
+        values: Array, are_finite: Array, last_token: Array, packed: Array
+    ) -> tuple[Array, Array]:
+        rows = unpack_rows(packed)
+        chosen = choose(values, rows=rows)
+        tokens = jnp.where(are_finite, chosen, jnp.int32(-1))
+        return tokens, last_token.at[rows.slot].set(jnp.maximum(tokens, 0))
+
+    return jax.jit(program, donate_argnums=2)
+
+
+def _greedy(values: Array, *, rows: SamplingRows) -> Array:
+    del rows
+    return first_argmax(values)
+
+
+def _edit(values: Array, state: RowState, packed: Array) -> Array:
+    return edit_logits(values, state=state, rows=unpack_rows(packed))
+
+
+def _count(counts: Array, tokens: Array, packed: Array) -> Array:
+    rows = unpack_rows(packed)
+    return count_tokens(
+        counts, slots=rows.slot, tokens=tokens, counted=has_penalty(rows)
     )
-    best = jnp.max(logits, axis=1, keepdims=True)
-    best = jnp.where(jnp.isfinite(best), best, jnp.float32(0.0))  # all barred
-    temperature = jnp.maximum(rows.temperature, jnp.float32(GREEDY_BELOW))
-    weights = jnp.exp((logits - best) / temperature[:, None])
-    is_kept = (logits >= top_k[:, None]) & (weights >= rows.min_p[:, None])
-    weights = jnp.where(is_kept, weights, jnp.float32(0.0))
-    top_p: Array = jax.lax.cond(
-        flags.any_top_p,
-        lambda: top_p_threshold(weights, p=rows.top_p),
-        lambda: jnp.zeros(rows.top_p.shape, jnp.float32),
-    )
-    return jnp.where(weights >= top_p[:, None], weights, jnp.float32(0.0))

@@ -3,7 +3,7 @@
     slot   0 .. R-1      one running request each
     slot   R             scratch: padding rows and rows that sample nothing write here
 
-Every step takes the state donated and returns it updated in place; a slot is
+Programs that change a part take it donated and return it updated in place; a slot is
 given to a request by `set_row`, then `observe_tokens` replays what the request has
 already read and written (its prompt and, after a preemption or a migration, its
 own tokens).
@@ -132,19 +132,15 @@ def token_chunks(
         yield TokenChunk(tokens, np.int32(num_prompt), np.int32(len(part)))
 
 
-def record_tokens(
-    state: RowState, *, slots: Array, tokens: Array, counted: Array
-) -> RowState:
-    """Writes each row's new token; `counted` rows also count it. All [B].
+def count_tokens(
+    counts: Array, *, slots: Array, tokens: Array, counted: Array
+) -> Array:
+    """Returns `output_counts` with each `counted` row's new token; jit it donated.
 
-    Always runs: a scatter of B elements is cheaper than the branch that avoids it.
+    `slots`, `tokens` i32[B] and `counted` bool[B]; a negative token is none.
     """
-    return state._replace(
-        last_token=state.last_token.at[slots].set(tokens),
-        output_counts=state.output_counts.at[slots, tokens].add(
-            counted.astype(jnp.int32)
-        ),
-    )
+    counted = counted & (tokens >= 0)
+    return counts.at[slots, jnp.maximum(tokens, 0)].add(counted.astype(jnp.int32))
 
 
 def _known_ids(ids: Array, *, vocab: int) -> Array:
