@@ -37,6 +37,8 @@ from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.worker.device import DeviceWorker, Pending, PromptTargets, StepCall
 from mell_jax.worker.layout import Bucket, new_vector
 
+NO_TOKENS = np.zeros(0, np.int32)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
@@ -47,7 +49,7 @@ class InFlight:
     handles: npt.NDArray[np.int64]  # [b]
     limits: Int32Array  # [b]
     stop_ids: Int32Array  # [b, MAX_STOP_IDS]
-    wants_prompt: BoolArray  # [b]
+    scored: Int32Array  # tokens of the step whose log probabilities are wanted
     is_first: BoolArray  # [b] samples the first token after the prompt
 
 
@@ -274,13 +276,16 @@ class Instance:
         inputs.last[:count] = inputs.cu_q_lens[1 : count + 1] - 1
         inputs.page_table[:count] = plan.page_table
         sampling, wants = table.rows(plan, count=bucket.rows, generated=generated)
-        wants_prompt = table.wants_prompt[slots] & (plan.starts < rows.prompt[slots])
-        prompt = None
-        if wants_prompt.any():
-            prompt = self._prompt_targets(plan, bucket=bucket, wanted=wants_prompt)
+        scored = self._scored(plan)
         pending = self.worker.dispatch(
             StepCall(
-                bucket=bucket, vector=vector, rows=sampling, wants=wants, prompt=prompt
+                bucket=bucket,
+                vector=vector,
+                rows=sampling,
+                wants=wants,
+                prompt=self._prompt_targets(plan, bucket=bucket, at=scored)
+                if len(scored)
+                else None,
             )
         )
         return InFlight(
@@ -289,20 +294,28 @@ class Instance:
             handles=table.handles[slots],
             limits=table.limits[slots],
             stop_ids=table.stop_ids[slots],
-            wants_prompt=wants_prompt,
+            scored=scored,
             is_first=plan.samples & (generated == 0),
         )
 
+    def _scored(self, plan: StepPlan) -> Int32Array:
+        """Returns which tokens of a step are in a prompt that is to be scored.
+
+        A prompt's last token is not: what comes after it is no part of the prompt.
+        """
+        if not self._slots.wants_prompt[plan.slots].any():
+            return NO_TOKENS
+        slots = plan.slots[plan.owners]
+        has_next = plan.positions + 1 < self.batcher.rows.prompt[slots]
+        wanted = np.flatnonzero(self._slots.wants_prompt[slots] & has_next)
+        return wanted.astype(np.int32)
+
     def _prompt_targets(
-        self, plan: StepPlan, *, bucket: Bucket, wanted: BoolArray
+        self, plan: StepPlan, *, bucket: Bucket, at: Int32Array
     ) -> PromptTargets:
-        """Returns what is to be scored in a step, of the rows [b] that want it."""
-        rows, owners = self.batcher.rows, plan.owners
         targets = np.zeros(bucket.tokens, np.int32)
-        targets[: plan.num_tokens] = rows.tokens[
-            plan.slots[owners], np.minimum(plan.positions + 1, rows.max_tokens - 1)
-        ]
-        at = np.flatnonzero(wanted[owners]).astype(np.int32)
+        slots = plan.slots[plan.owners[at]]
+        targets[at] = self.batcher.rows.tokens[slots, plan.positions[at] + 1]
         return PromptTargets(targets=targets, at=at)
 
     # -- landing -----------------------------------------------------------------
@@ -353,12 +366,12 @@ class Instance:
         self, landing: InFlight, live: BoolArray
     ) -> tuple[PromptDone, ...]:
         plan = landing.plan
-        for index in np.flatnonzero(landing.wants_prompt):
+        owners = plan.owners[landing.scored]
+        for index in np.unique(owners):
             serial = Serial(int(plan.serials[index]))
             if serial in self._requests:
-                at = np.flatnonzero(plan.owners == index)
-                scored = landing.pending.prompt_logprobs(at)
-                self._prompts.collect(serial, scored)
+                at = landing.scored[owners == index]
+                self._prompts.collect(serial, landing.pending.prompt_logprobs(at))
         return tuple(
             self._prompts.finish(
                 Serial(int(plan.serials[index])),

@@ -123,7 +123,7 @@ class Pending:
         """Returns [B] rows, when the step computed them."""
         return None if self._logprobs is None else _fetch([self._logprobs])
 
-    def prompt_logprobs(self, at: npt.NDArray[np.intp]) -> FetchedLogprobs:
+    def prompt_logprobs(self, at: Int32Array) -> FetchedLogprobs:
         """Returns rows of the positions `at`, which were asked for at dispatch."""
         starts = np.array(list(self._prompt))
         scored = _fetch(list(self._prompt.values()))

@@ -105,7 +105,6 @@ def test_devices_tell_each_other_no_more_than_they_must(
     assert messages(worker.compile(mixed)) == {
         f"all-reduce f32[48,{width}]": 7,
         "all-gather f32[4,256]": 1,
-        "all-gather f32[16,256]": 1,  # of prompt log probabilities, when wanted
     }
 
 
@@ -124,7 +123,7 @@ def test_pages_are_written_in_place(
     assert shard_bytes * worker.group.kv_shards == worker.pool.nbytes
     bucket = worker.choose_bucket(tokens=4, rows=4, is_decode=is_decode)
     memory = worker.compile(bucket).memory_analysis()
-    assert memory.alias_size_in_bytes > shard_bytes
+    assert memory.alias_size_in_bytes >= shard_bytes
     assert memory.temp_size_in_bytes < shard_bytes
 
 
