@@ -6,14 +6,18 @@ itself needs at most 11/9 of the optimum (plus 6/9), so one such epoch restores 
 bound.
 """
 
+from collections import Counter
+from collections.abc import Mapping
+
 import numpy as np
 
 from mell_jax.scheduler.bounds import lower_bound
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 
 CONSTANT = 2
+Places = Mapping[RequestId, DeviceGroupId | None]
 
 
 def is_exceeded(ledger: Ledger, model: ModelId) -> bool:
@@ -37,7 +41,11 @@ def is_exceeded(ledger: Ledger, model: ModelId) -> bool:
 
 
 def repack(draft: Draft, model: ModelId) -> None:
-    """First fit decreasing of what is not being moved, over the instances in use."""
+    """First fit decreasing of what is not being moved, over the instances in use.
+
+    It says which requests go together; each group then takes the instance that holds
+    most of it, lest full instances wait for each other to make room.
+    """
     ledger = draft.ledger
     requests = [
         request
@@ -52,17 +60,52 @@ def repack(draft: Draft, model: ModelId) -> None:
     )
     for request in requests:
         draft.shift(request, None)
+    groups = {
+        request.id: _place(draft, request, _first_fit(ledger, bins, request, homes))
+        for request in requests
+    }
+    places = _match(requests, homes=homes, groups=groups)
     for request in requests:
-        draft.shift(request, _first_fit(ledger, bins, request, homes[request.id]))
+        draft.shift(request, None)
+    for request in requests:
+        place = places.get(groups[request.id])
+        instance = ledger.instances.get(place) if place is not None else None
+        is_room = instance is not None and ledger.fits(instance, request.pages)
+        draft.shift(request, place if is_room else homes[request.id])
+
+
+def _place(
+    draft: Draft, request: RequestAccount, device: DeviceGroupId | None
+) -> DeviceGroupId | None:
+    draft.shift(request, device)
+    return device
+
+
+def _match(
+    requests: list[RequestAccount], *, homes: Places, groups: Places
+) -> dict[DeviceGroupId | None, DeviceGroupId]:
+    """Returns the instance of each group, those first that keep most pages."""
+    kept: Counter[tuple[DeviceGroupId, DeviceGroupId]] = Counter()
+    for request in requests:
+        group, home = groups[request.id], homes[request.id]
+        if group is not None and home is not None:
+            kept[group, home] += request.pages
+    places: dict[DeviceGroupId | None, DeviceGroupId] = {}
+    taken: set[DeviceGroupId] = set()
+    for (group, home), _ in sorted(kept.items(), key=lambda one: (-one[1], one[0])):
+        if group not in places and home not in taken:
+            places[group] = home
+            taken.add(home)
+    return places
 
 
 def _first_fit(
     ledger: Ledger,
     bins: list[InstanceAccount],
     request: RequestAccount,
-    home: DeviceGroupId | None,
+    homes: Places,
 ) -> DeviceGroupId | None:
     for instance in bins:
         if ledger.fits(instance, request.pages):
             return instance.device
-    return home
+    return homes[request.id]

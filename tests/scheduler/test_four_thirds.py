@@ -48,6 +48,12 @@ def test_four_thirds_of_the_bound_are_enough(policy: str) -> None:
         keeps_the_guarantee(policy, seed=seed)
 
 
+@pytest.mark.parametrize("seed", [351, 553])
+def test_full_instances_are_not_to_change_places(seed: int) -> None:
+    """First fit alone made two of them wait for each other, and all behind them."""
+    keeps_the_guarantee("consolidate", seed=seed)
+
+
 def test_the_guard_alone_keeps_the_guarantee() -> None:
     for seed in range(100):
         keeps_the_guarantee("consolidate", seed=seed, config=DEAR)
