@@ -111,7 +111,8 @@ class Sampler:
     ) -> list[jax.stages.Traced]:
         """Returns each program for as many rows, to be lowered and compiled."""
         values, finite, last = logits.values, logits.are_finite, state.last_token
-        tokens = jax.ShapeDtypeStruct(finite.shape, jnp.int32, sharding=finite.sharding)
+        sharding = finite.sharding
+        tokens = jax.ShapeDtypeStruct(finite.shape, jnp.int32, sharding=sharding)
         choosing = (values, finite, last, rows)
         return [
             self._edit.trace(values, state, rows),
