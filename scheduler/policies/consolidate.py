@@ -3,7 +3,8 @@
     arrive     the fullest instance with room for the request and everybody's growth;
                else one with room for a moment; else it waits a little; else one that a
                cheap move makes room on; else one that is loading; else a new one
-    overflow   the cheapest move that is enough, to such an instance or to a new one
+    overflow   the cheapest move that is enough for a while, to such an instance or to
+               a new one; the dearer moves are, the longer the while
     leave      empty one of the emptiest instances if that is worth what it moves
 
 Everything has one price: `move_price_s` seconds of a device are worth moving as many
@@ -32,7 +33,7 @@ SMALL = 60  # instances: below, the last one's free room serves as a reserve any
 LOOK_STEP = 1.25  # by which the look-ahead has to be wrong before all are filed anew
 TIGHT_S = 0.5  # growth that must have room before an instance is opened instead
 TIGHT_WIDTH = 16  # emptiest instances looked at for that
-RELIEF_S = 1.5  # growth that one overflow move makes room for, if it can
+RELIEF = 1.25  # of the look-ahead: growth that one overflow move makes room for
 ARRIVAL_DEPTH = 1  # requests moved out of the way of an arrival
 ARRIVAL_BUDGET = 1  # most pages moved for it, times its own
 
@@ -224,7 +225,8 @@ class Consolidate:
     def _shed(self, draft: Draft, instance: InstanceAccount, lack: int) -> int:
         """Shifts one request away; returns what that frees, 0 if nothing can go."""
         ledger = draft.ledger
-        enough = lack + ledger.growth_ahead(instance, seconds=RELIEF_S)
+        relief_s = RELIEF * self._look_s
+        enough = lack + ledger.growth_ahead(instance, seconds=relief_s)
         order = sorted(
             instance.requests.values(), key=lambda r: _shed_order(r, lack, enough)
         )

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -248,6 +249,17 @@ def test_an_overflow_moves_the_smallest_that_is_enough() -> None:
         fleet.arrive(request, pages)  # d0 [4 3 3]  d1 [5 .....]
     said = fleet.tell(events.Grow(request=RequestId(0), pages=5))
     assert said == ["Wait", "1->1", "Place"]
+
+
+@pytest.mark.parametrize(("price_s", "moved"), [(1e-4, "0->1"), (0.01, "1->1")])
+def test_a_dear_overflow_move_buys_more_time(price_s: float, moved: str) -> None:
+    spec = ModelSpec(capacity_pages=10, growth_pages_per_s=1.0)
+    fleet = Fleet(spec=spec, config=PolicyConfig(move_price_s=price_s))
+    for request, pages in enumerate([2, 4, 1]):
+        fleet.arrive(request, pages)
+    fleet.arrive(3, 4)  # d0 [2 4 1 ...]  d1 [4 ......]
+    fleet.tell(events.Grow(request=RequestId(2), pages=4))
+    assert moved in fleet.tell(events.Grow(request=RequestId(2), pages=5))
 
 
 def test_growth_is_looked_ahead() -> None:
