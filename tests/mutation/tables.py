@@ -48,7 +48,29 @@ FLEET = (
     "tests/engine/fleet/test_fleet.py",
 )
 
+POLICIES = (
+    UNIT + "policies/test_consolidate.py",
+    UNIT + "test_bounds.py",
+    UNIT + "test_four_thirds.py",
+    UNIT + "placement/test_properties.py::" + BOOKS + "[consolidate]",
+)
+QUEUES = (
+    UNIT + "placement/test_shares.py",
+    UNIT + "test_fair_queue.py",
+    UNIT + "placement/test_fairness.py",
+    UNIT + "test_wanting.py",
+    UNIT + "test_batching.py",
+)
+
 TESTS = {
+    "scheduler/bounds.py": POLICIES,
+    "scheduler/fair_queue.py": QUEUES,
+    "scheduler/placement/shares.py": QUEUES,
+    "scheduler/placement/tenants.py": QUEUES,
+    "scheduler/policies/exact.py": POLICIES,
+    "scheduler/policies/guard.py": POLICIES,
+    "scheduler/policies/relocate.py": POLICIES,
+    "scheduler/policies/volume.py": POLICIES,
     "scheduler/batching.py": BATCH,
     "scheduler/grants.py": BATCH,
     "scheduler/reservations.py": BATCH,

@@ -75,6 +75,14 @@ def test_what_is_put_back_comes_before_others_of_its_tenant_and_is_not_charged()
     assert serve(queue) == ["b0", "a0", "b1", "a1"]
 
 
+def test_who_was_overtaken_enough_is_next_whoever_has_the_turn() -> None:
+    queue = queue_of(("big", A, 10), *((f"b{n}", B, 1) for n in range(9)), patience=3)
+    assert serve(queue, room=3) == ["b0", "b1", "b2"]
+    queue.charge("a", cost=5)  # it has grown meanwhile: the turn is B's
+    assert queue.tenants == ["b", "a"]
+    assert next(queue.turns()) == "a"
+
+
 def test_growth_is_charged_where_somebody_else_waits() -> None:
     queue = queue_of(("a0", A, 1), ("a1", A, 1), *((f"b{n}", B, 1) for n in range(4)))
     queue.charge("a", cost=4)

@@ -14,17 +14,25 @@ from mell_jax.scheduler.placement.events import (
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan import Place, Preempt, Wait
-from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 
 
 class Fleet:
     """Says what happens as "3 placed", "3 waits", "3 preempted"."""
 
-    def __init__(self, *, devices: int = 1, pages: int = 10, rows: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        devices: int = 1,
+        pages: int = 10,
+        rows: int = 4,
+        policy: Policy | None = None,
+    ) -> None:
         spec = ModelSpec(capacity_pages=pages, max_rows=rows)
         self.machine = Machine(
-            models={ONLY_MODEL: spec}, policy=POLICIES["best_fit"](PolicyConfig())
+            models={ONLY_MODEL: spec},
+            policy=policy or POLICIES["best_fit"](PolicyConfig()),
         )
         for device in range(devices):
             self.step(DeviceAdded(device=DeviceGroupId(device)))
@@ -118,6 +126,44 @@ def test_nobody_is_taken_below_its_part_for_a_large_request() -> None:
     assert fleet.arrive(2, pages=6, tenant="b") == ["2 waits"]
     assert fleet.arrive(3, pages=5, tenant="c") == ["1 preempted", "3 placed"]
     assert fleet.finish(0) == ["1 placed"]  # 2 has no room, 1 may pass it
+
+
+def test_who_has_no_more_than_its_part_does_not_shield_others() -> None:
+    fleet = Fleet()
+    for request, tenant in enumerate("aaac"):  # that of "c" is the youngest
+        fleet.arrive(request, tenant=tenant)
+    assert fleet.arrive(10, tenant="b") == ["2 preempted", "10 placed"]
+
+
+def test_what_a_tenant_loses_is_counted_while_it_loses_it() -> None:
+    fleet = Fleet(rows=10)
+    for request in range(5):
+        fleet.arrive(request, pages=2)
+    assert fleet.arrive(10, pages=5, tenant="b") == ["10 waits"]  # 6 pages, of 10
+
+
+def test_the_latest_request_says_what_a_tenant_weighs() -> None:
+    fleet = flooded()
+    fleet.arrive(10, tenant="b")
+    fleet.arrive(11, tenant="b")
+    said = fleet.arrive(12, tenant="b", weight=3.0)
+    assert said == ["1 preempted", "12 placed"]
+
+
+def test_nobody_gives_way_while_the_policy_waits_with_a_device() -> None:
+    policy = POLICIES["consolidate"](PolicyConfig(place_wait_s=0.1))
+    fleet = Fleet(devices=2, policy=policy)
+    for request in range(4):
+        fleet.arrive(request)
+    assert fleet.arrive(10, tenant="b") == ["10 waits"]
+
+
+def test_growth_leaves_a_tenant_its_only_request() -> None:
+    fleet = Fleet(pages=10)
+    fleet.arrive(0, pages=6)
+    fleet.arrive(1, pages=2, tenant="b")
+    fleet.arrive(2, pages=2, tenant="b")
+    assert fleet.grow(1, pages=3) == ["1 waits", "2 preempted", "1 placed"]
 
 
 def test_among_tenants_growth_takes_from_the_one_that_has_most() -> None:

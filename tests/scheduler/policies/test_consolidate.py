@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from mell_jax.scheduler.bounds import lower_bound
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.events import ONLY_MODEL, Cached
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.consolidate import Consolidate
 from mell_jax.scheduler.policies.exact import PackItem, can_carry_out, close_one
-from mell_jax.scheduler.policies.guard import CONSTANT
+from mell_jax.scheduler.policies.guard import CONSTANT, repack
+from mell_jax.scheduler.policies.relocate import Relocation
 
 
 class Fleet:
@@ -241,6 +243,30 @@ def test_the_guard_packs_anew_what_no_price_would_close() -> None:
     said = fleet.tick()
     assert said.count("Park") == 9
     assert set(fleet.homes().values()) == {0}
+
+
+def test_a_repacking_first_takes_everything_out() -> None:
+    fleet = Fleet(config=PolicyConfig(move_price_s=1e9))
+    for request, pages in enumerate([7, 3, 3, 7, 6, 4, 4, 6]):
+        fleet.arrive(request, pages)  # d0 [7 3]  d1 [3 7]  d2 [6 4]  d3 [4 6]
+    fleet.finish(1, 3, 5, 7)
+    draft = Draft(fleet.machine.ledger)
+    repack(draft, ONLY_MODEL)
+    assert fleet.homes() == {0: 0, 2: 0, 4: 2, 6: 2}
+    draft.clear()
+    assert fleet.homes() == {0: 0, 2: 1, 4: 2, 6: 3}
+
+
+def test_nothing_is_found_where_nobody_may_be_moved() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([6, 7]):
+        fleet.arrive(request, pages)
+    draft = Draft(fleet.machine.ledger)
+    request = fleet.machine.ledger.requests[RequestId(0)]
+    skip = frozenset([DeviceGroupId(0)])
+    search = Relocation(draft)
+    assert not search.find(request, skip=skip, depth=0, budget_pages=9)
+    assert draft.moves() == []
 
 
 def test_an_overflow_moves_the_smallest_that_is_enough() -> None:
