@@ -1,15 +1,22 @@
-"""Tests run stricter than production: no silent promotion, no ignored warning."""
+"""Tests run stricter than production: no silent promotion, no ignored warning.
+
+The kernels' tests also run where little more than jax is installed, so that the engine
+is imported only by the fixtures that build one.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import jax
 import pytest
 
-from mell_jax.bench.shapes import model_directory
-from mell_jax.engine.build import BuiltEngine, build_engine
-from mell_jax.engine.config import EngineConfig
+if TYPE_CHECKING:
+    from mell_jax.engine.build import BuiltEngine
+    from mell_jax.engine.config import EngineConfig
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -45,6 +52,8 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def tiny_directory() -> Iterator[Path]:
     """A two-layer model with random weights and 256 token ids."""
+    from mell_jax.bench.shapes import model_directory  # noqa: PLC0415
+
     with model_directory("random:tiny") as directory:
         yield directory
 
@@ -52,6 +61,8 @@ def tiny_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_directory: Path) -> EngineConfig:
     """Few and small shapes, quick to compile."""
+    from mell_jax.engine.config import EngineConfig  # noqa: PLC0415
+
     return EngineConfig(
         model=str(tiny_directory),
         max_rows=4,
@@ -64,4 +75,6 @@ def tiny_engine(tiny_directory: Path) -> EngineConfig:
 
 @pytest.fixture(scope="session")
 def built(tiny_engine: EngineConfig) -> BuiltEngine:
+    from mell_jax.engine.build import build_engine  # noqa: PLC0415
+
     return build_engine(tiny_engine)

@@ -1,5 +1,6 @@
 """Devices that only compilers know: whole programs compiled without the hardware."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,14 @@ from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.worker.layout import Bucket, vector_size
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
-from mell_jax.worker.step import StepOptions, make_forward, split_model
+from mell_jax.worker.sampling import ROW_COLUMNS, Logits, init_row_state
+from mell_jax.worker.step import (
+    StepOptions,
+    make_forward,
+    make_programs,
+    prompt_chunk,
+    split_model,
+)
 
 LLAMA_8B = ModelConfig(
     vocab_size=128_256,
@@ -36,6 +44,8 @@ gpu_device_info {{
   memory_bandwidth: {bandwidth} l2_cache_size: {l2} clock_rate_ghz: {clock}
   device_memory_size: 84942979072 registers_per_core_limit: 65536
   registers_per_block_limit: 65536 cuda_compute_capability {{ {capability} }}
+  driver_version: "12.9.0" runtime_version: "12.9.0"
+  compile_time_toolkit_version: "12.9.0"
 }}
 platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }}
 device_description_str: "{name}"
@@ -125,6 +135,53 @@ def compile_step(
     return CompiledStep(
         compiled=compiled, pool_bytes=2 * int(np.prod(shape)), pool_shape=shape
     )
+
+
+def compile_rest(
+    mesh: Mesh, *, bucket: Bucket, platform: str, backend: str
+) -> list[Any]:
+    """Compiles what a step of an 8B model has beside the forward pass.
+
+    Those are the sampler's programs and, for a mixed bucket, the scores of a prompt.
+    """
+    config = nnx_config(1)
+    decoder = nnx.eval_shape(
+        lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+    )
+    parts, weights = split_model(*nnx.split(decoder))
+    options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
+    programs = make_programs(
+        parts, buckets=[bucket], options=options, platform=platform
+    )
+    shape = jax.ShapeDtypeStruct
+    state = jax.eval_shape(
+        functools.partial(
+            init_row_state, rows=bucket.rows, vocab_size=config.vocab_size
+        )
+    )
+    logits = Logits(
+        values=shape((bucket.rows, config.vocab_size), jnp.float32),
+        are_finite=shape((bucket.rows,), jnp.bool_),
+    )
+    rows = shape((ROW_COLUMNS, bucket.rows), jnp.int32)
+    traced = programs.sampler.traced(*place((logits, state, rows), mesh))
+    for score in programs.prompts.values():
+        hidden = shape((bucket.tokens, config.hidden_size), jnp.bfloat16)
+        targets = shape((prompt_chunk(bucket),), jnp.int32)
+        arguments = (weights, hidden, targets, shape((), jnp.int32))
+        with jax.numpy_dtype_promotion("standard"):
+            traced.append(score.trace(*place(arguments, mesh)))
+    return [program.lower().compile() for program in traced]
+
+
+def control_flow(compiled: Any) -> list[str]:
+    """Instructions for which a GPU's host would wait: branches and loops."""
+    kinds = (" conditional(", " while(")
+    return [
+        line.strip()
+        for line in compiled.as_text().splitlines()
+        if any(kind in line for kind in kinds)
+    ]
 
 
 def nnx_config(layers: int) -> ModelConfig:

@@ -23,6 +23,7 @@ from mell_jax.pallas_kernels import (
     write_kv,
 )
 from mell_jax.worker.layout import Bucket
+from mell_jax.worker.sampling import NUM_PROGRAMS
 from tests.pallas_kernels import aot
 from tests.pallas_kernels.cases import HEADS
 
@@ -92,6 +93,19 @@ def test_a_whole_step_leaves_the_pool_where_it_is(
     assert aot.pool_sized_copies(step) == []
     assert memory.alias_size_in_bytes >= step.pool_bytes
     assert memory.temp_size_in_bytes < 400 * 2**20  # logits and activations
+    assert aot.control_flow(step.compiled) == []
+
+
+@TARGETS
+@pytest.mark.parametrize("bucket", [DECODE, MIXED], ids=["decode", "mixed"])
+def test_nothing_that_a_step_dispatches_branches_or_loops(
+    platform: str, name: str, backend: str, bucket: Bucket
+) -> None:
+    mesh = mesh_of(platform, name)
+    programs = aot.compile_rest(mesh, bucket=bucket, platform=platform, backend=backend)
+    assert len(programs) == NUM_PROGRAMS + (not bucket.is_decode)
+    for program in programs:
+        assert aot.control_flow(program) == []
 
 
 def attention(mesh: Any, *, head: int, kv: str, decode: bool, backend: str) -> Any:
