@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -23,6 +25,18 @@ def run_program(
         for flag in flags.FLAGS.get_flags_for_module(module):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main)
+
+
+def run_and_leave(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs `main` with the command line; leaves with its status, whatever it raises."""
+    try:
+        status = main(sys.argv)
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except Exception:  # the edge: what nobody caught is told as Python tells it
+        traceback.print_exc()
+        status = 1
+    leave(status)
 
 
 def leave(status: int) -> NoReturn:

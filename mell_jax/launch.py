@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from mell_jax.console import leave
+from mell_jax.console import run_and_leave
 from mell_jax.engine.config import EngineConfig, ModelsConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import parse_fault
@@ -242,7 +242,7 @@ def _start(
 
 def run() -> NoReturn:
     """Runs the program as the console script does."""
-    leave(main(sys.argv))
+    run_and_leave(main)
 
 
 if __name__ == "__main__":

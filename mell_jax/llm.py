@@ -20,7 +20,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -54,6 +54,12 @@ Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 """A text, or token ids: a list, a tuple, or an array of NumPy or JAX."""
 Prompts = Prompt | Iterable[Prompt]
 T = TypeVar("T")
+EXIT_S = 10.0
+"""At most so long a program's end waits for the step in flight."""
+LAST_WORD_S = 1.0
+"""Requests that are open when it is closed have so long to end in order."""
+LOOK_S = 1.0
+"""How often a caller that waits looks whether anybody is there to answer."""
 MAX_OPEN = 1_000_000
 """So many requests may be open: a program is not kept from making its own."""
 
@@ -188,7 +194,7 @@ class LLM:
         end = threading.Thread(target=self._end)
         self._finalizer = weakref.finalize(self, end.start)
         self._finalizer.atexit = False
-        atexit.register(self._end)
+        atexit.register(self._end.at_exit)
 
     @property
     def info(self) -> EngineInfo:
@@ -322,9 +328,12 @@ class LLM:
             self._check_usable()
             raise
         try:
+            while not wait([outcome], timeout=LOOK_S).done:
+                if not self._thread.is_alive() and not outcome.done():
+                    self._check_usable()  # closed before `begin`
             return outcome.result()
         except BaseException:
-            if not outcome.done():  # it is this thread's, and not the work's
+            if not outcome.done() and self._thread.is_alive():  # it is this thread's
                 self._loop.call_soon_threadsafe(cancel)
                 outcome.exception()
             raise
@@ -377,8 +386,20 @@ class LLM:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Runs the loop until it is stopped, and then what is open until it has ended.
+
+    The engine has said its last word by then, from which requests end; what does not is
+    cancelled.
+    """
     try:
         loop.run_forever()
+        most_s: float | None = LAST_WORD_S
+        while open_tasks := asyncio.all_tasks(loop):
+            loop.run_until_complete(asyncio.wait(open_tasks, timeout=most_s))
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            most_s = None
+        loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 
@@ -401,11 +422,18 @@ class _End:
         self._engine, self._loop, self._thread = engine, loop, thread
 
     def __call__(self) -> None:
-        atexit.unregister(self)
-        self._engine.stop()
+        atexit.unregister(self.at_exit)
+        self._end(most_s=None)
+
+    def at_exit(self) -> None:
+        """Does not wait for ever for a step that hangs."""
+        self._end(most_s=EXIT_S)
+
+    def _end(self, *, most_s: float | None) -> None:
+        self._engine.stop(most_s=most_s)
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+            self._thread.join(most_s)
 
 
 def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:

@@ -53,3 +53,25 @@ def test_leaving_waits_for_no_thread_in_a_native_library() -> None:
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said", "")
+
+
+HUNG = """
+import threading
+from mell_jax import llm as library
+library.EXIT_S = 0.5
+llm = library.LLM(max_rows=4, max_model_len=1024, kv_pages=300)
+fleet = llm._engine._engine
+fleet.step = lambda: threading.Event().wait()
+threading.Thread(target=llm.generate, args=("x",), daemon=True).start()
+"""
+
+
+def test_a_step_that_hangs_does_not_hold_up_the_end() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HUNG],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr

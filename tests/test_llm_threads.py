@@ -8,6 +8,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
 
 import jax
@@ -188,3 +189,31 @@ def test_settings_of_the_program_around_it_change_nothing(
         assert llm.generate(IDS, LONG)[0].token_ids == want
     finally:
         jax.config.update(name, before)
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_closing_ends_what_other_threads_wait_for(round_: int) -> None:
+    made = LLM(**SMALL)
+    ended: list[str] = []
+
+    def ask(number: int) -> None:
+        try:
+            if number % 2:
+                made.generate(["Once"] * 2, LONG)
+            else:
+                list(made.stream("Once", LONG))
+        except (RuntimeError, CancelledError) as error:
+            ended.append(str(error))
+        else:
+            ended.append("")
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: made.load().running > 0)
+    time.sleep(0.05 * round_)
+    made.close()
+    for thread in threads:
+        thread.join(10.0)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(ended) == 6

@@ -43,7 +43,7 @@ def run_command(
         print(f"{name}: takes flags only, got {extra[0]!r}", file=sys.stderr)
         return 2
     try:
-        measure(values, f"{name} {shlex.join(argv[1:])}")
+        measure(values, " ".join([name, *map(shlex.quote, argv[1:])]))
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1

@@ -111,9 +111,7 @@ class Instance:
         request, slot = self._requests[serial], self.sequences.slot_of(serial)
         prompt = len(request.submit.prompt)
         if len(tokens) == prompt:
-            self._prompts.adopt(
-                serial, length=prompt, num_top=request.params.prompt_logprobs
-            )
+            self._prompts.adopt(serial, num_top=request.params.prompt_logprobs)
         self._slots.occupy(slot, request)
         self.worker.set_up_row(
             row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
@@ -306,9 +304,10 @@ class Instance:
         if not self._slots.wants_prompt[plan.slots].any():
             return NO_TOKENS
         slots = plan.slots[plan.owners]
+        known = [self._prompts.knows(Serial(int(one))) for one in plan.serials]
         has_next = plan.positions + 1 < self.batcher.rows.prompt[slots]
-        wanted = np.flatnonzero(self._slots.wants_prompt[slots] & has_next)
-        return wanted.astype(np.int32)
+        is_wanted = self._slots.wants_prompt[slots] & np.array(known)[plan.owners]
+        return np.flatnonzero(is_wanted & has_next).astype(np.int32)
 
     def _prompt_targets(
         self, plan: StepPlan, *, bucket: Bucket, at: Int32Array
@@ -366,12 +365,8 @@ class Instance:
         self, landing: InFlight, live: BoolArray
     ) -> tuple[PromptDone, ...]:
         plan = landing.plan
-        owners = plan.owners[landing.scored]
-        for index in np.unique(owners):
-            serial = Serial(int(plan.serials[index]))
-            if serial in self._requests:
-                at = landing.scored[owners == index]
-                self._prompts.collect(serial, landing.pending.prompt_logprobs(at))
+        if len(landing.scored):
+            self._collect(landing)
         return tuple(
             self._prompts.finish(
                 Serial(int(plan.serials[index])),
@@ -379,6 +374,14 @@ class Instance:
             )
             for index in np.flatnonzero(live & landing.is_first)
         )
+
+    def _collect(self, landing: InFlight) -> None:
+        """Hands each prompt what was scored of it."""
+        owners = landing.plan.owners[landing.scored]
+        scored = landing.pending.prompt_logprobs(landing.scored)
+        for index in np.unique(owners):
+            serial = Serial(int(landing.plan.serials[index]))
+            self._prompts.collect(serial, scored.take(owners == index))
 
 
 def _sequence(request: Request, tokens: Tokens) -> Sequence:

@@ -18,7 +18,6 @@ class _Prompt:
 
     num_top: int | None  # log probabilities per token; None: not asked for
     cached: int = 0  # tokens found in the prefix cache
-    length: int = 0
     since_s: float | None = None  # when it was first admitted; None: not here
     parts: list[Logprobs] = field(default_factory=list)
 
@@ -36,9 +35,9 @@ class PromptTable:
         """Takes a new sequence; `num_top` None when no log probabilities are wanted."""
         self._prompts[serial] = _Prompt(num_top=num_top)
 
-    def adopt(self, serial: Serial, *, length: int, num_top: int | None) -> None:
+    def adopt(self, serial: Serial, *, num_top: int | None) -> None:
         """Takes a sequence that was computed elsewhere, before its first token."""
-        self._prompts[serial] = _Prompt(length=length, num_top=num_top)
+        self._prompts[serial] = _Prompt(num_top=num_top)
 
     def knows(self, serial: Serial) -> bool:
         return serial in self._prompts
@@ -52,7 +51,6 @@ class PromptTable:
             self._prompts[entry.serial] = _Prompt(
                 num_top=before.num_top,
                 cached=entry.cached,
-                length=entry.prompt,
                 since_s=since_s,
             )
 
@@ -84,13 +82,12 @@ class PromptTable:
 
 
 def _logprobs_of(prompt: _Prompt) -> Logprobs | None:
-    """Joins all rows but that of the prompt's last token, which predicts output.
+    """Joins what was scored: all tokens but the prompt's first.
 
     None when nobody asked; a prompt of one token has no row, which is not the same.
     """
     if prompt.num_top is None:
         return None
-    count = prompt.length - 1
     empty = Logprobs(
         chosen=np.zeros(0, np.float32),
         top_ids=np.zeros((0, prompt.num_top), np.int32),
@@ -98,7 +95,7 @@ def _logprobs_of(prompt: _Prompt) -> Logprobs | None:
     )
     parts = [empty, *prompt.parts]
     return Logprobs(
-        chosen=np.concatenate([part.chosen for part in parts])[:count],
-        top_ids=np.concatenate([part.top_ids for part in parts])[:count],
-        top=np.concatenate([part.top for part in parts])[:count],
+        chosen=np.concatenate([part.chosen for part in parts]),
+        top_ids=np.concatenate([part.top_ids for part in parts]),
+        top=np.concatenate([part.top for part in parts]),
     )

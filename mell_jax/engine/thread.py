@@ -179,11 +179,15 @@ class EngineThread:
         """Returns how busy the engine was after its latest step; from any thread."""
         return self._load
 
-    def stop(self) -> None:
-        """Ends the engine after the step in flight and waits for it."""
+    def stop(self, *, most_s: float | None = None) -> None:
+        """Ends the engine after the step in flight and waits for it.
+
+        Args:
+          most_s: goes on after so long, whatever the engine does; None waits on.
+        """
         self._inbox.put(_Stop())
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(most_s)
 
     def _run(self, sink: Sink) -> None:
         message = ""

@@ -7,7 +7,7 @@ the caller keeps one step in flight.
 
 import concurrent.futures
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ from mell_jax.worker.sampling import (
     ALL_VARIANTS,
     BIAS_CAP,
     NOTHING,
-    NUM_PROGRAMS,
     STOP_CAP,
     Logits,
     RowState,
@@ -36,6 +35,7 @@ from mell_jax.worker.sampling import (
     set_row,
     token_chunks,
 )
+from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import Forwarded, Programs, Weights, prompt_chunk
 
 Int32Array = npt.NDArray[np.int32]
@@ -62,6 +62,10 @@ class FetchedLogprobs:
     chosen: npt.NDArray[np.float32]
     top_ids: Int32Array
     top: npt.NDArray[np.float32]
+
+    def take(self, which: npt.NDArray[np.bool_]) -> "FetchedLogprobs":
+        """Returns the rows that `which` [n] names."""
+        return FetchedLogprobs(self.chosen[which], self.top_ids[which], self.top[which])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +104,18 @@ class Pending:
         prompt: Mapping[int, TokenLogprobs],
     ) -> None:
         self._tokens, self._logprobs, self._prompt = tokens, logprobs, prompt
-        for array in jax.tree.leaves((tokens, logprobs, prompt)):
+        self._all: list[Any] = jax.tree.leaves((tokens, logprobs, prompt))
+        for array in self._all:
             array.copy_to_host_async()
 
     @property
     def is_ready(self) -> bool:
         """Returns whether the step is over; never blocks."""
-        tokens: Any = self._tokens  # typed without `is_ready`
-        return bool(tokens.is_ready())
+        return all(array.is_ready() for array in self._all)
 
     def wait(self) -> None:
         """Waits for the step, from any thread; raises what it did."""
-        self._tokens.block_until_ready()
+        jax.block_until_ready(self._all)
 
     def tokens(self) -> Int32Array:
         """Returns [B] sampled tokens, -1 where logits were not finite; waits for the
@@ -121,17 +125,18 @@ class Pending:
 
     def logprobs(self) -> FetchedLogprobs | None:
         """Returns [B] rows, when the step computed them."""
-        return None if self._logprobs is None else _fetch([self._logprobs])
+        return None if self._logprobs is None else _fetch(self._logprobs)
 
     def prompt_logprobs(self, at: Int32Array) -> FetchedLogprobs:
-        """Returns rows of the positions `at`, which were asked for at dispatch."""
-        starts = np.array(list(self._prompt))
-        scored = _fetch(list(self._prompt.values()))
-        chunk = len(scored.chosen) // len(starts)
+        """Returns rows of the tokens `at`, which were asked for at dispatch."""
+        starts = np.array(sorted(self._prompt))
+        parts = [_fetch(self._prompt[start]) for start in starts.tolist()]
         places = np.searchsorted(starts, at, side="right") - 1
-        rows = places * chunk + at - starts[places]
+        rows = places * len(parts[0].chosen) + at - starts[places]
         return FetchedLogprobs(
-            scored.chosen[rows], scored.top_ids[rows], scored.top[rows]
+            chosen=np.concatenate([part.chosen for part in parts])[rows],
+            top_ids=np.concatenate([part.top_ids for part in parts])[rows],
+            top=np.concatenate([part.top for part in parts])[rows],
         )
 
 
@@ -234,36 +239,42 @@ class DeviceWorker:
 
     def warm_up(self, *, progress: bool, threads: int = 2) -> None:
         """Compiles every program and runs each once, so that nothing compiles later."""
-        buckets = self.buckets
-        by_rows = {bucket.rows: bucket for bucket in buckets}  # one is enough
-        prompts = self._programs.prompts
-        bar = Progress(
-            "compiling",
-            total=len(buckets) + len(by_rows) * NUM_PROGRAMS + len(prompts),
-            unit="programs",
-            has_bar=progress,
-        )
-        with bar, concurrent.futures.ThreadPoolExecutor(threads) as executor:
-
-            def do(jobs: Iterable[Callable[[], object]]) -> None:
-                for job in concurrent.futures.as_completed(map(executor.submit, jobs)):
-                    job.result()
-                    bar.advance()
-
-            do(functools.partial(self.compile, bucket) for bucket in buckets)
-            passes = {bucket: self._forward_padding(bucket) for bucket in buckets}
-            for rows, bucket in by_rows.items():
-                logits, padding = passes[bucket].logits, self._padding(rows)
-                sampler = self._programs.sampler
-                traced = sampler.traced(logits, self._rows, padding)
-                do(functools.partial(_compile, program) for program in traced)
-            do(
-                functools.partial(self._score_padding, bucket, passes[bucket])
-                for bucket in prompts
-            )
+        by_rows = {bucket.rows: bucket for bucket in self.buckets}  # one is enough
+        jobs: list[Callable[[], object]] = [
+            functools.partial(self.compile, bucket) for bucket in self.buckets
+        ]
         for bucket in by_rows.values():
-            self._sample_padding(passes[bucket].logits, bucket=bucket)
-        jax.block_until_ready(self._rows)
+            jobs += [functools.partial(_compile, one) for one in self._traced(bucket)]
+        bar = Progress("compiling", total=len(jobs), unit="programs", has_bar=progress)
+        with bar, concurrent.futures.ThreadPoolExecutor(threads) as executor:
+            done = [executor.submit(_with_own_settings, job) for job in jobs]
+            for one in concurrent.futures.as_completed(done):
+                one.result()
+                bar.advance()
+        for bucket in self.buckets:  # one after the other: logits are large
+            self._run_once(bucket)
+
+    def _traced(self, bucket: Bucket) -> list[jax.stages.Traced]:
+        """Returns the sampler's programs for the rows of a bucket."""
+        whole = self.group.replicated
+        shape = (bucket.rows, self._vocab_size)
+        values: Any = jax.ShapeDtypeStruct(shape, np.float32, sharding=whole)
+        are_finite: Any = jax.ShapeDtypeStruct(shape[:1], np.bool_, sharding=whole)
+        logits = Logits(values=values, are_finite=are_finite)
+        rows = self._padding(bucket.rows)
+        return self._programs.sampler.traced(logits, self._rows, rows)
+
+    def _run_once(self, bucket: Bucket) -> None:
+        """Runs what a step of a bucket may dispatch, on the scratch page and slot."""
+        forwarded = self._forward(self._padding_vector(bucket), bucket=bucket)
+        self._sample_padding(forwarded.logits, bucket=bucket)
+        scored: Mapping[int, TokenLogprobs] = {}
+        if bucket in self._programs.prompts:
+            nothing = PromptTargets(
+                targets=np.zeros(bucket.tokens, np.int32), at=np.zeros(1, np.int32)
+            )
+            scored = self._score(forwarded, nothing, bucket=bucket)
+        jax.block_until_ready((self._rows, scored))
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
         """Returns the executable of a forward pass, as it is called by `dispatch`."""
@@ -290,10 +301,6 @@ class DeviceWorker:
             )
         )
 
-    def _forward_padding(self, bucket: Bucket) -> Forwarded:
-        """Runs a pass without a row, on the scratch page."""
-        return self._forward(self._padding_vector(bucket), bucket=bucket)
-
     def _padding_vector(self, bucket: Bucket) -> Int32Array:
         vector, inputs = new_vector(bucket)
         inputs.sources[:] = self._scratch_slot
@@ -319,14 +326,6 @@ class DeviceWorker:
             _, self._rows = self._programs.sampler.sample(
                 logits, self._rows, self._padding(bucket.rows), wants=wants
             )
-
-    def _score_padding(self, bucket: Bucket, forwarded: Forwarded) -> None:
-        targets = np.zeros(bucket.tokens, np.int32)
-        at = np.zeros(1, np.int32)
-        scored = self._score(
-            forwarded, PromptTargets(targets=targets, at=at), bucket=bucket
-        )
-        jax.block_until_ready(scored)
 
     def set_up_row(self, setup: RowSetup) -> None:
         """Gives a slot to a sequence; takes effect before the next dispatched step."""
@@ -382,6 +381,7 @@ class DeviceWorker:
         """Scores the chunks of a prompt in which something is wanted."""
         assert forwarded.hidden is not None, "prompts are scored in mixed buckets"
         score, chunk = self._programs.prompts[bucket], prompt_chunk(bucket)
+        last = bucket.tokens - chunk  # where the last chunk starts: it may overlap
         return {
             int(start): score(
                 self._weights,
@@ -389,8 +389,13 @@ class DeviceWorker:
                 prompt.targets[start : start + chunk],
                 np.int32(start),
             )
-            for start in np.unique(prompt.at // chunk) * chunk
+            for start in np.minimum(np.unique(prompt.at // chunk) * chunk, last)
         }
+
+
+def _with_own_settings(job: Callable[[], object]) -> None:
+    with own_settings():  # they are a thread's own
+        job()
 
 
 def _compile(program: jax.stages.Traced) -> None:
@@ -406,9 +411,7 @@ def _move_weights(weights: Weights, *, to: str) -> Weights:
     return tuple(jax.device_put(list(weights), shardings))
 
 
-def _fetch(parts: Sequence[TokenLogprobs]) -> FetchedLogprobs:
+def _fetch(made: TokenLogprobs) -> FetchedLogprobs:
     return FetchedLogprobs(
-        chosen=np.concatenate([np.asarray(part.chosen) for part in parts]),
-        top_ids=np.concatenate([np.asarray(part.top_ids) for part in parts]),
-        top=np.concatenate([np.asarray(part.top) for part in parts]),
+        np.asarray(made.chosen), np.asarray(made.top_ids), np.asarray(made.top)
     )

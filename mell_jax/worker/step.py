@@ -8,7 +8,6 @@ rows want of the sampler. No program branches on data, which would make a GPU's 
 wait for the device; what is not wanted is not dispatched.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -174,7 +173,7 @@ def make_forward(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> 
 
 def prompt_chunk(bucket: Bucket) -> int:
     """Returns how many positions of a bucket `prompt_logprobs` takes at once."""
-    return math.gcd(bucket.tokens, LOGITS_CHUNK)
+    return min(bucket.tokens, LOGITS_CHUNK)
 
 
 def make_prompt_logprobs(

@@ -225,7 +225,7 @@ class Consolidate:
     def _shed(self, draft: Draft, instance: InstanceAccount, lack: int) -> int:
         """Shifts one request away; returns what that frees, 0 if nothing can go."""
         ledger = draft.ledger
-        relief_s = RELIEF * self._look_s
+        relief_s = max(TIGHT_S, RELIEF * self._look_s)
         enough = lack + ledger.growth_ahead(instance, seconds=relief_s)
         order = sorted(
             instance.requests.values(), key=lambda r: _shed_order(r, lack, enough)

@@ -49,7 +49,7 @@ def test_a_preempted_prompt_keeps_its_first_step() -> None:
 
 def test_a_prompt_that_began_elsewhere_has_no_time() -> None:
     table = PromptTable(clock=Clock())
-    table.adopt(ONE, length=4, num_top=None)
+    table.adopt(ONE, num_top=None)
     assert table.finish(ONE, handle=Handle(7)).prefill_s is None
 
 
@@ -61,7 +61,7 @@ def test_nothing_to_tell_is_not_the_same_as_not_asked(
     table = PromptTable(clock=Clock())
     for wanted in (num_top, None):
         if is_adopted:
-            table.adopt(ONE, length=1, num_top=wanted)
+            table.adopt(ONE, num_top=wanted)
         else:
             table.expect(ONE, num_top=wanted)
             table.admit(

@@ -11,11 +11,10 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 
-from mell_jax.console import leave
+from mell_jax.console import run_and_leave
 from mell_jax.serving.loop import run_loop
 from mell_jax.serving.observe.logs import set_up_logging
 from mell_jax.serving.processes.parent_watch import PATIENCE_S, ParentWatch
@@ -148,4 +147,4 @@ def main(
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv))
+    run_and_leave(main)
