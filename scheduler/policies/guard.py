@@ -17,7 +17,8 @@ from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 
 CONSTANT = 2
-Places = Mapping[RequestId, DeviceGroupId | None]
+Homes = Mapping[RequestId, DeviceGroupId | None]
+Groups = Mapping[RequestId, DeviceGroupId]
 
 
 def is_exceeded(ledger: Ledger, model: ModelId) -> bool:
@@ -44,7 +45,9 @@ def repack(draft: Draft, model: ModelId) -> None:
     """First fit decreasing of what is not being moved, over the instances in use.
 
     It says which requests go together; each group then takes the instance that holds
-    most of it, lest full instances wait for each other to make room.
+    most of it, lest full instances wait for each other to make room. Where that would
+    not fit, everything stays where first fit has put it; where first fit needs more
+    instances than there are, everything stays where it is.
     """
     ledger = draft.ledger
     requests = [
@@ -58,54 +61,77 @@ def repack(draft: Draft, model: ModelId) -> None:
         (i for i in ledger.of_model(model).values() if not i.is_closing),
         key=lambda instance: (-instance.pages, instance.serial),
     )
+    before = draft.savepoint()
+    _take_out(draft, requests)
+    groups: dict[RequestId, DeviceGroupId] = {}
     for request in requests:
-        draft.shift(request, None)
-    groups = {
-        request.id: _place(draft, request, _first_fit(ledger, bins, request, homes))
-        for request in requests
-    }
-    places = _match(requests, homes=homes, groups=groups)
-    for request in requests:
-        draft.shift(request, None)
-    for request in requests:
-        place = places.get(groups[request.id])
-        instance = ledger.instances.get(place) if place is not None else None
-        is_room = instance is not None and ledger.fits(instance, request.pages)
-        draft.shift(request, place if is_room else homes[request.id])
+        group = _first_fit(ledger, bins, request)
+        if group is None:
+            draft.rollback(before)
+            return
+        groups[request.id] = group
+        draft.shift(request, group)
+    mark = draft.savepoint()
+    places = _match(
+        requests, homes=homes, groups=groups, among=[i.device for i in bins]
+    )
+    _take_out(draft, requests)
+    if not _settle(draft, requests, groups=groups, places=places):
+        draft.rollback(mark)
 
 
-def _place(
-    draft: Draft, request: RequestAccount, device: DeviceGroupId | None
-) -> DeviceGroupId | None:
-    draft.shift(request, device)
-    return device
+def _take_out(draft: Draft, requests: list[RequestAccount]) -> None:
+    for request in requests:
+        draft.shift(request, None)
+
+
+def _settle(
+    draft: Draft,
+    requests: list[RequestAccount],
+    *,
+    groups: Groups,
+    places: Mapping[DeviceGroupId, DeviceGroupId],
+) -> bool:
+    """Shifts every group to its place; returns whether all of them fit."""
+    ledger = draft.ledger
+    for request in requests:
+        place = places[groups[request.id]]
+        if not ledger.fits(ledger.instances[place], request.pages):
+            return False
+        draft.shift(request, place)
+    return True
 
 
 def _match(
-    requests: list[RequestAccount], *, homes: Places, groups: Places
-) -> dict[DeviceGroupId | None, DeviceGroupId]:
-    """Returns the instance of each group, those first that keep most pages."""
+    requests: list[RequestAccount],
+    *,
+    homes: Homes,
+    groups: Groups,
+    among: list[DeviceGroupId],
+) -> dict[DeviceGroupId, DeviceGroupId]:
+    """Returns an instance for each group, those first that keep most pages."""
     kept: Counter[tuple[DeviceGroupId, DeviceGroupId]] = Counter()
     for request in requests:
         group, home = groups[request.id], homes[request.id]
-        if group is not None and home is not None:
+        if home is not None and home in among:
             kept[group, home] += request.pages
-    places: dict[DeviceGroupId | None, DeviceGroupId] = {}
-    taken: set[DeviceGroupId] = set()
+    places: dict[DeviceGroupId, DeviceGroupId] = {}
+    free = dict.fromkeys(among)
     for (group, home), _ in sorted(kept.items(), key=lambda one: (-one[1], one[0])):
-        if group not in places and home not in taken:
+        if group not in places and home in free:
             places[group] = home
-            taken.add(home)
+            del free[home]
+    for group in dict.fromkeys(groups.values()):
+        if group not in places:  # nothing of it may stay
+            places[group] = group if group in free else next(iter(free))
+            del free[places[group]]
     return places
 
 
 def _first_fit(
-    ledger: Ledger,
-    bins: list[InstanceAccount],
-    request: RequestAccount,
-    homes: Places,
+    ledger: Ledger, bins: list[InstanceAccount], request: RequestAccount
 ) -> DeviceGroupId | None:
     for instance in bins:
         if ledger.fits(instance, request.pages):
             return instance.device
-    return homes[request.id]
+    return None

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.bounds import lower_bound
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from tests.scheduler.policy_harness import Fleet, drive
@@ -52,6 +54,19 @@ def test_four_thirds_of_the_bound_are_enough(policy: str) -> None:
 def test_full_instances_are_not_to_change_places(seed: int) -> None:
     """First fit alone made two of them wait for each other, and all behind them."""
     keeps_the_guarantee("consolidate", seed=seed)
+
+
+def test_a_repacking_fits_everywhere_and_uses_no_more_instances() -> None:
+    for seed in range(40):
+        fleet = Fleet("consolidate", capacity=20 + seed, config=DEAR)
+        for _ in drive(fleet, seed=seed, epochs=8, load=6.0):
+            used = sum(bool(pages) for pages in fleet.sizes.values())
+            draft = Draft(fleet.machine.ledger)
+            guard.repack(draft, ONLY_MODEL)
+            sizes = [pages for pages in fleet.sizes.values() if pages]
+            assert all(sum(pages) <= fleet.capacity for pages in sizes)
+            assert len(sizes) <= used
+            draft.clear()
 
 
 def test_the_guard_alone_keeps_the_guarantee() -> None:
