@@ -15,7 +15,6 @@ from mell_jax.models.decoder import Decoder
 from mell_jax.worker.layout import Bucket, vector_size
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
 from mell_jax.worker.sampling import (
-    NUM_PROGRAMS,
     ROW_COLUMNS,
     Logits,
     init_row_state,
@@ -85,7 +84,7 @@ def _trace(
     packed = shape((ROW_COLUMNS, ROWS), np.int32)
     sampler = programs.sampler.traced(logits, rows, packed)
     found += [(f"sampler {n}", program) for n, program in enumerate(sampler)]
-    assert len(found) == len(BUCKETS) + 1 + NUM_PROGRAMS
+    assert len(found) == len(BUCKETS) + 1 + 6
     return found
 
 

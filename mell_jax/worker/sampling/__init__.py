@@ -19,7 +19,6 @@ from mell_jax.worker.sampling.rows import (
 )
 from mell_jax.worker.sampling.sampler import (
     ALL_VARIANTS,
-    NUM_PROGRAMS,
     Logits,
     Sampled,
     Sampler,
@@ -41,7 +40,6 @@ __all__ = [
     "BITS_COLUMN",
     "EVERYTHING",
     "NOTHING",
-    "NUM_PROGRAMS",
     "POSITION_COLUMN",
     "ROW_COLUMNS",
     "SLOT_COLUMN",

@@ -33,11 +33,6 @@ from mell_jax.worker.sampling.rows import (
 from mell_jax.worker.sampling.state import RowState, count_tokens
 
 PackedRows = Array | npt.NDArray[np.int32]
-_DIGIT_BITS = {"cpu": 1}
-"""Chosen at once by top-k and top-p: a CPU counts one value at a time best."""
-_OTHER_DIGIT_BITS = 4
-NUM_PROGRAMS = 6
-"""For each number of rows."""
 ALL_VARIANTS = (NOTHING, Want.RANDOM, EVERYTHING)
 """Between them these want every program."""
 
@@ -67,7 +62,8 @@ class Sampler:
     """
 
     def __init__(self, *, platform: str) -> None:
-        digit_bits = _DIGIT_BITS.get(platform, _OTHER_DIGIT_BITS)
+        # A CPU counts one value at a time best.
+        digit_bits = 1 if platform == "cpu" else 4
         self._edit = jax.jit(_edit)
         self._greedy = _choosing(_greedy)
         self._drawn = _choosing(functools.partial(drawn, digit_bits=None))
