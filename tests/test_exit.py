@@ -28,33 +28,6 @@ time.sleep(0.2)
 print("said", end="")
 leave(3)
 """
-
-
-@pytest.mark.parametrize("work", [STREAMED, THREADED], ids=["streamed", "threaded"])
-@pytest.mark.parametrize("end", ["", "sys.exit(7)"], ids=["ends", "exits"])
-def test_a_program_that_closes_nothing_ends_in_order(work: str, end: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", MADE + work + end],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == (7 if end else 0), ended.stderr
-    assert "Exception ignored" not in ended.stderr
-
-
-def test_leaving_waits_for_no_thread_in_a_native_library() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", NATIVE],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said", "")
-
-
 HUNG = """
 import threading
 from mell_jax import llm as library
@@ -66,12 +39,29 @@ threading.Thread(target=llm.generate, args=("x",), daemon=True).start()
 """
 
 
-def test_a_step_that_hangs_does_not_hold_up_the_end() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", HUNG],
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("work", [STREAMED, THREADED], ids=["streamed", "threaded"])
+@pytest.mark.parametrize("end", ["", "sys.exit(7)"], ids=["ends", "exits"])
+def test_a_program_that_closes_nothing_ends_in_order(work: str, end: str) -> None:
+    ended = run(MADE + work + end)
+    assert ended.returncode == (7 if end else 0), ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_leaving_waits_for_no_thread_in_a_native_library() -> None:
+    ended = run(NATIVE)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said", "")
+
+
+def test_a_step_that_hangs_does_not_hold_up_the_end() -> None:
+    ended = run(HUNG)
     assert ended.returncode == 0, ended.stderr
