@@ -217,3 +217,26 @@ def test_closing_ends_what_other_threads_wait_for(round_: int) -> None:
         thread.join(10.0)
     assert not any(thread.is_alive() for thread in threads)
     assert len(ended) == 6
+
+
+def test_one_is_made_whatever_the_program_has_set_before() -> None:
+    jax.config.update("jax_transfer_guard", "disallow")
+    try:
+        with LLM(**SMALL) as made:
+            asked = SamplingParams(temperature=0.0, max_tokens=2, prompt_logprobs=1)
+            assert made.generate(IDS, asked)[0].prompt_logprobs is not None
+    finally:
+        jax.config.update("jax_transfer_guard", "allow")
+
+
+def test_a_prompt_is_scored_alike_in_chunks_that_overlap() -> None:
+    prompt = [5 + n % 200 for n in range(190)]
+    asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1)
+    scores = []
+    for budget in (64, 200):  # one chunk a step; chunks of 128 from 0 and from 72
+        with LLM(**{**SMALL, "token_budget": budget}) as made:
+            found = made.generate(prompt, asked)[0].prompt_logprobs
+            assert found is not None
+            scores.append([one.logprob for one in found if one is not None])
+    assert len(scores[0]) == len(prompt) - 1
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3, atol=1e-4)

@@ -175,7 +175,7 @@ class Bench:
     def _middle_steps(
         self, sent: Sequence[StepCall], run: BatchRun
     ) -> Sequence[StepCall]:
-        """Of the steps that decoded all rows, as many as are wanted, from the middle.
+        """Takes as many steps as wanted, from the middle of those that decode all rows.
 
         All rows decode from the first step on that prefills nothing. The step before
         it, which prefilled the last row, is full too, and was not recorded.

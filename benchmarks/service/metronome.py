@@ -144,7 +144,7 @@ class Metronome:
         """There is nothing to wait for."""
 
     def _note_time(self) -> None:
-        """Of the step before, now that the thread is through with it."""
+        """Notes that of the step before, now that the thread is through with it."""
         if self._begun_s:
             self.times.append(
                 (

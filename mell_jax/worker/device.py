@@ -251,8 +251,9 @@ class DeviceWorker:
             for one in concurrent.futures.as_completed(done):
                 one.result()
                 bar.advance()
+        self._set_up_scratch_row()
         for bucket in self.buckets:  # one after the other: logits are large
-            self._run_once(bucket)
+            self._run_once(bucket, samples=by_rows[bucket.rows] is bucket)
 
     def _traced(self, bucket: Bucket) -> list[jax.stages.Traced]:
         """Returns the sampler's programs for the rows of a bucket."""
@@ -264,17 +265,25 @@ class DeviceWorker:
         rows = self._padding(bucket.rows)
         return self._programs.sampler.traced(logits, self._rows, rows)
 
-    def _run_once(self, bucket: Bucket) -> None:
-        """Runs what a step of a bucket may dispatch, on the scratch page and slot."""
+    def _run_once(self, bucket: Bucket, *, samples: bool) -> None:
+        """Runs what a step of a bucket may dispatch, on the scratch page and slot.
+
+        Args:
+          bucket: of the step.
+          samples: runs the sampler's programs, too.
+        """
         forwarded = self._forward(self._padding_vector(bucket), bucket=bucket)
-        self._sample_padding(forwarded.logits, bucket=bucket)
+        for wants in ALL_VARIANTS if samples else ():
+            _, self._rows = self._programs.sampler.sample(
+                forwarded.logits, self._rows, self._padding(bucket.rows), wants=wants
+            )
         scored: Mapping[int, TokenLogprobs] = {}
-        if bucket in self._programs.prompts:
+        if not bucket.is_decode:
             nothing = PromptTargets(
                 targets=np.zeros(bucket.tokens, np.int32), at=np.zeros(1, np.int32)
             )
             scored = self._score(forwarded, nothing, bucket=bucket)
-        jax.block_until_ready((self._rows, scored))
+        jax.block_until_ready((self._pool, self._rows, scored))
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
         """Returns the executable of a forward pass, as it is called by `dispatch`."""
@@ -310,8 +319,8 @@ class DeviceWorker:
     def _padding(self, rows: int) -> Int32Array:
         return pack_rows(greedy_rows(rows, slot=self._scratch_slot))
 
-    def _sample_padding(self, logits: Logits, *, bucket: Bucket) -> None:
-        """Runs every program of the sampler once, and those that set up a row."""
+    def _set_up_scratch_row(self) -> None:
+        """Runs what sets up a row."""
         self.set_up_row(
             RowSetup(
                 slot=self._scratch_slot,
@@ -322,10 +331,6 @@ class DeviceWorker:
                 num_prompt=1,
             )
         )
-        for wants in ALL_VARIANTS:
-            _, self._rows = self._programs.sampler.sample(
-                logits, self._rows, self._padding(bucket.rows), wants=wants
-            )
 
     def set_up_row(self, setup: RowSetup) -> None:
         """Gives a slot to a sequence; takes effect before the next dispatched step."""
@@ -380,7 +385,7 @@ class DeviceWorker:
     ) -> dict[int, TokenLogprobs]:
         """Scores the chunks of a prompt in which something is wanted."""
         assert forwarded.hidden is not None, "prompts are scored in mixed buckets"
-        score, chunk = self._programs.prompts[bucket], prompt_chunk(bucket)
+        score, chunk = self._programs.prompt_logprobs, prompt_chunk(bucket)
         last = bucket.tokens - chunk  # where the last chunk starts: it may overlap
         return {
             int(start): score(

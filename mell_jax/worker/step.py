@@ -110,7 +110,7 @@ class Programs:
     """
 
     forwards: Mapping[Bucket, Forward]  # smallest first
-    prompts: Mapping[Bucket, PromptLogprobs]  # of the mixed buckets
+    prompt_logprobs: PromptLogprobs  # of every mixed bucket
     sampler: Sampler
 
 
@@ -130,11 +130,7 @@ def make_programs(
             )
             for bucket in ordered
         },
-        prompts={
-            bucket: jax.jit(make_prompt_logprobs(parts, layout=options.layout))
-            for bucket in ordered
-            if not bucket.is_decode
-        },
+        prompt_logprobs=jax.jit(make_prompt_logprobs(parts, layout=options.layout)),
         sampler=Sampler(platform=platform),
     )
 

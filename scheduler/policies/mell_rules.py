@@ -338,7 +338,7 @@ class Operation:
         return int(self._config.headroom * spec.capacity_pages)
 
     def _home(self, request: RequestAccount) -> InstanceAccount | None:
-        """Where a request lives, if it is free to leave."""
+        """Finds where a request lives, if it is free to leave."""
         if request.device is None or request.move is not None:
             return None
         if self._kinds.shape(request.device) is None:

@@ -165,12 +165,12 @@ def compile_rest(
     )
     rows = shape((ROW_COLUMNS, bucket.rows), jnp.int32)
     traced = programs.sampler.traced(*place((logits, state, rows), mesh))
-    for score in programs.prompts.values():
+    if not bucket.is_decode:
         hidden = shape((bucket.tokens, config.hidden_size), jnp.bfloat16)
         targets = shape((prompt_chunk(bucket),), jnp.int32)
         arguments = (weights, hidden, targets, shape((), jnp.int32))
         with jax.numpy_dtype_promotion("standard"):
-            traced.append(score.trace(*place(arguments, mesh)))
+            traced.append(programs.prompt_logprobs.trace(*place(arguments, mesh)))
     return [program.lower().compile() for program in traced]
 
 

@@ -1,6 +1,7 @@
 """Everything that clients may send, to a real server that goes on all the same."""
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,9 +303,12 @@ BROKEN = {
 
 def throw(data: bytes, *, address: str) -> None:
     """Sends bytes, no more, and reads until the other side ends, too."""
-    with raw_http2.connected(address) as raw, contextlib.suppress(OSError):  # hung up
+    with raw_http2.connected(address) as raw, contextlib.suppress(ConnectionError):
         raw.sendall(data)
-        raw.shutdown(socket.SHUT_WR)
+        try:
+            raw.shutdown(socket.SHUT_WR)
+        except OSError as error:  # the other side has hung up
+            assert error.errno == errno.ENOTCONN, error
         while raw.recv(65536):
             pass
 

@@ -72,7 +72,8 @@ def _trace(
         found.append(
             (f"forward {bucket}", forward.trace(weights, pool, rows.last_token, vector))
         )
-    for bucket, score in programs.prompts.items():
+    score: Any = programs.prompt_logprobs
+    for bucket in (one for one in BUCKETS if not one.is_decode):
         hidden = shape((bucket.tokens, CONFIG.hidden_size), np.float32)
         targets = shape((prompt_chunk(bucket),), np.int32)
         start = shape((), np.int32)

@@ -81,12 +81,12 @@ def _largest_passing(
         passing = pass_which(key[:, None] ^ digits[None])  # [B, 2**width - 1]
         return key ^ (jnp.sum(passing.astype(jnp.int32), axis=1) << shift)
 
-    key, shift = start, num_bits
     if digit_bits == 1:
-        key = jax.lax.fori_loop(
+        found: Array = jax.lax.fori_loop(
             0, num_bits, lambda n, key: choose_digit(key, num_bits - 1 - n, 1), start
         )
-        shift = 0
+        return found
+    key, shift = start, num_bits
     while shift:
         width = shift % digit_bits or digit_bits
         shift -= width

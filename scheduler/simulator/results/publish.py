@@ -164,7 +164,7 @@ def _more(case: Case, done: Sequence[Ran]) -> Iterator[SettingRun]:
 
 
 def _best(case: Case, done: Sequence[Ran]) -> list[Ran]:
-    """Of every policy the run of the first seed with the fewest devices."""
+    """Picks every policy's run of the first seed with the fewest devices."""
     best: dict[str, Ran] = {}
     for ran in done:
         run = ran.run
