@@ -15,17 +15,16 @@ import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Coroutine,
     Iterable,
     Iterator,
     Sequence,
 )
-from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, TypeVar, cast, final
+from typing import Any, Self, SupportsIndex, cast, final
 
 import jax
 import numpy as np
@@ -47,19 +46,15 @@ from mell_jax.frontend import (
     TokenLogprobs,
     generate,
 )
+from mell_jax.loop_thread import LoopThread
 from mell_jax.models.decoder import Decoder
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 """A text, or token ids: a list, a tuple, or an array of NumPy or JAX."""
 Prompts = Prompt | Iterable[Prompt]
-T = TypeVar("T")
 EXIT_S = 10.0
 """At most so long a program's end waits for the step in flight."""
-LAST_WORD_S = 1.0
-"""Requests that are open when it is closed have so long to end in order."""
-LOOK_S = 1.0
-"""How often a caller that waits looks whether anybody is there to answer."""
 MAX_OPEN = 1_000_000
 """So many requests may be open: a program is not kept from making its own."""
 
@@ -182,15 +177,11 @@ class LLM:
             max_open=MAX_OPEN,
         )
         self._pid = os.getpid()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=_run, args=(self._loop,), name="mell-llm", daemon=True
-        )
-        self._thread.start()
-        self._engine.start(self._front_end.sink(self._loop))
+        self._loop = LoopThread("mell-llm", owner="LLM")
+        self._engine.start(self._front_end.sink(self._loop.loop))
         # Neither thread refers to this object, so that forgetting it ends both. It may
         # be forgotten on any thread, also one of theirs: nothing there may wait.
-        self._end = _End(self._engine, loop=self._loop, thread=self._thread)
+        self._end = _End(self._engine, self._loop)
         end = threading.Thread(target=self._end)
         self._finalizer = weakref.finalize(self, end.start)
         self._finalizer.atexit = False
@@ -227,7 +218,7 @@ class LLM:
         An interrupt (Ctrl-C) ends all of its requests before it is raised.
         """
         self._check_usable()
-        return self._wait(self.agenerate(prompts, params))
+        return self._loop.call(lambda: self.agenerate(prompts, params))
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None
@@ -235,12 +226,13 @@ class LLM:
         """Yields what is new as it comes; leaving the loop early ends the request."""
         self._check_usable()
         deltas = self._deltas(prompt, params)
+        following = partial(_next_or_none, deltas)
         try:
-            while (delta := self._wait(_next_or_none(deltas))) is not None:
+            while (delta := self._loop.call(following)) is not None:
                 yield delta
         finally:
             if self._is_open:
-                self._wait(deltas.aclose())
+                self._loop.call(deltas.aclose)
 
     async def agenerate(
         self,
@@ -251,8 +243,8 @@ class LLM:
         self._check_usable()
         many = _as_prompts(prompts)
         each = _as_params(params, count=len(many))
-        jobs = self._collect_all(list(zip(many, each, strict=True)))
-        return await self._bridge(jobs)
+        requests = list(zip(many, each, strict=True))
+        return await self._loop.acall(lambda: self._collect_all(requests))
 
     async def astream(
         self, prompt: Prompt, params: SamplingParams | None = None
@@ -260,12 +252,13 @@ class LLM:
         """Does what `stream` does, for callers in an event loop of their own."""
         self._check_usable()
         deltas = self._deltas(prompt, params)
+        following = partial(_next_or_none, deltas)
         try:
-            while (delta := await self._bridge(_next_or_none(deltas))) is not None:
+            while (delta := await self._loop.acall(following)) is not None:
                 yield delta
         finally:
             if self._is_open:
-                await self._bridge(deltas.aclose())
+                await self._loop.acall(deltas.aclose)
 
     # -- ending ------------------------------------------------------------------
 
@@ -289,7 +282,7 @@ class LLM:
     ) -> None:
         self.close()
 
-    # -- crossing into the loop thread -------------------------------------------
+    # -- parts --------------------------------------------------------------------
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
@@ -303,49 +296,7 @@ class LLM:
 
     @property
     def _is_open(self) -> bool:
-        return self._finalizer.alive and self._thread.is_alive()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Has `work` done in the loop's thread; an interrupt here ends it there first.
-
-        Whatever the interrupt raises is raised once nothing of `work` runs any more.
-        """
-        outcome: Future[T] = Future()
-        tasks: list[asyncio.Task[T]] = []
-
-        def begin() -> None:
-            task = self._loop.create_task(work)
-            task.add_done_callback(lambda done: _tell(done, outcome))
-            tasks.append(task)
-
-        def cancel() -> None:
-            tasks[0].cancel()  # `begin` came first
-
-        try:
-            self._loop.call_soon_threadsafe(begin)
-        except RuntimeError:  # closed meanwhile
-            work.close()
-            self._check_usable()
-            raise
-        try:
-            while not wait([outcome], timeout=LOOK_S).done:
-                if not self._thread.is_alive() and not outcome.done():
-                    self._check_usable()  # closed before `begin`
-            return outcome.result()
-        except BaseException:
-            if not outcome.done() and self._thread.is_alive():  # it is this thread's
-                self._loop.call_soon_threadsafe(cancel)
-                outcome.exception()
-            raise
-
-    async def _bridge(self, work: Coroutine[Any, Any, T]) -> T:
-        if not self._is_open:
-            work.close()
-            self._check_usable()
-        if asyncio.get_running_loop() is self._loop:
-            return await work
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return await asyncio.wrap_future(future)
+        return self._finalizer.alive and self._loop.is_alive
 
     def _deltas(
         self, prompt: Prompt, params: SamplingParams | None
@@ -385,25 +336,6 @@ class LLM:
         )
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Runs the loop until it is stopped, and then what is open until it has ended.
-
-    The engine has said its last word by then, from which requests end; what does not is
-    cancelled.
-    """
-    try:
-        loop.run_forever()
-        most_s: float | None = LAST_WORD_S
-        while open_tasks := asyncio.all_tasks(loop):
-            loop.run_until_complete(asyncio.wait(open_tasks, timeout=most_s))
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            most_s = None
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        loop.close()
-
-
 @final
 class _End:
     """The end of both threads, the loop's last: the engine's has a last word for it.
@@ -412,14 +344,8 @@ class _End:
     thread that comes back from the runtime after that aborts the process.
     """
 
-    def __init__(
-        self,
-        engine: EngineThread,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        thread: threading.Thread,
-    ) -> None:
-        self._engine, self._loop, self._thread = engine, loop, thread
+    def __init__(self, engine: EngineThread, loop: LoopThread) -> None:
+        self._engine, self._loop = engine, loop
 
     def __call__(self) -> None:
         atexit.unregister(self.at_exit)
@@ -431,19 +357,7 @@ class _End:
 
     def _end(self, *, most_s: float | None) -> None:
         self._engine.stop(most_s=most_s)
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(most_s)
-
-
-def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:
-    """Passes on what became of a task; a cancelled one is an exception, not a state."""
-    if task.cancelled():
-        outcome.set_exception(CancelledError())
-    elif (error := task.exception()) is not None:
-        outcome.set_exception(error)
-    else:
-        outcome.set_result(task.result())
+        self._loop.close(most_s=most_s)
 
 
 async def _next_or_none(deltas: AsyncGenerator[Delta]) -> Delta | None:

@@ -30,6 +30,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "progress": 1,
     "events": 0,
     "console": 0,
+    "loop_thread": 0,
     "settings": 0,
 }
 ALLOWED_OUTSIDE = {
