@@ -5,7 +5,6 @@ target, in rounds of the fleet (1: as if it had not moved) and in seconds. It is
 at several lengths, with a neighbour on every instance that decodes all the time.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ class Downtime:
     moves: int
     steps: Summary
     ms: Summary
-    step_ms: float  # median of all rounds
-    rounds: Summary  # from the decision to the end of the move
+    step_ms: float  # mean
+    spans: Summary  # steps from the decision to the end of the move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +61,16 @@ def measure_downtime(
             _move_once(actors, mover)
         log = actors.log
     gaps = log.gaps()
-    times = [b - a for a, b in itertools.pairwise(log.round_s[first:])]
-    spans = [move.ended_round - move.began_round for move in log.moves]
+    steps = log.round_steps
+    spans = [steps[move.ended_round] - steps[move.began_round] for move in log.moves]
+    took_s = log.round_s[-1] - log.round_s[first]
     return Downtime(
         tokens=tokens,
         moves=len(gaps),
-        steps=summarize([float(gap.rounds) for gap in gaps]),
+        steps=summarize([float(gap.steps) for gap in gaps]),
         ms=summarize([1e3 * gap.seconds for gap in gaps]),
-        step_ms=1e3 * median(times),
-        rounds=summarize([float(span) for span in spans]),
+        step_ms=1e3 * took_s / (steps[-1] - steps[first]),
+        spans=summarize([float(span) for span in spans]),
     )
 
 

@@ -1,10 +1,11 @@
 """Measures what the host adds to a step of an instance, and what an idle fleet costs.
 
     overhead = (round of the fleet - the same steps sent bare) / instances
-    python   = (round of the fleet - in dispatch - waiting for tokens) / instances
+    python   = (round of the fleet - in dispatch - waiting for results) / instances
 
-The first is what the device does not hide, measured as `overhead` does; the second
-counts all of the host's own time, hidden or not. Nobody comes, goes or moves.
+A round is as many steps as there are instances, whosever they are. The first is what
+the device does not hide, measured as `overhead` does; the second counts all of the
+host's own time, hidden or not. Nobody comes, goes or moves.
 """
 
 import contextlib
@@ -14,12 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from benchmarks.engine.timers import StepClock, replaced
 from benchmarks.fleet.harness import FleetHarness
 from benchmarks.fleet.moving import MovingStage, stage
 from mell_jax.bench.stats import median
+from mell_jax.engine.fleet.arrivals import WatchedArrivals
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import Abort, EngineStopped, StepFrame
 from mell_jax.engine.thread import EngineThread
@@ -74,14 +74,7 @@ def measure_driving(
         overheads.append((median(ours) - median(bare)) / instances)
         rounds += ours
         bares += bare
-    clock = StepClock()
-    with (
-        stage(harness, instances=instances, seed=seed) as actors,
-        _timed(harness, clock),
-        clock.watch(actors.fleet, "step"),
-    ):
-        _rounds(actors, rows=rows, instances=instances, steps=steps, ready=clock.reset)
-    parts = _per_step(clock, steps=steps, instances=instances)
+    parts = _parts(harness, instances=instances, rows=rows, steps=steps, seed=seed)
     return Driving(
         instances=instances,
         rows=rows,
@@ -112,19 +105,32 @@ def measure_idle(harness: FleetHarness, *, instances: int, seconds: float) -> Id
     return Idle(seconds=wall_s, cpu_share=cpu_s / wall_s)
 
 
-def _per_step(clock: StepClock, *, steps: int, instances: int) -> dict[str, float]:
-    """Seconds per instance step of each part: medians over the rounds.
+def _parts(
+    harness: FleetHarness, *, instances: int, rows: int, steps: int, seed: int
+) -> dict[str, float]:
+    """Seconds per instance step of each part: medians over the rounds."""
+    clock = StepClock()
+    rounds: list[dict[str, float]] = []
 
-    What is left over belongs to the fleet's end.
-    """
-    rounds = {
-        name: np.array(values[: len(values) // steps * steps])
-        .reshape(steps, -1)
-        .sum(axis=1)
-        for name, values in clock.laps.items()
+    def end_round() -> None:
+        sums = {name: sum(clock.laps[name]) for name in ("step", "dispatch", "wait")}
+        sums["python"] = sums["step"] - sums["dispatch"] - sums["wait"]
+        rounds.append(sums)
+        clock.reset()
+
+    with (
+        stage(harness, instances=instances, seed=seed) as actors,
+        _timed(harness, clock),
+        clock.watch(WatchedArrivals, "wait"),
+        clock.watch(actors.fleet, "step"),
+    ):
+        _rounds(
+            actors, rows=rows, instances=instances, steps=steps, end_round=end_round
+        )
+    rounds = rounds[1:]  # the first one has all that came before
+    return {
+        name: median([own[name] for own in rounds]) / instances for name in rounds[0]
     }
-    rounds["python"] = rounds["step"] - rounds["dispatch"] - rounds["wait"]
-    return {name: median(own.tolist()) / instances for name, own in rounds.items()}
 
 
 def _ignore(said: StepFrame | EngineStopped) -> None:
@@ -137,7 +143,7 @@ def _rounds(
     instances: int,
     rows: int,
     steps: int,
-    ready: Callable[[], None] = lambda: None,
+    end_round: Callable[[], None] = lambda: None,
 ) -> list[float]:
     """Seconds of each of `steps` rounds in which every row decodes."""
     new_tokens = actors.harness.info.max_model_len - PROMPT_TOKENS
@@ -145,11 +151,15 @@ def _rounds(
     actors.run_until_all_decode(actors.submit(lengths, new_tokens=new_tokens))
     for _ in range(SETTLING_ROUNDS):
         actors.step()
-    ready()
-    times = [time.perf_counter()]
+    end_round()
+    times, landed = [time.perf_counter()], 0
     for _ in range(steps):
-        actors.fleet.step()
+        while landed < instances * rows:
+            frame = actors.fleet.step()
+            landed += 0 if frame is None else len(frame.handles)
+        landed -= instances * rows
         times.append(time.perf_counter())
+        end_round()
     return [after - before for before, after in itertools.pairwise(times)]
 
 

@@ -198,7 +198,7 @@ def render(result: MigrationResult) -> str:
 def _downtime_table(downtimes: Sequence[Downtime]) -> str:
     header = ("tokens", "moves", "downtime steps p50", "p99", "ms p50", "p99")
     return table(
-        (*header, "step ms", "rounds of a move"),
+        (*header, "step ms", "steps of a move"),
         [
             (
                 str(down.tokens),
@@ -208,7 +208,7 @@ def _downtime_table(downtimes: Sequence[Downtime]) -> str:
                 down.ms.median,
                 down.ms.p99,
                 down.step_ms,
-                down.rounds.median,
+                down.spans.median,
             )
             for down in downtimes
         ],

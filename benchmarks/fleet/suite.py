@@ -287,7 +287,7 @@ def _judge(
         activations=run.log.activations,
         compilations=compilations,
         failed_requests=metrics.failed,
-        downtime_steps=summarize([float(gap.rounds) for gap in gaps]),
+        downtime_steps=summarize([float(gap.steps) for gap in gaps]),
         downtime_ms=summarize([1e3 * gap.seconds for gap in gaps]),
         ttft_ms=metrics.ttft_ms,
         tpot_ms=metrics.tpot_ms,

@@ -4,7 +4,8 @@
         log.read(fleet.step())                    * * * *     * * *
                                                last one at the source |  downtime: 3
 It listens to the placement machine from outside, so that it sees any fleet, counted by
-the fleet itself or not. A round is one call of `Fleet.step`.
+the fleet itself or not. A round is one call of `Fleet.step`; downtime is counted in the
+steps of the instance that makes most of them.
 """
 
 import bisect
@@ -37,7 +38,7 @@ class Moved:
 class Gap:
     """A gap lies between the last token at a source and the first at its target."""
 
-    rounds: int  # 1: as if it had not moved
+    steps: int  # 1: as if it had not moved
     seconds: float
 
 
@@ -58,6 +59,8 @@ class Log:
     ) -> None:
         self.rounds = 0
         self.round_s: list[float] = []  # when each ended
+        self.round_steps: list[int] = []  # of the fastest instance by then
+        self.count_steps: Callable[[], int] = lambda: self.rounds
         self.tokens: dict[Handle, list[int]] = {}  # the round of each
         self.moves: list[Moved] = []
         self.finished: dict[Handle, FinishReason] = {}
@@ -77,6 +80,7 @@ class Log:
     def read(self, frame: StepFrame | None) -> None:
         """Ends a round with what it had to say."""
         self.round_s.append(self._now_s())
+        self.round_steps.append(self.count_steps())
         if frame is not None:
             for handle in frame.handles.tolist():
                 self.tokens[Handle(handle)].append(self.rounds)
@@ -120,8 +124,9 @@ class Log:
             after = bisect.bisect_right(rounds, move.ended_round)
             if move.is_committed and 0 < after < len(rounds):
                 last, first = rounds[after - 1], rounds[after]
+                steps = self.round_steps[first] - self.round_steps[last]
                 seconds = self.round_s[first] - self.round_s[last]
-                found.append(Gap(rounds=first - last, seconds=seconds))
+                found.append(Gap(steps=max(1, steps), seconds=seconds))
         return found
 
     def _end(self, move: MoveId, *, is_committed: bool) -> None:
@@ -155,5 +160,6 @@ def watch(fleet: Fleet, log: Log) -> Iterator[None]:
         log.answered(answer, devices=len(ledger.instances))
         return answer
 
+    log.count_steps = lambda: fleet.conductor.tally.steps
     with replaced(machine, "step", step_and_tell):
         yield

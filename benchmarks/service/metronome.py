@@ -121,6 +121,9 @@ class Metronome:
             ),
         )
 
+    def nudge(self) -> None:
+        """Has no step that waits for messages."""
+
     def probe(self) -> None:
         """There is no device."""
 

@@ -10,7 +10,7 @@ have ended has one surplus row in flight, whose result is dropped. Single-thread
 thread calls every method.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,36 +174,33 @@ class Instance:
             or self._finished
         )
 
-    def launch(self, times: StepTimes) -> None:
+    def launch(self, times: StepTimes) -> bool:
         """Starts the next step, if there is one to do; `times` are told how long."""
         self._landing, self._in_flight = self._in_flight, self._launch(times)
+        return self._in_flight is not None
 
     @property
-    def is_landing(self) -> bool:
-        """Returns whether a step is to land before the next one can be launched."""
-        return self._landing is not None
+    def landing(self) -> Pending | None:
+        """Returns what is to land before the next step can be launched."""
+        return None if self._landing is None else self._landing.pending
 
-    def land(
-        self, times: StepTimes, *, has_come: Callable[[Pending], bool] | None = None
-    ) -> StepFrame | None:
+    def land(self, times: StepTimes) -> StepFrame | None:
         """Brings in the step before the one last launched; waits for its results.
 
-        None when nothing is to be said.
-
-        Args:
-          times: they are told how long it took.
-          has_come: waits in place of this; where it returns False the step lands later.
+        None when nothing is to be said; `times` are told how long it took.
         """
-        frame, landing = None, self._landing
-        if landing is not None:
-            times.begin()
-            if has_come is None or has_come(landing.pending):
-                self._landing = None
-                frame = self._land(landing, times)
-        if frame is None and self._finished:
-            done, self._finished = tuple(self._finished), []
-            frame = frame_of_ends(done)
-        return frame
+        landing, self._landing = self._landing, None
+        if landing is None:
+            return self.say_ends()
+        times.begin()
+        return self._land(landing, times) or self.say_ends()
+
+    def say_ends(self) -> StepFrame | None:
+        """Returns the ends that no step has said; None if there are none."""
+        if not self._finished:
+            return None
+        done, self._finished = tuple(self._finished), []
+        return frame_of_ends(done)
 
     def load(
         self,

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -53,6 +54,9 @@ class Steps(Protocol):
 
     def step(self) -> StepFrame | None: ...
 
+    def nudge(self) -> None:
+        """Tells a step that waits of a message; from any thread, without blocking."""
+
     @property
     def is_resting(self) -> bool:
         """Returns whether no step is due: nobody waits, or an instance is opening."""
@@ -69,6 +73,8 @@ class Steps(Protocol):
         """Waits a moment until nothing waits for a device; no step follows."""
 
 
+LOAD_S = 0.01
+"""While it works, what it counts is no older than this and a step."""
 PROBE_PINGS = 10
 """Between two probes of an idle engine: five seconds, where it is watched."""
 REFUSALS = (NotPossibleError, UnknownTargetError, InvalidRequestError)
@@ -88,6 +94,9 @@ class _Stop:
 
 class _Ping:
     """Makes an idle thread go round."""
+
+
+_Message = Submit | Abort | _Question | _Ping | _Stop
 
 
 @final
@@ -117,10 +126,9 @@ class EngineThread:
         self.infos: tuple[EngineInfo, ...] = engine.infos
         self._engine = engine
         self._compilations = compilations
-        self._inbox: queue.SimpleQueue[Submit | Abort | _Question | _Ping | _Stop] = (
-            queue.SimpleQueue()
-        )
+        self._inbox = queue.SimpleQueue[_Message]()
         self._load = engine.load(compilations=compilations.count)
+        self._look_s = time.monotonic()
         self._thread: threading.Thread | None = None
         self._has_ended = threading.Event()
         self._rounds = 0
@@ -156,11 +164,11 @@ class EngineThread:
 
     def send(self, message: Submit | Abort) -> None:
         """Leaves a message for the engine; from any thread, without blocking."""
-        self._inbox.put(message)
+        self._post(message)
 
     def ping(self) -> None:
         """Makes the thread go round once more; from any thread, without blocking."""
-        self._inbox.put(_Ping())
+        self._post(_Ping())
 
     def ask(self, command: Command) -> Future[Answer]:
         """Leaves a command of an operator; from any thread, without blocking.
@@ -170,13 +178,13 @@ class EngineThread:
         cancelled in time is not carried out.
         """
         answer: Future[Answer] = Future()
-        self._inbox.put(_Question(command, answer))
+        self._post(_Question(command, answer))
         if self._has_ended.is_set():
             self._refuse_questions()
         return answer
 
     def load(self) -> EngineLoad:
-        """Returns how busy the engine was after its latest step; from any thread."""
+        """Returns how busy the engine is, or was `LOAD_S` ago; from any thread."""
         return self._load
 
     def stop(self, *, most_s: float | None = None) -> None:
@@ -185,9 +193,13 @@ class EngineThread:
         Args:
           most_s: goes on after so long, whatever the engine does; None waits on.
         """
-        self._inbox.put(_Stop())
+        self._post(_Stop())
         if self._thread is not None:
             self._thread.join(most_s)
+
+    def _post(self, message: _Message) -> None:
+        self._inbox.put(message)
+        self._engine.nudge()
 
     def _run(self, sink: Sink) -> None:
         message = ""
@@ -209,7 +221,7 @@ class EngineThread:
             self._probe_if_due()
             steps = self._load.steps
             frame = engine.step()
-            self._load = self._look()
+            self._look()
             has_moved = (
                 frame is not None or self._load.steps != steps or engine.is_resting
             )
@@ -238,11 +250,14 @@ class EngineThread:
                 used_pages=used,
             )
 
-    def _look(self) -> EngineLoad:
+    def _look(self) -> None:
+        """Counts anew, but not at each of many steps a moment."""
+        now_s = time.monotonic()
+        if now_s - self._look_s < LOAD_S and self._engine.has_work:
+            return
+        self._look_s = now_s
         load = self._engine.load(compilations=self._compilations.count)
-        if not self._violations:
-            return load
-        return replace(load, invariant_violations=self._violations)
+        self._load = replace(load, invariant_violations=self._violations)
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Hands all messages to the engine; returns False when one was to stop."""

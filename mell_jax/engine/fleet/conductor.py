@@ -10,7 +10,7 @@ raises is fenced, and its requests start again elsewhere from the tokens they ha
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar, cast
 
@@ -169,9 +169,9 @@ class Conductor:
             self.decide(events.Wake())
             self.settle()
 
-    def ask_for_pages(self) -> None:
+    def ask_for_pages(self, instances: Iterable[FleetInstance]) -> None:
         """Asks for the pages that rows want to go on; a row without one waits."""
-        for instance in list(self.instances.values()):
+        for instance in instances:
             for serial, pages in instance.inner.grants.wanting():
                 self._ask_for_page(instance.requests[serial], pages + 1)
         self.settle()

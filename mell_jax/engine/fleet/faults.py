@@ -11,7 +11,7 @@ import re
 import threading
 from dataclasses import dataclass, replace
 
-from mell_jax.engine.fleet.patience import Result
+from mell_jax.engine.fleet.arrivals import Result
 from mell_jax.scheduler.ids import DeviceGroupId
 
 
@@ -51,7 +51,7 @@ class Fault:
         if self.stall_on is None:
             return real
         stalled, at = self.stall_on
-        return _Never() if device == stalled and step > at else real
+        return NEVER if device == stalled and step > at else real
 
 
 class _Never:
@@ -63,6 +63,7 @@ class _Never:
         threading.Event().wait()
 
 
+NEVER = _Never()
 NO_FAULT = Fault()
 
 

@@ -1,11 +1,11 @@
 """The fleet is the engine: one instance or many, on one thread, placed by a policy.
 
-Each `step` asks for the pages that rows want next, launches a step on every instance,
-brings in the step before of every instance, and passes on what placement and migration
-have to say until all is quiet.
+    ask for pages -> launch what is free -> wait -> land what has come -> settle
+
+Each instance has one step under way and one behind it, and goes at its own pace: `step`
+waits only where none can be launched and none has come, for whichever comes first.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,13 +14,14 @@ from absl import logging
 
 from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.fleet.administrator import Administrator
+from mell_jax.engine.fleet.arrivals import Arrivals, Result, WatchedArrivals
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance
 from mell_jax.engine.fleet.instance_pool import InstancePool
 from mell_jax.engine.fleet.merge import merge_frames, sum_loads
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
-from mell_jax.engine.fleet.patience import Patience, Result
+from mell_jax.engine.fleet.patience import LATE_S, Patience
 from mell_jax.engine.fleet.probes import Probes
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
@@ -37,15 +38,16 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.intake import refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.engine.step_times import StepTimes
+from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.worker.device import Pending
 
-OPENING_WAIT_S = 0.001
-"""Between two looks at whether an instance is open, when nothing else is to be done."""
+LOOK_S = 0.001
+"""Between two looks at what nobody tells of: whether an instance is open by now, or
+pages are there, when nothing else is to be done."""
 
 
 class Fleet:
@@ -58,6 +60,7 @@ class Fleet:
       profile: what links and instances can do; without it nothing is deferred.
       clock: seconds; epochs depend on it, and how long arrivals wait for room.
       shares_prefixes: whether instances keep pages of prompts for others.
+      arrivals: waits for devices; by default with a thread for each.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Fleet:
         config: FleetConfig | None = None,
         shares_prefixes: bool = True,
         seed: int = 0,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self.machine = machine
         self.instance_pool = instance_pool
@@ -106,8 +110,14 @@ class Fleet:
         self._rng = np.random.default_rng(seed)
         self._start_s = self._tick_s = self._now_s = clock()
         self._patience = Patience(stall_s=self._config.stall_s)
+        self._arrivals = arrivals or WatchedArrivals()
+        self._is_alone = len(instance_pool.devices) == 1
         self._probes = Probes(
-            self._conductor, patience=self._patience, see=self._see, now_s=self._now_s
+            self._conductor,
+            patience=self._patience,
+            arrivals=self._arrivals,
+            see=self._see,
+            now_s=self._now_s,
         )
 
     @property
@@ -127,7 +137,11 @@ class Fleet:
 
     def close(self) -> None:
         """Waits a moment until no thread waits for a device; no step follows."""
-        self._patience.end()
+        self._arrivals.end(most_s=LATE_S)
+
+    def nudge(self) -> None:
+        """Ends the wait of a step, from any thread: a message is there."""
+        self._arrivals.ring()
 
     def submit(self, submit: Submit) -> None:
         """Takes a request in; one that breaks a rule is answered in the next frame."""
@@ -171,7 +185,7 @@ class Fleet:
     def idle_wait_s(self) -> float | None:
         """Returns how long to wait for messages without work; None: until one comes."""
         if self._conductor.roster.is_opening:
-            return OPENING_WAIT_S
+            return LOOK_S
         return self._config.epoch_s if self._conductor.needs_epochs else None
 
     @property
@@ -186,26 +200,20 @@ class Fleet:
         return not (self.has_work or self.machine.waiting)
 
     def step(self) -> StepFrame | None:
-        """Makes a step of every instance that is open; None when nothing is to be said.
+        """Starts steps and brings in results; None when nothing is to be said.
 
         Raises:
           RuntimeError: no device is left, so that nobody can be served.
         """
         conductor = self._conductor
         self._begin_step()
-        is_waiting = conductor.roster.is_opening or self._patience.is_tried
-        if is_waiting and not self._can_step:
-            time.sleep(OPENING_WAIT_S)
-        if self._patience.is_tried:
-            self._patience.forget_others(self.instances.values())
         self._probes.look(self._now_s)
         conductor.see_opened()
-        conductor.ask_for_pages()
-        for instance in list(self.instances.values()):
-            if instance.is_open and not instance.inner.is_landing:
-                conductor.guard(instance, partial(self._launch, instance))
+        may_go_on = self._launch_free()
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
+        if not (may_go_on or self._is_alone):
+            self._wait()
         frames = self._land()
         conductor.settle()
         if not self.instances and conductor.is_lost:
@@ -244,15 +252,54 @@ class Fleet:
         """Returns what the fleet has done so far."""
         return self._conductor.tally.stats()
 
-    @property
-    def _can_step(self) -> bool:
-        """Returns whether an instance that is open, and not late, has work."""
-        return any(
-            instance.is_open
-            and instance.inner.has_work
-            and not instance.inner.is_landing
+    def _launch_free(self) -> bool:
+        """Starts a step where none waits to land; returns whether one more could be."""
+        conductor, may_go_on = self._conductor, False
+        free = [
+            instance
             for instance in self.instances.values()
-        )
+            if instance.is_open and instance.inner.landing is None
+        ]
+        conductor.ask_for_pages(free)
+        for instance in free:
+            if self.instances.get(instance.device) is not instance:
+                continue  # lost or parked meanwhile
+            is_launched = conductor.guard(instance, partial(self._launch, instance))
+            may_go_on |= bool(is_launched) and instance.inner.landing is None
+        return may_go_on
+
+    def _launch(self, instance: FleetInstance) -> bool:
+        self._config.fault.check(instance.device, step=self._steps)
+        is_launched = instance.inner.launch(self.times)
+        if is_launched:
+            self._conductor.tally.launch(instance.device)
+        return is_launched
+
+    def _wait(self) -> None:
+        """Waits for the first result, or a message, as long as nothing else is due."""
+        results = {
+            instance.device: self._see(instance, instance.inner.landing)
+            for instance in self.instances.values()
+            if instance.inner.landing is not None
+        }
+        most_s = self._most_wait_s(is_landing=bool(results))
+        if most_s > 0:
+            self.times.begin()
+            self._arrivals.wait(results, most_s=most_s)
+            self.times.end(StepPhase.WAIT)
+
+    def _most_wait_s(self, *, is_landing: bool) -> float:
+        conductor = self._conductor
+        if conductor.finished:
+            return 0.0
+        if conductor.roster.is_opening or any(
+            instance.awaits_pages for instance in self.instances.values()
+        ):
+            return LOOK_S
+        if not is_landing:
+            return LOOK_S if self.has_work else 0.0
+        until_wake_s = max(0.0, self.machine.wake_s - conductor.now_s)
+        return min(LATE_S, self._config.epoch_s, until_wake_s)
 
     def _land(self) -> list[StepFrame]:
         conductor, frames = self._conductor, []
@@ -273,36 +320,33 @@ class Fleet:
             instance.inner.ended.clear()
         return frames
 
+    def _land_one(self, instance: FleetInstance) -> StepFrame | None:
+        """Brings in a step that is over; the only device's, by waiting for it."""
+        landing = instance.inner.landing
+        if landing is None:
+            return instance.inner.say_ends()
+        if self._is_alone or self._see(instance, landing).is_ready:
+            self._patience.forget(instance)
+            return instance.inner.land(self.times)
+        if self._conductor.can_lose(instance.device) and self._patience.look(
+            instance, now_s=self._now_s
+        ):
+            logging.warning(
+                "device %d gives no result; the others go on", instance.device
+            )
+        return instance.inner.say_ends()
+
     def _begin_step(self) -> None:
         self._steps += 1
         now_s = self._now_s = self._clock()
-        self._conductor.tally.begin_step(now_s)
+        self._conductor.tally.begin_round(now_s)
+        if self._patience.is_tried:
+            self._patience.forget_others(self.instances.values())
         self._conductor.now_s = now_s - self._start_s
         if now_s - self._tick_s >= self._config.epoch_s:
             self._tick_s = now_s
             self._conductor.tick(now_s - self._start_s)
         self._conductor.wake()
-
-    def _launch(self, instance: FleetInstance) -> None:
-        self._config.fault.check(instance.device, step=self._steps)
-        instance.inner.launch(self.times)
-
-    def _land_one(self, instance: FleetInstance) -> StepFrame | None:
-        if not self._conductor.can_lose(instance.device):
-            return instance.inner.land(self.times)
-        has_come = partial(self._has_come, instance)
-        return instance.inner.land(self.times, has_come=has_come)
-
-    def _has_come(self, instance: FleetInstance, pending: Pending) -> bool:
-        """Returns whether a step is over; a late one is not waited for."""
-        result = self._see(instance, pending)
-        was_late = self._patience.is_late(instance)
-        has_come = self._patience.has_come(instance, result, now_s=self._now_s)
-        if not (has_come or was_late):
-            logging.warning(
-                "device %d gives no result; the others go on", instance.device
-            )
-        return has_come
 
     def _see(self, instance: FleetInstance, pending: Pending) -> Result:
         """Returns a result as it is seen from here, where a fault may hide it."""

@@ -142,6 +142,11 @@ class FleetInstance:
         """Returns whether something is under way that no step will bring to an end."""
         return bool(self._arrivals or self._prefills or self._stopping)
 
+    @property
+    def awaits_pages(self) -> bool:
+        """Returns whether pages are on their way to it, of whose arrival none tells."""
+        return bool(self._arrivals)
+
     # Effects.
 
     def _tell(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
+from mell_jax.engine.fleet.arrivals import Arrivals, Result, wait_for
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.fleet_instance import FleetInstance
-from mell_jax.engine.fleet.patience import Patience, Result
+from mell_jax.engine.fleet.patience import LATE_S, Patience
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.device import Pending
 
@@ -35,15 +36,23 @@ class Probes:
     Args:
       conductor: fences devices.
       patience: says how long an answer may take.
+      arrivals: waits for answers, where nothing else is to be done.
       see: returns a device's answer as it is seen from here.
       now_s: the time at the start.
     """
 
     def __init__(
-        self, conductor: Conductor, *, patience: Patience, see: See, now_s: float
+        self,
+        conductor: Conductor,
+        *,
+        patience: Patience,
+        arrivals: Arrivals,
+        see: See,
+        now_s: float,
     ) -> None:
         self._conductor = conductor
         self._patience = patience
+        self._arrivals = arrivals
         self._see = see
         self._probes: dict[DeviceGroupId, _Probe] = {}
         self._sent_s = now_s
@@ -65,8 +74,11 @@ class Probes:
             if instance.is_open:
                 self._send(instance, now_s=now_s)
         for probe in list(self._probes.values()):
-            is_alone = not self._conductor.can_lose(probe.instance.device)
-            if is_alone or self._patience.wait(probe.result):
+            device = probe.instance.device
+            is_alone = not self._conductor.can_lose(device)
+            if is_alone or wait_for(
+                self._arrivals, probe.result, device=device, most_s=LATE_S
+            ):
                 self._end(probe)
 
     def _send(self, instance: FleetInstance, *, now_s: float) -> None:

@@ -6,7 +6,7 @@ histograms of few buckets, so that nothing here grows.
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import final
+from typing import NamedTuple, final
 
 from mell_jax.engine.fleet_view import (
     GAP_BOUNDS_S,
@@ -18,7 +18,7 @@ from mell_jax.engine.fleet_view import (
 )
 from mell_jax.engine.frames import EngineLoad, Handle, StepFrame
 from mell_jax.engine.histogram import HistogramRecorder
-from mell_jax.scheduler.ids import MoveId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 from mell_jax.scheduler.transfer import Mode
@@ -43,6 +43,14 @@ class Past:
         )
 
 
+class _Moment(NamedTuple):
+    """A request had its last token on its source."""
+
+    round_: int
+    steps: int  # of the fastest instance
+    now_s: float
+
+
 @final
 class FleetTally:
     """The tally counts for one fleet."""
@@ -58,8 +66,10 @@ class FleetTally:
         self._ended: Counter[MoveEnd] = Counter()
         self._under_way: dict[MoveId, tuple[plan.Move, Mode, Handle]] = {}
         self._carried: Counter[tuple[int, int]] = Counter()
-        self._stopped: dict[Handle, tuple[int, float]] = {}  # at which step and time
-        self._step, self._now_s = 0, 0.0
+        self._stopped: dict[Handle, _Moment] = {}
+        self.steps = 0  # as many as the fastest instance made
+        self._round, self._now_s = 0, 0.0
+        self._launched: set[DeviceGroupId] = set()  # in this step
         self._gap_steps = HistogramRecorder(STEP_BOUNDS)
         self._gap_s = HistogramRecorder(GAP_BOUNDS_S)
 
@@ -126,13 +136,20 @@ class FleetTally:
         if load is not None:
             self.past = self.past.plus(load)
 
-    def begin_step(self, now_s: float) -> None:
-        self._step += 1
+    def begin_round(self, now_s: float) -> None:
+        self._round += 1
         self._now_s = now_s
+
+    def launch(self, device: DeviceGroupId) -> None:
+        """Counts a step of an instance; gaps are as many as the fastest one makes."""
+        if device in self._launched:
+            self.steps += 1
+            self._launched.clear()
+        self._launched.add(device)
 
     def stop_row(self, handle: Handle) -> None:
         """Notes that a request has had its last token on its source."""
-        self._stopped[handle] = (self._step, self._now_s)
+        self._stopped[handle] = _Moment(self._round, self.steps, self._now_s)
 
     def forget(self, handle: Handle) -> None:
         """Forgets a request that goes on where it was, or not at all: it has no gap."""
@@ -143,8 +160,8 @@ class FleetTally:
         if not self._stopped:
             return
         seen = set(frame.handles.tolist())
-        for handle, (step, at_s) in list(self._stopped.items()):
-            if step < self._step and handle in seen:
+        for handle, last in list(self._stopped.items()):
+            if last.round_ < self._round and handle in seen:
                 del self._stopped[handle]
-                self._gap_steps.add(self._step - step)
-                self._gap_s.add(self._now_s - at_s)
+                self._gap_steps.add(max(1, self.steps - last.steps))
+                self._gap_s.add(self._now_s - last.now_s)

@@ -32,7 +32,7 @@ def test_downtime_is_from_the_last_token_before_to_the_first_one_after():
     log.read(None)  # round 3
     log.read(frame_of(A))
     log.read(frame_of(A))
-    assert log.gaps() == [Gap(rounds=2, seconds=2.0)]
+    assert log.gaps() == [Gap(steps=2, seconds=2.0)]
     assert [move.pages for move in log.moves] == [5]
 
 

@@ -1,15 +1,13 @@
 """A device that gives no result keeps the others for a moment, once, and is fenced."""
 
-import gc
 import threading
-import time
 
 import pytest
 
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.patience import LATE_S, Patience, StalledError
+from mell_jax.engine.fleet.patience import Patience, StalledError
 from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.frames import StepFrame
 from mell_jax.engine.thread import EngineThread
@@ -25,90 +23,26 @@ STUCK = DeviceGroupId(1)
 PROMPTS = [[n + 1] * 40 for n in range(8)]
 
 
-class Promise:
-    """A result that comes when a test says so."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self._come = threading.Event()
-        self._error = error
-
-    @property
-    def is_ready(self) -> bool:
-        return self._come.is_set()
-
-    def come(self) -> None:
-        self._come.set()
-
-    def wait(self) -> None:
-        self._come.wait()
-        if self._error is not None:
-            raise self._error
-
-
-def waiters() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name == "mell-patience"]
-
-
-def test_what_is_there_is_not_waited_for() -> None:
-    patience, result, before = Patience(stall_s=60.0), Promise(), waiters()
-    result.come()
-    assert patience.has_come("a", result, now_s=0.0)
-    assert waiters() == before
-
-
-@pytest.mark.parametrize("error", [None, RuntimeError("the device has died")])
-def test_what_comes_soon_is_waited_for(error: Exception | None) -> None:
+def test_what_is_late_is_said_once_until_it_comes() -> None:
     patience = Patience(stall_s=60.0)
-    for _ in range(3):  # also after an error
-        result = Promise(error)
-        threading.Timer(0.05, result.come).start()
-        assert patience.has_come("a", result, now_s=0.0)
-        assert result.is_ready
+    assert [patience.look("a", now_s=now_s) for now_s in (0.0, 0.9)] == [False, False]
     assert not patience.is_tried
-
-
-def test_what_is_late_is_looked_at_until_it_comes() -> None:
-    patience, result, other = Patience(stall_s=60.0), Promise(), Promise()
-    start_s = time.monotonic()
-    assert not patience.has_come("a", result, now_s=0.0)
-    assert time.monotonic() - start_s >= LATE_S
+    assert [patience.look("a", now_s=now_s) for now_s in (1.0, 1.1)] == [True, False]
     assert patience.is_tried
-    start_s = time.monotonic()
-    for now_s in range(1, 60):
-        assert not patience.has_come("a", result, now_s=now_s)
-    assert time.monotonic() - start_s < LATE_S
-    threading.Timer(0.05, other.come).start()
-    assert patience.has_come("b", other, now_s=59.0)  # by another thread
-    result.come()
-    assert patience.has_come("a", result, now_s=59.5)
+    patience.forget("a")
     assert not patience.is_tried
+    assert not patience.look("a", now_s=59.0)  # the next result
 
 
 def test_what_never_comes_is_given_up() -> None:
-    patience, result = Patience(stall_s=0.1), Promise()
-    assert not patience.has_come("a", result, now_s=5.0)
-    assert not patience.has_come("a", result, now_s=5.05)
-    with pytest.raises(StalledError, match="no result has come for 0 s"):
-        patience.has_come("a", result, now_s=5.2)
+    patience = Patience(stall_s=3.0)
+    assert not patience.look("a", now_s=5.0)
+    assert patience.look("a", now_s=7.9)
+    with pytest.raises(StalledError, match="no result has come for 3 s"):
+        patience.look("a", now_s=8.0)
     patience.forget_others(["b"])
     assert not patience.is_tried
-    result.come()
-
-
-def test_its_threads_end_with_it() -> None:
-    gc.collect()
-    before, patience, late = set(waiters()), Patience(stall_s=0.05), Promise()
-    assert not patience.wait(late)
-    soon = Promise()
-    threading.Timer(0.01, soon.come).start()
-    patience.wait(soon)
-    mine = set(waiters()) - before
-    assert mine
-    del patience
-    late.come()
-    for thread in mine:
-        thread.join(20)
-        assert not thread.is_alive()
+    assert not patience.look("a", now_s=9.0)
 
 
 def stalling(*, step: int, stall_s: float = 5.0, devices: int = 3) -> Fleet:
@@ -219,16 +153,3 @@ def test_an_engine_with_a_device_that_hangs_stays_ready() -> None:
     thread.stop()
     assert all(looks)
     assert fleet.stats().losses == 1
-
-
-def test_the_end_waits_a_moment_for_what_is_late_and_no_longer() -> None:
-    patience, soon, never = Patience(stall_s=0.05), Promise(), Promise()
-    before = set(waiters())
-    assert not patience.wait(soon)
-    assert not patience.wait(never)
-    threading.Timer(0.1, soon.come).start()
-    begin_s = time.monotonic()
-    patience.end()
-    assert LATE_S <= time.monotonic() - begin_s < 3 * LATE_S
-    assert len(set(waiters()) - before) == 1
-    never.come()

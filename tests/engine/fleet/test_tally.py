@@ -11,6 +11,7 @@ from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 from mell_jax.scheduler.transfer import Mode
 
 ONE, TWO = Handle(1), Handle(2)
+DEVICE = DeviceGroupId(0)
 
 
 def frame(*handles: int) -> StepFrame:
@@ -53,12 +54,16 @@ def test_moves_are_counted_by_reason_mode_and_outcome() -> None:
 
 def test_a_gap_is_from_the_last_token_there_to_the_first_here() -> None:
     tally = FleetTally()
-    tally.begin_step(10.0)
+    tally.launch(DEVICE)
+    tally.begin_round(10.0)
     tally.stop_row(ONE)
     tally.see(frame(1))  # of the same step: the last token of the source
-    tally.begin_step(10.5)
+    tally.launch(DEVICE)
+    tally.begin_round(10.5)
     tally.see(frame(2))
-    tally.begin_step(12.0)
+    tally.launch(DEVICE)
+    tally.launch(DeviceGroupId(1))  # slower, at its first
+    tally.begin_round(12.0)
     tally.see(frame(1, 2))
     tally.see(frame(1))
     stats = tally.stats()
@@ -69,10 +74,10 @@ def test_a_gap_is_from_the_last_token_there_to_the_first_here() -> None:
 def test_a_move_that_is_called_off_leaves_no_gap() -> None:
     tally = FleetTally()
     tally.begin_move(move(1, is_urgent=False), mode=Mode.KV, handle=ONE)
-    tally.begin_step(0.0)
+    tally.begin_round(0.0)
     tally.stop_row(ONE)
     tally.end_move(MoveAborted(move=MoveId(1)))
-    tally.begin_step(1.0)
+    tally.begin_round(1.0)
     tally.see(frame(1))
     assert tally.stats().gap_steps.count == 0
 

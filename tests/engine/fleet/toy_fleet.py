@@ -6,7 +6,9 @@ from types import MappingProxyType
 import jax
 import jax.numpy as jnp
 
+from mell_jax.engine.fleet.arrivals import Result
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import NEVER
 from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.models import FleetModel
@@ -109,6 +111,19 @@ class Clock:
         return self.now_s
 
 
+class ToyArrivals:
+    """Waits for all devices but those that hang, so that toys step in turn."""
+
+    def wait(self, results: Mapping[DeviceGroupId, Result], *, most_s: float) -> None:
+        for result in results.values():
+            if result is not NEVER:
+                result.wait()
+
+    def ring(self) -> None: ...
+
+    def end(self, *, most_s: float) -> None: ...
+
+
 def toy_fleet(
     *,
     devices: int = 3,
@@ -169,4 +184,5 @@ def toy_fleet(
         clock=Clock(),
         config=config,
         shares_prefixes=prefix_cache,
+        arrivals=ToyArrivals(),
     )
