@@ -13,6 +13,7 @@ import jax
 from mell_jax.bench.shapes import model_directory
 from mell_jax.engine.build import BuiltEngine, build_engine
 from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.fleet.arrivals import Arrivals
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.instance_pool import DeviceInstancePool
@@ -89,6 +90,7 @@ class FleetHarness:
         spec: ModelSpec | None = None,
         transport: Transport | None = None,
         profile: Profile | None = None,
+        arrivals: Arrivals | None = None,
     ) -> Fleet:
         """Returns a fleet with nothing in it; close the one before first.
 
@@ -96,6 +98,7 @@ class FleetHarness:
           spec: what placement takes the instances for; None: as they are.
           transport: of pages; None for `DevicePut`.
           profile: what links and instances can do; None: whatever is asked of them.
+          arrivals: see `Fleet`.
         """
         self.transport = Counting(transport or DevicePut())
         return Fleet(
@@ -109,6 +112,7 @@ class FleetHarness:
             profile=profile,
             clock=clock,
             config=config,
+            arrivals=arrivals,
         )
 
     def close_fleet(self, fleet: Fleet) -> None:

@@ -221,7 +221,7 @@ class EngineThread:
             self._probe_if_due()
             steps = self._load.steps
             frame = engine.step()
-            self._look()
+            self._look(anew=frame is None)
             has_moved = (
                 frame is not None or self._load.steps != steps or engine.is_resting
             )
@@ -250,10 +250,11 @@ class EngineThread:
                 used_pages=used,
             )
 
-    def _look(self) -> None:
-        """Counts anew, but not at each of many steps a moment."""
+    def _look(self, *, anew: bool) -> None:
+        """Counts anew, or now and then while there is work."""
         now_s = time.monotonic()
-        if now_s - self._look_s < LOAD_S and self._engine.has_work:
+        is_fresh = now_s - self._look_s < LOAD_S
+        if is_fresh and not anew and self._engine.has_work:
             return
         self._look_s = now_s
         load = self._engine.load(compilations=self._compilations.count)

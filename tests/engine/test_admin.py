@@ -112,6 +112,8 @@ class Idle:
         self.answer = answer
         self.asked: list[Command] = []
 
+    def nudge(self) -> None: ...
+
     def administer(self, command: Command) -> Answer:
         self.asked.append(command)
         if isinstance(self.answer, Exception):

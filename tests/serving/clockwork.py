@@ -81,6 +81,8 @@ class Clockwork:
             if self.live.pop(handle, None) is not None:
                 self._end(handle, FinishReason.ABORT)
 
+    def nudge(self) -> None: ...
+
     def administer(self, command: Command) -> Answer:
         raise NotPossibleError("there is nothing to administer")
 

@@ -212,7 +212,7 @@ class Fleet:
         may_go_on = self._launch_free()
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
-        if not (may_go_on or self._is_alone):
+        if not may_go_on:
             self._wait()
         frames = self._land()
         conductor.settle()
@@ -282,6 +282,8 @@ class Fleet:
             for instance in self.instances.values()
             if instance.inner.landing is not None
         }
+        if results and self._is_alone:
+            return  # it is waited for where it lands
         most_s = self._most_wait_s(is_landing=bool(results))
         if most_s > 0:
             self.times.begin()

@@ -30,6 +30,7 @@ from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.load_balance import build_load_balance
 from mell_jax.scheduler.transfer import Mode
+from tests.engine.fleet.toy_fleet import ToyArrivals
 from tests.toy import Transcript
 
 STREAMS = 64
@@ -116,6 +117,7 @@ def serve(harness: FleetHarness, case: Case) -> Transcript:
     fleet = harness.open_fleet(
         case.make_policy(),
         clock=Clock(),
+        arrivals=ToyArrivals(),  # so that faults come where they are planted
         config=case.config,
         spec=replace(harness.spec, capacity_pages=case.capacity_pages, load_s=0.0),
         transport=Checked(FaultyTransport(transport, fault=case.config.fault)),

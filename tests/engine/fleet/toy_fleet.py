@@ -1,5 +1,6 @@
 """Fleets of toy instances, by default all on one CPU device, which compiles once."""
 
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -118,6 +119,8 @@ class ToyArrivals:
         for result in results.values():
             if result is not NEVER:
                 result.wait()
+        if not results:
+            time.sleep(min(most_s, 0.001))
 
     def ring(self) -> None: ...
 

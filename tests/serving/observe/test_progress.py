@@ -34,6 +34,8 @@ class SlowEngine:
 
     def close(self) -> None: ...
 
+    def nudge(self) -> None: ...
+
     def probe(self) -> None:
         self.probed.release()
         assert self.may_answer.acquire(timeout=50)
