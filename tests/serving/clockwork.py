@@ -38,6 +38,10 @@ def count_up(first: int, *, count: int) -> list[int]:
     return [(first + n) % TOKENS + 1 for n in range(count)]
 
 
+LEAST_S = 0.0004
+"""Of the real time, for a step: front ends need some of it, too."""
+
+
 @final
 class Clockwork:
     """What an `EngineThread` drives."""
@@ -91,6 +95,7 @@ class Clockwork:
             self._begun_s = None
             time.sleep(0.001)  # messages are taken between steps
             return None
+        time.sleep(LEAST_S)
         now_s = time.perf_counter()
         if self._begun_s is not None:
             self.laps_s.append(now_s - self._begun_s)
