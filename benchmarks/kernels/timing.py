@@ -296,7 +296,7 @@ def step_seconds(
         nonlocal state
         pool, rows = state
         pool, forwarded = forward(weights, pool, rows.last_token, on_device)
-        sampled, rows = programs.sampler.sample(
+        sampled, rows = programs.samplers[bucket.rows].sample(
             forwarded.logits, rows, packed, wants=NOTHING
         )
         state = (pool, rows)

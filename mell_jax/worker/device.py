@@ -5,8 +5,6 @@ Everything is dispatched asynchronously and in order on one group of devices.
 the caller keeps one step in flight.
 """
 
-import concurrent.futures
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,31 +14,31 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.progress import Progress
+from mell_jax.worker.compile import (
+    HISTORY_CHUNK,
+    compile_program,
+    compile_programs,
+    forward_arguments,
+)
 from mell_jax.worker.group import DeviceGroup
-from mell_jax.worker.layout import Bucket, new_vector, vector_size
+from mell_jax.worker.layout import Bucket, new_vector
+from mell_jax.worker.rebind import rebind_programs
 from mell_jax.worker.sampling import (
     ALL_VARIANTS,
     BIAS_CAP,
     NOTHING,
     STOP_CAP,
-    Logits,
     RowState,
     TokenLogprobs,
     Want,
     greedy_rows,
     init_row_state,
-    observe_tokens,
     pack_rows,
-    set_row,
     token_chunks,
 )
-from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import Forwarded, Programs, Weights, prompt_chunk
 
 Int32Array = npt.NDArray[np.int32]
-HISTORY_CHUNK = 512
-"""Tokens per call when a row's history is counted for its penalties."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +169,6 @@ class DeviceWorker:
             lambda: jnp.zeros(shape, dtype), out_shardings=group.pool_sharding
         )
         self._programs = programs
-        self._set_row = jax.jit(set_row, donate_argnums=0)
-        self._observe = jax.jit(observe_tokens, donate_argnums=0)
         self._scratch_slot = max_rows
         self._vocab_size = vocab_size
         new_rows = jax.jit(
@@ -237,33 +233,41 @@ class DeviceWorker:
             f"(decode: {is_decode}) among {[str(b) for b in self._programs.forwards]}"
         )
 
-    def warm_up(self, *, progress: bool, threads: int = 2) -> None:
-        """Compiles every program and runs each once, so that nothing compiles later."""
-        by_rows = {bucket.rows: bucket for bucket in self.buckets}  # one is enough
-        jobs: list[Callable[[], object]] = [
-            functools.partial(self.compile, bucket) for bucket in self.buckets
-        ]
-        for bucket in by_rows.values():
-            jobs += [functools.partial(_compile, one) for one in self._traced(bucket)]
-        bar = Progress("compiling", total=len(jobs), unit="programs", has_bar=progress)
-        with bar, concurrent.futures.ThreadPoolExecutor(threads) as executor:
-            done = [executor.submit(_with_own_settings, job) for job in jobs]
-            for one in concurrent.futures.as_completed(done):
-                one.result()
-                bar.advance()
+    def warm_up(
+        self,
+        *,
+        progress: bool,
+        threads: int = 2,
+        like: "DeviceWorker | None" = None,
+    ) -> None:
+        """Compiles every program and runs each once, so that nothing compiles later.
+
+        Args:
+          progress: show a bar.
+          threads: that compile.
+          like: a warm worker of the same model and layout, whose programs are taken
+            over where that is possible.
+        """
+        programs = None
+        if like is not None:
+            programs = rebind_programs(
+                like._programs, source=like.group, target=self.group
+            )
+        if programs is None:
+            programs = compile_programs(
+                self._programs,
+                weights=self._weights,
+                pool=self._pool,
+                rows=self._rows,
+                padding={rows: self._padding(rows) for rows in self._programs.samplers},
+                progress=progress,
+                threads=threads,
+            )
+        self._programs = programs
         self._set_up_scratch_row()
+        by_rows = {bucket.rows: bucket for bucket in self.buckets}  # one is enough
         for bucket in self.buckets:  # one after the other: logits are large
             self._run_once(bucket, samples=by_rows[bucket.rows] is bucket)
-
-    def _traced(self, bucket: Bucket) -> list[jax.stages.Traced]:
-        """Returns the sampler's programs for the rows of a bucket."""
-        whole = self.group.replicated
-        shape = (bucket.rows, self._vocab_size)
-        values: Any = jax.ShapeDtypeStruct(shape, np.float32, sharding=whole)
-        are_finite: Any = jax.ShapeDtypeStruct(shape[:1], np.bool_, sharding=whole)
-        logits = Logits(values=values, are_finite=are_finite)
-        rows = self._padding(bucket.rows)
-        return self._programs.sampler.traced(logits, self._rows, rows)
 
     def _run_once(self, bucket: Bucket, *, samples: bool) -> None:
         """Runs what a step of a bucket may dispatch, on the scratch page and slot.
@@ -274,7 +278,7 @@ class DeviceWorker:
         """
         forwarded = self._forward(self._padding_vector(bucket), bucket=bucket)
         for wants in ALL_VARIANTS if samples else ():
-            _, self._rows = self._programs.sampler.sample(
+            _, self._rows = self._programs.samplers[bucket.rows].sample(
                 forwarded.logits, self._rows, self._padding(bucket.rows), wants=wants
             )
         scored: Mapping[int, TokenLogprobs] = {}
@@ -287,14 +291,15 @@ class DeviceWorker:
 
     def compile(self, bucket: Bucket) -> jax.stages.Compiled:
         """Returns the executable of a forward pass, as it is called by `dispatch`."""
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            (self._weights, self._pool, self._rows.last_token),
+        forward: Any = self._programs.forwards[bucket]
+        if isinstance(forward, jax.stages.Compiled):
+            return forward
+        return compile_program(
+            forward,
+            forward_arguments(
+                bucket, weights=self._weights, pool=self._pool, rows=self._rows
+            ),
         )
-        vector = jax.ShapeDtypeStruct((vector_size(bucket),), np.int32)
-        forward = self._programs.forwards[bucket]
-        jitted: jax.stages.Wrapped = forward  # type: ignore[assignment]
-        return jitted.lower(*shapes, vector).compile()
 
     def probe(self) -> Pending:
         """Starts the smallest step with padding alone: does the device still work?
@@ -340,7 +345,7 @@ class DeviceWorker:
         values[: len(setup.bias)] = list(setup.bias.values())
         stops = np.full(STOP_CAP, self._vocab_size, np.int32)
         stops[: len(setup.stop_ids)] = setup.stop_ids
-        self._rows = self._set_row(
+        self._rows = self._programs.set_row(
             self._rows,
             slot=np.int32(setup.slot),
             last_token=np.int32(0),
@@ -355,7 +360,7 @@ class DeviceWorker:
         for chunk in token_chunks(
             prompt, generated=generated, chunk_tokens=HISTORY_CHUNK
         ):
-            self._rows = self._observe(
+            self._rows = self._programs.observe(
                 self._rows,
                 slot=np.int32(setup.slot),
                 tokens=chunk.tokens,
@@ -366,7 +371,7 @@ class DeviceWorker:
     def dispatch(self, call: StepCall) -> Pending:
         """Starts one step."""
         forwarded = self._forward(call.vector, bucket=call.bucket)
-        sampled, self._rows = self._programs.sampler.sample(
+        sampled, self._rows = self._programs.samplers[call.bucket.rows].sample(
             forwarded.logits, self._rows, call.rows, wants=call.wants
         )
         scored: Mapping[int, TokenLogprobs] = {}
@@ -385,7 +390,7 @@ class DeviceWorker:
     ) -> dict[int, TokenLogprobs]:
         """Scores the chunks of a prompt in which something is wanted."""
         assert forwarded.hidden is not None, "prompts are scored in mixed buckets"
-        score, chunk = self._programs.prompt_logprobs, prompt_chunk(bucket)
+        score, chunk = self._programs.scores[bucket], prompt_chunk(bucket)
         last = bucket.tokens - chunk  # where the last chunk starts: it may overlap
         return {
             int(start): score(
@@ -396,15 +401,6 @@ class DeviceWorker:
             )
             for start in np.minimum(np.unique(prompt.at // chunk) * chunk, last)
         }
-
-
-def _with_own_settings(job: Callable[[], object]) -> None:
-    with own_settings():  # they are a thread's own
-        job()
-
-
-def _compile(program: jax.stages.Traced) -> None:
-    program.lower().compile()
 
 
 def _move_weights(weights: Weights, *, to: str) -> Weights:

@@ -123,10 +123,15 @@ def gather_logits(x: jax.Array, *, layout: AbstractMesh | None) -> jax.Array:
         return x
     own = LOGITS if x.shape[1] % layout.size == 0 else WHOLE
     x = jax.lax.with_sharding_constraint(x, NamedSharding(layout, own))
-    logits: jax.Array = jax.lax.with_sharding_constraint(
-        x, NamedSharding(layout, WHOLE)
-    )
-    return logits
+    return whole(x, layout=layout)
+
+
+def whole(x: jax.Array, *, layout: AbstractMesh | None) -> jax.Array:
+    """Returns `x` inside a compiled step, whole on every device from here on."""
+    if layout is None:
+        return x
+    told: jax.Array = jax.lax.with_sharding_constraint(x, NamedSharding(layout, WHOLE))
+    return told
 
 
 def _weight_spec(

@@ -21,13 +21,17 @@ from jax.sharding import AbstractMesh
 
 from mell_jax.models.decoder import Decoder
 from mell_jax.worker.attend import paged_attention
-from mell_jax.worker.group import DeviceGroup, gather_logits
+from mell_jax.worker.group import DeviceGroup, gather_logits, whole
 from mell_jax.worker.layout import Bucket, cut_vector
 from mell_jax.worker.sampling import (
     Logits,
+    RowState,
     Sampler,
+    SamplerPrograms,
     TokenLogprobs,
     are_finite,
+    observe_tokens,
+    set_row,
     token_logprobs,
 )
 
@@ -104,14 +108,29 @@ PromptLogprobs = Callable[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """The programs of a model, compiled at their first call or by `warm_up`.
+    """The programs of a model are jitted, or compiled for one group of devices.
 
-    Instances of the model share them when `StepOptions.layout` is their groups'.
+    Instances of the model share jitted ones when `StepOptions.layout` is their groups'.
     """
 
     forwards: Mapping[Bucket, Forward]  # smallest first
-    prompt_logprobs: PromptLogprobs  # of every mixed bucket
-    sampler: Sampler
+    scores: Mapping[Bucket, PromptLogprobs]  # of mixed buckets
+    samplers: Mapping[int, Sampler]  # by the rows of a bucket
+    set_row: Callable[..., RowState]  # see `sampling.set_row`
+    observe: Callable[..., RowState]  # see `sampling.observe_tokens`
+
+    def changed(self, change: Callable[[Any], Any]) -> "Programs":
+        """Returns the same with something else in the place of each program."""
+        return Programs(
+            forwards={key: change(one) for key, one in self.forwards.items()},
+            scores={key: change(one) for key, one in self.scores.items()},
+            samplers={
+                key: Sampler(SamplerPrograms(*map(change, one.programs)))
+                for key, one in self.samplers.items()
+            },
+            set_row=change(self.set_row),
+            observe=change(self.observe),
+        )
 
 
 def make_programs(
@@ -121,8 +140,10 @@ def make_programs(
     options: StepOptions,
     platform: str,
 ) -> Programs:
-    """Returns the programs of a model for its buckets; nothing is compiled yet."""
+    """Returns the jitted programs of a model for its buckets."""
     ordered = sorted(buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
+    score = jax.jit(make_prompt_logprobs(parts, layout=options.layout))
+    sampler = Sampler.jitted(platform=platform)
     return Programs(
         forwards={
             bucket: jax.jit(
@@ -130,8 +151,10 @@ def make_programs(
             )
             for bucket in ordered
         },
-        prompt_logprobs=jax.jit(make_prompt_logprobs(parts, layout=options.layout)),
-        sampler=Sampler(platform=platform),
+        scores={bucket: score for bucket in ordered if not bucket.is_decode},
+        samplers={bucket.rows: sampler for bucket in ordered},
+        set_row=jax.jit(set_row, donate_argnums=0),
+        observe=jax.jit(observe_tokens, donate_argnums=0),
     )
 
 
@@ -161,7 +184,7 @@ def make_forward(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> 
         values = gather_logits(model.logits(last), layout=layout)
         return pool, Forwarded(
             logits=Logits(values=values, are_finite=are_finite(values)),
-            hidden=None if bucket.is_decode else hidden,
+            hidden=None if bucket.is_decode else whole(hidden, layout=layout),
         )
 
     return forward

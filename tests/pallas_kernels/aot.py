@@ -164,13 +164,13 @@ def compile_rest(
         are_finite=shape((bucket.rows,), jnp.bool_),
     )
     rows = shape((ROW_COLUMNS, bucket.rows), jnp.int32)
-    traced = programs.sampler.traced(*place((logits, state, rows), mesh))
+    traced = programs.samplers[bucket.rows].traced(*place((logits, state, rows), mesh))
     if not bucket.is_decode:
         hidden = shape((bucket.tokens, config.hidden_size), jnp.bfloat16)
         targets = shape((prompt_chunk(bucket),), jnp.int32)
         arguments = (weights, hidden, targets, shape((), jnp.int32))
         with jax.numpy_dtype_promotion("standard"):
-            traced.append(programs.prompt_logprobs.trace(*place(arguments, mesh)))
+            traced.append(programs.scores[bucket].trace(*place(arguments, mesh)))
     return [program.lower().compile() for program in traced]
 
 

@@ -16,7 +16,9 @@ VOCAB = 200
 LANES = 32  # one shape for nearly all tests: compiled once
 
 
-sampler = sampling.Sampler(platform="gpu")  # that of CPUs runs in every engine test
+sampler = sampling.Sampler.jitted(
+    platform="gpu"
+)  # that of CPUs runs in every engine test
 
 
 @jax.jit

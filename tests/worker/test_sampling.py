@@ -349,7 +349,7 @@ def of_ones(rows: int, vocab: int) -> sampling.Logits:
 
 
 def test_no_mix_of_parameters_compiles_anything() -> None:
-    own = sampling.Sampler(platform="cpu")
+    own = sampling.Sampler.jitted(platform="cpu")
     state = sampling.init_row_state(rows=2, vocab_size=64)
     logits = of_ones(2, 64)
     padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
@@ -366,7 +366,7 @@ def test_no_mix_of_parameters_compiles_anything() -> None:
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_no_program_branches_or_loops(platform: str) -> None:
-    own = sampling.Sampler(platform=platform)
+    own = sampling.Sampler.jitted(platform=platform)
     state = sampling.init_row_state(rows=2, vocab_size=64)
     padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
     programs = own.traced(of_ones(2, 64), state, padding)

@@ -72,8 +72,8 @@ def _trace(
         found.append(
             (f"forward {bucket}", forward.trace(weights, pool, rows.last_token, vector))
         )
-    score: Any = programs.prompt_logprobs
-    for bucket in (one for one in BUCKETS if not one.is_decode):
+    for bucket, jitted in programs.scores.items():
+        score: Any = jitted
         hidden = shape((bucket.tokens, CONFIG.hidden_size), np.float32)
         targets = shape((prompt_chunk(bucket),), np.int32)
         start = shape((), np.int32)
@@ -83,7 +83,7 @@ def _trace(
         are_finite=shape((ROWS,), np.bool_),
     )
     packed = shape((ROW_COLUMNS, ROWS), np.int32)
-    sampler = programs.sampler.traced(logits, rows, packed)
+    sampler = programs.samplers[ROWS].traced(logits, rows, packed)
     found += [(f"sampler {n}", program) for n, program in enumerate(sampler)]
     assert len(found) == len(BUCKETS) + 1 + 6
     return found

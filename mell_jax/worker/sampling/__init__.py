@@ -22,6 +22,7 @@ from mell_jax.worker.sampling.sampler import (
     Logits,
     Sampled,
     Sampler,
+    SamplerPrograms,
 )
 from mell_jax.worker.sampling.state import (
     BIAS_CAP,
@@ -49,6 +50,7 @@ __all__ = [
     "RowState",
     "Sampled",
     "Sampler",
+    "SamplerPrograms",
     "SamplingRows",
     "TokenChunk",
     "TokenLogprobs",

@@ -51,25 +51,43 @@ class Sampled(NamedTuple):
     logprobs: TokenLogprobs | None  # where some row wanted them
 
 
+class SamplerPrograms(NamedTuple):
+    """These are jitted, or compiled for a number of rows; see `Sampler.jitted`."""
+
+    edit: Any  # (values, state, rows) -> values
+    greedy: Any  # (values, are_finite, last_token, rows) -> tokens, last_token
+    drawn: Any  # likewise
+    filtered: Any  # likewise
+    count: Any  # (counts, tokens, rows) -> counts
+    logprobs: Any  # (values, tokens) -> TokenLogprobs
+
+
 @final
 class Sampler:
-    """The sampler is what instances on one kind of device share.
+    """The sampler is what instances on one kind of device share."""
 
-    Its programs are compiled for each number of rows that they are called with.
+    def __init__(self, programs: SamplerPrograms) -> None:
+        self.programs = programs
 
-    Args:
-      platform: of the devices.
-    """
+    @classmethod
+    def jitted(cls, *, platform: str) -> "Sampler":
+        """Returns one that compiles for each number of rows it is called with.
 
-    def __init__(self, *, platform: str) -> None:
+        Args:
+          platform: of the devices.
+        """
         # A CPU counts one value at a time best.
         digit_bits = 1 if platform == "cpu" else 4
-        self._edit = jax.jit(_edit)
-        self._greedy = _choosing(_greedy)
-        self._drawn = _choosing(functools.partial(drawn, digit_bits=None))
-        self._filtered = _choosing(functools.partial(drawn, digit_bits=digit_bits))
-        self._count = jax.jit(_count, donate_argnums=0)
-        self._logprobs = jax.jit(token_logprobs)
+        return cls(
+            SamplerPrograms(
+                edit=jax.jit(_edit),
+                greedy=_choosing(_greedy),
+                drawn=_choosing(functools.partial(drawn, digit_bits=None)),
+                filtered=_choosing(functools.partial(drawn, digit_bits=digit_bits)),
+                count=jax.jit(_count, donate_argnums=0),
+                logprobs=jax.jit(token_logprobs),
+            )
+        )
 
     def sample(
         self, logits: Logits, state: RowState, rows: PackedRows, *, wants: Want
@@ -89,40 +107,46 @@ class Sampler:
         """
         values = logits.values
         if wants & (Want.PENALTY | Want.BIAS):
-            values = self._edit(values, state, rows)
+            values = self.programs.edit(values, state, rows)
         tokens, last = self._choose(wants)(
             values, logits.are_finite, state.last_token, rows
         )
         state = state._replace(last_token=last)
         if wants & Want.PENALTY:
-            counts = self._count(state.output_counts, tokens, rows)
+            counts = self.programs.count(state.output_counts, tokens, rows)
             state = state._replace(output_counts=counts)
         logprobs = None
         if wants & Want.LOGPROBS:
-            logprobs = self._logprobs(logits.values, tokens)
+            logprobs = self.programs.logprobs(logits.values, tokens)
         return Sampled(tokens=tokens, logprobs=logprobs), state
 
+    def arguments(
+        self, logits: Any, state: RowState, rows: PackedRows
+    ) -> SamplerPrograms:
+        """Returns what each program is called with for as many rows."""
+        values, finite, last = logits.values, logits.are_finite, state.last_token
+        tokens = jax.ShapeDtypeStruct(finite.shape, jnp.int32, sharding=finite.sharding)
+        choosing = (values, finite, last, rows)
+        return SamplerPrograms(
+            edit=(values, state, rows),
+            greedy=choosing,
+            drawn=choosing,
+            filtered=choosing,
+            count=(state.output_counts, tokens, rows),
+            logprobs=(values, tokens),
+        )
+
     def traced(
-        self, logits: Logits, state: RowState, rows: PackedRows
+        self, logits: Any, state: RowState, rows: PackedRows
     ) -> list[jax.stages.Traced]:
         """Returns each program for as many rows, to be lowered and compiled."""
-        values, finite, last = logits.values, logits.are_finite, state.last_token
-        sharding = finite.sharding
-        tokens = jax.ShapeDtypeStruct(finite.shape, jnp.int32, sharding=sharding)
-        choosing = (values, finite, last, rows)
-        return [
-            self._edit.trace(values, state, rows),
-            self._greedy.trace(*choosing),
-            self._drawn.trace(*choosing),
-            self._filtered.trace(*choosing),
-            self._count.trace(state.output_counts, tokens, rows),
-            self._logprobs.trace(values, tokens),
-        ]
+        called = zip(self.programs, self.arguments(logits, state, rows), strict=True)
+        return [program.trace(*arguments) for program, arguments in called]
 
     def _choose(self, wants: Want) -> Any:
         if wants & Want.FILTER:
-            return self._filtered
-        return self._drawn if wants & Want.RANDOM else self._greedy
+            return self.programs.filtered
+        return self.programs.drawn if wants & Want.RANDOM else self.programs.greedy
 
 
 def _choosing(choose: Callable[..., Array]) -> Any:
