@@ -233,20 +233,25 @@ class DeviceWorker:
             f"(decode: {is_decode}) among {[str(b) for b in self._programs.forwards]}"
         )
 
-    def warm_up(
+    def warm_up(self, *, progress: bool, threads: int = 2) -> None:
+        """Compiles every program and runs each once, so that nothing compiles later."""
+        self.prepare(progress=progress, threads=threads)
+        self.rehearse()
+
+    def prepare(
         self,
         *,
         progress: bool,
         threads: int = 2,
         like: "DeviceWorker | None" = None,
     ) -> None:
-        """Compiles every program and runs each once, so that nothing compiles later.
+        """Compiles every program.
 
         Args:
           progress: show a bar.
           threads: that compile.
-          like: a warm worker of the same model and layout, whose programs are taken
-            over where that is possible.
+          like: a worker of the same model and layout, prepared and not rehearsed, whose
+            programs are taken over where that is possible.
         """
         programs = None
         if like is not None:
@@ -264,6 +269,9 @@ class DeviceWorker:
                 threads=threads,
             )
         self._programs = programs
+
+    def rehearse(self) -> None:
+        """Runs every program once: what a first run sets up is set up."""
         self._set_up_scratch_row()
         by_rows = {bucket.rows: bucket for bucket in self.buckets}  # one is enough
         for bucket in self.buckets:  # one after the other: logits are large

@@ -3,7 +3,9 @@
 XLA compiles for a device and not for a kind of device, so that a fleet of eight would
 compile everything eight times. On a CPU a program differs in nothing but the device
 that it is assigned to: it is written out and read in again with another assignment,
-in milliseconds. Other platforms compile anew, for which JAX's cache has one entry.
+in milliseconds. That has to be done before it runs, which may add to it what cannot be
+written (comparisons of sorts, in jax 0.10). Other platforms compile anew, for which
+JAX's cache has one entry.
 """
 
 import copy
@@ -38,7 +40,11 @@ def rebind_programs(
 def rebind(
     compiled: jax.stages.Compiled, *, source: DeviceGroup, target: DeviceGroup
 ) -> jax.stages.Compiled:
-    """Returns a program compiled for `source` for as many other devices like them."""
+    """Returns a program compiled for `source`, and not run yet, for `target`.
+
+    Raises:
+      JaxRuntimeError: XLA cannot write it.
+    """
     inner: Any = compiled
     unloaded = inner._executable._unloaded_executable
     executable = unloaded.xla_executable

@@ -108,7 +108,9 @@ def _park_everywhere(
     }
     first = workers[DeviceGroupId(0)]
     for worker in workers.values():
-        worker.warm_up(progress=progress, like=None if worker is first else first)
+        worker.prepare(progress=progress, like=None if worker is first else first)
+    for worker in workers.values():
+        worker.rehearse()
     transport, profile = _links(workers, model=ModelId(model.name), config=config)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
