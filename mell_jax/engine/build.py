@@ -206,8 +206,11 @@ def _assembled(
 ) -> BuiltEngine:
     compilations = CompilationCounter()
     first = sources[0]
-    cache = first.config.compilation_cache_dir
-    with keep_programs(cache, is_optional=first.config.is_cache_optional):
+    with keep_programs(
+        first.config.compilation_cache_dir,
+        is_optional=first.config.is_cache_optional,
+        is_shared=len(first.groups) > 1,
+    ):
         engine = build_fleet(
             (_load_everywhere(source) for source in sources),
             config=fleet or FleetConfig(),

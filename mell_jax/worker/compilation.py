@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import logging
+from jax._src import cache_key
 from jax.experimental.compilation_cache import compilation_cache
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+_HASH_OPTIONS = "_hash_serialized_compile_options"
 
 
 class CompilationCounter:
@@ -75,32 +79,73 @@ def use_compilation_cache(directory: Path) -> Iterator[None]:
     before = {name: getattr(jax.config, name) for name in wanted}
     try:
         _update(wanted)
-        yield
+        with _equal_devices_share():
+            yield
     finally:
         _update(before)
 
 
+@contextlib.contextmanager
+def _equal_devices_share() -> Iterator[None]:
+    """Has the cache find a program for one device that was compiled for its equal.
+
+    JAX reads what it finds for the device that it is asked for. On GPUs it leaves the
+    device out of the key by itself, on CPUs it does not, so that eight of them would
+    compile everything eight times. A JAX without this function compiles so.
+    """
+    hash_options = getattr(cache_key, _HASH_OPTIONS, None)
+    if hash_options is None:
+        logging.info("each device compiles for itself: JAX has no %s", _HASH_OPTIONS)
+        yield
+        return
+
+    def hash_without_devices(*args: Any, **_: bool) -> None:
+        hash_options(*args[:2], strip_device_assignment=True)
+
+    setattr(cache_key, _HASH_OPTIONS, hash_without_devices)
+    try:
+        yield
+    finally:
+        setattr(cache_key, _HASH_OPTIONS, hash_options)
+
+
 def keep_programs(
-    directory: str, *, is_optional: bool
+    directory: str, *, is_optional: bool, is_shared: bool
 ) -> contextlib.AbstractContextManager[None]:
-    """Returns a block in which compiled programs are kept; "" keeps none.
+    """Returns a block in which compiled programs are kept; "" keeps none after it.
 
     Args:
       directory: see `open_cache`.
       is_optional: goes on without a folder that cannot be used, and says so.
+      is_shared: several groups of devices run what is compiled.
 
     Raises:
       UnusableCacheError: it cannot be used, and has to be.
     """
-    if not directory:
+    if directory:
+        try:
+            return use_compilation_cache(open_cache(directory))
+        except UnusableCacheError as error:
+            if not is_optional:
+                raise
+            logging.warning("nothing compiled is kept for the next start: %s", error)
+    if not is_shared:
         return contextlib.nullcontext()
-    try:
-        return use_compilation_cache(open_cache(directory))
-    except UnusableCacheError as error:
-        if not is_optional:
-            raise
-        logging.warning("nothing compiled is kept for the next start: %s", error)
-        return contextlib.nullcontext()
+    has_own = getattr(jax.config, "jax_compilation_cache_dir", None)  # the user's
+    return _equal_devices_share() if has_own else _share_briefly()
+
+
+@contextlib.contextmanager
+def _share_briefly() -> Iterator[None]:
+    """Keeps programs in a folder that is gone when the block ends."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mell-"))
+        except OSError as error:
+            logging.info("each device compiles for itself, without a folder: %s", error)
+        else:
+            stack.enter_context(use_compilation_cache(Path(folder)))
+        yield
 
 
 def _update(settings: Mapping[str, object]) -> None:

@@ -22,7 +22,6 @@ from mell_jax.worker.compile import (
 )
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import Bucket, new_vector
-from mell_jax.worker.rebind import rebind_programs
 from mell_jax.worker.sampling import (
     ALL_VARIANTS,
     BIAS_CAP,
@@ -235,43 +234,15 @@ class DeviceWorker:
 
     def warm_up(self, *, progress: bool, threads: int = 2) -> None:
         """Compiles every program and runs each once, so that nothing compiles later."""
-        self.prepare(progress=progress, threads=threads)
-        self.rehearse()
-
-    def prepare(
-        self,
-        *,
-        progress: bool,
-        threads: int = 2,
-        like: "DeviceWorker | None" = None,
-    ) -> None:
-        """Compiles every program.
-
-        Args:
-          progress: show a bar.
-          threads: that compile.
-          like: a worker of the same model and layout, prepared and not rehearsed, whose
-            programs are taken over where that is possible.
-        """
-        programs = None
-        if like is not None:
-            programs = rebind_programs(
-                like._programs, source=like.group, target=self.group
-            )
-        if programs is None:
-            programs = compile_programs(
-                self._programs,
-                weights=self._weights,
-                pool=self._pool,
-                rows=self._rows,
-                padding={rows: self._padding(rows) for rows in self._programs.samplers},
-                progress=progress,
-                threads=threads,
-            )
-        self._programs = programs
-
-    def rehearse(self) -> None:
-        """Runs every program once: what a first run sets up is set up."""
+        self._programs = compile_programs(
+            self._programs,
+            weights=self._weights,
+            pool=self._pool,
+            rows=self._rows,
+            padding={rows: self._padding(rows) for rows in self._programs.samplers},
+            progress=progress,
+            threads=threads,
+        )
         self._set_up_scratch_row()
         by_rows = {bucket.rows: bucket for bucket in self.buckets}  # one is enough
         for bucket in self.buckets:  # one after the other: logits are large

@@ -1,16 +1,22 @@
 """The folder of compiled programs: used while an engine is built, and then no more."""
 
+import contextlib
 import dataclasses
+import functools
 import os
 import pwd
 import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mell_jax import LLM, SamplingParams
 from mell_jax.engine.build import build_engine
@@ -22,6 +28,7 @@ from mell_jax.worker.compilation import (
     open_cache,
     use_compilation_cache,
 )
+from mell_jax.worker.group import DeviceGroup
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -139,16 +146,82 @@ def test_a_folder_that_cannot_be_used(
             "owner": lambda: of_another(patch, tmp_path),
         }[kind]()
         with pytest.raises(UnusableCacheError) as caught:
-            keep_programs(directory, is_optional=False)
+            keep_programs(directory, is_optional=False, is_shared=False)
         told = str(caught.value)
         assert told.startswith(f"compilation_cache_dir {directory!r} cannot be used: ")
         assert "or none with an empty text" in told
         assert caplog.messages == []
         before = in_force()
-        with keep_programs(directory, is_optional=True):
+        with keep_programs(directory, is_optional=True, is_shared=False):
             assert in_force() == before
     (line,) = caplog.messages
     assert line == f"nothing compiled is kept for the next start: {told}"
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """What jax's cache is asked for within the block, by what became of it."""
+    seen: Counter[str] = Counter()
+
+    def count(event: str, **_: str | int) -> None:
+        seen[event.rpartition("/")[2]] += 1
+
+    jax.monitoring.register_event_listener(count)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_listener(count)
+
+
+def mix(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.sin(x @ y) + jnp.sort(x, axis=1), y + 1
+
+
+def pair_on(devices: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    group = DeviceGroup(devices=tuple(jax.devices()[number] for number in devices))
+    where: Any = group.replicated
+    if group.size > 1:
+        where = NamedSharding(group.mesh, PartitionSpec(None, "tp"))
+    values = np.random.default_rng(0).standard_normal((2, 16, 16)).astype(np.float32)
+    x, y = (jax.device_put(value, where) for value in values)
+    return x, y
+
+
+@pytest.mark.parametrize("directory", ["", "kept"])
+@pytest.mark.parametrize("groups", [[(0,), (2,), (3,)], [(0, 1), (2, 3), (3, 0)]])
+def test_equal_devices_compile_once_and_answer_alike(
+    directory: str, groups: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    folder = str(tmp_path / directory) if directory else ""
+    mix_anew = functools.partial(mix)  # jax remembers functions
+    compiled, moved = jax.jit(mix_anew, donate_argnums=1), []
+    answers: list[tuple[jax.Array, jax.Array]] = []
+    with (
+        keep_programs(folder, is_optional=False, is_shared=True),
+        counting() as seen,
+    ):
+        for group in groups:
+            x, y = pair_on(group)
+            answers.append(compiled(x, y))
+            moved.append(y.is_deleted())
+    assert moved == [True] * 3  # donated on each
+    assert (seen["cache_misses"], seen["cache_hits"]) == (1, 2)
+    for (one, _), group in zip(answers, groups, strict=True):
+        assert {device.id for device in one.devices()} == set(group)
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(answers[0][0]))
+
+
+def test_the_users_own_cache_stays_his_where_nothing_is_to_be_kept(
+    tmp_path: Path,
+) -> None:
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        for is_shared in (False, True):
+            with keep_programs("", is_optional=False, is_shared=is_shared):
+                assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
 
 
 def test_an_engine_is_built_without_an_optional_folder(tmp_path: Path) -> None:

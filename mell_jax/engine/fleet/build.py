@@ -106,11 +106,8 @@ def _park_everywhere(
             zip(model.groups, model.weights, strict=True)
         )
     }
-    first = workers[DeviceGroupId(0)]
     for worker in workers.values():
-        worker.prepare(progress=progress, like=None if worker is first else first)
-    for worker in workers.values():
-        worker.rehearse()
+        worker.warm_up(progress=progress)
     transport, profile = _links(workers, model=ModelId(model.name), config=config)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
