@@ -13,6 +13,7 @@ Sources: grouped-query attention (arXiv 2305.13245), RMSNorm (arXiv 1910.07467),
 positions (arXiv 2104.09864), gated feed-forward with SiLU (arXiv 2002.05202).
 """
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mell_jax.models.config import ModelConfig
+from mell_jax.models.linear import JoinedLinear
 from mell_jax.models.rope import rope_table, rotate
 
 Cache = TypeVar("Cache")
@@ -79,6 +81,7 @@ class Attention(nnx.Module):
         self.q_proj = linear(config.hidden_size, query_width, config.qkv_bias)
         self.k_proj = linear(config.hidden_size, kv_width, config.qkv_bias)
         self.v_proj = linear(config.hidden_size, kv_width, config.qkv_bias)
+        self.qkv_proj: JoinedLinear | None = nnx.data(None)  # in place of these
         self.o_proj = linear(query_width, config.hidden_size, config.output_bias)
 
         def head_norm() -> nnx.RMSNorm | None:
@@ -92,14 +95,22 @@ class Attention(nnx.Module):
     def __call__(
         self, x: jax.Array, rope: RopeTable, cache: Cache, attend: Attend[Cache]
     ) -> tuple[jax.Array, Cache]:
-        q = self._heads(self.q_proj(x))  # [..., T, N, H]
-        k = self._heads(self.k_proj(x))  # [..., T, K, H]
-        v = self._heads(self.v_proj(x))  # [..., T, K, H]
+        q, k, v = map(self._heads, self._project(x))  # [..., T, N or K, H]
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, rope), rotate(k, rope)
         cache, out = attend(cache, q, k, v, layer=self.layer, window=self.window)
         return self.o_proj(out.reshape(*x.shape[:-1], -1)), cache
+
+    def join(self) -> None:
+        """Makes the maps to queries, keys and values one."""
+        self.qkv_proj = JoinedLinear((self.q_proj, self.k_proj, self.v_proj))
+        del self.q_proj, self.k_proj, self.v_proj
+
+    def _project(self, x: jax.Array) -> Sequence[jax.Array]:
+        if self.qkv_proj is not None:
+            return self.qkv_proj(x)
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], -1, self.head_dim)
@@ -115,10 +126,22 @@ class Mlp(nnx.Module):
         bias = config.mlp_bias
         self.gate_proj = _linear(width, inner, bias=bias, dtype=dtype, rngs=rngs)
         self.up_proj = _linear(width, inner, bias=bias, dtype=dtype, rngs=rngs)
+        self.gate_up_proj: JoinedLinear | None = nnx.data(None)  # in place of both
         self.down_proj = _linear(inner, width, bias=bias, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down_proj(nnx.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self._project(x)
+        return self.down_proj(nnx.silu(gate) * up)
+
+    def join(self) -> None:
+        """Makes the maps to gate and up one."""
+        self.gate_up_proj = JoinedLinear((self.gate_proj, self.up_proj))
+        del self.gate_proj, self.up_proj
+
+    def _project(self, x: jax.Array) -> Sequence[jax.Array]:
+        if self.gate_up_proj is not None:
+            return self.gate_up_proj(x)
+        return self.gate_proj(x), self.up_proj(x)
 
 
 class Block(nnx.Module):

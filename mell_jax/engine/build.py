@@ -23,8 +23,10 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.serving_form import to_serving_form
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
+from mell_jax.worker.form import choose_form, cpu_features
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
@@ -109,7 +111,9 @@ def build_from_module(
     settled = settle_on(config, spec=spec, groups=groups)
 
     def load() -> tuple[ModelParts, Weights]:
-        parts, weights = split_model(*nnx.split(_recast(module, settled)))
+        served = _recast(module, settled)
+        to_serving_form(served, form=choose_form(groups[0], cpu=cpu_features()))
+        parts, weights = split_model(*nnx.split(served))
         return parts, put_weights(weights, paths=parts.paths, group=groups[0])
 
     name = config.served_model_name or "module"
@@ -157,7 +161,10 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
             sharding_for=groups[0].weight_sharding,
             progress=progress,
         )
-        return split_model(model.graphdef, model.state)
+        served = nnx.merge(model.graphdef, model.state)
+        del model  # each matrix goes when its place is taken
+        to_serving_form(served, form=choose_form(groups[0], cpu=cpu_features()))
+        return split_model(*nnx.split(served))
 
     return _Source(
         config=config,

@@ -1,0 +1,46 @@
+"""Chooses the form of a model's matrices for the devices that multiply by them."""
+
+from pathlib import Path
+
+from mell_jax.models.serving_form import ServingForm
+from mell_jax.worker.group import DeviceGroup
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def choose_form(group: DeviceGroup, *, cpu: frozenset[str]) -> ServingForm:
+    """Returns the form for the devices of `group`.
+
+    Weights that are cut stay as they are: a part of a joined matrix would be columns of
+    one of its maps alone. XLA's products of few rows run 1.3 to 1.5 times as fast with
+    matrices [out, in] on CPUs with AVX2, and 1.2 to 1.6 times as slow with AVX-512.
+
+    Args:
+      cpu: the features of this machine's CPU; see `cpu_features`.
+    """
+    if group.size > 1:
+        return ServingForm()
+    is_cpu = group.devices[0].platform == "cpu"
+    return ServingForm(
+        is_joined=True, is_turned=is_cpu and "avx2" in cpu and "avx512f" not in cpu
+    )
+
+
+def cpu_features() -> frozenset[str]:
+    """Returns the features of this CPU as Linux calls them; none elsewhere."""
+    if not _CPUINFO.exists():
+        return frozenset()
+    return parse_features(_CPUINFO.read_text(encoding="utf-8", errors="replace"))
+
+
+def parse_features(cpuinfo: str) -> frozenset[str]:
+    """Returns the features that every CPU of a `/proc/cpuinfo` has.
+
+    >>> sorted(parse_features("flags : fpu avx2\\nflags : fpu avx2 avx512f"))
+    ['avx2', 'fpu']
+    """
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    each = [
+        frozenset(value.split()) for name, _, value in lines if name.strip() == "flags"
+    ]
+    return frozenset.intersection(*each) if each else frozenset()

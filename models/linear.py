@@ -1,0 +1,50 @@
+"""Computes linear maps of one input in one product, its matrix either way round."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class JoinedLinear(nnx.Module):
+    """Computes several linear maps of one input in one product.
+
+    Args:
+      linears: maps of as many inputs, all with a bias or none.
+    """
+
+    def __init__(self, linears: Sequence[nnx.Linear]) -> None:
+        first = linears[0]
+        self.ends = tuple(itertools.accumulate(one.out_features for one in linears))
+        self.linear = nnx.eval_shape(
+            lambda: nnx.Linear(
+                first.in_features,
+                self.ends[-1],
+                use_bias=first.use_bias,
+                dtype=first.dtype,
+                param_dtype=first.param_dtype,
+                rngs=nnx.Rngs(0),
+            )
+        )
+        kernels = [one.kernel[...] for one in linears]
+        self.linear.kernel = nnx.Param(jnp.concatenate(kernels, axis=1))
+        if self.linear.bias is not None:
+            biases = [one.bias[...] for one in linears if one.bias is not None]
+            self.linear.bias = nnx.Param(jnp.concatenate(biases))
+
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        return jnp.split(self.linear(x), self.ends[:-1], axis=-1)
+
+
+def turn(linear: nnx.Linear) -> None:
+    """Makes a linear map keep its matrix as [out, in]."""
+    linear.kernel = nnx.Param(linear.kernel[...].T)
+    linear.dot_general = _dot_turned
+
+
+def _dot_turned(x: jax.Array, kernel: jax.Array, _: Any, **options: Any) -> jax.Array:
+    last = (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x, kernel, last, **options)
