@@ -38,6 +38,7 @@ _THUNK = re.compile(r"(\d{3,}): (k\w+) *\[[^\]]*\](.*?)(?=\d{3,}: k\w+ *\[|$)", 
 _NAMED = re.compile(r'profile_annotation: "([^"]*)"(?:\s+thunk_id: (\d+))?')
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) [\w\-]+\(", re.M)
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
+_NUMBERS = re.compile(r"(_\d+)+$")
 _HOST_SPACE = "S(5)"
 _AFTER, _BEFORE = ".thunk_sequence_after_thunk_passes.txt", ".thunk_sequence.txt"
 
@@ -48,8 +49,9 @@ class Thunk:
 
     number: int
     kind: str  # "kCustomKernel"
-    name: str  # its kernel; with the metadata, its HLO instruction
+    name: str  # of its kernel: "gemm_fusion_dot_4"
     parents: tuple[str, ...]  # kinds of those that hold it, outermost first
+    instruction: str = ""  # of the HLO, "gemm_fusion_dot.4"; see `name_thunks`
 
     @property
     def in_command_buffer(self) -> bool:
@@ -83,21 +85,25 @@ class Program:
 
     def bytes_of(self, thunk: Thunk) -> int:
         """Returns how much the thunk's instruction makes; 0 where it is unknown."""
-        made = self.made.get(thunk.name)
+        made = self.made.get(thunk.instruction)
         return 0 if made is None else made.num_bytes
 
     def copies(self, *, at_least: int) -> dict[str, int]:
         """Returns bytes of the copies of so many bytes, by their instruction."""
-        sizes = {t.name: self.bytes_of(t) for t in self.thunks if t.kind == "kCopy"}
+        sizes = {
+            thunk.instruction: self.bytes_of(thunk)
+            for thunk in self.thunks
+            if thunk.kind == "kCopy"
+        }
         return {name: size for name, size in sizes.items() if size >= at_least}
 
     def copies_to_host(self) -> dict[str, int]:
         """Returns bytes of what is copied to the host, by the instruction."""
         found = {}
         for thunk in self.thunks:
-            made = self.made.get(thunk.name)
+            made = self.made.get(thunk.instruction)
             if thunk.kind == "kCopy" and made is not None and made.is_on_host:
-                found[thunk.name] = made.num_bytes
+                found[thunk.instruction] = made.num_bytes
         return found
 
 
@@ -119,7 +125,7 @@ def read_thunks(sequence: str) -> tuple[Thunk, ...]:
         while open_ and open_[-1][0] >= column:
             open_.pop()
         number, kind, rest = match.groups()
-        words = rest.split()
+        words = rest.removeprefix(" (no description)").split()
         found.append(
             Thunk(
                 number=int(number),
@@ -133,10 +139,10 @@ def read_thunks(sequence: str) -> tuple[Thunk, ...]:
 
 
 def name_thunks(thunks: Sequence[Thunk], metadata: str) -> tuple[Thunk, ...]:
-    """Returns the thunks named after the HLO instructions that they come from."""
+    """Returns the thunks with the names of the HLO instructions that they come from."""
     names = {int(number or 0): name for name, number in _NAMED.findall(metadata)}
     return tuple(
-        replace(thunk, name=names.get(thunk.number, thunk.name)) for thunk in thunks
+        replace(thunk, instruction=names.get(thunk.number, "")) for thunk in thunks
     )
 
 
@@ -192,6 +198,13 @@ def num_kernels(thunks: Sequence[Thunk]) -> int:
 def num_launches(thunks: Sequence[Thunk]) -> int:
     """Returns how many kernels, copies and fills the device is given."""
     return sum(thunk.is_work for thunk in thunks)
+
+
+def launches_by_name(thunks: Sequence[Thunk]) -> Counter[str]:
+    """Returns how often each kernel, copy or fill is launched, numbers cut off its
+    name.
+    """
+    return Counter(_NUMBERS.sub("", t.name) or t.kind for t in thunks if t.is_work)
 
 
 def _array_bytes(dtype: str, dims: str) -> int:

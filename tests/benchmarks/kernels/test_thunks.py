@@ -8,6 +8,7 @@ from benchmarks.kernels.thunks import (
     Made,
     Thunk,
     kinds_outside,
+    launches_by_name,
     name_thunks,
     num_kernels,
     num_launches,
@@ -131,18 +132,25 @@ def test_kernels_and_launches_are_counted_without_what_holds_them() -> None:
     assert num_kernels(thunks) == 4
     assert num_launches(thunks) == 8
     assert num_kernels(read_thunks(LOOP_INSIDE)) == 2
+    assert launches_by_name(thunks) == {
+        "loop_compare_fusion": 2,
+        "kCopy": 4,
+        "sort": 1,
+        "kTriangularSolve": 1,
+    }
 
 
-def test_names_come_from_the_metadata() -> None:
+def test_instructions_come_from_the_metadata() -> None:
     thunks = name_thunks(read_thunks(TO_HOST), TO_HOST_METADATA)
-    assert [thunk.name for thunk in thunks] == [
-        "gemm_fusion_dot_2",
-        "stream=computation_stream[0],",
-        "copy-start.1",
-        "command_buffer_1",
-        "copy.2",
-        "async_id=5",
-    ]
+    assert {thunk.number: thunk.instruction for thunk in thunks} == {
+        1: "",
+        5: "",
+        4: "copy-start.1",
+        0: "command_buffer_1",
+        6: "copy.2",
+        12: "",
+    }
+    assert thunks[0].name == "gemm_fusion_dot_2"
 
 
 def test_what_instructions_make_is_read_from_the_hlo() -> None:
