@@ -301,7 +301,7 @@ def _kernel(*refs: Any, static: _Static) -> None:
         body = functools.partial(one_block, is_masked)
         carry = lax.fori_loop(begin, stop, body, carry)
     if static.num_tile_refs == 2 and not static.is_in_place:
-        token = jnp.full_like(token, row)
+        token = token - start + row  # partial softmaxes are by row
     rows = _rows_at(token, head, is_live, static)
     if sizes.num_splits == 1:
         _store_final(out_refs[0], carry, *rows)
