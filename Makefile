@@ -100,7 +100,7 @@ $(AOT)/.installed: constraints-aot.txt constraints.txt
 	@touch $@
 
 aot: $(AOT)/.installed  ## compile for GPUs and TPUs that are not here (1.5 GB of wheels)
-	JAX_PLATFORMS=cpu $(AOT)/bin/python $(KERNEL_TESTS) -m "(aot_gpu or aot_tpu) and not slow"
+	JAX_PLATFORMS=cpu $(AOT)/bin/python $(KERNEL_TESTS) -s -m "(aot_gpu or aot_tpu) and not slow"
 
 # Takes any Python with jax for CUDA, so that an image's own one will do.
 gpu:  ## on a GPU: every figure of the kernels, then their tests (GPU_PYTHON=..., GPU_JSON=...)

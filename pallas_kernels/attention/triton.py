@@ -14,7 +14,7 @@ Keys and values are fetched tile by tile of the pool through the page table (see
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,13 @@ _MASKED = -1e30
 _Carry = tuple[jax.Array, jax.Array, jax.Array]  # out [M, H'], peak [M], total [M]
 
 
+class _Singles(NamedTuple):
+    """One tile per row, of one token: a program knows the rest from its number."""
+
+    end: jax.Array  # [B] as in `Tiles`
+    cu_q_lens: jax.Array | None  # [B + 1]; None: token b belongs to row b
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Static:
     """Everything a kernel is compiled for."""
@@ -52,6 +59,8 @@ class _Static:
     soft_cap: float | None
     dot_dtype: Any
     is_quantized: bool
+    num_tile_refs: int  # 4 for `Tiles`, 1 or 2 for `_Singles`
+    is_in_place: bool  # writes into the first operand
 
     @property
     def padded_head(self) -> int:
@@ -95,9 +104,10 @@ def ragged_paged_attention(
         "interpret": interpret,
     }
     problem = _problem(q, pool, page_table)
-    tiles = cutting.single_tiles(cu_q_lens[1:] - cu_q_lens[:-1], kv_lens)
+    end = cutting.single_tiles(cu_q_lens[1:] - cu_q_lens[:-1], kv_lens).end
     decoding = decode_sizes(problem, device_kind=device_kind)
     if decode:
+        tiles = _Singles(end, None)
         return _attend(q, tiles=tiles, sizes=sizes or decoding, **common)
     out = attend_long_rows(
         q,
@@ -111,8 +121,10 @@ def ragged_paged_attention(
         interpret=interpret,
         sizes=sizes,
     )
-    first = jnp.minimum(cu_q_lens[:-1], q.shape[0] - 1)
-    single = _attend(q[first], tiles=tiles, sizes=decoding, **common)
+    tiles = _Singles(end, cu_q_lens)
+    if decoding.num_splits == 1:
+        return _attend(q, tiles=tiles, sizes=decoding, into=out, **common)
+    single = _attend(q, tiles=tiles, sizes=decoding, **common)
     return cutting.scatter_singles(out, single, cu_q_lens)
 
 
@@ -177,11 +189,12 @@ def _attend(
     pool: Pool,
     layer: jax.Array,
     page_table: jax.Array,
-    tiles: Tiles,
+    tiles: Tiles | _Singles,
     sizes: TritonSizes,
     options: tuple[float, int | None, float | None],
     interpret: bool,
-) -> jax.Array:  # [T, N, H]
+    into: jax.Array | None = None,  # [T, N, H] gets the tokens of the tiles
+) -> jax.Array:  # [T, N, H]; [B, N, H] of single tiles unless `into` is given
     pages, layers, _, kv_heads, page_tokens, head = pool.shape
     num_tiles = pages * layers * 2 * kv_heads
     sm_scale, window, soft_cap = options
@@ -197,23 +210,34 @@ def _attend(
         soft_cap=soft_cap,
         dot_dtype=_dot_dtype(q, pool),
         is_quantized=isinstance(pool, QuantizedPool),
+        num_tile_refs=sum(part is not None for part in tiles),
+        is_in_place=into is not None,
     )
     if isinstance(pool, QuantizedPool):
         scales, numbers = [pool.scales.reshape(num_tiles)], pool.pages
     else:
         scales, numbers = [], pool
     numbers = numbers.reshape(num_tiles, page_tokens, head)
-    arguments = [*tiles, layer.reshape(1), page_table, q, numbers, *scales]
-    shapes = _out_shapes(q, num_splits=sizes.num_splits)
+    given = [part for part in tiles if part is not None]
+    arguments = [*given, layer.reshape(1), page_table, q, numbers, *scales]
+    if into is not None:
+        arguments = [into, *arguments]
+    is_by_row = isinstance(tiles, _Singles) and into is None
+    shapes = _out_shapes(
+        q,
+        tokens=tiles.end.shape[0] if is_by_row else q.shape[0],
+        num_splits=sizes.num_splits,
+    )
     out = pl.pallas_call(
         functools.partial(_kernel, static=static),
-        grid=(tiles.row.shape[0], kv_heads, sizes.num_splits),
+        grid=(tiles.end.shape[0], kv_heads, sizes.num_splits),
         out_shape=shapes,
         in_specs=[pl.BlockSpec()] * len(arguments),
         out_specs=[pl.BlockSpec()] * len(shapes),
         compiler_params=plt.CompilerParams(
             num_warps=sizes.num_warps, num_stages=sizes.num_stages
         ),
+        input_output_aliases={} if into is None else {0: 0},
         interpret=interpret,
         name=f"mell_attention_{'decode' if sizes.tile_tokens == 1 else 'prefill'}",
     )(*arguments)
@@ -222,12 +246,14 @@ def _attend(
     return cutting.join_splits(out[0], peak=out[1], total=out[2]).astype(q.dtype)
 
 
-def _out_shapes(q: jax.Array, *, num_splits: int) -> list[jax.ShapeDtypeStruct]:
+def _out_shapes(
+    q: jax.Array, *, tokens: int, num_splits: int
+) -> list[jax.ShapeDtypeStruct]:
     varying = jax.typeof(q).manual_axis_type  # over a mesh, inside `shard_map`
+    shape = (tokens, *q.shape[1:])
     if num_splits == 1:
-        return [jax.ShapeDtypeStruct(q.shape, q.dtype, manual_axis_type=varying)]
-    shape = (num_splits, *q.shape)
-    partial = [shape, shape[:3], shape[:3]]
+        return [jax.ShapeDtypeStruct(shape, q.dtype, manual_axis_type=varying)]
+    partial = [(num_splits, *shape), *[(num_splits, *shape[:2])] * 2]
     return [
         jax.ShapeDtypeStruct(s, jnp.float32, manual_axis_type=varying) for s in partial
     ]
@@ -235,14 +261,16 @@ def _out_shapes(q: jax.Array, *, num_splits: int) -> list[jax.ShapeDtypeStruct]:
 
 def _kernel(*refs: Any, static: _Static) -> None:
     """One tile, KV head and split. Refs: the operands of `_attend`, then outputs."""
-    row_ref, start_ref, tokens_ref, end_ref, layer_ref, table_ref, q_ref = refs[:7]
+    refs = refs[static.is_in_place :]
+    tile_refs, refs = refs[: static.num_tile_refs], refs[static.num_tile_refs :]
+    layer_ref, table_ref, q_ref = refs[:3]
     num_kv = 2 if static.is_quantized else 1
-    kv_refs, out_refs = refs[7 : 7 + num_kv], refs[7 + num_kv :]
+    kv_refs, out_refs = refs[3 : 3 + num_kv], refs[3 + num_kv :]
     sizes = static.sizes
     x, kv_head, split = pl.program_id(0), pl.program_id(1), pl.program_id(2)
-    row, tokens, end = row_ref[x], tokens_ref[x], end_ref[x]
+    row, start, tokens, end = _tile(tile_refs, x)
     r = jnp.arange(sizes.rows, dtype=jnp.int32)
-    token = start_ref[x] + r // static.group  # [M]
+    token = start + r // static.group  # [M]
     head = kv_head * static.group + r % static.group  # [M]
     is_live = r < tokens * static.group
     place, mask = _rows_at(token, head, is_live, static)
@@ -272,12 +300,25 @@ def _kernel(*refs: Any, static: _Static) -> None:
     for is_masked, begin, stop in _segments(end, tokens, split, static):
         body = functools.partial(one_block, is_masked)
         carry = lax.fori_loop(begin, stop, body, carry)
+    if static.num_tile_refs == 2 and not static.is_in_place:
+        token = token - start + row  # partial softmaxes are by row
     rows = _rows_at(token, head, is_live, static)
     if sizes.num_splits == 1:
         _store_final(out_refs[0], carry, *rows)
     else:
         splits = jnp.full_like(token, split)
         _store_share(out_refs, carry, (splits, token, head), is_live, static)
+
+
+def _tile(refs: tuple[Any, ...], x: jax.Array) -> tuple[jax.Array, ...]:
+    """Reads row, first token, number of tokens and end of tile `x`."""
+    if len(refs) == 4:
+        row, start, tokens, end = (ref[x] for ref in refs)
+        return row, start, tokens, end
+    end = refs[0][x]
+    if len(refs) == 1:  # rows without keys are written, too: zeros
+        return x, x, jnp.int32(1), end
+    return x, refs[1][x], jnp.minimum(end, 1), end  # other rows are left alone
 
 
 def _segments(

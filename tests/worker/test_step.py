@@ -2,6 +2,7 @@
 
 import functools
 import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,20 +13,11 @@ from jax.sharding import AbstractDevice
 
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
-from mell_jax.worker.layout import Bucket, vector_size
+from mell_jax.worker.compile import compile_programs
+from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
-from mell_jax.worker.sampling import (
-    ROW_COLUMNS,
-    Logits,
-    init_row_state,
-)
-from mell_jax.worker.step import (
-    Programs,
-    StepOptions,
-    make_programs,
-    prompt_chunk,
-    split_model,
-)
+from mell_jax.worker.sampling import ROW_COLUMNS, init_row_state
+from mell_jax.worker.step import StepOptions, make_programs, split_model
 from tests.pallas_kernels.devices import H100, V6E, lowering_platform, tracing_for
 
 CONFIG = ModelConfig(
@@ -43,70 +35,73 @@ BUCKETS = (
     Bucket(tokens=ROWS, rows=ROWS, pages=4, is_decode=True),
     Bucket(tokens=32, rows=ROWS, pages=4, is_decode=False),
 )
-Program = tuple[str, jax.stages.Traced]
+CPU = AbstractDevice(device_kind="cpu", num_cores=None, platform="cpu")
 
 
-def traced(backend: str, *, platform: str) -> list[Program]:
-    """Every program of a small model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowering:
+    """Stands in the place of a jitted program; compiled, it is its control flow."""
+
+    jitted: Any
+    device: AbstractDevice
+
+    def eval_shape(self, *args: Any) -> Any:
+        with tracing_for(self.device):
+            return self.jitted.eval_shape(*args)
+
+    def lower(self, *args: Any, **kwargs: Any) -> "Lowering":
+        with tracing_for(self.device):
+            return replace(self, jitted=self.jitted.trace(*args, **kwargs))
+
+    def compile(self) -> set[str]:
+        platforms = (lowering_platform(self.device),)
+        text = self.jitted.lower(lowering_platforms=platforms).as_text()
+        assert "func.func public @main" in text
+        return set(re.findall(r"stablehlo\.(while|case|if)\b", text))
+
+
+def control_flow(backend: str, *, device: AbstractDevice) -> dict[str, set[str]]:
+    """What each program that an engine with a small model compiles does by itself."""
+    platform = device.platform
     parts, weights = split_model(*nnx.split(Decoder(CONFIG, rngs=nnx.Rngs(0))))
     options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
     programs = make_programs(parts, buckets=BUCKETS, options=options, platform=platform)
     shape = pool_shape(CONFIG, num_pages=8, platform=platform)
-    return _trace(
-        programs,
-        jax.eval_shape(lambda: weights),
-        jax.ShapeDtypeStruct(shape, np.float32),
+    state = functools.partial(init_row_state, vocab_size=CONFIG.vocab_size)
+    pool: Any = jax.ShapeDtypeStruct(shape, np.float32)
+    found: Any = compile_programs(
+        programs.changed(functools.partial(_lowering, device=device)),
+        weights=jax.eval_shape(lambda: weights),
+        pool=pool,
+        rows=jax.eval_shape(functools.partial(state, rows=ROWS)),
+        padding={ROWS: np.zeros((ROW_COLUMNS, ROWS), np.int32)},
+        progress=False,
+        threads=1,
     )
+    named = {"set_row": found.set_row, "observe": found.observe}
+    named |= {f"forward {bucket}": flow for bucket, flow in found.forwards.items()}
+    named |= {f"scores {bucket}": flow for bucket, flow in found.scores.items()}
+    named |= found.samplers[ROWS].programs._asdict()
+    assert len(named) == 2 + len(BUCKETS) + 1 + 6
+    return named
 
 
-def _trace(
-    programs: Programs, weights: Any, pool: jax.ShapeDtypeStruct
-) -> list[Program]:
-    rows = jax.eval_shape(
-        functools.partial(init_row_state, rows=ROWS, vocab_size=CONFIG.vocab_size)
-    )
-    shape = jax.ShapeDtypeStruct
-    found: list[Program] = []
-    for bucket, forward in programs.forwards.items():
-        vector = shape((vector_size(bucket),), np.int32)
-        found.append(
-            (f"forward {bucket}", forward.trace(weights, pool, rows.last_token, vector))
-        )
-    for bucket, jitted in programs.scores.items():
-        score: Any = jitted
-        hidden = shape((bucket.tokens, CONFIG.hidden_size), np.float32)
-        targets = shape((prompt_chunk(bucket),), np.int32)
-        start = shape((), np.int32)
-        found.append((f"prompt {bucket}", score.trace(weights, hidden, targets, start)))
-    logits = Logits(
-        values=shape((ROWS, CONFIG.vocab_size), np.float32),
-        are_finite=shape((ROWS,), np.bool_),
-    )
-    packed = shape((ROW_COLUMNS, ROWS), np.int32)
-    sampler = programs.samplers[ROWS].traced(logits, rows, packed)
-    found += [(f"sampler {n}", program) for n, program in enumerate(sampler)]
-    assert len(found) == len(BUCKETS) + 1 + 6
-    return found
-
-
-def control_flow(program: jax.stages.Traced, *, platform: str) -> set[str]:
-    text = program.lower(lowering_platforms=(platform,)).as_text()
-    assert "func.func public @main" in text
-    return set(re.findall(r"stablehlo\.(while|case|if)\b", text))
+def _lowering(jitted: Any, *, device: AbstractDevice) -> Lowering:
+    return Lowering(jitted=jitted, device=device)
 
 
 @pytest.mark.parametrize(("device", "backend"), [(H100, "triton"), (V6E, "mosaic_tpu")])
 def test_no_program_of_an_accelerator_branches_or_loops(
     device: AbstractDevice, backend: str
 ) -> None:
-    with tracing_for(device):
-        programs = traced(backend, platform=device.platform)
-    for name, program in programs:
-        found = control_flow(program, platform=lowering_platform(device))
+    for name, found in control_flow(backend, device=device).items():
         assert found == set(), name
 
 
 def test_no_program_of_a_cpu_branches() -> None:
-    """Loops it has: attention's, the bit searches' and those of JAX's random bits."""
-    for name, program in traced("xla", platform="cpu"):
-        assert control_flow(program, platform="cpu") <= {"while"}, name
+    """Loops: attention's, the bit search's, and those of JAX's random bits."""
+    found = control_flow("xla", device=CPU)
+    loops = {name for name, kinds in found.items() if kinds}
+    forwards = {f"forward {bucket}" for bucket in BUCKETS}
+    assert loops == {*forwards, "drawn", "filtered"}
+    assert all(kinds <= {"while"} for kinds in found.values())
