@@ -79,7 +79,7 @@ def test_what_takes_longest_decides() -> None:
 def test_a_device_is_known_by_its_name(kind: str, terabytes: float) -> None:
     speeds = speeds_of(kind)
     assert speeds is not None
-    assert speeds.bytes_per_s == terabytes * 1e12
+    assert speeds.bytes_per_s == pytest.approx(terabytes * 1e12)
 
 
 def test_an_unknown_device_has_no_roofline() -> None:
