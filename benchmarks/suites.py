@@ -130,7 +130,7 @@ def _kernels(values: flags.FlagValues) -> tuple[object, Suite]:
         repeats=values.repeats or 7,
         parts=tuple(values.parts),
         tune=values.tune,
-        rehearse=values.rehearse,
+        size="tiny" if values.rehearse else "full",
         torch_python=values.torch_python,
         seed=values.seed,
     )

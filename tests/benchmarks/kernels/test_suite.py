@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import math
@@ -11,10 +12,11 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from benchmarks.__main__ import main
 from benchmarks.kernels import check, tuning
+from benchmarks.kernels.apart import Ended, run_apart
 from benchmarks.kernels.figures import attempt, failure, figure
 from benchmarks.kernels.jobs import PARTS, Work, run_job
 from benchmarks.kernels.loads import FULL, TINY, Load
-from benchmarks.kernels.suite import KernelSettings, run_apart, run_kernels
+from benchmarks.kernels.suite import KernelSettings, run_jobs, run_kernels
 from benchmarks.kernels.timing import Timer, attention_inputs, normal, paged
 
 SMALL = Load(rows=2, context=32)
@@ -23,7 +25,7 @@ WORK = Work(
     backend=None,
     repeats=1,
     seed=0,
-    is_rehearsal=True,
+    size="tiny",
     known={"copy, read and written": 10.0, "decode 2 x 32": 2.0},
 )
 
@@ -71,10 +73,7 @@ def test_every_part_of_the_gpu_run_works_anywhere(
     json.dumps(figures, allow_nan=False)
 
 
-def test_tuning_names_the_fastest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = {"BLOCKS": (32,), "WARPS": (4,), "STAGES": (2,), "ROWS": (64,)}
-    for name, values in grid.items():
-        monkeypatch.setattr(tuning, name, values)
+def test_tuning_names_the_fastest_sizes() -> None:
     timer = Timer(repeats=1, chain=1)
     got = tuning.tune(TINY, timer=timer, seed=0, copy=1.0, interpret=True)
     decode, prefill = got
@@ -83,13 +82,10 @@ def test_tuning_names_the_fastest_sizes(monkeypatch: pytest.MonkeyPatch) -> None
     assert decode["ratio"] == decode["value"] > 0.0
 
 
-def test_tuning_without_any_size_that_runs_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tuning, "BLOCKS", (32,))
-    monkeypatch.setattr(tuning, "STAGES", (2,))
+def test_tuning_without_any_size_that_runs_is_a_failure() -> None:
     timer = Timer(repeats=1, chain=1)
-    figures = list(tuning.tune(TINY, timer=timer, seed=0, copy=None))
+    scale = dataclasses.replace(TINY, grid=dataclasses.replace(TINY.grid, warps=(4, 8)))
+    figures = list(tuning.tune(scale, timer=timer, seed=0, copy=None))
     assert [f["value"] for f in figures] == [None, None]
     assert figures[0]["note"].startswith("RuntimeError: none of 2 sizes ran; the last ")
 

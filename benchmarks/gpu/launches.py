@@ -1,0 +1,140 @@
+"""Each stage here says what the host has to do for a step.
+
+thunks     which executables make the host wait for a predicate
+dispatch   host seconds of a step beside the device's
+sharing    two instances on one device: together, and alone
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.gpu.calls import decode_call
+from benchmarks.gpu.laps import device_step_s, idle_dispatch_s, laps
+from benchmarks.gpu.rig import Rig, make_rig, make_whole
+from benchmarks.gpu.scale import GpuOrder
+from benchmarks.gpu.thunks import ThunkDump, read_folder
+from benchmarks.kernels.figures import Figure, attempt, failure, figure
+from mell_jax.engine.fleet import page_transfer
+from mell_jax.worker.device import StepCall
+
+PROGRAMS = (  # what the engine compiles, as XLA names it
+    *("jit_forward", "jit_prompt_logprobs", "jit_program", "jit__edit"),
+    *("jit__count", "jit_token_logprobs", "jit_set_row", "jit_observe_tokens"),
+    *("jit__gather", "jit_gather_pages", "jit_scatter_pages", "jit_checksum_pages"),
+)
+
+
+def thunks(order: GpuOrder) -> Iterator[Figure]:
+    """Compiles everything that an engine runs, and reads how it is launched.
+
+    XLA must have been told to leave its thunks in the order's folder. What is compiled
+    is kept for the stages that follow.
+    """
+    page_transfer.warm_up(make_whole(order))
+    dumps = [
+        dump
+        for dump in read_folder(Path(order.dump))
+        if dump.name.partition(".")[2] in PROGRAMS
+    ]
+    if not dumps:
+        yield failure("thunks", "XLA left no thunks: it does for a GPU alone")
+        return
+    yield from (thunk_figure(dump) for dump in dumps)
+    waits = sum(dump.waits > 0 for dump in dumps)
+    yield figure(
+        "executables for which the host waits",
+        waits,
+        f"of {len(dumps)}",
+        ratio=float(waits == 0),
+        goal=1.0,
+    )
+
+
+def thunk_figure(dump: ThunkDump) -> Figure:
+    """Returns how many launches an executable takes; short of its goal if one waits."""
+    return figure(
+        f"launches of {dump.name}",
+        len(dump.top),
+        "thunks",
+        ratio=float(dump.waits == 0),
+        goal=1.0,
+        note=dump.summary,
+    )
+
+
+def dispatch(order: GpuOrder) -> Iterator[Figure]:
+    """Measures the host's part of a step, for each batch."""
+    rig = make_rig(order, batches=order.scale.batches)
+    for rows in order.scale.batches:
+        yield from _dispatch(rig, _decode(rig, order, rows))
+
+
+def _dispatch(rig: Rig, call: StepCall) -> Iterator[Figure]:
+    scale, worker = rig.scale, rig.worker
+    name = f"decode {call.bucket.rows} x {scale.context}"
+    known: dict[str, float] = {}
+
+    def device() -> Figure:
+        known["device"] = device_step_s(worker, call, steps=scale.steps)
+        return figure(f"{name}, steps sent at once", 1e3 * known["device"], "ms a step")
+
+    def idle() -> Figure:
+        seconds = idle_dispatch_s(worker, call, steps=scale.steps)
+        return figure(f"{name}, dispatch to an idle device", 1e3 * seconds, "ms")
+
+    def full() -> Figure:
+        done = laps([worker], call, steps=scale.steps, repeats=scale.repeats)
+        ratio = known["device"] / done.dispatch_s if "device" in known else None
+        note = f"step over dispatch; a step takes {1e3 * done.step_s:.3f} ms"
+        return figure(
+            f"{name}, dispatch to a busy device",
+            1e3 * done.dispatch_s,
+            "ms",
+            ratio=ratio,
+            goal=1.0,
+            note=note,
+        )
+
+    for what, measure in (("at once", device), ("idle", idle), ("busy", full)):
+        yield attempt(f"{name}, {what}", measure)
+
+
+def sharing(order: GpuOrder) -> Iterator[Figure]:
+    """Measures two instances on one device, for all but the largest batch."""
+    scale = order.scale
+    batches = scale.batches[:-1]
+    rig = make_rig(order, batches=batches, instances=2)
+    for rows in batches:
+        call = _decode(rig, order, rows)
+        yield from _sharing(rig, call)
+
+
+def _sharing(rig: Rig, call: StepCall) -> Iterator[Figure]:
+    scale = rig.scale
+    name = f"decode {call.bucket.rows} x {scale.context}"
+    alone = laps([rig.worker], call, steps=scale.steps, repeats=scale.repeats)
+    both = laps(rig.workers, call, steps=scale.steps, repeats=scale.repeats)
+    yield figure(f"{name}, one instance", 1e3 * alone.step_s, "ms a step of each")
+    yield figure(
+        f"{name}, two instances",
+        1e3 * both.step_s,
+        "ms a step of each",
+        ratio=2 * alone.step_s / both.step_s,
+        goal=0.95,
+        note="twice a step alone over a step of both: 1 is no loss, 2 is for nothing",
+    )
+    yield figure(
+        f"{name}, dispatch while the other runs",
+        1e3 * both.dispatch_s,
+        "ms",
+        note=f"{1e3 * alone.dispatch_s:.3f} ms alone",
+    )
+
+
+def _decode(rig: Rig, order: GpuOrder, rows: int) -> StepCall:
+    return decode_call(
+        rig.decode_bucket(rows),
+        context=order.scale.context,
+        pool_pages=order.scale.pool_pages,
+        seed=order.seed,
+    )
