@@ -10,6 +10,7 @@ from benchmarks.engine.overhead import OverheadSettings, run_overhead
 from benchmarks.engine.startup import StartupSettings, run_startup
 from benchmarks.fleet.migration import MigrationSettings, run_migration
 from benchmarks.fleet.suite import FleetSettings, run_fleet
+from benchmarks.gpu.suite import GpuSettings, run_gpu
 from benchmarks.kernels.suite import KernelSettings, run_kernels
 from benchmarks.service.suite import ServiceSettings, run_service
 from mell_jax.bench.measure import Suite, measure
@@ -36,6 +37,7 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "overhead": _overhead,
         "startup": _startup,
         "kernels": _kernels,
+        "gpu": _gpu,
         "fleet": _fleet,
         "migration": _migration,
         "service": _service,
@@ -128,7 +130,7 @@ def _kernels(values: flags.FlagValues) -> tuple[object, Suite]:
     settings = KernelSettings(
         backend=values.attention_backend,
         repeats=values.repeats or 7,
-        parts=tuple(values.parts),
+        parts=tuple(values.parts or KernelSettings().parts),
         tune=values.tune,
         size="tiny" if values.rehearse else "full",
         torch_python=values.torch_python,
@@ -137,6 +139,17 @@ def _kernels(values: flags.FlagValues) -> tuple[object, Suite]:
     return settings, lambda save: run_kernels(
         settings, progress=values.progress, save=save
     )
+
+
+def _gpu(values: flags.FlagValues) -> tuple[object, Suite]:
+    default = GpuSettings()
+    settings = GpuSettings(
+        parts=tuple(values.parts or default.parts),
+        rehearse=values.rehearse,
+        backend=values.attention_backend,
+        seed=values.seed,
+    )
+    return settings, lambda save: run_gpu(settings, progress=values.progress, save=save)
 
 
 def _sizes(values: Sequence[str | int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ part dies of, the others' figures stay. On a CPU it times the reference alone.
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from benchmarks.kernels import timing
-from benchmarks.kernels.apart import run_apart
+from benchmarks.kernels.apart import Ended, run_apart
 from benchmarks.kernels.beside_torch import RIVALS, torch_seconds
 from benchmarks.kernels.figures import Figure, failure, figure
 from benchmarks.kernels.jobs import PARTS, Work, rival_figure
@@ -127,7 +127,7 @@ def _on_cpu(settings: KernelSettings) -> Iterator[Figure]:
 
 def run_jobs(
     settings: KernelSettings, *, left_s: Callable[[], float] = lambda: LIMIT_S
-) -> Iterator[Figure]:
+) -> Generator[Figure, None, Ended]:
     """Yields the figures of every job that is wanted, each in a process of its own.
 
     This process leaves the device's memory alone: its children need it.
@@ -135,7 +135,11 @@ def run_jobs(
     Args:
       settings: say what is wanted.
       left_s: says before each job how long it may take; 0 or less leaves it out.
+
+    Returns:
+      How the last of those ended that did not end well.
     """
+    ended = Ended.WELL
     known: dict[str, float] = {}
     work = Work(
         backend=settings.name,
@@ -148,6 +152,7 @@ def run_jobs(
         limit_s = min(LIMIT_S, left_s())
         if limit_s <= 0:
             yield failure(job, "left out: no time is left")
+            ended = Ended.LATE
             continue
         if job == "torch":
             load = work.scale.decode[index]
@@ -155,10 +160,26 @@ def run_jobs(
             continue
         order = {"job": job, "load": index, "work": dataclasses.asdict(work)}
         command = [*CHILD, json.dumps(order)]
-        for one in run_apart(command, name=job, limit_s=limit_s):
-            if one["value"] is not None:
-                known[one["name"]] = one["value"]
-            yield one
+        how = yield from _noted(
+            run_apart(command, name=job, limit_s=limit_s), known=known
+        )
+        ended = ended if how is Ended.WELL else how
+    return ended
+
+
+def _noted(
+    figures: Generator[Figure, None, Ended], *, known: dict[str, float]
+) -> Generator[Figure, None, Ended]:
+    """Passes figures on and keeps their values for the jobs to come."""
+    while True:
+        try:
+            one = next(figures)
+        except StopIteration as end:
+            ended: Ended = end.value
+            return ended
+        if one["value"] is not None:
+            known[one["name"]] = one["value"]
+        yield one
 
 
 def _jobs(settings: KernelSettings, *, count: int) -> Iterator[tuple[str, int]]:
