@@ -5,6 +5,7 @@ dispatch   host seconds of a step beside the device's
 sharing    two instances on one device: together, and alone
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,19 +26,33 @@ PROGRAMS = (  # what the engine compiles, as XLA names it
 
 
 def thunks(order: GpuOrder) -> Iterator[Figure]:
-    """Compiles everything that an engine runs, and reads how it is launched.
+    """Compiles everything that an engine runs; `thunk_figures` reads how it starts.
 
     XLA must have been told to leave its thunks in the order's folder. What is compiled
     is kept for the stages that follow.
     """
-    page_transfer.warm_up(make_whole(order))
+
+    def start() -> Figure:
+        start_s = time.perf_counter()
+        worker = make_whole(order)
+        page_transfer.warm_up(worker)
+        return figure(
+            "drawing weights, compiling and running every program",
+            time.perf_counter() - start_s,
+            "s",
+            note=f"{len(worker.buckets)} forward passes among them",
+        )
+
+    yield attempt("every program", start)
+
+
+def thunk_figures(folder: Path) -> Iterator[Figure]:
+    """Yields the launches of each program of ours that left its thunks in a folder."""
     dumps = [
-        dump
-        for dump in read_folder(Path(order.dump))
-        if dump.name.partition(".")[2] in PROGRAMS
+        dump for dump in read_folder(folder) if dump.name.partition(".")[2] in PROGRAMS
     ]
     if not dumps:
-        yield failure("thunks", "XLA left no thunks: it does for a GPU alone")
+        yield failure("launches", "XLA left no thunks: it does for a GPU alone")
         return
     yield from (thunk_figure(dump) for dump in dumps)
     waits = sum(dump.waits > 0 for dump in dumps)

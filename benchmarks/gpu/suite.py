@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from benchmarks.gpu.launches import thunk_figures
 from benchmarks.gpu.scale import GpuOrder, Size
 from benchmarks.gpu.stages import FLAGS, NAMES, STAGES, Stage
 from benchmarks.kernels.apart import Ended, run_apart
@@ -149,10 +150,9 @@ def _figures(
     order = _order(settings, folder=folder)
     if stage.name == "flags":
         return _run_flags(order, left_s=left_s)
-    flags = ""
     if stage.name == "thunks":
-        flags = f"--xla_dump_to={order.dump} --xla_dump_hlo_as_text"
-    return _run_child(stage.name, order, flags=flags, limit_s=left_s())
+        return _run_thunks(order, limit_s=left_s())
+    return _run_child(stage.name, order, flags="", limit_s=left_s())
 
 
 def _order(settings: GpuSettings, *, folder: Path) -> GpuOrder:
@@ -177,6 +177,14 @@ def _kernels(settings: GpuSettings) -> KernelSettings:
         size="tiny" if settings.rehearse else "brief",
         seed=settings.seed,
     )
+
+
+def _run_thunks(order: GpuOrder, *, limit_s: float) -> Run:
+    """Reads what was left even where the process did not come to its end."""
+    flags = f"--xla_dump_to={order.dump} --xla_dump_hlo_as_text"
+    ended = yield from _run_child("thunks", order, flags=flags, limit_s=limit_s)
+    yield from thunk_figures(Path(order.dump))
+    return ended
 
 
 def _run_flags(order: GpuOrder, *, left_s: Callable[[], float]) -> Run:
@@ -239,9 +247,8 @@ def _is_short(one: Figure) -> bool:
 
 
 def _text(record: StageRecord) -> str:
-    head = title(
-        f"{record.name}: {record.status}, {record.seconds:.0f} of {record.share_s:.0f} s"
-    )
+    took = f"{record.seconds:.0f} of {record.share_s:.0f} s"
+    head = title(f"{record.name}: {record.status}, {took}")
     columns = ("name", "value", "unit", "ratio", "goal", "note")
     rows = [[one[column] for column in columns] for one in record.figures]
     return f"{head}\n{table(('figure', *columns[1:]), rows)}"

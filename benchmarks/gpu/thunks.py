@@ -45,7 +45,10 @@ def read_thunks(text: str) -> tuple[str, ...]:
 
 
 def read_folder(folder: Path) -> Iterator[ThunkDump]:
-    """Yields a dump for each executable of a folder, by name; as it runs, in the end."""
+    """Yields a dump for each executable of a folder, by name.
+
+    Where XLA wrote both, it is what was left after its passes, which is what runs.
+    """
     for name in sorted({path.name.rpartition(".thunk_")[0] for path in _files(folder)}):
         last = folder / f"{name}.{LAST}"
         path = last if last.exists() else folder / f"{name}.{FIRST}"
