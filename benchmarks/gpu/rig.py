@@ -57,7 +57,8 @@ class Rig:
 
     @property
     def device_kind(self) -> str:
-        return self.worker.group.devices[0].device_kind
+        kind: str = self.worker.group.devices[0].device_kind
+        return kind
 
     def decode_bucket(self, rows: int) -> Bucket:
         """Returns the step that decodes exactly so many rows."""

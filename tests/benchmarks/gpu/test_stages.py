@@ -75,7 +75,7 @@ def test_a_prompt_goes_in_chunks_and_its_last_one_samples() -> None:
 
 
 def test_a_prompt_in_chunks_gives_the_token_that_it_gives_at_once(rig: Rig) -> None:
-    """One step of 32 tokens, or two of 16 in the same bucket: the pages are the same."""
+    """One step of 32 tokens, or two of 16 in the same bucket, with the same pages."""
     prompt = np.random.default_rng(0).integers(0, 256, 32, dtype=np.int32)
     bucket, slot = rig.chunk_bucket(), rig.worker.scratch_slot
     whole = prefill_calls(
