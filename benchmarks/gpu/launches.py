@@ -13,11 +13,18 @@ from benchmarks.gpu.calls import decode_call
 from benchmarks.gpu.laps import device_step_s, idle_dispatch_s, laps
 from benchmarks.gpu.rig import Rig, make_rig, make_whole
 from benchmarks.gpu.scale import GpuOrder
-from benchmarks.gpu.thunks import ThunkDump, read_folder
-from benchmarks.kernels.figures import Figure, attempt, failure, figure
+from benchmarks.kernels.figures import Figure, attempt, failure, figure, short
+from benchmarks.kernels.thunks import (
+    Program,
+    kinds_outside,
+    num_kernels,
+    read_dump,
+    waits,
+)
 from mell_jax.engine.fleet import page_transfer
 from mell_jax.worker.device import StepCall
 
+LARGE_COPY_BYTES = 2**20
 PROGRAMS = (  # what the engine compiles, as XLA names it
     *("jit_forward", "jit_prompt_logprobs", "jit_program", "jit__edit"),
     *("jit__count", "jit_token_logprobs", "jit_set_row", "jit_observe_tokens"),
@@ -48,32 +55,42 @@ def thunks(order: GpuOrder) -> Iterator[Figure]:
 
 def thunk_figures(folder: Path) -> Iterator[Figure]:
     """Yields the launches of each program of ours that left its thunks in a folder."""
-    dumps = [
-        dump for dump in read_folder(folder) if dump.name.partition(".")[2] in PROGRAMS
-    ]
-    if not dumps:
+    try:
+        found = read_dump(folder)
+    except OSError as error:  # its process ended amid writing
+        yield failure("launches", short(error))
+        return
+    ours = [one for one in found if one.name.partition(".")[2] in PROGRAMS]
+    if not ours:
         yield failure("launches", "XLA left no thunks: it does for a GPU alone")
         return
-    yield from (thunk_figure(dump) for dump in dumps)
-    waits = sum(dump.waits > 0 for dump in dumps)
+    yield from (thunk_figure(program) for program in ours)
+    count = sum(len(waits(program.thunks)) > 0 for program in ours)
     yield figure(
-        "executables for which the host waits",
-        waits,
-        f"of {len(dumps)}",
-        ratio=float(waits == 0),
+        "programs for which the host waits",
+        count,
+        f"of {len(ours)}",
+        ratio=float(count == 0),
         goal=1.0,
     )
 
 
-def thunk_figure(dump: ThunkDump) -> Figure:
-    """Returns how many launches an executable takes; short of its goal if one waits."""
+def thunk_figure(program: Program) -> Figure:
+    """Returns how much the host starts for a program; short of its goal if it waits."""
+    outside = kinds_outside(program.thunks)
+    starts = ", ".join(f"{n} {kind}" for kind, n in sorted(outside.items()))
+    copies = program.copies(at_least=LARGE_COPY_BYTES)
+    note = f"{starts}; {num_kernels(program.thunks)} kernels"
+    if copies:
+        largest = max(copies.values()) / 2**20
+        note += f"; {len(copies)} large copies, of up to {largest:.0f} MiB"
     return figure(
-        f"launches of {dump.name}",
-        len(dump.top),
+        f"launches of {program.name}",
+        sum(outside.values()),
         "thunks",
-        ratio=float(dump.waits == 0),
+        ratio=float(not waits(program.thunks)),
         goal=1.0,
-        note=dump.summary,
+        note=note,
     )
 
 

@@ -3,7 +3,6 @@ from pathlib import Path
 from flax import nnx
 
 from benchmarks.gpu.launches import PROGRAMS, thunk_figures
-from benchmarks.gpu.thunks import read_thunks
 from mell_jax.bench.shapes import SHAPES
 from mell_jax.engine.fleet import page_transfer
 from mell_jax.models.decoder import Decoder
@@ -21,37 +20,44 @@ AFTER = """\
     002: kConditional [prev=001 (1) | sink        ]
         003: kCopy [source | sink] kCopy
 """
+COPY = "  ROOT %copy.2 = bf16[2048,1024]{1,0} copy(%a.1)"
 LOOP = """\
 000: kCopy         [source | next=001 (1)] kCopy
 001: kWhile        [prev=000 (1) | sink]
-    body:
+  body:
     002: kCustomKernel [source | sink] loop_fusion
 """
 
 
-def test_only_what_the_host_starts_itself_counts() -> None:
-    assert read_thunks(BEFORE) == ("kCustomKernel", "kConditional")
-    assert read_thunks(AFTER) == ("kCommandBuffer",)
-    assert read_thunks(LOOP) == ("kCopy", "kWhile")
-
-
 def test_a_program_that_waits_is_short_of_its_goal(tmp_path: Path) -> None:
+    copied = 'thunk_info { profile_annotation: "copy.2" thunk_id: 3 }'
     files = {
         "module_0003.jit_forward.thunk_sequence.txt": BEFORE,
         "module_0003.jit_forward.thunk_sequence_after_thunk_passes.txt": AFTER,
+        "module_0003.jit_forward.thunk_metadata.txt": copied,
+        "module_0003.jit_forward.sm_9.0_gpu_after_optimizations.txt": COPY,
         "module_0009.jit_program.thunk_sequence.txt": LOOP,
+        "module_0009.jit_program.thunk_metadata.txt": "",
         "module_0001.jit_somebody_elses.thunk_sequence.txt": LOOP,
-        "module_0003.jit_forward.debug_options": "",
+        "module_0001.jit_somebody_elses.thunk_metadata.txt": "",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     forward, program, total = thunk_figures(tmp_path)
     assert forward["name"] == "launches of module_0003.jit_forward"
     assert (forward["value"], forward["ratio"]) == (1, 1.0)
-    assert forward["note"] == "1 kCommandBuffer"
-    assert (program["value"], program["ratio"]) == (2, 0.0)
-    assert program["note"] == "1 kCopy, 1 kWhile"
+    note = "1 kCommandBuffer; 1 kernels; 1 large copies, of up to 4 MiB"
+    assert forward["note"] == note
+    assert (program["value"], program["ratio"]) == (3, 0.0)
+    assert program["note"] == "1 kCopy, 1 kCustomKernel, 1 kWhile; 1 kernels"
     assert (total["value"], total["unit"], total["ratio"]) == (1, "of 2", 0.0)
+
+
+def test_a_dump_that_broke_off_is_told(tmp_path: Path) -> None:
+    (tmp_path / "module_0003.jit_forward.thunk_sequence.txt").write_text(LOOP)
+    (only,) = thunk_figures(tmp_path)
+    assert only["value"] is None
+    assert "FileNotFoundError" in only["note"]
 
 
 def test_a_folder_without_thunks_is_told(tmp_path: Path) -> None:
