@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from benchmarks.flags import define_flags
+from benchmarks.flags import DEVICE_SUITES, define_flags
 from mell_jax.bench.command import run_command
 
 NAME = "python -m benchmarks"
@@ -38,8 +38,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measure(values: flags.FlagValues, command: str) -> None:
-    # It imports jax: slow, and needless for --help.
-    from benchmarks.suites import measure_suite  # noqa: PLC0415
+    # They import jax: slow, and needless for --help.
+    if values.suite in DEVICE_SUITES:
+        from benchmarks.device_suites import measure_suite  # noqa: PLC0415
+    else:
+        from benchmarks.suites import measure_suite  # noqa: PLC0415
 
     measure_suite(values, command=command)
 

@@ -17,6 +17,8 @@ SUITES = (
     "migration",
     "service",
 )
+DEVICE_SUITES = ("kernels", "gpu")
+"""These need nothing but jax and flax."""
 
 
 def define_flags() -> flags.FlagValues:
