@@ -52,7 +52,8 @@ def decode_call(
     inputs.kv_lens[:] = context
     inputs.cu_q_lens[:] = range(bucket.rows + 1)
     inputs.page_table[:, :per_row] = pages.reshape(bucket.rows, per_row)
-    sampled = greedy_rows(bucket.rows, slot=0)._replace(slot=rows)
+    sampled = greedy_rows(bucket.rows, slot=0)
+    sampled.slot[:] = rows
     return StepCall(bucket=bucket, vector=vector, rows=pack_rows(sampled))
 
 
