@@ -27,6 +27,7 @@ from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.scheduler.ids import Pages
 from mell_jax.worker.device import StepCall
 
+MOST_PAGES = 2048  # of a lap beside decoding: 4 GiB of an 8B model go each way
 Times = dict[str, list[float]]
 Done = TypeVar("Done")
 
@@ -108,7 +109,8 @@ def _put_back(rig: Rig, transfer: PageTransfer, pages: Pages) -> None:
 
 def _beside(rig: Rig, call: StepCall, pages: Pages, step_s: float, name: str) -> Figure:
     """A lap is of steps; behind each, pages leave for the host, and come back."""
-    worker, steps = rig.worker, rig.scale.steps
+    worker = rig.worker
+    steps = max(1, min(rig.scale.steps, MOST_PAGES // len(pages)))
     took: list[float] = []
     for _ in range(rig.scale.repeats):
         before = worker.dispatch(call)
