@@ -27,11 +27,13 @@ ensure = command -v $(1) >/dev/null || \
   { test "$$(id -u)" = 0 && apt-get install --yes -qq $(2) >/dev/null; }
 KERNEL_TESTS := -m pytest tests/pallas_kernels
 GPU_PYTHON ?= $(BIN)/python
-GPU_JSON ?= benchmarks/kernels/kernels.json
+GPU_JSON ?= benchmarks/gpu/gpu.json
+KERNELS_JSON ?= benchmarks/kernels/kernels.json
+GPU_TESTS_LIMIT ?= 15m
 
 .PHONY: conformance conformance-triton conformance-node conformance-smg
 .PHONY: conformance-pool conformance-harness
-.PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu memcheck lint format results clean
+.PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu gpu-kernels gpu-tests memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -102,11 +104,16 @@ $(AOT)/.installed: constraints-aot.txt constraints.txt
 aot: $(AOT)/.installed  ## compile for GPUs and TPUs that are not here (1.5 GB of wheels)
 	JAX_PLATFORMS=cpu $(AOT)/bin/python $(KERNEL_TESTS) -s -m "(aot_gpu or aot_tpu) and not slow"
 
-# Takes any Python with jax for CUDA, so that an image's own one will do.
-gpu:  ## on a GPU: every figure of the kernels, then their tests (GPU_PYTHON=..., GPU_JSON=...)
+# Take any Python with jax for CUDA and flax, so that an image's own one will do.
+gpu:  ## on a GPU: from launches to tokens of an 8B model in nine minutes (GPU_PYTHON=..., GPU_JSON=...)
+	$(GPU_PYTHON) -m benchmarks --suite=gpu --output_json=$(GPU_JSON)
+
+gpu-kernels:  ## on a GPU: every figure of the kernels, tuned and beside torch's (GPU_PYTHON=..., KERNELS_JSON=...)
 	$(GPU_PYTHON) -m benchmarks --suite=kernels --tune \
-	  --torch_python=$(GPU_PYTHON) --output_json=$(GPU_JSON)
-	$(GPU_PYTHON) $(KERNEL_TESTS) --platform=gpu -m gpu
+	  --torch_python=$(GPU_PYTHON) --output_json=$(KERNELS_JSON)
+
+gpu-tests:  ## on a GPU: the kernels' tests (GPU_PYTHON=..., GPU_TESTS_LIMIT=15m)
+	timeout $(GPU_TESTS_LIMIT) $(GPU_PYTHON) $(KERNEL_TESTS) --platform=gpu -m gpu
 
 memcheck:  ## on a GPU with compute-sanitizer: the kernels' reads and writes stay inside
 	XLA_PYTHON_CLIENT_ALLOCATOR=platform \

@@ -4,14 +4,16 @@
     python -m benchmarks --suite=overhead
     python -m benchmarks --suite=startup
     python -m benchmarks --suite=kernels --tune --output_json=kernels.json   # on a GPU
+    python -m benchmarks --suite=gpu --output_json=gpu.json                  # likewise
     python -m benchmarks --suite=fleet --trace=azure_conv.csv.gz --length_scale=auto
     python -m benchmarks --suite=migration
     python -m benchmarks --suite=service --service_parts=flood --churn_minutes=10
 
 --suite is one of: decode (the engine, its bare step and transformers side by side),
 overhead (what the host adds to a step, and where), startup (seconds until ready),
-kernels (attention and page moves against what the device can do), fleet (a slice of a
-trace on several instances under several policies), migration (what moving requests
+kernels (attention and page moves against what the device can do), gpu (a GPU from
+launches to tokens of an 8B model, within nine minutes), fleet (a slice of a trace on
+several instances under several policies), migration (what moving requests
 costs them and the others), service (what front ends cost, with an engine that only
 keeps time; floods, cancels, churn). Measure on an idle machine; its load average is
 printed and written with the figures. `mell-bench` measures serving.
@@ -22,7 +24,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from benchmarks.flags import define_flags
+from benchmarks.flags import DEVICE_SUITES, define_flags
 from mell_jax.bench.command import run_command
 
 NAME = "python -m benchmarks"
@@ -36,8 +38,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measure(values: flags.FlagValues, command: str) -> None:
-    # It imports jax: slow, and needless for --help.
-    from benchmarks.suites import measure_suite  # noqa: PLC0415
+    # They import jax: slow, and needless for --help.
+    if values.suite in DEVICE_SUITES:
+        from benchmarks.device_suites import measure_suite  # noqa: PLC0415
+    else:
+        from benchmarks.suites import measure_suite  # noqa: PLC0415
 
     measure_suite(values, command=command)
 

@@ -12,10 +12,13 @@ SUITES = (
     "overhead",
     "startup",
     "kernels",
+    "gpu",
     "fleet",
     "migration",
     "service",
 )
+DEVICE_SUITES = ("kernels", "gpu")
+"""These need nothing but jax and flax."""
 
 
 def define_flags() -> flags.FlagValues:
@@ -96,15 +99,17 @@ def _define_service(values: flags.FlagValues) -> None:
 
 
 def _define_kernels(values: flags.FlagValues) -> None:
-    group: dict[str, Any] = {"flag_values": values, "module_name": "kernels"}
+    group: dict[str, Any] = {"flag_values": values, "module_name": "kernels, gpu"}
     flags.DEFINE_list(
         "parts",
-        "check,ceilings,decode,quantized,prefill,moves,step,torch",
-        "These are measured, on a GPU; always in this order.",
+        None,
+        "These are measured, on a GPU, always in this order: check, ceilings, decode, "
+        "quantized, prefill, moves, step, torch (kernels); thunks, dispatch, sharing, "
+        "speed, kernels, moves, flags (gpu). By default all.",
         **group,
     )
     flags.DEFINE_bool(
-        "tune", False, "Tile sizes are tried, too; the best go out.", **group
+        "tune", False, "Tile sizes are tried, too; the best go out (kernels).", **group
     )
     flags.DEFINE_bool(
         "rehearse", False, "Every part runs with tiny sizes, on any device.", **group

@@ -1,4 +1,7 @@
-"""Turns flags into the settings of each suite, and into what runs it."""
+"""Turns flags into the settings of each suite, and into what runs it.
+
+`device_suites` has those that look at a device alone.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,9 +11,9 @@ from absl import flags
 from benchmarks.engine.decode import DecodeSettings, run_decode
 from benchmarks.engine.overhead import OverheadSettings, run_overhead
 from benchmarks.engine.startup import StartupSettings, run_startup
+from benchmarks.flags import SUITES
 from benchmarks.fleet.migration import MigrationSettings, run_migration
 from benchmarks.fleet.suite import FleetSettings, run_fleet
-from benchmarks.kernels.suite import KernelSettings, run_kernels
 from benchmarks.service.suite import ServiceSettings, run_service
 from mell_jax.bench.measure import Suite, measure
 from mell_jax.bench.settle import engine_config, request_settings
@@ -35,13 +38,12 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "decode": _decode,
         "overhead": _overhead,
         "startup": _startup,
-        "kernels": _kernels,
         "fleet": _fleet,
         "migration": _migration,
         "service": _service,
     }
     if values.suite is None:
-        raise ValueError(f"suite must be one of {', '.join(suites)}: give --suite")
+        raise ValueError(f"suite must be one of {', '.join(SUITES)}: give --suite")
     return suites[values.suite](values)
 
 
@@ -122,21 +124,6 @@ def _startup(values: flags.FlagValues) -> tuple[object, Suite]:
         model=values.model or "demo", repeats=values.repeats or 3
     )
     return settings, lambda _: run_startup(settings, progress=values.progress)
-
-
-def _kernels(values: flags.FlagValues) -> tuple[object, Suite]:
-    settings = KernelSettings(
-        backend=values.attention_backend,
-        repeats=values.repeats or 7,
-        parts=tuple(values.parts),
-        tune=values.tune,
-        rehearse=values.rehearse,
-        torch_python=values.torch_python,
-        seed=values.seed,
-    )
-    return settings, lambda save: run_kernels(
-        settings, progress=values.progress, save=save
-    )
 
 
 def _sizes(values: Sequence[str | int]) -> tuple[int, ...]:

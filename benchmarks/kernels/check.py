@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.kernels.figures import Figure, attempt, failure, figure
+from benchmarks.kernels.loads import KernelSize
 from mell_jax.pallas_kernels import QuantizedPool, ragged_paged_attention
 
 PAGE, KV_HEADS, GROUP, LAYERS, LAYER = 16, 2, 4, 2, 1
@@ -49,21 +50,24 @@ class KernelCase:
         return "float32" if self.kv == "float32" else "bfloat16"
 
 
-def check_cases(backend: str | None, *, is_rehearsal: bool) -> Iterator[KernelCase]:
+def check_cases(backend: str | None, *, size: KernelSize) -> Iterator[KernelCase]:
     """Yields every type and head size once, decode and mixed; on a GPU Hopper's kernel
     too.
+
+    Of a brief run: every type, and one head size; of a tiny one, one case.
     """
+    heads = (64, 80, 96, 256) if size == "full" else ()
     for decode in (True, False):
         yield KernelCase(backend=backend, decode=decode)
-        if is_rehearsal:
+        if size == "tiny":
             continue
         for kv in ("float32", "int8", "float8_e4m3fn"):
             yield KernelCase(backend=backend, decode=decode, kv=kv)
-        for head in (64, 80, 96, 256):
+        for head in heads:
             yield KernelCase(backend=backend, decode=decode, head=head)
         yield KernelCase(backend=backend, decode=decode, window=100, soft_cap=3.0)
         if backend is None and jax.devices()[0].platform == "gpu":
-            for head in (64, 128):
+            for head in (64, 128) if heads else (128,):
                 yield KernelCase(backend="mosaic_gpu", decode=decode, head=head)
 
 
@@ -169,7 +173,7 @@ def _attend(
 def main() -> int:
     """Checks every case in this process, for a memory checker to watch."""
     wrong = 0
-    for case in check_cases(None, is_rehearsal=False):
+    for case in check_cases(None, size="full"):
         one = attempt(f"check {case.name}", functools.partial(run_case, case))
         wrong += one["value"] is None
         print(one["name"], one["note"], flush=True)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from benchmarks.kernels import timing
 from benchmarks.kernels.check import check_cases, run_case
 from benchmarks.kernels.figures import Figure, attempt, figure, ratio_of
-from benchmarks.kernels.loads import FULL, TINY, KernelScale, Load
+from benchmarks.kernels.loads import KERNEL_SCALES, KernelScale, KernelSize, Load
 from benchmarks.kernels.timing import Timer
 from benchmarks.kernels.tuning import tune
 from mell_jax.pallas_kernels.attention.backends import ORDER
@@ -42,12 +42,12 @@ class Work:
     backend: str | None
     repeats: int
     seed: int
-    is_rehearsal: bool
+    size: KernelSize
     known: Known
 
     @property
     def scale(self) -> KernelScale:
-        return TINY if self.is_rehearsal else FULL
+        return KERNEL_SCALES[self.size]
 
     @property
     def timer(self) -> Timer:
@@ -81,7 +81,7 @@ def run_job(name: str, work: Work, *, load: int = 0) -> Iterator[Figure]:
 
 
 def _check(work: Work) -> Iterator[Figure]:
-    for case in check_cases(work.backend, is_rehearsal=work.is_rehearsal):
+    for case in check_cases(work.backend, size=work.size):
         yield attempt(f"check {case.name}", functools.partial(run_case, case))
 
 
@@ -121,7 +121,7 @@ def _decode(work: Work, load: Load) -> Iterator[Figure]:
         ),
         "cuDNN, contiguous": lambda: timing.cudnn_seconds(work.timer, load, seed=1),
     }
-    for rival, measure in rivals.items():
+    for rival, measure in rivals.items() if work.scale.has_rivals else ():
         yield rival_figure(load, rival, measure, ours=first["value"])
 
 

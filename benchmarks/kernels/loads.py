@@ -3,7 +3,8 @@
 Heads and pages are those of an 8B model at every scale; only counts differ.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from mell_jax.bench.shapes import SHAPES
 from mell_jax.models.config import ModelConfig
@@ -53,6 +54,17 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TuningGrid:
+    """The grid has the sizes that tuning tries, each with each."""
+
+    blocks: tuple[int, ...] = (32, 64, 128)
+    warps: tuple[int, ...] = (4, 8)
+    stages: tuple[int, ...] = (2, 3, 4)
+    rows: tuple[int, ...] = (64, 128)  # of a tile, for prefill
+    kept: int = 3  # of the sizes tried on the first load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelScale:
     """A scale has the sizes of everything that is measured."""
 
@@ -66,6 +78,8 @@ class KernelScale:
     pool_pages: int
     model: ModelConfig
     step: Load
+    has_rivals: bool = True  # beside every decode load
+    grid: TuningGrid = TuningGrid()
 
 
 FULL = KernelScale(
@@ -96,4 +110,17 @@ TINY = KernelScale(  # shows on any device that every part runs; its figures say
     pool_pages=10,
     model=SHAPES["tiny"],
     step=Load(rows=2, context=32),
+    grid=TuningGrid(blocks=(32,), warps=(4,), stages=(2,), rows=(64,)),
 )
+BRIEF = replace(  # what fits beside the other stages of a GPU's run
+    FULL,
+    decode=FULL.decode[:2],
+    has_rivals=False,
+    grid=TuningGrid(blocks=(64, 128), stages=(2, 3), kept=1),
+)
+KernelSize = Literal["full", "brief", "tiny"]
+KERNEL_SCALES: dict[KernelSize, KernelScale] = {
+    "full": FULL,
+    "brief": BRIEF,
+    "tiny": TINY,
+}

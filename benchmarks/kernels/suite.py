@@ -8,11 +8,8 @@ part dies of, the others' figures stay. On a CPU it times the reference alone.
 
 import dataclasses
 import json
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -20,10 +17,11 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from benchmarks.kernels import timing
+from benchmarks.kernels.apart import Ended, run_apart
 from benchmarks.kernels.beside_torch import RIVALS, torch_seconds
 from benchmarks.kernels.figures import Figure, failure, figure
 from benchmarks.kernels.jobs import PARTS, Work, rival_figure
-from benchmarks.kernels.loads import Load
+from benchmarks.kernels.loads import KernelSize, Load
 from benchmarks.kernels.timing import Timer
 from mell_jax.bench.report import BenchReport, table
 from mell_jax.pallas_kernels.attention.backends import BACKENDS
@@ -46,7 +44,7 @@ class KernelSettings:
     repeats: int = 7
     parts: tuple[str, ...] = PARTS[:-1]
     tune: bool = False
-    rehearse: bool = False  # every part, tiny, on any device
+    size: KernelSize = "full"  # "tiny" runs every part on any device
     torch_python: str = ""  # empty: without torch
     seed: int = 0
 
@@ -84,11 +82,11 @@ def run_kernels(
     platform = jax.devices()[0].platform
     if platform not in ("gpu", "cpu"):
         raise ValueError(f"the kernels suite runs on a GPU or a CPU, not on {platform}")
-    if settings.tune and platform != "gpu" and not settings.rehearse:
+    if settings.tune and platform != "gpu" and settings.size != "tiny":
         raise ValueError("--tune measures Triton kernels and needs a GPU")
-    on_gpu = platform == "gpu" or settings.rehearse
+    on_gpu = platform == "gpu" or settings.size == "tiny"
     figures: list[Figure] = []
-    jobs = _on_gpu(settings) if on_gpu else _on_cpu(settings)
+    jobs = run_jobs(settings) if on_gpu else _on_cpu(settings)
     with tqdm(jobs, desc="measure", unit="figure", disable=not progress) as bar:
         for one in bar:
             figures.append(one)
@@ -127,27 +125,61 @@ def _on_cpu(settings: KernelSettings) -> Iterator[Figure]:
         yield figure(f"{load.name} float32", gigabytes, "GB/s of KV")
 
 
-def _on_gpu(settings: KernelSettings) -> Iterator[Figure]:
-    """This process leaves the device's memory alone: its children need it."""
+def run_jobs(
+    settings: KernelSettings, *, left_s: Callable[[], float] = lambda: LIMIT_S
+) -> Generator[Figure, None, Ended]:
+    """Yields the figures of every job that is wanted, each in a process of its own.
+
+    This process leaves the device's memory alone: its children need it.
+
+    Args:
+      settings: say what is wanted.
+      left_s: says before each job how long it may take; 0 or less leaves it out.
+
+    Returns:
+      How the last of those ended that did not end well.
+    """
+    ended = Ended.WELL
     known: dict[str, float] = {}
     work = Work(
         backend=settings.name,
         repeats=settings.repeats,
         seed=settings.seed,
-        is_rehearsal=settings.rehearse,
+        size=settings.size,
         known=known,
     )
     for job, index in _jobs(settings, count=len(work.scale.decode)):
+        limit_s = min(LIMIT_S, left_s())
+        if limit_s <= 0:
+            yield failure(job, "left out: no time is left")
+            ended = Ended.LATE
+            continue
         if job == "torch":
             load = work.scale.decode[index]
             yield from _torch(settings, load, ours=known.get(load.name))
             continue
         order = {"job": job, "load": index, "work": dataclasses.asdict(work)}
         command = [*CHILD, json.dumps(order)]
-        for one in run_apart(command, name=job, limit_s=LIMIT_S):
-            if one["value"] is not None:
-                known[one["name"]] = one["value"]
-            yield one
+        how = yield from _noted(
+            run_apart(command, name=job, limit_s=limit_s), known=known
+        )
+        ended = ended if how is Ended.WELL else how
+    return ended
+
+
+def _noted(
+    figures: Generator[Figure, None, Ended], *, known: dict[str, float]
+) -> Generator[Figure, None, Ended]:
+    """Passes figures on and keeps their values for the jobs to come."""
+    while True:
+        try:
+            one = next(figures)
+        except StopIteration as end:
+            ended: Ended = end.value
+            return ended
+        if one["value"] is not None:
+            known[one["name"]] = one["value"]
+        yield one
 
 
 def _jobs(settings: KernelSettings, *, count: int) -> Iterator[tuple[str, int]]:
@@ -170,51 +202,3 @@ def _torch(
             )
 
         yield rival_figure(load, rival, measure, ours=ours)
-
-
-def run_apart(command: Sequence[str], *, name: str, limit_s: float) -> Iterator[Figure]:
-    """Yields the figures that a process prints; a failure more if it does not end well.
-
-    Args:
-      command: prints figures as lines of JSON; other lines are dropped.
-      name: of the failure.
-      limit_s: after which the process is killed.
-    """
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as process,
-    ):
-        is_late = threading.Event()
-
-        def kill() -> None:
-            is_late.set()
-            process.kill()
-
-        timer = threading.Timer(limit_s, kill)
-        timer.start()
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                one = _parsed(line)
-                if one is not None:
-                    yield one
-            status = process.wait()
-        finally:
-            timer.cancel()
-            process.kill()
-        if is_late.is_set():
-            yield failure(name, f"killed after {limit_s:.0f} s")
-        elif status:
-            errors.seek(0)
-            last = (errors.read().strip().splitlines() or ["no message"])[-1]
-            yield failure(name, f"died with status {status}: {last[:200]}")
-
-
-def _parsed(line: str) -> Figure | None:
-    try:
-        one = json.loads(line)
-    except ValueError:
-        return None
-    return one if isinstance(one, dict) and "name" in one else None

@@ -23,14 +23,12 @@ from benchmarks.kernels.figures import (
     ratio_of,
     short,
 )
-from benchmarks.kernels.loads import GROUP, HEAD, KernelScale, Load
+from benchmarks.kernels.loads import GROUP, HEAD, KernelScale, Load, TuningGrid
 from benchmarks.kernels.timing import Timer
 from mell_jax.pallas_kernels.attention.backends import body
 from mell_jax.pallas_kernels.attention.tuning import TritonSizes
 
 SPLITS = (1, 2, 4, 8, 16, 32)
-BLOCKS, WARPS, STAGES, ROWS = (32, 64, 128), (4, 8), (2, 3, 4), (64, 128)
-KEPT = 3  # of the sizes tried on the first load
 Laps = list[tuple[float, TritonSizes]]
 
 
@@ -50,21 +48,24 @@ def tune(
       interpret: the kernels run by their interpreter, on any platform.
     """
     race = functools.partial(_race, timer=timer, seed=seed, interpret=interpret)
-    tried = list(decode_candidates())
+    tried = list(decode_candidates(scale.grid))
     for load in scale.decode:
         laps: Laps = []
         run = functools.partial(race, load, tried, laps, copy)
         yield attempt(f"best for {load.name}", run)
         if load is scale.decode[0] and laps:
-            kept = [sizes for _, sizes in sorted(laps, key=_seconds)[:KEPT]]
+            kept = [sizes for _, sizes in sorted(laps, key=_seconds)[: scale.grid.kept]]
             tried = [replace(s, num_splits=n) for s in kept for n in SPLITS]
-    name, candidates = f"best for {scale.prefill.name}", list(prefill_candidates())
+    name, candidates = (
+        f"best for {scale.prefill.name}",
+        list(prefill_candidates(scale.grid)),
+    )
     yield attempt(name, lambda: race(scale.prefill, candidates, [], None))
 
 
-def decode_candidates() -> Iterator[TritonSizes]:
+def decode_candidates(grid: TuningGrid) -> Iterator[TritonSizes]:
     """Yields sizes for one token per row, which is not split."""
-    for block, warps, stages in itertools.product(BLOCKS, WARPS, STAGES):
+    for block, warps, stages in itertools.product(grid.blocks, grid.warps, grid.stages):
         yield TritonSizes(
             tile_tokens=1,
             rows=16,
@@ -75,9 +76,11 @@ def decode_candidates() -> Iterator[TritonSizes]:
         )
 
 
-def prefill_candidates() -> Iterator[TritonSizes]:
+def prefill_candidates(grid: TuningGrid) -> Iterator[TritonSizes]:
     """Yields sizes for tiles of many tokens."""
-    for rows, block, warps, stages in itertools.product(ROWS, BLOCKS, WARPS, STAGES):
+    for rows, block, warps, stages in itertools.product(
+        grid.rows, grid.blocks, grid.warps, grid.stages
+    ):
         yield TritonSizes(
             tile_tokens=rows // GROUP,
             rows=rows,

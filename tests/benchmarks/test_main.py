@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +11,7 @@ from benchmarks.__main__ import main
 def test_help_names_every_suite_and_groups_the_flags(capsys):
     assert main(["benchmarks", "--help"]) == 0
     text = capsys.readouterr().out
-    suites = ("decode", "overhead", "startup", "kernels")
+    suites = ("decode", "overhead", "startup", "kernels", "gpu")
     for name in (*suites, "fleet", "migration", "service"):
         assert f"{name} (" in text.replace("\n", " ")
     groups = [
@@ -22,7 +25,7 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
 @pytest.mark.parametrize(
     ("flag", "status", "message"),
     [
-        ("", 1, "suite must be one of decode"),
+        ("", 1, "suite must be one of decode, overhead, startup, kernels, gpu"),
         ("--suite=nothing", 2, "--suite=nothing"),
         ("--no_such_flag", 2, "no_such_flag"),
         ("serve", 2, "takes flags only"),
@@ -42,6 +45,22 @@ def test_batch_sizes_must_be_numbers(capsys):
     flags = ["--suite=decode", "--batch_sizes=1,many", "--noprogress"]
     assert main(["benchmarks", *flags]) == 1
     assert "batch_sizes must be numbers" in capsys.readouterr().err
+
+
+def test_suites_of_a_device_need_nothing_of_a_server():
+    code = (
+        "import sys, benchmarks.device_suites, benchmarks.gpu.child;"
+        "print({'grpc', 'msgspec', 'starlette', 'tokenizers'} & sys.modules.keys())"
+    )
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.decode().strip() == "set()", done.stderr.decode()
 
 
 @pytest.mark.slow

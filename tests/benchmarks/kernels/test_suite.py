@@ -1,8 +1,9 @@
+import dataclasses
 import functools
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from benchmarks.__main__ import main
 from benchmarks.kernels import check, tuning
-from benchmarks.kernels.figures import attempt, failure, figure
+from benchmarks.kernels.apart import Ended, run_apart
+from benchmarks.kernels.figures import Figure, attempt, failure, figure
 from benchmarks.kernels.jobs import PARTS, Work, run_job
 from benchmarks.kernels.loads import FULL, TINY, Load
-from benchmarks.kernels.suite import KernelSettings, run_apart, run_kernels
+from benchmarks.kernels.suite import KernelSettings, run_jobs, run_kernels
 from benchmarks.kernels.timing import Timer, attention_inputs, normal, paged
 
 SMALL = Load(rows=2, context=32)
@@ -23,7 +25,7 @@ WORK = Work(
     backend=None,
     repeats=1,
     seed=0,
-    is_rehearsal=True,
+    size="tiny",
     known={"copy, read and written": 10.0, "decode 2 x 32": 2.0},
 )
 
@@ -71,10 +73,7 @@ def test_every_part_of_the_gpu_run_works_anywhere(
     json.dumps(figures, allow_nan=False)
 
 
-def test_tuning_names_the_fastest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = {"BLOCKS": (32,), "WARPS": (4,), "STAGES": (2,), "ROWS": (64,)}
-    for name, values in grid.items():
-        monkeypatch.setattr(tuning, name, values)
+def test_tuning_names_the_fastest_sizes() -> None:
     timer = Timer(repeats=1, chain=1)
     got = tuning.tune(TINY, timer=timer, seed=0, copy=1.0, interpret=True)
     decode, prefill = got
@@ -83,13 +82,10 @@ def test_tuning_names_the_fastest_sizes(monkeypatch: pytest.MonkeyPatch) -> None
     assert decode["ratio"] == decode["value"] > 0.0
 
 
-def test_tuning_without_any_size_that_runs_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tuning, "BLOCKS", (32,))
-    monkeypatch.setattr(tuning, "STAGES", (2,))
+def test_tuning_without_any_size_that_runs_is_a_failure() -> None:
     timer = Timer(repeats=1, chain=1)
-    figures = list(tuning.tune(TINY, timer=timer, seed=0, copy=None))
+    scale = dataclasses.replace(TINY, grid=dataclasses.replace(TINY.grid, warps=(4, 8)))
+    figures = list(tuning.tune(scale, timer=timer, seed=0, copy=None))
     assert [f["value"] for f in figures] == [None, None]
     assert figures[0]["note"].startswith("RuntimeError: none of 2 sizes ran; the last ")
 
@@ -120,6 +116,17 @@ def python(code: str) -> Sequence[str]:
     return [sys.executable, "-c", code]
 
 
+def figures_and_end(
+    figures: Generator[Figure, None, Ended],
+) -> tuple[list[Figure], Ended]:
+    found = []
+    while True:
+        try:
+            found.append(next(figures))
+        except StopIteration as end:
+            return found, end.value
+
+
 def test_a_part_that_dies_leaves_its_figures() -> None:
     code = """
 import os, sys
@@ -128,16 +135,39 @@ print("not a figure")
 print("an illegal memory access", file=sys.stderr, flush=True)
 os.abort()
 """
-    first, last = run_apart(python(code), name="decode", limit_s=60.0)
+    run = run_apart(python(code), name="decode", limit_s=60.0)
+    (first, last), ended = figures_and_end(run)
     assert first == {"name": "first", "value": 1.0}
     why = "died with status -6: an illegal memory access"
     assert last == failure("decode", why)
+    assert ended is Ended.DEAD
 
 
 def test_a_part_that_hangs_is_killed() -> None:
     code = "import time; time.sleep(600)"
-    (only,) = run_apart(python(code), name="step", limit_s=0.2)
+    run = run_apart(python(code), name="step", limit_s=0.2)
+    (only,), ended = figures_and_end(run)
     assert only["note"] == "killed after 0 s"
+    assert ended is Ended.LATE
+
+
+def test_jobs_without_time_are_left_out() -> None:
+    settings = KernelSettings(size="tiny", parts=("check", "step"))
+    figures, ended = figures_and_end(run_jobs(settings, left_s=lambda: 0.0))
+    assert [f["name"] for f in figures] == ["check", "step"]
+    assert {f["note"] for f in figures} == {"left out: no time is left"}
+    assert ended is Ended.LATE
+
+
+def test_a_brief_check_has_every_type_and_one_head_size() -> None:
+    cases = list(check.check_cases(None, size="brief"))
+    assert {case.kv for case in cases} == {
+        *("bfloat16", "float32", "int8", "float8_e4m3fn")
+    }
+    assert {case.head for case in cases} == {128}
+    assert {case.head for case in check.check_cases(None, size="full")} == {
+        *(64, 80, 96, 128, 256)
+    }
 
 
 def test_one_command_measures_and_keeps_what_it_has(tmp_path, capsys) -> None:
