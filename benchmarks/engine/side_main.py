@@ -2,7 +2,7 @@
 
 Reads one JSON object per line and answers each with one line:
 
-    {"load": DIR, "threads": 2}                    -> {"versions": {}} or {"missing": WHY}
+    {"load": DIR, "threads": 2}   -> {"versions": {}} or {"missing": WHY}
     {"prompts": [[1, 2]], "new_tokens": 9, "attention": "sdpa"}
                           -> {"steps": [[0.5, [0]], ...], "tokens": [[...]]}
 

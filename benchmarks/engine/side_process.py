@@ -50,7 +50,7 @@ LLAMA_CPP = SideKind(
 
 
 class SideMissingError(RuntimeError):
-    """The Python that was given lacks what the side needs, or the model is not for it."""
+    """The Python lacks what the side needs, or the program does not know the model."""
 
 
 @final
@@ -76,14 +76,17 @@ class SideProcess:
         # virtual environment would be left.
         found = shutil.which(python)
         if found is None:
-            raise SideMissingError(f"{python} cannot be run")
-        self._process = subprocess.Popen(
-            [Path(found).absolute(), *kind.arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
+            raise SideMissingError(f"{python} cannot be run: there is no such program")
+        try:
+            self._process = subprocess.Popen(
+                [Path(found).absolute(), *kind.arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+        except OSError as error:
+            raise SideMissingError(f"{python} cannot be run: {error}") from error
         try:
             answer = self._ask({"load": str(directory.absolute()), "threads": threads})
             if "missing" in answer:
