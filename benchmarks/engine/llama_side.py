@@ -29,9 +29,13 @@ class LlamaSide:
         self._threads = threads
         self._folder = tempfile.TemporaryDirectory(prefix="mell-bench-")
         self._path = Path(self._folder.name) / "model.gguf"
-        write_gguf(Path(directory), path=self._path)
         self._server: Any = None
         self._made_for: tuple[int, int, str] | None = None
+        try:
+            write_gguf(Path(directory), path=self._path)
+        except BaseException:
+            self.close()
+            raise
 
     def versions(self) -> dict[str, str]:
         """Returns the version of the binding, and for which CPU it was built."""
@@ -59,6 +63,11 @@ class LlamaSide:
             batch=len(prompts),
             new_tokens=new_tokens,
         )
+
+    def close(self) -> None:
+        """Ends the server and removes the converted model."""
+        self._server = None
+        self._folder.cleanup()
 
     def _make_server(self, batch: int, tokens: int, attention: str) -> Any:
         llama = self._llama

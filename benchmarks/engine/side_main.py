@@ -10,6 +10,7 @@ A step is when its tokens were there, from the start of the batch, and whose the
 Needs nothing of ours, so it runs under any Python that has what the side needs.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -31,6 +32,9 @@ class Side(Protocol):
     ) -> dict[str, Any]:
         """Runs one batch, greedily and without an end of sequence."""
 
+    def close(self) -> None:
+        """Leaves nothing behind."""
+
 
 SIDES: dict[str, Callable[[str, int], Side]] = {
     "torch": TorchSide,
@@ -40,15 +44,17 @@ SIDES: dict[str, Callable[[str, int], Side]] = {
 
 def main(name: str) -> None:
     """Answers until the input ends; what a library prints goes to stderr."""
-    with os.fdopen(os.dup(1), "w") as answers:
+    with os.fdopen(os.dup(1), "w") as answers, contextlib.ExitStack() as stack:
         os.dup2(2, 1)
         side: Side | None = None
         for text in sys.stdin:
             request = json.loads(text)
+            answer: dict[str, Any]
             if "load" in request:
                 try:
                     side = SIDES[name](request["load"], request["threads"])
-                    answer: dict[str, Any] = {"versions": side.versions()}
+                    stack.callback(side.close)
+                    answer = {"versions": side.versions()}
                 except (ImportError, ValueError) as error:
                     answer = {"missing": str(error)}
             else:

@@ -37,6 +37,9 @@ class TorchSide:
             "transformers": str(self._transformers.__version__),
         }
 
+    def close(self) -> None:
+        """Does nothing: the model ends with the process."""
+
     def generate(
         self, prompts: list[list[int]], *, new_tokens: int, attention: str
     ) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from benchmarks.engine.decode import (
 from benchmarks.engine.side_process import SideProcess
 from tests.benchmarks.engine.echo import echo_kind
 
+PROGRAMS = ["transformers", "llama.cpp"]
+
 
 def run_of(*, tokens: tuple[tuple[int, ...], ...]) -> BatchRun:
     """All sequences get a token each second."""
@@ -57,7 +59,7 @@ def test_the_table_shows_what_is_missing_as_a_dash():
         "transformers",
         "llama.cpp",
     ]
-    assert header[6:] == ["engine/transformers", "engine/llama.cpp"]
+    assert header[6:] == [f"engine/{name}" for name in PROGRAMS]
     assert decode == ["decode", "8", "100.00", "110.00", "80.00", "-", "1.25", "-"]
     assert prefill == ["prefill", "8", "900.00", "-", "1200", "-", "0.75", "-"]
     assert overall == ["overall", "8", "80.00", "-", "64.00", "-", "1.25", "-"]

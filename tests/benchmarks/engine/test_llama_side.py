@@ -1,9 +1,11 @@
+import contextlib
 import dataclasses
 
 import pytest
 
+from benchmarks.engine import llama_side
 from benchmarks.engine.decode import Bench, DecodeSettings
-from benchmarks.engine.llama_side import LlamaSide, collect
+from benchmarks.engine.llama_side import collect
 from benchmarks.engine.side_process import LLAMA_CPP, SideMissingError, SideProcess
 from tests.benchmarks.engine.test_side_process import python_with
 
@@ -50,7 +52,7 @@ def test_a_row_that_starts_late_leaves_steps_that_are_not_full():
 
 
 def test_an_error_of_the_server_is_one_here():
-    with pytest.raises(RuntimeError, match="refused the batch: .*too long"):
+    with pytest.raises(RuntimeError, match=r"refused the batch: .*too long"):
         collect([(0.1, {"error": "too long"})], batch=1, new_tokens=1)
 
 
@@ -69,7 +71,7 @@ def test_a_model_that_is_no_llama_is_told(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
     modules = {"xllamacpp": FAKE_LLAMA, "gguf": ""}
     python = python_with(tmp_path, modules)
-    with pytest.raises(SideMissingError, match="only LlamaForCausalLM .*Qwen3"):
+    with pytest.raises(SideMissingError, match=r"only LlamaForCausalLM .*Qwen3"):
         SideProcess(LLAMA_CPP, python=python, directory=tmp_path, threads=1)
 
 
@@ -78,11 +80,10 @@ def test_it_says_for_which_cpu_the_program_was_built(
 ):
     (tmp_path / "xllamacpp.py").write_text(FAKE_LLAMA)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(
-        "benchmarks.engine.llama_side.write_gguf", lambda *_, path: None
-    )
-    side = LlamaSide(str(tiny_directory), 1)
-    assert side.versions() == {"xllamacpp": "9", "built-for": "SSE3,AVX2"}
+    monkeypatch.setattr(llama_side, "write_gguf", lambda *_, path: None)
+    with contextlib.closing(llama_side.LlamaSide(str(tiny_directory), 1)) as side:
+        versions = side.versions()
+    assert versions == {"xllamacpp": "9", "built-for": "SSE3,AVX2"}
 
 
 @pytest.mark.parametrize("attention", LLAMA_CPP.attentions)

@@ -54,7 +54,7 @@ def test_a_program_that_is_none_is_told(tmp_path):
     python = tmp_path / "python"
     python.write_text("neither a script nor a binary")
     python.chmod(0o755)
-    with pytest.raises(SideMissingError, match="cannot be run: .*format"):
+    with pytest.raises(SideMissingError, match=r"cannot be run: .*format"):
         SideProcess(TRANSFORMERS, python=str(python), directory=tmp_path, threads=1)
 
 
