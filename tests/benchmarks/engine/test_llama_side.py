@@ -5,8 +5,10 @@ import pytest
 
 from benchmarks.engine import llama_side
 from benchmarks.engine.decode import Bench, DecodeSettings
+from benchmarks.engine.harness import EngineHarness
 from benchmarks.engine.llama_side import collect
 from benchmarks.engine.side_process import LLAMA_CPP, SideMissingError, SideProcess
+from mell_jax.engine.build import build_engine, demo_directory
 from tests.benchmarks.engine.test_side_process import python_with
 
 FAKE_LLAMA = """
@@ -86,20 +88,30 @@ def test_it_says_for_which_cpu_the_program_was_built(
     assert versions == {"xllamacpp": "9", "built-for": "SSE3,AVX2"}
 
 
-@pytest.mark.parametrize("attention", LLAMA_CPP.attentions)
+@pytest.fixture(scope="module")
+def demo_harness(tiny_engine) -> EngineHarness:
+    """The demo model has learned to look back: random weights hardly do."""
+    engine = dataclasses.replace(tiny_engine, model=str(demo_directory()))
+    return EngineHarness(build_engine(engine))
+
+
+@pytest.mark.parametrize(("attention", "least"), [("plain", 0.95), ("flash", 0.6)])
 def test_llama_cpp_chooses_the_tokens_of_the_engine(
-    llama_python, harness, tiny_engine, tiny_directory, attention
+    llama_python, demo_harness, tiny_engine, attention, least
 ):
-    """Few differ, where two are all but equally likely: its cache is in float16."""
-    kind = dataclasses.replace(LLAMA_CPP, attentions=(attention,))
+    """A few differ, since it rounds keys and values to float16, and so on.
+
+    With the rotary angles of other rows nineteen in twenty do.
+    """
     settings = DecodeSettings(
-        engine=tiny_engine, prompt_tokens=40, new_tokens=16, repeats=4
+        engine=tiny_engine, prompt_tokens=90, new_tokens=32, repeats=2
     )
+    kind = dataclasses.replace(LLAMA_CPP, attentions=(attention,))
     with SideProcess(
-        kind, python=llama_python, directory=tiny_directory, threads=2
+        kind, python=llama_python, directory=demo_directory(), threads=2
     ) as side:
-        bench = Bench(harness, (side,), settings=settings, vocab_size=256)
+        bench = Bench(demo_harness, (side,), settings=settings, vocab_size=1024)
         result = bench.measure(4, on_turn=lambda: None).sides["llama.cpp"]
     assert result.attention == attention
-    assert result.equal_tokens > 0.9
+    assert result.equal_tokens >= least
     assert result.speeds.decode > 0.0
