@@ -269,15 +269,21 @@ def render(results: Sequence[BatchResult]) -> str:
     ratios = [f"engine/{name}" for name in names]
     header = ("tok/s", "batch", "engine", "bare", *names, *ratios)
     lines = [table(header, [row for result in results for row in _rows(result)])]
-    for name in names:
-        shares = [r.sides[name].equal_tokens for r in results if name in r.sides]
-        if shares:
-            lines.append(
-                f"{100 * min(shares):.1f}% or more of the engine's tokens are those of "
-                f"{name}, position by position\n(after one that differs a sequence "
-                "counts no further)"
-            )
+    lines += [_agreement(name, results) for name in names if name in results[0].sides]
     return "\n\n".join(lines)
+
+
+def _agreement(name: str, results: Sequence[BatchResult]) -> str:
+    """One program's share of equal tokens at each batch size."""
+    shares = (
+        f"{100 * side.equal_tokens:.1f}% at batch {result.batch} ({side.attention})"
+        for result in results
+        for side in [result.sides[name]]
+    )
+    return (
+        f"of the engine's tokens are those of {name}, position by position: "
+        f"{', '.join(shares)}\n(after one that differs a sequence counts no further)"
+    )
 
 
 def _rows(result: BatchResult) -> Iterator[tuple[object, ...]]:
