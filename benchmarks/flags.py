@@ -71,6 +71,12 @@ def _define_engine(values: flags.FlagValues) -> None:
         "This Python has torch and transformers (decode, kernels); empty: without.",
         **group,
     )
+    flags.DEFINE_string(
+        "llama_python",
+        "",
+        "This Python has xllamacpp and gguf (decode); empty: without llama.cpp.",
+        **group,
+    )
 
 
 def _define_service(values: flags.FlagValues) -> None:

@@ -102,6 +102,7 @@ def _decode(values: flags.FlagValues) -> tuple[object, Suite]:
         new_tokens=values.new_tokens,
         repeats=values.repeats or 3,
         torch_python=values.torch_python,
+        llama_python=values.llama_python,
         seed=values.seed,
     )
     return settings, lambda _: run_decode(settings, progress=values.progress)

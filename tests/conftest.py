@@ -28,6 +28,9 @@ hypothesis.settings.load_profile("mell")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", metavar="DIR", help="folder with traces and goldens")
     parser.addoption(
+        "--llama_python", metavar="PYTHON", help="one that has xllamacpp and gguf"
+    )
+    parser.addoption(
         "--platform", default="cpu", choices=["cpu", "gpu"], help="where tests run"
     )
 

@@ -1,12 +1,15 @@
-"""`--suite=decode` compares the engine, its bare step and transformers.
+"""`--suite=decode` compares the engine, its bare step, transformers and llama.cpp.
 
-The three take turns, in one run, with the others idle; figures are medians over the
-turns. Everything is float32 unless `--dtype` says otherwise for our side.
+They take turns, in one run, with the others idle; figures are medians over the turns.
+Everything is float32 unless `--dtype` says otherwise for our side; llama.cpp keeps keys
+and values in float16.
 
     engine        whole requests through `Fleet.step`: plan, pack, step, stop rules
     bare          the steps from the middle of the engine's decoding, sent again to the
                   compiled step in a loop that does nothing else
     transformers  `generate` on a static batch, with the faster kind of attention
+    llama.cpp     its server without HTTP, with a slot for each sequence of a batch
+                  that starts together, and with the faster kind of attention
 
 What prefill, decode and overall speed mean is in `batch`.
 """
@@ -29,7 +32,12 @@ from benchmarks.engine.batch import (
     speeds_of,
 )
 from benchmarks.engine.harness import EngineHarness
-from benchmarks.engine.torch_process import TorchMissingError, TorchProcess
+from benchmarks.engine.side_process import (
+    LLAMA_CPP,
+    TRANSFORMERS,
+    SideProcess,
+    start_side,
+)
 from mell_jax.bench.machine import num_cpus
 from mell_jax.bench.report import BenchReport, table
 from mell_jax.bench.shapes import count_parameters, model_directory
@@ -41,7 +49,7 @@ from mell_jax.engine.config import EngineConfig
 from mell_jax.worker.device import StepCall
 
 TRIAL_TOKENS = 8  # with which the faster kind of attention is found
-ATTENTIONS = ("sdpa", "eager")
+SIDES = (TRANSFORMERS, LLAMA_CPP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,7 @@ class DecodeSettings:
     repeats: int = 3
     bare_steps: int = 64
     torch_python: str = ""  # empty: without transformers
+    llama_python: str = ""  # empty: without llama.cpp
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,15 +81,22 @@ class DecodeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SideResult:
+    """The result is that of another program; medians over the turns, in tokens/s."""
+
+    speeds: BatchSpeeds
+    attention: str
+    equal_tokens: float  # share of the engine's tokens that it chose too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
     """The results are medians over the turns, in tokens/s."""
 
     batch: int
     engine: BatchSpeeds
     bare_decode: float | None
-    torch: BatchSpeeds | None
-    torch_attention: str
-    equal_tokens: float | None  # share of the engine's tokens that torch chose too
+    sides: dict[str, SideResult]  # by the program's name
 
 
 def run_decode(settings: DecodeSettings, *, progress: bool) -> BenchReport:
@@ -95,15 +111,12 @@ def run_decode(settings: DecodeSettings, *, progress: bool) -> BenchReport:
         harness = EngineHarness(
             build_engine(_engine_config(settings, directory), progress=progress)
         )
-        torch, note = _start_torch(settings, directory)
-        if torch is not None:
-            stack.enter_context(torch)
-        bench = Bench(harness, torch, settings=settings, vocab_size=config.vocab_size)
+        sides, notes = _start_sides(settings, directory, stack)
+        bench = Bench(harness, sides, settings=settings, vocab_size=config.vocab_size)
         turns = len(settings.batches) * settings.repeats
         bar = tqdm(total=turns, desc="decode", unit="turn", disable=not progress)
         with contextlib.closing(bar):
             results = [bench.measure(b, on_turn=bar.update) for b in settings.batches]
-        versions = torch.versions if torch is not None else {}
     millions = count_parameters(config) / 1e6
     about = (
         f"{settings.engine.model}: {millions:.0f}M parameters, prompts of "
@@ -112,10 +125,10 @@ def run_decode(settings: DecodeSettings, *, progress: bool) -> BenchReport:
     )
     return BenchReport(
         suite="decode",
-        text="\n".join([about, note, "", render(results)]),
+        text="\n".join([about, *notes.values(), "", render(results)]),
         results={
             "parameters": count_parameters(config),
-            "torch": versions or note,
+            "sides": notes | {side.kind.name: side.versions for side in sides},
             "batches": [dataclasses.asdict(result) for result in results],
         },
     )
@@ -127,13 +140,13 @@ class Bench:
     def __init__(
         self,
         harness: EngineHarness,
-        torch: TorchProcess | None,
+        sides: Sequence[SideProcess],
         *,
         settings: DecodeSettings,
         vocab_size: int,
     ) -> None:
         self._rig = harness
-        self._torch = torch
+        self._sides = sides
         self._settings = settings
         self._vocab_size = vocab_size
         self._rng = np.random.default_rng(settings.seed)
@@ -141,10 +154,10 @@ class Bench:
     def measure(self, batch: int, *, on_turn: Callable[[], object]) -> BatchResult:
         """Returns all turns at one batch size."""
         settings = self._settings
-        attention = self._faster_attention(batch)
+        attentions = [self._faster_attention(side, batch) for side in self._sides]
         self._run_engine(self._prompts(batch), new_tokens=2)  # a warm cache, at least
         ours: list[BatchRun] = []
-        theirs: list[BatchRun] = []
+        theirs: list[list[BatchRun]] = [[] for _ in self._sides]
         bare: list[float] = []
         for _ in range(settings.repeats):
             prompts = self._prompts(batch)
@@ -154,22 +167,25 @@ class Bench:
             if len(steps) > 1:
                 times_s = self._rig.replay(steps)
                 bare.append(batch * len(times_s) / sum(times_s))
-            if self._torch is not None:
-                theirs.append(
-                    self._torch.generate(
+            for side, attention, runs in zip(
+                self._sides, attentions, theirs, strict=True
+            ):
+                runs.append(
+                    side.generate(
                         prompts, new_tokens=settings.new_tokens, attention=attention
                     )
                 )
             on_turn()
-        equal = sum(count_equal(a, b) for a, b in zip(ours, theirs, strict=False))
-        total = batch * settings.new_tokens * settings.repeats
         return BatchResult(
             batch=batch,
             engine=middle([speeds_of(run) for run in ours]),
             bare_decode=median(bare) if bare else None,
-            torch=middle([speeds_of(run) for run in theirs]) if theirs else None,
-            torch_attention=attention if theirs else "",
-            equal_tokens=equal / total if theirs else None,
+            sides={
+                side.kind.name: beside(ours, runs, attention=attention)
+                for side, attention, runs in zip(
+                    self._sides, attentions, theirs, strict=True
+                )
+            },
         )
 
     def _middle_steps(
@@ -184,18 +200,15 @@ class Bench:
         skipped = max(0, len(full) - self._settings.bare_steps - 1) // 2
         return full[skipped : len(full) - skipped]
 
-    def _faster_attention(self, batch: int) -> str:
-        """Tries both kinds, twice, since the first time is slower."""
-        if self._torch is None:
-            return ""
+    def _faster_attention(self, side: SideProcess, batch: int) -> str:
+        """Tries all kinds, twice, since the first time is slower."""
         prompts = self._prompts(batch)
+        kinds = side.kind.attentions
         times_s = {}
-        for attention in (*ATTENTIONS, *ATTENTIONS):
-            run = self._torch.generate(
-                prompts, new_tokens=TRIAL_TOKENS, attention=attention
-            )
+        for attention in (*kinds, *kinds):
+            run = side.generate(prompts, new_tokens=TRIAL_TOKENS, attention=attention)
             times_s[attention] = run.steps[-1].time_s - run.steps[0].time_s
-        return min(ATTENTIONS, key=lambda name: times_s[name])
+        return min(kinds, key=lambda name: times_s[name])
 
     def _run_engine(
         self, prompts: Sequence[Int32Array], *, new_tokens: int
@@ -237,31 +250,53 @@ def middle(speeds: Sequence[BatchSpeeds]) -> BatchSpeeds:
     )
 
 
+def beside(
+    ours: Sequence[BatchRun], theirs: Sequence[BatchRun], *, attention: str
+) -> SideResult:
+    """Returns what another program made of the engine's prompts."""
+    equal = sum(count_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    total = sum(len(row) for run in ours for row in run.tokens)
+    return SideResult(
+        speeds=middle([speeds_of(run) for run in theirs]),
+        attention=attention,
+        equal_tokens=equal / total,
+    )
+
+
 def render(results: Sequence[BatchResult]) -> str:
     """Returns decode, prefill and overall speed of every batch size."""
-    header = ("tok/s", "batch", "engine", "bare", "transformers", "engine/transformers")
-    text = table(header, [row for result in results for row in _rows(result)])
-    shares = [r.equal_tokens for r in results if r.equal_tokens is not None]
-    if shares:
-        text += (
-            f"\n\n{100 * min(shares):.1f}% or more of the engine's tokens are those of "
-            "transformers, position by position\n(after one that differs a sequence "
-            "counts no further)"
-        )
-    return text
+    names = [kind.name for kind in SIDES]
+    ratios = [f"engine/{name}" for name in names]
+    header = ("tok/s", "batch", "engine", "bare", *names, *ratios)
+    lines = [table(header, [row for result in results for row in _rows(result)])]
+    lines += [_agreement(name, results) for name in names if name in results[0].sides]
+    return "\n\n".join(lines)
+
+
+def _agreement(name: str, results: Sequence[BatchResult]) -> str:
+    """One program's share of equal tokens at each batch size."""
+    shares = (
+        f"{100 * side.equal_tokens:.1f}% at batch {result.batch} ({side.attention})"
+        for result in results
+        for side in [result.sides[name]]
+    )
+    return (
+        f"of the engine's tokens are those of {name}, position by position: "
+        f"{', '.join(shares)}\n(after one that differs a sequence counts no further)"
+    )
 
 
 def _rows(result: BatchResult) -> Iterator[tuple[object, ...]]:
-    torch = result.torch
+    sides = [result.sides.get(kind.name) for kind in SIDES]
     for name, bare in (
         ("decode", result.bare_decode),
         ("prefill", None),
         ("overall", None),
     ):
         ours: float | None = getattr(result.engine, name)
-        theirs: float | None = getattr(torch, name) if torch is not None else None
-        ratio = f"{ours / theirs:.2f}" if ours and theirs else None
-        yield (name, result.batch, ours, bare, theirs, ratio)
+        theirs = [getattr(side.speeds, name) if side else None for side in sides]
+        ratios = [f"{ours / speed:.2f}" if ours and speed else None for speed in theirs]
+        yield (name, result.batch, ours, bare, *theirs, *ratios)
 
 
 def _engine_config(settings: DecodeSettings, directory: Path) -> EngineConfig:
@@ -276,20 +311,18 @@ def _engine_config(settings: DecodeSettings, directory: Path) -> EngineConfig:
     )
 
 
-def _start_torch(
-    settings: DecodeSettings, directory: Path
-) -> tuple[TorchProcess | None, str]:
-    """The other side and a word about it; None and the reason without it."""
-    if not settings.torch_python:
-        return None, "transformers: left out"
-    try:
-        torch = TorchProcess(
-            python=settings.torch_python, directory=directory, threads=num_cpus()
+def _start_sides(
+    settings: DecodeSettings, directory: Path, stack: contextlib.ExitStack
+) -> tuple[list[SideProcess], dict[str, str]]:
+    """The sides that can be had, ended with the stack, and a word about each."""
+    sides = []
+    notes = {}
+    for kind, python in zip(
+        SIDES, (settings.torch_python, settings.llama_python), strict=True
+    ):
+        side, notes[kind.name] = start_side(
+            kind, python=python, directory=directory, threads=num_cpus()
         )
-    except TorchMissingError as error:
-        return None, (
-            f"transformers: left out, {error}; give --torch_python=PYTHON, one that "
-            "has torch and transformers"
-        )
-    versions = " ".join(f"{name} {is_}" for name, is_ in torch.versions.items())
-    return torch, f"transformers: {versions}, greedy, static batch"
+        if side is not None:
+            sides.append(stack.enter_context(side))
+    return sides, notes

@@ -1,20 +1,8 @@
-"""Runs transformers' `generate` in a process of its own; `torch_process` starts it.
-
-Reads one JSON object per line and answers each with one line:
-
-    {"load": DIR, "threads": 2}                                      -> {"versions": {}}
-    {"prompts": [[1, 2]], "new_tokens": 9, "attention": "sdpa"}
-                                     -> {"times_s": [...], "tokens": [[...]]}
-
-`times_s[i]` is when every sequence had its token i, from the start of `generate`. Needs
-torch and transformers and nothing of ours, so it runs under any Python that has them.
-"""
+"""Runs transformers' `generate`, in a process of its own; `side_main` calls it."""
 
 import importlib
-import json
-import sys
 import time
-from typing import Any
+from typing import Any, final
 
 
 class Clock:
@@ -30,10 +18,11 @@ class Clock:
         return self._torch.zeros(input_ids.shape[0], dtype=self._torch.bool)
 
 
-class Side:
-    """A side holds one loaded model."""
+@final
+class TorchSide:
+    """The side holds a model loaded by transformers, in float32."""
 
-    def __init__(self, directory: str, *, threads: int) -> None:
+    def __init__(self, directory: str, threads: int) -> None:
         self._torch = importlib.import_module("torch")
         self._transformers = importlib.import_module("transformers")
         self._torch.set_num_threads(threads)
@@ -42,14 +31,19 @@ class Side:
         ).eval()
 
     def versions(self) -> dict[str, str]:
+        """Returns those of torch and transformers."""
         return {
             "torch": str(self._torch.__version__),
             "transformers": str(self._transformers.__version__),
         }
 
+    def close(self) -> None:
+        """Does nothing: the model ends with the process."""
+
     def generate(
         self, prompts: list[list[int]], *, new_tokens: int, attention: str
     ) -> dict[str, Any]:
+        """Runs a static batch; `attention` is "sdpa" or "eager"."""
         torch = self._torch
         self._model.set_attn_implementation(attention)
         ids = torch.tensor(prompts)
@@ -64,30 +58,8 @@ class Side:
                 pad_token_id=0,
                 stopping_criteria=self._transformers.StoppingCriteriaList([clock]),
             )
-        new = answers[:, ids.shape[1] :]
-        return {"times_s": clock.times_s, "tokens": new.tolist()}
-
-
-def main() -> None:
-    side: Side | None = None
-    for text in sys.stdin:
-        request = json.loads(text)
-        if "load" in request:
-            try:
-                side = Side(request["load"], threads=request["threads"])
-            except ImportError as error:
-                print(json.dumps({"missing": str(error)}), flush=True)
-                return
-            answer: dict[str, Any] = {"versions": side.versions()}
-        else:
-            assert side is not None, "load comes first"
-            answer = side.generate(
-                request["prompts"],
-                new_tokens=request["new_tokens"],
-                attention=request["attention"],
-            )
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        everyone = list(range(len(prompts)))
+        return {
+            "steps": [[time_s, everyone] for time_s in clock.times_s],
+            "tokens": answers[:, ids.shape[1] :].tolist(),
+        }

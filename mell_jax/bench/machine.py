@@ -3,12 +3,19 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
+import numpy as np
 
+_FEATURES = (  # of x86-64 and of Arm; what a matrix product's speed hangs on
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw"),
+    *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "amx_int8"),
+    *("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2", "sme"),
+)
 _PACKAGES = ("mell_jax", "jax", "jaxlib", "flax", "numpy", "grpcio")
 
 
@@ -19,6 +26,7 @@ class MachineInfo:
     started_at: str  # UTC, ISO 8601
     platform: str
     cpu_model: str
+    cpu_features: tuple[str, ...]  # those of SIMD: "avx2", "fma", ...
     cpus: int  # that this process may use
     load_average: tuple[float, float, float]  # over 1, 5 and 15 minutes
     devices: tuple[str, ...]
@@ -29,7 +37,8 @@ class MachineInfo:
         loads = " ".join(f"{load:.2f}" for load in self.load_average)
         return (
             f"{self.cpus} x {self.cpu_model}, {', '.join(self.devices)}, load {loads}, "
-            f"python {self.python}, jax {self.versions.get('jax', '?')}"
+            f"python {self.python}, jax {self.versions.get('jax', '?')}\n"
+            f"CPU features: {' '.join(self.cpu_features) or 'unknown'}"
         )
 
 
@@ -39,6 +48,7 @@ def look_around() -> MachineInfo:
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         platform=platform.platform(),
         cpu_model=_cpu_model(),
+        cpu_features=_cpu_features(),
         cpus=num_cpus(),
         load_average=os.getloadavg(),
         devices=tuple(device.device_kind for device in jax.local_devices()),
@@ -54,14 +64,37 @@ def num_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def features_in(cpuinfo: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the SIMD features among the flags of a CPU of /proc/cpuinfo.
+
+    >>> features_in({"flags": "fpu sse2 avx2 fma"})
+    ('avx2', 'fma')
+    """
+    flags = cpuinfo.get("flags", cpuinfo.get("Features", "")).split()  # x86-64, Arm
+    return tuple(name for name in _FEATURES if name in flags)
+
+
 def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> tuple[str, ...]:
+    """Those that the kernel tells; where it does not, the groups that numpy found."""
+    cpuinfo = _cpuinfo()
+    if cpuinfo:
+        return features_in(cpuinfo)
+    groups = np.show_config(mode="dicts")["SIMD Extensions"]
+    return (*groups["baseline"], *groups["found"])
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first CPU of Linux's table; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    first = path.read_text().partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _versions() -> dict[str, str]:
