@@ -47,8 +47,9 @@ class LoopThread:
           RuntimeError: it is closed.
           CancelledError: it was closed before `work` came to its end.
         """
-        errand = self._begin(work)
-        try:
+        errand = _Errand(work, post=self._post)
+        try:  # an interrupt may come as soon as it is posted
+            self._begin(errand)
             return errand.outcome.result()
         except BaseException:
             if errand.cancel():
@@ -59,7 +60,8 @@ class LoopThread:
         """Does what `call` does, for coroutines of this loop or another one."""
         if asyncio.get_running_loop() is self.loop:
             return await work()
-        errand = self._begin(work)
+        errand = _Errand(work, post=self._post)
+        self._begin(errand)
         try:
             return await asyncio.wrap_future(errand.outcome)
         except asyncio.CancelledError:
@@ -75,11 +77,9 @@ class LoopThread:
             self._post(self.loop.stop)
             self._thread.join(most_s)
 
-    def _begin(self, work: Work[T]) -> "_Errand[T]":
-        errand = _Errand(work, post=self._post)
+    def _begin(self, errand: "_Errand[Any]") -> None:
         if not self._post(errand.begin):
             raise RuntimeError(f"this {self._owner} is closed: make a new one")
-        return errand
 
     def _post(self, call: Callable[[], object]) -> bool:
         """Has the loop call something soon; returns False if it will call no more."""

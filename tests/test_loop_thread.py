@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -128,3 +128,30 @@ def test_work_that_is_nearly_done_may_end() -> None:
     loop.close()
     thread.join(10.0)
     assert got == [7]
+
+
+def test_an_interrupt_right_after_the_posting_ends_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = LoopThread("test-loop", owner="loop")
+    post = loop.loop.call_soon_threadsafe
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60.0)
+        finally:
+            ended.set()
+
+    def post_and_interrupt(call: Callable[[], object]) -> object:
+        monkeypatch.undo()
+        posted = post(call)
+        assert begun.wait(10.0)
+        raise KeyboardInterrupt(str(posted))
+
+    monkeypatch.setattr(loop.loop, "call_soon_threadsafe", post_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loop.call(work)
+    assert ended.is_set()
+    loop.close()
