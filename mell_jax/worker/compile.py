@@ -27,6 +27,11 @@ from mell_jax.worker.step import Programs, Weights, prompt_chunk
 
 HISTORY_CHUNK = 512
 """Tokens per call when a row's history is counted for its penalties."""
+COMPILER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # LLVM at -O1: a quarter less time to compile, and steps as fast as at -O3.
+    "cpu": {"xla_backend_optimization_level": 1}
+}
+"""What XLA is told besides its defaults, by platform."""
 Call = tuple[Any, ...] | dict[str, Any]
 _Struct = jax.ShapeDtypeStruct
 
@@ -52,12 +57,13 @@ def compile_programs(
       progress: show a bar.
       threads: that compile.
     """
+    platform = next(iter(pool.sharding.device_set)).platform
     calls = _calls(programs, weights=weights, pool=pool, rows=rows, padding=padding)
     made: list[concurrent.futures.Future[jax.stages.Compiled]] = []
     with concurrent.futures.ThreadPoolExecutor(threads) as executor:
 
         def begin(job: functools.partial[jax.stages.Compiled]) -> Any:
-            made.append(executor.submit(job))
+            made.append(executor.submit(job, platform=platform))
             return made[-1]
 
         begun = calls.changed(begin)
@@ -69,15 +75,16 @@ def compile_programs(
     return begun.changed(lambda one: one.result())
 
 
-def compile_program(jitted: Any, call: Call) -> jax.stages.Compiled:
+def compile_program(jitted: Any, call: Call, *, platform: str) -> jax.stages.Compiled:
     """Returns a jitted program compiled for a call with such arguments."""
     with own_settings():  # they are a thread's own
         if isinstance(call, dict):
             state = call.pop("state")
-            compiled: jax.stages.Compiled = jitted.lower(state, **call).compile()
+            lowered: jax.stages.Lowered = jitted.lower(state, **call)
         else:
-            compiled = jitted.lower(*call).compile()
-    return compiled
+            lowered = jitted.lower(*call)
+        options = COMPILER_OPTIONS.get(platform, {})
+        return lowered.compile(compiler_options=dict(options) or None)
 
 
 def forward_arguments(

@@ -278,6 +278,7 @@ class DeviceWorker:
             forward_arguments(
                 bucket, weights=self._weights, pool=self._pool, rows=self._rows
             ),
+            platform=self.group.devices[0].platform,
         )
 
     def probe(self) -> Pending:
