@@ -57,7 +57,8 @@ def compile_programs(
       progress: show a bar.
       threads: that compile.
     """
-    platform = next(iter(pool.sharding.device_set)).platform
+    devices: set[Any] = pool.sharding.device_set
+    platform = next(iter(devices)).platform
     calls = _calls(programs, weights=weights, pool=pool, rows=rows, padding=padding)
     made: list[concurrent.futures.Future[jax.stages.Compiled]] = []
     with concurrent.futures.ThreadPoolExecutor(threads) as executor:
