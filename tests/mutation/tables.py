@@ -54,6 +54,21 @@ POLICIES = (
     UNIT + "test_four_thirds.py",
     UNIT + "placement/test_properties.py::" + BOOKS + "[consolidate]",
 )
+BASELINES = (
+    UNIT + "test_best_fit.py",
+    UNIT + "test_load_balance.py",
+    UNIT + "test_llumnix_consolidation.py",
+    UNIT + "test_reserve_peak.py",
+    UNIT + "test_mell.py",
+    UNIT + "test_policies.py",
+)
+MELL = (
+    UNIT + "test_mell.py",
+    UNIT + "test_mell_items.py",
+    UNIT + "test_policies.py",
+    UNIT + f"placement/test_properties.py::{BOOKS}[mell]",
+    UNIT + "test_mell_properties.py",
+)
 QUEUES = (
     UNIT + "placement/test_shares.py",
     UNIT + "test_fair_queue.py",
@@ -63,14 +78,40 @@ QUEUES = (
 )
 
 TESTS = {
-    "scheduler/bounds.py": POLICIES,
+    "scheduler/bounds.py": (UNIT + "test_bounds.py", UNIT + "test_packing.py"),
     "scheduler/fair_queue.py": QUEUES,
     "scheduler/placement/shares.py": QUEUES,
     "scheduler/placement/tenants.py": QUEUES,
-    "scheduler/policies/exact.py": POLICIES,
-    "scheduler/policies/guard.py": POLICIES,
-    "scheduler/policies/relocate.py": POLICIES,
-    "scheduler/policies/volume.py": POLICIES,
+    **{
+        f"scheduler/policies/{name}.py": (
+            f"{UNIT}policies/test_{name}.py",
+            *POLICIES,
+        )
+        for name in ("exact", "guard", "relocate", "volume")
+    },
+    **{
+        f"scheduler/policies/{name}.py": (
+            f"{UNIT}test_{name}.py",
+            UNIT + "test_policies.py",
+            f"{UNIT}placement/test_properties.py::{BOOKS}[{name}]",
+        )
+        for name in (
+            *("best_fit", "worst_fit", "reserve_peak"),
+            *("load_balance", "llumnix_consolidation", "mell"),
+        )
+    },
+    **{
+        f"scheduler/policies/{name}.py": POLICIES
+        for name in ("budget", "closing", "consolidate")
+    },
+    **{
+        f"scheduler/policies/{name}.py": BASELINES
+        for name in ("parking", "relief", "rebalancing")
+    },
+    **{
+        f"scheduler/policies/{name}.py": MELL
+        for name in ("mell_rules", "mell_kinds", "mell_items")
+    },
     "scheduler/batching.py": BATCH,
     "scheduler/grants.py": BATCH,
     "scheduler/reservations.py": BATCH,

@@ -81,6 +81,21 @@ def test_a_tenant_gets_its_part_of_a_full_instance_from_the_youngest() -> None:
     assert fleet.arrive(12, tenant="b") == ["12 waits"]  # it has its half
 
 
+def test_a_part_is_one_of_all_instances() -> None:
+    fleet = flooded(9, devices=2)
+    said = [fleet.arrive(10 + n, tenant="b")[-1] for n in range(5)]
+    assert said == [*(f"1{n} placed" for n in range(4)), "14 waits"]
+
+
+def test_what_a_tenant_is_owed_is_taken_request_by_request() -> None:
+    fleet = flooded(10, rows=8)
+    for request in range(10, 18):
+        fleet.arrive(request, tenant="b")  # four run, four wait
+    assert fleet.arrive(18, tenant="b", weight=3.0) == ["18 waits"]
+    said = fleet.finish(13)
+    assert said[-4:] == ["3 preempted", "15 placed", "2 preempted", "16 placed"]
+
+
 def test_who_had_to_give_way_is_the_next_of_its_tenant() -> None:
     fleet = flooded()
     fleet.arrive(10, tenant="b")
