@@ -50,8 +50,8 @@ FLEET = (
 
 POLICIES = (
     UNIT + "policies/test_consolidate.py",
-    UNIT + "test_bounds.py",
-    UNIT + "test_four_thirds.py",
+    UNIT
+    + "test_four_thirds.py::test_a_repacking_fits_everywhere_and_uses_no_more_instances",
     UNIT + "placement/test_properties.py::" + BOOKS + "[consolidate]",
 )
 BASELINES = (

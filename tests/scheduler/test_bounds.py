@@ -41,6 +41,8 @@ def test_small_ones_fill_up_beside_large_ones() -> None:
 def test_nothing_needs_nothing() -> None:
     assert lower_bound(np.array([], np.int64), capacity=10) == 0
     assert first_fit_decreasing(np.array([], np.int64), capacity=10) == 0
+    spec = ModelSpec(capacity_pages=10)
+    assert instances_bound(np.array([], np.int64), spec=spec) == 0
 
 
 def test_the_larger_of_pages_and_time_counts() -> None:

@@ -137,6 +137,17 @@ def test_a_head_that_does_not_fit_lets_others_pass_for_a_while() -> None:
     assert serve(queue, room=2) == ["b5", "b6"]
 
 
+def test_the_heads_are_the_first_of_each_tenant() -> None:
+    queue = queue_of(("a0", A, 1), ("b0", B, 1), ("a1", A, 1))
+    assert list(queue.heads()) == ["a0", "b0"]
+
+
+def test_the_latest_item_says_what_a_tenant_weighs() -> None:
+    queue = queue_of(*((f"a{n}", A, 1) for n in range(4)), ("b0", B, 1), ("b1", B, 1))
+    queue.push("a4", tenant=Tenant(name="a", weight=3), cost=1)
+    assert serve(queue) == ["a0", "b0", "a1", "a2", "a3", "b1", "a4"]
+
+
 def test_nobody_overtakes_in_a_lane() -> None:
     queue = queue_of(("big", A, 10), ("a1", A, 1))
     assert serve(queue, room=5) == []

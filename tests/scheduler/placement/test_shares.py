@@ -212,6 +212,22 @@ def test_a_head_without_room_is_passed_by_an_instanceful_at_most() -> None:
     assert "1 placed" in fleet.finish(0)
 
 
+def test_others_get_no_more_parts_once_enough_has_passed_one_that_is_owed_its_own() -> (
+    None
+):
+    fleet = Fleet(pages=10, rows=10)
+    for request in range(20):
+        fleet.arrive(request, tenant="a")
+    assert fleet.arrive(20, pages=8, tenant="b") == ["20 waits"]
+    served = 0
+    for request in range(30, 60):  # each takes a page of "a", and gives it back
+        if f"{request} placed" not in fleet.arrive(request, tenant="c"):
+            break
+        served += 1
+        fleet.finish(request)
+    assert 0 < served <= 10  # pages, of what passes the 8 at most an instanceful
+
+
 @pytest.mark.parametrize("pages", [9, 10])
 def test_small_requests_of_others_do_not_starve_a_large_one(pages: int) -> None:
     fleet = Fleet(pages=10, rows=10)

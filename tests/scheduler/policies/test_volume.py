@@ -90,6 +90,7 @@ def test_in_a_large_fleet_growth_and_ends_even_out() -> None:
 def test_a_closing_is_worth_the_pages_of_as_many_seconds_as_its_price_buys() -> None:
     ledger = lay_out([4]).ledger
     assert noted(10).worth(ledger, ONLY_MODEL, margin=5.0) == pytest.approx(75.0)
+    assert noted(10).worth(ledger, ONLY_MODEL, margin=0.5) == pytest.approx(0.75)
     assert noted(10).worth(ledger, ONLY_MODEL, margin=0.0) == 0.0
 
 
