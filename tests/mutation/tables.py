@@ -5,6 +5,7 @@ from collections.abc import Sequence
 UNIT = "tests/scheduler/"
 BOOKS = "test_every_policy_keeps_within_capacity_and_the_books_balance"
 EXACT = "test_every_stream_is_exact_and_nothing_leaks_in_any_schedule"
+REPACKED = "test_a_repacking_fits_everywhere_and_uses_no_more_instances"
 MACHINE = (
     UNIT + "placement/test_machine.py",
     UNIT + "placement/test_index.py",
@@ -50,8 +51,7 @@ FLEET = (
 
 POLICIES = (
     UNIT + "policies/test_consolidate.py",
-    UNIT
-    + "test_four_thirds.py::test_a_repacking_fits_everywhere_and_uses_no_more_instances",
+    UNIT + "test_four_thirds.py::" + REPACKED,
     UNIT + "placement/test_properties.py::" + BOOKS + "[consolidate]",
 )
 BASELINES = (
@@ -63,6 +63,8 @@ BASELINES = (
     UNIT + "test_policies.py",
 )
 MELL = (
+    UNIT + "policies/test_mell_kinds.py",
+    UNIT + "policies/test_mell_rules.py",
     UNIT + "test_mell.py",
     UNIT + "test_mell_items.py",
     UNIT + "test_policies.py",
@@ -87,7 +89,7 @@ TESTS = {
             f"{UNIT}policies/test_{name}.py",
             *POLICIES,
         )
-        for name in ("exact", "guard", "relocate", "volume")
+        for name in ("budget", "closing", "exact", "guard", "relocate", "volume")
     },
     **{
         f"scheduler/policies/{name}.py": (
@@ -100,14 +102,13 @@ TESTS = {
             *("load_balance", "llumnix_consolidation", "mell"),
         )
     },
-    **{
-        f"scheduler/policies/{name}.py": POLICIES
-        for name in ("budget", "closing", "consolidate")
-    },
-    **{
-        f"scheduler/policies/{name}.py": BASELINES
-        for name in ("parking", "relief", "rebalancing")
-    },
+    "scheduler/policies/consolidate.py": (
+        UNIT + "policies/test_closing.py",
+        *POLICIES,
+    ),
+    "scheduler/policies/parking.py": (UNIT + "policies/test_parking.py", *BASELINES),
+    "scheduler/policies/rebalancing.py": BASELINES,
+    "scheduler/policies/relief.py": (UNIT + "policies/test_relief.py", *BASELINES),
     **{
         f"scheduler/policies/{name}.py": MELL
         for name in ("mell_rules", "mell_kinds", "mell_items")
