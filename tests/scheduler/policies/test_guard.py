@@ -84,6 +84,16 @@ def test_where_first_fit_needs_more_instances_all_stay() -> None:
     assert not draft.is_touched
 
 
+def test_a_group_that_is_too_large_for_its_place_stays_where_first_fit_put_it() -> None:
+    """4 pages of d0 are reserved. First fit puts the 5 there, and 3, 3 and 2 on d1;
+    most of these come from d0, where they do not fit."""
+    draft = lay_out([3, 3], [5, 2])
+    first = draft.ledger.instances[DeviceGroupId(0)]
+    draft.ledger.charge(first, pages=4, rows=1)
+    guard.repack(draft, ONLY_MODEL)
+    assert homes(draft) == [1, 1, 0, 1]
+
+
 LAYOUTS = st.lists(
     st.lists(st.integers(1, 10), max_size=4).filter(lambda sizes: sum(sizes) <= 10),
     max_size=7,

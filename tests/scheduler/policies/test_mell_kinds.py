@@ -47,6 +47,7 @@ def test_those_that_arrive_count_for_the_kind() -> None:
 def test_partners_and_bundles_are_counted() -> None:
     found = shape(7, 8, 9, 2, 1)
     assert (found.small, found.medium, found.least_partner) == (2, 1, 7)
+    assert shape(9, 7, 8).least_partner == 7
     assert found.open_bundle_pages == 3
     assert shape(2, 2, 1).open_bundle_pages == 1  # the first two are a bundle
     assert shape(13, 4).is_single and not shape(13, 7).is_single

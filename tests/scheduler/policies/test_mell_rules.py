@@ -178,6 +178,11 @@ def test_the_largest_of_those_that_lose_their_l_is_allocated_first() -> None:
     assert departed(picture([4, 6], [15]), 0, Size.L) == {0: [4], 1: [15, 6]}
 
 
+def test_t_whose_m_was_pulled_away_or_has_gone_elsewhere_are_allocated_anew() -> None:
+    assert completed(picture([10], [9, 5]), 0) == {0: [10, 9, 5], 1: []}
+    assert updated(picture([9, 5], [10]), 0) == {0: [], 1: [10, 9, 5]}
+
+
 def test_nothing_is_opened_for_those_that_lose_their_l() -> None:
     assert departed(picture([4, 9], idle=1), 0, Size.L) == {0: [4, 9]}
 
