@@ -42,6 +42,8 @@ MIGRATION = (
 MOVES = "tests/engine/fleet/test_moves.py"
 TALLY = "tests/engine/fleet/test_tally.py"
 SUMS = "tests/engine/fleet/test_tally_sums.py"
+PATIENCE = "tests/engine/fleet/test_patience.py"
+ARRIVALS = "tests/engine/fleet/test_arrivals.py"
 CLOSED = "tests/engine/fleet/test_closed_targets.py"
 FLEET = (
     "tests/engine/fleet/test_moved_requests.py",
@@ -70,6 +72,12 @@ MELL = (
     UNIT + "test_policies.py",
     UNIT + f"placement/test_properties.py::{BOOKS}[mell]",
     UNIT + "test_mell_properties.py",
+)
+SIMULATED = (
+    UNIT + "simulator/test_carriage.py",
+    UNIT + "simulator/test_simulator.py",
+    UNIT + "simulator/test_figures.py",
+    UNIT + "simulator/test_results.py",
 )
 QUEUES = (
     UNIT + "placement/test_shares.py",
@@ -152,6 +160,15 @@ TESTS = {
         f"mell_jax/engine/fleet/{name}.py": FLEET
         for name in ("conductor", "fleet_instance")
     },
+    **{
+        f"scheduler/simulator/{name}.py": SIMULATED
+        for name in (
+            *("carriage", "check", "fleet", "measure", "record", "repack"),
+            *("repack_live", "report", "settings", "workload"),
+        )
+    },
+    "mell_jax/engine/fleet/arrivals.py": (ARRIVALS,),
+    "mell_jax/engine/fleet/patience.py": (PATIENCE,),
     "mell_jax/engine/fleet/moves.py": (MOVES, CLOSED),
     "mell_jax/engine/fleet/tally.py": (TALLY, SUMS),
 }
