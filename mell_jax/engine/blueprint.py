@@ -182,6 +182,7 @@ def _limits(blueprint: Blueprint) -> BatchLimits:
         max_rows=settled.max_rows,
         token_budget=settled.token_budget,
         max_tokens=settled.max_model_len,
+        mixed_tokens=settled.mixed_tokens,
     )
 
 
