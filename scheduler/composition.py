@@ -1,4 +1,4 @@
-"""What computes together in a step: decodes and prefill, or one of them alone.
+"""A composition says what computes together: decodes and prefill, or one alone.
 
     compiled for 64 and 512 tokens; 63 decode, 13 are to be prefilled
     together 512        apart 64 and then 64: two short steps instead of a long one
