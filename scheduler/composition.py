@@ -4,8 +4,8 @@
     together 512        apart 64 and then 64: two short steps instead of a long one
 
 A step is padded to a size that was compiled, so a few tokens of a prompt beside many
-decodes may cost more than in a step of their own. The first token of a tenant that holds
-less than its part goes alone, too: it pays for nobody else's rows. Neither decodes nor
+decodes may cost more than in a step of their own. The first token of a tenant with less
+than its part goes alone, too: it pays for nobody else's rows. Neither decodes nor
 prefill stand back twice in a row.
 """
 
