@@ -93,6 +93,17 @@ def test_only_what_is_taken_in_the_same_pass_has_passed_a_head() -> None:
     assert queue.is_overtaken("a") and not queue.is_overtaken("b")
 
 
+def test_a_pass_that_was_left_early_is_forgotten_by_the_next() -> None:
+    queue = queue_of(("big", A, 10), ("b0", B, 9), patience=3)
+    turns = queue.turns()
+    assert next(turns) == "a"
+    queue.refuse("a")
+    assert next(turns) == "b"
+    assert next(queue.turns()) == "a"
+    queue.take("b0")  # nobody was refused in this pass
+    assert not queue.is_overtaken("a")
+
+
 def test_a_head_that_is_discarded_in_a_pass_is_not_waited_for() -> None:
     queue = queue_of(("big", A, 10), ("b0", B, 1), ("c0", C, 1), ("c1", C, 1))
     turns = queue.turns()

@@ -105,6 +105,27 @@ def test_headroom_is_left_free_by_what_is_light() -> None:
     assert placed(picture([6, 6, 3, 3], idle=1), 4, config=config) == 1
 
 
+def test_what_is_small_joins_the_open_bundle_with_the_least_room() -> None:
+    assert placed(picture([6, 6, 2], [20, 2], [13]), 2) == 1
+    assert placed(picture([6, 6, 2], [20, 2], [13]), 3) == 0
+    assert placed(picture([6, 6], [20], [13]), 2) == 2  # no bundle is open
+
+
+def test_idle_memory_and_nearness_weigh_up() -> None:
+    """A host has two instances. 9 idle pages of 24 weigh 0.375, 7 weigh 0.29, or 0.39
+    on the same host."""
+
+    def taken(near_weight: float) -> dict[int, list[int]]:
+        draft = picture([20, 4], [17], [15])
+        config = PolicyConfig(devices_per_host=2, near_weight=near_weight)
+        done = operation(draft, config=config, may_evict=False)
+        done.relieve(instance(draft, 0), 1)
+        return sizes(draft)
+
+    assert taken(0.1) == {0: [20], 1: [17, 4], 2: [15]}
+    assert taken(0.05) == {0: [20], 1: [17], 2: [15, 4]}
+
+
 def test_an_m_goes_beside_the_l_with_most_room_over_its_t() -> None:
     assert placed(picture([15], [14], [10], idle=1), 9) == 1
     assert placed(picture([14, 7], [10], idle=1), 9) == 1  # that L has its partner

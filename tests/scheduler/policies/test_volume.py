@@ -47,7 +47,7 @@ def test_a_clock_that_goes_back_adds_nothing() -> None:
 
 
 def test_nothing_lasts_no_time_and_a_fleet_that_stands_still_lasts_for_ever() -> None:
-    for margin in (0.0, -1.0):
+    for margin in (0.0, -0.5, -1.0):
         assert noted(1).lasts_s(ONLY_MODEL, margin=margin) == 0.0
         assert noted().lasts_s(ONLY_MODEL, margin=margin) == 0.0
     assert noted().lasts_s(ONLY_MODEL, margin=0.5) == math.inf
