@@ -171,6 +171,15 @@ class Batcher:
         return self.sequences.rows
 
     @property
+    def lands_first(self) -> bool:
+        """Returns whether the step in flight should end before the next is planned.
+
+        So it is while tenants with less than their part come for first tokens, where
+        running ahead gains little: the next one waits for one step less.
+        """
+        return self._limits.lands_for_owed and self._composition.is_urgent
+
+    @property
     def num_running(self) -> int:
         """Returns the number of rows, reservations included."""
         return len(self.sequences.running)

@@ -15,6 +15,9 @@ from typing import final
 STEP_TOKENS = 256
 """What a step costs whatever its size, in tokens that could be computed meanwhile."""
 
+URGENT_STEPS = 200
+"""So many steps after a first token that was owed, another one is expected."""
+
 
 class Part(Enum):
     """The part of what a step could compute that it does compute."""
@@ -37,6 +40,12 @@ class Composition:
     def __init__(self, sizes: tuple[int, ...]) -> None:
         self._sizes = sizes
         self._stood_back = False  # the decodes, in the latest step
+        self._calm_steps = URGENT_STEPS  # since a first token was owed
+
+    @property
+    def is_urgent(self) -> bool:
+        """Returns whether a first token was owed lately, so that more are expected."""
+        return self._calm_steps < URGENT_STEPS
 
     def choose(
         self, *, decodes: int, prefill: int, prompts: int = 1, urgent: int = 0
@@ -51,6 +60,7 @@ class Composition:
             part; 0 for none.
         """
         stood_back, self._stood_back = self._stood_back, False
+        self._calm_steps = 0 if urgent else self._calm_steps + 1
         if not (decodes and prefill and self._sizes):
             return Part.ALL
         if urgent and not stood_back and urgent <= self._sizes[0]:

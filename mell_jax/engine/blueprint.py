@@ -183,6 +183,7 @@ def _limits(blueprint: Blueprint) -> BatchLimits:
         token_budget=settled.token_budget,
         max_tokens=settled.max_model_len,
         mixed_tokens=settled.mixed_tokens,
+        lands_for_owed=blueprint.platform == "cpu",  # host and device are one
     )
 
 

@@ -70,6 +70,17 @@ def test_decodes_and_prefill_take_turns() -> None:
     assert said == ["URGENT", "DECODES", "URGENT", "DECODES"]
 
 
+def test_after_a_first_token_that_was_owed_more_are_expected_for_200_steps() -> None:
+    composition = Composition(SIZES)
+    assert not composition.is_urgent
+    composition.choose(decodes=8, prefill=1, urgent=1)
+    for _ in range(199):
+        composition.choose(decodes=8, prefill=0)
+        assert composition.is_urgent
+    composition.choose(decodes=8, prefill=0)
+    assert not composition.is_urgent
+
+
 STEPS = st.lists(
     st.tuples(st.integers(0, 600), st.integers(0, 600), st.integers(0, 80)), max_size=30
 )
