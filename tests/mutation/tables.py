@@ -107,9 +107,10 @@ TESTS = {
         )
         for name in (
             *("best_fit", "worst_fit", "reserve_peak"),
-            *("load_balance", "llumnix_consolidation", "mell"),
+            *("load_balance", "llumnix_consolidation"),
         )
     },
+    "scheduler/policies/mell.py": (UNIT + "policies/test_mell_epochs.py", *MELL),
     "scheduler/policies/consolidate.py": (
         UNIT + "policies/test_closing.py",
         *POLICIES,

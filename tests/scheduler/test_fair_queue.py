@@ -105,7 +105,9 @@ def test_a_pass_that_was_left_early_is_forgotten_by_the_next() -> None:
 
 
 def test_a_head_that_is_discarded_in_a_pass_is_not_waited_for() -> None:
-    queue = queue_of(("big", A, 10), ("b0", B, 1), ("c0", C, 1), ("c1", C, 1))
+    queue = queue_of(
+        *(("big", A, 10), ("b0", B, 1), ("b1", B, 1), ("c0", C, 1), ("c1", C, 1))
+    )
     turns = queue.turns()
     assert next(turns) == "a"
     queue.refuse("a")

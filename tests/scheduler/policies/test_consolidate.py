@@ -287,6 +287,22 @@ def test_where_one_is_not_enough_for_a_while_the_largest_that_is_enough_now_goes
     assert homes(draft) == [0, 1, 0]
 
 
+def test_room_that_moves_under_way_will_make_is_not_made_twice() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([5, 3, 2, 6, 1]):
+        fleet.arrive(request, pages)
+    fleet.finish(2)
+    for request, pages in [(5, 9), (6, 1)]:
+        fleet.arrive(request, pages)
+    # d0 [5 3 . .]  d1 [6 1 . . .]  d2 [9 1]
+    arrival = events.Arrive(request=RequestId(7), pages=4)
+    said = fleet.machine.step(arrival, now_s=0.0).decisions
+    names = [type(decision).__name__ for decision in said]
+    assert names == ["Move", "Wait"]
+    said = fleet.machine.step(events.Finish(request=RequestId(6))).decisions
+    assert said == ()  # d1 will have 3 + 1 pages: no more is moved, none is opened
+
+
 def test_what_overflows_goes_to_a_new_instance_before_it_takes_the_last_room() -> None:
     spec = ModelSpec(capacity_pages=10, growth_pages_per_s=10.0)
     policy, picture = Consolidate(PolicyConfig()), ([4, 5], [5])

@@ -202,6 +202,8 @@ def test_the_largest_of_those_that_lose_their_l_is_allocated_first() -> None:
 def test_t_whose_m_was_pulled_away_or_has_gone_elsewhere_are_allocated_anew() -> None:
     assert completed(picture([10], [9, 5]), 0) == {0: [10, 9, 5], 1: []}
     assert updated(picture([9, 5], [10]), 0) == {0: [], 1: [10, 9, 5]}
+    assert settled(picture([9, 5], [10]), 0) == {0: [], 1: [10, 9, 5]}
+    assert completed(picture([13, 2], [9, 4], [19]), 0)[1] == []
 
 
 def test_nothing_is_opened_for_those_that_lose_their_l() -> None:
