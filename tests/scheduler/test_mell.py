@@ -143,6 +143,7 @@ def test_overflow_beside_an_l_sheds_the_smallest_class_first() -> None:
 def test_a_partner_that_an_overflow_sheds_is_replaced_by_one_that_fits() -> None:
     fleet = filled(13, 10, 9)
     assert fleet.sizes == {0: [13, 10], 1: [9]}
+    assert moved(fleet.tick()) == []
     fleet.grow(0, 14)
     assert moved(fleet.grow(0, 15)) == [(1, 0, 1)]
     assert moved(fleet.tick()) == [(2, 1, 0)]
