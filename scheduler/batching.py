@@ -15,11 +15,17 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.scheduler.composition import Composition, Part
 from mell_jax.scheduler.fair_queue import FairQueue
 from mell_jax.scheduler.grants import Grants, PageGrowth
 from mell_jax.scheduler.ids import Pages, Serial, SlotId
 from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence, StepPlan
-from mell_jax.scheduler.prefills import find_missing, give_out, give_out_in_parts
+from mell_jax.scheduler.prefills import (
+    find_missing,
+    find_owed,
+    give_out,
+    give_out_in_parts,
+)
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.scheduler.reservations import Reservations
 from mell_jax.scheduler.rows import UNKNOWN_TOKEN, RowTable
@@ -64,6 +70,7 @@ class Batcher:
         self.reservations = Reservations(self.sequences, grants=self.grants)
         self._limits = limits
         self._growth = growth
+        self._composition = Composition(limits.mixed_tokens)
         self._waiting = FairQueue[Serial](
             quantum=page_tokens, patience=limits.max_tokens
         )
@@ -114,6 +121,8 @@ class Batcher:
         budget = give_out(budget, missing=missing, chunks=chunks)
         if not preempted:
             self._admit(budget, chunks, admitted)
+        if not preempted:
+            decodes, chunks = self._compose(decodes, chunks)
         slots = np.concatenate([decodes, np.array(list(chunks), np.int32)])
         if not len(slots):
             assert not preempted, "a sequence was preempted for nobody"
@@ -162,6 +171,15 @@ class Batcher:
         return self.sequences.rows
 
     @property
+    def lands_first(self) -> bool:
+        """Returns whether the step in flight should end before the next is planned.
+
+        So it is while tenants with less than their part come for first tokens, where
+        running ahead gains little: the next one waits for one step less.
+        """
+        return self._limits.lands_for_owed and self._composition.is_urgent
+
+    @property
     def num_running(self) -> int:
         """Returns the number of rows, reservations included."""
         return len(self.sequences.running)
@@ -208,6 +226,24 @@ class Batcher:
         rows.page_table[short, rows.num_pages[short]] = pages
         rows.num_pages[short] += 1
         return slots
+
+    def _compose(
+        self, decodes: Int32Array, chunks: dict[int, int]
+    ) -> tuple[Int32Array, dict[int, int]]:
+        """Leaves out what is to wait for the next step; see `Composition`."""
+        may_be_owed = self.sequences.is_shared and len(decodes)
+        owed = find_owed(self.sequences, chunks) if may_be_owed else {}
+        part = self._composition.choose(
+            decodes=len(decodes),
+            prefill=sum(chunks.values()),
+            urgent=sum(owed.values()),
+            prompts=len(chunks),
+        )
+        if part is Part.DECODES:
+            return decodes, {}
+        if part is Part.ALL:
+            return decodes, chunks
+        return decodes[:0], owed if part is Part.URGENT else chunks
 
     def _admit(
         self, budget: int, chunks: dict[int, int], admitted: list[Admitted]

@@ -73,6 +73,8 @@ class BatchLimits:
     max_rows: int
     token_budget: int  # most tokens computed in one step
     max_tokens: int  # longest sequence
+    mixed_tokens: tuple[int, ...] = ()  # that steps with prefill are padded to, rising
+    lands_for_owed: bool = False  # see `Batcher.lands_first`
 
     def __post_init__(self) -> None:
         if not (1 <= self.max_rows <= self.token_budget):

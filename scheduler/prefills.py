@@ -6,6 +6,7 @@ A tenant's long prompts so hold up its own requests alone. Pure functions of wha
 batcher knows; `chunks` are the tokens of a step, by slot.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,6 +65,30 @@ def find_missing(sequences: SequenceTable) -> dict[SlotId, int]:
         slot: int(missing[slot])
         for slot in sequences.running.values()
         if slot in wanting
+    }
+
+
+def find_owed(sequences: SequenceTable, chunks: Mapping[int, int]) -> dict[int, int]:
+    """Returns those of `chunks` that end prompts of tenants with less than their part.
+
+    A tenant's part of the rows is by its weight among the tenants that have rows.
+    """
+    rows = sequences.rows
+    ending = {
+        slot: sequences.sequence(Serial(int(rows.serial[slot]))).tenant
+        for slot, tokens in chunks.items()
+        if rows.computed[slot] + tokens == rows.total[slot]
+    }
+    if not ending:
+        return {}
+    tenants = [sequences.sequence(serial).tenant for serial in sequences.running]
+    held = Counter(tenant.name for tenant in tenants)
+    weights = {tenant.name: tenant.weight for tenant in tenants}
+    per_weight = len(tenants) / sum(weights.values())
+    return {
+        slot: chunks[slot]
+        for slot, tenant in ending.items()
+        if held[tenant.name] < tenant.weight * per_weight
     }
 
 

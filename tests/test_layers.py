@@ -142,7 +142,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {
             *("placement/draft", "placement/index", "placement/ledger"),
             "placement/tenants",
         },
-        "batching": {"batching", "grants", "prefills", "reservations", "sequences"},
+        "batching": {
+            *("batching", "composition", "grants", "prefills", "reservations"),
+            "sequences",
+        },
         "migration": {"migration"},
         "placement": {"placement"},
         "policies": {"policies"},

@@ -10,6 +10,7 @@ long beside the flood as alone.
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import grpc
@@ -34,6 +35,7 @@ class FairnessResult:
     alone_ms: Summary
     beside_ms: Summary
     same_ms: Summary  # beside a flood under the light one's own name: no fairness
+    flood_tokens_per_s: float  # that the flood got beside the light one
 
 
 def measure_fairness(
@@ -63,6 +65,7 @@ def render_fairness(result: FairnessResult) -> str:
             line("times as long, p50", beside.median / alone.median),
             line("times as long, p99", beside.p99 / alone.p99),
             line("as one tenant with the flood, p50 ms", same.median),
+            line("the flood's tokens per second", result.flood_tokens_per_s),
         )
     )
 
@@ -71,31 +74,40 @@ async def _drive(server: RunningServer, *, seconds: float) -> FairnessResult:
     async with channels(server.address, count=2 * CHANNELS) as links:
         await _ask_on(links[0], seconds=WARM_UP_S)
         alone_ms = await _ask_on(links[0], seconds=seconds)
-        beside_ms = await _ask_beside(links, flood="flood", seconds=seconds)
-        same_ms = await _ask_beside(links, flood="light", seconds=seconds)
+        beside_ms, speed = await _ask_beside(links, flood="flood", seconds=seconds)
+        same_ms, _ = await _ask_beside(links, flood="light", seconds=seconds)
     return FairnessResult(
         alone_ms=summarize(alone_ms),
         beside_ms=summarize(beside_ms),
         same_ms=summarize(same_ms),
+        flood_tokens_per_s=speed,
     )
 
 
 async def _ask_beside(
     links: list[grpc.aio.Channel], *, flood: str, seconds: float
-) -> list[float]:
-    """Milliseconds to each first token while the tenant `flood` floods the server."""
+) -> tuple[list[float], float]:
+    """Milliseconds to each first token while the tenant `flood` floods the server.
+
+    The second is how many tokens the flood got per second meanwhile.
+    """
+    tokens: Counter[str] = Counter()
     heavy = [
-        asyncio.ensure_future(_read_on(links[1 + i % (len(links) - 1)], tenant=flood))
+        asyncio.ensure_future(
+            _read_on(links[1 + i % (len(links) - 1)], tenant=flood, tokens=tokens)
+        )
         for i in range(FLOOD)
     ]
     await asyncio.sleep(WARM_UP_S)
+    before, start_s = tokens[flood], time.monotonic()
     took_ms = await _ask_on(links[0], seconds=seconds)
+    speed = (tokens[flood] - before) / (time.monotonic() - start_s)
     for task in heavy:
         task.cancel()
     for task in heavy:
         with contextlib.suppress(asyncio.CancelledError):
             await task
-    return took_ms
+    return took_ms, speed
 
 
 async def _ask_on(channel: grpc.aio.Channel, *, seconds: float) -> list[float]:
@@ -112,9 +124,11 @@ async def _ask_on(channel: grpc.aio.Channel, *, seconds: float) -> list[float]:
     return took_ms
 
 
-async def _read_on(channel: grpc.aio.Channel, *, tenant: str) -> None:
+async def _read_on(
+    channel: grpc.aio.Channel, *, tenant: str, tokens: Counter[str]
+) -> None:
     """Asks for long answers, one after the other, until it is cancelled."""
     while True:
         call = generate(channel, tenant=tenant, ignore_eos=True, max_tokens=TOKENS)
-        while await call.read() is not grpc.aio.EOF:
-            pass
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            tokens[tenant] += len(answer.chunk.token_ids)

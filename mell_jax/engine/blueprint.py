@@ -178,10 +178,13 @@ def make_batcher(blueprint: Blueprint) -> Batcher:
 
 def _limits(blueprint: Blueprint) -> BatchLimits:
     settled = blueprint.settled
+    is_cpu = blueprint.platform == "cpu"  # elsewhere neither of the two was measured
     return BatchLimits(
         max_rows=settled.max_rows,
         token_budget=settled.token_budget,
         max_tokens=settled.max_model_len,
+        mixed_tokens=settled.mixed_tokens if is_cpu else (),
+        lands_for_owed=is_cpu,
     )
 
 

@@ -175,7 +175,13 @@ class Instance:
         )
 
     def launch(self, times: StepTimes) -> bool:
-        """Starts the next step, if there is one to do; `times` are told how long."""
+        """Starts the next step, if there is one to do; `times` are told how long.
+
+        It does not while the batcher wants the step in flight to land first.
+        """
+        if self._in_flight is not None and self.batcher.lands_first:
+            self._landing, self._in_flight = self._in_flight, None
+            return False
         self._landing, self._in_flight = self._in_flight, self._launch(times)
         return self._in_flight is not None
 

@@ -51,7 +51,10 @@ def close_one(
 def can_carry_out(
     items: Sequence[PackItem], bins: Sequence[int], *, rooms: Sequence[int]
 ) -> bool:
-    """Tells whether some order of the moves gives each its room before it begins."""
+    """Tells whether all moves get room if each begins as soon as it has it, in order.
+
+    So the executor starts them; another order may work where this one does not.
+    """
     free = list(rooms)
     for item in items:
         free[item.home] -= item.size

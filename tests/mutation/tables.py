@@ -5,6 +5,7 @@ from collections.abc import Sequence
 UNIT = "tests/scheduler/"
 BOOKS = "test_every_policy_keeps_within_capacity_and_the_books_balance"
 EXACT = "test_every_stream_is_exact_and_nothing_leaks_in_any_schedule"
+REPACKED = "test_a_repacking_fits_everywhere_and_uses_no_more_instances"
 MACHINE = (
     UNIT + "placement/test_machine.py",
     UNIT + "placement/test_index.py",
@@ -41,6 +42,8 @@ MIGRATION = (
 MOVES = "tests/engine/fleet/test_moves.py"
 TALLY = "tests/engine/fleet/test_tally.py"
 SUMS = "tests/engine/fleet/test_tally_sums.py"
+PATIENCE = "tests/engine/fleet/test_patience.py"
+ARRIVALS = "tests/engine/fleet/test_arrivals.py"
 CLOSED = "tests/engine/fleet/test_closed_targets.py"
 FLEET = (
     "tests/engine/fleet/test_moved_requests.py",
@@ -50,9 +53,31 @@ FLEET = (
 
 POLICIES = (
     UNIT + "policies/test_consolidate.py",
-    UNIT + "test_bounds.py",
-    UNIT + "test_four_thirds.py",
+    UNIT + "test_four_thirds.py::" + REPACKED,
     UNIT + "placement/test_properties.py::" + BOOKS + "[consolidate]",
+)
+BASELINES = (
+    UNIT + "test_best_fit.py",
+    UNIT + "test_load_balance.py",
+    UNIT + "test_llumnix_consolidation.py",
+    UNIT + "test_reserve_peak.py",
+    UNIT + "test_mell.py",
+    UNIT + "test_policies.py",
+)
+MELL = (
+    UNIT + "policies/test_mell_kinds.py",
+    UNIT + "policies/test_mell_rules.py",
+    UNIT + "test_mell.py",
+    UNIT + "test_mell_items.py",
+    UNIT + "test_policies.py",
+    UNIT + f"placement/test_properties.py::{BOOKS}[mell]",
+    UNIT + "test_mell_properties.py",
+)
+SIMULATED = (
+    UNIT + "simulator/test_carriage.py",
+    UNIT + "simulator/test_simulator.py",
+    UNIT + "simulator/test_figures.py",
+    UNIT + "simulator/test_results.py",
 )
 QUEUES = (
     UNIT + "placement/test_shares.py",
@@ -63,14 +88,40 @@ QUEUES = (
 )
 
 TESTS = {
-    "scheduler/bounds.py": POLICIES,
+    "scheduler/bounds.py": (UNIT + "test_bounds.py", UNIT + "test_packing.py"),
     "scheduler/fair_queue.py": QUEUES,
     "scheduler/placement/shares.py": QUEUES,
     "scheduler/placement/tenants.py": QUEUES,
-    "scheduler/policies/exact.py": POLICIES,
-    "scheduler/policies/guard.py": POLICIES,
-    "scheduler/policies/relocate.py": POLICIES,
-    "scheduler/policies/volume.py": POLICIES,
+    **{
+        f"scheduler/policies/{name}.py": (
+            f"{UNIT}policies/test_{name}.py",
+            *POLICIES,
+        )
+        for name in ("budget", "closing", "exact", "guard", "relocate", "volume")
+    },
+    **{
+        f"scheduler/policies/{name}.py": (
+            f"{UNIT}test_{name}.py",
+            UNIT + "test_policies.py",
+            f"{UNIT}placement/test_properties.py::{BOOKS}[{name}]",
+        )
+        for name in (
+            *("best_fit", "worst_fit", "reserve_peak"),
+            *("load_balance", "llumnix_consolidation"),
+        )
+    },
+    "scheduler/policies/mell.py": (UNIT + "policies/test_mell_epochs.py", *MELL),
+    "scheduler/policies/consolidate.py": (
+        UNIT + "policies/test_closing.py",
+        *POLICIES,
+    ),
+    "scheduler/policies/parking.py": (UNIT + "policies/test_parking.py", *BASELINES),
+    "scheduler/policies/rebalancing.py": BASELINES,
+    "scheduler/policies/relief.py": (UNIT + "policies/test_relief.py", *BASELINES),
+    **{
+        f"scheduler/policies/{name}.py": MELL
+        for name in ("mell_rules", "mell_kinds", "mell_items")
+    },
     "scheduler/batching.py": BATCH,
     "scheduler/grants.py": BATCH,
     "scheduler/reservations.py": BATCH,
@@ -110,6 +161,15 @@ TESTS = {
         f"mell_jax/engine/fleet/{name}.py": FLEET
         for name in ("conductor", "fleet_instance")
     },
+    **{
+        f"scheduler/simulator/{name}.py": SIMULATED
+        for name in (
+            *("carriage", "check", "fleet", "measure", "record", "repack"),
+            *("repack_live", "report", "settings", "workload"),
+        )
+    },
+    "mell_jax/engine/fleet/arrivals.py": (ARRIVALS,),
+    "mell_jax/engine/fleet/patience.py": (PATIENCE,),
     "mell_jax/engine/fleet/moves.py": (MOVES, CLOSED),
     "mell_jax/engine/fleet/tally.py": (TALLY, SUMS),
 }

@@ -113,6 +113,7 @@ class Simulation:
                 max_rows=shape.max_rows,
                 token_budget=shape.budget,
                 max_tokens=shape.max_tokens,
+                mixed_tokens=(4, 300) if seed % 2 else (),
             ),
             page_tokens=SIZE,
             shares_prefixes=shape.shares,

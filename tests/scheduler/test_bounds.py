@@ -41,6 +41,8 @@ def test_small_ones_fill_up_beside_large_ones() -> None:
 def test_nothing_needs_nothing() -> None:
     assert lower_bound(np.array([], np.int64), capacity=10) == 0
     assert first_fit_decreasing(np.array([], np.int64), capacity=10) == 0
+    spec = ModelSpec(capacity_pages=10)
+    assert instances_bound(np.array([], np.int64), spec=spec) == 0
 
 
 def test_the_larger_of_pages_and_time_counts() -> None:
@@ -51,6 +53,15 @@ def test_the_larger_of_pages_and_time_counts() -> None:
     )
     assert instances_bound(np.array([1] * 7), spec=spec) == 3  # three rows on each
     assert instances_bound(np.array([60, 60]), spec=spec) == 2
+
+
+def test_the_pages_that_one_row_leaves_time_for_are_the_most_of_an_instance() -> None:
+    spec = ModelSpec(
+        capacity_pages=100,
+        step_time=StepTime(row_s=1.0, page_s=0.1),
+        step_budget_s=3.0,
+    )  # 20 pages beside a row
+    assert instances_bound(np.array([11] * 4), spec=spec) == 4  # by time alone 3
 
 
 @given(st.lists(st.integers(1, 10), max_size=6))

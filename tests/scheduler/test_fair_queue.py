@@ -66,6 +66,57 @@ def test_a_tenant_that_had_all_to_itself_owes_nobody_anything() -> None:
     assert serve(queue)[:6] == ["a90", "b0", "a91", "b1", "a92", "b2"]
 
 
+def test_a_heavy_tenant_that_was_alone_has_its_turn_by_weight() -> None:
+    dear = Tenant(name="dear", weight=2)
+    queue = queue_of(*((f"d{n}", dear, 1) for n in range(9)))
+    queue.take("d0")
+    for number in range(3):
+        queue.push(f"b{number}", tenant=B, cost=1)
+    assert serve(queue)[:6] == ["d1", "d2", "b0", "d3", "d4", "b1"]
+
+
+def test_debts_are_paid_by_as_many_rounds_as_it_takes() -> None:
+    """Of 7 and 5 that they owe: B has 1 after six rounds, A two rounds later."""
+    queue = queue_of(("a0", A, 1), ("b0", B, 1), ("a1", A, 1), ("b1", B, 1))
+    queue.charge("a", cost=8)
+    queue.charge("b", cost=6)
+    assert serve(queue) == ["b0", "b1", "a0", "a1"]
+
+
+def test_only_what_is_taken_in_the_same_pass_has_passed_a_head() -> None:
+    queue = queue_of(("big", A, 10), *((f"b{n}", B, 1) for n in range(9)), patience=3)
+    assert serve(queue, room=2) == ["b0", "b1"]
+    queue.take("b2")
+    queue.take("b3")
+    assert not queue.is_overtaken("a")
+    queue.take("b4", passing=["a", "b", "nobody"])
+    assert queue.is_overtaken("a") and not queue.is_overtaken("b")
+
+
+def test_a_pass_that_was_left_early_is_forgotten_by_the_next() -> None:
+    queue = queue_of(("big", A, 10), ("b0", B, 9), patience=3)
+    turns = queue.turns()
+    assert next(turns) == "a"
+    queue.refuse("a")
+    assert next(turns) == "b"
+    assert next(queue.turns()) == "a"
+    queue.take("b0")  # nobody was refused in this pass
+    assert not queue.is_overtaken("a")
+
+
+def test_a_head_that_is_discarded_in_a_pass_is_not_waited_for() -> None:
+    queue = queue_of(
+        *(("big", A, 10), ("b0", B, 1), ("b1", B, 1), ("c0", C, 1), ("c1", C, 1))
+    )
+    turns = queue.turns()
+    assert next(turns) == "a"
+    queue.refuse("a")
+    assert next(turns) == "b"
+    queue.discard("big")
+    queue.take("b0")
+    assert next(turns) == "c"
+
+
 def test_what_is_put_back_comes_before_others_of_its_tenant_and_is_not_charged() -> (
     None
 ):
@@ -97,6 +148,17 @@ def test_a_head_that_does_not_fit_lets_others_pass_for_a_while() -> None:
     assert serve(queue, room=9) == []
     assert serve(queue, room=11) == ["big", "b4"]
     assert serve(queue, room=2) == ["b5", "b6"]
+
+
+def test_the_heads_are_the_first_of_each_tenant() -> None:
+    queue = queue_of(("a0", A, 1), ("b0", B, 1), ("a1", A, 1))
+    assert list(queue.heads()) == ["a0", "b0"]
+
+
+def test_the_latest_item_says_what_a_tenant_weighs() -> None:
+    queue = queue_of(*((f"a{n}", A, 1) for n in range(4)), ("b0", B, 1), ("b1", B, 1))
+    queue.push("a4", tenant=Tenant(name="a", weight=3), cost=1)
+    assert serve(queue) == ["a0", "b0", "a1", "a2", "a3", "b1", "a4"]
 
 
 def test_nobody_overtakes_in_a_lane() -> None:

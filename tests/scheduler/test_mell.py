@@ -140,6 +140,16 @@ def test_overflow_beside_an_l_sheds_the_smallest_class_first() -> None:
     assert fleet.sizes == {0: [17, 5], 1: [3]}
 
 
+def test_a_partner_that_an_overflow_sheds_is_replaced_by_one_that_fits() -> None:
+    fleet = filled(13, 10, 9)
+    assert fleet.sizes == {0: [13, 10], 1: [9]}
+    assert moved(fleet.tick()) == []
+    fleet.grow(0, 14)
+    assert moved(fleet.grow(0, 15)) == [(1, 0, 1)]
+    assert moved(fleet.tick()) == [(2, 1, 0)]
+    assert fleet.sizes == {0: [15, 9], 1: [10]}
+
+
 def test_overflow_without_an_l_sheds_the_smallest_that_is_enough() -> None:
     fleet = filled(6, 6, 5, 6)
     fleet.grow(0, 7)

@@ -59,10 +59,17 @@ def test_no_tenant_with_less_than_it_wants_has_less_than_others_for_its_weight(
 SIZE, ROWS, BUDGET = 4, 4, 16
 
 
-def batcher_of(*prompts: tuple[int, Tenant], pages: int = 64) -> Batcher:
+def batcher_of(
+    *prompts: tuple[int, Tenant], pages: int = 64, mixed_tokens: tuple[int, ...] = ()
+) -> Batcher:
     batcher = Batcher(
         PrefixCache(PagePool(pages + 1)),
-        limits=BatchLimits(max_rows=ROWS, token_budget=BUDGET, max_tokens=100),
+        limits=BatchLimits(
+            max_rows=ROWS,
+            token_budget=BUDGET,
+            max_tokens=100,
+            mixed_tokens=mixed_tokens,
+        ),
         page_tokens=SIZE,
     )
     for serial, (prompt, tenant) in enumerate(prompts):
@@ -136,3 +143,41 @@ def test_a_cancelled_sequence_leaves_the_queue_in_order() -> None:
     assert batcher.num_waiting == 5 and batcher.waiting_tokens == 10
     assert set(step(batcher)) == {1, 2, 4, 6}
     assert batcher.waiting_tokens == 2
+
+
+def test_a_short_prompt_computes_alone_where_it_would_make_the_step_a_large_one() -> (
+    None
+):
+    batcher = batcher_of((2, NOBODY), (2, NOBODY), mixed_tokens=(8, 300))
+    assert step(batcher) == {0: 2, 1: 2}
+    add(batcher, 2, prompt=7, tenant=NOBODY)
+    assert step(batcher) == {2: 7}  # 9 together
+    assert step(batcher) == {0: 1, 1: 1, 2: 1}
+    add(batcher, 3, prompt=5, tenant=NOBODY)
+    assert step(batcher) == {0: 1, 1: 1, 2: 1, 3: 5}  # 8 together
+
+
+def test_a_prompt_in_chunks_takes_turns_with_those_that_decode() -> None:
+    batcher = batcher_of((2, NOBODY), (2, NOBODY), mixed_tokens=(14, 300))
+    step(batcher)
+    add(batcher, 2, prompt=28, tenant=NOBODY)
+    assert step(batcher) == {2: 14}  # 16 is the budget, with two that decode
+    assert step(batcher) == {0: 1, 1: 1}
+    assert step(batcher) == {2: 14}
+    assert step(batcher) == {0: 1, 1: 1, 2: 1}
+
+
+def test_the_first_token_of_who_has_less_than_its_part_pays_for_no_other_rows() -> None:
+    batcher = batcher_of(*[(2, HEAVY)] * 3, mixed_tokens=(8, 16))
+    assert step(batcher) == {0: 2, 1: 2, 2: 2}
+    add(batcher, 3, prompt=4, tenant=LIGHT)
+    assert step(batcher) == {3: 4}
+    assert step(batcher) == {0: 1, 1: 1, 2: 1, 3: 1}
+
+
+def test_a_part_of_the_rows_is_by_weight() -> None:
+    heavy = Tenant(name="heavy", weight=3.0)
+    batcher = batcher_of(*[(2, heavy)] * 3, mixed_tokens=(8, 16))
+    step(batcher)
+    add(batcher, 3, prompt=4, tenant=LIGHT)
+    assert step(batcher) == {0: 1, 1: 1, 2: 1, 3: 4}  # a row of four is its part

@@ -127,6 +127,28 @@ def test_a_light_tenant_that_asks_on_and_on_never_waits_long(flood_alone: int) -
     assert max(run.last[handle] for handle in FLOOD) == run.steps
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_streams_are_exact_where_first_tokens_compute_alone_and_none_is_ahead(
+    devices: int,
+) -> None:
+    fleet = toy_fleet(devices=devices, lands_for_owed=True)
+    flood(fleet)
+    run = Run(fleet).steps_of(30)
+    assert all(each.inner.in_flight is not None for each in fleet.instances.values())
+    light(fleet, tenant="light")
+    is_ahead = 0
+    while not all(handle in run.last for handle in LIGHT):
+        run.step()
+        is_ahead += any(
+            each.inner.landing is not None and each.inner.in_flight is not None
+            for each in fleet.instances.values()
+        )
+    assert is_ahead <= 3  # what was launched before
+    run.to_end()
+    check_streams(run)
+    assert fleet.conductor.is_at_rest
+
+
 def test_waiting_requests_are_aborted_and_the_others_keep_their_turns() -> None:
     fleet = toy_fleet(devices=2)
     flood(fleet)

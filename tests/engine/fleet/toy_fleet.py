@@ -48,6 +48,7 @@ class ToyPool:
         prefix_cache: bool,
         factors: Mapping[ModelId, int],
         max_tokens: int,
+        lands_for_owed: bool,
     ) -> None:
         found = jax.devices()
         self._groups = {
@@ -61,6 +62,7 @@ class ToyPool:
         self._prefix_cache = prefix_cache
         self._factors = factors
         self._max_tokens = max_tokens
+        self._lands_for_owed = lands_for_owed
         self.opened = 0
 
     @property
@@ -72,7 +74,11 @@ class ToyPool:
         batcher = Batcher(
             PrefixCache(PagePool(self._num_pages)),
             limits=BatchLimits(
-                max_rows=8, token_budget=64, max_tokens=self._max_tokens
+                max_rows=8,
+                token_budget=64,
+                max_tokens=self._max_tokens,
+                mixed_tokens=(8, 64) if self._lands_for_owed else (),
+                lands_for_owed=self._lands_for_owed,
             ),
             page_tokens=PAGE_TOKENS,
             shares_prefixes=self._prefix_cache,
@@ -143,12 +149,15 @@ def toy_fleet(
     transport: Transport | None = None,
     place_wait_s: float = 0.0,
     max_tokens: int = MAX_TOKENS,
+    lands_for_owed: bool = False,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
     Args:
       transport: in place of the one that `config` names.
       factors: the models, by what they make of the sum.
+      lands_for_owed: as on a CPU: first tokens that are owed compute alone, and for a
+        while no step is launched ahead.
     """
     config = config or FleetConfig()
     pool = ToyPool(
@@ -158,6 +167,7 @@ def toy_fleet(
         prefix_cache=prefix_cache,
         factors=factors,
         max_tokens=max_tokens,
+        lands_for_owed=lands_for_owed,
     )
     if transport is None:
         transport = DevicePut()

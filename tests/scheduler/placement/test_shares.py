@@ -81,6 +81,21 @@ def test_a_tenant_gets_its_part_of_a_full_instance_from_the_youngest() -> None:
     assert fleet.arrive(12, tenant="b") == ["12 waits"]  # it has its half
 
 
+def test_a_part_is_one_of_all_instances() -> None:
+    fleet = flooded(9, devices=2)
+    said = [fleet.arrive(10 + n, tenant="b")[-1] for n in range(5)]
+    assert said == [*(f"1{n} placed" for n in range(4)), "14 waits"]
+
+
+def test_what_a_tenant_is_owed_is_taken_request_by_request() -> None:
+    fleet = flooded(10, rows=8)
+    for request in range(10, 18):
+        fleet.arrive(request, tenant="b")  # four run, four wait
+    assert fleet.arrive(18, tenant="b", weight=3.0) == ["18 waits"]
+    said = fleet.finish(13)
+    assert said[-4:] == ["3 preempted", "15 placed", "2 preempted", "16 placed"]
+
+
 def test_who_had_to_give_way_is_the_next_of_its_tenant() -> None:
     fleet = flooded()
     fleet.arrive(10, tenant="b")
@@ -195,6 +210,22 @@ def test_a_head_without_room_is_passed_by_an_instanceful_at_most() -> None:
         fleet.finish(request)
     assert passed == 10
     assert "1 placed" in fleet.finish(0)
+
+
+def test_others_get_no_more_parts_once_enough_has_passed_one_that_is_owed_its_own() -> (
+    None
+):
+    fleet = Fleet(pages=10, rows=10)
+    for request in range(20):
+        fleet.arrive(request, tenant="a")
+    assert fleet.arrive(20, pages=8, tenant="b") == ["20 waits"]
+    served = 0
+    for request in range(30, 60):  # each takes a page of "a", and gives it back
+        if f"{request} placed" not in fleet.arrive(request, tenant="c"):
+            break
+        served += 1
+        fleet.finish(request)
+    assert 0 < served <= 10  # pages, of what passes the 8 at most an instanceful
 
 
 @pytest.mark.parametrize("pages", [9, 10])

@@ -20,6 +20,7 @@ from mell_jax.scheduler.policies.consolidate import Consolidate
 from mell_jax.scheduler.policies.exact import PackItem, can_carry_out, close_one
 from mell_jax.scheduler.policies.guard import CONSTANT, repack
 from mell_jax.scheduler.policies.relocate import Relocation
+from tests.scheduler.policies.layout import homes, lay_out
 
 
 class Fleet:
@@ -275,6 +276,42 @@ def test_an_overflow_moves_the_smallest_that_is_enough() -> None:
         fleet.arrive(request, pages)  # d0 [4 3 3]  d1 [5 .....]
     said = fleet.tell(events.Grow(request=RequestId(0), pages=5))
     assert said == ["Wait", "1->1", "Place"]
+
+
+def test_where_one_is_not_enough_for_a_while_the_largest_that_is_enough_now_goes() -> (
+    None
+):
+    spec = ModelSpec(capacity_pages=20, growth_pages_per_s=10.0)
+    policy, draft = Consolidate(PolicyConfig()), lay_out([2, 4, 3], [], spec=spec)
+    policy.overflow(draft, draft.ledger.instances[DeviceGroupId(0)], 3)
+    assert homes(draft) == [0, 1, 0]
+
+
+def test_room_that_moves_under_way_will_make_is_not_made_twice() -> None:
+    fleet = Fleet()
+    for request, pages in enumerate([5, 3, 2, 6, 1]):
+        fleet.arrive(request, pages)
+    fleet.finish(2)
+    for request, pages in [(5, 9), (6, 1)]:
+        fleet.arrive(request, pages)
+    # d0 [5 3 . .]  d1 [6 1 . . .]  d2 [9 1]
+    arrival = events.Arrive(request=RequestId(7), pages=4)
+    said = fleet.machine.step(arrival, now_s=0.0).decisions
+    names = [type(decision).__name__ for decision in said]
+    assert names == ["Move", "Wait"]
+    said = fleet.machine.step(events.Finish(request=RequestId(6))).decisions
+    assert said == ()  # d1 will have 3 + 1 pages: no more is moved, none is opened
+
+
+def test_what_overflows_goes_to_a_new_instance_before_it_takes_the_last_room() -> None:
+    spec = ModelSpec(capacity_pages=10, growth_pages_per_s=10.0)
+    policy, picture = Consolidate(PolicyConfig()), ([4, 5], [5])
+    draft = lay_out(*picture, spec=spec, idle=1, look_s=1.0)
+    policy.overflow(draft, draft.ledger.instances[DeviceGroupId(0)], 3)
+    assert homes(draft) == [0, 2, 1]
+    draft = lay_out(*picture, spec=spec, look_s=1.0)
+    policy.overflow(draft, draft.ledger.instances[DeviceGroupId(0)], 3)
+    assert homes(draft) == [0, 1, 1]
 
 
 @pytest.mark.parametrize(("price_s", "moved"), [(1e-4, "0->1"), (0.01, "1->1")])
