@@ -232,9 +232,14 @@ def test_an_unknown_option_is_refused() -> None:
 def test_options_that_contradict_the_model_are_refused_before_loading() -> None:
     with pytest.raises(ValueError, match="max_model_len must be"):
         LLM(max_model_len=10**6)
-    with pytest.raises(ValueError, match="use float32"):
-        LLM(dtype="bfloat16")
     assert demo_directory().is_dir()
+
+
+def test_weights_in_bfloat16_say_nearly_what_those_in_float32_say(llm: LLM) -> None:
+    with LLM(dtype="bfloat16", **SMALL) as half:
+        said = texts(half.generate(PROMPTS, GREEDY))
+    expected = texts(llm.generate(PROMPTS, GREEDY))
+    assert [text[:16] for text in said] == [text[:16] for text in expected]
 
 
 def test_a_fleet_says_what_one_instance_says(llm: LLM) -> None:

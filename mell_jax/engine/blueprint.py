@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import EngineInfo
-from mell_jax.engine.settled import SettledConfig, settle
+from mell_jax.engine.settled import SettledConfig, kv_dtype_of, settle
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.pages import PagePool
@@ -32,7 +33,6 @@ from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import (
     PAGE_TOKENS,
-    check_pool_dtype,
     choose_num_pages,
     free_bytes,
     make_pool,
@@ -96,7 +96,8 @@ def settle_on(
     platform = groups[0].devices[0].platform
     guess = "float32" if platform == "cpu" else "bfloat16"
     dtype: Any = guess if config.dtype == "auto" else config.dtype
-    size = page_bytes(spec.config, dtype=dtype, platform=platform)
+    kv_dtype = jnp.dtype(kv_dtype_of(dtype, platform=platform))
+    size = page_bytes(spec.config, dtype=kv_dtype, platform=platform)
     pages = config.kv_pages or _budget_bytes(config, groups) // size
     settled = settle(
         config,
@@ -105,7 +106,6 @@ def settle_on(
         device_kind=groups[0].devices[0].device_kind,
         capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
     )
-    check_pool_dtype(settled.dtype, platform=platform)
     return settled
 
 
@@ -159,7 +159,7 @@ def make_worker(
         group=group,
         weights=weights,
         pool=make_pool(
-            config, num_pages=blueprint.num_pages, dtype=settled.dtype, group=group
+            config, num_pages=blueprint.num_pages, dtype=settled.kv_dtype, group=group
         ),
         max_rows=settled.max_rows,
         vocab_size=config.vocab_size,
@@ -219,7 +219,7 @@ def _num_pages(
         return config.kv_pages
     return choose_num_pages(
         spec.config,
-        dtype=settled.dtype,
+        dtype=settled.kv_dtype,
         platform=groups[0].devices[0].platform,
         budget_bytes=_budget_bytes(config, groups),
         max_tokens=settled.max_model_len,

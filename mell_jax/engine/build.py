@@ -7,6 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+from absl import logging
 from flax import nnx
 
 from mell_jax.checkpoints import (
@@ -26,7 +28,7 @@ from mell_jax.models.decoder import Decoder
 from mell_jax.models.serving_form import to_serving_form
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
-from mell_jax.worker.form import choose_form, cpu_features
+from mell_jax.worker.form import HALF_FEATURES, choose_form, cpu_features
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
@@ -112,7 +114,7 @@ def build_from_module(
 
     def load() -> tuple[ModelParts, Weights]:
         served = _recast(module, settled)
-        to_serving_form(served, form=choose_form(groups[0], cpu=cpu_features()))
+        _form(served, settled, group=groups[0])
         parts, weights = split_model(*nnx.split(served))
         return parts, put_weights(weights, paths=parts.paths, group=groups[0])
 
@@ -163,7 +165,7 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
         )
         served = nnx.merge(model.graphdef, model.state)
         del model  # each matrix goes when its place is taken
-        to_serving_form(served, form=choose_form(groups[0], cpu=cpu_features()))
+        _form(served, settled, group=groups[0])
         return split_model(*nnx.split(served))
 
     return _Source(
@@ -247,6 +249,19 @@ def _load_everywhere(source: _Source) -> ReadyModel:
         config=source.config,
         name=source.model.name,
     )
+
+
+def _form(decoder: Decoder, settled: SettledConfig, *, group: DeviceGroup) -> None:
+    """Puts weights into the form of their devices; says what bfloat16 costs."""
+    cpu, is_cpu = cpu_features(), group.devices[0].platform == "cpu"
+    if is_cpu and settled.dtype != jnp.float32 and not (cpu & HALF_FEATURES):
+        logging.warning(
+            "this CPU multiplies no bfloat16 by itself (AVX512-BF16, AMX): the weights "
+            "take half the memory, and steps of many rows take longer than in float32 "
+            "(dtype)"
+        )
+    form = choose_form(group, dtype=settled.dtype, cpu=cpu)
+    to_serving_form(decoder, form=form)
 
 
 def _recast(module: Decoder, settled: SettledConfig) -> Decoder:

@@ -19,7 +19,8 @@ from mell_jax.worker.pool import PAGE_TOKENS, pool_head
 class SettledConfig:
     """An `EngineConfig` is settled: nothing is open but the size of the KV pool."""
 
-    dtype: jnp.dtype
+    dtype: jnp.dtype  # of the weights and what is computed with them
+    kv_dtype: jnp.dtype
     max_model_len: int
     max_rows: int
     token_budget: int
@@ -58,7 +59,9 @@ def settle(
     """Chooses what `config` leaves open for a model on a platform.
 
     A CPU gets float32 and few shapes, since compiling is what it is slow at and a
-    padding row costs it little; other platforms get bfloat16 and finer shapes.
+    padding row costs it little; other platforms get bfloat16 and finer shapes. The KV
+    of a CPU is float32 whatever its weights are, and bfloat16 weights get two rows at
+    least: XLA multiplies one row by them ten times as slowly.
 
     Args:
       capacity_tokens: the tokens that the largest possible KV pool holds; they bound
@@ -92,25 +95,34 @@ def settle(
             f"got {max_model_len}"
         )
     ratio = 4 if is_cpu else 2
-    decode_rows = config.decode_rows or _ladder(1, max_rows, ratio=ratio)
+    fewest = min(2, max_rows) if is_cpu and dtype == "bfloat16" else 1
+    decode_rows = config.decode_rows or _ladder(fewest, max_rows, ratio=ratio)
+    kv_dtype = kv_dtype_of(dtype, platform=platform)
     backend = _attention_backend(
         config,
         model=model,
         dtype=dtype,
+        kv_dtype=kv_dtype,
         target=KernelTarget(platform=platform, device_kind=device_kind),
         table_entries=max_rows * -(-max_model_len // PAGE_TOKENS),
     )
     return SettledConfig(
         dtype=jnp.dtype(dtype),
+        kv_dtype=jnp.dtype(kv_dtype),
         max_model_len=max_model_len,
         max_rows=max_rows,
         token_budget=token_budget,
         attention_backend=backend,
         decode_rows=tuple(
-            sorted({r for r in decode_rows if r < max_rows} | {max_rows})
+            sorted({r for r in decode_rows if fewest <= r < max_rows} | {max_rows})
         ),
         mixed_tokens=_ladder(min(64, token_budget), token_budget, ratio=8),
     )
+
+
+def kv_dtype_of(dtype: str, *, platform: str) -> str:
+    """Returns the type of keys and values beside weights of type `dtype`."""
+    return "float32" if platform == "cpu" else dtype
 
 
 def _attention_backend(
@@ -118,6 +130,7 @@ def _attention_backend(
     *,
     model: ModelConfig,
     dtype: str,
+    kv_dtype: str,
     target: KernelTarget,
     table_entries: int,
 ) -> str:
@@ -125,7 +138,7 @@ def _attention_backend(
     wanted = None if config.attention_backend == "auto" else config.attention_backend
     call = Call(
         q_dtype=dtype,
-        kv_dtype=dtype,
+        kv_dtype=kv_dtype,
         is_quantized=False,
         head=pool_head(model, platform=target.platform),
         group=model.num_heads // model.num_kv_heads,

@@ -43,6 +43,7 @@ def compile_programs(
     pool: jax.Array,
     rows: RowState,
     padding: Mapping[int, npt.NDArray[np.int32]],
+    platform: str,
     progress: bool,
     threads: int,
 ) -> Programs:
@@ -54,11 +55,10 @@ def compile_programs(
       pool: of an instance.
       rows: of an instance.
       padding: rows for the sampler, by their number.
+      platform: of the devices.
       progress: show a bar.
       threads: that compile.
     """
-    devices: set[Any] = pool.sharding.device_set
-    platform = next(iter(devices)).platform
     calls = _calls(programs, weights=weights, pool=pool, rows=rows, padding=padding)
     made: list[concurrent.futures.Future[jax.stages.Compiled]] = []
     with concurrent.futures.ThreadPoolExecutor(threads) as executor:

@@ -240,6 +240,7 @@ class DeviceWorker:
             pool=self._pool,
             rows=self._rows,
             padding={rows: self._padding(rows) for rows in self._programs.samplers},
+            platform=self.group.devices[0].platform,
             progress=progress,
             threads=threads,
         )

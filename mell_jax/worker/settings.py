@@ -19,5 +19,6 @@ def own_settings() -> Iterator[None]:
         jax.debug_infs(False),
         jax.enable_x64(False),
         jax.check_tracer_leaks(False),
+        jax.numpy_dtype_promotion("standard"),  # Flax mixes types in its norms
     ):
         yield

@@ -136,3 +136,13 @@ def test_a_model_is_called_as_it_is_told_or_like_its_directory() -> None:
     assert EngineConfig(model="/models/llama/").name == "llama"
     assert EngineConfig(model="/models/llama", served_model_name="a").name == "a"
     assert EngineConfig(served_model_name="a").name == "a"
+
+
+def test_bfloat16_on_a_cpu_keeps_float32_keys_and_two_rows_at_least() -> None:
+    choice = settled(EngineConfig(dtype="bfloat16"))
+    assert (choice.dtype, choice.kv_dtype) == (jnp.bfloat16, jnp.float32)
+    assert choice.decode_rows == (2, 8, 32, 64)
+    few = settled(EngineConfig(dtype="bfloat16", decode_rows=(1, 8)))
+    assert few.decode_rows == (8, 64)
+    assert settled(EngineConfig(dtype="bfloat16", max_rows=1)).decode_rows == (1,)
+    assert settled(EngineConfig(), platform="gpu").kv_dtype == jnp.bfloat16

@@ -78,7 +78,8 @@ class Dumping:
             lowered = self.inner.lower(*args, **kwargs)
         return Dumping(inner=lowered, mesh=self.mesh, folders=self.folders)
 
-    def compile(self) -> Dumped:
+    def compile(self, *, compiler_options: Any) -> Dumped:
+        assert not compiler_options  # a GPU has none of its own
         folder = next(self.folders)
         with self.target():
             compiled = self.inner.compile({"xla_dump_to": str(folder)})
@@ -145,6 +146,7 @@ def _compile(
     made = compile_programs(
         jitted.changed(dump),
         padding={n: np.zeros((ROW_COLUMNS, n), np.int32) for n in jitted.samplers},
+        platform="gpu",
         progress=False,
         threads=1,
         **arguments,

@@ -53,7 +53,8 @@ class Lowering:
         with tracing_for(self.device):
             return replace(self, jitted=self.jitted.trace(*args, **kwargs))
 
-    def compile(self) -> set[str]:
+    def compile(self, *, compiler_options: object) -> set[str]:
+        del compiler_options
         platforms = (lowering_platform(self.device),)
         text = self.jitted.lower(lowering_platforms=platforms).as_text()
         assert "func.func public @main" in text
@@ -75,6 +76,7 @@ def control_flow(backend: str, *, device: AbstractDevice) -> dict[str, set[str]]
         pool=pool,
         rows=jax.eval_shape(functools.partial(state, rows=ROWS)),
         padding={ROWS: np.zeros((ROW_COLUMNS, ROWS), np.int32)},
+        platform=platform,
         progress=False,
         threads=1,
     )

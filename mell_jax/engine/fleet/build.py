@@ -186,7 +186,7 @@ def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> Mode
         page_tokens=PAGE_TOKENS,
         page_bytes=page_bytes(
             blueprint.spec.config,
-            dtype=blueprint.settled.dtype,
+            dtype=blueprint.settled.kv_dtype,
             platform=blueprint.platform,
         ),
     )
