@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.linear import JoinedLinear
+from mell_jax.models.linear import JoinedLinear, dot_last
 from mell_jax.models.rope import rope_table, rotate
 
 Cache = TypeVar("Cache")
@@ -219,7 +219,7 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Returns scores of the next token, float32 [..., V], for `hidden` [..., D]."""
         if self.lm_head is None:
-            return self.embed.attend(hidden).astype(jnp.float32)
+            return dot_last(hidden, self.embed.embedding[...])
         return self.lm_head(hidden).astype(jnp.float32)
 
 

@@ -40,11 +40,20 @@ class JoinedLinear(nnx.Module):
 
 
 def turn(linear: nnx.Linear) -> None:
-    """Makes a linear map keep its matrix as [out, in]."""
+    """Makes a linear map keep its matrix as [out, in].
+
+    Its products are float32 and rounded afterwards: asked for bfloat16 ones, XLA takes
+    five times as long on a CPU (8 rows of 125M parameters: 173 ms instead of 31).
+    """
     linear.kernel = nnx.Param(linear.kernel[...].T)
     linear.dot_general = _dot_turned
 
 
-def _dot_turned(x: jax.Array, kernel: jax.Array, _: Any, **options: Any) -> jax.Array:
+def dot_last(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Returns float32 [..., out] for `x` [..., in] and a matrix [out, in]."""
     last = (((x.ndim - 1,), (1,)), ((), ()))
-    return jax.lax.dot_general(x, kernel, last, **options)
+    return jax.lax.dot_general(x, matrix, last, preferred_element_type=jnp.float32)
+
+
+def _dot_turned(x: jax.Array, kernel: jax.Array, _: Any, **__: Any) -> jax.Array:
+    return dot_last(x, kernel).astype(x.dtype)

@@ -22,7 +22,7 @@ from mell_jax.worker.sampling import (
     Sampler,
     SamplerPrograms,
 )
-from mell_jax.worker.settings import own_settings
+from mell_jax.worker.settings import tracing_settings
 from mell_jax.worker.step import Programs, Weights, prompt_chunk
 
 HISTORY_CHUNK = 512
@@ -78,7 +78,7 @@ def compile_programs(
 
 def compile_program(jitted: Any, call: Call, *, platform: str) -> jax.stages.Compiled:
     """Returns a jitted program compiled for a call with such arguments."""
-    with own_settings():  # they are a thread's own
+    with tracing_settings():  # they are a thread's own
         if isinstance(call, dict):
             state = call.pop("state")
             lowered: jax.stages.Lowered = jitted.lower(state, **call)
@@ -114,7 +114,8 @@ def _calls(
     scores = {}
     for bucket in programs.scores:
         jitted: Any = programs.forwards[bucket]
-        hidden = jitted.eval_shape(*forwards[bucket])[1].hidden
+        with tracing_settings():
+            hidden = jitted.eval_shape(*forwards[bucket])[1].hidden
         scores[bucket] = (
             forwards[bucket][0],
             _Struct(hidden.shape, hidden.dtype, sharding=whole),

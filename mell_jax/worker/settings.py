@@ -11,6 +11,14 @@ import jax
 
 
 @contextlib.contextmanager
+def tracing_settings() -> Iterator[None]:
+    """Makes this thread trace with JAX's defaults until the block ends."""
+    # Flax's norms mix float32 and bfloat16, which a program may have forbidden.
+    with own_settings(), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@contextlib.contextmanager
 def own_settings() -> Iterator[None]:
     """Makes this thread use JAX's defaults until the block ends."""
     with (
@@ -19,6 +27,5 @@ def own_settings() -> Iterator[None]:
         jax.debug_infs(False),
         jax.enable_x64(False),
         jax.check_tracer_leaks(False),
-        jax.numpy_dtype_promotion("standard"),  # Flax mixes types in its norms
     ):
         yield
