@@ -162,7 +162,7 @@ class Machine:
             is_next = queue.head(tenant.name) is request
             if is_next and self.ledger.tenants.is_shared(event.model):
                 self._serve(event.model)
-        if request.device is None:
+        if request in queue:  # and was not placed and had to make room in its turn
             self._executor.decisions.append(plan.Wait(request=request.id))
             self._claim(queue.head(tenant.name))
 
