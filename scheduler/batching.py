@@ -231,6 +231,8 @@ class Batcher:
         self, decodes: Int32Array, chunks: dict[int, int]
     ) -> tuple[Int32Array, dict[int, int]]:
         """Leaves out what is to wait for the next step; see `Composition`."""
+        if not self._limits.mixed_tokens:
+            return decodes, chunks  # everything computes together
         may_be_owed = self.sequences.is_shared and len(decodes)
         owed = find_owed(self.sequences, chunks) if may_be_owed else {}
         part = self._composition.choose(

@@ -92,7 +92,7 @@ class LlamaSide:
     def _run(
         self, prompts: list[list[int]], *, new_tokens: int
     ) -> list[tuple[float, Any]]:
-        """What the server sent, and when."""
+        """Returns what the server sent, each with its time."""
         chunks: list[tuple[float, Any]] = []
         start_s = time.perf_counter()
 

@@ -24,7 +24,7 @@ from benchmarks.gpu.launches import thunk_figures
 from benchmarks.gpu.scale import GpuOrder, Size
 from benchmarks.gpu.stages import FLAGS, NAMES, STAGES, Stage
 from benchmarks.kernels.apart import Ended, run_apart
-from benchmarks.kernels.figures import Figure, failure
+from benchmarks.kernels.figures import Figure, failure, is_short
 from benchmarks.kernels.jobs import PARTS
 from benchmarks.kernels.suite import KernelSettings, run_jobs
 from mell_jax.bench.report import BenchReport, table, title
@@ -227,7 +227,7 @@ def report_of(records: Sequence[StageRecord]) -> BenchReport:
     """Returns what is known, a table for each stage."""
     figures = [one for record in records for one in record.figures]
     failed = [one["name"] for one in figures if one["value"] is None]
-    missed = [one["name"] for one in figures if _is_short(one)]
+    missed = [one["name"] for one in figures if is_short(one)]
     parts = [_text(record) for record in records]
     parts.append(
         f"without a figure: {len(failed)}, short of their goal: {len(missed)}; "
@@ -239,11 +239,6 @@ def report_of(records: Sequence[StageRecord]) -> BenchReport:
         "missed": missed,
     }
     return BenchReport(suite="gpu", text="\n\n".join(parts), results=results)
-
-
-def _is_short(one: Figure) -> bool:
-    ratio, goal = one["ratio"], one["goal"]
-    return ratio is not None and goal is not None and ratio < goal
 
 
 def _text(record: StageRecord) -> str:

@@ -79,3 +79,9 @@ def short(error: BaseException) -> str:
 def ratio_of(part: float, whole: float | None) -> float | None:
     """Returns None where there is nothing to compare with."""
     return part / whole if whole else None
+
+
+def is_short(one: Figure) -> bool:
+    """Returns whether a figure misses its goal; a failure has no ratio at all."""
+    ratio, goal = one["ratio"], one["goal"]
+    return ratio is not None and goal is not None and ratio < goal

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from benchmarks.kernels import timing
 from benchmarks.kernels.apart import Ended, run_apart
 from benchmarks.kernels.beside_torch import RIVALS, torch_seconds
-from benchmarks.kernels.figures import Figure, failure, figure
+from benchmarks.kernels.figures import Figure, failure, figure, is_short
 from benchmarks.kernels.jobs import PARTS, Work, rival_figure
 from benchmarks.kernels.loads import KernelSize, Load
 from benchmarks.kernels.timing import Timer
@@ -101,11 +101,7 @@ def _report(figures: Sequence[Figure]) -> BenchReport:
     ]
     text = table(("figure", "value", "unit", "ratio", "goal", "note"), rows)
     failed = [f["name"] for f in figures if f["value"] is None]
-    missed = [
-        f["name"]
-        for f in figures
-        if f["goal"] is not None and f["ratio"] is not None and f["ratio"] < f["goal"]
-    ]
+    missed = [f["name"] for f in figures if is_short(f)]
     text += f"\n\nwithout a figure: {len(failed)}, short of their goal: {len(missed)}"
     results = {"figures": list(figures), "failed": failed, "missed": missed}
     return BenchReport(suite="kernels", text=text, results=results)

@@ -6,10 +6,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import jax
 import numpy as np
+
+from mell_jax.worker.cpu_info import flags_of, read_cpus
 
 _FEATURES = (  # of x86-64 and of Arm; what a matrix product's speed hangs on
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw"),
@@ -70,31 +71,21 @@ def features_in(cpuinfo: Mapping[str, str]) -> tuple[str, ...]:
     >>> features_in({"flags": "fpu sse2 avx2 fma"})
     ('avx2', 'fma')
     """
-    flags = cpuinfo.get("flags", cpuinfo.get("Features", "")).split()  # x86-64, Arm
+    flags = flags_of(cpuinfo)
     return tuple(name for name in _FEATURES if name in flags)
 
 
 def _cpu_model() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+    named = [cpu.get("model name", "") for cpu in read_cpus()[:1]]
+    return "".join(named) or platform.processor() or platform.machine()
 
 
 def _cpu_features() -> tuple[str, ...]:
     """Those that the kernel tells; where it does not, the groups that numpy found."""
-    cpuinfo = _cpuinfo()
-    if cpuinfo:
-        return features_in(cpuinfo)
+    for cpu in read_cpus()[:1]:
+        return features_in(cpu)
     groups = np.show_config(mode="dicts")["SIMD Extensions"]
     return (*groups["baseline"], *groups["found"])
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first CPU of Linux's table; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    first = path.read_text().partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _versions() -> dict[str, str]:

@@ -15,7 +15,6 @@ device: instances that share it share its compiled steps too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.frames import EngineInfo
-from mell_jax.engine.settled import SettledConfig, kv_dtype_of, settle
+from mell_jax.engine.settled import SettledConfig, choose_dtypes, settle
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.pages import PagePool
@@ -94,19 +93,16 @@ def settle_on(
       ValueError: the configuration contradicts itself, the model or the devices.
     """
     platform = groups[0].devices[0].platform
-    guess = "float32" if platform == "cpu" else "bfloat16"
-    dtype: Any = guess if config.dtype == "auto" else config.dtype
-    kv_dtype = jnp.dtype(kv_dtype_of(dtype, platform=platform))
-    size = page_bytes(spec.config, dtype=kv_dtype, platform=platform)
+    _, kv_dtype = choose_dtypes(config, platform=platform)
+    size = page_bytes(spec.config, dtype=jnp.dtype(kv_dtype), platform=platform)
     pages = config.kv_pages or _budget_bytes(config, groups) // size
-    settled = settle(
+    return settle(
         config,
         model=spec.config,
         platform=platform,
         device_kind=groups[0].devices[0].device_kind,
         capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
     )
-    return settled
 
 
 def make_blueprint(

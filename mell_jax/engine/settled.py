@@ -72,9 +72,7 @@ def settle(
       ValueError: choices that contradict each other or the model.
     """
     is_cpu = platform == "cpu"
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "float32" if is_cpu else "bfloat16"
+    dtype, kv_dtype = choose_dtypes(config, platform=platform)
     max_rows = config.max_rows or (64 if is_cpu else 256)
     token_budget = config.token_budget or max(max_rows, 512 if is_cpu else 2048)
     if not (max_rows <= token_budget):
@@ -97,7 +95,6 @@ def settle(
     ratio = 4 if is_cpu else 2
     fewest = min(2, max_rows) if is_cpu and dtype == "bfloat16" else 1
     decode_rows = config.decode_rows or _ladder(fewest, max_rows, ratio=ratio)
-    kv_dtype = kv_dtype_of(dtype, platform=platform)
     backend = _attention_backend(
         config,
         model=model,
@@ -120,9 +117,11 @@ def settle(
     )
 
 
-def kv_dtype_of(dtype: str, *, platform: str) -> str:
-    """Returns the type of keys and values beside weights of type `dtype`."""
-    return "float32" if platform == "cpu" else dtype
+def choose_dtypes(config: EngineConfig, *, platform: str) -> tuple[str, str]:
+    """Returns the type of the weights, and that of keys and values."""
+    best = "float32" if platform == "cpu" else "bfloat16"
+    dtype = best if config.dtype == "auto" else config.dtype
+    return dtype, "float32" if platform == "cpu" else dtype
 
 
 def _attention_backend(

@@ -1,16 +1,16 @@
 """Chooses the form of a model's matrices for the devices that multiply by them."""
 
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from mell_jax.models.serving_form import ServingForm
+from mell_jax.worker.cpu_info import cpus_in, flags_of, read_cpus
 from mell_jax.worker.group import DeviceGroup
 
 HALF_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """A CPU with one of these multiplies bfloat16 by itself."""
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def choose_form(
@@ -36,22 +36,20 @@ def choose_form(
 
 
 def cpu_features() -> frozenset[str]:
-    """Returns the features of this CPU as Linux calls them; none elsewhere."""
-    if not _CPUINFO.exists():
-        return frozenset()
-    return parse_features(_CPUINFO.read_text(encoding="utf-8", errors="replace"))
+    """Returns the features of this machine's CPUs; none where nobody tells them."""
+    return shared_features(read_cpus())
 
 
 def parse_features(cpuinfo: str) -> frozenset[str]:
     """Returns the features that every CPU of a `/proc/cpuinfo` has.
 
-    >>> sorted(parse_features("flags : fpu avx2\\nflags : fpu avx2 avx512f"))
+    >>> sorted(parse_features("flags : fpu avx2\\n\\nflags : fpu avx2 avx512f"))
     ['avx2', 'fpu']
     """
-    lines = (line.partition(":") for line in cpuinfo.splitlines())
-    each = [
-        frozenset(value.split())
-        for name, _, value in lines
-        if name.strip() in ("flags", "Features")
-    ]
+    return shared_features(cpus_in(cpuinfo))
+
+
+def shared_features(cpus: Iterable[Mapping[str, str]]) -> frozenset[str]:
+    """Returns the features that all CPUs have that tell some."""
+    each = [frozenset(flags) for flags in map(flags_of, cpus) if flags]
     return frozenset.intersection(*each) if each else frozenset()
