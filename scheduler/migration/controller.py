@@ -120,7 +120,9 @@ class Controller:
 
     def _move(self, event: events.BeginMove) -> None:
         owner = self.owners.get(event.move.request)
-        if owner is None or owner.home is None:
+        # A lost target may be back by its turn, but then the books expect no such move.
+        is_there = self._is_there(event.move.target)
+        if owner is None or owner.home is None or not is_there:
             self._report(MoveAborted(move=event.move.move))
             return
         self._drop_next_move(owner)  # the newer order counts

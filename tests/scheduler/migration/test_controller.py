@@ -266,6 +266,19 @@ def test_a_waiting_move_ends_with_its_target_although_that_comes_back() -> None:
     assert loop.take_trace() == ["right: Free", "MoveAborted"]
 
 
+def test_a_move_ordered_to_a_lost_device_is_over_although_that_comes_back() -> None:
+    # Found by simulation: the books' order came after the loss of its target, which
+    # they had not heard of, and waited for the end of another move.
+    loop = moving()
+    loop.lost(THIRD)
+    loop.take_trace()
+    loop.move(THIRD, move=6)
+    assert loop.take_trace() == ["MoveAborted"]
+    loop.order(events.AddDevice(device=THIRD))
+    loop.order(events.AbortMove(request=ONE, move=MoveId(5)))
+    assert loop.take_trace() == ["right: Free", "MoveAborted"]
+
+
 def test_a_waiting_move_can_be_called_off() -> None:
     loop = moving()
     loop.move(THIRD, move=6)

@@ -41,6 +41,12 @@ def test_every_stream_is_exact_and_nothing_leaks_in_any_schedule(first: int) -> 
     assert counts["crashes"] > SHARE // 3
 
 
+# 18937: a move was ordered to a device just lost, and begun when it had come back.
+@pytest.mark.parametrize("seed", [18937])
+def test_no_stream_breaks_in_a_schedule_that_once_broke(seed: int) -> None:
+    run(seed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(SEEDS, 5 * SEEDS, SHARE))
 def test_no_stream_breaks_in_many_more_schedules(first: int) -> None:

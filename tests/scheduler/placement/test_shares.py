@@ -3,6 +3,7 @@
 import pytest
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
+from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.events import (
     ONLY_MODEL,
     Arrive,
@@ -11,11 +12,13 @@ from mell_jax.scheduler.placement.events import (
     Finish,
     Grow,
 )
+from mell_jax.scheduler.placement.ledger import RequestAccount
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan import Place, Preempt, Wait
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.policies.best_fit import BestFit
 
 
 class Fleet:
@@ -267,3 +270,21 @@ def test_a_policy_that_is_adopted_keeps_the_queues() -> None:
     assert fleet.machine.waiting == 5
     assert fleet.finish(0) == ["3 placed"]
     assert fleet.finish(1) == ["4 placed"]
+
+
+class OnlyTenantA(BestFit):
+    """This policy refuses others even where there is room."""
+
+    def arrive(self, draft: Draft, request: RequestAccount) -> None:
+        if request.tenant.tenant.name == "a":
+            super().arrive(draft, request)
+
+
+def test_what_is_placed_and_makes_room_in_one_event_waits() -> None:
+    # Found at random: it was looked for in the queue, to which it comes back later.
+    fleet = Fleet(pages=16, policy=OnlyTenantA(PolicyConfig()))
+    fleet.arrive(0, pages=7)
+    fleet.arrive(1, pages=9, tenant="b")
+    said = fleet.arrive(2, tenant="a")
+    assert said == ["2 placed", "2 preempted", "1 placed"]
+    assert fleet.finish(1) == ["2 placed"]

@@ -1,5 +1,6 @@
 """What a hostile client may send, and that others do not notice."""
 
+import inspect
 import json
 from collections.abc import Awaitable
 from pathlib import Path
@@ -12,7 +13,7 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mell_jax.engine.params import InvalidRequestError
+from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.serving.kserve.asking import inference_of
 from mell_jax.serving.kserve.sampling import params_of
 from mell_jax.serving.kserve.tensors import read_inputs
@@ -124,7 +125,7 @@ requests = st.builds(
 OUR_WORDS = {
     *("inputs", "raw_input_contents", "outputs", "parameters", "request_id"),
     *("text_input", "sampling_parameters", "stream", "exclude_input_in_output"),
-    *("temperature", "top_k", "stop", "seed", "logit_bias", "n", "ignore_eos"),
+    *inspect.signature(SamplingParams).parameters,
 }
 
 
@@ -151,9 +152,7 @@ json_values: Any = st.recursive(
 @settings(max_examples=500)
 @given(
     st.dictionaries(
-        st.sampled_from(
-            ["temperature", "top_k", "stop", "seed", "logit_bias", "n", "ignore_eos"]
-        )
+        st.sampled_from(list(inspect.signature(SamplingParams).parameters))
         | st.text(max_size=5),
         json_values,
     )
