@@ -3,7 +3,8 @@ import json
 import pytest
 
 from mell_jax.checkpoints import CheckpointError, read_spec
-from mell_jax.models.config import Llama3Rope, ModelConfig
+from mell_jax.models.config import Llama3Rope
+from mell_jax.models.uniform import uniform_config
 from tests.checkpoints.tiny import config_values, write_config
 
 LLAMA3_ROPE = {
@@ -22,7 +23,7 @@ def read(directory, **changes):
 
 def test_a_llama_config_becomes_a_spec(tmp_path):
     spec = read(tmp_path)
-    assert spec.config == ModelConfig(
+    assert spec.config == uniform_config(
         vocab_size=8,
         hidden_size=64,
         intermediate_size=48,
