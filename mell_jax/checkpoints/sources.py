@@ -1,4 +1,4 @@
-"""Says how a parameter is made of stored tensors, as a value that can be read or undone.
+"""Says how a parameter is made of stored tensors: a value to read by, or to undo.
 
     q_proj.kernel = Transpose(Take("model.layers.0.self_attn.q_proj.weight"))
     k_proj.kernel = Transpose(Slice(Take("...qkv_proj.weight"), axis=0, 64, 96))
