@@ -6,37 +6,14 @@ A `ModelConfig` says nothing about files, devices or precision. It is made from 
 
 from dataclasses import dataclass
 
+from mell_jax.models.rope_scaling import Llama3Rope
+
 MAX_LAYERS = 1_000
 MAX_VOCAB = 4_000_000
 MAX_WIDTH = 1_000_000
 MAX_HEADS = 4_096
 HEAD_DIMS = range(32, 257, 8)
 """Head sizes the attention bodies are built and tested for, smallest to largest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Llama3Rope:
-    """Stretches the rotary embedding by frequency, as in Llama 3.1 (arXiv 2407.21783).
-
-    Wavelengths above `original_context / low_freq_factor` are stretched by `factor`,
-    those below `original_context / high_freq_factor` are kept, between them the
-    stretch is interpolated linearly in the frequency.
-    """
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_context: int  # tokens
-
-    def __post_init__(self) -> None:
-        if not (self.factor >= 1.0):
-            raise ValueError(f"rope factor must be at least 1, got {self.factor}")
-        if not (0.0 < self.low_freq_factor < self.high_freq_factor):
-            raise ValueError(
-                "rope needs 0 < low_freq_factor < high_freq_factor, got "
-                f"{self.low_freq_factor} and {self.high_freq_factor}"
-            )
-        _check_range("original_context", self.original_context, 1, 1 << 30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

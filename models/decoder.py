@@ -22,10 +22,9 @@ from flax import nnx
 
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.linear import JoinedLinear, dot_last
-from mell_jax.models.rope import rope_table, rotate
+from mell_jax.models.rope import RopeConfig, RopeTable, rope_table, rotate
 
 Cache = TypeVar("Cache")
-RopeTable = tuple[jax.Array, jax.Array]
 
 
 class Attend(Protocol[Cache]):
@@ -210,7 +209,10 @@ class Decoder(nnx.Module):
         attend: Attend[Cache],
     ) -> tuple[jax.Array, Cache]:
         """Runs all layers; returns normed hidden states [..., T, D] and the cache."""
-        rope = rope_table(positions, self.config)
+        setting = RopeConfig(
+            theta=self.config.rope_theta, scaling=self.config.rope_scaling
+        )
+        rope = rope_table(positions, setting, head_dim=self.config.head_dim)
         x = self.embed(tokens)
         for layer in self.layers:
             x, cache = layer(x, rope, cache, attend)

@@ -11,7 +11,8 @@ from typing import Any
 
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.json_file import Fields, read_object
-from mell_jax.models.config import Llama3Rope, ModelConfig
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.rope_scaling import Llama3Rope
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"

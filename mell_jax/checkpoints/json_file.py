@@ -94,7 +94,7 @@ class Fields:
     def number(self, key: str, *, default: float | None = None) -> float:
         """Returns a finite number, whole or not."""
         value = self._get(key, default)
-        if type(value) not in (int, float) or not (-1e308 <= value <= 1e308):
+        if not _is_finite(value):
             self.fail(key, f"must be a finite number, found {_described(value)}")
         return float(value)
 
@@ -129,6 +129,15 @@ class Fields:
             )
         return tuple(listed)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """Returns a list of finite numbers."""
+        value = self._get(key, None)
+        if not isinstance(value, list) or not all(map(_is_finite, value)):
+            self.fail(
+                key, f"must be a list of finite numbers, found {_described(value)}"
+            )
+        return tuple(float(v) for v in value)
+
     def section(self, key: str) -> "Fields":
         """Returns the object under `key`, as fields of its own; empty when absent."""
         value = self.values.get(key)
@@ -145,6 +154,10 @@ class Fields:
         if default is None:
             self.fail(key, "is missing")
         return default
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and -1e308 <= value <= 1e308
 
 
 def _described(value: object) -> str:

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from mell_jax.checkpoints import CheckpointError, read_spec
-from mell_jax.models.config import Llama3Rope, ModelConfig
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.rope_scaling import Llama3Rope
 from tests.checkpoints.tiny import config_values, write_config
 
 LLAMA3_ROPE = {

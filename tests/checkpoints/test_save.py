@@ -13,7 +13,7 @@ from mell_jax.checkpoints import (
     save_hf,
     save_orbax,
 )
-from mell_jax.models.config import Llama3Rope
+from mell_jax.models.rope_scaling import Llama3Rope
 from tests.checkpoints.tiny import arrays, decoder, on_one_device
 
 LLAMA3 = Llama3Rope(
