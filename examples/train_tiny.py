@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import save_hf, save_orbax
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 _OUTPUT = flags.DEFINE_string("output_dir", "/tmp/tiny_stories", "where to save")
 _STEPS = flags.DEFINE_integer("steps", 2_000, "optimizer steps", lower_bound=1)

@@ -13,8 +13,8 @@ from mell_jax.engine.build import demo_directory
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet_view import MoveOutcome
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 SMALL = {
     "max_rows": 32,

@@ -29,9 +29,9 @@ from mell_jax.engine.instance import Instance
 from mell_jax.engine.intake import resolve
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.step_times import StepTimes
+from mell_jax.models.attention import Attend, LayerAttention
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.uniform import uniform_config
-from mell_jax.models.attention import Attend, LayerAttention
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
 from mell_jax.scheduler.pages import PagePool

@@ -13,8 +13,8 @@ from mell_jax.checkpoints import save_hf
 from mell_jax.engine.build import demo_directory
 from mell_jax.engine.config import DEMO
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 RANDOM = "random:"
 

@@ -19,14 +19,14 @@ from mell_jax.checkpoints.abstract import (
     abstract_decoder,
 )
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.hf_weights import (
+    StoredWeights,
     find_weights,
     has_safetensors,
-    is_transposed,
 )
 from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
-from mell_jax.checkpoints.safetensors_file import read_tensor
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
 
@@ -69,26 +69,38 @@ def load_model(
         raise CheckpointError(
             f"{path}: both safetensors and a folder {ORBAX_FOLDER}; keep the one to use"
         )
-    read = _read_orbax if has_orbax else _read_safetensors
-    arrays = read(path, model=model, sharding_for=sharding_for, progress=progress)
+    if has_orbax:
+        arrays = _read_orbax(
+            path, model=model, sharding_for=sharding_for, progress=progress
+        )
+    else:
+        weights = StoredWeights.find(path, dtype=dtype)
+        arrays = _read_tensors(
+            weights, spec=spec, model=model, sharding_for=sharding_for, progress=progress
+        )
     return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
 
 
-def _read_safetensors(
-    path: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
+def _read_tensors(
+    stored: StoredWeights,
+    *,
+    spec: CheckpointSpec,
+    model: AbstractDecoder,
+    sharding_for: ShardingFor,
+    progress: bool,
 ) -> dict[ParameterPath, jax.Array]:
-    weights = find_weights(path, model)
+    sources = FAMILIES[spec.architecture].weights(spec.config)
+    weights = find_weights(stored, model, sources=sources)
     arrays = {}
-    with _bar(sum(weight.tensor.size_bytes for weight in weights), progress) as bar:
+    with _bar(sum(weight.size_bytes for weight in weights), progress) as bar:
         for weight in weights:
-            param = model.parameters[weight.path]
-            values = read_tensor(weight.tensor, dtype=param.dtype)
-            if is_transposed(weight.path):
-                values = values.T  # a view; the transfer puts it in order
+            # Often a view of another order, which the transfer puts right.
+            values = weight.source.read(stored)
             sharding = sharding_for(weight.path, model.shape(weight.path))
             # Blocks, so that the host copy is gone before the next one is made.
             arrays[weight.path] = jax.device_put(values, sharding).block_until_ready()
-            bar.advance(weight.tensor.size_bytes)
+            bar.advance(weight.size_bytes)
+            del values
     return arrays
 
 

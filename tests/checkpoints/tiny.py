@@ -12,8 +12,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from mell_jax.checkpoints.abstract import abstract_decoder
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 LAYER = "model.layers.0."
 SHAPES = {

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_tiny.py"
 

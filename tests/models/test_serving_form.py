@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mell_jax.models.uniform import uniform_config
-from mell_jax.models.attention import causal_attention
-from mell_jax.models.decoder import Decoder
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.decoder import Decoder, causal_attention
 from mell_jax.models.serving_form import ServingForm, to_serving_form
 
 FORMS = [
@@ -18,7 +17,7 @@ TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
 def make_decoder(**changes: bool) -> Decoder:
-    config = uniform_config(
+    config = ModelConfig(
         vocab_size=17,
         hidden_size=16,
         intermediate_size=24,

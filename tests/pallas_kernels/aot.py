@@ -13,8 +13,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.layout import Bucket, vector_size
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
 from mell_jax.worker.sampling import ROW_COLUMNS, Logits, init_row_state

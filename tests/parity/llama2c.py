@@ -11,9 +11,9 @@ import numpy.typing as npt
 from flax import nnx
 
 from mell_jax.checkpoints.abstract import ParameterPath, abstract_decoder
+from mell_jax.models.decoder import Decoder
 from mell_jax.models.rope import RopeConfig
 from mell_jax.models.uniform import uniform_config
-from mell_jax.models.decoder import Decoder
 
 Array = npt.NDArray[np.float32]
 
@@ -75,4 +75,3 @@ def read_llama2c(path: Path) -> Decoder:
         assert array.shape == model.shape(name), name
     state = model.state({name: jnp.asarray(a) for name, a in parameters.items()})
     return nnx.merge(model.graphdef, state)
-

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import free_bytes, make_pool
 from mell_jax.worker.step import put_weights, split_model

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 from jax.sharding import AbstractDevice
 
-from mell_jax.models.uniform import uniform_config
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.compile import compile_programs
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
