@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mell_jax.models.config import AttentionConfig, ModelConfig, NormConfig
+from mell_jax.models.config import AttentionConfig, ModelConfig
 from mell_jax.models.linear import JoinedLinear, make_linear
 from mell_jax.models.norm import Norm
 from mell_jax.models.rope import rotate
@@ -117,10 +117,8 @@ class Attention(nnx.Module):
         self.v_proj = linear(width, kv_width, mine.value_bias)
         self.qkv_proj: JoinedLinear | None = nnx.data(None)  # in place of these
         self.o_proj = linear(query_width, width, mine.output_bias)
-        self.q_norm = self.k_norm = None
-        if mine.qk_norm is not None:
-            self.q_norm = _qk_norm(mine, mine.qk_norm, mine.num_heads, dtype)
-            self.k_norm = _qk_norm(mine, mine.qk_norm, mine.num_kv_heads, dtype)
+        self.q_norm = _qk_norm(mine, heads=mine.num_heads, dtype=dtype)
+        self.k_norm = _qk_norm(mine, heads=mine.num_kv_heads, dtype=dtype)
 
     def __call__(
         self, x: jax.Array, rope: RopeTable | None, cache: Cache, attend: Attend[Cache]
@@ -160,12 +158,12 @@ class Attention(nnx.Module):
         return x
 
 
-def _qk_norm(
-    config: AttentionConfig, norm: NormConfig, heads: int, dtype: jnp.dtype
-) -> Norm:
+def _qk_norm(config: AttentionConfig, *, heads: int, dtype: jnp.dtype) -> Norm | None:
+    if config.qk_norm is None:
+        return None
     shapes = {
         "head": (config.head_dim,),
         "each_head": (heads, config.head_dim),
         "width": (heads * config.head_dim,),
     }
-    return Norm(shapes[config.qk_norm_span], config=norm, dtype=dtype)
+    return Norm(shapes[config.qk_norm_span], config=config.qk_norm, dtype=dtype)

@@ -13,6 +13,7 @@ from mell_jax.checkpoints.families.family import ParameterPath
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbstractDecoder:
     """It has the structure of a `Decoder`, and shape and type of each parameter."""

@@ -13,12 +13,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.checkpoints.abstract import AbstractDecoder, ParameterPath
+from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.families.family import Sources
+from mell_jax.checkpoints.families.family import ParameterPath, Sources
 from mell_jax.checkpoints.json_file import Fields, read_object, shown
 from mell_jax.checkpoints.safetensors_file import (
     CHUNK_BYTES,
+    ITEM_BYTES,
     WEIGHT_DTYPES,
     StoredTensor,
     read_header,
@@ -52,7 +53,7 @@ class Weight:
 
     path: ParameterPath
     source: Source
-    size_bytes: int  # as loaded
+    size_bytes: int  # as stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +145,9 @@ def find_weights(
         Weight(
             path=path,
             source=_checked(sources[path], path, stored, shape=model.shape(path)),
-            size_bytes=math.prod(param.shape) * param.dtype.itemsize,
+            size_bytes=_stored_bytes(sources[path], stored, shape=model.shape(path)),
         )
-        for path, param in model.items()
+        for path, _ in model.items()
     ]
     used = {name for weight in weights for name in weight.source.names()}
     extra = stored.unused(used)
@@ -161,17 +162,28 @@ def find_weights(
     return sorted(weights, key=lambda weight: stored.position(weight.source))
 
 
+def _stored_bytes(source: Source, stored: StoredWeights, *, shape: Shape) -> int:
+    first = stored.tensor(next(source.names()))
+    return math.prod(shape) * ITEM_BYTES[first.dtype_name]
+
+
 def _checked(
     source: Source, path: ParameterPath, stored: StoredWeights, *, shape: Shape
 ) -> Source:
-    if source.shape(stored) == shape:
-        return source
-    tensor = stored.tensor(next(source.names()))
     expected = f"{list(shape)} of {'.'.join(map(str, path))}"
     if isinstance(source, Take):
         expected = str(list(shape))
     elif isinstance(source, Transpose) and isinstance(source.source, Take):
         expected = str(list(shape[::-1]))
+    for name in map(stored.stored_name, source.names()):
+        if name not in stored.tensors:
+            raise CheckpointError(
+                f"{stored.directory}: tensor {name!r} of shape {expected} is missing; "
+                "does config.json belong to these weights?"
+            )
+    if source.shape(stored) == shape:
+        return source
+    tensor = stored.tensor(next(source.names()))
     raise CheckpointError(
         f"{tensor} has the shape {list(tensor.shape)}, but config.json makes it "
         f"{expected}; do they belong together?"

@@ -15,11 +15,11 @@ from flax import nnx
 
 from mell_jax.checkpoints.abstract import (
     AbstractDecoder,
-    ParameterPath,
     abstract_decoder,
 )
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
+from mell_jax.checkpoints.families.family import ParameterPath
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.hf_weights import (
     StoredWeights,
@@ -76,7 +76,11 @@ def load_model(
     else:
         weights = StoredWeights.find(path, dtype=dtype)
         arrays = _read_tensors(
-            weights, spec=spec, model=model, sharding_for=sharding_for, progress=progress
+            weights,
+            spec=spec,
+            model=model,
+            sharding_for=sharding_for,
+            progress=progress,
         )
     return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
 

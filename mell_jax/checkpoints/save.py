@@ -18,10 +18,10 @@ import numpy.typing as npt
 from flax import nnx
 
 from mell_jax.checkpoints import orbax
-from mell_jax.checkpoints.abstract import ParameterPath, parameters_of
+from mell_jax.checkpoints.abstract import parameters_of
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
-from mell_jax.checkpoints.families.family import Sources
+from mell_jax.checkpoints.families.family import ParameterPath, Sources
 from mell_jax.checkpoints.hf_config import CheckpointSpec
 from mell_jax.checkpoints.hf_config_writer import spec_of, write_spec
 from mell_jax.checkpoints.hf_weights import (

@@ -133,11 +133,9 @@ class Pick(Source):
     def read(self, reader: Reader) -> Array:
         if self.axis == 0 and isinstance(self.source, Take):
             rows = slice(self.index, self.index + 1)
-            return reader.read(self.source.name, rows=rows)[0]
-        picked: Array = self.source.read(reader)[
-            (slice(None),) * self.axis + (self.index,)
-        ]
-        return picked
+            return reader.read(self.source.name, rows=rows).reshape(self.shape(reader))
+        whole = self.source.read(reader)
+        return whole.take([self.index], axis=self.axis).squeeze(self.axis)
 
     def pieces(self, values: Array) -> Iterator[Piece]:
         if not isinstance(self.source, Take):

@@ -30,5 +30,3 @@ class Family:
     """Architectures that hold such a decoder under `text_config`, or are the same."""
     model_types: tuple[str, ...] = ()
     """Words besides `model_type` for the same decoder."""
-    model_types: tuple[str, ...] = ()
-    """Words besides `model_type` for the same decoder."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from mell_jax.checkpoints.families.family import Family
 from mell_jax.checkpoints.families.names import decoder_sources
-from mell_jax.checkpoints.families.reading import biases, read_uniform
+from mell_jax.checkpoints.families.reading import Biases, read_uniform
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.models.config import ModelConfig
 
@@ -17,7 +17,7 @@ def _parse(fields: Fields) -> ModelConfig:
     return read_uniform(
         fields,
         mlp_bias=fields.flag("mlp_bias", default=False),
-        **biases(has_bias, output=has_bias),
+        biases=Biases.of(qkv=has_bias, output=has_bias),
     )
 
 

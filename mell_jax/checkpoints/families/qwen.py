@@ -5,8 +5,8 @@ from typing import Any
 from mell_jax.checkpoints.families.family import Family
 from mell_jax.checkpoints.families.names import decoder_sources
 from mell_jax.checkpoints.families.reading import (
+    Biases,
     Windows,
-    biases,
     layer_types_of,
     read_layer_types,
     read_num_layers,
@@ -51,7 +51,9 @@ def _window_values(config: ModelConfig) -> dict[str, Any]:
 
 
 def _parse_qwen2(fields: Fields) -> ModelConfig:
-    return read_uniform(fields, windows=_windows(fields), **biases(True, output=False))
+    return read_uniform(
+        fields, windows=_windows(fields), biases=Biases.of(qkv=True, output=False)
+    )
 
 
 def _parse_qwen3(fields: Fields) -> ModelConfig:
@@ -61,7 +63,7 @@ def _parse_qwen3(fields: Fields) -> ModelConfig:
         windows=_windows(fields),
         head_dim=QWEN3_HEAD_DIM,
         has_qk_norm=True,
-        **biases(has_bias, output=has_bias),
+        biases=Biases.of(qkv=has_bias, output=has_bias),
     )
 
 

@@ -5,12 +5,14 @@ where a file does not have the key.
 """
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Self, get_args
 
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import context_of, read_rope
 from mell_jax.checkpoints.rope_values import rope_values
 from mell_jax.models.config import (
+    MAX_HEAD_DIM,
     MAX_LAYERS,
     Activation,
     AttentionConfig,
@@ -45,6 +47,13 @@ def read_num_layers(fields: Fields) -> int:
 
 def read_head_dim(fields: Fields, *, default: int | None = None) -> int:
     """Returns the size of a head: as told, or `default`, or its part of the width."""
+    size = _head_dim(fields, default)
+    if size % 2 or not (2 <= size <= MAX_HEAD_DIM):
+        fields.fail("head_dim", f"must be even, from 2 to {MAX_HEAD_DIM}, got {size}")
+    return size
+
+
+def _head_dim(fields: Fields, default: int | None) -> int:
     if fields.has("head_dim"):
         return fields.integer("head_dim")
     if default is not None:
@@ -110,12 +119,22 @@ def read_attention(fields: Fields, *, head_dim: int, **options: Any) -> Attentio
     )
 
 
-def biases(qkv: bool, *, output: bool) -> dict[str, bool]:
-    """Returns the fields of an `AttentionConfig` that say which maps have a bias."""
-    return {
-        **dict.fromkeys(("query_bias", "key_bias", "value_bias"), qkv),
-        "output_bias": output,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Biases:
+    """Biases are fields of an `AttentionConfig`: which of its maps have one."""
+
+    query_bias: bool = False
+    key_bias: bool = False
+    value_bias: bool = False
+    output_bias: bool = False
+
+    @classmethod
+    def of(cls, *, qkv: bool, output: bool) -> Self:
+        """Returns the same for queries, keys and values."""
+        return cls(query_bias=qkv, key_bias=qkv, value_bias=qkv, output_bias=output)
+
+
+NO_BIASES = Biases()
 
 
 def read_model(
@@ -150,7 +169,7 @@ def read_uniform(
     head_dim: int | None = None,
     has_qk_norm: bool = False,
     mlp_bias: bool = False,
-    **attention_options: Any,
+    biases: Biases = NO_BIASES,
 ) -> ModelConfig:
     """Returns the config of a model like Llama's: RMSNorm before each gated part.
 
@@ -159,7 +178,7 @@ def read_uniform(
       head_dim: where the file does not tell.
       has_qk_norm: norms queries and keys, head by head.
       mlp_bias: gives the feed-forward maps a bias.
-      attention_options: further fields of each `AttentionConfig`.
+      biases: of the maps to queries, keys, values and of the heads together.
     """
     norm = NormConfig(eps=fields.number("rms_norm_eps", default=1e-6))
     size = read_head_dim(fields, default=head_dim)
@@ -177,7 +196,7 @@ def read_uniform(
                 window=window,
                 rope=rope,
                 qk_norm=norm if has_qk_norm else None,
-                **attention_options,
+                **asdict(biases),
             ),
             feed_forward=feed_forward,
             norm=norm,
