@@ -86,7 +86,7 @@ class Take(Source):
 
 @dataclass(frozen=True, slots=True)
 class Slice(Source):
-    """What lies from `start` to `stop` on an axis of a tensor."""
+    """A slice is what lies from `start` to `stop` on an axis of a tensor."""
 
     source: Take
     axis: int
