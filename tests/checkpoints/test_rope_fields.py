@@ -214,6 +214,12 @@ def test_the_longest_context_follows_from_keys_and_rope(values, context):
     assert context_of(fields(**values)) == context
 
 
+def test_an_odd_head_cannot_turn_as_a_whole():
+    with pytest.raises(CheckpointError) as error:
+        read(head_dim=7)
+    assert "model/config.json: partial_rotary_factor must be" in str(error.value)
+
+
 def test_a_file_without_a_context_is_refused():
     with pytest.raises(CheckpointError, match="max_position_embeddings is missing"):
         context_of(Fields({}, "config.json"))
@@ -318,13 +324,25 @@ DEFAULT_BESIDE_YARN = {
         ({"rope_theta": 0.5}, "rope theta must be above 1, got 0.5"),
         ({"rope_theta": "1e6"}, "rope_theta must be a finite number, found a string"),
         ({"rope_pct": 0.0}, "rope_pct must be above 0, at most 1"),
+        ({"rope_pct": 1e308}, "rope_pct must be above 0, at most 1"),
+        (
+            {"rope_scaling": LONGROPE, "max_position_embeddings": 10**400},
+            "max_position_embeddings must be from 1 to 1073741824 tokens",
+        ),
+        (
+            {
+                "rope_scaling": {**YARN, "original_max_position_embeddings": 10**400},
+                "original_max_position_embeddings": 4096,
+            },
+            "original_max_position_embeddings is 1000",
+        ),
         (
             {"rope_parameters": {"partial_rotary_factor": 1.5}},
             "rope_parameters: partial_rotary_factor must be above 0, at most 1",
         ),
         (
             {"partial_rotary_factor": 0.4},
-            "even number of a head's 128 channels to turn; found 0.4, which leaves 51",
+            "number of a head's 128 channels to turn; found 0.4, which leaves 51",
         ),
         ({"rope_scaling": LONGROPE}, "must have 64 numbers each"),
         (

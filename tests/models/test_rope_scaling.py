@@ -190,7 +190,7 @@ def test_the_gain_of_longrope_is_by_the_reach_in_contexts(changes, gain):
             lambda: LongRope(
                 short_factor=(1.0, 1.0), long_factor=(1.0, 0.0), original_context=8
             ),
-            "long_factor must be positive",
+            "must be positive, got 0.0 among them",
         ),
         (
             lambda: LongRope(
