@@ -104,6 +104,15 @@ def test_a_whole_head_is_written_where_the_family_turns_a_part():
     assert read(head_dim=64, family=family, **written) == RopeConfig()
 
 
+def test_the_part_is_written_though_the_family_knows_it():
+    case = PUBLISHED["GLM-4 0414"]
+    written = rope_values(
+        case.rope, head_dim=128, context_tokens=case.context, default_share=0.5
+    )
+    assert written["partial_rotary_factor"] == 0.5
+    assert written["rope_parameters"]["partial_rotary_factor"] == 0.5
+
+
 def test_longrope_is_written_as_older_versions_insist_on_it():
     case = PUBLISHED["Phi-4-mini"]
     written = rope_values(case.rope, head_dim=128, context_tokens=case.context)
