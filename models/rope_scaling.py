@@ -206,15 +206,18 @@ class LongRope:
                 "rope needs short_factor and long_factor of one length, got "
                 f"{len(self.short_factor)} and {len(self.long_factor)} numbers"
             )
-        for name, factors in (("short", self.short_factor), ("long", self.long_factor)):
-            if not all(factor > 0.0 for factor in factors):
-                raise ValueError(f"rope {name}_factor must be positive, got {factors}")
+        for factor in (*self.short_factor, *self.long_factor):
+            if not (factor > 0.0):
+                raise ValueError(
+                    "rope short_factor and long_factor must be positive, "
+                    f"got {factor} among them"
+                )
+        _check_context(self.original_context)
         if not (0.0 < self.factor <= MAX_FACTOR):
             raise ValueError(
                 f"rope factor must be above 0 and at most {MAX_FACTOR}, "
                 f"got {self.factor}"
             )
-        _check_context(self.original_context)
         _check_attention_factor(self.attention_factor)
 
     def for_context(self, tokens: int) -> Self:

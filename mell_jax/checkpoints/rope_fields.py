@@ -177,9 +177,10 @@ def _read(
     default_share: float,
 ) -> RopeConfig:
     places = [(fields, theta_keys), *((section, THETA_KEYS) for section in sections)]
-    theta = agreed(_numbers(places), default=default_theta)
+    theta = agreed(_numbers(places) or {"": default_theta})
     places = [(holder, SHARE_KEYS) for holder in (fields, *sections)]
-    dims = _dims(_numbers(places), default=default_share, head_dim=head_dim)
+    shares = _numbers(places) or {f"{fields.where}: {SHARE_KEYS[0]}": default_share}
+    dims = _dims(shares, head_dim=head_dim)
     try:
         rope = RopeConfig(
             theta=theta,
@@ -208,15 +209,15 @@ def _numbers(
     }
 
 
-def _dims(shares: Mapping[str, float], *, default: float, head_dim: int) -> int:
-    """How many channels of a head turn, by the part of them that the file gives."""
-    share = agreed(shares, default=default)
-    dims = int(head_dim * share)
-    if not (0.0 < share <= 1.0) or dims < 2 or dims % 2:
-        place = next(iter(shares), SHARE_KEYS[0])
+def _dims(shares: Mapping[str, float], *, head_dim: int) -> int:
+    """How many channels of a head turn, by the part of them that each place gives."""
+    share = agreed(shares)
+    dims = int(head_dim * share) if 0.0 < share <= 1.0 else 0
+    if dims < 2 or dims % 2:
         raise CheckpointError(
-            f"{place} must be above 0, at most 1, and leave an even number of a head's "
-            f"{head_dim} channels to turn; found {share}, which leaves {dims}"
+            f"{next(iter(shares))} must be above 0, at most 1, and leave an even "
+            f"number of a head's {head_dim} channels to turn; found {share}, which "
+            f"leaves {dims}"
         )
     return dims
 

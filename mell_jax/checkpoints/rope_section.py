@@ -15,6 +15,7 @@ from typing import TypeVar
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.json_file import Fields, shown
 from mell_jax.models.rope_scaling import (
+    MAX_CONTEXT,
     DynamicRope,
     LinearRope,
     Llama3Rope,
@@ -96,7 +97,7 @@ def original_context(section: Fields, *, model: Fields) -> int:
         for holder in (section, model)
         if holder.has(ORIGINAL_KEY)
     }
-    return agreed(found, default=None) or trained_context(model)
+    return agreed(found) if found else trained_context(model)
 
 
 def trained_context(model: Fields) -> int:
@@ -105,22 +106,25 @@ def trained_context(model: Fields) -> int:
     Where both are there it is the larger one: Vicuna's 16K models name the context
     before they were stretched, and the one after.
     """
-    found = [model.integer(key) for key in CONTEXT_KEYS if model.has(key)]
-    return max(found) if found else model.integer(CONTEXT_KEYS[0])
+    keys = [key for key in CONTEXT_KEYS if model.has(key)] or CONTEXT_KEYS[:1]
+    for key in keys:
+        if not (1 <= model.integer(key) <= MAX_CONTEXT):
+            model.fail(key, f"must be from 1 to {MAX_CONTEXT} tokens")
+    return max(map(model.integer, keys))
 
 
-def agreed(found: Mapping[str, Value], *, default: Value) -> Value:
-    """Returns the one value that all places, by their names, give; or `default`.
+def agreed(found: Mapping[str, Value]) -> Value:
+    """Returns the one value that all places, by their names, give.
 
     Raises:
       CheckpointError: two places give different values.
     """
-    (first, value), *others = found.items() or [("", default)]
+    (first, value), *others = found.items()
     for place, other in others:
         if other != value:
             raise CheckpointError(
-                f"{first} is {value} and {place} is {other}; keep the one that the "
-                "model was trained with and delete the other"
+                f"{first} is {str(value)[:60]} and {place} is {str(other)[:60]}; keep "
+                "the one that the model was trained with and delete the other"
             )
     return value
 
