@@ -13,7 +13,7 @@ one of equal layers.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from mell_jax.models.rope import RopeConfig
@@ -182,6 +182,19 @@ class ModelConfig:
                 "all layers must have as many KV heads of one size, got (num_kv_heads, "
                 f"head_dim) of {sorted(shapes)}"
             )
+
+    def for_context(self, tokens: int) -> "ModelConfig":
+        """Returns the same for a server whose longest context has so many tokens.
+
+        Only models with a `LongRope` depend on it.
+        """
+        layers = []
+        for layer in self.layers:
+            attention, rope = layer.attention, layer.attention.rope
+            if rope is not None:
+                attention = replace(attention, rope=rope.for_context(tokens))
+            layers.append(replace(layer, attention=attention))
+        return replace(self, layers=tuple(layers))
 
     @property
     def num_layers(self) -> int:

@@ -4,6 +4,7 @@ A directory holds `config.json` and the weights: safetensors as Hugging Face wri
 them, or an Orbax checkpoint in `orbax/`. Nothing is unpickled and no code is run.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,20 @@ def load_model(
     *,
     dtype: npt.DTypeLike,
     sharding_for: ShardingFor,
+    context_tokens: int | None = None,
     progress: bool = False,
 ) -> LoadedModel:
     """Reads the model directory `path` in the precision `dtype`.
 
     Host memory peaks at one parameter besides what the devices keep, at two where an
-    Orbax checkpoint is cast, since its values are not read in pieces. With `progress` a
-    bar counts bytes on the standard error stream.
+    Orbax checkpoint is cast, since its values are not read in pieces.
+
+    Args:
+      path: of the directory.
+      dtype: of the arrays.
+      sharding_for: says where each goes.
+      context_tokens: the longest context that will be served; None for the model's.
+      progress: shows a bar of bytes on the standard error stream.
 
     Raises:
       CheckpointError: when a file is missing, damaged, unsupported or does not match
@@ -63,6 +71,9 @@ def load_model(
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory")
     spec = read_spec(path)
+    if context_tokens is not None:
+        config = spec.config.for_context(context_tokens)
+        spec = dataclasses.replace(spec, config=config)
     model = abstract_decoder(spec.config, dtype=dtype)
     has_orbax = (path / ORBAX_FOLDER).exists()
     if has_orbax and has_safetensors(path):

@@ -161,6 +161,7 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
             directory,
             dtype=settled.dtype,
             sharding_for=groups[0].weight_sharding,
+            context_tokens=settled.max_model_len,
             progress=progress,
         )
         served = nnx.merge(model.graphdef, model.state)
