@@ -1,5 +1,6 @@
 """What is read by a source is what its pieces were made of."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ def values(*shape: int, dtype: Any = np.float32) -> Array:
 
 
 A, B = values(6, 4), -values(6, 4)
+ROWS = Slice(Take("a"), 0, 0, 2)
 CASES: dict[str, tuple[Source, Array]] = {
     "take": (Take("a"), A),
     "rows": (Slice(Take("a"), 0, 2, 5), A[2:5]),
@@ -134,7 +136,7 @@ def test_a_tensor_is_put_together_from_pieces_in_any_order(
     ends = sorted({0, 9, *cuts})
     pieces = [
         Piece(name="a", values=whole[start:stop], axis=0, start=start)
-        for start, stop in zip(ends, ends[1:], strict=False)
+        for start, stop in itertools.pairwise(ends)
     ]
     seed.shuffle(pieces)
     assert shape_of(pieces) == whole.shape
@@ -152,7 +154,7 @@ def test_a_tensor_is_put_together_from_pieces_in_any_order(
     ids=["hole", "overlap", "two axes", "twice"],
 )
 def test_pieces_that_make_no_tensor_are_refused(pieces: list[Piece]) -> None:
-    with pytest.raises(ValueError, match="^a: its pieces"):
+    with pytest.raises(ValueError, match=r"^a: its pieces"):
         assemble(pieces)
 
 
