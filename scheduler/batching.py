@@ -15,6 +15,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.composition import Composition, Part
 from mell_jax.scheduler.fair_queue import FairQueue
 from mell_jax.scheduler.grants import Grants, PageGrowth
@@ -43,7 +44,7 @@ class Batcher:
     Args:
       cache: the pages; new, of this instance alone.
       limits: sizes of a step.
-      page_tokens: tokens of a page.
+      spec: which pages a sequence holds.
       shares_prefixes: whether pages of prompts become findable by others.
       growth: what becomes of a row that needs a page when there is none.
 
@@ -56,14 +57,14 @@ class Batcher:
         cache: PrefixCache,
         *,
         limits: BatchLimits,
-        page_tokens: int,
+        spec: CacheSpec,
         shares_prefixes: bool = True,
         growth: PageGrowth = PageGrowth.WAIT,
     ) -> None:
         self.sequences = SequenceTable(
             cache,
             limits=limits,
-            page_tokens=page_tokens,
+            spec=spec,
             shares_prefixes=shares_prefixes,
         )
         self.grants = Grants(self.sequences)
@@ -72,7 +73,7 @@ class Batcher:
         self._growth = growth
         self._composition = Composition(limits.mixed_tokens)
         self._waiting = FairQueue[Serial](
-            quantum=page_tokens, patience=limits.max_tokens
+            quantum=spec.page_tokens, patience=limits.max_tokens
         )
         self._waiting_tokens = 0
 
@@ -123,6 +124,7 @@ class Batcher:
             self._admit(budget, chunks, admitted)
         if not preempted:
             decodes, chunks = self._compose(decodes, chunks)
+        self._map_chunks(chunks)
         slots = np.concatenate([decodes, np.array(list(chunks), np.int32)])
         if not len(slots):
             assert not preempted, "a sequence was preempted for nobody"
@@ -212,20 +214,43 @@ class Batcher:
             ready &= rows.total - rows.computed == 1
             ready &= rows.computed < rows.ceiling
             slots = np.flatnonzero(ready).astype(np.int32)
-            full = rows.computed[slots] >= rows.num_pages[slots] * rows.page_tokens
-            short = slots[full]
-            lack = len(short) - self.cache.num_available
-            if lack <= 0:
+            mapped = rows.pages.mapped
+            short = slots[rows.computed[slots] >= mapped[slots] * rows.page_tokens]
+            fitting = self._count_fitting(short, mapped=mapped)
+            if fitting == len(short):
                 break
             if self._growth is PageGrowth.WAIT:
-                slots = slots[np.isin(slots, short[-lack:], invert=True)]
-                short = short[:-lack]
+                slots = slots[np.isin(slots, short[fitting:], invert=True)]
+                short = short[:fitting]
                 break
             preempted.append(self._preempt(self._choose_victim()))
-        pages = self.cache.allocate(len(short))
-        rows.page_table[short, rows.num_pages[short]] = pages
-        rows.num_pages[short] += 1
+        for slot in short:
+            self.sequences.extend(slot, pages=int(mapped[slot]) + 1)
         return slots
+
+    def _count_fitting(self, short: Int32Array, *, mapped: Pages) -> int:
+        """Returns how many of the rows that need a page, in order, can have it."""
+        left = self.cache.num_available
+        if self.sequences.spec.is_plain:
+            return min(len(short), left)
+        for index, slot in enumerate(short):
+            left -= self.sequences.pages_needed(slot, pages=int(mapped[slot]) + 1)
+            if left < 0:
+                return index
+        return len(short)
+
+    def _map_chunks(self, chunks: dict[int, int]) -> None:
+        """Turns the rings of rows that prefill; one that lacks pages for it waits."""
+        if self.sequences.spec.chunk_tokens is None:
+            return  # no rings: a row entered with all its pages
+        rows = self.rows
+        for slot, tokens in list(chunks.items()):
+            pages = self.sequences.spec.pages(int(rows.computed[slot]) + tokens)
+            at = SlotId(slot)
+            if self.sequences.pages_needed(at, pages=pages) > self.cache.num_available:
+                del chunks[slot]
+            else:
+                self.sequences.extend(at, pages=pages)
 
     def _compose(
         self, decodes: Int32Array, chunks: dict[int, int]
@@ -302,6 +327,7 @@ class Batcher:
                 break
             entries.append(entry)
             chunk = min(len(sequence.tokens) - entry.cached, budget)
+            chunk = min(chunk, self.sequences.spec.chunk_tokens or chunk)
             budget -= chunk
             chunks[entry.slot] = chunk
             if is_one_enough:
@@ -314,23 +340,22 @@ class Batcher:
 
     def _enter(self, sequence: Sequence, matched: Pages) -> Admitted | None:
         """Gives a sequence a slot and pages for all its tokens; None without room."""
-        size = self.rows.page_tokens
-        needed = -(-len(sequence.tokens) // size) - len(matched)
-        room = self.sequences.room_beside(matched)
-        if self._growth is PageGrowth.PREEMPT:
-            # A page for each running sequence stays, or it would be preempted at once.
-            room -= self.num_running
-        if needed > room:
+        shared, spec = matched.shape[1], self.sequences.spec
+        pages = spec.pages(len(sequence.tokens))
+        # A page for each running sequence stays, or it would be preempted at once.
+        does_preempt = self._growth is PageGrowth.PREEMPT
+        spare = self.num_running * spec.num_groups if does_preempt else 0
+        if not self.sequences.has_room(matched, pages=pages, spare=spare):
             return None
-        slot = self.sequences.enter(sequence, matched=matched, new_pages=needed)
-        self.sequences.promise(sequence.serial, first_page=len(matched))
+        slot = self.sequences.enter(sequence, matched=matched, pages=pages)
+        self.sequences.promise(sequence.serial, first_page=shared)
         self.grants.apply(sequence.serial)
         return Admitted(
             serial=sequence.serial,
             slot=slot,
             tokens=sequence.tokens,
             prompt=sequence.prompt,
-            cached=len(matched) * size,
+            cached=shared * spec.page_tokens,
         )
 
     def _emit(
@@ -364,7 +389,7 @@ class Batcher:
             token_ids=token_ids.astype(np.int32),
             positions=positions.astype(np.int32),
             owners=owners,
-            page_table=rows.page_table[slots],
+            page_table=rows.pages.table[:, slots],
             admitted=admitted,
             preempted=preempted,
         )

@@ -39,13 +39,17 @@ class Grants:
         self._held: set[Serial] = set()
 
     def grant(self, serial: Serial, *, pages: int) -> None:
-        """Lets a sequence have `pages` in all; a held one has them when it resumes."""
-        self._granted[serial] = pages * self._rows.page_tokens
+        """Lets a sequence have `pages` of the pool; a held one when it resumes."""
+        most = self._rows.pages.max_pages
+        reach = self._sequences.spec.reach(pages, most=most)
+        self._granted[serial] = reach * self._rows.page_tokens
         if serial not in self._held:
             self._set_ceiling(serial, self._granted[serial])
 
     def wanting(self) -> list[tuple[Serial, int]]:
-        """Returns rows near the end of what they were granted, and pages they have."""
+        """Returns rows near the end of what they were granted, and the pages of the
+        pool that they would hold with one page more.
+        """
         rows = self._rows
         nears = rows.computed + AHEAD_TOKENS >= rows.ceiling
         if not nears.any():
@@ -58,7 +62,8 @@ class Grants:
             if granted is None or granted + 1 >= rows.limit[slot]:
                 continue  # a reservation, or all that it may ever want
             if rows.computed[slot] + AHEAD_TOKENS >= granted:
-                found.append((serial, granted // rows.page_tokens))
+                pages = granted // rows.page_tokens + 1
+                found.append((serial, self._sequences.spec.held(pages)))
         return found
 
     def hold(self, serial: Serial) -> None:

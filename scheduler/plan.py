@@ -37,6 +37,17 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Places of pages of a sequence: their groups [n], and which of its pages [n]."""
+
+    groups: Int32Array
+    along: Int32Array
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
     """In a step row i computes `q_lens[i]` tokens of the sequence in `slots[i]`."""
 
@@ -48,7 +59,7 @@ class StepPlan:
     token_ids: Int32Array  # [t] rows one after another; UNKNOWN_TOKEN: on the device
     positions: Int32Array  # [t]
     owners: Int32Array  # [t] row of each token, counted from 0
-    page_table: Int32Array  # [b, M] as of this step; a copy
+    page_table: Int32Array  # [G, b, M] as of this step; a copy
     admitted: tuple[Admitted, ...] = ()
     preempted: tuple[Serial, ...] = ()
 

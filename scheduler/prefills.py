@@ -57,6 +57,8 @@ def find_missing(sequences: SequenceTable) -> dict[SlotId, int]:
     """Returns the tokens that rows have yet to prefill, oldest admission first."""
     rows = sequences.rows
     missing = np.minimum(rows.total, rows.ceiling) - rows.computed
+    if sequences.spec.chunk_tokens is not None:
+        missing = np.minimum(missing, sequences.spec.chunk_tokens)
     is_prefill = (rows.total - rows.computed > 1) & (missing > 0)
     wanting = set(np.flatnonzero(rows.active & is_prefill).tolist())
     if not wanting:

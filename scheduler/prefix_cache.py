@@ -11,13 +11,13 @@ room is needed. Callers allocate and release through this class alone.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import numpy as np
 
 from mell_jax.scheduler.ids import PageId, PageKey, Pages, Tokens
-from mell_jax.scheduler.pages import PageCounts, PagePool
+from mell_jax.scheduler.pages import SCRATCH_PAGE, PageCounts, PagePool
 
 DIGEST_BYTES = 16
 
@@ -45,6 +45,11 @@ def next_key(parent: PageKey, tokens: Tokens) -> PageKey:
     digest = hashlib.blake2b(parent, digest_size=DIGEST_BYTES)
     digest.update(tokens.tobytes())
     return PageKey(digest.digest())
+
+
+def group_key(key: PageKey, group: int) -> PageKey:
+    """Returns the key of the page that a group of layers has of the same tokens."""
+    return key if group == 0 else PageKey(key + group.to_bytes(2, "little"))
 
 
 class PrefixCache:
@@ -79,9 +84,28 @@ class PrefixCache:
             pages.append(page)
         return np.array(pages, np.int32)
 
+    def find(self, keys: Iterable[PageKey]) -> Pages:
+        """Returns the page of each of `keys`, the scratch page where it is unknown."""
+        scratch = PageId(SCRATCH_PAGE)
+        return np.array([self._page_of.get(key, scratch) for key in keys], np.int32)
+
     def count_idle(self, pages: Pages) -> int:
         """Returns how many of `pages` are idle: acquired, they are not available."""
         return sum(page in self._idle for page in pages.tolist())
+
+    def is_shared(self, page: PageId) -> bool:
+        """Returns whether several requests use a page."""
+        return bool(self._pool.references[page] > 1)
+
+    def renew(self, page: PageId) -> PageId:
+        """Returns a page in the place of one whose content its request is done with.
+
+        That is the same if nobody else can have it; else another is allocated.
+        """
+        if page not in self._key_of and not self.is_shared(page):
+            return page
+        self.release(np.array([page], np.int32))
+        return PageId(int(self.allocate(1)[0]))
 
     def acquire(self, pages: Pages) -> None:
         """Adds a reference to matched pages (distinct)."""

@@ -26,7 +26,7 @@ class Reservations:
         self._rows = sequences.rows
 
     def reserve(self, sequence: Sequence, *, pages: int) -> int | None:
-        """Takes a slot and `pages` for a sequence that is to come.
+        """Takes a slot and `pages` of the pool for a sequence that is to come.
 
         Its known prefix is shared and pinned. Returns how many positions that are, or
         None without room, when nothing was taken.
@@ -34,25 +34,21 @@ class Reservations:
         table = self._sequences
         table.remember(sequence)
         matched = table.usable_prefix(sequence)
-        needed = max(pages, len(matched)) - len(matched)
-        if not table.has_slot or needed > table.room_beside(matched):
+        most = table.spec.reach(pages, most=table.pages.max_pages)
+        if not table.has_slot or not table.has_room(matched, pages=most):
             table.forget(sequence.serial)
             return None
-        table.enter(sequence, matched=matched, new_pages=needed)
+        table.enter(sequence, matched=matched, pages=most)
         self._grants.hold(sequence.serial)
-        return len(matched) * self._rows.page_tokens
+        return int(matched.shape[1]) * self._rows.page_tokens
 
     def extend(self, serial: Serial, *, positions: int) -> bool:
         """Takes the pages that a reservation lacks; returns whether there was room."""
-        rows, cache = self._rows, self._sequences.cache
-        slot = self._sequences.slot_of(serial)
-        have = int(rows.num_pages[slot])
-        more = -(-positions // rows.page_tokens) - have
-        if more > cache.num_available:
+        table, slot = self._sequences, self._sequences.slot_of(serial)
+        pages = table.spec.pages(positions)
+        if table.pages_needed(slot, pages=pages) > table.cache.num_available:
             return False
-        if more > 0:
-            rows.page_table[slot, have : have + more] = cache.allocate(more)
-            rows.num_pages[slot] += more
+        table.extend(slot, pages=pages)
         return True
 
     def prefill(self, serial: Serial, tokens: Tokens, *, first: int) -> None:

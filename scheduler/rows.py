@@ -12,7 +12,9 @@ Its owner, the batcher, changes it; everybody else reads.
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.scheduler.ids import Pages, Serial, SlotId, Tokens
+from mell_jax.scheduler.cache_spec import CacheSpec
+from mell_jax.scheduler.ids import Serial, SlotId, Tokens
+from mell_jax.scheduler.page_map import PageMap
 
 NO_SERIAL = Serial(-1)
 UNKNOWN_TOKEN = -1
@@ -22,11 +24,13 @@ NO_CEILING = 2**31 - 1
 class RowTable:
     """The table holds `num_slots` sequences of at most `max_tokens` tokens."""
 
-    def __init__(self, *, num_slots: int, max_tokens: int, page_tokens: int) -> None:
+    def __init__(self, *, num_slots: int, max_tokens: int, cache: CacheSpec) -> None:
         self.num_slots = num_slots
         self.max_tokens = max_tokens
-        self.page_tokens = page_tokens
-        self.max_pages = -(-max_tokens // page_tokens)
+        self.page_tokens = cache.page_tokens
+        self.pages = PageMap(
+            cache, num_slots=num_slots, max_pages=cache.pages(max_tokens)
+        )
         self.serial = np.full(num_slots, NO_SERIAL, np.int64)
         self.prompt = np.zeros(num_slots, np.int32)  # tokens of the original prompt
         self.known = np.zeros(num_slots, np.int32)
@@ -34,9 +38,7 @@ class RowTable:
         self.computed = np.zeros(num_slots, np.int32)
         self.limit = np.zeros(num_slots, np.int32)  # total may grow up to here
         self.ceiling = np.full(num_slots, NO_CEILING, np.int32)  # of computed
-        self.num_pages = np.zeros(num_slots, np.int32)
         self.published = np.zeros(num_slots, np.int32)  # pages others may share
-        self.page_table = np.zeros((num_slots, self.max_pages), np.int32)
         self.tokens = np.zeros((num_slots, max_tokens), np.int32)
 
     @property
@@ -52,10 +54,9 @@ class RowTable:
         tokens: Tokens,
         prompt: int,
         limit: int,
-        pages: Pages,
         computed: int,
     ) -> None:
-        """Fills a free slot; `pages` hold the first `computed` of `tokens` already."""
+        """Fills a free slot; its pages hold `computed` of `tokens` already."""
         assert self.serial[slot] == NO_SERIAL, f"slot {slot} is taken"
         self.serial[slot] = serial
         self.prompt[slot] = prompt
@@ -63,20 +64,13 @@ class RowTable:
         self.computed[slot] = computed
         self.limit[slot] = limit
         self.ceiling[slot] = NO_CEILING
-        self.num_pages[slot] = len(pages)
         self.published[slot] = computed // self.page_tokens
-        self.page_table[slot, : len(pages)] = pages
         self.tokens[slot, : len(tokens)] = tokens
 
     def vacate(self, slot: SlotId) -> None:
         self.serial[slot] = NO_SERIAL
         self.ceiling[slot] = NO_CEILING
-        self.num_pages[slot] = 0
-        self.page_table[slot] = 0
-
-    def pages_of(self, slot: SlotId) -> Pages:
-        """Returns a copy of a slot's pages, in prompt order."""
-        return self.page_table[slot, : self.num_pages[slot]].copy()
+        self.pages.clear(slot)
 
     def known_tokens(self, slot: SlotId) -> Tokens:
         """Returns a copy of a slot's tokens that the host knows."""

@@ -12,11 +12,15 @@ from collections import Counter
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import PageId, PageKey, Pages, Serial, SlotId, Tokens
-from mell_jax.scheduler.plan import BatchLimits, Sequence
+from mell_jax.scheduler.pages import SCRATCH_PAGE
+from mell_jax.scheduler.plan import BatchLimits, Places, Sequence
 from mell_jax.scheduler.prefix_cache import (
     PrefixCache,
+    group_key,
     next_key,
     page_keys,
     root_key,
@@ -31,7 +35,7 @@ class SequenceTable:
     Args:
       cache: new, of this instance alone.
       limits: sizes of a step; rows and their tokens are as many as it says.
-      page_tokens: tokens of a page.
+      spec: which pages a sequence holds.
       shares_prefixes: whether pages of prompts become findable by others.
 
     Raises:
@@ -43,20 +47,21 @@ class SequenceTable:
         cache: PrefixCache,
         *,
         limits: BatchLimits,
-        page_tokens: int,
+        spec: CacheSpec,
         shares_prefixes: bool,
     ) -> None:
-        if not (cache.counts.total * page_tokens >= limits.max_tokens):
+        if not (cache.counts.total >= spec.held_by(limits.max_tokens)):
             raise ValueError(
-                f"{cache.counts.total} pages of {page_tokens} tokens cannot hold one "
-                f"sequence of {limits.max_tokens}: give more pages or a shorter context"
+                f"{cache.counts.total} pages of {spec.page_tokens} tokens cannot hold "
+                f"one sequence of {limits.max_tokens}: give more pages or a shorter "
+                "context"
             )
         self.cache = cache
+        self.spec = spec
         self.rows = RowTable(
-            num_slots=limits.max_rows,
-            max_tokens=limits.max_tokens,
-            page_tokens=page_tokens,
+            num_slots=limits.max_rows, max_tokens=limits.max_tokens, cache=spec
         )
+        self.pages = self.rows.pages
         self.shares_prefixes = shares_prefixes
         self._running: dict[Serial, SlotId] = {}  # oldest admission first
         self._sequences: dict[Serial, Sequence] = {}  # waiting and running
@@ -119,34 +124,95 @@ class SequenceTable:
         return self.rows.known_tokens(slot)[position:]
 
     def pages_of(self, serial: Serial) -> Pages:
-        """Returns a copy of a running sequence's pages, in prompt order."""
-        return self.rows.pages_of(self._running[serial])
+        """Returns a copy of a running sequence's pages: by group, in prompt order."""
+        return self.pages.pages_of(self._running[serial])
 
-    def num_pages(self, serial: Serial) -> int:
-        """Returns the number of a sequence's pages; 0 while it waits for a row."""
-        slot = self._running.get(serial)
-        return 0 if slot is None else int(self.rows.num_pages[slot])
+    def places(self, serial: Serial, *, first: int, end: int) -> Places:
+        """Returns where the pages of positions `first` to `end` are, as far as the
+        token at `end` sees them.
+        """
+        slot, spec = self._running[serial], self.spec
+        groups, along = [], []
+        for group in range(spec.num_groups):
+            seen = range(
+                max(
+                    first // spec.page_tokens,
+                    spec.first_seen(group, position=end),
+                    int(self.pages.first[group, slot]),
+                ),
+                min(spec.pages(end), int(self.pages.end[group, slot])),
+            )
+            groups += [group] * len(seen)
+            along += list(seen)
+        return Places(
+            groups=np.array(groups, np.int32), along=np.array(along, np.int32)
+        )
+
+    def pages_at(self, serial: Serial, places: Places) -> Pages:
+        """Returns the pages in some places; the scratch page where there is none."""
+        slot = self._running[serial]
+        found: Pages = self.pages.table[places.groups, slot, places.along]
+        return found
 
     def count_cached(self, keys: list[PageKey]) -> int:
         """Returns how many of a prompt's pages, named by their keys, are here."""
-        return len(self.cache.match(keys))
+        return int(self._match(keys).shape[1])
 
     # -- prefixes ----------------------------------------------------------------
 
     def usable_prefix(self, sequence: Sequence) -> Pages:
-        """Returns the pages that a sequence may share instead of computing them.
+        """Returns the pages that a sequence may share instead of computing: [G, m].
 
-        The last token is always computed: its logits are what the step is for.
+        The scratch page stands for those that a window does not see. The last token is
+        always computed: its logits are what the step is for.
         """
         if not sequence.reads_cache:
-            return np.zeros(0, np.int32)
-        return self.cache.match(self._readable(sequence))
+            return np.zeros((self.spec.num_groups, 0), np.int32)
+        return self._match(self._readable(sequence))
+
+    def _match(self, keys: list[PageKey]) -> Pages:
+        """Returns the longest prefix of which everything is here that is seen: [G, m].
+
+        A group that sees all needs every page, one with a window those that the token
+        after the prefix sees.
+        """
+        if self.spec.is_plain:
+            return self.cache.match(keys)[None]
+        known = np.stack(
+            [
+                self.cache.find(group_key(key, group) for key in keys)
+                for group in range(self.spec.num_groups)
+            ]
+        )
+        length = self._longest(known != SCRATCH_PAGE)
+        matched = known[:, :length]
+        for group in range(self.spec.num_groups):
+            matched[group, : self._first_after(group, pages=length)] = SCRATCH_PAGE
+        return matched
+
+    def _longest(self, is_known: npt.NDArray[np.bool_]) -> int:
+        """Returns the longest usable prefix, in pages, of those known: [G, pages]."""
+        best, since = 0, [0] * self.spec.num_groups  # where known pages began
+        for length in range(1, is_known.shape[1] + 1):
+            for group, is_there in enumerate(is_known[:, length - 1].tolist()):
+                if not is_there:
+                    since[group] = length
+            if all(
+                begin <= self._first_after(group, pages=length)
+                for group, begin in enumerate(since)
+            ):
+                best = length
+        return best
+
+    def _first_after(self, group: int, *, pages: int) -> int:
+        """Returns the first page that the token after `pages` sees in a group."""
+        return self.spec.first_seen(group, position=pages * self.spec.page_tokens)
 
     def awaits_prefix(self, sequence: Sequence, *, matched: Pages) -> bool:
         """Returns whether another row computes the page after `matched` right now."""
         if not sequence.reads_cache:
             return False
-        wanted = self._readable(sequence)[len(matched) :]
+        wanted = self._readable(sequence)[matched.shape[1] :]
         return bool(wanted) and wanted[0] in self._promised
 
     def _readable(self, sequence: Sequence) -> list[PageKey]:
@@ -168,7 +234,9 @@ class SequenceTable:
                 parent = keys[-1] if keys else root_key(self._sequences[serial].salt)
                 tokens = self.rows.tokens[slot, page * size : (page + 1) * size]
                 keys.append(next_key(parent, tokens))
-            self.cache.insert(keys[page], PageId(int(self.rows.page_table[slot, page])))
+            for group, held in enumerate(self.pages.table[:, slot, page].tolist()):
+                if held != SCRATCH_PAGE:
+                    self.cache.insert(group_key(keys[page], group), PageId(held))
             if self._promised.get(keys[page]) == serial:
                 del self._promised[keys[page]]
         self.rows.published[slot] = until
@@ -176,10 +244,13 @@ class SequenceTable:
     def distrust(self, serial: Serial) -> None:
         """Makes a sequence's pages unfindable, those that it has left too."""
         slot = self._running.get(serial)
-        if slot is None:
-            self.cache.forget(self.cache.match(self._keys[serial]))
-        else:
-            self.cache.forget(self.rows.pages_of(slot))
+        if slot is not None:
+            self.cache.forget(self.pages.pages_of(slot))
+            return
+        for group in range(self.spec.num_groups):
+            keys = (group_key(key, group) for key in self._keys[serial])
+            found = self.cache.find(keys)
+            self.cache.forget(found[found != SCRATCH_PAGE])
 
     # -- coming and going --------------------------------------------------------
 
@@ -207,25 +278,78 @@ class SequenceTable:
             del self._tenants[tenant]
         del self._keys[serial], self._sequences[serial]
 
-    def room_beside(self, matched: Pages) -> int:
-        """Returns how many pages could be taken once `matched` are shared."""
-        return self.cache.num_available - self.cache.count_idle(matched)
+    def has_room(self, matched: Pages, *, pages: int, spare: int = 0) -> bool:
+        """Returns whether a sequence of `pages` could enter that shares `matched`.
 
-    def enter(self, sequence: Sequence, *, matched: Pages, new_pages: int) -> SlotId:
-        """Gives a remembered sequence a free slot, shared pages and `new_pages`."""
-        self.cache.acquire(matched)
+        Args:
+          spare: pages that have to be left.
+        """
+        idle = self.cache.count_idle(matched[matched != SCRATCH_PAGE])
+        ends = self._ends_at_entry(matched, pages)
+        needed = sum(ends) - len(ends) * int(matched.shape[1])
+        return needed + spare <= self.cache.num_available - idle
+
+    def enter(self, sequence: Sequence, *, matched: Pages, pages: int) -> SlotId:
+        """Gives a remembered sequence a free slot, shared pages and `pages` in all.
+
+        Groups with a window get as many as their ring has; `extend` turns it.
+        """
+        self.cache.acquire(matched[matched != SCRATCH_PAGE])
         slot = SlotId(self._free_slots.pop())
+        shared = matched.shape[1]
+        for group, end in enumerate(self._ends_at_entry(matched, pages)):
+            fresh = self.cache.allocate(end - shared)
+            self.pages.table[group, slot, :shared] = matched[group]
+            self.pages.table[group, slot, shared:end] = fresh
+            self.pages.first[group, slot] = self._first_after(group, pages=shared)
+            self.pages.end[group, slot] = end
         self.rows.occupy(
             slot,
             serial=sequence.serial,
             tokens=sequence.tokens,
             prompt=sequence.prompt,
             limit=sequence.limit,
-            pages=np.concatenate([matched, self.cache.allocate(new_pages)]),
-            computed=len(matched) * self.rows.page_tokens,
+            computed=shared * self.rows.page_tokens,
         )
         self._running[sequence.serial] = slot
         return slot
+
+    def _ends_at_entry(self, matched: Pages, pages: int) -> list[int]:
+        """Returns up to which page each group is mapped when a sequence enters."""
+        shared = matched.shape[1]
+        ends = []
+        for group, each in enumerate(self.spec.groups):
+            first = self._first_after(group, pages=shared)
+            most = pages if each.ring is None else min(pages, first + each.ring)
+            ends.append(max(most, shared))
+        return ends
+
+    def pages_needed(self, slot: SlotId, *, pages: int) -> int:
+        """Returns how many pages `extend` would take that are not there already."""
+        if self.spec.is_plain:
+            return max(pages - int(self.pages.end[0, slot]), 0)
+        needed = 0
+        for group, each in enumerate(self.spec.groups):
+            first = int(self.pages.first[group, slot])
+            end = int(self.pages.end[group, slot])
+            more = max(pages - end, 0)
+            fresh = more
+            if each.ring is not None:
+                fresh = min(more, max(each.ring - (end - first), 0))
+            turned = self.pages.table[group, slot, first : first + more - fresh]
+            needed += fresh + sum(map(self.cache.is_shared, turned.tolist()))
+        return needed
+
+    def extend(self, slot: SlotId, *, pages: int) -> None:
+        """Lets a row have `pages`: new ones, or the oldest of a ring that is full."""
+        for group in range(self.spec.num_groups):
+            for _ in range(int(self.pages.end[group, slot]), pages):
+                if self.pages.is_full(group, slot):
+                    oldest = PageId(self.pages.pop_first(group, slot))
+                    page = self.cache.renew(oldest)
+                else:
+                    page = PageId(int(self.cache.allocate(1)[0]))
+                self.pages.append(group, slot, page)
 
     def leave(self, serial: Serial) -> None:
         """Takes a running sequence's row and pages away; it stays remembered."""
@@ -233,6 +357,6 @@ class SequenceTable:
         for key in self._keys[serial]:
             if self._promised.get(key) == serial:
                 del self._promised[key]
-        self.cache.release(self.rows.pages_of(slot))
+        self.cache.release(self.pages.pages_of(slot))
         self.rows.vacate(slot)
         self._free_slots.append(slot)

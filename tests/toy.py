@@ -33,6 +33,7 @@ from mell_jax.models.attention import Attend, LayerAttention
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.uniform import uniform_config
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
@@ -236,7 +237,7 @@ def toy_engine(
                 limits=BatchLimits(
                     max_rows=max_rows, token_budget=token_budget, max_tokens=max_tokens
                 ),
-                page_tokens=PAGE_TOKENS,
+                spec=CacheSpec(page_tokens=PAGE_TOKENS),
                 shares_prefixes=prefix_cache,
             ),
         ),

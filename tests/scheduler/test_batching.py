@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.grants import PageGrowth
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
@@ -26,7 +27,7 @@ def batcher_of(
         limits=BatchLimits(
             max_rows=rows, token_budget=budget, max_tokens=min(32, pages * SIZE)
         ),
-        page_tokens=SIZE,
+        spec=CacheSpec(page_tokens=SIZE),
         shares_prefixes=shares,
         growth=PageGrowth.PREEMPT,
     )
@@ -241,7 +242,7 @@ def test_equal_prompts_wait_for_the_first_ones_pages() -> None:
     third = plan_of(batcher)
     assert cached(third) == {2: 8, 3: 8}
     assert chunks(third) == {1: 1, 4: 1, 2: 2, 3: 2}
-    shared = third.page_table[:, :2].tolist()
+    shared = third.page_table[0, :, :2].tolist()
     assert shared[0] == shared[2] == shared[3]
 
 
@@ -293,7 +294,7 @@ def test_a_sequence_that_does_not_read_the_cache_computes_all_and_shares_it() ->
     add(batcher, 2, prompt=prompt, reads_cache=False)
     plan = plan_of(batcher)
     assert chunks(plan) == {1: 9, 2: 9}
-    assert set(plan.page_table[0, :3]) & set(plan.page_table[1, :3]) == set()
+    assert set(plan.page_table[0, 0, :3]) & set(plan.page_table[0, 1, :3]) == set()
     land(batcher, plan)
     batcher.cancel(Serial(1))
     batcher.cancel(Serial(2))
@@ -369,7 +370,7 @@ def test_a_pool_too_small_for_one_sequence_is_refused() -> None:
         Batcher(
             PrefixCache(PagePool(4)),
             limits=BatchLimits(max_rows=1, token_budget=1, max_tokens=13),
-            page_tokens=SIZE,
+            spec=CacheSpec(page_tokens=SIZE),
         )
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec, PageGroup
 from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.grants import PageGrowth
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import OutOfPagesError, PagePool
 from mell_jax.scheduler.plan import BatchLimits, Sequence, StepPlan
-from mell_jax.scheduler.prefix_cache import PrefixCache, page_keys
+from mell_jax.scheduler.prefix_cache import PrefixCache, group_key, page_keys
 from tests.scheduler.fake_device import (
     FakeDevice,
     check_books,
@@ -57,13 +58,29 @@ class Shape:
     shares: bool
     tenants: int
     is_ahead: bool  # plans a step before the results of the last one are known
+    spec: CacheSpec
 
 
-def random_shape(rng: np.random.Generator) -> Shape:
+def random_spec(rng: np.random.Generator, *, windows: bool) -> CacheSpec:
+    """One group that keeps everything; or several, some with a window."""
+    if not windows:
+        return CacheSpec(page_tokens=SIZE)
+    chunk = int(rng.integers(1, 12))
+    groups = []
+    for _ in range(int(rng.integers(1, 4))):
+        window = int(rng.integers(1, 14)) if rng.random() < 0.7 else None
+        ring = None if window is None else -(-(window - 1 + chunk) // SIZE) + 1
+        groups.append(PageGroup(window=window, ring=ring))
+    return CacheSpec(page_tokens=SIZE, groups=tuple(groups), chunk_tokens=chunk)
+
+
+def random_shape(rng: np.random.Generator, *, windows: bool) -> Shape:
     max_tokens = int(rng.integers(6, 33))
-    least = -(-max_tokens // SIZE)
     max_rows = int(rng.integers(2, 7))
+    spec = random_spec(rng, windows=windows)
+    least = spec.held_by(max_tokens)
     return Shape(
+        spec=spec,
         max_rows=max_rows,
         budget=max_rows + int(rng.integers(0, 24)),
         max_tokens=max_tokens,
@@ -100,10 +117,14 @@ class Simulation:
     """Drives a batcher as the engine does and checks everything after every event."""
 
     def __init__(
-        self, seed: int, *, spoil: Callable[[Batcher], None] = lambda batcher: None
+        self,
+        seed: int,
+        *,
+        spoil: Callable[[Batcher], None] = lambda batcher: None,
+        windows: bool = False,
     ) -> None:
         rng = np.random.default_rng(seed)
-        self.shape = shape = random_shape(rng)
+        self.shape = shape = random_shape(rng, windows=windows)
         common = rng.integers(0, 100, shape.max_tokens)
         count = int(rng.integers(1, 11))
         self.jobs = [random_job(rng, shape, common=common) for _ in range(count)]
@@ -115,13 +136,13 @@ class Simulation:
                 max_tokens=shape.max_tokens,
                 mixed_tokens=(4, 300) if seed % 2 else (),
             ),
-            page_tokens=SIZE,
+            spec=shape.spec,
             shares_prefixes=shape.shares,
             growth=PageGrowth.PREEMPT,
         )
         spoil(self.batcher)
         self.device = FakeDevice(
-            num_pages=shape.num_pages, page_tokens=SIZE, num_slots=shape.max_rows
+            num_pages=shape.num_pages, spec=shape.spec, num_slots=shape.max_rows
         )
         self.in_flight: tuple[StepPlan, np.ndarray] | None = None
         self.preemptions = 0
@@ -201,13 +222,19 @@ class Simulation:
         if not trusted:
             tokens = np.array(job.prompt + job.got, np.int32)
             keys = page_keys(tokens, page_tokens=SIZE, salt=job.salt)
-            assert not any(self.batcher.cache.knows(key) for key in keys)
+            assert not any(
+                self.batcher.cache.knows(group_key(key, group))
+                for key in keys
+                for group in range(self.shape.spec.num_groups)
+            )
 
     def _check_end(self) -> None:
         for job in self.jobs:
             count = job.wanted if job.cancelled is None else len(job.got)
             assert len(job.got) <= job.wanted
-            assert job.got == continuation(job.prompt, count=count)
+            assert job.got == continuation(
+                job.prompt, count=count, windows=self.device.windows
+            )
         assert self.batcher.is_empty
         assert self.batcher.num_running == self.batcher.num_waiting == 0
         assert not self.batcher.sequences._promised
@@ -219,10 +246,10 @@ class Simulation:
         assert counts.free == counts.total == self.shape.num_pages - 1
 
 
-def simulate(seeds: range) -> None:
+def simulate(seeds: range, *, windows: bool = False) -> None:
     preemptions = 0
     for seed in seeds:
-        simulation = Simulation(seed)
+        simulation = Simulation(seed, windows=windows)
         try:
             simulation.run()
         except BaseException as error:
@@ -232,13 +259,15 @@ def simulate(seeds: range) -> None:
     assert preemptions > len(seeds) // 5, "these schedules test too little"
 
 
-def test_every_sequence_ends_with_exactly_its_tokens() -> None:
-    simulate(range(400))
+@pytest.mark.parametrize("windows", [False, True])
+def test_every_sequence_ends_with_exactly_its_tokens(windows: bool) -> None:
+    simulate(range(400), windows=windows)
 
 
 @pytest.mark.slow
-def test_every_sequence_ends_with_exactly_its_tokens_in_many_schedules() -> None:
-    simulate(range(500, 4000))
+@pytest.mark.parametrize("windows", [False, True])
+def test_every_sequence_ends_with_its_tokens_in_many_schedules(windows: bool) -> None:
+    simulate(range(500, 4000), windows=windows)
 
 
 def share_early(batcher: Batcher) -> None:
@@ -265,7 +294,7 @@ def leak_a_page(batcher: Batcher) -> None:
     sequences, leave = batcher.sequences, batcher.sequences.leave
 
     def leak(serial: Serial) -> None:
-        sequences.rows.num_pages[sequences.slot_of(serial)] -= 1
+        sequences.pages.end[0, sequences.slot_of(serial)] -= 1
         leave(serial)
 
     sequences.leave = leak

@@ -3,6 +3,7 @@
 import numpy as np
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits, Sequence
@@ -17,7 +18,7 @@ def batcher_of() -> Batcher:
     return Batcher(
         PrefixCache(PagePool(32)),
         limits=BatchLimits(max_rows=4, token_budget=32, max_tokens=64),
-        page_tokens=SIZE,
+        spec=CacheSpec(page_tokens=SIZE),
     )
 
 

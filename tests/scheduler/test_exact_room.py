@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId, Serial
 from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.pages import PagePool
@@ -84,7 +85,7 @@ def test_a_reservation_has_the_tokens_that_it_prefills() -> None:
     batcher = Batcher(
         PrefixCache(PagePool(16)),
         limits=BatchLimits(max_rows=2, token_budget=32, max_tokens=64),
-        page_tokens=8,
+        spec=CacheSpec(page_tokens=8),
     )
     one = Serial(1)
     sequence = Sequence(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import MAX_PASSED_OVER, Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.grants import PageGrowth
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
@@ -32,7 +33,7 @@ def test_what_is_behind_too_many_that_wait_for_a_prefix_waits_too(waiting: int) 
     batcher = Batcher(
         PrefixCache(PagePool(400)),
         limits=BatchLimits(max_rows=100, token_budget=100, max_tokens=32),
-        page_tokens=4,
+        spec=CacheSpec(page_tokens=4),
     )
     for serial in range(waiting + 1):
         add(batcher, serial, first=0)
@@ -51,7 +52,7 @@ def test_tokens_that_wait_are_those_of_the_sequences_that_wait() -> None:
     batcher = Batcher(
         PrefixCache(PagePool(8)),
         limits=BatchLimits(max_rows=2, token_budget=32, max_tokens=24),
-        page_tokens=4,
+        spec=CacheSpec(page_tokens=4),
         growth=PageGrowth.PREEMPT,
     )
     for serial, first in ((1, 0), (2, 50)):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.fair_queue import NOBODY, Tenant
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
@@ -70,7 +71,7 @@ def batcher_of(
             max_tokens=100,
             mixed_tokens=mixed_tokens,
         ),
-        page_tokens=SIZE,
+        spec=CacheSpec(page_tokens=SIZE),
     )
     for serial, (prompt, tenant) in enumerate(prompts):
         add(batcher, serial, prompt=prompt, tenant=tenant)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.grants import AHEAD_TOKENS
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
@@ -24,7 +25,7 @@ def batcher() -> Batcher:
     return Batcher(
         PrefixCache(PagePool(16)),
         limits=BatchLimits(max_rows=2, token_budget=32, max_tokens=64),
-        page_tokens=SIZE,
+        spec=CacheSpec(page_tokens=SIZE),
     )
 
 

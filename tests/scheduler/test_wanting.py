@@ -3,6 +3,7 @@
 import numpy as np
 
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import Serial
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits, Sequence
@@ -26,7 +27,7 @@ def test_reservations_and_rows_that_want_nothing_do_not_hide_those_behind() -> N
     batcher = Batcher(
         PrefixCache(PagePool(32)),
         limits=BatchLimits(max_rows=4, token_budget=32, max_tokens=64),
-        page_tokens=SIZE,
+        spec=CacheSpec(page_tokens=SIZE),
     )
     assert batcher.reservations.reserve(sequence(1, prompt=6), pages=1) == 0
     batcher.add(sequence(2, prompt=6, limit=SIZE + 1))  # it ends on its page

@@ -8,6 +8,7 @@ from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstan
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
@@ -23,7 +24,7 @@ def new_batcher() -> Batcher:
     return Batcher(
         PrefixCache(PagePool(65)),
         limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=128),
-        page_tokens=PAGE_TOKENS,
+        spec=CacheSpec(page_tokens=PAGE_TOKENS),
     )
 
 

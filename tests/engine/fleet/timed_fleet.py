@@ -13,6 +13,7 @@ from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.transport import DevicePut
 from mell_jax.engine.instance import Instance
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
@@ -127,7 +128,7 @@ class TimedPool:
         batcher = Batcher(
             PrefixCache(PagePool(PAGES)),
             limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=MAX_TOKENS),
-            page_tokens=PAGE_TOKENS,
+            spec=CacheSpec(page_tokens=PAGE_TOKENS),
         )
         worker: Any = TimedWorker(self._timeline, step_s=self._step_s[model])
         return Instance(worker, batcher, max_rows=8)

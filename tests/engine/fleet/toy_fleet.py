@@ -19,6 +19,7 @@ from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.instance import Instance
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
@@ -80,7 +81,7 @@ class ToyPool:
                 mixed_tokens=(8, 64) if self._lands_for_owed else (),
                 lands_for_owed=self._lands_for_owed,
             ),
-            page_tokens=PAGE_TOKENS,
+            spec=CacheSpec(page_tokens=PAGE_TOKENS),
             shares_prefixes=self._prefix_cache,
         )
         return Instance(self.worker(device, model), batcher, max_rows=8)
