@@ -130,3 +130,5 @@ class CacheSpec:
 
 MIN_CHUNK_TOKENS = 256
 """A row may compute so many tokens in a step however small its windows are."""
+KEEPS_ALL = CacheSpec()
+"""One group of layers that see everything."""

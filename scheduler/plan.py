@@ -1,6 +1,7 @@
 """Sequences and steps are values: the batcher is told one and answers the other."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,18 @@ class Places:
     groups: Int32Array
     along: Int32Array
 
+    @classmethod
+    def in_order(cls, count: int) -> Self:
+        """Returns the first pages of the first group."""
+        return cls(
+            groups=np.zeros(count, np.int32), along=np.arange(count, dtype=np.int32)
+        )
+
     def __len__(self) -> int:
         return len(self.groups)
+
+
+NOWHERE = Places.in_order(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,13 +42,19 @@ class Reservations:
         self._grants.hold(sequence.serial)
         return int(matched.shape[1]) * self._rows.page_tokens
 
-    def extend(self, serial: Serial, *, positions: int) -> bool:
-        """Takes the pages that a reservation lacks; returns whether there was room."""
+    def extend(self, serial: Serial, *, positions: int, turns: bool = True) -> bool:
+        """Takes the pages that a reservation lacks; returns whether there was room.
+
+        Args:
+          positions: of the sequence, for which there are to be pages.
+          turns: lets rings go on to the last of them.
+        """
         table, slot = self._sequences, self._sequences.slot_of(serial)
         pages = table.spec.pages(positions)
-        if table.pages_needed(slot, pages=pages) > table.cache.num_available:
+        needed = table.pages_needed(slot, pages=pages, turns=turns)
+        if needed > table.cache.num_available:
             return False
-        table.extend(slot, pages=pages)
+        table.extend(slot, pages=pages, turns=turns)
         return True
 
     def prefill(self, serial: Serial, tokens: Tokens, *, first: int) -> None:

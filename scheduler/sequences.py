@@ -158,6 +158,10 @@ class SequenceTable:
         """Returns how many of a prompt's pages, named by their keys, are here."""
         return int(self._match(keys).shape[1])
 
+    def held_cached(self, keys: list[PageKey]) -> int:
+        """Returns how many pages of the pool those of a prompt are that are here."""
+        return self.spec.held(self.count_cached(keys))
+
     # -- prefixes ----------------------------------------------------------------
 
     def usable_prefix(self, sequence: Sequence) -> Pages:
@@ -324,7 +328,7 @@ class SequenceTable:
             ends.append(max(most, shared))
         return ends
 
-    def pages_needed(self, slot: SlotId, *, pages: int) -> int:
+    def pages_needed(self, slot: SlotId, *, pages: int, turns: bool = True) -> int:
         """Returns how many pages `extend` would take that are not there already."""
         if self.spec.is_plain:
             return max(pages - int(self.pages.end[0, slot]), 0)
@@ -336,15 +340,25 @@ class SequenceTable:
             fresh = more
             if each.ring is not None:
                 fresh = min(more, max(each.ring - (end - first), 0))
-            turned = self.pages.table[group, slot, first : first + more - fresh]
-            needed += fresh + sum(map(self.cache.is_shared, turned.tolist()))
+            needed += fresh
+            if turns:
+                turned = self.pages.table[group, slot, first : first + more - fresh]
+                needed += sum(map(self.cache.is_shared, turned.tolist()))
         return needed
 
-    def extend(self, slot: SlotId, *, pages: int) -> None:
-        """Lets a row have `pages`: new ones, or the oldest of a ring that is full."""
+    def extend(self, slot: SlotId, *, pages: int, turns: bool = True) -> None:
+        """Lets a row have `pages`: new ones, or the oldest of a ring that is full.
+
+        Args:
+          slot: of the row.
+          pages: in all, along the sequence.
+          turns: lets full rings go on; else they stay where they are.
+        """
         for group in range(self.spec.num_groups):
             for _ in range(int(self.pages.end[group, slot]), pages):
                 if self.pages.is_full(group, slot):
+                    if not turns:
+                        break
                     oldest = PageId(self.pages.pop_first(group, slot))
                     page = self.cache.renew(oldest)
                 else:

@@ -140,7 +140,10 @@ def _programs(
         Bucket(tokens=token_budget, rows=max_rows, pages=max_pages, is_decode=False),
     ]
     options = StepOptions(
-        attention_backend="xla", page_tokens=PAGE_TOKENS, layout=layout
+        attention_backend="xla",
+        page_tokens=PAGE_TOKENS,
+        places=((0, 0),),
+        layout=layout,
     )
     return make_programs(parts, buckets=buckets, options=options, platform="cpu")
 

@@ -104,7 +104,7 @@ def _turn(
     def put(transfer: PageTransfer | jax.Array) -> PageTransfer:
         assert isinstance(transfer, PageTransfer)
         chunks = tuple(jax.device_put(chunk, sharding) for chunk in transfer.chunks)
-        return PageTransfer(chunks=chunks, count=transfer.count)
+        return PageTransfer(chunks=chunks, places=transfer.places)
 
     def unpack(transfer: PageTransfer | jax.Array) -> jax.Array:
         assert isinstance(transfer, PageTransfer)

@@ -51,7 +51,7 @@ def decode_call(
     inputs.owners[:] = inputs.sources[:] = inputs.last[:] = rows
     inputs.kv_lens[:] = context
     inputs.cu_q_lens[:] = range(bucket.rows + 1)
-    inputs.page_table[:, :per_row] = pages.reshape(bucket.rows, per_row)
+    inputs.page_table[0, :, :per_row] = pages.reshape(bucket.rows, per_row)
     sampled = greedy_rows(bucket.rows, slot=0)
     sampled.slot[:] = rows
     return StepCall(bucket=bucket, vector=vector, rows=pack_rows(sampled))
@@ -90,7 +90,7 @@ def prefill_calls(
         inputs.kv_lens[0] = end
         inputs.cu_q_lens[1:] = len(chunk)
         inputs.last[0] = len(chunk) - 1
-        inputs.page_table[0, : len(pages)] = pages
+        inputs.page_table[0, 0, : len(pages)] = pages
         sampled = greedy_rows(bucket.rows, slot=scratch_slot)
         if end == len(prompt):
             sampled.slot[0] = 0

@@ -26,6 +26,7 @@ from mell_jax.pallas_kernels import (
     ragged_paged_attention,
     scatter_pages,
 )
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.layout import Bucket, new_vector
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
 from mell_jax.worker.sampling import (
@@ -271,7 +272,11 @@ def step_seconds(
     )
     pages = load.context // PAGE_TOKENS
     bucket = Bucket(tokens=load.rows, rows=load.rows, pages=pages, is_decode=True)
-    options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
+    options = StepOptions(
+        attention_backend=backend,
+        page_tokens=PAGE_TOKENS,
+        places=lay_out(config).places,
+    )
     programs = make_programs(
         parts, buckets=[bucket], options=options, platform=jax.default_backend()
     )

@@ -28,6 +28,7 @@ from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import (
@@ -101,7 +102,7 @@ def settle_on(
         model=spec.config,
         platform=platform,
         device_kind=groups[0].devices[0].device_kind,
-        capacity_tokens=max(pages - 1, 0) * PAGE_TOKENS,
+        capacity_pages=max(pages - 1, 0),
     )
 
 
@@ -126,6 +127,7 @@ def make_blueprint(
     platform = groups[0].devices[0].platform
     options = StepOptions(
         attention_backend=settled.attention_backend,
+        places=lay_out(spec.config).places,
         page_tokens=PAGE_TOKENS,
         layout=groups[0].layout,
     )
@@ -167,7 +169,7 @@ def make_batcher(blueprint: Blueprint) -> Batcher:
     return Batcher(
         PrefixCache(PagePool(blueprint.num_pages)),
         limits=_limits(blueprint),
-        page_tokens=PAGE_TOKENS,
+        spec=blueprint.settled.cache,
         shares_prefixes=blueprint.shares_prefixes,
     )
 
@@ -205,7 +207,7 @@ def _num_pages(
     groups: Sequence[DeviceGroup],
 ) -> int:
     if config.kv_pages is not None:
-        needed = settled.max_pages + 1
+        needed = settled.cache.held(settled.max_pages) + 1
         if not (config.kv_pages >= needed):
             raise ValueError(
                 f"kv_pages ({config.kv_pages}) must be at least {needed}: a scratch "
@@ -218,7 +220,7 @@ def _num_pages(
         dtype=settled.kv_dtype,
         platform=groups[0].devices[0].platform,
         budget_bytes=_budget_bytes(config, groups),
-        max_tokens=settled.max_model_len,
+        per_sequence=settled.cache.held(settled.max_pages),
         max_rows=settled.max_rows,
     )
 

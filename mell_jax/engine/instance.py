@@ -275,7 +275,7 @@ class Instance:
         inputs.cu_q_lens[1 : count + 1] = np.cumsum(plan.q_lens)
         inputs.cu_q_lens[count + 1 :] = tokens
         inputs.last[:count] = inputs.cu_q_lens[1 : count + 1] - 1
-        inputs.page_table[:count] = plan.page_table
+        inputs.page_table[:, :count] = plan.page_table
         sampling, wants = table.rows(plan, count=bucket.rows, generated=generated)
         scored = self._scored(plan)
         pending = self.worker.dispatch(

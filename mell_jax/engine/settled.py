@@ -11,6 +11,8 @@ from mell_jax.pallas_kernels.attention.backends import (
     KernelTarget,
     choose_backend,
 )
+from mell_jax.scheduler.cache_spec import CacheSpec
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import PAGE_TOKENS, pool_head
 
@@ -25,27 +27,34 @@ class SettledConfig:
     max_rows: int
     token_budget: int
     attention_backend: str
+    cache: CacheSpec
     decode_rows: tuple[int, ...]
     mixed_tokens: tuple[int, ...]
 
     @property
     def max_pages(self) -> int:
         """Returns the pages of the longest sequence."""
-        return -(-self.max_model_len // PAGE_TOKENS)
+        return self.cache.pages(self.max_model_len)
 
     def buckets(self) -> list[Bucket]:
         """Returns the shapes to compile."""
         decode = [
-            Bucket(tokens=rows, rows=rows, pages=self.max_pages, is_decode=True)
-            for rows in self.decode_rows
+            self._bucket(rows, rows=rows, is_decode=True) for rows in self.decode_rows
         ]
         mixed = [
-            Bucket(
-                tokens=tokens, rows=self.max_rows, pages=self.max_pages, is_decode=False
-            )
+            self._bucket(tokens, rows=self.max_rows, is_decode=False)
             for tokens in self.mixed_tokens
         ]
         return decode + mixed
+
+    def _bucket(self, tokens: int, *, rows: int, is_decode: bool) -> Bucket:
+        return Bucket(
+            tokens=tokens,
+            rows=rows,
+            pages=self.max_pages,
+            is_decode=is_decode,
+            groups=self.cache.num_groups,
+        )
 
 
 def settle(
@@ -53,7 +62,7 @@ def settle(
     *,
     model: ModelConfig,
     platform: str,
-    capacity_tokens: int,
+    capacity_pages: int,
     device_kind: str = "",
 ) -> SettledConfig:
     """Chooses what `config` leaves open for a model on a platform.
@@ -64,7 +73,7 @@ def settle(
     least: XLA multiplies one row by them ten times as slowly.
 
     Args:
-      capacity_tokens: the tokens that the largest possible KV pool holds; they bound
+      capacity_pages: the pages that the largest possible KV pool holds; they bound
         the context when the operator did not choose one.
       device_kind: the name that jax gives the device, such as "NVIDIA H200".
 
@@ -81,6 +90,9 @@ def settle(
             "that all rows can decode in one step"
         )
     context = model.max_position_embeddings
+    cache = lay_out(model).spec(page_tokens=PAGE_TOKENS, token_budget=token_budget)
+    reach = cache.reach(capacity_pages, most=cache.pages(context))
+    capacity_tokens = reach * PAGE_TOKENS
     if not (capacity_tokens >= 2):
         raise ValueError(
             f"the KV pool would hold {capacity_tokens} tokens: give more kv_pages "
@@ -110,6 +122,7 @@ def settle(
         max_rows=max_rows,
         token_budget=token_budget,
         attention_backend=backend,
+        cache=cache,
         decode_rows=tuple(
             sorted({r for r in decode_rows if fewest <= r < max_rows} | {max_rows})
         ),

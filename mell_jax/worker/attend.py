@@ -5,6 +5,7 @@ and no device needs to hear from another.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,21 +30,26 @@ class _Where(NamedTuple):
 def paged_attention(
     inputs: StepInputs[jax.Array],
     *,
+    places: Sequence[tuple[int, int]],
     page_tokens: int,
     is_decode: bool,
     backend: str,
     layout: AbstractMesh | None,
 ) -> Attend[jax.Array]:
-    """Returns what a `Decoder` calls, with the pool [P, 2L, KS, H] as its cache."""
-    page, offset = jnp.divmod(inputs.positions, page_tokens)  # [T]
-    # Padding tokens belong to no row: they go to the scratch page.
-    page = inputs.page_table.at[inputs.owners, page].get(mode="fill", fill_value=0)
-    where = _Where(
-        page * page_tokens + offset,
-        inputs.page_table,
-        inputs.kv_lens,
-        inputs.cu_q_lens,
-    )
+    """Returns what a `Decoder` calls, with the pool [P, 2L, KS, H] as its cache.
+
+    Args:
+      places: of each layer: its group, and which layer of its pages it is.
+    """
+    along, offset = jnp.divmod(inputs.positions, page_tokens)  # [T]
+
+    def where_in(table: jax.Array) -> _Where:
+        # Padding tokens belong to no row: they go to the scratch page.
+        page = table.at[inputs.owners, along].get(mode="fill", fill_value=0)
+        slots = page * page_tokens + offset
+        return _Where(slots, table, inputs.kv_lens, inputs.cu_q_lens)
+
+    groups = [where_in(table) for table in inputs.page_table]
 
     def attend(
         pool: jax.Array,
@@ -53,15 +59,17 @@ def paged_attention(
         *,
         layer: LayerAttention,
     ) -> tuple[jax.Array, jax.Array]:
+        group, index = places[layer.index]
         body = functools.partial(
             _attend,
             layer=layer,
+            index=index,
             page_tokens=page_tokens,
             is_decode=is_decode,
             backend=backend,
         )
         if layout is None:
-            return body(pool, q, k, v, where)
+            return body(pool, q, k, v, groups[group])
         local = jax.shard_map(
             body,
             mesh=layout,
@@ -69,7 +77,7 @@ def paged_attention(
             out_specs=(POOL, QUERIES),
             check_vma=False,  # copies of a head's pages are written alike by each
         )
-        pool, out = local(pool, q, k, v, where)
+        pool, out = local(pool, q, k, v, groups[group])
         return pool, out
 
     return attend
@@ -83,17 +91,18 @@ def _attend(
     where: _Where,
     *,
     layer: LayerAttention,
+    index: int,  # of the layer in its pages
     page_tokens: int,
     is_decode: bool,
     backend: str,
 ) -> tuple[jax.Array, jax.Array]:
     pages, layers, _, head_dim = kept.shape
     pool = kept.reshape(pages, layers // 2, 2, -1, page_tokens, head_dim)
-    pool = write_kv(pool, k, v, layer=layer.index, page_slots=where.page_slots)
+    pool = write_kv(pool, k, v, layer=index, page_slots=where.page_slots)
     out = ragged_paged_attention(
         q,
         pool,
-        layer=layer.index,
+        layer=index,
         page_table=where.page_table,
         kv_lens=where.kv_lens,
         cu_q_lens=where.cu_q_lens,

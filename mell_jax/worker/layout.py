@@ -1,9 +1,9 @@
 """The host tells the device all of a forward pass in one int32 vector.
 
-A pass over T tokens and B rows of M pages each is one transfer. The host takes a fresh
-vector for each step and fills named views into it (a CPU device may read it in place,
-so it is never written again); the compiled pass cuts it apart the same way. What the
-sampler needs to know is an array of its own; see `worker.sampling.rows`.
+A pass over T tokens and B rows of M pages in each of G groups is one transfer. The host
+takes a fresh vector for each step and fills named views into it (a CPU device may read
+it in place, so it is never written again); the compiled pass cuts it apart the same
+way. What the sampler needs to know is an array of its own; see `worker.sampling.rows`.
 """
 
 import math
@@ -26,6 +26,7 @@ class Bucket:
     rows: int  # B
     pages: int  # M
     is_decode: bool
+    groups: int = 1  # G, of layers, each with a table of pages
 
     def __str__(self) -> str:
         kind = "decode" if self.is_decode else "mixed"
@@ -42,7 +43,7 @@ class StepInputs(NamedTuple, Generic[T]):
     kv_lens: T  # [B]
     cu_q_lens: T  # [B + 1]
     last: T  # [B] the row's last token
-    page_table: T  # [B, M]
+    page_table: T  # [G, B, M]
 
 
 def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
@@ -56,7 +57,7 @@ def part_shapes(bucket: Bucket) -> StepInputs[tuple[int, ...]]:
         kv_lens=rows,
         cu_q_lens=(bucket.rows + 1,),
         last=rows,
-        page_table=(bucket.rows, bucket.pages),
+        page_table=(bucket.groups, bucket.rows, bucket.pages),
     )
 
 

@@ -1,9 +1,10 @@
 """Makes the KV pool of one instance: sizes it, chooses its type, fills it with zeros.
 
-Kernels see it as [P, L, 2, K, S, H]. Between steps it is kept as [P, 2L, KS, H], the
-same bytes in the same order: when an axis of a step's argument has the length 1, as K
-has where a device keeps one KV head, XLA:CPU moves that axis in the memory layout and
-copies the pool into it and back, every step.
+Kernels see it as [P, L, 2, K, S, H], L being the layers of a page (`cache_layout`).
+Between steps it is kept as [P, 2L, KS, H], the same bytes in the same order: when an
+axis of a step's argument has the length 1, as K has where a device keeps one KV head,
+XLA:CPU moves that axis in the memory layout and copies the pool into it and back, every
+step.
 """
 
 import math
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mell_jax.models.config import ModelConfig
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.group import DeviceGroup
 
 PAGE_TOKENS = 16
@@ -35,10 +37,10 @@ def pool_shape(
     page_tokens: int = PAGE_TOKENS,
     platform: str = "cpu",
 ) -> tuple[int, int, int, int]:
-    """Returns [P, 2L, KS, H]: a page is contiguous over all layers and moves as one."""
+    """Returns [P, 2L, KS, H]: a page is contiguous over its L layers, moves as one."""
     return (
         num_pages,
-        config.num_layers * 2,
+        lay_out(config).layers_per_page * 2,
         config.num_kv_heads * page_tokens,
         pool_head(config, platform=platform),
     )
@@ -114,25 +116,24 @@ def choose_num_pages(
     *,
     dtype: jnp.dtype,
     budget_bytes: int,
-    max_tokens: int,
+    per_sequence: int,
     max_rows: int,
     platform: str = "cpu",
 ) -> int:
     """Returns pages (scratch page included) that fit `budget_bytes`, at most what is
     useful.
 
-    More than `max_rows` sequences of `max_tokens` can never be used.
+    More than `max_rows` sequences of `per_sequence` pages can never be used.
 
     Raises:
-      ValueError: when not even one sequence of `max_tokens` fits.
+      ValueError: when not even one such sequence fits.
     """
-    per_sequence = -(-max_tokens // PAGE_TOKENS)
     size = page_bytes(config, dtype=dtype, platform=platform)
     pages = min(budget_bytes // size, max_rows * per_sequence + 1)
     if not (pages >= per_sequence + 1):
         raise ValueError(
             f"{budget_bytes / 2**20:.0f} MiB for the KV pool hold {pages} pages of "
-            f"{size} bytes; one sequence of {max_tokens} tokens needs "
+            f"{size} bytes; one sequence of the longest kind needs "
             f"{per_sequence + 1}: shorten the context or give more memory"
         )
     return pages

@@ -94,6 +94,7 @@ class StepOptions:
 
     attention_backend: str
     page_tokens: int  # S
+    places: tuple[tuple[int, int], ...]  # of layers; see `CacheLayout`
     layout: AbstractMesh | None = None  # of the group's devices; None for one device
 
 
@@ -174,6 +175,7 @@ def make_forward(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> 
         tokens = jnp.where(inputs.token_ids < 0, newest, inputs.token_ids)
         attend = paged_attention(
             inputs,
+            places=options.places,
             page_tokens=options.page_tokens,
             is_decode=bucket.is_decode,
             backend=options.attention_backend,

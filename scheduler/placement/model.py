@@ -4,6 +4,8 @@ import math
 import sys
 from dataclasses import dataclass, field
 
+from mell_jax.scheduler.cache_spec import KEEPS_ALL, CacheSpec
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
@@ -44,6 +46,7 @@ class ModelSpec:
     page_tokens: int = 16
     keeps_last: bool = True  # its last instance stays while nobody wants the device
     page_bytes: float = 0.0  # KV bytes of a page: what a link carries
+    cache: CacheSpec = KEEPS_ALL  # which pages a sequence holds
 
     def __post_init__(self) -> None:
         if not (self.capacity_pages >= 1):

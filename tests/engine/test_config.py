@@ -25,7 +25,7 @@ MODEL = uniform_config(
 
 
 def settled(config: EngineConfig, *, platform: str = "cpu", capacity: int = 10**6):
-    return settle(config, model=MODEL, platform=platform, capacity_tokens=capacity)
+    return settle(config, model=MODEL, platform=platform, capacity_pages=capacity // 16)
 
 
 def test_a_cpu_gets_float32_and_few_shapes() -> None:

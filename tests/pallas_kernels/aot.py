@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.layout import Bucket, vector_size
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
 from mell_jax.worker.sampling import ROW_COLUMNS, Logits, init_row_state
@@ -124,7 +125,11 @@ def compile_step(
     shape = pool_shape(config, num_pages=PAGES, platform=platform)
     pool = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
     last_token = jax.ShapeDtypeStruct((65,), jnp.int32)
-    options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
+    options = StepOptions(
+        attention_backend=backend,
+        page_tokens=PAGE_TOKENS,
+        places=lay_out(config).places,
+    )
     step = jax.jit(
         make_forward(parts, bucket=bucket, options=options), donate_argnums=1
     )
@@ -151,7 +156,11 @@ def compile_rest(
         lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
     )
     parts, weights = split_model(*nnx.split(decoder))
-    options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
+    options = StepOptions(
+        attention_backend=backend,
+        page_tokens=PAGE_TOKENS,
+        places=lay_out(config).places,
+    )
     programs = make_programs(
         parts, buckets=[bucket], options=options, platform=platform
     )

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from benchmarks.kernels import thunks
 from mell_jax.models.decoder import Decoder
 from mell_jax.pallas_kernels import checksum_pages, gather_pages, scatter_pages
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.compile import compile_programs
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
@@ -128,7 +129,11 @@ def _engine(
         lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
     )
     parts, weights = split_model(*nnx.split(decoder))
-    options = StepOptions(attention_backend="triton", page_tokens=PAGE_TOKENS)
+    options = StepOptions(
+        attention_backend="triton",
+        page_tokens=PAGE_TOKENS,
+        places=lay_out(config).places,
+    )
     jitted = make_programs(parts, buckets=buckets, options=options, platform="gpu")
     shape = pool_shape(config, num_pages=aot.PAGES, platform="gpu")
     state = functools.partial(init_row_state, vocab_size=config.vocab_size)

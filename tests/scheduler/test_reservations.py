@@ -50,10 +50,10 @@ def step(batcher: Batcher, *, token: int = 7) -> list[int]:
     return plan.serials[live].tolist()
 
 
-def computed_when_it_asks(batcher: Batcher, *, pages: int) -> int:
+def computed_when_it_asks(batcher: Batcher, *, wants: int) -> int:
     for _ in range(40):
         if batcher.grants.wanting():
-            assert batcher.grants.wanting() == [(ONE, pages)]
+            assert batcher.grants.wanting() == [(ONE, wants)]
             return batcher.sequences.computed(ONE)
         step(batcher)
     raise AssertionError("it never asked")
@@ -62,10 +62,10 @@ def computed_when_it_asks(batcher: Batcher, *, pages: int) -> int:
 def test_a_row_asks_for_its_next_page_some_tokens_ahead(batcher) -> None:
     batcher.add(sequence(ONE, prompt=3))
     batcher.grants.grant(ONE, pages=1)
-    assert computed_when_it_asks(batcher, pages=1) == SIZE - AHEAD_TOKENS
+    assert computed_when_it_asks(batcher, wants=2) == SIZE - AHEAD_TOKENS
     batcher.grants.grant(ONE, pages=2)
     assert batcher.grants.wanting() == []
-    assert computed_when_it_asks(batcher, pages=2) == 2 * SIZE - AHEAD_TOKENS
+    assert computed_when_it_asks(batcher, wants=3) == 2 * SIZE - AHEAD_TOKENS
 
 
 def test_a_row_goes_on_to_the_end_of_its_page_and_no_further(batcher) -> None:

@@ -39,6 +39,6 @@ def test_reservations_and_rows_that_want_nothing_do_not_hide_those_behind() -> N
     assert plan is not None
     batcher.commit(plan, np.full(len(plan.slots), 7, np.int32))
     assert list(batcher.sequences.running.values()) == [0, 1, 2, 3]
-    assert batcher.grants.wanting() == [(3, 1)]
+    assert batcher.grants.wanting() == [(3, 2)]
     batcher.grants.grant(Serial(3), pages=2)
     assert batcher.grants.wanting() == []

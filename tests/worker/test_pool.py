@@ -53,7 +53,7 @@ def test_a_pool_is_zeros_on_its_device() -> None:
 
 def test_pages_fill_the_budget_but_not_beyond_what_rows_can_use() -> None:
     size = page_bytes(TINY, dtype=jnp.dtype("float32"))
-    limits = {"dtype": jnp.dtype("float32"), "max_tokens": 64, "max_rows": 8}
+    limits = {"dtype": jnp.dtype("float32"), "per_sequence": 4, "max_rows": 8}
     assert choose_num_pages(TINY, budget_bytes=20 * size, **limits) == 20
     assert choose_num_pages(TINY, budget_bytes=900 * size, **limits) == 8 * 4 + 1
     with pytest.raises(ValueError, match="one sequence of 64 tokens needs 5"):

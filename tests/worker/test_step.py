@@ -13,6 +13,7 @@ from jax.sharding import AbstractDevice
 
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.compile import compile_programs
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
@@ -65,7 +66,11 @@ def control_flow(backend: str, *, device: AbstractDevice) -> dict[str, set[str]]
     """What each program that an engine with a small model compiles does by itself."""
     platform = device.platform
     parts, weights = split_model(*nnx.split(Decoder(CONFIG, rngs=nnx.Rngs(0))))
-    options = StepOptions(attention_backend=backend, page_tokens=PAGE_TOKENS)
+    options = StepOptions(
+        attention_backend=backend,
+        page_tokens=PAGE_TOKENS,
+        places=lay_out(CONFIG).places,
+    )
     programs = make_programs(parts, buckets=BUCKETS, options=options, platform=platform)
     shape = pool_shape(CONFIG, num_pages=8, platform=platform)
     state = functools.partial(init_row_state, vocab_size=CONFIG.vocab_size)

@@ -178,12 +178,15 @@ def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
 def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> ModelSpec:
     """Returns what an instance holds, how fast its requests grow and how long it
     takes to open, as measured here."""
+    groups = blueprint.settled.cache.groups
+    growing = sum(group.ring is None for group in groups)  # others fill up
     return ModelSpec(
         capacity_pages=blueprint.num_pages - 1,
         max_rows=blueprint.settled.max_rows,
-        growth_pages_per_s=1.0 / (decode_s * PAGE_TOKENS),
+        growth_pages_per_s=growing / (decode_s * PAGE_TOKENS),
         load_s=load_s,
         page_tokens=PAGE_TOKENS,
+        cache=blueprint.settled.cache,
         page_bytes=page_bytes(
             blueprint.spec.config,
             dtype=blueprint.settled.kv_dtype,

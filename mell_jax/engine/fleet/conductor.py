@@ -34,6 +34,7 @@ from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
 from mell_jax.scheduler.transfer import MoveDemand
 from mell_jax.worker.group import DeviceGroup
@@ -173,7 +174,7 @@ class Conductor:
         """Asks for the pages that rows want to go on; a row without one waits."""
         for instance in instances:
             for serial, pages in instance.inner.grants.wanting():
-                self._ask_for_page(instance.requests[serial], pages + 1)
+                self._ask_for_page(instance.requests[serial], pages)
         self.settle()
 
     def guard(self, instance: FleetInstance, do: Callable[[], Result]) -> Result | None:
@@ -287,7 +288,7 @@ class Conductor:
             tokens=len(state.tokens),
             cached_tokens=target.count_cached(self._prefix_keys(state))
             * self._page_tokens,
-            bytes_per_token=spec.page_bytes / spec.page_tokens,
+            bytes_per_token=_bytes_per_token(spec, tokens=len(state.tokens)),
         )
 
     def _call_off(self, request: RequestId) -> None:
@@ -342,7 +343,7 @@ class Conductor:
         keys = self._prefix_keys(state)
         found = (
             events.Cached(
-                device=device, pages=instance.inner.sequences.count_cached(keys)
+                device=device, pages=instance.inner.sequences.held_cached(keys)
             )
             for device, instance in self.instances.items()
             if instance.model == state.model
@@ -456,3 +457,8 @@ class Conductor:
             state.tokens = np.concatenate([state.tokens[: effect.since], tail])
             if len(state.tokens) > len(state.template.submit.prompt):
                 self.tally.stop_row(state.handle)
+
+
+def _bytes_per_token(spec: ModelSpec, *, tokens: int) -> float:
+    """KV bytes of a sequence's pages for each of its tokens."""
+    return spec.cache.held_by(tokens) * spec.page_bytes / max(tokens, 1)

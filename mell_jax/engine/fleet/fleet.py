@@ -158,9 +158,9 @@ class Fleet:
         self._next_request += 1
         template = resolve(submit, serial=Serial(-1), info=info, rng=self._rng)
         state = RequestState(request, model=ModelId(info.model_name), template=template)
-        state.pages = self._pages(len(submit.prompt))
-        peak_pages = self._pages(template.limit)
-        conductor.arrive(state, peak_pages=peak_pages)
+        cache = self.machine.ledger.spec(state.model).cache
+        state.pages = cache.held_by(len(submit.prompt))
+        conductor.arrive(state, peak_pages=cache.held_by(template.limit))
 
     def abort(self, abort: Abort) -> None:
         """Frees the pages of these sequences now; unknown handles are ignored."""
@@ -369,9 +369,6 @@ class Fleet:
                 if request.move is not None:
                     break
         self._conductor.settle()
-
-    def _pages(self, tokens: int) -> int:
-        return -(-tokens // self._page_tokens)
 
 
 def _lost(cause: Exception | None) -> RuntimeError:

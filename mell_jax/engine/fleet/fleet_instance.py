@@ -29,6 +29,7 @@ from mell_jax.scheduler.ids import (
 )
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.endpoint import Endpoint
+from mell_jax.scheduler.plan import NOWHERE
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.group import DeviceGroup
 
@@ -53,8 +54,7 @@ class _Arrival:
 
     request: RequestId
     copy_id: CopyId
-    first: int  # positions
-    end: int
+    end: int  # positions
     transfer: PageTransfer
     waited: int = 0  # epochs
 
@@ -71,7 +71,6 @@ class FleetInstance:
         endpoint: Endpoint,
         transport: Transport,
         context: FleetContext,
-        page_tokens: int,
     ) -> None:
         self.device = device
         self.inner = instance
@@ -80,7 +79,6 @@ class FleetInstance:
         self._endpoint = endpoint
         self._transport = transport
         self._context = context
-        self._page_tokens = page_tokens
         self._is_open = False
         self._arrivals: list[_Arrival] = []
         self._prefills: dict[CopyId, effects.WriteChunk] = {}
@@ -176,10 +174,11 @@ class FleetInstance:
             return tokens[: chunk.end - chunk.first]
         group = self._context.group_of(to)
         if group is None or chunk.first == chunk.end:
-            return PageTransfer(chunks=(), count=0)
-        pages = sequences.pages_of(serial)[self._span(chunk.first, chunk.end)]
+            return PageTransfer(chunks=(), places=NOWHERE)
+        places = sequences.places(serial, first=chunk.first, end=chunk.end)
+        pages = sequences.pages_at(serial, places)
         return self._transport.carry(
-            page_transfer.pack(self.inner.worker, pages),
+            page_transfer.pack(self.inner.worker, pages, places=places),
             source=self.device,
             target=to,
             to=group,
@@ -204,7 +203,8 @@ class FleetInstance:
 
     def _write_chunk(self, effect: effects.WriteChunk, payload: Payload) -> None:
         reservations, serial = self.inner.batcher.reservations, Serial(effect.copy_id)
-        if not reservations.extend(serial, positions=effect.end):
+        turns = isinstance(payload, PageTransfer)  # a prefill turns rings as it goes
+        if not reservations.extend(serial, positions=effect.end, turns=turns):
             self._tell(events.Failed(request=effect.request, copy_id=effect.copy_id))
             return
         if effect.first == effect.end:
@@ -213,7 +213,6 @@ class FleetInstance:
             arrival = _Arrival(
                 request=effect.request,
                 copy_id=effect.copy_id,
-                first=effect.first,
                 end=effect.end,
                 transfer=payload,
             )
@@ -227,12 +226,9 @@ class FleetInstance:
             self._prefills[effect.copy_id] = effect
 
     def _unpack(self, arrival: _Arrival) -> None:
-        pages = self.inner.sequences.pages_of(Serial(arrival.copy_id))
-        page_transfer.unpack(
-            self.inner.worker,
-            arrival.transfer,
-            pages[self._span(arrival.first, arrival.end)],
-        )
+        places = arrival.transfer.places
+        pages = self.inner.sequences.pages_at(Serial(arrival.copy_id), places)
+        page_transfer.unpack(self.inner.worker, arrival.transfer, pages)
         self._tell_written(arrival.request, arrival.copy_id, arrival.end)
 
     def _watch_row(self, effect: effects.WatchRow) -> None:
@@ -305,7 +301,3 @@ class FleetInstance:
 
     def _tell_written(self, request: RequestId, copy_id: CopyId, end: int) -> None:
         self._tell(events.Written(request=request, copy_id=copy_id, end=end))
-
-    def _span(self, first: int, end: int) -> slice:
-        """Returns the pages of positions [first, end)."""
-        return slice(first // self._page_tokens, -(-end // self._page_tokens))

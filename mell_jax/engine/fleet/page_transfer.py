@@ -19,6 +19,7 @@ from jax.sharding import AbstractMesh
 from mell_jax.pallas_kernels import checksum_pages, gather_pages, scatter_pages
 from mell_jax.scheduler.ids import Pages
 from mell_jax.scheduler.pages import SCRATCH_PAGE
+from mell_jax.scheduler.plan import Places
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import POOL, WHOLE
 
@@ -34,11 +35,16 @@ class _Awaited(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageTransfer:
-    """A transfer holds pages: `chunks` have `count` of them and then padding."""
+    """A transfer holds pages: `chunks` have those of `places` and then padding."""
 
     chunks: tuple[jax.Array, ...]
-    count: int
+    places: Places  # in the sequence
     is_lost: bool = False  # never arrives: a fault for tests
+
+    @property
+    def count(self) -> int:
+        """Returns the number of pages."""
+        return len(self.places)
 
     @property
     def is_ready(self) -> bool:
@@ -59,15 +65,24 @@ class PageTransfer:
         return sum(chunk.nbytes for chunk in self.chunks)
 
 
-def pack(worker: DeviceWorker, pages: Pages) -> PageTransfer:
-    """Reads `pages` as they are after every step that was dispatched so far."""
+def pack(
+    worker: DeviceWorker, pages: Pages, *, places: Places | None = None
+) -> PageTransfer:
+    """Reads `pages` as they are after every step that was dispatched so far.
+
+    Args:
+      places: of these pages in a sequence; its first ones by default.
+    """
     layout = worker.group.layout
     chunks = tuple(_gather(worker.pool, ids, layout=layout) for ids in _ids(pages))
-    return PageTransfer(chunks=chunks, count=len(pages))
+    return PageTransfer(chunks=chunks, places=places or Places.in_order(len(pages)))
 
 
 def unpack(worker: DeviceWorker, transfer: PageTransfer, pages: Pages) -> None:
-    """Writes a transfer to `pages` before every step that is dispatched from now on."""
+    """Writes a transfer to `pages` before every step that is dispatched from now on.
+
+    What would go to the scratch page is not written.
+    """
     assert len(pages) == transfer.count, f"{transfer.count} pages for {len(pages)}"
     for chunk, ids in zip(transfer.chunks, _ids(pages), strict=True):
         worker.replace_pool(partial(scatter_pages, page_ids=ids, pages=chunk))

@@ -91,7 +91,6 @@ class Roster:
             ),
             transport=self._transports[model],
             context=context,
-            page_tokens=self._page_tokens,
         )
 
     def opened(self) -> Iterator[tuple[FleetInstance, float]]:

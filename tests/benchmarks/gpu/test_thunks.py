@@ -7,6 +7,7 @@ from mell_jax.bench.shapes import SHAPES
 from mell_jax.engine.fleet import page_transfer
 from mell_jax.models.decoder import Decoder
 from mell_jax.pallas_kernels import checksum_pages, gather_pages, scatter_pages
+from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.step import StepOptions, make_programs, split_model
 
@@ -73,7 +74,11 @@ def test_every_program_of_the_engine_is_looked_for() -> None:
     programs = make_programs(
         parts,
         buckets=[Bucket(tokens=4, rows=2, pages=1, is_decode=False)],
-        options=StepOptions(attention_backend="xla", page_tokens=16),
+        options=StepOptions(
+            attention_backend="xla",
+            page_tokens=16,
+            places=lay_out(SHAPES["tiny"]).places,
+        ),
         platform="cpu",
     )
     names: set[str] = set()
