@@ -56,7 +56,7 @@ def test_pages_fill_the_budget_but_not_beyond_what_rows_can_use() -> None:
     limits = {"dtype": jnp.dtype("float32"), "per_sequence": 4, "max_rows": 8}
     assert choose_num_pages(TINY, budget_bytes=20 * size, **limits) == 20
     assert choose_num_pages(TINY, budget_bytes=900 * size, **limits) == 8 * 4 + 1
-    with pytest.raises(ValueError, match="one sequence of 64 tokens needs 5"):
+    with pytest.raises(ValueError, match="one sequence of the longest kind needs 5"):
         choose_num_pages(TINY, budget_bytes=4 * size, **limits)
 
 

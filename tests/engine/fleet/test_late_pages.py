@@ -36,7 +36,7 @@ class Gate:
     ) -> PageTransfer:
         copy = DevicePut().carry(transfer, source=source, target=target, to=to)
         self.carried += 1
-        return GatedTransfer(chunks=copy.chunks, count=copy.count, gate=self)
+        return GatedTransfer(chunks=copy.chunks, places=copy.places, gate=self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
