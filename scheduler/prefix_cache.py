@@ -97,11 +97,14 @@ class PrefixCache:
         """Returns whether several requests use a page."""
         return bool(self._pool.references[page] > 1)
 
-    def renew(self, page: PageId) -> PageId:
+    def renew(self, page: PageId, *, keeps: bool) -> PageId:
         """Returns a page in the place of one whose content its request is done with.
 
-        That is the same if nobody else can have it; else another is allocated.
+        That is the same if nobody else uses it and its content is not to be kept; else
+        another is allocated.
         """
+        if not keeps and not self.is_shared(page):
+            self.forget(np.array([page], np.int32))
         if page not in self._key_of and not self.is_shared(page):
             return page
         self.release(np.array([page], np.int32))

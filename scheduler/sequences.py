@@ -359,11 +359,20 @@ class SequenceTable:
                 if self.pages.is_full(group, slot):
                     if not turns:
                         break
-                    oldest = PageId(self.pages.pop_first(group, slot))
-                    page = self.cache.renew(oldest)
+                    page = self._turn(group, slot)
                 else:
                     page = PageId(int(self.cache.allocate(1)[0]))
                 self.pages.append(group, slot, page)
+
+    def _turn(self, group: int, slot: SlotId) -> PageId:
+        """Takes the oldest page out of a full ring; returns one in its place.
+
+        What it holds of a prompt stays findable; answers begin with it again, while few
+        begin with a part of an answer.
+        """
+        end = int(self.pages.first[group, slot] + 1) * self.spec.page_tokens
+        oldest = PageId(self.pages.pop_first(group, slot))
+        return self.cache.renew(oldest, keeps=end <= int(self.rows.prompt[slot]))
 
     def leave(self, serial: Serial) -> None:
         """Takes a running sequence's row and pages away; it stays remembered."""
