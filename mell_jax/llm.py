@@ -192,6 +192,16 @@ class LLM:
         """Returns what is served: vocabulary, context, limits."""
         return self._engine.infos[0]
 
+    @property
+    def default_params(self) -> SamplingParams:
+        """Returns the parameters of calls that bring none.
+
+        They are those of the model's `generation_config.json` where it has any, unless
+        `generation_config="none"` was among the options. `dataclasses.replace` changes
+        some of them: `SamplingParams(max_tokens=64)` has none of the model's.
+        """
+        return self.info.default_params
+
     def load(self) -> EngineLoad:
         """Returns how busy the engine is, and its counters."""
         return self._engine.load()
@@ -208,7 +218,7 @@ class LLM:
         Args:
           prompts: a text, token ids (a list or an array), or any iterable of these;
             an array of two dimensions is one prompt a row.
-          params: for all prompts, or one for each.
+          params: for all prompts, or one for each; None takes `default_params`.
 
         Raises:
           InvalidRequestError: a prompt or parameter breaks a rule; nothing is returned
@@ -242,7 +252,8 @@ class LLM:
         """Does what `generate` does, for callers in an event loop of their own."""
         self._check_usable()
         many = _as_prompts(prompts)
-        each = _as_params(params, count=len(many))
+        given = self.default_params if params is None else params
+        each = _as_params(given, count=len(many))
         requests = list(zip(many, each, strict=True))
         return await self._loop.acall(lambda: self._collect_all(requests))
 
@@ -304,7 +315,7 @@ class LLM:
         ask = Ask(
             caller=Caller.of_library(),
             prompt=_as_prompt(prompt),
-            params=params or SamplingParams(),
+            params=params or self.default_params,
         )
         return generate(self._front_end, ask)
 
@@ -404,10 +415,10 @@ def _dimensions(value: object) -> int:
 
 
 def _as_params(
-    params: SamplingParams | Sequence[SamplingParams] | None, *, count: int
+    params: SamplingParams | Sequence[SamplingParams], *, count: int
 ) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
+    if isinstance(params, SamplingParams):
+        return [params] * count
     if len(params) != count:
         raise ValueError(f"{count} prompts need as many params, got {len(params)}")
     return list(params)

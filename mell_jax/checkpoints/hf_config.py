@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.json_file import Fields, read_object
+from mell_jax.checkpoints.generation import (
+    GENERATION_FILE,
+    NO_SAMPLING,
+    SamplingDefaults,
+)
+from mell_jax.checkpoints.json_file import MAX_CONFIG_BYTES, Fields, read_object
 from mell_jax.models.config import Llama3Rope, ModelConfig
 
 CONFIG_FILE = "config.json"
-GENERATION_FILE = "generation_config.json"
-MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,8 @@ class CheckpointSpec:
     bos_id: int | None = None
     dtype_name: str | None = None
     """The precision of the weights as the directory names it, such as "bfloat16"."""
+    sampling: SamplingDefaults = NO_SAMPLING
+    """For requests that leave parameters out; `read_spec` leaves it to others."""
 
     def __post_init__(self) -> None:
         bos = () if self.bos_id is None else (self.bos_id,)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.generation import GENERATION_FILE
 from mell_jax.checkpoints.hf_config import (
     CONFIG_FILE,
     FAMILIES,
-    GENERATION_FILE,
     CheckpointSpec,
     parse_spec,
 )

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from mell_jax.checkpoints.errors import CheckpointError
 
 JsonObject = dict[str, Any]
+MAX_CONFIG_BYTES = 1 << 20
 
 
 def parse_object(text: bytes, *, where: str) -> JsonObject:

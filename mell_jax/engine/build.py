@@ -17,8 +17,10 @@ from mell_jax.checkpoints import (
     load_model,
     read_spec,
 )
+from mell_jax.checkpoints.generation import read_sampling
 from mell_jax.engine.blueprint import choose_groups, settle_on
 from mell_jax.engine.config import DEMO, EngineConfig
+from mell_jax.engine.default_params import check_sampling, tell_sampling
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
@@ -135,7 +137,8 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
       CheckpointError: the model directory cannot be used.
       ValueError: the configuration contradicts itself, the model or the devices.
     """
-    spec = read_spec(_directory_of(config))
+    directory = _directory_of(config)
+    spec = _with_sampling(read_spec(directory), config=config, directory=directory)
     groups = choose_groups(config, model=spec.config)
     return settle_on(config, spec=spec, groups=groups)
 
@@ -153,6 +156,8 @@ def _directory_of(config: EngineConfig) -> Path:
 def _find(config: EngineConfig, *, progress: bool) -> _Source:
     directory = _directory_of(config)
     spec = _with_ends(read_spec(directory), directory=directory)
+    spec = _with_sampling(spec, config=config, directory=directory)
+    tell_sampling(spec.sampling, model=config.name)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
@@ -183,6 +188,17 @@ def _with_ends(spec: CheckpointSpec, *, directory: Path) -> CheckpointSpec:
         return dataclasses.replace(spec, eos_ids=tuple(ends))
     except ValueError as error:  # outside the vocabulary
         raise CheckpointError(f"{directory}: {error}") from error
+
+
+def _with_sampling(
+    spec: CheckpointSpec, *, config: EngineConfig, directory: Path
+) -> CheckpointSpec:
+    """Adds what the directory proposes for requests that leave parameters out."""
+    if config.generation_config == "none":
+        return spec
+    sampling = read_sampling(directory)
+    check_sampling(sampling, directory=directory)
+    return dataclasses.replace(spec, sampling=sampling)
 
 
 def _check_together(sources: Sequence[_Source]) -> None:
