@@ -30,7 +30,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.checkpoints import read_eos_ids, spec_in_memory
+from mell_jax.checkpoints import read_eos_ids, spec_in_memory, split_ids
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -151,7 +151,8 @@ class LLM:
             tokenizer = load_tokenizer(Path(tokenizer))
         if eos_ids is None:
             own = tokenizer.eos_id if tokenizer is not None else None
-            eos_ids = tuple(dict.fromkeys((*named, *(() if own is None else (own,)))))
+            named = (*named, *(() if own is None else (own,)))
+            eos_ids, _ = split_ids(named, vocab_size=module.config.vocab_size)
         spec = spec_in_memory(
             module.config,
             eos_ids=tuple(eos_ids),

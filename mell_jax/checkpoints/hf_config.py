@@ -4,7 +4,7 @@ Each architecture is one entry of `FAMILIES`: what it adds to the fields that al
 them share. Whatever would change the arithmetic and is not supported is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class CheckpointSpec:
     bos_id: int | None = None
     dtype_name: str | None = None
     """The precision of the weights as the directory names it, such as "bfloat16"."""
+    outside_ids: tuple[int, ...] = ()
+    """Special tokens that the files name and that the vocabulary does not have."""
     sampling: SamplingDefaults = NO_SAMPLING
     """For requests that leave parameters out; `read_spec` leaves it to others."""
 
@@ -106,6 +108,22 @@ def _union(*files: Fields) -> tuple[int, ...]:
     return tuple(found)
 
 
+def split_ids(
+    ids: Iterable[int], *, vocab_size: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the tokens that a vocabulary has, and those that it does not have.
+
+    Files name such ones, -1 for none or the id of a larger vocabulary. They never
+    come out of a model, so they end nothing and do no harm.
+
+    >>> split_ids((2, -1, 999, 2), vocab_size=100)
+    ((2,), (-1, 999))
+    """
+    each = tuple(dict.fromkeys(ids))
+    known = tuple(token for token in each if 0 <= token < vocab_size)
+    return known, tuple(token for token in each if token not in known)
+
+
 def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
     """Returns the `CheckpointSpec` that a `config.json` and a `generation_config.json`
     describe.
@@ -124,13 +142,19 @@ def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
     family = FAMILIES[architectures[0]]
     start = generation if generation.has("bos_token_id") else fields
     dtype_key = "dtype" if fields.has("dtype") else "torch_dtype"
+    eos_ids = _union(generation, fields)
+    bos_id = start.integer("bos_token_id") if start.has("bos_token_id") else None
     try:
+        config = _config(fields, family)
+        named = eos_ids if bos_id is None else (*eos_ids, bos_id)
+        known_ids, outside_ids = split_ids(named, vocab_size=config.vocab_size)
         return CheckpointSpec(
-            config=_config(fields, family),
+            config=config,
             architecture=architectures[0],
             model_type=family.model_type,
-            eos_ids=_union(generation, fields),
-            bos_id=start.integer("bos_token_id") if start.has("bos_token_id") else None,
+            eos_ids=tuple(token for token in eos_ids if token in known_ids),
+            bos_id=bos_id if bos_id in known_ids else None,
+            outside_ids=outside_ids,
             dtype_name=fields.text(dtype_key) if fields.has(dtype_key) else None,
         )
     except CheckpointError:

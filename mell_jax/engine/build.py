@@ -16,6 +16,7 @@ from mell_jax.checkpoints import (
     CheckpointSpec,
     load_model,
     read_spec,
+    split_ids,
 )
 from mell_jax.checkpoints.generation import read_sampling
 from mell_jax.engine.blueprint import choose_groups, settle_on
@@ -183,11 +184,20 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
 
 def _with_ends(spec: CheckpointSpec, *, directory: Path) -> CheckpointSpec:
     """Adds the end of a text that the tokenizer's files name."""
-    ends = dict.fromkeys((*spec.eos_ids, *find_eos_ids(directory)))
-    try:
-        return dataclasses.replace(spec, eos_ids=tuple(ends))
-    except ValueError as error:  # outside the vocabulary
-        raise CheckpointError(f"{directory}: {error}") from error
+    named = (*spec.eos_ids, *find_eos_ids(directory))
+    size = spec.config.vocab_size
+    ends, outside = split_ids(named, vocab_size=size)
+    outside = tuple(dict.fromkeys((*spec.outside_ids, *outside)))
+    if outside:
+        logging.warning(
+            "%s: special tokens %s are outside the vocabulary of %d and do not count; "
+            "a text ends with %s",
+            directory,
+            ", ".join(map(str, outside)),
+            size,
+            " or ".join(map(str, ends)) or "no token",
+        )
+    return dataclasses.replace(spec, eos_ids=ends, outside_ids=outside)
 
 
 def _with_sampling(
