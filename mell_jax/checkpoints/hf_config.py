@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mell_jax.checkpoints.architecture import explain_architectures
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.folder_kind import check_no_adapter, explain_folder
 from mell_jax.checkpoints.generation import (
     GENERATION_FILE,
     NO_SAMPLING,
     SamplingDefaults,
 )
-from mell_jax.checkpoints.json_file import MAX_CONFIG_BYTES, Fields, read_object
+from mell_jax.checkpoints.json_file import MAX_CONFIG_BYTES, Fields, read_object, shown
+from mell_jax.checkpoints.quantization_marks import QUANTIZATION_KEYS, find_method
 from mell_jax.models.config import Llama3Rope, ModelConfig
 
 CONFIG_FILE = "config.json"
@@ -71,6 +74,9 @@ def read_spec(directory: Path) -> CheckpointSpec:
       CheckpointError: naming the file, the key and what is supported.
     """
     path = directory / CONFIG_FILE
+    check_no_adapter(directory)
+    if not path.is_file() and (kind := explain_folder(directory)):
+        raise CheckpointError(f"{directory}: {kind}")
     fields = Fields(read_object(path, max_bytes=MAX_CONFIG_BYTES), str(path))
     generation_path = directory / GENERATION_FILE
     generation = Fields({}, str(generation_path))
@@ -128,17 +134,22 @@ def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
     """Returns the `CheckpointSpec` that a `config.json` and a `generation_config.json`
     describe.
     """
-    architectures = fields.texts("architectures")
+    architectures = fields.texts("architectures", default=())
     if len(architectures) != 1 or architectures[0] not in FAMILIES:
+        known = {name: family.model_type for name, family in FAMILIES.items()}
+        model_type = fields.text("model_type", default="")
         fields.fail(
             "architectures",
-            f"must name one of {', '.join(FAMILIES)}; found {list(architectures)}",
+            explain_architectures(architectures, model_type=model_type, known=known),
         )
-    if fields.has("quantization_config"):
-        fields.fail(
-            "quantization_config",
-            "is not supported; use the float32, float16 or bfloat16 weights",
-        )
+    for key in QUANTIZATION_KEYS:
+        if fields.has(key):
+            method = find_method(fields.values[key])
+            fields.fail(
+                key,
+                f"{f'({shown(method)}) ' if method else ''}is not supported; use the "
+                "float32, float16 or bfloat16 weights",
+            )
     family = FAMILIES[architectures[0]]
     start = generation if generation.has("bos_token_id") else fields
     dtype_key = "dtype" if fields.has("dtype") else "torch_dtype"

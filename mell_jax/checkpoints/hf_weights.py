@@ -10,7 +10,9 @@ from pathlib import Path
 
 from mell_jax.checkpoints.abstract import AbstractDecoder, ParameterPath
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.folder_kind import explain_folder, list_names
 from mell_jax.checkpoints.json_file import Fields, read_object, shown
+from mell_jax.checkpoints.quantization_marks import find_quantization
 from mell_jax.checkpoints.safetensors_file import (
     WEIGHT_DTYPES,
     StoredTensor,
@@ -20,7 +22,6 @@ from mell_jax.checkpoints.safetensors_file import (
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 16 << 20
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 TOP_NAMES: dict[ParameterPath, str] = {
     ("embed", "embedding"): "model.embed_tokens.weight",
@@ -73,6 +74,12 @@ def find_weights(directory: Path, model: AbstractDecoder) -> list[Weight]:
       CheckpointError: when a file or tensor is missing, misshapen or unknown.
     """
     stored = stored_tensors(directory)
+    if (found := find_quantization(stored)) is not None:
+        kind, name = found
+        raise CheckpointError(
+            f"{stored[name]}: these weights are quantised ({kind}), which is not "
+            "supported; use the float32, float16 or bfloat16 weights"
+        )
     weights = []
     for path, _ in model.items():
         weights.append(_find(directory, stored, path, model.shape(path)))
@@ -139,16 +146,11 @@ def _shard_path(directory: Path, shard: str) -> Path:
 
 
 def _no_weights(directory: Path) -> str:
-    found = sorted(path.name for path in directory.iterdir())
-    if any(name.endswith(PICKLE_SUFFIXES) for name in found):
-        return (
-            f"{directory}: only pickled weights, which can run code and are never "
-            "read; convert them to safetensors (in transformers: "
-            "model.save_pretrained(directory, safe_serialization=True))"
-        )
-    return (
-        f"{directory}: no weights: expected {SINGLE_FILE}, {INDEX_FILE} or a folder "
-        f"orbax; found {', '.join(map(shown, found[:10])) or 'nothing'}"
+    kind = explain_folder(directory)
+    return f"{directory}: " + (
+        kind
+        or f"no weights: expected {SINGLE_FILE}, {INDEX_FILE} or a folder orbax; found "
+        f"{list_names(directory)}"
     )
 
 

@@ -119,10 +119,14 @@ class Fields:
             self.fail(key, f"must be a string, found {_described(value)}")
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
+    def texts(
+        self, key: str, *, default: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
         """Returns a list of strings."""
-        value = self._get(key, None)
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        value = self._get(key, default)
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(v, str) for v in value
+        ):
             self.fail(key, f"must be a list of strings, found {_described(value)}")
         return tuple(value)
 

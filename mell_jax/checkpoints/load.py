@@ -19,6 +19,7 @@ from mell_jax.checkpoints.abstract import (
     abstract_decoder,
 )
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.folder_kind import explain_path
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.hf_weights import (
     find_weights,
@@ -61,7 +62,7 @@ def load_model(
         `config.json`; found before anything large is allocated.
     """
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no such directory")
+        raise CheckpointError(f"{path}: {explain_path(path)}")
     spec = read_spec(path)
     model = abstract_decoder(spec.config, dtype=dtype)
     has_orbax = (path / ORBAX_FOLDER).exists()

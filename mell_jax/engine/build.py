@@ -18,6 +18,7 @@ from mell_jax.checkpoints import (
     read_spec,
     split_ids,
 )
+from mell_jax.checkpoints.folder_kind import explain_path
 from mell_jax.checkpoints.generation import read_sampling
 from mell_jax.engine.blueprint import choose_groups, settle_on
 from mell_jax.engine.config import DEMO, EngineConfig
@@ -147,10 +148,8 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
 def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
     if not directory.is_dir():
-        raise CheckpointError(
-            f"{directory}: no such directory; a model is a directory on this machine "
-            f"(nothing is downloaded), or {DEMO!r}"
-        )
+        known = "" if directory.exists() else f"; {DEMO!r} is the one that comes along"
+        raise CheckpointError(f"{directory}: {explain_path(directory)}{known}")
     return directory
 
 
