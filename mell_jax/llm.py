@@ -143,7 +143,9 @@ class LLM:
           tokenizer: a folder with a tokenizer, or one that is loaded; None for token
             ids in and out.
           eos_ids: tokens that end a text; by default the tokenizer's own, and those
-            that `generation_config.json` and `config.json` in its folder name.
+            that `generation_config.json` and `config.json` in its folder name, as far
+            as the decoder has them. How that folder's model wants to be sampled is not
+            taken over: this is another model.
         """
         named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):

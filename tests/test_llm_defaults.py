@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flax import nnx
 
 from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import CheckpointError
 from mell_jax.engine.build import build_engine, demo_directory, settle_engine
 from mell_jax.engine.config import EngineConfig
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.decoder import Decoder
 
 SMALL: dict[str, Any] = {
     "max_rows": 4,
@@ -69,6 +72,26 @@ def test_a_bad_proposal_is_refused_early_unless_nobody_reads_it(tmp_path: Path) 
         with pytest.raises(CheckpointError, match=r"top_p must be in \(0, 1\], got 2"):
             start(config)
     settle_engine(dataclasses.replace(config, generation_config="none"))
+
+
+def test_a_module_has_the_ends_of_its_tokenizer_s_folder_and_not_its_sampling(
+    tmp_path: Path,
+) -> None:
+    path = demo_with(tmp_path, do_sample=False, eos_token_id=[7, -1, 5000])
+    config = ModelConfig(
+        vocab_size=1031,
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=32,
+        max_position_embeddings=64,
+    )
+    module = Decoder(config, rngs=nnx.Rngs(3))
+    with LLM.from_nnx(module, tokenizer=path, **SMALL) as llm:
+        assert llm.info.eos_token_ids == (7, 1)
+        assert llm.default_params == SamplingParams()
 
 
 def test_another_word_for_the_setting_is_refused() -> None:
