@@ -21,6 +21,7 @@ class Event(Enum):
 
     STARTING = "starting"
     PROGRESS = "progress"
+    SAMPLING_DEFAULTS = "sampling_defaults"
     READY = "ready"
     DRAINING = "draining"
     STOPPED = "stopped"
@@ -44,6 +45,7 @@ class Event(Enum):
 
 
 _LEVELS = {
+    Event.SAMPLING_DEFAULTS: logging.WARNING,  # other text than without the file
     Event.DRAINING: logging.WARNING,
     Event.FAILED: logging.ERROR,
     Event.REQUEST_FAILED: logging.ERROR,

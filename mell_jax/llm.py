@@ -30,7 +30,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.checkpoints import read_eos_ids, spec_in_memory
+from mell_jax.checkpoints import read_eos_ids, spec_in_memory, split_ids
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -143,7 +143,9 @@ class LLM:
           tokenizer: a folder with a tokenizer, or one that is loaded; None for token
             ids in and out.
           eos_ids: tokens that end a text; by default the tokenizer's own, and those
-            that `generation_config.json` and `config.json` in its folder name.
+            that `generation_config.json` and `config.json` in its folder name, as far
+            as the decoder has them. How that folder's model wants to be sampled is not
+            taken over: this is another model.
         """
         named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
@@ -151,7 +153,8 @@ class LLM:
             tokenizer = load_tokenizer(Path(tokenizer))
         if eos_ids is None:
             own = tokenizer.eos_id if tokenizer is not None else None
-            eos_ids = tuple(dict.fromkeys((*named, *(() if own is None else (own,)))))
+            named = (*named, *(() if own is None else (own,)))
+            eos_ids, _ = split_ids(named, vocab_size=module.config.vocab_size)
         spec = spec_in_memory(
             module.config,
             eos_ids=tuple(eos_ids),
@@ -192,6 +195,16 @@ class LLM:
         """Returns what is served: vocabulary, context, limits."""
         return self._engine.infos[0]
 
+    @property
+    def default_params(self) -> SamplingParams:
+        """Returns the parameters of calls that bring none.
+
+        They are those of the model's `generation_config.json` where it has any, unless
+        `generation_config="none"` was among the options. `dataclasses.replace` changes
+        some of them: `SamplingParams(max_tokens=64)` has none of the model's.
+        """
+        return self.info.default_params
+
     def load(self) -> EngineLoad:
         """Returns how busy the engine is, and its counters."""
         return self._engine.load()
@@ -208,7 +221,7 @@ class LLM:
         Args:
           prompts: a text, token ids (a list or an array), or any iterable of these;
             an array of two dimensions is one prompt a row.
-          params: for all prompts, or one for each.
+          params: for all prompts, or one for each; None takes `default_params`.
 
         Raises:
           InvalidRequestError: a prompt or parameter breaks a rule; nothing is returned
@@ -242,7 +255,8 @@ class LLM:
         """Does what `generate` does, for callers in an event loop of their own."""
         self._check_usable()
         many = _as_prompts(prompts)
-        each = _as_params(params, count=len(many))
+        given = self.default_params if params is None else params
+        each = _as_params(given, count=len(many))
         requests = list(zip(many, each, strict=True))
         return await self._loop.acall(lambda: self._collect_all(requests))
 
@@ -304,7 +318,7 @@ class LLM:
         ask = Ask(
             caller=Caller.of_library(),
             prompt=_as_prompt(prompt),
-            params=params or SamplingParams(),
+            params=params or self.default_params,
         )
         return generate(self._front_end, ask)
 
@@ -404,10 +418,10 @@ def _dimensions(value: object) -> int:
 
 
 def _as_params(
-    params: SamplingParams | Sequence[SamplingParams] | None, *, count: int
+    params: SamplingParams | Sequence[SamplingParams], *, count: int
 ) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
+    if isinstance(params, SamplingParams):
+        return [params] * count
     if len(params) != count:
         raise ValueError(f"{count} prompts need as many params, got {len(params)}")
     return list(params)

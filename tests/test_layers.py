@@ -107,7 +107,15 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     "engine": {
         "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
         "parts": {
-            *("blueprint", "intake", "prompts", "settled", "slots", "step_times"),
+            *(
+                "blueprint",
+                "default_params",
+                "intake",
+                "prompts",
+                "settled",
+                "slots",
+                "step_times",
+            ),
             "validate",
         },
         "instance": {"instance", "thread"},

@@ -1,7 +1,12 @@
 """Reads and writes model directories, Hugging Face's and Orbax; trusts no file."""
 
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.hf_config import CheckpointSpec, read_eos_ids, read_spec
+from mell_jax.checkpoints.hf_config import (
+    CheckpointSpec,
+    read_eos_ids,
+    read_spec,
+    split_ids,
+)
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.load import LoadedModel, load_model
 from mell_jax.checkpoints.save import save_hf, save_orbax
@@ -16,4 +21,5 @@ __all__ = [
     "save_hf",
     "save_orbax",
     "spec_in_memory",
+    "split_ids",
 ]

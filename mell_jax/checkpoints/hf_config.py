@@ -4,19 +4,26 @@ Each architecture is a file of `families`. Whatever would change the arithmetic 
 not supported is refused.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mell_jax.checkpoints.architecture import explain_architectures
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import ARCHITECTURES
 from mell_jax.checkpoints.families.family import Family
-from mell_jax.checkpoints.json_file import Fields, read_object
+from mell_jax.checkpoints.folder_kind import check_no_adapter, explain_folder
+from mell_jax.checkpoints.generation import (
+    GENERATION_FILE,
+    NO_SAMPLING,
+    SamplingDefaults,
+)
+from mell_jax.checkpoints.json_file import MAX_CONFIG_BYTES, Fields, read_object, shown
 from mell_jax.checkpoints.known_keys import check_known
+from mell_jax.checkpoints.quantization_marks import QUANTIZATION_KEYS, find_method
 from mell_jax.models.config import ModelConfig
 
 CONFIG_FILE = "config.json"
-GENERATION_FILE = "generation_config.json"
-MAX_CONFIG_BYTES = 1 << 20
 TEXT_SECTION = "text_config"
 SHARED_KEYS = (
     *("tie_word_embeddings", "bos_token_id", "eos_token_id", "dtype", "torch_dtype"),
@@ -35,6 +42,10 @@ class CheckpointSpec:
     bos_id: int | None = None
     dtype_name: str | None = None
     """The precision of the weights as the directory names it, such as "bfloat16"."""
+    outside_ids: tuple[int, ...] = ()
+    """Special tokens that the files name and that the vocabulary does not have."""
+    sampling: SamplingDefaults = NO_SAMPLING
+    """For requests that leave parameters out; `read_spec` leaves it to others."""
 
     def __post_init__(self) -> None:
         bos = () if self.bos_id is None else (self.bos_id,)
@@ -58,6 +69,9 @@ def read_spec(directory: Path) -> CheckpointSpec:
       CheckpointError: naming the file, the key and what is supported.
     """
     path = directory / CONFIG_FILE
+    check_no_adapter(directory)
+    if not path.is_file() and (kind := explain_folder(directory)):
+        raise CheckpointError(f"{directory}: {kind}")
     fields = Fields(read_object(path, max_bytes=MAX_CONFIG_BYTES), str(path))
     generation_path = directory / GENERATION_FILE
     generation = Fields({}, str(generation_path))
@@ -95,28 +109,52 @@ def _union(*files: Fields) -> tuple[int, ...]:
     return tuple(found)
 
 
+def split_ids(
+    ids: Iterable[int], *, vocab_size: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the tokens that a vocabulary has, and those that it does not have.
+
+    Files name such ones, -1 for none or the id of a larger vocabulary. They never
+    come out of a model, so they end nothing and do no harm.
+
+    >>> split_ids((2, -1, 999, 2), vocab_size=100)
+    ((2,), (-1, 999))
+    """
+    each = tuple(dict.fromkeys(ids))
+    known = tuple(token for token in each if 0 <= token < vocab_size)
+    return known, tuple(token for token in each if token not in known)
+
+
 def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
     """Returns the `CheckpointSpec` that a `config.json` and a `generation_config.json`
     describe.
     """
     family = _family(fields)
-    if fields.has("quantization_config"):
-        fields.fail(
-            "quantization_config",
-            "is not supported; use the float32, float16 or bfloat16 weights",
-        )
+    for key in QUANTIZATION_KEYS:
+        if fields.has(key):
+            method = find_method(fields.values[key])
+            fields.fail(
+                key,
+                f"{f'({shown(method)}) ' if method else ''}is not supported; use the "
+                "float32, float16 or bfloat16 weights",
+            )
     decoder = text_fields(fields)
     start = generation if generation.has("bos_token_id") else decoder
     dtype_key = "dtype" if decoder.has("dtype") else "torch_dtype"
+    eos_ids = _union(generation, decoder)
+    bos_id = start.integer("bos_token_id") if start.has("bos_token_id") else None
     try:
         config = family.parse(decoder)
         check_known(decoder, architecture=family.architecture)
+        named = eos_ids if bos_id is None else (*eos_ids, bos_id)
+        known_ids, outside_ids = split_ids(named, vocab_size=config.vocab_size)
         return CheckpointSpec(
             config=config,
             architecture=family.architecture,
             model_type=family.model_type,
-            eos_ids=_union(generation, decoder),
-            bos_id=start.integer("bos_token_id") if start.has("bos_token_id") else None,
+            eos_ids=tuple(token for token in eos_ids if token in known_ids),
+            bos_id=bos_id if bos_id in known_ids else None,
+            outside_ids=outside_ids,
             dtype_name=decoder.text(dtype_key) if decoder.has(dtype_key) else None,
         )
     except CheckpointError:
@@ -140,11 +178,13 @@ def text_fields(fields: Fields) -> Fields:
 
 
 def _family(fields: Fields) -> Family:
-    architectures = fields.texts("architectures")
+    architectures = fields.texts("architectures", default=())
     if len(architectures) != 1 or architectures[0] not in ARCHITECTURES:
+        known = {name: family.model_type for name, family in ARCHITECTURES.items()}
+        model_type = fields.text("model_type", default="")
         fields.fail(
             "architectures",
-            f"must name one of {', '.join(ARCHITECTURES)}; found {list(architectures)}",
+            explain_architectures(architectures, model_type=model_type, known=known),
         )
     family = ARCHITECTURES[architectures[0]]
     is_whole = not fields.has(TEXT_SECTION)

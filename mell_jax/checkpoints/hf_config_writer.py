@@ -12,9 +12,9 @@ from typing import Any
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.reading import common_values
+from mell_jax.checkpoints.generation import GENERATION_FILE
 from mell_jax.checkpoints.hf_config import (
     CONFIG_FILE,
-    GENERATION_FILE,
     CheckpointSpec,
     parse_spec,
 )

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families.family import ParameterPath, Sources
+from mell_jax.checkpoints.folder_kind import explain_folder, list_names
 from mell_jax.checkpoints.json_file import Fields, read_object, shown
+from mell_jax.checkpoints.quantization_marks import find_quantization
 from mell_jax.checkpoints.safetensors_file import (
     CHUNK_BYTES,
     ITEM_BYTES,
@@ -30,7 +32,6 @@ from mell_jax.checkpoints.sources import Shape, Source, Take, Transpose
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 16 << 20
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -141,6 +142,12 @@ def find_weights(
     Raises:
       CheckpointError: when a tensor is missing, misshapen or unknown.
     """
+    if (found := find_quantization(stored.tensors)) is not None:
+        kind, name = found
+        raise CheckpointError(
+            f"{stored.tensors[name]}: these weights are quantised ({kind}), which is "
+            "not supported; use the float32, float16 or bfloat16 weights"
+        )
     weights = [
         Weight(
             path=path,
@@ -273,14 +280,9 @@ def _shard_path(directory: Path, shard: str) -> Path:
 
 
 def _no_weights(directory: Path) -> str:
-    found = sorted(path.name for path in directory.iterdir())
-    if any(name.endswith(PICKLE_SUFFIXES) for name in found):
-        return (
-            f"{directory}: only pickled weights, which can run code and are never "
-            "read; convert them to safetensors (in transformers: "
-            "model.save_pretrained(directory, safe_serialization=True))"
-        )
-    return (
-        f"{directory}: no weights: expected {SINGLE_FILE}, {INDEX_FILE} or a folder "
-        f"orbax; found {', '.join(map(shown, found[:10])) or 'nothing'}"
+    kind = explain_folder(directory)
+    return f"{directory}: " + (
+        kind
+        or f"no weights: expected {SINGLE_FILE}, {INDEX_FILE} or a folder orbax; found "
+        f"{list_names(directory)}"
     )

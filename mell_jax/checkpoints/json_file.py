@@ -13,18 +13,27 @@ from typing import Any, NoReturn
 from mell_jax.checkpoints.errors import CheckpointError
 
 JsonObject = dict[str, Any]
+MAX_CONFIG_BYTES = 1 << 20
 
 
-def parse_object(text: bytes, *, where: str) -> JsonObject:
+def parse_object(
+    text: bytes, *, where: str, is_as_python_writes: bool = False
+) -> JsonObject:
     """Returns the JSON object in `text`, strictly: no NaN, no infinity, no key twice.
 
+    Args:
+      where: names the origin of `text`.
+      is_as_python_writes: takes NaN and infinity all the same, as Python's `json`
+        writes them; `Fields` refuses them where they are read as a number. A byte
+        order mark in front is skipped, too.
+
     Raises:
-      CheckpointError: when `text` is anything else; `where` names its origin.
+      CheckpointError: when `text` is anything else.
     """
     try:
         value = json.loads(
-            text.decode("utf-8"),
-            parse_constant=_refuse_constant,
+            text.decode("utf-8-sig" if is_as_python_writes else "utf-8"),
+            parse_constant=float if is_as_python_writes else _refuse_constant,
             object_pairs_hook=_unique_keys,
         )
     except (ValueError, RecursionError) as error:
@@ -35,7 +44,7 @@ def parse_object(text: bytes, *, where: str) -> JsonObject:
 
 
 def read_object(path: Path, *, max_bytes: int) -> JsonObject:
-    """Returns the JSON object in the file `path`.
+    """Returns the JSON object in the file `path`, which may be as Python writes it.
 
     Raises:
       CheckpointError: when the file is absent, larger than `max_bytes` or not JSON.
@@ -49,7 +58,7 @@ def read_object(path: Path, *, max_bytes: int) -> JsonObject:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     if len(text) > max_bytes:
         raise CheckpointError(f"{path}: larger than the {max_bytes} bytes allowed")
-    return parse_object(text, where=str(path))
+    return parse_object(text, where=str(path), is_as_python_writes=True)
 
 
 def shown(name: str) -> str:
@@ -113,10 +122,14 @@ class Fields:
             self.fail(key, f"must be a string, found {_described(value)}")
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
+    def texts(
+        self, key: str, *, default: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
         """Returns a list of strings."""
-        value = self._get(key, None)
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        value = self._get(key, default)
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(v, str) for v in value
+        ):
             self.fail(key, f"must be a list of strings, found {_described(value)}")
         return tuple(value)
 

@@ -21,6 +21,7 @@ from mell_jax.checkpoints.abstract import (
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.family import ParameterPath
+from mell_jax.checkpoints.folder_kind import explain_path
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.hf_weights import (
     StoredWeights,
@@ -69,7 +70,7 @@ def load_model(
         `config.json`; found before anything large is allocated.
     """
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no such directory")
+        raise CheckpointError(f"{path}: {explain_path(path)}")
     spec = read_spec(path)
     if context_tokens is not None:
         config = spec.config.for_context(context_tokens)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.default_params import default_params
 from mell_jax.engine.frames import EngineInfo
 from mell_jax.engine.settled import SettledConfig, choose_dtypes, settle
 from mell_jax.models.config import ModelConfig
@@ -239,4 +240,5 @@ def _info(
         max_rows=settled.max_rows,
         num_pages=num_pages,
         page_tokens=PAGE_TOKENS,
+        default_params=default_params(spec.sampling),
     )

@@ -16,9 +16,13 @@ from mell_jax.checkpoints import (
     CheckpointSpec,
     load_model,
     read_spec,
+    split_ids,
 )
+from mell_jax.checkpoints.folder_kind import explain_path
+from mell_jax.checkpoints.generation import read_sampling
 from mell_jax.engine.blueprint import choose_groups, settle_on
 from mell_jax.engine.config import DEMO, EngineConfig
+from mell_jax.engine.default_params import check_sampling, tell_sampling
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
@@ -135,7 +139,8 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
       CheckpointError: the model directory cannot be used.
       ValueError: the configuration contradicts itself, the model or the devices.
     """
-    spec = read_spec(_directory_of(config))
+    directory = _directory_of(config)
+    spec = _with_sampling(read_spec(directory), config=config, directory=directory)
     groups = choose_groups(config, model=spec.config)
     return settle_on(config, spec=spec, groups=groups)
 
@@ -143,16 +148,16 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
 def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
     if not directory.is_dir():
-        raise CheckpointError(
-            f"{directory}: no such directory; a model is a directory on this machine "
-            f"(nothing is downloaded), or {DEMO!r}"
-        )
+        known = "" if directory.exists() else f"; {DEMO!r} is the one that comes along"
+        raise CheckpointError(f"{directory}: {explain_path(directory)}{known}")
     return directory
 
 
 def _find(config: EngineConfig, *, progress: bool) -> _Source:
     directory = _directory_of(config)
     spec = _with_ends(read_spec(directory), directory=directory)
+    spec = _with_sampling(spec, config=config, directory=directory)
+    tell_sampling(spec.sampling, model=config.name)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
@@ -179,11 +184,31 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
 
 def _with_ends(spec: CheckpointSpec, *, directory: Path) -> CheckpointSpec:
     """Adds the end of a text that the tokenizer's files name."""
-    ends = dict.fromkeys((*spec.eos_ids, *find_eos_ids(directory)))
-    try:
-        return dataclasses.replace(spec, eos_ids=tuple(ends))
-    except ValueError as error:  # outside the vocabulary
-        raise CheckpointError(f"{directory}: {error}") from error
+    named = (*spec.eos_ids, *find_eos_ids(directory))
+    size = spec.config.vocab_size
+    ends, outside = split_ids(named, vocab_size=size)
+    outside = tuple(dict.fromkeys((*spec.outside_ids, *outside)))
+    if outside:
+        logging.warning(
+            "%s: special tokens %s are outside the vocabulary of %d and do not count; "
+            "a text ends with %s",
+            directory,
+            ", ".join(map(str, outside)),
+            size,
+            " or ".join(map(str, ends)) or "no token",
+        )
+    return dataclasses.replace(spec, eos_ids=ends, outside_ids=outside)
+
+
+def _with_sampling(
+    spec: CheckpointSpec, *, config: EngineConfig, directory: Path
+) -> CheckpointSpec:
+    """Adds what the directory proposes for requests that leave parameters out."""
+    if config.generation_config == "none":
+        return spec
+    sampling = read_sampling(directory)
+    check_sampling(sampling, directory=directory)
+    return dataclasses.replace(spec, sampling=sampling)
 
 
 def _check_together(sources: Sequence[_Source]) -> None:

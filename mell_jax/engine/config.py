@@ -9,6 +9,7 @@ from mell_jax.settings.setting import setting
 
 DEMO = "demo"
 DType = Literal["auto", "float32", "bfloat16"]
+GenerationConfig = Literal["model", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,12 @@ class EngineConfig:
         help="This folder keeps compiled steps for the next start; it must be yours "
         "alone. An empty text keeps none.",
     )
+    generation_config: GenerationConfig = setting(
+        "model",
+        help="Requests that leave temperature, top_p, top_k, min_p or "
+        "repetition_penalty out get those of the model's generation_config.json; none "
+        "leaves them at what changes nothing. Its end tokens count either way.",
+    )
     is_cache_optional: bool = False
     """Goes on without the folder of compiled steps where it cannot be used."""
     seed: int = setting(
@@ -117,6 +124,11 @@ class EngineConfig:
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ValueError(
                 f"dtype must be auto, float32 or bfloat16, got {self.dtype!r}"
+            )
+        if self.generation_config not in ("model", "none"):
+            raise ValueError(
+                f"generation_config must be model or none, got "
+                f"{self.generation_config!r}"
             )
         if any(rows < 1 for rows in self.decode_rows):
             raise ValueError(f"decode_rows must be positive, got {self.decode_rows}")

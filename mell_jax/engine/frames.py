@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mell_jax.engine.fleet_view import FleetView
 from mell_jax.engine.histogram import Histogram
-from mell_jax.engine.params import SamplingParams
+from mell_jax.engine.params import NEUTRAL, SamplingParams
 
 Handle = NewType("Handle", int)
 """Names one generated sequence; chosen by the front end, unique among the live ones."""
@@ -123,6 +123,8 @@ class EngineInfo:
     max_rows: int  # sequences that run at once
     num_pages: int
     page_tokens: int
+    default_params: SamplingParams = NEUTRAL
+    """Of these a request takes every sampling parameter that it leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,3 +195,7 @@ def _check_size(name: str, size: int, most: int) -> None:
 
 def _fail(field: str, rule: str, value: object) -> NoReturn:
     raise InvalidRequestError(field, f"{rule}, got {value!r:.100}")
+
+
+NEUTRAL = SamplingParams()
+"""These change nothing."""

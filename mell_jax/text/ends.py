@@ -15,12 +15,14 @@ from mell_jax.text.special_tokens import (
 def find_eos_ids(directory: Path) -> tuple[int, ...]:
     """Returns the id of the tokenizer's end of a text; none where no file names one.
 
+    A `tokenizer.model` that stands alone names its own.
+
     Raises:
         ValueError: a file is not as it should be, or names a token that is nowhere.
     """
     named = read_special_tokens(directory).eos
     if named is None:
-        return ()
+        return _of_pieces(directory)
     added = read_added_tokens(directory)
     if named in added:
         return (added[named],)
@@ -50,11 +52,23 @@ def _find_in_json(path: Path, *, token: str) -> int:
     raise missing_token("eos_token", token, directory=path.parent, where=path.name)
 
 
-def _find_in_pieces(path: Path, *, token: str) -> int:
+def _of_pieces(directory: Path) -> tuple[int, ...]:
+    path = directory / "tokenizer.model"
+    if (directory / "tokenizer.json").is_file() or not path.is_file():
+        return ()
+    found = int(_read_pieces(path).eos_id())
+    return (found,) if found >= 0 else ()
+
+
+def _read_pieces(path: Path) -> SentencePieceProcessor:
     try:
-        model = SentencePieceProcessor(model_proto=path.read_bytes())
+        return SentencePieceProcessor(model_proto=path.read_bytes())
     except RuntimeError as error:
         raise ValueError(f"{path} is no SentencePiece model: {error}") from error
+
+
+def _find_in_pieces(path: Path, *, token: str) -> int:
+    model = _read_pieces(path)
     found = int(model.piece_to_id(token))
     if model.id_to_piece(found) != token:
         raise missing_token("eos_token", token, directory=path.parent, where=path.name)

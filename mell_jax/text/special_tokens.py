@@ -28,7 +28,7 @@ def read_json_object(path: Path) -> dict[str, object]:
         ValueError: the file is not JSON or not an object; names the file.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply to be read") from error
     except ValueError as error:

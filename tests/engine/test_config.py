@@ -120,6 +120,18 @@ def test_a_model_directory_that_is_missing_is_named(tmp_path: Path) -> None:
         build_engine(config)
 
 
+def test_a_file_in_the_place_of_a_directory_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "model-q4.gguf"
+    path.touch()
+    with pytest.raises(ValueError, match=r"q4\.gguf: GGUF, the format of llama\.cpp"):
+        build_engine(EngineConfig(model=str(path)))
+
+
+def test_a_name_of_a_hub_is_told() -> None:
+    with pytest.raises(ValueError, match="get the model first: hf download a/b-1B --l"):
+        build_engine(EngineConfig(model="a/b-1B"))
+
+
 def test_a_mesh_is_instances_by_devices() -> None:
     assert parse_mesh("4x2") == (4, 2)
     assert parse_mesh("1x1") == (1, 1)

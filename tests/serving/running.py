@@ -37,12 +37,15 @@ SETTINGS = "[engine]\ndecode_rows = [16]\n"
 class RunningServer:
     """A `mell-serve` process and a channel to it."""
 
-    def __init__(self, cache_dir: Path, *, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, cache_dir: Path, *, flags: tuple[str, ...] = (), settings: str = ""
+    ) -> None:
+        """`settings` are more of the table [engine]."""
         template = cache_dir / "template.jinja"
         template.write_text(
             "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
         )
-        config = config_flag(cache_dir, SETTINGS)
+        config = config_flag(cache_dir, SETTINGS + settings)
         handle, name = tempfile.mkstemp(dir=cache_dir, suffix=".log")
         self.log = Path(name)
         with open(handle, "wb") as log:  # a pipe that nobody reads would fill

@@ -68,8 +68,9 @@ def test_it_is_what_the_loaded_tokenizer_says(
     byte_level_dir: Path, byte_fallback_dir: Path, sentencepiece_dir: Path
 ) -> None:
     for directory in (byte_level_dir, byte_fallback_dir, sentencepiece_dir):
-        found = find_eos_ids(directory)
-        assert found in ((), (load_tokenizer(directory).eos_id,))
+        own = load_tokenizer(directory).eos_id
+        assert find_eos_ids(directory) == (() if own is None else (own,))
+    assert find_eos_ids(sentencepiece_dir) == (2,)  # which no other file names
 
 
 def test_an_end_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
@@ -83,3 +84,14 @@ def test_an_end_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, added_tokens={END: "x"})
     with pytest.raises(ValueError, match="must map tokens to ids"):
         find_eos_ids(tmp_path)
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        tokenizer_config={"eos_token": END},
+        tokenizer={"model": {"vocab": {"a": 0, END: 10}}},
+    )
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert find_eos_ids(tmp_path) == (10,)

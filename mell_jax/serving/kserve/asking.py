@@ -39,8 +39,13 @@ class InferenceRequest:
     ndim: int
 
 
-def inference_of(request: pb.ModelInferRequest) -> InferenceRequest:
+def inference_of(
+    request: pb.ModelInferRequest, *, defaults: SamplingParams
+) -> InferenceRequest:
     """Reads what is asked for.
+
+    Args:
+      defaults: the model's parameters, for those that the request leaves out.
 
     Raises:
       InvalidRequestError: a part of the request cannot be.
@@ -56,7 +61,11 @@ def inference_of(request: pb.ModelInferRequest) -> InferenceRequest:
         id=checked_request_id(request.id),
         model=request.model_name,
         prompt=str(tensors["text_input"]),
-        params=params_of(str(tensors.get("sampling_parameters", "")), others=others),
+        params=params_of(
+            str(tensors.get("sampling_parameters", "")),
+            others=others,
+            defaults=defaults,
+        ),
         outputs=_outputs(request, tensors=tensors),
         is_streamed=flags.get("stream"),
         repeats_prompt=not flags.get("exclude_input_in_output", True),

@@ -7,6 +7,7 @@ Numbers may be strings, as in examples of the vLLM backend. What a value may be 
 `SamplingParams`' business; here it is only given its type.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -17,12 +18,15 @@ from mell_jax.serving.client_values import known_top_k
 MAX_JSON_CHARS = 64 * 1024
 
 
-def params_of(text: str, *, others: Mapping[str, object]) -> SamplingParams:
+def params_of(
+    text: str, *, others: Mapping[str, object], defaults: SamplingParams
+) -> SamplingParams:
     """Returns checked sampling parameters.
 
     Args:
       text: a JSON object; empty for none.
       others: more of them, by name.
+      defaults: the model's, for those that are not given.
 
     Raises:
       InvalidRequestError: one is unknown, given twice, or has a value that cannot be.
@@ -45,7 +49,7 @@ def params_of(text: str, *, others: Mapping[str, object]) -> SamplingParams:
             )
         if value is not None:  # null leaves the default
             values[name] = _FIELDS[name](name, value)
-    return SamplingParams(**values)
+    return dataclasses.replace(defaults, **values)
 
 
 def _read(text: str) -> dict[str, object]:

@@ -169,7 +169,7 @@ class KServe:
         self, request: pb.ModelInferRequest, asker: Asker
     ) -> pb.ModelInferResponse:
         """Returns the whole answer at once."""
-        wanted = inference_of(request)
+        wanted = self._read(request)
         if wanted.is_streamed:
             raise InvalidRequestError(
                 "stream", "must be false in ModelInfer; call ModelStreamInfer"
@@ -186,7 +186,7 @@ class KServe:
         self, request: pb.ModelInferRequest, *, asker: Asker
     ) -> AsyncGenerator[pb.ModelStreamInferResponse]:
         try:
-            wanted = inference_of(request)
+            wanted = self._read(request)
             if wanted.is_streamed is False:
                 whole = await self._answer(wanted, asker)
                 yield answers.streamed(whole, is_final=True)
@@ -230,6 +230,11 @@ class KServe:
                     part = answers.response_of(wanted, said, model=model)
                     yield answers.streamed(part, is_final=delta.finish is not None)
                     unsaid = []
+
+    def _read(self, request: pb.ModelInferRequest) -> InferenceRequest:
+        """Raises UnknownModelError, too: a model's own defaults count."""
+        model = self._front_end.models.find(request.model_name)
+        return inference_of(request, defaults=model.info.default_params)
 
     def _generate(
         self, wanted: InferenceRequest, asker: Asker

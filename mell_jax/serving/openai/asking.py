@@ -55,8 +55,13 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     return cast("list[str | list[int]]", prompt)
 
 
-def completion_params(request: CompletionRequest) -> SamplingParams:
+def completion_params(
+    request: CompletionRequest, *, defaults: SamplingParams
+) -> SamplingParams:
     """Returns the checked parameters of each prompt.
+
+    Args:
+      defaults: the model's, for what the request leaves out.
 
     Raises:
       InvalidRequestError: a value is out of range.
@@ -73,6 +78,7 @@ def completion_params(request: CompletionRequest) -> SamplingParams:
     most = request.max_tokens
     return _params(
         request,
+        defaults=defaults,
         max_tokens=_completion_tokens(most, is_echoed=bool(request.echo)),
         logprobs=logprobs,
         prompt_logprobs=logprobs if echoes_logprobs else None,
@@ -90,8 +96,11 @@ def _completion_tokens(max_tokens: int | None, *, is_echoed: bool) -> int | None
     return 1 if max_tokens == 0 and is_echoed else max_tokens
 
 
-def chat_params(request: ChatRequest) -> SamplingParams:
+def chat_params(request: ChatRequest, *, defaults: SamplingParams) -> SamplingParams:
     """Returns checked parameters.
+
+    Args:
+      defaults: the model's, for what the request leaves out.
 
     Raises:
       InvalidRequestError: a value is out of range.
@@ -111,6 +120,7 @@ def chat_params(request: ChatRequest) -> SamplingParams:
     most = request.max_completion_tokens
     return _params(
         request,
+        defaults=defaults,
         max_tokens=request.max_tokens if most is None else most,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
@@ -119,6 +129,7 @@ def chat_params(request: ChatRequest) -> SamplingParams:
 def _params(
     request: CompletionRequest | ChatRequest,
     *,
+    defaults: SamplingParams,
     max_tokens: int | None,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
@@ -126,13 +137,13 @@ def _params(
     stop = request.stop
     allowed = request.allowed_token_ids
     return SamplingParams(
-        temperature=_or(request.temperature, 1.0),
-        top_p=_or(request.top_p, 1.0),
-        top_k=known_top_k(_or(request.top_k, 0)),
-        min_p=_or(request.min_p, 0.0),
+        temperature=_or(request.temperature, defaults.temperature),
+        top_p=_or(request.top_p, defaults.top_p),
+        top_k=known_top_k(_or(request.top_k, defaults.top_k)),
+        min_p=_or(request.min_p, defaults.min_p),
         presence_penalty=_or(request.presence_penalty, 0.0),
         frequency_penalty=_or(request.frequency_penalty, 0.0),
-        repetition_penalty=_or(request.repetition_penalty, 1.0),
+        repetition_penalty=_or(request.repetition_penalty, defaults.repetition_penalty),
         logit_bias=request.logit_bias or {},
         allowed_token_ids=None if allowed is None else tuple(allowed),
         seed=request.seed,

@@ -134,7 +134,7 @@ class OpenAiDoor:
             asker=asker,
             unknown=unknown,
             prompts=prompts,
-            params=completion_params(asked),
+            params=completion_params(asked, defaults=model.info.default_params),
             model=model,
             writer=CompletionWriter(),
             default_max_tokens=DEFAULT_COMPLETION_TOKENS,
@@ -144,7 +144,7 @@ class OpenAiDoor:
     async def _chat(self, request: Request, asker: Asker) -> Response:
         asked, unknown = parse(await self._bodies.read(request), ChatRequest)
         model = self._front_end.models.find(asked.model or "")
-        params = chat_params(asked)
+        params = chat_params(asked, defaults=model.info.default_params)
         chat = self._chats.get(model.info.model_name)
         return self._exchange(
             request,

@@ -1,15 +1,18 @@
 """Messages of the contract become our own values and back; pure functions.
 
-Proto3 scalars without presence read as 0 when unset: 0 means the default for top_p,
-top_k, repetition_penalty and n.
+Proto3 scalars without presence read as 0 when unset: 0 means the model's default for
+top_p, top_k, min_p and repetition_penalty, and 1 for n. Whoever wants no such limit
+although the model has one says so by a value that changes nothing: 1 for top_p and
+repetition_penalty, the size of the vocabulary for top_k, 1e-9 for min_p.
 """
 
+import json
 from collections.abc import Sequence
 
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
 from mell_jax.engine.frames import EngineInfo, EngineLoad
-from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.engine.params import NEUTRAL, InvalidRequestError, SamplingParams
 from mell_jax.frontend import Delta, TokenLogprobs
 from mell_jax.serving.problem import UnsupportedError
 
@@ -31,20 +34,22 @@ def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
             )
 
 
-def params_of(proto: pb.SamplingParams) -> SamplingParams:
-    """Returns checked sampling parameters.
+def params_of(proto: pb.SamplingParams, *, defaults: SamplingParams) -> SamplingParams:
+    """Returns checked sampling parameters, those of the model where none are given.
 
     Raises:
       InvalidRequestError: a value is out of range.
     """
     return SamplingParams(
-        temperature=proto.temperature if proto.HasField("temperature") else 1.0,
-        top_p=proto.top_p or 1.0,
-        top_k=proto.top_k,
-        min_p=proto.min_p,
+        temperature=(
+            proto.temperature if proto.HasField("temperature") else defaults.temperature
+        ),
+        top_p=proto.top_p or defaults.top_p,
+        top_k=proto.top_k or defaults.top_k,
+        min_p=proto.min_p or defaults.min_p,
         presence_penalty=proto.presence_penalty,
         frequency_penalty=proto.frequency_penalty,
-        repetition_penalty=proto.repetition_penalty or 1.0,
+        repetition_penalty=proto.repetition_penalty or defaults.repetition_penalty,
         logit_bias=dict(proto.logit_bias),
         seed=proto.seed if proto.HasField("seed") else None,
         logprobs=proto.logprobs if proto.HasField("logprobs") else None,
@@ -186,7 +191,18 @@ def model_info_of(
         eos_token_ids=info.eos_token_ids,
         bos_token_id=info.bos_token_id or 0,
         max_req_input_len=info.max_model_len - 1,
+        default_sampling_params_json=_defaults_json(info.default_params),
     )
+
+
+def _defaults_json(params: SamplingParams) -> str:
+    """What gateways fill in for their clients; empty for what changes nothing."""
+    changed = {
+        name: getattr(params, name)
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        if getattr(params, name) != getattr(NEUTRAL, name)
+    }
+    return json.dumps(changed) if changed else ""
 
 
 def _output_logprobs(

@@ -90,7 +90,10 @@ class Servicer:
             asker.echo_id(request_id)
         self.check_open()
         convert.check_supported(request)
-        params = convert.params_of(request.sampling_params)
+        info = self._front_end.models.find(asker.model).info
+        params = convert.params_of(
+            request.sampling_params, defaults=info.default_params
+        )
         ask = asker.ask(
             prompt=convert.prompt_of(request),
             params=params,

@@ -133,7 +133,7 @@ OUR_WORDS = {
 @given(requests)
 def test_any_message_is_understood_or_refused(request: pb.ModelInferRequest) -> None:
     try:
-        wanted = inference_of(request)
+        wanted = inference_of(request, defaults=SamplingParams())
     except InvalidRequestError as error:
         assert error.field in OUR_WORDS
         return
@@ -159,7 +159,9 @@ json_values: Any = st.recursive(
 )
 def test_any_json_makes_parameters_or_is_refused(given_values: dict[str, Any]) -> None:
     try:
-        params = params_of(json.dumps(given_values), others={})
+        params = params_of(
+            json.dumps(given_values), others={}, defaults=SamplingParams()
+        )
     except InvalidRequestError as error:
         assert error.field in OUR_WORDS
         return
