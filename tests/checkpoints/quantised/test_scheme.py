@@ -2,9 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mell_jax.checkpoints import CheckpointError
 from mell_jax.checkpoints.json_file import Fields
@@ -22,6 +25,7 @@ from mell_jax.checkpoints.quantised.compressed_tensors import (
 from mell_jax.checkpoints.quantised.fp8 import Fp8
 from mell_jax.checkpoints.quantised.gptq import Gptq
 from mell_jax.checkpoints.quantised.mxfp4 import Mxfp4
+from mell_jax.checkpoints.quantised.read import METHODS
 
 LAYER = "model.layers.0."
 Q_PROJ = LAYER + "self_attn.q_proj"
@@ -433,3 +437,44 @@ def test_the_cost_is_one_line():
     )
     small = cost_line("fp8", stored_bytes=900, dense_bytes=1_800, dtype="bfloat16")
     assert small.startswith("900 B of fp8 are dequantised on load: 1.8 kB of bfloat16")
+
+
+KEYS = st.sampled_from(
+    [
+        *("quant_method", "bits", "group_size", "checkpoint_format", "version", "sym"),
+        *("weight_block_size", "modules_to_not_convert", "ignore", "config_groups"),
+        *("format", "weights", "targets", "num_bits", "strategy", "type", "dynamic"),
+        *("quantization_config", "quantization", "sparsity_config", "block_structure"),
+        *("quant_algo", "transform_config", "group_0", "zero_point", "w_bit"),
+    ]
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["gptq", "awq", "fp8", "mxfp4", "modelopt", "int", "group"])
+    | st.sampled_from(["compressed-tensors", "pack-quantized", "re:(", "1x0", "gemm"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=500)
+@given(
+    values=st.dictionaries(KEYS, VALUES),
+    method=st.none() | st.sampled_from(sorted(METHODS)),
+)
+def test_no_configuration_does_anything_but_raise_a_checkpoint_error(values, method):
+    if method is not None:
+        values = values | {"quant_method": method}
+    fields = Fields({"quantization_config": values}, "config.json")
+    try:
+        scheme = read_scheme(fields, directory=Path("no such folder"))
+    except CheckpointError as error:
+        assert str(error).startswith("config.json: quantization_config")
+        assert len(str(error)) < 1_000
+    else:
+        assert scheme.parts(Q_PROJ + ".weight", {Q_PROJ + ".weight"}) == ()
