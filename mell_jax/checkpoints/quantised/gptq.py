@@ -36,6 +36,7 @@ class Gptq:
     bits: int
     group_size: int | None  # columns of a group where g_idx is not stored; None: all
     has_low_zeros: bool  # zero points are stored one too small
+    is_symmetric: bool  # they are all in the middle
 
     @property
     def part_names(self) -> PartNames:
@@ -55,6 +56,8 @@ class Gptq:
         zeros = unpack_zeros(
             parts["qzeros"], bits=self.bits, has_low_zeros=self.has_low_zeros
         )
+        if self.is_symmetric:
+            self._check_middle(zeros)
 
         def codes(part: slice) -> FloatArray:  # [out, in] of [in / 8, out]
             return unpack(qweight[:, part].T, bits=self.bits).astype(np.float32)
@@ -67,6 +70,16 @@ class Gptq:
             groups=self._groups(parts, columns),
         )
         return dequantise(matrix, dtype=dtype)
+
+    def _check_middle(self, zeros: FloatArray) -> None:
+        """Refuses zero points of the other format: weights would be off by a step."""
+        middle = 1 << (self.bits - 1)
+        if not (zeros == middle).all():
+            raise ValueError(
+                f"has zero points from {zeros.min():g} to {zeros.max():g}, but sym is "
+                f"true, which makes them {middle}; one of sym and checkpoint_format "
+                "(gptq or gptq_v2) is wrong"
+            )
 
     def _groups(
         self, parts: Mapping[str, npt.NDArray[Any]], columns: int

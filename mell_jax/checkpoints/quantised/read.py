@@ -140,6 +140,7 @@ def _gptq(fields: Fields) -> Scheme:
         bits=_bits(fields, "bits", GPTQ_BITS),
         group_size=read_group_size(fields, "group_size", default=None),
         has_low_zeros=name == "gptq",
+        is_symmetric=fields.flag("sym", default=False),
     )
     return Scheme(method="gptq", where=fields.where, rules=(Rule(layout=layout),))
 

@@ -2,6 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 UNUSED_ENDINGS = frozenset(
     {
@@ -24,14 +28,19 @@ def is_unused(name: str) -> bool:
     return name.rpartition(".")[2] in UNUSED_ENDINGS
 
 
-def unused_line(names: Iterable[str]) -> str:
-    """Returns one line that says which of the tensors `names` are left out, or "".
-
-    >>> unused_line(["a.k_scale", "b.k_scale", "a.weight"])
-    'not used, since activations and keys are not quantised here: 2 k_scale'
+def is_zero_bias(name: str, values: npt.NDArray[Any]) -> bool:
+    """Tells whether a stored tensor is a bias of zeros, as AutoGPTQ writes one beside
+    every weight, also in models that have none.
     """
-    counts = Counter(name.rpartition(".")[2] for name in names if is_unused(name))
-    if not counts:
-        return ""
+    return name.endswith(".bias") and not np.any(values != 0)
+
+
+def unused_line(names: Iterable[str]) -> str:
+    """Returns one line that says which tensors are left out, or "" for none.
+
+    >>> unused_line(["a.k_scale", "b.k_scale", "b.bias"])
+    'left out, since they change nothing here: 1 bias, 2 k_scale'
+    """
+    counts = Counter(name.rpartition(".")[2] for name in names)
     listed = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
-    return f"not used, since activations and keys are not quantised here: {listed}"
+    return f"left out, since they change nothing here: {listed}" if listed else ""

@@ -1,5 +1,7 @@
 """What is packed here and dequantised there differs by half a step at most."""
 
+import tracemalloc
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -28,6 +30,15 @@ def matrix(rows, columns, *, seed=0, offset=0.0):
     random = np.random.default_rng(seed)
     values = random.standard_normal((rows, columns)) + offset
     return values.astype(np.float32)
+
+
+def gptq(bits, group_size=32, *, has_low_zeros=True, is_symmetric=False):
+    return Gptq(
+        bits=bits,
+        group_size=group_size,
+        has_low_zeros=has_low_zeros,
+        is_symmetric=is_symmetric,
+    )
 
 
 def is_exact(found, dense, made, order):
@@ -62,7 +73,11 @@ def test_gptq_is_right_to_half_a_step(options, shape, is_v2, is_ordered, seed):
     if is_ordered:
         order = np.random.default_rng(seed).permutation(order)
     parts = packing.gptq(dense, **options, is_v2=is_v2, order=order)
-    layout = Gptq(bits=options["bits"], group_size=32, has_low_zeros=not is_v2)
+    layout = gptq(
+        options["bits"],
+        has_low_zeros=not is_v2,
+        is_symmetric=options["is_symmetric"],
+    )
     assert layout.dense_shape({k: v.shape for k, v in parts.items()}) == dense.shape
     found = layout.dequantise(parts, dtype=np.float32)
     is_exact(found, dense, packing.rounded(dense, **options, order=order), order)
@@ -71,7 +86,7 @@ def test_gptq_is_right_to_half_a_step(options, shape, is_v2, is_ordered, seed):
 def test_gptq_without_g_idx_has_groups_in_order():
     dense = matrix(16, 96)
     parts = packing.gptq(dense, bits=4, group=32, is_symmetric=True)
-    layout = Gptq(bits=4, group_size=32, has_low_zeros=True)
+    layout = gptq(4)
     whole = layout.dequantise(parts, dtype=np.float32)
     del parts["g_idx"]
     np.testing.assert_array_equal(layout.dequantise(parts, dtype=np.float32), whole)
@@ -80,16 +95,21 @@ def test_gptq_without_g_idx_has_groups_in_order():
 def test_gptq_may_have_one_group_and_a_shorter_last_one():
     dense = matrix(16, 96)
     whole = packing.gptq(dense, bits=4, group=96, is_symmetric=False)
-    found = Gptq(bits=4, group_size=None, has_low_zeros=True).dequantise(
-        whole, dtype=np.float32
-    )
+    found = gptq(4, None).dequantise(whole, dtype=np.float32)
     assert np.abs(found - dense).max() < 0.3
     short = packing.gptq(dense, bits=8, group=64, is_symmetric=False)
     assert short["scales"].shape == (2, 16)
-    found = Gptq(bits=8, group_size=64, has_low_zeros=True).dequantise(
-        short, dtype=np.float32
-    )
+    found = gptq(8, 64).dequantise(short, dtype=np.float32)
     assert np.abs(found - dense).max() < 0.02
+
+
+def test_zero_points_of_the_other_format_are_noticed_where_they_are_known():
+    parts = packing.gptq(matrix(16, 32), bits=4, group=32, is_symmetric=True)
+    v2 = gptq(4, has_low_zeros=False, is_symmetric=True)
+    with pytest.raises(
+        ValueError, match="zero points from 7 to 7, but sym is true, wh"
+    ):
+        v2.dequantise(parts, dtype=np.float32)
 
 
 def test_a_zero_point_of_zero_borrows_from_its_neighbour():
@@ -99,7 +119,7 @@ def test_a_zero_point_of_zero_borrows_from_its_neighbour():
         "qzeros": np.array([[0x7777776F]], np.int32),
         "scales": np.ones((1, 8), np.float16),
     }
-    layout = Gptq(bits=4, group_size=8, has_low_zeros=True)
+    layout = gptq(4, 8)
     found = layout.dequantise(parts, dtype=np.float32)
     assert (-found[:, 0]).tolist() == [0, 8, 8, 8, 8, 8, 8, 8]
 
@@ -315,7 +335,7 @@ def test_shapes_that_do_not_fit_are_refused(changes, message):
     assert message in str(error.value)
 
 
-GPTQ = Gptq(bits=4, group_size=8, has_low_zeros=True)
+GPTQ = gptq(4, 8)
 GPTQ_PARTS = {
     "qweight": ones(2, 8),
     "qzeros": ones(2, 1),
@@ -444,6 +464,25 @@ def test_a_block_larger_than_any_matrix_allocates_nothing():
     }
     found = Fp8(block=(1 << 30, 1 << 30)).dequantise(parts, dtype=np.float32)
     assert (found == 3).all()
+
+
+def test_memory_for_a_weight_is_its_result_and_a_few_megabytes(monkeypatch):
+    dense = matrix(64, 64)
+    parts = {
+        name: np.tile(part, (32, 32) if part.ndim > 1 else 32)
+        for name, part in packing.awq(dense, group=32).items()
+    }  # 2,048 by 2,048
+
+    def peak_bytes():
+        tracemalloc.start()
+        Awq(group_size=32).dequantise(parts, dtype=np.float32)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak  # without the result, which is mapped
+
+    assert peak_bytes() < 8 << 20
+    monkeypatch.setattr("mell_jax.checkpoints.quantised.affine.SLAB_VALUES", 1 << 30)
+    assert peak_bytes() > 16 << 20  # the control: at once
 
 
 def test_runs_of_columns_may_end_short():

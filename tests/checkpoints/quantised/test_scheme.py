@@ -14,6 +14,7 @@ from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.quantised import (
     cost_line,
     is_unused,
+    is_zero_bias,
     read_scheme,
     unused_line,
 )
@@ -80,14 +81,14 @@ def test_a_model_without_a_configuration_is_not_quantised(tmp_path):
         ({"quant_method": "fp8", "activation_scheme": "static"}, Fp8()),
         ({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}, Fp8()),
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, Fp8()),
-        (GPTQ, Gptq(bits=4, group_size=128, has_low_zeros=True)),
+        (GPTQ, Gptq(bits=4, group_size=128, has_low_zeros=True, is_symmetric=False)),
         (
             GPTQ | {"checkpoint_format": "gptq_v2", "bits": 8, "group_size": -1},
-            Gptq(bits=8, group_size=None, has_low_zeros=False),
+            Gptq(bits=8, group_size=None, has_low_zeros=False, is_symmetric=False),
         ),
         (
             GPTQ | {"format": "gptq_v2", "dynamic": {"-:.*lm_head": {}}, "bits": 2},
-            Gptq(bits=2, group_size=128, has_low_zeros=False),
+            Gptq(bits=2, group_size=128, has_low_zeros=False, is_symmetric=False),
         ),
         (AWQ, Awq(group_size=128)),
         (AWQ | {"version": "GEMM", "group_size": -1}, Awq(group_size=None)),
@@ -163,7 +164,7 @@ def test_older_keys_and_files_are_found(scheme_of, tmp_path):
         (
             "quantize_config.json",
             {"bits": 8, "group_size": 64, "desc_act": False, "sym": True},
-            Gptq(bits=8, group_size=64, has_low_zeros=True),
+            Gptq(bits=8, group_size=64, has_low_zeros=True, is_symmetric=True),
         ),
         (
             "quant_config.json",
@@ -423,9 +424,19 @@ def test_scales_of_activations_and_keys_are_left_out_in_one_line(scheme_of):
     names.append(LAYER + "self_attn.v_proj.input_scale")
     assert [is_unused(name) for name in names] == [True, True, False, True]
     assert scheme_of(FP8).is_ignored(names[0])
-    line = unused_line(names)
-    assert line.endswith("not quantised here: 2 input_scale, 1 k_scale")
-    assert unused_line([Q_PROJ + ".weight"]) == ""
+    line = unused_line(name for name in names if is_unused(name))
+    assert line == (
+        "left out, since they change nothing here: 2 input_scale, 1 k_scale"
+    )
+    assert unused_line([]) == ""
+
+
+def test_a_bias_of_zeros_is_recognised():
+    zeros = np.zeros(3, np.float16)
+    assert is_zero_bias(Q_PROJ + ".bias", zeros)
+    assert not is_zero_bias(Q_PROJ + ".weight", zeros)
+    assert not is_zero_bias(Q_PROJ + ".bias", zeros + np.float16(1))
+    assert not is_zero_bias(Q_PROJ + ".bias", zeros * np.float16(np.nan))
 
 
 def test_the_cost_is_one_line():
