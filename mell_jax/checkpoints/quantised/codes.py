@@ -1,6 +1,8 @@
 """Unpacks what formats store: small whole numbers in words, and scales in any type.
 
-word    bits 0..3 | 4..7 | ... | 28..31      eight values of 4 bits, lowest first
+    word    bits 0..3 | 4..7 | ... | 28..31      eight values of 4 bits
+
+The first value is in the lowest bits.
 """
 
 from typing import Any
@@ -61,3 +63,14 @@ def as_float(scales: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if scales.dtype != E8M0 and scales.dtype not in FLOAT_TYPES:
         raise ValueError(f"scales must be floating point, found {scales.dtype}")
     return scales.astype(np.float32)
+
+
+def as_groups(order: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Returns the group of each input, of a stored g_idx.
+
+    Raises:
+      ValueError: it holds no integers.
+    """
+    if order.dtype not in (np.int32, np.int64):
+        raise ValueError(f"has a g_idx of {order.dtype}, no integers")
+    return order.astype(np.intp)

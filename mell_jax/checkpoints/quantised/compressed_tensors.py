@@ -1,17 +1,19 @@
 """Weights as compressed-tensors (LLM Compressor) stores them, whole or packed.
 
-weight             I8 or F8_E4M3 [out, in]
-weight_packed      I32 [out, ceil(in * bits / 32)]    codes, half their range too large
-weight_scale       any float: [1], [out, 1], [out, groups] or one per block
-weight_zero_point  I8 as the scales; packed: I32 [ceil(out * bits / 32), groups]
-weight_shape       I64 [2]
-weight_g_idx       I32 [in], the group of each input where they are in no order
+    weight             I8 or F8_E4M3 [out, in]
+    weight_packed      I32 [out, ceil(in * bits / 32)]
+    weight_scale       any float: [1], [out, 1], [out, groups] or one per block
+    weight_zero_point  I8 as the scales; packed: I32 [ceil(out * bits / 32), groups]
+    weight_shape       I64 [2]
+    weight_g_idx       I32 [in], the group of each input where they are in no order
+
+Packed codes are unsigned: half of their range is added to what they mean.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, assert_never, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,12 @@ from mell_jax.checkpoints.quantised.affine import (
     dequantise,
     runs,
 )
-from mell_jax.checkpoints.quantised.codes import WORD_BITS, as_float, unpack
+from mell_jax.checkpoints.quantised.codes import (
+    WORD_BITS,
+    as_float,
+    as_groups,
+    unpack,
+)
 from mell_jax.checkpoints.quantised.fp8 import (
     FP8_TYPES,
     block_scales,
@@ -81,8 +88,9 @@ class CompressedTensors:
     def dequantise(self, parts: Parts, *, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         shapes = {part: array.shape for part, array in parts.items()}
         rows, columns = matrix_shape(self.dense_shape(shapes))
-        codes = self._packed_codes(parts, (rows, columns))
-        if codes is None:
+        if self.is_packed:
+            codes = self._packed_codes(parts, (rows, columns))
+        else:
             codes = self._whole_codes(parts["weight"])
         zeros = self._zeros(parts, rows)
         scales = self._scales(parts["weight_scale"], (rows, columns))
@@ -97,9 +105,7 @@ class CompressedTensors:
         )
         return dequantise(matrix, dtype=dtype)
 
-    def _packed_codes(self, parts: Parts, shape: tuple[int, int]) -> Codes | None:
-        if not self.is_packed:
-            return None
+    def _packed_codes(self, parts: Parts, shape: tuple[int, int]) -> Codes:
         packed, stored = parts["weight_packed"], parts["weight_shape"].tolist()
         if stored != list(shape):
             raise ValueError(
@@ -141,7 +147,6 @@ class CompressedTensors:
                         f"found {list(scale.shape)}"
                     )
                 return as_float(scale)
-        assert_never(self.strategy)
 
     def _zeros(self, parts: Parts, rows: int) -> FloatArray | None:
         """What is subtracted from the codes; packed ones are stored unsigned."""
@@ -167,7 +172,4 @@ class CompressedTensors:
                 order = parts.get("weight_g_idx")
                 if order is None or (order == -1).any():  # not ordered after all
                     return runs(columns, self.group_size)
-                if order.dtype not in (np.int32, np.int64):
-                    raise ValueError(f"has a g_idx of {order.dtype}, no integers")
-                return order.astype(np.intp)
-        assert_never(self.strategy)
+                return as_groups(order)

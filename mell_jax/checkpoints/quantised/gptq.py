@@ -22,7 +22,12 @@ from mell_jax.checkpoints.quantised.affine import (
     dequantise,
     runs,
 )
-from mell_jax.checkpoints.quantised.codes import WORD_BITS, as_float, unpack
+from mell_jax.checkpoints.quantised.codes import (
+    WORD_BITS,
+    as_float,
+    as_groups,
+    unpack,
+)
 from mell_jax.checkpoints.quantised.layout import PartNames, Shape, matrix_shape
 
 GPTQ_BITS = (2, 4, 8)
@@ -94,9 +99,7 @@ class Gptq:
             )
         if "g_idx" not in parts:
             return runs(columns, size)
-        if parts["g_idx"].dtype not in (np.int32, np.int64):
-            raise ValueError(f"has a g_idx of {parts['g_idx'].dtype}, no integers")
-        groups = parts["g_idx"].astype(np.intp)
+        groups = as_groups(parts["g_idx"])
         is_plain = np.array_equal(groups, np.arange(columns) // size)
         return runs(columns, size) if is_plain else groups
 

@@ -1,5 +1,6 @@
 """Reads compressed-tensors' configuration: groups of modules, each with a layout."""
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 from mell_jax.checkpoints.json_file import Fields, shown
@@ -19,7 +20,6 @@ METHOD = "compressed-tensors"
 WHOLE_FORMATS = ("naive-quantized", "int-quantized", "float-quantized")
 PACKED_FORMAT = "pack-quantized"
 DENSE_FORMATS = ("dense", "fakequant")
-MIXED_FORMAT = "mixed-precision"
 PACKED_BITS = (2, 4, 8)
 DENSE_WAY_OUT = (
     "use the unquantised weights, or a version in one of the formats "
@@ -97,27 +97,34 @@ def _layout(group: Fields, default_format: str) -> CompressedTensors | None:
     weights = group.section("weights")
     is_packed = name == PACKED_FORMAT
     is_float = _is_float(weights)
-    bits = weights.integer("num_bits", default=8)
-    allowed = PACKED_BITS if is_packed and not is_float else (8,)
-    if not is_packed and not is_float and 1 <= bits <= 8:
-        bits = 8  # in eight bits each, however few are used
-    if bits not in allowed:
-        weights.fail(
-            "num_bits",
-            f"must be one of {', '.join(map(str, allowed))} in the format {name}, "
-            f"found {str(bits)[:20]}; {DENSE_WAY_OUT}",
-        )
     if is_packed and is_float:
         weights.fail("type", f"must be int in the format {name}; {DENSE_WAY_OUT}")
     strategy = _strategy(weights)
     return CompressedTensors(
-        bits=bits,
+        bits=_bits(weights, PACKED_BITS) if is_packed else _whole_bits(weights),
         is_float=is_float,
         is_packed=is_packed,
         strategy=strategy,
         group_size=_group_size(weights) if strategy is Strategy.GROUP else 1,
         block=_block(weights) if strategy is Strategy.BLOCK else (1, 1),
     )
+
+
+def _bits(weights: Fields, allowed: Sequence[int]) -> int:
+    bits = weights.integer("num_bits", default=8)
+    if bits not in allowed:
+        weights.fail(
+            "num_bits",
+            f"must be one of {', '.join(map(str, allowed))}, found {str(bits)[:20]}; "
+            f"{DENSE_WAY_OUT}",
+        )
+    return bits
+
+
+def _whole_bits(weights: Fields) -> int:
+    """Eight: whole numbers of fewer bits also have a byte each."""
+    _bits(weights, (8,) if _is_float(weights) else range(1, 9))
+    return 8
 
 
 def _is_float(weights: Fields) -> bool:

@@ -17,7 +17,6 @@ from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.json_file import shown
 from mell_jax.checkpoints.quantised.layout import Layout, Shape
 from mell_jax.checkpoints.quantised.modules import Modules
-from mell_jax.checkpoints.quantised.unused import is_unused
 
 
 @final
@@ -95,12 +94,6 @@ class Scheme:
             return layout.dequantise(arrays, dtype=dtype)
         except ValueError as error:
             raise self._error(name, error) from error
-
-    def is_ignored(self, name: str) -> bool:
-        """Tells whether a stored tensor is of no use to weights that are dense, such as
-        the scale of a layer's input.
-        """
-        return is_unused(name)
 
     def _find(
         self, name: str, names: Collection[str]
