@@ -25,7 +25,11 @@ GPTQ_FILE = "quantize_config.json"
 AWQ_FILE = "quant_config.json"
 MODELOPT_FILE = "hf_quant_config.json"
 MAX_FILE_BYTES = 1 << 20
-SKIP_KEYS = ("modules_to_not_convert", "ignored_layers", "ignore")
+MODELOPT_ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN")
+SKIP_KEYS = (
+    *("modules_to_not_convert", "ignored_layers"),  # transformers, vLLM
+    *("ignore", "exclude_modules"),  # ModelOpt
+)
 
 WAYS_OUT = {
     "bitsandbytes": "load it with transformers, model.dequantize() and save it",
@@ -110,19 +114,17 @@ def _modelopt(fields: Fields) -> Scheme:
     if has_dense_weights:
         return Scheme(method="modelopt", where=fields.where, rules=())
     algorithm = fields.text("quant_algo")
-    if algorithm != "FP8":
+    if algorithm not in MODELOPT_ALGORITHMS:
         fields.fail(
             "quant_algo",
-            f"must be FP8, found {shown(algorithm)}; use the unquantised weights, or a "
-            "version in FP8",
+            f"must be one of {', '.join(MODELOPT_ALGORITHMS)}, found "
+            f"{shown(algorithm)}; use the unquantised weights, or a version in FP8",
         )
-    keys = (*SKIP_KEYS, "exclude_modules")
-    found = [read_modules(fields, key, matching=Matching.WILDCARD) for key in keys]
     return Scheme(
         method="modelopt",
         where=fields.where,
         rules=(Rule(layout=Fp8()),),
-        skipped=Modules(patterns=sum((modules.patterns for modules in found), ())),
+        skipped=_skipped(fields, Matching.WILDCARD),
     )
 
 

@@ -55,7 +55,7 @@ def is_exact(found, dense, made, order):
     assert (error <= 0.5 * step[is_inside] * 1.0001).all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     options=st.fixed_dictionaries(
         {"bits": BITS, "is_symmetric": st.booleans(), "group": st.just(32)}
@@ -136,7 +136,7 @@ def test_awq_is_right_to_half_a_step(rows, groups, seed):
     is_exact(found, dense, made, np.arange(16 * groups) // 16)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     bits=BITS,
     rows=st.integers(1, 40),
@@ -212,7 +212,7 @@ def test_columns_may_be_of_groups_in_any_order():
     assert found[1].tolist() == [16, 18, 20, 22, 240, 260, 280, 300]
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 40),

@@ -81,6 +81,10 @@ def test_a_model_without_a_configuration_is_not_quantised(tmp_path):
         ({"quant_method": "fp8", "activation_scheme": "static"}, Fp8()),
         ({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}, Fp8()),
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, Fp8()),
+        (
+            {"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"},
+            Fp8(),
+        ),
         (GPTQ, Gptq(bits=4, group_size=128, has_low_zeros=True, is_symmetric=False)),
         (
             GPTQ | {"checkpoint_format": "gptq_v2", "bits": 8, "group_size": -1},
@@ -236,7 +240,7 @@ WAY_OUT = "use the unquantised weights"
         (FP8 | {"weight_block_size": [128, 0]}, "weight_block_size must be two sizes"),
         (
             {"quant_method": "modelopt", "quant_algo": "NVFP4"},
-            "quant_algo must be FP8, found NVFP4",
+            "quant_algo must be one of FP8, FP8_PER_CHANNEL_PER_TOKEN, found NVFP4",
         ),
         (
             compressed(weights(num_bits=3)),
@@ -361,7 +365,7 @@ def test_two_kinds_of_scales_at_once_are_refused(scheme_of):
         ),
         (
             {"quant_method": "modelopt", "quant_algo": "FP8"}
-            | {"ignore": ["*.mlp.gate", "lm_head"]},
+            | {"exclude_modules": ["*.mlp.gate", "lm_head"]},
             "model.layers.0.mlp.gate",
             "model.layers.0.mlp.gate_proj",
         ),
@@ -486,7 +490,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     values=st.dictionaries(KEYS, VALUES),
     method=st.none() | st.sampled_from(sorted(METHODS)),
