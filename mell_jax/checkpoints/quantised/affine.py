@@ -19,8 +19,6 @@ from mell_jax.checkpoints.safetensors_file import allocate
 
 SLAB_VALUES = 1 << 19
 """What is dequantised at once: 2 MiB of float32, which a cache holds."""
-ROW_STEP = 8
-"""Slabs begin at multiples of this: formats pack up to so many rows into a word."""
 
 FloatArray = npt.NDArray[np.float32]
 Codes = Callable[[slice], FloatArray]
@@ -72,21 +70,25 @@ class Affine:
             )
 
 
-def dequantise(matrix: Affine, *, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Returns the values of `matrix` as `dtype` [out, in].
+def dequantise(
+    matrix: Affine, *, dtype: npt.DTypeLike, rows: slice | None = None
+) -> npt.NDArray[Any]:
+    """Returns the values of `matrix`, or of some rows, as `dtype` [rows, in].
 
     Raises:
       ValueError: a value is too large for `dtype`.
     """
-    rows, columns = matrix.shape
-    out = allocate(rows * columns, np.dtype(dtype)).reshape(matrix.shape)
-    step = max(1, SLAB_VALUES // (columns * ROW_STEP)) * ROW_STEP
-    for start in range(0, rows, step):
-        part = slice(start, min(start + step, rows))
+    count, columns = matrix.shape
+    first, stop, _ = (rows or slice(None)).indices(count)
+    out = allocate((stop - first) * columns, np.dtype(dtype)).reshape(-1, columns)
+    step = max(1, SLAB_VALUES // columns)
+    for start in range(first, stop, step):
+        part = slice(start, min(start + step, stop))
+        target = out[start - first : part.stop - first]
         try:
             # NaN and infinity in a file stay what they are, as in plain weights.
             with np.errstate(over="raise", invalid="ignore"):
-                np.copyto(out[part], _values(matrix, part), casting="unsafe")
+                np.copyto(target, _values(matrix, part), casting="unsafe")
         except FloatingPointError as error:
             way_out = "; load it as bfloat16" if out.dtype == np.float16 else ""
             raise ValueError(

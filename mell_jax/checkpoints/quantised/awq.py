@@ -45,10 +45,15 @@ class Awq:
         return words * PER_WORD, columns
 
     def dequantise(
-        self, parts: Mapping[str, npt.NDArray[Any]], *, dtype: npt.DTypeLike
+        self,
+        parts: Mapping[str, npt.NDArray[Any]],
+        *,
+        dtype: npt.DTypeLike,
+        rows: slice | None = None,
     ) -> npt.NDArray[Any]:
         qweight, scales = parts["qweight"], parts["scales"]
-        rows, columns = matrix_shape(self.dense_shape({"qweight": qweight.shape}))
+        shape = matrix_shape(self.dense_shape({"qweight": qweight.shape}))
+        columns = shape[1]
         size = self.group_size or columns
         count, _ = matrix_shape(scales.shape)
         if columns % size or count != columns // size:
@@ -57,18 +62,21 @@ class Awq:
                 f"of {size} need {columns / size:g}"
             )
 
-        def codes(part: slice) -> FloatArray:  # slabs begin at whole words
-            words = qweight[:, part.start // PER_WORD : part.stop // PER_WORD]
-            return unpack_outputs(words).T.astype(np.float32, order="C")
+        def codes(part: slice) -> FloatArray:
+            first, stop = part.start // PER_WORD, -(-part.stop // PER_WORD)
+            values = unpack_outputs(qweight[:, first:stop]).T
+            start = part.start - first * PER_WORD  # inside the first word
+            values = values[start : start + part.stop - part.start]
+            return values.astype(np.float32, order="C")
 
         matrix = Affine(
-            shape=(rows, columns),
+            shape=shape,
             codes=codes,
             scales=np.ascontiguousarray(as_float(scales).T),
             zeros=unpack_outputs(parts["qzeros"]).T.astype(np.float32, order="C"),
             groups=runs(columns, size),
         )
-        return dequantise(matrix, dtype=dtype)
+        return dequantise(matrix, dtype=dtype, rows=rows)
 
 
 def unpack_outputs(words: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

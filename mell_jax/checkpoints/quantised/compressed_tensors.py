@@ -85,31 +85,34 @@ class CompressedTensors:
         _, groups = matrix_shape(shapes["weight_scale"])
         return rows, groups * self.group_size
 
-    def dequantise(self, parts: Parts, *, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    def dequantise(
+        self, parts: Parts, *, dtype: npt.DTypeLike, rows: slice | None = None
+    ) -> npt.NDArray[Any]:
         shapes = {part: array.shape for part, array in parts.items()}
-        rows, columns = matrix_shape(self.dense_shape(shapes))
+        shape = matrix_shape(self.dense_shape(shapes))
         if self.is_packed:
-            codes = self._packed_codes(parts, (rows, columns))
+            codes = self._packed_codes(parts, shape)
         else:
             codes = self._whole_codes(parts["weight"])
-        zeros = self._zeros(parts, rows)
-        scales = self._scales(parts["weight_scale"], (rows, columns))
+        zeros = self._zeros(parts, shape[0])
+        scales = self._scales(parts["weight_scale"], shape)
         if zeros is not None and zeros.size == 1:
             zeros = np.broadcast_to(zeros.reshape(1, 1), scales.shape)
         matrix = Affine(
-            shape=(rows, columns),
+            shape=shape,
             codes=codes,
             scales=scales,
             zeros=zeros,
-            groups=self._groups(parts, columns),
+            groups=self._groups(parts, shape[1]),
         )
-        return dequantise(matrix, dtype=dtype)
+        return dequantise(matrix, dtype=dtype, rows=rows)
 
     def _packed_codes(self, parts: Parts, shape: tuple[int, int]) -> Codes:
-        packed, stored = parts["weight_packed"], parts["weight_shape"].tolist()
-        if stored != list(shape):
+        packed, stored = parts["weight_packed"], parts["weight_shape"]
+        if stored.shape != (2,) or stored.tolist() != list(shape):
             raise ValueError(
-                f"has a weight_shape of {stored}, but its parts make {list(shape)}"
+                f"has a weight_shape of {stored.ravel()[:4].tolist()}, but its parts "
+                f"make {list(shape)}"
             )
         words = -(-shape[1] * self.bits // WORD_BITS)
         if packed.shape[1] != words:

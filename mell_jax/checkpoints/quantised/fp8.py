@@ -35,6 +35,7 @@ def dequantise_blocks(
     *,
     block: tuple[int, int] = (128, 128),
     dtype: npt.DTypeLike = np.float32,
+    rows: slice | None = None,
 ) -> npt.NDArray[Any]:
     """Returns float8 `values` [out, in] times the scale of their block.
 
@@ -43,6 +44,7 @@ def dequantise_blocks(
       scale_inv: a scale per block, [ceil(out / block), ceil(in / block)].
       block: rows and columns of a block; those at the edges may be cut.
       dtype: of the result.
+      rows: which to return; None for all.
 
     Raises:
       ValueError: the shapes or types do not fit.
@@ -54,7 +56,7 @@ def dequantise_blocks(
         scales=block_scales(scale_inv, shape=shape, block=block),
         groups=runs(shape[1], block[1]),
     )
-    return dequantise(matrix, dtype=dtype)
+    return dequantise(matrix, dtype=dtype, rows=rows)
 
 
 def dequantise_channels(
@@ -62,6 +64,7 @@ def dequantise_channels(
     scale: npt.NDArray[Any],
     *,
     dtype: npt.DTypeLike = np.float32,
+    rows: slice | None = None,
 ) -> npt.NDArray[Any]:
     """Returns float8 `values` [out, in] times one scale, or one per row.
 
@@ -69,17 +72,18 @@ def dequantise_channels(
       values: float8_e4m3fn or float8_e5m2.
       scale: of one value, or of shape [out] or [out, 1].
       dtype: of the result.
+      rows: which to return; None for all.
 
     Raises:
       ValueError: the shapes or types do not fit.
     """
-    rows, columns = matrix_shape(values.shape)
+    shape = matrix_shape(values.shape)
     matrix = Affine(
-        shape=(rows, columns),
+        shape=shape,
         codes=decoder(values),
-        scales=channel_scales(scale, rows),
+        scales=channel_scales(scale, shape[0]),
     )
-    return dequantise(matrix, dtype=dtype)
+    return dequantise(matrix, dtype=dtype, rows=rows)
 
 
 def block_scales(
@@ -147,10 +151,16 @@ class Fp8:
         return shapes["weight"]
 
     def dequantise(
-        self, parts: Mapping[str, npt.NDArray[Any]], *, dtype: npt.DTypeLike
+        self,
+        parts: Mapping[str, npt.NDArray[Any]],
+        *,
+        dtype: npt.DTypeLike,
+        rows: slice | None = None,
     ) -> npt.NDArray[Any]:
         scale = parts.get("weight_scale_inv", parts.get("weight_scale"))
         assert scale is not None, "a part is found by its marker"
         if self.block is None:
-            return dequantise_channels(parts["weight"], scale, dtype=dtype)
-        return dequantise_blocks(parts["weight"], scale, block=self.block, dtype=dtype)
+            return dequantise_channels(parts["weight"], scale, dtype=dtype, rows=rows)
+        return dequantise_blocks(
+            parts["weight"], scale, block=self.block, dtype=dtype, rows=rows
+        )

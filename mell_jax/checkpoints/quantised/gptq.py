@@ -54,10 +54,14 @@ class Gptq:
         return out, words * WORD_BITS // self.bits
 
     def dequantise(
-        self, parts: Mapping[str, npt.NDArray[Any]], *, dtype: npt.DTypeLike
+        self,
+        parts: Mapping[str, npt.NDArray[Any]],
+        *,
+        dtype: npt.DTypeLike,
+        rows: slice | None = None,
     ) -> npt.NDArray[Any]:
         qweight, scales = parts["qweight"], parts["scales"]
-        rows, columns = matrix_shape(self.dense_shape({"qweight": qweight.shape}))
+        shape = matrix_shape(self.dense_shape({"qweight": qweight.shape}))
         zeros = unpack_zeros(
             parts["qzeros"], bits=self.bits, has_low_zeros=self.has_low_zeros
         )
@@ -68,13 +72,13 @@ class Gptq:
             return unpack(qweight[:, part].T, bits=self.bits).astype(np.float32)
 
         matrix = Affine(
-            shape=(rows, columns),
+            shape=shape,
             codes=codes,
             scales=np.ascontiguousarray(as_float(scales).T),
-            zeros=np.ascontiguousarray(zeros[:, :rows].T),
-            groups=self._groups(parts, columns),
+            zeros=np.ascontiguousarray(zeros[:, : shape[0]].T),
+            groups=self._groups(parts, shape[1]),
         )
-        return dequantise(matrix, dtype=dtype)
+        return dequantise(matrix, dtype=dtype, rows=rows)
 
     def _check_middle(self, zeros: FloatArray) -> None:
         """Refuses zero points of the other format: weights would be off by a step."""

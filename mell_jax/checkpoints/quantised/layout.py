@@ -63,9 +63,13 @@ class Layout(Protocol):
         ...
 
     def dequantise(
-        self, parts: Mapping[str, npt.NDArray[Any]], *, dtype: npt.DTypeLike
+        self,
+        parts: Mapping[str, npt.NDArray[Any]],
+        *,
+        dtype: npt.DTypeLike,
+        rows: slice | None = None,
     ) -> npt.NDArray[Any]:
-        """Returns the dense weight as `dtype`."""
+        """Returns the dense weight as `dtype`, or some entries of its first axis."""
         ...
 
 

@@ -28,9 +28,16 @@ def dequantise_blocks(
     scales: npt.NDArray[Any],
     *,
     dtype: npt.DTypeLike = np.float32,
+    rows: slice | None = None,
 ) -> npt.NDArray[Any]:
     """Returns the values of `blocks` [..., groups, 16] times the powers of two that
     `scales` [..., groups] name, as [..., groups * 32].
+
+    Args:
+      blocks: bytes of two values each.
+      scales: a byte for each block.
+      dtype: of the result.
+      rows: entries of the first axis to return; None for all.
 
     Raises:
       ValueError: the shapes or types do not fit.
@@ -40,12 +47,14 @@ def dequantise_blocks(
             f"expected blocks and scales of bytes, found {blocks.dtype} and "
             f"{scales.dtype}"
         )
-    *rows, groups = _rows_and_groups(blocks.shape)
-    if scales.shape != (*rows, groups):
+    if scales.shape != _rows_and_groups(blocks.shape):
         raise ValueError(
             f"has blocks of shape {list(blocks.shape)}, but scales of shape "
             f"{list(scales.shape)}"
         )
+    if rows is not None:
+        blocks, scales = blocks[rows], scales[rows]
+    groups = scales.shape[-1]
     flat = blocks.reshape(-1, groups * BLOCK_BYTES)
 
     def codes(part: slice) -> FloatArray:
@@ -56,7 +65,7 @@ def dequantise_blocks(
         codes=codes,
         scales=as_float(scales).reshape(-1, groups),
     )
-    return dequantise(matrix, dtype=dtype).reshape(*rows, groups * BLOCK_VALUES)
+    return dequantise(matrix, dtype=dtype).reshape(*scales.shape[:-1], -1)
 
 
 def _rows_and_groups(shape: Shape) -> Shape:
@@ -81,7 +90,12 @@ class Mxfp4:
         return (*experts, groups * BLOCK_VALUES, out)
 
     def dequantise(
-        self, parts: Mapping[str, npt.NDArray[Any]], *, dtype: npt.DTypeLike
+        self,
+        parts: Mapping[str, npt.NDArray[Any]],
+        *,
+        dtype: npt.DTypeLike,
+        rows: slice | None = None,
     ) -> npt.NDArray[Any]:
-        values = dequantise_blocks(parts["_blocks"], parts["_scales"], dtype=dtype)
+        blocks, scales = parts["_blocks"], parts["_scales"]
+        values = dequantise_blocks(blocks, scales, dtype=dtype, rows=rows)
         return values.swapaxes(-1, -2)  # a view

@@ -72,6 +72,7 @@ class Scheme:
         names: Collection[str],
         read: Callable[[str], npt.NDArray[Any]],
         dtype: npt.DTypeLike,
+        rows: slice | None = None,
     ) -> npt.NDArray[Any]:
         """Returns the dense weight `name` as `dtype`, in the shape of `dense_shape`.
 
@@ -82,6 +83,7 @@ class Scheme:
           names: of its parts, or of all that are stored.
           read: returns a stored tensor by its name, in the type in which it is stored.
           dtype: of the result.
+          rows: entries of the first axis to return; None for all.
 
         Raises:
           CheckpointError: types, shapes or values of the parts are not as they should
@@ -91,7 +93,7 @@ class Scheme:
         assert layout is not None, f"{name} is not quantised"
         arrays = {end: read(part) for end, part in parts.items()}
         try:
-            return layout.dequantise(arrays, dtype=dtype)
+            return layout.dequantise(arrays, dtype=dtype, rows=rows)
         except ValueError as error:
             raise self._error(name, error) from error
 

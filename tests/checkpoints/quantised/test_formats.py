@@ -279,7 +279,7 @@ def test_a_slab_at_a_time_is_the_same_as_all_at_once(monkeypatch):
     dense = matrix(40, 64)
     parts = packing.awq(dense, group=32)
     whole = Awq(group_size=32).dequantise(parts, dtype=ml_dtypes.bfloat16)
-    monkeypatch.setattr("mell_jax.checkpoints.quantised.affine.SLAB_VALUES", 64 * 16)
+    monkeypatch.setattr("mell_jax.checkpoints.quantised.affine.SLAB_VALUES", 64 * 12)
     slabs = Awq(group_size=32).dequantise(parts, dtype=ml_dtypes.bfloat16)
     assert slabs.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(slabs, whole)
@@ -380,6 +380,29 @@ FORMATS = [
 ]
 
 
+def varied(part, random):
+    """The same type and shape, other values."""
+    octets = random.integers(1, 120, part.nbytes, dtype=np.uint8)
+    if part.dtype.kind == "f" and part.dtype.itemsize > 1:
+        return random.random(part.shape).astype(part.dtype)
+    return octets.view(part.dtype).reshape(part.shape)
+
+
+@pytest.mark.parametrize(("layout", "parts"), FORMATS)
+def test_some_rows_are_those_of_the_whole(layout, parts):
+    random = np.random.default_rng(0)
+    parts = {
+        name: part if name == "weight_shape" else varied(part, random)
+        for name, part in parts.items()
+    }
+    whole = layout.dequantise(parts, dtype=np.float32)
+    assert len(np.unique(whole)) > 2
+    count = len(whole)
+    for rows in (slice(0, 1), slice(1, count), slice(count - 1, None), slice(None)):
+        found = layout.dequantise(parts, dtype=np.float32, rows=rows)
+        np.testing.assert_array_equal(found, whole[rows])
+
+
 @pytest.mark.parametrize(("layout", "parts"), FORMATS)
 def test_parts_that_fit_are_read(layout, parts):
     """The control of the next test."""
@@ -415,7 +438,7 @@ def test_parts_that_fit_are_read(layout, parts):
             PACKED,
             PACKED_PARTS,
             {"weight_shape": np.array(8)},
-            "has a weight_shape of 8",
+            "has a weight_shape of [8]",
         ),
         (PACKED, PACKED_PARTS, {"weight_packed": ones(8, 3)}, "has 3 words in a row"),
         (
@@ -449,12 +472,41 @@ def test_parts_that_fit_are_read(layout, parts):
         (Mxfp4(), MXFP4_PARTS, {"_blocks": ones(2, 4, 3, 16)}, "of bytes, found int32"),
         (Mxfp4(), MXFP4_PARTS, {"_blocks": ones(3, 8, dtype=np.uint8)}, "of 16 bytes"),
         (Mxfp4(), MXFP4_PARTS, {"_scales": ones(3, dtype=np.uint8)}, "but scales of"),
+        (Mxfp4(), MXFP4_PARTS, {"_scales": ones(dtype=np.uint8)}, "but scales of sha"),
+        (Mxfp4(), MXFP4_PARTS, {"_blocks": ones(dtype=np.uint8)}, "found the shape []"),
+        (Mxfp4(), MXFP4_PARTS, {"_blocks": np.ones((0, 1, 16), np.uint8)}, "of 16 byt"),
     ],
 )
 def test_hostile_parts_are_refused(layout, parts, changes, message):
     with pytest.raises(ValueError) as error:
-        layout.dequantise(parts | changes, dtype=np.float32)
+        layout.dequantise(parts | changes, dtype=np.float32, rows=slice(0, 1))
     assert message in str(error.value)
+
+
+SHAPES = st.lists(st.integers(0, 17), max_size=4)
+OPTIONAL = ("g_idx", "weight_g_idx", "weight_zero_point")
+TYPES = st.sampled_from([np.int32, np.uint8, np.int8, np.int64, F16, packing.FP8])
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_parts_do_anything_but_raise_a_value_error(data):
+    layout, parts = data.draw(st.sampled_from(FORMATS))
+    changed = data.draw(
+        st.sets(st.sampled_from(sorted({*parts, *OPTIONAL})), min_size=1)
+    )
+    hostile = {
+        name: ones(*data.draw(SHAPES), dtype=data.draw(TYPES)) for name in changed
+    }
+    parts = parts | hostile
+    try:
+        shape = layout.dense_shape({name: part.shape for name, part in parts.items()})
+        found = layout.dequantise(parts, dtype=np.float32)
+    except ValueError as error:
+        assert len(str(error)) < 300
+        assert "broadcast" not in str(error)  # ours, not numpy's
+    else:
+        assert found.shape == shape
 
 
 def test_a_block_larger_than_any_matrix_allocates_nothing():

@@ -58,3 +58,19 @@ def test_every_value_is_what_was_quantised_but_for_rounding(model, dtype):
         assert error.max() < FORMATS[format_name].error
         correlation = np.corrcoef(found.astype(np.float32).ravel(), dense[name].ravel())
         assert correlation[0, 1] > 0.99
+
+
+def test_some_rows_are_read_alone(model):
+    _, scheme, stored = model
+    for name in PROJECTIONS:
+        whole, part = (
+            scheme.dequantise(
+                name,
+                names=stored,
+                read=lambda part: read_raw(stored[part]),
+                dtype=np.float32,
+                rows=rows,
+            )
+            for rows in (None, slice(5, 27))
+        )
+        np.testing.assert_array_equal(part, whole[5:27])
