@@ -33,14 +33,36 @@ MAPPED_BYTES = 1 << 20
 
 ITEM_BYTES: dict[str, int] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
     "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4,
     "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
+ITEM_BITS: dict[str, int] = {
+    **{name: size * 8 for name, size in ITEM_BYTES.items()},
+    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},  # of which several share a byte
+}
 WEIGHT_DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(jnp.bfloat16),
+}
+PACKED_FLOAT = "F4"
+"""Two values to a byte, which `read_raw` leaves packed."""
+RAW_DTYPES: dict[str, np.dtype[Any]] = WEIGHT_DTYPES | {
+    "F64": np.dtype(np.float64),
+    "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
+    "F8_E5M2": np.dtype(jnp.float8_e5m2),
+    "F8_E8M0": np.dtype(jnp.float8_e8m0fnu),
+    PACKED_FLOAT: np.dtype(np.uint8),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
 }
 
 
@@ -123,11 +145,9 @@ def read_tensor(
             f"{', '.join(WEIGHT_DTYPES)}"
         )
     wanted = stored if dtype is None else np.dtype(dtype)
-    out = _allocate(prod(tensor.shape), wanted)
     if wanted == stored:
-        for _ in _pieces(tensor, out):
-            pass
-        return out.reshape(tensor.shape)
+        return read_raw(tensor)
+    out = allocate(prod(tensor.shape), wanted)
     buffer = np.empty(min(out.size, CHUNK_BYTES // stored.itemsize), stored)
     done = 0
     for piece in _pieces(tensor, buffer):
@@ -136,8 +156,36 @@ def read_tensor(
     return out.reshape(tensor.shape)
 
 
-def _allocate(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """An array that goes back to the system when dropped.
+def read_raw(tensor: StoredTensor) -> npt.NDArray[Any]:
+    """Returns what is stored as `tensor` in its own type, also integers and 8-bit
+    floats, in host memory of its own.
+
+    Values of four bits (F4) stay packed: uint8, half as many in the last dimension.
+
+    Raises:
+      CheckpointError: when the file has become shorter, or when it holds a type that
+        nothing here can compute with.
+    """
+    stored = RAW_DTYPES.get(tensor.dtype_name)
+    if stored is None:
+        raise CheckpointError(
+            f"{tensor} has the dtype {tensor.dtype_name}; it must be one of "
+            f"{', '.join(RAW_DTYPES)}"
+        )
+    shape = tensor.shape
+    if tensor.dtype_name == PACKED_FLOAT:
+        if not shape or shape[-1] % 2:
+            columns = shape[-1] if shape else 1
+            raise CheckpointError(f"{tensor} has half a byte in rows of {columns}")
+        shape = (*shape[:-1], shape[-1] // 2)
+    out = allocate(prod(shape), stored)
+    for _ in _pieces(tensor, out):
+        pass
+    return out.reshape(shape)
+
+
+def allocate(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Returns an array of `size` values that goes back to the system when dropped.
 
     Large ones have pages of their own: between parameters that stay, a heap would keep
     the gaps that dropped arrays leave.
@@ -187,7 +235,7 @@ def _cast(
 def _tensor(path: Path, header: Fields, name: str, data_start: int) -> StoredTensor:
     entry = header.section(name)
     dtype_name = entry.text("dtype")
-    if dtype_name not in ITEM_BYTES:
+    if dtype_name not in ITEM_BITS:
         entry.fail("dtype", f"{dtype_name[:20]!r} is unknown")
     shape = entry.integers("shape")
     if len(shape) > MAX_RANK or not all(0 <= size < 1 << 48 for size in shape):
@@ -195,7 +243,9 @@ def _tensor(path: Path, header: Fields, name: str, data_start: int) -> StoredTen
     offsets = entry.integers("data_offsets")
     if len(offsets) != 2 or not (0 <= offsets[0] <= offsets[1] < 1 << 62):
         entry.fail("data_offsets", "must be two positions, the first before the second")
-    size_bytes = prod(shape) * ITEM_BYTES[dtype_name]
+    size_bytes, odd_bits = divmod(prod(shape) * ITEM_BITS[dtype_name], 8)
+    if odd_bits:
+        entry.fail("shape", f"{list(shape)} of {dtype_name} is no whole bytes")
     if offsets[1] - offsets[0] != size_bytes:
         entry.fail(
             "data_offsets",

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from mell_jax.checkpoints import CheckpointError, safetensors_file
-from mell_jax.checkpoints.safetensors_file import read_header, read_tensor
+from mell_jax.checkpoints.safetensors_file import (
+    read_header,
+    read_raw,
+    read_tensor,
+)
 
 VALUES = np.array([[1.0, -2.5, 3.25], [0.0, 65504.0, -0.125]], np.float32)
 
@@ -92,6 +96,69 @@ def test_integers_are_listed_but_are_no_weights(tmp_path):
         read_tensor(read_header(path)["a"])
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("U8", np.uint8),
+        ("I8", np.int8),
+        ("U16", np.uint16),
+        ("I16", np.int16),
+        ("I32", np.int32),
+        ("U32", np.uint32),
+        ("I64", np.int64),
+        ("U64", np.uint64),
+        ("F16", np.float16),
+        ("BF16", jnp.bfloat16),
+        ("F64", np.float64),
+        ("F8_E4M3", jnp.float8_e4m3fn),
+        ("F8_E5M2", jnp.float8_e5m2),
+        ("F8_E8M0", jnp.float8_e8m0fnu),
+    ],
+)
+def test_every_type_is_read_as_it_is_stored(tmp_path, name, dtype):
+    stored = np.arange(6).reshape(2, 3).astype(dtype)
+    header = {"a": entry(0, stored.nbytes, dtype=name, shape=[2, 3])}
+    path = write(tmp_path / "x.safetensors", header, stored.tobytes())
+    read = read_raw(read_header(path)["a"])
+    assert read.dtype == stored.dtype
+    assert read.tobytes() == stored.tobytes()
+    assert read.shape == (2, 3)
+
+
+def test_the_types_are_those_of_the_reference_library(tmp_path):
+    """Of eight bits and packed ones, as torch writes them."""
+    stored = {
+        "a": np.arange(4, dtype=np.int8),
+        "b": np.array([1, -2, 0.5], jnp.float8_e4m3fn),
+        "c": np.array([1, -2, 0.5], jnp.float8_e5m2),
+        "d": np.array([[1 << 31, 7]], np.uint32),
+    }
+    path = tmp_path / "x.safetensors"
+    save_file(stored, path)
+    for name, tensor in read_header(path).items():
+        read = read_raw(tensor)
+        assert read.dtype == stored[name].dtype
+        assert read.tobytes() == stored[name].tobytes()
+
+
+def test_values_of_four_bits_stay_packed(tmp_path):
+    header = {"a": entry(0, 3, dtype="F4", shape=[3, 2])}
+    path = write(tmp_path / "x.safetensors", header, b"\x21\x43\x65")
+    read = read_raw(read_header(path)["a"])
+    assert read.tolist() == [[0x21], [0x43], [0x65]]
+    header = {"a": entry(0, 3, dtype="F4", shape=[2, 3])}
+    path = write(tmp_path / "x.safetensors", header, bytes(3))
+    with pytest.raises(CheckpointError, match="'a' has half a byte in rows of 3"):
+        read_raw(read_header(path)["a"])
+
+
+def test_types_that_nothing_computes_with_are_listed_only(tmp_path):
+    header = {"a": entry(0, 8, dtype="C64", shape=[1])}
+    path = write(tmp_path / "x.safetensors", header, bytes(8))
+    with pytest.raises(CheckpointError, match="'a' has the dtype C64; it must be one"):
+        read_raw(read_header(path)["a"])
+
+
 def test_a_file_cut_after_its_header_was_read_is_noticed(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"a": VALUES}, path)
@@ -115,6 +182,7 @@ def test_a_file_cut_after_its_header_was_read_is_noticed(tmp_path):
         ({"a": entry(0, 4), "b": entry(8, 12)}, 12, "'b' leaves a hole after"),
         ({"a": entry(4, 8)}, 8, "'a' leaves a hole after the tensor before it"),
         ({"a": entry(0, 8, shape=[3])}, 8, "span 8 bytes, but F32 [3] needs 12"),
+        ({"a": entry(0, 1, dtype="F4", shape=[3])}, 1, "of F4 is no whole bytes"),
         ({"a": entry(0, 8, dtype="F99")}, 8, "header: a: dtype 'F99' is unknown"),
         ({"a": entry(0, 8, dtype=4)}, 8, "a: dtype must be a string"),
         ({"a": entry(0, 8, shape=[-1, -2])}, 8, "a: shape is out of range: [-1, -2]"),
@@ -191,6 +259,7 @@ def read_all(path):
     """Reads everything; only a `CheckpointError` may come out."""
     try:
         for tensor in read_header(path).values():
+            read_raw(tensor)
             read_tensor(tensor, dtype=np.float32)
     except CheckpointError as error:
         assert str(path) in str(error)

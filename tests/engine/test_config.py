@@ -63,7 +63,7 @@ def test_the_largest_batch_always_has_a_shape() -> None:
 
 
 def test_the_context_is_what_the_pool_holds_unless_chosen() -> None:
-    assert settled(EngineConfig(), capacity=1000).max_model_len == 1000
+    assert settled(EngineConfig(), capacity=1008).max_model_len == 1008
     assert settled(EngineConfig(max_model_len=50), capacity=1000).max_model_len == 50
     with pytest.raises(ValueError, match="hold 0 tokens: give more kv_pages"):
         settled(EngineConfig(), capacity=0)
