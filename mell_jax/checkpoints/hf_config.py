@@ -5,7 +5,7 @@ not supported is refused.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mell_jax.checkpoints.architecture import explain_architectures
@@ -18,9 +18,10 @@ from mell_jax.checkpoints.generation import (
     NO_SAMPLING,
     SamplingDefaults,
 )
-from mell_jax.checkpoints.json_file import MAX_CONFIG_BYTES, Fields, read_object, shown
+from mell_jax.checkpoints.json_file import MAX_CONFIG_BYTES, Fields, read_object
 from mell_jax.checkpoints.known_keys import check_known
-from mell_jax.checkpoints.quantization_marks import QUANTIZATION_KEYS, find_method
+from mell_jax.checkpoints.quantised import Scheme, read_scheme
+from mell_jax.checkpoints.quantization_marks import QUANTIZATION_KEYS
 from mell_jax.models.config import ModelConfig
 
 CONFIG_FILE = "config.json"
@@ -46,6 +47,8 @@ class CheckpointSpec:
     """Special tokens that the files name and that the vocabulary does not have."""
     sampling: SamplingDefaults = NO_SAMPLING
     """For requests that leave parameters out; `read_spec` leaves it to others."""
+    scheme: Scheme | None = None
+    """How weights are quantised, where they are."""
 
     def __post_init__(self) -> None:
         bos = () if self.bos_id is None else (self.bos_id,)
@@ -78,7 +81,9 @@ def read_spec(directory: Path) -> CheckpointSpec:
     if generation_path.exists():
         values = read_object(generation_path, max_bytes=MAX_CONFIG_BYTES)
         generation = Fields(values, str(generation_path))
-    return parse_spec(fields, generation=generation)
+    spec = parse_spec(fields, generation=generation)
+    holder = fields if any(map(fields.has, QUANTIZATION_KEYS)) else text_fields(fields)
+    return replace(spec, scheme=read_scheme(holder, directory=directory))
 
 
 def read_eos_ids(directory: Path) -> tuple[int, ...]:
@@ -130,14 +135,6 @@ def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
     describe.
     """
     family = _family(fields)
-    for key in QUANTIZATION_KEYS:
-        if fields.has(key):
-            method = find_method(fields.values[key])
-            fields.fail(
-                key,
-                f"{f'({shown(method)}) ' if method else ''}is not supported; use the "
-                "float32, float16 or bfloat16 weights",
-            )
     decoder = text_fields(fields)
     start = generation if generation.has("bos_token_id") else decoder
     dtype_key = "dtype" if decoder.has("dtype") else "torch_dtype"

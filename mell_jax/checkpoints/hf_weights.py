@@ -4,48 +4,32 @@
 Which tensors make a parameter is told by the model's family (`families`).
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
 from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families.family import ParameterPath, Sources
 from mell_jax.checkpoints.folder_kind import explain_folder, list_names
 from mell_jax.checkpoints.json_file import Fields, read_object, shown
-from mell_jax.checkpoints.quantization_marks import find_quantization
+from mell_jax.checkpoints.quantised import Scheme, cost_line, unused_line
 from mell_jax.checkpoints.safetensors_file import (
     CHUNK_BYTES,
-    ITEM_BYTES,
-    WEIGHT_DTYPES,
     StoredTensor,
     read_header,
-    read_tensor,
+    read_raw,
 )
 from mell_jax.checkpoints.sources import Shape, Source, Take, Transpose
+from mell_jax.checkpoints.stored_weights import EMBEDDING, HEAD, StoredWeights
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 16 << 20
-
-EMBEDDING = "embed_tokens.weight"
-HEAD = "lm_head.weight"
-IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
-"""Constants that old files carry and that we compute."""
-
-
-PREFIXES = ("model.", "language_model.model.", "model.language_model.", "")
-"""What stands before the names of a decoder: alone, in models that see, or cut out."""
-SIGHT = (
-    *("vision_tower.", "vision_model.", "visual.", "vision_embed_tokens."),
-    *("multi_modal_projector.", "audio_tower.", "embed_vision.", "embed_audio."),
-)
-"""What stands before the names of parts that see or hear; they are not loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,81 +41,18 @@ class Weight:
     size_bytes: int  # as stored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredWeights:
-    """The tensors of a directory, read in one precision; a `Reader` of sources.
+def open_weights(
+    directory: Path, *, dtype: npt.DTypeLike, scheme: Scheme | None = None
+) -> StoredWeights:
+    """Returns the weights of one safetensors file, or of an index of several.
 
-    They answer to the names that a decoder alone has, whatever stands before them.
+    Raises:
+      CheckpointError: a file is missing or damaged, or it is not told how they are
+        quantised.
     """
-
-    directory: Path
-    tensors: Mapping[str, StoredTensor]
-    prefix: str
-    dtype: npt.DTypeLike
-
-    @classmethod
-    def find(cls, directory: Path, *, dtype: npt.DTypeLike) -> Self:
-        """Returns those of one safetensors file, or of an index of several.
-
-        Raises:
-          CheckpointError: a file is missing or damaged.
-        """
-        tensors = stored_tensors(directory)
-        found = [p for p in PREFIXES if f"{p}{EMBEDDING}" in tensors]
-        prefix = found[0] if found else PREFIXES[0]
-        return cls(directory=directory, tensors=tensors, prefix=prefix, dtype=dtype)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensor(name).shape
-
-    def read(self, name: str, *, rows: slice | None = None) -> npt.NDArray[Any]:
-        tensor = self.tensor(name)
-        return read_tensor(
-            tensor if rows is None else tensor.rows(rows), dtype=self.dtype
-        )
-
-    def position(self, source: Source) -> tuple[Path, int]:
-        """Returns where the first tensor of a source lies."""
-        first = self.tensor(next(source.names()))
-        return first.path, first.start_byte
-
-    def stored_name(self, name: str) -> str:
-        """Returns the directory's own word for a decoder's tensor."""
-        if name.startswith(PREFIXES[0]):
-            return self.prefix + name.removeprefix(PREFIXES[0])
-        inside = f"{self.prefix.removesuffix('model.')}{name}"
-        return inside if inside in self.tensors else name
-
-    def unused(self, used: Iterable[str]) -> list[StoredTensor]:
-        """Returns the tensors that no decoder's name stands for, but for known ones."""
-        known = {self.stored_name(name) for name in used}
-        return [
-            tensor
-            for name, tensor in self.tensors.items()
-            if name not in known
-            and not name.endswith(IGNORED_SUFFIXES)
-            and not name.removeprefix("model.").startswith(SIGHT)
-        ]
-
-    def tensor(self, name: str) -> StoredTensor:
-        """Returns the tensor that a decoder calls `name`.
-
-        Raises:
-          CheckpointError: there is none, or it holds no weights.
-        """
-        stored = self.stored_name(name)
-        if stored not in self.tensors:
-            raise CheckpointError(
-                f"{self.directory}: tensor {stored!r} is missing; does config.json "
-                "belong to these weights?"
-            )
-        tensor = self.tensors[stored]
-        if tensor.dtype_name not in WEIGHT_DTYPES:
-            raise CheckpointError(
-                f"{tensor} has the dtype {tensor.dtype_name}; weights must be one of "
-                f"{', '.join(WEIGHT_DTYPES)}"
-            )
-        return tensor
+    return StoredWeights.of_tensors(
+        stored_tensors(directory), directory=directory, dtype=dtype, scheme=scheme
+    )
 
 
 def find_weights(
@@ -142,22 +63,16 @@ def find_weights(
     Raises:
       CheckpointError: when a tensor is missing, misshapen or unknown.
     """
-    if (found := find_quantization(stored.tensors)) is not None:
-        kind, name = found
-        raise CheckpointError(
-            f"{stored.tensors[name]}: these weights are quantised ({kind}), which is "
-            "not supported; use the float32, float16 or bfloat16 weights"
-        )
     weights = [
         Weight(
             path=path,
             source=_checked(sources[path], path, stored, shape=model.shape(path)),
-            size_bytes=_stored_bytes(sources[path], stored, shape=model.shape(path)),
+            size_bytes=stored.size_bytes(sources[path], shape=model.shape(path)),
         )
         for path, _ in model.items()
     ]
     used = {name for weight in weights for name in weight.source.names()}
-    extra = stored.unused(used)
+    extra, needless = stored.unused(used)
     if HEAD not in used:
         extra = _without_tied_head(extra, stored)
     if extra:
@@ -166,12 +81,25 @@ def find_weights(
             f"{extra[0].path}: {len(extra)} tensors that this model has no place for: "
             f"{names}; does config.json belong to these weights?"
         )
+    _tell(stored, used, needless)
     return sorted(weights, key=lambda weight: stored.position(weight.source))
 
 
-def _stored_bytes(source: Source, stored: StoredWeights, *, shape: Shape) -> int:
-    first = stored.tensor(next(source.names()))
-    return math.prod(shape) * ITEM_BYTES[first.dtype_name]
+def _tell(stored: StoredWeights, used: Iterable[str], needless: list[str]) -> None:
+    """Says what dequantising costs, and what was left out."""
+    if needless:
+        logging.info("%s: %s", stored.directory, unused_line(needless))
+    if stored.scheme is None:
+        return
+    stored_bytes, dense_bytes = stored.quantised_bytes(used)
+    if stored_bytes:
+        line = cost_line(
+            stored.scheme.method,
+            stored_bytes=stored_bytes,
+            dense_bytes=dense_bytes,
+            dtype=stored.dtype,
+        )
+        logging.warning("%s: %s", stored.directory, line)
 
 
 def _checked(
@@ -182,18 +110,19 @@ def _checked(
         expected = str(list(shape))
     elif isinstance(source, Transpose) and isinstance(source.source, Take):
         expected = str(list(shape[::-1]))
-    for name in map(stored.stored_name, source.names()):
-        if name not in stored.tensors:
+    for name in source.names():
+        if not stored.has(name):
             raise CheckpointError(
-                f"{stored.directory}: tensor {name!r} of shape {expected} is missing; "
-                "does config.json belong to these weights?"
+                f"{stored.directory}: tensor {stored.stored_name(name)!r} of shape "
+                f"{expected} is missing; does config.json belong to these weights?"
             )
     if source.shape(stored) == shape:
         return source
-    tensor = stored.tensor(next(source.names()))
+    name = next(source.names())
     raise CheckpointError(
-        f"{tensor} has the shape {list(tensor.shape)}, but config.json makes it "
-        f"{expected}; do they belong together?"
+        f"{stored.directory}: tensor {shown(stored.stored_name(name))!r} has the shape "
+        f"{list(stored.shape(name))}, but config.json makes it {expected}; do they "
+        "belong together?"
     )
 
 
@@ -208,7 +137,7 @@ def _without_tied_head(
     head = stored.tensors.get(stored.stored_name(HEAD))
     if head is None:
         return extra
-    embedding = stored.tensor(f"{PREFIXES[0]}{EMBEDDING}")
+    embedding = stored.tensor(EMBEDDING)
     if not _are_equal(head, embedding):
         raise CheckpointError(
             f"{head} differs from {shown(embedding.name)}, but config.json says "
@@ -225,8 +154,8 @@ def _are_equal(one: StoredTensor, other: StoredTensor) -> bool:
     parts = [slice(at, at + step) for at in range(0, one.shape[0], step)]
     return all(
         np.array_equal(
-            read_tensor(one.rows(part)).view(np.uint8),
-            read_tensor(other.rows(part)).view(np.uint8),
+            read_raw(one.rows(part)).view(np.uint8),
+            read_raw(other.rows(part)).view(np.uint8),
         )
         for part in parts
     )

@@ -24,11 +24,12 @@ from mell_jax.checkpoints.families.family import ParameterPath
 from mell_jax.checkpoints.folder_kind import explain_path
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.hf_weights import (
-    StoredWeights,
     find_weights,
     has_safetensors,
+    open_weights,
 )
 from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
+from mell_jax.checkpoints.stored_weights import StoredWeights
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
 
@@ -86,7 +87,7 @@ def load_model(
             path, model=model, sharding_for=sharding_for, progress=progress
         )
     else:
-        weights = StoredWeights.find(path, dtype=dtype)
+        weights = open_weights(path, dtype=dtype, scheme=spec.scheme)
         arrays = _read_tensors(
             weights,
             spec=spec,

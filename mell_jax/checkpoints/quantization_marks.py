@@ -35,16 +35,3 @@ def find_quantization(names: Collection[str]) -> tuple[str, str] | None:
         if firsts[0] is not None and None not in firsts:
             return kind, firsts[0]
     return None
-
-
-def find_method(config: object) -> str:
-    """Returns how a value of `quantization_config` names its method; "" for none.
-
-    MLX writes group size and bits, and no name.
-    """
-    if not isinstance(config, dict):
-        return ""
-    method = config.get("quant_method")
-    if isinstance(method, str):
-        return method[:60]
-    return "MLX" if {"group_size", "bits"} <= config.keys() else ""

@@ -161,7 +161,7 @@ def test_both_configs_name_end_tokens(tmp_path):
         ),
         ({"architectures": None}, "architectures is missing"),
         ({"architectures": "LlamaForCausalLM"}, "must be a list of strings"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config is not supported"),
+        ({"quantization_config": {"bits": 4}}, "quant_method is missing"),
         ({"hidden_act": "xielu"}, "hidden_act must be one of silu, swish, gelu"),
         ({"rope_scaling": {"type": "mrope"}}, "rope_scaling: type"),
         ({"model_type": "gemma"}, "whose model_type is llama: correct the one"),

@@ -6,7 +6,7 @@ from mell_jax.checkpoints import CheckpointError, read_spec
 from mell_jax.checkpoints.abstract import abstract_decoder
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.names import decoder_sources
-from mell_jax.checkpoints.hf_weights import StoredWeights, find_weights
+from mell_jax.checkpoints.hf_weights import find_weights, open_weights
 from mell_jax.models.uniform import uniform_config
 from tests.checkpoints.tiny import (
     LAYER,
@@ -22,14 +22,14 @@ from tests.checkpoints.tiny import (
 def find(directory):
     spec = read_spec(directory)
     return find_weights(
-        StoredWeights.find(directory, dtype=np.float32),
+        open_weights(directory, dtype=np.float32, scheme=spec.scheme),
         abstract_decoder(spec.config, dtype=np.float32),
         sources=FAMILIES[spec.architecture].weights(spec.config),
     )
 
 
 def files_of(directory):
-    stored = StoredWeights.find(directory, dtype=np.float32)
+    stored = open_weights(directory, dtype=np.float32)
     return [stored.position(weight.source) for weight in find(directory)]
 
 
