@@ -142,11 +142,12 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "scheduler": {
         "values": {
-            *("ids", "plan", "fair_queue"),
+            *("ids", "plan", "fair_queue", "cache_spec"),
             *("placement/plan", "placement/events", "placement/model"),
         },
         "parts": {
-            *("bounds", "move_queue", "pages", "prefix_cache", "rows", "transfer"),
+            *("bounds", "move_queue", "pages", "page_map", "prefix_cache", "rows"),
+            "transfer",
             *("placement/draft", "placement/index", "placement/ledger"),
             "placement/tenants",
         },
