@@ -47,8 +47,9 @@ from mell_jax.frontend import (
     generate,
 )
 from mell_jax.loop_thread import LoopThread
+from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
-from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
+from mell_jax.text.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 """A text, or token ids: a list, a tuple, or an array of NumPy or JAX."""
@@ -99,6 +100,8 @@ class LLM:
     Args:
       model: a model directory (Hugging Face or Orbax), or "demo".
       tokenizer: a folder with a tokenizer; by default the model's own.
+      config: the model, where its directory has no `config.json`; one that has no
+        tokenizer either takes token ids and gives them.
       fleet: how several instances work together, with `instances=N` among the options.
       progress: show bars while loading and compiling.
       options: any field of `EngineConfig`, such as `max_rows=8`.
@@ -115,15 +118,21 @@ class LLM:
         model: str | PathLike[str] = DEMO,
         *,
         tokenizer: str | PathLike[str] | None = None,
+        config: ModelConfig | None = None,
         fleet: FleetConfig | None = None,
         progress: bool = False,
         **options: Any,
     ) -> None:
-        config = EngineConfig(model=fspath(model), **options)
-        built = build_engine(config, fleet=fleet, progress=progress)
+        built = build_engine(
+            EngineConfig(model=fspath(model), **options),
+            model_config=config,
+            fleet=fleet,
+            progress=progress,
+        )
         folder = Path(tokenizer) if tokenizer is not None else built.models[0].directory
         assert folder is not None, "a loaded model has a directory"
-        self._start(built, load_tokenizer(folder))
+        has_text = config is None or tokenizer is not None or has_tokenizer(folder)
+        self._start(built, load_tokenizer(folder) if has_text else None)
 
     @classmethod
     def from_nnx(

@@ -4,9 +4,11 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flax import nnx
+from orbax.checkpoint import v1
 
 from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
 from mell_jax.engine.build import demo_directory
@@ -206,6 +208,33 @@ def test_a_trained_module_is_served_as_it_is() -> None:
             llm.generate("text", GREEDY)
         assert llm.info.eos_token_ids == (2,)
         assert llm.info.architecture == "LlamaForCausalLM"
+
+
+def save_steps(directory: Path, modules: dict[int, Decoder]) -> None:
+    with v1.training.Checkpointer(directory) as checkpointer:
+        for step, module in modules.items():
+            checkpointer.save(step, nnx.to_pure_dict(nnx.state(module)))
+
+
+def test_a_training_that_left_no_config_file_is_served(tmp_path: Path) -> None:
+    modules = {step: Decoder(TRAINED, rngs=nnx.Rngs(step)) for step in (4, 30)}
+    save_steps(tmp_path, modules)
+    said = {}
+    for step, module in modules.items():
+        with LLM.from_nnx(module, **SMALLER) as llm:
+            said[step] = llm.generate([[5, 6, 7]], GREEDY)[0].token_ids
+    assert said[4] != said[30]
+    for wanted, step in ((None, 30), (4, 4)):
+        options = {**SMALLER, "checkpoint_step": wanted}
+        with LLM(tmp_path, config=TRAINED, **options) as llm:
+            (output,) = llm.generate([[5, 6, 7]], GREEDY)
+            assert output.token_ids == said[step]
+            assert output.text == ""  # no tokenizer: ids in, ids out
+
+
+def test_a_config_beside_a_config_file_is_refused() -> None:
+    with pytest.raises(ValueError, match="and so does the config that was given"):
+        LLM(config=TRAINED)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_eos_ids, read_spec
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
-from mell_jax.checkpoints.load import LoadedModel, load_model
+from mell_jax.checkpoints.load import LoadedModel, find_spec, load_model
 from mell_jax.checkpoints.save import save_hf, save_orbax
 
 __all__ = [
     "CheckpointError",
     "CheckpointSpec",
     "LoadedModel",
+    "find_spec",
     "load_model",
     "read_eos_ids",
     "read_spec",

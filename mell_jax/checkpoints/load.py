@@ -1,7 +1,8 @@
 """Loads a model directory onto devices, one parameter at a time.
 
 A directory holds `config.json` and the weights: safetensors as Hugging Face writes
-them, or an Orbax checkpoint in `orbax/`. Nothing is unpickled and no code is run.
+them, or an Orbax checkpoint (see `orbax_layout`). A `ModelConfig` may take the place
+of `config.json`. Nothing is unpickled and no code is run.
 """
 
 from collections.abc import Callable
@@ -19,14 +20,22 @@ from mell_jax.checkpoints.abstract import (
     abstract_decoder,
 )
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
+from mell_jax.checkpoints.hf_config import (
+    CONFIG_FILE,
+    CheckpointSpec,
+    read_eos_ids,
+    read_spec,
+)
+from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.hf_weights import (
     find_weights,
     has_safetensors,
     is_transposed,
 )
-from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
+from mell_jax.checkpoints.orbax import find_saved, restore
+from mell_jax.checkpoints.orbax_layout import find_orbax
 from mell_jax.checkpoints.safetensors_file import read_tensor
+from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
 
@@ -48,30 +57,62 @@ def load_model(
     *,
     dtype: npt.DTypeLike,
     sharding_for: ShardingFor,
+    config: ModelConfig | None = None,
+    step: int | None = None,
     progress: bool = False,
 ) -> LoadedModel:
     """Reads the model directory `path` in the precision `dtype`.
 
-    Host memory peaks at one parameter besides what the devices keep, at two where an
-    Orbax checkpoint is cast, since its values are not read in pieces. With `progress` a
-    bar counts bytes on the standard error stream.
+    Host memory peaks at one array of the checkpoint besides what the devices keep, at
+    two where an Orbax checkpoint is cast, since its values are not read in pieces.
+
+    Args:
+      path: the directory.
+      dtype: of the parameters.
+      sharding_for: tells where each of them goes.
+      config: the model, where the directory has no `config.json`.
+      step: of an Orbax checkpoint that has steps; None for the newest.
+      progress: True for a bar that counts bytes on the standard error stream.
 
     Raises:
       CheckpointError: when a file is missing, damaged, unsupported or does not match
         `config.json`; found before anything large is allocated.
     """
+    spec = find_spec(path, config=config)
+    model = abstract_decoder(spec.config, dtype=dtype)
+    folder = find_orbax(path, step=step)
+    if folder is not None and has_safetensors(path):
+        raise CheckpointError(
+            f"{path}: both safetensors and an Orbax checkpoint, {folder}; keep the one "
+            "to use"
+        )
+    read = _read_safetensors if folder is None else _read_orbax
+    arrays = read(
+        folder or path, model=model, sharding_for=sharding_for, progress=progress
+    )
+    return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
+
+
+def find_spec(path: Path, *, config: ModelConfig | None = None) -> CheckpointSpec:
+    """Returns what a model directory says about its model, or `config` in its place.
+
+    Raises:
+      CheckpointError: when a file is missing, damaged or unsupported, or when both say
+        what the model is.
+    """
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory")
-    spec = read_spec(path)
-    model = abstract_decoder(spec.config, dtype=dtype)
-    has_orbax = (path / ORBAX_FOLDER).exists()
-    if has_orbax and has_safetensors(path):
+    if config is None:
+        return read_spec(path)
+    if (path / CONFIG_FILE).exists():
         raise CheckpointError(
-            f"{path}: both safetensors and a folder {ORBAX_FOLDER}; keep the one to use"
+            f"{path / CONFIG_FILE}: describes the model, and so does the config that "
+            "was given; leave out the latter, or take away the file"
         )
-    read = _read_orbax if has_orbax else _read_safetensors
-    arrays = read(path, model=model, sharding_for=sharding_for, progress=progress)
-    return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
+    try:
+        return spec_in_memory(config, eos_ids=read_eos_ids(path))
+    except ValueError as error:  # outside the vocabulary
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _read_safetensors(
@@ -93,9 +134,8 @@ def _read_safetensors(
 
 
 def _read_orbax(
-    path: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
+    folder: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
 ) -> dict[ParameterPath, jax.Array]:
-    folder = path / ORBAX_FOLDER
     saved = find_saved(folder, model)
     arrays = {}
     with _bar(sum(parameter.size_bytes for parameter in saved), progress) as bar:

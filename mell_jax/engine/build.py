@@ -14,6 +14,7 @@ from flax import nnx
 from mell_jax.checkpoints import (
     CheckpointError,
     CheckpointSpec,
+    find_spec,
     load_model,
     read_spec,
 )
@@ -24,6 +25,7 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
+from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.serving_form import to_serving_form
 from mell_jax.text.ends import find_eos_ids
@@ -74,6 +76,7 @@ def demo_directory() -> Path:
 def build_engine(
     config: EngineConfig,
     *others: EngineConfig,
+    model_config: ModelConfig | None = None,
     fleet: FleetConfig | None = None,
     progress: bool = False,
 ) -> BuiltEngine:
@@ -84,14 +87,17 @@ def build_engine(
     Args:
       config: of the model that answers requests which name none.
       others: of more models; on the same devices, under other names.
+      model_config: describes the first model, whose directory has no `config.json`.
 
     Raises:
       CheckpointError: a model directory cannot be used.
       ValueError: a configuration contradicts itself, the model, the device or another.
       OSError: the folder of compiled steps cannot be used, and has to be.
     """
-    configs = (config, *others)
-    sources = [_find(one, progress=progress) for one in configs]
+    sources = [
+        _find(config, model_config=model_config, progress=progress),
+        *(_find(other, model_config=None, progress=progress) for other in others),
+    ]
     _check_together(sources)
     return _assemble(sources, fleet=fleet, progress=progress)
 
@@ -150,9 +156,12 @@ def _directory_of(config: EngineConfig) -> Path:
     return directory
 
 
-def _find(config: EngineConfig, *, progress: bool) -> _Source:
+def _find(
+    config: EngineConfig, *, model_config: ModelConfig | None, progress: bool
+) -> _Source:
     directory = _directory_of(config)
-    spec = _with_ends(read_spec(directory), directory=directory)
+    spec = find_spec(directory, config=model_config)
+    spec = _with_ends(spec, directory=directory)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
@@ -161,6 +170,8 @@ def _find(config: EngineConfig, *, progress: bool) -> _Source:
             directory,
             dtype=settled.dtype,
             sharding_for=groups[0].weight_sharding,
+            config=model_config,
+            step=config.checkpoint_step,
             progress=progress,
         )
         served = nnx.merge(model.graphdef, model.state)
