@@ -9,6 +9,7 @@ from any thread, and requests that are made at the same time share the engine's 
 import asyncio
 import atexit
 import contextlib
+import dataclasses
 import os
 import threading
 import weakref
@@ -49,6 +50,7 @@ from mell_jax.frontend import (
 from mell_jax.loop_thread import LoopThread
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.servable import ServableModel, check_servable
 from mell_jax.text.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -137,7 +139,7 @@ class LLM:
     @classmethod
     def from_nnx(
         cls,
-        module: Decoder,
+        module: ServableModel,
         *,
         tokenizer: str | PathLike[str] | Tokenizer | None = None,
         eos_ids: Sequence[int] | None = None,
@@ -145,15 +147,28 @@ class LLM:
         progress: bool = False,
         **options: Any,
     ) -> Self:
-        """Serves a decoder that is in memory, such as one that was just trained.
+        """Serves a module that is in memory, such as a decoder that was just trained.
+
+        It is served as it is: subclasses of `Decoder`, changed attributes, adapters and
+        modules of your own count. What is no plain `Decoder` has to say the same by
+        `causal_attention` as over pages, which is tried on a prompt at the start. Over
+        several devices parameters are cut by the names that a `Decoder` has for them;
+        all others are whole on each.
 
         Args:
-          module: the decoder; its weights are copied, it can be trained further.
+          module: any `ServableModel`; its parameters are cast and copied, so that it
+            can be trained further, and dropout is off.
           tokenizer: a folder with a tokenizer, or one that is loaded; None for token
             ids in and out.
           eos_ids: tokens that end a text; by default the tokenizer's own, and those
             that `generation_config.json` and `config.json` in its folder name.
+
+        Raises:
+          TypeError: the module lacks something; the message says all of it.
+          ValueError: its `config` says other sizes than it computes with, or it says
+            something else over pages.
         """
+        check_servable(module)
         named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
             named = read_eos_ids(Path(tokenizer))
@@ -166,6 +181,8 @@ class LLM:
             eos_ids=tuple(eos_ids),
             bos_id=tokenizer.bos_id if tokenizer is not None else None,
         )
+        if type(module) is not Decoder:
+            spec = dataclasses.replace(spec, architecture=type(module).__name__)
         built = build_from_module(
             module,
             spec=spec,

@@ -107,8 +107,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     "engine": {
         "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
         "parts": {
-            *("blueprint", "intake", "prompts", "settled", "slots", "step_times"),
-            "validate",
+            *("blueprint", "intake", "prompts", "self_check", "settled", "slots"),
+            *("step_times", "validate"),
         },
         "instance": {"instance", "thread"},
         "fleet": {"fleet"},

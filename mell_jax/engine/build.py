@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 from flax import nnx
@@ -23,10 +22,13 @@ from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.self_check import SelfCheck, ask_module
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.servable import ServableModel
+from mell_jax.models.serving_copy import serving_copy
 from mell_jax.models.serving_form import to_serving_form
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
@@ -65,7 +67,16 @@ class _Source:
     config: EngineConfig
     model: BuiltModel
     groups: Sequence[DeviceGroup]
-    load: Callable[[], tuple[ModelParts, Weights]]  # onto the first group
+    load: Callable[[], "_Loaded"]  # onto the first group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A loaded model's weights lie on the first of its groups."""
+
+    parts: ModelParts
+    weights: Weights
+    self_check: SelfCheck | None = None
 
 
 def demo_directory() -> Path:
@@ -103,26 +114,33 @@ def build_engine(
 
 
 def build_from_module(
-    module: Decoder,
+    module: ServableModel,
     *,
     spec: CheckpointSpec,
     config: EngineConfig,
     fleet: FleetConfig | None = None,
     progress: bool = False,
 ) -> BuiltEngine:
-    """Builds an engine around a decoder that is in memory, such as a trained one.
+    """Builds an engine around a module that is in memory, such as a trained one.
 
-    The weights are cast to the engine's precision and copied to its devices; the module
-    stays as it is.
+    Its parameters are cast to the engine's precision and copied to its devices; the
+    module stays as it is. One that is no plain `Decoder` is checked at the start: by
+    itself and over pages it must say the same.
+
+    Args:
+      module: an NNX module that `check_servable` lets pass.
     """
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
-    def load() -> tuple[ModelParts, Weights]:
-        served = _recast(module, settled)
+    def load() -> _Loaded:
+        served = serving_copy(module, dtype=settled.dtype)
+        is_ours = type(served) is Decoder
+        check = None if is_ours else ask_module(served, settled=settled)
         _form(served, settled, group=groups[0])
         parts, weights = split_model(*nnx.split(served))
-        return parts, put_weights(weights, paths=parts.paths, group=groups[0])
+        weights = put_weights(weights, paths=parts.paths, group=groups[0])
+        return _Loaded(parts=parts, weights=weights, self_check=check)
 
     name = config.served_model_name or "module"
     source = _Source(
@@ -165,7 +183,7 @@ def _find(
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
-    def load() -> tuple[ModelParts, Weights]:
+    def load() -> _Loaded:
         model = load_model(
             directory,
             dtype=settled.dtype,
@@ -177,7 +195,8 @@ def _find(
         served = nnx.merge(model.graphdef, model.state)
         del model  # each matrix goes when its place is taken
         _form(served, settled, group=groups[0])
-        return split_model(*nnx.split(served))
+        parts, weights = split_model(*nnx.split(served))
+        return _Loaded(parts=parts, weights=weights)
 
     return _Source(
         config=config,
@@ -247,22 +266,23 @@ def _assembled(
 
 def _load_everywhere(source: _Source) -> ReadyModel:
     """Loads a model onto all of its device groups."""
-    parts, first = source.load()
+    loaded = source.load()
     others = [
-        put_weights(first, paths=parts.paths, group=group)
+        put_weights(loaded.weights, paths=loaded.parts.paths, group=group)
         for group in source.groups[1:]
     ]
     return ReadyModel(
-        parts=parts,
-        weights=[first, *others],
+        parts=loaded.parts,
+        weights=[loaded.weights, *others],
         groups=source.groups,
         spec=source.model.spec,
         config=source.config,
         name=source.model.name,
+        self_check=loaded.self_check,
     )
 
 
-def _form(decoder: Decoder, settled: SettledConfig, *, group: DeviceGroup) -> None:
+def _form(model: ServableModel, settled: SettledConfig, *, group: DeviceGroup) -> None:
     """Puts weights into the form of their devices; says what bfloat16 costs."""
     cpu, is_cpu = cpu_features(), group.devices[0].platform == "cpu"
     if is_cpu and settled.dtype != jnp.float32 and not (cpu & HALF_FEATURES):
@@ -272,15 +292,4 @@ def _form(decoder: Decoder, settled: SettledConfig, *, group: DeviceGroup) -> No
             "(dtype)"
         )
     form = choose_form(group, dtype=settled.dtype, cpu=cpu)
-    to_serving_form(decoder, form=form)
-
-
-def _recast(module: Decoder, settled: SettledConfig) -> Decoder:
-    """Returns a decoder of the engine's precision with the weights of `module`."""
-    fresh: Decoder = nnx.eval_shape(
-        lambda: Decoder(module.config, rngs=nnx.Rngs(0), dtype=settled.dtype)
-    )
-    graphdef, _ = nnx.split(fresh)
-    _, state = nnx.split(module)
-    state = jax.tree.map(lambda leaf: leaf.astype(settled.dtype), state)
-    return nnx.merge(graphdef, state)
+    to_serving_form(model, form=form)

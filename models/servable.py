@@ -1,0 +1,154 @@
+"""A module is served if it has sizes, a forward pass over somebody's cache, and logits.
+
+The engine knows no more of a model than `ServableModel`; `Decoder` is one of them. One
+of your own, or an adapter around one, calls `attend` where it would have attended:
+
+    cache, out = attend(cache, q, k, v, layer=3, window=None)
+
+`check_servable` says what is missing, before anything is loaded or compiled.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.decoder import Attend, Cache
+
+_TOKENS = 8  # of the forward pass that is traced
+
+
+class ServableModel(Protocol):
+    """An NNX module with these can be served.
+
+    Serving, `tokens` and `positions` are [T]: the tokens of several sequences one after
+    another, without a batch axis. What is computed for a token may depend on the token,
+    its position and what `attend` returns, and on nothing else. `attend` is called once
+    for each layer, and the cache that it returns is what the next layer is given.
+    """
+
+    @property
+    def config(self) -> ModelConfig:
+        """Returns the sizes: vocabulary, context, layers, heads and head size.
+
+        Of a module other than `Decoder` its other fields only have to be valid.
+        """
+        ...
+
+    def __call__(
+        self,
+        tokens: jax.Array,  # int32 [T]
+        positions: jax.Array,  # int32 [T]
+        cache: Cache,
+        attend: Attend[Cache],
+        /,
+    ) -> tuple[jax.Array, Cache]:  # hidden: [T, D]
+        ...
+
+    def logits(self, hidden: jax.Array, /) -> jax.Array:
+        """Returns scores of the next token, [..., V], for `hidden` [..., D]."""
+        ...
+
+
+def check_servable(module: object) -> None:
+    """Refuses a module that is no `ServableModel`, or whose sizes are not its own.
+
+    The forward pass is traced for shapes alone.
+
+    Raises:
+      TypeError: something is missing; the message says all of it.
+      ValueError: what it computes has other sizes than its `config`.
+    """
+    if not isinstance(module, nnx.Module):
+        raise TypeError(f"a served model is an nnx.Module, got {type(module).__name__}")
+    missing = []
+    if not isinstance(getattr(module, "config", None), ModelConfig):
+        missing.append(
+            "an attribute config, a mell_jax.models.config.ModelConfig with its sizes"
+        )
+    if not callable(module):
+        missing.append("__call__(tokens, positions, cache, attend) -> (hidden, cache)")
+    if not callable(getattr(module, "logits", None)):
+        missing.append("logits(hidden), which returns scores of the next token")
+    if missing:
+        raise TypeError(
+            f"{type(module).__name__} is no ServableModel (mell_jax.models.servable): "
+            f"it lacks {'; and '.join(missing)}. Give it these, or serve a small "
+            "module that has them and calls this one"
+        )
+    _trace(module)
+
+
+def _trace(module: Any) -> None:
+    config: ModelConfig = module.config
+    name = type(module).__name__
+    graphdef, state = nnx.split(module)
+    called: list[Any] = []
+
+    def attend(
+        cache: jax.Array,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        *,
+        layer: int,
+        window: int | None,
+    ) -> tuple[jax.Array, jax.Array]:
+        _check_heads(name, config, q=q, k=k, v=v)
+        called.append((layer, window))
+        return cache, q
+
+    def run(state: Any, tokens: jax.Array, cache: jax.Array) -> Any:
+        merged = nnx.merge(graphdef, state)
+        hidden, cache = merged(tokens, tokens, cache, attend)
+        return hidden, cache, merged.logits(hidden)
+
+    tokens = jax.ShapeDtypeStruct((_TOKENS,), jnp.int32)
+    cache = jax.ShapeDtypeStruct((1,), jnp.float32)
+    # Flax's norms mix float32 and bfloat16, which a program may have forbidden.
+    with jax.numpy_dtype_promotion("standard"):
+        hidden, after, logits = jax.eval_shape(run, state, tokens, cache)
+    _check_shape(name, "hidden states", hidden.shape, (_TOKENS, hidden.shape[-1]))
+    _check_shape(name, "logits", logits.shape, (_TOKENS, config.vocab_size))
+    _check_shape(name, "the cache", after.shape, cache.shape)
+    _check_layers(name, config, called)
+
+
+def _check_heads(
+    name: str, config: ModelConfig, *, q: jax.Array, k: jax.Array, v: jax.Array
+) -> None:
+    _check_shape(name, "queries", q.shape, (_TOKENS, config.num_heads, config.head_dim))
+    kept = (_TOKENS, config.num_kv_heads, config.head_dim)
+    _check_shape(name, "keys", k.shape, kept)
+    _check_shape(name, "values", v.shape, kept)
+
+
+def _check_shape(
+    name: str, what: str, found: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    if tuple(found) != expected:
+        raise ValueError(
+            f"{name}: {what} of {_TOKENS} tokens have the shape {list(found)}, but its "
+            f"config makes it {list(expected)}; correct the one or the other"
+        )
+
+
+def _check_layers(name: str, config: ModelConfig, called: list[Any]) -> None:
+    """Layers that are traced, as in a scan, tell nothing here."""
+    if not all(isinstance(layer, int) for layer, _ in called):
+        return
+    layers = [layer for layer, _ in called]
+    if sorted(layers) != list(range(config.num_layers)):
+        raise ValueError(
+            f"{name}: attend was called for the layers {layers[:20]}, but its config "
+            f"has {config.num_layers}; each is one call, by its number from 0"
+        )
+    for layer, window in called:
+        kept = config.window(layer)
+        if kept is not None and (window is None or window > kept):
+            raise ValueError(
+                f"{name}: layer {layer} attends with the window {window}, but its "
+                f"config says {kept}, and older tokens may be forgotten"
+            )
