@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import save_hf, save_orbax
-from mell_jax.models.config import ModelConfig
-from mell_jax.models.decoder import Decoder, causal_attention
+from mell_jax.models.attention import causal_attention
+from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 _OUTPUT = flags.DEFINE_string("output_dir", "/tmp/tiny_stories", "where to save")
 _STEPS = flags.DEFINE_integer("steps", 2_000, "optimizer steps", lower_bound=1)
@@ -174,7 +175,7 @@ def main(_: list[str]) -> None:
     corpus = [story(rng) for _ in range(10_000)]
     tokenizer = train_tokenizer(corpus)
     ids = np.concatenate([tokenizer.encode(f"{text}<eos>").ids for text in corpus])
-    config = ModelConfig(
+    config = uniform_config(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=192,
         intermediate_size=512,

@@ -1,167 +1,65 @@
 """A decoder-only transformer in Flax NNX trains and serves as the same module.
 
-The model does not know where keys and values live. Its caller passes `attend`, which
-takes the queries, keys and values of one layer and returns the attended values together
-with the next state of whatever cache it keeps:
+    tokens -> embed -> L x (norm, attention; norm, feed-forward) -> norm -> hidden
 
-    tokens -> embed -> L x (norm, q k v, attend, out; norm, mlp) -> norm -> hidden
-
-Training passes `causal_attention` and no cache; the engine passes a function that
-writes to and reads from its page pool.
-
-Sources: grouped-query attention (arXiv 2305.13245), RMSNorm (arXiv 1910.07467), rotary
-positions (arXiv 2104.09864), gated feed-forward with SiLU (arXiv 2002.05202).
+Each layer is made as its `LayerConfig` says; the model does not know where keys and
+values live (`models.attention`).
 """
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mell_jax.models.attention import Attend, Attention, Cache
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.linear import JoinedLinear, dot_last
-from mell_jax.models.rope import rope_table, rotate
-
-Cache = TypeVar("Cache")
-RopeTable = tuple[jax.Array, jax.Array]
-
-
-class Attend(Protocol[Cache]):
-    """Attends in one layer over whatever the caller keeps as its cache."""
-
-    def __call__(
-        self,
-        cache: Cache,
-        q: jax.Array,  # [..., T, N, H]
-        k: jax.Array,  # [..., T, K, H]
-        v: jax.Array,  # [..., T, K, H]
-        /,
-        *,
-        layer: int,
-        window: int | None,
-    ) -> tuple[Cache, jax.Array]:  # attended: [..., T, N, H]
-        ...
-
-
-def causal_attention(
-    cache: None,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    layer: int,
-    window: int | None,
-) -> tuple[None, jax.Array]:
-    """Returns plain causal attention over [B, T, heads, H], for training and as a
-    reference.
-    """
-    del layer
-    local = None if window is None else (window - 1, 0)
-    out = jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=local)
-    return cache, out
-
-
-class Attention(nnx.Module):
-    """Attends with grouped queries and rotary positions; optional bias and q/k norm."""
-
-    def __init__(
-        self, config: ModelConfig, *, layer: int, dtype: jnp.dtype, rngs: nnx.Rngs
-    ) -> None:
-        self.layer = layer
-        self.window = config.window(layer)
-        self.head_dim = config.head_dim
-        query_width = config.num_heads * config.head_dim
-        kv_width = config.num_kv_heads * config.head_dim
-
-        def linear(width_in: int, width_out: int, bias: bool) -> nnx.Linear:
-            return _linear(width_in, width_out, bias=bias, dtype=dtype, rngs=rngs)
-
-        self.q_proj = linear(config.hidden_size, query_width, config.qkv_bias)
-        self.k_proj = linear(config.hidden_size, kv_width, config.qkv_bias)
-        self.v_proj = linear(config.hidden_size, kv_width, config.qkv_bias)
-        self.qkv_proj: JoinedLinear | None = nnx.data(None)  # in place of these
-        self.o_proj = linear(query_width, config.hidden_size, config.output_bias)
-
-        def head_norm() -> nnx.RMSNorm | None:
-            if not config.qk_norm:
-                return None
-            return _norm(config.head_dim, config=config, dtype=dtype, rngs=rngs)
-
-        self.q_norm = head_norm()
-        self.k_norm = head_norm()
-
-    def __call__(
-        self, x: jax.Array, rope: RopeTable, cache: Cache, attend: Attend[Cache]
-    ) -> tuple[jax.Array, Cache]:
-        q, k, v = map(self._heads, self._project(x))  # [..., T, N or K, H]
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, rope), rotate(k, rope)
-        cache, out = attend(cache, q, k, v, layer=self.layer, window=self.window)
-        return self.o_proj(out.reshape(*x.shape[:-1], -1)), cache
-
-    def join(self) -> None:
-        """Makes the maps to queries, keys and values one."""
-        self.qkv_proj = JoinedLinear((self.q_proj, self.k_proj, self.v_proj))
-        del self.q_proj, self.k_proj, self.v_proj
-
-    def _project(self, x: jax.Array) -> Sequence[jax.Array]:
-        if self.qkv_proj is not None:
-            return self.qkv_proj(x)
-        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
-
-    def _heads(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], -1, self.head_dim)
-
-
-class Mlp(nnx.Module):
-    """Computes the gated feed-forward layer: down(silu(gate(x)) * up(x))."""
-
-    def __init__(
-        self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ) -> None:
-        width, inner = config.hidden_size, config.intermediate_size
-        bias = config.mlp_bias
-        self.gate_proj = _linear(width, inner, bias=bias, dtype=dtype, rngs=rngs)
-        self.up_proj = _linear(width, inner, bias=bias, dtype=dtype, rngs=rngs)
-        self.gate_up_proj: JoinedLinear | None = nnx.data(None)  # in place of both
-        self.down_proj = _linear(inner, width, bias=bias, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        gate, up = self._project(x)
-        return self.down_proj(nnx.silu(gate) * up)
-
-    def join(self) -> None:
-        """Makes the maps to gate and up one."""
-        self.gate_up_proj = JoinedLinear((self.gate_proj, self.up_proj))
-        del self.gate_proj, self.up_proj
-
-    def _project(self, x: jax.Array) -> Sequence[jax.Array]:
-        if self.gate_up_proj is not None:
-            return self.gate_up_proj(x)
-        return self.gate_proj(x), self.up_proj(x)
+from mell_jax.models.feed_forward import Mlp
+from mell_jax.models.linear import dot_last, make_linear
+from mell_jax.models.norm import Norm
+from mell_jax.models.rope import RopeConfig, RopeTable, rope_table
 
 
 class Block(nnx.Module):
-    """A block is one layer: attention, feed-forward; each has a norm and a residual."""
+    """A block is one layer: attention and feed-forward, each added to the residual."""
 
     def __init__(
         self, config: ModelConfig, *, layer: int, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:
-        width = config.hidden_size
-        self.input_norm = _norm(width, config=config, dtype=dtype, rngs=rngs)
+        mine = config.layers[layer]
+        self.rope = mine.attention.rope
+        self.is_parallel = mine.is_parallel
+        self.residual_multiplier = config.residual_multiplier
+
+        def norm(is_there: bool) -> Norm | None:
+            if not is_there:
+                return None
+            return Norm((config.hidden_size,), config=mine.norm, dtype=dtype)
+
+        is_before = mine.norm_places != "after"
+        is_after = mine.norm_places != "before"
+        self.input_norm = norm(is_before)
         self.attention = Attention(config, layer=layer, dtype=dtype, rngs=rngs)
-        self.mlp_norm = _norm(width, config=config, dtype=dtype, rngs=rngs)
-        self.mlp = Mlp(config, dtype=dtype, rngs=rngs)
+        self.attention_out_norm = norm(is_after)
+        self.mlp_norm = norm(is_before and not mine.is_parallel)
+        self.mlp = Mlp(
+            mine.feed_forward, width=config.hidden_size, dtype=dtype, rngs=rngs
+        )
+        self.mlp_out_norm = norm(is_after)
 
     def __call__(
-        self, x: jax.Array, rope: RopeTable, cache: Cache, attend: Attend[Cache]
+        self, x: jax.Array, rope: RopeTable | None, cache: Cache, attend: Attend[Cache]
     ) -> tuple[jax.Array, Cache]:
-        attended, cache = self.attention(self.input_norm(x), rope, cache, attend)
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), cache
+        """Returns the next residual stream for `x` [..., T, D], and the cache."""
+        normed = _apply(self.input_norm, x)
+        attended, cache = self.attention(normed, rope, cache, attend)
+        attended = _apply(self.attention_out_norm, attended)
+        if self.is_parallel:
+            added = attended + self.mlp(normed)
+            return x + _times(added, self.residual_multiplier), cache
+        x = x + _times(attended, self.residual_multiplier)
+        added = _apply(self.mlp_out_norm, self.mlp(_apply(self.mlp_norm, x)))
+        return x + _times(added, self.residual_multiplier), cache
 
 
 class Decoder(nnx.Module):
@@ -189,14 +87,14 @@ class Decoder(nnx.Module):
                 for layer in range(config.num_layers)
             ]
         )
-        self.norm = _norm(config.hidden_size, config=config, dtype=dtype, rngs=rngs)
+        self.norm = Norm((config.hidden_size,), config=config.norm, dtype=dtype)
         self.lm_head = (
             None
             if config.tie_embeddings
-            else _linear(
+            else make_linear(
                 config.hidden_size,
                 config.vocab_size,
-                bias=False,
+                has_bias=False,
                 dtype=dtype,
                 rngs=rngs,
             )
@@ -210,36 +108,37 @@ class Decoder(nnx.Module):
         attend: Attend[Cache],
     ) -> tuple[jax.Array, Cache]:
         """Runs all layers; returns normed hidden states [..., T, D] and the cache."""
-        rope = rope_table(positions, self.config)
-        x = self.embed(tokens)
+        tables = self._rope_tables(positions)
+        x = _times(self.embed(tokens), self.config.embedding_multiplier)
         for layer in self.layers:
+            rope = None if layer.rope is None else tables[layer.rope]
             x, cache = layer(x, rope, cache, attend)
         return self.norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Returns scores of the next token, float32 [..., V], for `hidden` [..., D]."""
         if self.lm_head is None:
-            return dot_last(hidden, self.embed.embedding[...])
-        return self.lm_head(hidden).astype(jnp.float32)
+            logits = dot_last(hidden, self.embed.embedding[...])
+        else:
+            logits = self.lm_head(hidden).astype(jnp.float32)
+        logits = _times(logits, self.config.logit_multiplier)
+        if self.config.logit_soft_cap is not None:
+            cap = jnp.float32(self.config.logit_soft_cap)
+            logits = cap * jnp.tanh(logits / cap)
+        return logits
+
+    def _rope_tables(self, positions: jax.Array) -> Mapping[RopeConfig, RopeTable]:
+        """One table of angles serves all layers that are rotated alike."""
+        ropes = (layer.rope for layer in self.layers if layer.rope is not None)
+        return {
+            rope: rope_table(positions, rope, head_dim=self.config.head_dim)
+            for rope in dict.fromkeys(ropes)
+        }
 
 
-def _linear(
-    width_in: int, width_out: int, *, bias: bool, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> nnx.Linear:
-    return nnx.Linear(
-        width_in,
-        width_out,
-        use_bias=bias,
-        dtype=dtype,
-        param_dtype=dtype,
-        kernel_init=nnx.initializers.normal(0.02),
-        rngs=rngs,
-    )
+def _apply(norm: Norm | None, x: jax.Array) -> jax.Array:
+    return x if norm is None else norm(x)
 
 
-def _norm(
-    width: int, *, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs
-) -> nnx.RMSNorm:
-    return nnx.RMSNorm(
-        width, epsilon=config.norm_eps, dtype=dtype, param_dtype=dtype, rngs=rngs
-    )
+def _times(x: jax.Array, factor: float) -> jax.Array:
+    return x if factor == 1.0 else x * jnp.asarray(factor, x.dtype)

@@ -9,11 +9,27 @@ import jax.numpy as jnp
 from flax import nnx
 
 
+def make_linear(
+    width_in: int, width_out: int, *, has_bias: bool, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> nnx.Linear:
+    """Returns a linear map of small random weights."""
+    return nnx.Linear(
+        width_in,
+        width_out,
+        use_bias=has_bias,
+        dtype=dtype,
+        param_dtype=dtype,
+        kernel_init=nnx.initializers.normal(0.02),
+        rngs=rngs,
+    )
+
+
 class JoinedLinear(nnx.Module):
     """Computes several linear maps of one input in one product.
 
     Args:
-      linears: maps of as many inputs, all with a bias or none.
+      linears: maps of as many inputs; one without a bias gets one of zeros where
+        others have one.
     """
 
     def __init__(self, linears: Sequence[nnx.Linear]) -> None:
@@ -23,7 +39,7 @@ class JoinedLinear(nnx.Module):
             lambda: nnx.Linear(
                 first.in_features,
                 self.ends[-1],
-                use_bias=first.use_bias,
+                use_bias=any(one.use_bias for one in linears),
                 dtype=first.dtype,
                 param_dtype=first.param_dtype,
                 rngs=nnx.Rngs(0),
@@ -32,11 +48,16 @@ class JoinedLinear(nnx.Module):
         kernels = [one.kernel[...] for one in linears]
         self.linear.kernel = nnx.Param(jnp.concatenate(kernels, axis=1))
         if self.linear.bias is not None:
-            biases = [one.bias[...] for one in linears if one.bias is not None]
-            self.linear.bias = nnx.Param(jnp.concatenate(biases))
+            self.linear.bias = nnx.Param(jnp.concatenate(list(map(_bias, linears))))
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         return jnp.split(self.linear(x), self.ends[:-1], axis=-1)
+
+
+def _bias(linear: nnx.Linear) -> jax.Array:
+    if linear.bias is None:
+        return jnp.zeros(linear.out_features, linear.param_dtype)
+    return linear.bias[...]
 
 
 def turn(linear: nnx.Linear) -> None:

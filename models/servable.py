@@ -3,19 +3,20 @@
 The engine knows no more of a model than `ServableModel`; `Decoder` is one of them. One
 of your own, or an adapter around one, calls `attend` where it would have attended:
 
-    cache, out = attend(cache, q, k, v, layer=3, window=None)
+    cache, out = attend(cache, q, k, v, layer=LayerAttention(index=3, scale=0.125))
 
 `check_servable` says what is missing, before anything is loaded or compiled.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mell_jax.models.config import ModelConfig
-from mell_jax.models.decoder import Attend, Cache
+from mell_jax.models.attention import Attend, Cache, LayerAttention
+from mell_jax.models.config import AttentionConfig, ModelConfig
 
 _TOKENS = 8  # of the forward pass that is traced
 
@@ -31,9 +32,10 @@ class ServableModel(Protocol):
 
     @property
     def config(self) -> ModelConfig:
-        """Returns the sizes: vocabulary, context, layers, heads and head size.
+        """Returns the sizes: vocabulary, context, and heads and window of each layer.
 
-        Of a module other than `Decoder` its other fields only have to be valid.
+        Of a module other than `Decoder` its other fields only have to be valid; see
+        `models.uniform`.
         """
         ...
 
@@ -85,7 +87,7 @@ def _trace(module: Any) -> None:
     config: ModelConfig = module.config
     name = type(module).__name__
     graphdef, state = nnx.split(module)
-    called: list[Any] = []
+    called: list[LayerAttention] = []
 
     def attend(
         cache: jax.Array,
@@ -93,11 +95,12 @@ def _trace(module: Any) -> None:
         k: jax.Array,
         v: jax.Array,
         *,
-        layer: int,
-        window: int | None,
+        layer: LayerAttention,
     ) -> tuple[jax.Array, jax.Array]:
-        _check_heads(name, config, q=q, k=k, v=v)
-        called.append((layer, window))
+        called.append(layer)
+        if layer.index < config.num_layers:  # or else complained about below
+            sizes = config.layers[layer.index].attention
+            _check_heads(name, sizes, q=q, k=k, v=v)
         return cache, q
 
     def run(state: Any, tokens: jax.Array, cache: jax.Array) -> Any:
@@ -117,10 +120,10 @@ def _trace(module: Any) -> None:
 
 
 def _check_heads(
-    name: str, config: ModelConfig, *, q: jax.Array, k: jax.Array, v: jax.Array
+    name: str, sizes: AttentionConfig, *, q: jax.Array, k: jax.Array, v: jax.Array
 ) -> None:
-    _check_shape(name, "queries", q.shape, (_TOKENS, config.num_heads, config.head_dim))
-    kept = (_TOKENS, config.num_kv_heads, config.head_dim)
+    _check_shape(name, "queries", q.shape, (_TOKENS, sizes.num_heads, sizes.head_dim))
+    kept = (_TOKENS, sizes.num_kv_heads, sizes.head_dim)
     _check_shape(name, "keys", k.shape, kept)
     _check_shape(name, "values", v.shape, kept)
 
@@ -135,20 +138,19 @@ def _check_shape(
         )
 
 
-def _check_layers(name: str, config: ModelConfig, called: list[Any]) -> None:
-    """Layers that are traced, as in a scan, tell nothing here."""
-    if not all(isinstance(layer, int) for layer, _ in called):
-        return
-    layers = [layer for layer, _ in called]
-    if sorted(layers) != list(range(config.num_layers)):
+def _check_layers(
+    name: str, config: ModelConfig, called: Sequence[LayerAttention]
+) -> None:
+    numbers = [layer.index for layer in called]
+    if sorted(numbers) != list(range(config.num_layers)):
         raise ValueError(
-            f"{name}: attend was called for the layers {layers[:20]}, but its config "
+            f"{name}: attend was called for the layers {numbers[:20]}, but its config "
             f"has {config.num_layers}; each is one call, by its number from 0"
         )
-    for layer, window in called:
-        kept = config.window(layer)
-        if kept is not None and (window is None or window > kept):
+    for layer in called:
+        kept = config.layers[layer.index].attention.window
+        if kept is not None and (layer.window is None or layer.window > kept):
             raise ValueError(
-                f"{name}: layer {layer} attends with the window {window}, but its "
-                f"config says {kept}, and older tokens may be forgotten"
+                f"{name}: layer {layer.index} attends with the window {layer.window}, "
+                f"but its config says {kept}, and older tokens may be forgotten"
             )

@@ -1,6 +1,7 @@
 """Copies a module that is in memory, so that it can be served in another precision."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,16 +16,22 @@ def serving_copy(module: ServableModel, *, dtype: npt.DTypeLike) -> ServableMode
 
     It is split and merged as it is, so that subclasses and changed attributes count.
     Every `nnx.Param` of floating point is cast to `dtype`; what is no parameter stays
-    as it is. A layer that computes in the type of its parameters (as Flax's do whose
-    `dtype` is their `param_dtype`) goes on to do so. Dropout and the like are switched
+    as it is. A layer whose `dtype` is the type of its parameters goes on to compute in
+    that type. Dropout and the like are switched
     off, as `module.eval()` does.
     """
     graphdef, state = nnx.split(module)
     flat = [(path, _copy(leaf, np.dtype(dtype))) for path, leaf in _leaves(state)]
     copy: Any = nnx.merge(graphdef, nnx.from_flat_state(flat))
     copy.eval()
-    for _, part in list(nnx.iter_modules(copy)):
-        _follow(part, np.dtype(dtype))
+    parts = zip(
+        nnx.iter_modules(cast("nnx.Module", module)),
+        list(nnx.iter_modules(copy)),
+        strict=True,
+    )
+    for (_, given), (_, part) in parts:
+        for name in _types_of(given):
+            setattr(part, name, np.dtype(dtype))
     served: ServableModel = copy
     return served
 
@@ -43,14 +50,17 @@ def _copy(leaf: Any, dtype: np.dtype[Any]) -> Any:
     return leaf.replace(kept)
 
 
-def _follow(part: nnx.Module, dtype: np.dtype[Any]) -> None:
-    """Tells a layer the new type of its parameters, if it computed in the old one."""
-    types = vars(part)
-    if "dtype" not in types or "param_dtype" not in types:
-        return
-    computed, stored = types["dtype"], types["param_dtype"]
-    if not jnp.issubdtype(stored, jnp.floating):
-        return
-    is_same = computed is not None and np.dtype(computed) == np.dtype(stored)
-    for name in ("dtype", "param_dtype") if is_same else ("param_dtype",):
-        setattr(part, name, dtype)
+def _types_of(part: nnx.Module) -> Iterator[str]:
+    """Yields the attributes of a layer that name the type of its own parameters.
+
+    Its `dtype`, in which it computes, is one of them unless it is another type.
+    """
+    stored = {
+        np.dtype(value.dtype)
+        for value in vars(part).values()
+        if isinstance(value, nnx.Param) and jnp.issubdtype(value.dtype, jnp.floating)
+    }
+    for name in ("dtype", "param_dtype"):
+        named = vars(part).get(name)
+        if named is not None and {np.dtype(named)} == stored:
+            yield name

@@ -16,7 +16,9 @@ from typing import TypeGuard, cast
 import jax
 from flax import nnx
 
-from mell_jax.models.decoder import Attention, Decoder, Mlp
+from mell_jax.models.attention import Attention
+from mell_jax.models.decoder import Decoder
+from mell_jax.models.feed_forward import Mlp
 from mell_jax.models.linear import turn
 from mell_jax.models.servable import ServableModel
 
@@ -65,7 +67,7 @@ def _is_ours(part: nnx.Module) -> TypeGuard[Attention | Mlp]:
     }
     of_input = [one for name, one in maps.items() if name not in _OUTPUTS]
     return all(map(_is_plain, maps.values())) and (
-        len({(one.use_bias, one.dtype, one.param_dtype) for one in of_input}) == 1
+        len({(one.dtype, one.param_dtype) for one in of_input}) == 1
     )
 
 

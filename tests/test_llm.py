@@ -15,8 +15,8 @@ from mell_jax.engine.build import demo_directory
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet_view import MoveOutcome
-from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 SMALL = {
     "max_rows": 32,
@@ -185,7 +185,7 @@ def test_nothing_compiles_after_readiness(llm: LLM) -> None:
     assert llm.load().compilations == before
 
 
-TRAINED = ModelConfig(
+TRAINED = uniform_config(
     vocab_size=64,
     hidden_size=32,
     intermediate_size=48,

@@ -1,5 +1,6 @@
 """Modules that are no plain `Decoder` are served as they are, to the very token."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 from flax import nnx
 
 from mell_jax import LLM, SamplingParams, ServableModel
-from mell_jax.models.config import ModelConfig
-from mell_jax.models.decoder import Decoder, causal_attention
+from mell_jax.models.attention import LayerAttention, causal_attention
+from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.device import DeviceWorker
 
-CONFIG = ModelConfig(
+CONFIG = uniform_config(
     vocab_size=64,
     hidden_size=32,
     intermediate_size=48,
@@ -22,7 +24,7 @@ CONFIG = ModelConfig(
     num_kv_heads=1,
     head_dim=32,
     max_position_embeddings=64,
-    qk_norm=True,
+    has_qk_norm=True,
 )
 OPTIONS: dict[str, Any] = {
     "max_rows": 4,
@@ -109,7 +111,9 @@ class Bilinear(nnx.Module):
         x = self.table[...][tokens] + self.places[...][positions]
         for layer, maps in enumerate(self.maps):
             q, k, v = jnp.split(maps["qkv"](x), [2, 3], axis=1)
-            cache, out = attend(cache, q, k, v, layer=layer, window=None)
+            cache, out = attend(
+                cache, q, k, v, layer=LayerAttention(index=layer, scale=0.2)
+            )
             x = x + maps["out"](out)
         return x, cache
 
@@ -127,7 +131,8 @@ def subclass() -> Decoder:
 
 def narrowed() -> Decoder:
     module = decoder()
-    module.layers[0].attention.window = 2
+    attention = module.layers[0].attention
+    attention.layer = dataclasses.replace(attention.layer, window=2)
     return module
 
 
@@ -180,9 +185,9 @@ class Deaf(Bilinear):
     """Attends by itself, to its own step alone."""
 
     def __call__(self, tokens, positions, cache, attend):
-        def own(cache, q, k, v, *, layer, window):
-            cache, out = attend(cache, q, k, v, layer=layer, window=window)
-            _, here = causal_attention(None, q, k, v, layer=layer, window=window)
+        def own(cache, q, k, v, *, layer):
+            cache, out = attend(cache, q, k, v, layer=layer)
+            _, here = causal_attention(None, q, k, v, layer=layer)
             return cache, here + 0 * out
 
         return super().__call__(tokens, positions, cache, own)
@@ -199,9 +204,9 @@ class Forgetful(Bilinear):
     """Hands on another cache than the one that came back."""
 
     def __call__(self, tokens, positions, cache, attend):
-        def losing(kept, q, k, v, *, layer, window):
-            after, out = attend(kept, q, k, v, layer=layer, window=window)
-            return (after if layer == 1 else kept), out
+        def losing(kept, q, k, v, *, layer):
+            after, out = attend(kept, q, k, v, layer=layer)
+            return (after if layer.index == 1 else kept), out
 
         return super().__call__(tokens, positions, cache, losing)
 
@@ -212,8 +217,9 @@ class Swapped(Bilinear):
     def __call__(self, tokens, positions, cache, attend):
         is_odd = len(tokens) % 16 != 0
 
-        def turned(kept, q, k, v, *, layer, window):
-            return attend(kept, q, k, v, layer=layer ^ is_odd, window=window)
+        def turned(kept, q, k, v, *, layer):
+            other = dataclasses.replace(layer, index=layer.index ^ is_odd)
+            return attend(kept, q, k, v, layer=other)
 
         return super().__call__(tokens, positions, cache, turned)
 
@@ -233,7 +239,7 @@ def test_a_module_without_sizes_is_told_so() -> None:
 
 def test_a_wrong_head_size_is_told() -> None:
     module = own_layers()
-    module.config = ModelConfig(
+    module.config = uniform_config(
         vocab_size=64,
         hidden_size=8,
         intermediate_size=8,

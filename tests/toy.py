@@ -29,8 +29,9 @@ from mell_jax.engine.instance import Instance
 from mell_jax.engine.intake import resolve
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.step_times import StepTimes
+from mell_jax.models.attention import Attend, LayerAttention
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.decoder import Attend
+from mell_jax.models.uniform import uniform_config
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
 from mell_jax.scheduler.pages import PagePool
@@ -55,7 +56,7 @@ ONE = DeviceGroupId(0)
 
 
 def toy_config(*, heads: int = 1, kv_heads: int = 1) -> ModelConfig:
-    return ModelConfig(
+    return uniform_config(
         vocab_size=VOCAB,
         hidden_size=1,
         intermediate_size=heads,
@@ -68,6 +69,7 @@ def toy_config(*, heads: int = 1, kv_heads: int = 1) -> ModelConfig:
 
 
 CONFIG = toy_config()
+LAYER = LayerAttention(index=0, scale=HEAD_DIM**-0.5)
 
 
 class AdditiveToy(nnx.Module):
@@ -79,7 +81,8 @@ class AdditiveToy(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig = CONFIG, *, factor: int = 1) -> None:
-        self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
+        attention = config.layers[0].attention
+        self.heads, self.kv_heads = attention.num_heads, attention.num_kv_heads
         self.factor = nnx.Param(jnp.full((1,), factor, jnp.float32))
 
     def __call__(
@@ -94,7 +97,7 @@ class AdditiveToy(nnx.Module):
         values = jnp.pad(kept[:, :, None], ((0, 0), (0, 0), (0, HEAD_DIM - 1)))
         queries = jnp.zeros((len(tokens), self.heads, HEAD_DIM), jnp.float32)
         keys = jnp.zeros_like(values)
-        cache, mean = attend(cache, queries, keys, values, layer=0, window=None)
+        cache, mean = attend(cache, queries, keys, values, layer=LAYER)
         total = mean[:, :, 0].sum(1) * (positions + 1).astype(jnp.float32)
         total = total * jnp.float32(self.kv_heads / self.heads)
         return total[:, None] * self.factor.get_value()[None], cache  # [T, 1]

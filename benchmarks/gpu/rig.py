@@ -90,7 +90,7 @@ def make_rig(
     scale = order.scale
     model = scale.model
     if layers is not None:
-        model = dataclasses.replace(model, num_layers=layers)
+        model = dataclasses.replace(model, layers=model.layers[:layers])
     blueprint, groups, weights = _blueprint(order, model=model, instances=instances)
     wanted = [
         bucket

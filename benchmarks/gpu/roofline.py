@@ -93,7 +93,8 @@ def prefill_cost(
     vocabulary = config.vocab_size * config.hidden_size
     tables = vocabulary if config.tie_embeddings else 2 * vocabulary
     seen = tokens * (tokens + 1) // 2
-    attention = 4 * config.num_layers * config.num_heads * config.head_dim * seen
+    widths = sum(a.num_heads * a.head_dim for a in config.attentions)
+    attention = 4 * widths * seen
     steps = len(starts)
     layers = count_parameters(config) - tables
     return Cost(

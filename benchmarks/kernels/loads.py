@@ -8,10 +8,11 @@ from typing import Literal
 
 from mell_jax.bench.shapes import SHAPES
 from mell_jax.models.config import ModelConfig
+from mell_jax.models.uniform import uniform_config
 
 KV_HEADS, GROUP, HEAD = 8, 4, 128
 LAYERS = 2  # of the pools, taken in turns
-LLAMA_8B = ModelConfig(
+LLAMA_8B = uniform_config(
     vocab_size=128_256,
     hidden_size=4096,
     intermediate_size=14_336,

@@ -14,11 +14,12 @@ from mell_jax.engine.build import demo_directory
 from mell_jax.engine.config import DEMO
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 RANDOM = "random:"
 
 SHAPES = {
-    "110m": ModelConfig(
+    "110m": uniform_config(
         vocab_size=32_000,
         hidden_size=768,
         intermediate_size=2048,
@@ -28,7 +29,7 @@ SHAPES = {
         head_dim=64,
         max_position_embeddings=2048,
     ),
-    "demo": ModelConfig(  # of the model that ships with the package
+    "demo": uniform_config(  # of the model that ships with the package
         vocab_size=1024,
         hidden_size=192,
         intermediate_size=512,
@@ -39,7 +40,7 @@ SHAPES = {
         max_position_embeddings=1024,
         tie_embeddings=True,
     ),
-    "long": ModelConfig(  # quick for its context; a page is 64 KiB in float32
+    "long": uniform_config(  # quick for its context; a page is 64 KiB in float32
         vocab_size=256,
         hidden_size=64,
         intermediate_size=128,
@@ -49,7 +50,7 @@ SHAPES = {
         head_dim=64,
         max_position_embeddings=8192,
     ),
-    "tiny": ModelConfig(  # for trying the programs out
+    "tiny": uniform_config(  # for trying the programs out
         vocab_size=256,
         hidden_size=32,
         intermediate_size=64,

@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
+from mell_jax.checkpoints.families.family import ParameterPath
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
-
-ParameterPath = tuple[str | int, ...]
-"""Where a parameter sits: ("layers", 0, "mlp", "up_proj", "kernel")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,21 +1,27 @@
 """Reads Hugging Face's `config.json` and `generation_config.json` as frozen values.
 
-Each architecture is one entry of `FAMILIES`: what it adds to the fields that all of
-them share. Whatever would change the arithmetic and is not supported is refused.
+Each architecture is a file of `families`. Whatever would change the arithmetic and is
+not supported is refused.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.families import ARCHITECTURES
+from mell_jax.checkpoints.families.family import Family
 from mell_jax.checkpoints.json_file import Fields, read_object
-from mell_jax.models.config import Llama3Rope, ModelConfig
+from mell_jax.checkpoints.known_keys import check_known
+from mell_jax.models.config import ModelConfig
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 MAX_CONFIG_BYTES = 1 << 20
+TEXT_SECTION = "text_config"
+SHARED_KEYS = (
+    *("tie_word_embeddings", "bos_token_id", "eos_token_id", "dtype", "torch_dtype"),
+)
+"""What may stand beside `text_config` and holds for it as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +49,6 @@ class CheckpointSpec:
     def context_tokens(self) -> int:
         """Returns the longest context that the model can be served with, in tokens."""
         return self.config.max_position_embeddings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """A family differs in this from the fields that all architectures share."""
-
-    model_type: str
-    options: Callable[[Fields], dict[str, Any]]
-    """Reads further arguments of `ModelConfig`."""
-    write: Callable[[ModelConfig], dict[str, Any]]
-    """Writes what `options` reads; an option that has no key here is not written."""
-    head_dim: int | None = None  # where the file names none: None for D / N
 
 
 def read_spec(directory: Path) -> CheckpointSpec:
@@ -105,28 +99,25 @@ def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
     """Returns the `CheckpointSpec` that a `config.json` and a `generation_config.json`
     describe.
     """
-    architectures = fields.texts("architectures")
-    if len(architectures) != 1 or architectures[0] not in FAMILIES:
-        fields.fail(
-            "architectures",
-            f"must name one of {', '.join(FAMILIES)}; found {list(architectures)}",
-        )
+    family = _family(fields)
     if fields.has("quantization_config"):
         fields.fail(
             "quantization_config",
             "is not supported; use the float32, float16 or bfloat16 weights",
         )
-    family = FAMILIES[architectures[0]]
-    start = generation if generation.has("bos_token_id") else fields
-    dtype_key = "dtype" if fields.has("dtype") else "torch_dtype"
+    decoder = text_fields(fields)
+    start = generation if generation.has("bos_token_id") else decoder
+    dtype_key = "dtype" if decoder.has("dtype") else "torch_dtype"
     try:
+        config = family.parse(decoder)
+        check_known(decoder, architecture=family.architecture)
         return CheckpointSpec(
-            config=_config(fields, family),
-            architecture=architectures[0],
+            config=config,
+            architecture=family.architecture,
             model_type=family.model_type,
-            eos_ids=_union(generation, fields),
+            eos_ids=_union(generation, decoder),
             bos_id=start.integer("bos_token_id") if start.has("bos_token_id") else None,
-            dtype_name=fields.text(dtype_key) if fields.has(dtype_key) else None,
+            dtype_name=decoder.text(dtype_key) if decoder.has(dtype_key) else None,
         )
     except CheckpointError:
         raise
@@ -134,168 +125,34 @@ def parse_spec(fields: Fields, *, generation: Fields) -> CheckpointSpec:
         raise CheckpointError(f"{fields.where}: {error}") from error
 
 
-def _config(fields: Fields, family: Family) -> ModelConfig:
-    activation = fields.text("hidden_act", default="silu")
-    if activation != "silu":
-        fields.fail("hidden_act", f"must be silu, found {activation[:60]!r}")
-    num_heads = fields.integer("num_attention_heads")
-    hidden_size = fields.integer("hidden_size")
-    theta, scaling = _rope(fields)
-    return ModelConfig(
-        vocab_size=fields.integer("vocab_size"),
-        hidden_size=hidden_size,
-        intermediate_size=fields.integer("intermediate_size"),
-        num_layers=fields.integer("num_hidden_layers"),
-        num_heads=num_heads,
-        num_kv_heads=fields.integer("num_key_value_heads", default=num_heads),
-        head_dim=_head_dim(fields, family, hidden_size, num_heads),
-        max_position_embeddings=fields.integer("max_position_embeddings"),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        norm_eps=fields.number("rms_norm_eps", default=1e-6),
-        tie_embeddings=fields.flag("tie_word_embeddings", default=False),
-        **family.options(fields),
-    )
+def text_fields(fields: Fields) -> Fields:
+    """Returns the part of a `config.json` that describes the decoder.
+
+    Models that see or hear have it under `text_config`; what is missing there holds
+    for the whole model.
+    """
+    if not fields.has(TEXT_SECTION):
+        return fields
+    inner = fields.section(TEXT_SECTION)
+    outer = {key: fields.values.get(key) for key in SHARED_KEYS}
+    known = {key: value for key, value in inner.values.items() if value is not None}
+    return Fields({**outer, **known}, inner.where)
 
 
-def _head_dim(fields: Fields, family: Family, hidden_size: int, num_heads: int) -> int:
-    if fields.has("head_dim"):
-        return fields.integer("head_dim")
-    if family.head_dim is not None:
-        return family.head_dim
-    if num_heads < 1 or hidden_size % num_heads:
+def _family(fields: Fields) -> Family:
+    architectures = fields.texts("architectures")
+    if len(architectures) != 1 or architectures[0] not in ARCHITECTURES:
         fields.fail(
-            "hidden_size",
-            f"({hidden_size}) must be a multiple of num_attention_heads "
-            f"({num_heads}) where head_dim is not given",
+            "architectures",
+            f"must name one of {', '.join(ARCHITECTURES)}; found {list(architectures)}",
         )
-    return hidden_size // num_heads
-
-
-def _rope(fields: Fields) -> tuple[float, Llama3Rope | None]:
-    """Base and stretching, in today's spelling (`rope_parameters`) or the older one."""
-    theta = fields.number("rope_theta", default=10_000.0)
-    rope = fields.section("rope_scaling")
-    if fields.has("rope_parameters"):
-        rope = fields.section("rope_parameters")
-        theta = rope.number("rope_theta", default=theta)
-    for holder in (fields, rope):
-        share = holder.number("partial_rotary_factor", default=1.0)
-        if share != 1.0:
-            holder.fail("partial_rotary_factor", f"must be 1, found {share}")
-    if any(isinstance(value, dict) for value in rope.values.values()):
-        raise CheckpointError(f"{rope.where}: one setting for all layers is supported")
-    rope_type = rope.text("rope_type", default=rope.text("type", default="default"))
-    if rope_type == "default":
-        return theta, None
-    if rope_type != "llama3":
-        rope.fail("rope_type", f"must be default or llama3, found {rope_type[:60]!r}")
-    return theta, Llama3Rope(
-        factor=rope.number("factor"),
-        low_freq_factor=rope.number("low_freq_factor"),
-        high_freq_factor=rope.number("high_freq_factor"),
-        original_context=rope.integer("original_max_position_embeddings"),
-    )
-
-
-def _llama(fields: Fields) -> dict[str, Any]:
-    bias = fields.flag("attention_bias", default=False)
-    return {
-        "qkv_bias": bias,
-        "output_bias": bias,
-        "mlp_bias": fields.flag("mlp_bias", default=False),
-    }
-
-
-def _write_llama(config: ModelConfig) -> dict[str, Any]:
-    return {"attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
-
-
-def _mistral(fields: Fields) -> dict[str, Any]:
-    if not fields.has("sliding_window"):
-        return {}
-    layers = _num_layers(fields)
-    return {"windows": (fields.integer("sliding_window"),) * layers}
-
-
-def _write_mistral(config: ModelConfig) -> dict[str, Any]:
-    return {"sliding_window": _smallest_window(config)}
-
-
-def _qwen2(fields: Fields) -> dict[str, Any]:
-    return {"qkv_bias": True, "windows": _qwen_windows(fields)}
-
-
-def _write_qwen2(config: ModelConfig) -> dict[str, Any]:
-    window = _smallest_window(config)
-    names = [
-        "sliding_attention" if size else "full_attention" for size in config.windows
-    ]
-    return {
-        "use_sliding_window": window is not None,
-        "sliding_window": window,
-        "max_window_layers": config.num_layers,
-        "layer_types": names or None,
-    }
-
-
-def _qwen3(fields: Fields) -> dict[str, Any]:
-    bias = fields.flag("attention_bias", default=False)
-    return {
-        "qkv_bias": bias,
-        "output_bias": bias,
-        "qk_norm": True,
-        "windows": _qwen_windows(fields),
-    }
-
-
-def _write_qwen3(config: ModelConfig) -> dict[str, Any]:
-    return {"attention_bias": config.qkv_bias, **_write_qwen2(config)}
-
-
-def _smallest_window(config: ModelConfig) -> int | None:
-    """The one window of the layers that have one; others do not survive the writing."""
-    return min((size for size in config.windows if size is not None), default=None)
-
-
-def _qwen_windows(fields: Fields) -> tuple[int | None, ...]:
-    layers = _num_layers(fields)
-    is_windowed = fields.flag("use_sliding_window", default=False)
-    if is_windowed and fields.has("sliding_window"):
-        window = fields.integer("sliding_window")
-    else:
-        window = None
-    if not fields.has("layer_types"):
-        if window is None:
-            return ()
-        first = fields.integer("max_window_layers", default=28)
-        return tuple(window if layer >= first else None for layer in range(layers))
-    types = fields.texts("layer_types")
-    allowed = {"full_attention"} | ({"sliding_attention"} if window else set())
-    if len(types) != layers or not allowed.issuperset(types):
+    family = ARCHITECTURES[architectures[0]]
+    is_whole = not fields.has(TEXT_SECTION)
+    model_type = fields.text("model_type", default=family.model_type)
+    if is_whole and model_type not in (family.model_type, *family.model_types):
         fields.fail(
-            "layer_types",
-            f"must name each of the {layers} layers as one of {sorted(allowed)} "
-            f"(use_sliding_window: {is_windowed}); found {list(types)[:8]}",
+            "model_type",
+            f"is {model_type[:60]!r}, but architectures names {architectures[0]}, "
+            f"whose model_type is {family.model_type}: correct the one that is wrong",
         )
-    windows = tuple(window if kind == "sliding_attention" else None for kind in types)
-    return () if window is None else windows
-
-
-def _num_layers(fields: Fields) -> int:
-    layers = fields.integer("num_hidden_layers")
-    if not (1 <= layers <= 1_000):
-        fields.fail("num_hidden_layers", f"must be from 1 to 1000, got {layers}")
-    return layers
-
-
-FAMILIES: dict[str, Family] = {
-    "LlamaForCausalLM": Family(model_type="llama", options=_llama, write=_write_llama),
-    "MistralForCausalLM": Family(
-        model_type="mistral", options=_mistral, write=_write_mistral
-    ),
-    "Qwen2ForCausalLM": Family(model_type="qwen2", options=_qwen2, write=_write_qwen2),
-    "Qwen3ForCausalLM": Family(
-        model_type="qwen3", options=_qwen3, write=_write_qwen3, head_dim=128
-    ),
-}
+    return family

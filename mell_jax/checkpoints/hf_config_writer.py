@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.families import FAMILIES
+from mell_jax.checkpoints.families.reading import common_values
 from mell_jax.checkpoints.hf_config import (
     CONFIG_FILE,
-    FAMILIES,
     GENERATION_FILE,
     CheckpointSpec,
     parse_spec,
@@ -70,26 +71,15 @@ def spec_in_memory(
 
 def config_values(spec: CheckpointSpec) -> dict[str, Any]:
     """Returns what `config.json` says about `spec`."""
-    config = spec.config
+    config, family = spec.config, FAMILIES[spec.architecture]
     return {
         "architectures": [spec.architecture],
         "model_type": spec.model_type,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": config.max_position_embeddings,
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
+        **common_values(config),
         "bos_token_id": spec.bos_id,
         "eos_token_id": list(spec.eos_ids) or None,
         "dtype": spec.dtype_name,
-        **_rope_values(config),
-        **FAMILIES[spec.architecture].write(config),
+        **family.write(config),
     }
 
 
@@ -99,27 +89,6 @@ def write_spec(directory: Path, spec: CheckpointSpec) -> None:
     generation = {key: values[key] for key in ("bos_token_id", "eos_token_id")}
     for name, content in ((CONFIG_FILE, values), (GENERATION_FILE, generation)):
         (directory / name).write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _rope_values(config: ModelConfig) -> dict[str, Any]:
-    """In both spellings, so that old and new versions of transformers read it."""
-    scaling = None
-    if config.rope_scaling is not None:
-        scaling = {
-            "rope_type": "llama3",
-            "factor": config.rope_scaling.factor,
-            "low_freq_factor": config.rope_scaling.low_freq_factor,
-            "high_freq_factor": config.rope_scaling.high_freq_factor,
-            "original_max_position_embeddings": config.rope_scaling.original_context,
-        }
-    return {
-        "rope_theta": config.rope_theta,
-        "rope_scaling": scaling,
-        "rope_parameters": {
-            "rope_theta": config.rope_theta,
-            **(scaling or {"rope_type": "default"}),
-        },
-    }
 
 
 def _reads_back(spec: CheckpointSpec) -> bool:

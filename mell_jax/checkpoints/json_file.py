@@ -6,7 +6,7 @@ the key, the value found and the rule it breaks.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -76,8 +76,11 @@ class Fields:
 
     values: JsonObject
     where: str  # file, and key of the section: "model/config.json: rope_scaling"
+    asked: set[str] = field(default_factory=set, compare=False)
+    """The keys that somebody has asked for."""
 
     def has(self, key: str) -> bool:
+        self.asked.add(key)
         return self.values.get(key) is not None
 
     def fail(self, key: str, rule: str) -> NoReturn:
@@ -94,7 +97,7 @@ class Fields:
     def number(self, key: str, *, default: float | None = None) -> float:
         """Returns a finite number, whole or not."""
         value = self._get(key, default)
-        if type(value) not in (int, float) or not (-1e308 <= value <= 1e308):
+        if not _is_finite(value):
             self.fail(key, f"must be a finite number, found {_described(value)}")
         return float(value)
 
@@ -129,8 +132,18 @@ class Fields:
             )
         return tuple(listed)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """Returns a list of finite numbers."""
+        value = self._get(key, None)
+        if not isinstance(value, list) or not all(map(_is_finite, value)):
+            self.fail(
+                key, f"must be a list of finite numbers, found {_described(value)}"
+            )
+        return tuple(float(v) for v in value)
+
     def section(self, key: str) -> "Fields":
         """Returns the object under `key`, as fields of its own; empty when absent."""
+        self.asked.add(key)
         value = self.values.get(key)
         if value is None:
             value = {}
@@ -139,12 +152,17 @@ class Fields:
         return Fields(value, f"{self.where}: {shown(key)}")
 
     def _get(self, key: str, default: object) -> Any:
+        self.asked.add(key)
         value = self.values.get(key)
         if value is not None:
             return value
         if default is None:
             self.fail(key, "is missing")
         return default
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and -1e308 <= value <= 1e308
 
 
 def _described(value: object) -> str:

@@ -5,6 +5,7 @@ them, or an Orbax checkpoint (see `orbax_layout`). A `ModelConfig` may take the 
 of `config.json`. Nothing is unpickled and no code is run.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from flax import nnx
 
 from mell_jax.checkpoints.abstract import (
     AbstractDecoder,
-    ParameterPath,
     abstract_decoder,
 )
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.families import FAMILIES
+from mell_jax.checkpoints.families.family import ParameterPath
 from mell_jax.checkpoints.hf_config import (
     CONFIG_FILE,
     CheckpointSpec,
@@ -28,13 +30,12 @@ from mell_jax.checkpoints.hf_config import (
 )
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.hf_weights import (
+    StoredWeights,
     find_weights,
     has_safetensors,
-    is_transposed,
 )
 from mell_jax.checkpoints.orbax import find_saved, restore
 from mell_jax.checkpoints.orbax_layout import find_orbax
-from mell_jax.checkpoints.safetensors_file import read_tensor
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
@@ -59,6 +60,7 @@ def load_model(
     sharding_for: ShardingFor,
     config: ModelConfig | None = None,
     step: int | None = None,
+    context_tokens: int | None = None,
     progress: bool = False,
 ) -> LoadedModel:
     """Reads the model directory `path` in the precision `dtype`.
@@ -67,18 +69,22 @@ def load_model(
     two where an Orbax checkpoint is cast, since its values are not read in pieces.
 
     Args:
-      path: the directory.
-      dtype: of the parameters.
-      sharding_for: tells where each of them goes.
+      path: of the directory.
+      dtype: of the arrays.
+      sharding_for: says where each goes.
       config: the model, where the directory has no `config.json`.
       step: of an Orbax checkpoint that has steps; None for the newest.
-      progress: True for a bar that counts bytes on the standard error stream.
+      context_tokens: the longest context that will be served; None for the model's.
+      progress: shows a bar of bytes on the standard error stream.
 
     Raises:
       CheckpointError: when a file is missing, damaged, unsupported or does not match
         `config.json`; found before anything large is allocated.
     """
     spec = find_spec(path, config=config)
+    if context_tokens is not None:
+        served = spec.config.for_context(context_tokens)
+        spec = dataclasses.replace(spec, config=served)
     model = abstract_decoder(spec.config, dtype=dtype)
     folder = find_orbax(path, step=step)
     if folder is not None and has_safetensors(path):
@@ -86,10 +92,19 @@ def load_model(
             f"{path}: both safetensors and an Orbax checkpoint, {folder}; keep the one "
             "to use"
         )
-    read = _read_safetensors if folder is None else _read_orbax
-    arrays = read(
-        folder or path, model=model, sharding_for=sharding_for, progress=progress
-    )
+    if folder is not None:
+        arrays = _read_orbax(
+            folder, model=model, sharding_for=sharding_for, progress=progress
+        )
+    else:
+        weights = StoredWeights.find(path, dtype=dtype)
+        arrays = _read_tensors(
+            weights,
+            spec=spec,
+            model=model,
+            sharding_for=sharding_for,
+            progress=progress,
+        )
     return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
 
 
@@ -115,21 +130,26 @@ def find_spec(path: Path, *, config: ModelConfig | None = None) -> CheckpointSpe
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _read_safetensors(
-    path: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
+def _read_tensors(
+    stored: StoredWeights,
+    *,
+    spec: CheckpointSpec,
+    model: AbstractDecoder,
+    sharding_for: ShardingFor,
+    progress: bool,
 ) -> dict[ParameterPath, jax.Array]:
-    weights = find_weights(path, model)
+    sources = FAMILIES[spec.architecture].weights(spec.config)
+    weights = find_weights(stored, model, sources=sources)
     arrays = {}
-    with _bar(sum(weight.tensor.size_bytes for weight in weights), progress) as bar:
+    with _bar(sum(weight.size_bytes for weight in weights), progress) as bar:
         for weight in weights:
-            param = model.parameters[weight.path]
-            values = read_tensor(weight.tensor, dtype=param.dtype)
-            if is_transposed(weight.path):
-                values = values.T  # a view; the transfer puts it in order
+            # Often a view of another order, which the transfer puts right.
+            values = weight.source.read(stored)
             sharding = sharding_for(weight.path, model.shape(weight.path))
             # Blocks, so that the host copy is gone before the next one is made.
             arrays[weight.path] = jax.device_put(values, sharding).block_until_ready()
-            bar.advance(weight.tensor.size_bytes)
+            bar.advance(weight.size_bytes)
+            del values
     return arrays
 
 

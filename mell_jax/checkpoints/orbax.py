@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import orbax.checkpoint as ocp
 
-from mell_jax.checkpoints.abstract import AbstractDecoder, ParameterPath
+from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.families.family import ParameterPath
 from mell_jax.checkpoints.json_file import shown
 from mell_jax.checkpoints.safetensors_file import WEIGHT_DTYPES
 

@@ -11,7 +11,7 @@ go straight into the array that is handed out, so that only one tensor is in mem
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,17 @@ class StoredTensor:
 
     def __str__(self) -> str:
         return f"{self.path}: tensor {self.name[:100]!r}"
+
+    def rows(self, wanted: slice) -> "StoredTensor":
+        """Returns some entries of the first axis, as if they were stored alone."""
+        start, stop, _ = wanted.indices(self.shape[0])
+        row_bytes = self.size_bytes // self.shape[0]
+        return replace(
+            self,
+            shape=(stop - start, *self.shape[1:]),
+            start_byte=self.start_byte + start * row_bytes,
+            size_bytes=(stop - start) * row_bytes,
+        )
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

@@ -190,6 +190,7 @@ def _find(
             sharding_for=groups[0].weight_sharding,
             config=model_config,
             step=config.checkpoint_step,
+            context_tokens=settled.max_model_len,
             progress=progress,
         )
         served = nnx.merge(model.graphdef, model.state)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from flax import nnx
 
 from mell_jax.engine.settled import SettledConfig
-from mell_jax.models.decoder import causal_attention
+from mell_jax.models.attention import causal_attention
 from mell_jax.models.servable import ServableModel
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.layout import new_vector

@@ -140,7 +140,7 @@ def _attention_backend(
         kv_dtype=kv_dtype,
         is_quantized=False,
         head=pool_head(model, platform=target.platform),
-        group=model.num_heads // model.num_kv_heads,
+        group=max(a.num_heads // a.num_kv_heads for a in model.attentions),
         kv_heads=model.num_kv_heads,
         page_tokens=PAGE_TOKENS,
         pool_bytes=0,

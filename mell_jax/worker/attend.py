@@ -5,14 +5,13 @@ and no device needs to hear from another.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
-from mell_jax.models.decoder import Attend
+from mell_jax.models.attention import Attend, LayerAttention
 from mell_jax.pallas_kernels import ragged_paged_attention, write_kv
 from mell_jax.worker.group import KEYS, POOL, QUERIES, WHOLE
 from mell_jax.worker.layout import StepInputs
@@ -52,13 +51,11 @@ def paged_attention(
         k: jax.Array,
         v: jax.Array,
         *,
-        layer: int,
-        window: int | None,
+        layer: LayerAttention,
     ) -> tuple[jax.Array, jax.Array]:
         body = functools.partial(
             _attend,
             layer=layer,
-            window=window,
             page_tokens=page_tokens,
             is_decode=is_decode,
             backend=backend,
@@ -85,24 +82,24 @@ def _attend(
     v: jax.Array,  # [T, K, H]
     where: _Where,
     *,
-    layer: int,
-    window: int | None,
+    layer: LayerAttention,
     page_tokens: int,
     is_decode: bool,
     backend: str,
 ) -> tuple[jax.Array, jax.Array]:
     pages, layers, _, head_dim = kept.shape
     pool = kept.reshape(pages, layers // 2, 2, -1, page_tokens, head_dim)
-    pool = write_kv(pool, k, v, layer=layer, page_slots=where.page_slots)
+    pool = write_kv(pool, k, v, layer=layer.index, page_slots=where.page_slots)
     out = ragged_paged_attention(
         q,
         pool,
-        layer=layer,
+        layer=layer.index,
         page_table=where.page_table,
         kv_lens=where.kv_lens,
         cu_q_lens=where.cu_q_lens,
-        sm_scale=1.0 / math.sqrt(q.shape[-1]),
-        window=window,
+        sm_scale=layer.scale,
+        window=layer.window,
+        soft_cap=layer.soft_cap,
         decode=is_decode,
         backend=backend,
     )

@@ -51,14 +51,9 @@ class DeviceGroup:
                 "an instance needs at least one device and each only once, got "
                 f"{[str(device) for device in devices]}"
             )
-        for name in ("num_heads", "intermediate_size"):
-            value = getattr(config, name)
-            if value % count and count > 1:
-                raise ValueError(
-                    f"tensor parallelism over {count} devices needs a model whose "
-                    f"{name} is a multiple of {count}, this one's is {value}: use "
-                    "another number of devices per instance"
-                )
+        for layer in config.layers:
+            _check_cut("num_heads", layer.attention.num_heads, count)
+            _check_cut("intermediate_size", layer.feed_forward.size, count)
         kv_heads = config.num_kv_heads
         if kv_heads % count and count % kv_heads:
             raise ValueError(
@@ -114,6 +109,15 @@ class DeviceGroup:
         if self.size == 1:
             return jax.sharding.SingleDeviceSharding(self.devices[0])
         return NamedSharding(self.mesh, spec)
+
+
+def _check_cut(name: str, value: int, count: int) -> None:
+    if value % count:
+        raise ValueError(
+            f"tensor parallelism over {count} devices needs a model whose {name} is a "
+            f"multiple of {count}, this one's is {value}: use another number of "
+            "devices per instance"
+        )
 
 
 def gather_logits(x: jax.Array, *, layout: AbstractMesh | None) -> jax.Array:

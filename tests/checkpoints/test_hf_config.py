@@ -3,7 +3,9 @@ import json
 import pytest
 
 from mell_jax.checkpoints import CheckpointError, read_spec
-from mell_jax.models.config import Llama3Rope, ModelConfig
+from mell_jax.models.rope import RopeConfig
+from mell_jax.models.rope_scaling import Llama3Rope
+from mell_jax.models.uniform import uniform_config
 from tests.checkpoints.tiny import config_values, write_config
 
 LLAMA3_ROPE = {
@@ -15,14 +17,34 @@ LLAMA3_ROPE = {
 }
 
 
+NO_WINDOWS = (None, None, None)
+
+
 def read(directory, **changes):
     write_config(directory, **changes)
     return read_spec(directory)
 
 
+def rope_of(config):
+    return config.layers[0].attention.rope
+
+
+def windows_of(config):
+    return tuple(attention.window for attention in config.attentions)
+
+
+def biases_of(attention):
+    return (
+        attention.query_bias,
+        attention.key_bias,
+        attention.value_bias,
+        attention.output_bias,
+    )
+
+
 def test_a_llama_config_becomes_a_spec(tmp_path):
     spec = read(tmp_path)
-    assert spec.config == ModelConfig(
+    assert spec.config == uniform_config(
         vocab_size=8,
         hidden_size=64,
         intermediate_size=48,
@@ -40,12 +62,14 @@ def test_a_llama_config_becomes_a_spec(tmp_path):
 
 def test_what_old_llama_files_omit_takes_the_defaults_of_then(tmp_path):
     config = read(tmp_path, num_key_value_heads=None, rms_norm_eps=None).config
-    assert (config.num_kv_heads, config.norm_eps, config.rope_theta) == (2, 1e-6, 1e4)
+    assert (config.num_kv_heads, config.norm.eps) == (2, 1e-6)
+    assert rope_of(config) == RopeConfig(theta=1e4)
 
 
 def test_llama_biases_are_honoured(tmp_path):
-    config = read(tmp_path, attention_bias=True, mlp_bias=True).config
-    assert (config.qkv_bias, config.output_bias, config.mlp_bias) == (True, True, True)
+    layer = read(tmp_path, attention_bias=True, mlp_bias=True).config.layers[0]
+    assert biases_of(layer.attention) == (True, True, True, True)
+    assert layer.feed_forward.has_bias
 
 
 @pytest.mark.parametrize(
@@ -59,29 +83,30 @@ def test_llama_biases_are_honoured(tmp_path):
 )
 def test_the_llama3_rope_is_read_in_every_spelling(tmp_path, spelling):
     config = read(tmp_path, **spelling).config
-    assert config.rope_theta == 500_000.0
-    assert config.rope_scaling == Llama3Rope(
+    scaling = Llama3Rope(
         factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
     )
+    assert rope_of(config) == RopeConfig(theta=500_000.0, scaling=scaling)
 
 
 def test_a_default_rope_has_no_scaling(tmp_path):
     rope = {"rope_type": "default", "rope_theta": 7.0}
     config = read(tmp_path, rope_parameters=rope).config
-    assert (config.rope_theta, config.rope_scaling) == (7.0, None)
+    assert rope_of(config) == RopeConfig(theta=7.0)
 
 
 def test_mistral_slides_its_window_in_every_layer(tmp_path):
-    mistral = {"architectures": ["MistralForCausalLM"], "num_hidden_layers": 3}
-    assert read(tmp_path, **mistral, sliding_window=64).config.windows == (64, 64, 64)
-    assert read(tmp_path, **mistral).config.windows == ()
+    mistral = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+    config = read(tmp_path, **mistral, num_hidden_layers=3, sliding_window=64).config
+    assert windows_of(config) == (64, 64, 64)
+    assert windows_of(read(tmp_path, **mistral).config) == (None,)
 
 
 @pytest.mark.parametrize(
     ("options", "windows"),
     [
-        ({}, ()),
-        ({"sliding_window": 64, "use_sliding_window": False}, ()),
+        ({}, NO_WINDOWS),
+        ({"sliding_window": 64, "use_sliding_window": False}, NO_WINDOWS),
         ({"sliding_window": 64, "use_sliding_window": True}, (None, 64, 64)),
         (
             {
@@ -92,21 +117,27 @@ def test_mistral_slides_its_window_in_every_layer(tmp_path):
             },
             (64, None, None),
         ),
-        ({"layer_types": ["full_attention"] * 3}, ()),
+        ({"layer_types": ["full_attention"] * 3}, NO_WINDOWS),
     ],
 )
 def test_qwen2_windows(tmp_path, options, windows):
-    qwen2 = {"architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 3}
-    config = read(tmp_path, **qwen2, max_window_layers=1, **options).config
-    assert config.windows == windows
-    assert (config.qkv_bias, config.output_bias, config.qk_norm) == (True, False, False)
+    qwen2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+    config = read(
+        tmp_path, **qwen2, num_hidden_layers=3, max_window_layers=1, **options
+    ).config
+    assert windows_of(config) == windows
+    attention = config.layers[0].attention
+    assert biases_of(attention) == (True, True, True, False)
+    assert attention.qk_norm is None
 
 
 def test_qwen3_has_query_and_key_norms_and_its_own_head_size(tmp_path):
-    config = read(tmp_path, architectures=["Qwen3ForCausalLM"]).config
-    assert (config.qk_norm, config.qkv_bias, config.head_dim) == (True, False, 128)
-    config = read(tmp_path, architectures=["Qwen3ForCausalLM"], head_dim=64).config
-    assert config.head_dim == 64
+    qwen3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+    config = read(tmp_path, **qwen3).config
+    attention = config.layers[0].attention
+    assert attention.qk_norm == config.norm
+    assert (attention.query_bias, attention.head_dim) == (False, 128)
+    assert read(tmp_path, **qwen3, head_dim=64).config.head_dim == 64
 
 
 def test_both_configs_name_end_tokens(tmp_path):
@@ -131,23 +162,26 @@ def test_both_configs_name_end_tokens(tmp_path):
         ({"architectures": None}, "architectures is missing"),
         ({"architectures": "LlamaForCausalLM"}, "must be a list of strings"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is not supported"),
-        ({"hidden_act": "gelu"}, "hidden_act must be silu, found 'gelu'"),
-        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling: rope_type must be default"),
+        ({"hidden_act": "xielu"}, "hidden_act must be one of silu, swish, gelu"),
+        ({"rope_scaling": {"type": "mrope"}}, "rope_scaling: type"),
+        ({"model_type": "gemma"}, "whose model_type is llama: correct the one"),
+        ({"layer_types": ["sliding_attention"]}, "LlamaForCausalLM does not have"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0, which"),
+        ({"embedding_multiplier": 12.0}, "embedding_multiplier is 12.0, which"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling: factor is missing"),
         ({"rope_scaling": {**LLAMA3_ROPE, "factor": 0.5}}, "rope factor must be at"),
         ({"rope_scaling": []}, "rope_scaling must be an object, found a list"),
         ({"rope_parameters": {"full_attention": {}}}, "one setting for all layers"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1, found 0.5"),
         ({"vocab_size": None}, "vocab_size is missing"),
         ({"vocab_size": True}, "vocab_size must be an integer, found a boolean, True"),
         ({"vocab_size": "8"}, "vocab_size must be an integer, found a string, 8"),
         ({"vocab_size": 8.0}, "vocab_size must be an integer, found a number, 8.0"),
         ({"vocab_size": 10**12}, "vocab_size must be from 1 to 4000000"),
         ({"vocab_size": 10**4000}, "config.json: vocab_size"),
-        ({"num_hidden_layers": 0}, "num_layers must be from 1 to 1000"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be from 1 to 1000"),
         ({"num_attention_heads": 0}, "must be a multiple of num_attention_heads"),
         ({"num_attention_heads": 3}, "must be a multiple of num_attention_heads"),
-        ({"head_dim": 31}, "head_dim must be a multiple of 8"),
+        ({"head_dim": 31}, "head_dim must be even, from 2 to 1024, got 31"),
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps must be a finite number"),
         ({"rms_norm_eps": -1}, "norm_eps must be in"),
         ({"rope_theta": 10**400}, "rope_theta must be a finite number"),
@@ -169,13 +203,14 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path, changes, message):
     "layer_types", [["full_attention"], ["sliding_attention"], ["chunked"] * 3]
 )
 def test_layer_types_must_fit_the_layers(tmp_path, layer_types):
-    qwen2 = {"architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 3}
+    qwen2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
     with pytest.raises(CheckpointError, match="layer_types must name each of the 3"):
-        read(tmp_path, **qwen2, layer_types=layer_types)
+        read(tmp_path, **qwen2, num_hidden_layers=3, layer_types=layer_types)
 
 
 def test_a_huge_number_of_layers_makes_no_huge_tuple(tmp_path):
     mistral = {"architectures": ["MistralForCausalLM"], "sliding_window": 8}
+    mistral["model_type"] = "mistral"
     with pytest.raises(CheckpointError, match="num_hidden_layers must be from 1"):
         read(tmp_path, **mistral, num_hidden_layers=10**12)
 

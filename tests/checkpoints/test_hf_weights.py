@@ -4,7 +4,10 @@ from safetensors.numpy import save_file
 
 from mell_jax.checkpoints import CheckpointError, read_spec
 from mell_jax.checkpoints.abstract import abstract_decoder
-from mell_jax.checkpoints.hf_weights import find_weights, hf_name
+from mell_jax.checkpoints.families import FAMILIES
+from mell_jax.checkpoints.families.names import decoder_sources
+from mell_jax.checkpoints.hf_weights import StoredWeights, find_weights
+from mell_jax.models.uniform import uniform_config
 from tests.checkpoints.tiny import (
     LAYER,
     SHAPES,
@@ -17,8 +20,17 @@ from tests.checkpoints.tiny import (
 
 
 def find(directory):
-    config = read_spec(directory).config
-    return find_weights(directory, abstract_decoder(config, dtype=np.float32))
+    spec = read_spec(directory)
+    return find_weights(
+        StoredWeights.find(directory, dtype=np.float32),
+        abstract_decoder(spec.config, dtype=np.float32),
+        sources=FAMILIES[spec.architecture].weights(spec.config),
+    )
+
+
+def files_of(directory):
+    stored = StoredWeights.find(directory, dtype=np.float32)
+    return [stored.position(weight.source) for weight in find(directory)]
 
 
 def refuses(directory, message):
@@ -57,18 +69,30 @@ def refuses(directory, message):
     ],
 )
 def test_names(path, name):
-    assert hf_name(path) == name
+    config = uniform_config(
+        vocab_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_layers=32,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=4,
+        max_position_embeddings=8,
+        qkv_bias=True,
+        has_qk_norm=True,
+    )
+    assert list(decoder_sources(config)[path].names()) == [name]
 
 
 def test_every_parameter_finds_its_tensor_in_the_order_of_the_file(tmp_path):
     weights = find(write_model(tmp_path))
-    assert {weight.tensor.name for weight in weights} == set(SHAPES)
-    starts = [weight.tensor.start_byte for weight in weights]
+    assert {name for weight in weights for name in weight.source.names()} == set(SHAPES)
+    starts = [start for _, start in files_of(tmp_path)]
     assert starts == sorted(starts)
 
 
 def test_shards_are_found_through_the_index(tmp_path):
-    files = [weight.tensor.path.name for weight in find(write_shards(tmp_path))]
+    files = [path.name for path, _ in files_of(write_shards(tmp_path))]
     assert files == ["a.safetensors"] * 5 + ["b.safetensors"] * 7
 
 
@@ -83,13 +107,45 @@ def test_links_as_in_the_cache_of_hugging_face_are_followed(tmp_path):
     assert len(find(snapshot)) == 12
 
 
-def test_a_tied_model_needs_no_head_and_ignores_a_stored_one(tmp_path):
+def test_a_tied_model_needs_no_head_and_ignores_a_copy_of_the_embedding(tmp_path):
     stored = tensors()
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"].copy()
     write_model(tmp_path, stored, tie_word_embeddings=True)
     assert len(find(tmp_path)) == 11
     del stored["lm_head.weight"]
     write_model(tmp_path, stored, tie_word_embeddings=True)
     assert len(find(tmp_path)) == 11
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        np.ones((8, 64), np.float32),
+        np.ones((8, 64), np.float16),
+        np.ones((7,), np.int8),
+    ],
+    ids=["other values", "another type", "another shape"],
+)
+def test_a_tied_model_with_a_head_of_its_own_is_refused(tmp_path, head):
+    write_model(
+        tmp_path, tensors() | {"lm_head.weight": head}, tie_word_embeddings=True
+    )
+    refuses(tmp_path, "tie_word_embeddings: true; set it to false")
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_decoder_of_a_model_that_sees_is_found_and_its_sight_left(tmp_path, prefix):
+    head = "language_model.lm_head.weight"
+    stored = {
+        name.replace("model.", prefix, 1): values for name, values in tensors().items()
+    }
+    if prefix.startswith("language_model."):
+        stored[head] = stored.pop("lm_head.weight")
+    sight = {
+        "vision_tower.encoder.weight": np.ones(3, np.float32),
+        "model.multi_modal_projector.bias": np.ones(3, np.float32),
+    }
+    assert len(find(write_model(tmp_path, stored | sight))) == 12
 
 
 def test_constants_of_old_files_are_ignored(tmp_path):

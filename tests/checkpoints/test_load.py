@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from mell_jax.checkpoints import CheckpointError, load_model, save_hf, save_orbax
-from mell_jax.models.decoder import causal_attention
+from mell_jax.models.attention import causal_attention
 from tests.checkpoints.tiny import (
     LAYER,
     arrays,

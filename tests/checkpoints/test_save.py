@@ -13,7 +13,8 @@ from mell_jax.checkpoints import (
     save_hf,
     save_orbax,
 )
-from mell_jax.models.config import Llama3Rope
+from mell_jax.models.rope import RopeConfig
+from mell_jax.models.rope_scaling import Llama3Rope
 from tests.checkpoints.tiny import arrays, decoder, on_one_device
 
 LLAMA3 = Llama3Rope(
@@ -21,14 +22,14 @@ LLAMA3 = Llama3Rope(
 )
 OPTIONS = [
     ("LlamaForCausalLM", {}),
-    ("LlamaForCausalLM", {"rope_scaling": LLAMA3, "rope_theta": 5e5}),
+    ("LlamaForCausalLM", {"rope": RopeConfig(theta=5e5, scaling=LLAMA3)}),
     ("LlamaForCausalLM", {"tie_embeddings": True}),
     ("LlamaForCausalLM", {"qkv_bias": True, "output_bias": True, "mlp_bias": True}),
     ("MistralForCausalLM", {"windows": (16, 16)}),
     ("Qwen2ForCausalLM", {"qkv_bias": True}),
     ("Qwen2ForCausalLM", {"qkv_bias": True, "windows": (None, 16)}),
-    ("Qwen3ForCausalLM", {"qk_norm": True, "head_dim": 64}),
-    ("Qwen3ForCausalLM", {"qk_norm": True, "windows": (16, None)}),
+    ("Qwen3ForCausalLM", {"has_qk_norm": True, "head_dim": 64}),
+    ("Qwen3ForCausalLM", {"has_qk_norm": True, "windows": (16, None)}),
 ]
 
 
@@ -83,7 +84,7 @@ def test_weights_are_never_written_over(tmp_path, first, second):
     "options",
     [
         {"qkv_bias": True, "mlp_bias": True},
-        {"qk_norm": True, "mlp_bias": True},
+        {"has_qk_norm": True, "mlp_bias": True},
         {"output_bias": True},
         {"windows": (16, 32)},
         {"windows": (16, 16), "output_bias": True},

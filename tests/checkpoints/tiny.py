@@ -12,8 +12,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from mell_jax.checkpoints.abstract import abstract_decoder
-from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 LAYER = "model.layers.0."
 SHAPES = {
@@ -96,7 +96,7 @@ def write_index(directory: Path, weight_map: object) -> None:
 @functools.cache
 def decoder(dtype: Any = np.float32, **options: Any) -> Decoder:
     """A decoder of random parameters; never changed, so made once for all tests."""
-    config = ModelConfig(
+    config = uniform_config(
         **{
             "vocab_size": 8,
             "hidden_size": 64,

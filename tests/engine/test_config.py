@@ -10,9 +10,9 @@ import pytest
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig, parse_mesh
 from mell_jax.engine.settled import settle
-from mell_jax.models.config import ModelConfig
+from mell_jax.models.uniform import uniform_config
 
-MODEL = ModelConfig(
+MODEL = uniform_config(
     vocab_size=100,
     hidden_size=64,
     intermediate_size=64,

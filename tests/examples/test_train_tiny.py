@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_tiny.py"
 
@@ -65,7 +65,7 @@ def test_a_tiny_model_learns_and_reaches_the_long_rows(example: ModuleType) -> N
     stories = write_stories(example, seed=3, count=100)
     tokenizer = example.train_tokenizer(stories)
     ids = np.concatenate([tokenizer.encode(f"{text}<eos>").ids for text in stories])
-    config = ModelConfig(
+    config = uniform_config(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=32,
         intermediate_size=64,

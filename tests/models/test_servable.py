@@ -1,5 +1,6 @@
 """What a module must have before anything is compiled, and what it is told it lacks."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -7,21 +8,24 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from mell_jax.models.config import ModelConfig
+from mell_jax.models.config import NormConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.norm import Norm
 from mell_jax.models.servable import check_servable
 from mell_jax.models.serving_copy import serving_copy
+from mell_jax.models.uniform import uniform_config
 
-CONFIG = ModelConfig(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=48,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=32,
-    max_position_embeddings=64,
-)
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 64,
+}
+CONFIG = uniform_config(**SIZES)
 
 
 class Adapter(nnx.Module):
@@ -29,10 +33,7 @@ class Adapter(nnx.Module):
 
     def __init__(self, **changes):
         self.inner = Decoder(CONFIG, rngs=nnx.Rngs(3))
-        self.config = ModelConfig(
-            **{name: getattr(CONFIG, name) for name in ModelConfig.__dataclass_fields__}
-            | changes
-        )
+        self.config = uniform_config(**{**SIZES, **changes})
 
     def __call__(self, tokens, positions, cache, attend):
         return self.inner(tokens, positions, cache, attend)
@@ -107,15 +108,19 @@ def test_sizes_that_are_not_those_of_the_module_are_refused(changes, message) ->
         check_servable(Adapter(**changes))
 
 
+def narrow(attention, **changes):
+    attention.layer = dataclasses.replace(attention.layer, **changes)
+
+
 def test_a_narrower_window_than_the_config_says_is_allowed() -> None:
     decoder = Decoder(CONFIG, rngs=nnx.Rngs(0))
-    decoder.layers[0].attention.window = 2
+    narrow(decoder.layers[0].attention, window=2)
     check_servable(decoder)
 
 
 def test_a_layer_that_attends_twice_is_refused() -> None:
     decoder = Decoder(CONFIG, rngs=nnx.Rngs(0))
-    decoder.layers[1].attention.layer = 0
+    narrow(decoder.layers[1].attention, index=0)
     with pytest.raises(ValueError, match=r"for the layers \[0, 0\]"):
         check_servable(decoder)
 
@@ -126,6 +131,7 @@ class Mixed(nnx.Module):
     def __init__(self, rngs):
         self.follows = nnx.Linear(2, 2, dtype=jnp.float32, rngs=rngs)
         self.promotes = nnx.LoRALinear(2, 2, lora_rank=1, rngs=rngs)
+        self.norm = Norm((2,), config=NormConfig(), dtype=jnp.float32)
         self.insists = nnx.Linear(2, 2, dtype=jnp.float16, rngs=rngs)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
         self.codes = nnx.Param(jnp.ones(3, jnp.int8))
@@ -141,6 +147,7 @@ def test_only_parameters_are_cast_and_layers_follow_theirs() -> None:
     assert copy.follows.kernel.dtype == copy.promotes.lora.lora_a.dtype == half
     assert (copy.follows.dtype, copy.promotes.dtype) == (half, None)
     assert (copy.insists.dtype, copy.insists.kernel.dtype) == (jnp.float16, half)
+    assert copy.norm.scale.dtype == copy.norm.dtype == half
     assert copy.codes.dtype == jnp.int8
     assert copy.table.dtype == copy.raw.dtype == jnp.float32
     assert copy.dropout.deterministic

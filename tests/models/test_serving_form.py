@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mell_jax.models.config import ModelConfig
-from mell_jax.models.decoder import Decoder, causal_attention
+from mell_jax.models.attention import causal_attention
+from mell_jax.models.decoder import Decoder
 from mell_jax.models.serving_form import ServingForm, to_serving_form
+from mell_jax.models.uniform import uniform_config
 
 FORMS = [
     ServingForm(is_joined=joined, is_turned=turned)
@@ -17,7 +18,7 @@ TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
 def make_decoder(**changes: bool) -> Decoder:
-    config = ModelConfig(
+    config = uniform_config(
         vocab_size=17,
         hidden_size=16,
         intermediate_size=24,
@@ -44,7 +45,11 @@ def logits(decoder: Decoder) -> np.ndarray:
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"qkv_bias": True, "mlp_bias": True}, {"qk_norm": True, "output_bias": True}],
+    [
+        {},
+        {"qkv_bias": True, "mlp_bias": True},
+        {"has_qk_norm": True, "output_bias": True},
+    ],
     ids=["plain", "input biases", "head norms"],
 )
 def test_a_decoder_computes_the_same_in_every_form(

@@ -1,5 +1,6 @@
 """Devices that only compilers know: whole programs compiled without the hardware."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.layout import Bucket, vector_size
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
 from mell_jax.worker.sampling import ROW_COLUMNS, Logits, init_row_state
@@ -24,7 +26,7 @@ from mell_jax.worker.step import (
     split_model,
 )
 
-LLAMA_8B = ModelConfig(
+LLAMA_8B = uniform_config(
     vocab_size=128_256,
     hidden_size=4096,
     intermediate_size=14_336,
@@ -186,8 +188,7 @@ def control_flow(compiled: Any) -> list[str]:
 
 def nnx_config(layers: int) -> ModelConfig:
     """An 8B model cut to so many layers."""
-    fields = {name: getattr(LLAMA_8B, name) for name in LLAMA_8B.__slots__}
-    return ModelConfig(**{**fields, "num_layers": layers})
+    return dataclasses.replace(LLAMA_8B, layers=LLAMA_8B.layers[:layers])
 
 
 def pool_sized_copies(step: CompiledStep) -> list[str]:

@@ -78,7 +78,7 @@ class Dumping:
             lowered = self.inner.lower(*args, **kwargs)
         return Dumping(inner=lowered, mesh=self.mesh, folders=self.folders)
 
-    def compile(self, *, compiler_options: Any) -> Dumped:
+    def compile(self, *, compiler_options: Any = None) -> Dumped:
         assert not compiler_options  # a GPU has none of its own
         folder = next(self.folders)
         with self.target():

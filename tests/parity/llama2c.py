@@ -1,10 +1,6 @@
 """Reads a model in the legacy file of llama2.c as one of our decoders.
 
-That file rotates neighbouring channels (0, 1), (2, 3), ...; ours rotates channel i
-with channel i + H/2. Its heads may also be smaller than the smallest of ours. Both are
-settled by where the channels of a head go: pair i of h/2 goes to i * s and
-i * s + H/2, with s = H/h, where our rotary table has the frequency of that pair. The
-other channels are zero, and queries grow by sqrt(H/h) to keep the scale of the scores.
+That file rotates neighbouring channels (0, 1), (2, 3), ...
 """
 
 from pathlib import Path
@@ -15,8 +11,9 @@ import numpy.typing as npt
 from flax import nnx
 
 from mell_jax.checkpoints.abstract import ParameterPath, abstract_decoder
-from mell_jax.models.config import HEAD_DIMS, ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.rope import RopeConfig
+from mell_jax.models.uniform import uniform_config
 
 Array = npt.NDArray[np.float32]
 
@@ -26,10 +23,9 @@ def read_llama2c(path: Path) -> Decoder:
     width, inner, layers, heads, kv_heads, vocab, context = np.fromfile(
         path, np.int32, 7
     ).tolist()
-    small = width // heads
-    head_dim = max(small, HEAD_DIMS.start)
+    head_dim = width // heads
     assert vocab > 0, "a negative size marks an untied output head"
-    config = ModelConfig(
+    config = uniform_config(
         vocab_size=vocab,
         hidden_size=width,
         intermediate_size=inner,
@@ -38,6 +34,7 @@ def read_llama2c(path: Path) -> Decoder:
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         max_position_embeddings=context,
+        rope=RopeConfig(is_interleaved=True),
         norm_eps=1e-5,
         tie_embeddings=True,
     )
@@ -49,9 +46,9 @@ def read_llama2c(path: Path) -> Decoder:
         return taken.reshape(shape)
 
     embed, input_norm = take(vocab, width), take(layers, width)
-    query = take(layers, heads, small, width) * np.float32(np.sqrt(head_dim / small))
-    key, value = (take(layers, kv_heads, small, width) for _ in range(2))
-    output, mlp_norm = take(layers, width, heads, small), take(layers, width)
+    query = take(layers, width, width)
+    key, value = (take(layers, kv_heads * head_dim, width) for _ in range(2))
+    output, mlp_norm = take(layers, width, width), take(layers, width)
     gate, down = take(layers, inner, width), take(layers, width, inner)
     up, norm = take(layers, inner, width), take(width)
 
@@ -61,10 +58,10 @@ def read_llama2c(path: Path) -> Decoder:
     }
     for layer in range(layers):
         kernels = {
-            ("attention", "q_proj"): _turn(query[layer], head_dim),
-            ("attention", "k_proj"): _turn(key[layer], head_dim),
-            ("attention", "v_proj"): _pad(value[layer], head_dim),
-            ("attention", "o_proj"): _pad(output[layer].transpose(1, 2, 0), head_dim).T,
+            ("attention", "q_proj"): query[layer],
+            ("attention", "k_proj"): key[layer],
+            ("attention", "v_proj"): value[layer],
+            ("attention", "o_proj"): output[layer],
             ("mlp", "gate_proj"): gate[layer],
             ("mlp", "up_proj"): up[layer],
             ("mlp", "down_proj"): down[layer],
@@ -78,21 +75,3 @@ def read_llama2c(path: Path) -> Decoder:
         assert array.shape == model.shape(name), name
     state = model.state({name: jnp.asarray(a) for name, a in parameters.items()})
     return nnx.merge(model.graphdef, state)
-
-
-def _turn(rows: Array, head_dim: int) -> Array:
-    """Puts the rotated pairs of [N, h, D] where ours are: [N * H, D]."""
-    heads, small, width = rows.shape
-    step = head_dim // small
-    out = np.zeros((heads, head_dim, width), np.float32)
-    out[:, : head_dim // 2 : step] = rows[:, 0::2]
-    out[:, head_dim // 2 :: step] = rows[:, 1::2]
-    return out.reshape(-1, width)
-
-
-def _pad(rows: Array, head_dim: int) -> Array:
-    """Fills the heads of [N, h, D] with zeros: [N * H, D]."""
-    heads, small, width = rows.shape
-    out = np.zeros((heads, head_dim, width), np.float32)
-    out[:, :small] = rows
-    return out.reshape(-1, width)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from _pytest.mark import ParameterSet
 
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
@@ -35,7 +36,15 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(families()))
+def _each_family() -> list[ParameterSet]:
+    """Families that differ from others in one word only are for the slow tests."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if family.is_slow else [])
+        for name, family in sorted(families().items())
+    ]
+
+
+@pytest.fixture(scope="module", params=_each_family())
 def model(request: pytest.FixtureRequest, tmp_path_factory) -> tuple[str, Path]:
     directory = tmp_path_factory.mktemp(request.param)
     write_hf(directory, families()[request.param])

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mell_jax.checkpoints import load_model
-from mell_jax.models.decoder import causal_attention
+from mell_jax.models.attention import causal_attention
 from tests.parity.tiny_models import (
     GREEDY_TOKENS,
     PROMPT_TOKENS,

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mell_jax.checkpoints import load_model, save_hf
-from mell_jax.models.decoder import causal_attention
+from mell_jax.models.attention import causal_attention
 from tests.parity.tiny_models import families, load_golden, prompt, write_hf
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mell_jax.models.decoder import causal_attention
+from mell_jax.models.attention import causal_attention
 from tests.parity.llama2c import read_llama2c
 
 

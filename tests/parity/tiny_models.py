@@ -1,7 +1,8 @@
-"""Tiny random models of every family, in Hugging Face's format, made by NumPy alone.
+"""Tiny random models of every family, in Hugging Face's format.
 
 The weights follow from the seed, so only what transformers computed with them is kept
-(`goldens/`, written by `make_goldens.py`). Needs neither jax nor torch.
+(`goldens/`, written by `make_goldens.py`). Those of `tiny_families.py` are made of
+what our own families say of their tensors: transformers must find each of them.
 
     for family in families().values():
         write_hf(directory, family)
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
+
+from tests.parity.tiny_families import COMMON, TINY_FAMILIES, made_of_sources
 
 GOLDENS = Path(__file__).parent / "goldens"
 PROMPT_TOKENS = (1, 7, 33, 130)
@@ -38,6 +41,7 @@ class Family:
     name: str
     config: dict[str, Any]
     seed: int
+    is_slow: bool = False  # in the tests of the whole engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ class Golden:
 
 def families() -> dict[str, Family]:
     """All tiny models by name; none has an end-of-sequence token."""
-    return {family.name: family for family in _FAMILIES}
+    return {family.name: family for family in (*_FAMILIES, *_MORE)}
 
 
 def prompt(length: int) -> IntArray:
@@ -86,6 +90,8 @@ def weights(family: Family) -> dict[str, FloatArray]:
     """All tensors of `family` by Hugging Face's names, matrices as [out, in]."""
     random = np.random.default_rng(family.seed)
     config = family.config
+    if config["model_type"] not in PARTS:
+        return made_of_sources(config, seed=family.seed)
     width, inner = config["hidden_size"], config["intermediate_size"]
     head_dim = config.get("head_dim", width // config["num_attention_heads"])
     queries = config["num_attention_heads"] * head_dim
@@ -213,4 +219,13 @@ _FAMILIES = (
         num_key_value_heads=1,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
     ),
+)
+_MORE = tuple(
+    Family(
+        name=one.name,
+        config={**COMMON, **one.config},
+        seed=one.seed,
+        is_slow=one.is_slow,
+    )
+    for one in TINY_FAMILIES
 )

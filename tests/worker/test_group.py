@@ -1,6 +1,7 @@
 """Which part of what lies on which device."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +11,26 @@ from flax import nnx
 
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import free_bytes, make_pool
 from mell_jax.worker.step import put_weights, split_model
 
-MODEL = ModelConfig(
-    vocab_size=64,
-    hidden_size=16,
-    intermediate_size=24,
-    num_layers=1,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=32,
-    max_position_embeddings=64,
-    qkv_bias=True,
-    output_bias=True,
-    mlp_bias=True,
-    qk_norm=True,
-)
+FIELDS: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_layers": 1,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 64,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "has_qk_norm": True,
+}
+MODEL = uniform_config(**FIELDS)
 
 
 def group(count: int, *, model: ModelConfig = MODEL) -> DeviceGroup:
@@ -123,7 +126,7 @@ def test_groups_of_one_size_share_a_layout() -> None:
 )
 def test_a_model_that_cannot_be_cut_is_refused(changes, count, message) -> None:
     with pytest.raises(ValueError, match=message):
-        group(count, model=dataclasses.replace(MODEL, **changes))
+        group(count, model=uniform_config(**{**FIELDS, **changes}))
 
 
 def test_a_device_counts_once() -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mell_jax.models.config import ModelConfig
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.pool import (
     check_pool_dtype,
@@ -16,7 +16,7 @@ from mell_jax.worker.pool import (
     pool_shape,
 )
 
-LLAMA_8B = ModelConfig(
+LLAMA_8B = uniform_config(
     vocab_size=128256,
     hidden_size=4096,
     intermediate_size=14336,
@@ -26,7 +26,7 @@ LLAMA_8B = ModelConfig(
     head_dim=128,
     max_position_embeddings=131072,
 )
-TINY = ModelConfig(
+TINY = uniform_config(
     vocab_size=10,
     hidden_size=32,
     intermediate_size=32,

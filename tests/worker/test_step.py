@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 from jax.sharding import AbstractDevice
 
-from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.compile import compile_programs
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import PAGE_TOKENS, pool_shape
@@ -20,7 +20,7 @@ from mell_jax.worker.sampling import ROW_COLUMNS, init_row_state
 from mell_jax.worker.step import StepOptions, make_programs, split_model
 from tests.pallas_kernels.devices import H100, V6E, lowering_platform, tracing_for
 
-CONFIG = ModelConfig(
+CONFIG = uniform_config(
     vocab_size=256,
     hidden_size=128,
     intermediate_size=128,

@@ -1,0 +1,18 @@
+"""These are the families of decoders that are read, by architecture."""
+
+from collections.abc import Mapping
+
+from mell_jax.checkpoints.families.family import Family
+from mell_jax.checkpoints.families.llama import LLAMA
+from mell_jax.checkpoints.families.mistral import MISTRAL
+from mell_jax.checkpoints.families.qwen import QWEN2, QWEN3
+
+FAMILIES: Mapping[str, Family] = {
+    family.architecture: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3)
+}
+ARCHITECTURES: Mapping[str, Family] = {
+    name: family
+    for family in FAMILIES.values()
+    for name in (family.architecture, *family.also)
+}
+"""Every name that a `config.json` may give a family."""

@@ -1,0 +1,32 @@
+"""A family says how to read its `config.json` and where each parameter comes from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mell_jax.checkpoints.json_file import Fields
+from mell_jax.checkpoints.sources import Source
+from mell_jax.models.config import ModelConfig
+
+ParameterPath = tuple[str | int, ...]
+"""Where a parameter sits: ("layers", 0, "mlp", "up_proj", "kernel")."""
+Sources = Mapping[ParameterPath, Source]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family is one architecture of transformers, read by functions."""
+
+    architecture: str  # "LlamaForCausalLM"
+    model_type: str  # "llama"
+    parse: Callable[[Fields], ModelConfig]
+    """Reads `config.json`; refuses what the family does not have."""
+    weights: Callable[[ModelConfig], Sources]
+    """Says what every parameter is made of."""
+    write: Callable[[ModelConfig], dict[str, Any]]
+    """Writes what `parse` reads besides the fields that all have; keys with None are
+    written as null."""
+    also: tuple[str, ...] = ()
+    """Architectures that hold such a decoder under `text_config`, or are the same."""
+    model_types: tuple[str, ...] = ()
+    """Words besides `model_type` for the same decoder."""

@@ -1,0 +1,246 @@
+"""Reads and writes what many families have in common in a `config.json`.
+
+Each function takes the defaults of transformers' config class of a family, which hold
+where a file does not have the key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self, get_args
+
+from mell_jax.checkpoints.json_file import Fields
+from mell_jax.checkpoints.rope_fields import context_of, read_rope
+from mell_jax.checkpoints.rope_values import rope_values
+from mell_jax.models.config import (
+    MAX_HEAD_DIM,
+    MAX_LAYERS,
+    Activation,
+    AttentionConfig,
+    FeedForwardConfig,
+    LayerConfig,
+    ModelConfig,
+    NormConfig,
+)
+from mell_jax.models.rope import RopeConfig
+
+Windows = tuple[int | None, ...]
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu2": "relu_squared",
+}
+
+
+def read_num_layers(fields: Fields) -> int:
+    """Returns how many layers there are."""
+    layers = fields.integer("num_hidden_layers")
+    if not (1 <= layers <= MAX_LAYERS):
+        fields.fail(
+            "num_hidden_layers", f"must be from 1 to {MAX_LAYERS}, got {layers}"
+        )
+    return layers
+
+
+def read_head_dim(fields: Fields, *, default: int | None = None) -> int:
+    """Returns the size of a head: as told, or `default`, or its part of the width."""
+    size = _head_dim(fields, default)
+    if size % 2 or not (2 <= size <= MAX_HEAD_DIM):
+        fields.fail("head_dim", f"must be even, from 2 to {MAX_HEAD_DIM}, got {size}")
+    return size
+
+
+def _head_dim(fields: Fields, default: int | None) -> int:
+    if fields.has("head_dim"):
+        return fields.integer("head_dim")
+    if default is not None:
+        return default
+    hidden_size = fields.integer("hidden_size")
+    num_heads = fields.integer("num_attention_heads")
+    if num_heads < 1 or hidden_size % num_heads:
+        fields.fail(
+            "hidden_size",
+            f"({hidden_size}) must be a multiple of num_attention_heads "
+            f"({num_heads}) where head_dim is not given",
+        )
+    return hidden_size // num_heads
+
+
+def read_activation(
+    fields: Fields, *, key: str = "hidden_act", default: str = "silu"
+) -> Activation:
+    """Returns the activation of the feed-forward parts."""
+    found = fields.text(key, default=default)
+    if found not in ACTIVATIONS:
+        fields.fail(
+            key, f"must be one of {', '.join(ACTIVATIONS)}, found {found[:60]!r}"
+        )
+    return ACTIVATIONS[found]
+
+
+def read_layer_types(
+    fields: Fields, *, default: tuple[str, ...], allowed: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Returns the kind of attention of each layer: "full_attention" or so.
+
+    Args:
+      default: where the file does not tell.
+      allowed: kinds that there may be; None for full and sliding ones.
+    """
+    if not fields.has("layer_types"):
+        return default
+    allowed = allowed or ("full_attention", "sliding_attention")
+    types, layers = fields.texts("layer_types"), read_num_layers(fields)
+    if len(types) != layers or not set(allowed).issuperset(types):
+        fields.fail(
+            "layer_types",
+            f"must name each of the {layers} layers as one of {sorted(allowed)}; found "
+            f"{list(types)[:8]}",
+        )
+    return types
+
+
+def windows_by_type(types: tuple[str, ...], window: int | None) -> Windows:
+    """Returns the window of each layer: `window` in sliding ones."""
+    return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+def read_attention(fields: Fields, *, head_dim: int, **options: Any) -> AttentionConfig:
+    """Returns the attention of a layer; `options` are further fields of it."""
+    num_heads = fields.integer("num_attention_heads")
+    return AttentionConfig(
+        num_heads=num_heads,
+        num_kv_heads=fields.integer("num_key_value_heads", default=num_heads),
+        head_dim=head_dim,
+        **options,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Biases:
+    """Biases are fields of an `AttentionConfig`: which of its maps have one."""
+
+    query_bias: bool = False
+    key_bias: bool = False
+    value_bias: bool = False
+    output_bias: bool = False
+
+    @classmethod
+    def of(cls, *, qkv: bool, output: bool) -> Self:
+        """Returns the same for queries, keys and values."""
+        return cls(query_bias=qkv, key_bias=qkv, value_bias=qkv, output_bias=output)
+
+
+NO_BIASES = Biases()
+
+
+def read_model(
+    fields: Fields,
+    *,
+    layers: tuple[LayerConfig, ...],
+    norm: NormConfig,
+    tie_embeddings: bool = False,
+    **options: Any,
+) -> ModelConfig:
+    """Returns the config of a model of these layers.
+
+    Args:
+      tie_embeddings: where the file does not tell.
+      options: further fields of the config.
+    """
+    return ModelConfig(
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=fields.integer("hidden_size"),
+        max_position_embeddings=context_of(fields),
+        layers=layers,
+        norm=norm,
+        tie_embeddings=fields.flag("tie_word_embeddings", default=tie_embeddings),
+        **options,
+    )
+
+
+def read_uniform(
+    fields: Fields,
+    *,
+    windows: Windows = (),
+    head_dim: int | None = None,
+    has_qk_norm: bool = False,
+    mlp_bias: bool = False,
+    biases: Biases = NO_BIASES,
+) -> ModelConfig:
+    """Returns the config of a model like Llama's: RMSNorm before each gated part.
+
+    Args:
+      windows: of each layer; () for none.
+      head_dim: where the file does not tell.
+      has_qk_norm: norms queries and keys, head by head.
+      mlp_bias: gives the feed-forward maps a bias.
+      biases: of the maps to queries, keys, values and of the heads together.
+    """
+    norm = NormConfig(eps=fields.number("rms_norm_eps", default=1e-6))
+    size = read_head_dim(fields, default=head_dim)
+    rope = read_rope(fields, head_dim=size)
+    feed_forward = FeedForwardConfig(
+        size=fields.integer("intermediate_size"),
+        activation=read_activation(fields),
+        has_bias=mlp_bias,
+    )
+    layers = [
+        LayerConfig(
+            attention=read_attention(
+                fields,
+                head_dim=size,
+                window=window,
+                rope=rope,
+                qk_norm=norm if has_qk_norm else None,
+                **asdict(biases),
+            ),
+            feed_forward=feed_forward,
+            norm=norm,
+        )
+        for window in windows or (None,) * read_num_layers(fields)
+    ]
+    return read_model(fields, layers=tuple(layers), norm=norm)
+
+
+def common_values(config: ModelConfig) -> dict[str, Any]:
+    """Returns what most families write, from the first layer for all of them."""
+    first = config.layers[0]
+    attention, names = first.attention, {v: k for k, v in ACTIVATIONS.items()}
+    assert set(names) == set(get_args(Activation))
+    names["silu"] = "silu"
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": first.feed_forward.size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": attention.num_heads,
+        "num_key_value_heads": attention.num_kv_heads,
+        "head_dim": attention.head_dim,
+        "hidden_act": names[first.feed_forward.activation],
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": first.norm.eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        **rope_values(
+            attention.rope or RopeConfig(),
+            head_dim=attention.head_dim,
+            context_tokens=config.max_position_embeddings,
+        ),
+    }
+
+
+def layer_types_of(config: ModelConfig) -> list[str]:
+    """Returns "sliding_attention" for layers with a window, else "full_attention"."""
+    return [
+        "full_attention" if attention.window is None else "sliding_attention"
+        for attention in config.attentions
+    ]
+
+
+def smallest_window(config: ModelConfig) -> int | None:
+    """Returns the one window of layers that have one; others do not survive writing."""
+    windows = (attention.window for attention in config.attentions)
+    return min((size for size in windows if size is not None), default=None)
