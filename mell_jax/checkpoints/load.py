@@ -6,7 +6,7 @@ of `config.json`. Nothing is unpickled and no code is run.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mell_jax.checkpoints.abstract import (
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.family import ParameterPath
+from mell_jax.checkpoints.foreign_tree import ForeignParameter, find_tree
 from mell_jax.checkpoints.hf_config import (
     CONFIG_FILE,
     CheckpointSpec,
@@ -31,11 +32,13 @@ from mell_jax.checkpoints.hf_config import (
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.hf_weights import (
     StoredWeights,
+    Weight,
     find_weights,
     has_safetensors,
 )
-from mell_jax.checkpoints.orbax import find_saved, restore
+from mell_jax.checkpoints.orbax import find_saved, restore, saved_leaves
 from mell_jax.checkpoints.orbax_layout import find_orbax
+from mell_jax.checkpoints.sources import Reader
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
@@ -94,7 +97,11 @@ def load_model(
         )
     if folder is not None:
         arrays = _read_orbax(
-            folder, model=model, sharding_for=sharding_for, progress=progress
+            folder,
+            model=model,
+            config=spec.config,
+            sharding_for=sharding_for,
+            progress=progress,
         )
     else:
         weights = StoredWeights.find(path, dtype=dtype)
@@ -140,11 +147,24 @@ def _read_tensors(
 ) -> dict[ParameterPath, jax.Array]:
     sources = FAMILIES[spec.architecture].weights(spec.config)
     weights = find_weights(stored, model, sources=sources)
+    return _read_sources(
+        weights, stored, model=model, sharding_for=sharding_for, progress=progress
+    )
+
+
+def _read_sources(
+    weights: Sequence[Weight | ForeignParameter],
+    reader: Reader,
+    *,
+    model: AbstractDecoder,
+    sharding_for: ShardingFor,
+    progress: bool,
+) -> dict[ParameterPath, jax.Array]:
     arrays = {}
     with _bar(sum(weight.size_bytes for weight in weights), progress) as bar:
         for weight in weights:
             # Often a view of another order, which the transfer puts right.
-            values = weight.source.read(stored)
+            values = weight.source.read(reader)
             sharding = sharding_for(weight.path, model.shape(weight.path))
             # Blocks, so that the host copy is gone before the next one is made.
             arrays[weight.path] = jax.device_put(values, sharding).block_until_ready()
@@ -154,9 +174,22 @@ def _read_tensors(
 
 
 def _read_orbax(
-    folder: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
+    folder: Path,
+    *,
+    model: AbstractDecoder,
+    config: ModelConfig,
+    sharding_for: ShardingFor,
+    progress: bool,
 ) -> dict[ParameterPath, jax.Array]:
-    saved = find_saved(folder, model)
+    leaves = saved_leaves(folder)
+    dtype = next(iter(model.parameters.values())).dtype
+    tree = find_tree(folder, leaves, dtype=dtype)
+    if tree is not None:
+        parameters = tree.find(model, config=config)
+        return _read_sources(
+            parameters, tree, model=model, sharding_for=sharding_for, progress=progress
+        )
+    saved = find_saved(folder, model, leaves=leaves)
     arrays = {}
     with _bar(sum(parameter.size_bytes for parameter in saved), progress) as bar:
         for parameter, array in restore(

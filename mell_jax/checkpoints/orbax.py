@@ -50,13 +50,14 @@ class SavedParameter:
     layer: int | None = None  # its index where the leaf is of all layers [L, ...]
 
 
-def find_saved(folder: Path, model: AbstractDecoder) -> list[SavedParameter]:
-    """Returns the saved leaf of every parameter of `model`.
+def find_saved(
+    folder: Path, model: AbstractDecoder, *, leaves: Mapping[Key, Any]
+) -> list[SavedParameter]:
+    """Returns the saved leaf of every parameter of `model`, of those in `folder`.
 
     Raises:
       CheckpointError: when a parameter is missing, misshapen or unknown.
     """
-    leaves = saved_leaves(folder)
     root = _find_root(folder, leaves)
     saved = [
         _find(folder, leaves, root, path, model=model) for path, _ in model.items()
@@ -187,7 +188,8 @@ def _find_root(folder: Path, leaves: Mapping[Key, Any]) -> Key:
         raise CheckpointError(
             f"{folder}: no parameters of a Decoder; expected "
             "nnx.to_pure_dict(nnx.state(decoder)), at the top or under "
-            f"{', '.join('.'.join(root) for root in ROOTS if root)}; "
+            f"{', '.join('.'.join(root) for root in ROOTS if root)}, or parameters of "
+            "MaxText, Tunix or google-deepmind/gemma; "
             f"found {sorted({shown(key[0]) for key in leaves if key})[:10]}"
         )
     if len(roots) > 1:
@@ -219,9 +221,7 @@ def _find(
             f"{folder}: array {name} of shape {list(shape)} is missing; does "
             "config.json belong to these parameters?"
         )
-    leaf = leaves[key]
-    if not isinstance(leaf, ocp.metadata.ArrayMetadata):
-        raise CheckpointError(f"{folder}: {name} is not an array")
+    leaf = array_leaf(folder, key, leaves)
     expected = shape if layer is None else (model.num_layers, *shape)
     if tuple(leaf.shape) != expected:
         raise CheckpointError(
@@ -229,15 +229,28 @@ def _find(
             f"makes it {list(expected)}; do they belong together?"
         )
     dtype = np.dtype(leaf.dtype)
+    size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return SavedParameter(
+        path=path, key=key, shape=shape, size_bytes=size_bytes, layer=layer
+    )
+
+
+def array_leaf(folder: Path, key: Key, leaves: Mapping[Key, Any]) -> Any:
+    """Returns what is told about a leaf that holds weights.
+
+    Raises:
+      CheckpointError: it is no array, or one of another kind.
+    """
+    leaf, name = leaves[key], shown(".".join(key))
+    if not isinstance(leaf, ocp.metadata.ArrayMetadata):
+        raise CheckpointError(f"{folder}: {name} is not an array")
+    dtype = np.dtype(leaf.dtype)
     if dtype not in WEIGHT_DTYPES.values():
         raise CheckpointError(
             f"{folder}: array {name} has the dtype {dtype}; weights must be float32, "
             "float16 or bfloat16"
         )
-    size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return SavedParameter(
-        path=path, key=key, shape=shape, size_bytes=size_bytes, layer=layer
-    )
+    return leaf
 
 
 def _stored_key(key: Key, leaves: Mapping[Key, Any]) -> Key:
