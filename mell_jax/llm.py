@@ -150,7 +150,7 @@ class LLM:
         """Serves a module that is in memory, such as a decoder that was just trained.
 
         It is served as it is: subclasses of `Decoder`, changed attributes, adapters and
-        modules of your own count. What is no plain `Decoder` has to say the same by
+        modules of your own count. What has parts of your own has to say the same by
         `causal_attention` as over pages, which is tried on a prompt at the start. Over
         several devices parameters are cut by the names that a `Decoder` has for them;
         all others are whole on each.

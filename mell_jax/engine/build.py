@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 import jax.numpy as jnp
 from absl import logging
@@ -26,7 +27,6 @@ from mell_jax.engine.self_check import SelfCheck, ask_module
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.decoder import Decoder
 from mell_jax.models.servable import ServableModel
 from mell_jax.models.serving_copy import serving_copy
 from mell_jax.models.serving_form import to_serving_form
@@ -124,7 +124,7 @@ def build_from_module(
     """Builds an engine around a module that is in memory, such as a trained one.
 
     Its parameters are cast to the engine's precision and copied to its devices; the
-    module stays as it is. One that is no plain `Decoder` is checked at the start: by
+    module stays as it is. One with parts that are not ours is checked at the start: by
     itself and over pages it must say the same.
 
     Args:
@@ -135,8 +135,7 @@ def build_from_module(
 
     def load() -> _Loaded:
         served = serving_copy(module, dtype=settled.dtype)
-        is_ours = type(served) is Decoder
-        check = None if is_ours else ask_module(served, settled=settled)
+        check = None if _is_ours(served) else ask_module(served, settled=settled)
         _form(served, settled, group=groups[0])
         parts, weights = split_model(*nnx.split(served))
         weights = put_weights(weights, paths=parts.paths, group=groups[0])
@@ -294,3 +293,11 @@ def _form(model: ServableModel, settled: SettledConfig, *, group: DeviceGroup) -
         )
     form = choose_form(group, dtype=settled.dtype, cpu=cpu)
     to_serving_form(model, form=form)
+
+
+def _is_ours(model: ServableModel) -> bool:
+    """Tells whether no part of a model is of a class that its user wrote."""
+    return all(
+        type(part).__module__.startswith(("mell_jax.", "flax."))
+        for _, part in nnx.iter_modules(cast("nnx.Module", model))
+    )

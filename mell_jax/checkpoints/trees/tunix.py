@@ -2,6 +2,8 @@
 
 Einsum weights are `w`, [D, N, H] in Llama and Qwen, as in google-deepmind/gemma in
 Gemma; feed-forward maps are Flax's own. LoRA parameters have to be merged before.
+Llama and Qwen 3 of Tunix 0.1.7 rotate by the base 1,000,000 whatever their config says:
+a `ModelConfig` for parameters that were trained there has to say so.
 
 Source: `tunix/models/*/model.py` and `params.py` of google/tunix.
 """
