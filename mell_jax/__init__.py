@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mell_jax.engine.fleet.config import FleetConfig
     from mell_jax.engine.params import InvalidRequestError, SamplingParams
     from mell_jax.llm import LLM, Completion, RequestOutput
+    from mell_jax.models.servable import ServableModel
 
 __version__ = "0.2.0"
 
@@ -20,6 +21,7 @@ _HOME = {
     "Completion": "mell_jax.llm",
     "RequestOutput": "mell_jax.llm",
     "SamplingParams": "mell_jax.engine.params",
+    "ServableModel": "mell_jax.models.servable",
     "InvalidRequestError": "mell_jax.engine.params",
 }
 
@@ -30,6 +32,7 @@ __all__ = [
     "InvalidRequestError",
     "RequestOutput",
     "SamplingParams",
+    "ServableModel",
 ]
 
 

@@ -50,12 +50,13 @@ SETTINGS = (
     *settings_of(_LIMITS, table="limits"),
     *settings_of(_SECURITY, table="security"),
 )
-RENAMED = {  # former flags; with an example where the value changes, too
+RENAMED = {  # former flags, short names; an example where the value changes, too
     "epoch_ms": "epoch_s=1",
     "look_s": "move_price_s",
     "metrics_compat": "shows_vllm_names=true",
     "migration_budget": "migration_gbps",
     "park": "parking",
+    "step": "checkpoint_step",
     "tenant_max_open": "max_tenant_open",
     "tenant_max_queued_tokens": "max_tenant_queued_tokens",
 }

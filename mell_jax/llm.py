@@ -9,6 +9,7 @@ from any thread, and requests that are made at the same time share the engine's 
 import asyncio
 import atexit
 import contextlib
+import dataclasses
 import os
 import threading
 import weakref
@@ -47,8 +48,10 @@ from mell_jax.frontend import (
     generate,
 )
 from mell_jax.loop_thread import LoopThread
+from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
-from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
+from mell_jax.models.servable import ServableModel, check_servable
+from mell_jax.text.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 """A text, or token ids: a list, a tuple, or an array of NumPy or JAX."""
@@ -99,6 +102,8 @@ class LLM:
     Args:
       model: a model directory (Hugging Face or Orbax), or "demo".
       tokenizer: a folder with a tokenizer; by default the model's own.
+      config: the model, where its directory has no `config.json`; one that has no
+        tokenizer either takes token ids and gives them.
       fleet: how several instances work together, with `instances=N` among the options.
       progress: show bars while loading and compiling.
       options: any field of `EngineConfig`, such as `max_rows=8`.
@@ -115,20 +120,26 @@ class LLM:
         model: str | PathLike[str] = DEMO,
         *,
         tokenizer: str | PathLike[str] | None = None,
+        config: ModelConfig | None = None,
         fleet: FleetConfig | None = None,
         progress: bool = False,
         **options: Any,
     ) -> None:
-        config = EngineConfig(model=fspath(model), **options)
-        built = build_engine(config, fleet=fleet, progress=progress)
+        built = build_engine(
+            EngineConfig(model=fspath(model), **options),
+            model_config=config,
+            fleet=fleet,
+            progress=progress,
+        )
         folder = Path(tokenizer) if tokenizer is not None else built.models[0].directory
         assert folder is not None, "a loaded model has a directory"
-        self._start(built, load_tokenizer(folder))
+        has_text = config is None or tokenizer is not None or has_tokenizer(folder)
+        self._start(built, load_tokenizer(folder) if has_text else None)
 
     @classmethod
     def from_nnx(
         cls,
-        module: Decoder,
+        module: ServableModel,
         *,
         tokenizer: str | PathLike[str] | Tokenizer | None = None,
         eos_ids: Sequence[int] | None = None,
@@ -136,17 +147,30 @@ class LLM:
         progress: bool = False,
         **options: Any,
     ) -> Self:
-        """Serves a decoder that is in memory, such as one that was just trained.
+        """Serves a module that is in memory, such as a decoder that was just trained.
+
+        It is served as it is: subclasses of `Decoder`, changed attributes, adapters and
+        modules of your own count. What has parts of your own has to say the same by
+        `causal_attention` as over pages, which is tried on a prompt at the start. Over
+        several devices parameters are cut by the names that a `Decoder` has for them;
+        all others are whole on each.
 
         Args:
-          module: the decoder; its weights are copied, it can be trained further.
+          module: any `ServableModel`; its parameters are cast and copied, so that it
+            can be trained further, and dropout is off.
           tokenizer: a folder with a tokenizer, or one that is loaded; None for token
             ids in and out.
           eos_ids: tokens that end a text; by default the tokenizer's own, and those
             that `generation_config.json` and `config.json` in its folder name, as far
             as the decoder has them. How that folder's model wants to be sampled is not
             taken over: this is another model.
+
+        Raises:
+          TypeError: the module lacks something; the message says all of it.
+          ValueError: its `config` says other sizes than it computes with, or it says
+            something else over pages.
         """
+        check_servable(module)
         named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
             named = read_eos_ids(Path(tokenizer))
@@ -160,6 +184,8 @@ class LLM:
             eos_ids=tuple(eos_ids),
             bos_id=tokenizer.bos_id if tokenizer is not None else None,
         )
+        if type(module) is not Decoder:
+            spec = dataclasses.replace(spec, architecture=type(module).__name__)
         built = build_from_module(
             module,
             spec=spec,

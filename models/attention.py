@@ -59,8 +59,8 @@ def causal_attention(
     *,
     layer: LayerAttention,
 ) -> tuple[None, jax.Array]:
-    """Returns plain causal attention over [B, T, heads, H], for training and as a
-    reference.
+    """Returns plain causal attention over [B, T, heads, H] or [T, heads, H], for
+    training and as a reference.
     """
     if layer.soft_cap is not None:
         return cache, _capped_attention(q, k, v, layer=layer)
@@ -75,18 +75,18 @@ def _capped_attention(
     q: jax.Array, k: jax.Array, v: jax.Array, *, layer: LayerAttention
 ) -> jax.Array:
     """The same with capped scores, which jax.nn has no word for."""
-    batch, length, heads, size = q.shape
-    kv_heads = k.shape[2]
-    grouped = q.reshape(batch, length, kv_heads, heads // kv_heads, size)
+    *_, length, heads, size = q.shape
+    kv_heads = k.shape[-2]
+    grouped = q.reshape(*q.shape[:-2], kv_heads, heads // kv_heads, size)
     scores = jnp.einsum(
-        "btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32
+        "...tkgh,...skh->...kgts", grouped, k, preferred_element_type=jnp.float32
     )
     cap = jnp.float32(layer.soft_cap)
     scores = cap * jnp.tanh(scores * jnp.float32(layer.scale) / cap)
     distance = jnp.arange(length)[:, None] - jnp.arange(length)[None]
     is_seen = (distance >= 0) & (distance < (layer.window or length))
     weights = jax.nn.softmax(jnp.where(is_seen, scores, -jnp.inf), axis=-1)
-    out = jnp.einsum("bkgts,bskh->btkgh", weights.astype(v.dtype), v)
+    out = jnp.einsum("...kgts,...skh->...tkgh", weights.astype(v.dtype), v)
     return out.reshape(q.shape)
 
 

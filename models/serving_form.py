@@ -11,11 +11,19 @@ What a decoder computes stays the same but for rounding.
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard, cast
 
+import jax
 from flax import nnx
 
+from mell_jax.models.attention import Attention
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.feed_forward import Mlp
 from mell_jax.models.linear import turn
+from mell_jax.models.servable import ServableModel
+
+_OUTPUTS = ("o_proj", "down_proj")
+_PRODUCT = jax.lax.dot_general
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +34,42 @@ class ServingForm:
     is_turned: bool = False  # [out, in]
 
 
-def to_serving_form(decoder: Decoder, *, form: ServingForm) -> None:
-    """Changes the linear maps of a decoder in place, layer by layer."""
+def to_serving_form(model: ServableModel, *, form: ServingForm) -> None:
+    """Changes the linear maps of a model in place, part by part.
+
+    Only those that nobody but our own code multiplies by: in `Attention` and `Mlp`,
+    and the head of a `Decoder`. What is of another class, also of one derived from
+    these, stays as it is.
+    """
+    modules = nnx.iter_modules(cast("nnx.Module", model))
+    parts = [part for _, part in modules if _is_ours(part)]
     if form.is_joined:
-        for block in decoder.layers:
-            block.attention.join()
-            block.mlp.join()
+        for part in parts:
+            part.join()
     if form.is_turned:
-        for _, module in nnx.iter_graph(decoder):
-            if isinstance(module, nnx.Linear):
-                turn(module)
+        for part in parts:
+            for _, inner in nnx.iter_modules(part):
+                if type(inner) is nnx.Linear:
+                    turn(inner)
+        head = model.lm_head if type(model) is Decoder else None
+        if head is not None and _is_plain(head):
+            turn(head)
+
+
+def _is_ours(part: nnx.Module) -> TypeGuard[Attention | Mlp]:
+    """Tells whether a part is one of ours and nothing in it was replaced."""
+    if type(part) not in (Attention, Mlp):
+        return False
+    maps = {
+        name: inner
+        for name, inner in nnx.iter_children(part)
+        if str(name).endswith("_proj")
+    }
+    of_input = [one for name, one in maps.items() if name not in _OUTPUTS]
+    return all(map(_is_plain, maps.values())) and (
+        len({(one.dtype, one.param_dtype) for one in of_input}) == 1
+    )
+
+
+def _is_plain(linear: object) -> bool:
+    return type(linear) is nnx.Linear and linear.dot_general is _PRODUCT

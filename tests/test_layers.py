@@ -107,16 +107,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     "engine": {
         "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
         "parts": {
-            *(
-                "blueprint",
-                "default_params",
-                "intake",
-                "prompts",
-                "settled",
-                "slots",
-                "step_times",
-            ),
-            "validate",
+            *("blueprint", "default_params", "intake", "prompts", "self_check"),
+            *("settled", "slots", "step_times", "validate"),
         },
         "instance": {"instance", "thread"},
         "fleet": {"fleet"},

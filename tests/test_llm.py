@@ -4,9 +4,11 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flax import nnx
+from orbax.checkpoint import v1
 
 from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
 from mell_jax.engine.build import demo_directory
@@ -183,42 +185,70 @@ def test_nothing_compiles_after_readiness(llm: LLM) -> None:
     assert llm.load().compilations == before
 
 
-TRAINED = uniform_config(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=48,
-    num_layers=1,
-    num_heads=1,
-    num_kv_heads=1,
-    head_dim=32,
-    max_position_embeddings=64,
-)
+TRAINED_SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_layers": 1,
+    "num_heads": 1,
+    "num_kv_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 64,
+}
+TRAINED = uniform_config(**TRAINED_SIZES)
 SMALLER = {**SMALL, "max_model_len": 64, "kv_pages": 33}
 
 
 def test_a_trained_module_is_served_as_it_is() -> None:
     module = Decoder(TRAINED, rngs=nnx.Rngs(3))
-    with LLM.from_nnx(module, eos_ids=[2], **SMALLER) as llm:
+    with LLM.from_nnx(module, eos_ids=[63], **SMALLER) as llm:
         (output,) = llm.generate([[5, 6, 7]], GREEDY)
         assert len(output.token_ids) == 16
         assert output.text == ""  # no tokenizer: ids in, ids out
         with pytest.raises(InvalidRequestError, match="without a tokenizer"):
             llm.generate("text", GREEDY)
-        assert llm.info.eos_token_ids == (2,)
+        assert llm.info.eos_token_ids == (63,)
         assert llm.info.architecture == "LlamaForCausalLM"
+
+
+def save_steps(directory: Path, modules: dict[int, Decoder]) -> None:
+    with v1.training.Checkpointer(directory) as checkpointer:
+        for step, module in modules.items():
+            checkpointer.save(step, nnx.to_pure_dict(nnx.state(module)))
+
+
+def test_a_training_that_left_no_config_file_is_served(tmp_path: Path) -> None:
+    modules = {step: Decoder(TRAINED, rngs=nnx.Rngs(step)) for step in (4, 30)}
+    save_steps(tmp_path, modules)
+    said = {}
+    for step, module in modules.items():
+        with LLM.from_nnx(module, **SMALLER) as llm:
+            said[step] = llm.generate([[5, 6, 7]], GREEDY)[0].token_ids
+    assert said[4] != said[30]
+    for wanted, step in ((None, 30), (4, 4)):
+        options = {**SMALLER, "checkpoint_step": wanted}
+        with LLM(tmp_path, config=TRAINED, **options) as llm:
+            (output,) = llm.generate([[5, 6, 7]], GREEDY)
+            assert output.token_ids == said[step]
+            assert output.text == ""  # no tokenizer: ids in, ids out
+
+
+def test_a_config_beside_a_config_file_is_refused() -> None:
+    with pytest.raises(ValueError, match="and so does the config that was given"):
+        LLM(config=TRAINED)
 
 
 @pytest.mark.parametrize(
     ("options", "architecture"),
     [
-        ({"qk_norm": True}, "Qwen3ForCausalLM"),
-        ({"qk_norm": True, "mlp_bias": True}, "Decoder"),  # nobody else has this
+        ({"has_qk_norm": True}, "Qwen3ForCausalLM"),
+        ({"has_qk_norm": True, "mlp_bias": True}, "Decoder"),  # nobody has this
     ],
 )
 def test_a_module_is_called_what_its_options_are_called(
     options: dict[str, bool], architecture: str
 ) -> None:
-    config = dataclasses.replace(TRAINED, **options)
+    config = uniform_config(**TRAINED_SIZES, **options)
     module = Decoder(config, rngs=nnx.Rngs(3))
     with LLM.from_nnx(module, **SMALLER) as llm:
         assert llm.info.architecture == architecture

@@ -8,13 +8,14 @@ from mell_jax.checkpoints.hf_config import (
     split_ids,
 )
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
-from mell_jax.checkpoints.load import LoadedModel, load_model
+from mell_jax.checkpoints.load import LoadedModel, find_spec, load_model
 from mell_jax.checkpoints.save import save_hf, save_orbax
 
 __all__ = [
     "CheckpointError",
     "CheckpointSpec",
     "LoadedModel",
+    "find_spec",
     "load_model",
     "read_eos_ids",
     "read_spec",

@@ -24,6 +24,11 @@ class AbstractDecoder:
     def shape(self, path: ParameterPath) -> tuple[int, ...]:
         return tuple(self.parameters[path].shape)
 
+    @property
+    def num_layers(self) -> int:
+        """Returns L."""
+        return len({path[1] for path in self.parameters if path[0] == "layers"})
+
     def state(self, arrays: Mapping[ParameterPath, jax.Array]) -> nnx.State[Any, Any]:
         """Returns the state that `nnx.merge(graphdef, state)` takes, from one array
         each.

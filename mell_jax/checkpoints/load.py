@@ -1,11 +1,12 @@
 """Loads a model directory onto devices, one parameter at a time.
 
 A directory holds `config.json` and the weights: safetensors as Hugging Face writes
-them, or an Orbax checkpoint in `orbax/`. Nothing is unpickled and no code is run.
+them, or an Orbax checkpoint (see `orbax_layout`). A `ModelConfig` may take the place
+of `config.json`. Nothing is unpickled and no code is run.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,25 @@ from mell_jax.checkpoints.abstract import (
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.family import ParameterPath
-from mell_jax.checkpoints.folder_kind import explain_path
-from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
+from mell_jax.checkpoints.foreign_tree import ForeignParameter, find_tree
+from mell_jax.checkpoints.hf_config import (
+    CONFIG_FILE,
+    CheckpointSpec,
+    read_eos_ids,
+    read_spec,
+)
+from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.hf_weights import (
+    Weight,
     find_weights,
     has_safetensors,
     open_weights,
 )
-from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
+from mell_jax.checkpoints.orbax import find_saved, restore, saved_leaves
+from mell_jax.checkpoints.orbax_layout import find_orbax
+from mell_jax.checkpoints.sources import Reader
 from mell_jax.checkpoints.stored_weights import StoredWeights
+from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
 
@@ -51,18 +62,22 @@ def load_model(
     *,
     dtype: npt.DTypeLike,
     sharding_for: ShardingFor,
+    config: ModelConfig | None = None,
+    step: int | None = None,
     context_tokens: int | None = None,
     progress: bool = False,
 ) -> LoadedModel:
     """Reads the model directory `path` in the precision `dtype`.
 
-    Host memory peaks at one parameter besides what the devices keep, at two where an
-    Orbax checkpoint is cast, since its values are not read in pieces.
+    Host memory peaks at one array of the checkpoint besides what the devices keep, at
+    two where an Orbax checkpoint is cast, since its values are not read in pieces.
 
     Args:
       path: of the directory.
       dtype: of the arrays.
       sharding_for: says where each goes.
+      config: the model, where the directory has no `config.json`.
+      step: of an Orbax checkpoint that has steps; None for the newest.
       context_tokens: the longest context that will be served; None for the model's.
       progress: shows a bar of bytes on the standard error stream.
 
@@ -70,21 +85,24 @@ def load_model(
       CheckpointError: when a file is missing, damaged, unsupported or does not match
         `config.json`; found before anything large is allocated.
     """
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: {explain_path(path)}")
-    spec = read_spec(path)
+    spec = find_spec(path, config=config)
     if context_tokens is not None:
-        config = spec.config.for_context(context_tokens)
-        spec = dataclasses.replace(spec, config=config)
+        served = spec.config.for_context(context_tokens)
+        spec = dataclasses.replace(spec, config=served)
     model = abstract_decoder(spec.config, dtype=dtype)
-    has_orbax = (path / ORBAX_FOLDER).exists()
-    if has_orbax and has_safetensors(path):
+    folder = find_orbax(path, step=step)
+    if folder is not None and has_safetensors(path):
         raise CheckpointError(
-            f"{path}: both safetensors and a folder {ORBAX_FOLDER}; keep the one to use"
+            f"{path}: both safetensors and an Orbax checkpoint, {folder}; keep the one "
+            "to use"
         )
-    if has_orbax:
+    if folder is not None:
         arrays = _read_orbax(
-            path, model=model, sharding_for=sharding_for, progress=progress
+            folder,
+            model=model,
+            config=spec.config,
+            sharding_for=sharding_for,
+            progress=progress,
         )
     else:
         weights = open_weights(path, dtype=dtype, scheme=spec.scheme)
@@ -98,6 +116,28 @@ def load_model(
     return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
 
 
+def find_spec(path: Path, *, config: ModelConfig | None = None) -> CheckpointSpec:
+    """Returns what a model directory says about its model, or `config` in its place.
+
+    Raises:
+      CheckpointError: when a file is missing, damaged or unsupported, or when both say
+        what the model is.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: {explain_path(path)}")
+    if config is None:
+        return read_spec(path)
+    if (path / CONFIG_FILE).exists():
+        raise CheckpointError(
+            f"{path / CONFIG_FILE}: describes the model, and so does the config that "
+            "was given; leave out the latter, or take away the file"
+        )
+    try:
+        return spec_in_memory(config, eos_ids=read_eos_ids(path))
+    except ValueError as error:  # outside the vocabulary
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def _read_tensors(
     stored: StoredWeights,
     *,
@@ -108,11 +148,24 @@ def _read_tensors(
 ) -> dict[ParameterPath, jax.Array]:
     sources = FAMILIES[spec.architecture].weights(spec.config)
     weights = find_weights(stored, model, sources=sources)
+    return _read_sources(
+        weights, stored, model=model, sharding_for=sharding_for, progress=progress
+    )
+
+
+def _read_sources(
+    weights: Sequence[Weight | ForeignParameter],
+    reader: Reader,
+    *,
+    model: AbstractDecoder,
+    sharding_for: ShardingFor,
+    progress: bool,
+) -> dict[ParameterPath, jax.Array]:
     arrays = {}
     with _bar(sum(weight.size_bytes for weight in weights), progress) as bar:
         for weight in weights:
             # Often a view of another order, which the transfer puts right.
-            values = weight.source.read(stored)
+            values = weight.source.read(reader)
             sharding = sharding_for(weight.path, model.shape(weight.path))
             # Blocks, so that the host copy is gone before the next one is made.
             arrays[weight.path] = jax.device_put(values, sharding).block_until_ready()
@@ -122,10 +175,22 @@ def _read_tensors(
 
 
 def _read_orbax(
-    path: Path, *, model: AbstractDecoder, sharding_for: ShardingFor, progress: bool
+    folder: Path,
+    *,
+    model: AbstractDecoder,
+    config: ModelConfig,
+    sharding_for: ShardingFor,
+    progress: bool,
 ) -> dict[ParameterPath, jax.Array]:
-    folder = path / ORBAX_FOLDER
-    saved = find_saved(folder, model)
+    leaves = saved_leaves(folder)
+    dtype = next(iter(model.parameters.values())).dtype
+    tree = find_tree(folder, leaves, dtype=dtype)
+    if tree is not None:
+        parameters = tree.find(model, config=config)
+        return _read_sources(
+            parameters, tree, model=model, sharding_for=sharding_for, progress=progress
+        )
+    saved = find_saved(folder, model, leaves=leaves)
     arrays = {}
     with _bar(sum(parameter.size_bytes for parameter in saved), progress) as bar:
         for parameter, array in restore(

@@ -28,6 +28,7 @@ from mell_jax.checkpoints.hf_weights import (
     SINGLE_FILE,
     has_safetensors,
 )
+from mell_jax.checkpoints.orbax_layout import ORBAX_FOLDER, find_orbax
 from mell_jax.checkpoints.safetensors_file import WEIGHT_DTYPES
 from mell_jax.checkpoints.sources import Piece, assemble, shape_of
 from mell_jax.models.decoder import Decoder
@@ -91,14 +92,15 @@ def save_orbax(
     """
     _write_config(directory, decoder, eos_ids, bos_id)
     tree = nnx.to_pure_dict(nnx.state(decoder, nnx.Param))
-    orbax.save(directory / orbax.ORBAX_FOLDER, tree)
+    orbax.save(directory / ORBAX_FOLDER, tree)
 
 
 def _write_config(
     directory: Path, decoder: Decoder, eos_ids: Sequence[int], bos_id: int | None
 ) -> CheckpointSpec:
     directory.mkdir(parents=True, exist_ok=True)
-    if has_safetensors(directory) or (directory / orbax.ORBAX_FOLDER).exists():
+    has_orbax = (directory / ORBAX_FOLDER).exists() or find_orbax(directory) is not None
+    if has_safetensors(directory) or has_orbax:
         raise CheckpointError(
             f"{directory}: has weights already; choose an empty directory"
         )

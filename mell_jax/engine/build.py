@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 from flax import nnx
@@ -14,6 +14,7 @@ from flax import nnx
 from mell_jax.checkpoints import (
     CheckpointError,
     CheckpointSpec,
+    find_spec,
     load_model,
     read_spec,
     split_ids,
@@ -26,9 +27,12 @@ from mell_jax.engine.default_params import check_sampling, tell_sampling
 from mell_jax.engine.fleet.build import ReadyModel, build_fleet
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.self_check import SelfCheck, ask_module
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
-from mell_jax.models.decoder import Decoder
+from mell_jax.models.config import ModelConfig
+from mell_jax.models.servable import ServableModel
+from mell_jax.models.serving_copy import serving_copy
 from mell_jax.models.serving_form import to_serving_form
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
@@ -67,7 +71,16 @@ class _Source:
     config: EngineConfig
     model: BuiltModel
     groups: Sequence[DeviceGroup]
-    load: Callable[[], tuple[ModelParts, Weights]]  # onto the first group
+    load: Callable[[], "_Loaded"]  # onto the first group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A loaded model's weights lie on the first of its groups."""
+
+    parts: ModelParts
+    weights: Weights
+    self_check: SelfCheck | None = None
 
 
 def demo_directory() -> Path:
@@ -78,6 +91,7 @@ def demo_directory() -> Path:
 def build_engine(
     config: EngineConfig,
     *others: EngineConfig,
+    model_config: ModelConfig | None = None,
     fleet: FleetConfig | None = None,
     progress: bool = False,
 ) -> BuiltEngine:
@@ -88,39 +102,48 @@ def build_engine(
     Args:
       config: of the model that answers requests which name none.
       others: of more models; on the same devices, under other names.
+      model_config: describes the first model, whose directory has no `config.json`.
 
     Raises:
       CheckpointError: a model directory cannot be used.
       ValueError: a configuration contradicts itself, the model, the device or another.
       OSError: the folder of compiled steps cannot be used, and has to be.
     """
-    configs = (config, *others)
-    sources = [_find(one, progress=progress) for one in configs]
+    sources = [
+        _find(config, model_config=model_config, progress=progress),
+        *(_find(other, model_config=None, progress=progress) for other in others),
+    ]
     _check_together(sources)
     return _assemble(sources, fleet=fleet, progress=progress)
 
 
 def build_from_module(
-    module: Decoder,
+    module: ServableModel,
     *,
     spec: CheckpointSpec,
     config: EngineConfig,
     fleet: FleetConfig | None = None,
     progress: bool = False,
 ) -> BuiltEngine:
-    """Builds an engine around a decoder that is in memory, such as a trained one.
+    """Builds an engine around a module that is in memory, such as a trained one.
 
-    The weights are cast to the engine's precision and copied to its devices; the module
-    stays as it is.
+    Its parameters are cast to the engine's precision and copied to its devices; the
+    module stays as it is. One with parts that are not ours is checked at the start: by
+    itself and over pages it must say the same.
+
+    Args:
+      module: an NNX module that `check_servable` lets pass.
     """
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
-    def load() -> tuple[ModelParts, Weights]:
-        served = _recast(module, settled)
+    def load() -> _Loaded:
+        served = serving_copy(module, dtype=settled.dtype)
+        check = None if _is_ours(served) else ask_module(served, settled=settled)
         _form(served, settled, group=groups[0])
         parts, weights = split_model(*nnx.split(served))
-        return parts, put_weights(weights, paths=parts.paths, group=groups[0])
+        weights = put_weights(weights, paths=parts.paths, group=groups[0])
+        return _Loaded(parts=parts, weights=weights, self_check=check)
 
     name = config.served_model_name or "module"
     source = _Source(
@@ -153,26 +176,32 @@ def _directory_of(config: EngineConfig) -> Path:
     return directory
 
 
-def _find(config: EngineConfig, *, progress: bool) -> _Source:
+def _find(
+    config: EngineConfig, *, model_config: ModelConfig | None, progress: bool
+) -> _Source:
     directory = _directory_of(config)
-    spec = _with_ends(read_spec(directory), directory=directory)
+    spec = find_spec(directory, config=model_config)
+    spec = _with_ends(spec, directory=directory)
     spec = _with_sampling(spec, config=config, directory=directory)
     tell_sampling(spec.sampling, model=config.name)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
-    def load() -> tuple[ModelParts, Weights]:
+    def load() -> _Loaded:
         model = load_model(
             directory,
             dtype=settled.dtype,
             sharding_for=groups[0].weight_sharding,
+            config=model_config,
+            step=config.checkpoint_step,
             context_tokens=settled.max_model_len,
             progress=progress,
         )
         served = nnx.merge(model.graphdef, model.state)
         del model  # each matrix goes when its place is taken
         _form(served, settled, group=groups[0])
-        return split_model(*nnx.split(served))
+        parts, weights = split_model(*nnx.split(served))
+        return _Loaded(parts=parts, weights=weights)
 
     return _Source(
         config=config,
@@ -262,22 +291,23 @@ def _assembled(
 
 def _load_everywhere(source: _Source) -> ReadyModel:
     """Loads a model onto all of its device groups."""
-    parts, first = source.load()
+    loaded = source.load()
     others = [
-        put_weights(first, paths=parts.paths, group=group)
+        put_weights(loaded.weights, paths=loaded.parts.paths, group=group)
         for group in source.groups[1:]
     ]
     return ReadyModel(
-        parts=parts,
-        weights=[first, *others],
+        parts=loaded.parts,
+        weights=[loaded.weights, *others],
         groups=source.groups,
         spec=source.model.spec,
         config=source.config,
         name=source.model.name,
+        self_check=loaded.self_check,
     )
 
 
-def _form(decoder: Decoder, settled: SettledConfig, *, group: DeviceGroup) -> None:
+def _form(model: ServableModel, settled: SettledConfig, *, group: DeviceGroup) -> None:
     """Puts weights into the form of their devices; says what bfloat16 costs."""
     cpu, is_cpu = cpu_features(), group.devices[0].platform == "cpu"
     if is_cpu and settled.dtype != jnp.float32 and not (cpu & HALF_FEATURES):
@@ -287,15 +317,12 @@ def _form(decoder: Decoder, settled: SettledConfig, *, group: DeviceGroup) -> No
             "(dtype)"
         )
     form = choose_form(group, dtype=settled.dtype, cpu=cpu)
-    to_serving_form(decoder, form=form)
+    to_serving_form(model, form=form)
 
 
-def _recast(module: Decoder, settled: SettledConfig) -> Decoder:
-    """Returns a decoder of the engine's precision with the weights of `module`."""
-    fresh: Decoder = nnx.eval_shape(
-        lambda: Decoder(module.config, rngs=nnx.Rngs(0), dtype=settled.dtype)
+def _is_ours(model: ServableModel) -> bool:
+    """Tells whether no part of a model is of a class that its user wrote."""
+    return all(
+        type(part).__module__.startswith(("mell_jax.", "flax."))
+        for _, part in nnx.iter_modules(cast("nnx.Module", model))
     )
-    graphdef, _ = nnx.split(fresh)
-    _, state = nnx.split(module)
-    state = jax.tree.map(lambda leaf: leaf.astype(settled.dtype), state)
-    return nnx.merge(graphdef, state)

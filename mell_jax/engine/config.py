@@ -30,6 +30,10 @@ class EngineConfig:
 
     model: str = DEMO
     served_model_name: str | None = None
+    checkpoint_step: int | None = setting(
+        None,
+        help="This step of an Orbax checkpoint is served; by default the newest.",
+    )
     dtype: DType = setting(
         "auto",
         is_flag=True,
@@ -117,6 +121,10 @@ class EngineConfig:
         ):
             if value is not None and not (1 <= value <= 2**31 - 1):
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.checkpoint_step is not None and not (self.checkpoint_step >= 0):
+            raise ValueError(
+                f"checkpoint_step must be at least 0, got {self.checkpoint_step}"
+            )
         if not (0.0 < self.kv_memory_fraction <= 1.0):
             raise ValueError(
                 f"kv_memory_fraction must be in (0, 1], got {self.kv_memory_fraction}"

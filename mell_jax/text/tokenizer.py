@@ -167,6 +167,13 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     )
 
 
+def has_tokenizer(directory: Path) -> bool:
+    """Tells whether `load_tokenizer` would find a file in `directory`."""
+    return any(
+        (directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")
+    )
+
+
 def _find_around(encoder: Encoder) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before and after a text, found by trying."""
     for probe in ("a", "0", _NO_LETTER):

@@ -256,7 +256,7 @@ class DeviceWorker:
           bucket: of the step.
           samples: runs the sampler's programs, too.
         """
-        forwarded = self._forward(self._padding_vector(bucket), bucket=bucket)
+        forwarded = self.forward(self._padding_vector(bucket), bucket=bucket)
         for wants in ALL_VARIANTS if samples else ():
             _, self._rows = self._programs.samplers[bucket.rows].sample(
                 forwarded.logits, self._rows, self._padding(bucket.rows), wants=wants
@@ -351,7 +351,7 @@ class DeviceWorker:
 
     def dispatch(self, call: StepCall) -> Pending:
         """Starts one step."""
-        forwarded = self._forward(call.vector, bucket=call.bucket)
+        forwarded = self.forward(call.vector, bucket=call.bucket)
         sampled, self._rows = self._programs.samplers[call.bucket.rows].sample(
             forwarded.logits, self._rows, call.rows, wants=call.wants
         )
@@ -360,7 +360,8 @@ class DeviceWorker:
             scored = self._score(forwarded, call.prompt, bucket=call.bucket)
         return Pending(sampled.tokens, logprobs=sampled.logprobs, prompt=scored)
 
-    def _forward(self, vector: Int32Array, *, bucket: Bucket) -> Forwarded:
+    def forward(self, vector: Int32Array, *, bucket: Bucket) -> Forwarded:
+        """Starts a forward pass alone: nothing is sampled."""
         self._pool, forwarded = self._programs.forwards[bucket](
             self._weights, self._pool, self._rows.last_token, vector
         )

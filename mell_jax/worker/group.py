@@ -99,7 +99,10 @@ class DeviceGroup:
     def weight_sharding(
         self, path: Sequence[str | int], shape: tuple[int, ...]
     ) -> jax.sharding.Sharding:
-        """Tells where a parameter of `models.decoder` goes; others are kept whole."""
+        """Tells where a parameter of `models.decoder` goes; others are kept whole.
+
+        So are those of other modules: by the same names they are cut if they can be.
+        """
         return self._sharding(_weight_spec(path, shape, parts=self.size))
 
     def _sharding(self, spec: PartitionSpec) -> jax.sharding.Sharding:
@@ -142,15 +145,22 @@ def _weight_spec(
     path: Sequence[str | int], shape: tuple[int, ...], *, parts: int
 ) -> PartitionSpec:
     """Kernels are [in, out], biases [out], the embedding [V, D]."""
+    spec = _spec_by_name(path)
+    sizes = zip(shape, spec, strict=False)
+    is_cut = all(axes is None or size % parts == 0 for size, axes in sizes)
+    # A vocabulary that cannot be cut is kept whole; few models have one.
+    return spec if is_cut and len(spec) <= len(shape) else WHOLE
+
+
+def _spec_by_name(path: Sequence[str | int]) -> PartitionSpec:
     *_, layer, kind = ("", *path)
     if layer in _COLUMNS:
         axes = _COLUMNS[str(layer)]
         return PartitionSpec(None, axes) if kind == "kernel" else PartitionSpec(axes)
     if layer in _ROWS and kind == "kernel":
         return PartitionSpec(ALL)
-    # A vocabulary that cannot be cut is kept whole; few models have one.
-    if layer == "embed" and shape[0] % parts == 0:
+    if layer == "embed":
         return PartitionSpec(ALL)
-    if layer == "lm_head" and shape[1] % parts == 0:
+    if layer == "lm_head":
         return PartitionSpec(None, ALL)
     return WHOLE

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from flax import nnx
 from jax.sharding import AbstractMesh
 
-from mell_jax.models.decoder import Decoder
+from mell_jax.models.servable import ServableModel
 from mell_jax.worker.attend import paged_attention
 from mell_jax.worker.group import DeviceGroup, gather_logits, whole
 from mell_jax.worker.layout import Bucket, cut_vector
@@ -51,28 +51,48 @@ class Forwarded(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelParts:
-    """The parts are everything of a decoder but its arrays."""
+    """The parts are everything of a model but its arrays."""
 
-    graphdef: nnx.GraphDef[Decoder]
+    graphdef: nnx.GraphDef[Any]
     treedef: jax.tree_util.PyTreeDef
     paths: tuple[tuple[str | int, ...], ...]  # of the weights, in their order
+    keys: Mapping[int, Any]  # which of them are random keys, and of which kind
 
-    def join(self, weights: Weights) -> Decoder:
-        return nnx.merge(self.graphdef, jax.tree.unflatten(self.treedef, weights))
+    def join(self, weights: Weights) -> ServableModel:
+        leaves = [
+            jax.random.wrap_key_data(array, impl=self.keys[number])
+            if number in self.keys
+            else array
+            for number, array in enumerate(weights)
+        ]
+        model: ServableModel = nnx.merge(
+            self.graphdef, jax.tree.unflatten(self.treedef, leaves)
+        )
+        return model
 
 
 def split_model(
-    graphdef: nnx.GraphDef[Decoder], state: nnx.State[Any, Any]
+    graphdef: nnx.GraphDef[Any], state: nnx.State[Any, Any]
 ) -> tuple[ModelParts, Weights]:
-    """Returns a split decoder as what a compiled step knows and what it is given."""
-    weights, treedef = jax.tree.flatten(state)
+    """Returns a split model as what a compiled step knows and what it is given.
+
+    Random keys, which layers such as dropouts keep, are given as plain numbers.
+    """
+    leaves, treedef = jax.tree.flatten(state)
     paths = tuple(
         tuple(key if isinstance(key, int) else str(key) for key in path)
         for path, _ in nnx.to_flat_state(state)  # in the order of the leaves
     )
-    assert len(paths) == len(weights), "a parameter is one array"
-    parts = ModelParts(graphdef=graphdef, treedef=treedef, paths=paths)
-    return parts, tuple(weights)
+    assert len(paths) == len(leaves), "a parameter is one array"
+    keys = {
+        number: jax.random.key_impl(leaf)
+        for number, leaf in enumerate(leaves)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    }
+    for number in keys:
+        leaves[number] = jax.random.key_data(leaves[number])
+    parts = ModelParts(graphdef=graphdef, treedef=treedef, paths=paths, keys=keys)
+    return parts, tuple(leaves)
 
 
 def put_weights(
@@ -183,7 +203,7 @@ def make_forward(parts: ModelParts, *, bucket: Bucket, options: StepOptions) -> 
         )
         hidden, pool = model(tokens, inputs.positions, pool, attend)  # [T, D]
         last = hidden if bucket.is_decode else hidden[inputs.last]  # [B, D]
-        values = gather_logits(model.logits(last), layout=layout)
+        values = gather_logits(_scores(model, last), layout=layout)
         return pool, Forwarded(
             logits=Logits(values=values, are_finite=are_finite(values)),
             hidden=None if bucket.is_decode else whole(hidden, layout=layout),
@@ -213,7 +233,11 @@ def make_prompt_logprobs(
         start: np.int32,
     ) -> TokenLogprobs:
         some = jax.lax.dynamic_slice_in_dim(hidden, start, targets.shape[0])
-        values = gather_logits(parts.join(weights).logits(some), layout=layout)
+        values = gather_logits(_scores(parts.join(weights), some), layout=layout)
         return token_logprobs(values, jnp.asarray(targets))
 
     return prompt_logprobs
+
+
+def _scores(model: ServableModel, hidden: jax.Array) -> jax.Array:
+    return model.logits(hidden).astype(jnp.float32)

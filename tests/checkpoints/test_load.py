@@ -106,7 +106,7 @@ def test_a_missing_directory_is_named(tmp_path):
 def test_two_kinds_of_weights_in_one_directory_are_refused(tmp_path):
     save_orbax(tmp_path, decoder=decoder())
     write_model(tmp_path)
-    with pytest.raises(CheckpointError, match="both safetensors and a folder orbax"):
+    with pytest.raises(CheckpointError, match="both safetensors and an Orbax"):
         load(tmp_path)
 
 

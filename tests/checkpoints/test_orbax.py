@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -19,9 +20,9 @@ def load(directory, dtype=jnp.float32):
     return load_model(directory, dtype=dtype, sharding_for=on_one_device)
 
 
-def train(directory, tree):
+def train(directory, tree, **options):
     """What a user's own training leaves behind, and a config.json beside it."""
-    write_spec(directory, spec_of(decoder().config))
+    write_spec(directory, spec_of(decoder(**options).config))
     with ocp.PyTreeCheckpointer() as checkpointer:  # takes strings as well
         checkpointer.save(directory / "orbax", tree)
     return directory
@@ -73,6 +74,63 @@ def test_checkpoints_of_a_training_are_accepted(tmp_path, tree_of):
     same(load(train(tmp_path, tree_of(state))).state, state)
 
 
+def under(*names):
+    def tree(state):
+        for name in reversed(names):
+            state = {name: state}
+        return {"step": np.int32(3)} | state
+
+    return tree
+
+
+@pytest.mark.parametrize("root", [root for root in orbax.ROOTS if root])
+def test_parameters_are_found_below_others(tmp_path, root):
+    state = nnx.state(decoder())
+    tree = under(*root)(nnx.to_pure_dict(state))
+    same(load(train(tmp_path, tree)).state, state)
+
+
+def test_parameters_at_two_places_are_refused(tmp_path):
+    train(tmp_path, {"params": pure(), "model": pure()})
+    with pytest.raises(CheckpointError, match="at several places: params, model;"):
+        load(tmp_path)
+
+
+def stacked(state):
+    """All layers of a parameter in one array, as `nnx.scan` keeps them."""
+    tree = nnx.to_pure_dict(state)
+    layers = [tree["layers"][layer] for layer in sorted(tree["layers"])]
+    return tree | {"layers": jax.tree.map(lambda *each: jnp.stack(each), *layers)}
+
+
+def as_state(tree):
+    return jax.tree.map(lambda leaf: {"value": leaf}, tree)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("wrap", [lambda tree: tree, as_state, under("params")])
+def test_stacked_layers_are_cut(tmp_path, wrap, dtype):
+    state = nnx.state(decoder(num_layers=3))
+    train(tmp_path, wrap(stacked(state)), num_layers=3)
+    loaded = load(tmp_path, dtype)
+    assert {param.dtype for param in jax.tree.leaves(loaded.state)} == {
+        jnp.dtype(dtype)
+    }
+    for path, value in arrays(state).items():
+        np.testing.assert_array_equal(
+            arrays(loaded.state)[path], value.astype(jnp.dtype(dtype))
+        )
+
+
+def test_stacked_layers_of_another_count_are_refused(tmp_path):
+    train(tmp_path, stacked(nnx.state(decoder(num_layers=3))))
+    with pytest.raises(
+        CheckpointError,
+        match=r"layers.attention.k_proj.kernel has the shape \[3, 64, 32\], but conf",
+    ):
+        load(tmp_path)
+
+
 def test_groups_are_no_larger_than_the_largest_parameter():
     sizes = [3, 8, 4, 4, 1, 7, 2]
     saved = [
@@ -112,9 +170,7 @@ def test_a_tree_that_does_not_fit_is_refused(tmp_path, tree, message):
 
 def test_a_folder_that_is_no_checkpoint_is_refused(saved):
     (saved / "orbax" / "_METADATA").unlink()
-    with pytest.raises(
-        CheckpointError, match="not an Orbax checkpoint, it has no file"
-    ):
+    with pytest.raises(CheckpointError, match="orbax: no finished Orbax checkpoint"):
         load(saved)
 
 

@@ -78,6 +78,7 @@ def test_the_context_is_what_the_pool_holds_unless_chosen() -> None:
         ({"kv_memory_fraction": float("nan")}, "kv_memory_fraction"),
         ({"dtype": "int8"}, "dtype must be auto, float32 or bfloat16"),
         ({"decode_rows": (4, 0)}, "decode_rows must be positive"),
+        ({"checkpoint_step": -1}, "checkpoint_step must be at least 0"),
         ({"instances": 0}, "instances must be at least 1, got 0"),
         ({"tensor_parallel": 0}, "tensor_parallel must be at least 1, got 0"),
         ({"device_ids": (0, 1)}, "device_ids must name 1 devices by their numbers"),

@@ -200,6 +200,15 @@ def test_every_former_flag_is_a_flag_or_a_setting() -> None:
         assert told.startswith(f"{name} is set in a file: --config=FILE with [")
 
 
+def test_a_step_on_the_command_line_is_sent_to_the_file() -> None:
+    done = launch("--step=200")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mell-serve: step is set in a file: --config=FILE with [engine] "
+        "checkpoint_step = 200\n"
+    )
+
+
 def test_every_help_is_sentences_with_a_subject() -> None:
     for one in SETTINGS:
         assert one.help.endswith("."), one.name

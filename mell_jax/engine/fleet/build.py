@@ -25,6 +25,7 @@ from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile, measure
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
+from mell_jax.engine.self_check import SelfCheck
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -49,6 +50,7 @@ class ReadyModel:
     spec: CheckpointSpec
     config: EngineConfig
     name: str
+    self_check: SelfCheck | None = None  # of a module that is not ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,8 @@ def _park_everywhere(
     }
     for worker in workers.values():
         worker.warm_up(progress=progress)
+    if model.self_check is not None:
+        model.self_check.check(workers[DeviceGroupId(0)])
     transport, profile = _links(workers, model=ModelId(model.name), config=config)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)

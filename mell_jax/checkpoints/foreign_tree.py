@@ -1,0 +1,139 @@
+"""Reads a decoder's parameters from the Orbax tree of another program.
+
+Leaves are read one at a time, and the last one stays until another is asked for: what
+is made of one array of all layers comes one after the other.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mell_jax.checkpoints.abstract import AbstractDecoder
+from mell_jax.checkpoints.errors import CheckpointError
+from mell_jax.checkpoints.families.family import ParameterPath
+from mell_jax.checkpoints.json_file import shown
+from mell_jax.checkpoints.orbax import ROOTS, Key, array_leaf, read_array
+from mell_jax.checkpoints.sources import Shape, Source
+from mell_jax.checkpoints.trees import TREES, TreeLayout
+from mell_jax.models.config import ModelConfig
+
+_ROOTS = (*(".".join(root) for root in ROOTS), "transformer", "params.transformer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignParameter:
+    """A parameter is made of leaves of a foreign tree."""
+
+    path: ParameterPath
+    source: Source
+    size_bytes: int  # of as many values as it has, as stored
+
+
+@dataclass(slots=True, kw_only=True)
+class ForeignTree:
+    """The leaves of a checkpoint by their names; a `Reader` of sources."""
+
+    folder: Path
+    layout: TreeLayout
+    keys: Mapping[str, Key]
+    leaves: Mapping[Key, Any]
+    dtype: npt.DTypeLike
+    _last: tuple[str, npt.NDArray[Any]] | None = field(default=None, init=False)
+
+    def shape(self, name: str) -> Shape:
+        return tuple(self._leaf(name).shape)
+
+    def read(self, name: str, *, rows: slice | None = None) -> npt.NDArray[Any]:
+        if self._last is None or self._last[0] != name:
+            self._last = None  # before the next one is there
+            values = read_array(self.folder, self.keys[name])
+            self._last = name, values.astype(self.dtype, copy=False)
+        return self._last[1] if rows is None else self._last[1][rows]
+
+    def find(
+        self, model: AbstractDecoder, *, config: ModelConfig
+    ) -> list[ForeignParameter]:
+        """Returns what every parameter of `model` is made of, leaf by leaf.
+
+        Raises:
+          CheckpointError: a leaf is missing, misshapen or unknown.
+        """
+        shapes = {
+            name: tuple(self.leaves[key].shape) for name, key in self.keys.items()
+        }
+        sources = self.layout.sources(config, shapes)
+        found = [
+            self._parameter(path, sources[path], shape=model.shape(path))
+            for path, _ in model.items()
+        ]
+        used = {name for one in found for name in one.source.names()}
+        extra = [
+            name
+            for name in self.keys
+            if name not in used and not name.startswith(self.layout.ignored)
+        ]
+        if extra:
+            raise CheckpointError(
+                f"{self.folder}: {len(extra)} arrays of {self.layout.program} that "
+                f"this model has no place for, such as {shown(extra[0])}; do they "
+                "belong to this config? LoRA parameters have to be merged before"
+            )
+        return sorted(found, key=lambda one: next(one.source.names()))
+
+    def _parameter(
+        self, path: ParameterPath, source: Source, *, shape: Shape
+    ) -> ForeignParameter:
+        made = source.shape(self)
+        if made != shape:
+            leaves = [f"{name} {list(self.shape(name))}" for name in source.names()]
+            raise CheckpointError(
+                f"{self.folder}: {'.'.join(map(str, path))} of shape {list(shape)} "
+                f"cannot be made of {self.layout.program}'s {', '.join(leaves)}; do "
+                "they belong to this config?"
+            )
+        stored = np.dtype(self._leaf(next(source.names())).dtype)
+        size_bytes = math.prod(shape) * stored.itemsize
+        return ForeignParameter(path=path, source=source, size_bytes=size_bytes)
+
+    def _leaf(self, name: str) -> Any:
+        if name not in self.keys:
+            raise CheckpointError(
+                f"{self.folder}: array {shown(name)} of {self.layout.program} is "
+                "missing; do these parameters belong to this config?"
+            )
+        return array_leaf(self.folder, self.keys[name], self.leaves)
+
+
+def find_tree(
+    folder: Path, leaves: Mapping[Key, Any], *, dtype: npt.DTypeLike
+) -> ForeignTree | None:
+    """Returns the tree of a known program that `leaves` are, None if they are none.
+
+    Args:
+      leaves: see `saved_leaves`.
+      dtype: in which arrays are read.
+    """
+    for root in _ROOTS:
+        keys = dict(_below(root, leaves))
+        shapes = dict.fromkeys(keys, ())
+        for layout in TREES:
+            if layout.is_like(shapes):
+                return ForeignTree(
+                    folder=folder, layout=layout, keys=keys, leaves=leaves, dtype=dtype
+                )
+    return None
+
+
+def _below(root: str, leaves: Mapping[Key, Any]) -> Iterator[tuple[str, Key]]:
+    """Yields the leaves below a root by name; keys with slashes count as several."""
+    start = f"{root}." if root else ""
+    for key in leaves:
+        steps = key[:-1] if key[-1] == "value" else key  # saved as an nnx.State
+        name = ".".join(steps).replace("/", ".")
+        if name.startswith(start):
+            yield name.removeprefix(start), key
