@@ -22,6 +22,7 @@ from mell_jax.checkpoints.abstract import (
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.family import ParameterPath
+from mell_jax.checkpoints.folder_kind import explain_path
 from mell_jax.checkpoints.foreign_tree import ForeignParameter, find_tree
 from mell_jax.checkpoints.hf_config import (
     CONFIG_FILE,
