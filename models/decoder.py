@@ -56,10 +56,17 @@ class Block(nnx.Module):
         attended = _apply(self.attention_out_norm, attended)
         if self.is_parallel:
             added = attended + self.mlp(normed)
-            return x + _times(added, self.residual_multiplier), cache
-        x = x + _times(attended, self.residual_multiplier)
+            return x + self._scaled(added), cache
+        x = x + self._scaled(attended)
         added = _apply(self.mlp_out_norm, self.mlp(_apply(self.mlp_norm, x)))
-        return x + _times(added, self.residual_multiplier), cache
+        return x + self._scaled(added), cache
+
+    def _scaled(self, added: jax.Array) -> jax.Array:
+        """Rounds the product and not the factor: bfloat16 has no 0.22."""
+        if self.residual_multiplier == 1.0:
+            return added
+        wide = added.astype(jnp.float32) * jnp.float32(self.residual_multiplier)
+        return wide.astype(added.dtype)
 
 
 class Decoder(nnx.Module):
