@@ -148,4 +148,4 @@ def _scaled(added: jax.Array, factor: float) -> jax.Array:
     """Rounds the product and not the factor: bfloat16 has no 0.22."""
     if factor == 1.0:
         return added
-    return (added.astype(jnp.float32) * jnp.float32(factor)).astype(added.dtype)
+    return _times(added.astype(jnp.float32), factor).astype(added.dtype)
