@@ -56,10 +56,10 @@ class Block(nnx.Module):
         attended = _apply(self.attention_out_norm, attended)
         if self.is_parallel:
             added = attended + self.mlp(normed)
-            return x + _times(added, self.residual_multiplier), cache
-        x = x + _times(attended, self.residual_multiplier)
+            return x + _scaled(added, self.residual_multiplier), cache
+        x = x + _scaled(attended, self.residual_multiplier)
         added = _apply(self.mlp_out_norm, self.mlp(_apply(self.mlp_norm, x)))
-        return x + _times(added, self.residual_multiplier), cache
+        return x + _scaled(added, self.residual_multiplier), cache
 
 
 class Decoder(nnx.Module):
@@ -142,3 +142,10 @@ def _apply(norm: Norm | None, x: jax.Array) -> jax.Array:
 
 def _times(x: jax.Array, factor: float) -> jax.Array:
     return x if factor == 1.0 else x * jnp.asarray(factor, x.dtype)
+
+
+def _scaled(added: jax.Array, factor: float) -> jax.Array:
+    """Rounds the product and not the factor: bfloat16 has no 0.22."""
+    if factor == 1.0:
+        return added
+    return _times(added.astype(jnp.float32), factor).astype(added.dtype)

@@ -4,6 +4,7 @@ The inverse of `hf_config`: the architecture is the first one that can express a
 the config, which is proved by reading the result back.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ def config_values(spec: CheckpointSpec) -> dict[str, Any]:
         **common_values(config),
         "bos_token_id": spec.bos_id,
         "eos_token_id": list(spec.eos_ids) or None,
+        "pad_token_id": None,  # some classes default to one of a larger vocabulary
         "dtype": spec.dtype_name,
         **family.write(config),
     }
@@ -99,4 +101,5 @@ def _reads_back(spec: CheckpointSpec) -> bool:
         )
     except CheckpointError:
         return False
-    return read == spec
+    whole = spec.config.for_context(spec.context_tokens)  # a file says no other one
+    return read == dataclasses.replace(spec, config=whole)

@@ -75,6 +75,21 @@ def test_llama_biases_are_honoured(tmp_path):
 @pytest.mark.parametrize(
     "spelling",
     [
+        {"partial_rotary_factor": 0.5},
+        {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    ],
+)
+def test_a_share_of_a_head_is_refused_where_transformers_turns_it_whole(
+    tmp_path, spelling
+):
+    message = "partial_rotary_factor leaves 16 of a head's 32 channels to turn, but all"
+    with pytest.raises(CheckpointError, match=message):
+        read(tmp_path, **spelling)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
         {"rope_theta": 5e5, "rope_scaling": LLAMA3_ROPE},
         {"rope_theta": 500000, "rope_scaling": {**LLAMA3_ROPE, "type": "llama3"}},
         {"rope_parameters": {"rope_theta": 5e5, **LLAMA3_ROPE}},

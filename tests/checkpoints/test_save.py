@@ -15,7 +15,14 @@ from mell_jax.checkpoints import (
 )
 from mell_jax.models.rope import RopeConfig
 from mell_jax.models.rope_scaling import Llama3Rope
-from tests.checkpoints.tiny import arrays, decoder, on_one_device
+from tests.checkpoints.tiny import (
+    arrays,
+    config_values,
+    decoder,
+    decoder_of,
+    on_one_device,
+    parsed,
+)
 
 LLAMA3 = Llama3Rope(
     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64
@@ -33,10 +40,76 @@ OPTIONS = [
 ]
 
 
+LONG_ROPE = {"type": "longrope", "short_factor": [1.5] * 8, "long_factor": [4.0] * 8}
+PHI3 = {"partial_rotary_factor": 0.5, "rope_scaling": LONG_ROPE}
+GRANITE = {
+    "attention_multiplier": 0.25,
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 10.0,
+}
+GRANITE_HYBRID = {
+    **GRANITE,
+    "layer_types": ["attention", "attention"],
+    "num_local_experts": 0,
+    "shared_intermediate_size": 48,
+}
+VALUES = [
+    ("Phi3ForCausalLM", "phi3", {**PHI3, "original_max_position_embeddings": 128}),
+    ("Phi3ForCausalLM", "phi3", {**PHI3, "original_max_position_embeddings": 64}),
+    ("GraniteForCausalLM", "granite", {**GRANITE, "attention_bias": True}),
+    ("GraniteMoeHybridForCausalLM", "granitemoehybrid", GRANITE_HYBRID),
+    ("GlmForCausalLM", "glm", {}),
+    ("GlmForCausalLM", "glm", {"partial_rotary_factor": 1.0}),
+    ("Glm4ForCausalLM", "glm4", {"attention_bias": False}),
+    ("SmolLM3ForCausalLM", "smollm3", {"no_rope_layers": [0, 1]}),
+    (
+        "SmolLM3ForCausalLM",
+        "smollm3",
+        {"no_rope_layers": [1, 0], "use_sliding_window": True, "sliding_window": 16},
+    ),
+    ("Exaone4ForCausalLM", "exaone4", {"sliding_window_pattern": 2}),
+    ("Exaone4ForCausalLM", "exaone4", {"sliding_window_pattern": 3}),
+]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("architecture", "options"), OPTIONS)
 def test_a_decoder_survives_the_way_out_and_in(tmp_path, architecture, options, dtype):
     source = decoder(jnp.dtype(dtype), **options)
+    check_way_out_and_in(tmp_path, source, architecture=architecture, dtype=dtype)
+
+
+@pytest.mark.parametrize(("architecture", "model_type", "changes"), VALUES)
+def test_a_decoder_of_each_family_survives_the_way_out_and_in(
+    tmp_path, architecture, model_type, changes
+):
+    values = config_values(
+        architectures=[architecture],
+        model_type=model_type,
+        num_hidden_layers=2,
+        head_dim=32,
+        **changes,
+    )
+    source = decoder_of(parsed(values).config)
+    check_way_out_and_in(tmp_path, source, architecture=architecture, dtype="float32")
+
+
+def test_a_decoder_of_a_shorter_context_is_written_as_the_whole_model(tmp_path):
+    values = config_values(
+        architectures=["Phi3ForCausalLM"],
+        model_type="phi3",
+        original_max_position_embeddings=64,
+        **PHI3,
+    )
+    whole = parsed(values).config
+    short = whole.for_context(64)
+    assert short != whole
+    save_hf(tmp_path, decoder=decoder_of(short))
+    assert read_spec(tmp_path).config == whole
+
+
+def check_way_out_and_in(tmp_path, source, *, architecture, dtype):
     save_hf(tmp_path, decoder=source, eos_ids=(3, 4), bos_id=1)
     model = load_model(tmp_path, dtype=jnp.dtype(dtype), sharding_for=on_one_device)
     assert model.spec.architecture == architecture

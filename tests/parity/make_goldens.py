@@ -9,6 +9,7 @@ Refuses a family whose greedy choice is ever close to a tie: give it another see
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,40 @@ MIN_GAP = 1.5e-3
 """Between the two best logits, at every greedy step."""
 
 
+SERVED_TOKENS = max(PROMPT_TOKENS) + GREEDY_TOKENS
+"""The longest sequence of a golden."""
+
+
 def load_reference(directory: Path) -> transformers.PreTrainedModel:
-    """The model as transformers runs it, float32 and eager attention."""
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    """The model as transformers runs it, float32 and eager attention.
+
+    Raises:
+      SystemExit: transformers has other names for tensors, or other shapes.
+    """
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        output_loading_info=True,
+    )
+    wrong = {kind: names for kind, names in info.items() if names}
+    if wrong:
+        raise SystemExit(f"{directory}: transformers finds other tensors: {wrong}")
+    return model.eval()
+
+
+def as_served(family: Family) -> Family:
+    """The family as a server has it, with one list of a longrope for all sequences.
+
+    Transformers takes the other one in the middle of a sequence that grows beyond the
+    original context, for what is not in its cache yet.
+    """
+    rope = family.config.get("rope_parameters", {})
+    original = rope.get("original_max_position_embeddings", SERVED_TOKENS)
+    if rope.get("rope_type") != "longrope" or original >= SERVED_TOKENS:
+        return family
+    rope = {**rope, "short_factor": rope["long_factor"]}
+    return replace(family, config={**family.config, "rope_parameters": rope})
 
 
 @torch.no_grad()
@@ -69,7 +99,7 @@ def make(family: Family) -> None:
       SystemExit: the family's greedy choice is nearly a tie.
     """
     with tempfile.TemporaryDirectory() as directory:
-        write_hf(Path(directory), family)
+        write_hf(Path(directory), as_served(family))
         model = load_reference(Path(directory))
     arrays: dict[str, IntArray | FloatArray] = {"prompt": prompt(PREFILL_TOKENS)}
     arrays["decoded"], logits = greedy(model, arrays["prompt"], steps=DECODE_TOKENS)

@@ -27,6 +27,7 @@ def tiny(request, tmp_path_factory):
         directory,
         dtype=jnp.float32,
         sharding_for=lambda *_: jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        context_tokens=max(PROMPT_TOKENS) + GREEDY_TOKENS,
     )
 
     @jax.jit

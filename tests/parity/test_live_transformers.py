@@ -30,6 +30,7 @@ def our_logits(directory, ids):
         directory,
         dtype=jnp.float32,
         sharding_for=lambda *_: jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        context_tokens=len(ids),
     )
     decoder = nnx.merge(model.graphdef, model.state)
     positions = jnp.arange(len(ids))[None]

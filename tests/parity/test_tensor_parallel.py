@@ -50,6 +50,12 @@ def build(model: str, *, devices: tuple[int, ...]) -> BuiltEngine:
             ("qwen2_window", (1, 2)), id="qwen2 on two", marks=pytest.mark.slow
         ),
         pytest.param(("qwen2_window", (0, 1, 2, 3)), id="qwen2, two KV heads, on four"),
+        pytest.param(
+            ("glm4", (0, 1)), id="glm4, norms after parts", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("phi3_short", (0, 1)), id="phi3, fused maps cut", marks=pytest.mark.slow
+        ),
     ],
 )
 def family(request: pytest.FixtureRequest, tmp_path_factory) -> tuple[str, BuiltEngine]:

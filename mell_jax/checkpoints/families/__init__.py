@@ -2,13 +2,22 @@
 
 from collections.abc import Mapping
 
+from mell_jax.checkpoints.families.exaone4 import EXAONE4
 from mell_jax.checkpoints.families.family import Family
+from mell_jax.checkpoints.families.glm import GLM, GLM4
+from mell_jax.checkpoints.families.granite import GRANITE, GRANITE_HYBRID
 from mell_jax.checkpoints.families.llama import LLAMA
 from mell_jax.checkpoints.families.mistral import MISTRAL
+from mell_jax.checkpoints.families.phi3 import PHI3
 from mell_jax.checkpoints.families.qwen import QWEN2, QWEN3
+from mell_jax.checkpoints.families.smollm3 import SMOLLM3
 
 FAMILIES: Mapping[str, Family] = {
-    family.architecture: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3)
+    family.architecture: family
+    for family in (
+        *(LLAMA, MISTRAL, QWEN2, QWEN3, PHI3, GRANITE, GRANITE_HYBRID, GLM, GLM4),
+        *(SMOLLM3, EXAONE4),
+    )
 }
 ARCHITECTURES: Mapping[str, Family] = {
     name: family

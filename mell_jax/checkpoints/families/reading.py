@@ -4,8 +4,8 @@ Each function takes the defaults of transformers' config class of a family, whic
 where a file does not have the key.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, get_args
 
 from mell_jax.checkpoints.json_file import Fields
@@ -20,6 +20,7 @@ from mell_jax.models.config import (
     LayerConfig,
     ModelConfig,
     NormConfig,
+    NormPlaces,
 )
 from mell_jax.models.rope import RopeConfig
 
@@ -79,6 +80,14 @@ def read_activation(
             key, f"must be one of {', '.join(ACTIVATIONS)}, found {found[:60]!r}"
         )
     return ACTIVATIONS[found]
+
+
+def read_positive(fields: Fields, key: str, *, default: float = 1.0) -> float:
+    """Returns a factor of the arithmetic."""
+    found = fields.number(key, default=default)
+    if not (found > 0.0):
+        fields.fail(key, f"must be positive, found {found}")
+    return found
 
 
 def read_layer_types(
@@ -167,22 +176,32 @@ def read_uniform(
     *,
     windows: Windows = (),
     head_dim: int | None = None,
+    rope: RopeConfig | None = None,
+    norm_eps: float = 1e-6,
+    norm_places: NormPlaces = "before",
     has_qk_norm: bool = False,
     mlp_bias: bool = False,
     biases: Biases = NO_BIASES,
+    default_theta: float = 10_000.0,
+    tie_embeddings: bool = False,
 ) -> ModelConfig:
     """Returns the config of a model like Llama's: RMSNorm before each gated part.
 
     Args:
       windows: of each layer; () for none.
       head_dim: where the file does not tell.
+      rope: of all layers; None for that of the file, which turns whole heads.
+      norm_eps: where the file does not tell.
+      norm_places: before each part, after it, or both.
       has_qk_norm: norms queries and keys, head by head.
       mlp_bias: gives the feed-forward maps a bias.
       biases: of the maps to queries, keys, values and of the heads together.
+      default_theta: the base of the rotary embedding where the file does not tell.
+      tie_embeddings: where the file does not tell.
     """
-    norm = NormConfig(eps=fields.number("rms_norm_eps", default=1e-6))
+    norm = NormConfig(eps=fields.number("rms_norm_eps", default=norm_eps))
     size = read_head_dim(fields, default=head_dim)
-    rope = read_rope(fields, head_dim=size)
+    rope = rope or _whole_rope(fields, head_dim=size, default_theta=default_theta)
     feed_forward = FeedForwardConfig(
         size=fields.integer("intermediate_size"),
         activation=read_activation(fields),
@@ -200,10 +219,39 @@ def read_uniform(
             ),
             feed_forward=feed_forward,
             norm=norm,
+            norm_places=norm_places,
         )
         for window in windows or (None,) * read_num_layers(fields)
     ]
-    return read_model(fields, layers=tuple(layers), norm=norm)
+    return read_model(
+        fields, layers=tuple(layers), norm=norm, tie_embeddings=tie_embeddings
+    )
+
+
+def _whole_rope(fields: Fields, *, head_dim: int, default_theta: float) -> RopeConfig:
+    """The rotary embedding of a family in which all channels of a head turn.
+
+    Transformers does not look for another share in such a family.
+    """
+    rope = read_rope(fields, head_dim=head_dim, default_theta=default_theta)
+    if rope.dims is not None:
+        fields.fail(
+            "partial_rotary_factor",
+            f"leaves {rope.dims} of a head's {head_dim} channels to turn, but all of "
+            "them do in this architecture; correct architectures, or take the key out",
+        )
+    return rope
+
+
+def rotate_only(config: ModelConfig, is_rotated: Sequence[bool]) -> ModelConfig:
+    """Returns the same with a rotary embedding in those layers only."""
+    layers = [
+        layer
+        if has_rope
+        else replace(layer, attention=replace(layer.attention, rope=None))
+        for layer, has_rope in zip(config.layers, is_rotated, strict=True)
+    ]
+    return replace(config, layers=tuple(layers))
 
 
 def common_values(config: ModelConfig) -> dict[str, Any]:
@@ -211,6 +259,7 @@ def common_values(config: ModelConfig) -> dict[str, Any]:
     first = config.layers[0]
     attention, names = first.attention, {v: k for k, v in ACTIVATIONS.items()}
     assert set(names) == set(get_args(Activation))
+    ropes = (each.rope for each in config.attentions if each.rope is not None)
     names["silu"] = "silu"
     return {
         "vocab_size": config.vocab_size,
@@ -225,7 +274,7 @@ def common_values(config: ModelConfig) -> dict[str, Any]:
         "rms_norm_eps": first.norm.eps,
         "tie_word_embeddings": config.tie_embeddings,
         **rope_values(
-            attention.rope or RopeConfig(),
+            next(ropes, RopeConfig()),
             head_dim=attention.head_dim,
             context_tokens=config.max_position_embeddings,
         ),
