@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 
 from mell_jax.checkpoints.families.family import Family
+from mell_jax.checkpoints.families.gemma import GEMMA
+from mell_jax.checkpoints.families.gemma2 import GEMMA2
+from mell_jax.checkpoints.families.gemma3 import GEMMA3
 from mell_jax.checkpoints.families.llama import LLAMA
 from mell_jax.checkpoints.families.mistral import MISTRAL
 from mell_jax.checkpoints.families.qwen import QWEN2, QWEN3
 
 FAMILIES: Mapping[str, Family] = {
-    family.architecture: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3)
+    family.architecture: family
+    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3)
 }
 ARCHITECTURES: Mapping[str, Family] = {
     name: family
