@@ -15,7 +15,14 @@ from mell_jax.checkpoints import (
 )
 from mell_jax.models.rope import RopeConfig
 from mell_jax.models.rope_scaling import Llama3Rope
-from tests.checkpoints.tiny import arrays, decoder, on_one_device
+from tests.checkpoints.tiny import (
+    arrays,
+    config_values,
+    decoder,
+    decoder_of,
+    on_one_device,
+    parsed,
+)
 
 LLAMA3 = Llama3Rope(
     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64
@@ -33,10 +40,51 @@ OPTIONS = [
 ]
 
 
+SLIDING_LAST = {
+    "layer_types": ["full_attention", "sliding_attention"],
+    "sliding_window": 16,
+}
+VALUES = [
+    ("GemmaForCausalLM", "gemma", {"hidden_act": "gelu", "attention_bias": True}),
+    ("Gemma2ForCausalLM", "gemma2", {"tie_word_embeddings": True}),
+    (
+        "Gemma2ForCausalLM",
+        "gemma2",
+        {"query_pre_attn_scalar": 144, "final_logit_softcapping": 20.0, **SLIDING_LAST},
+    ),
+    ("Gemma3ForCausalLM", "gemma3_text", {"query_pre_attn_scalar": 168}),
+    (
+        "Gemma3ForCausalLM",
+        "gemma3_text",
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, **SLIDING_LAST},
+    ),
+    ("Gemma3ForCausalLM", "gemma3_text", {"sliding_window_pattern": 1}),
+]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("architecture", "options"), OPTIONS)
 def test_a_decoder_survives_the_way_out_and_in(tmp_path, architecture, options, dtype):
     source = decoder(jnp.dtype(dtype), **options)
+    check_way_out_and_in(tmp_path, source, architecture=architecture, dtype=dtype)
+
+
+@pytest.mark.parametrize(("architecture", "model_type", "changes"), VALUES)
+def test_a_decoder_of_each_family_survives_the_way_out_and_in(
+    tmp_path, architecture, model_type, changes
+):
+    values = config_values(
+        architectures=[architecture],
+        model_type=model_type,
+        num_hidden_layers=2,
+        head_dim=32,
+        **changes,
+    )
+    source = decoder_of(parsed(values).config)
+    check_way_out_and_in(tmp_path, source, architecture=architecture, dtype="float32")
+
+
+def check_way_out_and_in(tmp_path, source, *, architecture, dtype):
     save_hf(tmp_path, decoder=source, eos_ids=(3, 4), bos_id=1)
     model = load_model(tmp_path, dtype=jnp.dtype(dtype), sharding_for=on_one_device)
     assert model.spec.architecture == architecture

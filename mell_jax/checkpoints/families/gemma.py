@@ -20,6 +20,7 @@ from mell_jax.checkpoints.families.reading import (
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import read_rope
+from mell_jax.checkpoints.rope_section import SHARE_KEYS
 from mell_jax.models.config import (
     Activation,
     AttentionConfig,
@@ -29,6 +30,7 @@ from mell_jax.models.config import (
     NormConfig,
     NormPlaces,
 )
+from mell_jax.models.rope import RopeConfig
 
 TANH = "gelu_pytorch_tanh"
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -90,6 +92,17 @@ def read_biases(fields: Fields) -> dict[str, bool]:
     return dict.fromkeys(maps, has_bias)
 
 
+def whole_rope(fields: Fields, rope: RopeConfig) -> RopeConfig:
+    """Returns `rope`, which turns whole heads: a Gemma knows no other share of them."""
+    if rope.dims is not None:
+        fields.fail(
+            SHARE_KEYS[0],
+            f"leaves {rope.dims} channels of a head to turn, but in a Gemma all of "
+            "them do: take the key out, or correct architectures",
+        )
+    return rope
+
+
 def _activation(fields: Fields) -> Activation:
     """By "gelu" files of then mean its tanh form, as transformers takes it."""
     keys = ("hidden_act", "hidden_activation")
@@ -115,7 +128,7 @@ def _parse(fields: Fields) -> ModelConfig:
     attention = read_attention(
         fields,
         head_dim=head_dim,
-        rope=read_rope(fields, head_dim=head_dim),
+        rope=whole_rope(fields, read_rope(fields, head_dim=head_dim)),
         **read_biases(fields),
     )
     return read_gemma(

@@ -8,19 +8,22 @@ from types import MappingProxyType
 from typing import Any
 
 from mell_jax.checkpoints.families.family import Family, Sources
-from mell_jax.checkpoints.families.gemma import TANH, read_biases, read_gemma
+from mell_jax.checkpoints.families.gemma import (
+    TANH,
+    read_biases,
+    read_gemma,
+    whole_rope,
+)
 from mell_jax.checkpoints.families.names import Names, decoder_sources
 from mell_jax.checkpoints.families.reading import (
-    Windows,
     common_values,
     layer_types_of,
     read_activation,
     read_attention,
     read_head_dim,
-    read_layer_types,
     read_num_layers,
+    read_windows,
     smallest_window,
-    windows_by_type,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import read_rope
@@ -46,15 +49,6 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 )
 """Where a file does not have the key; null is a value, and takes a cap away."""
 NAMES = Names(mlp_norm="pre_feedforward_layernorm")
-
-
-def read_windows(fields: Fields, *, types: tuple[str, ...]) -> Windows:
-    """Returns the window of each layer, by the types of layers."""
-    if fields.has("sliding_window"):
-        return windows_by_type(types, fields.integer("sliding_window"))
-    if "sliding_attention" in types:
-        fields.fail("sliding_window", "is null, but some layers are sliding_attention")
-    return (None,) * len(types)
 
 
 def read_scale(fields: Fields, *, head_dim: int) -> float | None:
@@ -91,25 +85,25 @@ def sandwich_values(config: ModelConfig) -> dict[str, Any]:
 
 
 def _attentions(fields: Fields) -> list[AttentionConfig]:
-    types = read_layer_types(
+    head_dim = read_head_dim(fields)
+    windows = read_windows(
         fields,
         default=tuple(
             "full_attention" if layer % 2 else "sliding_attention"
             for layer in range(read_num_layers(fields))
         ),
     )
-    head_dim = read_head_dim(fields)
     return [
         read_attention(
             fields,
             head_dim=head_dim,
             window=window,
-            rope=read_rope(fields, head_dim=head_dim),
+            rope=whole_rope(fields, read_rope(fields, head_dim=head_dim)),
             scale=read_scale(fields, head_dim=head_dim),
             soft_cap=read_cap(fields, "attn_logit_softcapping"),
             **read_biases(fields),
         )
-        for window in read_windows(fields, types=types)
+        for window in windows
     ]
 
 

@@ -14,11 +14,11 @@ from mell_jax.checkpoints.families.gemma import (
     read_biases,
     read_gemma,
     read_norm,
+    whole_rope,
 )
 from mell_jax.checkpoints.families.gemma2 import (
     read_cap,
     read_scale,
-    read_windows,
     sandwich_sources,
     sandwich_values,
 )
@@ -29,6 +29,7 @@ from mell_jax.checkpoints.families.reading import (
     read_head_dim,
     read_layer_types,
     read_num_layers,
+    read_windows,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import GEMMA3_LAYERS, read_layered_ropes
@@ -83,13 +84,13 @@ def _attentions(fields: Fields) -> list[AttentionConfig]:
         )
     types, head_dim = _layer_types(fields), read_head_dim(fields)
     ropes = read_layered_ropes(fields, head_dim=head_dim)
-    windows = read_windows(fields, types=types)
+    windows = read_windows(fields, default=types)
     return [
         read_attention(
             fields,
             head_dim=head_dim,
             window=window,
-            rope=ropes[kind],
+            rope=whole_rope(fields, ropes[kind]),
             scale=read_scale(fields, head_dim=head_dim),
             qk_norm=read_norm(fields),
             **read_biases(fields),

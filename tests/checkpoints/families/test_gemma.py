@@ -5,11 +5,10 @@ import math
 import pytest
 
 from mell_jax.checkpoints import CheckpointError
-from mell_jax.checkpoints.hf_config import parse_spec
-from mell_jax.checkpoints.json_file import Fields
 from mell_jax.models.config import NormConfig
 from mell_jax.models.rope import RopeConfig
 from mell_jax.models.rope_scaling import LinearRope
+from tests.checkpoints.tiny import parsed
 
 GEMMA_2B = {
     "architectures": ["GemmaForCausalLM"],
@@ -157,9 +156,7 @@ NORM = NormConfig(eps=1e-6, is_offset=True)
 def read(values, **changes):
     """The spec of a published file with changes; None is null, ... takes away."""
     values = {k: v for k, v in {**values, **changes}.items() if v is not ...}
-    return parse_spec(
-        Fields(values, "config.json"), generation=Fields({}, "generation_config.json")
-    )
+    return parsed(values)
 
 
 def sights(changes):
@@ -298,9 +295,11 @@ def test_gemma3_27b_has_a_scale_that_is_not_that_of_its_heads():
             "use_bidirectional_attention",
         ),
         (GEMMA2_27B, {"use_bidirectional_attention": True}, "use_bidirectional_atten"),
+        (GEMMA_2B, {"partial_rotary_factor": 0.5}, "leaves 128 channels of a head"),
+        (GEMMA3_1B, {"partial_rotary_factor": 0.5}, "leaves 128 channels of a head"),
         (GEMMA2_27B, {"query_pre_attn_scalar": 0}, "must be above 0, found 0.0"),
         (GEMMA2_27B, {"query_pre_attn_scalar": None}, "query_pre_attn_scalar is miss"),
-        (GEMMA2_27B, {"sliding_window": None}, "sliding_window is null, but some"),
+        (GEMMA2_27B, {"sliding_window": None}, "sliding_window is missing, but"),
         (GEMMA2_27B, {"final_logit_softcapping": 0}, "logit_soft_cap must be positive"),
         (GEMMA2_27B, {"rope_local_base_freq": 1e4}, "rope_local_base_freq is 10000.0"),
         (GEMMA2_27B, {"layer_types": ["full_attention"]}, "must name each of the 46"),
@@ -316,7 +315,7 @@ def test_gemma3_27b_has_a_scale_that_is_not_that_of_its_heads():
         (
             GEMMA3_4B,
             sights({"sliding_window": None}),
-            "config.json: text_config: sliding_window is null",
+            "config.json: text_config: sliding_window is missing",
         ),
         (
             GEMMA3_4B,
