@@ -169,8 +169,12 @@ def text_fields(fields: Fields) -> Fields:
     if not fields.has(TEXT_SECTION):
         return fields
     inner = fields.section(TEXT_SECTION)
-    outer = {key: fields.values.get(key) for key in SHARED_KEYS}
-    known = {key: value for key, value in inner.values.items() if value is not None}
+    outer = {key: fields.values[key] for key in SHARED_KEYS if fields.has(key)}
+    known = {
+        key: value
+        for key, value in inner.values.items()
+        if value is not None or key not in outer
+    }
     return Fields({**outer, **known}, inner.where)
 
 
@@ -184,10 +188,10 @@ def _family(fields: Fields) -> Family:
             explain_architectures(architectures, model_type=model_type, known=known),
         )
     family = ARCHITECTURES[architectures[0]]
-    is_whole = not fields.has(TEXT_SECTION)
-    model_type = fields.text("model_type", default=family.model_type)
-    if is_whole and model_type not in (family.model_type, *family.model_types):
-        fields.fail(
+    decoder = text_fields(fields)
+    model_type = decoder.text("model_type", default=family.model_type)
+    if model_type not in (family.model_type, *family.model_types):
+        decoder.fail(
             "model_type",
             f"is {model_type[:60]!r}, but architectures names {architectures[0]}, "
             f"whose model_type is {family.model_type}: correct the one that is wrong",

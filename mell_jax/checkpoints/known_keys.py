@@ -37,6 +37,7 @@ ARITHMETIC: Mapping[str, tuple[Any, ...]] = {
             *("hidden_activation", "num_kv_shared_layers", "altup_num_inputs"),
             *("hidden_size_per_layer_input", "attention_k_eq_v", "enable_moe_block"),
             *("llama_4_scaling", "attention_sink", "add_swa_attention_sink_bias"),
+            "use_bidirectional_attention",
         ),
         _OFF,
     ),

@@ -40,6 +40,10 @@ OPTIONS = [
 ]
 
 
+SLIDING_LAST = {
+    "layer_types": ["full_attention", "sliding_attention"],
+    "sliding_window": 16,
+}
 LONG_ROPE = {"type": "longrope", "short_factor": [1.5] * 8, "long_factor": [4.0] * 8}
 PHI3 = {"partial_rotary_factor": 0.5, "rope_scaling": LONG_ROPE}
 GRANITE = {
@@ -70,6 +74,20 @@ VALUES = [
     ),
     ("Exaone4ForCausalLM", "exaone4", {"sliding_window_pattern": 2}),
     ("Exaone4ForCausalLM", "exaone4", {"sliding_window_pattern": 3}),
+    ("GemmaForCausalLM", "gemma", {"hidden_act": "gelu", "attention_bias": True}),
+    ("Gemma2ForCausalLM", "gemma2", {"tie_word_embeddings": True}),
+    (
+        "Gemma2ForCausalLM",
+        "gemma2",
+        {"query_pre_attn_scalar": 144, "final_logit_softcapping": 20.0, **SLIDING_LAST},
+    ),
+    ("Gemma3ForCausalLM", "gemma3_text", {"query_pre_attn_scalar": 168}),
+    (
+        "Gemma3ForCausalLM",
+        "gemma3_text",
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, **SLIDING_LAST},
+    ),
+    ("Gemma3ForCausalLM", "gemma3_text", {"sliding_window_pattern": 1}),
 ]
 
 

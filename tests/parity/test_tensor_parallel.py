@@ -46,6 +46,7 @@ def build(model: str, *, devices: tuple[int, ...]) -> BuiltEngine:
     params=[
         pytest.param(("llama2", (0, 1)), id="llama2 on two", marks=pytest.mark.slow),
         pytest.param(("llama2", (2, 3, 4, 5)), id="llama2 on four"),
+        pytest.param(("gemma2", (0, 1)), id="gemma2 on two", marks=pytest.mark.slow),
         pytest.param(
             ("qwen2_window", (1, 2)), id="qwen2 on two", marks=pytest.mark.slow
         ),

@@ -32,6 +32,8 @@ class TinyFamily:
     name: str
     config: Mapping[str, Any]
     seed: int = 1
+    out_norm_gain: float = 1.0
+    """Of norms after a part: without it, a large embedding outweighs all of them."""
     is_slow: bool = True  # in the tests of the whole engine
 
 
@@ -58,7 +60,101 @@ LONG_ROPE: Mapping[str, Any] = {
 }
 """Of heads of 32 channels, of which three in four turn."""
 
+GEMMAS: tuple[TinyFamily, ...] = (
+    TinyFamily(
+        name="gemma",
+        config={
+            "architectures": ["GemmaForCausalLM"],
+            "model_type": "gemma",
+            "head_dim": 48,  # not what the width would make it
+            "num_key_value_heads": 1,
+            "hidden_act": "gelu",
+            "hidden_activation": None,
+            "rms_norm_eps": 1e-6,
+            "rope_scaling": None,
+            "rope_theta": 10_000.0,
+        },
+    ),
+    TinyFamily(
+        name="gemma2",
+        out_norm_gain=10.0,
+        config={
+            "architectures": ["Gemma2ForCausalLM"],
+            "model_type": "gemma2",
+            "head_dim": 48,
+            "hidden_act": "gelu_pytorch_tanh",
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": 36,
+            "sliding_window": 24,
+            "attn_logit_softcapping": 6.0,  # low, so that scores reach it
+            "final_logit_softcapping": 30.0,
+            "cache_implementation": "hybrid",
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+        },
+        is_slow=False,
+    ),
+    TinyFamily(
+        name="gemma2_plain",
+        out_norm_gain=4.0,
+        config={
+            "architectures": ["Gemma2ForCausalLM"],
+            "model_type": "gemma2",
+            "head_dim": 32,
+            "hidden_activation": "gelu",
+            "query_pre_attn_scalar": 32,
+            "sliding_window": 16,
+            "layer_types": ["full_attention", "full_attention", "sliding_attention"],
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0},
+        },
+    ),
+    TinyFamily(
+        name="gemma3",
+        out_norm_gain=20.0,
+        config={
+            "architectures": ["Gemma3ForCausalLM"],
+            "model_type": "gemma3_text",
+            "head_dim": 32,
+            "num_key_value_heads": 1,
+            "num_hidden_layers": 4,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": 24,
+            "rope_local_base_freq": 500,
+            "rope_theta": 20_000,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 24,
+            "sliding_window_pattern": 3,
+        },
+    ),
+    TinyFamily(
+        name="gemma3_newer",
+        out_norm_gain=4.0,
+        config={
+            "architectures": ["Gemma3ForCausalLM"],
+            "model_type": "gemma3_text",
+            "head_dim": 64,
+            "_sliding_window_pattern": 6,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "final_logit_softcapping": 25.0,
+            "query_pre_attn_scalar": 64,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 20_000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+            },
+            "sliding_window": 16,
+            "use_bidirectional_attention": False,
+            "tie_word_embeddings": False,
+        },
+    ),
+)
 TINY_FAMILIES: tuple[TinyFamily, ...] = (
+    *GEMMAS,
     TinyFamily(
         name="phi3",
         config={
@@ -262,7 +358,9 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
 )
 
 
-def made_of_sources(config: Mapping[str, Any], *, seed: int) -> dict[str, FloatArray]:
+def made_of_sources(
+    config: Mapping[str, Any], *, seed: int, out_norm_gain: float = 1.0
+) -> dict[str, FloatArray]:
     """Returns all tensors of a model by Hugging Face's names, at random."""
     fields = Fields(dict(config), "config.json")
     model = parse_spec(fields, generation=Fields({}, "generation_config.json")).config
@@ -273,6 +371,8 @@ def made_of_sources(config: Mapping[str, Any], *, seed: int) -> dict[str, FloatA
         values = _random(random, path, param.shape)
         if path == ("norm", "scale"):
             values *= LOGIT_GAIN
+        if path[-2] in ("attention_out_norm", "mlp_out_norm"):
+            values *= out_norm_gain
         if path[-1] == "scale":
             values -= _offset(model, path)
         pieces += sources[path].pieces(values.astype(np.float32))

@@ -41,6 +41,7 @@ class Family:
     name: str
     config: dict[str, Any]
     seed: int
+    out_norm_gain: float = 1.0
     is_slow: bool = False  # in the tests of the whole engine
 
 
@@ -91,7 +92,9 @@ def weights(family: Family) -> dict[str, FloatArray]:
     random = np.random.default_rng(family.seed)
     config = family.config
     if config["model_type"] not in PARTS:
-        return made_of_sources(config, seed=family.seed)
+        return made_of_sources(
+            config, seed=family.seed, out_norm_gain=family.out_norm_gain
+        )
     width, inner = config["hidden_size"], config["intermediate_size"]
     head_dim = config.get("head_dim", width // config["num_attention_heads"])
     queries = config["num_attention_heads"] * head_dim
@@ -225,6 +228,7 @@ _MORE = tuple(
         name=one.name,
         config={**COMMON, **one.config},
         seed=one.seed,
+        out_norm_gain=one.out_norm_gain,
         is_slow=one.is_slow,
     )
     for one in TINY_FAMILIES

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from mell_jax.checkpoints.families.exaone4 import EXAONE4
 from mell_jax.checkpoints.families.family import Family
+from mell_jax.checkpoints.families.gemma import GEMMA
+from mell_jax.checkpoints.families.gemma2 import GEMMA2
+from mell_jax.checkpoints.families.gemma3 import GEMMA3
 from mell_jax.checkpoints.families.glm import GLM, GLM4
 from mell_jax.checkpoints.families.granite import GRANITE, GRANITE_HYBRID
 from mell_jax.checkpoints.families.llama import LLAMA
@@ -16,7 +19,7 @@ FAMILIES: Mapping[str, Family] = {
     family.architecture: family
     for family in (
         *(LLAMA, MISTRAL, QWEN2, QWEN3, PHI3, GRANITE, GRANITE_HYBRID, GLM, GLM4),
-        *(SMOLLM3, EXAONE4),
+        *(SMOLLM3, EXAONE4, GEMMA, GEMMA2, GEMMA3),
     )
 }
 ARCHITECTURES: Mapping[str, Family] = {

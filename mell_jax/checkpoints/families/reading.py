@@ -117,6 +117,21 @@ def windows_by_type(types: tuple[str, ...], window: int | None) -> Windows:
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
+def read_windows(fields: Fields, *, default: tuple[str, ...]) -> Windows:
+    """Returns the window of each layer, by `layer_types` and `sliding_window`.
+
+    Args:
+      default: the types of layers where the file does not tell.
+    """
+    types = read_layer_types(fields, default=default)
+    has_window = fields.has("sliding_window")
+    if "sliding_attention" in types and not has_window:
+        fields.fail("sliding_window", "is missing, but layers have sliding_attention")
+    return windows_by_type(
+        types, fields.integer("sliding_window") if has_window else None
+    )
+
+
 def read_attention(fields: Fields, *, head_dim: int, **options: Any) -> AttentionConfig:
     """Returns the attention of a layer; `options` are further fields of it."""
     num_heads = fields.integer("num_attention_heads")
