@@ -5,7 +5,7 @@ the key, the value found and the rule it breaks.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -82,6 +82,13 @@ class Fields:
     def has(self, key: str) -> bool:
         self.asked.add(key)
         return self.values.get(key) is not None
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "Fields":
+        """Returns the same with `defaults` for keys that are absent; null stays null.
+
+        What is asked of it counts as asked of these fields.
+        """
+        return Fields({**defaults, **self.values}, self.where, self.asked)
 
     def fail(self, key: str, rule: str) -> NoReturn:
         """Refuses the value of `key` because of `rule`."""

@@ -37,9 +37,13 @@ ARITHMETIC: Mapping[str, tuple[Any, ...]] = {
             *("hidden_activation", "num_kv_shared_layers", "altup_num_inputs"),
             *("hidden_size_per_layer_input", "attention_k_eq_v", "enable_moe_block"),
             *("llama_4_scaling", "attention_sink", "add_swa_attention_sink_bias"),
+            "attention_out_bias",
         ),
         _OFF,
     ),
+    "use_parallel_block": (True,),  # these are of Command R7B
+    "use_gated_activation": (True,),
+    "order_of_interleaved_layers": ("local_attn_first",),
 }
 """Key -> values that change nothing."""
 

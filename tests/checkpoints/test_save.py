@@ -15,7 +15,14 @@ from mell_jax.checkpoints import (
 )
 from mell_jax.models.rope import RopeConfig
 from mell_jax.models.rope_scaling import Llama3Rope
-from tests.checkpoints.tiny import arrays, decoder, on_one_device
+from tests.checkpoints.tiny import (
+    arrays,
+    config_values,
+    decoder,
+    decoder_of,
+    on_one_device,
+    parsed,
+)
 
 LLAMA3 = Llama3Rope(
     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64
@@ -33,10 +40,60 @@ OPTIONS = [
 ]
 
 
+SLIDING_FIRST = {
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 16,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+VALUES = [
+    ("Olmo2ForCausalLM", "olmo2", {"attention_bias": True}),
+    ("Olmo3ForCausalLM", "olmo3", {"rope_scaling": YARN, **SLIDING_FIRST}),
+    ("CohereForCausalLM", "cohere", {"use_qk_norm": True, "attention_bias": True}),
+    ("Cohere2ForCausalLM", "cohere2", {"rope_scaling": YARN, **SLIDING_FIRST}),
+    ("NemotronForCausalLM", "nemotron", {"hidden_act": "relu2", "mlp_bias": True}),
+    ("NemotronForCausalLM", "nemotron", {"partial_rotary_factor": 1.0}),
+    ("StableLmForCausalLM", "stablelm", {"use_qkv_bias": True}),
+    (
+        "StableLmForCausalLM",
+        "stablelm",
+        {"qk_layernorm": True, "use_parallel_residual": True, "rope_pct": 1.0},
+    ),
+    ("Starcoder2ForCausalLM", "starcoder2", {"sliding_window": 16}),
+    ("Starcoder2ForCausalLM", "starcoder2", {"use_bias": False}),
+    ("SeedOssForCausalLM", "seed_oss", {"mlp_bias": True}),
+    (
+        "SeedOssForCausalLM",
+        "seed_oss",
+        {"attention_bias": False, "attention_out_bias": True},
+    ),
+    ("MinistralForCausalLM", "ministral", SLIDING_FIRST),
+    ("CwmForCausalLM", "cwm", {"mlp_bias": True, **SLIDING_FIRST}),
+]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("architecture", "options"), OPTIONS)
 def test_a_decoder_survives_the_way_out_and_in(tmp_path, architecture, options, dtype):
     source = decoder(jnp.dtype(dtype), **options)
+    check_way_out_and_in(tmp_path, source, architecture=architecture, dtype=dtype)
+
+
+@pytest.mark.parametrize(("architecture", "model_type", "changes"), VALUES)
+def test_a_decoder_of_each_family_survives_the_way_out_and_in(
+    tmp_path, architecture, model_type, changes
+):
+    values = config_values(
+        architectures=[architecture],
+        model_type=model_type,
+        num_hidden_layers=2,
+        head_dim=32,
+        **changes,
+    )
+    source = decoder_of(parsed(values).config)
+    check_way_out_and_in(tmp_path, source, architecture=architecture, dtype="float32")
+
+
+def check_way_out_and_in(tmp_path, source, *, architecture, dtype):
     save_hf(tmp_path, decoder=source, eos_ids=(3, 4), bos_id=1)
     model = load_model(tmp_path, dtype=jnp.dtype(dtype), sharding_for=on_one_device)
     assert model.spec.architecture == architecture
@@ -83,9 +140,9 @@ def test_weights_are_never_written_over(tmp_path, first, second):
 @pytest.mark.parametrize(
     "options",
     [
-        {"qkv_bias": True, "mlp_bias": True},
+        {"qkv_bias": True, "mlp_bias": True, "windows": (16, 16)},
         {"has_qk_norm": True, "mlp_bias": True},
-        {"output_bias": True},
+        {"has_qk_norm": True, "output_bias": True},
         {"windows": (16, 32)},
         {"windows": (16, 16), "output_bias": True},
     ],

@@ -12,6 +12,9 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from mell_jax.checkpoints.abstract import abstract_decoder
+from mell_jax.checkpoints.hf_config import CheckpointSpec, parse_spec
+from mell_jax.checkpoints.json_file import Fields
+from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config
 
@@ -109,6 +112,19 @@ def decoder(dtype: Any = np.float32, **options: Any) -> Decoder:
             **options,
         }
     )
+    return decoder_of(config, dtype=dtype)
+
+
+def parsed(values: dict[str, Any]) -> CheckpointSpec:
+    """What the values of a `config.json` say."""
+    return parse_spec(
+        Fields(values, "config.json"),
+        generation=Fields({}, "generation_config.json"),
+    )
+
+
+def decoder_of(config: ModelConfig, *, dtype: Any = np.float32) -> Decoder:
+    """A decoder of random parameters."""
     random = np.random.default_rng(0)
     model = abstract_decoder(config, dtype=dtype)
     values = {

@@ -34,10 +34,21 @@ MIN_GAP = 1.5e-3
 
 
 def load_reference(directory: Path) -> transformers.PreTrainedModel:
-    """The model as transformers runs it, float32 and eager attention."""
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    """The model as transformers runs it, float32 and eager attention.
+
+    Raises:
+      SystemExit: transformers would name the tensors otherwise.
+    """
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        output_loading_info=True,
+    )
+    wrong = {kind: names for kind, names in info.items() if names}
+    if wrong:
+        raise SystemExit(f"{directory}: tensors do not fit: {wrong}")
+    return model.eval()
 
 
 @torch.no_grad()

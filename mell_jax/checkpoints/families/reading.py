@@ -53,6 +53,21 @@ def read_head_dim(fields: Fields, *, default: int | None = None) -> int:
     return size
 
 
+def read_split_head_dim(fields: Fields) -> int:
+    """Returns the size of a head where it can only be its part of the width."""
+    size = read_head_dim(fields)
+    num_heads, hidden_size = (
+        fields.integer(key) for key in ("num_attention_heads", "hidden_size")
+    )
+    if size * num_heads != hidden_size:
+        fields.fail(
+            "head_dim",
+            f"({size}) times num_attention_heads ({num_heads}) must be hidden_size "
+            f"({hidden_size}) in this family: correct the one that is wrong",
+        )
+    return size
+
+
 def _head_dim(fields: Fields, default: int | None) -> int:
     if fields.has("head_dim"):
         return fields.integer("head_dim")
@@ -106,6 +121,21 @@ def read_layer_types(
 def windows_by_type(types: tuple[str, ...], window: int | None) -> Windows:
     """Returns the window of each layer: `window` in sliding ones."""
     return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+def read_windows(fields: Fields, *, default: tuple[str, ...]) -> Windows:
+    """Returns the window of each layer, by `layer_types` and `sliding_window`.
+
+    Args:
+      default: the types of layers where the file does not tell.
+    """
+    types = read_layer_types(fields, default=default)
+    has_window = fields.has("sliding_window")
+    if "sliding_attention" in types and not has_window:
+        fields.fail("sliding_window", "is missing, but layers have sliding_attention")
+    return windows_by_type(
+        types, fields.integer("sliding_window") if has_window else None
+    )
 
 
 def read_attention(fields: Fields, *, head_dim: int, **options: Any) -> AttentionConfig:
@@ -170,6 +200,7 @@ def read_uniform(
     has_qk_norm: bool = False,
     mlp_bias: bool = False,
     biases: Biases = NO_BIASES,
+    default_theta: float = 10_000.0,
 ) -> ModelConfig:
     """Returns the config of a model like Llama's: RMSNorm before each gated part.
 
@@ -179,10 +210,11 @@ def read_uniform(
       has_qk_norm: norms queries and keys, head by head.
       mlp_bias: gives the feed-forward maps a bias.
       biases: of the maps to queries, keys, values and of the heads together.
+      default_theta: the base of the rotary embedding where the file does not tell.
     """
     norm = NormConfig(eps=fields.number("rms_norm_eps", default=1e-6))
     size = read_head_dim(fields, default=head_dim)
-    rope = read_rope(fields, head_dim=size)
+    rope = read_rope(fields, head_dim=size, default_theta=default_theta)
     feed_forward = FeedForwardConfig(
         size=fields.integer("intermediate_size"),
         activation=read_activation(fields),
@@ -211,6 +243,7 @@ def common_values(config: ModelConfig) -> dict[str, Any]:
     first = config.layers[0]
     attention, names = first.attention, {v: k for k, v in ACTIVATIONS.items()}
     assert set(names) == set(get_args(Activation))
+    ropes = (each.rope for each in config.attentions if each.rope is not None)
     names["silu"] = "silu"
     return {
         "vocab_size": config.vocab_size,
@@ -225,7 +258,7 @@ def common_values(config: ModelConfig) -> dict[str, Any]:
         "rms_norm_eps": first.norm.eps,
         "tie_word_embeddings": config.tie_embeddings,
         **rope_values(
-            attention.rope or RopeConfig(),
+            next(ropes, RopeConfig()),
             head_dim=attention.head_dim,
             context_tokens=config.max_position_embeddings,
         ),
