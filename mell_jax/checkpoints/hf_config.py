@@ -134,8 +134,12 @@ def text_fields(fields: Fields) -> Fields:
     if not fields.has(TEXT_SECTION):
         return fields
     inner = fields.section(TEXT_SECTION)
-    outer = {key: fields.values.get(key) for key in SHARED_KEYS}
-    known = {key: value for key, value in inner.values.items() if value is not None}
+    outer = {key: fields.values[key] for key in SHARED_KEYS if fields.has(key)}
+    known = {
+        key: value
+        for key, value in inner.values.items()
+        if value is not None or key not in outer
+    }
     return Fields({**outer, **known}, inner.where)
 
 
