@@ -139,6 +139,7 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "layer_types": ["full_attention", "sliding_attention", "full_attention"],
             "rope_parameters": {"rope_type": "default", "rope_theta": 30_000.0},
         },
+        seed=2,
     ),
     TinyFamily(
         name="nemotron",
@@ -151,6 +152,7 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "partial_rotary_factor": 0.5,
             "rope_theta": 10_000.0,
         },
+        seed=2,
     ),
     TinyFamily(
         name="nemotron_bias",
@@ -207,6 +209,7 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "use_bias": False,
             "tie_word_embeddings": False,
         },
+        seed=2,
     ),
     TinyFamily(
         name="seed_oss",
@@ -243,6 +246,7 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "mlp_bias": True,
             "sliding_window": 24,
         },
+        seed=6,
     ),
     TinyFamily(
         name="internlm3",
