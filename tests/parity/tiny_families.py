@@ -99,6 +99,7 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "rope_theta": 75_000_000.0,
             "use_qk_norm": True,
         },
+        seed=3,
         is_slow=False,
     ),
     TinyFamily(
@@ -174,6 +175,7 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "rope_theta": 10_000,
             "use_qkv_bias": True,
         },
+        seed=5,
     ),
     TinyFamily(
         name="stablelm_parallel",
@@ -200,6 +202,7 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "sliding_window": 24,
             "use_bias": True,
         },
+        seed=3,
     ),
     TinyFamily(
         name="starcoder2_untied",
