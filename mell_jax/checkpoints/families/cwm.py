@@ -65,4 +65,5 @@ CWM = Family(
     parse=_parse,
     weights=decoder_sources,
     write=_write,
+    never_null=("bos_token_id",),
 )

@@ -3,6 +3,7 @@
 import pytest
 
 from mell_jax.checkpoints import CheckpointError
+from mell_jax.checkpoints.hf_config_writer import config_values
 from mell_jax.models.rope import RopeConfig
 from mell_jax.models.rope_scaling import Llama3Rope
 from tests.checkpoints.tiny import parsed
@@ -70,6 +71,14 @@ def test_a_rope_that_is_told_to_be_plain_is_not_stretched():
     plain = {"rope_type": "default", "rope_theta": 500000.0}
     values = {**CWM, "rope_scaling": None, "rope_theta": None, "rope_parameters": plain}
     assert parsed(values).config.layers[0].attention.rope == RopeConfig(theta=5e5)
+
+
+def test_a_first_token_that_is_not_there_is_left_out_when_it_is_written():
+    """Transformers refuses null there."""
+    values = config_values(parsed({**CWM, "bos_token_id": None}))
+    assert "bos_token_id" not in values
+    assert parsed(values).bos_id is None
+    assert config_values(parsed(CWM))["bos_token_id"] == 128000
 
 
 @pytest.mark.parametrize(
