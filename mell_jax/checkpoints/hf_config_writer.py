@@ -73,7 +73,7 @@ def spec_in_memory(
 def config_values(spec: CheckpointSpec) -> dict[str, Any]:
     """Returns what `config.json` says about `spec`."""
     config, family = spec.config, FAMILIES[spec.architecture]
-    return {
+    values = {
         "architectures": [spec.architecture],
         "model_type": spec.model_type,
         **common_values(config),
@@ -83,12 +83,14 @@ def config_values(spec: CheckpointSpec) -> dict[str, Any]:
         "dtype": spec.dtype_name,
         **family.write(config),
     }
+    empty = [key for key in family.never_null if values[key] is None]
+    return {key: value for key, value in values.items() if key not in empty}
 
 
 def write_spec(directory: Path, spec: CheckpointSpec) -> None:
     """Writes both files into `directory`."""
     values = config_values(spec)
-    generation = {key: values[key] for key in ("bos_token_id", "eos_token_id")}
+    generation = {key: values.get(key) for key in ("bos_token_id", "eos_token_id")}
     for name, content in ((CONFIG_FILE, values), (GENERATION_FILE, generation)):
         (directory / name).write_text(json.dumps(content, indent=2) + "\n")
 

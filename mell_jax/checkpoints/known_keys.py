@@ -38,9 +38,13 @@ ARITHMETIC: Mapping[str, tuple[Any, ...]] = {
             *("hidden_size_per_layer_input", "attention_k_eq_v", "enable_moe_block"),
             *("llama_4_scaling", "attention_sink", "add_swa_attention_sink_bias"),
             "use_bidirectional_attention",
+            "attention_out_bias",
         ),
         _OFF,
     ),
+    "use_parallel_block": (True,),  # these are of Command R7B
+    "use_gated_activation": (True,),
+    "order_of_interleaved_layers": ("local_attn_first",),
 }
 """Key -> values that change nothing."""
 

@@ -6,7 +6,7 @@ from mell_jax.checkpoints import CheckpointError, read_spec
 from mell_jax.models.rope import RopeConfig
 from mell_jax.models.rope_scaling import Llama3Rope
 from mell_jax.models.uniform import uniform_config
-from tests.checkpoints.tiny import config_values, write_config
+from tests.checkpoints.tiny import config_values, parsed, write_config
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -114,7 +114,18 @@ def test_mistral_slides_its_window_in_every_layer(tmp_path):
     mistral = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
     config = read(tmp_path, **mistral, num_hidden_layers=3, sliding_window=64).config
     assert windows_of(config) == (64, 64, 64)
-    assert windows_of(read(tmp_path, **mistral).config) == (None,)
+    assert windows_of(read(tmp_path, **mistral).config) == (4096,)
+    values = config_values(**mistral)
+    assert windows_of(parsed({**values, "sliding_window": None}).config) == (None,)
+
+
+def test_a_null_stays_one_inside_a_model_that_sees():
+    """Mistral Small 3.1 has no window, and its class has one by default."""
+    text = {**config_values(), "model_type": "mistral", "sliding_window": None}
+    whole = {"architectures": ["Mistral3ForConditionalGeneration"]}
+    del text["architectures"]
+    values = {**whole, "model_type": "mistral3", "text_config": text}
+    assert windows_of(parsed(values).config) == (None,)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ OPTIONS = [
 ]
 
 
+SLIDING_FIRST = {
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 16,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 SLIDING_LAST = {
     "layer_types": ["full_attention", "sliding_attention"],
     "sliding_window": 16,
@@ -88,6 +93,28 @@ VALUES = [
         {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, **SLIDING_LAST},
     ),
     ("Gemma3ForCausalLM", "gemma3_text", {"sliding_window_pattern": 1}),
+    ("Olmo2ForCausalLM", "olmo2", {"attention_bias": True}),
+    ("Olmo3ForCausalLM", "olmo3", {"rope_scaling": YARN, **SLIDING_FIRST}),
+    ("CohereForCausalLM", "cohere", {"use_qk_norm": True, "attention_bias": True}),
+    ("Cohere2ForCausalLM", "cohere2", {"rope_scaling": YARN, **SLIDING_FIRST}),
+    ("NemotronForCausalLM", "nemotron", {"hidden_act": "relu2", "mlp_bias": True}),
+    ("NemotronForCausalLM", "nemotron", {"partial_rotary_factor": 1.0}),
+    ("StableLmForCausalLM", "stablelm", {"use_qkv_bias": True}),
+    (
+        "StableLmForCausalLM",
+        "stablelm",
+        {"qk_layernorm": True, "use_parallel_residual": True, "rope_pct": 1.0},
+    ),
+    ("Starcoder2ForCausalLM", "starcoder2", {"sliding_window": 16}),
+    ("Starcoder2ForCausalLM", "starcoder2", {"use_bias": False}),
+    ("SeedOssForCausalLM", "seed_oss", {"mlp_bias": True}),
+    (
+        "SeedOssForCausalLM",
+        "seed_oss",
+        {"attention_bias": False, "attention_out_bias": True},
+    ),
+    ("MinistralForCausalLM", "ministral", SLIDING_FIRST),
+    ("CwmForCausalLM", "cwm", {"mlp_bias": True, **SLIDING_FIRST}),
 ]
 
 
@@ -174,9 +201,9 @@ def test_weights_are_never_written_over(tmp_path, first, second):
 @pytest.mark.parametrize(
     "options",
     [
-        {"qkv_bias": True, "mlp_bias": True},
+        {"qkv_bias": True, "mlp_bias": True, "windows": (16, 16)},
         {"has_qk_norm": True, "mlp_bias": True},
-        {"output_bias": True},
+        {"has_qk_norm": True, "output_bias": True},
         {"windows": (16, 32)},
         {"windows": (16, 16), "output_bias": True},
     ],

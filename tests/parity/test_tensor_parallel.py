@@ -143,6 +143,19 @@ def messages(compiled: jax.stages.Compiled) -> dict[str, int]:
     return dict(Counter(f"{kind} {shape}" for shape, kind in sent))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["olmo3", "cohere", "stablelm_parallel"])
+def test_norms_over_all_heads_and_of_each_head_are_right_where_heads_are_cut(
+    name: str, tmp_path: Path
+) -> None:
+    write_hf(tmp_path, families()[name])
+    built = build(str(tmp_path), devices=(0, 1))
+    golden = load_golden(name).greedy
+    answers = generate(built.engine, [prompt(n) for n in PROMPT_TOKENS], params=GREEDY)
+    for length, answer in zip(PROMPT_TOKENS, answers, strict=True):
+        assert answer == golden[length].tolist(), f"prompt of {length} tokens"
+
+
 @pytest.fixture(scope="module")
 def alone() -> dict[int, tuple[list[int], list, list]]:
     return transcripts(build(DEMO, devices=(0,)))

@@ -153,8 +153,222 @@ GEMMAS: tuple[TinyFamily, ...] = (
         },
     ),
 )
+YARN: Mapping[str, Any] = {
+    "rope_type": "yarn",
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "attention_factor": 1.2079441541679836,
+}
+LAST_OF_FOUR_FULL = [*["sliding_attention"] * 3, "full_attention"]
+
+OTHERS: tuple[TinyFamily, ...] = (
+    TinyFamily(
+        name="olmo2",
+        config={
+            "architectures": ["Olmo2ForCausalLM"],
+            "model_type": "olmo2",
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 500_000,
+            "attention_bias": False,
+            "tie_word_embeddings": False,
+        },
+    ),
+    TinyFamily(
+        name="olmo3",
+        config={
+            "architectures": ["Olmo3ForCausalLM"],
+            "model_type": "olmo3",
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 4,
+            "sliding_window": 24,
+            "layer_types": LAST_OF_FOUR_FULL,
+            "rope_theta": 500_000,
+            "rope_scaling": YARN,
+        },
+    ),
+    TinyFamily(
+        name="cohere",
+        config={
+            "architectures": ["CohereForCausalLM"],
+            "model_type": "cohere",
+            "hidden_act": "silu",
+            "layer_norm_eps": 1e-5,
+            "logit_scale": 0.8333,
+            "rope_theta": 75_000_000.0,
+            "use_qk_norm": True,
+        },
+        seed=3,
+        is_slow=False,
+    ),
+    TinyFamily(
+        name="cohere_untied",
+        config={
+            "architectures": ["CohereForCausalLM"],
+            "model_type": "cohere",
+            "num_key_value_heads": 4,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+            "logit_scale": 1.25,
+        },
+    ),
+    TinyFamily(
+        name="cohere2",
+        config={
+            "architectures": ["Cohere2ForCausalLM"],
+            "model_type": "cohere2",
+            "num_hidden_layers": 4,
+            "head_dim": 32,
+            "layer_norm_eps": 1e-5,
+            "logit_scale": 1.5,
+            "rope_theta": 50_000,
+            "rope_scaling": None,
+            "rotary_pct": 1.0,
+            "sliding_window": 24,
+            "sliding_window_pattern": 4,
+            "use_qk_norm": False,
+        },
+    ),
+    TinyFamily(
+        name="cohere2_types",
+        config={
+            "architectures": ["Cohere2ForCausalLM"],
+            "model_type": "cohere2",
+            "logit_scale": 0.9,
+            "sliding_window": 16,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 30_000.0},
+        },
+        seed=2,
+    ),
+    TinyFamily(
+        name="nemotron",
+        config={
+            "architectures": ["NemotronForCausalLM"],
+            "model_type": "nemotron",
+            "head_dim": 64,
+            "hidden_act": "relu2",
+            "norm_eps": 1e-5,
+            "partial_rotary_factor": 0.5,
+            "rope_theta": 10_000.0,
+        },
+        seed=2,
+    ),
+    TinyFamily(
+        name="nemotron_bias",
+        config={
+            "architectures": ["NemotronForCausalLM"],
+            "model_type": "nemotron",
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+    ),
+    TinyFamily(
+        name="stablelm",
+        config={
+            "architectures": ["StableLmForCausalLM"],
+            "model_type": "stablelm",
+            "num_key_value_heads": 4,
+            "layer_norm_eps": 1e-5,
+            "partial_rotary_factor": 0.25,
+            "rope_theta": 10_000,
+            "use_qkv_bias": True,
+        },
+        seed=5,
+    ),
+    TinyFamily(
+        name="stablelm_parallel",
+        config={
+            "architectures": ["StableLmForCausalLM"],
+            "model_type": "stablelm",
+            "qk_layernorm": True,
+            "use_parallel_residual": True,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "partial_rotary_factor": 0.5,
+            },
+        },
+    ),
+    TinyFamily(
+        name="starcoder2",
+        config={
+            "architectures": ["Starcoder2ForCausalLM"],
+            "model_type": "starcoder2",
+            "hidden_act": "gelu_pytorch_tanh",
+            "norm_epsilon": 1e-5,
+            "rope_theta": 1_000_000,
+            "sliding_window": 24,
+            "use_bias": True,
+        },
+        seed=3,
+    ),
+    TinyFamily(
+        name="starcoder2_untied",
+        config={
+            "architectures": ["Starcoder2ForCausalLM"],
+            "model_type": "starcoder2",
+            "use_bias": False,
+            "tie_word_embeddings": False,
+        },
+        seed=2,
+    ),
+    TinyFamily(
+        name="seed_oss",
+        config={
+            "architectures": ["SeedOssForCausalLM"],
+            "model_type": "seed_oss",
+            "head_dim": 64,
+            "attention_bias": True,
+            "attention_out_bias": False,
+            "mlp_bias": True,
+            "rope_theta": 10_000_000.0,
+            "rope_scaling": {"rope_type": "default"},
+        },
+    ),
+    TinyFamily(
+        name="ministral",
+        config={
+            "architectures": ["MinistralForCausalLM"],
+            "model_type": "ministral",
+            "num_hidden_layers": 4,
+            "head_dim": 64,
+            "sliding_window": 24,
+            "layer_types": ["full_attention", *["sliding_attention"] * 3],
+            "rope_theta": 100_000_000.0,
+        },
+    ),
+    TinyFamily(
+        name="cwm",
+        config={
+            "architectures": ["CwmForCausalLM"],
+            "model_type": "cwm",
+            "num_hidden_layers": 5,
+            "head_dim": 32,
+            "mlp_bias": True,
+            "sliding_window": 24,
+        },
+        seed=6,
+    ),
+    TinyFamily(
+        name="internlm3",
+        config={
+            "architectures": ["InternLM3ForCausalLM"],
+            "model_type": "internlm3",
+            "head_dim": 64,
+            "qkv_bias": True,
+            "bias": True,
+            "rope_theta": 50_000_000,
+            "rope_scaling": {"factor": 6.0, "rope_type": "dynamic"},
+        },
+    ),
+)
+
 TINY_FAMILIES: tuple[TinyFamily, ...] = (
     *GEMMAS,
+    *OTHERS,
     TinyFamily(
         name="phi3",
         config={

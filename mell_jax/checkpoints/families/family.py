@@ -30,3 +30,6 @@ class Family:
     """Architectures that hold such a decoder under `text_config`, or are the same."""
     model_types: tuple[str, ...] = ()
     """Words besides `model_type` for the same decoder."""
+    never_null: tuple[str, ...] = ()
+    """Keys that are left out where there is no value, since transformers refuses null.
+    """

@@ -35,4 +35,5 @@ LLAMA = Family(
     parse=_parse,
     weights=decoder_sources,
     write=_write,
+    model_types=("internlm3",),  # as transformers 5 writes it
 )

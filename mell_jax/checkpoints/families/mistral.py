@@ -12,8 +12,11 @@ from mell_jax.checkpoints.families.reading import (
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.models.config import ModelConfig
 
+DEFAULTS = {"num_key_value_heads": 8, "sliding_window": 4096}
+
 
 def _parse(fields: Fields) -> ModelConfig:
+    fields = fields.with_defaults(DEFAULTS)
     if not fields.has("sliding_window"):
         return read_uniform(fields)
     window = fields.integer("sliding_window")

@@ -54,6 +54,21 @@ def read_head_dim(fields: Fields, *, default: int | None = None) -> int:
     return size
 
 
+def read_split_head_dim(fields: Fields) -> int:
+    """Returns the size of a head where it can only be its part of the width."""
+    size = read_head_dim(fields)
+    num_heads, hidden_size = (
+        fields.integer(key) for key in ("num_attention_heads", "hidden_size")
+    )
+    if size * num_heads != hidden_size:
+        fields.fail(
+            "head_dim",
+            f"({size}) times num_attention_heads ({num_heads}) must be hidden_size "
+            f"({hidden_size}) in this family: correct the one that is wrong",
+        )
+    return size
+
+
 def _head_dim(fields: Fields, default: int | None) -> int:
     if fields.has("head_dim"):
         return fields.integer("head_dim")
