@@ -18,24 +18,35 @@ from tests.parity.tiny_models import (
 )
 
 
+LONGEST = max(PROMPT_TOKENS) + GREEDY_TOKENS
+
+
 @pytest.fixture(scope="module", params=sorted(families()))
 def tiny(request, tmp_path_factory):
-    """The golden of a family, and a function from ids [T] to logits [T, V]."""
+    """The golden of a family, and a function from ids [T] to logits [T, V].
+
+    It is compiled once, for the longest: what follows is masked, attention is causal.
+    """
     directory = tmp_path_factory.mktemp(request.param)
     write_hf(directory, families()[request.param])
     model = load_model(
         directory,
         dtype=jnp.float32,
         sharding_for=lambda *_: jax.sharding.SingleDeviceSharding(jax.devices()[0]),
-        context_tokens=max(PROMPT_TOKENS) + GREEDY_TOKENS,
+        context_tokens=LONGEST,
     )
 
     @jax.jit
-    def logits(ids):  # [T]
+    def compute(ids):  # [LONGEST]
         decoder = nnx.merge(model.graphdef, model.state)
-        positions = jnp.arange(ids.shape[0])[None]
+        positions = jnp.arange(LONGEST)[None]
         hidden, _ = decoder(ids[None], positions, None, causal_attention)
         return decoder.logits(hidden)[0]
+
+    def logits(ids):  # [T]
+        padded = np.zeros(LONGEST, np.int32)
+        padded[: len(ids)] = ids
+        return np.asarray(compute(padded))[: len(ids)]
 
     return load_golden(request.param), logits
 
@@ -46,7 +57,7 @@ def relative_error(found, expected):
 
 def test_logits_of_a_prefill_and_of_each_decode_step_agree(tiny):
     golden, logits = tiny
-    found = np.asarray(logits(np.concatenate([golden.prompt, golden.decoded])))
+    found = logits(np.concatenate([golden.prompt, golden.decoded]))
     prefill = found[: len(golden.prompt)]
     assert relative_error(prefill, golden.prefill_logits) < 1e-5
     decode = found[len(golden.prompt) :]
@@ -56,11 +67,8 @@ def test_logits_of_a_prefill_and_of_each_decode_step_agree(tiny):
 
 def test_greedy_ids_agree_for_prompts_of_mixed_lengths(tiny):
     golden, logits = tiny
-    whole = max(PROMPT_TOKENS) + GREEDY_TOKENS
     for length in PROMPT_TOKENS:
         # Feeds prompt and golden ids at once: by induction the same as step by step.
-        ids = np.zeros(whole, np.int32)  # what follows is masked: attention is causal
-        ids[: length + GREEDY_TOKENS] = [*prompt(length), *golden.greedy[length]]
-        chosen = np.asarray(logits(ids)).argmax(-1)
+        chosen = logits([*prompt(length), *golden.greedy[length]]).argmax(-1)
         found = chosen[length - 1 : length - 1 + GREEDY_TOKENS]
         assert found.tolist() == golden.greedy[length].tolist()
