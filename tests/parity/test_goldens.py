@@ -17,7 +17,6 @@ from tests.parity.tiny_models import (
     write_hf,
 )
 
-
 LONGEST = max(PROMPT_TOKENS) + GREEDY_TOKENS
 
 

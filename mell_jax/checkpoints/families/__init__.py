@@ -24,13 +24,14 @@ from mell_jax.checkpoints.families.smollm3 import SMOLLM3
 from mell_jax.checkpoints.families.stablelm import STABLELM
 from mell_jax.checkpoints.families.starcoder2 import STARCODER2
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: Mapping[str, Family] = {  # a model is saved as the first that fits
     family.architecture: family
     for family in (
         *(LLAMA, MISTRAL, QWEN2, QWEN3, PHI3, GRANITE, GRANITE_HYBRID, GLM, GLM4),
-        *(SMOLLM3, EXAONE4, GEMMA, GEMMA2, GEMMA3),
+        *(GEMMA, GEMMA2, GEMMA3),
         *(OLMO2, OLMO3, COHERE, COHERE2, NEMOTRON),
         *(STABLELM, STARCODER2, SEED_OSS, MINISTRAL, CWM, INTERNLM3),
+        *(SMOLLM3, EXAONE4),
     )
 }
 ARCHITECTURES: Mapping[str, Family] = {
