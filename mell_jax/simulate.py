@@ -2,8 +2,7 @@
 
     mell-simulate --trace=trace.csv.gz --capacity_tokens=38000
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
-    mell-simulate --layer_windows=1024,1024,1024,1024,1024,0 --num_layers=62 \
-        --context_tokens=131072 --capacity_tokens=100000
+    mell-simulate --layer_windows=512,512,0 --num_layers=24 --context_tokens=32768
     mell-simulate --trace=trace.csv.gz --record=log.jsonl
     mell-simulate --replay=log.jsonl
     mell-simulate --check=log.jsonl

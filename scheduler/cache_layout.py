@@ -9,10 +9,11 @@ allocator cuts layers likewise.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mell_jax.scheduler.cache_spec import MIN_CHUNK_TOKENS, CacheSpec
+from mell_jax.scheduler.cache_spec import CacheSpec
 
 MAX_GROUPS = 8
 """Each has a table of pages, which goes to the device with every step."""
@@ -47,18 +48,15 @@ def lay_out(windows: Sequence[int | None], *, context: int) -> CacheLayout:
     """
     _check(windows, context=context)
     windows = [None if one is None or one >= context else one for one in windows]
-    ordered = sorted(set(windows), key=_size)
-    kinds = {window: windows.count(window) for window in ordered}
-    whole = len(windows) * _kept(_widest(kinds), context=context)
+    kinds = Counter(sorted(windows, key=_size))  # widest first
+    pages = _most_pages(kinds, context=context)
+    whole = len(windows) * max(pages.values())
     best, least = 0, whole * (1.0 - MIN_GAIN)
     for size in range(1, max(kinds.values()) + 1):
-        groups = sum(-(-count // size) for count in kinds.values())
-        tokens = sum(
-            -(-count // size) * size * _kept(window, context=context)
-            for window, count in kinds.items()
-        )
-        if groups <= MAX_GROUPS and tokens < least:
-            best, least = size, tokens
+        groups = {window: -(-count // size) for window, count in kinds.items()}
+        held = sum(size * number * pages[kind] for kind, number in groups.items())
+        if sum(groups.values()) <= MAX_GROUPS and held <= least:  # few groups, rather
+            best, least = size, held
     if best == 0:
         return _one_group(windows)
     return _grouped(windows, kinds=kinds, size=best)
@@ -80,7 +78,7 @@ def _check(windows: Sequence[int | None], *, context: int) -> None:
 def _one_group(windows: Sequence[int | None]) -> CacheLayout:
     places = tuple((0, layer) for layer in range(len(windows)))
     return CacheLayout(
-        windows=(_widest(windows),), layers_per_page=len(windows), places=places
+        windows=(min(windows, key=_size),), layers_per_page=len(windows), places=places
     )
 
 
@@ -102,18 +100,17 @@ def _grouped(
     )
 
 
-def _widest(windows: Iterable[int | None]) -> int | None:
-    widest = max(windows, key=lambda window: -_size(window))
-    return widest
+def _most_pages(kinds: Iterable[int | None], *, context: int) -> dict[int | None, int]:
+    """Returns what a layer of each kind keeps of the longest sequence."""
+    of_kinds = tuple(kinds)
+    spec = CacheSpec.of_windows(of_kinds, most_chunk_tokens=context)
+    whole = spec.pages(context)
+    return {
+        kind: whole if group.ring is None else min(whole, group.ring)
+        for kind, group in zip(of_kinds, spec.groups, strict=True)
+    }
 
 
 def _size(window: int | None) -> float:
     """Sorts the widest first."""
     return -math.inf if window is None else -window
-
-
-def _kept(window: int | None, *, context: int) -> int:
-    """The tokens that a sequence of the full context keeps, about."""
-    if window is None:
-        return context
-    return min(context, window + max(window, MIN_CHUNK_TOKENS))

@@ -142,11 +142,12 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "scheduler": {
         "values": {
-            *("ids", "plan", "fair_queue"),
+            *("ids", "plan", "fair_queue", "cache_spec", "cache_layout"),
             *("placement/plan", "placement/events", "placement/model"),
         },
         "parts": {
             *("bounds", "move_queue", "pages", "prefix_cache", "rows", "transfer"),
+            "page_map",
             *("placement/draft", "placement/index", "placement/ledger"),
             "placement/tenants",
         },

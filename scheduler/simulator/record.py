@@ -133,7 +133,7 @@ def read_machine(lines: Iterator[str]) -> Machine:
         header = json.loads(next(lines, ""))["header"]
         fields = header["settings"]
         step_time = StepTime(**fields.pop("step_time"))
-        cache = _read_cache(**fields.pop("cache"))
+        cache = _read_cache(fields.pop("cache"))
         settings = Settings(**fields, step_time=step_time, cache=cache)
         policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
@@ -144,11 +144,9 @@ def read_machine(lines: Iterator[str]) -> Machine:
     return Machine(models=settings.models(), policy=policy)
 
 
-def _read_cache(
-    *, groups: list[dict[str, int | None]], **fields: int | None
-) -> CacheSpec:
-    kinds = tuple(PageGroup(**group) for group in groups)
-    return CacheSpec(groups=kinds, **fields)
+def _read_cache(fields: dict[str, Any]) -> CacheSpec:
+    groups = tuple(PageGroup(**group) for group in fields.pop("groups"))
+    return CacheSpec(**fields, groups=groups)
 
 
 def replay(machine: Machine, *, lines: Iterable[str]) -> int:

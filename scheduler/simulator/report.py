@@ -100,12 +100,12 @@ def layers(settings: Settings) -> str:
     """Says how the layers of a model with windows lie in pages."""
     groups = settings.cache.groups
     said = [
-        f"{number} {'see everything' if ring is None else f'keep {ring} pages'}"
+        f"{number} {'of all pages' if ring is None else f'of at most {ring} pages'}"
         for ring, number in Counter(group.ring for group in groups).items()
     ]
     return (
-        f"{settings.num_layers} layers, {settings.layers_per_page} to a page, in "
-        f"{len(groups)} groups: {', '.join(said)}\n"
+        f"{settings.num_layers} layers, {settings.layers_per_page} to a page; groups: "
+        f"{', '.join(said)} of a request\n"
     )
 
 
