@@ -139,7 +139,8 @@ def test_a_trace_with_every_flag_gives_every_figure(
     assert tables == ["mell"] * 3
 
 
-GEMMA = ("--layer_windows=128,128,128,128,128,0", "--context_tokens=4000")
+CONTEXT = "--context_tokens=3000"
+GEMMA = ("--layer_windows=128,128,128,128,128,0", CONTEXT)
 
 
 def test_a_model_whose_layers_have_windows_needs_fewer_devices(
@@ -147,11 +148,18 @@ def test_a_model_whose_layers_have_windows_needs_fewer_devices(
 ) -> None:
     log, written = tmp_path / "log", tmp_path / "figures.json"
     devices = []
-    for windows in ((), (*GEMMA, "--num_layers=26", f"--record={log}")):
-        printed = shell.run(*SMALL, f"--output_json={written}", *windows)
-        figures = json.loads(written.read_text())["policies"]["consolidate"]
-        devices.append(figures["devices_mean"])
+    for windows in ((CONTEXT,), (*GEMMA, "--num_layers=26", f"--record={log}")):
+        printed = shell.run(
+            *SMALL, f"--output_json={written}", "--step_ktoken_ms=1", *windows
+        )
+        content = json.loads(written.read_text())
+        devices.append(content["policies"]["consolidate"]["devices_mean"])
     assert devices[1] < 0.6 * devices[0]
+    page_s = content["settings"]["step_time"]["page_s"]
+    assert page_s == pytest.approx(16e-6 * 4 / 26)
+    with log.open() as lines:
+        requests = json.loads(lines.readline())["header"]["requests"]
+    assert max(given + made for _, given, made, _ in requests) == 3000
     assert printed.splitlines()[2] == (
         "26 layers, 4 to a page; groups: 1 of all pages, 6 of at most 25 pages of a "
         "request"

@@ -104,6 +104,14 @@ def told(lines: list[str], name: str) -> list[tuple[float, int]]:
     ]
 
 
+def test_a_device_is_known_by_pages_of_one_group() -> None:
+    (spec,) = WINDOWED.models().values()
+    assert (spec.capacity_pages, spec.page_bytes) == (20, 500.0)
+    assert spec.growth_pages_per_s == 1.0  # rings are full sooner or later
+    assert next(iter(ALL_WINDOWED.models().values())).growth_pages_per_s == 0.0
+    assert spec.cache == WINDOWED.cache
+
+
 def test_a_request_asks_for_the_pages_that_its_layers_keep() -> None:
     outcome, lines = run([(0.0, 15, 40)], WINDOWED)
     # 2 pages in each layer; at 20 tokens a third in each; at 30, 40, 50 one more
