@@ -142,14 +142,14 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "scheduler": {
         "values": {
-            *("ids", "plan", "fair_queue", "cache_spec", "cache_layout"),
+            *("ids", "plan", "fair_queue", "cache_spec"),
             *("placement/plan", "placement/events", "placement/model"),
         },
         "parts": {
-            *("bounds", "move_queue", "pages", "prefix_cache", "rows", "transfer"),
-            "page_map",
+            *("bounds", "move_queue", "pages", "page_map", "prefix_cache", "rows"),
+            "transfer",
             *("placement/draft", "placement/index", "placement/ledger"),
-            "placement/tenants",
+            *("cache_layout", "placement/tenants"),
         },
         "batching": {
             *("batching", "composition", "grants", "prefills", "reservations"),
