@@ -2,6 +2,7 @@
 
     mell-simulate --trace=trace.csv.gz --capacity_tokens=38000
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
+    mell-simulate --layer_windows=512,512,0 --num_layers=24 --context_tokens=32768
     mell-simulate --trace=trace.csv.gz --record=log.jsonl
     mell-simulate --replay=log.jsonl
     mell-simulate --check=log.jsonl
@@ -25,11 +26,13 @@ from absl import app, flags
 from tqdm import tqdm
 
 from mell_jax.console import run_program
+from mell_jax.scheduler.cache_layout import CacheLayout
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator import check, record, report
+from mell_jax.scheduler.simulator.layers import read_layers
 from mell_jax.scheduler.simulator.results import plot, publish
 from mell_jax.scheduler.simulator.results.compare import (
     REPACK,
@@ -83,6 +86,20 @@ _CAPACITY_TOKENS = flags.DEFINE_integer(
     "capacity_tokens", 20000, "A device holds so many KV tokens."
 )
 _PAGE_TOKENS = flags.DEFINE_integer("page_tokens", 16, "A page has so many tokens.")
+_LAYER_WINDOWS = flags.DEFINE_list(
+    "layer_windows",
+    ["0"],
+    "Layers have these windows, in tokens and in turns; one of 0 sees everything.",
+)
+_NUM_LAYERS = flags.DEFINE_integer(
+    "num_layers",
+    None,
+    "There are so many layers; by default as many as --layer_windows.",
+    lower_bound=1,
+)
+_CONTEXT_TOKENS = flags.DEFINE_integer(
+    "context_tokens", None, "No request is longer; drawn ones are cut.", lower_bound=2
+)
 _MODELS = flags.DEFINE_list(
     "models", [], "Each name:weight is a model; weight is KV memory per token."
 )
@@ -171,10 +188,19 @@ def settings_from_flags(workload: Workload) -> Settings:
     """
     weights = _weights(workload)
     slo = _TPOT_SLO_MS.value
-    page_s = _STEP_KTOKEN_MS.value * 1e-6 * _PAGE_TOKENS.value
+    layout = _layout(workload)
+    num_layers, of_page = len(layout.places), layout.layers_per_page
+    ktoken_s = _STEP_KTOKEN_MS.value * 1e-6
+    page_s = ktoken_s * _PAGE_TOKENS.value * of_page / num_layers
     return Settings(
         capacity_tokens=_CAPACITY_TOKENS.value,
         page_tokens=_PAGE_TOKENS.value,
+        cache=layout.spec(
+            page_tokens=_PAGE_TOKENS.value,
+            token_budget=_CONTEXT_TOKENS.value or 1,  # windows bound a chunk
+        ),
+        layers_per_page=of_page,
+        num_layers=num_layers,
         epoch_s=_EPOCH_S.value,
         decode_tokens_per_s=_DECODE.value,
         prefill_tokens_per_s=_PREFILL.value or math.inf,
@@ -190,6 +216,20 @@ def settings_from_flags(workload: Workload) -> Settings:
             page_s=page_s,
         ),
         tpot_slo_s=slo * 1e-3 if slo is not None else math.inf,
+    )
+
+
+def _layout(workload: Workload) -> CacheLayout:
+    """Returns how layers lie in pages."""
+    context = _CONTEXT_TOKENS.value
+    longest = int((workload.input_tokens + workload.output_tokens).max())
+    if context is not None and longest > context:
+        raise ValueError(
+            f"--context_tokens is {context}, but a request of {workload.name} has "
+            f"{longest} tokens: raise it, or use requests that the model can serve"
+        )
+    return read_layers(
+        _LAYER_WINDOWS.value, num_layers=_NUM_LAYERS.value, context_tokens=context
     )
 
 
@@ -261,11 +301,12 @@ def workload_from_flags() -> Workload:
         output_lengths=lengths[1],
         burstiness=1.0 if _WORKLOAD.value == "poisson" else 16.0,
     )
+    context = _CONTEXT_TOKENS.value or capacity
     return draw(
         synthetic,
         seed=_SEED.value,
-        max_input_tokens=int(0.9 * capacity),
-        max_tokens=int(0.98 * capacity),
+        max_input_tokens=int(0.9 * min(capacity, context)),
+        max_tokens=min(int(0.98 * capacity), context),
     )
 
 
@@ -423,6 +464,8 @@ def compare() -> None:
         f"{settings.capacity_tokens:,} tokens, means over {window.start_s:.0f} s to "
         f"{window.end_s:.0f} s\n"
     )
+    if not settings.cache.is_plain:
+        print(report.layers(settings))
     if not (window.end_s - window.start_s >= settings.epoch_s):
         print("The window is shorter than an epoch: means say little.\n")
     print(report.table(outcomes))

@@ -141,7 +141,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
             *("bounds", "move_queue", "pages", "page_map", "prefix_cache", "rows"),
             "transfer",
             *("placement/draft", "placement/index", "placement/ledger"),
-            "placement/tenants",
+            *("cache_layout", "placement/tenants"),
         },
         "batching": {
             *("batching", "composition", "grants", "prefills", "reservations"),

@@ -1,102 +1,11 @@
-"""Puts layers into groups, so that a page holds as many layers whatever its group.
-
-    windows of layers   w w w w w -  w w w w w -     as in Gemma 3
-    groups              0: the two that see all      1 to 5: two of the others each
-
-Pages of all groups are alike, so they come from one pool, and memory goes to whoever
-needs it. A group that is short of layers leaves room in its pages. vLLM's hybrid
-allocator cuts layers likewise.
-"""
-
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+"""Puts the layers of a model into groups, as `scheduler.cache_layout` chooses them."""
 
 from mell_jax.models.config import ModelConfig
-from mell_jax.scheduler.cache_spec import MIN_CHUNK_TOKENS, CacheSpec
-
-MAX_GROUPS = 8
-"""Each has a table of pages, which goes to the device with every step."""
-MIN_GAIN = 0.05
-"""Groups have to save so much of a long sequence's memory, or there is one alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheLayout:
-    """A layout says where the keys and values of each layer lie."""
-
-    windows: tuple[int | None, ...]  # of each group; None sees everything
-    layers_per_page: int
-    places: tuple[tuple[int, int], ...]  # of a layer: its group, which layer of it
-
-    def spec(self, *, page_tokens: int, token_budget: int) -> CacheSpec:
-        """Returns what a sequence holds if a step computes at most `token_budget`."""
-        return CacheSpec.of_windows(
-            self.windows, page_tokens=page_tokens, most_chunk_tokens=token_budget
-        )
+from mell_jax.scheduler import cache_layout
+from mell_jax.scheduler.cache_layout import CacheLayout
 
 
 def lay_out(config: ModelConfig) -> CacheLayout:
     """Returns the layout that takes least memory for a sequence of the full context."""
-    context = config.max_position_embeddings
-    windows = [
-        None if one.window is None or one.window >= context else one.window
-        for one in config.attentions
-    ]
-    ordered = sorted(set(windows), key=_size)
-    kinds = {window: windows.count(window) for window in ordered}
-    whole = len(windows) * _kept(_widest(kinds), context=context)
-    best, least = 0, whole * (1.0 - MIN_GAIN)
-    for size in range(1, max(kinds.values()) + 1):
-        groups = sum(-(-count // size) for count in kinds.values())
-        tokens = sum(
-            -(-count // size) * size * _kept(window, context=context)
-            for window, count in kinds.items()
-        )
-        if groups <= MAX_GROUPS and tokens < least:
-            best, least = size, tokens
-    if best == 0:
-        return _one_group(windows)
-    return _grouped(windows, kinds=kinds, size=best)
-
-
-def _one_group(windows: list[int | None]) -> CacheLayout:
-    places = tuple((0, layer) for layer in range(len(windows)))
-    return CacheLayout(
-        windows=(_widest(windows),), layers_per_page=len(windows), places=places
-    )
-
-
-def _grouped(
-    windows: list[int | None], *, kinds: Iterable[int | None], size: int
-) -> CacheLayout:
-    of_groups: list[int | None] = []
-    places: dict[int, tuple[int, int]] = {}
-    for kind in kinds:
-        layers = [layer for layer, window in enumerate(windows) if window == kind]
-        for start in range(0, len(layers), size):
-            for index, layer in enumerate(layers[start : start + size]):
-                places[layer] = len(of_groups), index
-            of_groups.append(kind)
-    return CacheLayout(
-        windows=tuple(of_groups),
-        layers_per_page=size,
-        places=tuple(places[layer] for layer in range(len(windows))),
-    )
-
-
-def _widest(windows: Iterable[int | None]) -> int | None:
-    widest = max(windows, key=lambda window: -_size(window))
-    return widest
-
-
-def _size(window: int | None) -> float:
-    """Sorts the widest first."""
-    return -math.inf if window is None else -window
-
-
-def _kept(window: int | None, *, context: int) -> int:
-    """The tokens that a sequence of the full context keeps, about."""
-    if window is None:
-        return context
-    return min(context, window + max(window, MIN_CHUNK_TOKENS))
+    windows = [attention.window for attention in config.attentions]
+    return cache_layout.lay_out(windows, context=config.max_position_embeddings)

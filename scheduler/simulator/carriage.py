@@ -72,12 +72,12 @@ class Carriage:
         return self._queue.divide(demand_of)
 
     def demand(self, move: plan.Move, *, model: ModelId, tokens: int) -> MoveDemand:
-        """Returns what a move of `tokens` needs."""
+        """Returns what a move of a request with `tokens` needs, at least one."""
         return MoveDemand(
             move=move,
             links=(LinkId(f"{move.source} out"), LinkId(f"{move.target} in")),
             tokens=tokens,
-            bytes_per_token=self._settings.token_bytes(model),
+            bytes_per_token=self._settings.held_bytes_per_token(model, tokens=tokens),
         )
 
     def begin(self, demand: MoveDemand, *, mode: Mode, now_s: float) -> float:

@@ -4,13 +4,14 @@
 
 It shares no code with the simulator or the machine: what a request does between two
 lines (prefill, decode, the page border at which it must ask) is worked out here again
-from the header's requests and speeds. An error is anything that cannot be: a device
-over its capacity, tokens computed on pages that nobody granted, a request that ends too
-early or too late, a figure that differs.
+from the header's requests, speeds and windows of layers. An error is anything that
+cannot be: a device over its capacity, tokens computed on pages that nobody granted, a
+request that ends too early or too late, a figure that differs.
 """
 
 import json
 import math
+import sys
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -38,7 +39,8 @@ class _Request:
     given: int
     made: int
     model: str
-    pages: int = 0  # granted
+    held: int = 0  # pages of the pool, granted
+    pages: int = 0  # along its sequence, that it can fill with those
     device: int | None = None
     done: float = 0.0  # output tokens, before `since_s`
     since_s: float = 0.0  # decodes from then on
@@ -99,15 +101,22 @@ class _Audit:
 
     def __init__(self, header: dict[str, Any]) -> None:
         fleet = header["settings"]
-        self._page = int(fleet["page_tokens"])
+        self._page, groups = int(fleet["page_tokens"]), fleet["cache"]["groups"]
         self._decode = float(fleet["decode_tokens_per_s"])
         self._prefill = float(fleet["prefill_tokens_per_s"])
         self._is_instant = fleet["link_gbps"] == math.inf
         self._has_bounds = bool(fleet["do_bounds"])
         self._slo_s = float(fleet["tpot_slo_s"])
         self._step = fleet["step_time"]
+        layers, of_page = fleet["num_layers"], fleet["layers_per_page"]
         self._pool = {
-            model: int(fleet["capacity_tokens"] / weight / self._page)
+            model: int(
+                fleet["capacity_tokens"] / weight / self._page * layers / of_page
+            )
+            for model, weight in fleet["weights"].items()
+        }
+        self._token_bytes = {
+            model: fleet["kv_bytes_per_token"] * weight * of_page / layers  # of a group
             for model, weight in fleet["weights"].items()
         }
         self._requests = [
@@ -125,11 +134,12 @@ class _Audit:
         self._samples = _Samples()
         self._waits: list[float] = []
         self._pauses: list[float] = []
-        self._device_s = self._now_s = 0.0
+        self._device_s = self._now_s = self._bytes = 0.0
         self._is_due = False  # a tick has not been sampled yet
         self._number = 0
         self._errors: list[str] = []
         self._said: dict[str, float] = {}
+        self._rings = [self._ring(group, fleet["cache"]) for group in groups]
 
     # Lines.
 
@@ -175,8 +185,8 @@ class _Audit:
     def _arrive(self, fields: dict[str, Any]) -> None:
         request = self._requests[fields["request"]]
         self._expect("arrival", request.arrival_s, self._now_s)
-        self._expect("first pages", -(-(request.given + 1) // self._page), fields)
-        request.pages = fields["pages"]
+        self._expect("first pages", self._held_by(request.given + 1), fields)
+        self._give(request, fields["pages"])
         self._live[fields["request"]] = request
 
     def _grow(self, fields: dict[str, Any], *, is_refused: bool) -> None:
@@ -184,7 +194,7 @@ class _Audit:
         if request.device is None or request.paused_s is not None:
             self._wrong(f"request {fields['request']} grows while it stands still")
         self._reach(request, request.pages * self._page - request.given)
-        self._expect("next page", request.pages + 1, fields)
+        self._expect("next page", self._held(request.pages + 1), fields)
         if is_refused:
             request.paused_s = self._now_s
         else:
@@ -198,9 +208,9 @@ class _Audit:
             self._wrong(f"request {number} ends beyond its {request.pages} pages")
         self._reach(request, request.made)
         for move in [m for m, at in self._moves.items() if at.request == number]:
-            self._hold(self._moves.pop(move).target, -request.pages, rows=-1)
+            self._hold(self._moves.pop(move).target, -request.held, rows=-1)
         if request.device is not None:
-            self._hold(request.device, -request.pages, rows=-1)
+            self._hold(request.device, -request.held, rows=-1)
         self._count["served_requests"] += 1
         self._count["served_tokens"] += request.given + request.made
         self._waits.append((request.started_s or 0.0) - request.arrival_s)
@@ -240,8 +250,9 @@ class _Audit:
     def _place(self, fields: dict[str, Any]) -> None:
         request = self._live[fields["request"]]
         if request.device is None:
-            request.device, request.pages = fields["device"], fields["pages"]
-            self._hold(fields["device"], request.pages, rows=1)
+            request.device = fields["device"]
+            self._give(request, fields["pages"])
+            self._hold(fields["device"], request.held, rows=1)
             self._begin_prefill(request)
         else:
             self._expect("device of a paused request", request.device, fields, "device")
@@ -274,7 +285,7 @@ class _Audit:
         self._count["preemptions"] += 1
         request.done = self._made(request)
         self._resume(request)
-        self._hold(fields["device"], -request.pages, rows=-1)
+        self._hold(fields["device"], -request.held, rows=-1)
         request.device = None
 
     def _made(self, request: _Request) -> float:
@@ -287,13 +298,14 @@ class _Audit:
     def _move(self, fields: dict[str, Any]) -> None:
         request = self._live[fields["request"]]
         self._expect("source of a move", request.device, fields, "source")
-        self._expect("pages of a move", request.pages, fields)
+        self._expect("pages of a move", request.held, fields)
         self._moves[fields["move"]] = _Move(
             request=fields["request"], source=fields["source"], target=fields["target"]
         )
-        self._hold(fields["target"], request.pages, rows=1)
+        self._hold(fields["target"], request.held, rows=1)
         if self._is_instant:
-            self._count_move(self._moved_tokens(request), is_replayed=False)
+            tokens = self._moved_tokens(request)
+            self._count_move(tokens, model=request.model, is_replayed=False)
 
     def _moved_tokens(self, request: _Request) -> int:
         if self._now_s < request.prefill_s:
@@ -302,13 +314,17 @@ class _Audit:
 
     def _begin(self, begun: dict[str, Any]) -> None:
         move = self._moves[begun["move"]]
-        tokens = max(1, self._moved_tokens(self._live[move.request]))
+        request = self._live[move.request]
+        tokens = max(1, self._moved_tokens(request))
         self._expect("tokens of a move", tokens, begun, "tokens")
-        self._count_move(tokens, is_replayed=begun["mode"] == "TOKENS")
+        is_replayed = begun["mode"] == "TOKENS"
+        self._count_move(tokens, model=request.model, is_replayed=is_replayed)
         self._ends_s[begun["move"]] = begun["ends_s"]
 
-    def _count_move(self, tokens: int, *, is_replayed: bool) -> None:
+    def _count_move(self, tokens: int, *, model: str, is_replayed: bool) -> None:
         self._count["migrations"] += 1
+        kept = sum(min(tokens, ring * self._page) for ring in self._rings)
+        self._bytes += 4 * tokens if is_replayed else kept * self._token_bytes[model]
         self._count["tokens_moved"] += tokens
         if is_replayed:
             self._count["replays"] += 1
@@ -324,16 +340,40 @@ class _Audit:
         if move is None:
             return  # its request has ended meanwhile
         request = self._live[move.request]
-        self._hold(move.source, -request.pages, rows=-1)
+        self._hold(move.source, -request.held, rows=-1)
         request.device = move.target
         if self._now_s < request.prefill_s:  # nothing is there yet: it begins anew
             self._begin_prefill(request)
 
     # Pages.
 
+    def _ring(self, group: dict[str, Any], cache: dict[str, Any]) -> int:
+        """The most pages of a group: a step adds a chunk to what a token sees."""
+        if group["window"] is None:
+            return sys.maxsize
+        seen, fewest = group["window"] - 1 + cache["chunk_tokens"], 1
+        while (fewest - 1) * self._page < seen:
+            fewest += 1
+        self._expect(f"ring of the window {group['window']}", fewest, group, "ring")
+        return fewest
+
+    def _held(self, pages: int) -> int:
+        """Pages of the pool: of each group those from the oldest that is kept on."""
+        return sum(pages - max(0, pages - ring) for ring in self._rings)
+
+    def _held_by(self, tokens: int) -> int:
+        return self._held(-(-tokens // self._page))
+
+    def _give(self, request: _Request, held: int) -> None:
+        """A request may go on to the last page that so many of the pool allow."""
+        most = -(-(request.given + request.made) // self._page)
+        request.held = held
+        request.pages = bisect_right(range(most + 1), held, key=self._held) - 1
+
     def _grant(self, number: int, pages: int) -> None:
         request = self._live[number]
-        more, request.pages = pages - request.pages, pages
+        more = pages - request.held
+        self._give(request, pages)
         ends = [m.target for m in self._moves.values() if m.request == number]
         for device in [request.device, *ends]:
             if device is not None:
@@ -363,7 +403,7 @@ class _Audit:
         is_due, self._is_due = self._is_due, False
         if not (is_due and self._start_s <= self._now_s <= self._end_s):
             return
-        used = sum(r.pages for r in self._live.values() if r.device is not None)
+        used = sum(r.held for r in self._live.values() if r.device is not None)
         room = sum(self._pool[device.model] for device in self._devices.values())
         self._samples.used.append(used / room if room else 0.0)
         bound = 0
@@ -375,7 +415,7 @@ class _Audit:
         """The fewest instances for what would live now if nobody had ever waited."""
         capacity, sizes = self._limit(model, 1), []
         for request in self._requests:
-            most = -(-(request.given + request.made) // self._page)
+            most = self._held_by(request.given + request.made)
             if request.model != model or most > capacity:
                 continue
             decodes_s = request.arrival_s + request.given / self._prefill
@@ -383,7 +423,7 @@ class _Audit:
             if request.arrival_s <= self._now_s < ends_s:
                 made = int(max(0.0, self._now_s - decodes_s) * self._decode) + 1
                 tokens = request.given + min(made, request.made)
-                sizes.append(min(capacity, -(-tokens // self._page)))
+                sizes.append(min(capacity, self._held_by(tokens)))
         bound = martello_toth(sizes, capacity)
         if self._slo_s < math.inf and sizes:
             work_s = (
@@ -401,6 +441,7 @@ class _Audit:
             "violations preemptions activations rejected served_requests served_tokens"
         )
         return {name: count[name] for name in names.split()} | {
+            "bytes_moved": self._bytes,
             "devices_mean": self._device_s / span_s,
             "utilization_mean": _mean(self._samples.used),
             "lower_bound_mean": _mean(self._samples.bound),

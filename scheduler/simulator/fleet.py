@@ -1,6 +1,6 @@
 """The simulated fleet: requests prefill, decode and grow; the machine places them.
 
-    trace -> Arrive -> Place -> prefill -> decode, Grow at every page border -> Finish
+    trace -> Arrive -> Place -> prefill -> decode, Grow at page borders -> Finish
                         Move -> both ends hold the pages -> MoveCommitted
 
 Every request prefills and decodes at a fixed speed of its own, so a policy changes
@@ -82,7 +82,7 @@ class _Running:
         self.model = model
         self.input_tokens = given
         self.output_tokens = made
-        self.pages = 0  # granted
+        self.pages = 0  # granted, along the sequence
         self.done = 0.0  # output tokens made before `since_s`
         self.since_s = 0.0  # decodes since, or will from then on
         self.prefill_s = 0.0  # its latest prefill began, or will
@@ -177,26 +177,32 @@ class SimulatedFleet:
         self._tell(
             events.Arrive(
                 request=request.id,
-                pages=request.pages,
+                pages=self._held(request),
                 model=request.model,
-                peak_pages=peak,
+                peak_pages=self._settings.cache.held(peak),
             )
         )
+
+    def _held(self, request: _Running) -> int:
+        """Pages of the pool; those that it was granted lie along its sequence."""
+        return self._settings.cache.held(request.pages)
 
     def _advance(self, request_id: RequestId, number: int) -> None:
         """A request has reached the end of its page or of its output."""
         request = self._running.get(request_id)
         if request is None or request.timer != number:
             return
-        held = request.pages * self._settings.page_tokens
-        request.done = min(request.output_tokens, held - request.input_tokens)
+        room = request.pages * self._settings.page_tokens
+        request.done = min(request.output_tokens, room - request.input_tokens)
         request.since_s = self.now_s
         if request.done >= request.output_tokens:
             self._end(request)
             return
+        held = self._held(request)
         request.pages += 1
         self._set_timer(request)  # a `Wait` in the answer takes both back
-        self._tell(events.Grow(request=request_id, pages=request.pages))
+        if self._held(request) > held:  # or the page takes the place of another
+            self._tell(events.Grow(request=request_id, pages=self._held(request)))
 
     def _end(self, request: _Running) -> None:
         del self._running[request.id]
@@ -208,8 +214,8 @@ class SimulatedFleet:
 
     def _set_timer(self, request: _Running) -> None:
         """Wakes a decoding request at the end of its page or output."""
-        held = request.pages * self._settings.page_tokens - request.input_tokens
-        left = min(held, request.output_tokens) - request.done
+        room = request.pages * self._settings.page_tokens - request.input_tokens
+        left = min(room, request.output_tokens) - request.done
         self._numbers += 1
         request.timer = self._numbers
         at = request.since_s + left / self._settings.decode_tokens_per_s
@@ -260,7 +266,9 @@ class SimulatedFleet:
     def _place(self, request: _Running, place: plan.Place) -> None:
         """Prefills a queued request, or lets a paused one go on."""
         self._resume(request)
-        request.pages = place.pages
+        if place.pages > self._held(request):
+            request.pages += 1  # that it was paused for
+        assert place.pages == self._held(request), (place, request.pages)
         request.since_s = self.now_s
         if request.is_queued:
             request.is_queued = False
@@ -299,12 +307,12 @@ class SimulatedFleet:
 
     def _tokens(self, request: _Running) -> float:
         """Tokens of a request whose pages are on some device, now."""
-        held = request.pages * self._settings.page_tokens
+        room = request.pages * self._settings.page_tokens
         if request.timer == -1:  # paused at the border of the page it wants
             return request.input_tokens + request.done
         made = (self.now_s - request.since_s) * self._settings.decode_tokens_per_s
         made = max(0.0, made) + request.done
-        return min(float(held), request.input_tokens + made)
+        return min(float(room), request.input_tokens + made)
 
     def _computed(self, request: _Running) -> int:
         """Tokens that its device has computed, now; fewer during a prefill."""
@@ -317,10 +325,15 @@ class SimulatedFleet:
         request = self._running[move.request]
         self._moves[move.move] = move
         if self._settings.link_gbps == math.inf:
-            self.meter.moved(self.now_s, self._moved_tokens(request))
+            self._move_at_once(request)
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
             self._carriage.ask(move)
+
+    def _move_at_once(self, request: _Running) -> None:
+        tokens = self._moved_tokens(request)
+        each = self._settings.held_bytes_per_token(request.model, tokens=max(1, tokens))
+        self.meter.moved(self.now_s, tokens, link_bytes=tokens * each)
 
     def _moved_tokens(self, request: _Running) -> int:
         """A prefill that has begun goes along as a whole, another is nothing yet."""
@@ -342,8 +355,12 @@ class SimulatedFleet:
         begun: list[Begun] = []
         for demand, mode in division.begun:
             ends_s = self._carriage.begin(demand, mode=mode, now_s=self.now_s)
-            is_replayed = mode is Mode.TOKENS
-            meter.moved(self.now_s, demand.tokens, is_replayed=is_replayed)
+            meter.moved(
+                self.now_s,
+                demand.tokens,
+                link_bytes=demand.link_bytes(mode),
+                is_replayed=mode is Mode.TOKENS,
+            )
             self._numbers += 1
             heapq.heappush(
                 self._timers, (ends_s, self._numbers, demand.move.move, True)
@@ -367,7 +384,8 @@ class SimulatedFleet:
 
     def _sample(self) -> None:
         """Utilisation counts placed requests once; the bound is the workload's."""
-        used = sum(r.pages for r in self._running.values() if not r.is_queued)
+        placed = [r for r in self._running.values() if not r.is_queued]
+        used = sum(self._held(request) for request in placed)
         capacity = sum(self._specs[m].capacity_pages for m in self._serving.values())
         bound = 0
         if self._settings.do_bounds and (demand := next(self._demands, None)):

@@ -24,6 +24,7 @@ class RunMeter:
     window_migrations: int = 0
     tokens_moved: int = 0
     window_tokens_moved: int = 0
+    bytes_moved: float = 0.0
     tokens_recomputed: int = 0
     replays: int = 0
     deferrals: int = 0
@@ -66,9 +67,17 @@ class RunMeter:
         self.utilization.append(utilization)
         self.bound.append(bound)
 
-    def moved(self, now_s: float, tokens: int, *, is_replayed: bool = False) -> None:
+    def moved(
+        self,
+        now_s: float,
+        tokens: int,
+        *,
+        link_bytes: float,
+        is_replayed: bool = False,
+    ) -> None:
         """A move of a request with `tokens` begins, as a copy or as a replay."""
         self.migrations += 1
+        self.bytes_moved += link_bytes
         if is_replayed:
             self.replays += 1
             self.tokens_recomputed += tokens
@@ -87,11 +96,11 @@ class RunMeter:
 
         `migrations` and `tokens_moved` are of all moves begun, whether copied or
         replayed, so that they do not depend on links; `replays` says how many were
-        replayed. `tokens_recomputed` is what was prefilled twice, by replays and after
-        preemptions. `wait_*` is from the arrival to the start of the first prefill,
-        `pause_*` how long placed requests stood still for want of a page. A deferral is
-        a move that began an epoch late, a violation one that overdrew a link or its
-        target's prefill.
+        replayed. `bytes_moved` is what links carry for them. `tokens_recomputed` is
+        what was prefilled twice, by replays and after preemptions. `wait_*` is from the
+        arrival to the start of the first prefill, `pause_*` how long placed requests
+        stood still for want of a page. A deferral is a move that began an epoch late, a
+        violation one that overdrew a link or its target's prefill.
         """
         span = max(self.window.end_s - self.window.start_s, 1e-9)
         times = np.asarray(self.epoch_s)
@@ -105,6 +114,7 @@ class RunMeter:
             "migrations_per_request": self.migrations / max(1, requests),
             "migrations_per_s": self.window_migrations / span,
             "tokens_moved": self.tokens_moved,
+            "bytes_moved": self.bytes_moved,
             "tokens_moved_per_s": self.window_tokens_moved / span,
             "tokens_recomputed": self.tokens_recomputed,
             "replays": self.replays,

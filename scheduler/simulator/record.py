@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, TextIO
 
+from mell_jax.scheduler.cache_spec import CacheSpec, PageGroup
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.events import Cached
 from mell_jax.scheduler.placement.machine import Machine
@@ -132,7 +133,8 @@ def read_machine(lines: Iterator[str]) -> Machine:
         header = json.loads(next(lines, ""))["header"]
         fields = header["settings"]
         step_time = StepTime(**fields.pop("step_time"))
-        settings = Settings(**fields, step_time=step_time)
+        cache = _read_cache(fields.pop("cache"))
+        settings = Settings(**fields, step_time=step_time, cache=cache)
         policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(
@@ -140,6 +142,11 @@ def read_machine(lines: Iterator[str]) -> Machine:
             f"({type(error).__name__})"
         ) from None
     return Machine(models=settings.models(), policy=policy)
+
+
+def _read_cache(fields: dict[str, Any]) -> CacheSpec:
+    groups = tuple(PageGroup(**group) for group in fields.pop("groups"))
+    return CacheSpec(**fields, groups=groups)
 
 
 def replay(machine: Machine, *, lines: Iterable[str]) -> int:

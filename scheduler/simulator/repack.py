@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mell_jax.scheduler.bounds import first_fit_decreasing, instances_bound
+from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.simulator.measure import RunMeter, Window
 from mell_jax.scheduler.simulator.settings import Settings
@@ -28,7 +29,7 @@ class Demand:
     """These requests are alive at the end of an epoch."""
 
     now_s: float
-    pages: dict[ModelId, Array]  # of every request, by model
+    pages: dict[ModelId, Array]  # of the pool, of every request, by model
     served_requests: int  # that have ended by then
     served_tokens: int
 
@@ -42,7 +43,7 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
     page = settings.page_tokens
     given, made = workload.input_tokens, workload.output_tokens
     limit = np.array([specs[model].capacity(1) for model in workload.models])
-    served = -(-(given + made) // page) <= limit
+    served = _held(-(-(given + made) // page), cache=settings.cache) <= limit
     decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
     end_s = decode_s + made / settings.decode_tokens_per_s
     model_of = np.array([list(specs).index(model) for model in workload.models])
@@ -60,8 +61,9 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
             tokens += int(given[ended] + made[ended])
         index = np.array(sorted(entry[1] for entry in alive), np.int64)
         grown = np.maximum(0, now_s - decode_s[index]) * settings.decode_tokens_per_s
-        held = given[index] + grown.astype(np.int64) + 1
-        pages = -(-np.minimum(held, (given + made)[index]) // page)
+        tokens_now = given[index] + grown.astype(np.int64) + 1
+        along = -(-np.minimum(tokens_now, (given + made)[index]) // page)
+        pages = _held(along, cache=settings.cache)
         yield Demand(
             now_s=now_s,
             pages={
@@ -74,6 +76,14 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
             served_tokens=tokens,
         )
         epoch += 1
+
+
+def _held(pages: Array, *, cache: CacheSpec) -> Array:
+    """Pages of the pool [n] of sequences of so many pages [n]."""
+    held = np.zeros_like(pages)
+    for group in cache.groups:
+        held += pages if group.ring is None else np.minimum(pages, group.ring)
+    return held
 
 
 def bound_of(demand: Demand, *, settings: Settings) -> int:
@@ -104,7 +114,8 @@ def run_repack(
     specs = settings.models()
     limit = np.array([specs[model].capacity(1) for model in workload.models])
     tokens = workload.input_tokens + workload.output_tokens
-    meter.rejected = int((-(-tokens // settings.page_tokens) > limit).sum())
+    peak = _held(-(-tokens // settings.page_tokens), cache=settings.cache)
+    meter.rejected = int((peak > limit).sum())
     now_s = 0.0
     for demand in demands(workload, settings=settings):
         now_s = demand.now_s

@@ -1,9 +1,12 @@
 """Figures of several policies as tables of at most 100 columns, or as Markdown."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from mell_jax.scheduler.simulator.settings import Settings
 
 Columns = tuple[tuple[str, str, str], ...]
 FLEET: Columns = (  # heading, figure, format ("count": see `count`)
@@ -34,11 +37,13 @@ SERVICE: Columns = (
     ("us p50", "decision_us_p50", "{:.0f}"),
     ("us p99", "decision_us_p99", "{:.0f}"),
 )
-TABLES = (FLEET, COST, SERVICE)
+SENT: Columns = (("sent", "bytes_moved", "count"),)
+TABLES = (FLEET, COST + SENT, SERVICE)
 LEGEND = """\
 devices, L2 bound, utilization: means from 25% of the arrivals' span to the last arrival
 L2 bound: of the workload, as if nobody ever waited; wait: arrival to start of prefill
 moves: migrations; moved: their tokens; redone: tokens recomputed, replayed or preempted
+sent: bytes that links carry for moves, of the pages that requests hold, or tokens
 pauses: times that a placed request stood still for want of a page; paused: in all
 late: moves deferred by an epoch; over: moves that overdrew a link or a target's prefill
 us: time of a decision; a percentage beside a baseline: its best headroom"""
@@ -89,6 +94,19 @@ def count(value: float) -> str:
         if value < limit:
             return f"{value / divisor:.0f}{suffix}"
     return f"{value / 1e9:.0f}G"
+
+
+def layers(settings: Settings) -> str:
+    """Says how the layers of a model with windows lie in pages."""
+    groups = settings.cache.groups
+    said = [
+        f"{number} {'of all pages' if ring is None else f'of at most {ring} pages'}"
+        for ring, number in Counter(group.ring for group in groups).items()
+    ]
+    return (
+        f"{settings.num_layers} layers, {settings.layers_per_page} to a page; groups: "
+        f"{', '.join(said)} of a request\n"
+    )
 
 
 def table(outcomes: Sequence[PolicyFigures]) -> str:

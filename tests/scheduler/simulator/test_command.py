@@ -139,6 +139,44 @@ def test_a_trace_with_every_flag_gives_every_figure(
     assert tables == ["mell"] * 3
 
 
+CONTEXT = "--context_tokens=3000"
+GEMMA = ("--layer_windows=128,128,128,128,128,0", CONTEXT)
+
+
+def test_a_model_whose_layers_have_windows_needs_fewer_devices(
+    shell: Shell, tmp_path: Path
+) -> None:
+    log, written = tmp_path / "log", tmp_path / "figures.json"
+    devices = []
+    for windows in ((CONTEXT,), (*GEMMA, "--num_layers=26", f"--record={log}")):
+        printed = shell.run(
+            *SMALL, f"--output_json={written}", "--step_ktoken_ms=1", *windows
+        )
+        content = json.loads(written.read_text())
+        devices.append(content["policies"]["consolidate"]["devices_mean"])
+    assert devices[1] < 0.6 * devices[0]
+    page_s = content["settings"]["step_time"]["page_s"]
+    assert page_s == pytest.approx(16e-6 * 4 / 26)
+    with log.open() as lines:
+        requests = json.loads(lines.readline())["header"]["requests"]
+    assert max(given + made for _, given, made, _ in requests) == 3000
+    assert printed.splitlines()[2] == (
+        "26 layers, 4 to a page; groups: 1 of all pages, 6 of at most 25 pages of a "
+        "request"
+    )
+    assert "every figure as reported" in shell.run(f"--check={log}")
+    assert "every plan as recorded" in shell.run(f"--replay={log}")
+
+
+def test_layers_and_requests_that_do_not_go_together_are_refused(
+    shell: Shell, two_models: Path
+) -> None:
+    assert "6 windows for 4 layers" in shell.refused(*SMALL, *GEMMA, "--num_layers=4")
+    assert "but a request of two has 2000 tokens" in shell.refused(
+        f"--trace={two_models}", "--context_tokens=1999"
+    )
+
+
 def test_a_recorded_run_is_replayed(shell: Shell, tmp_path: Path) -> None:
     log = tmp_path / "log"
     shell.run(*SMALL, "--policies=consolidate,mell,repack", f"--record={log}")
@@ -222,6 +260,8 @@ def test_a_plot_without_matplotlib_says_what_to_install(
         ("--headroom=", "fractions in [0, 1)"),
         ("--policies=magic", "no policy is called 'magic'"),
         ("--policies=", "no policy is given"),
+        ("--layer_windows=128,x", "0 for a layer that sees everything, as in"),
+        ("--layer_windows=128,0", "--layer_windows needs --context_tokens"),
         ("--models=code:x", "'code:x' is not name:weight"),
         ("--models=code:0.5", "add default:1.0"),
         ("--models=default:nan", "the weight of default must be > 0, got nan"),
