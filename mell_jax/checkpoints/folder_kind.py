@@ -52,8 +52,8 @@ _GGUF = FolderKind(
     "then save_pretrained(NEW_FOLDER), with the tokenizer likewise",
 )
 _ORBAX_WAY_OUT = (
-    "give a folder with config.json, and in it a folder orbax that is the innermost "
-    "one with a file _METADATA, or a link to it"
+    "put the model's config.json beside it, or give the library its config: "
+    "LLM(FOLDER, config=ModelConfig(...))"
 )
 KINDS: tuple[FolderKind, ...] = (  # the first that fits is told
     FolderKind(
@@ -86,7 +86,11 @@ KINDS: tuple[FolderKind, ...] = (  # the first that fits is told
         way_out="take the safetensors that it was made from",
     ),
     *(
-        FolderKind(what="an Orbax checkpoint", marks=(mark,), way_out=_ORBAX_WAY_OUT)
+        FolderKind(
+            what="an Orbax checkpoint without config.json",
+            marks=(mark,),
+            way_out=_ORBAX_WAY_OUT,
+        )
         for mark in ("_METADATA", "*/_METADATA", "*/*/_METADATA")
     ),
     *(

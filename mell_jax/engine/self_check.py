@@ -64,7 +64,8 @@ class SelfCheck:
           ValueError: something else comes out.
         """
         count = len(self.prompts)
-        if worker.pool.shape[0] <= sum(map(_count_pages, self.prompts)):
+        groups = worker.buckets[0].groups
+        if worker.pool.shape[0] <= groups * sum(map(_count_pages, self.prompts)):
             count = 1  # page 0 is scratch
         for number, found in enumerate(_serve(worker, self.prompts[:count])):
             error = relative_error(found, expected=self.expected[number])
@@ -134,15 +135,16 @@ def _serve(
     long, *short = prompts
     last, middle = len(long) - 1, (len(long) - 1) * 2 // 3
     free = 1 + _count_pages(long)
+    pages = sum(map(_count_pages, prompts))
     others = [
         Piece(tokens=one, start=0, end=len(one), first_page=free) for one in short
     ]
     first = Piece(tokens=long, start=0, end=middle, first_page=1)
     second = Piece(tokens=long, start=middle, end=last, first_page=1)
     third = Piece(tokens=long, start=last, end=last + 1, first_page=1)
-    found = _step(worker, [first, *others], is_decode=False)[1:]
-    _step(worker, [second], is_decode=False)
-    return [*_step(worker, [third], is_decode=True), *found]
+    found = _step(worker, [first, *others], pages=pages, is_decode=False)[1:]
+    _step(worker, [second], pages=pages, is_decode=False)
+    return [*_step(worker, [third], pages=pages, is_decode=True), *found]
 
 
 def _count_pages(prompt: npt.NDArray[np.int32]) -> int:
@@ -150,9 +152,16 @@ def _count_pages(prompt: npt.NDArray[np.int32]) -> int:
 
 
 def _step(
-    worker: DeviceWorker, pieces: Sequence[Piece], *, is_decode: bool
+    worker: DeviceWorker, pieces: Sequence[Piece], *, pages: int, is_decode: bool
 ) -> list[Logits]:
-    """Returns the logits of each piece's last token; an empty piece is left out."""
+    """Returns the logits of each piece's last token; an empty piece is left out.
+
+    Args:
+      worker: of the engine.
+      pieces: one for each row.
+      pages: of all prompts, in each group of layers.
+      is_decode: picks the program.
+    """
     pieces = [piece for piece in pieces if piece.end > piece.start]
     lengths = [piece.end - piece.start for piece in pieces]
     if not pieces:
@@ -173,7 +182,8 @@ def _step(
         inputs.kv_lens[row] = piece.end
         inputs.cu_q_lens[row + 1] = end
         inputs.last[row] = end - 1
-        pages = -(-piece.end // PAGE_TOKENS)
-        inputs.page_table[row, :pages] = piece.first_page + np.arange(pages)
+        own = piece.first_page + np.arange(-(-piece.end // PAGE_TOKENS))
+        for group, table in enumerate(inputs.page_table):
+            table[row, : len(own)] = own + group * pages
     values = np.asarray(worker.forward(vector, bucket=bucket).logits.values)
     return list(values[: len(pieces)])

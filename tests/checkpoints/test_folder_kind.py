@@ -50,18 +50,6 @@ LAYOUTS = {  # the files of each, what it is said to be, and a word of the way o
         "a folder of Hugging Face's cache (snapshots/1f/config.json)",
         "one of the folders in its snapshots",
     ),
-    "orbax itself": (
-        ["_METADATA", "_CHECKPOINT_METADATA", "d/0"],
-        "an Orbax checkpoint (_METADATA)",
-        "a folder orbax",
-    ),
-    "orbax of version 1": (["state/_METADATA"], "(state/_METADATA)", "a folder orbax"),
-    "orbax steps": (
-        ["0/default/_METADATA", "10/default/_METADATA"],
-        "an Orbax checkpoint (0/default/_METADATA)",
-        "a folder orbax",
-    ),
-    "maxtext": (["10/items/_METADATA"], "(10/items/_METADATA)", "a folder orbax"),
     **{
         f"pickled {name}": ([name], f"only pickled weights, which can run code and are "
         f"never read ({name})", "safe_serialization=True")
@@ -93,6 +81,19 @@ def test_a_folder_is_told_by_what_lies_in_it(tmp_path, layout, has_config):
     assert str(error.value).startswith(f"{tmp_path}: ")
     assert what in str(error.value)
     assert way_out in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_METADATA", "state/_METADATA", "0/default/_METADATA", "10/items/_METADATA"],
+)
+def test_an_orbax_checkpoint_without_a_config_is_told(tmp_path, name):
+    write(tmp_path, [name])
+    with pytest.raises(CheckpointError) as error:
+        load(tmp_path)
+    told = f"{tmp_path}: an Orbax checkpoint without config.json ({name})"
+    assert str(error.value).startswith(told)
+    assert "config=ModelConfig(...)" in str(error.value)
 
 
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"lora"}))

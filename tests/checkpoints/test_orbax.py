@@ -156,7 +156,7 @@ def pure(**options):
             pure() | {"norm": {"scale": jnp.ones(64, jnp.int32)}},
             "array norm.scale has the dtype int32; weights must be float32",
         ),
-        (pure() | {"norm": {"scale": 3}}, "array norm.scale has the shape [], but"),
+        (pure() | {"norm": {"scale": 3}}, "array norm.scale has the dtype int64; we"),
         (pure() | {"norm": {"scale": "x"}}, "norm.scale is not an array"),
     ],
 )
