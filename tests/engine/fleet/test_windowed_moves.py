@@ -22,7 +22,7 @@ from tests.parity.tiny_models import (
     prompt,
     write_hf,
 )
-from tests.toy import generate
+from tests.toy import Transcript, generate, run, submit
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS)
 
@@ -71,3 +71,20 @@ def test_moves_carry_no_page_that_nobody_sees(moving: tuple[str, Fleet]) -> None
     full = sum(group.ring is None for group in spec.groups) * spec.pages(400)
     moves, chunks = sum(stats.begun.values()), stats.stages
     assert 0 < stats.sent_bytes <= (moves * full + chunks * rings) * page_bytes
+
+
+def test_a_repeated_prompt_is_found_by_what_its_windows_see(tmp_path: Path) -> None:
+    write_hf(tmp_path, families()["qwen2_window"])
+    config = EngineConfig(
+        model=str(tmp_path), max_rows=2, decode_rows=(2,), token_budget=48,
+        max_model_len=400, kv_pages=250,
+    )  # fmt: skip
+    engine = build_engine(config).engine
+    length = max(PROMPT_TOKENS)
+    for cached in (0, length // 16 * 16):
+        seen = Transcript()
+        submit(engine, prompt(length), handle=1, params=GREEDY)
+        run(engine, transcript=seen)
+        expected = load_golden("qwen2_window").greedy[length].tolist()
+        assert seen.tokens[1] == expected
+        assert seen.prompts[1].cached_tokens == cached
