@@ -97,7 +97,7 @@ class LLM:
     """A model answers prompts.
 
     Args:
-      model: a model directory (Hugging Face or Orbax), or "demo".
+      model: a model directory (Hugging Face or Orbax), a GGUF file, or "demo".
       tokenizer: a folder with a tokenizer; by default the model's own.
       fleet: how several instances work together, with `instances=N` among the options.
       progress: show bars while loading and compiling.

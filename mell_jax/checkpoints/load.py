@@ -1,7 +1,8 @@
-"""Loads a model directory onto devices, one parameter at a time.
+"""Loads a model onto devices, one parameter at a time.
 
 A directory holds `config.json` and the weights: safetensors as Hugging Face writes
-them, or an Orbax checkpoint in `orbax/`. Nothing is unpickled and no code is run.
+them, or an Orbax checkpoint in `orbax/`. A GGUF file, or a directory with one, has it
+all. Nothing is unpickled and no code is run.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy.typing as npt
+from absl import logging
 from flax import nnx
 
 from mell_jax.checkpoints.abstract import (
@@ -20,13 +22,22 @@ from mell_jax.checkpoints.abstract import (
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.family import ParameterPath
+from mell_jax.checkpoints.gguf import (
+    architecture_of,
+    find_gguf_weights,
+    gguf_in,
+    open_gguf,
+    read_gguf_spec,
+)
 from mell_jax.checkpoints.hf_config import CheckpointSpec, read_spec
 from mell_jax.checkpoints.hf_weights import (
     StoredWeights,
+    Weight,
     find_weights,
     has_safetensors,
 )
 from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
+from mell_jax.checkpoints.sources import Reader
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
 
@@ -50,7 +61,7 @@ def load_model(
     sharding_for: ShardingFor,
     progress: bool = False,
 ) -> LoadedModel:
-    """Reads the model directory `path` in the precision `dtype`.
+    """Reads the model in `path`, a directory or a GGUF file, in the precision `dtype`.
 
     Host memory peaks at one parameter besides what the devices keep, at two where an
     Orbax checkpoint is cast, since its values are not read in pieces. With `progress` a
@@ -60,6 +71,10 @@ def load_model(
       CheckpointError: when a file is missing, damaged, unsupported or does not match
         `config.json`; found before anything large is allocated.
     """
+    if (gguf := gguf_in(path)) is not None:
+        return _load_gguf(
+            gguf, dtype=dtype, sharding_for=sharding_for, progress=progress
+        )
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory")
     spec = read_spec(path)
@@ -74,10 +89,11 @@ def load_model(
             path, model=model, sharding_for=sharding_for, progress=progress
         )
     else:
-        weights = StoredWeights.find(path, dtype=dtype)
+        stored = StoredWeights.find(path, dtype=dtype)
+        sources = FAMILIES[spec.architecture].weights(spec.config)
         arrays = _read_tensors(
-            weights,
-            spec=spec,
+            stored,
+            weights=find_weights(stored, model, sources=sources),
             model=model,
             sharding_for=sharding_for,
             progress=progress,
@@ -85,16 +101,33 @@ def load_model(
     return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
 
 
+def _load_gguf(
+    path: Path, *, dtype: npt.DTypeLike, sharding_for: ShardingFor, progress: bool
+) -> LoadedModel:
+    found = open_gguf(path)
+    spec = read_gguf_spec(found)
+    model = abstract_decoder(spec.config, dtype=dtype)
+    sources = architecture_of(found).sources(spec.config)
+    stored, weights = find_gguf_weights(found, model, sources=sources, dtype=dtype)
+    logging.info("%s", stored.cost(weights))
+    arrays = _read_tensors(
+        stored,
+        weights=weights,
+        model=model,
+        sharding_for=sharding_for,
+        progress=progress,
+    )
+    return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
+
+
 def _read_tensors(
-    stored: StoredWeights,
+    stored: Reader,
     *,
-    spec: CheckpointSpec,
+    weights: list[Weight],
     model: AbstractDecoder,
     sharding_for: ShardingFor,
     progress: bool,
 ) -> dict[ParameterPath, jax.Array]:
-    sources = FAMILIES[spec.architecture].weights(spec.config)
-    weights = find_weights(stored, model, sources=sources)
     arrays = {}
     with _bar(sum(weight.size_bytes for weight in weights), progress) as bar:
         for weight in weights:

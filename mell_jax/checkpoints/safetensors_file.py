@@ -123,7 +123,7 @@ def read_tensor(
             f"{', '.join(WEIGHT_DTYPES)}"
         )
     wanted = stored if dtype is None else np.dtype(dtype)
-    out = _allocate(prod(tensor.shape), wanted)
+    out = allocate(prod(tensor.shape), wanted)
     if wanted == stored:
         for _ in _pieces(tensor, out):
             pass
@@ -136,8 +136,8 @@ def read_tensor(
     return out.reshape(tensor.shape)
 
 
-def _allocate(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """An array that goes back to the system when dropped.
+def allocate(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Returns an array of `size` values that goes back to the system when dropped.
 
     Large ones have pages of their own: between parameters that stay, a heap would keep
     the gaps that dropped arrays leave.

@@ -40,7 +40,7 @@ class BuiltModel:
 
     name: str
     spec: CheckpointSpec
-    directory: Path | None  # where it came from, if not from memory
+    directory: Path | None  # or a GGUF file; where it came from, if not from memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +142,10 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
 
 def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
-    if not directory.is_dir():
+    if not directory.exists():
         raise CheckpointError(
-            f"{directory}: no such directory; a model is a directory on this machine "
-            f"(nothing is downloaded), or {DEMO!r}"
+            f"{directory}: no such directory or file; a model is a directory or a GGUF "
+            f"file on this machine (nothing is downloaded), or {DEMO!r}"
         )
     return directory
 
