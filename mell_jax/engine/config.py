@@ -17,7 +17,8 @@ class EngineConfig:
     """One engine is described; None and "auto" are settled once the model is known.
 
     Attributes:
-      model: a directory or a GGUF file, or "demo" for the model that ships with the package.
+      model: a directory or a GGUF file, or "demo" for the model that ships with the
+        package.
       served_model_name: the name that clients use; None for that of the directory.
       instances: copies of the model, each on devices of its own.
       tensor_parallel: devices of each instance.

@@ -1,7 +1,7 @@
 """Shows a model as a folder of files, also where it is a single GGUF file.
 
-    folder / "tokenizer.json"   lies in the directory, or beside the GGUF file,
-                                or else is made of what is inside it
+folder / "tokenizer.json"   lies in the directory, or beside the GGUF file,
+                            or else is made of what is inside it
 """
 
 from collections.abc import Callable

@@ -165,7 +165,9 @@ class _Cursor:
             self.fail(f"its head is larger than the {MAX_METADATA_BYTES} bytes allowed")
         data = self._file.read(size)
         if len(data) < size:
-            self.fail(f"truncated: the file ends inside {what[:120]}; download it again")
+            self.fail(
+                f"truncated: the file ends inside {what[:120]}; download it again"
+            )
         return data
 
     def number(self, form: str, what: str) -> bool | int | float:

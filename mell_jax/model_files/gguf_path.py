@@ -1,8 +1,8 @@
 """Finds the GGUF file that a path means, and the rest of one that was split.
 
-    models/llama.gguf
-    models/llama/                     with one GGUF file and no other weights
-    models/llama-00001-of-00003.gguf  the first of three
+models/llama.gguf
+models/llama/                     with one GGUF file and no other weights
+models/llama-00001-of-00003.gguf  the first of three
 """
 
 import re

@@ -183,7 +183,9 @@ def _pre_tokenizer(head: GgufHead) -> PreTokenizer:
 def _around(head: GgufHead, pre: PreTokenizer) -> dict[str, Any] | None:
     """What is put around a text, as a `tokenizer.json` says it."""
     tokens = _texts(head, TOKENS)
-    ids = {kind: _id(head, f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos")}
+    ids = {
+        kind: _id(head, f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos")
+    }
     wanted = {
         "bos": _flag(head, "add_bos_token", pre.has_bos),
         "eos": _flag(head, "add_eos_token", False),
@@ -215,17 +217,16 @@ def _around(head: GgufHead, pre: PreTokenizer) -> dict[str, Any] | None:
 def _vocabulary(head: GgufHead) -> tuple[list[str], list[TokenType]]:
     tokens = _texts(head, TOKENS)
     key = "tokenizer.ggml.token_type"
-    types = head.metadata.get(key)
-    known = {int(kind) for kind in TokenType}
-    if not (
-        isinstance(types, list) and len(types) == len(tokens) and known.issuperset(types)
-    ):
+    found = head.metadata.get(key)
+    types = found if isinstance(found, list) else []
+    known = {int(kind): kind for kind in TokenType}
+    if len(types) != len(tokens) or not set(known).issuperset(types):
         _fail(
             head,
             f"{key} must give each of the {len(tokens)} tokens a type from 1 to 6; "
             f"{_WAY_OUT}",
         )
-    return tokens, [TokenType(kind) for kind in types]
+    return tokens, [known[int(kind)] for kind in types]
 
 
 def _score(head: GgufHead, score: Value) -> float:

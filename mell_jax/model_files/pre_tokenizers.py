@@ -14,9 +14,7 @@ _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _MARKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_GPT_2 = (
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+_GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA_3 = rf"{_SHORT}|{_WORD}|\p{{N}}{{1,3}}|{_MARKS}{_END}"
 _QWEN_2 = rf"{_SHORT}|{_WORD}|\p{{N}}|{_MARKS}{_END}"
 
@@ -65,9 +63,7 @@ class PreTokenizer:
         return {"type": "Sequence", "pretokenizers": [*splits, as_bytes]}
 
 
-_LIKE_LLAMA_3 = PreTokenizer(
-    patterns=(_LLAMA_3,), has_bos=True, ignores_merges=True
-)
+_LIKE_LLAMA_3 = PreTokenizer(patterns=(_LLAMA_3,), has_bos=True, ignores_merges=True)
 _LIKE_STARCODER = PreTokenizer(patterns=(r"\p{N}", _GPT_2))
 
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {

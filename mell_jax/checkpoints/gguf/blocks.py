@@ -1,6 +1,6 @@
 """Knows how ggml packs numbers into blocks; the one place that uses the package `gguf`.
 
-    Q4_1   32 values to a block of 20 bytes: a factor, a minimum, 32 half bytes
+Q4_1   32 values to a block of 20 bytes: a factor, a minimum, 32 half bytes
 """
 
 from dataclasses import dataclass

@@ -8,17 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.gguf.blocks import BlockFormat, block_format
 from mell_jax.model_files.gguf_file import GgufError, GgufHead, GgufTensor, read_head
 from mell_jax.model_files.gguf_path import find_gguf, split_paths
 
-Array = npt.NDArray[Any]
 SPLIT_COUNT = "split.count"
 
 
@@ -83,28 +78,34 @@ def open_gguf(path: Path) -> GgufModel:
       CheckpointError: a file is missing, damaged or truncated, or packed in a way that
         is not known.
     """
-    try:
-        heads = [read_head(part) for part in split_paths(path)]
-    except GgufError as error:
-        raise CheckpointError(str(error)) from error
-    count = heads[0].metadata.get(SPLIT_COUNT, 1)
-    if count not in (len(heads), 0):
-        raise CheckpointError(
-            f"{path}: {SPLIT_COUNT} is {count!r:.20}, but its name counts {len(heads)}; "
-            "give the parts their names back (NAME-00001-of-00003.gguf)"
-        )
+    heads = _read_heads(path)
     tensors: dict[str, PackedTensor] = {}
     formats: dict[int, BlockFormat] = {}
     for head in heads:
         for name, tensor in head.tensors.items():
             if name in tensors:
-                raise CheckpointError(f"{tensor} is also in {tensors[name].tensor.path}")
+                other = tensors[name].tensor.path
+                raise CheckpointError(f"{tensor} is also in {other}")
             number = tensor.type_number
             if number not in formats:
                 formats[number] = block_format(number, where=str(tensor))
             tensors[name] = _checked(tensor, formats[number])
         _check_layout(head, [tensors[name] for name in head.tensors])
     return GgufModel(head=heads[0], tensors=tensors)
+
+
+def _read_heads(path: Path) -> list[GgufHead]:
+    try:
+        heads = [read_head(part) for part in split_paths(path)]
+    except GgufError as error:
+        raise CheckpointError(str(error)) from error
+    count = heads[0].metadata.get(SPLIT_COUNT, 1)
+    if count not in (0, len(heads)):
+        raise CheckpointError(
+            f"{path}: {SPLIT_COUNT} is {count!r:.20}, but its name counts "
+            f"{len(heads)}; give the parts their names back (NAME-00001-of-00003.gguf)"
+        )
+    return heads
 
 
 def _checked(tensor: GgufTensor, kind: BlockFormat) -> PackedTensor:

@@ -17,7 +17,7 @@ _NEUTRAL = {
     "yarn_attn_factor": 1.0,
     "yarn_log_multiplier": 0.0,
 }
-"""Numbers of llama.cpp that we have no word for, with the value that changes nothing."""
+"""Numbers that we have no word for, with the value that changes nothing."""
 
 
 def rope_section(

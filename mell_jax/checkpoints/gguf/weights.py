@@ -68,7 +68,11 @@ class GgufWeights:
 
 
 def find_gguf_weights(
-    model: GgufModel, decoder: AbstractDecoder, *, sources: Sources, dtype: npt.DTypeLike
+    model: GgufModel,
+    decoder: AbstractDecoder,
+    *,
+    sources: Sources,
+    dtype: npt.DTypeLike,
 ) -> tuple[GgufWeights, list[Weight]]:
     """Returns what every parameter is made of, in the order of the file.
 
