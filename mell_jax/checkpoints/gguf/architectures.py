@@ -7,7 +7,7 @@ for it; that is undone while they are read.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from mell_jax.checkpoints.families.family import Family, Sources
@@ -22,10 +22,11 @@ _WHOLE = {
     "model.norm": "output_norm",
     "lm_head": "output",
 }
+_QUERIES, _KEYS = "self_attn.q_proj", "self_attn.k_proj"
 _PARTS = {
     "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
+    _QUERIES: "attn_q",
+    _KEYS: "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
     "self_attn.q_norm": "attn_q_norm",
@@ -44,17 +45,29 @@ class GgufArchitecture:
     Attributes:
       family: the same in Hugging Face's words.
       parts: names of a layer's parts, by the family's.
+      bias_keys: of a `config.json`, by which the family knows whether a part has one.
       is_reordered: whether rows of queries and keys lie pair by pair.
     """
 
     family: Family
     parts: Mapping[str, str]
+    bias_keys: Mapping[str, str] = field(default_factory=dict)
     is_reordered: bool = False
 
     def sources(self, config: ModelConfig) -> Sources:
         """Returns what every parameter is made of, by the names in the file."""
+        orders: dict[tuple[int, int], tuple[int, ...]] = {}  # layers share them
+
+        def stored(take: Take) -> Source:
+            found, heads = Take(self.stored_name(take.name)), _heads(take.name, config)
+            if not self.is_reordered or heads is None:
+                return found
+            if heads not in orders:
+                orders[heads] = halves_of_pairs(*heads)
+            return Reorder(found, 0, orders[heads])
+
         return {
-            path: _with_takes(source, lambda take: self._stored(take, config))
+            path: _with_takes(source, stored)
             for path, source in self.family.weights(config).items()
         }
 
@@ -66,19 +79,16 @@ class GgufArchitecture:
         index, _, part = whole.removeprefix(_LAYERS).partition(".")
         return f"blk.{index}.{self.parts[part]}.{kind}"
 
-    def _stored(self, take: Take, config: ModelConfig) -> Source:
-        found = Take(self.stored_name(take.name))
-        if not self.is_reordered or not take.name.startswith(_LAYERS):
-            return found
-        index = int(take.name.removeprefix(_LAYERS).partition(".")[0])
-        attention = config.layers[index].attention
-        for part, heads in (
-            (".self_attn.q_proj.", attention.num_heads),
-            (".self_attn.k_proj.", attention.num_kv_heads),
-        ):
-            if part in take.name:
-                return Reorder(found, 0, halves_of_pairs(heads, attention.head_dim))
-        return found
+
+def _heads(name: str, config: ModelConfig) -> tuple[int, int] | None:
+    """How many heads, and of what size, queries and keys have; None for others."""
+    if not name.startswith(_LAYERS):
+        return None
+    index, _, part = name.removeprefix(_LAYERS).partition(".")
+    attention = config.layers[int(index)].attention
+    heads = {_QUERIES: attention.num_heads, _KEYS: attention.num_kv_heads}
+    found = heads.get(part.rpartition(".")[0])
+    return None if found is None else (found, attention.head_dim)
 
 
 def halves_of_pairs(heads: int, head_dim: int) -> tuple[int, ...]:
@@ -101,18 +111,25 @@ def _with_takes(source: Source, change: Callable[[Take], Source]) -> Source:
         return change(source)
     assert is_dataclass(source), source
     changed: dict[str, Any] = {}
-    for field in fields(source):
-        value = getattr(source, field.name)
+    for one in fields(source):
+        value = getattr(source, one.name)
         if isinstance(value, Source):
-            changed[field.name] = _with_takes(value, change)
+            changed[one.name] = _with_takes(value, change)
         elif isinstance(value, tuple) and any(isinstance(v, Source) for v in value):
-            changed[field.name] = tuple(_with_takes(one, change) for one in value)
+            changed[one.name] = tuple(_with_takes(inner, change) for inner in value)
     return replace(source, **changed)
 
 
 GGUF_ARCHITECTURES: Mapping[str, GgufArchitecture] = {
-    "llama": GgufArchitecture(family=LLAMA, parts=_PARTS, is_reordered=True),
+    "llama": GgufArchitecture(
+        family=LLAMA,
+        parts=_PARTS,
+        bias_keys={"attention_bias": _QUERIES, "mlp_bias": "mlp.up_proj"},
+        is_reordered=True,
+    ),
     "qwen2": GgufArchitecture(family=QWEN2, parts=_PARTS),
-    "qwen3": GgufArchitecture(family=QWEN3, parts=_PARTS),
+    "qwen3": GgufArchitecture(
+        family=QWEN3, parts=_PARTS, bias_keys={"attention_bias": _QUERIES}
+    ),
 }
 """By `general.architecture`."""

@@ -142,6 +142,13 @@ def _config_values(own: _Metadata, architecture: GgufArchitecture) -> dict[str, 
         own.fields.fail(
             own.key("vocab_size"), f"must be {vocab_size}, the rows of {EMBEDDING}"
         )
+    queries = architecture.stored_name("model.layers.0.self_attn.q_proj.weight")
+    if queries in tensors and tensors[queries].shape[0] != heads * head_dim:
+        own.fields.fail(
+            own.key("attention.head_count"),
+            f"({heads}) makes {heads * head_dim} rows of queries, but {queries} has "
+            f"{tensors[queries].shape[0]}",
+        )
     context = own.integer("context_length")
     return {
         "architectures": [family.architecture],
@@ -166,10 +173,9 @@ def _config_values(own: _Metadata, architecture: GgufArchitecture) -> dict[str, 
 
 def _biases(own: _Metadata, architecture: GgufArchitecture) -> dict[str, bool]:
     """Biases that a `config.json` tells of and a GGUF file just has."""
-    parts = {"attention_bias": "self_attn.q_proj", "mlp_bias": "mlp.up_proj"}
     names = {
         key: architecture.stored_name(f"model.layers.0.{part}.bias")
-        for key, part in parts.items()
+        for key, part in architecture.bias_keys.items()
     }
     return {key: True for key, name in names.items() if name in own.model.tensors}
 
