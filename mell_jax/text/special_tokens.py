@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 
 from mell_jax.model_files.folder import File, Folder
+from mell_jax.model_files.gguf_file import GgufError
 
 _FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
@@ -30,6 +31,8 @@ def read_json_object(path: File) -> dict[str, object]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except GgufError:
+        raise
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply to be read") from error
     except ValueError as error:

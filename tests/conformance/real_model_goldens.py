@@ -73,6 +73,7 @@ def reference(path: Path) -> tuple[Any, Any]:
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], []), (missing, unexpected)
     model.tie_weights()
+    model.generation_config.eos_token_id = None
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     return model.eval(), tokenizer
 
@@ -105,7 +106,7 @@ def make(path: Path, *, prompts: int | None = None) -> dict[str, Any]:
     completions = []
     for text in PROMPTS[:prompts]:
         prompt_ids = tokenizer(text).input_ids
-        ids, gap = greedy(model, prompt_ids, eos_token_id=-1)
+        ids, gap = greedy(model, prompt_ids)
         completions.append({"text": text, "prompt_ids": prompt_ids, "ids": ids})
         print(f"{gap:.4f} {text!r} -> {tokenizer.decode(ids)!r}")
         assert gap > SMALLEST_GAP, "two tokens are nearly a tie: take another prompt"

@@ -364,6 +364,7 @@ def test_tokenizers_that_do_not_fit_together_are_refused(
     with pytest.raises(ValueError, match=words) as caught:
         load_tokenizer(write(path, values))
     assert str(caught.value).startswith(str(path))
+    assert str(caught.value).count(str(path)) == 1
 
 
 @pytest.mark.parametrize(
