@@ -21,8 +21,7 @@ PROMPTS = (
 )
 CHATS = (
     ("What is the capital of France?", "Paris"),
-    ("What is the capital of Italy?", "Rome"),
-    ("What is the color of the sky?", "blue"),
+    ("How many days are in a week?", "7"),
 )
 
 
