@@ -1,10 +1,9 @@
 """A GGUF file gives the model that the same values in safetensors give."""
 
-import dataclasses
 import json
 import logging
+import sys
 
-import gguf as package
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from tests.checkpoints.gguf.tiny_gguf import (
     interleaved,
     write_gguf,
 )
+from tests.checkpoints.gguf.tiny_gguf import gguf as package
 from tests.checkpoints.tiny import arrays, on_one_device
 
 KINDS = (
@@ -412,7 +412,7 @@ def test_other_architectures_are_refused_by_name(tmp_path):
 def test_without_the_package_its_extra_is_named(tmp_path, monkeypatch):
     path = tmp_path / "model.gguf"
     write_gguf(path)
-    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
+    monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(CheckpointError, match=r"pip install 'mell_jax\[gguf\]'"):
         load(path)
 
@@ -428,7 +428,7 @@ def test_every_architecture_names_all_tensors_of_its_family(tmp_path):
     for name, architecture in spec.GGUF_ARCHITECTURES.items():
         path = tmp_path / f"{name}.gguf"
         write_gguf(path, architecture=name)
-        config = dataclasses.replace(read_spec(path).config)
+        config = read_spec(path).config
         used = {
             stored
             for source in architecture.sources(config).values()
