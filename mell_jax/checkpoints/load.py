@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy.typing as npt
-from absl import logging
 from flax import nnx
 
 from mell_jax.checkpoints.abstract import (
@@ -38,6 +37,7 @@ from mell_jax.checkpoints.hf_weights import (
 )
 from mell_jax.checkpoints.orbax import ORBAX_FOLDER, find_saved, restore
 from mell_jax.checkpoints.sources import Reader
+from mell_jax.events import Event, tell
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
 
@@ -109,7 +109,7 @@ def _load_gguf(
     model = abstract_decoder(spec.config, dtype=dtype)
     sources = architecture_of(found).sources(spec.config)
     stored, weights = find_gguf_weights(found, model, sources=sources, dtype=dtype)
-    logging.info("%s", stored.cost(weights))
+    tell(Event.PROGRESS, text=stored.cost(weights))
     arrays = _read_tensors(
         stored,
         weights=weights,

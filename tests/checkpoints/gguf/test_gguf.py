@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from mell_jax.checkpoints import CheckpointError, load_model, read_eos_ids, read_spec
 from mell_jax.checkpoints.gguf import open_gguf, read, spec
 from mell_jax.checkpoints.gguf.architectures import halves_of_pairs
+from mell_jax.events import PROGRESS_LOGGER_NAME
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.rope import inverse_frequencies
 from tests.checkpoints.gguf.tiny_gguf import (
@@ -158,7 +159,7 @@ def test_some_rows_are_read_alone(tmp_path):
 def test_what_unpacking_costs_is_told(tmp_path, caplog):
     path = tmp_path / "model.gguf"
     write_gguf(path, kind="Q4_0")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger=PROGRESS_LOGGER_NAME):
         load(path)
     (line,) = [r.getMessage() for r in caplog.records if "dequantised" in r.message]
     assert line == (f"{path}: 0 MB of Q4_0, F32 are dequantised to 3 MB of float32")
