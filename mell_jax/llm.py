@@ -100,7 +100,7 @@ class LLM:
     """A model answers prompts.
 
     Args:
-      model: a model directory (Hugging Face or Orbax), or "demo".
+      model: a model directory (Hugging Face or Orbax), a GGUF file, or "demo".
       tokenizer: a folder with a tokenizer; by default the model's own.
       config: the model, where its directory has no `config.json`; one that has no
         tokenizer either takes token ids and gives them.

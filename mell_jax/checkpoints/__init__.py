@@ -1,14 +1,10 @@
-"""Reads and writes model directories, Hugging Face's and Orbax; trusts no file."""
+"""Reads models of Hugging Face, Orbax and GGUF, writes the former; trusts no file."""
 
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.hf_config import (
-    CheckpointSpec,
-    read_eos_ids,
-    read_spec,
-    split_ids,
-)
+from mell_jax.checkpoints.hf_config import CheckpointSpec, split_ids
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.load import LoadedModel, find_spec, load_model
+from mell_jax.checkpoints.model_spec import read_eos_ids, read_spec
 from mell_jax.checkpoints.save import save_hf, save_orbax
 
 __all__ = [

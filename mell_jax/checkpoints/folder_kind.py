@@ -44,13 +44,6 @@ class FolderKind:
         return found
 
 
-_GGUF = FolderKind(
-    what="GGUF, the format of llama.cpp",
-    marks=("*.gguf",),
-    way_out="it is not read: take the safetensors of the same model, or make them: "
-    "AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME) of transformers, "
-    "then save_pretrained(NEW_FOLDER), with the tokenizer likewise",
-)
 _ORBAX_WAY_OUT = (
     "put the model's config.json beside it, or give the library its config: "
     "LLM(FOLDER, config=ModelConfig(...))"
@@ -66,7 +59,6 @@ KINDS: tuple[FolderKind, ...] = (  # the first that fits is told
         marks=("model_index.json",),
         way_out="language models alone are served",
     ),
-    _GGUF,
     FolderKind(
         what="Meta's original layout, which is pickled",
         marks=("consolidated.*.pth", "params.json"),
@@ -126,8 +118,8 @@ KINDS: tuple[FolderKind, ...] = (  # the first that fits is told
 def explain_folder(directory: Path) -> str:
     """Returns what `directory` is and the way out; empty where its files say nothing.
 
-    >>> explain_folder(Path("models/llama-q4"))
-    "GGUF, the format of llama.cpp (q4.gguf); it is not read: take the ..."
+    >>> explain_folder(Path("models/llama-mlx"))
+    "an MLX model in NumPy's format (weights.npz); take the safetensors that ..."
     """
     if (directory / ADAPTER_FILE).exists() and not _has(directory, _BASE_WEIGHTS):
         return (
@@ -143,8 +135,6 @@ def explain_folder(directory: Path) -> str:
 
 def explain_path(path: Path) -> str:
     """Returns why `path`, which is no directory, is no model, and the way out."""
-    if path.is_file() and path.suffix == ".gguf":
-        return f"{_GGUF.what}; {_GGUF.way_out}"
     if path.is_file():
         return "a file; a model is the directory that has it, config.json and the rest"
     words = (

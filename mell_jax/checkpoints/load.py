@@ -1,8 +1,9 @@
-"""Loads a model directory onto devices, one parameter at a time.
+"""Loads a model onto devices, one parameter at a time.
 
 A directory holds `config.json` and the weights: safetensors as Hugging Face writes
 them, or an Orbax checkpoint (see `orbax_layout`). A `ModelConfig` may take the place
-of `config.json`. Nothing is unpickled and no code is run.
+of `config.json`. A GGUF file, or a directory with one, has it all. Nothing is unpickled
+and no code is run.
 """
 
 import dataclasses
@@ -24,12 +25,13 @@ from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.family import ParameterPath
 from mell_jax.checkpoints.folder_kind import explain_path
 from mell_jax.checkpoints.foreign_tree import ForeignParameter, find_tree
-from mell_jax.checkpoints.hf_config import (
-    CONFIG_FILE,
-    CheckpointSpec,
-    read_eos_ids,
-    read_spec,
+from mell_jax.checkpoints.gguf import (
+    architecture_of,
+    find_gguf_weights,
+    gguf_in,
+    open_gguf,
 )
+from mell_jax.checkpoints.hf_config import CONFIG_FILE, CheckpointSpec
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.hf_weights import (
     Weight,
@@ -37,10 +39,11 @@ from mell_jax.checkpoints.hf_weights import (
     has_safetensors,
     open_weights,
 )
+from mell_jax.checkpoints.model_spec import read_eos_ids, read_spec
 from mell_jax.checkpoints.orbax import find_saved, restore, saved_leaves
 from mell_jax.checkpoints.orbax_layout import find_orbax
 from mell_jax.checkpoints.sources import Reader
-from mell_jax.checkpoints.stored_weights import StoredWeights
+from mell_jax.events import Event, tell
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.progress import Progress
@@ -68,13 +71,13 @@ def load_model(
     context_tokens: int | None = None,
     progress: bool = False,
 ) -> LoadedModel:
-    """Reads the model directory `path` in the precision `dtype`.
+    """Reads the model in `path`, a directory or a GGUF file, in the precision `dtype`.
 
     Host memory peaks at one array of the checkpoint besides what the devices keep, at
     two where an Orbax checkpoint is cast, since its values are not read in pieces.
 
     Args:
-      path: of the directory.
+      path: of the directory or file.
       dtype: of the arrays.
       sharding_for: says where each goes.
       config: the model, where the directory has no `config.json`.
@@ -91,6 +94,13 @@ def load_model(
         served = spec.config.for_context(context_tokens)
         spec = dataclasses.replace(spec, config=served)
     model = abstract_decoder(spec.config, dtype=dtype)
+    if (gguf := gguf_in(path)) is not None:
+        arrays = _read_gguf(
+            gguf, spec=spec, model=model, sharding_for=sharding_for, progress=progress
+        )
+        return LoadedModel(
+            spec=spec, graphdef=model.graphdef, state=model.state(arrays)
+        )
     folder = find_orbax(path, step=step)
     if folder is not None and has_safetensors(path):
         raise CheckpointError(
@@ -106,10 +116,11 @@ def load_model(
             progress=progress,
         )
     else:
-        weights = open_weights(path, dtype=dtype, scheme=spec.scheme)
-        arrays = _read_tensors(
-            weights,
-            spec=spec,
+        stored = open_weights(path, dtype=dtype, scheme=spec.scheme)
+        sources = FAMILIES[spec.architecture].weights(spec.config)
+        arrays = _read_sources(
+            find_weights(stored, model, sources=sources),
+            stored,
             model=model,
             sharding_for=sharding_for,
             progress=progress,
@@ -118,16 +129,22 @@ def load_model(
 
 
 def find_spec(path: Path, *, config: ModelConfig | None = None) -> CheckpointSpec:
-    """Returns what a model directory says about its model, or `config` in its place.
+    """Returns what a model says about itself, or `config` in its place.
 
     Raises:
       CheckpointError: when a file is missing, damaged or unsupported, or when both say
         what the model is.
     """
-    if not path.is_dir():
+    gguf = gguf_in(path)
+    if gguf is None and not path.is_dir():
         raise CheckpointError(f"{path}: {explain_path(path)}")
     if config is None:
         return read_spec(path)
+    if gguf is not None:
+        raise CheckpointError(
+            f"{gguf}: describes the model, and so does the config that was given; "
+            "leave out the latter"
+        )
     if (path / CONFIG_FILE).exists():
         raise CheckpointError(
             f"{path / CONFIG_FILE}: describes the model, and so does the config that "
@@ -139,16 +156,19 @@ def find_spec(path: Path, *, config: ModelConfig | None = None) -> CheckpointSpe
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _read_tensors(
-    stored: StoredWeights,
+def _read_gguf(
+    path: Path,
     *,
     spec: CheckpointSpec,
     model: AbstractDecoder,
     sharding_for: ShardingFor,
     progress: bool,
 ) -> dict[ParameterPath, jax.Array]:
-    sources = FAMILIES[spec.architecture].weights(spec.config)
-    weights = find_weights(stored, model, sources=sources)
+    found = open_gguf(path)
+    dtype = next(iter(model.parameters.values())).dtype
+    sources = architecture_of(found).sources(spec.config)
+    stored, weights = find_gguf_weights(found, model, sources=sources, dtype=dtype)
+    tell(Event.PROGRESS, text=stored.cost(weights))
     return _read_sources(
         weights, stored, model=model, sharding_for=sharding_for, progress=progress
     )

@@ -48,7 +48,7 @@ class BuiltModel:
 
     name: str
     spec: CheckpointSpec
-    directory: Path | None  # where it came from, if not from memory
+    directory: Path | None  # or a GGUF file; where it came from, if not from memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +170,7 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
 
 def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
-    if not directory.is_dir():
+    if not directory.exists():
         known = "" if directory.exists() else f"; {DEMO!r} is the one that comes along"
         raise CheckpointError(f"{directory}: {explain_path(directory)}{known}")
     return directory

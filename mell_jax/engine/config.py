@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mell_jax.model_files.gguf_path import SUFFIX, model_name
 from mell_jax.settings.setting import setting
 
 DEMO = "demo"
@@ -17,7 +18,8 @@ class EngineConfig:
     """One engine is described; None and "auto" are settled once the model is known.
 
     Attributes:
-      model: a directory, or "demo" for the model that ships with the package.
+      model: a directory or a GGUF file, or "demo" for the model that ships with the
+        package.
       served_model_name: the name that clients use; None for that of the directory.
       instances: copies of the model, each on devices of its own.
       tensor_parallel: devices of each instance.
@@ -147,7 +149,8 @@ class EngineConfig:
         """Returns the name by which clients call the model."""
         if self.served_model_name or self.model == DEMO:
             return self.served_model_name or DEMO
-        return Path(self.model).resolve().name
+        path = Path(self.model)
+        return model_name(path) if path.suffix == SUFFIX else path.resolve().name
 
 
 def _check_device_ids(config: EngineConfig) -> None:
@@ -188,14 +191,14 @@ class ModelsConfig:
     model: tuple[str, ...] = setting(
         (DEMO,),
         is_flag=True,
-        help="A model directory, or demo for the model that comes along, is served; "
-        "several NAME=DIRECTORY share the devices.",
+        help="A model directory or GGUF file, or demo for the model that comes along, "
+        "is served; several NAME=DIRECTORY share the devices.",
     )
     served_model_name: str | None = setting(
         None,
         is_flag=True,
         help="Clients call the one model by this name; by default it is the name of "
-        "its directory.",
+        "its directory or file.",
     )
     mesh: str | None = setting(
         None,

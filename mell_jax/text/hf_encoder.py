@@ -7,12 +7,12 @@ Qwen, DeepSeek), whose tokens spell bytes as letters, and SentencePiece-like one
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import final
 
 import tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 
+from mell_jax.model_files.folder import File, Folder
 from mell_jax.text.special_tokens import (
     SpecialTokens,
     missing_token,
@@ -39,18 +39,19 @@ class HfEncoder:
     need it.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Reads the file and the files beside it.
+    def __init__(self, directory: Folder) -> None:
+        """Reads the file and those beside it.
 
         Raises:
             ValueError: the file is no tokenizer, or turns ids into text by rules that
                 are not known to work token by token.
         """
+        path = directory / "tokenizer.json"
         spec = read_json_object(path)
         _check_growth(spec.get("normalizer"), path=path)
         decoder_types = _decoder_types(spec.get("decoder"), path=path)
         try:
-            self._rust = tokenizers.Tokenizer.from_file(str(path))
+            self._rust = tokenizers.Tokenizer.from_buffer(path.read_bytes())
         except Exception as error:  # the Rust package raises this very class
             raise ValueError(f"{path}: not a usable tokenizer: {error}") from error
         self._rust.no_truncation()
@@ -58,8 +59,8 @@ class HfEncoder:
         self._vocabulary = _read_vocabulary(
             self._rust,
             decoder_types=decoder_types,
-            named=read_special_tokens(path.parent),
-            directory=path.parent,
+            named=read_special_tokens(directory),
+            directory=directory,
         )
 
     @property
@@ -91,7 +92,7 @@ class HfEncoder:
         return batch[0].ids
 
 
-def _check_growth(normalizer: object, *, path: Path) -> None:
+def _check_growth(normalizer: object, *, path: File) -> None:
     """Refuses replacements that, one after the other, make a text very much longer."""
     growth = 1
     for step in _steps(normalizer):
@@ -117,7 +118,7 @@ def _steps(normalizer: object) -> Iterator[dict[str, object]]:
             yield normalizer
 
 
-def _decoder_types(decoder: object, *, path: Path) -> frozenset[str]:
+def _decoder_types(decoder: object, *, path: File) -> frozenset[str]:
     """The types of steps in a decoder, {"ByteLevel"} or some that keep tokens whole."""
     steps = [decoder]
     if isinstance(decoder, dict) and isinstance(decoder.get("decoders"), list):
@@ -145,7 +146,7 @@ def _read_vocabulary(
     *,
     decoder_types: frozenset[str],
     named: SpecialTokens,
-    directory: Path,
+    directory: Folder,
 ) -> Vocabulary:
     id_to_token = {i: token for token, i in rust.get_vocab().items()}
     if decoder_types == {"ByteLevel"}:
@@ -177,7 +178,7 @@ def _read_vocabulary(
 
 
 def _find_id(
-    rust: tokenizers.Tokenizer, *, key: str, named: str | None, directory: Path
+    rust: tokenizers.Tokenizer, *, key: str, named: str | None, directory: Folder
 ) -> int | None:
     if named is None:
         return None

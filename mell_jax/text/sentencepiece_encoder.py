@@ -1,10 +1,10 @@
 """Encodes with the `sentencepiece` package, from a `tokenizer.model`."""
 
-from pathlib import Path
 from typing import final
 
 from sentencepiece import SentencePieceProcessor
 
+from mell_jax.model_files.folder import File, Folder
 from mell_jax.text.special_tokens import (
     SpecialTokens,
     missing_token,
@@ -27,21 +27,22 @@ class SentencePieceEncoder:
     and no end.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, directory: Folder) -> None:
         """Reads the model and the files beside it.
 
         Raises:
             ValueError: the file is not a SentencePiece model, a file beside it is not
                 a JSON object, or names tokens that the model does not have.
         """
-        named = read_special_tokens(path.parent)
+        path = directory / "tokenizer.model"
+        named = read_special_tokens(directory)
         try:
             self._model = SentencePieceProcessor(model_proto=path.read_bytes())
         except RuntimeError as error:
             raise ValueError(f"{path} is no SentencePiece model: {error}") from error
-        _check_added(self._model, path=path)
+        _check_added(self._model, path=path, directory=directory)
         self._vocabulary = _read_vocabulary(
-            self._model, named=named, directory=path.parent
+            self._model, named=named, directory=directory
         )
         bos_id, eos_id = self._vocabulary.bos_id, self._vocabulary.eos_id
         self._before = [] if bos_id is None or named.add_bos is False else [bos_id]
@@ -61,21 +62,23 @@ class SentencePieceEncoder:
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 
 
-def _check_added(model: SentencePieceProcessor, *, path: Path) -> None:
+def _check_added(
+    model: SentencePieceProcessor, *, path: File, directory: Folder
+) -> None:
     """Refuses tokens added beside the model, which would read them as letters."""
-    for token, number in read_added_tokens(path.parent).items():
+    for token, number in read_added_tokens(directory).items():
         if not (
             0 <= number < model.get_piece_size() and model.id_to_piece(number) == token
         ):
             raise ValueError(
-                f"{path.parent}: token {token[:60]!r} was added to {path.name} as id "
+                f"{directory}: token {token[:60]!r} was added to {path.name} as id "
                 f"{number}, which only a tokenizer.json can say; make one, for example "
                 "with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
             )
 
 
 def _read_vocabulary(
-    model: SentencePieceProcessor, *, named: SpecialTokens, directory: Path
+    model: SentencePieceProcessor, *, named: SpecialTokens, directory: Folder
 ) -> Vocabulary:
     texts: dict[int, str] = {}  # of whole tokens, in the middle of a text
     bytes_by_id: dict[int, bytes] = {}
@@ -109,7 +112,7 @@ def _read_vocabulary(
 
 
 def _find_id(
-    model: SentencePieceProcessor, *, key: str, named: str | None, directory: Path
+    model: SentencePieceProcessor, *, key: str, named: str | None, directory: Folder
 ) -> int | None:
     """The id of the piece `named`; without a name the model's own, if it has one."""
     if named is None:

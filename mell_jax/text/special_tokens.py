@@ -6,7 +6,9 @@ code in them are ignored.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+
+from mell_jax.model_files.folder import File, Folder
+from mell_jax.model_files.gguf_file import GgufError
 
 _FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
@@ -21,7 +23,7 @@ class SpecialTokens:
     add_eos: bool | None = None
 
 
-def read_json_object(path: Path) -> dict[str, object]:
+def read_json_object(path: File) -> dict[str, object]:
     """Returns the object in a JSON file.
 
     Raises:
@@ -29,6 +31,8 @@ def read_json_object(path: Path) -> dict[str, object]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except GgufError:
+        raise
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply to be read") from error
     except ValueError as error:
@@ -38,7 +42,7 @@ def read_json_object(path: Path) -> dict[str, object]:
     return value
 
 
-def read_special_tokens(directory: Path) -> SpecialTokens:
+def read_special_tokens(directory: Folder) -> SpecialTokens:
     """Returns what the files in `directory` say; the first that names a token wins.
 
     Raises:
@@ -54,7 +58,7 @@ def read_special_tokens(directory: Path) -> SpecialTokens:
     )
 
 
-def read_added_tokens(directory: Path) -> dict[str, int]:
+def read_added_tokens(directory: Folder) -> dict[str, int]:
     """Returns the tokens that were added to a tokenizer's own ones, and their ids.
 
     `added_tokens.json` has {"<|im_end|>": 321}, `tokenizer_config.json` has
@@ -87,7 +91,7 @@ def read_added_tokens(directory: Path) -> dict[str, int]:
     return found
 
 
-def missing_token(key: str, token: str, *, directory: Path, where: str) -> ValueError:
+def missing_token(key: str, token: str, *, directory: Folder, where: str) -> ValueError:
     """Returns the error for a special token that a file names and no file has."""
     return ValueError(
         f"{directory}: {key} is {token[:60]!r}, which is no token of {where}; correct "

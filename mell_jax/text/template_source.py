@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mell_jax.model_files.folder import File, open_folder
 from mell_jax.text.special_tokens import (
     SpecialTokens,
     read_json_object,
@@ -18,7 +19,7 @@ class TemplateSource:
     """A template and where it stands."""
 
     text: str
-    path: Path
+    path: File
     bos: str = ""  # what the template calls `bos_token`
     eos: str = ""
 
@@ -31,12 +32,12 @@ class TemplateSource:
 
 
 def find_template(
-    directory: Path, *, override: Path | None = None
+    model: Path, *, override: Path | None = None
 ) -> TemplateSource | None:
     """Returns the template of a model, None if it has none.
 
     Args:
-        directory: of the model; `chat_template.jinja`, else what
+        model: a directory or a GGUF file; `chat_template.jinja`, else what
             `tokenizer_config.json` has.
         override: the operator's own file.
 
@@ -44,8 +45,9 @@ def find_template(
         ValueError: a template is there but cannot be used; names the file.
         OSError: `override` cannot be read.
     """
+    directory = open_folder(model)
     special = read_special_tokens(directory)
-    path = override or directory / "chat_template.jinja"
+    path: File = override or directory / "chat_template.jinja"
     if override is not None or path.is_file():
         return read_template(path, special=special)
     path = directory / "tokenizer_config.json"
@@ -53,7 +55,7 @@ def find_template(
     return None if text is None else _source(text, path=path, special=special)
 
 
-def read_template(path: Path, *, special: SpecialTokens) -> TemplateSource:
+def read_template(path: File, *, special: SpecialTokens) -> TemplateSource:
     """Reads a file.
 
     Raises:
@@ -67,7 +69,7 @@ def read_template(path: Path, *, special: SpecialTokens) -> TemplateSource:
     return _source(text, path=path, special=special)
 
 
-def _source(text: str, *, path: Path, special: SpecialTokens) -> TemplateSource:
+def _source(text: str, *, path: File, special: SpecialTokens) -> TemplateSource:
     return TemplateSource(
         text=text, path=path, bos=special.bos or "", eos=special.eos or ""
     )

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, final
 
+from mell_jax.model_files.folder import open_folder
 from mell_jax.text.hf_encoder import HfEncoder
 from mell_jax.text.sentencepiece_encoder import SentencePieceEncoder
 from mell_jax.text.spellings import Spellings
@@ -148,19 +149,23 @@ class Tokenizer:
         return self.vocabulary.decode(ids, skip_special_tokens=skip_special_tokens)
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
-    """Returns the tokenizer in a model's directory: `tokenizer.json`, else
-    `tokenizer.model`.
+def load_tokenizer(model: Path) -> Tokenizer:
+    """Returns the tokenizer of a model: `tokenizer.json`, else `tokenizer.model`.
+
+    Args:
+        model: a directory that has the file, or a GGUF file, inside or beside which
+            it is.
 
     Raises:
         ValueError: neither file is there, or it cannot be read; names the path.
     """
+    directory = open_folder(model)
     json_path = directory / "tokenizer.json"
     model_path = directory / "tokenizer.model"
     if json_path.is_file():
-        return Tokenizer(HfEncoder(json_path))
+        return Tokenizer(HfEncoder(directory))
     if model_path.is_file():
-        return Tokenizer(SentencePieceEncoder(model_path))
+        return Tokenizer(SentencePieceEncoder(directory))
     raise ValueError(
         f"no tokenizer in {directory}: looked for {json_path.name} and "
         f"{model_path.name}; copy one there from where the model came from"

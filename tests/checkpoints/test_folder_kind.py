@@ -18,8 +18,6 @@ from tests.checkpoints.tiny import (
 )
 
 LAYOUTS = {  # the files of each, what it is said to be, and a word of the way out
-    "gguf": (["q4.gguf"], "GGUF, the format of llama.cpp (q4.gguf)", "gguf_file"),
-    "gguf in parts": (["b-2.gguf", "b-1.gguf"], "(b-1.gguf)", "gguf_file"),
     "meta": (
         ["consolidated.00.pth", "consolidated.01.pth", "params.json"],
         "Meta's original layout, which is pickled (consolidated.00.pth, params.json)",
@@ -129,8 +127,7 @@ def test_an_adapter_beside_a_base_model_is_refused(tmp_path, base):
 
 
 def test_a_path_that_is_no_directory_is_told(tmp_path):
-    write(tmp_path, ["a.gguf", "model.safetensors"])
-    assert explain_path(tmp_path / "a.gguf").startswith("GGUF, the format of llama.cpp")
+    write(tmp_path, ["model.safetensors"])
     told = explain_path(tmp_path / "model.safetensors")
     assert told.startswith("a file; a model is the directory that has it")
     hub_id = type(tmp_path)("Qwen/Qwen3-0.6B")

@@ -1,10 +1,12 @@
 """Runs a client against a real server: python with_server.py COMMAND ... ADDRESS URL
 
-The server has the demo model on two virtual devices and, when both serve, moves every
-request every twenty steps, which no client may notice. ADDRESS becomes host:port of
-gRPC, URL that of HTTP. Afterwards the server is told to end, and must do so in order.
+The server has the demo model, or what flags before the command say (--model=FILE ...),
+on two virtual devices and, when both serve, moves every request every twenty steps,
+which no client may notice. ADDRESS becomes host:port of gRPC, URL that of HTTP.
+Afterwards the server is told to end, and must do so in order.
 """
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -12,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SERVER = (
-    *(sys.executable, "-m", "mell_jax.launch", "--port=0"),
-    *("--http_port=0", f"--chat_template={Path(__file__).parent / 'chat.jinja'}"),
-    *("--mesh=2x1", "--cpu_devices=2", "--max_rows=8", "--fault=move:20"),
+    *(sys.executable, "-m", "mell_jax.launch", "--port=0", "--http_port=0"),
+    *("--mesh=2x1", "--cpu_devices=2", "--fault=move:20"),
 )
+DEMO = (f"--chat_template={Path(__file__).parent / 'chat.jinja'}", "--max_rows=8")
 START_LINES = 20
 CLIENT_S = 600
 END_S = 60
@@ -34,8 +36,10 @@ def places_of(server: subprocess.Popen[str]) -> dict[str, str]:
     raise AssertionError("the server did not start; its errors stand above")
 
 
-def main(command: Sequence[str]) -> int:
-    with subprocess.Popen(SERVER, stdout=subprocess.PIPE, text=True) as server:
+def main(words: Sequence[str]) -> int:
+    flags = list(itertools.takewhile(lambda word: word.startswith("--"), words))
+    command, server_words = words[len(flags) :], (*SERVER, *(flags or DEMO))
+    with subprocess.Popen(server_words, stdout=subprocess.PIPE, text=True) as server:
         try:
             places = places_of(server)
             done = subprocess.run(

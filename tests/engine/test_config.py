@@ -117,7 +117,9 @@ def test_too_few_pages_for_one_sequence_are_refused() -> None:
 
 def test_a_model_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     config = dataclasses.replace(EngineConfig(), model=str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="nothing: no such directory; a model is"):
+    with pytest.raises(
+        ValueError, match="nothing: no such directory or file; a model is"
+    ):
         build_engine(config)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from smg_grpc_proto.generated import common_pb2
 
+from mell_jax.model_files.folder import open_folder
+
 _CHUNK_BYTES = 64 * 1024
 _NAMES = (
     "tokenizer.json",
@@ -25,13 +27,13 @@ _NAMES = (
 _ANY_TIME = (1980, 1, 1, 0, 0, 0)  # the same files make the same bytes
 
 
-def pack(directory: Path) -> bytes:
-    """Returns the zip of the tokenizer files in a directory.
+def pack(model: Path) -> bytes:
+    """Returns the zip of the tokenizer files of a model, a directory or a GGUF file.
 
     Raises:
       OSError: a file cannot be read.
     """
-    archive = io.BytesIO()
+    archive, directory = io.BytesIO(), open_folder(model)
     with zipfile.ZipFile(archive, "w") as zipped:
         for name in _NAMES:
             path = directory / name

@@ -1,0 +1,1 @@
+"""Finds the files of a model, in its directory or inside one GGUF file."""
