@@ -47,10 +47,10 @@ def test_rows_of_a_decode_step_have_pages_of_their_own() -> None:
     assert inputs.kv_lens.tolist() == [33, 33]
     assert inputs.sources.tolist() == [0, 1]
     assert call.rows[0].tolist() == [0, 1]
-    used = inputs.page_table[:, :3].reshape(-1).tolist()
+    used = inputs.page_table[0, :, :3].reshape(-1).tolist()
     assert len(set(used)) == 6
     assert 0 not in used
-    assert not inputs.page_table[:, 3:].any()
+    assert not inputs.page_table[0, :, 3:].any()
 
 
 def test_a_prompt_goes_in_chunks_and_its_last_one_samples() -> None:
