@@ -1,10 +1,11 @@
-"""Models whose layers see little, on a fleet that moves everything all the time."""
+"""Every family on a fleet that moves everything all the time; windows above all."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
@@ -27,11 +28,23 @@ from tests.toy import Transcript, generate, run, submit
 GREEDY = SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(name, mode) for name in ("mistral", "qwen2_window") for mode in Mode],
-    ids=lambda param: f"{param[0]}-{param[1].name}",
-)
+ALWAYS = ("mistral", "qwen2_window")
+
+
+def _cases() -> list[ParameterSet]:
+    """Families and ways to move; the slow tests have all."""
+    return [
+        pytest.param(
+            (name, mode),
+            marks=[] if name in ALWAYS else [pytest.mark.slow],
+            id=f"{name}-{mode.name}",
+        )
+        for name in sorted(families())
+        for mode in (Mode if name in ALWAYS else [Mode.KV])
+    ]
+
+
+@pytest.fixture(scope="module", params=_cases())
 def moving(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Fleet]]:
