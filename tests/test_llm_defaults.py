@@ -14,8 +14,8 @@ from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import CheckpointError
 from mell_jax.engine.build import build_engine, demo_directory, settle_engine
 from mell_jax.engine.config import EngineConfig
-from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
 
 SMALL: dict[str, Any] = {
     "max_rows": 4,
@@ -78,7 +78,7 @@ def test_a_module_has_the_ends_of_its_tokenizer_s_folder_and_not_its_sampling(
     tmp_path: Path,
 ) -> None:
     path = demo_with(tmp_path, do_sample=False, eos_token_id=[7, -1, 5000])
-    config = ModelConfig(
+    config = uniform_config(
         vocab_size=1031,
         hidden_size=32,
         intermediate_size=48,

@@ -20,7 +20,11 @@ SIZES = (
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-@pytest.mark.parametrize("architecture", sorted(FAMILIES))
+# By default this one is a model of another kind, most of whose layers are Mamba's.
+HYBRID = "GraniteMoeHybridForCausalLM"
+
+
+@pytest.mark.parametrize("architecture", sorted(set(FAMILIES) - {HYBRID}))
 def test_a_file_with_sizes_alone_is_read_as_transformers_reads_it(architecture):
     model_type = FAMILIES[architecture].model_type
     config = transformers.AutoConfig.for_model(model_type, architectures=[architecture])

@@ -25,11 +25,13 @@ GLM4_NAMES = Names(
     mlp_out_norm="post_mlp_layernorm",
 )
 DEFAULT_HEAD_DIM = 128
+DEFAULT_KV_HEADS = 2
 DEFAULT_SHARE = 0.5  # of a head's channels
 DEFAULT_EPS = 1.5625e-07
 
 
 def _parse(fields: Fields, *, norm_places: NormPlaces) -> ModelConfig:
+    fields = fields.with_defaults({"num_key_value_heads": DEFAULT_KV_HEADS})
     rope = read_rope(
         fields,
         head_dim=read_head_dim(fields, default=DEFAULT_HEAD_DIM),

@@ -18,12 +18,14 @@ from mell_jax.checkpoints.families.reading import (
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.models.config import ModelConfig
 
+DEFAULT_KV_HEADS = 4
 DEFAULT_THETA = 2_000_000.0
 DEFAULT_INTERVAL = 4  # layers
 Rotated = tuple[bool, ...]  # layer by layer
 
 
 def _parse(fields: Fields) -> ModelConfig:
+    fields = fields.with_defaults({"num_key_value_heads": DEFAULT_KV_HEADS})
     is_rotated = _rotated(fields)
     has_bias = fields.flag("attention_bias", default=False)
     config = read_uniform(
