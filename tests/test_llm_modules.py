@@ -193,6 +193,7 @@ def test_what_makes_these_modules_different_is_heard() -> None:
     assert len(set(said.values())) == len(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [subclass, own_layers, adapted])
 def test_a_module_is_served_over_two_devices(make) -> None:
     module = make()
@@ -272,10 +273,12 @@ def test_a_wrong_head_size_is_told() -> None:
         LLM.from_nnx(module, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_module_in_bfloat16_passes_its_check() -> None:
     assert served(subclass(), dtype="bfloat16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [{"kv_pages": 5}, {"max_rows": 1}, {"tokens": 2}])
 def test_small_engines_check_what_they_can(limit) -> None:
     tokens = limit.pop("tokens", 64)
