@@ -138,8 +138,8 @@ def explain_path(path: Path) -> str:
     if path.is_file():
         return "a file; a model is the directory that has it, config.json and the rest"
     words = (
-        "no such directory; a model is a directory on this machine (nothing is "
-        "downloaded)"
+        "no such directory or file; a model is a directory or a GGUF file on this "
+        "machine (nothing is downloaded)"
     )
     if _HUB_ID.fullmatch(str(path)):
         words += (

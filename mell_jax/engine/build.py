@@ -171,8 +171,10 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
 def _directory_of(config: EngineConfig) -> Path:
     directory = demo_directory() if config.model == DEMO else Path(config.model)
     if not directory.exists():
-        known = "" if directory.exists() else f"; {DEMO!r} is the one that comes along"
-        raise CheckpointError(f"{directory}: {explain_path(directory)}{known}")
+        raise CheckpointError(
+            f"{directory}: {explain_path(directory)}; {DEMO!r} is the one that comes "
+            "along"
+        )
     return directory
 
 

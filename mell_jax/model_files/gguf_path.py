@@ -11,6 +11,7 @@ from pathlib import Path
 from mell_jax.model_files.gguf_file import GgufError
 
 SUFFIX = ".gguf"
+MAGIC = b"GGUF"
 _OTHER_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "orbax")
 _PROJECTOR = "mmproj"  # the part of a model that sees; it lies beside the decoder
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -43,7 +44,15 @@ def find_gguf(model: Path) -> Path | None:
                 f"{model}: several GGUF files, {names}; give the path of the one to use"
             )
         return found[0] if found else None
-    return model if model.is_file() else None
+    return model if model.is_file() and _is_gguf(model) else None
+
+
+def _is_gguf(path: Path) -> bool:
+    """Tells it by its name or, where it has another, by its first word."""
+    if path.suffix == SUFFIX:
+        return True
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def split_paths(path: Path) -> list[Path]:

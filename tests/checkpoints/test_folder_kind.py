@@ -131,7 +131,7 @@ def test_a_path_that_is_no_directory_is_told(tmp_path):
     told = explain_path(tmp_path / "model.safetensors")
     assert told.startswith("a file; a model is the directory that has it")
     hub_id = type(tmp_path)("Qwen/Qwen3-0.6B")
-    assert explain_path(hub_id).startswith("no such directory; a model is")
+    assert explain_path(hub_id).startswith("no such directory or file; a model")
     assert "hf download Qwen/Qwen3-0.6B --local-dir" in explain_path(hub_id)
     assert "hf download" not in explain_path(tmp_path / "nowhere")
     assert "hf download" not in explain_path(type(tmp_path)("../models/a"))
