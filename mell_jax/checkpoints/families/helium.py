@@ -3,7 +3,6 @@
 Its heads side by side are as wide as the model, and their output has no bias.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from mell_jax.checkpoints.families.family import Family
@@ -12,9 +11,11 @@ from mell_jax.checkpoints.families.reading import (
     Biases,
     read_split_head_dim,
     read_uniform,
+    whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
-from mell_jax.models.config import LayerConfig, ModelConfig
+from mell_jax.checkpoints.rope_fields import read_rope
+from mell_jax.models.config import ModelConfig
 
 DEFAULTS = {"num_key_value_heads": 20, "head_dim": 128}
 DEFAULT_THETA = 100_000.0
@@ -23,24 +24,18 @@ DEFAULT_EPS = 1e-8
 
 def _parse(fields: Fields) -> ModelConfig:
     fields = fields.with_defaults(DEFAULTS)
-    config = read_uniform(
+    size = read_split_head_dim(fields)
+    rope = read_rope(
+        fields, head_dim=size, default_theta=DEFAULT_THETA, is_interleaved=True
+    )
+    has_bias = fields.flag("attention_bias", default=False)
+    return read_uniform(
         fields,
-        head_dim=read_split_head_dim(fields),
+        rope=whole_rope(fields, rope),
         norm_eps=DEFAULT_EPS,
         mlp_bias=fields.flag("mlp_bias", default=False),
-        biases=Biases.of(
-            qkv=fields.flag("attention_bias", default=False), output=False
-        ),
-        default_theta=DEFAULT_THETA,
+        biases=Biases.of(qkv=has_bias, output=False),
     )
-    return replace(config, layers=tuple(map(_interleaved, config.layers)))
-
-
-def _interleaved(layer: LayerConfig) -> LayerConfig:
-    rope = layer.attention.rope
-    assert rope is not None
-    attention = replace(layer.attention, rope=replace(rope, is_interleaved=True))
-    return replace(layer, attention=attention)
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
