@@ -82,7 +82,7 @@ def test_llama_biases_are_honoured(tmp_path):
 def test_a_share_of_a_head_is_refused_where_transformers_turns_it_whole(
     tmp_path, spelling
 ):
-    message = "partial_rotary_factor leaves 16 of a head's 32 channels to turn, but all"
+    message = "partial_rotary_factor leaves 16 channels of a head to turn, but all"
     with pytest.raises(CheckpointError, match=message):
         read(tmp_path, **spelling)
 

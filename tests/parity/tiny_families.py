@@ -569,6 +569,21 @@ TINY_FAMILIES: tuple[TinyFamily, ...] = (
             "tie_word_embeddings": False,
         },
     ),
+    TinyFamily(
+        name="helium",
+        config={
+            "architectures": ["HeliumForCausalLM"],
+            "model_type": "helium",
+            "attention_bias": True,
+            "head_dim": 32,
+            "hidden_act": "silu",
+            "mlp_bias": True,
+            "rms_norm_eps": 1e-08,
+            "rope_theta": 100_000.0,
+            "tie_word_embeddings": False,
+        },
+        seed=3,
+    ),
 )
 
 

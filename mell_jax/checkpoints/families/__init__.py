@@ -11,6 +11,7 @@ from mell_jax.checkpoints.families.gemma2 import GEMMA2
 from mell_jax.checkpoints.families.gemma3 import GEMMA3
 from mell_jax.checkpoints.families.glm import GLM, GLM4
 from mell_jax.checkpoints.families.granite import GRANITE, GRANITE_HYBRID
+from mell_jax.checkpoints.families.helium import HELIUM
 from mell_jax.checkpoints.families.internlm3 import INTERNLM3
 from mell_jax.checkpoints.families.llama import LLAMA
 from mell_jax.checkpoints.families.ministral import MINISTRAL
@@ -31,7 +32,7 @@ FAMILIES: Mapping[str, Family] = {  # a model is saved as the first that fits
         *(GEMMA, GEMMA2, GEMMA3),
         *(OLMO2, OLMO3, COHERE, COHERE2, NEMOTRON),
         *(STABLELM, STARCODER2, SEED_OSS, MINISTRAL, CWM, INTERNLM3),
-        *(SMOLLM3, EXAONE4),
+        *(SMOLLM3, EXAONE4, HELIUM),
     )
 }
 ARCHITECTURES: Mapping[str, Family] = {

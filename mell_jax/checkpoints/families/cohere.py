@@ -21,6 +21,7 @@ from mell_jax.checkpoints.families.reading import (
     read_split_head_dim,
     read_windows,
     smallest_window,
+    whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import read_rope
@@ -31,6 +32,7 @@ from mell_jax.models.config import (
     ModelConfig,
     NormConfig,
 )
+from mell_jax.models.rope import RopeConfig
 
 COHERE_THETA = 500_000.0
 COHERE2_THETA = 10_000.0
@@ -45,9 +47,7 @@ def _parse_cohere(fields: Fields) -> ModelConfig:
     attention = read_attention(
         fields,
         head_dim=size,
-        rope=read_rope(
-            fields, head_dim=size, default_theta=COHERE_THETA, is_interleaved=True
-        ),
+        rope=_rope(fields, head_dim=size, default_theta=COHERE_THETA),
         qk_norm=norm if fields.flag("use_qk_norm", default=False) else None,
         qk_norm_span="each_head",
         **_biases(fields),
@@ -57,9 +57,7 @@ def _parse_cohere(fields: Fields) -> ModelConfig:
 
 def _parse_cohere2(fields: Fields) -> ModelConfig:
     size = read_split_head_dim(fields)
-    rope = read_rope(
-        fields, head_dim=size, default_theta=COHERE2_THETA, is_interleaved=True
-    )
+    rope = _rope(fields, head_dim=size, default_theta=COHERE2_THETA)
     attentions = tuple(
         read_attention(
             fields,
@@ -71,6 +69,13 @@ def _parse_cohere2(fields: Fields) -> ModelConfig:
         for window in _windows(fields)
     )
     return _model(fields, attentions=attentions)
+
+
+def _rope(fields: Fields, *, head_dim: int, default_theta: float) -> RopeConfig:
+    rope = read_rope(
+        fields, head_dim=head_dim, default_theta=default_theta, is_interleaved=True
+    )
+    return whole_rope(fields, rope)
 
 
 def _windows(fields: Fields) -> Windows:

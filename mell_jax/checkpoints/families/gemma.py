@@ -17,10 +17,10 @@ from mell_jax.checkpoints.families.reading import (
     read_head_dim,
     read_model,
     read_num_layers,
+    whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import read_rope
-from mell_jax.checkpoints.rope_section import SHARE_KEYS
 from mell_jax.models.config import (
     Activation,
     AttentionConfig,
@@ -30,7 +30,6 @@ from mell_jax.models.config import (
     NormConfig,
     NormPlaces,
 )
-from mell_jax.models.rope import RopeConfig
 
 TANH = "gelu_pytorch_tanh"
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -90,17 +89,6 @@ def read_biases(fields: Fields) -> dict[str, bool]:
     has_bias = fields.flag("attention_bias", default=False)
     maps = ("query_bias", "key_bias", "value_bias", "output_bias")
     return dict.fromkeys(maps, has_bias)
-
-
-def whole_rope(fields: Fields, rope: RopeConfig) -> RopeConfig:
-    """Returns `rope`, which turns whole heads: a Gemma knows no other share of them."""
-    if rope.dims is not None:
-        fields.fail(
-            SHARE_KEYS[0],
-            f"leaves {rope.dims} channels of a head to turn, but in a Gemma all of "
-            "them do: take the key out, or correct architectures",
-        )
-    return rope
 
 
 def _activation(fields: Fields) -> Activation:

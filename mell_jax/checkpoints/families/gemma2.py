@@ -8,12 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mell_jax.checkpoints.families.family import Family, Sources
-from mell_jax.checkpoints.families.gemma import (
-    TANH,
-    read_biases,
-    read_gemma,
-    whole_rope,
-)
+from mell_jax.checkpoints.families.gemma import TANH, read_biases, read_gemma
 from mell_jax.checkpoints.families.names import Names, decoder_sources
 from mell_jax.checkpoints.families.reading import (
     common_values,
@@ -24,6 +19,7 @@ from mell_jax.checkpoints.families.reading import (
     read_num_layers,
     read_windows,
     smallest_window,
+    whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import read_rope

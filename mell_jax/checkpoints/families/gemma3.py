@@ -14,7 +14,6 @@ from mell_jax.checkpoints.families.gemma import (
     read_biases,
     read_gemma,
     read_norm,
-    whole_rope,
 )
 from mell_jax.checkpoints.families.gemma2 import (
     read_cap,
@@ -30,6 +29,7 @@ from mell_jax.checkpoints.families.reading import (
     read_layer_types,
     read_num_layers,
     read_windows,
+    whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import GEMMA3_LAYERS, read_layered_ropes

@@ -19,6 +19,7 @@ from mell_jax.checkpoints.families.reading import (
     read_num_layers,
     read_windows,
     smallest_window,
+    whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import (
@@ -42,7 +43,7 @@ FULL_EVERY = 4
 
 
 def _parse_olmo2(fields: Fields) -> ModelConfig:
-    rope = read_rope(fields, head_dim=read_head_dim(fields))
+    rope = whole_rope(fields, read_rope(fields, head_dim=read_head_dim(fields)))
     layers = read_num_layers(fields)
     return _model(fields, windows=(None,) * layers, full_rope=rope, sliding_rope=rope)
 
@@ -59,8 +60,8 @@ def _parse_olmo3(fields: Fields) -> ModelConfig:
     return _model(
         fields,
         windows=read_windows(fields, default=types),
-        full_rope=ropes["full_attention"],
-        sliding_rope=ropes["sliding_attention"],
+        full_rope=whole_rope(fields, ropes["full_attention"]),
+        sliding_rope=whole_rope(fields, ropes["sliding_attention"]),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self, get_args
 
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import context_of, read_rope
+from mell_jax.checkpoints.rope_section import SHARE_KEYS
 from mell_jax.checkpoints.rope_values import rope_values
 from mell_jax.models.config import (
     MAX_HEAD_DIM,
@@ -231,7 +232,9 @@ def read_uniform(
     """
     norm = NormConfig(eps=fields.number("rms_norm_eps", default=norm_eps))
     size = read_head_dim(fields, default=head_dim)
-    rope = rope or _whole_rope(fields, head_dim=size, default_theta=default_theta)
+    rope = rope or whole_rope(
+        fields, read_rope(fields, head_dim=size, default_theta=default_theta)
+    )
     feed_forward = FeedForwardConfig(
         size=fields.integer("intermediate_size"),
         activation=read_activation(fields),
@@ -258,17 +261,19 @@ def read_uniform(
     )
 
 
-def _whole_rope(fields: Fields, *, head_dim: int, default_theta: float) -> RopeConfig:
-    """The rotary embedding of a family in which all channels of a head turn.
+def whole_rope(fields: Fields, rope: RopeConfig) -> RopeConfig:
+    """Returns `rope`, which turns whole heads: for a family that knows no other share.
 
-    Transformers does not look for another share in such a family.
+    Transformers does not look for one in a `config.json` of such a family.
+
+    Raises:
+      CheckpointError: the file says that only some channels of a head turn.
     """
-    rope = read_rope(fields, head_dim=head_dim, default_theta=default_theta)
     if rope.dims is not None:
         fields.fail(
-            "partial_rotary_factor",
-            f"leaves {rope.dims} of a head's {head_dim} channels to turn, but all of "
-            "them do in this architecture; correct architectures, or take the key out",
+            SHARE_KEYS[0],
+            f"leaves {rope.dims} channels of a head to turn, but all of them do in "
+            "this architecture; correct architectures, or take the key out",
         )
     return rope
 

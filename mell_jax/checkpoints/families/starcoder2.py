@@ -13,6 +13,7 @@ from mell_jax.checkpoints.families.reading import (
     read_model,
     read_num_layers,
     smallest_window,
+    whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
 from mell_jax.checkpoints.rope_fields import read_rope
@@ -38,7 +39,7 @@ def _parse(fields: Fields) -> ModelConfig:
             fields,
             head_dim=size,
             window=fields.integer("sliding_window") if has_window else None,
-            rope=read_rope(fields, head_dim=size),
+            rope=whole_rope(fields, read_rope(fields, head_dim=size)),
             **asdict(Biases.of(qkv=has_bias, output=has_bias)),
         ),
         feed_forward=FeedForwardConfig(
