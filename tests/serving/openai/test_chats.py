@@ -78,7 +78,7 @@ def test_an_answer_that_ends_with_a_token_that_ends_nothing_is_warned_of(
     path = tmp_path / "turns"
     path.write_text("{% for m in messages %}{{ m.content }}<bos>\n{% endfor %}")
     load([str(path)], [model("demo", demo_directory())])
-    assert caplog.text == ""  # a text ends with token 0, and so does an answer
+    assert "ends an answer" not in caplog.text  # as a text does: with token 0
     path.write_text("{% for m in messages %}{{ m.content }}<eos>\n{% endfor %}")
     load([str(path)], [model("demo", demo_directory())])
     assert "ends an answer with <eos> (id 1), which ends no text" in caplog.text
