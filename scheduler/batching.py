@@ -231,8 +231,6 @@ class Batcher:
     def _count_fitting(self, short: Int32Array, *, mapped: Pages) -> int:
         """Returns how many of the rows that need a page, in order, can have it."""
         left = self.cache.num_available
-        if self.sequences.spec.is_plain:
-            return min(len(short), left)
         for index, slot in enumerate(short):
             left -= self.sequences.pages_needed(slot, pages=int(mapped[slot]) + 1)
             if left < 0:

@@ -330,8 +330,6 @@ class SequenceTable:
 
     def pages_needed(self, slot: SlotId, *, pages: int, turns: bool = True) -> int:
         """Returns how many pages `extend` would take that are not there already."""
-        if self.spec.is_plain:
-            return max(pages - int(self.pages.end[0, slot]), 0)
         needed = 0
         for group, each in enumerate(self.spec.groups):
             first = int(self.pages.first[group, slot])

@@ -175,7 +175,7 @@ def _has(directory: Path, marks: Iterable[str]) -> bool:
 
 
 def _matches(directory: Path, mark: str) -> list[Path]:
-    """What matches, as seen from `directory`; a folder is enough for none but orbax."""
+    """Returns what matches, seen from `directory`; a folder counts for orbax only."""
     return [
         path.relative_to(directory)
         for path in directory.glob(mark)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.families.family import ParameterPath
+from mell_jax.checkpoints.families.family import ParameterPath, Weight
 from mell_jax.checkpoints.json_file import shown
 from mell_jax.checkpoints.orbax import ROOTS, Key, array_leaf, read_array
 from mell_jax.checkpoints.sources import Shape, Source
@@ -23,15 +23,6 @@ from mell_jax.checkpoints.trees import TREES, TreeLayout
 from mell_jax.models.config import ModelConfig
 
 _ROOTS = (*(".".join(root) for root in ROOTS), "transformer", "params.transformer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignParameter:
-    """A parameter is made of leaves of a foreign tree."""
-
-    path: ParameterPath
-    source: Source
-    size_bytes: int  # of as many values as it has, as stored
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,9 +46,7 @@ class ForeignTree:
             self._last = name, values.astype(self.dtype, copy=False)
         return self._last[1] if rows is None else self._last[1][rows]
 
-    def find(
-        self, model: AbstractDecoder, *, config: ModelConfig
-    ) -> list[ForeignParameter]:
+    def find(self, model: AbstractDecoder, *, config: ModelConfig) -> list[Weight]:
         """Returns what every parameter of `model` is made of, leaf by leaf.
 
         Raises:
@@ -68,7 +57,7 @@ class ForeignTree:
         }
         sources = self.layout.sources(config, shapes)
         found = [
-            self._parameter(path, sources[path], shape=model.shape(path))
+            self._weight(path, sources[path], shape=model.shape(path))
             for path, _ in model.items()
         ]
         used = {name for one in found for name in one.source.names()}
@@ -85,9 +74,7 @@ class ForeignTree:
             )
         return sorted(found, key=lambda one: next(one.source.names()))
 
-    def _parameter(
-        self, path: ParameterPath, source: Source, *, shape: Shape
-    ) -> ForeignParameter:
+    def _weight(self, path: ParameterPath, source: Source, *, shape: Shape) -> Weight:
         made = source.shape(self)
         if made != shape:
             leaves = [f"{name} {list(self.shape(name))}" for name in source.names()]
@@ -98,7 +85,7 @@ class ForeignTree:
             )
         stored = np.dtype(self._leaf(next(source.names())).dtype)
         size_bytes = math.prod(shape) * stored.itemsize
-        return ForeignParameter(path=path, source=source, size_bytes=size_bytes)
+        return Weight(path=path, source=source, size_bytes=size_bytes)
 
     def _leaf(self, name: str) -> Any:
         if name not in self.keys:

@@ -5,7 +5,6 @@ Which tensors make a parameter is told by the model's family (`families`).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from absl import logging
 
 from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.families.family import ParameterPath, Sources
+from mell_jax.checkpoints.families.family import ParameterPath, Sources, Weight
 from mell_jax.checkpoints.folder_kind import explain_folder, list_names
 from mell_jax.checkpoints.json_file import Fields, read_object, shown
 from mell_jax.checkpoints.quantised import Scheme, cost_line, unused_line
@@ -30,15 +29,6 @@ from mell_jax.checkpoints.stored_weights import EMBEDDING, HEAD, StoredWeights
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weight:
-    """A weight joins a parameter and the stored tensors that it is made of."""
-
-    path: ParameterPath
-    source: Source
-    size_bytes: int  # as stored
 
 
 def open_weights(

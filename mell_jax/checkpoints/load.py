@@ -22,9 +22,9 @@ from mell_jax.checkpoints.abstract import (
 )
 from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
-from mell_jax.checkpoints.families.family import ParameterPath
+from mell_jax.checkpoints.families.family import ParameterPath, Weight
 from mell_jax.checkpoints.folder_kind import explain_path
-from mell_jax.checkpoints.foreign_tree import ForeignParameter, find_tree
+from mell_jax.checkpoints.foreign_tree import find_tree
 from mell_jax.checkpoints.gguf import (
     architecture_of,
     find_gguf_weights,
@@ -34,7 +34,6 @@ from mell_jax.checkpoints.gguf import (
 from mell_jax.checkpoints.hf_config import CONFIG_FILE, CheckpointSpec
 from mell_jax.checkpoints.hf_config_writer import spec_in_memory
 from mell_jax.checkpoints.hf_weights import (
-    Weight,
     find_weights,
     has_safetensors,
     open_weights,
@@ -175,7 +174,7 @@ def _read_gguf(
 
 
 def _read_sources(
-    weights: Sequence[Weight | ForeignParameter],
+    weights: Sequence[Weight],
     reader: Reader,
     *,
     model: AbstractDecoder,

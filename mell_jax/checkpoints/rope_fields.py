@@ -223,7 +223,7 @@ def _dims(shares: Mapping[str, float], *, head_dim: int) -> int:
 
 
 def _scaling(fields: Fields, sections: Sequence[Fields]) -> RopeScaling | None:
-    """What all sections say; there are two at most."""
+    """Returns what all sections say; there are two at most."""
     found = [read_scaling(section, model=fields) for section in sections]
     for section, scaling in zip(sections[1:], found[1:], strict=True):
         if scaling != found[0]:

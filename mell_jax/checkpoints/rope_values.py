@@ -146,7 +146,7 @@ def _older(scaling: JsonValues) -> JsonValues | None:
 
 
 def _original_values(scaling: RopeScaling | None) -> JsonValues:
-    """What longrope has beside its section, not in it."""
+    """Returns what longrope has beside its section, not in it."""
     if not isinstance(scaling, LongRope):
         return {}
     return {ORIGINAL_KEY: scaling.original_context}

@@ -181,7 +181,7 @@ def _pre_tokenizer(head: GgufHead) -> PreTokenizer:
 
 
 def _around(head: GgufHead, pre: PreTokenizer) -> dict[str, Any] | None:
-    """What is put around a text, as a `tokenizer.json` says it."""
+    """Returns what is put around a text, as a `tokenizer.json` says it."""
     tokens = _texts(head, TOKENS)
     ids = {
         kind: _id(head, f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos")

@@ -180,7 +180,7 @@ def has_tokenizer(directory: Path) -> bool:
 
 
 def _find_around(encoder: Encoder) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text, found by trying."""
+    """Returns what the tokenizer puts before and after a text, found by trying."""
     for probe in ("a", "0", _NO_LETTER):
         inner = encoder.encode(probe, add_special_tokens=False)
         whole = encoder.encode(probe, add_special_tokens=True)

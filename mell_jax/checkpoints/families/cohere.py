@@ -21,6 +21,7 @@ from mell_jax.checkpoints.families.reading import (
     read_split_head_dim,
     read_windows,
     smallest_window,
+    types_by_pattern,
     whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
@@ -83,10 +84,7 @@ def _windows(fields: Fields) -> Windows:
     pattern = fields.integer("sliding_window_pattern", default=DEFAULT_PATTERN)
     if pattern < 1:
         fields.fail("sliding_window_pattern", f"must be positive, got {pattern}")
-    types = tuple(
-        "sliding_attention" if (layer + 1) % pattern else "full_attention"
-        for layer in range(read_num_layers(fields))
-    )
+    types = types_by_pattern(fields, full_every=pattern)
     return read_windows(fields, default=types)
 
 

@@ -15,6 +15,7 @@ from mell_jax.checkpoints.families.reading import (
     read_uniform,
     rotate_only,
     smallest_window,
+    types_by_pattern,
     windows_by_type,
 )
 from mell_jax.checkpoints.json_file import Fields
@@ -56,10 +57,7 @@ def _layer_types(fields: Fields, *, has_window: bool) -> tuple[str, ...]:
     pattern = fields.integer(PATTERN, default=DEFAULT_PATTERN)
     if pattern < 1:
         fields.fail(PATTERN, f"must be at least 1, found {pattern}")
-    return tuple(
-        "sliding_attention" if (layer + 1) % pattern else "full_attention"
-        for layer in range(layers)
-    )
+    return types_by_pattern(fields, full_every=pattern)
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:

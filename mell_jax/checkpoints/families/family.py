@@ -14,6 +14,15 @@ Sources = Mapping[ParameterPath, Source]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """A weight joins a parameter and the source that it is made of."""
+
+    path: ParameterPath
+    source: Source
+    size_bytes: int  # as stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A family is one architecture of transformers, read by functions."""
 

@@ -16,9 +16,9 @@ from mell_jax.checkpoints.families.reading import (
     read_activation,
     read_attention,
     read_head_dim,
-    read_num_layers,
     read_windows,
     smallest_window,
+    types_by_pattern,
     whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
@@ -82,13 +82,7 @@ def sandwich_values(config: ModelConfig) -> dict[str, Any]:
 
 def _attentions(fields: Fields) -> list[AttentionConfig]:
     head_dim = read_head_dim(fields)
-    windows = read_windows(
-        fields,
-        default=tuple(
-            "full_attention" if layer % 2 else "sliding_attention"
-            for layer in range(read_num_layers(fields))
-        ),
-    )
+    windows = read_windows(fields, default=types_by_pattern(fields, full_every=2))
     return [
         read_attention(
             fields,

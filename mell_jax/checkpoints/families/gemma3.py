@@ -27,8 +27,8 @@ from mell_jax.checkpoints.families.reading import (
     read_attention,
     read_head_dim,
     read_layer_types,
-    read_num_layers,
     read_windows,
+    types_by_pattern,
     whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
@@ -62,10 +62,7 @@ def _layer_types(fields: Fields) -> tuple[str, ...]:
     pattern = fields.integer(PATTERN, default=DEFAULT_PATTERN)
     if pattern < 1:
         fields.fail(PATTERN, f"must be at least 1, found {pattern}")
-    expected = tuple(
-        "sliding_attention" if (layer + 1) % pattern else "full_attention"
-        for layer in range(read_num_layers(fields))
-    )
+    expected = types_by_pattern(fields, full_every=pattern)
     types = read_layer_types(fields, default=expected)
     if types != expected and fields.has(PATTERN):
         fields.fail(

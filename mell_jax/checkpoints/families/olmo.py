@@ -19,6 +19,7 @@ from mell_jax.checkpoints.families.reading import (
     read_num_layers,
     read_windows,
     smallest_window,
+    types_by_pattern,
     whole_rope,
 )
 from mell_jax.checkpoints.json_file import Fields
@@ -50,10 +51,7 @@ def _parse_olmo2(fields: Fields) -> ModelConfig:
 
 def _parse_olmo3(fields: Fields) -> ModelConfig:
     fields = fields.with_defaults({"sliding_window": DEFAULT_WINDOW})
-    types = tuple(
-        "sliding_attention" if (layer + 1) % FULL_EVERY else "full_attention"
-        for layer in range(read_num_layers(fields))
-    )
+    types = types_by_pattern(fields, full_every=FULL_EVERY)
     ropes = read_layered_ropes(
         fields, head_dim=read_head_dim(fields), layers=OLMO3_LAYERS
     )

@@ -128,6 +128,14 @@ def read_layer_types(
     return types
 
 
+def types_by_pattern(fields: Fields, *, full_every: int) -> tuple[str, ...]:
+    """Returns the kind of each layer where the last of so many sees everything."""
+    return tuple(
+        "sliding_attention" if (layer + 1) % full_every else "full_attention"
+        for layer in range(read_num_layers(fields))
+    )
+
+
 def windows_by_type(types: tuple[str, ...], window: int | None) -> Windows:
     """Returns the window of each layer: `window` in sliding ones."""
     return tuple(window if kind == "sliding_attention" else None for kind in types)

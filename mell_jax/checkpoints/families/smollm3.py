@@ -60,7 +60,7 @@ def _rotated(fields: Fields) -> Rotated:
 
 
 def _windows(fields: Fields, is_rotated: Rotated) -> Windows:
-    """Where nothing else is told, layers have a window that are not rotated."""
+    """Layers that are not rotated have a window where nothing else is told."""
     has_window = fields.has("sliding_window")
     if not (fields.flag("use_sliding_window", default=False) and has_window):
         full = ("full_attention",)

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.families.family import Sources
+from mell_jax.checkpoints.families.family import Sources, Weight
 from mell_jax.checkpoints.gguf.model import GgufModel, PackedTensor
 from mell_jax.checkpoints.gguf.read import read_packed
 from mell_jax.checkpoints.gguf.rope import FACTORS
-from mell_jax.checkpoints.hf_weights import Weight
 from mell_jax.checkpoints.json_file import shown
 from mell_jax.checkpoints.sources import Array, Shape
 

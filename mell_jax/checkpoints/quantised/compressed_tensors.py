@@ -152,7 +152,7 @@ class CompressedTensors:
                 return as_float(scale)
 
     def _zeros(self, parts: Parts, rows: int) -> FloatArray | None:
-        """What is subtracted from the codes; packed ones are stored unsigned."""
+        """Returns what is subtracted from codes; packed ones are stored unsigned."""
         shift = 1 << (self.bits - 1) if self.is_packed else 0
         zeros = parts.get("weight_zero_point")
         if zeros is None:

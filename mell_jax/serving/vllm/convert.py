@@ -196,7 +196,7 @@ def model_info_of(
 
 
 def _defaults_json(params: SamplingParams) -> str:
-    """What gateways fill in for their clients; empty for what changes nothing."""
+    """Returns what gateways fill in for their clients; nothing that changes nothing."""
     changed = {
         name: getattr(params, name)
         for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
