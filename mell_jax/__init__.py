@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mell_jax.engine.fleet.config import FleetConfig
     from mell_jax.engine.params import InvalidRequestError, SamplingParams
+    from mell_jax.grammar import Grammar, GrammarError
     from mell_jax.llm import LLM, Completion, RequestOutput
     from mell_jax.models.servable import ServableModel
 
@@ -22,6 +23,8 @@ _HOME = {
     "RequestOutput": "mell_jax.llm",
     "SamplingParams": "mell_jax.engine.params",
     "ServableModel": "mell_jax.models.servable",
+    "Grammar": "mell_jax.grammar",
+    "GrammarError": "mell_jax.grammar",
     "InvalidRequestError": "mell_jax.engine.params",
 }
 
@@ -29,6 +32,8 @@ __all__ = [
     "LLM",
     "Completion",
     "FleetConfig",
+    "Grammar",
+    "GrammarError",
     "InvalidRequestError",
     "RequestOutput",
     "SamplingParams",

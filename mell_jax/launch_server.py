@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mell_jax.engine.build import BuiltModel, build_engine, settle_engine
 from mell_jax.engine.config import EngineConfig
@@ -85,25 +86,22 @@ def launch(
     ) as address:
         if address is not None:
             print(f"mell.v1.Admin is at {address}, for this machine alone", flush=True)
-        models = [
-            _served(model, is_loaded=not server.frontends) for model in built.models
-        ]
+        models = [_served(model) for model in built.models]
+        built.learn({model.name: model.tokenizer for model in models})
+        if server.frontends:  # each loads its own
+            models = [replace(model, tokenizer=None) for model in models]
         return serve(built.thread, models=models, config=server, started_s=started_s)
 
 
-def _served(model: BuiltModel, *, is_loaded: bool) -> ServedModel:
-    """Returns what clients are told of a model.
-
-    Args:
-      is_loaded: False leaves its tokenizer to the front ends.
-    """
+def _served(model: BuiltModel) -> ServedModel:
+    """Returns what clients are told of a model, its tokenizer loaded."""
     directory = model.directory
     assert directory is not None, "a loaded model has a directory"
     return ServedModel(
         name=model.name,
         path=str(directory),
         tokenizer_dir=directory,
-        tokenizer=load_tokenizer(directory) if is_loaded else None,
+        tokenizer=load_tokenizer(directory),
     )
 
 

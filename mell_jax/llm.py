@@ -200,6 +200,7 @@ class LLM:
     def _start(self, built: BuiltEngine, tokenizer: Tokenizer | None) -> None:
         self._engine = built.thread
         self.tokenizer = tokenizer
+        built.learn({built.thread.infos[0].model_name: tokenizer})
         self._front_end = FrontEnd(
             built.thread.send,
             models=[FrontModel(info=built.thread.infos[0], tokenizer=tokenizer)],

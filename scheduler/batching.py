@@ -19,7 +19,7 @@ from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.composition import Composition, Part
 from mell_jax.scheduler.fair_queue import FairQueue
 from mell_jax.scheduler.grants import Grants, PageGrowth
-from mell_jax.scheduler.ids import Pages, Serial, SlotId
+from mell_jax.scheduler.ids import Pages, Serial, SlotId, Tokens
 from mell_jax.scheduler.plan import Admitted, BatchLimits, Sequence, StepPlan
 from mell_jax.scheduler.prefills import (
     find_missing,
@@ -160,6 +160,16 @@ class Batcher:
             )
         return live
 
+    def append(self, serial: Serial, tokens: Tokens) -> None:
+        """Adds tokens to a sequence that were not sampled, and none is on its way.
+
+        They are computed together, before the next one is sampled.
+        """
+        assert self.sequences.is_settled(serial), f"a token of {serial} is on its way"
+        self.sequences.append(serial, tokens)
+        if serial not in self.sequences.running:
+            self._waiting_tokens += len(tokens)
+
     # -- questions ---------------------------------------------------------------
 
     @property
@@ -238,9 +248,10 @@ class Batcher:
         return len(short)
 
     def _map_chunks(self, chunks: dict[int, int]) -> None:
-        """Turns the rings of rows that prefill; one that lacks pages for it waits."""
-        if self.sequences.spec.chunk_tokens is None:
-            return  # no rings: a row entered with all its pages
+        """Maps pages of what rows prefill; one that lacks them waits.
+
+        A row entered with all its pages, but rings turn, and tokens may be appended.
+        """
         rows = self.rows
         for slot, tokens in list(chunks.items()):
             pages = self.sequences.spec.pages(int(rows.computed[slot]) + tokens)
@@ -308,9 +319,10 @@ class Batcher:
         entries: list[Admitted] = []
         passed_over = 0
         for serial in self._waiting.items(tenant):
-            if self.grants.is_held(serial):
-                continue
             sequence = self.sequences.sequence(serial)
+            is_gated = self.grants.is_gated(serial, tokens=len(sequence.tokens))
+            if is_gated or self.grants.is_held(serial):
+                continue
             if sequence.pending or not self.sequences.has_slot or budget == 0:
                 break  # a pending token is on its way; nobody overtakes its sequence
             matched = self.sequences.usable_prefix(sequence)
@@ -423,9 +435,7 @@ class Batcher:
         if not self.sequences.knows(serial):
             return False  # cancelled since
         sequence = self.sequences.sequence(serial)
-        tokens = np.append(sequence.tokens, np.int32(token))
-        self.sequences.remember(
-            replace(sequence, tokens=tokens, pending=sequence.pending - 1)
-        )
+        self.sequences.remember(replace(sequence, pending=sequence.pending - 1))
+        self.sequences.append(serial, np.array([token], np.int32))
         self._waiting_tokens += 1
         return True

@@ -2,6 +2,7 @@
 
     granted   |----------------|            computed up to here, then the row waits
     computed  |---------->   ^              AHEAD_TOKENS before the end it asks for more
+    gated     |------------>|               what comes after waits for a mask
     held      |---------->|                 stands still until it is resumed
 
 Grants are those of the placement machine; a sequence without one has no ceiling.
@@ -36,6 +37,7 @@ class Grants:
         self._sequences = sequences
         self._rows = sequences.rows
         self._granted: dict[Serial, int] = {}  # positions
+        self._gates: dict[Serial, int] = {}  # positions
         self._held: set[Serial] = set()
 
     def grant(self, serial: Serial, *, pages: int) -> None:
@@ -43,8 +45,19 @@ class Grants:
         most = self._rows.pages.max_pages
         reach = self._sequences.spec.reach(pages, most=most)
         self._granted[serial] = reach * self._rows.page_tokens
-        if serial not in self._held:
-            self._set_ceiling(serial, self._granted[serial])
+        self.apply(serial)
+
+    def gate(self, serial: Serial, *, positions: int) -> None:
+        """Lets a sequence compute so many positions and no more, until told again.
+
+        What is sampled at the last of them may need something that is not there yet.
+        """
+        self._gates[serial] = positions
+        self.apply(serial)
+
+    def is_gated(self, serial: Serial, *, tokens: int) -> bool:
+        """Returns whether a sequence of so many tokens may not sample the next one."""
+        return self._gates.get(serial, tokens) < tokens
 
     def wanting(self) -> list[tuple[Serial, int]]:
         """Returns rows near the end of what they were granted, and the pages of the
@@ -81,13 +94,18 @@ class Grants:
         return serial in self._held
 
     def apply(self, serial: Serial) -> None:
-        """Raises the ceiling of a sequence that has just got its row, or goes on."""
-        self._set_ceiling(serial, self._granted.get(serial, NO_CEILING))
+        """Sets the ceiling of a sequence; one that is held stays where it is."""
+        if serial not in self._held:
+            granted = self._granted.get(serial, NO_CEILING)
+            self._set_ceiling(
+                serial, min(granted, self._gates.get(serial, NO_CEILING))
+            )
 
     def forget(self, serial: Serial) -> None:
         """Drops what a sequence was granted; it is over."""
         self._held.discard(serial)
         self._granted.pop(serial, None)
+        self._gates.pop(serial, None)
 
     def _set_ceiling(self, serial: Serial, positions: int) -> None:
         slot = self._sequences.running.get(serial)

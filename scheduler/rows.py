@@ -67,6 +67,12 @@ class RowTable:
         self.published[slot] = computed // self.page_tokens
         self.tokens[slot, : len(tokens)] = tokens
 
+    def append(self, slot: SlotId, tokens: Tokens) -> None:
+        """Adds tokens to a slot of which none is on its way."""
+        known, end = int(self.known[slot]), int(self.known[slot]) + len(tokens)
+        self.tokens[slot, known:end] = tokens
+        self.known[slot] = self.total[slot] = end
+
     def vacate(self, slot: SlotId) -> None:
         self.serial[slot] = NO_SERIAL
         self.ceiling[slot] = NO_CEILING

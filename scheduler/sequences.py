@@ -9,6 +9,7 @@ their contents, and never before a token was sampled from them.
 """
 
 from collections import Counter
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -115,6 +116,13 @@ class SequenceTable:
         """Returns the positions in a sequence's pages, the step in flight included."""
         slot = self._running.get(serial)
         return 0 if slot is None else int(self.rows.computed[slot])
+
+    def count_known(self, serial: Serial) -> int:
+        """Returns how many tokens of a sequence the host knows."""
+        slot = self._running.get(serial)
+        if slot is None:
+            return len(self._sequences[serial].tokens)
+        return int(self.rows.known[slot])
 
     def tokens_since(self, serial: Serial, position: int) -> Tokens:
         """Returns a copy of the tokens that the host knows from `position` on."""
@@ -272,6 +280,16 @@ class SequenceTable:
             if self.shares_prefixes
             else []
         )
+
+    def append(self, serial: Serial, tokens: Tokens) -> None:
+        """Adds tokens to a sequence that the host knows."""
+        slot = self._running.get(serial)
+        if slot is not None:
+            self.rows.append(slot, tokens)
+            return
+        known = self._sequences[serial]
+        everything = np.concatenate([known.tokens, tokens])
+        self.remember(replace(known, tokens=everything))
 
     def forget(self, serial: Serial) -> None:
         """Forgets a sequence that has no row."""

@@ -1,7 +1,7 @@
 """Makes an engine that is ready from a configuration: load, allocate, compile."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -35,6 +35,7 @@ from mell_jax.models.servable import ServableModel
 from mell_jax.models.serving_copy import serving_copy
 from mell_jax.models.serving_form import to_serving_form
 from mell_jax.text.ends import find_eos_ids
+from mell_jax.text.tokenizer import Tokenizer
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
 from mell_jax.worker.form import HALF_FEATURES, choose_form, cpu_features
 from mell_jax.worker.group import DeviceGroup
@@ -62,6 +63,22 @@ class BuiltEngine:
     thread: EngineThread
     models: tuple[BuiltModel, ...]
     compilations: CompilationCounter
+
+    def learn(self, tokenizers: Mapping[str, Tokenizer | None]) -> None:
+        """Lets requests of models have grammars; before the engine serves.
+
+        Args:
+          tokenizers: by the model's name; None leaves it without.
+        """
+        for info in self.engine.infos:
+            tokenizer = tokenizers[info.model_name]
+            if tokenizer is not None:
+                self.engine.learn(
+                    info.model_name,
+                    tokenizer.token_table(
+                        end_ids=info.eos_token_ids, vocab_size=info.vocab_size
+                    ),
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ frozen values, so that they can cross threads and processes.
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NewType
 
@@ -92,7 +92,7 @@ class Finished:
 class StepFrame:
     """A frame says all that a step brought. Row i: `handles[i]` got `tokens[i]`.
 
-    A sequence has at most one row per frame.
+    A sequence has several rows, in order, where tokens were forced by its grammar.
     """
 
     handles: npt.NDArray[np.int64]  # [n]
@@ -102,10 +102,19 @@ class StepFrame:
     finished: tuple[Finished, ...] = ()
 
 
-def frame_of_ends(finished: tuple[Finished, ...]) -> StepFrame:
-    """Returns a frame without a token."""
+def frame_of_tokens(
+    said: Sequence[tuple[Handle, Int32Array]] = (),
+    *,
+    finished: tuple[Finished, ...],
+) -> StepFrame:
+    """Returns a frame of tokens that no step has sampled, or of none."""
     return StepFrame(
-        handles=np.zeros(0, np.int64), tokens=np.zeros(0, np.int32), finished=finished
+        handles=np.repeat(
+            np.array([handle for handle, _ in said], np.int64),
+            [len(tokens) for _, tokens in said],
+        ),
+        tokens=np.concatenate([np.zeros(0, np.int32), *(part for _, part in said)]),
+        finished=finished,
     )
 
 

@@ -6,8 +6,12 @@ before, so that host and device work at the same time:
     launch k   plan k, dispatch k          land k-1   wait for k-1, its tokens and ends
 
 A sampled token stays on the device as the next input; a sequence that turns out to
-have ended has one surplus row in flight, whose result is dropped. Single-threaded: one
-thread calls every method.
+have ended has one surplus row in flight, whose result is dropped. A sequence with a
+grammar waits for its own token and the mask of the next one, and nobody waits for it:
+
+    land k-1   its token to the guide        `hear` forced tokens, mask        launch k+1
+
+Single-threaded: one thread calls every method.
 """
 
 from collections.abc import Mapping
@@ -24,20 +28,29 @@ from mell_jax.engine.frames import (
     Logprobs,
     PromptDone,
     StepFrame,
-    frame_of_ends,
+    frame_of_tokens,
 )
+from mell_jax.engine.guides import InstanceGuides
 from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes
+from mell_jax.grammar import Guidance
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.ids import Serial, Tokens
 from mell_jax.scheduler.plan import Sequence, StepPlan
+from mell_jax.scheduler.rows import NO_SERIAL
 from mell_jax.worker.device import DeviceWorker, Pending, PromptTargets, StepCall
 from mell_jax.worker.layout import Bucket, new_vector
+from mell_jax.worker.sampling import NONE_ALLOWED, NOT_FINITE, Want
 
 NO_TOKENS = np.zeros(0, np.int32)
+_BAD_ROWS = {
+    NOT_FINITE: "the model's logits for this sequence are not finite",
+    NONE_ALLOWED: "what the request asks for (grammar, allowed_token_ids, logit_bias, "
+    "min_tokens) allows no token here",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +64,7 @@ class InFlight:
     stop_ids: Int32Array  # [b, MAX_STOP_IDS]
     scored: Int32Array  # tokens of the step whose log probabilities are wanted
     is_first: BoolArray  # [b] samples the first token after the prompt
+    has_grammar: BoolArray  # [b]
 
 
 class Instance:
@@ -60,16 +74,23 @@ class Instance:
       worker: the hands; with its pool.
       batcher: the books; new.
       max_rows: sequences that run at once.
+      guides: of requests with a grammar; None where there are none.
     """
 
     def __init__(
-        self, worker: DeviceWorker, batcher: Batcher, *, max_rows: int
+        self,
+        worker: DeviceWorker,
+        batcher: Batcher,
+        *,
+        max_rows: int,
+        guides: InstanceGuides | None = None,
     ) -> None:
         self.worker = worker
         self.batcher = batcher
         self.sequences = batcher.sequences
         self.grants = batcher.grants
         self.ended: list[Serial] = []  # since the owner last cleared it
+        self._guides = guides or InstanceGuides(None, vocab_size=0)
         self._slots = SlotTable(max_rows)
         self._prompts = PromptTable()
         self._requests: dict[Serial, Request] = {}
@@ -87,6 +108,7 @@ class Instance:
         self._requests[request.serial] = request
         if len(tokens) == prompt:
             self._prompts.expect(request.serial, num_top=request.params.prompt_logprobs)
+        self._follow(request, tokens)
         self.batcher.add(_sequence(request, tokens))
 
     def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
@@ -112,6 +134,7 @@ class Instance:
         prompt = len(request.submit.prompt)
         if len(tokens) == prompt:
             self._prompts.adopt(serial, num_top=request.params.prompt_logprobs)
+        self._follow(request, tokens)
         self._slots.occupy(slot, request)
         self.worker.set_up_row(
             row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
@@ -156,6 +179,7 @@ class Instance:
         """Frees a sequence's pages and forgets it without a word."""
         del self._requests[serial]
         self._prompts.forget(serial)
+        self._guides.forget(serial)
         self.batcher.cancel(serial, trusted=trusted)
 
     # -- the loop ----------------------------------------------------------------
@@ -201,12 +225,33 @@ class Instance:
         times.begin()
         return self._land(landing, times) or self.say_ends()
 
+    @property
+    def has_news(self) -> bool:
+        """Returns whether guides have said something that `hear` would take in."""
+        return self._guides.has_news
+
+    def hear(self) -> StepFrame | None:
+        """Takes in what guides have found; None when nothing is to be said of it.
+
+        What they say of a row that is held, as it moves, waits until it goes on.
+        """
+        said: list[tuple[Handle, Tokens]] = []
+        for serial, guidance in self._guides.news(but=self.grants.is_held):
+            tokens = self._take_forced(serial, guidance.forced)
+            if len(tokens):
+                said.append((self._requests[serial].handle, tokens))
+            self._go_on(serial, guidance)
+        if not said and not self._finished:
+            return None
+        done, self._finished = tuple(self._finished), []
+        return frame_of_tokens(said, finished=done)
+
     def say_ends(self) -> StepFrame | None:
         """Returns the ends that no step has said; None if there are none."""
         if not self._finished:
             return None
         done, self._finished = tuple(self._finished), []
-        return frame_of_ends(done)
+        return frame_of_tokens((), finished=done)
 
     def load(
         self,
@@ -277,6 +322,10 @@ class Instance:
         inputs.last[:count] = inputs.cu_q_lens[1 : count + 1] - 1
         inputs.page_table[:, :count] = plan.page_table
         sampling, wants = table.rows(plan, count=bucket.rows, generated=generated)
+        mask = None
+        if wants & Want.MASK:
+            serials = np.where(plan.samples, plan.serials, NO_SERIAL)
+            mask = self._guides.masks(serials, count=bucket.rows)
         scored = self._scored(plan)
         pending = self.worker.dispatch(
             StepCall(
@@ -284,6 +333,7 @@ class Instance:
                 vector=vector,
                 rows=sampling,
                 wants=wants,
+                mask=mask,
                 prompt=self._prompt_targets(plan, bucket=bucket, at=scored)
                 if len(scored)
                 else None,
@@ -297,6 +347,7 @@ class Instance:
             stop_ids=table.stop_ids[slots],
             scored=scored,
             is_first=plan.samples & (generated == 0),
+            has_grammar=table.has_grammar[slots],
         )
 
     def _scored(self, plan: StepPlan) -> Int32Array:
@@ -343,6 +394,10 @@ class Instance:
                 reason=FinishReason.STOP if stopped[index] else FinishReason.LENGTH,
                 stop_token=int(tokens[index]) if stopped[index] else None,
             )
+        for index in np.flatnonzero(live & landing.has_grammar):
+            serial = Serial(int(plan.serials[index]))
+            if serial in self._requests:  # it has not ended with this token
+                self._guides.advance(serial, int(tokens[index]))
         if not live.any() and not self._finished:
             return None
         finished, self._finished = tuple(self._finished), []
@@ -361,8 +416,54 @@ class Instance:
                 self.finish(
                     serial,
                     reason=FinishReason.ERROR,
-                    message="the model's logits for this sequence are not finite",
+                    message=_BAD_ROWS[int(tokens[index])],
                 )
+
+    # -- grammars ----------------------------------------------------------------
+
+    def _follow(self, request: Request, tokens: Tokens) -> None:
+        """Has a request with a grammar wait until it is known what may come next."""
+        if request.params.grammar is None:
+            return
+        generated = tokens[len(request.submit.prompt) :].tolist()
+        self._guides.open(request, generated=generated)
+        self.grants.gate(request.serial, positions=len(tokens) - 1)
+
+    def _take_forced(self, serial: Serial, forced: tuple[int, ...]) -> Tokens:
+        """Gives a sequence tokens that its grammar forces, as far as its limit."""
+        if not forced:
+            return NO_TOKENS
+        known = self.sequences.count_known(serial)
+        room = self._requests[serial].limit - known
+        tokens = np.array(forced[:room], np.int32)
+        self.batcher.append(serial, tokens)
+        self._generated += len(tokens)
+        return tokens
+
+    def _go_on(self, serial: Serial, guidance: Guidance) -> None:
+        """Lets a sequence sample its next token, or ends it."""
+        request = self._requests[serial]
+        known = self.sequences.count_known(serial)
+        generated = known - len(request.submit.prompt)
+        if guidance.error:
+            self.finish(
+                serial,
+                reason=FinishReason.ERROR,
+                message=f"the grammar {guidance.error}",
+            )
+        elif known == request.limit:
+            self.finish(serial, reason=FinishReason.LENGTH)
+        elif not guidance.is_complete:
+            self.grants.gate(serial, positions=known)
+        elif generated < request.params.min_tokens:
+            self.finish(
+                serial,
+                reason=FinishReason.ERROR,
+                message=f"the grammar is complete after {generated} tokens, and "
+                f"min_tokens asks for {request.params.min_tokens}",
+            )
+        else:
+            self.finish(serial, reason=FinishReason.STOP)
 
     def _land_prompts(
         self, landing: InFlight, live: BoolArray

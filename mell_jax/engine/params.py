@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, SupportsFloat, SupportsIndex
 
+from mell_jax.grammar import Grammar
+
 MAX_TOP_LOGPROBS = 20
 MAX_PROMPT_LOGPROBS = 2**20  # of all prompt tokens; they come in one message
 MAX_N = 16
@@ -86,6 +88,8 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    grammar: Grammar | None = None
+    """The answer is one of its texts; every other option is kept to as well."""
 
     def __post_init__(self) -> None:
         """Checks, and keeps Python's own numbers whatever the caller computed with."""
@@ -108,6 +112,8 @@ class SamplingParams:
             _fail(
                 "min_tokens", f"exceeds max_tokens {self.max_tokens}", self.min_tokens
             )
+        if not (self.grammar is None or isinstance(self.grammar, Grammar)):
+            _fail("grammar", "must be a Grammar (mell_jax.Grammar)", self.grammar)
         self._check_stops()
         self._check_token_lists()
 
@@ -138,6 +144,15 @@ class SamplingParams:
                 _fail("logit_bias", f"of token {token} must be in [-100, 100]", value)
             bias[_one_id("logit_bias", token)] = number
         object.__setattr__(self, "logit_bias", bias)
+
+    @property
+    def has_penalty(self) -> bool:
+        """Returns whether tokens of the answer change the logits of later ones."""
+        return (
+            self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+            or self.repetition_penalty != 1.0
+        )
 
     @property
     def is_greedy(self) -> bool:

@@ -58,6 +58,7 @@ class SlotTable:
         self.stop_ids = np.full((num_slots, MAX_STOP_IDS), NO_TOKEN, np.int32)
         self.min_tokens = np.zeros(num_slots, np.int32)
         self.wants_prompt = np.zeros(num_slots, np.bool_)
+        self.has_grammar = np.zeros(num_slots, np.bool_)
         self._wants = np.zeros(num_slots, np.int32)
         self._sampling = np.zeros((ROW_COLUMNS, num_slots), np.int32)
         self._padding = pack_rows(greedy_rows(1, slot=num_slots))
@@ -74,7 +75,12 @@ class SlotTable:
         row = _sampling_row(request)
         self._sampling[:, slot] = pack_rows(row)[:, 0]
         has_logprobs = params.logprobs is not None
-        self._wants[slot] = wants_of(row) | (Want.LOGPROBS if has_logprobs else 0)
+        self.has_grammar[slot] = params.grammar is not None
+        self._wants[slot] = (
+            wants_of(row)
+            | (Want.LOGPROBS if has_logprobs else 0)
+            | (Want.MASK if params.grammar is not None else 0)
+        )
 
     def rows(
         self, plan: StepPlan, *, count: int, generated: Int32Array
@@ -114,16 +120,8 @@ def row_setup(
         bias=bias,
         allow_only=allowed is not None,
         stop_ids=request.barred_ids,
-        history=tokens if _has_penalty(params) else None,
+        history=tokens if params.has_penalty else None,
         num_prompt=num_prompt,
-    )
-
-
-def _has_penalty(params: SamplingParams) -> bool:
-    return (
-        params.presence_penalty != 0.0
-        or params.frequency_penalty != 0.0
-        or params.repetition_penalty != 1.0
     )
 
 

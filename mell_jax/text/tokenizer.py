@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, final
 
+from mell_jax.grammar import TokenTable
 from mell_jax.model_files.folder import open_folder
 from mell_jax.text.hf_encoder import HfEncoder
 from mell_jax.text.sentencepiece_encoder import SentencePieceEncoder
@@ -130,15 +131,34 @@ class Tokenizer:
                 all the same: a tokenizer may change letters before it looks for them.
         """
         _count_utf8_bytes(text)
-        pieces = [text]
-        if self.reads_special_tokens:
-            pieces = self._spellings.cut(text)
-        ids = list(self._before)
-        for piece in pieces:
-            ids += self._encoder.encode(piece, add_special_tokens=False)
+        ids = self._before + self._encode_inside(text)
         if (control := self.find_control_token(ids)) is not None:
             raise ValueError(f"the text becomes the special token {control}")
         return ids + self._after
+
+    def token_table(self, *, end_ids: Sequence[int], vocab_size: int) -> TokenTable:
+        """Returns what grammars have to know of the tokens.
+
+        Args:
+            end_ids: tokens that end a text.
+            vocab_size: of the model.
+        """
+        return TokenTable(
+            token_bytes=self.vocabulary.token_bytes[:vocab_size],
+            special_ids=frozenset(i for i in self.special_ids if i < vocab_size),
+            end_ids=tuple(end_ids),
+            vocab_size=vocab_size,
+            encode=self._encode_inside,
+        )
+
+    def _encode_inside(self, text: str) -> list[int]:
+        """The ids of a text that spells out special tokens and means letters."""
+        pieces = self._spellings.cut(text) if self.reads_special_tokens else [text]
+        return [
+            token
+            for piece in pieces
+            for token in self._encoder.encode(piece, add_special_tokens=False)
+        ]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Returns the text of `ids`, with U+FFFD for bytes that are no UTF-8.

@@ -32,6 +32,7 @@ from mell_jax.worker.sampling import (
     Want,
     greedy_rows,
     init_row_state,
+    mask_shape,
     pack_rows,
     token_chunks,
 )
@@ -81,6 +82,7 @@ class StepCall:
     vector: Int32Array  # of the forward pass; see `layout`
     rows: Int32Array  # [ROW_COLUMNS, B] for the sampler; see `sampling.rows`
     wants: Want = NOTHING  # of at least one row
+    mask: Int32Array | None = None  # [B, ceil(V / 32)], where a row wants it
     prompt: PromptTargets | None = None  # to be scored, in a mixed bucket
 
 
@@ -115,9 +117,7 @@ class Pending:
         jax.block_until_ready(self._all)
 
     def tokens(self) -> Int32Array:
-        """Returns [B] sampled tokens, -1 where logits were not finite; waits for the
-        step.
-        """
+        """Returns [B] tokens, or why there is none (`Sampled`); waits for the step."""
         return np.asarray(self._tokens)
 
     def logprobs(self) -> FetchedLogprobs | None:
@@ -257,9 +257,14 @@ class DeviceWorker:
           samples: runs the sampler's programs, too.
         """
         forwarded = self.forward(self._padding_vector(bucket), bucket=bucket)
+        mask = np.full(mask_shape(bucket.rows, self._vocab_size), -1, np.int32)
         for wants in ALL_VARIANTS if samples else ():
             _, self._rows = self._programs.samplers[bucket.rows].sample(
-                forwarded.logits, self._rows, self._padding(bucket.rows), wants=wants
+                forwarded.logits,
+                self._rows,
+                self._padding(bucket.rows),
+                wants=wants,
+                mask=mask,
             )
         scored: Mapping[int, TokenLogprobs] = {}
         if not bucket.is_decode:
@@ -353,7 +358,11 @@ class DeviceWorker:
         """Starts one step."""
         forwarded = self.forward(call.vector, bucket=call.bucket)
         sampled, self._rows = self._programs.samplers[call.bucket.rows].sample(
-            forwarded.logits, self._rows, call.rows, wants=call.wants
+            forwarded.logits,
+            self._rows,
+            call.rows,
+            wants=call.wants,
+            mask=call.mask,
         )
         scored: Mapping[int, TokenLogprobs] = {}
         if call.prompt is not None:

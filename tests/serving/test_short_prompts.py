@@ -24,7 +24,7 @@ from mell_jax.engine.frames import (
     Logprobs,
     PromptDone,
     StepFrame,
-    frame_of_ends,
+    frame_of_tokens,
 )
 from mell_jax.serving.processes.wire import StepMessage, to_front
 from mell_jax.serving.served_model import ServedModel
@@ -218,7 +218,7 @@ def test_no_rows_are_sent_as_no_rows(num_top: int) -> None:
         top=np.zeros((0, num_top), np.float32),
     )
     prompt = PromptDone(handle=Handle(1), cached_tokens=0, logprobs=empty)
-    ends = frame_of_ends(())
+    ends = frame_of_tokens(finished=())
     frame = StepFrame(handles=ends.handles, tokens=ends.tokens, prompts=(prompt,))
     codec = to_front()
     sent = codec.encode(StepMessage(frame=frame, load=FakeEngine().load()))

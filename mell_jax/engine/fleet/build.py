@@ -16,6 +16,7 @@ from mell_jax.engine.blueprint import (
 )
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet import page_transfer
+from mell_jax.engine.fleet.arrivals import WatchedArrivals
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import NO_FAULT
 from mell_jax.engine.fleet.faulty_transport import FaultyTransport
@@ -25,6 +26,7 @@ from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile, measure
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
+from mell_jax.engine.guides import GuideShop
 from mell_jax.engine.self_check import SelfCheck
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
@@ -60,6 +62,7 @@ class _Parked:
     model: FleetModel
     profile: Profile
     spec: ModelSpec
+    shop: GuideShop
     parked_instances: Mapping[DeviceGroupId, ParkedInstance]
 
 
@@ -73,7 +76,13 @@ def build_fleet(
     """
     if config.parking == "pool":
         models = list(models)  # the pools of each get what all weights leave
-    parked = [_park_everywhere(model, config, progress=progress) for model in models]
+    arrivals = WatchedArrivals()
+    parked = [
+        _park_everywhere(
+            model, config, shop=GuideShop(ring=arrivals.ring), progress=progress
+        )
+        for model in models
+    ]
     policy = POLICIES[config.policy](config.policy_config())
     parked_instances = {
         (device, one.model.id): instance
@@ -89,11 +98,13 @@ def build_fleet(
         config=config,
         shares_prefixes=all(b.shares_prefixes for b in parked_instances.values()),
         seed=seed,
+        arrivals=arrivals,
+        shops={one.model.id: one.shop for one in parked},
     )
 
 
 def _park_everywhere(
-    model: ReadyModel, config: FleetConfig, *, progress: bool
+    model: ReadyModel, config: FleetConfig, *, shop: GuideShop, progress: bool
 ) -> _Parked:
     blueprint = make_blueprint(
         model.parts,
@@ -117,6 +128,7 @@ def _park_everywhere(
         transport = FaultyTransport(transport, fault=config.fault)
     decode_s = time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s
     return _Parked(
+        shop=shop,
         model=FleetModel(info=blueprint.info, transport=Checked(transport)),
         profile=profile,
         spec=_model_spec(
@@ -128,6 +140,8 @@ def _park_everywhere(
                 make_batcher=lambda: make_batcher(blueprint),
                 max_rows=blueprint.settled.max_rows,
                 shares_prefixes=blueprint.shares_prefixes,
+                shop=shop,
+                vocab_size=blueprint.info.vocab_size,
             )
             for device, worker in workers.items()
         },

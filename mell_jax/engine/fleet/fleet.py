@@ -1,12 +1,12 @@
 """The fleet is the engine: one instance or many, on one thread, placed by a policy.
 
-    ask for pages -> launch what is free -> wait -> land what has come -> settle
+    hear guides -> ask for pages -> launch what is free -> wait -> land -> settle
 
 Each instance has one step under way and one behind it, and goes at its own pace: `step`
 waits only where none can be launched and none has come, for whichever comes first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -34,12 +34,14 @@ from mell_jax.engine.frames import (
     FinishReason,
     StepFrame,
     Submit,
-    frame_of_ends,
+    frame_of_tokens,
 )
+from mell_jax.engine.guides import GuideShop
 from mell_jax.engine.intake import refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.engine.validate import check_submit, find_info
+from mell_jax.grammar import TokenTable
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
@@ -61,6 +63,7 @@ class Fleet:
       clock: seconds; epochs depend on it, and how long arrivals wait for room.
       shares_prefixes: whether instances keep pages of prompts for others.
       arrivals: waits for devices; by default with a thread for each.
+      shops: of guides, by model; none where no request may have a grammar.
     """
 
     def __init__(
@@ -75,10 +78,12 @@ class Fleet:
         shares_prefixes: bool = True,
         seed: int = 0,
         arrivals: Arrivals | None = None,
+        shops: Mapping[ModelId, GuideShop] | None = None,
     ) -> None:
         self.machine = machine
         self.instance_pool = instance_pool
         self.times = StepTimes()
+        self._shops = dict(shops or {})
         self._infos = tuple(model.info for model in models)
         self._page_tokens = shared_page_tokens(models)
         self._clock = clock
@@ -135,8 +140,14 @@ class Fleet:
         """Returns placement and migration, for tests and administration."""
         return self._conductor
 
+    def learn(self, model: str, table: TokenTable) -> None:
+        """Lets requests of a model have grammars, from its tokens; before it serves."""
+        self._shops[ModelId(model)].learn(table)
+
     def close(self) -> None:
         """Waits a moment until no thread waits for a device; no step follows."""
+        for shop in self._shops.values():
+            shop.close()
         self._arrivals.end(most_s=LATE_S)
 
     def nudge(self) -> None:
@@ -209,18 +220,19 @@ class Fleet:
         self._begin_step()
         self._probes.look(self._now_s)
         conductor.see_opened()
+        frames = self._bring_in(_hear, among=self._with_news())
         may_go_on = self._launch_free()
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
         if not may_go_on:
             self._wait()
-        frames = self._land()
+        frames += self._bring_in(self._land_one, among=list(self.instances.values()))
         conductor.settle()
         if not self.instances and conductor.is_lost:
             raise _lost(conductor.last_error) from conductor.last_error
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
-            frames.append(frame_of_ends(done))
+            frames.append(frame_of_tokens(finished=done))
         return merge_frames(frames)
 
     def probe(self) -> None:
@@ -303,12 +315,22 @@ class Fleet:
         until_wake_s = max(0.0, self.machine.wake_s - conductor.now_s)
         return min(LATE_S, self._config.epoch_s, until_wake_s)
 
-    def _land(self) -> list[StepFrame]:
+    def _with_news(self) -> list[FleetInstance]:
+        """Returns the instances whose guides have said something."""
+        return [each for each in self.instances.values() if each.inner.has_news]
+
+    def _bring_in(
+        self,
+        find: Callable[[FleetInstance], StepFrame | None],
+        *,
+        among: Sequence[FleetInstance],
+    ) -> list[StepFrame]:
+        """Returns what `find` brings in of instances; sees what became of it there."""
         conductor, frames = self._conductor, []
-        for instance in list(self.instances.values()):
+        for instance in among:
             frame = None
             if instance.is_open:
-                frame = conductor.guard(instance, partial(self._land_one, instance))
+                frame = conductor.guard(instance, partial(find, instance))
             if instance.device not in self.instances:
                 continue  # its step failed: what it would have said does not count
             if frame is not None:
@@ -369,6 +391,10 @@ class Fleet:
                 if request.move is not None:
                     break
         self._conductor.settle()
+
+
+def _hear(instance: FleetInstance) -> StepFrame | None:
+    return instance.inner.hear()
 
 
 def _lost(cause: Exception | None) -> RuntimeError:

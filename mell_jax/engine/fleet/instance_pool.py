@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mell_jax.engine.fleet.config import Parking
+from mell_jax.engine.guides import GuideShop, InstanceGuides
 from mell_jax.engine.instance import Instance
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
@@ -39,6 +40,8 @@ class ParkedInstance:
     make_batcher: Callable[[], Batcher]
     max_rows: int
     shares_prefixes: bool
+    shop: GuideShop
+    vocab_size: int
 
 
 class DeviceInstancePool:
@@ -79,7 +82,12 @@ class DeviceInstancePool:
         assert device not in self._open, f"device {device} is open already"
         parked = self._open[device] = self._parked[device, model]
         parked.worker.unpark()
-        return Instance(parked.worker, parked.make_batcher(), max_rows=parked.max_rows)
+        return Instance(
+            parked.worker,
+            parked.make_batcher(),
+            max_rows=parked.max_rows,
+            guides=InstanceGuides(parked.shop, vocab_size=parked.vocab_size),
+        )
 
     def close(self, device: DeviceGroupId) -> None:
         self._open.pop(device).worker.park(keeps_weights=self._parking == "pool")

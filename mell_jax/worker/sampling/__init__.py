@@ -1,6 +1,7 @@
 """Turns logits into tokens, on the device."""
 
 from mell_jax.worker.sampling.choice import are_finite
+from mell_jax.worker.sampling.edits import mask_shape
 from mell_jax.worker.sampling.logprobs import TokenLogprobs, token_logprobs
 from mell_jax.worker.sampling.rows import (
     BITS_COLUMN,
@@ -19,6 +20,8 @@ from mell_jax.worker.sampling.rows import (
 )
 from mell_jax.worker.sampling.sampler import (
     ALL_VARIANTS,
+    NONE_ALLOWED,
+    NOT_FINITE,
     Logits,
     Sampled,
     Sampler,
@@ -40,7 +43,9 @@ __all__ = [
     "BIAS_CAP",
     "BITS_COLUMN",
     "EVERYTHING",
+    "NONE_ALLOWED",
     "NOTHING",
+    "NOT_FINITE",
     "POSITION_COLUMN",
     "ROW_COLUMNS",
     "SLOT_COLUMN",
@@ -58,6 +63,7 @@ __all__ = [
     "are_finite",
     "greedy_rows",
     "init_row_state",
+    "mask_shape",
     "observe_tokens",
     "pack_rows",
     "set_row",

@@ -42,3 +42,22 @@ def _bias(logits: Array, *, state: RowState, rows: SamplingRows) -> Array:
     is_barred = rows.suppress_stop[:, None]
     stops = jnp.where(is_barred, state.stop_ids[rows.slot], jnp.int32(vocab))
     return allowed.at[row, stops].set(-jnp.inf, mode="drop")
+
+
+def mask_shape(rows: int, vocab_size: int) -> tuple[int, int]:
+    """Returns the shape of a mask for `rows`: [B, ceil(V / 32)]."""
+    return rows, -(-vocab_size // 32)
+
+
+def apply_mask(logits: Array, mask: Array) -> Array:
+    """Returns f32[B, V]: -inf for what the mask bars, the rest to the bit.
+
+    Args:
+      logits: f32[B, V].
+      mask: i32[B, ceil(V / 32)]; token t may be sampled if bit t % 32 of word t // 32
+        is set.
+    """
+    rows, vocab = logits.shape
+    bits = (mask[:, :, None] >> jnp.arange(32, dtype=jnp.int32)) & 1  # [B, W, 32]
+    is_allowed = bits.reshape(rows, -1)[:, :vocab] == 1
+    return jnp.where(is_allowed, logits, -jnp.inf)

@@ -99,6 +99,7 @@ class Want(enum.IntFlag):
     FILTER = enum.auto()  # top-k or top-p, of a random row
     PENALTY = enum.auto()
     BIAS = enum.auto()  # bias, allowed tokens or suppressed stop tokens
+    MASK = enum.auto()  # only tokens that a mask lets through
     LOGPROBS = enum.auto()
 
 
@@ -108,7 +109,7 @@ EVERYTHING = ~NOTHING
 
 
 def wants_of(rows: SamplingRows) -> Want:
-    """Returns what NumPy rows want; log probabilities are not written in rows."""
+    """Returns what NumPy rows want; log probabilities and masks are not in rows."""
     is_random = rows.temperature >= GREEDY_BELOW
     is_filtered = is_random & ((rows.top_k > 0) | (rows.top_p < 1.0))
     wanted = {

@@ -1,6 +1,7 @@
 """Makes tokens of logits by a few programs, of which the host picks what rows want.
 
     edit       penalties, biases, allowed tokens, barred stops
+    mask       of tokens that a grammar lets through
     greedy | drawn | filtered (with top-k and top-p)
     count      of new tokens, for penalties
     logprobs   of the raw logits
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from jax import Array
 
 from mell_jax.worker.sampling.choice import drawn, first_argmax
-from mell_jax.worker.sampling.edits import edit_logits
+from mell_jax.worker.sampling.edits import apply_mask, edit_logits, mask_shape
 from mell_jax.worker.sampling.logprobs import TokenLogprobs, token_logprobs
 from mell_jax.worker.sampling.rows import (
     EVERYTHING,
@@ -32,6 +33,10 @@ from mell_jax.worker.sampling.rows import (
 )
 from mell_jax.worker.sampling.state import RowState, count_tokens
 
+NOT_FINITE = -1
+"""In the place of a token: a logit of the row is NaN or infinite."""
+NONE_ALLOWED = -2
+"""In the place of a token: what the row's request asks for bars every token."""
 PackedRows = Array | npt.NDArray[np.int32]
 ALL_VARIANTS = (NOTHING, Want.RANDOM, EVERYTHING)
 """Between them these want every program."""
@@ -47,7 +52,7 @@ class Logits(NamedTuple):
 class Sampled(NamedTuple):
     """A step sampled this."""
 
-    tokens: Array  # i32[B], -1 for a row whose logits are not finite
+    tokens: Array  # i32[B], or NOT_FINITE, or NONE_ALLOWED
     logprobs: TokenLogprobs | None  # where some row wanted them
 
 
@@ -55,6 +60,7 @@ class SamplerPrograms(NamedTuple):
     """These are jitted, or compiled for a number of rows; see `Sampler.jitted`."""
 
     edit: Any  # (values, state, rows) -> values
+    mask: Any  # (values, mask) -> values
     greedy: Any  # (values, are_finite, last_token, rows) -> tokens, last_token
     drawn: Any  # likewise
     filtered: Any  # likewise
@@ -81,6 +87,7 @@ class Sampler:
         return cls(
             SamplerPrograms(
                 edit=jax.jit(_edit),
+                mask=jax.jit(apply_mask),
                 greedy=_choosing(_greedy),
                 drawn=_choosing(functools.partial(drawn, digit_bits=None)),
                 filtered=_choosing(functools.partial(drawn, digit_bits=digit_bits)),
@@ -90,24 +97,33 @@ class Sampler:
         )
 
     def sample(
-        self, logits: Logits, state: RowState, rows: PackedRows, *, wants: Want
+        self,
+        logits: Logits,
+        state: RowState,
+        rows: PackedRows,
+        *,
+        wants: Want,
+        mask: PackedRows | None = None,
     ) -> tuple[Sampled, RowState]:
         """Samples one token per row and records it in `state`, which is donated.
 
         Rows for the scratch slot sample nothing (padding, or a prompt not yet read to
         its end); their answers mean nothing. A row with a NaN or an infinite logit
-        answers -1 and disturbs no other row; one whose every token is barred answers
-        token 0.
+        answers `NOT_FINITE` and disturbs no other row, one whose every token is barred
+        `NONE_ALLOWED`.
 
         Args:
           logits: B rows of them.
           state: of all slots.
           rows: i32[ROW_COLUMNS, B]; see `rows.pack_rows`.
           wants: what at least one row wants.
+          mask: i32[B, ceil(V / 32)] where a row wants it; see `edits.apply_mask`.
         """
         values = logits.values
         if wants & (Want.PENALTY | Want.BIAS):
             values = self.programs.edit(values, state, rows)
+        if wants & Want.MASK:
+            values = self.programs.mask(values, mask)
         tokens, last = self._choose(wants)(
             values, logits.are_finite, state.last_token, rows
         )
@@ -129,6 +145,7 @@ class Sampler:
         choosing = (values, finite, last, rows)
         return SamplerPrograms(
             edit=(values, state, rows),
+            mask=(values, np.zeros(mask_shape(*values.shape), np.int32)),
             greedy=choosing,
             drawn=choosing,
             filtered=choosing,
@@ -160,7 +177,10 @@ def _choosing(choose: Callable[..., Array]) -> Any:
     ) -> tuple[Array, Array]:
         rows = unpack_rows(packed)
         chosen = choose(values, rows=rows)
-        tokens = jnp.where(are_finite, chosen, jnp.int32(-1))
+        at = jnp.arange(chosen.shape[0], dtype=jnp.int32)
+        is_allowed = values[at, chosen] > -jnp.inf
+        tokens = jnp.where(is_allowed, chosen, jnp.int32(NONE_ALLOWED))
+        tokens = jnp.where(are_finite, tokens, jnp.int32(NOT_FINITE))
         return tokens, last_token.at[rows.slot].set(jnp.maximum(tokens, 0))
 
     return jax.jit(program, donate_argnums=2)

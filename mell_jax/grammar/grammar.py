@@ -1,0 +1,230 @@
+"""A grammar is a value: the texts that an answer may be, in llguidance's Lark dialect.
+
+Nothing is compiled here; see `check` for whether a grammar can be used, and `guide` for
+its use. The syntax is llguidance's `docs/syntax.md`.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+MAX_GRAMMAR_BYTES = 1 << 20
+"""Of one grammar, its named parts included."""
+_PYTHON_STYLE = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+"""JSON is written as by `json.dumps`: with no space to choose, most of it is forced."""
+
+
+class GrammarError(ValueError):
+    """A grammar cannot be used; says what is wrong with it and where."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """A grammar is a Lark text that begins with `start`, and others that it names.
+
+    Two that are equal are compiled once.
+
+    Attributes:
+        lark: its rules; `@name` stands for a part.
+        parts: names and Lark texts of other grammars.
+
+    Raises:
+        GrammarError: it is empty or larger than `MAX_GRAMMAR_BYTES`.
+    """
+
+    lark: str
+    parts: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.lark.strip():
+            raise GrammarError("is empty; write at least one rule, named start")
+        size = sum(map(_size, (self.lark, *(text for part in self.parts for text in part))))
+        if not (size <= MAX_GRAMMAR_BYTES):
+            raise GrammarError(
+                f"has {size} bytes; at most {MAX_GRAMMAR_BYTES} can be compiled"
+            )
+
+    @property
+    def source(self) -> str:
+        """Returns what llguidance takes."""
+        if not self.parts:
+            return self.lark
+        named = [{"name": name, "lark_grammar": text} for name, text in self.parts]
+        return json.dumps({"grammars": [{"lark_grammar": self.lark}, *named]})
+
+    @classmethod
+    def from_json_schema(cls, schema: Mapping[str, Any] | bool | str) -> Self:
+        """Returns the JSON texts that a schema allows, written as by `json.dumps`.
+
+        Args:
+            schema: the schema, or its JSON text. Keywords that cannot be kept to are
+                refused when the grammar is checked. `x-guidance` may change how JSON is
+                written; see llguidance's `docs/json_schema.md`.
+
+        Raises:
+            GrammarError: it is no schema.
+        """
+        if isinstance(schema, str):
+            schema = _parsed(schema)
+        if isinstance(schema, bool):
+            schema = {} if schema else {"enum": []}
+        if not isinstance(schema, Mapping):
+            raise GrammarError(
+                f"must be a JSON schema, which is an object, got {schema!r:.100}"
+            )
+        style = {**_PYTHON_STYLE, **(schema.get("x-guidance") or {})}
+        try:
+            text = json.dumps({**schema, "x-guidance": style}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GrammarError(f"is no JSON: {error}") from error
+        return cls(lark=f"start: %json {text}\n")
+
+    @classmethod
+    def json_object(cls) -> Self:
+        """Returns all JSON objects."""
+        return cls.from_json_schema({"type": "object"})
+
+    @classmethod
+    def from_regex(cls, pattern: str) -> Self:
+        """Returns the texts that a regular expression matches as a whole.
+
+        Args:
+            pattern: in the syntax of Rust's `regex`: no look-around, no references.
+        """
+        return cls(lark=f"start: TEXT_MATCH\nTEXT_MATCH: {lark_regex(pattern)}\n")
+
+    @classmethod
+    def from_choice(cls, choices: Sequence[str]) -> Self:
+        """Returns a few texts.
+
+        Raises:
+            GrammarError: there is none, or one is empty.
+        """
+        texts = [choices] if isinstance(choices, str) else list(choices)
+        if not texts or not all(isinstance(text, str) and text for text in texts):
+            raise GrammarError("must name one text or several, none of them empty")
+        options = " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+        return cls(lark=f"start: {options}\n")
+
+    @classmethod
+    def from_lark(cls, text: str) -> Self:
+        """Returns the texts of a grammar in Lark's syntax, or in GBNF or EBNF.
+
+        GBNF is that of llama.cpp, whose rules are written with `::=`.
+
+        Raises:
+            GrammarError: it cannot be read as GBNF.
+        """
+        if "::=" not in text:
+            return cls(lark=text)
+        try:
+            return cls(lark=gbnf_to_lark(text))
+        except Exception as error:  # the edge: a reader of others with its own errors
+            raise GrammarError(f"cannot be read as GBNF: {error}") from error
+
+    @classmethod
+    def from_structural_tags(
+        cls, tags: Sequence["StructuralTag"], *, triggers: Sequence[str]
+    ) -> Self:
+        """Returns free text in which some beginnings bind what follows.
+
+        Args:
+            tags: what may follow.
+            triggers: where free text ends; each tag begins with one of them.
+
+        Raises:
+            GrammarError: there is no tag, or one begins with no trigger.
+        """
+        if not tags:
+            raise GrammarError("must have one structural tag or several")
+        rules, parts = [], list[tuple[str, str]]()
+        for number, tag in enumerate(tags):
+            trigger = next((t for t in triggers if t and tag.begin.startswith(t)), None)
+            if trigger is None:
+                raise GrammarError(
+                    f"has a tag that begins with {tag.begin!r:.60}, which begins with "
+                    f"none of the triggers {list(triggers)!r:.100}"
+                )
+            name = f"tag_{number}"
+            inner = tag.content._renamed(name)
+            parts += inner
+            rest = tag.begin[len(trigger) :]
+            words = [f"{name}_trigger", _literal(rest), f"@{name}", _literal(tag.end)]
+            rules.append(f"{name}: {' '.join(filter(None, words))}")
+            rules.append(f"{name}_trigger[lazy]: FREE_TEXT {_literal(trigger)}")
+        options = " | ".join(f"tag_{number}" for number in range(len(tags)))
+        start = f"start: ({options})* free_end\nfree_end: FREE_TEXT\n"
+        text = "FREE_TEXT: /(.|\\n)*/\n"
+        return cls(lark=start + text + "\n".join(rules) + "\n", parts=tuple(parts))
+
+    def after(self, ending: str) -> "Grammar":
+        """Returns this grammar behind any text that ends with `ending`.
+
+        What a model thinks is free, and its answer is not: ``after("</think>")``.
+        """
+        lark = (
+            f"start: thought @answer\nthought[lazy]: FREE_TEXT {_literal(ending)}\n"
+            "FREE_TEXT: /(.|\\n)*/\n"
+        )
+        return Grammar(lark=lark, parts=self._renamed("answer"))
+
+    def _renamed(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Returns this grammar as parts of another one, in which it has a name."""
+        names = {old: f"{name}_{old}" for old, _ in self.parts}
+
+        def renamed(text: str) -> str:
+            for old, new in names.items():
+                text = re.sub(rf"@{re.escape(old)}\b", f"@{new}", text)
+            return text
+
+        return (
+            (name, renamed(self.lark)),
+            *((names[old], renamed(text)) for old, text in self.parts),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructuralTag:
+    """Text that begins like this goes on by a grammar, and ends like that."""
+
+    begin: str
+    content: Grammar
+    end: str
+
+
+def lark_regex(pattern: str) -> str:
+    """Returns a regular expression as it is written in Lark: /.../."""
+    return "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n") + "/"
+
+
+def as_grammar_error(message: str) -> GrammarError:
+    """Returns what llguidance says of a grammar, without its picture of the source."""
+    first = message.split("\n   1 |")[0].strip()
+    return GrammarError(f"cannot be used: {first[:500]}")
+
+
+def _parsed(text: str) -> Any:
+    if not (_size(text) <= MAX_GRAMMAR_BYTES):
+        raise GrammarError(
+            f"has {_size(text)} bytes; at most {MAX_GRAMMAR_BYTES} can be compiled"
+        )
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise GrammarError(f"is no JSON: {error}") from error
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", errors="surrogatepass"))

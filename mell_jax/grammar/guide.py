@@ -1,0 +1,164 @@
+"""A guide follows one answer along its grammar; its state is (grammar, tokens).
+
+    guide = maker.make(grammar, stop_ids=..., forces=True)
+    guide.advance([token])  ->  Guidance(forced=(5, 6), mask=[...])
+
+After a preemption or a move a new guide is given the tokens so far, and says the same.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLParserLimits
+
+from mell_jax.grammar.grammar import Grammar, GrammarError, as_grammar_error
+from mell_jax.grammar.token_table import TokenTable
+
+Mask = npt.NDArray[np.int32]
+MAX_KEPT = 128
+"""Grammars whose compiled form is kept, the least recently used go."""
+
+
+def limits() -> LLParserLimits:
+    """Returns what a grammar may take: memory of states, time of a step."""
+    return LLParserLimits(
+        max_lexer_states=50_000,  # of 1 to 2 kB each
+        max_grammar_size=200_000,
+        verbose_errors=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """This is how an answer may go on.
+
+    Attributes:
+        forced: tokens that come next whatever is sampled.
+        mask: a bit for each token, those after `forced` that may be sampled; None at
+            the end. Bit t is bit t % 32 of word t // 32.
+        error: why the answer cannot go on; empty when it can, or is complete.
+    """
+
+    forced: tuple[int, ...] = ()
+    mask: Mask | None = None
+    error: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Returns whether the answer is whole and nothing can follow."""
+        return self.mask is None and not self.error
+
+
+@final
+class GuideMaker:
+    """A maker compiles grammars for one tokenizer; one thread calls it.
+
+    Args:
+        table: of the model.
+    """
+
+    def __init__(self, table: TokenTable) -> None:
+        self._end_ids = table.end_ids
+        self._vocab_size = table.vocab_size
+        self._tokenizer = table.compiled()
+        self._kept: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+
+    def make(
+        self, grammar: Grammar, *, stop_ids: Sequence[int], forces: bool
+    ) -> "Guide":
+        """Returns a guide at the beginning of an answer.
+
+        Args:
+            grammar: what to follow; it is compiled unless that was done lately.
+            stop_ids: tokens that end the answer, allowed where it may end.
+            forces: whether forced tokens are wanted.
+
+        Raises:
+            GrammarError: the grammar cannot be compiled within the limits.
+        """
+        matcher = self._kept.get(grammar)
+        if matcher is None:
+            matcher = LLMatcher(
+                self._tokenizer, grammar.source, limits=limits(), log_level=0
+            )
+            if matcher.is_error():
+                raise as_grammar_error(matcher.get_error())
+            self._kept[grammar] = matcher
+            if len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(grammar)
+        return Guide(
+            matcher.deep_copy(),
+            vocab_size=self._vocab_size,
+            table_words=-(-self._tokenizer.vocab_size // 32),
+            stop_ids=stop_ids,
+            barred_ids=self._end_ids,
+            forces=forces,
+        )
+
+
+@final
+class Guide:
+    """A guide of one answer; see `GuideMaker.make`. One thread at a time calls it."""
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        *,
+        vocab_size: int,
+        table_words: int,
+        stop_ids: Sequence[int],
+        barred_ids: Sequence[int],
+        forces: bool,
+    ) -> None:
+        self._matcher = matcher
+        self._words = words = -(-vocab_size // 32)
+        self._table_words = table_words
+        self._stops = _bits(stop_ids, words=words)
+        padding = range(vocab_size, words * 32)
+        self._free = ~_bits((*stop_ids, *barred_ids, *padding), words=words)
+        self._stop_ids = frozenset(stop_ids)
+        self._forces = forces
+
+    def advance(self, tokens: Sequence[int]) -> Guidance:
+        """Takes the next tokens of the answer, if any; returns how it may go on."""
+        matcher = self._matcher
+        if not matcher.consume_tokens(list(tokens)):
+            return self._failed()
+        forced = tuple(matcher.compute_ff_tokens()) if self._forces else ()
+        if self._stop_ids.intersection(forced):
+            forced = ()  # the end is for the sampler: others may be allowed to end, too
+        if forced and not matcher.consume_tokens(list(forced)):
+            return self._failed()
+        if matcher.is_stopped():
+            return self._failed() if matcher.is_error() else Guidance(forced=forced)
+        mask = self._mask()
+        if matcher.is_error():
+            return self._failed()
+        if mask.any():
+            return Guidance(forced=forced, mask=mask)
+        if matcher.is_accepting():  # with no token that would end it
+            return Guidance(forced=forced)
+        return Guidance(error="no token can go on from here")
+
+    def _mask(self) -> Mask:
+        whole = np.zeros(self._table_words, np.int32)
+        self._matcher.unsafe_compute_mask_ptr(whole.ctypes.data, whole.nbytes)
+        mask = whole[: self._words] & self._free
+        if self._matcher.is_accepting():
+            mask |= self._stops
+        return mask
+
+    def _failed(self) -> Guidance:
+        error: GrammarError = as_grammar_error(self._matcher.get_error())
+        return Guidance(error=str(error))
+
+
+def _bits(ids: Sequence[int], *, words: int) -> Mask:
+    flags = np.zeros(words * 32, np.bool_)
+    flags[[token for token in ids if token < len(flags)]] = True
+    return np.packbits(flags, bitorder="little").view(np.int32)
