@@ -24,6 +24,7 @@ class Wish:
     is_allow_only: bool = False
     stops: tuple[int, ...] = ()
     is_stop_barred: bool = False
+    let_through: frozenset[int] | None = None  # by a mask; None lets all
 
 
 def edited_logits(logits: np.ndarray, *, wish: Wish) -> np.ndarray:
@@ -46,6 +47,8 @@ def edited_logits(logits: np.ndarray, *, wish: Wish) -> np.ndarray:
         if wish.is_allow_only and token not in wish.bias:
             values[token] = -np.inf
         if wish.is_stop_barred and token in wish.stops:
+            values[token] = -np.inf
+        if wish.let_through is not None and token not in wish.let_through:
             values[token] = -np.inf
     return np.array(values)
 
