@@ -165,7 +165,8 @@ class InstanceGuides:
         masks = np.full((count, self._words), -1, np.int32)
         for index, serial in enumerate(serials.tolist()):
             row = self._rows.get(Serial(serial))
-            if row is not None and row.mask is not None:
+            if row is not None:
+                assert row.mask is not None, f"{serial} samples without its mask"
                 masks[index] = row.mask
         return masks
 

@@ -229,10 +229,8 @@ class Simulation:
 
     @property
     def _is_anyone_free(self) -> bool:
-        return any(
-            self.batcher.knows(Serial(serial)) and job.opens is None
-            for serial, job in enumerate(self.jobs)
-        )
+        """Whether nobody waits for his turn, behind whom others may wait for a row."""
+        return all(job.opens is None or job.is_over for job in self.jobs)
 
     def _launch(self, *, must: bool) -> None:
         plan = self.batcher.plan()

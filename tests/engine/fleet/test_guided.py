@@ -81,7 +81,7 @@ def stream(handle: int) -> Submit:
 class Case:
     config: FleetConfig = FleetConfig()
     devices: int = DEVICES
-    num_pages: int = 129
+    num_pages: int = 65
     is_used: Callable[[Fleet], bool] = lambda _: True
 
 
