@@ -283,7 +283,7 @@ _LONGER = (b'{"', b'": ', b"ab", b'", "', b"true")
 
 
 def toy_table() -> TokenTable:
-    """What tokens write where the toy writes texts: ASCII, a few longer ones, an end."""
+    """What tokens write where the toy writes texts: ASCII, longer ones, an end."""
     return TokenTable(
         token_bytes=[bytes([code]) for code in range(32, 127)] + [*_LONGER, b"<end>"],
         special_ids=frozenset([TOY_END]),

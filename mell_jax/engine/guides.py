@@ -57,9 +57,7 @@ class GuideShop:
         """Begins to compile what the tokens of the model write, in the background."""
         self._maker = self._compiling.submit(GuideMaker, table)
 
-    def open(
-        self, request: Request, *, generated: Sequence[int]
-    ) -> Future[Followed]:
+    def open(self, request: Request, *, generated: Sequence[int]) -> Future[Followed]:
         """Begins to make a guide that has seen `generated`."""
         return self._compiling.submit(self._open, request, generated)
 

@@ -46,7 +46,9 @@ class Grammar:
     def __post_init__(self) -> None:
         if not self.lark.strip():
             raise GrammarError("is empty; write at least one rule, named start")
-        size = sum(map(_size, (self.lark, *(text for part in self.parts for text in part))))
+        size = sum(
+            map(_size, (self.lark, *(text for part in self.parts for text in part)))
+        )
         if not (size <= MAX_GRAMMAR_BYTES):
             raise GrammarError(
                 f"has {size} bytes; at most {MAX_GRAMMAR_BYTES} can be compiled"
@@ -202,7 +204,11 @@ class StructuralTag:
 
 def lark_regex(pattern: str) -> str:
     """Returns a regular expression as it is written in Lark: /.../."""
-    return "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n") + "/"
+    return (
+        "/"
+        + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n")
+        + "/"
+    )
 
 
 def as_grammar_error(message: str) -> GrammarError:
