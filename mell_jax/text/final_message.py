@@ -60,4 +60,5 @@ class FinalMessage:
                 "it cannot be continued"
             )
         is_kept = text.startswith(self._tag, where)
-        return text[:where] if is_kept else text[:where].rstrip()
+        before = text[:where] if is_kept else text[:where].rstrip()
+        return before.replace(self._tag, "").replace(bare, "")  # written twice

@@ -14,6 +14,9 @@ from tests.text.talks import control_tokenizer, encode
 TRIMMING = "{% for m in messages %}<|user|>{{ m.content | trim }}</s>{% endfor %}"
 
 
+TWICE = "{% set c = messages[0].content %}{{ c }}|{{ c | trim }}|{{ c }}</s>"
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return control_tokenizer(tmp_path_factory.mktemp("control"))
@@ -38,6 +41,7 @@ def continued(source: str, tokenizer: Tokenizer, *contents: Any) -> str:
         (QWEN2, ["a<|im_end|>"], "<|im_start|>user\na<|im_end|>"),
         (QWEN2, ["a <|im_ "], "<|im_start|>user\na <|im_ "),
         (TRIMMING, [" a \n"], "<|user|>a"),
+        (TWICE, ["a"], "a|a|a"),
         (TRIMMING, ["a <|im_ \n"], "<|user|>a <|im_"),
         (GLM, [[{"type": "text", "text": "a "}]], "<|user|>\na "),
         (

@@ -29,6 +29,7 @@ EVERYWHERE = """\
 {%- for m in messages %}
     {{- m | tojson }}{{ m.content }}{{ m | tojson(ensure_ascii=True, indent=2) }}{{ m }}
     {{- m.content | string | upper }}{{ m.content | string | urlencode }}
+    {{- m | tojson(ensure_ascii=True) | upper }}
     {{- m.content | string | trim }}{{ '|im_end|>' }}
 {%- endfor %}
 {{- [tools, documents] | tojson(sort_keys=True, separators=(',', ':')) }}{{ tools }}
