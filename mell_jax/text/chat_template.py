@@ -7,11 +7,12 @@ nothing. The environment is that of transformers. Clients never send a template.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn, final
 
 import jinja2
+import msgspec
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
@@ -20,7 +21,22 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _MAX_PRODUCT = 1_000_000  # of * and ** in a template, characters or size
 
-Message = Mapping[str, str]
+
+class Variables(msgspec.Struct, frozen=True, kw_only=True):
+    """A template sees these of a conversation; all of it is JSON.
+
+    Attributes:
+        messages: each with a role, most with a content.
+        tools: None when there are none; so with documents.
+        kwargs: more variables, by name.
+        asks_for_answer: False ends the text with the last message.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None = None
+    documents: list[Any] | None = None
+    kwargs: dict[str, Any] = {}
+    asks_for_answer: bool = True
 
 
 class ChatTemplateError(ValueError):
@@ -31,18 +47,20 @@ class ChatTemplateError(ValueError):
 class ChatTemplate:
     """A compiled template."""
 
-    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+    def __init__(
+        self, source: str, *, special: Mapping[str, str] | None = None
+    ) -> None:
         """Compiles a template.
 
         Args:
             source: of the template.
-            bos: what the template calls `bos_token`.
-            eos: what the template calls `eos_token`.
+            special: tokens by what the template calls them, such as `unk_token`;
+                `bos_token` and `eos_token` are empty where they are not named.
 
         Raises:
             ValueError: the source is no template.
         """
-        self._special = {"bos_token": bos, "eos_token": eos}
+        self._special = {"bos_token": "", "eos_token": "", **(special or {})}
         try:
             self._template = make_environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
@@ -52,19 +70,12 @@ class ChatTemplate:
         except Exception as error:  # the edge: constants are computed while compiling
             raise ValueError(f"the chat template fails: {_say(error)}") from error
 
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_chars: int,
-        asks_for_answer: bool = True,
-    ) -> str:
+    def render(self, variables: Variables, *, max_chars: int) -> str:
         """Returns the text up to where the answer begins.
 
         Args:
-            messages: each with a role and a content.
+            variables: the conversation.
             max_chars: bound of the text.
-            asks_for_answer: False ends the text with the last message.
 
         Raises:
             ChatTemplateError: the template refuses the messages, fails, or writes too
@@ -72,13 +83,7 @@ class ChatTemplate:
         """
         parts, size = [], 0
         try:
-            for part in self._template.generate(
-                messages=messages,
-                tools=None,
-                documents=None,
-                add_generation_prompt=asks_for_answer,
-                **self._special,
-            ):
+            for part in self._template.generate(self._context_of(variables)):
                 parts.append(part)
                 size += len(part)
                 if not (size <= max_chars):
@@ -93,6 +98,16 @@ class ChatTemplate:
                 f"do not fit the model's chat template: {_say(error)}"
             ) from error
         return "".join(parts)
+
+    def _context_of(self, variables: Variables) -> dict[str, Any]:
+        return {
+            **variables.kwargs,
+            **self._special,
+            "messages": variables.messages,
+            "tools": variables.tools,
+            "documents": variables.documents,
+            "add_generation_prompt": variables.asks_for_answer,
+        }
 
 
 def _say(error: Exception) -> str:
@@ -110,7 +125,28 @@ def make_environment() -> ImmutableSandboxedEnvironment:
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _strftime_now
+    environment.globals["namespace"] = _Namespace
     return environment
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Holds no name with which Python's own insides begin, as in transformers."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *rest = args
+        attributes = dict(*rest, **kwargs)
+        for name in attributes:
+            _check_attribute(name)
+        jinja2.utils.Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_attribute(name)
+        super().__setitem__(name, value)
+
+
+def _check_attribute(name: str) -> None:
+    if str(name).startswith("_"):
+        raise SecurityError(f"a namespace holds no {name!r:.60}: it begins with _")
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

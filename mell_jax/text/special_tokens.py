@@ -5,7 +5,8 @@ code in them are ignored.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mell_jax.model_files.folder import File, Folder
 from mell_jax.model_files.gguf_file import GgufError
@@ -15,8 +16,13 @@ _FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """The tokens are kept by their contents, not ids; None where no file says."""
+    """The tokens are kept by their contents, not ids; None where no file says.
 
+    Attributes:
+        by_name: all that the files name, as in "bos_token".
+    """
+
+    by_name: Mapping[str, str] = field(default_factory=dict)
     bos: str | None = None
     eos: str | None = None
     add_bos: bool | None = None
@@ -50,9 +56,12 @@ def read_special_tokens(directory: Folder) -> SpecialTokens:
     """
     paths = [directory / name for name in _FILES]
     settings = [read_json_object(path) for path in paths if path.is_file()]
+    names = {name for each in settings for name in each if name.endswith("_token")}
+    found = {name: _first_content(settings, key=name) for name in sorted(names)}
     return SpecialTokens(
-        bos=_first_content(settings, key="bos_token"),
-        eos=_first_content(settings, key="eos_token"),
+        by_name={name: token for name, token in found.items() if token is not None},
+        bos=found.get("bos_token"),
+        eos=found.get("eos_token"),
         add_bos=_first_bool(settings, key="add_bos_token"),
         add_eos=_first_bool(settings, key="add_eos_token"),
     )

@@ -47,7 +47,7 @@ def _serve(sock: socket.socket) -> int:
     assert source is not None, "the parent sends the template first"
     signal.setitimer(signal.ITIMER_PROF, source.limit_s)
     try:
-        template = ChatTemplate(source.text, bos=source.bos, eos=source.eos)
+        template = ChatTemplate(source.text, special=source.special)
     except ValueError as error:
         send(sock, Compiled(error=str(error)))
         return 0
@@ -63,11 +63,7 @@ def _serve(sock: socket.socket) -> int:
 
 def _render(template: ChatTemplate, asked: Render) -> Rendered:
     try:
-        text = template.render(
-            asked.messages,
-            max_chars=asked.max_chars,
-            asks_for_answer=asked.asks_for_answer,
-        )
+        text = template.render(asked.variables, max_chars=asked.max_chars)
     except ChatTemplateError as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None

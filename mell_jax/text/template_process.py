@@ -13,11 +13,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar, final
 
-from mell_jax.text.chat_template import ChatTemplateError, Message
+from mell_jax.text.chat_template import ChatTemplateError, Variables
 from mell_jax.text.template_source import TemplateSource
 from mell_jax.text.template_wire import (
     MAX_MEMORY_BYTES,
@@ -75,29 +74,18 @@ class TemplateProcess:
         if error:
             raise ValueError(f"{self._source.path}: {error}")
 
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_chars: int,
-        asks_for_answer: bool = True,
-    ) -> str:
+    def render(self, variables: Variables, *, max_chars: int) -> str:
         """Returns the text up to where the answer begins.
 
         Args:
-          messages: each with a role and a content.
+          variables: the conversation.
           max_chars: bound of the text.
-          asks_for_answer: False ends the text with the last message.
 
         Raises:
           ChatTemplateError: the template refuses the messages, fails, or writes too
             much, for too long or in too much memory.
         """
-        asked = Render(
-            messages=[dict(message) for message in messages],
-            max_chars=max_chars,
-            asks_for_answer=asks_for_answer,
-        )
+        asked = Render(variables=variables, max_chars=max_chars)
         with self._lock:
             if error := self._compile_error():
                 raise ChatTemplateError(f"cannot be rendered: {error}")
@@ -157,8 +145,7 @@ class TemplateProcess:
                 ours,
                 Source(
                     text=source.text,
-                    bos=source.bos,
-                    eos=source.eos,
+                    special=dict(source.special),
                     limit_s=self._limit_s,
                 ),
             )

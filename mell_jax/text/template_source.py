@@ -1,7 +1,7 @@
 """Finds the text of a model's chat template; nothing of it runs here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mell_jax.model_files.folder import File, open_folder
@@ -20,8 +20,8 @@ class TemplateSource:
 
     text: str
     path: File
-    bos: str = ""  # what the template calls `bos_token`
-    eos: str = ""
+    special: Mapping[str, str] = field(default_factory=dict)
+    """Tokens by what the template calls them, such as `bos_token`."""
 
     def __post_init__(self) -> None:
         if not (len(self.text.encode("utf-8")) <= MAX_SOURCE_BYTES):
@@ -70,9 +70,7 @@ def read_template(path: File, *, special: SpecialTokens) -> TemplateSource:
 
 
 def _source(text: str, *, path: File, special: SpecialTokens) -> TemplateSource:
-    return TemplateSource(
-        text=text, path=path, bos=special.bos or "", eos=special.eos or ""
-    )
+    return TemplateSource(text=text, path=path, special=special.by_name)
 
 
 def _text_of(config: Mapping[str, object]) -> str | None:

@@ -1,10 +1,12 @@
-"""A template's process and its parent exchange messages: length, then msgpack."""
+"""A template's process and its parent exchange messages: length, then JSON."""
 
 import socket
 import struct
 from typing import TypeVar
 
 import msgspec
+
+from mell_jax.text.chat_template import Variables
 
 MAX_MEMORY_BYTES = 512 * 1024 * 1024
 """Of the address space of a template's process."""
@@ -16,8 +18,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A template to compile."""
 
     text: str
-    bos: str
-    eos: str
+    special: dict[str, str]  # tokens by what the template calls them
     limit_s: float  # for compiling it, and for one rendering
 
 
@@ -28,11 +29,10 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Render(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages to render."""
+    """A conversation to render."""
 
-    messages: list[dict[str, str]]
+    variables: Variables
     max_chars: int
-    asks_for_answer: bool = True  # else the text ends with the last message
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ def send(sock: socket.socket, message: Source | Compiled | Render | Rendered) ->
     Raises:
       OSError: nobody is at the other end, or it does not read in time.
     """
-    body = msgspec.msgpack.encode(message)
+    body = msgspec.json.encode(message)
     sock.sendall(_HEAD.pack(len(body)) + body)
 
 
@@ -65,7 +65,7 @@ def receive(sock: socket.socket, kind: type[MessageT]) -> MessageT | None:
     if head is None:
         return None
     body = _receive_bytes(sock, _HEAD.unpack(head)[0])
-    return None if body is None else msgspec.msgpack.decode(body, type=kind)
+    return None if body is None else msgspec.json.decode(body, type=kind)
 
 
 def _receive_bytes(sock: socket.socket, size: int) -> bytes | None:

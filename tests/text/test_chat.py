@@ -8,7 +8,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.chat_template import ChatTemplate, ChatTemplateError
+from mell_jax.text.chat_template import ChatTemplate, ChatTemplateError, Variables
+from mell_jax.text.conversation import Conversation
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 START, END = 0, 1
@@ -21,11 +22,16 @@ HELLO = {"role": "u", "content": "hi"}
 
 
 def template(source: str, **special: str) -> ChatTemplate:
-    return ChatTemplate(source, **special)
+    return ChatTemplate(source, special=special)
 
 
 def render(source: str, *, max_chars: int = 1000, **special: str) -> str:
-    return template(source, **special).render([HELLO], max_chars=max_chars)
+    hello = Variables(messages=[HELLO])
+    return template(source, **special).render(hello, max_chars=max_chars)
+
+
+def saying(*contents: str, role: str = "u") -> Conversation:
+    return Conversation(messages=[{"role": role, "content": c} for c in contents])
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +52,13 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 def control_tokens(tokenizer: Tokenizer, *contents: str) -> list[int]:
     chat = ChatPrompt(tokenizer, template=template(CHATML))
-    messages = [{"role": "u", "content": content} for content in contents]
-    return [i for i in chat.encode(messages, max_tokens=500) if i in (START, END)]
+    ids = chat.encode(saying(*contents), max_tokens=500).ids
+    return [i for i in ids if i in (START, END)]
 
 
 def text_of(tokenizer: Tokenizer, content: str) -> str:
     chat = ChatPrompt(tokenizer, template=template(CHATML))
-    ids = chat.encode([{"role": "u", "content": content}], max_tokens=500)
+    ids = chat.encode(saying(content), max_tokens=500).ids
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
@@ -88,8 +94,7 @@ def test_a_control_token_in_pieces_is_none(
 ) -> None:
     joining = template("{% for m in messages %}{{ m.content | trim }}{% endfor %}")
     chat = ChatPrompt(letters, template=joining)
-    messages = [{"role": "u", "content": content} for content in contents]
-    ids = chat.encode(messages, max_tokens=500)
+    ids = chat.encode(saying(*contents), max_tokens=500).ids
     assert not {START, END} & set(ids)
 
 
@@ -101,16 +106,16 @@ def test_a_template_that_trims_or_splits_does_not_bring_them_back(
         "{{ messages[0].content.replace(' ', '') }}"
     )
     chat = ChatPrompt(letters, template=cutting)
-    ids = chat.encode([{"role": "u", "content": " <|end|> "}], max_tokens=500)
+    ids = chat.encode(saying(" <|end|> "), max_tokens=500).ids
     assert not {START, END} & set(ids)
 
 
 def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(
     letters: Tokenizer,
 ) -> None:
-    chat = ChatPrompt(letters, template=template(CHATML))
+    chat = ChatPrompt(letters, template=template("{{ 'hi' * 2000 }}"))
     with pytest.raises(ValueError, match="characters that the context holds"):
-        chat.encode([{"role": "u" * 2000, "content": "hi"}], max_tokens=10)
+        chat.encode(saying("hi"), max_tokens=10)
 
 
 def test_contents_that_cannot_fit_are_refused_before_anything_is_done_with_them(
@@ -123,15 +128,16 @@ def test_contents_that_cannot_fit_are_refused_before_anything_is_done_with_them(
             raise AssertionError("looked through")
 
     chat = ChatPrompt(letters, template=template("{{ raise_exception('rendered') }}"))
-    messages = [{"role": "u", "content": Untouched("<|end|>" * 8)}] * 2
+    said = saying(*[Untouched("<|end|>" * 8)] * 2)
     with pytest.raises(ValueError, match="has 112 bytes, but 10 tokens of at most 9"):
-        chat.encode(messages, max_tokens=10)
+        chat.encode(said, max_tokens=10)
     with pytest.raises(AssertionError, match="looked through"):
-        chat.encode(messages, max_tokens=13)  # which hold 117 bytes
+        chat.encode(said, max_tokens=13)  # which hold 117 bytes
 
 
 def test_what_templates_expect_is_there() -> None:
-    assert render("{{ bos_token }}x", bos="<s>") == "<s>x"
+    assert render("{{ bos_token }}x{{ eos_token }}", bos_token="<s>") == "<s>x"
+    assert render("{{ pad_token }}", pad_token="<p>") == "<p>"
     assert render("{{ messages | tojson }}") == '[{"role": "u", "content": "hi"}]'
     assert (
         render(
@@ -161,6 +167,9 @@ def test_a_template_can_refuse() -> None:
         "{{ 9 ** 9 ** 9 }}",
         "{% include 'etc' %}",
         "{{ messages[0].content + 1 }}",
+        "{% set n = namespace(_x=1) %}",
+        "{% set n = namespace({'__class__': 1}) %}",
+        "{% set n = namespace() %}{% set n._x = 1 %}",
     ],
 )
 def test_a_hostile_template_gets_nowhere(source: str) -> None:

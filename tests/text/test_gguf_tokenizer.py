@@ -16,6 +16,8 @@ from mell_jax.model_files.gguf_tokenizer import end_ids
 from mell_jax.model_files.pre_tokenizers import PRE_TOKENIZERS
 from mell_jax.serving.vllm.tokenizer_archive import chunks_of, pack, unpack
 from mell_jax.text.chat_prompt import ChatPrompt
+from mell_jax.text.chat_template import Variables
+from mell_jax.text.conversation import Conversation
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.text.template_source import find_template
 from mell_jax.text.tokenizer import load_tokenizer
@@ -275,21 +277,21 @@ def test_the_template_and_ends_are_those_of_the_file(path: Path) -> None:
     )
     source = find_template(path)
     assert source is not None
-    assert (source.text, source.bos, source.eos) == (
-        template,
-        "<|endoftext|>",
-        "<|im_end|>",
-    )
+    assert source.text == template
+    assert source.special["bos_token"] == "<|endoftext|>"
+    assert source.special["eos_token"] == "<|im_end|>"
     assert str(source.path) == f"{path} (chat_template.jinja)"
     assert end_ids(read_head(path)) == (2, 1)
     assert find_eos_ids(path) == ()
 
     class Once:
-        def render(self, messages: Any, **options: Any) -> str:
-            return "".join(f"<|im_start|>{m['content']}<|im_end|>" for m in messages)
+        def render(self, variables: Variables, **options: Any) -> str:
+            contents = [message["content"] for message in variables.messages]
+            return "".join(f"<|im_start|>{each}<|im_end|>" for each in contents)
 
     prompt = ChatPrompt(load_tokenizer(path), template=Once())
-    ids = prompt.encode([{"role": "user", "content": "<|im_end|>"}], max_tokens=99)
+    said = Conversation(messages=[{"role": "user", "content": "<|im_end|>"}])
+    ids = prompt.encode(said, max_tokens=99).ids
     assert (ids[0], ids[-1], ids.count(2)) == (1, 2, 1)
 
 

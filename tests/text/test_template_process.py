@@ -11,12 +11,21 @@ from pathlib import Path
 import pytest
 
 from mell_jax.text import template_process
-from mell_jax.text.chat_template import ChatTemplateError, make_environment
+from mell_jax.text.chat_template import (
+    ChatTemplateError,
+    Variables,
+    make_environment,
+)
 from mell_jax.text.template_process import TemplateProcess
 from mell_jax.text.template_source import TemplateSource
 
-HELLO = {"role": "u", "content": "hi"}
-TRIGGER = {"role": "u", "content": "now"}
+
+def saying(content: str) -> Variables:
+    return Variables(messages=[{"role": "u", "content": content}])
+
+
+HELLO = saying("hi")
+TRIGGER = saying("now")
 ENDLESS = (
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 )
@@ -54,9 +63,9 @@ def test_what_never_comes_back_is_ended_and_others_go_on(name: str) -> None:
         process.check()
         start_s = time.monotonic()
         with pytest.raises(ChatTemplateError):
-            process.render([TRIGGER], max_chars=1000)
+            process.render(TRIGGER, max_chars=1000)
         assert time.monotonic() - start_s < 8.0
-        assert process.render([HELLO], max_chars=1000) == "ok"
+        assert process.render(HELLO, max_chars=1000) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +87,7 @@ def test_a_constant_that_hangs_or_fails_is_a_clear_error_wherever_it_is_computed
         except ValueError as error:
             assert str(error).startswith("chat.jinja: ")
         with pytest.raises(ChatTemplateError):
-            process.render([HELLO], max_chars=1000)
+            process.render(HELLO, max_chars=1000)
 
 
 @pytest.mark.parametrize(
@@ -93,17 +102,17 @@ def test_a_constant_that_hangs_or_fails_is_a_clear_error_wherever_it_is_computed
 )
 def test_whatever_a_template_raises_is_told_to_the_caller(text: str, says: str) -> None:
     with running(text) as process, pytest.raises(ChatTemplateError, match=says):
-        process.render([HELLO], max_chars=1000)
+        process.render(HELLO, max_chars=1000)
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
     with running("{{ messages[0].content }}") as process:
-        assert process.render([HELLO], max_chars=9) == "hi"
+        assert process.render(HELLO, max_chars=9) == "hi"
         assert process._child is not None
         process._child.process.kill()
         with pytest.raises(ChatTemplateError):
-            process.render([HELLO], max_chars=9)
-        assert process.render([HELLO], max_chars=9) == "hi"
+            process.render(HELLO, max_chars=9)
+        assert process.render(HELLO, max_chars=9) == "hi"
 
 
 def test_many_threads_share_a_process() -> None:
@@ -111,8 +120,7 @@ def test_many_threads_share_a_process() -> None:
     with running("{{ messages[0].content }}") as process:
 
         def render(number: int) -> None:
-            message = {"role": "u", "content": str(number)}
-            texts.append(process.render([message], max_chars=9))
+            texts.append(process.render(saying(str(number)), max_chars=9))
 
         threads = [threading.Thread(target=render, args=(i,)) for i in range(32)]
         for thread in threads:
@@ -136,14 +144,13 @@ def test_a_process_ends_by_itself_when_its_parent_cannot_end_it(
     """The timer is the kernel's: a parent that dies leaves no process that spins."""
     monkeypatch.setattr(template_process, "_EXIT_S", 60.0)  # it only waits
     with running(ENDLESS) as process, pytest.raises(ChatTemplateError, match=r"0\.4 s"):
-        process.render([HELLO], max_chars=9)
+        process.render(HELLO, max_chars=9)
 
 
 def test_a_long_conversation_goes_through() -> None:
     content = "ä" * 2_000_000
     with running("{{ messages[0].content }}", limit_s=9.0) as process:
-        message = {"role": "u", "content": content}
-        assert process.render([message], max_chars=3_000_000) == content
+        assert process.render(saying(content), max_chars=3_000_000) == content
 
 
 def test_the_environment_is_that_of_transformers() -> None:
@@ -184,8 +191,37 @@ def test_the_environment_is_that_of_transformers() -> None:
 )
 def test_templates_say_what_they_say_in_transformers(text: str) -> None:
     utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    messages = [{"role": "u", "content": "hi, straße"}]
-    rendered, _ = utils.render_jinja_template([messages], chat_template=text)
+    said = saying("hi, straße")
+    rendered, _ = utils.render_jinja_template(
+        [said.messages], chat_template=text, add_generation_prompt=True
+    )
     with running(text) as process:
-        # Without its prompt for an answer, which no template here writes.
-        assert process.render(messages, max_chars=999) == rendered[0]
+        assert process.render(said, max_chars=999) == rendered[0]
+
+
+def test_all_variables_cross_to_the_process_as_they_are() -> None:
+    text = (
+        "{{ [messages, tools, documents, level, rate, add_generation_prompt]"
+        " | tojson }}{{ missing is defined }}{{ bos_token }}"
+    )
+    variables = Variables(
+        messages=[{"role": "u", "content": None, "deep": [{"ä\ufdd0\x00": 2**70}]}],
+        tools=[{"b": 1.0, "a": -0.5}],
+        documents=[],
+        kwargs={"level": "high", "rate": 1e22},
+        asks_for_answer=False,
+    )
+    with running(text) as process:
+        assert process.render(variables, max_chars=999) == (
+            '[[{"role": "u", "content": null, "deep": [{"ä\ufdd0\\u0000": '
+            '1180591620717411303424}]}], [{"b": 1.0, "a": -0.5}], [], "high", 1e+22, '
+            "false]False"
+        )
+
+
+def test_what_the_engine_says_is_not_what_a_client_says() -> None:
+    names = ("messages", "tools", "documents", "add_generation_prompt", "bos_token")
+    variables = Variables(messages=[], kwargs=dict.fromkeys(names, "forged"))
+    text = "".join(f"{{{{ {name} }}}}" for name in names)
+    with running(text) as process:
+        assert process.render(variables, max_chars=999) == "[]NoneNoneTrue"

@@ -1,33 +1,17 @@
 """A request's body becomes prompts and sampling parameters; pure functions."""
 
-from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.frontend import FrontModel, PromptMaker
 from mell_jax.serving.client_values import known_top_k
-from mell_jax.serving.openai.wire import (
-    ChatMessage,
-    ChatRequest,
-    CompletionRequest,
-    Part,
-)
+from mell_jax.serving.openai.tools import tooling_of
+from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest
 from mell_jax.serving.problem import UnsupportedError
-from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.chat_template import ChatTemplateError, Message
 
 T = TypeVar("T")
 
 MAX_PROMPTS = 128
-MAX_MESSAGES = 4096
 DEFAULT_COMPLETION_TOKENS = 16  # of /v1/completions, as OpenAI has it
-_ROLES = {
-    "system": "system",
-    "developer": "system",  # templates do not know the newer name
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-}
 
 
 def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
@@ -106,9 +90,9 @@ def chat_params(request: ChatRequest, *, defaults: SamplingParams) -> SamplingPa
       InvalidRequestError: a value is out of range.
       UnsupportedError: this server does not have what is asked for.
     """
-    for name in ("tools", "functions", "audio"):
-        if getattr(request, name):
-            raise UnsupportedError(f"{name} is not supported; leave it out")
+    refuse_tools(request)
+    if request.audio:
+        raise UnsupportedError("audio is not supported; leave it out")
     if any(kind != "text" for kind in request.modalities or ()):
         raise UnsupportedError("modalities other than text are not supported")
     if (request.response_format or {}).get("type", "text") != "text":
@@ -124,6 +108,22 @@ def chat_params(request: ChatRequest, *, defaults: SamplingParams) -> SamplingPa
         max_tokens=request.max_tokens if most is None else most,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
+
+
+def refuse_tools(request: ChatRequest) -> None:
+    """Refuses what answers cannot have yet, calls of tools, and their older name.
+
+    Raises:
+      InvalidRequestError: tools or the choice among them are not well formed.
+      UnsupportedError: they are asked for.
+    """
+    if request.functions or request.function_call not in (None, "none", "auto"):
+        name = "functions" if request.functions else "function_call"
+        raise UnsupportedError(
+            f"{name} is not supported: send tools and tool_choice, which replaced it"
+        )
+    if tooling_of(request).tools:
+        raise UnsupportedError("tools is not supported; leave it out")
 
 
 def _params(
@@ -162,64 +162,3 @@ def _params(
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
-
-
-def chat_prompt(
-    messages: Sequence[ChatMessage], *, chat: ChatPrompt | None
-) -> PromptMaker:
-    """Returns the function that makes the prompt of a conversation.
-
-    Raises:
-      InvalidRequestError: a message has no usable content or role, or the model has
-        no chat template.
-    """
-    if chat is None:
-        raise InvalidRequestError(
-            "messages",
-            "need a chat template and this model has none: start the server with "
-            "--chat_template=FILE, or use /v1/completions",
-        )
-    if not (1 <= len(messages) <= MAX_MESSAGES):
-        raise InvalidRequestError(
-            "messages", f"must be 1 to {MAX_MESSAGES}, got {len(messages)}"
-        )
-    plain = [_plain(message, index=i) for i, message in enumerate(messages)]
-
-    def make(model: FrontModel) -> list[int]:
-        try:
-            return chat.encode(plain, max_tokens=model.info.max_model_len)
-        except ChatTemplateError as error:
-            raise InvalidRequestError("messages", str(error)) from error
-        except ValueError as error:
-            raise InvalidRequestError("messages", f"are not usable: {error}") from error
-
-    return make
-
-
-def _plain(message: ChatMessage, *, index: int) -> Message:
-    """Returns a message with nothing but a role and a text."""
-    if message.role not in _ROLES:
-        raise InvalidRequestError(
-            "messages",
-            f"[{index}].role must be one of {', '.join(_ROLES)}, got "
-            f"{message.role!r:.100}",
-        )
-    if message.tool_calls or message.function_call:
-        raise UnsupportedError(f"messages[{index}].tool_calls is not supported")
-    content = message.content
-    if content is None:
-        if message.role != "assistant":
-            raise InvalidRequestError("messages", f"[{index}].content is required")
-        content = ""
-    elif not isinstance(content, str):
-        content = "\n".join(_text(part, index=index) for part in content)
-    return {"role": _ROLES[message.role], "content": content}
-
-
-def _text(part: Part, *, index: int) -> str:
-    if part.type != "text" or part.text is None:
-        raise UnsupportedError(
-            f"messages[{index}].content may have parts of text only, got "
-            f"{part.type!r:.100}"
-        )
-    return part.text

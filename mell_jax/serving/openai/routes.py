@@ -28,10 +28,10 @@ from mell_jax.serving.openai.answers import (
 from mell_jax.serving.openai.asking import (
     DEFAULT_COMPLETION_TOKENS,
     chat_params,
-    chat_prompt,
     completion_params,
     prompts_of,
 )
+from mell_jax.serving.openai.conversations import chat_prompt, conversation_of
 from mell_jax.serving.openai.exchange import Exchange, Style
 from mell_jax.serving.openai.samples import Echo, Samples
 from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
@@ -151,7 +151,7 @@ class OpenAiDoor:
             asked,
             asker=asker,
             unknown=unknown,
-            prompts=[chat_prompt(asked.messages, chat=chat)],
+            prompts=[chat_prompt(conversation_of(asked), chat=chat)],
             params=params,
             model=model,
             writer=ChatWriter(),

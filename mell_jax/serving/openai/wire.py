@@ -71,26 +71,52 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
 
 
+class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
+    """A model called this; `arguments` is JSON, which some clients send as a value."""
+
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class CalledTool(msgspec.Struct, frozen=True, kw_only=True):
+    """An assistant's message can have a list of such calls."""
+
+    function: CalledFunction
+    id: str | None = None
+    type: str | None = None
+
+
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation is a list of such messages."""
 
     role: str
     content: str | list[Part] | None = None
-    tool_calls: list[Any] | None = None
     function_call: Any = None
+    name: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[CalledTool] | None = None
 
 
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
     """POST /v1/chat/completions has this body."""
 
     messages: list[ChatMessage]
+    add_generation_prompt: bool | None = None
     audio: Any = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    documents: list[dict[str, Any]] | None = None
+    function_call: Any = None
     functions: list[Any] | None = None
     logprobs: bool | None = None
     max_completion_tokens: int | None = None
     modalities: list[str] | None = None
+    parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
-    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
     top_logprobs: int | None = None
 
 
@@ -128,7 +154,6 @@ _BOTH: Mapping[str, tuple[object, ...]] = {
     "return_tokens_as_token_ids": (False,),
     "spaces_between_special_tokens": (True,),
     "structured_outputs": _NEVER,
-    "tool_choice": ("none", "auto"),
     "truncate_prompt_tokens": _NEVER,
     "use_beam_search": (False,),
 }
@@ -140,20 +165,16 @@ _UNSUPPORTED: Mapping[type, Mapping[str, tuple[object, ...]]] = {
         "messages": _NEVER,
         "prompt_embeds": _NEVER,
         "response_format": ({"type": "text"},),
+        "tool_choice": ("none", "auto"),
         "tools": ([],),
         "top_logprobs": _NEVER,
     },
     ChatRequest: {
         **_BOTH,
-        "add_generation_prompt": (True,),
         "add_special_tokens": (False,),
         "best_of": (1,),
         "chat_template": _NEVER,
-        "chat_template_kwargs": ({},),
-        "continue_final_message": (False,),
-        "documents": ([],),
         "echo": (False,),
-        "function_call": ("none", "auto"),
         "include_reasoning": (True,),
         "mm_processor_kwargs": ({},),
         "prompt": _NEVER,

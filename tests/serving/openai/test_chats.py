@@ -8,9 +8,10 @@ from mell_jax.engine.build import demo_directory
 from mell_jax.serving.openai.chats import check_chats, load_chats
 from mell_jax.serving.served_model import ServedModel
 from mell_jax.text.chat_prompt import ChatPrompt
+from mell_jax.text.conversation import Conversation
 from mell_jax.text.tokenizer import load_tokenizer
 
-HELLO = [{"role": "user", "content": "c"}]
+HELLO = Conversation(messages=[{"role": "user", "content": "c"}])
 Load = Callable[[Sequence[str], Sequence[ServedModel]], dict[str, ChatPrompt]]
 
 
@@ -47,10 +48,10 @@ def test_a_template_is_for_all_models_or_for_one(
     assert load([], models) == {}
     only_b = load([f"b={for_b}"], models)
     assert list(only_b) == ["b"]
-    assert only_b["b"].encode(HELLO, max_tokens=9) == [2, 3]
+    assert only_b["b"].encode(HELLO, max_tokens=9).ids == [2, 3]
     both = load([str(for_all), f"b={for_b}"], models)
-    assert both["a"].encode(HELLO, max_tokens=9) == [1]
-    assert both["b"].encode(HELLO, max_tokens=9) == [2, 3]
+    assert both["a"].encode(HELLO, max_tokens=9).ids == [1]
+    assert both["b"].encode(HELLO, max_tokens=9).ids == [2, 3]
 
 
 def test_a_template_for_nobody_is_refused(letters_dir: Path, load: Load) -> None:

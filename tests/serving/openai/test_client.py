@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from mell_jax.engine.frames import Finished, FinishReason, Handle
+from tests.serving.fake_engine import LETTERS
 from tests.serving.harness import Harness, run, serving
 
 TEMPLATE = """\
@@ -257,6 +258,61 @@ def test_a_chat_goes_through_the_template(letters_dir: Path, template: Path) -> 
             )
             assert choice.finish_reason == "length"
             assert answer.usage is not None and answer.usage.total_tokens == 6
+
+    run(scenario)
+
+
+AGENTS = """\
+{%- for m in messages -%}
+  {{ m.reasoning_content }}{{ m.content }}
+  {%- for c in m.tool_calls -%}
+    {{ c.function.name }}{{ c.function.arguments.x }}
+  {%- endfor -%}
+{%- endfor -%}
+{%- for d in documents or [] -%}{{ d.text }}{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{ 'z' if enable_thinking is false else 'y' }}
+{%- endif -%}
+"""
+
+
+def test_a_template_sees_what_agents_send(letters_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "agents.jinja"
+    path.write_text(AGENTS)
+    function = {"name": "c", "arguments": '{"x": "d"}'}
+    messages: Any = [
+        {"role": "user", "content": "a"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning": "b",
+            "tool_calls": [{"id": "1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "e"},
+    ]
+    said: list[tuple[dict[str, Any], str]] = [
+        ({}, "abcdey"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "abcdez"),
+        ({"documents": [{"text": "f"}]}, "abcdefy"),
+        ({"add_generation_prompt": False}, "abcde"),
+        ({"continue_final_message": True}, "abcde"),
+    ]
+
+    async def scenario() -> None:
+        async with talking(letters_dir, template=path) as (s, client):
+            for body, text in said:
+                await client.chat.completions.create(
+                    model="letters", messages=messages, max_tokens=1, extra_body=body
+                )
+                ids = s.engine.submits[-1].prompt.tolist()
+                assert "".join(LETTERS[i] for i in ids) == text
+            bad = {"chat_template_kwargs": {"tools": 1}}
+            error = await error_of(
+                client.chat.completions.create(
+                    model="letters", messages=messages, extra_body=bad
+                )
+            )
+            assert (error.status_code, error.param) == (400, "chat_template_kwargs")
 
     run(scenario)
 
