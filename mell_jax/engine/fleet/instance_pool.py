@@ -85,9 +85,7 @@ class DeviceInstancePool:
             parked.worker,
             parked.make_batcher(),
             max_rows=parked.max_rows,
-            guides=InstanceGuides(
-                parked.shop, vocab_size=parked.worker.vocab_size
-            ),
+            guides=InstanceGuides(parked.shop, vocab_size=parked.worker.vocab_size),
         )
 
     def close(self, device: DeviceGroupId) -> None:

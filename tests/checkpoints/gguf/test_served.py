@@ -56,6 +56,6 @@ def test_clients_are_told_the_name_of_the_file_and_its_path(tmp_path):
     name = EngineConfig(model=str(path)).name
     assert name == "tiny.Q8_0"
     built = BuiltModel(name=name, spec=None, directory=path)
-    served = _served(built, is_loaded=True)
+    served = _served(built)
     assert (served.name, served.path) == ("tiny.Q8_0", str(path))
     assert served.tokenizer.encode("abc") == [0, 1, 2]
