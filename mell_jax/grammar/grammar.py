@@ -46,7 +46,9 @@ class Grammar:
     def __post_init__(self) -> None:
         if not self.lark.strip():
             raise GrammarError("is empty; write at least one rule, named start")
-        size = sum(map(_size, (self.lark, *(text for part in self.parts for text in part))))
+        size = sum(
+            map(_size, (self.lark, *(text for part in self.parts for text in part)))
+        )
         if not (size <= MAX_GRAMMAR_BYTES):
             raise GrammarError(
                 f"has {size} bytes; at most {MAX_GRAMMAR_BYTES} can be compiled"
@@ -202,13 +204,11 @@ class StructuralTag:
 
 def lark_regex(pattern: str) -> str:
     """Returns a regular expression as it is written in Lark: /.../."""
-    return "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n") + "/"
-
-
-def as_grammar_error(message: str) -> GrammarError:
-    """Returns what llguidance says of a grammar, without its picture of the source."""
-    first = message.split("\n   1 |")[0].strip()
-    return GrammarError(f"cannot be used: {first[:500]}")
+    return (
+        "/"
+        + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n")
+        + "/"
+    )
 
 
 def _parsed(text: str) -> Any:
