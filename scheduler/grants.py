@@ -97,9 +97,7 @@ class Grants:
         """Sets the ceiling of a sequence; one that is held stays where it is."""
         if serial not in self._held:
             granted = self._granted.get(serial, NO_CEILING)
-            self._set_ceiling(
-                serial, min(granted, self._gates.get(serial, NO_CEILING))
-            )
+            self._set_ceiling(serial, min(granted, self._gates.get(serial, NO_CEILING)))
 
     def forget(self, serial: Serial) -> None:
         """Drops what a sequence was granted; it is over."""

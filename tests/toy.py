@@ -29,6 +29,7 @@ from mell_jax.engine.instance import Instance
 from mell_jax.engine.intake import resolve
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.step_times import StepTimes
+from mell_jax.grammar import TokenTable
 from mell_jax.models.attention import Attend, LayerAttention
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.uniform import uniform_config
@@ -274,6 +275,28 @@ def toy_info(
         num_pages=num_pages,
         page_tokens=PAGE_TOKENS,
     )
+
+
+TOY_END = VOCAB - 1
+"""Ends a text where the toy writes texts."""
+_LONGER = (b'{"', b'": ', b"ab", b'", "', b"true")
+
+
+def toy_table() -> TokenTable:
+    """What tokens write where the toy writes texts: ASCII, longer ones, an end."""
+    return TokenTable(
+        token_bytes=[bytes([code]) for code in range(32, 127)] + [*_LONGER, b"<end>"],
+        special_ids=frozenset([TOY_END]),
+        end_ids=(TOY_END,),
+        vocab_size=VOCAB,
+        encode=lambda text: [ord(letter) - 32 for letter in text],
+    )
+
+
+def toy_text(tokens: Sequence[int]) -> str:
+    """The text of tokens, without an end."""
+    table = toy_table().token_bytes
+    return b"".join(table[i] for i in tokens if i != TOY_END).decode()
 
 
 GREEDY = SamplingParams(temperature=0.0)

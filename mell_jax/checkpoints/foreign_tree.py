@@ -5,6 +5,7 @@ is made of one array of all layers comes one after the other.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from mell_jax.checkpoints.sources import Shape, Source
 from mell_jax.checkpoints.trees import TREES, TreeLayout
 from mell_jax.models.config import ModelConfig
 
+_LORA = re.compile(r"(?:^|[._/])lora(?:[._/]|$)", re.IGNORECASE)
 _ROOTS = (*(".".join(root) for root in ROOTS), "transformer", "params.transformer")
 
 
@@ -35,16 +37,25 @@ class ForeignTree:
     leaves: Mapping[Key, Any]
     dtype: npt.DTypeLike
     _last: tuple[str, npt.NDArray[Any]] | None = field(default=None, init=False)
+    """The leaf that was read last, and its values in the precision that was asked."""
 
     def shape(self, name: str) -> Shape:
         return tuple(self._leaf(name).shape)
 
-    def read(self, name: str, *, rows: slice | None = None) -> npt.NDArray[Any]:
-        if self._last is None or self._last[0] != name:
-            self._last = None  # before the next one is there
+    def read(
+        self,
+        name: str,
+        *,
+        rows: slice | None = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> npt.NDArray[Any]:
+        wanted = np.dtype(self.dtype if dtype is None else dtype)
+        last = self._last
+        if last is None or (last[0], last[1].dtype) != (name, wanted):
+            self._last = last = None  # before the next one is there
             values = read_array(self.folder, self.keys[name])
-            self._last = name, values.astype(self.dtype, copy=False)
-        return self._last[1] if rows is None else self._last[1][rows]
+            self._last = last = name, values.astype(wanted, copy=False)
+        return last[1] if rows is None else last[1][rows]
 
     def find(self, model: AbstractDecoder, *, config: ModelConfig) -> list[Weight]:
         """Returns what every parameter of `model` is made of, leaf by leaf.
@@ -70,7 +81,7 @@ class ForeignTree:
             raise CheckpointError(
                 f"{self.folder}: {len(extra)} arrays of {self.layout.program} that "
                 f"this model has no place for, such as {shown(extra[0])}; do they "
-                "belong to this config? LoRA parameters have to be merged before"
+                "belong to this config?"
             )
         return sorted(found, key=lambda one: next(one.source.names()))
 
@@ -94,6 +105,22 @@ class ForeignTree:
                 "missing; do these parameters belong to this config?"
             )
         return array_leaf(self.folder, self.keys[name], self.leaves)
+
+
+def refuse_adapters(folder: Path, leaves: Mapping[Key, Any]) -> None:
+    """Refuses parameters of LoRA, by whatever program: they would not be applied.
+
+    Raises:
+      CheckpointError: there are some, with the way out.
+    """
+    names = [".".join(key) for key in leaves]
+    found = [name for name in names if _LORA.search(name)]
+    if found:
+        raise CheckpointError(
+            f"{folder}: {len(found)} arrays of LoRA, such as {shown(found[0])}, which "
+            "are not applied here; add each pair to its weight (a @ b * alpha / rank) "
+            "with the program that trained it, and save the merged model"
+        )
 
 
 def find_tree(

@@ -13,7 +13,12 @@ from absl import logging
 
 from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.families.family import ParameterPath, Sources, Weight
+from mell_jax.checkpoints.families.family import (
+    ParameterPath,
+    Sources,
+    Weight,
+    left_over,
+)
 from mell_jax.checkpoints.folder_kind import explain_folder, list_names
 from mell_jax.checkpoints.json_file import Fields, read_object, shown
 from mell_jax.checkpoints.quantised import Scheme, cost_line, unused_line
@@ -61,6 +66,12 @@ def find_weights(
         )
         for path, _ in model.items()
     ]
+    for name, values in left_over(weights, stored).items():
+        raise CheckpointError(
+            f"{stored.directory}: tensor {shown(stored.stored_name(name))!r} has the "
+            f"shape {list(stored.shape(name))}, but config.json has use for {values} "
+            "of its values; do they belong together?"
+        )
     used = {name for weight in weights for name in weight.source.names()}
     extra, needless = stored.unused(used)
     if HEAD not in used:

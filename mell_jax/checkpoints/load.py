@@ -24,7 +24,7 @@ from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.checkpoints.families import FAMILIES
 from mell_jax.checkpoints.families.family import ParameterPath, Weight
 from mell_jax.checkpoints.folder_kind import explain_path
-from mell_jax.checkpoints.foreign_tree import find_tree
+from mell_jax.checkpoints.foreign_tree import find_tree, refuse_adapters
 from mell_jax.checkpoints.gguf import (
     architecture_of,
     find_gguf_weights,
@@ -203,6 +203,7 @@ def _read_orbax(
     progress: bool,
 ) -> dict[ParameterPath, jax.Array]:
     leaves = saved_leaves(folder)
+    refuse_adapters(folder, leaves)
     dtype = next(iter(model.parameters.values())).dtype
     tree = find_tree(folder, leaves, dtype=dtype)
     if tree is not None:

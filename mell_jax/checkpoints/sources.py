@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.checkpoints.errors import CheckpointError
+
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
@@ -30,9 +32,51 @@ class Reader(Protocol):
         """
         ...
 
-    def read(self, name: str, /, *, rows: slice | None = None) -> Array:
-        """Returns the values of a tensor, or of some of its rows (axis 0)."""
+    def read(
+        self,
+        name: str,
+        /,
+        *,
+        rows: slice | None = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> Array:
+        """Returns the values of a tensor, or of some of its rows (axis 0).
+
+        Args:
+          rows: None for all.
+          dtype: None for the reader's own.
+        """
         ...
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Returns the precision that is wanted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Wide:
+    """The same tensors in float32, to compute with."""
+
+    reader: Reader
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        return np.float32
+
+    def shape(self, name: str, /) -> Shape:
+        return self.reader.shape(name)
+
+    def read(
+        self,
+        name: str,
+        /,
+        *,
+        rows: slice | None = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> Array:
+        wanted = self.dtype if dtype is None else dtype
+        return self.reader.read(name, rows=rows, dtype=wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +323,11 @@ class Reorder(Source):
 
 @dataclass(frozen=True, slots=True)
 class Affine(Source):
-    """The values times a factor, plus a number; in float32, then rounded."""
+    """The values times a factor, plus a number; in float32, then rounded.
+
+    What is stored is not rounded before: a norm's 1 + scale has less of the scale in
+    16 bits than the scale alone.
+    """
 
     source: Source
     factor: float = 1.0
@@ -292,9 +340,15 @@ class Affine(Source):
         return self.source.shape(reader)
 
     def read(self, reader: Reader) -> Array:
-        values = self.source.read(reader)
-        wide = values.astype(np.float32) * np.float32(self.factor)
-        return (wide + np.float32(self.plus)).astype(values.dtype)
+        wide = self.source.read(_Wide(reader)) * np.float32(self.factor)
+        try:
+            with np.errstate(over="raise"):
+                return (wide + np.float32(self.plus)).astype(reader.dtype)
+        except FloatingPointError as error:
+            raise CheckpointError(
+                f"{next(self.names())} has values too large for "
+                f"{np.dtype(reader.dtype)}; load it as bfloat16"
+            ) from error
 
     def pieces(self, values: Array) -> Iterator[Piece]:
         wide = values.astype(np.float32) - np.float32(self.plus)

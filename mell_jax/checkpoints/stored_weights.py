@@ -93,20 +93,25 @@ class StoredWeights:
         shapes = {part: self.tensors[part].shape for part in parts}
         return self.scheme.dense_shape(self.stored_name(name), shapes)
 
-    def read(self, name: str, *, rows: slice | None = None) -> npt.NDArray[Any]:
+    def read(
+        self,
+        name: str,
+        *,
+        rows: slice | None = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> npt.NDArray[Any]:
+        dtype = self.dtype if dtype is None else dtype
         parts = self._quantised(name)
         if parts and self.scheme is not None:
             return self.scheme.dequantise(
                 self.stored_name(name),
                 names=parts,
                 read=lambda part: read_raw(self.tensors[part]),
-                dtype=self.dtype,
+                dtype=dtype,
                 rows=rows,
             )
         tensor = self.tensor(name)
-        return read_tensor(
-            tensor if rows is None else tensor.rows(rows), dtype=self.dtype
-        )
+        return read_tensor(tensor if rows is None else tensor.rows(rows), dtype=dtype)
 
     def position(self, source: Source) -> tuple[Path, int]:
         """Returns where the first tensor of a source lies."""

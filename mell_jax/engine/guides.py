@@ -57,9 +57,7 @@ class GuideShop:
         """Begins to compile what the tokens of the model write, in the background."""
         self._maker = self._compiling.submit(GuideMaker, table)
 
-    def open(
-        self, request: Request, *, generated: Sequence[int]
-    ) -> Future[Followed]:
+    def open(self, request: Request, *, generated: Sequence[int]) -> Future[Followed]:
         """Begins to make a guide that has seen `generated`."""
         return self._compiling.submit(self._open, request, generated)
 
@@ -165,7 +163,8 @@ class InstanceGuides:
         masks = np.full((count, self._words), -1, np.int32)
         for index, serial in enumerate(serials.tolist()):
             row = self._rows.get(Serial(serial))
-            if row is not None and row.mask is not None:
+            if row is not None:
+                assert row.mask is not None, f"{serial} samples without its mask"
                 masks[index] = row.mask
         return masks
 

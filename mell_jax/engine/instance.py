@@ -9,7 +9,7 @@ A sampled token stays on the device as the next input; a sequence that turns out
 have ended has one surplus row in flight, whose result is dropped. A sequence with a
 grammar waits for its own token and the mask of the next one, and nobody waits for it:
 
-    land k-1   its token to the guide        `hear` forced tokens, mask        launch k+1
+    land k-1   its token to the guide      `hear` forced tokens, mask      launch k+1
 
 Single-threaded: one thread calls every method.
 """

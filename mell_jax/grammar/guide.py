@@ -120,23 +120,29 @@ class Guide:
     def advance(self, tokens: Sequence[int]) -> Guidance:
         """Takes the next tokens of the answer, if any; returns how it may go on."""
         matcher = self._matcher
-        if not matcher.consume_tokens(list(tokens)):
-            return self._failed()
-        forced = tuple(matcher.compute_ff_tokens()) if self._forces else ()
-        if self._stop_ids.intersection(forced):
-            forced = ()  # the end is for the sampler: others may be allowed to end, too
-        if forced and not matcher.consume_tokens(list(forced)):
-            return self._failed()
-        if matcher.is_stopped():
-            return self._failed() if matcher.is_error() else Guidance(forced=forced)
-        mask = self._mask()
+        forced: tuple[int, ...] = ()
+        mask = None
+        if matcher.consume_tokens(list(tokens)):
+            forced = self._take_forced()
+            mask = None if matcher.is_stopped() else self._mask()
         if matcher.is_error():
-            return self._failed()
-        if mask.any():
+            return Guidance(error=str(as_grammar_error(matcher.get_error())))
+        if mask is None or mask.any():
             return Guidance(forced=forced, mask=mask)
         if matcher.is_accepting():  # with no token that would end it
             return Guidance(forced=forced)
-        return Guidance(error="no token can go on from here")
+        return Guidance(error="lets no token through here")
+
+    def _take_forced(self) -> tuple[int, ...]:
+        """Goes along with the tokens that are the only ones to come next.
+
+        An end is left to the sampler: other tokens may end the answer, too.
+        """
+        forced = tuple(self._matcher.compute_ff_tokens()) if self._forces else ()
+        if not forced or self._stop_ids.intersection(forced):
+            return ()
+        self._matcher.consume_tokens(list(forced))
+        return forced
 
     def _mask(self) -> Mask:
         whole = np.zeros(self._table_words, np.int32)
@@ -145,10 +151,6 @@ class Guide:
         if self._matcher.is_accepting():
             mask |= self._stops
         return mask
-
-    def _failed(self) -> Guidance:
-        error: GrammarError = as_grammar_error(self._matcher.get_error())
-        return Guidance(error=str(error))
 
 
 def _bits(ids: Sequence[int], *, words: int) -> Mask:

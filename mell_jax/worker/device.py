@@ -169,7 +169,7 @@ class DeviceWorker:
         )
         self._programs = programs
         self._scratch_slot = max_rows
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         new_rows = jax.jit(
             init_row_state,
             static_argnames=("rows", "vocab_size"),
@@ -257,7 +257,7 @@ class DeviceWorker:
           samples: runs the sampler's programs, too.
         """
         forwarded = self.forward(self._padding_vector(bucket), bucket=bucket)
-        mask = np.full(mask_shape(bucket.rows, self._vocab_size), -1, np.int32)
+        mask = np.full(mask_shape(bucket.rows, self.vocab_size), -1, np.int32)
         for wants in ALL_VARIANTS if samples else ():
             _, self._rows = self._programs.samplers[bucket.rows].sample(
                 forwarded.logits,
@@ -325,11 +325,11 @@ class DeviceWorker:
 
     def set_up_row(self, setup: RowSetup) -> None:
         """Gives a slot to a sequence; takes effect before the next dispatched step."""
-        ids = np.full(BIAS_CAP, self._vocab_size, np.int32)
+        ids = np.full(BIAS_CAP, self.vocab_size, np.int32)
         values = np.zeros(BIAS_CAP, np.float32)
         ids[: len(setup.bias)] = list(setup.bias)
         values[: len(setup.bias)] = list(setup.bias.values())
-        stops = np.full(STOP_CAP, self._vocab_size, np.int32)
+        stops = np.full(STOP_CAP, self.vocab_size, np.int32)
         stops[: len(setup.stop_ids)] = setup.stop_ids
         self._rows = self._programs.set_row(
             self._rows,

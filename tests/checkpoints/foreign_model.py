@@ -27,6 +27,7 @@ class Layer:
     biases: dict[str, Array] = field(default_factory=dict)  # "q", "k", "v": [N, H]
     head_norms: dict[str, Array] = field(default_factory=dict)  # "q", "k": [H]
     window: int | None = None
+    frequencies: Array | None = None  # None for those of the program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def _attention(program: Program, layer: Layer, x: Array) -> Array:
     if layer.head_norms:
         q = _norm(program, q, layer.head_norms["q"])
         k = _norm(program, k, layer.head_norms["k"])
-    q, k = _rotate(program, q), _rotate(program, k)
+    q, k = _rotate(program, layer, q), _rotate(program, layer, k)
     repeat = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
     scores = np.einsum("tnh,snh->nts", q, k) * program.score_scale
@@ -96,8 +97,10 @@ def _attention(program: Program, layer: Layer, x: Array) -> Array:
     return np.einsum("nts,snh,nhd->td", weights, v, layer.out)
 
 
-def _rotate(program: Program, x: Array) -> Array:  # [T, N, H]
-    angle = np.arange(len(x))[:, None] * program.frequencies
+def _rotate(program: Program, layer: Layer, x: Array) -> Array:  # [T, N, H]
+    own = layer.frequencies
+    turns = program.frequencies if own is None else own
+    angle = np.arange(len(x))[:, None] * turns
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     turned = np.empty_like(x)
     half = x.shape[-1] // 2

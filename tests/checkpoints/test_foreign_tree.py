@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 
 from mell_jax.checkpoints import CheckpointError, load_model
+from mell_jax.checkpoints.foreign_tree import refuse_adapters
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.config import (
     AttentionConfig,
@@ -496,7 +498,11 @@ def test_gemma_is_read(tmp_path, made, tree_of) -> None:
         ),
         (
             lambda leaves: leaves.new("layers.0.attn.q_proj.w_lora_a", D, 2),
-            r"1 arrays of Tunix that this model has no place for, .*w_lora_a; .*merged",
+            r"1 arrays of LoRA, such as layers.0.attn.q_proj.w_lora_a, which .* merged",
+        ),
+        (
+            lambda leaves: leaves.new("layers.0.attn.q_proj.scale", D, 2),
+            r"1 arrays of Tunix that this model has no place for, .*q_proj.scale; do",
         ),
         (
             lambda leaves: leaves.new("layers.0.attn.q_proj.w", D, K, H),
@@ -515,6 +521,27 @@ def test_a_tree_that_does_not_fit_is_refused(tmp_path, spoil, message) -> None:
     save(tmp_path, leaves.nested())
     with pytest.raises(CheckpointError, match=message):
         load(tmp_path, uniform_config(**SIZES))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decoder.layers.self_attention.query.kernel_lora_a",
+        "layer_0.attn.q_einsum.lora.a",
+        "layers.0.attention.q_proj.lora_b",
+        "LoRA.kernel",
+    ],
+)
+def test_parameters_of_lora_alone_are_refused_with_the_way_out(tmp_path, name) -> None:
+    leaves = Leaves()
+    leaves.new(name, D, 2)
+    save(tmp_path, {"params": leaves.nested()})
+    with pytest.raises(CheckpointError, match=r"1 arrays of LoRA, .* alpha / rank"):
+        load(tmp_path, uniform_config(**SIZES))
+
+
+def test_a_name_that_only_sounds_like_lora_is_none() -> None:
+    refuse_adapters(Path("x"), {("layers", "explorations", "kernel"): None})
 
 
 def test_a_gate_that_may_be_either_way_round_is_refused(tmp_path) -> None:

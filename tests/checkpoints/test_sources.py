@@ -37,9 +37,14 @@ class Tensors:
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
 
-    def read(self, name: str, *, rows: slice | None = None) -> Array:
+    @property
+    def dtype(self) -> Any:
+        return next(iter(self.tensors.values())).dtype
+
+    def read(self, name: str, *, rows: slice | None = None, dtype: Any = None) -> Array:
         self.rows_read.append(rows)
-        return self.tensors[name] if rows is None else self.tensors[name][rows]
+        found = self.tensors[name] if rows is None else self.tensors[name][rows]
+        return found.astype(dtype or self.dtype)
 
 
 def values(*shape: int, dtype: Any = np.float32) -> Array:

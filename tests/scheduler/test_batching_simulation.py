@@ -38,6 +38,8 @@ class Job:
     stops_after: int | None  # tokens; the device goes on, as it does at an EOS
     tenant: Tenant
     fails_after: int | None  # tokens; then nothing to trust is sampled
+    is_guided: bool = False  # waits for its own tokens, and some are given to it
+    opens: int | None = None  # step when it may sample the next token
     got: list[int] = field(default_factory=list)
     is_over: bool = False
 
@@ -122,14 +124,22 @@ class Simulation:
         *,
         spoil: Callable[[Batcher], None] = lambda batcher: None,
         windows: bool = False,
+        guided: bool = False,
     ) -> None:
-        rng = np.random.default_rng(seed)
+        self.rng = rng = np.random.default_rng(seed)
         self.shape = shape = random_shape(rng, windows=windows)
         common = rng.integers(0, 100, shape.max_tokens)
         count = int(rng.integers(1, 11))
         self.jobs = [random_job(rng, shape, common=common) for _ in range(count)]
+        num_pages, growth = shape.num_pages, PageGrowth.PREEMPT
+        if guided:  # tokens are given to rows that have been granted their pages
+            growth = PageGrowth.WAIT
+            num_pages = 1 + sum(shape.spec.held_by(job.limit) for job in self.jobs)
+            num_pages = max(num_pages, shape.num_pages)
+            for job in self.jobs:
+                job.is_guided = bool(rng.random() < 0.6)
         self.batcher = Batcher(
-            PrefixCache(PagePool(shape.num_pages)),
+            PrefixCache(PagePool(num_pages)),
             limits=BatchLimits(
                 max_rows=shape.max_rows,
                 token_budget=shape.budget,
@@ -138,21 +148,23 @@ class Simulation:
             ),
             spec=shape.spec,
             shares_prefixes=shape.shares,
-            growth=PageGrowth.PREEMPT,
+            growth=growth,
         )
+        self.num_pages = num_pages
         spoil(self.batcher)
         self.device = FakeDevice(
-            num_pages=shape.num_pages, spec=shape.spec, num_slots=shape.max_rows
+            num_pages=num_pages, spec=shape.spec, num_slots=shape.max_rows
         )
         self.in_flight: tuple[StepPlan, np.ndarray] | None = None
-        self.preemptions = 0
-        self.computed = 0
+        self.preemptions = self.step = 0
+        self.computed = self.forced = 0
 
     def run(self) -> None:
         work = sum(job.limit for job in self.jobs)
         step = 0
         while not all(job.is_over for job in self.jobs) or self.in_flight:
             self._arrivals_and_cancels(step)
+            self._guide(step)
             landing, self.in_flight = self.in_flight, None
             if not self.shape.is_ahead and landing is not None:
                 self._land(*landing)
@@ -161,6 +173,7 @@ class Simulation:
             if landing is not None:
                 self._land(*landing)
             step += 1
+            self.step = step
             assert step < 40 + 20 * work, "starved"
         self._check_end()
 
@@ -178,16 +191,53 @@ class Simulation:
                         tenant=job.tenant,
                     )
                 )
+                if job.is_guided:
+                    self._shut(serial, until=step + int(self.rng.integers(0, 4)))
                 check_books(self.batcher)
             if job.cancelled == step and not job.is_over:
                 self._end(serial)
                 check_books(self.batcher)
 
+    def _shut(self, serial: int, *, until: int) -> None:
+        """Has a sequence wait with its next token until a step."""
+        job = self.jobs[serial]
+        job.opens = until
+        known = len(job.prompt) + len(job.got)
+        self.batcher.grants.gate(Serial(serial), positions=known - 1)
+
+    def _guide(self, step: int) -> None:
+        """Gives tokens to sequences whose time has come, and lets them go on."""
+        for serial, job in enumerate(self.jobs):
+            if job.opens is None or job.opens > step or job.is_over:
+                continue
+            job.opens = None
+            most = job.wanted - len(job.got) - 1
+            count = min(int(self.rng.integers(0, 7)), most)
+            if count > 0 and job.fails_after is None:
+                every = continuation(
+                    job.prompt,
+                    count=len(job.got) + count,
+                    windows=self.device.windows,
+                )
+                forced = every[len(job.got) :]
+                self.batcher.append(Serial(serial), np.array(forced, np.int32))
+                job.got += forced
+                self.forced += count
+            known = len(job.prompt) + len(job.got)
+            self.batcher.grants.gate(Serial(serial), positions=known)
+            check_books(self.batcher)
+
+    @property
+    def _is_anyone_free(self) -> bool:
+        """Whether nobody waits for his turn, behind whom others may wait for a row."""
+        return all(job.opens is None or job.is_over for job in self.jobs)
+
     def _launch(self, *, must: bool) -> None:
         plan = self.batcher.plan()
         check_books(self.batcher)
         if plan is None:
-            assert not must or self.batcher.is_empty, "idle with work to do"
+            is_idle = self.batcher.is_empty or not self._is_anyone_free
+            assert not must or is_idle, "idle with work to do"
             return
         check_plan(
             self.batcher, plan, max_rows=self.shape.max_rows, budget=self.shape.budget
@@ -211,6 +261,9 @@ class Simulation:
             assert live[row] == (not job.is_over and tokens[row] >= 0)
             if live[row]:
                 job.got.append(int(tokens[row]))
+                if job.is_guided and not job.is_over:
+                    delay = int(self.rng.integers(0, 3))
+                    self._shut(int(plan.serials[row]), until=self.step + delay)
             if not job.is_over and (tokens[row] < 0 or len(job.got) == job.wanted):
                 self._end(int(plan.serials[row]), trusted=bool(tokens[row] >= 0))
                 check_books(self.batcher)
@@ -243,7 +296,7 @@ class Simulation:
         assert self.batcher.cache.counts.used == 0
         self.batcher.cache.clear()
         counts = self.batcher.cache.counts
-        assert counts.free == counts.total == self.shape.num_pages - 1
+        assert counts.free == counts.total == self.num_pages - 1
 
 
 def simulate(seeds: range, *, windows: bool = False) -> None:
@@ -262,6 +315,22 @@ def simulate(seeds: range, *, windows: bool = False) -> None:
 @pytest.mark.parametrize("windows", [False, True])
 def test_every_sequence_ends_with_exactly_its_tokens(windows: bool) -> None:
     simulate(range(400), windows=windows)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_guided_sequence_waits_for_its_tokens_and_takes_what_it_is_given(
+    windows: bool,
+) -> None:
+    forced = 0
+    for seed in range(200):
+        simulation = Simulation(seed, windows=windows, guided=True)
+        try:
+            simulation.run()
+        except BaseException as error:
+            error.add_note(f"seed {seed}: {simulation.shape} {simulation.jobs}")
+            raise
+        forced += simulation.forced
+    assert forced > 200
 
 
 @pytest.mark.slow

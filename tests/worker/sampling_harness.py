@@ -8,7 +8,7 @@ import numpy as np
 
 from mell_jax.worker import sampling
 from mell_jax.worker.sampling.choice import kept_weights
-from mell_jax.worker.sampling.edits import edit_logits
+from mell_jax.worker.sampling.edits import apply_mask, edit_logits
 from tests.worker.sampling_model import Wish
 
 CHUNK = 8
@@ -23,11 +23,11 @@ sampler = sampling.Sampler.jitted(
 
 @jax.jit
 def weights_of(
-    logits: jax.Array, state: sampling.RowState, packed: jax.Array
+    logits: jax.Array, state: sampling.RowState, packed: jax.Array, mask: jax.Array
 ) -> jax.Array:
     """The weights from which the sampler draws when rows want everything."""
     rows = sampling.unpack_rows(packed)
-    edited = edit_logits(logits, state=state, rows=rows)
+    edited = apply_mask(edit_logits(logits, state=state, rows=rows), mask)
     return kept_weights(edited, rows=rows, digit_bits=4)
 
 
@@ -37,6 +37,7 @@ def sample(
     rows: sampling.SamplingRows,
     *,
     wants: sampling.Want,
+    mask: np.ndarray | None = None,
 ) -> tuple[sampling.Sampled, sampling.RowState]:
     """Samples as the engine's step does; `state` stays."""
     values = jnp.asarray(logits)
@@ -45,11 +46,26 @@ def sample(
         jax.tree.map(jnp.copy, state),
         sampling.pack_rows(rows),
         wants=wants,
+        mask=open_mask(*values.shape) if mask is None else mask,
     )
 
 
 jitted_set_row = jax.jit(sampling.set_row, donate_argnums=0)
 jitted_observe = jax.jit(sampling.observe_tokens, donate_argnums=0)
+
+
+def open_mask(rows: int, vocab: int) -> np.ndarray:
+    """Lets every token through."""
+    return np.full(sampling.mask_shape(rows, vocab), -1, np.int32)
+
+
+def mask_for(wishes: Sequence[Wish]) -> np.ndarray:
+    """The tokens that each wish's mask lets through, as bits."""
+    flags = np.zeros((len(wishes), 32 * sampling.mask_shape(1, VOCAB)[1]), np.bool_)
+    for row, wish in enumerate(wishes):
+        let_through = wish.let_through
+        flags[row, slice(None) if let_through is None else list(let_through)] = True
+    return np.packbits(flags, axis=1, bitorder="little").view(np.int32)
 
 
 def rows_for(wishes: Sequence[Wish]) -> sampling.SamplingRows:
@@ -127,8 +143,14 @@ def run(
     wants = sampling.wants_of(rows)
     if wants_logprobs:
         wants |= sampling.Want.LOGPROBS
+    if any(wish.let_through is not None for wish in wishes):
+        wants |= sampling.Want.MASK
     sampled, after = sample(
-        padded, state_for(wishes) if state is None else state, rows, wants=wants
+        padded,
+        state_for(wishes) if state is None else state,
+        rows,
+        wants=wants,
+        mask=mask_for([*wishes, *[Wish()] * (LANES - count)]),
     )
     return jax.tree.map(lambda leaf: leaf[:count], sampled), after
 

@@ -24,6 +24,7 @@ class Wish:
     is_allow_only: bool = False
     stops: tuple[int, ...] = ()
     is_stop_barred: bool = False
+    let_through: frozenset[int] | None = None  # by a mask; None lets all
 
 
 def edited_logits(logits: np.ndarray, *, wish: Wish) -> np.ndarray:
@@ -43,11 +44,17 @@ def edited_logits(logits: np.ndarray, *, wish: Wish) -> np.ndarray:
         if 0 <= token < len(values):
             values[token] += bias
     for token in range(len(values)):
-        if wish.is_allow_only and token not in wish.bias:
-            values[token] = -np.inf
-        if wish.is_stop_barred and token in wish.stops:
+        if is_barred(token, wish=wish):
             values[token] = -np.inf
     return np.array(values)
+
+
+def is_barred(token: int, *, wish: Wish) -> bool:
+    """Whether a token may not be sampled."""
+    is_let_through = wish.let_through is None or token in wish.let_through
+    is_early = wish.is_stop_barred and token in wish.stops
+    is_unlisted = wish.is_allow_only and token not in wish.bias
+    return is_early or is_unlisted or not is_let_through
 
 
 def probabilities(logits: np.ndarray, *, wish: Wish) -> np.ndarray:

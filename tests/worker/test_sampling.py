@@ -14,6 +14,8 @@ from mell_jax.worker.compilation import CompilationCounter
 from tests.worker.sampling_harness import (
     VOCAB,
     admit,
+    mask_for,
+    open_mask,
     rows_for,
     run,
     sample,
@@ -50,6 +52,7 @@ wishes = st.builds(
     is_allow_only=st.booleans(),
     stops=st.lists(token_ids, max_size=4, unique=True).map(tuple),
     is_stop_barred=st.booleans(),
+    let_through=st.none() | st.frozensets(token_ids, max_size=VOCAB),
 )
 
 
@@ -66,16 +69,17 @@ def test_every_token_follows_the_rules_of_the_model(batch, seed, scale, has_ties
     state = state_for(batch)
     rows = rows_for(batch)
     packed = sampling.pack_rows(rows)
-    weights = np.asarray(weights_of(logits, state, packed), np.float64)
+    mask = mask_for(batch)
+    weights = np.asarray(weights_of(logits, state, packed, mask), np.float64)
     sampled, _ = run(logits, batch, state=state)
-    assert (sampled.tokens >= 0).all()
+    assert (sampled.tokens != sampling.NOT_FINITE).all()
     for row, wish in enumerate(batch):
         if is_near_a_boundary(logits[row], wish=wish):
             continue
         expected = probabilities(logits[row], wish=wish)
         token = int(sampled.tokens[row])
         if not expected.any():
-            assert token == 0
+            assert token == sampling.NONE_ALLOWED
         elif wish.temperature == 0.0:
             assert token == expected.argmax()
         else:
@@ -155,12 +159,23 @@ def test_only_allowed_tokens_are_sampled_and_their_bias_counts():
     assert set(tokens_of(logits * 32, everywhere)) == {1, 2}
 
 
-def test_a_row_with_every_token_barred_answers_token_zero():
+def test_a_row_with_every_token_barred_says_so():
     wishes = [
         Wish(bias={VOCAB: 0.0}, is_allow_only=True, temperature=t) for t in (0.0, 1.0)
     ]
     sampled, _ = run(np.ones((2, 3), np.float32), wishes)
-    assert sampled.tokens.tolist() == [0, 0]
+    assert sampled.tokens.tolist() == [sampling.NONE_ALLOWED] * 2
+
+
+def test_a_mask_leaves_the_rows_beside_it_alone():
+    logits = [[9.0, 3.0, 2.0, 1.0]] * 2
+    for temperature in (0.0, 3.0):
+        wishes = [Wish(temperature=temperature, seed=s) for s in range(2)]
+        masked = dataclasses.replace(wishes[0], let_through=frozenset([2, 3]))
+        alone = tokens_of(logits, wishes)
+        beside = tokens_of(logits, [masked, wishes[1]])
+        assert beside[0] in (2, 3)
+        assert beside[1] == alone[1]
 
 
 def test_stop_tokens_are_barred_until_min_tokens_is_reached():
@@ -353,14 +368,17 @@ def test_no_mix_of_parameters_compiles_anything() -> None:
     state = sampling.init_row_state(rows=2, vocab_size=64)
     logits = of_ones(2, 64)
     padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
+    mask = open_mask(2, 64)
     for wants in sampling.ALL_VARIANTS:
-        _, state = own.sample(logits, state, padding, wants=wants)
+        _, state = own.sample(logits, state, padding, wants=wants, mask=mask)
     compiled = CompilationCounter()
     for wish in MIXES.values():
-        for extra in (sampling.NOTHING, sampling.Want.LOGPROBS):
+        for extra in (sampling.NOTHING, sampling.Want.LOGPROBS, sampling.Want.MASK):
             rows = rows_for([wish, Wish()])
             wants = sampling.wants_of(rows) | extra
-            _, state = own.sample(logits, state, sampling.pack_rows(rows), wants=wants)
+            _, state = own.sample(
+                logits, state, sampling.pack_rows(rows), wants=wants, mask=mask
+            )
     assert compiled.count == 0
 
 
@@ -370,7 +388,7 @@ def test_no_program_branches_or_loops(platform: str) -> None:
     state = sampling.init_row_state(rows=2, vocab_size=64)
     padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
     programs = own.traced(of_ones(2, 64), state, padding)
-    assert len(programs) == 6
+    assert len(programs) == 7
     for program in programs:
         text = program.lower(lowering_platforms=(platform,)).as_text()
         assert "func.func public @main" in text
@@ -397,6 +415,7 @@ def test_the_donated_state_is_updated_in_place_without_a_copy() -> None:
         state,
         sampling.pack_rows(rows),
         wants=sampling.EVERYTHING,
+        mask=open_mask(2, 4096),
     )
     assert [leaf.unsafe_buffer_pointer() for leaf in after] == before
 

@@ -1,11 +1,13 @@
 """A family says how to read its `config.json` and where each parameter comes from."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from mell_jax.checkpoints.json_file import Fields
-from mell_jax.checkpoints.sources import Source
+from mell_jax.checkpoints.sources import Reader, Source
 from mell_jax.models.config import ModelConfig
 
 ParameterPath = tuple[str | int, ...]
@@ -20,6 +22,23 @@ class Weight:
     path: ParameterPath
     source: Source
     size_bytes: int  # as stored
+
+
+def left_over(weights: Iterable[Weight], reader: Reader) -> dict[str, int]:
+    """Returns how many values of each tensor are used, where some of it are not.
+
+    Several maps lie in one tensor there, and fewer or smaller ones were expected.
+    """
+    used: Counter[str] = Counter()
+    for weight in weights:
+        names = list(weight.source.names())
+        for name in names:
+            used[name] += prod(weight.source.shape(reader)) // len(names)
+    return {
+        name: values
+        for name, values in used.items()
+        if values < prod(reader.shape(name))
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

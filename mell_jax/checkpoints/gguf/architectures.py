@@ -3,7 +3,8 @@
     blk.0.attn_q.weight  ->  model.layers.0.self_attn.q_proj.weight
 
 llama.cpp turns neighbouring channels together and reorders queries and keys of Llama
-for it; that is undone while they are read.
+for it, and keeps one plus the scale of Gemma's norms; that is undone while they are
+read.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +12,20 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from mell_jax.checkpoints.families.family import Family, Sources
+from mell_jax.checkpoints.families.gemma import GEMMA
+from mell_jax.checkpoints.families.gemma2 import GEMMA2
+from mell_jax.checkpoints.families.gemma3 import GEMMA3
 from mell_jax.checkpoints.families.llama import LLAMA
+from mell_jax.checkpoints.families.phi3 import PHI3
 from mell_jax.checkpoints.families.qwen import QWEN2, QWEN3
-from mell_jax.checkpoints.sources import Reorder, Source, Take
+from mell_jax.checkpoints.gguf.metadata import Metadata
+from mell_jax.checkpoints.gguf.own_keys import (
+    gemma2_keys,
+    gemma3_keys,
+    no_keys,
+    phi3_keys,
+)
+from mell_jax.checkpoints.sources import Affine, Reorder, Source, Take
 from mell_jax.models.config import ModelConfig
 
 _LAYERS = "model.layers."
@@ -22,6 +34,7 @@ _WHOLE = {
     "model.norm": "output_norm",
     "lm_head": "output",
 }
+_NORM = "norm.weight"
 _QUERIES, _KEYS = "self_attn.q_proj", "self_attn.k_proj"
 _PARTS = {
     "input_layernorm": "attn_norm",
@@ -36,6 +49,15 @@ _PARTS = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_SANDWICH_PARTS = _PARTS | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+_FUSED_PARTS = _PARTS | {
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +69,18 @@ class GgufArchitecture:
       parts: names of a layer's parts, by the family's.
       bias_keys: of a `config.json`, by which the family knows whether a part has one.
       is_reordered: whether rows of queries and keys lie pair by pair.
+      has_offset_norms: whether norms lie as what they multiply by, one plus a scale.
+      has_partial_rope: whether only some channels of a head may turn.
+      own_keys: reads metadata that others do not have.
     """
 
     family: Family
     parts: Mapping[str, str]
     bias_keys: Mapping[str, str] = field(default_factory=dict)
     is_reordered: bool = False
+    has_offset_norms: bool = False
+    has_partial_rope: bool = False
+    own_keys: Callable[[Metadata], dict[str, Any]] = no_keys
 
     def sources(self, config: ModelConfig) -> Sources:
         """Returns what every parameter is made of, by the names in the file."""
@@ -60,6 +88,8 @@ class GgufArchitecture:
 
         def stored(take: Take) -> Source:
             found, heads = Take(self.stored_name(take.name)), _heads(take.name, config)
+            if self.has_offset_norms and take.name.endswith(_NORM):
+                return Affine(found, plus=-1.0)
             if not self.is_reordered or heads is None:
                 return found
             if heads not in orders:
@@ -130,6 +160,22 @@ GGUF_ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     "qwen2": GgufArchitecture(family=QWEN2, parts=_PARTS),
     "qwen3": GgufArchitecture(
         family=QWEN3, parts=_PARTS, bias_keys={"attention_bias": _QUERIES}
+    ),
+    "gemma": GgufArchitecture(family=GEMMA, parts=_PARTS, has_offset_norms=True),
+    "gemma2": GgufArchitecture(
+        family=GEMMA2,
+        parts=_SANDWICH_PARTS,
+        has_offset_norms=True,
+        own_keys=gemma2_keys,
+    ),
+    "gemma3": GgufArchitecture(
+        family=GEMMA3,
+        parts=_SANDWICH_PARTS,
+        has_offset_norms=True,
+        own_keys=gemma3_keys,
+    ),
+    "phi3": GgufArchitecture(
+        family=PHI3, parts=_FUSED_PARTS, has_partial_rope=True, own_keys=phi3_keys
     ),
 }
 """By `general.architecture`."""

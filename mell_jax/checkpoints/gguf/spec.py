@@ -8,6 +8,7 @@ from mell_jax.checkpoints.gguf.architectures import (
     GGUF_ARCHITECTURES,
     GgufArchitecture,
 )
+from mell_jax.checkpoints.gguf.metadata import ARCHITECTURE, Metadata, all_fields
 from mell_jax.checkpoints.gguf.model import GgufModel
 from mell_jax.checkpoints.gguf.rope import rope_section
 from mell_jax.checkpoints.hf_config import CheckpointSpec, parse_spec
@@ -15,19 +16,7 @@ from mell_jax.checkpoints.json_file import Fields
 from mell_jax.model_files.gguf_file import GgufError, read_head
 from mell_jax.model_files.gguf_tokenizer import bos_id, end_ids
 
-ARCHITECTURE = "general.architecture"
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
-_NEUTRAL = {
-    "attention.causal": (True,),
-    "attention.clamp_kqv": (0.0,),
-    "attention.max_alibi_bias": (0.0,),
-    "expert_count": (0,),
-    "expert_used_count": (0,),
-    "logit_scale": (0.0, 1.0),
-    "tensor_data_layout": ("Meta AI original pth",),
-    "use_parallel_residual": (False,),
-}
-"""Key -> values that change nothing."""
 
 
 def architecture_of(model: GgufModel) -> GgufArchitecture:
@@ -36,7 +25,7 @@ def architecture_of(model: GgufModel) -> GgufArchitecture:
     Raises:
       CheckpointError: it names none that is known, or is no model.
     """
-    fields = _fields(model)
+    fields = all_fields(model)
     kind = fields.text("general.type", default="model")
     if kind != "model":
         fields.fail(
@@ -59,7 +48,7 @@ def read_gguf_spec(model: GgufModel) -> CheckpointSpec:
       CheckpointError: naming the file, the key and what is supported.
     """
     architecture = architecture_of(model)
-    own = _Metadata(model)
+    own = Metadata(model)
     try:
         values = _config_values(own, architecture)
         values["eos_token_id"] = list(end_ids(model.head)) or None
@@ -83,78 +72,15 @@ def read_gguf_ends(path: Path) -> tuple[int, ...]:
         raise CheckpointError(str(error)) from error
 
 
-class _Metadata:
-    """The keys of a file's architecture: "block_count" is "llama.block_count"."""
-
-    def __init__(self, model: GgufModel) -> None:
-        self.model = model
-        self.fields = _fields(model)
-        self._prefix = self.fields.text(ARCHITECTURE) + "."
-
-    def key(self, name: str) -> str:
-        return self._prefix + name
-
-    def has(self, name: str) -> bool:
-        return self.fields.has(self.key(name))
-
-    def number(self, name: str, *, default: float | None = None) -> float:
-        return self.fields.number(self.key(name), default=default)
-
-    def integer(self, name: str, *, default: int | None = None) -> int:
-        """A whole number; of a list, what all of its entries are."""
-        key = self.key(name)
-        if not isinstance(self.fields.values.get(key), list):
-            return self.fields.integer(key, default=default)
-        found = set(self.fields.integers(key))
-        if len(found) != 1:
-            self.fields.fail(key, "differs from layer to layer, which is not supported")
-        return found.pop()
-
-    def check_known(self) -> None:
-        """Refuses what may change the arithmetic and that nobody asked for."""
-        for key, value in self.fields.values.items():
-            name = key.removeprefix(self._prefix)
-            is_own = key.startswith(self._prefix) and key not in self.fields.asked
-            if is_own and value not in _NEUTRAL.get(name, ()):
-                self.fields.fail(
-                    key,
-                    f"is {str(value)[:60]}, which is not known here and may change "
-                    "what the model computes; take the safetensors of the model",
-                )
-
-
-def _config_values(own: _Metadata, architecture: GgufArchitecture) -> dict[str, Any]:
-    tensors, family = own.model.tensors, architecture.family
-    heads = own.integer("attention.head_count")
-    width = own.integer("embedding_length")
-    if not (heads >= 1):
-        own.fields.fail(own.key("attention.head_count"), f"must be positive: {heads}")
-    head_dim = own.integer("attention.key_length", default=width // heads)
-    for name in ("attention.value_length", "rope.dimension_count"):
-        if own.integer(name, default=head_dim) != head_dim:
-            own.fields.fail(
-                own.key(name), f"must be the size of a head, {head_dim}, or absent"
-            )
-    if EMBEDDING not in tensors:
-        raise CheckpointError(f"{own.model.path}: tensor {EMBEDDING!r} is missing")
-    vocab_size = tensors[EMBEDDING].shape[0]
-    if own.integer("vocab_size", default=vocab_size) != vocab_size:
-        own.fields.fail(
-            own.key("vocab_size"), f"must be {vocab_size}, the rows of {EMBEDDING}"
-        )
-    queries = architecture.stored_name("model.layers.0.self_attn.q_proj.weight")
-    if queries in tensors and tensors[queries].shape[0] != heads * head_dim:
-        own.fields.fail(
-            own.key("attention.head_count"),
-            f"({heads}) makes {heads * head_dim} rows of queries, but {queries} has "
-            f"{tensors[queries].shape[0]}",
-        )
+def _config_values(own: Metadata, architecture: GgufArchitecture) -> dict[str, Any]:
+    family, heads, head_dim = architecture.family, own.heads, own.head_dim
+    _check_head(own, architecture)
     context = own.integer("context_length")
     return {
         "architectures": [family.architecture],
         "model_type": family.model_type,
-        "vocab_size": vocab_size,
-        "hidden_size": width,
+        "vocab_size": _vocab_size(own),
+        "hidden_size": own.integer("embedding_length"),
         "intermediate_size": own.integer("feed_forward_length"),
         "num_hidden_layers": own.integer("block_count"),
         "num_attention_heads": heads,
@@ -166,19 +92,49 @@ def _config_values(own: _Metadata, architecture: GgufArchitecture) -> dict[str, 
         "rope_scaling": rope_section(
             own.model, own.fields, prefix=own.key(""), context_tokens=context
         ),
-        "tie_word_embeddings": HEAD not in tensors,
+        "tie_word_embeddings": HEAD not in own.model.tensors,
         **_biases(own, architecture),
+        **architecture.own_keys(own),
     }
 
 
-def _biases(own: _Metadata, architecture: GgufArchitecture) -> dict[str, bool]:
+def _check_head(own: Metadata, architecture: GgufArchitecture) -> None:
+    """Refuses sizes of a head, or counts, that disagree."""
+    heads, head_dim = own.heads, own.head_dim
+    sizes = ["attention.value_length"]
+    if not architecture.has_partial_rope:
+        sizes.append("rope.dimension_count")
+    for name in sizes:
+        if own.integer(name, default=head_dim) != head_dim:
+            own.fields.fail(
+                own.key(name), f"must be the size of a head, {head_dim}, or absent"
+            )
+    tensors = own.model.tensors
+    queries = architecture.stored_name("model.layers.0.self_attn.q_proj.weight")
+    if queries in tensors and tensors[queries].shape[0] != heads * head_dim:
+        own.fields.fail(
+            own.key("attention.head_count"),
+            f"({heads}) makes {heads * head_dim} rows of queries, but {queries} has "
+            f"{tensors[queries].shape[0]}",
+        )
+
+
+def _vocab_size(own: Metadata) -> int:
+    tensors = own.model.tensors
+    if EMBEDDING not in tensors:
+        raise CheckpointError(f"{own.model.path}: tensor {EMBEDDING!r} is missing")
+    size = tensors[EMBEDDING].shape[0]
+    if own.integer("vocab_size", default=size) != size:
+        own.fields.fail(
+            own.key("vocab_size"), f"must be {size}, the rows of {EMBEDDING}"
+        )
+    return size
+
+
+def _biases(own: Metadata, architecture: GgufArchitecture) -> dict[str, bool]:
     """Biases that a `config.json` tells of and a GGUF file just has."""
     names = {
         key: architecture.stored_name(f"model.layers.0.{part}.bias")
         for key, part in architecture.bias_keys.items()
     }
     return {key: True for key, name in names.items() if name in own.model.tensors}
-
-
-def _fields(model: GgufModel) -> Fields:
-    return Fields(dict(model.head.metadata), f"{model.path}: metadata")

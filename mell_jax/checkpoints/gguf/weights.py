@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from mell_jax.checkpoints.abstract import AbstractDecoder
 from mell_jax.checkpoints.errors import CheckpointError
-from mell_jax.checkpoints.families.family import Sources, Weight
+from mell_jax.checkpoints.families.family import Sources, Weight, left_over
 from mell_jax.checkpoints.gguf.model import GgufModel, PackedTensor
 from mell_jax.checkpoints.gguf.read import read_packed
-from mell_jax.checkpoints.gguf.rope import FACTORS
+from mell_jax.checkpoints.gguf.rope import ROPE_TENSORS
 from mell_jax.checkpoints.json_file import shown
 from mell_jax.checkpoints.sources import Array, Shape
 
@@ -32,10 +32,18 @@ class GgufWeights:
     def shape(self, name: str, /) -> Shape:
         return self.tensor(name).shape
 
-    def read(self, name: str, /, *, rows: slice | None = None) -> Array:
+    def read(
+        self,
+        name: str,
+        /,
+        *,
+        rows: slice | None = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> Array:
         packed = self.tensor(name)
         return read_packed(
-            packed if rows is None else packed.rows(rows), dtype=self.dtype
+            packed if rows is None else packed.rows(rows),
+            dtype=self.dtype if dtype is None else dtype,
         )
 
     def tensor(self, name: str) -> PackedTensor:
@@ -90,7 +98,14 @@ def find_gguf_weights(
             )
         size_bytes = prod(shape) * first.size_bytes // prod(first.shape)
         weights.append(Weight(path=path, source=source, size_bytes=size_bytes))
-    used = {name for weight in weights for name in weight.source.names()} | {FACTORS}
+    for name, values in left_over(weights, stored).items():
+        packed = stored.tensor(name)
+        raise CheckpointError(
+            f"{packed} has the shape {list(packed.shape)}, but the metadata have use "
+            f"for {values} of its {prod(packed.shape)} values; {_BELONG}"
+        )
+    used = {name for weight in weights for name in weight.source.names()}
+    used.update(ROPE_TENSORS)
     if extra := [name for name in stored.tensors if name not in used]:
         raise CheckpointError(
             f"{model.path}: {len(extra)} tensors that this model has no place for: "

@@ -1,16 +1,16 @@
-"""Reads the trees of MaxText: Llama, Mistral, Qwen 2 and 3, Gemma 2; scanned or not.
+"""Reads the trees of MaxText: Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3.
 
-Kernels are [D, N, H]; those of scanned layers have L on axis 1, or 0. Three things are
-silent there. The query kernel is divided by sqrt(H), but for Qwen's, whose queries have
-a norm or a bias. Channels that rotary positions turn together are neighbours in Llama
-3.1. And the vocabulary is padded.
+Kernels are [D, N, H]; those of scanned layers have L on axis 1, or 0. Four things are
+silent there. The query kernel is multiplied by the scale of scores, but for those whose
+queries have a norm or a bias. Channels that rotary positions turn together are
+neighbours in Llama 3.1. Gemma's embedding is multiplied already, and its norms are what
+they multiply by. And the vocabulary is padded.
 
 Source: `checkpoint_conversion/utils/param_mapping.py`, `layers/attentions.py` and
 `layers/embeddings.py` of AI-Hypercomputer/maxtext.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mell_jax.checkpoints.families.family import Sources
@@ -19,6 +19,7 @@ from mell_jax.checkpoints.sources import (
     Pick,
     Reorder,
     Reshape,
+    Shape,
     Slice,
     Source,
     Take,
@@ -41,6 +42,8 @@ from mell_jax.models.rope_scaling import Llama3Rope
 _EMBEDDING = "token_embedder.embedding"
 _LAST_NORM = "decoder.decoder_norm.scale"
 _SCANNED = "decoder.layers."
+_BLOCK = f"{_SCANNED}layers_"  # a number follows: of a layer within each block
+_REMAINDER = "decoder.layers_remainder.layers_"
 _HEADS = {"q": "query", "k": "key", "v": "value"}
 _MLP = {"gate_proj": "wi_0", "up_proj": "wi_1", "down_proj": "wo"}
 _NORMS = {
@@ -63,11 +66,8 @@ class _Layer:
     index: int
     width: int
     part: str = ""  # of theirs: Gemma 2's are pairs, of "_local" and "_global"
+    norms: Mapping[str, str]
     leaf: Callable[[str], Source]
-
-    @property
-    def norms(self) -> dict[str, str]:
-        return _GEMMA_NORMS if self.part else _NORMS
 
 
 def _is_like(shapes: Shapes) -> bool:
@@ -75,9 +75,10 @@ def _is_like(shapes: Shapes) -> bool:
 
 
 def _sources(config: ModelConfig, shapes: Shapes) -> Sources:
-    is_paired = any("self_attention_local." in name for name in shapes)
+    is_paired = _has(shapes, "self_attention_local.")
+    is_gemma = _has(shapes, _GEMMA_NORMS["input_norm"])
     embedding: Source = Slice(Take(_EMBEDDING), 0, 0, config.vocab_size)
-    if is_paired:  # theirs is multiplied as Gemma multiplies what it looks up
+    if is_gemma:  # theirs is multiplied as Gemma multiplies what it looks up
         factor = 1.0 / config.embedding_multiplier
         embedding = Affine(embedding, factor=factor)
     found: Found = {
@@ -87,44 +88,62 @@ def _sources(config: ModelConfig, shapes: Shapes) -> Sources:
     if not config.tie_embeddings:
         head = Take("decoder.logits_dense.kernel")
         found["lm_head", "kernel"] = Slice(head, 1, 0, config.vocab_size)
-    leaf_in = _leaves(config, shapes, group=2 if is_paired else 1)
+    leaf_in = _leaves(config, shapes, pairs=is_paired)
     for index, layer in enumerate(config.layers):
-        part = ("_local", "_global")[index % 2] if is_paired else ""
-        number = index // 2 if is_paired else index
         here = _Layer(
             config=layer,
             index=index,
             width=config.hidden_size,
-            part=part,
-            leaf=leaf_in(number),
+            part=("_local", "_global")[index % 2] if is_paired else "",
+            norms=_GEMMA_NORMS if is_gemma else _NORMS,
+            leaf=leaf_in(index // 2 if is_paired else index),
         )
         found |= _attention(here) | _feed_forward(here) | _norms(here)
     return found
 
 
+def _has(shapes: Shapes, part: str) -> bool:
+    return any(part in name for name in shapes)
+
+
 def _leaves(
-    config: ModelConfig, shapes: Shapes, *, group: int
+    config: ModelConfig, shapes: Shapes, *, pairs: bool
 ) -> Callable[[int], Callable[[str], Source]]:
-    """Returns what names the leaves of a layer of theirs, scanned or alone."""
-    scanned = [shape for name, shape in shapes.items() if name.startswith(_SCANNED)]
-    count = config.num_layers // group
-    # Where all leaves may have it on either axis, it is on the first of these.
-    axes = (
-        axis
-        for axis in (1, 0)
-        if all(len(shape) > axis and shape[axis] == count for shape in scanned)
-    )
-    axis = next(axes, 1)
+    """Returns what names the leaves of a layer of theirs, scanned or alone.
+
+    Gemma 3's are scanned in blocks of six, those that are left over lie alone.
+    """
+    scanned = {name: s for name, s in shapes.items() if name.startswith(_SCANNED)}
+    layers = config.num_layers // 2 if pairs else config.num_layers
+    if not scanned:
+        return lambda number: lambda name: Take(f"decoder.layers_{number}.{name}")
+    places = {name.split(".")[2] for name in scanned if name.startswith(_BLOCK)}
+    size = len(places) or 1
+    axis = _axis_of(scanned.values(), count=layers // size)
 
     def leaf_in(number: int) -> Callable[[str], Source]:
+        block, place = divmod(number, size)
+
         def leaf(name: str) -> Source:
-            if not scanned:
-                return Take(f"decoder.layers_{number}.{name}")
-            return Pick(Take(f"{_SCANNED}{name}"), axis, number)
+            if places and block >= layers // size:
+                return Take(f"{_REMAINDER}{place}.{name}")
+            start = f"{_BLOCK}{place}." if places else _SCANNED
+            return Pick(Take(f"{start}{name}"), axis, block)
 
         return leaf
 
     return leaf_in
+
+
+def _axis_of(shapes: Iterable[Shape], *, count: int) -> int:
+    """Where all leaves may have the layers on axis 1 or 0, they are on 1."""
+    shapes = list(shapes)
+    axes = (
+        axis
+        for axis in (1, 0)
+        if all(len(shape) > axis and shape[axis] == count for shape in shapes)
+    )
+    return next(axes, 1)
 
 
 def _attention(here: _Layer) -> Found:
@@ -134,8 +153,8 @@ def _attention(here: _Layer) -> Found:
     for one in projections(attention):
         heads, name = one.heads, f"{at}.{_HEADS[one.kind]}"
         kernel = _turned(here.leaf(f"{name}.kernel"), attention, one.kind, axis=2)
-        if one.kind == "q" and _is_divided(attention):
-            kernel = Affine(kernel, factor=math.sqrt(size))
+        if one.kind == "q" and _is_scaled(attention):
+            kernel = Affine(kernel, factor=1.0 / attention.score_scale)
         found[*path, f"{one.kind}_proj", "kernel"] = Reshape(
             kernel, (width, heads * size), (width, heads, size)
         )
@@ -173,7 +192,7 @@ def _norms(here: _Layer) -> Found:
     }
 
 
-def _is_divided(attention: AttentionConfig) -> bool:
+def _is_scaled(attention: AttentionConfig) -> bool:
     return attention.qk_norm is None and not attention.query_bias
 
 
@@ -195,4 +214,9 @@ def _scale(source: Source, norm: NormConfig) -> Source:
     return Affine(source, plus=-1.0) if norm.is_offset else source
 
 
-MAXTEXT = TreeLayout(program="MaxText", is_like=_is_like, sources=_sources)
+MAXTEXT = TreeLayout(
+    program="MaxText",
+    is_like=_is_like,
+    sources=_sources,
+    ignored=("vision_encoder.",),
+)

@@ -141,7 +141,6 @@ def _park_everywhere(
                 max_rows=blueprint.settled.max_rows,
                 shares_prefixes=blueprint.shares_prefixes,
                 shop=shop,
-                vocab_size=blueprint.info.vocab_size,
             )
             for device, worker in workers.items()
         },

@@ -40,8 +40,7 @@ class ParkedInstance:
     make_batcher: Callable[[], Batcher]
     max_rows: int
     shares_prefixes: bool
-    shop: GuideShop
-    vocab_size: int
+    shop: GuideShop | None = None  # None: no request may have a grammar
 
 
 class DeviceInstancePool:
@@ -86,7 +85,9 @@ class DeviceInstancePool:
             parked.worker,
             parked.make_batcher(),
             max_rows=parked.max_rows,
-            guides=InstanceGuides(parked.shop, vocab_size=parked.vocab_size),
+            guides=InstanceGuides(
+                parked.shop, vocab_size=parked.worker.vocab_size
+            ),
         )
 
     def close(self, device: DeviceGroupId) -> None:

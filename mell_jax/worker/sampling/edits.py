@@ -58,6 +58,7 @@ def apply_mask(logits: Array, mask: Array) -> Array:
         is set.
     """
     rows, vocab = logits.shape
-    bits = (mask[:, :, None] >> jnp.arange(32, dtype=jnp.int32)) & 1  # [B, W, 32]
+    shifts = jnp.arange(32, dtype=jnp.int32)[None, None]
+    bits = (mask[:, :, None] >> shifts) & 1  # [B, W, 32]
     is_allowed = bits.reshape(rows, -1)[:, :vocab] == 1
     return jnp.where(is_allowed, logits, -jnp.inf)

@@ -405,7 +405,7 @@ def test_other_architectures_are_refused_by_name(tmp_path):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(CheckpointError, match=r"llama, qwen2, qwen3; found 'mamba'"):
+    with pytest.raises(CheckpointError, match=r"gemma3, phi3; found 'mamba'"):
         read_spec(path)
 
 

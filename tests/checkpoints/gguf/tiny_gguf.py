@@ -35,7 +35,66 @@ WHOLE = {
     "output_norm": ("model.norm", (HIDDEN,)),
     "output": ("lm_head", (VOCAB, HIDDEN)),
 }
-CLASSES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+NORM, PRE_FEED = "post_attention_layernorm", "pre_feedforward_layernorm"
+SANDWICH = {
+    "post_attention_norm": (NORM, (HIDDEN,)),
+    "ffn_norm": (PRE_FEED, (HIDDEN,)),
+    "post_ffw_norm": ("post_feedforward_layernorm", (HIDDEN,)),
+}
+QKV_ROWS = (HEADS + 2 * KV_HEADS) * HEAD_DIM
+FUSED = {
+    "attn_qkv": ("self_attn.qkv_proj", (QKV_ROWS, HIDDEN)),
+    "ffn_up": ("mlp.gate_up_proj", (2 * FEED, HIDDEN)),
+}
+SPLIT = ("attn_q.weight", "attn_k.weight", "attn_v.weight", "ffn_gate.weight")
+GEMMAS = ("gemma", "gemma2", "gemma3")
+CLASSES = {
+    **{"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi3": "Phi3"},
+    **{"gemma": "Gemma", "gemma2": "Gemma2", "gemma3": "Gemma3"},
+}
+MODEL_TYPES = {"gemma3": "gemma3_text"}
+OWN_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "gemma": {"rope.freq_base": None, "rope.dimension_count": None},
+    "gemma2": {
+        "rope.freq_base": None,
+        "rope.dimension_count": None,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "attention.sliding_window": 5,
+    },
+    "gemma3": {
+        "rope.dimension_count": None,
+        "attention.sliding_window": 5,
+        "attention.sliding_window_pattern": 2,
+    },
+    "phi3": {
+        "attention.key_length": None,
+        "attention.value_length": None,
+        "attention.sliding_window": 0,
+        "rope.scaling.original_context_length": 512,
+    },
+}
+"""What the converter writes for these alone, and what it leaves out."""
+OWN_VALUES: Mapping[str, Mapping[str, Any]] = {
+    "gemma": {"hidden_act": "gelu_pytorch_tanh", "rope_theta": 10_000.0},
+    "gemma2": {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rope_theta": 10_000.0,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "sliding_window": 5,
+        "query_pre_attn_scalar": HEAD_DIM,
+    },
+    "gemma3": {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rope_local_base_freq": 10_000.0,
+        "sliding_window": 5,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": HEAD_DIM,
+    },
+    "phi3": {"original_max_position_embeddings": 512, "sliding_window": None},
+}
+"""The same in a `config.json`."""
 K_QUANT_SCALES = {"Q4_K": (0, 4), "Q5_K": (0, 4), "Q6_K": (208, 210), "Q2_K": (80, 84)}
 """Where the 16-bit floats of a block are, in blocks that the package cannot make."""
 
@@ -50,8 +109,13 @@ def names(architecture: str, *, is_tied: bool) -> dict[str, tuple[str, tuple]]:
     parts = {f"{name}.weight": (f"{hf}.weight", s) for name, (hf, s) in PARTS.items()}
     if architecture == "qwen2":
         parts |= {f"{n}.bias": (f"{hf}.bias", s) for n, (hf, s) in BIASES.items()}
-    if architecture == "qwen3":
-        parts |= {f"{n}.weight": (f"{hf}.weight", s) for n, (hf, s) in QK_NORMS.items()}
+    more = QK_NORMS if architecture in ("qwen3", "gemma3") else {}
+    if architecture in ("gemma2", "gemma3"):
+        more = more | SANDWICH
+    if architecture == "phi3":
+        more = more | FUSED
+        parts = {n: part for n, part in parts.items() if n not in SPLIT}
+    parts |= {f"{n}.weight": (f"{hf}.weight", s) for n, (hf, s) in more.items()}
     for layer in range(LAYERS):
         for name, (hf, shape) in parts.items():
             found[f"blk.{layer}.{name}"] = (f"model.layers.{layer}.{hf}", shape)
@@ -73,6 +137,7 @@ def metadata(architecture: str, **changes: Any) -> dict[str, Any]:
         "rope.freq_base": 50_000.0,
         "rope.dimension_count": HEAD_DIM,
         "vocab_size": VOCAB,
+        **OWN_KEYS.get(architecture, {}),
         **changes,
     }
     return {
@@ -86,7 +151,7 @@ def config_values(architecture: str, *, is_tied: bool, **changes: Any) -> dict:
     """The `config.json` of the same model."""
     return {
         "architectures": [f"{CLASSES[architecture]}ForCausalLM"],
-        "model_type": architecture,
+        "model_type": MODEL_TYPES.get(architecture, architecture),
         "vocab_size": VOCAB,
         "hidden_size": HIDDEN,
         "intermediate_size": FEED,
@@ -99,6 +164,7 @@ def config_values(architecture: str, *, is_tied: bool, **changes: Any) -> dict:
         "rms_norm_eps": EPS,
         "rope_theta": 50_000.0,
         "tie_word_embeddings": is_tied,
+        **OWN_VALUES.get(architecture, {}),
         **changes,
     }
 
@@ -173,7 +239,9 @@ def write_gguf(
             writer.add_tensor(name, blocks, raw_dtype=number)
             values = gguf.quants.dequantize(blocks, number).reshape(shape)
         else:
-            writer.add_tensor(name, values)
+            plus = np.float32(architecture in GEMMAS and "norm" in name)
+            writer.add_tensor(name, values + plus)
+            values = (values + plus) - plus
         stored[hf] = restored(values, found[0]) if is_moved else values
     for name, values in (more or {}).items():
         writer.add_tensor(name, values)

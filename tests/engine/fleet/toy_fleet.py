@@ -16,6 +16,7 @@ from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
+from mell_jax.engine.guides import GuideShop, InstanceGuides
 from mell_jax.engine.instance import Instance
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
@@ -30,7 +31,15 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
-from tests.toy import CONFIG, PAGE_TOKENS, toy_info, toy_worker
+from tests.toy import (
+    CONFIG,
+    PAGE_TOKENS,
+    TOY_END,
+    VOCAB,
+    toy_info,
+    toy_table,
+    toy_worker,
+)
 
 TOY = ModelId("toy")
 ONE_TOY = MappingProxyType({TOY: 1})
@@ -50,6 +59,7 @@ class ToyPool:
         factors: Mapping[ModelId, int],
         max_tokens: int,
         lands_for_owed: bool,
+        shop: GuideShop | None = None,
     ) -> None:
         found = jax.devices()
         self._groups = {
@@ -64,6 +74,7 @@ class ToyPool:
         self._factors = factors
         self._max_tokens = max_tokens
         self._lands_for_owed = lands_for_owed
+        self._shop = shop
         self.opened = 0
 
     @property
@@ -84,7 +95,12 @@ class ToyPool:
             spec=CacheSpec(page_tokens=PAGE_TOKENS),
             shares_prefixes=self._prefix_cache,
         )
-        return Instance(self.worker(device, model), batcher, max_rows=8)
+        return Instance(
+            self.worker(device, model),
+            batcher,
+            max_rows=8,
+            guides=InstanceGuides(self._shop, vocab_size=VOCAB),
+        )
 
     def worker(self, device: DeviceGroupId, model: ModelId) -> DeviceWorker:
         return toy_worker(
@@ -151,6 +167,7 @@ def toy_fleet(
     place_wait_s: float = 0.0,
     max_tokens: int = MAX_TOKENS,
     lands_for_owed: bool = False,
+    has_grammars: bool = False,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
@@ -159,7 +176,9 @@ def toy_fleet(
       factors: the models, by what they make of the sum.
       lands_for_owed: as on a CPU: first tokens that are owed compute alone, and for a
         while no step is launched ahead.
+      has_grammars: requests may have grammars; the toy writes `toy_table`.
     """
+    shop = GuideShop(ring=lambda: None)
     config = config or FleetConfig()
     pool = ToyPool(
         groups or [[0]] * devices,
@@ -169,6 +188,7 @@ def toy_fleet(
         factors=factors,
         max_tokens=max_tokens,
         lands_for_owed=lands_for_owed,
+        shop=shop,
     )
     if transport is None:
         transport = DevicePut()
@@ -184,10 +204,17 @@ def toy_fleet(
     machine = Machine(
         models=dict.fromkeys(factors, spec), policy=POLICIES[policy](told)
     )
+    if has_grammars:
+        shop.learn(toy_table())
     return Fleet(
         models=[
             FleetModel(
-                info=toy_info(name=name, max_tokens=max_tokens, num_pages=num_pages),
+                info=toy_info(
+                    name=name,
+                    eos=(TOY_END,) if has_grammars else (),
+                    max_tokens=max_tokens,
+                    num_pages=num_pages,
+                ),
                 transport=Checked(FaultyTransport(transport, fault=config.fault)),
             )
             for name in factors
@@ -199,4 +226,5 @@ def toy_fleet(
         config=config,
         shares_prefixes=prefix_cache,
         arrivals=ToyArrivals(),
+        shops=dict.fromkeys(factors, shop),
     )
