@@ -16,7 +16,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher
 
 from mell_jax.grammar.explain import as_grammar_error
-from mell_jax.grammar.grammar import Grammar, GrammarError
+from mell_jax.grammar.grammar import Grammar
 from mell_jax.grammar.limits import limits
 from mell_jax.grammar.token_table import TokenTable
 
