@@ -211,7 +211,7 @@ class LLM:
         self._engine.start(self._front_end.sink(self._loop.loop))
         # Neither thread refers to this object, so that forgetting it ends both. It may
         # be forgotten on any thread, also one of theirs: nothing there may wait.
-        self._end = _End(self._engine, self._loop)
+        self._end = _End(self._engine, self._loop, front_end=self._front_end)
         end = threading.Thread(target=self._end)
         self._finalizer = weakref.finalize(self, end.start)
         self._finalizer.atexit = False
@@ -379,14 +379,16 @@ class LLM:
 
 @final
 class _End:
-    """The end of both threads, the loop's last: the engine's has a last word for it.
+    """The end of all threads, the loop's late: the engine's has a last word for it.
 
     It must come before Python is taken apart, even when nobody closes the `LLM`: a
     thread that comes back from the runtime after that aborts the process.
     """
 
-    def __init__(self, engine: EngineThread, loop: LoopThread) -> None:
-        self._engine, self._loop = engine, loop
+    def __init__(
+        self, engine: EngineThread, loop: LoopThread, *, front_end: FrontEnd
+    ) -> None:
+        self._engine, self._loop, self._front_end = engine, loop, front_end
 
     def __call__(self) -> None:
         atexit.unregister(self.at_exit)
@@ -399,6 +401,7 @@ class _End:
     def _end(self, *, most_s: float | None) -> None:
         self._engine.stop(most_s=most_s)
         self._loop.close(most_s=most_s)
+        self._front_end.close()
 
 
 async def _next_or_none(deltas: AsyncGenerator[Delta]) -> Delta | None:

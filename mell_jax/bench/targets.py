@@ -188,3 +188,4 @@ async def run_here(built: BuiltEngine) -> AsyncIterator[BenchTarget]:
         yield LocalTarget(front_end)
     finally:
         await asyncio.to_thread(engine.stop)
+        await asyncio.to_thread(front_end.close)

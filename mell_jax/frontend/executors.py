@@ -21,6 +21,7 @@ class Job(Enum):
     RENDER = "render"
     TOKENIZE = "tokenize"
     READ = "read"
+    GRAMMAR = "grammar"
     METRICS = "metrics"
 
 

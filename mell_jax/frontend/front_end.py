@@ -30,6 +30,7 @@ from mell_jax.frontend.errors import (
     OverloadedError,
 )
 from mell_jax.frontend.executors import Executors
+from mell_jax.frontend.grammar_gate import GrammarGate
 from mell_jax.frontend.inbox import Arrival, Inbox
 from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.meter import Meter
@@ -71,6 +72,7 @@ class FrontEnd:
         self.admission = Admission(limits or AdmissionLimits(), clock=time.monotonic)
         self.tracing = Tracing(recorder)
         self.executors = Executors(clock=time.monotonic)
+        self.grammars = GrammarGate(self.executors)
         self._max_open = max_open
         self._handles = itertools.count(first_handle)
         self._peers = peers
@@ -200,6 +202,11 @@ class FrontEnd:
     def own_counted(self) -> Counted:
         """Returns what this front end has counted."""
         return Counted(models=self.meter.measured(), refused=self.meter.refused)
+
+    def close(self) -> None:
+        """Ends threads and processes, after service; may wait a second for them."""
+        self.executors.close()
+        self.grammars.close()
 
     async def counted(self) -> Counted:
         """Returns what all front ends of the server have counted since its start."""

@@ -19,9 +19,11 @@ from mell_jax.frontend.delta import Delta, DeltaMaker
 from mell_jax.frontend.errors import OverloadedError
 from mell_jax.frontend.executors import Executors, Job
 from mell_jax.frontend.front_end import FrontEnd, OpenRequest
+from mell_jax.frontend.grammar_gate import GrammarGate
 from mell_jax.frontend.inbox import Arrival
 from mell_jax.frontend.meter import Watch
 from mell_jax.frontend.models import FrontModel
+from mell_jax.grammar import GrammarError
 
 _LONG_ARRIVAL_TOKENS = 2048  # of a reader that was slow, or of a prompt
 
@@ -91,6 +93,7 @@ async def _prepare(
 ) -> list[Submit]:
     """Makes the prompt's ids, checks everything, counts the prompt in."""
     ids = await _prompt_ids(ask, model=model, executors=front_end.executors)
+    await _check_grammar(ask, model=model, gate=front_end.grammars)
     submits = _samples(
         ask,
         model=model,
@@ -260,6 +263,21 @@ async def _prompt_ids(
     except ValueError as error:
         raise InvalidRequestError("prompt", f"is not usable: {error}") from error
     return np.asarray(made, dtype=np.int32)
+
+
+async def _check_grammar(ask: Ask, *, model: FrontModel, gate: GrammarGate) -> None:
+    grammar = ask.params.grammar
+    if grammar is None:
+        return
+    if model.tokenizer is None:
+        raise InvalidRequestError(
+            "grammar",
+            "needs a tokenizer and this model has none; use allowed_token_ids",
+        )
+    try:
+        await gate.check(grammar, tenant=ask.caller.tenant)
+    except GrammarError as error:
+        raise InvalidRequestError("grammar", str(error)) from error
 
 
 def _check_no_special(ids: Sequence[int], *, model: FrontModel) -> None:

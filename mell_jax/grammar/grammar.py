@@ -211,12 +211,6 @@ def lark_regex(pattern: str) -> str:
     )
 
 
-def as_grammar_error(message: str) -> GrammarError:
-    """Returns what llguidance says of a grammar, without its picture of the source."""
-    first = message.split("\n   1 |")[0].strip()
-    return GrammarError(f"cannot be used: {first[:500]}")
-
-
 def _parsed(text: str) -> Any:
     if not (_size(text) <= MAX_GRAMMAR_BYTES):
         raise GrammarError(

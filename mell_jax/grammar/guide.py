@@ -13,23 +13,16 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher
 
-from mell_jax.grammar.grammar import Grammar, GrammarError, as_grammar_error
+from mell_jax.grammar.explain import as_grammar_error
+from mell_jax.grammar.grammar import Grammar
+from mell_jax.grammar.limits import limits
 from mell_jax.grammar.token_table import TokenTable
 
 Mask = npt.NDArray[np.int32]
 MAX_KEPT = 128
 """Grammars whose compiled form is kept, the least recently used go."""
-
-
-def limits() -> LLParserLimits:
-    """Returns what a grammar may take: memory of states, time of a step."""
-    return LLParserLimits(
-        max_lexer_states=50_000,  # of 1 to 2 kB each
-        max_grammar_size=200_000,
-        verbose_errors=False,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

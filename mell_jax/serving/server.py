@@ -343,7 +343,7 @@ class Server:
                 remove_file(path)
         if self._sweeping is not None:
             self._sweeping.cancel()
-        self.front_end.executors.close()
+        await asyncio.to_thread(self.front_end.close)
         await asyncio.to_thread(self._templates.close)
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)

@@ -7,15 +7,10 @@ Renderings of one template run one at a time; each model has its own process, so
 template that hangs holds up only its own chats, each for two seconds at most.
 """
 
-import contextlib
-import signal
-import socket
-import subprocess
-import sys
 import threading
-from dataclasses import dataclass
 from typing import TypeVar, final
 
+from mell_jax.contained.process import ContainedProcess
 from mell_jax.text.chat_template import ChatTemplateError, Variables
 from mell_jax.text.template_source import TemplateSource
 from mell_jax.text.template_wire import (
@@ -24,25 +19,13 @@ from mell_jax.text.template_wire import (
     Render,
     Rendered,
     Source,
-    receive,
-    send,
 )
 
 MAX_RENDER_S = 2.0
 """For compiling a template, and for one rendering."""
 _CHILD = "mell_jax.text.template_child"
-_PATIENCE_S = 30.0  # for a process to start, and for one that its timer did not end
-_EXIT_S = 1.0
-
 
 AnswerT = TypeVar("AnswerT", Compiled, Rendered)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Child:
-    process: subprocess.Popen[bytes]
-    sock: socket.socket
-    is_ready: bool = False  # its template is compiled
 
 
 @final
@@ -61,7 +44,8 @@ class TemplateProcess:
         self._source = source
         self._limit_s = limit_s
         self._lock = threading.Lock()
-        self._child: _Child | None = self._start()
+        self._is_ready = False  # the template is compiled
+        self._child: ContainedProcess | None = self._start()
 
     def check(self) -> None:
         """Waits until the template is compiled.
@@ -104,64 +88,40 @@ class TemplateProcess:
 
     def _compile_error(self) -> str:
         """Sees to it that there is a process with a template; or says why not."""
-        child = self._child or self._start()
-        if child.is_ready:
+        if self._child is None:
+            self._child = self._start()
+        if self._is_ready:
             return ""
         compiled = self._ask(None, kind=Compiled)
         if isinstance(compiled, str):
             return f"the chat template takes {compiled} to compile"
         if compiled.error:
             self._end()
-        child.is_ready = not compiled.error
+        self._is_ready = not compiled.error
         return compiled.error
 
     def _ask(self, message: Render | None, *, kind: type[AnswerT]) -> AnswerT | str:
         """The answer, or what the process took too much of when it ended."""
-        child = self._child
-        assert child is not None, "a process is started before it is asked"
-        try:
-            if message is not None:
-                send(child.sock, message)
-            answer = receive(child.sock, kind)
-        except OSError:  # it has ended, or its timer has not ended it
-            answer = None
-        return self._end() if answer is None else answer
+        assert self._child is not None, "a process is started before it is asked"
+        answer = self._child.ask(message, kind=kind)
+        if isinstance(answer, str):
+            self._child, self._is_ready = None, False
+        return answer
 
-    def _start(self) -> _Child:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(_PATIENCE_S)
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", _CHILD, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,  # Ctrl-C is for the parent
-            )
-        child = self._child = _Child(process=process, sock=ours)
+    def _start(self) -> ContainedProcess:
         source = self._source
-        with contextlib.suppress(OSError):  # its end shows when it is asked
-            send(
-                ours,
-                Source(
-                    text=source.text,
-                    special=dict(source.special),
-                    limit_s=self._limit_s,
-                ),
-            )
-        return child
+        return ContainedProcess(
+            _CHILD,
+            first=Source(
+                text=source.text,
+                special=dict(source.special),
+                limit_s=self._limit_s,
+            ),
+            limit_s=self._limit_s,
+            memory_bytes=MAX_MEMORY_BYTES,
+        )
 
-    def _end(self) -> str:
-        """Ends the process; says what it took too much of, if it ended by itself."""
-        child, self._child = self._child, None
-        assert child is not None, "there is a process to end"
-        child.sock.close()
-        try:
-            status = child.process.wait(_EXIT_S)
-        except subprocess.TimeoutExpired:
-            child.process.kill()
-            child.process.wait()
-            status = -signal.SIGPROF
-        if status == -signal.SIGPROF:
-            return f"more than {self._limit_s} s of a processor"
-        return f"more than {MAX_MEMORY_BYTES >> 20} MiB"
+    def _end(self) -> None:
+        assert self._child is not None, "there is a process to end"
+        self._child.end()
+        self._child, self._is_ready = None, False

@@ -31,6 +31,7 @@ def test_what_hangs_holds_up_nothing_else_and_shows() -> None:
             (Job.RENDER, "b"),
             (Job.TOKENIZE, "a"),
             (Job.READ, ""),
+            (Job.GRAMMAR, ""),
             (Job.METRICS, ""),
         ):
             assert await executors.run(job, lambda: 7, model=model) == 7

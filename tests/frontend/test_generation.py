@@ -25,6 +25,7 @@ from mell_jax.frontend import (
     generate,
 )
 from mell_jax.frontend.generation import derive_seed
+from mell_jax.grammar import Grammar
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 from tests.frontend.fake_peers import FakePeers
 from tests.serving.fake_engine import INFO, FakeEngine, write_letters_tokenizer
@@ -624,3 +625,28 @@ def test_frames_after_the_loop_closed_are_dropped() -> None:
     loop.close()
     engine.start(sink)
     engine.step()
+
+
+def test_a_grammar_that_cannot_be_used_reaches_no_engine(letters: Tokenizer) -> None:
+    async def scenario() -> None:
+        bench = Bench(letters)
+        bad = Grammar.from_json_schema({"not": {}})
+        with pytest.raises(InvalidRequestError, match='grammar has the keyword "not"'):
+            await anext(bench.start("ab", grammar=bad))
+        assert not bench.engine.submits
+        good = Grammar.from_choice(["a"])
+        await bench.all(bench.start("ab", grammar=good, max_tokens=1), steps=1)
+        (submit,) = bench.engine.submits
+        assert submit.params.grammar == good
+        await asyncio.to_thread(bench.front_end.close)
+
+    run(scenario())
+
+
+def test_a_grammar_needs_a_tokenizer() -> None:
+    async def scenario() -> None:
+        answer = Bench().start([1], grammar=Grammar.from_choice(["a"]))
+        with pytest.raises(InvalidRequestError, match="grammar needs a tokenizer"):
+            await anext(answer)
+
+    run(scenario())

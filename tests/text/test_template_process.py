@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mell_jax.text import template_process
+from mell_jax.contained import process as contained_process
 from mell_jax.text.chat_template import (
     ChatTemplateError,
     Variables,
@@ -142,7 +142,7 @@ def test_a_process_ends_by_itself_when_its_parent_cannot_end_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The timer is the kernel's: a parent that dies leaves no process that spins."""
-    monkeypatch.setattr(template_process, "_EXIT_S", 60.0)  # it only waits
+    monkeypatch.setattr(contained_process, "_EXIT_S", 60.0)  # it only waits
     with running(ENDLESS) as process, pytest.raises(ChatTemplateError, match=r"0\.4 s"):
         process.render(HELLO, max_chars=9)
 
