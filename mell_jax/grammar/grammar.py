@@ -167,15 +167,28 @@ class Grammar:
         lines.insert(0, f"start: ({options})* free_end")
         return cls(lark="\n".join(lines) + "\n", parts=tuple(parts))
 
-    def after(self, ending: Word) -> "Grammar":
+    def after(self, ending: Word, *, opening: Word = "", gap: str = "") -> "Grammar":
         """Returns this grammar behind any text that ends with `ending`.
 
         What a model thinks is free, and its answer is not: ``after("</think>")``, or
         the id of a special token.
+
+        Args:
+            ending: ends the free text.
+            opening: begins it, up to four blanks and line breaks before; where it does
+                not come, this grammar is from the beginning on. Without it there is
+                free text in any case.
+            gap: what may stand behind it, or the beginning of that.
         """
         attribute, body = free_text_until(ending)
-        lark = f"start: thought @answer\nthought{attribute}: {body}\n"
-        return Grammar(lark=lark, parts=self.as_parts("answer"))
+        gaps = " | ".join(write([gap[:end]]) for end in range(1, len(gap) + 1))
+        thought = "thought " + (f"({gaps})?" if gaps else "")
+        lines = [f"start: {thought} @answer", f"thought{attribute}: {body}"]
+        if opening != "":
+            lazy = "" if isinstance(opening, int) else "[lazy]"  # before free text is
+            lines[0] = f"start: (opening {thought})? @answer"
+            lines.append(f"opening{lazy}: /[ \\n]{{0,4}}/ {write([opening])}")
+        return Grammar(lark="\n".join(lines) + "\n", parts=self.as_parts("answer"))
 
     def as_parts(self, name: str) -> tuple[tuple[str, str], ...]:
         """Returns this grammar as parts of another one, in which it has a name."""

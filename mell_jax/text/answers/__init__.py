@@ -23,6 +23,7 @@ from mell_jax.text.answers.reasoning import (
     Beginning,
     Reasoning,
     ReasoningParser,
+    behind_thoughts,
     find_beginning,
     find_reasoning,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "ToolFormat",
     "ToolParser",
     "Toolbox",
+    "behind_thoughts",
     "collect",
     "find_beginning",
     "find_format",

@@ -1,7 +1,9 @@
 """Parts one answer into thoughts, text and calls.
 
-text -> ReasoningParser -> Thought
-                        -> Said -> ToolParser -> Said, CallBegan, CallArgued
+    text -> ReasoningParser -> Thought
+                            -> Said -> ToolParser -> Said, CallBegan, CallArgued
+
+Calls in thoughts are none.
 """
 
 from collections.abc import Iterable, Iterator

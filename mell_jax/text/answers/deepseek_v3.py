@@ -1,10 +1,12 @@
-"""DeepSeek's formats, whose bars have full width: of V3 and R1, and of V3.1.
+"""DeepSeek's formats, of V3 and R1, and of V3.1; their bars have full width.
 
-<|tool▁calls▁begin|><|tool▁call▁begin|>function<|tool▁sep|>f
-```json
-{"a": 1}
-```<|tool▁call▁end|><|tool▁calls▁end|>                              (V3)
-<|tool▁calls▁begin|><|tool▁call▁begin|>f<|tool▁sep|>{"a": 1}...     (V3.1)
+    <|tool▁calls▁begin|><|tool▁call▁begin|>function<|tool▁sep|>f
+    ```json
+    {"a": 1}
+    ```<|tool▁call▁end|><|tool▁calls▁end|>                              (V3)
+    <|tool▁calls▁begin|><|tool▁call▁begin|>f<|tool▁sep|>{"a": 1}...     (V3.1)
+
+Both are read alike, and written each in its own way.
 """
 
 from mell_jax.text.answers.calls import Calls

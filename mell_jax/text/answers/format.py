@@ -1,8 +1,10 @@
 """A format of tool calls: how they are read, and the grammar of them.
 
-free text  --marker-->  block: calls are read as they come
-    ^                     |
-    +---------------------+   its end, or what is no call: given back as text
+    free text  --marker-->  block: calls are read as they come
+        ^                     |
+        +---------------------+   its end, or what is no call: given back as text
+
+A parser's events depend on the text, not on how it is cut.
 """
 
 from collections.abc import Callable

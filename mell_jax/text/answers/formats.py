@@ -27,16 +27,16 @@ FORMATS: Mapping[str, ToolFormat] = MappingProxyType({form.name: form for form i
 
 _SIGNS = (  # what a template has, all of it; the first that fits is meant
     (GLM45, ("<tool_call>", "<arg_key>")),
-    (QWEN3_CODER, ("<function=", "<parameter=")),
+    (QWEN3_CODER, ("<tool_call>", "<function=", "<parameter=")),
     (DEEPSEEK_V3, ("<\uff5ctool\u2581calls\u2581begin\uff5c>", "```json")),
     (DEEPSEEK_V31, ("<\uff5ctool\u2581calls\u2581begin\uff5c>",)),
     (MISTRAL_V11, ("[TOOL_CALLS]", "[ARGS]")),
     (MISTRAL, ("[TOOL_CALLS]",)),
-    (HERMES, ("<tool_call>",)),
-    (PYTHONIC, ("<|python_start|>",)),
+    (HERMES, ("<tool_call>", "</tool_call>")),
     (PYTHONIC, ("[func_name1(",)),
-    (LLAMA3_JSON, ("<|python_tag|>",)),
     (LLAMA3_JSON, ('"parameters": dictionary of argument name',)),
+    (PYTHONIC, ("<|python_start|>",)),
+    (LLAMA3_JSON, ("<|python_tag|>",)),
 )
 
 

@@ -1,9 +1,11 @@
 """GLM's format from 4.5 on: keys and values between tags.
 
-<tool_call>f
-<arg_key>a</arg_key>
-<arg_value>1</arg_value>
-</tool_call>                       (4.7 writes it without line breaks)
+    <tool_call>f
+    <arg_key>a</arg_key>
+    <arg_value>1</arg_value>
+    </tool_call>
+
+GLM 4.7 writes it without line breaks. Values get their types by the tool's schema.
 """
 
 from mell_jax.grammar import Grammar

@@ -1,8 +1,10 @@
 """Hermes' format, and that of Qwen 2.5 and 3: JSON between two tags.
 
-<tool_call>
-{"name": "f", "arguments": {"a": 1}}
-</tool_call>
+    <tool_call>
+    {"name": "f", "arguments": {"a": 1}}
+    </tool_call>
+
+Several calls may stand between the tags.
 """
 
 from mell_jax.text.answers.calls import Calls

@@ -1,6 +1,8 @@
 """Reads a call that is one JSON object: its name, and its arguments as they come.
 
-{"name": "f", "arguments": {"a": 1}}      or "parameters"; with "id", "type"
+    {"name": "f", "arguments": {"a": 1}}
+
+They may be called "parameters", and "id" and "type" may be there; nothing else.
 """
 
 from mell_jax.text.answers.calls import Calls

@@ -1,7 +1,10 @@
 """A layout says how calls are written; grammars are made of it.
 
-open  call between call between call  close
-      call = before NAME after ARGUMENTS end
+    block = open  call between call between call  close
+    call  = before NAME after ARGUMENTS end
+
+Where tools must be called an answer is a block; otherwise blocks stand in free text,
+which ends at what a block begins with.
 """
 
 import re

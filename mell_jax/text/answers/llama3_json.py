@@ -1,7 +1,9 @@
 """Llama 3.1's format: the answer is JSON, or JSON follows a tag.
 
-{"name": "f", "parameters": {"a": 1}}; {"name": "g", "parameters": {}}
-<|python_tag|>{"name": "f", "parameters": {"a": 1}}
+    {"name": "f", "parameters": {"a": 1}}; {"name": "g", "parameters": {}}
+    <|python_tag|>{"name": "f", "parameters": {"a": 1}}
+
+Llama 4 puts the same between `<|python_start|>` and `<|python_end|>`.
 """
 
 from mell_jax.text.answers.calls import Calls
@@ -11,9 +13,10 @@ from mell_jax.text.answers.layout import Layout, json_arguments
 from mell_jax.text.answers.reader import Steps
 
 _TAG = "<|python_tag|>"
+_START, _END = "<|python_start|>", "<|python_end|>"
 
 
-def _read(calls: Calls, _: str) -> Steps[None]:
+def _read(calls: Calls, marker: str) -> Steps[None]:
     reader = calls.reader
     yield from reader.space()
     yield from json_call(calls)
@@ -22,12 +25,14 @@ def _read(calls: Calls, _: str) -> Steps[None]:
         yield from reader.space()
         yield from json_call(calls)
         yield from reader.space()
+    if marker == _START:
+        yield from reader.take(_END)
 
 
 LLAMA3_JSON = ToolFormat(
     name="llama3_json",
     read=_read,
-    markers=(_TAG,),
+    markers=(_TAG, _START),
     leads="{",
     layout=Layout(
         before='{"name": "',

@@ -1,7 +1,9 @@
 """Mistral's formats: a list of calls, and from tokenizer 11 on a call by itself.
 
-[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}]
-[TOOL_CALLS]f[ARGS]{"a": 1}         also f[CALL_ID]abc123def[ARGS]{"a": 1}
+    [TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}]
+    [TOOL_CALLS]f[ARGS]{"a": 1}         also f[CALL_ID]abc123def[ARGS]{"a": 1}
+
+Both are read alike, and written each in its own way.
 """
 
 from mell_jax.text.answers.calls import Calls

@@ -1,7 +1,9 @@
 """The format of Llama 3.2 and 4: the answer is a list of Python calls.
 
-[f(a=1, b='x'), g()]
-<|python_start|>[f(a=1)]<|python_end|>
+    [f(a=1, b='x'), g()]
+    <|python_start|>[f(a=1)]<|python_end|>
+
+Values are turned into JSON as they come.
 """
 
 import json

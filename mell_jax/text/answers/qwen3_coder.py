@@ -1,12 +1,14 @@
 """Qwen3-Coder's format: arguments between tags, each on lines of its own.
 
-<tool_call>
-<function=f>
-<parameter=a>
-1
-</parameter>
-</function>
-</tool_call>
+    <tool_call>
+    <function=f>
+    <parameter=a>
+    1
+    </parameter>
+    </function>
+    </tool_call>
+
+Values get their types by the tool's schema.
 """
 
 from mell_jax.grammar import Grammar

@@ -1,17 +1,21 @@
 """Parts what a model thinks from what it says.
 
-<think>
-Let me see.        ->  Thought("Let me see.")  Said("42")
-</think>
+    <think>
+    Let me see.        ->  Thought("Let me see.")  Said("42")
+    </think>
 
-42
+    42
+
+The prompt may have begun the block, or closed it.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import final
 
+from mell_jax.grammar import Grammar
 from mell_jax.text.answers.events import Event, Recast, Said, Thought
+from mell_jax.text.answers.layout import SpecialId, no_special
 from mell_jax.text.answers.reader import Marks, Reader, Steps
 
 
@@ -60,6 +64,33 @@ def find_beginning(
     if opened > closed or end.endswith(reasoning.open):
         return Beginning.INSIDE
     return Beginning.AFTER if continued.strip() else Beginning.BEFORE
+
+
+def behind_thoughts(
+    grammar: Grammar,
+    reasoning: Reasoning,
+    beginning: Beginning,
+    *,
+    special_id: SpecialId = no_special,
+) -> Grammar:
+    """Returns a grammar that leaves the thoughts before an answer free.
+
+    Args:
+        grammar: of the answer.
+        reasoning: of the model.
+        beginning: where its text begins.
+        special_id: the id of a text that is a special token, None if it is none.
+    """
+    if beginning is Beginning.AFTER:
+        return grammar
+    marks = (reasoning.open, reasoning.close)
+    ids = (special_id(mark) for mark in marks)
+    opening, ending = (
+        mark if token is None else token for mark, token in zip(marks, ids, strict=True)
+    )
+    if beginning is Beginning.INSIDE:
+        return grammar.after(ending, gap="\n\n")
+    return grammar.after(ending, opening=opening, gap="\n\n")
 
 
 @final

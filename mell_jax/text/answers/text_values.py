@@ -1,6 +1,8 @@
 """Arguments that are written as text get types by the tool's schema.
 
-<arg_value>3</arg_value>     integer: 3      string, or nothing said: "3"
+    <arg_value>3</arg_value>     ->  3, where it says integer, and otherwise "3"
+
+Strings are told as they come, other values when they are whole.
 """
 
 import json

@@ -28,5 +28,18 @@ def test_the_format_is_that_of_the_template(name: str) -> None:
     assert find_format(TEMPLATES[name]) == name
 
 
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ('<|python_start|> "parameters": dictionary of argument name', "llama3_json"),
+        ("<|python_start|>{{ calls }}<|python_end|>", "pythonic"),
+        ("<seed:tool_call>\\n<function=f>\\n<parameter=a>", None),
+        ("<tool_calls>[]</tool_calls>", None),
+    ],
+)
+def test_formats_that_look_alike(template: str, name: str | None) -> None:
+    assert find_format(template) == name
+
+
 def test_a_template_without_tools_has_none() -> None:
     assert find_format("{% for m in messages %}{{ m.content }}{% endfor %}") is None

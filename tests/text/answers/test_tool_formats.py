@@ -179,6 +179,7 @@ ODD = [
     ("hermes", f'{{{NAMED},"arguments":{{1:2}}}}', None),
     ("llama3_json", '\n{"type":"function","name":"clock","parameters":{}}', "{}"),
     ("llama3_json", '<|python_tag|>{"name":"clock","arguments":{}}', "{}"),
+    ("llama3_json", f"<|python_start|>{{{NAMED}}}<|python_end|>", "{}"),
     ("llama3_json", '{"city": "Rome", "name": "clock"}', None),
     ("llama3_json", 'Call {"name": "clock", "parameters": {}}', None),
     ("pythonic", "[clock(b={'k': None, 'l': (\n)})]", None),

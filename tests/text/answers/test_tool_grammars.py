@@ -6,6 +6,7 @@ again. Markers are special tokens, or letters like all others.
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,11 +16,14 @@ from mell_jax.grammar import Grammar, GrammarError, GuideMaker, TokenTable
 from mell_jax.grammar.grammar import StructuralTag
 from mell_jax.text.answers import (
     FORMATS,
+    Beginning,
     Choice,
+    Reasoning,
     Tool,
     Toolbox,
     ToolChoice,
     ToolFormat,
+    behind_thoughts,
     collect,
 )
 from tests.text.answers.cases import CLOCK, WEATHER, parse, write_calls
@@ -269,7 +273,7 @@ def test_128_tools_compile(form: str) -> None:
         assert not guide.advance([]).error
 
 
-SPECIAL = {"<go>": 257, "</think>": 258}
+SPECIAL = {"<go>": 257, "</think>": 258, "<think>": 259}
 NUMBER = Grammar.from_json_schema({"type": "integer"})
 
 
@@ -315,3 +319,40 @@ def test_a_grammar_may_stand_behind_a_special_token(ending: str | int) -> None:
     assert follow(grammar, [*b"hm </thin"]) == "*"
     assert follow(grammar, [*b"hm ", *ids]) == "yes"
     assert follow(grammar, [*ids, *b"n"]) == "!"
+
+
+THINK = Reasoning(open="<think>", close="</think>")
+YES = Grammar.from_choice(["yes"])
+
+
+@pytest.mark.parametrize("special_id", [SPECIAL.get, lambda text: None])
+def test_thoughts_before_an_answer_are_free(special_id: SpecialId) -> None:
+    def ids(text: str) -> list[int]:
+        parts = re.split("(</?think>)", text)
+        tokens = [special_id(part) if "think" in part else None for part in parts]
+        return [
+            i
+            for part, token in zip(parts, tokens, strict=True)
+            for i in ([*part.encode()] if token is None else [token])
+        ]
+
+    def after(beginning: Beginning, text: str, *, answer: Grammar = YES) -> str:
+        grammar = behind_thoughts(answer, THINK, beginning, special_id=special_id)
+        return follow(grammar, ids(text))
+
+    assert after(Beginning.AFTER, "") == "yes"
+    assert after(Beginning.AFTER, "<think>") == "!"
+    assert after(Beginning.INSIDE, "no</think>y") == "es"
+    assert after(Beginning.INSIDE, "no</think>\n\ny") == "es"
+    assert after(Beginning.INSIDE, "no</think>\n\n\n") == "!"
+    assert after(Beginning.BEFORE, "y") == "es"
+    assert after(Beginning.BEFORE, "no") == "!"
+    assert after(Beginning.BEFORE, "<think>no</think>y") == "es"
+    assert after(Beginning.BEFORE, "\n<think>no</think>\ny") == "es"
+    auto = FORMATS["hermes"].grammar(Toolbox(tools=[CLOCK]))
+    assert auto is not None
+    thinking = "<think>I say <tool_call> if I must"
+    assert after(Beginning.BEFORE, thinking, answer=auto) == "*"
+    said = thinking + "</think>\n\nSo <tool_call>"
+    assert after(Beginning.BEFORE, said, answer=auto).startswith('\n{"name": "clock"')
+    assert after(Beginning.BEFORE, "So <tool_call>x", answer=auto) == "!"
