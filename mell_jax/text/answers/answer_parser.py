@@ -37,10 +37,20 @@ class AnswerParser:
         self._reasoning = (
             None if reasoning is None else ReasoningParser(reasoning, beginning)
         )
-        self._close = "" if reasoning is None else reasoning.close
+        self._marks = reasoning
         self._form = form
         self._tools = tools if tools is not None and tools.callable else None
         self._calls = self._new_calls()
+
+    @property
+    def spellings(self) -> frozenset[str]:
+        """Returns texts that must stand in the answer even if they are special tokens.
+
+        Other special tokens have no business there.
+        """
+        marks = () if self._marks is None else (self._marks.open, self._marks.close)
+        form = self._form if self._tools is not None else None
+        return frozenset(marks).union(() if form is None else form.spellings)
 
     def push(self, text: str) -> tuple[Event, ...]:
         """Returns what is known by this text and was not before."""
@@ -70,7 +80,8 @@ class AnswerParser:
         if self._calls is None:
             yield Recast()
         elif self._calls.num_calls:
-            yield from self._parse(self._close)
+            assert self._marks is not None, "thoughts came from nowhere"
+            yield from self._parse(self._marks.close)
         else:
             yield from self._calls.finish()
             self._calls = self._new_calls()

@@ -44,6 +44,11 @@ class ToolFormat:
     markers: tuple[str, ...] = ()
     leads: str = ""
 
+    @property
+    def spellings(self) -> frozenset[str]:
+        """Returns texts that must stand in an answer, special tokens or not."""
+        return frozenset((*self.markers, *self.layout.markers))
+
     def grammar(
         self, tools: Toolbox, *, special_id: SpecialId = no_special
     ) -> Grammar | None:

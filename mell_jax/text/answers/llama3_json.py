@@ -43,6 +43,6 @@ LLAMA3_JSON = ToolFormat(
         trigger='{"name": "',
         is_lead=True,
         also=_TAG,
-        markers=(_TAG,),
+        markers=(_TAG, _START, _END),
     ),
 )

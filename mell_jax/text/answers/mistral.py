@@ -14,6 +14,7 @@ from mell_jax.text.answers.reader import Reader, Steps, Waits
 from mell_jax.text.answers.tools import NAME_LETTERS
 
 _OPEN, _ARGUMENTS, _ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
+_MARKERS = (_OPEN, _ARGUMENTS, _ID)
 
 
 def _read(calls: Calls, _: str) -> Steps[None]:
@@ -61,7 +62,7 @@ MISTRAL = ToolFormat(
         between=", ",
         close="]",
         trigger=_OPEN,
-        markers=(_OPEN,),
+        markers=_MARKERS,
     ),
 )
 MISTRAL_V11 = ToolFormat(
@@ -74,6 +75,6 @@ MISTRAL_V11 = ToolFormat(
         arguments=json_arguments,
         end="",
         trigger=_OPEN,
-        markers=(_OPEN, _ARGUMENTS),
+        markers=_MARKERS,
     ),
 )

@@ -14,6 +14,7 @@ from mell_jax.text.answers.format import ToolFormat
 from mell_jax.text.answers.layout import Layout, Spell
 from mell_jax.text.answers.literals import PYTHON, read_value
 from mell_jax.text.answers.reader import NotACallError, Reader, Steps, Waits
+from mell_jax.text.answers.text_grammar import Parts
 from mell_jax.text.answers.text_values import Argument, arguments_of, end_arguments
 from mell_jax.text.answers.tools import NAME_LETTERS, Tool
 
@@ -70,11 +71,11 @@ def _arguments(tool: Tool, _: Spell) -> Grammar:
     Rules `first` are of a place before which there is none, `next` of others.
     """
     arguments = list(arguments_of(tool).values())
-    lines, parts = ["start: first_0"], list[tuple[str, str]]()
+    lines, parts = ["start: first_0"], Parts()
     for number, argument in enumerate(arguments):
         _check_name(tool, argument)
         lines.append(f'pair_{number}: "{argument.name}=" {_value(argument, number)}')
-        parts += Grammar.from_json_schema(argument.schema).as_parts(f"value_{number}")
+        parts.add(f"value_{number}", argument)
         after = number + 1
         for place, comma in (("first", ""), ("next", '", " ')):
             skipped = "" if argument.is_required else f" | {place}_{after}"
@@ -82,7 +83,7 @@ def _arguments(tool: Tool, _: Spell) -> Grammar:
                 f"{place}_{number}: {comma}pair_{number} next_{after}{skipped}"
             )
     lines += [f'{place}_{len(arguments)}: ""' for place in ("first", "next")]
-    return Grammar(lark="\n".join(lines) + "\n", parts=tuple(parts))
+    return Grammar(lark="\n".join(lines) + "\n", parts=parts.all)
 
 
 def _value(argument: Argument, number: int) -> str:

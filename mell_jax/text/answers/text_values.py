@@ -8,7 +8,7 @@ Strings are told as they come, other values when they are whole.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from mell_jax.text.answers.calls import Calls
 from mell_jax.text.answers.literals import JSON, as_json, escape, read_value
@@ -22,7 +22,7 @@ from mell_jax.text.answers.reader import (
 )
 from mell_jax.text.answers.tools import Tool
 
-_MAX_REFERENCES = 16
+_MAX_DEPTH = 16
 _KINDS: Mapping[type, tuple[str, ...]] = {
     str: ("string",),
     bool: ("boolean",),
@@ -55,17 +55,27 @@ class Argument:
         """Returns whether its values are strings, and nothing else."""
         return self.kinds <= {"string"}
 
+    @property
+    def choices(self) -> list[str]:
+        """Returns the strings that it may be, if they are counted."""
+        if isinstance(self.schema, bool):
+            return []
+        listed = _list(self.schema.get("enum"))
+        values = [self.schema["const"]] if "const" in self.schema else listed
+        return [value for value in values if isinstance(value, str) and value]
+
 
 def arguments_of(tool: Tool) -> dict[str, Argument]:
     """Returns the arguments that a tool names, in its order."""
     root = tool.schema
     properties, required = root.get("properties"), _list(root.get("required"))
+    kinds = _Kinds(root)
     shared = {key: root[key] for key in ("$defs", "definitions") if key in root}
     return {
         name: Argument(
             name=name,
             schema={**shared, **schema} if isinstance(schema, Mapping) else schema,
-            kinds=_kinds(schema, root, _MAX_REFERENCES),
+            kinds=kinds.of(schema),
             is_required=name in required,
         )
         for name, schema in (
@@ -157,21 +167,37 @@ def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
 
-def _kinds(schema: Any, root: Mapping[str, Any], hops: int) -> frozenset[str]:
-    """Returns the types that a schema names; empty if it names none."""
-    if not isinstance(schema, Mapping) or not hops:
-        return frozenset()
-    if isinstance(schema.get("$ref"), str):
-        return _kinds(_resolve(schema["$ref"], root), root, hops - 1)
-    if "type" in schema:
-        named = schema["type"]
-        return frozenset(k for k in _list(named) or [named] if isinstance(k, str))
-    if "const" in schema or "enum" in schema:
-        values = [schema["const"]] if "const" in schema else _list(schema["enum"])
-        return frozenset(k for value in values for k in _KINDS.get(type(value), ()))
-    options = [o for key in ("anyOf", "oneOf", "allOf") for o in _list(schema.get(key))]
-    found = [_kinds(option, root, hops - 1) for option in options]
-    return frozenset().union(*found) if all(found) else frozenset()
+@final
+class _Kinds:
+    """The types that parts of a schema name. Each reference is followed once."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._known = dict[str, frozenset[str]]()
+
+    def of(self, schema: Any, *, depth: int = 0) -> frozenset[str]:
+        """Returns the types that a part names; empty if it names none."""
+        if not isinstance(schema, Mapping) or not (depth < _MAX_DEPTH):
+            return frozenset()
+        if isinstance(schema.get("$ref"), str):
+            return self._of_reference(schema["$ref"], depth)
+        if "type" in schema:
+            named = schema["type"]
+            return frozenset(k for k in _list(named) or [named] if isinstance(k, str))
+        if "const" in schema or "enum" in schema:
+            values = [schema["const"]] if "const" in schema else _list(schema["enum"])
+            return frozenset(k for v in values for k in _KINDS.get(type(v), ()))
+        keys = ("anyOf", "oneOf", "allOf")
+        options = [option for key in keys for option in _list(schema.get(key))]
+        found = [self.of(option, depth=depth + 1) for option in options]
+        return frozenset().union(*found) if all(found) else frozenset()
+
+    def _of_reference(self, reference: str, depth: int) -> frozenset[str]:
+        if reference not in self._known:
+            self._known[reference] = frozenset()  # while it is looked for
+            part = _resolve(reference, self._root)
+            self._known[reference] = self.of(part, depth=depth + 1)
+        return self._known[reference]
 
 
 def _list(value: Any) -> list[Any]:

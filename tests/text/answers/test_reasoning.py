@@ -16,6 +16,7 @@ from mell_jax.text.answers import (
     Recast,
     Said,
     Thought,
+    Toolbox,
     collect,
     find_beginning,
     find_reasoning,
@@ -164,3 +165,13 @@ def test_without_marks_and_tools_all_is_said() -> None:
     assert parser.push("<think>a") == (Said("<think>a"),)
     assert parser.push("") == ()
     assert parser.finish() == ()
+
+
+def test_a_parser_names_the_special_tokens_that_it_reads() -> None:
+    assert AnswerParser().spellings == frozenset()
+    form = FORMATS["mistral_v11"]
+    parser = AnswerParser(reasoning=THINK, form=form, tools=TOOLBOX)
+    names = {"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"}
+    assert parser.spellings == {"<think>", "</think>", *names}
+    none = AnswerParser(form=form, tools=Toolbox(tools=[]))
+    assert none.spellings == frozenset()

@@ -257,3 +257,25 @@ def test_text_gets_the_type_that_its_schema_says(
     schema: dict[str, object], text: str, expected: object
 ) -> None:
     assert value_of(schema, text) == expected
+
+
+def test_a_web_of_references_costs_little() -> None:
+    """Each of ten parts names the next one ten times: 10 ** 10 ways to the last."""
+    chain = {
+        f"p{n}": {"anyOf": [{"$ref": f"#/$defs/p{n + 1}"}] * 10} for n in range(10)
+    }
+    schema = {"$defs": {**chain, "p10": {"type": "integer"}}}
+    circle = {"properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}] * 10}}}
+    deep: dict[str, object] = {"type": "integer"}
+    for _ in range(900):
+        deep = {"anyOf": [deep]}
+    for parameters, expected in (
+        ({**schema, "properties": {"a": {"$ref": "#/$defs/p6"}}}, 3),
+        ({**schema, "properties": {"a": {"$ref": "#/$defs/p0"}}}, "3"),
+        (circle, "3"),
+        ({"properties": {"a": deep}}, "3"),
+    ):
+        tools = Toolbox(tools=[Tool(name="f", parameters=parameters)])
+        text = "<tool_call>f<arg_key>a</arg_key><arg_value>3</arg_value></tool_call>"
+        (call,) = answer("glm45", text, tools=tools).calls
+        assert json.loads(call.arguments) == {"a": expected}

@@ -260,6 +260,29 @@ def test_arguments_that_cannot_be_written_are_refused(form: str, name: str) -> N
         FORMATS[form].grammar(Toolbox(tools=[tool]))
 
 
+@pytest.mark.parametrize("form", ["pythonic", "qwen3_coder", "glm45"])
+def test_what_arguments_share_is_counted_for_each(form: str) -> None:
+    shared = {"big": {"type": "integer", "description": "x" * 100_000}}
+    properties = {f"a{number}": {"$ref": "#/$defs/big"} for number in range(11)}
+    tool = Tool(name="f", parameters={"$defs": shared, "properties": properties})
+    with pytest.raises(GrammarError, match="what its arguments refer to once for each"):
+        FORMATS[form].grammar(Toolbox(tools=[tool]))
+
+
+@pytest.mark.parametrize("form", ["qwen3_coder", "glm45"])
+def test_a_choice_with_the_end_of_a_value_in_it_is_none(form: str) -> None:
+    ends = "</parameter>", "</arg_value>"
+    choices = {"enum": [f"a{ends[0]}", f"b{ends[1]}", "c"], "type": "string"}
+    parameters = {"properties": {"a": choices}, "required": ["a"]}
+    box = Toolbox(tools=[Tool(name="f", parameters=parameters)], choice=REQUIRED)
+    grammar = FORMATS[form].grammar(box)
+    assert grammar is not None
+    for seed in range(8):
+        text = Writer({}).write(grammar, seed=seed, wishes=WISHES)
+        for call in collect(parse(form, [text], tools=box)).calls:
+            assert json.loads(call.arguments)["a"] in choices["enum"]
+
+
 @pytest.mark.parametrize("form", ALL)
 def test_128_tools_compile(form: str) -> None:
     tools = [
