@@ -189,6 +189,7 @@ ODD = [
     ("pythonic", "<|python_start|>[clock()]", "{}"),
     ("pythonic", '[clock(a="\\ud83d\\ude00\\x41\\/")]', '{"a": "\\ud83d\\ude00A/"}'),
     ("pythonic", "[clock(a='\\d\\U0001f600')]", '{"a": "\\\\d\U0001f600"}'),
+    ("pythonic", "[clock(a='\\U0010ffff')]", '{"a": "\U0010ffff"}'),
     ("pythonic", "[clock(a='\\U00110000')]", None),
     ("pythonic", "[clock(a=1, a=2)]", None),
     ("pythonic", "[1] says so", None),
