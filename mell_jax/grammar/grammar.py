@@ -12,6 +12,10 @@ from typing import Any, Self
 
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from mell_jax.grammar.lark import FREE_TEXT, Word, free_text_until, regex, write
+
+Words = str | Sequence[Word]
+"""A text, or its special tokens by id with the texts between them."""
 MAX_GRAMMAR_BYTES = 1 << 20
 """Of one grammar, its named parts included."""
 _PYTHON_STYLE = {
@@ -101,7 +105,7 @@ class Grammar:
         Args:
             pattern: in the syntax of Rust's `regex`: no look-around, no references.
         """
-        return cls(lark=f"start: TEXT_MATCH\nTEXT_MATCH: {lark_regex(pattern)}\n")
+        return cls(lark=f"start: TEXT_MATCH\nTEXT_MATCH: {regex(pattern)}\n")
 
     @classmethod
     def from_choice(cls, choices: Sequence[str]) -> Self:
@@ -134,51 +138,59 @@ class Grammar:
 
     @classmethod
     def from_structural_tags(
-        cls, tags: Sequence["StructuralTag"], *, triggers: Sequence[str]
+        cls, tags: Sequence["StructuralTag"], *, triggers: Sequence[Word]
     ) -> Self:
         """Returns free text in which some beginnings bind what follows.
 
         Args:
             tags: what may follow.
-            triggers: where free text ends; each tag begins with one of them.
+            triggers: where free text ends, texts or ids of special tokens; each tag
+                begins with one of them.
 
         Raises:
             GrammarError: there is no tag, or one begins with no trigger.
         """
         if not tags:
             raise GrammarError("must have one structural tag or several")
-        rules, parts = [], list[tuple[str, str]]()
+        lines, parts = [f"free_end: {FREE_TEXT}"], list[tuple[str, str]]()
+        heads = dict[Word, str]()
         for number, tag in enumerate(tags):
-            trigger = next((t for t in triggers if t and tag.begin.startswith(t)), None)
-            if trigger is None:
-                raise GrammarError(
-                    f"has a tag that begins with {tag.begin!r:.60}, which begins with "
-                    f"none of the triggers {list(triggers)!r:.100}"
-                )
-            name = f"tag_{number}"
-            inner = tag.content._renamed(name)
-            parts += inner
-            rest = tag.begin[len(trigger) :]
-            words = [f"{name}_trigger", _literal(rest), f"@{name}", _literal(tag.end)]
-            rules.append(f"{name}: {' '.join(filter(None, words))}")
-            rules.append(f"{name}_trigger[lazy]: FREE_TEXT {_literal(trigger)}")
+            trigger, rest = tag.split(triggers)
+            head = heads.setdefault(trigger, f"trigger_{len(heads)}")
+            parts += tag.content.as_parts(f"content_{number}")
+            words = (head, write(rest), f"@content_{number}", write(_words(tag.end)))
+            lines.append(f"tag_{number}: {' '.join(filter(None, words))}")
+        for trigger, head in heads.items():
+            attribute, body = free_text_until(trigger)
+            lines.append(f"{head}{attribute}: {body}")
         options = " | ".join(f"tag_{number}" for number in range(len(tags)))
-        start = f"start: ({options})* free_end\nfree_end: FREE_TEXT\n"
-        text = "FREE_TEXT: /(.|\\n)*/\n"
-        return cls(lark=start + text + "\n".join(rules) + "\n", parts=tuple(parts))
+        lines.insert(0, f"start: ({options})* free_end")
+        return cls(lark="\n".join(lines) + "\n", parts=tuple(parts))
 
-    def after(self, ending: str) -> "Grammar":
+    def after(self, ending: Word, *, opening: Word = "", gap: str = "") -> "Grammar":
         """Returns this grammar behind any text that ends with `ending`.
 
-        What a model thinks is free, and its answer is not: ``after("</think>")``.
-        """
-        lark = (
-            f"start: thought @answer\nthought[lazy]: FREE_TEXT {_literal(ending)}\n"
-            "FREE_TEXT: /(.|\\n)*/\n"
-        )
-        return Grammar(lark=lark, parts=self._renamed("answer"))
+        What a model thinks is free, and its answer is not: ``after("</think>")``, or
+        the id of a special token.
 
-    def _renamed(self, name: str) -> tuple[tuple[str, str], ...]:
+        Args:
+            ending: ends the free text.
+            opening: begins it, up to four blanks and line breaks before; where it does
+                not come, this grammar is from the beginning on. Without it there is
+                free text in any case.
+            gap: what may stand behind it, or the beginning of that.
+        """
+        attribute, body = free_text_until(ending)
+        gaps = " | ".join(write([gap[:end]]) for end in range(1, len(gap) + 1))
+        thought = "thought " + (f"({gaps})?" if gaps else "")
+        lines = [f"start: {thought} @answer", f"thought{attribute}: {body}"]
+        if opening != "":
+            lazy = "" if isinstance(opening, int) else "[lazy]"  # before free text is
+            lines[0] = f"start: (opening {thought})? @answer"
+            lines.append(f"opening{lazy}: /[ \\n]{{0,4}}/ {write([opening])}")
+        return Grammar(lark="\n".join(lines) + "\n", parts=self.as_parts("answer"))
+
+    def as_parts(self, name: str) -> tuple[tuple[str, str], ...]:
         """Returns this grammar as parts of another one, in which it has a name."""
         names = {old: f"{name}_{old}" for old, _ in self.parts}
 
@@ -197,18 +209,29 @@ class Grammar:
 class StructuralTag:
     """Text that begins like this goes on by a grammar, and ends like that."""
 
-    begin: str
+    begin: Words
     content: Grammar
-    end: str
+    end: Words
 
+    def split(self, triggers: Sequence[Word]) -> tuple[Word, tuple[Word, ...]]:
+        """Returns the trigger that this tag begins with, and the rest of its beginning.
 
-def lark_regex(pattern: str) -> str:
-    """Returns a regular expression as it is written in Lark: /.../."""
-    return (
-        "/"
-        + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", pattern).replace("\n", "\\n")
-        + "/"
-    )
+        Raises:
+            GrammarError: it begins with none.
+        """
+        first, *others = _words(self.begin) or ("",)
+        for trigger in triggers:
+            if trigger == first and first != "":
+                return trigger, tuple(others)
+            if isinstance(first, str) and isinstance(trigger, str) and trigger:
+                rest = first.removeprefix(trigger)
+                if rest != first:
+                    return trigger, (rest, *others)
+        raise GrammarError(
+            f"has a tag that begins with {self.begin!r:.60}, which begins with none of "
+            f"the triggers {list(triggers)!r:.100}"
+        )
+
 
 
 def _parsed(text: str) -> Any:
@@ -222,8 +245,8 @@ def _parsed(text: str) -> Any:
         raise GrammarError(f"is no JSON: {error}") from error
 
 
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if text else ""
+def _words(words: Words) -> tuple[Word, ...]:
+    return (words,) if isinstance(words, str) else tuple(words)
 
 
 def _size(text: str) -> int:
