@@ -22,6 +22,7 @@ class Job(Enum):
     TOKENIZE = "tokenize"
     READ = "read"
     METRICS = "metrics"
+    LOOK = "look"  # at how a text is read
 
 
 @final

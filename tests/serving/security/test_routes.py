@@ -25,10 +25,15 @@ from mell_jax.serving.security.gate import Gate
 from tests.serving.harness import Harness, run, serving
 from tests.serving.security.test_tokens import ALICE, PROBE, bearer, write
 
-PUBLIC = {"/health"}
+PUBLIC = {"/health", "/ping"}
 KNOWN = {
     "/health": "GET",
+    "/ping": "GET",
+    "/version": "GET",
     "/metrics": "GET",
+    "/tokenize": "POST",
+    "/detokenize": "POST",
+    "/tokenizer_info": "GET",
     "/v1/models": "GET",
     "/v1/models/": "GET",
     "/v1/models/{name:path}": "GET",
@@ -98,10 +103,11 @@ def test_a_token_opens_what_its_rights_say(tokens_file: str) -> None:
         opened = dict(told["generate"])
         assert opened.pop("/metrics") == 403
         assert opened.pop("/v1/{rest:path}") == 404
+        assert opened.pop("/tokenizer_info") == 400  # there is no tokenizer
         for path, status in opened.items():  # without a body
             assert status == (400 if KNOWN[path] == "POST" else 200), path
         forbidden = {path for path, status in told["metrics"].items() if status == 403}
-        assert forbidden == set(KNOWN) - {"/health", "/metrics"}
+        assert forbidden == set(KNOWN) - PUBLIC - {"/metrics"}
         assert told["metrics"]["/metrics"] == 200
 
     walk(tokens_file, scenario)
