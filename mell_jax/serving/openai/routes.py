@@ -35,6 +35,7 @@ from mell_jax.serving.openai.asking import (
 )
 from mell_jax.serving.openai.exchange import Exchange, Style
 from mell_jax.serving.openai.samples import Echo, Samples
+from mell_jax.serving.openai.shape import naming_shape
 from mell_jax.serving.openai.telling import Telling
 from mell_jax.serving.openai.tokens import TokenRoutes, tokenizer_of
 from mell_jax.serving.openai.unknown import passed_over
@@ -213,7 +214,12 @@ class OpenAiDoor:
         options = asked.stream_options
         return _Answer(
             Exchange(
-                [generate(self._front_end, ask) for ask in asks],
+                [
+                    naming_shape(generate(self._front_end, ask), asked=asked)
+                    if params.grammar is not None
+                    else generate(self._front_end, ask)
+                    for ask in asks
+                ],
                 stalls=self._stalls,
                 samples=Samples(
                     tokenizer_of(model),

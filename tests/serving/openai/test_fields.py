@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from mell_jax.engine.frames import Finished, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.grammar import Grammar
 from mell_jax.serving.openai.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE
@@ -241,3 +242,29 @@ def test_unknown_fields_are_told_by_name_and_never_by_value(
     fields = record.__dict__["fields"]
     assert fields == {"names": "max_token, zebra", "count": 3}
     assert "secret" not in json.dumps([record.getMessage(), fields])
+
+
+@pytest.mark.parametrize("path", TABLES)
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_grammar_that_does_not_compile_is_told_by_the_clients_field(
+    path: str, is_streamed: bool, letters_dir: Path
+) -> None:
+    async def scenario() -> None:
+        async with serving(directory=letters_dir, http_port=0) as s:
+            s.engine.fail_with[3] = Finished(
+                handle=Handle(1),
+                reason=FinishReason.ERROR,
+                message="grammar cannot be used: it is too large",
+                field="grammar",
+            )
+            nothing = {"response_format": {"type": "text"}, "structured_outputs": {}}
+            answer = await _post(
+                s, path, guided_regex="a", stream=is_streamed, **nothing
+            )
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert error["param"] == "guided_regex"
+            message = "guided_regex cannot be used: it is too large"
+            assert error["message"] == message
+
+    run(scenario)

@@ -162,3 +162,35 @@ def test_what_an_endpoint_raises_is_told_as_a_problem() -> None:
         assert answer.status_code == 500
         assert answer.json()["error"]["type"] == "server_error"
         assert "secret" not in answer.text
+
+
+def test_a_browser_may_ask_before_it_shows_a_token_and_learns_nothing_else(
+    tokens_file: str,
+) -> None:
+    page = {"origin": "https://page.example"}
+    asks = {"access-control-request-method": "POST"}
+
+    async def scenario() -> None:
+        security = SecurityConfig(tokens_file=tokens_file)
+        async with (
+            serving(
+                http_port=0, security=security, cors_origins=tuple(page.values())
+            ) as s,
+            httpx2.AsyncClient(base_url=f"http://{s.http}") as client,
+        ):
+            path = "/v1/completions"
+            first = await client.options(path, headers={**page, **asks})
+            assert first.status_code == 200
+            assert first.headers["access-control-allow-origin"] == page["origin"]
+            for origin in ("https://page.example.evil", "http://page.example", "null"):
+                other = await client.options(path, headers={"origin": origin, **asks})
+                assert other.status_code == 400
+                assert "access-control-allow-origin" not in other.headers
+            for answer in (
+                await client.options("/v1/other", headers=page),  # no preflight
+                await client.post(path, headers=page),
+                await client.get("/v1/models", headers={**page, **asks}),
+            ):
+                assert answer.status_code == 401
+
+    run(scenario)
