@@ -2,7 +2,7 @@
 
 `tell` is standard logging with a name and fields beside the words; how they are shown
 is set up elsewhere (`serving/observe/logs.py`). No event has a prompt, a token, a
-tenant or an id that a client chose.
+tenant or an id that a client chose; one has names of fields that nobody knows.
 """
 
 import logging
@@ -27,6 +27,7 @@ class Event(Enum):
     STOPPED = "stopped"
     FAILED = "failed"
     REQUEST_REFUSED = "request_refused"
+    FIELDS_UNKNOWN = "fields_unknown"
     REQUEST_FAILED = "request_failed"
     ENGINE_FAILED = "engine_failed"
     FRONT_END_DIED = "front_end_died"

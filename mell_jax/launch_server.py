@@ -13,6 +13,7 @@ from mell_jax.engine.build import BuiltModel, build_engine, settle_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.events import Event, tell
+from mell_jax.model_files.fingerprint import fingerprint_of
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.admin.port import check_port, serving_admin
 from mell_jax.serving.config import ServerConfig
@@ -23,6 +24,7 @@ from mell_jax.serving.openai.chats import check_chats
 from mell_jax.serving.security.check import check_security
 from mell_jax.serving.served_model import ServedModel
 from mell_jax.serving.service import run_service
+from mell_jax.serving.version import own_version
 from mell_jax.settings.setting import Value
 from mell_jax.text.tokenizer import load_tokenizer
 from mell_jax.worker.cpu_devices import use_cpu_devices
@@ -102,6 +104,7 @@ def _served(model: BuiltModel) -> ServedModel:
         path=str(directory),
         tokenizer_dir=directory,
         tokenizer=load_tokenizer(directory),
+        fingerprint=f"mell-{own_version()}-{fingerprint_of(directory)}",
     )
 
 

@@ -131,7 +131,15 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "serving": {
         "values": {
-            *("asker", "client_values", "grpc_log", "loop", "problem", "proto"),
+            *(
+                "asker",
+                "client_values",
+                "constraint",
+                "grpc_log",
+                "loop",
+                "problem",
+                "proto",
+            ),
             *("served_model", "stop_signals", "version"),
             *("observe", "security/config"),
         },

@@ -23,6 +23,7 @@ class Job(Enum):
     READ = "read"
     GRAMMAR = "grammar"
     METRICS = "metrics"
+    LOOK = "look"  # at how a text is read
 
 
 @final

@@ -21,6 +21,7 @@ from mell_jax.frontend.executors import Executors, Job
 from mell_jax.frontend.front_end import FrontEnd, OpenRequest
 from mell_jax.frontend.grammar_gate import GrammarGate
 from mell_jax.frontend.inbox import Arrival
+from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.meter import Watch
 from mell_jax.frontend.models import FrontModel
 from mell_jax.grammar import GrammarError
@@ -99,7 +100,7 @@ async def _prepare(
         model=model,
         handles=[front_end.new_handle() for _ in range(ask.params.n)],
         ids=ids,
-        max_tokens=front_end.admission.limits.max_output_tokens,
+        limits=front_end.admission.limits,
     )
     with _counted_refusals(front_end):
         ticket.count(ids.size)
@@ -178,13 +179,16 @@ def _samples(
     model: FrontModel,
     handles: Sequence[Handle],
     ids: Int32Array,
-    max_tokens: int | None,
+    limits: AdmissionLimits,
 ) -> list[Submit]:
     """Returns one checked submission per sample.
 
     Args:
-        max_tokens: the most of a sample that the server lets anybody have.
+        limits: what the server lets anybody have.
     """
+    room = model.info.max_model_len - ids.size
+    if limits.clamps_max_tokens:
+        ask = _clamped(ask, room=room, most=limits.max_output_tokens)
     params, caller = ask.params, ask.caller
     if params.stop and model.tokenizer is None:
         raise InvalidRequestError(
@@ -201,9 +205,7 @@ def _samples(
         weight=caller.weight,
     )
     check_submit(unchecked, info=model.info)
-    params = _with_max_tokens(
-        ask, room=model.info.max_model_len - ids.size, most=max_tokens
-    )
+    params = _with_max_tokens(ask, room=room, most=limits.max_output_tokens)
     others = dataclasses.replace(params, prompt_logprobs=None)  # sample 0 tells them
     seed = params.seed
     return [
@@ -215,6 +217,17 @@ def _samples(
         )
         for index, handle in enumerate(handles)
     ]
+
+
+def _clamped(ask: Ask, *, room: int, most: int | None) -> Ask:
+    """Returns the ask for no more tokens than it can get, if it asks for any."""
+    params = ask.params
+    most = room if most is None else min(room, most)
+    if params.max_tokens is None or not (0 < most < params.max_tokens):
+        return ask
+    if params.min_tokens > most:
+        return ask  # what is refused all the same is refused as it was asked
+    return dataclasses.replace(ask, params=dataclasses.replace(params, max_tokens=most))
 
 
 def _with_max_tokens(ask: Ask, *, room: int, most: int | None) -> SamplingParams:

@@ -45,8 +45,15 @@ class AdmissionLimits:
         "many as the context leaves.",
     )
 
+    clamps_max_tokens: bool = setting(
+        False,
+        help="A request that asks for more tokens than the context or "
+        "max_output_tokens leaves gets as many as there are; by default it is refused.",
+    )
+
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is not None and not (0 < value < float("inf")):
+            is_bound = value is not None and not isinstance(value, bool)
+            if is_bound and not (0 < value < float("inf")):
                 raise ValueError(f"{name} must be above 0, got {value}")

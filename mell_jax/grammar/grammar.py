@@ -233,7 +233,6 @@ class StructuralTag:
         )
 
 
-
 def _parsed(text: str) -> Any:
     if not (_size(text) <= MAX_GRAMMAR_BYTES):
         raise GrammarError(

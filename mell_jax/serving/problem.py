@@ -30,6 +30,10 @@ class BodyTooLargeError(ValueError):
     """The body has more bytes than any good request has."""
 
 
+class UnknownEncodingError(ValueError):
+    """The body is compressed in a way that is not read here."""
+
+
 class UnknownRouteError(LookupError):
     """No route answers at this path."""
 
@@ -89,6 +93,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     MalformedMessageError: grpc.StatusCode.INVALID_ARGUMENT,
     BodyTooLargeError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownEncodingError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
     UnknownRouteError: grpc.StatusCode.NOT_FOUND,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,

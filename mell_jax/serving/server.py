@@ -161,6 +161,14 @@ class Server:
                 ends={info.model_name: info.eos_token_ids for info in infos},
                 stack=self._templates,
             ),
+            folders={
+                model.name: model.tokenizer_dir
+                for model in models
+                if model.tokenizer_dir is not None
+            },
+            fingerprints={
+                model.name: model.fingerprint for model in models if model.fingerprint
+            },
             check_open=self._servicer.check_open,
             stalls=self._stalls,
             comment_s=self._config.sse_comment_s,

@@ -123,7 +123,7 @@ class Tokenizer:
         _count_utf8_bytes(text)
         return self._encoder.encode(text, add_special_tokens=add_special_tokens)
 
-    def encode_plain(self, text: str) -> list[int]:
+    def encode_plain(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Encodes like `encode`, but special tokens that are spelled out stay letters.
 
         Raises:
@@ -131,10 +131,11 @@ class Tokenizer:
                 all the same: a tokenizer may change letters before it looks for them.
         """
         _count_utf8_bytes(text)
-        ids = self._before + self._encode_inside(text)
+        inside = self._encode_inside(text)
+        ids = self._before + inside
         if (control := self.find_control_token(ids)) is not None:
             raise ValueError(f"the text becomes the special token {control}")
-        return ids + self._after
+        return ids + self._after if add_special_tokens else inside
 
     def token_table(self, *, end_ids: Sequence[int], vocab_size: int) -> TokenTable:
         """Returns what grammars have to know of the tokens.

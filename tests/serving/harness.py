@@ -74,6 +74,7 @@ async def serving(
     max_open: int = 4096,
     http_port: int | None = None,
     shows_vllm_names: bool = False,
+    fingerprint: str = "",
     **config: Any,
 ) -> AsyncIterator[Harness]:
     """`directory` holds the letters tokenizer; None serves token ids only."""
@@ -83,6 +84,7 @@ async def serving(
         path="/models/letters",
         tokenizer_dir=directory,
         tokenizer=None if directory is None else load_tokenizer(directory),
+        fingerprint=fingerprint,
     )
     async with (
         listening(

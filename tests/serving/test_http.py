@@ -189,7 +189,7 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-        request = Request({"type": "http", "method": "POST"}, receive)
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
         with pytest.raises(MalformedMessageError, match=r"not come within 0\.01 s"):
             await Bodies(timeout_s=0.01).read(request)
 
@@ -255,7 +255,7 @@ def test_a_client_that_leaves_its_body_unfinished_is_no_fault_of_ours() -> None:
         async def receive() -> Message:
             return {"type": "http.disconnect"}
 
-        request = Request({"type": "http", "method": "POST"}, receive)
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
         with pytest.raises(MalformedMessageError, match="ended before its end"):
             await Bodies().read(request)
 
@@ -276,7 +276,7 @@ def test_bodies_are_bounded_together_and_free_again() -> None:
                 part = left.pop(0)
                 return {"type": "http.request", "body": part, "more_body": bool(left)}
 
-            return Request({"type": "http", "method": "POST"}, receive)
+            return Request({"type": "http", "method": "POST", "headers": []}, receive)
 
         slow = asyncio.ensure_future(
             bodies.read(request(b"12345678", b"9", waits=True))

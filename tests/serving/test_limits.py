@@ -96,6 +96,28 @@ def test_no_sample_gets_more_tokens_than_the_server_gives() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("most", [None, 3])
+def test_a_wish_for_too_many_tokens_may_be_cut(most: int | None) -> None:
+    limits = AdmissionLimits(max_output_tokens=most, clamps_max_tokens=True)
+    prompt = [1] * 995  # 5 tokens are left of the context
+    room = most or 5
+
+    async def scenario() -> None:
+        async with serving(limits=limits) as s:
+            for asked in (room - 1, room, room + 1, 10**6):
+                await s.collect(ids_request(*prompt, ignore_eos=True, max_tokens=asked))
+                given = s.engine.submits[-1].params.max_tokens
+                assert given == min(asked, room)
+            await s.collect(ids_request(*prompt, ignore_eos=True))
+            assert s.engine.submits[-1].params.max_tokens == room
+            error = await error_of(
+                s.collect(ids_request(*prompt, min_tokens=9, max_tokens=9))
+            )
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario)
+
+
 def test_a_flood_of_ten_times_what_may_wait_leaves_the_admitted_alone() -> None:
     async def scenario() -> None:
         async with serving(is_manual=True, limits=AdmissionLimits(max_queued=40)) as s:

@@ -150,11 +150,6 @@ def test_odd_but_valid_text_is_served(letters_dir: Path) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        ids_request(1, json_schema="{}"),
-        ids_request(1, regex="(a+)+b"),
-        ids_request(1, grammar="root ::= root"),
-        ids_request(1, json_object=True),
-        ids_request(1, choice=pb.ChoiceConstraint(choices=["a"])),
         ids_request(1, truncate_prompt_tokens=-1),
         pb.GenerateRequest(text="a", mm_inputs=pb.MultimodalInputs()),
         pb.GenerateRequest(text="a", extra_mm_inputs=[pb.MultimodalInputs()]),
@@ -162,7 +157,7 @@ def test_odd_but_valid_text_is_served(letters_dir: Path) -> None:
         pb.GenerateRequest(text="a", kv_transfer_params=pb.KvTransferParams()),
         pb.GenerateRequest(text="a", kv_transfer_params_json="{}"),
     ],
-    ids=range(11),
+    ids=range(6),
 )
 def test_a_feature_that_is_not_built_is_named(request_: pb.GenerateRequest) -> None:
     async def scenario() -> None:

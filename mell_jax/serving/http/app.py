@@ -1,6 +1,8 @@
 """A small ASGI application has the routes of this server over HTTP.
 
 GET /health    200 while requests are taken, 503 before, while draining and after
+GET /ping      the same, by the name that some platforms look for
+GET /version   the server's own
 GET /metrics   for Prometheus, in the text format that it asks for
 """
 
@@ -10,13 +12,14 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mell_jax.frontend.executors import Executors, Job
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.http.route import HttpRoute, guarded
 from mell_jax.serving.metrics import CONTENT_TYPE, Scrape
 from mell_jax.serving.security.gate import Gate
+from mell_jax.serving.version import own_version
 
 
 def make_app(
@@ -50,8 +53,15 @@ def make_app(
         text = await executors.run(Job.METRICS, shown.text)  # milliseconds
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
+    async def version(request: Request, asker: Asker) -> Response:
+        return JSONResponse({"version": own_version()})
+
     own = (
         HttpRoute(path="/health", endpoint=health, is_public=True),
+        HttpRoute(
+            path="/ping", endpoint=health, methods=("GET", "POST"), is_public=True
+        ),
+        HttpRoute(path="/version", endpoint=version),
         HttpRoute(path="/metrics", endpoint=metrics, right="metrics"),
     )
     middleware = []
@@ -62,7 +72,11 @@ def make_app(
                 allow_origins=list(cors_origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after"],
+                expose_headers=[
+                    "x-request-id",
+                    "retry-after",
+                    "x-mell-unknown-fields",
+                ],
             )
         )
     return Starlette(

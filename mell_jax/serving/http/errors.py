@@ -7,7 +7,12 @@ import msgspec
 from starlette.responses import Response
 
 from mell_jax.frontend import QueueTimeoutError, UnknownModelError
-from mell_jax.serving.problem import BodyTooLargeError, Problem, problem_of
+from mell_jax.serving.problem import (
+    BodyTooLargeError,
+    Problem,
+    UnknownEncodingError,
+    problem_of,
+)
 
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -24,6 +29,7 @@ _STATUS = {
 }
 _STATUS_OF_TYPE: dict[type[Exception], int] = {
     BodyTooLargeError: 413,
+    UnknownEncodingError: 415,
     QueueTimeoutError: 503,
 }
 _TYPES = {

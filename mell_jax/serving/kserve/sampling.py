@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.serving.client_values import known_top_k
+from mell_jax.serving.constraint import FIELDS, grammar_of
 
 MAX_JSON_CHARS = 64 * 1024
 
@@ -49,7 +50,8 @@ def params_of(
             )
         if value is not None:  # null leaves the default
             values[name] = _FIELDS[name](name, value)
-    return dataclasses.replace(defaults, **values)
+    shapes = {name: values.pop(name) for name in FIELDS if name in values}
+    return dataclasses.replace(defaults, **values, grammar=grammar_of(shapes))
 
 
 def _read(text: str) -> dict[str, object]:
@@ -123,6 +125,16 @@ def _biases(name: str, value: object) -> dict[int, float]:
     return {_count(name, key): _number(name, bias) for key, bias in value.items()}
 
 
+def _shape(name: str, value: object) -> object:
+    """Returns what binds an answer; a list of choices may be written as JSON."""
+    if name != "guided_choice" or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        _fail(name, "a list of texts, in JSON", value)
+
+
 def _fail(name: str, rule: str, value: object) -> NoReturn:
     raise InvalidRequestError(name, f"must be {rule}, got {value!r:.100}")
 
@@ -146,4 +158,5 @@ _FIELDS: Mapping[str, Callable[[str, object], Any]] = {
     "include_stop_str_in_output": _flag,
     "ignore_eos": _flag,
     "skip_special_tokens": _flag,
+    **dict.fromkeys(FIELDS, _shape),
 }

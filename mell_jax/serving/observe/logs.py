@@ -35,7 +35,9 @@ def set_up_logging(log_format: LogFormat, *, verbosity: int, process: str) -> No
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(process))
-    handler.addFilter(Thinned(_MOST_REFUSALS, clock=time.monotonic))
+    for event in (Event.REQUEST_REFUSED, Event.FIELDS_UNKNOWN):
+        thinned = Thinned(_MOST_REFUSALS, clock=time.monotonic, event=event)
+        handler.addFilter(thinned)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(converter.absl_to_standard(verbosity))
@@ -79,20 +81,27 @@ class JsonLines(logging.Formatter):
 
 @final
 class Thinned(logging.Filter):
-    """Lets so many refusals a second through; the next one counts those left out.
+    """Lets so many of an event a second through; the next one counts those left out.
 
     A handler calls it on any thread; a count that is off by one does no harm.
     """
 
-    def __init__(self, most: int, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        most: int,
+        *,
+        clock: Callable[[], float],
+        event: Event = Event.REQUEST_REFUSED,
+    ) -> None:
         super().__init__()
+        self._event = event
         self._most = most
         self._clock = clock
         self._second = -1
         self._seen = self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(record, "event", "") != Event.REQUEST_REFUSED.value:
+        if getattr(record, "event", "") != self._event.value:
             return True
         second = int(self._clock())
         if second != self._second:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from mell_jax.serving.openai.samples import Piece, Word
+from mell_jax.serving.openai.telling import PromptFacts
 
 Json = Mapping[str, object]
 
@@ -16,6 +17,7 @@ class Heading:
     id: str
     created: int  # seconds of the wall clock
     model: str
+    fingerprint: str | None = None  # of the version and the weights
 
 
 class Writer(Protocol):
@@ -79,10 +81,12 @@ class ChatWriter:
                     },
                     "logprobs": _chat_logprobs(piece),
                     "finish_reason": piece.finish_reason,
+                    **_token_ids(piece),
                 }
                 for piece in pieces
             ],
             usage=usage,
+            prompt=pieces[0].prompt if pieces else None,
         )
 
     def chunk(self, heading: Heading, piece: Piece) -> Json:
@@ -94,8 +98,14 @@ class ChatWriter:
             "delta": delta,
             "logprobs": _chat_logprobs(piece),
             "finish_reason": piece.finish_reason,
+            **_token_ids(piece),
         }
-        return _object(heading, kind="chat.completion.chunk", choices=[choice])
+        return _object(
+            heading,
+            kind="chat.completion.chunk",
+            choices=[choice],
+            prompt=piece.prompt,
+        )
 
     def last(self, heading: Heading, *, usage: Json) -> Json:
         return _object(heading, kind="chat.completion.chunk", choices=[], usage=usage)
@@ -107,15 +117,32 @@ def _object(
     kind: str,
     choices: Sequence[Json],
     usage: Json | None = None,
+    prompt: PromptFacts | None = None,
 ) -> Json:
     return {
         "id": heading.id,
         "object": kind,
         "created": heading.created,
         "model": heading.model,
+        "system_fingerprint": heading.fingerprint,
         "choices": choices,
         "usage": usage,
+        **_facts(prompt),
     }
+
+
+def _token_ids(piece: Piece) -> Json:
+    return {} if piece.token_ids is None else {"token_ids": piece.token_ids}
+
+
+def _facts(prompt: PromptFacts | None) -> Json:
+    """What is told of a prompt: vLLM has it by choice, or for chat once."""
+    told: dict[str, object] = {}
+    if prompt is not None and prompt.token_ids is not None:
+        told["prompt_token_ids"] = prompt.token_ids
+    if prompt is not None and prompt.logprobs is not None:
+        told["prompt_logprobs"] = prompt.logprobs
+    return told
 
 
 def _completion_choice(piece: Piece) -> Json:
@@ -124,6 +151,8 @@ def _completion_choice(piece: Piece) -> Json:
         "text": piece.text,
         "logprobs": _completion_logprobs(piece),
         "finish_reason": piece.finish_reason,
+        **_token_ids(piece),
+        **_facts(piece.prompt),
     }
 
 

@@ -2,8 +2,9 @@
 
 from typing import TypeVar, cast
 
-from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.engine.params import MAX_N, InvalidRequestError, SamplingParams
 from mell_jax.serving.client_values import known_top_k
+from mell_jax.serving.openai.shape import shape_of
 from mell_jax.serving.openai.tools import tooling_of
 from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest
 from mell_jax.serving.problem import UnsupportedError
@@ -51,22 +52,71 @@ def completion_params(
       InvalidRequestError: a value is out of range.
       UnsupportedError: this server does not have what is asked for.
     """
-    if request.suffix:
-        raise UnsupportedError("suffix is not supported: models here only go on")
-    if request.best_of not in (None, request.n or 1):
-        raise UnsupportedError("best_of is not supported: choose among n yourself")
+    num_samples = samples_of(request)
     logprobs = _logprobs_of(request)
     echoes_logprobs = bool(request.echo) and logprobs is not None
-    if echoes_logprobs and (request.n or 1) > 1:
+    if echoes_logprobs and num_samples > 1:
         raise UnsupportedError("echo with logprobs is supported for n = 1 only")
+    of_prompt = prompt_logprobs_of(request)
+    if echoes_logprobs and of_prompt not in (None, logprobs):
+        raise InvalidRequestError(
+            "prompt_logprobs",
+            f"must be logprobs ({logprobs}) where echo is true, got {of_prompt}",
+        )
+    if num_samples > (request.n or 1) and logprobs is None:
+        logprobs = 0  # of the tokens alone, to choose by
     most = request.max_tokens
     return _params(
         request,
         defaults=defaults,
         max_tokens=_completion_tokens(most, is_echoed=bool(request.echo)),
         logprobs=logprobs,
-        prompt_logprobs=logprobs if echoes_logprobs else None,
+        prompt_logprobs=logprobs if echoes_logprobs else of_prompt,
+        n=num_samples,
     )
+
+
+def samples_of(request: CompletionRequest | ChatRequest) -> int:
+    """Returns how many answers to a prompt are made; `n` of them are shown.
+
+    Raises:
+      InvalidRequestError: `best_of` is less than `n`, or the answer is streamed.
+    """
+    shown = _or(request.n, 1)
+    made = request.best_of if isinstance(request, CompletionRequest) else None
+    if made is None or not (shown >= 1):
+        return shown
+    if not (made >= shown):
+        raise InvalidRequestError("best_of", f"must be n ({shown}) or more, got {made}")
+    if made > shown and request.stream:
+        raise InvalidRequestError(
+            "best_of",
+            f"of {made} is above n ({shown}), and the best are known at the end only: "
+            "leave out stream",
+        )
+    if not (made <= MAX_N):
+        raise InvalidRequestError("best_of", f"may be at most {MAX_N}, got {made}")
+    return made
+
+
+def prompt_logprobs_of(request: CompletionRequest | ChatRequest) -> int | None:
+    """Returns how many alternatives to each token of the prompt are asked for.
+
+    Raises:
+      InvalidRequestError: the answer is streamed, or it is no number.
+    """
+    count = request.prompt_logprobs
+    if count is None or count is False:
+        return None
+    if count is True:
+        raise InvalidRequestError(
+            "prompt_logprobs", "must be a number of tokens, got true"
+        )
+    if request.stream:
+        raise InvalidRequestError(
+            "prompt_logprobs", "are not streamed: leave out stream"
+        )
+    return count
 
 
 def _logprobs_of(request: CompletionRequest) -> int | None:
@@ -91,14 +141,6 @@ def chat_params(request: ChatRequest, *, defaults: SamplingParams) -> SamplingPa
       UnsupportedError: this server does not have what is asked for.
     """
     refuse_tools(request)
-    if request.audio:
-        raise UnsupportedError("audio is not supported; leave it out")
-    if any(kind != "text" for kind in request.modalities or ()):
-        raise UnsupportedError("modalities other than text are not supported")
-    if (request.response_format or {}).get("type", "text") != "text":
-        raise UnsupportedError(
-            "response_format is not supported: this server has no structured output"
-        )
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequestError("top_logprobs", "needs logprobs to be true")
     most = request.max_completion_tokens
@@ -107,6 +149,8 @@ def chat_params(request: ChatRequest, *, defaults: SamplingParams) -> SamplingPa
         defaults=defaults,
         max_tokens=request.max_tokens if most is None else most,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        prompt_logprobs=prompt_logprobs_of(request),
+        n=samples_of(request),
     )
 
 
@@ -117,11 +161,6 @@ def refuse_tools(request: ChatRequest) -> None:
       InvalidRequestError: tools or the choice among them are not well formed.
       UnsupportedError: they are asked for.
     """
-    if request.functions or request.function_call not in (None, "none", "auto"):
-        name = "functions" if request.functions else "function_call"
-        raise UnsupportedError(
-            f"{name} is not supported: send tools and tool_choice, which replaced it"
-        )
     if tooling_of(request).tools:
         raise UnsupportedError("tools is not supported; leave it out")
 
@@ -132,7 +171,8 @@ def _params(
     defaults: SamplingParams,
     max_tokens: int | None,
     logprobs: int | None,
-    prompt_logprobs: int | None = None,
+    prompt_logprobs: int | None,
+    n: int,
 ) -> SamplingParams:
     stop = request.stop
     allowed = request.allowed_token_ids
@@ -149,7 +189,7 @@ def _params(
         seed=request.seed,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
-        n=_or(request.n, 1),
+        n=n,
         max_tokens=max_tokens,
         min_tokens=_or(request.min_tokens, 0),
         stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
@@ -157,6 +197,7 @@ def _params(
         include_stop_str_in_output=bool(request.include_stop_str_in_output),
         ignore_eos=bool(request.ignore_eos),
         skip_special_tokens=_or(request.skip_special_tokens, True),
+        grammar=shape_of(request),
     )
 
 

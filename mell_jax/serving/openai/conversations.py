@@ -6,7 +6,13 @@ from typing import Any
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import FrontModel, PromptMaker
 from mell_jax.serving.openai.tools import tooling_of
-from mell_jax.serving.openai.wire import CalledTool, ChatMessage, ChatRequest, Part
+from mell_jax.serving.openai.wire import (
+    CalledTool,
+    ChatMessage,
+    ChatRequest,
+    Part,
+    TokenizeRequest,
+)
 from mell_jax.serving.problem import UnsupportedError
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.chat_template import ChatTemplateError
@@ -27,7 +33,7 @@ _FIELDS = {  # what a client calls the parts of a conversation
 }
 
 
-def conversation_of(request: ChatRequest) -> Conversation:
+def conversation_of(request: ChatRequest | TokenizeRequest) -> Conversation:
     """Returns what a request wants to have answered.
 
     Raises:

@@ -17,7 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 from mell_jax.frontend import Delta
 from mell_jax.serving.http.errors import error_body, error_response
 from mell_jax.serving.openai.answers import Heading, Writer
-from mell_jax.serving.openai.samples import Piece, Samples, join
+from mell_jax.serving.openai.best import keep_best
+from mell_jax.serving.openai.samples import Piece, Samples
 from mell_jax.serving.problem import StalledReaderError
 from mell_jax.serving.stall import Stalls
 
@@ -27,10 +28,19 @@ _COMMENT = b": waiting\n\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """The client wants the answer in this style."""
+    """The client wants the answer in this style.
+
+    Attributes:
+      is_streamed: it comes as events.
+      is_usage_streamed: the last of them has the usage.
+      is_usage_continuous: each of them has it.
+      num_shown: answers to each prompt that a whole one has, the best; None for all.
+    """
 
     is_streamed: bool
     is_usage_streamed: bool
+    is_usage_continuous: bool = False
+    num_shown: int | None = None
 
 
 @final
@@ -110,9 +120,11 @@ class Exchange:
         async for prompt, delta in deltas:
             piece = self._samples.read(delta, prompt=prompt)
             choices.setdefault(piece.index, []).append(piece)
+        pieces, made = self._samples.whole(choices), self._samples.n
+        shown = made if self._style.num_shown is None else self._style.num_shown
         whole = self._writer.whole(
             self._heading,
-            [join(choices[index]) for index in sorted(choices)],
+            keep_best(pieces, made=made, shown=shown),
             usage=self._samples.usage(),
         )
         response = Response(msgspec.json.encode(whole), media_type="application/json")
@@ -136,6 +148,8 @@ class Exchange:
             async for prompt, delta in deltas:
                 piece = self._samples.read(delta, prompt=prompt)
                 chunk = self._writer.chunk(self._heading, piece)
+                if self._style.is_usage_continuous:
+                    chunk = {**chunk, "usage": self._samples.usage()}
                 await events.send(_event(msgspec.json.encode(chunk)))
             await events.send(self._ending())
         except Exception as error:

@@ -1,10 +1,10 @@
 """The routes of OpenAI's API are thin: they have no rules of their own."""
 
 import functools
-import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import final
 
 import msgspec
@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mell_jax.engine.params import SamplingParams
+from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
 from mell_jax.frontend.executors import Job
 from mell_jax.serving.asker import Asker
-from mell_jax.serving.client_values import known_request_id
+from mell_jax.serving.client_values import checked_request_id, known_request_id
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
 from mell_jax.serving.openai.answers import (
@@ -29,22 +29,21 @@ from mell_jax.serving.openai.asking import (
     DEFAULT_COMPLETION_TOKENS,
     chat_params,
     completion_params,
+    prompt_logprobs_of,
     prompts_of,
 )
 from mell_jax.serving.openai.conversations import chat_prompt, conversation_of
 from mell_jax.serving.openai.exchange import Exchange, Style
 from mell_jax.serving.openai.samples import Echo, Samples
+from mell_jax.serving.openai.shape import naming_shape
+from mell_jax.serving.openai.telling import Telling
+from mell_jax.serving.openai.tokens import TokenRoutes, tokenizer_of
+from mell_jax.serving.openai.unknown import passed_over
 from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
-from mell_jax.serving.problem import (
-    MissingTokenizerError,
-    UnknownRouteError,
-)
+from mell_jax.serving.problem import UnknownRouteError
 from mell_jax.serving.stall import Stalls
 from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.tokenizer import Tokenizer
 
-_NAME = re.compile("[A-Za-z0-9_.-]{1,64}")  # others do not go into a header
-_MAX_NAMES = 16
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
@@ -58,6 +57,8 @@ class OpenAiDoor:
         front_end: FrontEnd,
         *,
         chats: Mapping[str, ChatPrompt],
+        folders: Mapping[str, Path],
+        fingerprints: Mapping[str, str],
         check_open: Callable[[], None],
         stalls: Stalls,
         comment_s: float,
@@ -67,6 +68,8 @@ class OpenAiDoor:
         Args:
           front_end: where requests go.
           chats: of the models that have a chat template, by name.
+          folders: where the files of a model's tokenizer lie, by name.
+          fingerprints: of what is served, by name.
           check_open: raises what keeps new requests out.
           stalls: ends streams that nobody reads.
           comment_s: after so long without an event a stream gets a comment.
@@ -76,12 +79,21 @@ class OpenAiDoor:
         self._check_open = check_open
         self._stalls = stalls
         self._comment_s = comment_s
+        self._fingerprints = fingerprints
         self._bodies = Bodies()
+        self._tokens = TokenRoutes(
+            front_end,
+            chats=chats,
+            folders=folders,
+            bodies=self._bodies,
+            check_open=check_open,
+        )
         self._created = int(time.time())
 
     def routes(self) -> list[HttpRoute]:
         """Returns the routes, for `make_app`; the last one catches all others."""
         return [
+            *self._tokens.routes(),
             HttpRoute(path="/v1/models", endpoint=self._list_models),
             HttpRoute(path="/v1/models/", endpoint=self._list_models),
             HttpRoute(path="/v1/models/{name:path}", endpoint=self._show_model),
@@ -119,7 +131,7 @@ class OpenAiDoor:
         asked, unknown = parse(await self._bodies.read(request), CompletionRequest)
         model = self._front_end.models.find(asked.model or "")
         prompts = prompts_of(asked)
-        _tokenizer_of(model)
+        tokenizer_of(model)
         echo = None
         if asked.echo:
             texts = await self._front_end.executors.run(
@@ -145,17 +157,29 @@ class OpenAiDoor:
         asked, unknown = parse(await self._bodies.read(request), ChatRequest)
         model = self._front_end.models.find(asked.model or "")
         params = chat_params(asked, defaults=model.info.default_params)
-        chat = self._chats.get(model.info.model_name)
         return self._exchange(
             request,
             asked,
             asker=asker,
             unknown=unknown,
-            prompts=[chat_prompt(conversation_of(asked), chat=chat)],
+            prompts=[self._conversation(asked, model=model)],
             params=params,
             model=model,
             writer=ChatWriter(),
         )
+
+    def _conversation(
+        self, asked: ChatRequest, *, model: FrontModel
+    ) -> Sequence[int] | PromptMaker:
+        ids = asked.prompt_token_ids
+        if ids is None:
+            chat = self._chats.get(model.info.model_name)
+            return chat_prompt(conversation_of(asked), chat=chat)
+        if asked.messages:
+            raise InvalidRequestError(
+                "prompt_token_ids", "and messages are both given: leave one of them out"
+            )
+        return ids
 
     def _exchange(
         self,
@@ -175,7 +199,7 @@ class OpenAiDoor:
         self._front_end.admission.check_size(params.n * len(prompts))
         # A proxy gives one x-request-id to all calls of one page: it is repeated to the
         # client and names nothing here.
-        request_id = uuid.uuid4().hex
+        request_id = checked_request_id(asked.request_id or "") or uuid.uuid4().hex
         shown_id = known_request_id(request.headers) or request_id
         name = model.info.model_name
         asks = [
@@ -190,37 +214,51 @@ class OpenAiDoor:
         options = asked.stream_options
         return _Answer(
             Exchange(
-                [generate(self._front_end, ask) for ask in asks],
+                [
+                    naming_shape(generate(self._front_end, ask), asked=asked)
+                    if params.grammar is not None
+                    else generate(self._front_end, ask)
+                    for ask in asks
+                ],
                 stalls=self._stalls,
                 samples=Samples(
-                    _tokenizer_of(model),
+                    tokenizer_of(model),
                     n=params.n,
                     echo=echo,
                     skips_special_tokens=params.skip_special_tokens,
+                    telling=_telling(asked),
                 ),
                 writer=writer,
                 heading=Heading(
                     id=f"{writer.id_prefix}{request_id}",
                     created=int(time.time()),
                     model=name,
+                    fingerprint=self._fingerprints.get(name),
                 ),
                 style=Style(
                     is_streamed=bool(asked.stream),
                     is_usage_streamed=bool(options and options.include_usage),
+                    is_usage_continuous=bool(
+                        options and options.continuous_usage_stats
+                    ),
+                    num_shown=asked.n or 1,
                 ),
                 comment_s=self._comment_s,
                 headers=[
                     (b"x-request-id", shown_id.encode("ascii")),
-                    *_passed_over(unknown),
+                    *passed_over(unknown),
                 ],
             )
         )
 
 
-def _passed_over(unknown: Sequence[str]) -> list[tuple[bytes, bytes]]:
-    """The header that names the fields which nobody here knows."""
-    names = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMES]
-    return [(b"x-mell-unknown-fields", ", ".join(names).encode())] if names else []
+def _telling(asked: CompletionRequest | ChatRequest) -> Telling:
+    has_logprobs = asked.logprobs is not None and asked.logprobs is not False
+    return Telling(
+        has_logprobs=has_logprobs,
+        has_token_ids=bool(asked.return_token_ids),
+        has_prompt_logprobs=prompt_logprobs_of(asked) is not None,
+    )
 
 
 @final
@@ -249,18 +287,10 @@ def _shown(
     prompts: Sequence[str | Sequence[int]], *, model: FrontModel
 ) -> tuple[str, ...]:
     """Returns texts of prompts before a check: a long one is refused later."""
-    tokenizer, most = _tokenizer_of(model), model.info.max_model_len
+    tokenizer, most = tokenizer_of(model), model.info.max_model_len
 
     def decode(ids: Sequence[int]) -> str:
         known = [i for i in ids[:most] if 0 <= i < tokenizer.vocab_size]
         return tokenizer.decode(known, skip_special_tokens=False)
 
     return tuple(each if isinstance(each, str) else decode(each) for each in prompts)
-
-
-def _tokenizer_of(model: FrontModel) -> Tokenizer:
-    if model.tokenizer is None:
-        raise MissingTokenizerError(
-            "text needs a tokenizer and this model is served without one"
-        )
-    return model.tokenizer

@@ -1,14 +1,21 @@
 """Deltas become pieces: what is new of one choice, with the words of its tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
+import msgspec
+
 from mell_jax.frontend import Delta, TokenLogprobs
+from mell_jax.serving.openai.telling import (
+    LEAST_LOGPROB,
+    TEXT_ALONE,
+    PromptFacts,
+    Telling,
+    prompt_rows,
+)
 from mell_jax.text.detokenizer import Detokenizer
 from mell_jax.text.tokenizer import Tokenizer
-
-_LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,10 @@ class Piece:
       finish_reason: None until the end.
       is_first: nothing of the choice came before.
       offsets: of each word in the whole text of the choice, in characters.
+      token_ids: new tokens; None when they are not told.
+      prompt: what is told of the prompt, with the first piece.
+      num_tokens: new ones.
+      logprob: of the new tokens together; 0 where it is not known.
     """
 
     index: int
@@ -40,6 +51,10 @@ class Piece:
     finish_reason: str | None
     is_first: bool
     offsets: tuple[int, ...]
+    token_ids: tuple[int, ...] | None = None
+    prompt: PromptFacts | None = None
+    num_tokens: int = 0
+    logprob: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +81,7 @@ class Samples:
         n: int,
         echo: Echo | None,
         skips_special_tokens: bool,
+        telling: Telling = TEXT_ALONE,
     ) -> None:
         """Starts with nothing read.
 
@@ -74,9 +90,12 @@ class Samples:
           n: choices of each prompt.
           echo: shows the prompts too; None for answers alone.
           skips_special_tokens: texts of answers do not have them.
+          telling: what else is told.
         """
         self._tokenizer = tokenizer
-        self._n = n
+        self.n = n
+        self._telling = telling
+        self._facts: dict[int, PromptFacts] = {}  # by prompt
         self._skips_special_tokens = skips_special_tokens
         self._echo = echo
         self._rulers: dict[int, _Ruler] = {}  # of the text, by choice
@@ -85,13 +104,16 @@ class Samples:
 
     def read(self, delta: Delta, *, prompt: int) -> Piece:
         """Returns what `delta`, of the prompt of this number, adds to its choice."""
-        choice = prompt * self._n + delta.index
+        choice = prompt * self.n + delta.index
         is_first = choice not in self._rulers
-        text, words = delta.text, self._words(delta.logprobs)
+        rows = delta.logprobs if self._telling.has_logprobs else None
+        text, words = delta.text, self._words(rows)
+        self._learn(delta, prompt=prompt)
         tokens = [row.token for row in delta.logprobs or ()]
         count = delta.completion_tokens
         if self._echo is not None and self._echo.hides_answer:
             text, tokens, count = "", [], 0
+            delta = msgspec.structs.replace(delta, token_ids=())
             words = None if words is None else ()
         ruler = self._rulers.get(choice)
         if ruler is None:
@@ -119,7 +141,18 @@ class Samples:
             finish_reason=None if delta.finish is None else delta.finish.reason,
             is_first=is_first,
             offsets=ruler.clipped(offsets) if delta.finish else tuple(offsets),
+            token_ids=delta.token_ids if self._telling.has_token_ids else None,
+            prompt=self._facts.get(prompt) if is_first else None,
+            num_tokens=len(delta.token_ids),
+            logprob=sum(row.logprob for row in delta.logprobs or ()),
         )
+
+    def whole(self, choices: Mapping[int, Sequence[Piece]]) -> list[Piece]:
+        """Returns whole choices, in order, each with all that is told of its prompt."""
+        return [
+            replace(join(choices[index]), prompt=self._facts.get(index // self.n))
+            for index in sorted(choices)
+        ]
 
     def usage(self) -> Mapping[str, object]:
         """Counts the tokens so far; a prompt counts once, whatever n is."""
@@ -132,6 +165,17 @@ class Samples:
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": cached},
         }
+
+    def _learn(self, delta: Delta, *, prompt: int) -> None:
+        """Keeps what is told of a prompt; one of its samples has the probabilities."""
+        telling, rows = self._telling, delta.prompt_logprobs
+        known = self._facts.get(prompt)
+        if known is None and (telling.has_token_ids or telling.has_prompt_logprobs):
+            ids = delta.prompt_token_ids if telling.has_token_ids else None
+            known = self._facts[prompt] = PromptFacts(token_ids=ids)
+        if known is not None and telling.has_prompt_logprobs and rows is not None:
+            spelled = prompt_rows(rows, spell=lambda token: _text(self._utf8(token)))
+            self._facts[prompt] = replace(known, logprobs=spelled)
 
     def _make_ruler(self, prompt: int) -> "_Ruler":
         return _Ruler(
@@ -161,9 +205,9 @@ class Samples:
         return Word(
             text=_text(utf8),
             utf8=utf8,
-            logprob=max(row.logprob, _LEAST_LOGPROB),
+            logprob=max(row.logprob, LEAST_LOGPROB),
             top=tuple(
-                (_text(each), each, max(logprob, _LEAST_LOGPROB))
+                (_text(each), each, max(logprob, LEAST_LOGPROB))
                 for each, logprob in top
             ),
         )
@@ -176,6 +220,7 @@ def join(pieces: Sequence[Piece]) -> Piece:
     """Joins all pieces of one choice."""
     has_words = any(piece.words is not None for piece in pieces)
     words = (word for piece in pieces for word in piece.words or ())
+    ids = (token for piece in pieces for token in piece.token_ids or ())
     return Piece(
         index=pieces[0].index,
         text="".join(piece.text for piece in pieces),
@@ -187,6 +232,10 @@ def join(pieces: Sequence[Piece]) -> Piece:
             for piece in pieces
             for offset in piece.offsets
         ),
+        token_ids=None if pieces[0].token_ids is None else tuple(ids),
+        prompt=pieces[0].prompt,
+        num_tokens=sum(piece.num_tokens for piece in pieces),
+        logprob=sum(piece.logprob for piece in pieces),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.serving.openai.wire import ChatRequest
+from mell_jax.serving.openai.wire import ChatRequest, TokenizeRequest
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -64,7 +64,7 @@ class Tooling:
         return [tool.source for tool in self.tools]
 
 
-def tooling_of(request: ChatRequest) -> Tooling:
+def tooling_of(request: ChatRequest | TokenizeRequest) -> Tooling:
     """Reads tools and the choice among them.
 
     Raises:

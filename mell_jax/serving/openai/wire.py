@@ -1,18 +1,22 @@
 """Bodies of requests are read as typed values.
 
-A field is read, or changes nothing and is passed over, or is known to ask for what this
-server does not have and is refused by name. One that nobody here has heard of is passed
-over, and the answer says so. Ranges are checked where every door leads, in
-`SamplingParams`.
+`fields.py` says what becomes of a field that is not read. Ranges are checked where
+every door leads, in `SamplingParams`.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from mell_jax.engine.params import InvalidRequestError
+from mell_jax.serving.openai.fields import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    TOKENIZE,
+    Fields,
+)
 from mell_jax.serving.problem import MalformedMessageError
 
 _PATH = re.compile(r"^(?P<rule>.*) - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$", re.S)
@@ -21,13 +25,15 @@ _PATH = re.compile(r"^(?P<rule>.*) - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$", 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     """A client says with this what else a stream tells."""
 
+    continuous_usage_stats: bool | None = None
     include_usage: bool | None = None
 
 
 class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """Both kinds of requests may say this; null is as good as nothing.
 
-    The fields after `user` are not OpenAI's: clients send them as `extra_body`.
+    The fields after `top_p` are not OpenAI's, but for `response_format`: clients send
+    them as `extra_body`.
     """
 
     model: str | None = None
@@ -42,7 +48,6 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     temperature: float | None = None
     top_p: float | None = None
-    user: Any = None
     allowed_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
@@ -52,16 +57,27 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     skip_special_tokens: bool | None = None
     stop_token_ids: list[int] | None = None
     top_k: int | None = None
+    prompt_logprobs: int | bool | None = None  # as logprobs
+    request_id: str | None = None
+    return_token_ids: bool | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    structural_tag: dict[str, Any] | str | None = None
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
 
 
 class CompletionRequest(_Sampling, frozen=True, kw_only=True):
     """POST /v1/completions has this body."""
 
+    known: ClassVar[Fields] = COMPLETIONS
+
     prompt: str | list[str | int | list[int]]
     best_of: int | None = None
     echo: bool | None = None
     logprobs: int | bool | None = None  # some clients write false for null
-    suffix: str | None = None
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,90 +118,54 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
     """POST /v1/chat/completions has this body."""
 
-    messages: list[ChatMessage]
+    known: ClassVar[Fields] = CHAT
+
+    messages: list[ChatMessage] = []
+    prompt_token_ids: list[int] | None = None  # in place of messages
     add_generation_prompt: bool | None = None
-    audio: Any = None
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
     documents: list[dict[str, Any]] | None = None
-    function_call: Any = None
-    functions: list[Any] | None = None
     logprobs: bool | None = None
     max_completion_tokens: int | None = None
-    modalities: list[str] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
     tool_choice: str | dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     top_logprobs: int | None = None
 
 
-R = TypeVar("R", CompletionRequest, ChatRequest)
+class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /tokenize has this body: a prompt, or messages."""
+
+    known: ClassVar[Fields] = TOKENIZE
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] = []
+    add_generation_prompt: bool | None = None
+    add_special_tokens: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    documents: list[dict[str, Any]] | None = None
+    parallel_tool_calls: bool | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    return_token_strs: bool | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /detokenize has this body."""
+
+    known: ClassVar[Fields] = DETOKENIZE
+
+    model: str | None = None
+    tokens: list[int]
+
+
+R = TypeVar("R", CompletionRequest, ChatRequest, TokenizeRequest, DetokenizeRequest)
 
 _BOM = b"\xef\xbb\xbf"
 _INTEGRAL = re.compile(rb"(-?[0-9]+)\.0+")
-_IGNORED = frozenset(  # they change nothing that this server does
-    (
-        "metadata",
-        "parallel_tool_calls",
-        "prediction",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-    )
-)
-_NEVER: tuple[object, ...] = ()
-_BOTH: Mapping[str, tuple[object, ...]] = {
-    "bad_words": ([],),
-    "cache_salt": _NEVER,
-    "guided_choice": _NEVER,
-    "guided_decoding_backend": _NEVER,
-    "guided_grammar": _NEVER,
-    "guided_json": _NEVER,
-    "guided_regex": _NEVER,
-    "kv_transfer_params": _NEVER,
-    "length_penalty": (1,),
-    "logits_processors": ([],),
-    "priority": (0,),
-    "prompt_logprobs": (False,),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "spaces_between_special_tokens": (True,),
-    "structured_outputs": _NEVER,
-    "truncate_prompt_tokens": _NEVER,
-    "use_beam_search": (False,),
-}
-_UNSUPPORTED: Mapping[type, Mapping[str, tuple[object, ...]]] = {
-    CompletionRequest: {
-        **_BOTH,
-        "add_special_tokens": (True,),
-        "max_completion_tokens": _NEVER,
-        "messages": _NEVER,
-        "prompt_embeds": _NEVER,
-        "response_format": ({"type": "text"},),
-        "tool_choice": ("none", "auto"),
-        "tools": ([],),
-        "top_logprobs": _NEVER,
-    },
-    ChatRequest: {
-        **_BOTH,
-        "add_special_tokens": (False,),
-        "best_of": (1,),
-        "chat_template": _NEVER,
-        "echo": (False,),
-        "include_reasoning": (True,),
-        "mm_processor_kwargs": ({},),
-        "prompt": _NEVER,
-        "reasoning_effort": _NEVER,
-        "suffix": ("",),
-        "verbosity": _NEVER,
-        "web_search_options": _NEVER,
-    },
-}
-"""Fields that clients know and this server does not have, by route, each with the
-values that ask for nothing. Null never does."""
 
 
 def parse(body: bytes, kind: type[R]) -> tuple[R, tuple[str, ...]]:
@@ -203,9 +183,10 @@ def parse(body: bytes, kind: type[R]) -> tuple[R, tuple[str, ...]]:
             body.removeprefix(_BOM), type=dict[str, msgspec.Raw]
         )
         unread = fields.keys() - frozenset(kind.__struct_fields__)
-        unknown = [
-            name for name in unread if _is_unknown(name, fields.pop(name), kind=kind)
-        ]
+        for name in unread:
+            raw = fields.pop(name)
+            if name in kind.known.refused:
+                kind.known.check(name, msgspec.json.decode(raw))
         for name, raw in fields.items():
             if whole := _INTEGRAL.fullmatch(bytes(raw).strip()):
                 fields[name] = msgspec.Raw(whole[1])
@@ -216,21 +197,7 @@ def parse(body: bytes, kind: type[R]) -> tuple[R, tuple[str, ...]]:
         raise MalformedMessageError(
             f"the body is not usable JSON: {str(error)[:200]}"
         ) from error
-    return request, tuple(sorted(unknown))
-
-
-def _is_unknown(name: str, raw: msgspec.Raw, *, kind: type) -> bool:
-    """Refuses a field that is not read, if it is known to ask for something."""
-    neutral = _UNSUPPORTED[kind].get(name)
-    if neutral is None:
-        return name not in _IGNORED
-    value = msgspec.json.decode(raw)
-    if value is not None and not any(
-        value == each and isinstance(value, bool) == isinstance(each, bool)
-        for each in neutral
-    ):
-        raise InvalidRequestError(name, "is not supported here; leave it out")
-    return False
+    return request, tuple(sorted(n for n in unread if not kind.known.knows(n)))
 
 
 def _invalid(message: str) -> InvalidRequestError:

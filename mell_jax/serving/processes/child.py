@@ -83,6 +83,7 @@ def _make_server(
                 tokenizer=load_tokenizer(model.tokenizer_dir)
                 if model.tokenizer_dir is not None
                 else None,
+                fingerprint=model.fingerprint,
             )
             for model in welcome.models
         ],

@@ -94,7 +94,10 @@ class FrontEndPool:
         self._config = config
         self._models = tuple(
             ModelPlace(
-                name=model.name, path=model.path, tokenizer_dir=model.tokenizer_dir
+                name=model.name,
+                path=model.path,
+                tokenizer_dir=model.tokenizer_dir,
+                fingerprint=model.fingerprint,
             )
             for model in models
         )

@@ -43,6 +43,7 @@ class ModelPlace:
     name: str
     path: str
     tokenizer_dir: Path | None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

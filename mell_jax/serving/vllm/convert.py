@@ -14,7 +14,11 @@ from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import NEUTRAL, InvalidRequestError, SamplingParams
 from mell_jax.frontend import Delta, TokenLogprobs
+from mell_jax.grammar import Grammar, GrammarError
+from mell_jax.serving.constraint import make_grammar
 from mell_jax.serving.problem import UnsupportedError
+
+_CONSTRAINTS = {"json_schema": "json"}  # the others have vLLM's words
 
 
 def prompt_of(request: pb.GenerateRequest) -> str | Sequence[int]:
@@ -64,7 +68,22 @@ def params_of(proto: pb.SamplingParams, *, defaults: SamplingParams) -> Sampling
         include_stop_str_in_output=proto.include_stop_str_in_output,
         ignore_eos=proto.ignore_eos,
         skip_special_tokens=proto.skip_special_tokens,
+        grammar=_grammar_of(proto),
     )
+
+
+def _grammar_of(proto: pb.SamplingParams) -> Grammar | None:
+    """Returns what the answer is bound to, if anything."""
+    name = proto.WhichOneof("constraint")
+    if name is None:
+        return None
+    value = getattr(proto, name)
+    if name == "choice":
+        value = list(value.choices)
+    try:
+        return make_grammar(_CONSTRAINTS.get(name, name), value)
+    except GrammarError as error:
+        raise InvalidRequestError(f"sampling_params.{name}", str(error)) from error
 
 
 def check_supported(request: pb.GenerateRequest) -> None:
@@ -75,11 +94,6 @@ def check_supported(request: pb.GenerateRequest) -> None:
       InvalidRequestError: the data parallel rank does not exist.
     """
     params = request.sampling_params
-    if constraint := params.WhichOneof("constraint"):
-        raise UnsupportedError(
-            f"sampling_params.{constraint} is not supported: this server has no "
-            "structured output; leave it unset"
-        )
     if params.HasField("truncate_prompt_tokens"):
         raise UnsupportedError(
             "sampling_params.truncate_prompt_tokens is not supported; send the prompt "

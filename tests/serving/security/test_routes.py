@@ -25,10 +25,15 @@ from mell_jax.serving.security.gate import Gate
 from tests.serving.harness import Harness, run, serving
 from tests.serving.security.test_tokens import ALICE, PROBE, bearer, write
 
-PUBLIC = {"/health"}
+PUBLIC = {"/health", "/ping"}
 KNOWN = {
     "/health": "GET",
+    "/ping": "GET",
+    "/version": "GET",
     "/metrics": "GET",
+    "/tokenize": "POST",
+    "/detokenize": "POST",
+    "/tokenizer_info": "GET",
     "/v1/models": "GET",
     "/v1/models/": "GET",
     "/v1/models/{name:path}": "GET",
@@ -98,10 +103,11 @@ def test_a_token_opens_what_its_rights_say(tokens_file: str) -> None:
         opened = dict(told["generate"])
         assert opened.pop("/metrics") == 403
         assert opened.pop("/v1/{rest:path}") == 404
+        assert opened.pop("/tokenizer_info") == 400  # there is no tokenizer
         for path, status in opened.items():  # without a body
             assert status == (400 if KNOWN[path] == "POST" else 200), path
         forbidden = {path for path, status in told["metrics"].items() if status == 403}
-        assert forbidden == set(KNOWN) - {"/health", "/metrics"}
+        assert forbidden == set(KNOWN) - PUBLIC - {"/metrics"}
         assert told["metrics"]["/metrics"] == 200
 
     walk(tokens_file, scenario)
@@ -156,3 +162,35 @@ def test_what_an_endpoint_raises_is_told_as_a_problem() -> None:
         assert answer.status_code == 500
         assert answer.json()["error"]["type"] == "server_error"
         assert "secret" not in answer.text
+
+
+def test_a_browser_may_ask_before_it_shows_a_token_and_learns_nothing_else(
+    tokens_file: str,
+) -> None:
+    page = {"origin": "https://page.example"}
+    asks = {"access-control-request-method": "POST"}
+
+    async def scenario() -> None:
+        security = SecurityConfig(tokens_file=tokens_file)
+        async with (
+            serving(
+                http_port=0, security=security, cors_origins=tuple(page.values())
+            ) as s,
+            httpx2.AsyncClient(base_url=f"http://{s.http}") as client,
+        ):
+            path = "/v1/completions"
+            first = await client.options(path, headers={**page, **asks})
+            assert first.status_code == 200
+            assert first.headers["access-control-allow-origin"] == page["origin"]
+            for origin in ("https://page.example.evil", "http://page.example", "null"):
+                other = await client.options(path, headers={"origin": origin, **asks})
+                assert other.status_code == 400
+                assert "access-control-allow-origin" not in other.headers
+            for answer in (
+                await client.options("/v1/other", headers=page),  # no preflight
+                await client.post(path, headers=page),
+                await client.get("/v1/models", headers={**page, **asks}),
+            ):
+                assert answer.status_code == 401
+
+    run(scenario)
