@@ -6,7 +6,7 @@ import msgspec
 
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.serving.anthropic.wire import Block, Message, TextBlock
-from mell_jax.serving.chat.turns import Turns, UnknownCallError
+from mell_jax.serving.chat.turns import MAX_PARTS, Turns, UnknownCallError
 from mell_jax.serving.chat.wish import Json
 
 _ROLES = ("user", "assistant", "system")
@@ -19,8 +19,16 @@ def messages_of(
 
     Raises:
       InvalidRequestError: there is none, or a block is of a kind that is not here or
-        lacks something.
+        lacks something, or there are too many.
     """
+    num_blocks = sum(
+        1 if isinstance(message.content, str) else len(message.content)
+        for message in messages
+    )
+    if not (num_blocks <= MAX_PARTS):
+        raise InvalidRequestError(
+            "messages", f"may have at most {MAX_PARTS} blocks, got {num_blocks}"
+        )
     if not messages:
         raise InvalidRequestError("messages", "must have at least one")
     turns = Turns()

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mell_jax.serving.anthropic.answers import MessageHeading, MessageTeller
-from mell_jax.serving.anthropic.asking import wish_of
+from mell_jax.serving.anthropic.asking import FIELD_NAMES, wish_of
 from mell_jax.serving.anthropic.errors import refuse
 from mell_jax.serving.anthropic.fields import MESSAGES
 from mell_jax.serving.anthropic.wire import MessagesRequest
@@ -58,6 +58,7 @@ class AnthropicDoor:
                     *passed_over(unknown),
                 ],
                 refuse=refuse,
+                names=FIELD_NAMES,
                 comment_s=self._desk.comment_s,
             ),
         )

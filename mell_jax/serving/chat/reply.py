@@ -1,7 +1,7 @@
 """A reply answers one request over ASGI, whole or as events that have names."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from mell_jax.serving.chat.body import renamed
 from mell_jax.serving.chat.events import Step, settled
 from mell_jax.serving.chat.teller import Teller, encoded, told_by
 from mell_jax.serving.http.errors import failure_of
@@ -25,12 +26,14 @@ class Manner:
       is_streamed: by events, and not by one object.
       headers: of any answer.
       refuse: writes a problem before the first event.
+      names: of fields, where the protocol has others than those of the rules.
       comment_s: see `send_events`.
     """
 
     is_streamed: bool
     headers: Headers
     refuse: Refuse
+    names: Mapping[str, str]
     comment_s: float
 
 
@@ -97,8 +100,12 @@ class Reply:
             send=send,
             headers=self._manner.headers,
             comment_s=self._manner.comment_s,
-            failure=lambda error: encoded(self._teller.fail(failure_of(error))),
+            failure=self._failure,
         )
+
+    def _failure(self, error: Exception) -> bytes:
+        failure = failure_of(renamed(error, self._manner.names))
+        return encoded(self._teller.fail(failure))
 
     async def _events(self) -> AsyncGenerator[bytes]:
         async for step in self._steps:

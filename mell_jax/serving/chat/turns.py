@@ -9,6 +9,9 @@ from typing import Any, final
 
 from mell_jax.serving.chat.wish import Json
 
+MAX_PARTS = 16_384
+"""A conversation may have so many items or blocks; no template is asked about more."""
+
 
 class UnknownCallError(LookupError):
     """A result is of no call that came before it."""

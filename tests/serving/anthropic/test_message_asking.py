@@ -194,6 +194,13 @@ def test_a_block_that_cannot_be_read_is_named(message: Any, rule: str) -> None:
     assert refused(USER, message).startswith(f"messages: {rule}")
 
 
+def test_a_conversation_has_so_many_blocks_and_no_more() -> None:
+    blocks = [{"type": "text", "text": "a"}] * 8192
+    wish({"role": "user", "content": blocks}, {"role": "user", "content": blocks})
+    told = refused(USER, *[{"role": "user", "content": blocks}] * 2)
+    assert told.startswith("messages: may have at most 16384 blocks, got 16385")
+
+
 def test_no_message_at_all_is_refused() -> None:
     body = b'{"messages": [], "max_tokens": 1, "system": "a"}'
     request, _ = read_body(body, MessagesRequest, fields=MESSAGES)

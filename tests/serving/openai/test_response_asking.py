@@ -203,6 +203,12 @@ def test_an_item_that_cannot_be_read_is_named(item: Any, rule: str) -> None:
     assert told.startswith(f"input: {rule}")
 
 
+def test_a_conversation_has_so_many_items_and_no_more() -> None:
+    item = {"role": "user", "content": "a"}
+    assert len(wish([item] * 16_384).messages) == 16_384
+    assert refused([item] * 16_385).startswith("input: may have at most 16384 items")
+
+
 def test_tools_lie_flat_and_become_those_of_chat() -> None:
     tools = [{**ADD, "description": "adds", "strict": True}]
     made = wish(tools=tools)

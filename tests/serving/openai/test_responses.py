@@ -240,6 +240,38 @@ def test_a_refusal_of_the_engine_has_a_status_of_its_own(
     run(scenario)
 
 
+def test_a_refusal_behind_a_comment_is_an_event(
+    letters_dir: Path, template: Path
+) -> None:
+    async def scenario() -> None:
+        options = {"template": template, "is_manual": True, "sse_comment_s": 0.05}
+        async with (
+            calling(letters_dir, **options) as (s, client),
+            client.stream(
+                "POST", "/v1/responses", json={"input": "c", "stream": True}
+            ) as answer,
+        ):
+            lines = answer.aiter_lines()
+            assert await anext(lines) == ": waiting"
+            s.engine.fail_with[3] = Finished(
+                handle=s.engine.submits[0].handle,
+                reason=FinishReason.ERROR,
+                message="max_tokens is odd",
+                field="max_tokens",
+            )
+            s.engine.step()
+            rest = "\n".join([line async for line in lines]).strip() + "\n\n"
+            (_, error), (name, failed) = events_of(rest)
+            assert (error["code"], error["param"]) == (
+                "invalid_prompt",
+                "max_output_tokens",
+            )
+            assert name == "response.failed"
+            assert failed["response"]["error"]["message"] == "max_output_tokens is odd"
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_client_that_goes_away_costs_nothing(
     letters_dir: Path, template: Path, is_streamed: bool

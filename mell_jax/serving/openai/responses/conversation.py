@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Sequence
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.serving.chat.turns import Turns, UnknownCallError
+from mell_jax.serving.chat.turns import MAX_PARTS, Turns, UnknownCallError
 from mell_jax.serving.chat.wish import Json
 from mell_jax.serving.openai.responses.wire import Item, Part
 
@@ -23,11 +23,16 @@ def messages_of(
     templates know one message of the system only.
 
     Raises:
-      InvalidRequestError: an item is of a kind that is not here, or lacks something.
+      InvalidRequestError: an item is of a kind that is not here, or lacks something,
+        or there are too many.
     """
     turns = Turns()
     if isinstance(items, str):
         turns.say(items, role="user")
+    elif not (len(items) <= MAX_PARTS):
+        raise InvalidRequestError(
+            "input", f"may have at most {MAX_PARTS} items, got {len(items)}"
+        )
     else:
         for index, item in enumerate(items):
             _add(item, where=f"[{index}]", turns=turns)

@@ -61,6 +61,7 @@ class ResponsesDoor:
                 *passed_over(unknown),
             ],
             refuse=_refuse,
+            names=FIELD_NAMES,
             comment_s=self._desk.comment_s,
         )
         return self._desk.answer(
