@@ -4,9 +4,7 @@ from typing import TypeVar
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.serving.anthropic.conversation import messages_of
-from mell_jax.serving.anthropic.fields import OUTPUT_CONFIG, THINKING, TOOL
 from mell_jax.serving.anthropic.wire import MessagesRequest
-from mell_jax.serving.chat.fields import Fields
 from mell_jax.serving.chat.wish import ChatWish, Json
 from mell_jax.serving.client_values import known_top_k
 
@@ -33,7 +31,7 @@ def wish_of(request: MessagesRequest, *, defaults: SamplingParams) -> ChatWish:
         _tool(each, where=f"[{i}]") for i, each in enumerate(request.tools or ())
     )
     choice, is_parallel = _choice(request.tool_choice, tools=tools)
-    output = _object(request.output_config, field="output_config", known=OUTPUT_CONFIG)
+    output = request.output_config or {}
     messages = messages_of(request.messages, system=request.system)
     return ChatWish(
         messages=messages,
@@ -48,13 +46,6 @@ def wish_of(request: MessagesRequest, *, defaults: SamplingParams) -> ChatWish:
     )
 
 
-def _object(value: Json | None, *, field: str, known: Fields) -> Json:
-    """Returns an object of the body whose own fields have been checked."""
-    for name, said in (value or {}).items():
-        known.check(name, said, inside=field)
-    return value or {}
-
-
 def _tool(tool: Json, *, where: str) -> Json:
     if tool.get("type") not in (None, "custom"):
         raise InvalidRequestError(
@@ -62,8 +53,6 @@ def _tool(tool: Json, *, where: str) -> Json:
             f"{where} is of the type {tool['type']!r:.100}; this server runs no tools "
             "of its own and knows those of the type 'custom' only: leave it out",
         )
-    for name, value in tool.items():
-        TOOL.check(name, value, inside=f"tools{where}")
     if not isinstance(tool.get("name"), str):
         raise InvalidRequestError("tools", f"{where}.name is required, a text")
     if not isinstance(tool.get("input_schema"), dict):
@@ -109,7 +98,6 @@ def _thinks(thinking: Json | None) -> bool | None:
     """Returns whether the model should think: without a word it should not."""
     if thinking is None:
         return False
-    _object(thinking, field="thinking", known=THINKING)
     match thinking.get("type"):
         case "enabled":
             return True

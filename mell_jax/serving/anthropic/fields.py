@@ -8,6 +8,26 @@ _NO_EDITS: tuple[object, ...] = (
     {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
 )
 
+_TOOL = Fields(
+    honoured=frozenset(("type", "name", "description", "input_schema", "strict")),
+    harmless=frozenset(("cache_control", "eager_input_streaming")),
+    refused={
+        "allowed_callers": Refusal(neutral=(["direct"],)),
+        "defer_loading": Refusal(neutral=(False,)),
+        "input_examples": Refusal(neutral=([],), way_out="say it in the description"),
+    },
+)
+_OUTPUT_CONFIG = Fields(honoured=frozenset(("effort", "format")))
+_THINKING = Fields(
+    honoured=frozenset(("type",)),
+    harmless=frozenset(("budget_tokens",)),  # max_tokens bounds thought and answer
+    refused={
+        "display": Refusal(
+            neutral=("summarized",),
+            way_out="leave it out: thoughts are told as they are",
+        )
+    },
+)
 MESSAGES = Fields(
     honoured=frozenset(
         (
@@ -36,24 +56,5 @@ MESSAGES = Fields(
         "user_profile_id": Refusal(),
         "workspace_id": Refusal(),
     },
-)
-TOOL = Fields(
-    honoured=frozenset(("type", "name", "description", "input_schema", "strict")),
-    harmless=frozenset(("cache_control", "eager_input_streaming")),
-    refused={
-        "allowed_callers": Refusal(neutral=(["direct"],)),
-        "defer_loading": Refusal(neutral=(False,)),
-        "input_examples": Refusal(neutral=([],), way_out="say it in the description"),
-    },
-)
-OUTPUT_CONFIG = Fields(honoured=frozenset(("effort", "format")))
-THINKING = Fields(
-    honoured=frozenset(("type",)),
-    harmless=frozenset(("budget_tokens",)),  # max_tokens bounds thought and answer
-    refused={
-        "display": Refusal(
-            neutral=("summarized",),
-            way_out="leave it out: thoughts are told as they are",
-        )
-    },
+    inside={"output_config": _OUTPUT_CONFIG, "thinking": _THINKING, "tools": _TOOL},
 )

@@ -37,9 +37,11 @@ def read_body(
     """
     try:
         said = msgspec.json.decode(body.removeprefix(_BOM), type=dict[str, msgspec.Raw])
+        unknown = {name for name in said if not fields.knows(name)}
         for name in said.keys() - fields.honoured:
             fields.check(name, msgspec.json.decode(said[name]))
-        unknown = sorted(name for name in said if not fields.knows(name))
+        for name in said.keys() & fields.inside.keys():
+            unknown |= fields.look_inside(name, msgspec.json.decode(said[name]))
         for name, raw in said.items():
             if whole := _INTEGRAL.fullmatch(bytes(raw).strip()):
                 said[name] = msgspec.Raw(whole[1])
@@ -51,7 +53,7 @@ def read_body(
         raise MalformedMessageError(
             f"the body is not usable JSON: {str(error)[:200]}"
         ) from error
-    return request, tuple(unknown)
+    return request, tuple(sorted(unknown))
 
 
 def passed_over(unknown: Sequence[str]) -> list[tuple[bytes, bytes]]:

@@ -38,11 +38,16 @@ class Refusal:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """A route, or an object inside a body, knows these fields."""
+    """A route, or an object inside a body, knows these fields.
+
+    Attributes:
+      inside: the fields of objects, or of lists of objects, that are honoured.
+    """
 
     honoured: frozenset[str]
     harmless: frozenset[str] = field(default_factory=frozenset)
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+    inside: Mapping[str, "Fields"] = field(default_factory=dict)
 
     def knows(self, name: str) -> bool:
         """Returns whether a field is in any of the lists."""
@@ -69,3 +74,21 @@ class Fields:
         if inside:
             rule = f"{bracket}{rest} has {name}, which {rule}".lstrip()
         raise InvalidRequestError(top or name, rule)
+
+    def look_inside(self, name: str, value: object) -> set[str]:
+        """Checks the objects of a field, and returns names in them that nobody knows.
+
+        Raises:
+          InvalidRequestError: names the field and the way out.
+        """
+        known, unknown = self.inside[name], set[str]()
+        objects = {name: value}
+        if isinstance(value, list):
+            objects = {f"{name}[{i}]": each for i, each in enumerate(value)}
+        for where, each in objects.items():
+            if isinstance(each, Mapping):
+                for inner, said in each.items():
+                    known.check(inner, said, inside=where)
+                    if not known.knows(inner):
+                        unknown.add(f"{name}.{inner}")
+        return unknown

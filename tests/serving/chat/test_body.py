@@ -20,13 +20,14 @@ from mell_jax.serving.problem import MalformedMessageError
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     n: int
-    name: str | None = None
+    name: Any = None
 
 
 FIELDS = Fields(
     honoured=frozenset(("n", "name")),
     harmless=frozenset(("user",)),
     refused={"echo": Refusal(way_out="say it", neutral=(False, 1))},
+    inside={"name": Fields(honoured=frozenset("a"), refused={"b": Refusal()})},
 )
 ROUTES: dict[Any, Fields] = {MessagesRequest: MESSAGES, ResponsesRequest: RESPONSES}
 WORDS = st.sampled_from(
@@ -100,6 +101,17 @@ def test_a_field_inside_an_object_is_named_with_its_place() -> None:
     assert str(caught.value) == (
         "tools [2] has echo, which is not supported here with True; say it"
     )
+
+
+def test_objects_and_lists_of_them_have_tables_of_their_own() -> None:
+    _, unknown = read('{"n": 1, "name": {"a": 1, "b": null, "c": 2}, "d": 3}')
+    assert unknown == ("d", "name.c")
+    _, unknown = read('{"n": 1, "name": [{"a": 1}, 7, {"c": 2}]}')
+    assert unknown == ("name.c",)
+    with pytest.raises(InvalidRequestError, match=r"^name has b, which is not supp"):
+        read('{"n": 1, "name": {"b": 1}}')
+    with pytest.raises(InvalidRequestError, match=r"^name \[1\] has b, which is not"):
+        read('{"n": 1, "name": [{}, {"b": 1}]}')
 
 
 def test_only_plain_names_go_into_the_header() -> None:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.serving.chat.fields import Fields
 from mell_jax.serving.chat.wish import ChatWish, Json
 from mell_jax.serving.client_values import known_top_k
 from mell_jax.serving.openai.responses.conversation import messages_of
-from mell_jax.serving.openai.responses.fields import INCLUDABLE, REASONING, TEXT
+from mell_jax.serving.openai.responses.fields import INCLUDABLE
 from mell_jax.serving.openai.responses.tools import tooling_of
 from mell_jax.serving.openai.responses.wire import ResponsesRequest
 
@@ -49,9 +48,7 @@ def asked_by(request: ResponsesRequest, *, defaults: SamplingParams) -> Asked:
       InvalidRequestError: a value is out of range, or asks for what is not here.
     """
     tooling = tooling_of(request.tools or (), choice=request.tool_choice)
-    shape = _object(request.text, field="text", known=TEXT)
-    reasoning = _object(request.reasoning, field="reasoning", known=REASONING)
-    effort = _effort(reasoning.get("effort"))
+    effort = _effort((request.reasoning or {}).get("effort"))
     included = set(request.include or ())
     if strange := included - INCLUDABLE:
         raise InvalidRequestError(
@@ -63,7 +60,7 @@ def asked_by(request: ResponsesRequest, *, defaults: SamplingParams) -> Asked:
         tools=tooling.tools,
         tool_choice=tooling.choice,
         is_parallel=_or(request.parallel_tool_calls, True),
-        response_format=_format(shape.get("format")),
+        response_format=_format((request.text or {}).get("format")),
         thinks=None if effort is None else effort != "none",
         effort=None if effort == "none" else effort,
         template_kwargs=request.chat_template_kwargs or {},
@@ -73,13 +70,6 @@ def asked_by(request: ResponsesRequest, *, defaults: SamplingParams) -> Asked:
         repeated=_repeated(request, params=wish.params, effort=effort),
         seals_thoughts="reasoning.encrypted_content" in included,
     )
-
-
-def _object(value: Json | None, *, field: str, known: Fields) -> Json:
-    """Returns an object of the body whose own fields have been checked."""
-    for name, said in (value or {}).items():
-        known.check(name, said, inside=field)
-    return value or {}
 
 
 def _effort(value: object) -> str | None:

@@ -4,6 +4,31 @@ from mell_jax.serving.chat.fields import Fields, Refusal
 
 _SEND_ITEMS = "nothing is kept here: send all items of the conversation as input"
 
+_TEXT = Fields(
+    honoured=frozenset(("format",)),
+    refused={"verbosity": Refusal(neutral=("medium",), way_out="say it as text")},
+)
+_NO_SUMMARY = Refusal(
+    neutral=("auto",), way_out="leave it out: thoughts are told as they are"
+)
+_REASONING = Fields(
+    honoured=frozenset(("effort",)),
+    refused={
+        "context": Refusal(neutral=("auto",), way_out="send the items to be seen"),
+        "generate_summary": _NO_SUMMARY,
+        "mode": Refusal(neutral=("standard",)),
+        "summary": _NO_SUMMARY,
+    },
+)
+_TOOL = Fields(
+    honoured=frozenset(("type", "name", "description", "parameters", "strict")),
+    refused={
+        "allowed_callers": Refusal(neutral=(["direct"],)),
+        "async": Refusal(neutral=(False,)),
+        "defer_loading": Refusal(neutral=(False,)),
+        "output_schema": Refusal(way_out="say it in the description"),
+    },
+)
 RESPONSES = Fields(
     honoured=frozenset(
         (
@@ -53,31 +78,7 @@ RESPONSES = Fields(
             neutral=("disabled",), way_out="send the items that the model should see"
         ),
     },
-)
-TEXT = Fields(
-    honoured=frozenset(("format",)),
-    refused={"verbosity": Refusal(neutral=("medium",), way_out="say it as text")},
-)
-_NO_SUMMARY = Refusal(
-    neutral=("auto",), way_out="leave it out: thoughts are told as they are"
-)
-REASONING = Fields(
-    honoured=frozenset(("effort",)),
-    refused={
-        "context": Refusal(neutral=("auto",), way_out="send the items to be seen"),
-        "generate_summary": _NO_SUMMARY,
-        "mode": Refusal(neutral=("standard",)),
-        "summary": _NO_SUMMARY,
-    },
-)
-TOOL = Fields(
-    honoured=frozenset(("type", "name", "description", "parameters", "strict")),
-    refused={
-        "allowed_callers": Refusal(neutral=(["direct"],)),
-        "async": Refusal(neutral=(False,)),
-        "defer_loading": Refusal(neutral=(False,)),
-        "output_schema": Refusal(way_out="say it in the description"),
-    },
+    inside={"reasoning": _REASONING, "text": _TEXT, "tools": _TOOL},
 )
 INCLUDABLE = frozenset(
     (

@@ -6,7 +6,6 @@ from typing import Any
 
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.serving.chat.wish import Json
-from mell_jax.serving.openai.responses.fields import TOOL
 
 _WORDS = ("none", "auto", "required")
 
@@ -29,7 +28,7 @@ def tooling_of(
     Raises:
       InvalidRequestError: a tool or the choice is of a kind that is not here.
     """
-    made = tuple(_tool(each, where=f"tools[{i}]") for i, each in enumerate(tools))
+    made = tuple(_tool(each, where=f"[{i}]") for i, each in enumerate(tools))
     names = [each["function"]["name"] for each in made]
     match choice:
         case None:
@@ -56,21 +55,19 @@ def tooling_of(
 
 
 def _tool(tool: Json, *, where: str) -> Json:
-    kind, bracketed = tool.get("type"), where.removeprefix("tools")
+    kind = tool.get("type")
     if kind != "function":
         raise InvalidRequestError(
             "tools",
-            f"{bracketed} is of the type {kind!r:.100}; this server runs no tools of "
+            f"{where} is of the type {kind!r:.100}; this server runs no tools of "
             "its own and knows those of the type 'function' only: leave it out",
         )
-    for name, value in tool.items():
-        TOOL.check(name, value, inside=where)
     if not isinstance(tool.get("name"), str):
-        raise InvalidRequestError("tools", f"{bracketed}.name is required, a text")
+        raise InvalidRequestError("tools", f"{where}.name is required, a text")
     if not isinstance(tool.get("parameters"), dict | None):
         raise InvalidRequestError(
             "tools",
-            f"{bracketed}.parameters must be a JSON schema, an object, got "
+            f"{where}.parameters must be a JSON schema, an object, got "
             f"{tool['parameters']!r:.100}",
         )
     said = ("name", "description", "parameters", "strict")
