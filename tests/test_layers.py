@@ -145,7 +145,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         },
         "parts": {"config", "metrics", "security", "stall", "status"},
         "edges": {"address", "edge", "http"},
-        "protocols": {"admin", "kserve", "openai", "vllm", "observe/health"},
+        "chat": {"chat"},
+        "protocols": {
+            *("admin", "anthropic", "kserve", "openai", "vllm", "observe/health"),
+        },
         "wholes": {"processes", "server"},
         "build": {"processes/child", "service"},
     },
@@ -242,7 +245,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     assert len(order) > 200  # the walk found the sources
 
 
-PROTOCOLS = {"admin", "kserve", "openai", "vllm"}
+PROTOCOLS = {"admin", "anthropic", "kserve", "openai", "vllm"}
 
 
 def test_protocols_know_nothing_of_each_other() -> None:

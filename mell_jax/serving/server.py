@@ -34,9 +34,11 @@ from mell_jax.serving.address import (
     listen_on_file,
     remove_file,
 )
+from mell_jax.serving.anthropic.door import AnthropicDoor
+from mell_jax.serving.chat.desk import Desk
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.edge import Edge
-from mell_jax.serving.http import HttpServer, make_app
+from mell_jax.serving.http import HttpRoute, HttpServer, make_app
 from mell_jax.serving.kserve.servicer import KServe
 from mell_jax.serving.metrics import Scrape
 from mell_jax.serving.observe.health import SERVICES, HealthPort
@@ -49,6 +51,7 @@ from mell_jax.serving.observe.progress import (
 from mell_jax.serving.observe.tracing import open_spans
 from mell_jax.serving.openai import OpenAiDoor
 from mell_jax.serving.openai.chats import load_chats
+from mell_jax.serving.openai.responses.door import ResponsesDoor
 from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.security.tls import TlsFiles
 from mell_jax.serving.served_model import ServedModel
@@ -131,7 +134,7 @@ class Server:
         self._load = engine.load
         self._http: HttpServer | None = None
         self._templates = contextlib.ExitStack()  # their processes
-        self._openai = self._make_openai(models, infos=engine.infos)
+        self._routes = self._make_routes(models, infos=engine.infos)
         self._health = health.aio.HealthServicer()
         self._server = self._make_grpc()
 
@@ -148,19 +151,29 @@ class Server:
             reflection.enable_server_reflection(names, server)
         return server
 
-    def _make_openai(
+    def _make_routes(
         self, models: Sequence[ServedModel], *, infos: Sequence[EngineInfo]
-    ) -> OpenAiDoor | None:
+    ) -> list[HttpRoute]:
+        """Returns the routes of all doors; those of OpenAI's end with a catch-all."""
         if not self._config.has_http:
-            return None
-        return OpenAiDoor(
+            return []
+        chats = load_chats(
+            models,
+            templates=self._config.chat_templates,
+            ends={info.model_name: info.eos_token_ids for info in infos},
+            stack=self._templates,
+        )
+        check_open, comment_s = self._servicer.check_open, self._config.sse_comment_s
+        desk = Desk(
             self.front_end,
-            chats=load_chats(
-                models,
-                templates=self._config.chat_templates,
-                ends={info.model_name: info.eos_token_ids for info in infos},
-                stack=self._templates,
-            ),
+            chats=chats,
+            check_open=check_open,
+            stalls=self._stalls,
+            comment_s=comment_s,
+        )
+        openai = OpenAiDoor(
+            self.front_end,
+            chats=chats,
             folders={
                 model.name: model.tokenizer_dir
                 for model in models
@@ -169,10 +182,12 @@ class Server:
             fingerprints={
                 model.name: model.fingerprint for model in models if model.fingerprint
             },
-            check_open=self._servicer.check_open,
+            check_open=check_open,
             stalls=self._stalls,
-            comment_s=self._config.sse_comment_s,
+            comment_s=comment_s,
         )
+        others = [*ResponsesDoor(desk).routes(), *AnthropicDoor(desk).routes()]
+        return [*others, *openai.routes()]
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
         """Returns the function that the engine calls; it hides a failure's cause."""
@@ -294,7 +309,7 @@ class Server:
             gate=self._gate,
             executors=self.front_end.executors,
             cors_origins=self._config.cors_origins,
-            routes=[] if self._openai is None else self._openai.routes(),
+            routes=self._routes,
         )
 
     async def _scrape(self) -> Scrape:

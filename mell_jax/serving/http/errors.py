@@ -1,6 +1,7 @@
 """A problem becomes an HTTP status and OpenAI's error object."""
 
 import math
+from dataclasses import dataclass
 
 import grpc
 import msgspec
@@ -9,7 +10,6 @@ from starlette.responses import Response
 from mell_jax.frontend import QueueTimeoutError, UnknownModelError
 from mell_jax.serving.problem import (
     BodyTooLargeError,
-    Problem,
     UnknownEncodingError,
     problem_of,
 )
@@ -45,42 +45,73 @@ _CODES = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A failure is a problem as HTTP tells it, whatever the words of a protocol.
+
+    Attributes:
+      status: of HTTP.
+      message: see `Problem`.
+      field: the parameter at fault; empty when it is none alone.
+      code: OpenAI's word for it, if it has one.
+      retry_after_s: when to try again; None when that would not help.
+    """
+
+    status: int
+    message: str
+    field: str
+    code: str | None
+    retry_after_s: float | None
+
+
+def failure_of(error: Exception) -> Failure:
+    """Returns what to tell of an error; logs our own faults."""
+    problem = problem_of(error)
+    status = _STATUS_OF_TYPE.get(type(error)) or _STATUS[problem.code]
+    return Failure(
+        status=status,
+        message=problem.message,
+        field=problem.field,
+        code=_CODE_OF_TYPE.get(type(error)) or _CODES.get(status),
+        retry_after_s=problem.retry_after_s,
+    )
+
+
 def error_body(error: Exception) -> bytes:
     """Returns the error object, also for a stream's middle; logs our own faults."""
-    problem = problem_of(error)
-    return _body(error, problem, status=_status(error, problem))
+    return _body(failure_of(error))
 
 
 def error_response(error: Exception) -> Response:
     """Returns the answer to a request that failed before its first byte."""
-    problem = problem_of(error)
-    status = _status(error, problem)
+    failure = failure_of(error)
+    return failure_response(failure, body=_body(failure))
+
+
+def failure_response(failure: Failure, *, body: bytes) -> Response:
+    """Returns the answer to a request that failed, with a protocol's error object."""
     headers = {}
-    if problem.retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(problem.retry_after_s))
-    if status == 401:
+    if failure.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(failure.retry_after_s))
+    if failure.status == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(
-        _body(error, problem, status=status),
-        status_code=status,
+        body,
+        status_code=failure.status,
         headers=headers,
         media_type="application/json",
     )
 
 
-def _status(error: Exception, problem: Problem) -> int:
-    return _STATUS_OF_TYPE.get(type(error)) or _STATUS[problem.code]
-
-
-def _body(error: Exception, problem: Problem, *, status: int) -> bytes:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+def _body(failure: Failure) -> bytes:
+    kind = "server_error" if failure.status >= 500 else "invalid_request_error"
     return msgspec.json.encode(
         {
             "error": {
-                "message": problem.message,
-                "type": _TYPES.get(status, kind),
-                "param": problem.field or None,
-                "code": _CODE_OF_TYPE.get(type(error)) or _CODES.get(status),
+                "message": failure.message,
+                "type": _TYPES.get(failure.status, kind),
+                "param": failure.field or None,
+                "code": failure.code,
             }
         }
     )

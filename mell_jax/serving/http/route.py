@@ -22,6 +22,7 @@ from mell_jax.serving.observe.tracing import origin_of
 from mell_jax.serving.security.gate import Gate
 
 Endpoint = Callable[[Request, Asker], Awaitable[Response]]
+Refuse = Callable[[Exception], Response]
 
 _NOBODY = Caller(tenant="", scope="", may_send_special_tokens=False)
 
@@ -38,6 +39,7 @@ class HttpRoute:
       is_public: True for everybody, with a token or without; the endpoint then hears
         of a caller who has no name and no rights.
       operation: how traces name what is done here.
+      refuse: writes a problem in the words of the route's protocol.
     """
 
     path: str
@@ -46,6 +48,7 @@ class HttpRoute:
     right: str = "generate"
     is_public: bool = False
     operation: str = "text_completion"
+    refuse: Refuse = error_response
 
 
 def guarded(route: HttpRoute, *, gate: Gate) -> Route:
@@ -59,7 +62,7 @@ def guarded(route: HttpRoute, *, gate: Gate) -> Route:
             origin = origin_of(request.headers, operation=route.operation)
             return await route.endpoint(request, Asker(caller=caller, origin=origin))
         except Exception as error:  # the edge
-            response = error_response(error)
+            response = route.refuse(error)
             if request_id := known_request_id(request.headers):
                 response.headers["x-request-id"] = request_id
             return response

@@ -1,29 +1,24 @@
-"""An exchange answers one request over ASGI, whole or as server-sent events.
-
-A client that goes away cancels the work, which closes the streams, which aborts what
-is alive in the engine; whoever waits for `send` has a slow reader and holds up nobody.
-"""
+"""An exchange answers one request over ASGI, whole or as server-sent events."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, final
+from typing import final
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mell_jax.frontend import Delta
 from mell_jax.serving.http.errors import error_body, error_response
+from mell_jax.serving.http.sse import answer_while_heard, event_bytes, send_events
 from mell_jax.serving.openai.answers import Heading, Writer
 from mell_jax.serving.openai.best import keep_best
 from mell_jax.serving.openai.samples import Piece, Samples
-from mell_jax.serving.problem import StalledReaderError
 from mell_jax.serving.stall import Stalls
 
 Streams = Sequence[AsyncGenerator[Delta]]
-_COMMENT = b": waiting\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,36 +78,24 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers; a client that is gone or takes nothing gets no more of it."""
-        work = asyncio.ensure_future(self._guarded(scope, receive, send))
-        gone = asyncio.ensure_future(_until_gone(receive))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            work.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-        with contextlib.suppress(asyncio.CancelledError, StalledReaderError):
-            work.result()
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._stalls.watch() as guard:
-
-            async def guarded_send(message: Message) -> None:
-                guard.begin()
-                await send(message)
-                guard.end()
-
+        async def answer(guarded_send: Send) -> None:
             await self._answer(scope, receive, guarded_send)
+
+        await answer_while_heard(
+            answer, receive=receive, send=send, stalls=self._stalls
+        )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with contextlib.aclosing(_merged(self._streams)) as deltas:
-            if self._style.is_streamed:
-                await self._stream(deltas, scope, receive, send)
-                return
             try:
+                if self._style.is_streamed:
+                    await self._stream(deltas, send)
+                    return
                 response = await self._whole(deltas)
             except Exception as error:
-                response = self._refusal(error)
+                response = error_response(error)
+                response.raw_headers += self._headers
         await response(scope, receive, send)
 
     async def _whole(self, deltas: AsyncGenerator[tuple[int, Delta]]) -> Response:
@@ -132,104 +115,33 @@ class Exchange:
         return response
 
     async def _stream(
-        self,
-        deltas: AsyncGenerator[tuple[int, Delta]],
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, deltas: AsyncGenerator[tuple[int, Delta]], send: Send
     ) -> None:
-        """Errors before the first event have a status of their own.
+        await send_events(
+            self._events(deltas),
+            send=send,
+            headers=self._headers,
+            comment_s=self._comment_s,
+            failure=lambda error: event_bytes(error_body(error)),
+        )
 
-        That is the first token, or a comment where it does not come soon.
-        """
-        events = _Events(send, start=self._start())
-        commenting = asyncio.ensure_future(events.comment_every(self._comment_s))
-        try:
-            async for prompt, delta in deltas:
-                piece = self._samples.read(delta, prompt=prompt)
-                chunk = self._writer.chunk(self._heading, piece)
-                if self._style.is_usage_continuous:
-                    chunk = {**chunk, "usage": self._samples.usage()}
-                await events.send(_event(msgspec.json.encode(chunk)))
-            await events.send(self._ending())
-        except Exception as error:
-            await _end(commenting)  # or it might begin the stream meanwhile
-            if not events.is_begun:
-                await self._refusal(error)(scope, receive, send)
-                return
-            await events.send(_event(error_body(error)))
-        finally:
-            await _end(commenting)
-        await send({"type": "http.response.body", "body": b""})
-
-    def _refusal(self, error: Exception) -> Response:
-        response = error_response(error)
-        response.raw_headers += self._headers
-        return response
-
-    def _start(self) -> Message:
-        return {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [
-                (b"content-type", b"text/event-stream; charset=utf-8"),
-                (b"cache-control", b"no-cache"),
-                *self._headers,
-            ],
-        }
+    async def _events(
+        self, deltas: AsyncGenerator[tuple[int, Delta]]
+    ) -> AsyncGenerator[bytes]:
+        async for prompt, delta in deltas:
+            piece = self._samples.read(delta, prompt=prompt)
+            chunk = self._writer.chunk(self._heading, piece)
+            if self._style.is_usage_continuous:
+                chunk = {**chunk, "usage": self._samples.usage()}
+            yield event_bytes(msgspec.json.encode(chunk))
+        yield self._ending()
 
     def _ending(self) -> bytes:
         done = b"data: [DONE]\n\n"
         if not self._style.is_usage_streamed:
             return done
         last = self._writer.last(self._heading, usage=self._samples.usage())
-        return b"data: " + msgspec.json.encode(last) + b"\n\n" + done
-
-
-@final
-class _Events:
-    """Sends one stream of events, and comments while there are none."""
-
-    def __init__(self, send: Send, *, start: Message) -> None:
-        self.is_begun = False
-        self._send = send
-        self._start = start
-        self._lock = asyncio.Lock()  # an event and a comment do not mix
-        self._num_events = 0
-
-    async def send(self, body: bytes) -> None:
-        """Sends a whole event, or several."""
-        self._num_events += 1
-        async with self._lock:
-            if not self.is_begun:
-                await self._send(self._start)
-                self.is_begun = True
-            await self._send(
-                {"type": "http.response.body", "body": body, "more_body": True}
-            )
-
-    async def comment_every(self, period_s: float) -> NoReturn:
-        """Sends a comment after every period without an event."""
-        while True:
-            seen = self._num_events
-            await asyncio.sleep(period_s)
-            if self._num_events == seen and not self._lock.locked():
-                await self.send(_COMMENT)
-                self._num_events -= 1
-
-
-async def _end(task: asyncio.Task[NoReturn]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        return event_bytes(msgspec.json.encode(last)) + done
 
 
 async def _merged(streams: Streams) -> AsyncGenerator[tuple[int, Delta]]:

@@ -80,7 +80,9 @@ def _acting(holder: Holder, *, named: str) -> str:
 
 
 def _token_of(headers: Headers) -> str:
-    value = headers.get("authorization", "")
+    """Returns the bearer token, which Anthropic's clients send as x-api-key."""
+    key = headers.get("x-api-key")
+    value = headers.get("authorization", f"Bearer {key!s}" if key else "")
     scheme, _, token = str(value).partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise UnauthenticatedError(

@@ -39,6 +39,8 @@ KNOWN = {
     "/v1/models/{name:path}": "GET",
     "/v1/completions": "POST",
     "/v1/chat/completions": "POST",
+    "/v1/responses": "POST",
+    "/v1/messages": "POST",
     "/v1/{rest:path}": "POST",
 }
 

@@ -58,6 +58,7 @@ def test_without_tokens_everybody_is_who_he_says() -> None:
 
 def test_a_token_says_who_calls(tokens_file: str) -> None:
     gate = Gate(tokens_file)
+    assert gate.identify({"x-api-key": ALICE}).tenant == "alice"
     alice = Caller(tenant="alice", scope="alice", may_send_special_tokens=False)
     assert gate.identify(bearer(ALICE)) == alice
     assert gate.identify({"authorization": f"bearer  {ALICE}"}) == alice
