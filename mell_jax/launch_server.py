@@ -78,7 +78,11 @@ def launch(
     if server.admin_port is not None:
         check_port(server.admin_port)
     check_tracing(server.otlp_endpoint)
-    check_chats(server.chat_templates, names=[engine.name for engine in engines])
+    check_chats(
+        server.chat_templates,
+        names=[engine.name for engine in engines],
+        tool_formats=server.tool_formats,
+    )
     built = build_engine(*engines, fleet=fleet, progress=sys.stderr.isatty())
     with serving_admin(
         built.thread.ask,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mell_jax.frontend.admission import Admission
-    from mell_jax.frontend.ask import Ask, PromptMaker
+    from mell_jax.frontend.ask import Ask, MadePrompt, PromptMaker
     from mell_jax.frontend.caller import Caller
     from mell_jax.frontend.delta import Delta, SampleEnd
     from mell_jax.frontend.engine_link import EngineLink, Sink
@@ -46,6 +46,7 @@ _HOME = {
     "EngineLink": "engine_link",
     "FrontEnd": "front_end",
     "FrontModel": "models",
+    "MadePrompt": "ask",
     "Origin": "tracing",
     "OverloadedError": "errors",
     "Peers": "peers",
@@ -73,6 +74,7 @@ __all__ = [
     "EngineLink",
     "FrontEnd",
     "FrontModel",
+    "MadePrompt",
     "Origin",
     "OverloadedError",
     "Peers",

@@ -7,9 +7,24 @@ from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend.caller import Caller
 from mell_jax.frontend.models import FrontModel
 from mell_jax.frontend.tracing import ANYWHERE, Origin
+from mell_jax.grammar import Grammar
 
-PromptMaker = Callable[[FrontModel], Sequence[int]]
-"""Makes the ids of a prompt, in a thread; raises ValueError when it cannot."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadePrompt:
+    """A prompt that was made.
+
+    Attributes:
+        ids: of its tokens.
+        grammar: of what may be answered; None leaves that to the parameters.
+    """
+
+    ids: Sequence[int]
+    grammar: Grammar | None = None
+
+
+PromptMaker = Callable[[FrontModel], MadePrompt]
+"""Makes a prompt, in a thread; raises ValueError when it cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,7 @@ class Ask:
         request_id: the caller's own name for the request, for `FrontEnd.abort` once it
             is scoped; empty for a random one.
         is_text_wanted: False leaves `Delta.text` empty unless stop strings need it.
+        kept_ids: special tokens that texts have, whatever `skip_special_tokens` says.
         default_max_tokens: what an unset max_tokens becomes, if the context leaves it
             and min_tokens does not ask for more.
         origin: where the request comes from, for traces.
@@ -38,6 +54,7 @@ class Ask:
     model: str = ""
     request_id: str = ""
     is_text_wanted: bool = True
+    kept_ids: frozenset[int] = frozenset()
     default_max_tokens: int | None = None
     origin: Origin = ANYWHERE
 

@@ -63,6 +63,7 @@ class DeltaMaker:
         *,
         prompt: tuple[int, ...],
         tokenizer: Tokenizer | None,
+        kept_ids: frozenset[int] = frozenset(),
     ) -> None:
         """`tokenizer` None leaves the text empty; then there are no stop strings."""
         self._prompt = prompt
@@ -77,6 +78,7 @@ class DeltaMaker:
                 stops=params.stop,
                 include_stop=params.include_stop_str_in_output,
                 skip_special_tokens=params.skip_special_tokens,
+                kept_ids=kept_ids,
                 min_tokens=params.min_tokens,
                 continues_text=True,
             )

@@ -93,6 +93,7 @@ async def _prepare(
     front_end: FrontEnd, ask: Ask, *, model: FrontModel, ticket: Ticket
 ) -> list[Submit]:
     """Makes the prompt's ids, checks everything, counts the prompt in."""
+    ask = await _render(ask, model=model, executors=front_end.executors)
     ids = await _prompt_ids(ask, model=model, executors=front_end.executors)
     await _check_grammar(ask, model=model, gate=front_end.grammars)
     submits = _samples(
@@ -115,7 +116,9 @@ def _makers(
     tokenizer = model.tokenizer if is_text_made else None
     prompt = tuple(submits[0].prompt.tolist())
     return [
-        DeltaMaker(submit.params, prompt=prompt, tokenizer=tokenizer)
+        DeltaMaker(
+            submit.params, prompt=prompt, tokenizer=tokenizer, kept_ids=ask.kept_ids
+        )
         for submit in submits
     ]
 
@@ -245,15 +248,26 @@ def _with_max_tokens(ask: Ask, *, room: int, most: int | None) -> SamplingParams
     return params
 
 
+async def _render(ask: Ask, *, model: FrontModel, executors: Executors) -> Ask:
+    """Returns the request with a prompt that was made, if one is to be."""
+    if not callable(ask.prompt):
+        return ask
+    make = functools.partial(ask.prompt, model)
+    made = await executors.run(Job.RENDER, make, model=model.info.model_name)
+    # A chat template is ours: what it makes is its business.
+    caller = dataclasses.replace(ask.caller, may_send_special_tokens=True)
+    params = ask.params
+    if made.grammar is not None:
+        params = dataclasses.replace(params, grammar=made.grammar)
+    return dataclasses.replace(ask, prompt=made.ids, params=params, caller=caller)
+
+
 async def _prompt_ids(
     ask: Ask, *, model: FrontModel, executors: Executors
 ) -> Int32Array:
     name = model.info.model_name
     prompt, may_be_special = ask.prompt, ask.caller.may_send_special_tokens
-    if callable(prompt):  # a chat template is ours: what it makes is its business
-        make = functools.partial(prompt, model)
-        prompt = await executors.run(Job.RENDER, make, model=name)
-        may_be_special = True
+    assert not callable(prompt), "it is made before"
     if not isinstance(prompt, str):
         check_prompt_size(len(prompt), info=model.info)  # before a copy is made
         ids = _checked_ids(prompt, vocab_size=model.info.vocab_size)

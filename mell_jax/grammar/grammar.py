@@ -190,6 +190,11 @@ class Grammar:
             lines.append(f"opening{lazy}: /[ \\n]{{0,4}}/ {write([opening])}")
         return Grammar(lark="\n".join(lines) + "\n", parts=self.as_parts("answer"))
 
+    def or_else(self, other: "Grammar") -> "Grammar":
+        """Returns the texts of either."""
+        parts = (*self.as_parts("first"), *other.as_parts("second"))
+        return Grammar(lark="start: @first | @second\n", parts=parts)
+
     def as_parts(self, name: str) -> tuple[tuple[str, str], ...]:
         """Returns this grammar as parts of another one, in which it has a name."""
         names = {old: f"{name}_{old}" for old, _ in self.parts}

@@ -35,6 +35,7 @@ class Asker:
         model: str,
         request_id: str = "",
         is_text_wanted: bool = True,
+        kept_ids: frozenset[int] = frozenset(),
         default_max_tokens: int | None = None,
     ) -> Ask:
         """Returns a request of this caller; the arguments are those of `Ask`."""
@@ -45,6 +46,7 @@ class Asker:
             model=model,
             request_id=request_id,
             is_text_wanted=is_text_wanted,
+            kept_ids=kept_ids,
             default_max_tokens=default_max_tokens,
             origin=self.origin,
         )

@@ -78,6 +78,13 @@ class ServerConfig:
         help="This file holds the chat template of all models; NAME=FILE holds that of "
         "one.",
     )
+    tool_formats: tuple[str, ...] = setting(
+        (),
+        is_flag=True,
+        name="tool_format",
+        help="All models write calls of tools in this format; NAME=FORMAT says it of "
+        "one. By default it is found from the chat template.",
+    )
     log_format: LogFormat = setting(
         "text",
         is_flag=True,

@@ -50,7 +50,7 @@ from mell_jax.serving.observe.progress import (
 )
 from mell_jax.serving.observe.tracing import open_spans
 from mell_jax.serving.openai import OpenAiDoor
-from mell_jax.serving.openai.chats import load_chats
+from mell_jax.serving.openai.chats import load_speeches
 from mell_jax.serving.openai.responses.door import ResponsesDoor
 from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.security.tls import TlsFiles
@@ -157,23 +157,24 @@ class Server:
         """Returns the routes of all doors; those of OpenAI's end with a catch-all."""
         if not self._config.has_http:
             return []
-        chats = load_chats(
+        speeches = load_speeches(
             models,
             templates=self._config.chat_templates,
+            tool_formats=self._config.tool_formats,
             ends={info.model_name: info.eos_token_ids for info in infos},
             stack=self._templates,
         )
         check_open, comment_s = self._servicer.check_open, self._config.sse_comment_s
         desk = Desk(
             self.front_end,
-            chats=chats,
+            speeches=speeches,
             check_open=check_open,
             stalls=self._stalls,
             comment_s=comment_s,
         )
         openai = OpenAiDoor(
             self.front_end,
-            chats=chats,
+            speeches=speeches,
             folders={
                 model.name: model.tokenizer_dir
                 for model in models

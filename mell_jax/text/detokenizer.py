@@ -21,6 +21,7 @@ class Detokenizer:
         *,
         skip_special_tokens: bool,
         continues_text: bool = False,
+        kept_ids: frozenset[int] = frozenset(),
     ) -> None:
         """A stream at its beginning.
 
@@ -29,9 +30,11 @@ class Detokenizer:
             skip_special_tokens: whether special tokens are left out of the text.
             continues_text: keep the space that a SentencePiece tokenizer drops where
                 a text begins, because the text follows a prompt.
+            kept_ids: special tokens that are in the text all the same.
         """
         self._vocabulary = tokenizer.vocabulary
-        self._skip_special_tokens = skip_special_tokens
+        special = self._vocabulary.special_ids - kept_ids
+        self._skipped = special if skip_special_tokens else frozenset[int]()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._spaces_to_drop = 0 if continues_text else self._vocabulary.leading_spaces
 
@@ -41,9 +44,7 @@ class Detokenizer:
         Raises:
             ValueError: an id is negative.
         """
-        joined = self._vocabulary.join(
-            ids, skip_special_tokens=self._skip_special_tokens
-        )
+        joined = self._vocabulary.join(ids, but=self._skipped)
         return self._drop_leading_spaces(self._utf8.decode(joined))
 
     def flush(self) -> str:

@@ -43,6 +43,7 @@ class OutputText:
         skip_special_tokens: bool,
         min_tokens: int,
         continues_text: bool = False,
+        kept_ids: frozenset[int] = frozenset(),
     ) -> None:
         """A stream at its beginning.
 
@@ -53,6 +54,7 @@ class OutputText:
             skip_special_tokens: whether special tokens are left out of the text.
             min_tokens: the stream's first tokens that cannot complete a stop string.
             continues_text: see `Detokenizer`.
+            kept_ids: see `Detokenizer`.
 
         Raises:
             ValueError: a stop string is empty, or `min_tokens` is negative.
@@ -63,6 +65,7 @@ class OutputText:
             tokenizer,
             skip_special_tokens=skip_special_tokens,
             continues_text=continues_text,
+            kept_ids=kept_ids,
         )
         self._matcher = StopMatcher(stops, include_stop=include_stop)
         self._has_stops = bool(stops)

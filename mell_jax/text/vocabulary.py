@@ -42,19 +42,18 @@ class Vocabulary:
     leading_spaces: int
     longest_token_bytes: int
 
-    def join(self, ids: Iterable[int], *, skip_special_tokens: bool) -> bytes:
+    def join(self, ids: Iterable[int], *, but: frozenset[int] = frozenset()) -> bytes:
         """Returns the bytes of `ids`; nothing for ids past the end (models pad their
-        heads).
+        heads), and for those that `but` has.
 
         Raises:
             ValueError: an id is negative.
         """
-        skipped = self.special_ids if skip_special_tokens else frozenset[int]()
         parts = []
         for token_id in ids:
             if not (token_id >= 0):
                 raise ValueError(f"token ids are 0 or more, got {token_id}")
-            if token_id < len(self.token_bytes) and token_id not in skipped:
+            if token_id < len(self.token_bytes) and token_id not in but:
                 parts.append(self.token_bytes[token_id])
         return b"".join(parts)
 
@@ -64,7 +63,8 @@ class Vocabulary:
         Raises:
             ValueError: an id is negative.
         """
-        joined = self.join(ids, skip_special_tokens=skip_special_tokens)
+        skipped = self.special_ids if skip_special_tokens else frozenset[int]()
+        joined = self.join(ids, but=skipped)
         text = joined.decode("utf-8", errors="replace")
         num_spaces = len(text) - len(text.lstrip(" "))
         return text[min(num_spaces, self.leading_spaces) :]

@@ -1,36 +1,40 @@
 """The desk takes wishes of any protocol to the engine, and answers back as steps."""
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import final
+from typing import Any, final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import (
     Delta,
     FrontEnd,
     FrontModel,
-    PromptMaker,
     RequestFailedError,
     generate,
 )
-from mell_jax.grammar import Grammar, GrammarError
 from mell_jax.serving.asker import Asker
-from mell_jax.serving.chat.events import Begun, Ended, Said, Step, Usage
+from mell_jax.serving.chat.events import Begun, Ended, Step, Thought, Usage
 from mell_jax.serving.chat.reply import Manner, Reply
+from mell_jax.serving.chat.speech import (
+    MAX_MESSAGES,
+    Speech,
+    Turn,
+    invalid_conversation,
+    known_speech,
+)
 from mell_jax.serving.chat.teller import Teller
+from mell_jax.serving.chat.tools import tooling_of
 from mell_jax.serving.chat.wish import ChatWish, Json
+from mell_jax.serving.constraint import grammar_of
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.sse import AsResponse
-from mell_jax.serving.problem import MissingTokenizerError, UnsupportedError
+from mell_jax.serving.problem import MissingTokenizerError
 from mell_jax.serving.stall import Stalls
-from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.chat_template import ChatTemplateError
-
-_MAX_MESSAGES = 4096
+from mell_jax.text.answers import AnswerParser
+from mell_jax.text.conversation import Conversation, ConversationError
 
 
 @final
@@ -41,7 +45,7 @@ class Desk:
         self,
         front_end: FrontEnd,
         *,
-        chats: Mapping[str, ChatPrompt],
+        speeches: Mapping[str, Speech],
         check_open: Callable[[], None],
         stalls: Stalls,
         comment_s: float,
@@ -50,14 +54,14 @@ class Desk:
 
         Args:
           front_end: where requests go.
-          chats: of the models that have a chat template, by name.
+          speeches: of the models that have a chat template, by name.
           check_open: raises what keeps new requests out.
           stalls: ends streams that nobody reads.
           comment_s: after so long without an event a stream gets a comment.
         """
         self.comment_s = comment_s
         self._front_end = front_end
-        self._chats = chats
+        self._speeches = speeches
         self._check_open = check_open
         self._stalls = stalls
         self._bodies = Bodies()
@@ -104,32 +108,83 @@ class Desk:
         """
         self._check_open()
         name = model.info.model_name
+        turn = turn_of(wish, speech=self._speeches.get(name))
         ask = asker.ask(
-            prompt=_prompt(wish, chat=self._chats.get(name)),
-            params=_params(wish),
-            model=name,
+            prompt=turn.make, params=wish.params, model=name, kept_ids=turn.kept_ids
         )
-        steps = _steps(generate(self._front_end, ask))
+        steps = _steps(generate(self._front_end, ask), turn=turn)
         return AsResponse(
             Reply(steps, teller=teller, manner=manner, stalls=self._stalls)
         )
 
 
-async def _steps(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Step]:
-    """Yields the steps of an answer that is nothing but text."""
-    is_begun = False
+def turn_of(wish: ChatWish, *, speech: Speech | None) -> Turn:
+    """Returns the turn of a model that a wish asks for.
+
+    Raises:
+      InvalidRequestError: the wish cannot be understood.
+      UnsupportedError: the model cannot do what is asked for.
+    """
+    if not (1 <= len(wish.messages) <= MAX_MESSAGES):
+        raise InvalidRequestError(
+            "messages", f"must be 1 to {MAX_MESSAGES}, got {len(wish.messages)}"
+        )
+    tooling = tooling_of(
+        wish.tools, choice=wish.tool_choice, is_parallel=wish.is_parallel
+    )
+    shape = grammar_of({"response_format": wish.response_format})
+    try:
+        conversation = Conversation(
+            messages=[_named_by_us(message) for message in wish.messages],
+            tools=tooling.for_template(),
+            kwargs=_variables(wish),
+            asks_for_answer=not wish.continues_last,
+            continues=wish.continues_last,
+        )
+    except ConversationError as error:
+        raise invalid_conversation(error) from error
+    return known_speech(speech).turn(conversation, tooling=tooling, shape=shape)
+
+
+def _variables(wish: ChatWish) -> Json:
+    """Returns what templates know of how much a model thinks."""
+    said: dict[str, Any] = dict(wish.template_kwargs)
+    if wish.thinks is not None:
+        said["enable_thinking"] = wish.thinks
+    if wish.effort is not None:
+        said["reasoning_effort"] = wish.effort
+    return said
+
+
+def _named_by_us(message: Json) -> Json:
+    """Returns a message whose role templates know."""
+    is_new = message.get("role") == "developer"
+    return {**message, "role": "system"} if is_new else message
+
+
+async def _steps(deltas: AsyncGenerator[Delta], *, turn: Turn) -> AsyncGenerator[Step]:
+    """Yields the steps of one answer."""
+    parser: AnswerParser | None = None
+    thought_tokens = 0
     async with contextlib.aclosing(deltas):
         async for delta in deltas:
+            is_first = parser is None
+            parser = parser or turn.parser()
+            events = parser.push(delta.text)
+            if delta.finish is not None:
+                events = (*events, *parser.finish())
+            if events and all(isinstance(event, Thought) for event in events):
+                thought_tokens += len(delta.token_ids)
             usage = Usage(
                 prompt_tokens=delta.prompt_tokens,
                 cached_tokens=delta.cached_tokens,
                 completion_tokens=delta.completion_tokens,
+                thought_tokens=thought_tokens,
             )
-            if not is_begun:
-                is_begun = True
+            if is_first:
                 yield Begun(usage=usage)
-            if delta.text:
-                yield Said(delta.text)
+            for event in events:
+                yield event
             if delta.finish is None:
                 continue
             if delta.finish.reason not in ("stop", "length"):
@@ -139,55 +194,3 @@ async def _steps(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Step]:
                 usage=usage,
                 stop_string=delta.finish.stop_string,
             )
-
-
-def _params(wish: ChatWish) -> SamplingParams:
-    """Returns the parameters, with the grammar of the answer's format."""
-    if wish.tools and wish.tool_choice != "none":
-        raise UnsupportedError("tools are not supported; leave them out")
-    if wish.thinks or wish.effort or wish.template_kwargs:
-        raise UnsupportedError("thinking is not supported; leave it out")
-    wanted = wish.response_format
-    if wanted is None:
-        return wish.params
-    try:
-        grammar = Grammar.json_object()
-        if wanted["type"] == "json_schema":
-            grammar = Grammar.from_json_schema(wanted["json_schema"]["schema"])
-    except GrammarError as error:
-        raise InvalidRequestError("response_format", str(error)) from error
-    return dataclasses.replace(wish.params, grammar=grammar)
-
-
-def _prompt(wish: ChatWish, *, chat: ChatPrompt | None) -> PromptMaker:
-    if chat is None:
-        raise InvalidRequestError(
-            "messages",
-            "need a chat template and this model has none: start the server with "
-            "--chat_template=FILE, or use /v1/completions",
-        )
-    if not (1 <= len(wish.messages) <= _MAX_MESSAGES):
-        raise InvalidRequestError(
-            "messages", f"must be 1 to {_MAX_MESSAGES}, got {len(wish.messages)}"
-        )
-    if wish.continues_last:
-        raise UnsupportedError("an answer that goes on is not supported; ask for it")
-    plain = [_plain(message) for message in wish.messages]
-
-    def make(model: FrontModel) -> list[int]:
-        try:
-            return chat.encode(plain, max_tokens=model.info.max_model_len)
-        except ChatTemplateError as error:
-            raise InvalidRequestError("messages", str(error)) from error
-        except ValueError as error:
-            raise InvalidRequestError("messages", f"are not usable: {error}") from error
-
-    return make
-
-
-def _plain(message: Json) -> dict[str, str]:
-    """Returns a message with nothing but a role and a text."""
-    if message.get("tool_calls") or message["role"] == "tool":
-        raise UnsupportedError("calls of tools are not supported; leave them out")
-    role = "system" if message["role"] == "developer" else message["role"]
-    return {"role": role, "content": message["content"] or ""}

@@ -7,51 +7,30 @@ CallArgued(0, '{"a": 1}')  Ended
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from mell_jax.text.answers import (
+    CallArgued,
+    CallBegan,
+    CallDropped,
+    Event,
+    Recast,
+    Said,
+    Thought,
+)
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """The answer goes on by this text, which belongs to no call."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """The model thinks this."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Recast:
-    """All that was said so far was a thought: its end came without its beginning."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallBegan:
-    """A tool is called; its arguments follow. Calls are numbered from 0."""
-
-    index: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallArgued:
-    """The arguments of the call that began last go on by this piece of JSON text."""
-
-    index: int
-    piece: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallDropped:
-    """The call that began last is none: it broke off. It is this text."""
-
-    index: int
-    text: str
-
-
-Event = Said | Thought | Recast | CallBegan | CallArgued | CallDropped
+__all__ = [
+    "Begun",
+    "CallArgued",
+    "CallBegan",
+    "CallDropped",
+    "Ended",
+    "Event",
+    "Recast",
+    "Said",
+    "Step",
+    "Thought",
+    "Usage",
+    "settled",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

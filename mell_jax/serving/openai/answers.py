@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
+from mell_jax.serving.openai.messages import CallWriter, finish_reason, whole_message
 from mell_jax.serving.openai.samples import Piece, Word
 from mell_jax.serving.openai.telling import PromptFacts
 
@@ -29,7 +30,7 @@ class Writer(Protocol):
         """Returns an answer that is not streamed; a piece is a whole choice."""
         ...
 
-    def chunk(self, heading: Heading, piece: Piece) -> Json:
+    def chunks(self, heading: Heading, piece: Piece) -> Sequence[Json]:
         """Returns what a stream tells of a piece."""
         ...
 
@@ -52,10 +53,9 @@ class CompletionWriter:
             usage=usage,
         )
 
-    def chunk(self, heading: Heading, piece: Piece) -> Json:
-        return _object(
-            heading, kind="text_completion", choices=[_completion_choice(piece)]
-        )
+    def chunks(self, heading: Heading, piece: Piece) -> Sequence[Json]:
+        choices = [_completion_choice(piece)]
+        return [_object(heading, kind="text_completion", choices=choices)]
 
     def last(self, heading: Heading, *, usage: Json) -> Json:
         return _object(heading, kind="text_completion", choices=[], usage=usage)
@@ -74,13 +74,9 @@ class ChatWriter:
             choices=[
                 {
                     "index": piece.index,
-                    "message": {
-                        "role": "assistant",
-                        "content": piece.text,
-                        "refusal": None,
-                    },
+                    "message": whole_message(piece),
                     "logprobs": _chat_logprobs(piece),
-                    "finish_reason": piece.finish_reason,
+                    "finish_reason": finish_reason(piece),
                     **_token_ids(piece),
                 }
                 for piece in pieces
@@ -89,23 +85,35 @@ class ChatWriter:
             prompt=pieces[0].prompt if pieces else None,
         )
 
-    def chunk(self, heading: Heading, piece: Piece) -> Json:
-        delta: dict[str, object] = {"content": piece.text}
+    def __init__(self) -> None:
+        """Starts with nothing written."""
+        self._calls: dict[int, CallWriter] = {}  # by choice
+
+    def chunks(self, heading: Heading, piece: Piece) -> Sequence[Json]:
+        calls = self._calls.setdefault(piece.index, CallWriter())
+        deltas = calls.deltas(piece)
         if piece.is_first:
-            delta = {"role": "assistant", **delta}
-        choice = {
-            "index": piece.index,
-            "delta": delta,
-            "logprobs": _chat_logprobs(piece),
-            "finish_reason": piece.finish_reason,
-            **_token_ids(piece),
-        }
-        return _object(
-            heading,
-            kind="chat.completion.chunk",
-            choices=[choice],
-            prompt=piece.prompt,
-        )
+            deltas = [{"role": "assistant", **deltas[0]}, *deltas[1:]]
+        choices: list[dict[str, object]] = [
+            {
+                "index": piece.index,
+                "delta": delta,
+                "logprobs": None,
+                "finish_reason": None,
+            }
+            for delta in deltas
+        ]
+        choices[0] |= {"logprobs": _chat_logprobs(piece), **_token_ids(piece)}
+        choices[-1]["finish_reason"] = calls.finish_reason(piece)
+        return [
+            _object(
+                heading,
+                kind="chat.completion.chunk",
+                choices=[choice],
+                prompt=piece.prompt if number == 0 else None,
+            )
+            for number, choice in enumerate(choices)
+        ]
 
     def last(self, heading: Heading, *, usage: Json) -> Json:
         return _object(heading, kind="chat.completion.chunk", choices=[], usage=usage)

@@ -3,10 +3,11 @@
 from typing import TypeVar, cast
 
 from mell_jax.engine.params import MAX_N, InvalidRequestError, SamplingParams
+from mell_jax.serving.chat.tools import Tooling
+from mell_jax.serving.chat.tools import tooling_of as read_tools
 from mell_jax.serving.client_values import known_top_k
 from mell_jax.serving.openai.shape import shape_of
-from mell_jax.serving.openai.tools import tooling_of
-from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest
+from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, TokenizeRequest
 from mell_jax.serving.problem import UnsupportedError
 
 T = TypeVar("T")
@@ -140,7 +141,6 @@ def chat_params(request: ChatRequest, *, defaults: SamplingParams) -> SamplingPa
       InvalidRequestError: a value is out of range.
       UnsupportedError: this server does not have what is asked for.
     """
-    refuse_tools(request)
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequestError("top_logprobs", "needs logprobs to be true")
     most = request.max_completion_tokens
@@ -154,15 +154,17 @@ def chat_params(request: ChatRequest, *, defaults: SamplingParams) -> SamplingPa
     )
 
 
-def refuse_tools(request: ChatRequest) -> None:
-    """Refuses what answers cannot have yet, calls of tools, and their older name.
+def tooling_of(request: ChatRequest | TokenizeRequest) -> Tooling:
+    """Returns the tools of a request.
 
     Raises:
-      InvalidRequestError: tools or the choice among them are not well formed.
-      UnsupportedError: they are asked for.
+      InvalidRequestError: one is not as it should be.
     """
-    if tooling_of(request).tools:
-        raise UnsupportedError("tools is not supported; leave it out")
+    return read_tools(
+        request.tools or (),
+        choice=request.tool_choice,
+        is_parallel=request.parallel_tool_calls is not False,
+    )
 
 
 def _params(

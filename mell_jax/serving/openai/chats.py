@@ -1,4 +1,4 @@
-"""Each model has a chat template, as its files and the operator say."""
+"""How each model speaks, as its files and the operator say."""
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
@@ -6,42 +6,55 @@ from pathlib import Path
 
 from absl import logging
 
+from mell_jax.serving.chat.speech import Speech
 from mell_jax.serving.served_model import ServedModel
+from mell_jax.text.answers import FORMATS, find_format, find_reasoning
 from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.special_tokens import SpecialTokens
 from mell_jax.text.template_process import TemplateProcess
 from mell_jax.text.template_source import find_template, read_template
 
 
-def check_chats(templates: Sequence[str], *, names: Sequence[str]) -> None:
-    """Finds out early whether the operator's templates can be used.
+def check_chats(
+    templates: Sequence[str],
+    *,
+    names: Sequence[str],
+    tool_formats: Sequence[str] = (),
+) -> None:
+    """Finds out early whether the operator's templates and formats can be used.
 
     Args:
-      templates: see `load_chats`.
+      templates: see `load_speeches`.
       names: of the models that will be served.
+      tool_formats: see `load_speeches`.
 
     Raises:
-      ValueError: a template is no template, or is for a model that is not served.
+      ValueError: a format is unknown, a template is no template, or is for a model that
+        is not served.
       OSError: a file cannot be read.
     """
+    checked_formats(tool_formats, names=names)
     for path in _checked_paths(templates, names=names).values():
         source = read_template(path, special=SpecialTokens())
         with contextlib.closing(TemplateProcess(source)) as template:
             template.check()
 
 
-def load_chats(
+def load_speeches(
     models: Sequence[ServedModel],
     *,
     templates: Sequence[str],
+    tool_formats: Sequence[str] = (),
     ends: Mapping[str, Collection[int]],
     stack: contextlib.ExitStack,
-) -> dict[str, ChatPrompt]:
-    """Returns chat prompts by model, for those that have a tokenizer and a template.
+) -> dict[str, Speech]:
+    """Returns how models speak, by name, of those with a tokenizer and a template.
 
     Args:
       models: that are served.
       templates: "file" for all models, or "name=file" for one.
+      tool_formats: "format" for all models, or "name=format" for one; of others it is
+        found from the template.
       ends: the tokens that end a text, by model; a template whose answers end with
         another one is warned of.
       stack: ends the templates' processes.
@@ -50,8 +63,10 @@ def load_chats(
       ValueError: a template is no template, or is for a model that is not served.
       OSError: a file cannot be read.
     """
-    paths = _checked_paths(templates, names=[model.name for model in models])
-    chats = {}
+    names = [model.name for model in models]
+    paths = _checked_paths(templates, names=names)
+    forms = checked_formats(tool_formats, names=names)
+    speeches = {}
     for model in models:
         if model.tokenizer is None or model.tokenizer_dir is None:
             continue
@@ -62,8 +77,31 @@ def load_chats(
             template.check()
             chat = ChatPrompt(model.tokenizer, template=template)
             _warn_of_turn_end(chat, name=model.name, ends=ends[model.name])
-            chats[model.name] = chat
-    return chats
+            found = forms.get(model.name, forms.get("")) or find_format(source.text)
+            speeches[model.name] = Speech(
+                chat=chat,
+                tokenizer=model.tokenizer,
+                form=FORMATS[found] if found else None,
+                reasoning=find_reasoning(source.text),
+            )
+    return speeches
+
+
+def checked_formats(
+    tool_formats: Sequence[str], *, names: Sequence[str]
+) -> Mapping[str, str]:
+    """Returns names of formats by model; that of "" is for all others.
+
+    Raises:
+      ValueError: there is no such format, or no such model.
+    """
+    forms = _by_model(tool_formats, names=names, option="tool_format")
+    for form in forms.values():
+        if form not in FORMATS:
+            raise ValueError(
+                f"tool_format must be one of {', '.join(FORMATS)}, got {form!r:.60}"
+            )
+    return forms
 
 
 def _warn_of_turn_end(chat: ChatPrompt, *, name: str, ends: Collection[int]) -> None:
@@ -84,12 +122,18 @@ def _checked_paths(
     templates: Sequence[str], *, names: Sequence[str]
 ) -> Mapping[str, Path]:
     """Returns paths by model; that of "" is for all others."""
-    paths = {}
-    for text in templates:
-        name, is_named, path = text.partition("=")
-        paths[name if is_named else ""] = Path(path if is_named else text)
-    if unknown := set(paths) - {"", *names}:
-        raise ValueError(
-            f"chat_template names {sorted(unknown)[0]!r}, which is not served"
-        )
-    return paths
+    paths = _by_model(templates, names=names, option="chat_template")
+    return {name: Path(path) for name, path in paths.items()}
+
+
+def _by_model(
+    texts: Sequence[str], *, names: Sequence[str], option: str
+) -> Mapping[str, str]:
+    """Returns what is said of each model; "" of all others."""
+    said = {}
+    for text in texts:
+        name, is_named, value = text.partition("=")
+        said[name if is_named else ""] = value if is_named else text
+    if unknown := set(said) - {"", *names}:
+        raise ValueError(f"{option} names {sorted(unknown)[0]!r}, which is not served")
+    return said

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.frontend import FrontModel, PromptMaker
-from mell_jax.serving.openai.tools import tooling_of
+from mell_jax.serving.chat.speech import MAX_MESSAGES, invalid_conversation
+from mell_jax.serving.chat.tools import Tooling
 from mell_jax.serving.openai.wire import (
     CalledTool,
     ChatMessage,
@@ -14,11 +14,8 @@ from mell_jax.serving.openai.wire import (
     TokenizeRequest,
 )
 from mell_jax.serving.problem import UnsupportedError
-from mell_jax.text.chat_prompt import ChatPrompt
-from mell_jax.text.chat_template import ChatTemplateError
 from mell_jax.text.conversation import Conversation, ConversationError, Message
 
-MAX_MESSAGES = 4096
 _ROLES = {
     "system": "system",
     "developer": "system",  # templates do not know the newer name
@@ -26,15 +23,12 @@ _ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
-_FIELDS = {  # what a client calls the parts of a conversation
-    "asks_for_answer": "add_generation_prompt",
-    "continues": "continue_final_message",
-    "kwargs": "chat_template_kwargs",
-}
 
 
-def conversation_of(request: ChatRequest | TokenizeRequest) -> Conversation:
-    """Returns what a request wants to have answered.
+def conversation_of(
+    request: ChatRequest | TokenizeRequest, *, tooling: Tooling
+) -> Conversation:
+    """Returns what a request wants to have answered, perhaps with tools.
 
     Raises:
       InvalidRequestError: a message has no usable content or role, or a field breaks
@@ -56,45 +50,14 @@ def conversation_of(request: ChatRequest | TokenizeRequest) -> Conversation:
     try:
         return Conversation(
             messages=[_message(each, index=i) for i, each in enumerate(messages)],
-            tools=tooling_of(request).for_template(),
+            tools=tooling.for_template(),
             documents=request.documents or None,
             kwargs=request.chat_template_kwargs or {},
             asks_for_answer=not continues and asks is not False,
             continues=bool(continues),
         )
     except ConversationError as error:
-        raise _invalid(error) from error
-
-
-def chat_prompt(conversation: Conversation, *, chat: ChatPrompt | None) -> PromptMaker:
-    """Returns the function that makes the prompt of a conversation.
-
-    Raises:
-      InvalidRequestError: the model has no chat template.
-    """
-    if chat is None:
-        raise InvalidRequestError(
-            "messages",
-            "need a chat template and this model has none: start the server with "
-            "--chat_template=FILE, or use /v1/completions",
-        )
-
-    def make(model: FrontModel) -> list[int]:
-        try:
-            encoded = chat.encode(conversation, max_tokens=model.info.max_model_len)
-        except ConversationError as error:
-            raise _invalid(error) from error
-        except ChatTemplateError as error:
-            raise InvalidRequestError("messages", str(error)) from error
-        except ValueError as error:
-            raise InvalidRequestError("messages", f"are not usable: {error}") from error
-        return encoded.ids
-
-    return make
-
-
-def _invalid(error: ConversationError) -> InvalidRequestError:
-    return InvalidRequestError(_FIELDS.get(error.part, error.part), error.rule)
+        raise invalid_conversation(error) from error
 
 
 def _message(message: ChatMessage, *, index: int) -> Message:

@@ -130,10 +130,11 @@ class Exchange:
     ) -> AsyncGenerator[bytes]:
         async for prompt, delta in deltas:
             piece = self._samples.read(delta, prompt=prompt)
-            chunk = self._writer.chunk(self._heading, piece)
-            if self._style.is_usage_continuous:
-                chunk = {**chunk, "usage": self._samples.usage()}
-            yield event_bytes(msgspec.json.encode(chunk))
+            for chunk in self._writer.chunks(self._heading, piece):
+                usage = {}
+                if self._style.is_usage_continuous:
+                    usage = {"usage": self._samples.usage()}
+                yield event_bytes(msgspec.json.encode({**chunk, **usage}))
         yield self._ending()
 
     def _ending(self) -> bytes:

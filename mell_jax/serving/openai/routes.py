@@ -15,7 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
 from mell_jax.frontend.executors import Job
+from mell_jax.grammar import Grammar
 from mell_jax.serving.asker import Asker
+from mell_jax.serving.chat.speech import Speech, Turn, known_speech
 from mell_jax.serving.client_values import checked_request_id, known_request_id
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
@@ -31,8 +33,9 @@ from mell_jax.serving.openai.asking import (
     completion_params,
     prompt_logprobs_of,
     prompts_of,
+    tooling_of,
 )
-from mell_jax.serving.openai.conversations import chat_prompt, conversation_of
+from mell_jax.serving.openai.conversations import conversation_of
 from mell_jax.serving.openai.exchange import Exchange, Style
 from mell_jax.serving.openai.samples import Echo, Samples
 from mell_jax.serving.openai.shape import naming_shape
@@ -42,7 +45,6 @@ from mell_jax.serving.openai.unknown import passed_over
 from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
 from mell_jax.serving.problem import UnknownRouteError
 from mell_jax.serving.stall import Stalls
-from mell_jax.text.chat_prompt import ChatPrompt
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
@@ -56,7 +58,7 @@ class OpenAiDoor:
         self,
         front_end: FrontEnd,
         *,
-        chats: Mapping[str, ChatPrompt],
+        speeches: Mapping[str, Speech],
         folders: Mapping[str, Path],
         fingerprints: Mapping[str, str],
         check_open: Callable[[], None],
@@ -67,7 +69,7 @@ class OpenAiDoor:
 
         Args:
           front_end: where requests go.
-          chats: of the models that have a chat template, by name.
+          speeches: of the models that have a chat template, by name.
           folders: where the files of a model's tokenizer lie, by name.
           fingerprints: of what is served, by name.
           check_open: raises what keeps new requests out.
@@ -75,7 +77,7 @@ class OpenAiDoor:
           comment_s: after so long without an event a stream gets a comment.
         """
         self._front_end = front_end
-        self._chats = chats
+        self._speeches = speeches
         self._check_open = check_open
         self._stalls = stalls
         self._comment_s = comment_s
@@ -83,7 +85,7 @@ class OpenAiDoor:
         self._bodies = Bodies()
         self._tokens = TokenRoutes(
             front_end,
-            chats=chats,
+            speeches=speeches,
             folders=folders,
             bodies=self._bodies,
             check_open=check_open,
@@ -157,29 +159,32 @@ class OpenAiDoor:
         asked, unknown = parse(await self._bodies.read(request), ChatRequest)
         model = self._front_end.models.find(asked.model or "")
         params = chat_params(asked, defaults=model.info.default_params)
+        turn = None
+        prompt: Sequence[int] | PromptMaker
+        if asked.prompt_token_ids is None:
+            turn = self._turn(asked, model=model, shape=params.grammar)
+            prompt = turn.make
+        else:
+            prompt = _checked_prompt(asked)
         return self._exchange(
             request,
             asked,
             asker=asker,
             unknown=unknown,
-            prompts=[self._conversation(asked, model=model)],
+            prompts=[prompt],
             params=params,
             model=model,
             writer=ChatWriter(),
+            turn=turn,
         )
 
-    def _conversation(
-        self, asked: ChatRequest, *, model: FrontModel
-    ) -> Sequence[int] | PromptMaker:
-        ids = asked.prompt_token_ids
-        if ids is None:
-            chat = self._chats.get(model.info.model_name)
-            return chat_prompt(conversation_of(asked), chat=chat)
-        if asked.messages:
-            raise InvalidRequestError(
-                "prompt_token_ids", "and messages are both given: leave one of them out"
-            )
-        return ids
+    def _turn(
+        self, asked: ChatRequest, *, model: FrontModel, shape: Grammar | None
+    ) -> Turn:
+        tooling = tooling_of(asked)
+        conversation = conversation_of(asked, tooling=tooling)
+        speech = known_speech(self._speeches.get(model.info.model_name))
+        return speech.turn(conversation, tooling=tooling, shape=shape)
 
     def _exchange(
         self,
@@ -194,6 +199,7 @@ class OpenAiDoor:
         writer: Writer,
         default_max_tokens: int | None = None,
         echo: Echo | None = None,
+        turn: Turn | None = None,
     ) -> Response:
         self._check_open()
         self._front_end.admission.check_size(params.n * len(prompts))
@@ -207,6 +213,7 @@ class OpenAiDoor:
                 prompt=prompt,
                 params=params,
                 model=name,
+                kept_ids=frozenset() if turn is None else turn.kept_ids,
                 default_max_tokens=default_max_tokens,
             )
             for prompt in prompts
@@ -227,6 +234,7 @@ class OpenAiDoor:
                     echo=echo,
                     skips_special_tokens=params.skip_special_tokens,
                     telling=_telling(asked),
+                    new_parser=turn.parser if turn and turn.is_parsed else None,
                 ),
                 writer=writer,
                 heading=Heading(
@@ -250,6 +258,20 @@ class OpenAiDoor:
                 ],
             )
         )
+
+
+def _checked_prompt(asked: ChatRequest) -> Sequence[int]:
+    """Returns the prompt of a chat that brings its ids."""
+    assert asked.prompt_token_ids is not None, "it brings them"
+    if asked.messages:
+        raise InvalidRequestError(
+            "prompt_token_ids", "and messages are both given: leave one of them out"
+        )
+    if asked.tools:
+        raise InvalidRequestError(
+            "tools", "need messages: a prompt of token ids says nothing of them"
+        )
+    return asked.prompt_token_ids
 
 
 def _telling(asked: CompletionRequest | ChatRequest) -> Telling:

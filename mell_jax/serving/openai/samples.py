@@ -1,6 +1,6 @@
 """Deltas become pieces: what is new of one choice, with the words of its tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -14,6 +14,7 @@ from mell_jax.serving.openai.telling import (
     Telling,
     prompt_rows,
 )
+from mell_jax.text.answers import AnswerParser, Event
 from mell_jax.text.detokenizer import Detokenizer
 from mell_jax.text.tokenizer import Tokenizer
 
@@ -43,6 +44,7 @@ class Piece:
       prompt: what is told of the prompt, with the first piece.
       num_tokens: new ones.
       logprob: of the new tokens together; 0 where it is not known.
+      events: what the text is made of; None where it is nothing but text.
     """
 
     index: int
@@ -55,6 +57,7 @@ class Piece:
     prompt: PromptFacts | None = None
     num_tokens: int = 0
     logprob: float = 0.0
+    events: tuple[Event, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Samples:
         echo: Echo | None,
         skips_special_tokens: bool,
         telling: Telling = TEXT_ALONE,
+        new_parser: Callable[[], AnswerParser] | None = None,
     ) -> None:
         """Starts with nothing read.
 
@@ -91,9 +95,12 @@ class Samples:
           echo: shows the prompts too; None for answers alone.
           skips_special_tokens: texts of answers do not have them.
           telling: what else is told.
+          new_parser: reads the parts of one choice; None where there is only text.
         """
         self._tokenizer = tokenizer
         self.n = n
+        self._new_parser = new_parser
+        self._parsers: dict[int, AnswerParser] = {}  # by choice
         self._telling = telling
         self._facts: dict[int, PromptFacts] = {}  # by prompt
         self._skips_special_tokens = skips_special_tokens
@@ -142,6 +149,9 @@ class Samples:
             is_first=is_first,
             offsets=ruler.clipped(offsets) if delta.finish else tuple(offsets),
             token_ids=delta.token_ids if self._telling.has_token_ids else None,
+            events=None
+            if self._new_parser is None
+            else self._parts(text, choice=choice, is_last=delta.finish is not None),
             prompt=self._facts.get(prompt) if is_first else None,
             num_tokens=len(delta.token_ids),
             logprob=sum(row.logprob for row in delta.logprobs or ()),
@@ -165,6 +175,15 @@ class Samples:
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": cached},
         }
+
+    def _parts(self, text: str, *, choice: int, is_last: bool) -> tuple[Event, ...]:
+        """Returns what a choice's new text is made of."""
+        assert self._new_parser is not None, "its text has parts"
+        parser = self._parsers.get(choice)
+        if parser is None:
+            parser = self._parsers[choice] = self._new_parser()
+        events = parser.push(text)
+        return (*events, *parser.finish()) if is_last else events
 
     def _learn(self, delta: Delta, *, prompt: int) -> None:
         """Keeps what is told of a prompt; one of its samples has the probabilities."""
@@ -213,7 +232,7 @@ class Samples:
         )
 
     def _utf8(self, token: int) -> bytes:
-        return self._tokenizer.vocabulary.join((token,), skip_special_tokens=False)
+        return self._tokenizer.vocabulary.join((token,))
 
 
 def join(pieces: Sequence[Piece]) -> Piece:
@@ -236,6 +255,9 @@ def join(pieces: Sequence[Piece]) -> Piece:
         prompt=pieces[0].prompt,
         num_tokens=sum(piece.num_tokens for piece in pieces),
         logprob=sum(piece.logprob for piece in pieces),
+        events=None
+        if pieces[0].events is None
+        else tuple(event for piece in pieces for event in piece.events or ()),
     )
 
 

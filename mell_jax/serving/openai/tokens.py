@@ -16,17 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.frontend import FrontEnd, FrontModel, OverloadedError
+from mell_jax.frontend import FrontEnd, FrontModel, OverloadedError, PromptMaker
 from mell_jax.frontend.executors import Job
 from mell_jax.model_files.folder import open_folder
 from mell_jax.serving.asker import Asker
+from mell_jax.serving.chat.speech import Speech, known_speech
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
-from mell_jax.serving.openai.conversations import chat_prompt, conversation_of
+from mell_jax.serving.openai.asking import tooling_of
+from mell_jax.serving.openai.conversations import conversation_of
 from mell_jax.serving.openai.unknown import passed_over
 from mell_jax.serving.openai.wire import DetokenizeRequest, TokenizeRequest, parse
 from mell_jax.serving.problem import MissingTokenizerError
-from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.tokenizer import Tokenizer
 
 MAX_AT_A_TIME = 64
@@ -49,7 +50,7 @@ class TokenRoutes:
         self,
         front_end: FrontEnd,
         *,
-        chats: Mapping[str, ChatPrompt],
+        speeches: Mapping[str, Speech],
         folders: Mapping[str, Path],
         bodies: Bodies,
         check_open: Callable[[], None],
@@ -58,13 +59,13 @@ class TokenRoutes:
 
         Args:
           front_end: has the models.
-          chats: of the models that have a chat template, by name.
+          speeches: of the models that have a chat template, by name.
           folders: where the files of a model's tokenizer lie, by name.
           bodies: reads those of requests.
           check_open: raises what keeps new requests out.
         """
         self._front_end = front_end
-        self._chats = chats
+        self._speeches = speeches
         self._folders = folders
         self._bodies = bodies
         self._check_open = check_open
@@ -93,8 +94,10 @@ class TokenRoutes:
                 raise InvalidRequestError(
                     "add_special_tokens", "must be false: the chat template writes them"
                 )
-            chat = self._chats.get(model.info.model_name)
-            make = chat_prompt(conversation_of(asked), chat=chat)
+            tooling = tooling_of(asked)
+            conversation = conversation_of(asked, tooling=tooling)
+            speech = known_speech(self._speeches.get(model.info.model_name))
+            make = speech.turn(conversation).make  # nothing is answered: no calls
             work = functools.partial(_rendered, make, model)
         else:
             assert asked.prompt is not None, "one of the two is given"
@@ -174,8 +177,8 @@ def tokenizer_of(model: FrontModel) -> Tokenizer:
     return model.tokenizer
 
 
-def _rendered(make: Callable[[FrontModel], Any], model: FrontModel) -> list[int]:
-    return list(make(model))
+def _rendered(make: PromptMaker, model: FrontModel) -> list[int]:
+    return list(make(model).ids)
 
 
 def _encoded(
@@ -192,10 +195,7 @@ def _encoded(
 
 def _spelled(ids: list[int], *, tokenizer: Tokenizer) -> list[str]:
     vocabulary = tokenizer.vocabulary
-    return [
-        vocabulary.join((token,), skip_special_tokens=False).decode("utf-8", "replace")
-        for token in ids
-    ]
+    return [vocabulary.join((token,)).decode("utf-8", "replace") for token in ids]
 
 
 def _check_ids(ids: list[int], *, model: FrontModel) -> None:

@@ -3,7 +3,7 @@
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Self
@@ -123,6 +123,10 @@ class Toolbox:
             raise ValueError(
                 f"the chosen tool {self.choice.name!r:.100} is none of {names!r:.200}"
             )
+
+    def requiring_one(self) -> "Toolbox":
+        """Returns the toolbox of which something must be called."""
+        return replace(self, choice=ToolChoice(kind=Choice.REQUIRED))
 
     @property
     def callable(self) -> Mapping[str, Tool]:
