@@ -200,6 +200,7 @@ ODD = [
     ("qwen3_coder", f"<function=clock>{CODER_A}</function>", '{"a": "1"}'),
     ("qwen3_coder", f"<function=clock>{CODER_A}{CODER_A}</function>", None),
     ("glm45", "<tool_call>clock</tool_call>", "{}"),
+    ("glm45", "<tool_call>\nclock\n</tool_call>", "{}"),
     ("glm45", "<tool_call>clock is what I call it", None),
 ]
 
