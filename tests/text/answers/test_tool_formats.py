@@ -197,9 +197,11 @@ ODD = [
     ("mistral_v11", '[TOOL_CALLS]clock[CALL_ID]a1b2c3d4e[ARGS]{"a": 1}', '{"a": 1}'),
     ("mistral_v11", "[TOOL_CALLS]clock[ARGS]now", None),
     ("qwen3_coder", "<function=clock>\n</function>", "{}"),
+    ("qwen3_coder", "<function=clock \n", None),
     ("qwen3_coder", f"<function=clock>{CODER_A}</function>", '{"a": "1"}'),
     ("qwen3_coder", f"<function=clock>{CODER_A}{CODER_A}</function>", None),
     ("glm45", "<tool_call>clock</tool_call>", "{}"),
+    ("glm45", "<tool_call>\nclock\n</tool_call>", "{}"),
     ("glm45", "<tool_call>clock is what I call it", None),
 ]
 
