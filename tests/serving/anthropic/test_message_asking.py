@@ -293,6 +293,8 @@ def test_the_answer_may_have_a_shape_and_an_effort() -> None:
     assert made.effort == "low"
     assert made.response_format is not None
     assert made.response_format["json_schema"]["schema"] == schema
+    for word in ("low", "medium", "high", "xhigh", "max"):
+        assert wish(output_config={"effort": word}).effort == word
     told = refused(output_config={"format": {"type": "grammar"}})
     assert told.startswith("output_config: must have a format of the type json_schema")
     told = refused(output_config={"effort": "some"})

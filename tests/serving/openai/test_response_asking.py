@@ -309,7 +309,8 @@ def test_an_effort_says_whether_and_how_much_a_model_thinks() -> None:
 
     assert thinking() == (None, None)
     assert thinking(effort="none") == (False, None)
-    assert thinking(effort="low", summary="auto") == (True, "low")
+    for word in ("minimal", "low", "medium", "high", "xhigh", "max"):
+        assert thinking(effort=word, summary="auto") == (True, word)
     assert refused(reasoning={"effort": "some"}).startswith("reasoning: must have an")
     told = refused(reasoning={"summary": "detailed"})
     assert told.startswith("reasoning: has summary, which is not supported here")
@@ -355,26 +356,49 @@ def test_parameters_are_the_models_where_the_request_is_silent() -> None:
 
 
 def test_a_response_repeats_what_was_asked_and_what_is_in_force() -> None:
-    repeated = asked(
-        instructions="be brief",
-        metadata={"a": "b"},
-        user="u",
-        tools=[ADD],
-        tool_choice="none",
-        parallel_tool_calls=False,
-        reasoning={"effort": "low"},
-        text={"format": {"type": "json_object"}},
-        max_output_tokens=5,
-    ).repeated
-    assert repeated["instructions"] == "be brief"
-    assert repeated["metadata"] == {"a": "b"}
-    assert (repeated["user"], repeated["max_output_tokens"]) == ("u", 5)
-    assert (repeated["tools"], repeated["tool_choice"]) == ([ADD], "none")
-    assert repeated["parallel_tool_calls"] is False
-    assert repeated["reasoning"] == {"effort": "low", "summary": None}
-    assert repeated["text"] == {
-        "format": {"type": "json_object"},
-        "verbosity": "medium",
+    plain = {
+        "background": False,
+        "instructions": None,
+        "max_output_tokens": None,
+        "max_tool_calls": None,
+        "metadata": {},
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "prompt_cache_key": None,
+        "prompt_cache_retention": None,
+        "reasoning": {"effort": None, "summary": None},
+        "safety_identifier": None,
+        "service_tier": "default",
+        "store": False,
+        "temperature": 0.6,
+        "text": {"format": {"type": "text"}, "verbosity": "medium"},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_logprobs": 0,
+        "top_p": 0.9,
+        "truncation": "disabled",
+        "user": None,
     }
-    assert (repeated["temperature"], repeated["top_p"]) == (0.6, 0.9)
-    assert repeated["store"] is False
+    assert asked().repeated == plain
+    said = {
+        "instructions": "be brief",
+        "max_output_tokens": 5,
+        "metadata": {"a": "b"},
+        "parallel_tool_calls": False,
+        "prompt_cache_key": "k",
+        "prompt_cache_retention": "24h",
+        "safety_identifier": "s",
+        "temperature": 0.1,
+        "tool_choice": "none",
+        "tools": [ADD],
+        "top_p": 0.2,
+        "user": "u",
+    }
+    wanted = {"format": {"type": "json_object"}}
+    repeated = asked(**said, reasoning={"effort": "low"}, text=wanted).repeated
+    assert repeated == {
+        **plain,
+        **said,
+        "reasoning": {"effort": "low", "summary": None},
+        "text": {**wanted, "verbosity": "medium"},
+    }

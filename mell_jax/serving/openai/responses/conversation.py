@@ -81,7 +81,8 @@ def _add(item: Item, *, where: str, turns: Turns) -> None:
         case "item_reference":
             raise InvalidRequestError(
                 "input",
-                f"{where} refers to an item and nothing is kept here: send the item",
+                f"{where} refers to an item and nothing is kept here: send the item "
+                "itself, as clients do where store is false",
             )
         case other:
             raise InvalidRequestError(
