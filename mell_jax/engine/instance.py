@@ -388,13 +388,13 @@ class Instance:
         prompts = self._land_prompts(landing, live)
         stopped = (tokens[:, None] == landing.stop_ids).any(axis=1)
         full = plan.kv_lens + 1 >= landing.limits
-        for index in np.flatnonzero(live & (stopped | full)):
+        for index in (live & (stopped | full)).nonzero()[0]:
             self.finish(
                 Serial(int(plan.serials[index])),
                 reason=FinishReason.STOP if stopped[index] else FinishReason.LENGTH,
                 stop_token=int(tokens[index]) if stopped[index] else None,
             )
-        for index in np.flatnonzero(live & landing.has_grammar):
+        for index in (live & landing.has_grammar).nonzero()[0]:
             serial = Serial(int(plan.serials[index]))
             if serial in self._requests:  # it has not ended with this token
                 self._guides.advance(serial, int(tokens[index]))
@@ -410,7 +410,7 @@ class Instance:
         )
 
     def _fail_bad_rows(self, plan: StepPlan, tokens: Int32Array) -> None:
-        for index in np.flatnonzero(plan.samples & (tokens < 0)):
+        for index in (plan.samples & (tokens < 0)).nonzero()[0]:
             serial = Serial(int(plan.serials[index]))
             if serial in self._requests:
                 self.finish(
@@ -476,7 +476,7 @@ class Instance:
                 Serial(int(plan.serials[index])),
                 handle=Handle(int(landing.handles[index])),
             )
-            for index in np.flatnonzero(live & landing.is_first)
+            for index in (live & landing.is_first).nonzero()[0]
         )
 
     def _collect(self, landing: InFlight) -> None:
