@@ -21,10 +21,11 @@ from mell_jax.serving.problem import MalformedMessageError
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     name: Any = None
+    rows: list[int] = []
 
 
 FIELDS = Fields(
-    honoured=frozenset(("n", "name")),
+    honoured=frozenset(("n", "name", "rows")),
     harmless=frozenset(("user",)),
     refused={"echo": Refusal(way_out="say it", neutral=(False, 1))},
     inside={"name": Fields(honoured=frozenset("a"), refused={"b": Refusal()})},
@@ -59,19 +60,21 @@ def test_fields_are_read_passed_over_refused_or_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "field"),
+    ("text", "field", "told"),
     [
-        ("{}", "n"),
-        ('{"n": "a"}', "n"),
-        ('{"n": 1.5}', "n"),
-        ("[]", "body"),
-        ("3", "body"),
+        ("{}", "n", "n is required"),
+        ('{"n": "a"}', "n", "n has a wrong type: expected `int`, got `str`"),
+        ('{"n": 1.5}', "n", "n has a wrong type: expected `int`"),
+        ('{"n": 1, "rows": [0, "a"]}', "rows", "rows has a wrong type at rows[1]: exp"),
+        ("[]", "body", "body must be an object: "),
+        ("3", "body", "body must be an object: "),
     ],
 )
-def test_what_is_wrong_is_named(text: str, field: str) -> None:
+def test_what_is_wrong_is_named(text: str, field: str, told: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         read(text)
     assert caught.value.field == field
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"n": ' + "[" * 100_000, '{"n": NaN}'])
