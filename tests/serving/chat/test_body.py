@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.serving.anthropic.fields import MESSAGES
 from mell_jax.serving.anthropic.wire import MessagesRequest
-from mell_jax.serving.chat.body import passed_over, read_body, renamed
+from mell_jax.serving.chat.body import read_body, renamed
 from mell_jax.serving.chat.fields import Fields, Refusal
+from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.openai.responses.fields import RESPONSES
 from mell_jax.serving.openai.responses.wire import ResponsesRequest
 from mell_jax.serving.problem import MalformedMessageError
