@@ -1,4 +1,4 @@
-"""The fields of completions and chats have tables here, in OpenAI's and vLLM's words."""
+"""The fields of completions and chats have tables here, with OpenAI's, vLLM's names."""
 
 from mell_jax.serving.chat.fields import Fields, Refusal
 from mell_jax.serving.constraint import FIELDS
