@@ -84,6 +84,7 @@ class TokenRoutes:
         model = self._front_end.models.find(asked.model or "")
         tokenizer = tokenizer_of(model)
         may_be_special = asker.caller.may_send_special_tokens
+        tooling = tooling_of(asked)  # is right even where a prompt needs none
         work: Callable[[], list[int]]
         if (asked.prompt is None) == (not asked.messages):
             raise InvalidRequestError(
@@ -94,7 +95,6 @@ class TokenRoutes:
                 raise InvalidRequestError(
                     "add_special_tokens", "must be false: the chat template writes them"
                 )
-            tooling = tooling_of(asked)
             conversation = conversation_of(asked, tooling=tooling)
             speech = known_speech(self._speeches.get(model.info.model_name))
             make = speech.turn(conversation).make  # nothing is answered: no calls

@@ -44,7 +44,14 @@ _KNOWN = (
 
 def find_reasoning(template_source: str) -> Reasoning | None:
     """Returns the marks of thoughts that a chat template knows, if any."""
-    return next((known for known in _KNOWN if known.close in template_source), None)
+    return next(
+        (
+            known
+            for known in _KNOWN
+            if known.open in template_source or known.close in template_source
+        ),
+        None,
+    )
 
 
 def find_beginning(
