@@ -1,4 +1,4 @@
-"""How a model speaks: its template, how it calls tools, how it marks thoughts.
+"""A speech is how a model speaks: its template, its calls of tools, its thoughts.
 
     Speech.turn(conversation, tools, shape)  ->  Turn
     Turn.make(model)   in a thread: the prompt, and the grammar of its answer

@@ -21,11 +21,11 @@ from mell_jax.frontend.executors import Job
 from mell_jax.model_files.folder import open_folder
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.chat.speech import Speech, known_speech
+from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
 from mell_jax.serving.openai.asking import tooling_of
 from mell_jax.serving.openai.conversations import conversation_of
-from mell_jax.serving.openai.unknown import passed_over
 from mell_jax.serving.openai.wire import DetokenizeRequest, TokenizeRequest, parse
 from mell_jax.serving.problem import MissingTokenizerError
 from mell_jax.text.tokenizer import Tokenizer
