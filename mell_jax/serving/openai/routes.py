@@ -47,6 +47,10 @@ from mell_jax.serving.problem import UnknownRouteError
 from mell_jax.serving.stall import Stalls
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_OF_MESSAGES = (  # fields that change what is made of messages
+    *("tools", "tool_choice", "documents", "chat_template_kwargs"),
+    "continue_final_message",
+)
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
 
@@ -267,10 +271,11 @@ def _checked_prompt(asked: ChatRequest) -> Sequence[int]:
         raise InvalidRequestError(
             "prompt_token_ids", "and messages are both given: leave one of them out"
         )
-    if asked.tools:
-        raise InvalidRequestError(
-            "tools", "need messages: a prompt of token ids says nothing of them"
-        )
+    for name in _OF_MESSAGES:
+        if getattr(asked, name) not in (None, False, "none", "auto", [], {}):
+            raise InvalidRequestError(
+                name, "needs messages: a prompt of token ids is taken as it is"
+            )
     return asked.prompt_token_ids
 
 
