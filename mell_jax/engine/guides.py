@@ -137,7 +137,7 @@ class InstanceGuides:
         return len(self._rows)
 
     def is_filling(self, *, but: Callable[[Serial], bool]) -> bool:
-        """Returns whether a mask behind a token is on its way; not of those in `but`."""
+        """Returns whether a mask behind a token is on its way, but for some."""
         return any(
             row.guide is not None and row.mask is None and not but(serial)
             for serial, row in self._rows.items()
