@@ -41,10 +41,12 @@ class GuideShop:
 
     Args:
       ring: tells the engine's thread that something was said; from any thread.
+      least_forced: see `GuideMaker`.
     """
 
-    def __init__(self, *, ring: Ring) -> None:
+    def __init__(self, *, ring: Ring, least_forced: int = 1) -> None:
         self.ring = ring
+        self._least_forced = least_forced
         self._maker: Future[GuideMaker] | None = None
         self._compiling = FairThread("mell-grammar")
         self._filling = ThreadPoolExecutor(1, thread_name_prefix="mell-mask")
@@ -57,7 +59,9 @@ class GuideShop:
     def learn(self, table: TokenTable) -> None:
         """Begins to compile what the tokens of the model write, in the background."""
         # Nothing is filled before there is a maker.
-        self._maker = self._filling.submit(GuideMaker, table)
+        self._maker = self._filling.submit(
+            GuideMaker, table, least_forced=self._least_forced
+        )
 
     def open(self, request: Request, *, generated: Sequence[int]) -> Future[Followed]:
         """Begins to make a guide that has seen `generated`, when its tenant's turn is.

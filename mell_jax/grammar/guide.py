@@ -54,9 +54,11 @@ class GuideMaker:
 
     Args:
         table: of the model.
+        least_forced: fewer forced tokens in a row are left to be sampled, one by one.
     """
 
-    def __init__(self, table: TokenTable) -> None:
+    def __init__(self, table: TokenTable, *, least_forced: int = 1) -> None:
+        self._least_forced = least_forced
         self._end_ids = table.end_ids
         self._vocab_size = table.vocab_size
         self._tokenizer = table.compiled()
@@ -84,7 +86,7 @@ class GuideMaker:
             table_words=-(-self._tokenizer.vocab_size // 32),
             stop_ids=stop_ids,
             barred_ids=self._end_ids,
-            forces=forces,
+            least_forced=self._least_forced if forces else None,
         )
 
     def keeps(self, grammar: Grammar) -> bool:
@@ -118,7 +120,7 @@ class Guide:
         table_words: int,
         stop_ids: Sequence[int],
         barred_ids: Sequence[int],
-        forces: bool,
+        least_forced: int | None,
     ) -> None:
         self._matcher = matcher
         self._words = words = -(-vocab_size // 32)
@@ -127,7 +129,7 @@ class Guide:
         padding = range(vocab_size, words * 32)
         self._free = ~_bits((*stop_ids, *barred_ids, *padding), words=words)
         self._stop_ids = frozenset(stop_ids)
-        self._forces = forces
+        self._least_forced = least_forced
 
     def advance(self, tokens: Sequence[int]) -> Guidance:
         """Takes the next tokens of the answer, if any; returns how it may go on."""
@@ -150,8 +152,11 @@ class Guide:
 
         An end is left to the sampler: other tokens may end the answer, too.
         """
-        forced = tuple(self._matcher.compute_ff_tokens()) if self._forces else ()
-        if not forced or self._stop_ids.intersection(forced):
+        if self._least_forced is None:
+            return ()
+        forced = tuple(self._matcher.compute_ff_tokens())
+        is_worth_it = len(forced) >= self._least_forced
+        if not is_worth_it or self._stop_ids.intersection(forced):
             return ()
         self._matcher.consume_tokens(list(forced))
         return forced

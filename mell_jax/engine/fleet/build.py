@@ -39,6 +39,8 @@ from mell_jax.worker.step import ModelParts, Weights
 from mell_jax.worker.timing import time_decode
 
 Workers = Mapping[DeviceGroupId, DeviceWorker]
+LEAST_FORCED_ON_CPU = 8
+"""A CPU computes a prompt's smallest step in the time of four decodes of one row."""
 REPEATS = 3  # of what is timed; the best counts
 
 
@@ -79,7 +81,10 @@ def build_fleet(
     arrivals = WatchedArrivals()
     parked = [
         _park_everywhere(
-            model, config, shop=GuideShop(ring=arrivals.ring), progress=progress
+            model,
+            config,
+            shop=GuideShop(ring=arrivals.ring, least_forced=_least_forced(model)),
+            progress=progress,
         )
         for model in models
     ]
@@ -145,6 +150,12 @@ def _park_everywhere(
             for device, worker in workers.items()
         },
     )
+
+
+def _least_forced(model: ReadyModel) -> int:
+    """Returns how many forced tokens are worth a step with a prompt's shape."""
+    is_cpu = model.groups[0].devices[0].platform == "cpu"
+    return LEAST_FORCED_ON_CPU if is_cpu else 1
 
 
 def _links(
