@@ -13,7 +13,7 @@ import numpy as np
 
 from mell_jax.engine.frames import FinishReason
 from mell_jax.engine.guides import InstanceGuides
-from mell_jax.engine.slots import Int32Array, Request
+from mell_jax.engine.slots import BoolArray, Int32Array, Request
 from mell_jax.grammar import Guidance
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import Serial, Tokens
@@ -60,6 +60,7 @@ class GuidedRows:
         self._batcher = batcher
         self._grants = batcher.grants
         self._requests = requests
+        self._has_heard = False  # since `is_worth_waiting` was asked
 
     @property
     def has_news(self) -> bool:
@@ -76,6 +77,7 @@ class GuidedRows:
 
     def advance(self, serial: Serial, token: int) -> None:
         """Tells the guide of a request a token that was sampled."""
+        self._has_heard = True
         self._guides.advance(serial, token)
 
     def forget(self, serial: Serial) -> None:
@@ -92,10 +94,30 @@ class GuidedRows:
 
         What they say of a row that is held, as it moves, waits until it goes on.
         """
-        return [
-            self._take_in(self._requests[serial], guidance)
-            for serial, guidance in self._guides.news(but=self._grants.is_held)
-        ]
+        news = self._guides.news(but=self._grants.is_held)
+        self._has_heard |= bool(news)
+        return [self._take_in(self._requests[each], said) for each, said in news]
+
+    def is_alone(self, has_grammar: BoolArray) -> bool:
+        """Returns whether all rows that run have grammars, so that nobody runs ahead.
+
+        Launched as they come such rows would share no step: each would take two.
+
+        Args:
+          has_grammar: bool[slots].
+        """
+        if not self._guides.num_followed:
+            return False  # as in most steps
+        rows = self._batcher.rows
+        return not (rows.active & ~has_grammar).any()
+
+    def is_worth_waiting(self) -> bool:
+        """Returns whether masks are on their way and others came since the last look.
+
+        So a slow one keeps the others for a look without news, and no longer.
+        """
+        has_heard, self._has_heard = self._has_heard, False
+        return has_heard and self._guides.is_filling(but=self._grants.is_held)
 
     def _take_in(self, request: Request, guidance: Guidance) -> Heard:
         serial = request.serial

@@ -209,10 +209,15 @@ class Instance:
     def launch(self, times: StepTimes) -> bool:
         """Starts the next step, if there is one to do; `times` are told how long.
 
-        It does not while the batcher wants the step in flight to land first.
+        It does not while the batcher wants the step in flight to land first, nor where
+        all rows have grammars and more of them could share the next step in a moment.
         """
-        if self._in_flight is not None and self.batcher.lands_first:
+        is_guided = self._guided.is_alone(self._slots.has_grammar)
+        if self._in_flight is not None and (is_guided or self.batcher.lands_first):
             self._landing, self._in_flight = self._in_flight, None
+            return False
+        if is_guided and self._guided.is_worth_waiting():
+            self._landing = None
             return False
         self._landing, self._in_flight = self._in_flight, self._launch(times)
         return self._in_flight is not None
