@@ -56,6 +56,7 @@ def test_an_asker_hands_on_all_that_it_is_given() -> None:
         "model": "letters",
         "request_id": "r",
         "is_text_wanted": False,
+        "kept_ids": frozenset((7,)),
         "default_max_tokens": 16,
     }
     here = Origin(operation="chat", traceparent="00-1")

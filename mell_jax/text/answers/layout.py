@@ -107,8 +107,8 @@ def auto(
 
 def _head(trigger: str, spell: Spell, is_lead: bool) -> str:
     """A rule, without its name, of a trigger and the free text before it."""
-    if is_lead:  # lazy: it is known before free text is
-        return f"[lazy]: {write(spell(trigger))}"
+    if is_lead:  # lazy: it is known before free text is, which may begin with space
+        return f"[lazy]: /[ \\n]{{0,4}}/ {write(spell(trigger))}"
     words = spell(trigger)
     assert len(words) == 1, f"the trigger {trigger!r} must be one token or none"
     attribute, rule = free_text_until(words[0])

@@ -5,6 +5,7 @@
 
 One token is one letter, but for markers that the test wants to be special tokens. The
 first sample submitted says the first text, and so on, again and again from the first.
+Where it `follows` grammars, so much of its text is said as is let through.
 """
 
 import json
@@ -26,6 +27,7 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.serving.served_model import ServedModel
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
+from tests.serving.chat.writing import Writer
 from tests.serving.fake_engine import INFO, FakeEngine, fake_logprobs
 from tests.serving.harness import listening
 
@@ -87,12 +89,15 @@ def write_tokenizer(folder: Path, *, special: Sequence[str] = ()) -> Path:
 class SpeakingEngine(FakeEngine):
     """Says texts instead of sums; each ends with the end of texts."""
 
-    def __init__(self, tokenizer: Tokenizer, *, says: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, says: Sequence[str], follows: bool
+    ) -> None:
         super().__init__(
             info=replace(INFO, vocab_size=tokenizer.vocab_size, max_model_len=100_000)
         )
         self.says = says
         self._tokenizer = tokenizer
+        self._writer = Writer(tokenizer) if follows else None
         self._scripts: dict[Handle, list[int]] = {}
 
     def say(self, *texts: str) -> None:
@@ -127,7 +132,10 @@ class SpeakingEngine(FakeEngine):
         if submit.handle not in self._scripts:
             text = self.says[len(self._scripts) % len(self.says)]
             ids = self._tokenizer.encode(text, add_special_tokens=False)
-            self._scripts[submit.handle] = [*ids, 0]
+            script = [*ids, 0]
+            if self._writer is not None and submit.params.grammar is not None:
+                script = self._writer.write(submit.params, wish=ids)
+            self._scripts[submit.handle] = script
         return self._scripts[submit.handle]
 
 
@@ -187,6 +195,7 @@ async def speaking(
     special: Sequence[str] = (),
     template: str = TEMPLATE,
     form: str | None = "hermes",
+    follows: bool = False,
     **config: Any,
 ) -> AsyncIterator[Speaker]:
     """A server that says these texts.
@@ -197,12 +206,13 @@ async def speaking(
       special: texts that are special tokens.
       template: of chats.
       form: of calls.
+      follows: it keeps to grammars.
       config: fields of `ServerConfig`.
     """
     tokenizer = load_tokenizer(write_tokenizer(folder, special=special))
     path = folder / "template.jinja"
     path.write_text(template)
-    engine = SpeakingEngine(tokenizer, says=says)
+    engine = SpeakingEngine(tokenizer, says=says, follows=follows)
     model = ServedModel(
         name="letters", path="", tokenizer_dir=folder, tokenizer=tokenizer
     )
