@@ -114,7 +114,15 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),
-            *("guided_rows", "guides", "settled", "slots", "step_times", "validate"),
+            *(
+                "fair_thread",
+                "guided_rows",
+                "guides",
+                "settled",
+                "slots",
+                "step_times",
+                "validate",
+            ),
         },
         "instance": {"instance", "thread"},
         "fleet": {"fleet"},

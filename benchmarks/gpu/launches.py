@@ -26,7 +26,13 @@ from mell_jax.worker.device import StepCall
 
 LARGE_COPY_BYTES = 2**20
 PROGRAMS = (  # what the engine compiles, as XLA names it
-    *("jit_forward", "jit_prompt_logprobs", "jit_program", "jit__edit"),
+    *(
+        "jit_forward",
+        "jit_prompt_logprobs",
+        "jit_program",
+        "jit__edit",
+        "jit_apply_mask",
+    ),
     *("jit__count", "jit_token_logprobs", "jit_set_row", "jit_observe_tokens"),
     *("jit__gather", "jit_gather_pages", "jit_scatter_pages", "jit_checksum_pages"),
 )

@@ -13,16 +13,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax import grammar as grammars
 from mell_jax.engine.fair_thread import FairThread
 from mell_jax.engine.slots import Request
-from mell_jax.grammar import GrammarError, Guidance, Guide, GuideMaker, TokenTable
-from mell_jax.grammar.guide import Mask
+from mell_jax.grammar import GrammarError, Guidance
+from mell_jax.grammar.guidance import Mask
 from mell_jax.scheduler.ids import Serial
+
+if TYPE_CHECKING:  # llguidance is loaded where a model's tokens are known
+    from mell_jax.grammar import Guide, GuideMaker, TokenTable
 
 Ring = Callable[[], None]
 
@@ -31,7 +35,7 @@ Ring = Callable[[], None]
 class Followed:
     """A guide has said this; there is no guide where none could be made."""
 
-    guide: Guide | None
+    guide: "Guide | None"
     guidance: Guidance
 
 
@@ -56,11 +60,11 @@ class GuideShop:
         """Returns whether grammars can be followed."""
         return self._maker is not None
 
-    def learn(self, table: TokenTable) -> None:
+    def learn(self, table: "TokenTable") -> None:
         """Begins to compile what the tokens of the model write, in the background."""
         # Nothing is filled before there is a maker.
         self._maker = self._filling.submit(
-            GuideMaker, table, least_forced=self._least_forced
+            grammars.GuideMaker, table, least_forced=self._least_forced
         )
 
     def open(self, request: Request, *, generated: Sequence[int]) -> Future[Followed]:
@@ -81,7 +85,7 @@ class GuideShop:
         )
         return Followed(guide=guide, guidance=guide.advance(generated))
 
-    def advance(self, guide: Guide, token: int) -> Future[Followed]:
+    def advance(self, guide: "Guide", token: int) -> Future[Followed]:
         """Begins to tell a guide the next token."""
         return self._filling.submit(_advance, guide, token)
 
@@ -96,7 +100,7 @@ class _Row:
     """A row has no guide until it is made, and no mask while it is not known."""
 
     opening: Future[Followed] | None = None
-    guide: Guide | None = None
+    guide: "Guide | None" = None
     mask: Mask | None = None
 
 
@@ -213,7 +217,7 @@ def may_be_forced(request: Request) -> bool:
     return params.logprobs is None and not params.has_penalty
 
 
-def _advance(guide: Guide, token: int) -> Followed:
+def _advance(guide: "Guide", token: int) -> Followed:
     return Followed(guide=guide, guidance=guide.advance([token]))
 
 

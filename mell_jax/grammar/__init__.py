@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mell_jax.grammar.check import GrammarCheck
     from mell_jax.grammar.grammar import Grammar, GrammarError
-    from mell_jax.grammar.guide import Guidance, Guide, GuideMaker
+    from mell_jax.grammar.guidance import Guidance
+    from mell_jax.grammar.guide import Guide, GuideMaker
     from mell_jax.grammar.token_table import TokenTable
 
 _HOME = {  # loaded when they are needed: the process that checks needs few of them
     "Grammar": "grammar",
     "GrammarCheck": "check",
     "GrammarError": "grammar",
-    "Guidance": "guide",
+    "Guidance": "guidance",
     "Guide": "guide",
     "GuideMaker": "guide",
     "TokenTable": "token_table",

@@ -4,13 +4,12 @@ Nothing is compiled here; see `check` for whether a grammar can be used, and `gu
 its use. The syntax is llguidance's `docs/syntax.md`.
 """
 
+import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
-
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from mell_jax.grammar.lark import FREE_TEXT, Word, free_text_until, regex, write
 
@@ -138,8 +137,9 @@ class Grammar:
         """
         if "::=" not in text:
             return cls(lark=text)
+        gbnf = importlib.import_module("llguidance.gbnf_to_lark")
         try:
-            return cls(lark=gbnf_to_lark(text))
+            return cls(lark=gbnf.gbnf_to_lark(text))
         except Exception as error:  # the edge: a reader of others with its own errors
             raise GrammarError(f"cannot be read as GBNF: {error}") from error
 

@@ -8,44 +8,21 @@ After a preemption or a move a new guide is given the tokens so far, and says th
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import numpy.typing as npt
 from llguidance import LLMatcher
 
 from mell_jax.grammar.explain import as_grammar_error
 from mell_jax.grammar.grammar import Grammar
+from mell_jax.grammar.guidance import Guidance, Mask
 from mell_jax.grammar.limits import limits
 from mell_jax.grammar.token_table import TokenTable
 
-Mask = npt.NDArray[np.int32]
 MAX_KEPT = 128
 """Grammars whose compiled form is kept; the least recently used go."""
 MAX_KEPT_BYTES = 4 << 20
 """Of their texts, together; compiled they take several times as much."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guidance:
-    """This is how an answer may go on.
-
-    Attributes:
-        forced: tokens that come next whatever is sampled.
-        mask: a bit for each token, those after `forced` that may be sampled; None at
-            the end. Bit t is bit t % 32 of word t // 32.
-        error: why the answer cannot go on; empty when it can, or is complete.
-    """
-
-    forced: tuple[int, ...] = ()
-    mask: Mask | None = None
-    error: str = ""
-
-    @property
-    def is_complete(self) -> bool:
-        """Returns whether the answer is whole and nothing can follow."""
-        return self.mask is None and not self.error
 
 
 @final

@@ -8,6 +8,7 @@ waits only where none can be launched and none has come, for whichever comes fir
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
@@ -41,11 +42,13 @@ from mell_jax.engine.intake import refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.engine.validate import check_submit, find_info
-from mell_jax.grammar import TokenTable
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.worker.device import Pending
+
+if TYPE_CHECKING:
+    from mell_jax.grammar import TokenTable
 
 LOOK_S = 0.001
 """Between two looks at what nobody tells of: whether an instance is open by now, or
@@ -140,7 +143,7 @@ class Fleet:
         """Returns placement and migration, for tests and administration."""
         return self._conductor
 
-    def learn(self, model: str, table: TokenTable) -> None:
+    def learn(self, model: str, table: "TokenTable") -> None:
         """Lets requests of a model have grammars, from its tokens; before it serves."""
         self._shops[ModelId(model)].learn(table)
 

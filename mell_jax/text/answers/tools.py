@@ -13,6 +13,8 @@ MAX_TOOLS = 128
 NAME_LETTERS = string.ascii_letters + string.digits + "_-"
 """Of a tool's name."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_OPEN = ("additionalProperties", "allOf", "anyOf", "oneOf", "$ref", "patternProperties")
+"""With these a schema has more to say of its properties."""
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType(
     {"type": "object", "properties": {}, "additionalProperties": False}
 )
@@ -53,8 +55,14 @@ class Tool:
 
     @property
     def schema(self) -> Mapping[str, Any]:
-        """Returns the schema of the arguments, which are an object."""
-        return {"type": "object", **self.parameters}
+        """Returns the schema of the arguments: an object with no others than it names.
+
+        Where it says nothing of others, a small model would go on inventing them.
+        """
+        schema = {"type": "object", **self.parameters}
+        if "properties" in schema and schema.keys().isdisjoint(_OPEN):
+            schema["additionalProperties"] = False
+        return schema
 
 
 class Choice(Enum):
