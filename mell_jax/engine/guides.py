@@ -18,6 +18,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from mell_jax.engine.fair_thread import FairThread
 from mell_jax.engine.slots import Request
 from mell_jax.grammar import GrammarError, Guidance, Guide, GuideMaker, TokenTable
 from mell_jax.grammar.guide import Mask
@@ -45,7 +46,7 @@ class GuideShop:
     def __init__(self, *, ring: Ring) -> None:
         self.ring = ring
         self._maker: Future[GuideMaker] | None = None
-        self._compiling = ThreadPoolExecutor(1, thread_name_prefix="mell-grammar")
+        self._compiling = FairThread("mell-grammar")
         self._filling = ThreadPoolExecutor(1, thread_name_prefix="mell-mask")
 
     @property
@@ -55,11 +56,16 @@ class GuideShop:
 
     def learn(self, table: TokenTable) -> None:
         """Begins to compile what the tokens of the model write, in the background."""
-        self._maker = self._compiling.submit(GuideMaker, table)
+        # Nothing is filled before there is a maker.
+        self._maker = self._filling.submit(GuideMaker, table)
 
     def open(self, request: Request, *, generated: Sequence[int]) -> Future[Followed]:
-        """Begins to make a guide that has seen `generated`."""
-        return self._compiling.submit(self._open, request, generated)
+        """Begins to make a guide that has seen `generated`, when its tenant's turn is.
+
+        A future that is cancelled in time is not worked for.
+        """
+        work = partial(self._open, request, generated)
+        return self._compiling.submit(work, tenant=request.submit.tenant)
 
     def _open(self, request: Request, generated: Sequence[int]) -> Followed:
         grammar, maker = request.params.grammar, self._maker
@@ -77,14 +83,15 @@ class GuideShop:
 
     def close(self) -> None:
         """Lets the threads end with what they do now."""
-        for pool in (self._compiling, self._filling):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._compiling.close()
+        self._filling.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Row:
     """A row has no guide until it is made, and no mask while it is not known."""
 
+    opening: Future[Followed] | None = None
     guide: Guide | None = None
     mask: Mask | None = None
 
@@ -108,8 +115,8 @@ class InstanceGuides:
         """Begins to follow a request from the tokens that it has generated."""
         assert self._shop is not None, "the model has no shop for guides"
         row = self._rows[request.serial] = _Row()
-        opening = self._shop.open(request, generated=generated)
-        opening.add_done_callback(partial(self._hear, request.serial, row))
+        row.opening = self._shop.open(request, generated=generated)
+        row.opening.add_done_callback(partial(self._hear, request.serial, row))
 
     def advance(self, serial: Serial, token: int) -> None:
         """Begins to find out what may follow a token that was sampled."""
@@ -148,8 +155,10 @@ class InstanceGuides:
         return found
 
     def forget(self, serial: Serial) -> None:
-        """Drops a guide, whatever it is doing."""
-        self._rows.pop(serial, None)
+        """Drops a guide, whatever it is doing; one that waits is not made any more."""
+        row = self._rows.pop(serial, None)
+        if row is not None and row.opening is not None:
+            row.opening.cancel()
 
     def masks(
         self, serials: npt.NDArray[np.int64], *, count: int
@@ -171,7 +180,7 @@ class InstanceGuides:
     def _hear(self, serial: Serial, row: _Row, done: Future[Followed]) -> None:
         """Passes on what a guide says, or that it is lost; on any thread."""
         if done.cancelled():
-            return  # the engine ends
+            return  # the request or the engine ends
         error = done.exception()
         lost = Followed(guide=None, guidance=_as_guidance(error)) if error else None
         self._said.put((serial, row, lost or done.result()))

@@ -50,13 +50,17 @@ class Grammar:
     def __post_init__(self) -> None:
         if not self.lark.strip():
             raise GrammarError("is empty; write at least one rule, named start")
-        size = sum(
-            map(_size, (self.lark, *(text for part in self.parts for text in part)))
-        )
-        if not (size <= MAX_GRAMMAR_BYTES):
+        if not (self.size_bytes <= MAX_GRAMMAR_BYTES):
             raise GrammarError(
-                f"has {size} bytes; at most {MAX_GRAMMAR_BYTES} can be compiled"
+                f"has {self.size_bytes} bytes; at most {MAX_GRAMMAR_BYTES} can be "
+                "compiled"
             )
+
+    @property
+    def size_bytes(self) -> int:
+        """Returns the size of its texts, those of its parts included."""
+        texts = (self.lark, *(text for part in self.parts for text in part))
+        return sum(map(_size, texts))
 
     @property
     def source(self) -> str:
@@ -86,7 +90,10 @@ class Grammar:
             raise GrammarError(
                 f"must be a JSON schema, which is an object, got {schema!r:.100}"
             )
-        style = {**_PYTHON_STYLE, **(schema.get("x-guidance") or {})}
+        said = schema.get("x-guidance") or {}
+        if not isinstance(said, Mapping):
+            raise GrammarError(f"has an x-guidance that is no object, {said!r:.60}")
+        style = {**_PYTHON_STYLE, **said}
         try:
             text = json.dumps({**schema, "x-guidance": style}, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:

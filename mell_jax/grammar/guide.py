@@ -22,7 +22,9 @@ from mell_jax.grammar.token_table import TokenTable
 
 Mask = npt.NDArray[np.int32]
 MAX_KEPT = 128
-"""Grammars whose compiled form is kept, the least recently used go."""
+"""Grammars whose compiled form is kept; the least recently used go."""
+MAX_KEPT_BYTES = 4 << 20
+"""Of their texts, together; compiled they take several times as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class GuideMaker:
         self._vocab_size = table.vocab_size
         self._tokenizer = table.compiled()
         self._kept: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._kept_bytes = 0
 
     def make(
         self, grammar: Grammar, *, stop_ids: Sequence[int], forces: bool
@@ -73,16 +76,7 @@ class GuideMaker:
         Raises:
             GrammarError: the grammar cannot be compiled within the limits.
         """
-        matcher = self._kept.get(grammar)
-        if matcher is None:
-            matcher = LLMatcher(
-                self._tokenizer, grammar.source, limits=limits(), log_level=0
-            )
-            if matcher.is_error():
-                raise as_grammar_error(matcher.get_error())
-            self._kept[grammar] = matcher
-            if len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+        matcher = self._kept.get(grammar) or self._compile(grammar)
         self._kept.move_to_end(grammar)
         return Guide(
             matcher.deep_copy(),
@@ -92,6 +86,24 @@ class GuideMaker:
             barred_ids=self._end_ids,
             forces=forces,
         )
+
+    def keeps(self, grammar: Grammar) -> bool:
+        """Returns whether a guide of a grammar is made without compiling it."""
+        return grammar in self._kept
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        """Compiles a grammar and keeps it, in place of others if there are many."""
+        matcher = LLMatcher(
+            self._tokenizer, grammar.source, limits=limits(), log_level=0
+        )
+        if matcher.is_error():
+            raise as_grammar_error(matcher.get_error())
+        self._kept[grammar] = matcher
+        self._kept_bytes += grammar.size_bytes
+        while len(self._kept) > MAX_KEPT or self._kept_bytes > MAX_KEPT_BYTES:
+            gone, _ = self._kept.popitem(last=False)
+            self._kept_bytes -= gone.size_bytes
+        return matcher
 
 
 @final

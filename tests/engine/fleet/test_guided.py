@@ -249,4 +249,6 @@ def test_what_cannot_be_compiled_ends_its_row_alone() -> None:
     bad = SamplingParams(grammar=Grammar(lark="start: /(/"))
     _, end = ends_with(bad)
     assert end.reason is FinishReason.ERROR
-    assert end.message.startswith("the grammar cannot be used")
+    assert end.message.startswith("grammar ")
+    assert "cannot be used" in end.message
+    assert end.field == "grammar"
