@@ -53,6 +53,10 @@ def check_chat_calls(client: openai.OpenAI) -> None:
     again = client.chat.completions.create(**{**CALLING, "tool_choice": named})
     (other,) = again.choices[0].message.tool_calls
     assert other.function == client_function(call) and other.id != call.id
+    allowed = {"mode": "required", "tools": [named]}
+    only = {"type": "allowed_tools", "allowed_tools": allowed}
+    third = client.chat.completions.create(**{**CALLING, "tool_choice": only})
+    assert third.choices[0].message.tool_calls[0].function == other.function, third
     check_streamed_call(client, call.function.arguments)
     check_many_calls(client)
     result = {"role": "tool", "tool_call_id": call.id, "content": SKY}
