@@ -19,6 +19,7 @@ CLIENTS := .venv-clients
 MUTATION := .venv-mutants
 MUTANTS ?= 200
 SEED ?= 1
+AGENTS ?= openai litellm langchain pydantic_ai openai_agents anthropic
 MUTANTS_JSON ?= build/mutants.json
 CONFORM := $(BIN)/python tests/conformance/with_server.py
 SKIPPED := SKIPPED: its client cannot be installed here
@@ -33,6 +34,7 @@ GPU_TESTS_LIMIT ?= 15m
 
 .PHONY: conformance conformance-triton conformance-node conformance-smg
 .PHONY: conformance-pool conformance-harness real-model
+.PHONY: conformance-agents conformance-instructor conformance-ai-sdk
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu gpu-kernels gpu-tests memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -125,12 +127,12 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load real-model  ## clients by others against a real server (STRICT=1: none may be skipped)
+conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load conformance-agents conformance-instructor conformance-ai-sdk real-model  ## clients by others against a real server (STRICT=1: none may be skipped)
 
-# One environment per client: what they depend on does not go together.
-$(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai pool harness)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
+# One environment per client, or per family of them that agrees on versions.
+$(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai pool harness agents instructor)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
 	$(PYTHON) -m venv $(CLIENTS)/$*
-	$(CLIENTS)/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	$(CLIENTS)/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r $<
 	@touch $@
 
 $(CLIENTS)/node/.installed: tests/conformance/package.json
@@ -158,6 +160,21 @@ conformance-pool: $(VENV)/.installed-dev
 conformance-harness: $(VENV)/.installed-dev
 	@$(MAKE) --silent $(CLIENTS)/harness/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(CLIENTS)/harness/bin/python tests/conformance/harness.py URL mell_jax/demo
+
+# Tools, shapes and streams, as what agents are built with asks for them.
+conformance-agents: $(VENV)/.installed-dev  ## clients of agents (AGENTS="litellm langchain ...")
+	@$(MAKE) --silent $(CLIENTS)/agents/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  $(CONFORM) $(CLIENTS)/agents/bin/python tests/conformance/agents/every.py URL $(AGENTS)
+
+conformance-instructor: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/instructor/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  $(CONFORM) $(CLIENTS)/instructor/bin/python tests/conformance/agents/every.py URL instructor
+
+# A module of JavaScript finds packages beside itself only.
+conformance-ai-sdk: $(VENV)/.installed-dev
+	@$(MAKE) --silent $(CLIENTS)/node/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  cp tests/conformance/agents/ask_ai_sdk.mjs $(CLIENTS)/node/ && \
+	  $(CONFORM) node $(CLIENTS)/node/ask_ai_sdk.mjs URL
 
 conformance-node: $(VENV)/.installed-dev
 	@$(MAKE) --silent $(CLIENTS)/node/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \

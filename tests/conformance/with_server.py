@@ -17,7 +17,10 @@ SERVER = (
     *(sys.executable, "-m", "mell_jax.launch", "--port=0", "--http_port=0"),
     *("--mesh=2x1", "--cpu_devices=2", "--fault=move:20"),
 )
-DEMO = (f"--chat_template={Path(__file__).parent / 'chat.jinja'}", "--max_rows=8")
+DEMO = (
+    *(f"--chat_template={Path(__file__).parent / 'chat.jinja'}", "--max_rows=8"),
+    "--tool_format=hermes",
+)
 START_LINES = 20
 CLIENT_S = 600
 END_S = 60

@@ -36,13 +36,33 @@ def tooling_of(
 ) -> Tooling:
     """Reads tools and the choice among them, as chat completions have them.
 
+    A choice of allowed tools leaves those alone.
+
     Raises:
       InvalidRequestError: one is not as it should be; says which.
     """
     box = _boxed([_tool(each, where=f"[{i}]") for i, each in enumerate(tools)])
-    chosen = _choice(choice, names=[tool.name for tool in box.tools])
+    names = [tool.name for tool in box.tools]
+    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
+        choice, allowed = _allowed(choice.get("allowed_tools"), names=names)
+        kept = [i for i, name in enumerate(names) if name in allowed]
+        box = replace(box, tools=[box.tools[i] for i in kept])
+        tools, names = [tools[i] for i in kept], [names[i] for i in kept]
+    chosen = _choice(choice, names=names)
     return Tooling(
         box=replace(box, choice=chosen, is_parallel=is_parallel), sources=tuple(tools)
+    )
+
+
+def _allowed(value: object, *, names: Sequence[str]) -> tuple[str, set[str]]:
+    """Returns what is chosen of allowed tools, and their names."""
+    match value:
+        case {"mode": ("auto" | "required") as mode, "tools": [_, *_] as allowed}:
+            return mode, {_chosen_name(each, names=names) for each in allowed}
+    raise InvalidRequestError(
+        "tool_choice",
+        'of the type "allowed_tools" must have in allowed_tools a mode, "auto" or '
+        f'"required", and tools by their names, got {value!r:.100}',
     )
 
 

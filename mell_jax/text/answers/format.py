@@ -70,7 +70,7 @@ class ToolFormat:
             return None
         write = auto if tools.choice.kind is Choice.AUTO else required
         return write(
-            self.layout, called, is_parallel=tools.is_parallel, special_id=special_id
+            self.layout, called, is_parallel=tools.may_repeat, special_id=special_id
         )
 
 

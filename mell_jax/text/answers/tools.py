@@ -108,7 +108,7 @@ class Toolbox:
     Attributes:
         tools: by different names.
         choice: whether and which.
-        is_parallel: whether one answer may have several calls.
+        is_parallel: whether one answer may have several calls, unless one is named.
 
     Raises:
         ValueError: there are too many, two have one name, or the choice is of none.
@@ -135,6 +135,11 @@ class Toolbox:
     def requiring_one(self) -> "Toolbox":
         """Returns the toolbox of which something must be called."""
         return replace(self, choice=ToolChoice(kind=Choice.REQUIRED))
+
+    @property
+    def may_repeat(self) -> bool:
+        """Returns whether an answer may have several calls; a named tool has one."""
+        return self.is_parallel and self.choice.kind is not Choice.NAMED
 
     @property
     def callable(self) -> Mapping[str, Tool]:

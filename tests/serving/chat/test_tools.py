@@ -17,6 +17,11 @@ def tool(name: Any = "f", **more: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, **more}}
 
 
+def allowed(mode: str, *names: Any) -> dict[str, Any]:
+    chosen = {"mode": mode, "tools": [tool(name) for name in names]}
+    return {"type": "allowed_tools", "allowed_tools": chosen}
+
+
 def request(**fields: Any) -> ChatRequest:
     body = {"messages": [{"role": "user", "content": "a"}], **fields}
     return parse(json.dumps(body).encode(), ChatRequest)[0]
@@ -49,6 +54,16 @@ def test_the_choice_is_what_the_client_says(
     assert (tooling.box.choice.kind, tooling.box.choice.name) == (choice, name)
     shown = tooling.for_template()
     assert shown == (None if choice is Choice.NONE else fields["tools"])
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+@pytest.mark.parametrize("names", [("f",), ("h", "f"), ("f", "g", "h")])
+def test_allowed_tools_are_the_only_ones(mode: str, names: tuple[str, ...]) -> None:
+    sent = [tool(name) for name in ("f", "g", "h")]
+    tooling = read(tools=sent, tool_choice=allowed(mode, *names))
+    assert tooling.box.choice.kind is Choice(mode)
+    assert list(tooling.box.callable) == sorted(names)
+    assert tooling.for_template() == [tool(name) for name in sorted(names)]
 
 
 def test_a_tool_is_read_whole_and_shown_as_it_came() -> None:
@@ -104,7 +119,11 @@ def test_as_many_tools_as_there_may_be() -> None:
         ("any", 'must be "none", "auto", "required" or {"type": "function"'),
         ({"type": "function"}, "to name a tool"),
         ({"type": "function", "function": {"name": 1}}, "to name a tool"),
-        ({"type": "allowed_tools", "function": {"name": "f"}}, "to name a tool"),
+        ({"type": "allowed_tools", "function": {"name": "f"}}, "must have in allowed"),
+        (allowed("none", "f"), "must have in allowed_tools a mode"),
+        (allowed("auto"), "and tools by their names, got {'mode': 'auto'"),
+        (allowed("auto", "f", "g"), "names 'g', which is none of tools"),
+        (allowed("auto", 1), "to name a tool"),
         (NAMED, "names 'g', which is none of tools"),
         ([], "has a wrong type"),
     ],
