@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import jax.numpy as jnp
 from absl import logging
@@ -35,12 +35,14 @@ from mell_jax.models.servable import ServableModel
 from mell_jax.models.serving_copy import serving_copy
 from mell_jax.models.serving_form import to_serving_form
 from mell_jax.text.ends import find_eos_ids
-from mell_jax.text.tokenizer import Tokenizer
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
 from mell_jax.worker.form import HALF_FEATURES, choose_form, cpu_features
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
+
+if TYPE_CHECKING:  # who measures steps alone has no tokenizers
+    from mell_jax.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class BuiltEngine:
     models: tuple[BuiltModel, ...]
     compilations: CompilationCounter
 
-    def learn(self, tokenizers: Mapping[str, Tokenizer | None]) -> None:
+    def learn(self, tokenizers: "Mapping[str, Tokenizer | None]") -> None:
         """Lets requests of models have grammars; before the engine serves.
 
         Args:

@@ -87,6 +87,11 @@ class GuideMaker:
             forces=forces,
         )
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Returns the tokens that end a text."""
+        return self._end_ids
+
     def keeps(self, grammar: Grammar) -> bool:
         """Returns whether a guide of a grammar is made without compiling it."""
         return grammar in self._kept
