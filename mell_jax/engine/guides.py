@@ -205,4 +205,5 @@ def _as_guidance(error: BaseException) -> Guidance:
     """Returns the end of a request whose guide is lost; a bug says so in its text."""
     if isinstance(error, GrammarError):
         return Guidance(error=str(error))
-    return Guidance(error=f"cannot be followed: {type(error).__name__}: {error}")
+    text = f"cannot be followed: {type(error).__name__}: {error}"
+    return Guidance(error=text, is_fault=True)

@@ -43,14 +43,14 @@ from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.scheduler.rows import NO_SERIAL
 from mell_jax.worker.device import DeviceWorker, Pending, PromptTargets, StepCall
 from mell_jax.worker.layout import Bucket, new_vector
-from mell_jax.worker.sampling import NONE_ALLOWED, NOT_FINITE, Want
+from mell_jax.worker.sampling import NONE_ALLOWED, Want
 
 NO_TOKENS = np.zeros(0, np.int32)
-_BAD_ROWS = {
-    NOT_FINITE: "the model's logits for this sequence are not finite",
-    NONE_ALLOWED: "what the request asks for (grammar, allowed_token_ids, logit_bias, "
-    "min_tokens) allows no token here",
-}
+_NOT_FINITE = "the model's logits for this sequence are not finite"
+_NONE_ALLOWED = (
+    "allows no token here, beside the rest of what is asked for (allowed_token_ids, "
+    "logit_bias, min_tokens)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +160,24 @@ class Instance:
         reason: FinishReason,
         stop_token: int | None = None,
         message: str = "",
+        field: str = "",
     ) -> None:
-        """Frees a sequence's pages and reports its end in the next frame."""
+        """Frees a sequence's pages and reports its end in the next frame.
+
+        Args:
+          message: what went wrong.
+          field: what of the request did, if it did; the message begins with it.
+        """
         handle = self._requests[serial].handle
         self.drop(serial, trusted=reason is not FinishReason.ERROR)
         self.ended.append(serial)
         self._finished.append(
             Finished(
-                handle=handle, reason=reason, stop_token=stop_token, message=message
+                handle=handle,
+                reason=reason,
+                stop_token=stop_token,
+                message=message,
+                field=field,
             )
         )
 
@@ -413,11 +423,16 @@ class Instance:
         for index in np.flatnonzero(plan.samples & (tokens < 0)):
             serial = Serial(int(plan.serials[index]))
             if serial in self._requests:
-                self.finish(
-                    serial,
-                    reason=FinishReason.ERROR,
-                    message=_BAD_ROWS[int(tokens[index])],
-                )
+                self._fail(serial, is_allowed=tokens[index] != NONE_ALLOWED)
+
+    def _fail(self, serial: Serial, *, is_allowed: bool) -> None:
+        """Ends a sequence whose logits are no numbers, or none of which is allowed."""
+        message, field = _NOT_FINITE, ""
+        if not is_allowed:
+            has_grammar = self._requests[serial].params.grammar is not None
+            field = "grammar" if has_grammar else "allowed_token_ids"
+            message = f"{field} {_NONE_ALLOWED}"
+        self.finish(serial, reason=FinishReason.ERROR, message=message, field=field)
 
     # -- grammars ----------------------------------------------------------------
 
@@ -449,7 +464,8 @@ class Instance:
             self.finish(
                 serial,
                 reason=FinishReason.ERROR,
-                message=f"the grammar {guidance.error}",
+                message=f"grammar {guidance.error}",
+                field="" if guidance.is_fault else "grammar",
             )
         elif known == request.limit:
             self.finish(serial, reason=FinishReason.LENGTH)
@@ -459,8 +475,9 @@ class Instance:
             self.finish(
                 serial,
                 reason=FinishReason.ERROR,
-                message=f"the grammar is complete after {generated} tokens, and "
-                f"min_tokens asks for {request.params.min_tokens}",
+                message=f"min_tokens asks for {request.params.min_tokens}, and the "
+                f"grammar is complete after {generated} tokens",
+                field="min_tokens",
             )
         else:
             self.finish(serial, reason=FinishReason.STOP)

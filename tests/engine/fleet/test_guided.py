@@ -231,6 +231,7 @@ def test_a_grammar_that_ends_before_min_tokens_is_an_error() -> None:
     _, end = ends_with(params)
     assert end.reason is FinishReason.ERROR
     assert "complete after 3 tokens" in end.message
+    assert end.field == "min_tokens"
 
 
 def test_min_tokens_holds_a_grammar_open_that_may_go_on() -> None:
@@ -249,4 +250,5 @@ def test_what_cannot_be_compiled_ends_its_row_alone() -> None:
     bad = SamplingParams(grammar=Grammar(lark="start: /(/"))
     _, end = ends_with(bad)
     assert end.reason is FinishReason.ERROR
-    assert end.message.startswith("the grammar has a regular expression that cannot")
+    assert end.message.startswith("grammar has a regular expression that cannot")
+    assert end.field == "grammar"
