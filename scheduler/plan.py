@@ -66,6 +66,7 @@ class StepPlan:
     serials: npt.NDArray[np.int64]  # [b]
     starts: Int32Array  # [b] position of the row's first token
     q_lens: Int32Array  # [b]
+    kv_lens: Int32Array  # [b] positions computed after it
     samples: npt.NDArray[np.bool_]  # [b] the row's last token is its newest: sample
     token_ids: Int32Array  # [t] rows one after another; UNKNOWN_TOKEN: on the device
     positions: Int32Array  # [t]
@@ -77,10 +78,6 @@ class StepPlan:
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
-
-    @property
-    def kv_lens(self) -> Int32Array:
-        return self.starts + self.q_lens
 
     @property
     def is_decode(self) -> bool:

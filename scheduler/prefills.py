@@ -56,10 +56,13 @@ def divide(budget: int, *, wants: Mapping[str, Want]) -> dict[str, int]:
 def find_missing(sequences: SequenceTable) -> dict[SlotId, int]:
     """Returns the tokens that rows have yet to prefill, oldest admission first."""
     rows = sequences.rows
+    is_prefill = rows.total - rows.computed > 1
+    if not is_prefill.any():
+        return {}  # as in most steps
     missing = np.minimum(rows.total, rows.ceiling) - rows.computed
     if sequences.spec.chunk_tokens is not None:
         missing = np.minimum(missing, sequences.spec.chunk_tokens)
-    is_prefill = (rows.total - rows.computed > 1) & (missing > 0)
+    is_prefill &= missing > 0
     wanting = set(np.flatnonzero(rows.active & is_prefill).tolist())
     if not wanting:
         return {}

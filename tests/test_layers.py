@@ -115,7 +115,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),
-            *("guides", "settled", "slots", "step_times", "validate"),
+            *("guided_rows", "guides", "settled", "slots", "step_times", "validate"),
         },
         "instance": {"instance", "thread"},
         "fleet": {"fleet"},

@@ -1,7 +1,10 @@
 """The library door, with the demo model that ships."""
 
 import asyncio
+import copy
 import dataclasses
+import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,14 @@ import pytest
 from flax import nnx
 from orbax.checkpoint import v1
 
-from mell_jax import LLM, InvalidRequestError, RequestOutput, SamplingParams
+from mell_jax import (
+    LLM,
+    Grammar,
+    GrammarError,
+    InvalidRequestError,
+    RequestOutput,
+    SamplingParams,
+)
 from mell_jax.engine.build import demo_directory
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
@@ -120,6 +130,108 @@ def test_a_bad_prompt_is_refused_by_name(llm: LLM) -> None:
     assert llm.generate(PROMPTS[0], GREEDY)[0].text  # nothing else suffered
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "sizes": {"type": "array", "items": {"type": "integer"}, "maxItems": 3},
+    },
+    "required": ["name", "sizes"],
+    "additionalProperties": False,
+}
+
+
+def is_of_schema(text: str) -> bool:
+    answer = json.loads(text)
+    assert list(answer) == ["name", "sizes"]
+    return len(answer["name"]) <= 12 and len(answer["sizes"]) <= 3
+
+
+SHAPES = {
+    "schema": (Grammar.from_json_schema(SCHEMA), is_of_schema),
+    "regex": (
+        Grammar.from_regex("[a-c]{3,9}-[0-9]+!"),
+        re.compile("[a-c]{3,9}-[0-9]+!").fullmatch,
+    ),
+    "choice": (
+        Grammar.from_choice(["a red ball", "a blue one"]),
+        ["a red ball", "a blue one"].__contains__,
+    ),
+    "lark": (
+        Grammar.from_lark('start: "I " VERB " it."\nVERB: "see" | "hear"\n'),
+        re.compile("I (see|hear) it[.]").fullmatch,
+    ),
+    "thought": (
+        Grammar.from_choice(["yes", "no"]).after("e"),
+        re.compile(r"[^e]*e(yes|no)", re.DOTALL).fullmatch,
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_answers_have_the_shape_that_is_asked_for(llm: LLM, shape: str) -> None:
+    grammar, is_right = SHAPES[shape]
+    params = [
+        SamplingParams(grammar=grammar, temperature=t, seed=seed, max_tokens=120)
+        for t, seed in ((0.0, 0), (1.0, 1), (1.0, 2))
+    ]
+    for output in llm.generate(PROMPTS, params):
+        (answer,) = output.completions
+        if answer.finish_reason == "stop":
+            assert is_right(answer.text), answer.text
+        else:
+            assert shape in ("regex", "schema", "thought")  # numbers may go on and on
+    (output,) = llm.generate(PROMPTS[0], params[0])
+    streamed = list(llm.stream(PROMPTS[0], params[0]))
+    assert "".join(delta.text for delta in streamed) == output.text
+
+
+def test_samples_of_a_grammar_are_seeded_and_need_no_quiet(llm: LLM) -> None:
+    """Each of two samples has the shape, and its tokens, whoever is beside it."""
+    grammar, is_right = SHAPES["schema"]
+    asked = SamplingParams(grammar=grammar, n=2, seed=11, max_tokens=100)
+    (alone,) = llm.generate(PROMPTS[0], asked)
+    ids = [each.token_ids for each in alone.completions]
+    assert ids[0] != ids[1]
+    for each in alone.completions:
+        assert each.finish_reason == "length" or is_right(each.text)
+    others = [
+        SamplingParams(seed=n, max_tokens=40, grammar=[None, grammar][n % 2])
+        for n in range(10)
+    ]
+    crowd = llm.generate([PROMPTS[n % 3] for n in range(10)], others)
+    mixed = llm.generate(
+        [*(PROMPTS[n % 3] for n in range(10)), PROMPTS[0]], [*others, asked]
+    )
+    assert [each.token_ids for each in mixed[-1].completions] == ids
+    assert [each.token_ids for each in mixed[:-1]] == [e.token_ids for e in crowd]
+
+
+def test_grammars_are_values(llm: LLM) -> None:
+    grammar, _ = SHAPES["schema"]
+    assert grammar == Grammar.from_json_schema(json.dumps(SCHEMA))
+    params = SamplingParams(grammar=grammar, max_tokens=4)
+    again = copy.deepcopy(params)
+    assert again == params != SamplingParams(max_tokens=4)
+    assert {again.grammar: 1}[grammar] == 1
+
+
+def test_a_grammar_that_cannot_be_used_is_told_of(llm: LLM) -> None:
+    with pytest.raises(InvalidRequestError, match="grammar must be a Grammar"):
+        SamplingParams(grammar={})  # type: ignore[arg-type]
+    with pytest.raises(GrammarError, match="is empty"):
+        Grammar.from_lark("")
+    for grammar, says in (
+        (Grammar.from_json_schema({"not": {}}), 'has the keyword "not"'),
+        (Grammar.from_regex("(?=a)b"), "look-around"),
+        (Grammar.from_lark("start: other"), "other"),
+    ):
+        with pytest.raises(InvalidRequestError, match=says) as caught:
+            llm.generate(PROMPTS[0], dataclasses.replace(GREEDY, grammar=grammar))
+        assert caught.value.field == "grammar"
+    assert llm.generate(PROMPTS[0], GREEDY)[0].text  # nothing else suffered
+
+
 def test_every_prompt_may_have_its_own_params(llm: LLM) -> None:
     each = [dataclasses.replace(GREEDY, max_tokens=n) for n in (1, 2, 3)]
     outputs = llm.generate(PROMPTS, each)
@@ -207,6 +319,9 @@ def test_a_trained_module_is_served_as_it_is() -> None:
         assert output.text == ""  # no tokenizer: ids in, ids out
         with pytest.raises(InvalidRequestError, match="without a tokenizer"):
             llm.generate("text", GREEDY)
+        shaped = dataclasses.replace(GREEDY, grammar=Grammar.json_object())
+        with pytest.raises(InvalidRequestError, match="grammar needs a tokenizer"):
+            llm.generate([[5, 6, 7]], shaped)
         assert llm.info.eos_token_ids == (63,)
         assert llm.info.architecture == "LlamaForCausalLM"
 

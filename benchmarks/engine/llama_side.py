@@ -22,7 +22,7 @@ WARM_TOKENS = 8  # of a prompt with which a new server is warmed up
 
 @final
 class LlamaSide:
-    """The side holds the converted model, and a server with as many slots as rows."""
+    """The side holds the converted model; each turn has a server with a slot a row."""
 
     def __init__(self, directory: str, threads: int) -> None:
         self._llama = importlib.import_module("xllamacpp")
@@ -30,7 +30,6 @@ class LlamaSide:
         self._folder = tempfile.TemporaryDirectory(prefix="mell-bench-")
         self._path = Path(self._folder.name) / "model.gguf"
         self._server: Any = None
-        self._made_for: tuple[int, int, str] | None = None
         try:
             write_gguf(Path(directory), path=self._path)
         except BaseException:
@@ -52,21 +51,17 @@ class LlamaSide:
         Raises:
           RuntimeError: the server refused it, or did not give all tokens.
         """
-        wanted = (len(prompts), len(prompts[0]) + new_tokens, attention)
-        if wanted != self._made_for:
-            self._server = None  # the old one ends first
-            self._server = self._make_server(*wanted)
-            self._made_for = wanted
+        tokens = len(prompts[0]) + new_tokens
+        self._server = self._make_server(len(prompts), tokens, attention)
+        try:
             self._run([prompt[:WARM_TOKENS] for prompt in prompts], new_tokens=2)
-        return collect(
-            self._run(prompts, new_tokens=new_tokens),
-            batch=len(prompts),
-            new_tokens=new_tokens,
-        )
+            chunks = self._run(prompts, new_tokens=new_tokens)
+        finally:
+            self._server = None  # an idle one takes a core from the other sides' turns
+        return collect(chunks, batch=len(prompts), new_tokens=new_tokens)
 
     def close(self) -> None:
-        """Ends the server and removes the converted model."""
-        self._server = None
+        """Removes the converted model."""
         self._folder.cleanup()
 
     def _make_server(self, batch: int, tokens: int, attention: str) -> Any:

@@ -132,6 +132,18 @@ class InstanceGuides:
         return serial in self._rows
 
     @property
+    def num_followed(self) -> int:
+        """Returns how many requests are followed."""
+        return len(self._rows)
+
+    def is_filling(self, *, but: Callable[[Serial], bool]) -> bool:
+        """Returns whether a mask behind a token is on its way, but for some."""
+        return any(
+            row.guide is not None and row.mask is None and not but(serial)
+            for serial, row in self._rows.items()
+        )
+
+    @property
     def has_news(self) -> bool:
         """Returns whether something was said since `news`."""
         return not self._said.empty()
@@ -205,5 +217,4 @@ def _as_guidance(error: BaseException) -> Guidance:
     """Returns the end of a request whose guide is lost; a bug says so in its text."""
     if isinstance(error, GrammarError):
         return Guidance(error=str(error))
-    text = f"cannot be followed: {type(error).__name__}: {error}"
-    return Guidance(error=text, is_fault=True)
+    return Guidance(error=f"cannot be followed: {type(error).__name__}: {error}")

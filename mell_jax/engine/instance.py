@@ -30,17 +30,16 @@ from mell_jax.engine.frames import (
     StepFrame,
     frame_of_tokens,
 )
+from mell_jax.engine.guided_rows import GuidedRows
 from mell_jax.engine.guides import InstanceGuides
 from mell_jax.engine.histogram import Histogram
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes
-from mell_jax.grammar import Guidance
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.ids import Serial, Tokens
 from mell_jax.scheduler.plan import Sequence, StepPlan
-from mell_jax.scheduler.rows import NO_SERIAL
 from mell_jax.worker.device import DeviceWorker, Pending, PromptTargets, StepCall
 from mell_jax.worker.layout import Bucket, new_vector
 from mell_jax.worker.sampling import NONE_ALLOWED, Want
@@ -90,10 +89,14 @@ class Instance:
         self.sequences = batcher.sequences
         self.grants = batcher.grants
         self.ended: list[Serial] = []  # since the owner last cleared it
-        self._guides = guides or InstanceGuides(None, vocab_size=0)
         self._slots = SlotTable(max_rows)
         self._prompts = PromptTable()
         self._requests: dict[Serial, Request] = {}
+        self._guided = GuidedRows(
+            guides or InstanceGuides(None, vocab_size=0),
+            batcher=batcher,
+            requests=self._requests,
+        )
         self._finished: list[Finished] = []
         self._in_flight: InFlight | None = None
         self._landing: InFlight | None = None
@@ -108,7 +111,7 @@ class Instance:
         self._requests[request.serial] = request
         if len(tokens) == prompt:
             self._prompts.expect(request.serial, num_top=request.params.prompt_logprobs)
-        self._follow(request, tokens)
+        self._guided.follow(request, tokens)
         self.batcher.add(_sequence(request, tokens))
 
     def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
@@ -134,7 +137,7 @@ class Instance:
         prompt = len(request.submit.prompt)
         if len(tokens) == prompt:
             self._prompts.adopt(serial, num_top=request.params.prompt_logprobs)
-        self._follow(request, tokens)
+        self._guided.follow(request, tokens)
         self._slots.occupy(slot, request)
         self.worker.set_up_row(
             row_setup(request, slot=slot, tokens=tokens, num_prompt=prompt)
@@ -162,12 +165,7 @@ class Instance:
         message: str = "",
         field: str = "",
     ) -> None:
-        """Frees a sequence's pages and reports its end in the next frame.
-
-        Args:
-          message: what went wrong.
-          field: what of the request did, if it did; the message begins with it.
-        """
+        """Frees a sequence's pages and reports its end in the next frame."""
         handle = self._requests[serial].handle
         self.drop(serial, trusted=reason is not FinishReason.ERROR)
         self.ended.append(serial)
@@ -189,7 +187,7 @@ class Instance:
         """Frees a sequence's pages and forgets it without a word."""
         del self._requests[serial]
         self._prompts.forget(serial)
-        self._guides.forget(serial)
+        self._guided.forget(serial)
         self.batcher.cancel(serial, trusted=trusted)
 
     # -- the loop ----------------------------------------------------------------
@@ -211,10 +209,15 @@ class Instance:
     def launch(self, times: StepTimes) -> bool:
         """Starts the next step, if there is one to do; `times` are told how long.
 
-        It does not while the batcher wants the step in flight to land first.
+        It does not while the batcher wants the step in flight to land first, nor where
+        all rows have grammars and more of them could share the next step in a moment.
         """
-        if self._in_flight is not None and self.batcher.lands_first:
+        is_guided = self._guided.is_alone(self._slots.has_grammar)
+        if self._in_flight is not None and (is_guided or self.batcher.lands_first):
             self._landing, self._in_flight = self._in_flight, None
+            return False
+        if is_guided and self._guided.is_worth_waiting():
+            self._landing = None
             return False
         self._landing, self._in_flight = self._in_flight, self._launch(times)
         return self._in_flight is not None
@@ -238,19 +241,22 @@ class Instance:
     @property
     def has_news(self) -> bool:
         """Returns whether guides have said something that `hear` would take in."""
-        return self._guides.has_news
+        return self._guided.has_news
 
     def hear(self) -> StepFrame | None:
-        """Takes in what guides have found; None when nothing is to be said of it.
-
-        What they say of a row that is held, as it moves, waits until it goes on.
-        """
+        """Takes in what guides have found; None when nothing is to be said of it."""
         said: list[tuple[Handle, Tokens]] = []
-        for serial, guidance in self._guides.news(but=self.grants.is_held):
-            tokens = self._take_forced(serial, guidance.forced)
-            if len(tokens):
-                said.append((self._requests[serial].handle, tokens))
-            self._go_on(serial, guidance)
+        for heard in self._guided.hear():
+            if len(heard.tokens):
+                said.append((self._requests[heard.serial].handle, heard.tokens))
+                self._generated += len(heard.tokens)
+            if heard.end is not None:
+                self.finish(
+                    heard.serial,
+                    reason=heard.end,
+                    message=heard.message,
+                    field="grammar" if heard.message else "",
+                )
         if not said and not self._finished:
             return None
         done, self._finished = tuple(self._finished), []
@@ -334,8 +340,7 @@ class Instance:
         sampling, wants = table.rows(plan, count=bucket.rows, generated=generated)
         mask = None
         if wants & Want.MASK:
-            serials = np.where(plan.samples, plan.serials, NO_SERIAL)
-            mask = self._guides.masks(serials, count=bucket.rows)
+            mask = self._guided.masks(plan, count=bucket.rows)
         scored = self._scored(plan)
         pending = self.worker.dispatch(
             StepCall(
@@ -398,16 +403,16 @@ class Instance:
         prompts = self._land_prompts(landing, live)
         stopped = (tokens[:, None] == landing.stop_ids).any(axis=1)
         full = plan.kv_lens + 1 >= landing.limits
-        for index in np.flatnonzero(live & (stopped | full)):
+        for index in (live & (stopped | full)).nonzero()[0]:
             self.finish(
                 Serial(int(plan.serials[index])),
                 reason=FinishReason.STOP if stopped[index] else FinishReason.LENGTH,
                 stop_token=int(tokens[index]) if stopped[index] else None,
             )
-        for index in np.flatnonzero(live & landing.has_grammar):
+        for index in (live & landing.has_grammar).nonzero()[0]:
             serial = Serial(int(plan.serials[index]))
             if serial in self._requests:  # it has not ended with this token
-                self._guides.advance(serial, int(tokens[index]))
+                self._guided.advance(serial, int(tokens[index]))
         if not live.any() and not self._finished:
             return None
         finished, self._finished = tuple(self._finished), []
@@ -420,7 +425,7 @@ class Instance:
         )
 
     def _fail_bad_rows(self, plan: StepPlan, tokens: Int32Array) -> None:
-        for index in np.flatnonzero(plan.samples & (tokens < 0)):
+        for index in (plan.samples & (tokens < 0)).nonzero()[0]:
             serial = Serial(int(plan.serials[index]))
             if serial in self._requests:
                 self._fail(serial, is_allowed=tokens[index] != NONE_ALLOWED)
@@ -434,54 +439,6 @@ class Instance:
             message = f"{field} {_NONE_ALLOWED}"
         self.finish(serial, reason=FinishReason.ERROR, message=message, field=field)
 
-    # -- grammars ----------------------------------------------------------------
-
-    def _follow(self, request: Request, tokens: Tokens) -> None:
-        """Has a request with a grammar wait until it is known what may come next."""
-        if request.params.grammar is None:
-            return
-        generated = tokens[len(request.submit.prompt) :].tolist()
-        self._guides.open(request, generated=generated)
-        self.grants.gate(request.serial, positions=len(tokens) - 1)
-
-    def _take_forced(self, serial: Serial, forced: tuple[int, ...]) -> Tokens:
-        """Gives a sequence tokens that its grammar forces, as far as its limit."""
-        if not forced:
-            return NO_TOKENS
-        known = self.sequences.count_known(serial)
-        room = self._requests[serial].limit - known
-        tokens = np.array(forced[:room], np.int32)
-        self.batcher.append(serial, tokens)
-        self._generated += len(tokens)
-        return tokens
-
-    def _go_on(self, serial: Serial, guidance: Guidance) -> None:
-        """Lets a sequence sample its next token, or ends it."""
-        request = self._requests[serial]
-        known = self.sequences.count_known(serial)
-        generated = known - len(request.submit.prompt)
-        if guidance.error:
-            self.finish(
-                serial,
-                reason=FinishReason.ERROR,
-                message=f"grammar {guidance.error}",
-                field="" if guidance.is_fault else "grammar",
-            )
-        elif known == request.limit:
-            self.finish(serial, reason=FinishReason.LENGTH)
-        elif not guidance.is_complete:
-            self.grants.gate(serial, positions=known)
-        elif generated < request.params.min_tokens:
-            self.finish(
-                serial,
-                reason=FinishReason.ERROR,
-                message=f"min_tokens asks for {request.params.min_tokens}, and the "
-                f"grammar is complete after {generated} tokens",
-                field="min_tokens",
-            )
-        else:
-            self.finish(serial, reason=FinishReason.STOP)
-
     def _land_prompts(
         self, landing: InFlight, live: BoolArray
     ) -> tuple[PromptDone, ...]:
@@ -493,7 +450,7 @@ class Instance:
                 Serial(int(plan.serials[index])),
                 handle=Handle(int(landing.handles[index])),
             )
-            for index in np.flatnonzero(live & landing.is_first)
+            for index in (live & landing.is_first).nonzero()[0]
         )
 
     def _collect(self, landing: InFlight) -> None:

@@ -1,7 +1,7 @@
 """An `Ask` is one request as every door hands it to `generate`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mell_jax.engine.params import SamplingParams
 from mell_jax.frontend.caller import Caller
@@ -17,10 +17,13 @@ class MadePrompt:
     Attributes:
         ids: of its tokens.
         grammar: of what may be answered; None leaves that to the parameters.
+        wishes: what it was made of, by the field of the request that asks for it; an
+            error names the field at fault.
     """
 
     ids: Sequence[int]
     grammar: Grammar | None = None
+    wishes: Mapping[str, Grammar] = field(default_factory=dict)
 
 
 PromptMaker = Callable[[FrontModel], MadePrompt]

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -24,7 +24,7 @@ from mell_jax.frontend.inbox import Arrival
 from mell_jax.frontend.limits import AdmissionLimits
 from mell_jax.frontend.meter import Watch
 from mell_jax.frontend.models import FrontModel
-from mell_jax.grammar import GrammarError
+from mell_jax.grammar import Grammar, GrammarError
 
 _LONG_ARRIVAL_TOKENS = 2048  # of a reader that was slow, or of a prompt
 
@@ -93,9 +93,9 @@ async def _prepare(
     front_end: FrontEnd, ask: Ask, *, model: FrontModel, ticket: Ticket
 ) -> list[Submit]:
     """Makes the prompt's ids, checks everything, counts the prompt in."""
-    ask = await _render(ask, model=model, executors=front_end.executors)
+    ask, wishes = await _render(ask, model=model, executors=front_end.executors)
     ids = await _prompt_ids(ask, model=model, executors=front_end.executors)
-    await _check_grammar(ask, model=model, gate=front_end.grammars)
+    await _check_grammar(ask, model=model, gate=front_end.grammars, wishes=wishes)
     submits = _samples(
         ask,
         model=model,
@@ -248,10 +248,15 @@ def _with_max_tokens(ask: Ask, *, room: int, most: int | None) -> SamplingParams
     return params
 
 
-async def _render(ask: Ask, *, model: FrontModel, executors: Executors) -> Ask:
-    """Returns the request with a prompt that was made, if one is to be."""
+async def _render(
+    ask: Ask, *, model: FrontModel, executors: Executors
+) -> tuple[Ask, Mapping[str, Grammar]]:
+    """Returns the request with a prompt that was made, if one is to be.
+
+    With what its grammar was made of; see `MadePrompt`.
+    """
     if not callable(ask.prompt):
-        return ask
+        return ask, {}
     make = functools.partial(ask.prompt, model)
     made = await executors.run(Job.RENDER, make, model=model.info.model_name)
     # A chat template is ours: what it makes is its business.
@@ -259,7 +264,8 @@ async def _render(ask: Ask, *, model: FrontModel, executors: Executors) -> Ask:
     params = ask.params
     if made.grammar is not None:
         params = dataclasses.replace(params, grammar=made.grammar)
-    return dataclasses.replace(ask, prompt=made.ids, params=params, caller=caller)
+    ask = dataclasses.replace(ask, prompt=made.ids, params=params, caller=caller)
+    return ask, made.wishes
 
 
 async def _prompt_ids(
@@ -292,8 +298,10 @@ async def _prompt_ids(
     return np.asarray(made, dtype=np.int32)
 
 
-async def _check_grammar(ask: Ask, *, model: FrontModel, gate: GrammarGate) -> None:
-    grammar = ask.params.grammar
+async def _check_grammar(
+    ask: Ask, *, model: FrontModel, gate: GrammarGate, wishes: Mapping[str, Grammar]
+) -> None:
+    grammar, tenant = ask.params.grammar, ask.caller.tenant
     if grammar is None:
         return
     if model.tokenizer is None:
@@ -302,9 +310,23 @@ async def _check_grammar(ask: Ask, *, model: FrontModel, gate: GrammarGate) -> N
             "needs a tokenizer and this model has none; use allowed_token_ids",
         )
     try:
-        await gate.check(grammar, tenant=ask.caller.tenant)
+        await gate.check(grammar, tenant=tenant)
     except GrammarError as error:
-        raise InvalidRequestError("grammar", str(error)) from error
+        if len(wishes) > 1:
+            await _check_each(wishes, gate=gate, tenant=tenant)
+        field = next(iter(wishes), "grammar")
+        raise InvalidRequestError(field, str(error)) from error
+
+
+async def _check_each(
+    wishes: Mapping[str, Grammar], *, gate: GrammarGate, tenant: str
+) -> None:
+    """Raises where one of several wishes cannot be used by itself."""
+    for field, grammar in wishes.items():
+        try:
+            await gate.check(grammar, tenant=tenant)
+        except GrammarError as error:
+            raise InvalidRequestError(field, str(error)) from error
 
 
 def _check_no_special(ids: Sequence[int], *, model: FrontModel) -> None:

@@ -90,7 +90,10 @@ class Grammar:
             raise GrammarError(
                 f"must be a JSON schema, which is an object, got {schema!r:.100}"
             )
-        style = {**_PYTHON_STYLE, **(schema.get("x-guidance") or {})}
+        said = schema.get("x-guidance") or {}
+        if not isinstance(said, Mapping):
+            raise GrammarError(f"has an x-guidance that is no object, {said!r:.60}")
+        style = {**_PYTHON_STYLE, **said}
         try:
             text = json.dumps({**schema, "x-guidance": style}, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:

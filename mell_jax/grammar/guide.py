@@ -36,13 +36,11 @@ class Guidance:
         mask: a bit for each token, those after `forced` that may be sampled; None at
             the end. Bit t is bit t % 32 of word t // 32.
         error: why the answer cannot go on; empty when it can, or is complete.
-        is_fault: whether the error is ours, and not the grammar's.
     """
 
     forced: tuple[int, ...] = ()
     mask: Mask | None = None
     error: str = ""
-    is_fault: bool = False
 
     @property
     def is_complete(self) -> bool:

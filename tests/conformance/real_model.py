@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import openai
 from real_model_goldens import GOLDENS, NEW_TOKENS, make
+from real_model_shapes import check_shapes
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as rpc
 
@@ -90,6 +91,7 @@ def main(address: str, url: str, file: str) -> None:
     assert model == Path(file).name.removesuffix(".gguf"), model
     for chat in goldens["chats"]:
         check_chat(client, model, chat)
+    check_shapes(client, model)
     how = "as committed"
     if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
         live = make(Path(file), prompts=1)["completions"]

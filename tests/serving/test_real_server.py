@@ -1,9 +1,12 @@
 """`mell-serve` with the demo model, as a process, over a real socket."""
 
+import json
+import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import openai
@@ -11,6 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 
+from mell_jax.engine.build import demo_directory
+from mell_jax.serving.proto import open_inference_pb2_grpc as inference_grpc
+from mell_jax.text.tokenizer import load_tokenizer
+from tests.serving.kserve.asking import ask, texts_of
 from tests.serving.running import (
     MAX_MODEL_LEN,
     RunningServer,
@@ -20,11 +27,12 @@ from tests.serving.running import (
 )
 
 NAN = float("nan")
+TOKENIZER = load_tokenizer(demo_directory())
 
 
 @pytest.fixture(scope="module")
 def server(compiled_dir: Path) -> Iterator[RunningServer]:
-    running = RunningServer(compiled_dir)
+    running = RunningServer(compiled_dir, flags=("--tool_format=hermes",))
     yield running
     running.close()
 
@@ -144,6 +152,93 @@ def test_openai_s_client_is_told_what_is_wrong(server: RunningServer) -> None:
         server.openai.completions.create(
             model="demo", prompt="One day", max_tokens=MAX_MODEL_LEN
         )
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Oslo", "Rome"]}, "is_far": {"type": "boolean"}},
+    "required": ["city", "is_far"],
+    "additionalProperties": False,
+}
+ANSWER = re.compile(r'{"city": "(Oslo|Rome)", "is_far": (true|false)}')
+TAG = {
+    "triggers": ["e"],
+    "structures": [{"begin": "e", "schema": {"const": 7}, "end": "!"}],
+}
+SHAPES = {  # of the gRPC contract, and what answers are
+    "json_schema": (json.dumps(SCHEMA), ANSWER),
+    "regex": ("[a-c]{3}-[0-9]{2}!", re.compile("[a-c]{3}-[0-9]{2}!")),
+    "grammar": ('start: "I " ("see" | "hear")\n', re.compile("I (see|hear)")),
+    "choice": (pb.ChoiceConstraint(choices=["a", "bc"]), re.compile("a|bc")),
+    "structural_tag": (json.dumps(TAG), re.compile("([^e]|e7!)*e?")),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_constraint_of_the_contract_is_kept(server: RunningServer, name: str) -> None:
+    value, shape = SHAPES[name]
+    for temperature in (0.0, 1.0):
+        asked = request(max_tokens=60, temperature=temperature, seed=5, **{name: value})
+        asked.stream = False
+        (whole,) = server.stub.Generate(asked)
+        (same,) = server.stub.Generate(asked)
+        assert whole.complete.output_ids == same.complete.output_ids
+        text = TOKENIZER.decode(whole.complete.output_ids, skip_special_tokens=True)
+        assert shape.fullmatch(text), text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shape"),
+    [
+        ("guided_json", SCHEMA, ANSWER),
+        ("guided_regex", "[a-c]{3}!", re.compile("[a-c]{3}!")),
+        ("guided_choice", ["a", "bc"], re.compile("a|bc")),
+        ("structured_outputs", {"json": SCHEMA}, ANSWER),
+    ],
+)
+def test_a_constraint_of_tritons_clients_is_kept(
+    server: RunningServer, name: str, value: object, shape: re.Pattern[str]
+) -> None:
+    kserve = inference_grpc.GRPCInferenceServiceStub(server.channel)
+    sampling = {"max_tokens": 60, "temperature": 1.0, name: value}
+    (text,) = texts_of(kserve.ModelInfer(ask("One day", sampling=sampling)))
+    assert shape.fullmatch(text), text
+
+
+def test_openai_s_client_gets_a_call_and_an_object(server: RunningServer) -> None:
+    tool: Any = {
+        "type": "function",
+        "function": {"name": "look_up", "parameters": SCHEMA},
+    }
+    hello: Any = [{"role": "user", "content": "One day"}]
+    formatted: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "place", "schema": SCHEMA},
+    }
+    chats = server.openai.chat.completions
+    for seed in range(3):
+        called = chats.create(
+            model="demo",
+            messages=hello,
+            tools=[tool],
+            tool_choice="required",
+            parallel_tool_calls=False,
+            seed=seed,
+        )
+        (choice,) = called.choices
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content is None
+        (call,) = choice.message.tool_calls or ()
+        assert call.type == "function"
+        assert call.function.name == "look_up"
+        assert ANSWER.fullmatch(call.function.arguments)
+        with chats.stream(
+            model="demo", messages=hello, response_format=formatted, seed=seed
+        ) as stream:
+            for _ in stream:
+                pass
+            said = stream.get_final_completion().choices[0].message.content
+        assert ANSWER.fullmatch(said or "")
 
 
 def test_the_server_tells_what_it_serves(server: RunningServer) -> None:

@@ -12,9 +12,10 @@ from mell_jax.serving.anthropic.errors import refuse
 from mell_jax.serving.anthropic.fields import MESSAGES
 from mell_jax.serving.anthropic.wire import MessagesRequest
 from mell_jax.serving.asker import Asker
-from mell_jax.serving.chat.body import passed_over, read_body
+from mell_jax.serving.chat.body import read_body
 from mell_jax.serving.chat.desk import Desk
 from mell_jax.serving.chat.reply import Manner
+from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.client_values import known_request_id
 from mell_jax.serving.http.route import HttpRoute
 

@@ -1,7 +1,7 @@
 """Bodies of requests are read as typed values, and their mistakes told by name."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -14,8 +14,6 @@ T = TypeVar("T", bound=msgspec.Struct)
 _BOM = b"\xef\xbb\xbf"
 _INTEGRAL = re.compile(rb"(-?[0-9]+)\.0+")
 _PATH = re.compile(r"^(?P<rule>.*) - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$", re.S)
-_NAME = re.compile("[A-Za-z0-9_.-]{1,64}")  # others do not go into a header
-_MAX_NAMES = 16
 
 
 def read_body(
@@ -54,12 +52,6 @@ def read_body(
             f"the body is not usable JSON: {str(error)[:200]}"
         ) from error
     return request, tuple(sorted(unknown))
-
-
-def passed_over(unknown: Sequence[str]) -> list[tuple[bytes, bytes]]:
-    """Returns the header that names the fields which nobody here knows."""
-    names = [name for name in unknown if _NAME.fullmatch(name)][:_MAX_NAMES]
-    return [(b"x-mell-unknown-fields", ", ".join(names).encode())] if names else []
 
 
 def renamed(error: Exception, names: Mapping[str, str]) -> Exception:

@@ -143,7 +143,9 @@ def turn_of(wish: ChatWish, *, speech: Speech | None) -> Turn:
         )
     except ConversationError as error:
         raise invalid_conversation(error) from error
-    return known_speech(speech).turn(conversation, tooling=tooling, shape=shape)
+    return known_speech(speech).turn(
+        conversation, tooling=tooling, shape=shape, shape_field="response_format"
+    )
 
 
 def _variables(wish: ChatWish) -> Json:

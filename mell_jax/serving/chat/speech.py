@@ -1,4 +1,4 @@
-"""How a model speaks: its template, how it calls tools, how it marks thoughts.
+"""A speech is how a model speaks: its template, its calls of tools, its thoughts.
 
     Speech.turn(conversation, tools, shape)  ->  Turn
     Turn.make(model)   in a thread: the prompt, and the grammar of its answer
@@ -8,6 +8,8 @@ Every protocol of conversations goes this way, so that tools, thoughts and shape
 understood in one place.
 """
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -21,6 +23,7 @@ from mell_jax.text.answers import (
     Beginning,
     Choice,
     Reasoning,
+    Toolbox,
     ToolFormat,
     behind_thoughts,
     find_beginning,
@@ -56,6 +59,7 @@ class Speech:
         *,
         tooling: Tooling = NO_TOOLS,
         shape: Grammar | None = None,
+        shape_field: str = "grammar",
     ) -> "Turn":
         """Returns the turn of the model in a conversation.
 
@@ -63,6 +67,7 @@ class Speech:
           conversation: to be answered.
           tooling: what the answer may call.
           shape: the answer's, where it is no call.
+          shape_field: of the request that asks for it; errors name it.
 
         Raises:
           UnsupportedError: nobody knows how this model calls tools.
@@ -72,7 +77,8 @@ class Speech:
                 "tools is not supported: the chat template of this model writes no "
                 "calls in a format known here; --tool_format names the one it uses"
             )
-        return Turn(self, conversation, tooling=tooling, shape=shape)
+        shapes = {} if shape is None else {shape_field: shape}
+        return Turn(self, conversation, tooling=tooling, shapes=shapes)
 
     def special_id(self, text: str) -> int | None:
         """Returns the id of a text that is a special token; None if it is none."""
@@ -89,12 +95,13 @@ class Turn:
         conversation: Conversation,
         *,
         tooling: Tooling,
-        shape: Grammar | None,
+        shapes: Mapping[str, Grammar],
     ) -> None:
+        """Remembers all; `shapes` is one or none, by the field that asks for it."""
         self._speech = speech
         self._conversation = conversation
         self._tools = tooling.box
-        self._shape = shape
+        self._shapes = shapes
         self._beginning: Beginning | None = None  # until the prompt is made
 
     @property
@@ -121,7 +128,9 @@ class Turn:
                 prompt=encoded.text_end,
                 continued=self._continued(),
             )
-        return MadePrompt(ids=encoded.ids, grammar=self._grammar())
+        wishes = self._wishes()
+        grammar = self._grammar(wishes)
+        return MadePrompt(ids=encoded.ids, grammar=grammar, wishes=wishes)
 
     def parser(self) -> AnswerParser:
         """Returns what reads one answer, once the prompt is made."""
@@ -154,32 +163,40 @@ class Turn:
             return content
         return "".join(str(part["text"]) for part in text_parts(content))
 
-    def _grammar(self) -> Grammar | None:
+    def _grammar(self, wishes: Mapping[str, Grammar]) -> Grammar | None:
         """Returns the texts that the answer may be, thoughts included; None for any."""
-        speech, grammar = self._speech, self._shape
-        if self._tools.callable:
-            grammar = self._with_calls(grammar)
-        if grammar is None or speech.reasoning is None or self._beginning is None:
+        if not wishes:
+            return None
+        speech = self._speech
+        grammar = functools.reduce(Grammar.or_else, wishes.values())
+        if speech.reasoning is None or self._beginning is None:
             return grammar
         return behind_thoughts(
             grammar, speech.reasoning, self._beginning, special_id=speech.special_id
         )
 
-    def _with_calls(self, shape: Grammar | None) -> Grammar | None:
-        """Returns the grammar of calls; what is no call has its shape all the same."""
-        speech, tools = self._speech, self._tools
-        assert speech.form is not None, "a turn with tools has a format of calls"
-        is_free = tools.choice.kind is Choice.AUTO
+    def _wishes(self) -> Mapping[str, Grammar]:
+        """Returns what the answer may be, by field: calls, or what has the shape.
+
+        Calls that may be left out stand in free text, unless that has a shape.
+        """
+        tools = self._tools
+        if not tools.callable:
+            return self._shapes
+        if tools.choice.kind is not Choice.AUTO or not self._shapes:
+            return {"tools": self._calls(tools)}
+        return {"tools": self._calls(tools.requiring_one()), **self._shapes}
+
+    def _calls(self, tools: Toolbox) -> Grammar:
+        """Returns the grammar of calls."""
+        form = self._speech.form
+        assert form is not None, "a turn with tools has a format of calls"
         try:
-            if not (is_free and shape is not None):
-                return speech.form.grammar(tools, special_id=speech.special_id)
-            calls = speech.form.grammar(
-                tools.requiring_one(), special_id=speech.special_id
-            )
+            grammar = form.grammar(tools, special_id=self._speech.special_id)
         except GrammarError as error:
             raise InvalidRequestError("tools", str(error)) from error
-        assert calls is not None, "calls that are required have a grammar"
-        return calls.or_else(shape)
+        assert grammar is not None, "calls have a grammar"
+        return grammar
 
 
 def known_speech(speech: Speech | None) -> Speech:

@@ -1,4 +1,4 @@
-"""How each model speaks, as its files and the operator say."""
+"""Each model speaks as its files and the operator say."""
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence

@@ -1,67 +1,7 @@
-"""Every field that clients know is honoured, harmless or refused: one table per route.
+"""The fields of completions and chats have tables here, with OpenAI's, vLLM's names."""
 
-    honoured  it is read, and the answer is as it says
-    harmless  it changes nothing of an answer, whatever its value
-    refused   it asks for what this server does not have; 400 names it and the way out,
-              unless its value asks for nothing
-
-The names are those of OpenAI's API and of vLLM's. One that is in no list is unknown: it
-is passed over, and the answer says so.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import final
-
-from mell_jax.engine.params import InvalidRequestError
+from mell_jax.serving.chat.fields import Fields, Refusal
 from mell_jax.serving.constraint import FIELDS
-
-_LEAVE = "leave it out"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A refused field has a way out, and values that ask for nothing; null always does.
-
-    Attributes:
-      way_out: what to do in place of it.
-      neutral: with these nothing is asked for.
-    """
-
-    way_out: str = _LEAVE
-    neutral: tuple[object, ...] = ()
-
-    def asks(self, value: object) -> bool:
-        """Returns whether a value asks for something."""
-        return value is not None and not any(
-            value == each and isinstance(value, bool) == isinstance(each, bool)
-            for each in self.neutral
-        )
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fields:
-    """A route knows these fields of a body."""
-
-    honoured: frozenset[str]
-    harmless: frozenset[str] = field(default_factory=frozenset)
-    refused: Mapping[str, Refusal] = field(default_factory=dict)
-
-    def knows(self, name: str) -> bool:
-        """Returns whether a field is in any of the lists."""
-        return name in self.honoured or name in self.harmless or name in self.refused
-
-    def check(self, name: str, value: object) -> None:
-        """Refuses a field that asks for what is not there.
-
-        Raises:
-          InvalidRequestError: names the field and the way out.
-        """
-        refusal = self.refused.get(name)
-        if refusal is not None and refusal.asks(value):
-            raise InvalidRequestError(name, f"is not supported here; {refusal.way_out}")
-
 
 _SAMPLING = frozenset(
     (

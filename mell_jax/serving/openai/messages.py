@@ -1,4 +1,4 @@
-"""What a piece is made of becomes a message, or the deltas of one in a stream.
+"""The parts of a piece become a message, or the deltas of one in a stream.
 
     Said -> content    Thought -> reasoning_content, reasoning    calls -> tool_calls
 

@@ -10,7 +10,6 @@ from typing import final
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
@@ -18,9 +17,11 @@ from mell_jax.frontend.executors import Job
 from mell_jax.grammar import Grammar
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.chat.speech import Speech, Turn, known_speech
+from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.client_values import checked_request_id, known_request_id
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
+from mell_jax.serving.http.sse import AsResponse
 from mell_jax.serving.openai.answers import (
     ChatWriter,
     CompletionWriter,
@@ -41,12 +42,15 @@ from mell_jax.serving.openai.samples import Echo, Samples
 from mell_jax.serving.openai.shape import naming_shape
 from mell_jax.serving.openai.telling import Telling
 from mell_jax.serving.openai.tokens import TokenRoutes, tokenizer_of
-from mell_jax.serving.openai.unknown import passed_over
 from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
 from mell_jax.serving.problem import UnknownRouteError
 from mell_jax.serving.stall import Stalls
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_OF_MESSAGES = (  # fields that change what is made of messages
+    *("tools", "tool_choice", "documents", "chat_template_kwargs"),
+    "continue_final_message",
+)
 Prompts = Sequence[str | Sequence[int] | PromptMaker]
 
 
@@ -219,7 +223,7 @@ class OpenAiDoor:
             for prompt in prompts
         ]
         options = asked.stream_options
-        return _Answer(
+        return AsResponse(
             Exchange(
                 [
                     naming_shape(generate(self._front_end, ask), asked=asked)
@@ -267,10 +271,11 @@ def _checked_prompt(asked: ChatRequest) -> Sequence[int]:
         raise InvalidRequestError(
             "prompt_token_ids", "and messages are both given: leave one of them out"
         )
-    if asked.tools:
-        raise InvalidRequestError(
-            "tools", "need messages: a prompt of token ids says nothing of them"
-        )
+    for name in _OF_MESSAGES:
+        if getattr(asked, name) not in (None, False, "none", "auto", [], {}):
+            raise InvalidRequestError(
+                name, "needs messages: a prompt of token ids is taken as it is"
+            )
     return asked.prompt_token_ids
 
 
@@ -281,18 +286,6 @@ def _telling(asked: CompletionRequest | ChatRequest) -> Telling:
         has_token_ids=bool(asked.return_token_ids),
         has_prompt_logprobs=prompt_logprobs_of(asked) is not None,
     )
-
-
-@final
-class _Answer(Response):
-    """Any ASGI application as what an endpoint returns."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__()
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
 async def _unknown(request: Request, asker: Asker) -> Response:

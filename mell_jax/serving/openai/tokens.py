@@ -21,11 +21,11 @@ from mell_jax.frontend.executors import Job
 from mell_jax.model_files.folder import open_folder
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.chat.speech import Speech, known_speech
+from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
 from mell_jax.serving.openai.asking import tooling_of
 from mell_jax.serving.openai.conversations import conversation_of
-from mell_jax.serving.openai.unknown import passed_over
 from mell_jax.serving.openai.wire import DetokenizeRequest, TokenizeRequest, parse
 from mell_jax.serving.problem import MissingTokenizerError
 from mell_jax.text.tokenizer import Tokenizer
@@ -84,6 +84,7 @@ class TokenRoutes:
         model = self._front_end.models.find(asked.model or "")
         tokenizer = tokenizer_of(model)
         may_be_special = asker.caller.may_send_special_tokens
+        tooling = tooling_of(asked)  # is right even where a prompt needs none
         work: Callable[[], list[int]]
         if (asked.prompt is None) == (not asked.messages):
             raise InvalidRequestError(
@@ -94,7 +95,6 @@ class TokenRoutes:
                 raise InvalidRequestError(
                     "add_special_tokens", "must be false: the chat template writes them"
                 )
-            tooling = tooling_of(asked)
             conversation = conversation_of(asked, tooling=tooling)
             speech = known_speech(self._speeches.get(model.info.model_name))
             make = speech.turn(conversation).make  # nothing is answered: no calls

@@ -4,22 +4,13 @@
 every door leads, in `SamplingParams`.
 """
 
-import re
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from mell_jax.engine.params import InvalidRequestError
-from mell_jax.serving.openai.fields import (
-    CHAT,
-    COMPLETIONS,
-    DETOKENIZE,
-    TOKENIZE,
-    Fields,
-)
-from mell_jax.serving.problem import MalformedMessageError
-
-_PATH = re.compile(r"^(?P<rule>.*) - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$", re.S)
+from mell_jax.serving.chat.body import read_body
+from mell_jax.serving.chat.fields import Fields
+from mell_jax.serving.openai.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,51 +155,10 @@ class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 R = TypeVar("R", CompletionRequest, ChatRequest, TokenizeRequest, DetokenizeRequest)
 
-_BOM = b"\xef\xbb\xbf"
-_INTEGRAL = re.compile(rb"(-?[0-9]+)\.0+")
-
 
 def parse(body: bytes, kind: type[R]) -> tuple[R, tuple[str, ...]]:
     """Reads a request from a body in JSON, and the names of fields nobody knows.
 
-    Whole numbers may be written as floats (2.0), and a byte order mark may come first.
-
-    Raises:
-      InvalidRequestError: a field is missing, has a wrong type, or asks for what this
-        server does not have; names it.
-      MalformedMessageError: the body is no JSON object.
+    See `read_body` for errors.
     """
-    try:
-        fields = msgspec.json.decode(
-            body.removeprefix(_BOM), type=dict[str, msgspec.Raw]
-        )
-        unread = fields.keys() - frozenset(kind.__struct_fields__)
-        for name in unread:
-            raw = fields.pop(name)
-            if name in kind.known.refused:
-                kind.known.check(name, msgspec.json.decode(raw))
-        for name, raw in fields.items():
-            if whole := _INTEGRAL.fullmatch(bytes(raw).strip()):
-                fields[name] = msgspec.Raw(whole[1])
-        request = msgspec.json.decode(msgspec.json.encode(fields), type=kind)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError(
-            f"the body is not usable JSON: {str(error)[:200]}"
-        ) from error
-    return request, tuple(sorted(n for n in unread if not kind.known.knows(n)))
-
-
-def _invalid(message: str) -> InvalidRequestError:
-    """Expected `int | null`, got `str` - at `$.n`  ->  n: expected `int | null`, ..."""
-    if match := _PATH.match(message):
-        rule, path = match["rule"], match["path"]
-        field = re.split(r"[.\[]", path, maxsplit=1)[0]
-        where = "" if path == field else f" at {path}"
-        return InvalidRequestError(
-            field or "body", f"has a wrong type{where}: {rule[:1].lower()}{rule[1:]}"
-        )
-    if missing := re.search(r"missing required field `(\w+)`", message):
-        return InvalidRequestError(missing[1], "is required")
-    return InvalidRequestError("body", f"must be an object: {message}")
+    return read_body(body, kind, fields=kind.known)

@@ -13,12 +13,13 @@ from typing import final
 
 from mell_jax.grammar import Grammar
 from mell_jax.text.answers.calls import Calls
-from mell_jax.text.answers.events import Event, Said
+from mell_jax.text.answers.events import Said
 from mell_jax.text.answers.layout import Layout, SpecialId, auto, no_special, required
 from mell_jax.text.answers.reader import (
     Marks,
     NotACallError,
     Reader,
+    StepParser,
     Steps,
     TextEndedError,
 )
@@ -74,36 +75,18 @@ class ToolFormat:
 
 
 @final
-class ToolParser:
+class ToolParser(StepParser):
     """A parser finds the calls in one answer; special tokens stand in it as spelled."""
 
     def __init__(self, form: ToolFormat, tools: Toolbox) -> None:
-        self._reader = Reader()
-        self._calls = Calls(self._reader, tools.callable)
-        self._steps = _read_answer(form, self._calls)
+        reader = Reader()
+        self._calls = Calls(reader, tools.callable)
+        super().__init__(reader, _read_answer(form, self._calls))
 
     @property
     def num_calls(self) -> int:
         """Returns how many calls have begun, dropped ones too."""
         return self._calls.num_begun
-
-    def push(self, text: str) -> tuple[Event, ...]:
-        """Returns what is known by this text and was not before."""
-        self._reader.feed(text)
-        return self._run()
-
-    def finish(self) -> tuple[Event, ...]:
-        """Returns what was held back, at the end of the answer."""
-        self._reader.end()
-        return self._run()
-
-    def _run(self) -> tuple[Event, ...]:
-        events = list[Event]()
-        for event in self._steps:
-            if event is None:
-                break
-            events.append(event)
-        return tuple(events)
 
 
 def _read_answer(form: ToolFormat, calls: Calls) -> Steps[None]:

@@ -179,3 +179,34 @@ class Marks:
             if any(mark.startswith(end) for mark in self._marks):
                 return count
         return 0
+
+
+class StepParser:
+    """A parser of one answer takes steps as far as its text lets it.
+
+    Args:
+        reader: gives it the text.
+        steps: its own, of events; None where more text is needed.
+    """
+
+    def __init__(self, reader: Reader, steps: Steps[None]) -> None:
+        self._reader = reader
+        self._steps = steps
+
+    def push(self, text: str) -> tuple[Event, ...]:
+        """Returns what is known by this text and was not before."""
+        self._reader.feed(text)
+        return self._run()
+
+    def finish(self) -> tuple[Event, ...]:
+        """Returns what was held back, at the end of the answer."""
+        self._reader.end()
+        return self._run()
+
+    def _run(self) -> tuple[Event, ...]:
+        events = list[Event]()
+        for event in self._steps:
+            if event is None:
+                break
+            events.append(event)
+        return tuple(events)

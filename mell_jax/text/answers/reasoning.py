@@ -14,9 +14,9 @@ from enum import Enum
 from typing import final
 
 from mell_jax.grammar import Grammar
-from mell_jax.text.answers.events import Event, Recast, Said, Thought
+from mell_jax.text.answers.events import Recast, Said, Thought
 from mell_jax.text.answers.layout import SpecialId, no_special
-from mell_jax.text.answers.reader import Marks, Reader, Steps
+from mell_jax.text.answers.reader import Marks, Reader, StepParser, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,14 @@ _KNOWN = (
 
 def find_reasoning(template_source: str) -> Reasoning | None:
     """Returns the marks of thoughts that a chat template knows, if any."""
-    return next((known for known in _KNOWN if known.close in template_source), None)
+    return next(
+        (
+            known
+            for known in _KNOWN
+            if known.open in template_source or known.close in template_source
+        ),
+        None,
+    )
 
 
 def find_beginning(
@@ -94,33 +101,15 @@ def behind_thoughts(
 
 
 @final
-class ReasoningParser:
+class ReasoningParser(StepParser):
     """A parser finds the thoughts of one answer; line breaks around them are left out.
 
     Where no block begins and one ends, what was said before its end is `Recast`.
     """
 
     def __init__(self, reasoning: Reasoning, beginning: Beginning) -> None:
-        self._reader = Reader()
-        self._steps = _read(self._reader, reasoning, beginning)
-
-    def push(self, text: str) -> tuple[Event, ...]:
-        """Returns what is known by this text and was not before."""
-        self._reader.feed(text)
-        return self._run()
-
-    def finish(self) -> tuple[Event, ...]:
-        """Returns what was held back, at the end of the answer."""
-        self._reader.end()
-        return self._run()
-
-    def _run(self) -> tuple[Event, ...]:
-        events = list[Event]()
-        for event in self._steps:
-            if event is None:
-                break
-            events.append(event)
-        return tuple(events)
+        reader = Reader()
+        super().__init__(reader, _read(reader, reasoning, beginning))
 
 
 def _read(reader: Reader, marks: Reasoning, beginning: Beginning) -> Steps[None]:

@@ -194,6 +194,11 @@ def test_a_block_that_cannot_be_read_is_named(message: Any, rule: str) -> None:
     assert refused(USER, message).startswith(f"messages: {rule}")
 
 
+def test_the_system_says_texts_only() -> None:
+    told = refused(system=[{"type": "text", "text": "a"}, {"type": "image"}])
+    assert told == "system: [1] may be a text only, got the type 'image'"
+
+
 def test_a_conversation_has_so_many_blocks_and_no_more() -> None:
     blocks = [{"type": "text", "text": "a"}] * 8192
     wish({"role": "user", "content": blocks}, {"role": "user", "content": blocks})

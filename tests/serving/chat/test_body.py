@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.serving.anthropic.fields import MESSAGES
 from mell_jax.serving.anthropic.wire import MessagesRequest
-from mell_jax.serving.chat.body import passed_over, read_body, renamed
+from mell_jax.serving.chat.body import read_body, renamed
 from mell_jax.serving.chat.fields import Fields, Refusal
+from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.openai.responses.fields import RESPONSES
 from mell_jax.serving.openai.responses.wire import ResponsesRequest
 from mell_jax.serving.problem import MalformedMessageError
@@ -21,10 +22,11 @@ from mell_jax.serving.problem import MalformedMessageError
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     name: Any = None
+    rows: list[int] = []
 
 
 FIELDS = Fields(
-    honoured=frozenset(("n", "name")),
+    honoured=frozenset(("n", "name", "rows")),
     harmless=frozenset(("user",)),
     refused={"echo": Refusal(way_out="say it", neutral=(False, 1))},
     inside={"name": Fields(honoured=frozenset("a"), refused={"b": Refusal()})},
@@ -59,19 +61,21 @@ def test_fields_are_read_passed_over_refused_or_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "field"),
+    ("text", "field", "told"),
     [
-        ("{}", "n"),
-        ('{"n": "a"}', "n"),
-        ('{"n": 1.5}', "n"),
-        ("[]", "body"),
-        ("3", "body"),
+        ("{}", "n", "n is required"),
+        ('{"n": "a"}', "n", "n has a wrong type: expected `int`, got `str`"),
+        ('{"n": 1.5}', "n", "n has a wrong type: expected `int`"),
+        ('{"n": 1, "rows": [0, "a"]}', "rows", "rows has a wrong type at rows[1]: exp"),
+        ("[]", "body", "body must be an object: "),
+        ("3", "body", "body must be an object: "),
     ],
 )
-def test_what_is_wrong_is_named(text: str, field: str) -> None:
+def test_what_is_wrong_is_named(text: str, field: str, told: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         read(text)
     assert caught.value.field == field
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"n": ' + "[" * 100_000, '{"n": NaN}'])

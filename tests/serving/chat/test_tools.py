@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.serving.openai.asking import chat_params
-from mell_jax.serving.openai.tools import MAX_TOOLS, Choice, Tool, Tooling, tooling_of
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.serving.chat.tools import Tooling
+from mell_jax.serving.openai.asking import tooling_of
 from mell_jax.serving.openai.wire import ChatRequest, parse
-from mell_jax.serving.problem import UnsupportedError
+from mell_jax.text.answers import Choice, Tool
+from mell_jax.text.answers.tools import MAX_TOOLS
 
 
 def tool(name: Any = "f", **more: Any) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def test_the_choice_is_what_the_client_says(
     fields: dict[str, Any], choice: Choice, name: str
 ) -> None:
     tooling = read(**fields)
-    assert (tooling.choice, tooling.name) == (choice, name)
+    assert (tooling.box.choice.kind, tooling.box.choice.name) == (choice, name)
     shown = tooling.for_template()
     assert shown == (None if choice is Choice.NONE else fields["tools"])
 
@@ -54,19 +55,14 @@ def test_a_tool_is_read_whole_and_shown_as_it_came() -> None:
     schema = {"type": "object", "properties": {"ä": {"maximum": 2**70}}}
     sent = tool("get-it_2", description="d", parameters=schema, strict=True, extra=[1])
     tooling = read(tools=[sent, tool("x" * 64, description=None, strict=None)])
-    assert tooling.tools == (
-        Tool(
-            name="get-it_2",
-            description="d",
-            parameters=schema,
-            is_strict=True,
-            source=sent,
-        ),
-        Tool(name="x" * 64, source=tool("x" * 64, description=None, strict=None)),
-    )
-    assert tooling.is_parallel
-    assert not read(tools=[sent], parallel_tool_calls=False).is_parallel
-    assert read(tools=[sent], parallel_tool_calls=None).is_parallel
+    assert tooling.box.tools == [
+        Tool(name="get-it_2", description="d", parameters=schema, strict=True),
+        Tool(name="x" * 64),
+    ]
+    assert tooling.sources == (sent, tool("x" * 64, description=None, strict=None))
+    assert tooling.box.is_parallel
+    assert not read(tools=[sent], parallel_tool_calls=False).box.is_parallel
+    assert read(tools=[sent], parallel_tool_calls=None).box.is_parallel
 
 
 @pytest.mark.parametrize(
@@ -75,17 +71,17 @@ def test_a_tool_is_read_whole_and_shown_as_it_came() -> None:
         ([{}], '[0].type must be "function", got None'),
         ([tool(), {"type": "custom"}], "[1].type must be \"function\", got 'custom'"),
         ([{"type": "function"}], "[0].function must be an object, got None"),
-        ([tool(None)], "[0].function.name must be 1 to 64 of a-z"),
-        ([tool("")], "[0].function.name must be"),
-        ([tool("a b")], "[0].function.name must be"),
-        ([tool("a\n")], "[0].function.name must be"),
-        ([tool("x" * 65)], "[0].function.name must be"),
-        ([tool("<|im_end|>")], "[0].function.name must be"),
+        ([tool(None)], "[0].function: a tool's name must have 1 to 64"),
+        ([tool("")], "[0].function: a tool's name must have 1 to 64"),
+        ([tool("a b")], "[0].function: a tool's name must have 1 to 64"),
+        ([tool("a\n")], "[0].function: a tool's name must have 1 to 64"),
+        ([tool("x" * 65)], "[0].function: a tool's name must have 1 to 64"),
+        ([tool("<|im_end|>")], "[0].function: a tool's name must have 1 to 64"),
         ([tool(description=1)], "[0].function.description must be a text, got 1"),
         ([tool(parameters=[])], "[0].function.parameters must be a JSON schema"),
         ([tool(strict=1)], "[0].function.strict must be true or false, got 1"),
-        ([tool("f"), tool("g"), tool("f")], "[2] has the name of [0], 'f'"),
-        ([tool(f"f{i}") for i in range(MAX_TOOLS + 1)], "may be at most 128, got 129"),
+        ([tool("f"), tool("g"), tool("f")], "must have different names; two are f"),
+        ([tool(f"f{i}") for i in range(MAX_TOOLS + 1)], "must be at most 128, got 129"),
         ([1], "has a wrong type at tools[0]"),
         ("x", "has a wrong type"),
     ],
@@ -98,7 +94,8 @@ def test_what_is_no_tool_is_told_by_place_and_rule(tools: Any, says: str) -> Non
 
 
 def test_as_many_tools_as_there_may_be() -> None:
-    assert len(read(tools=[tool(f"f{i}") for i in range(MAX_TOOLS)]).tools) == MAX_TOOLS
+    box = read(tools=[tool(f"f{i}") for i in range(MAX_TOOLS)]).box
+    assert len(box.callable) == MAX_TOOLS
 
 
 @pytest.mark.parametrize(
@@ -124,27 +121,3 @@ def test_a_choice_needs_tools() -> None:
         read(tool_choice="required")
     with pytest.raises(InvalidRequestError, match="names 'g', which is none of tools"):
         read(tool_choice=NAMED)
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"tools": [tool()]}, "tools is not supported"),
-        ({"functions": [{}]}, "functions is not supported: send tools and tool_choice"),
-        (
-            {"function_call": {"name": "f"}},
-            "function_call is not supported: send tools",
-        ),
-        ({"audio": {"voice": "x"}}, "audio is not supported"),
-    ],
-)
-def test_what_answers_cannot_have_is_refused(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(UnsupportedError, match=says):
-        chat_params(request(**fields), defaults=SamplingParams())
-
-
-def test_what_asks_for_nothing_is_taken() -> None:
-    chat_params(
-        request(tools=[], functions=[], function_call="auto", tool_choice="none"),
-        defaults=SamplingParams(),
-    )

@@ -19,7 +19,9 @@ def test_a_thought_behind_an_answer_begins_a_turn() -> None:
     first, second, *others = turns.messages()
     assert first == {"role": "assistant", "content": "c", "reasoning_content": "a\nb"}
     assert (second["reasoning_content"], second["content"]) == ("d", None)
-    assert [call["id"] for call in second["tool_calls"]] == ["1"]
+    function = {"name": "f", "arguments": "{}"}
+    call = {"id": "1", "type": "function", "function": function}
+    assert second["tool_calls"] == [call]
     assert others == [
         {"role": "assistant", "content": "e"},
         {"role": "assistant", "content": "f"},

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from mell_jax.engine.build import demo_directory
-from mell_jax.serving.openai.chats import check_chats, load_chats
+from mell_jax.serving.chat.speech import Speech
+from mell_jax.serving.openai.chats import check_chats, load_speeches
 from mell_jax.serving.served_model import ServedModel
-from mell_jax.text.chat_prompt import ChatPrompt
 from mell_jax.text.conversation import Conversation
 from mell_jax.text.tokenizer import load_tokenizer
 
 HELLO = Conversation(messages=[{"role": "user", "content": "c"}])
-Load = Callable[[Sequence[str], Sequence[ServedModel]], dict[str, ChatPrompt]]
+Load = Callable[[Sequence[str], Sequence[ServedModel]], dict[str, Speech]]
 
 
 def model(name: str, directory: Path) -> ServedModel:
@@ -26,14 +26,14 @@ def model(name: str, directory: Path) -> ServedModel:
 
 @pytest.fixture
 def load() -> Iterator[Load]:
-    """`load_chats` for models whose texts end with token 0."""
+    """`load_speeches` for models whose texts end with token 0."""
     with contextlib.ExitStack() as stack:
 
         def load(
             templates: Sequence[str], models: Sequence[ServedModel]
-        ) -> dict[str, ChatPrompt]:
+        ) -> dict[str, Speech]:
             ends = {each.name: (0,) for each in models}
-            return load_chats(models, templates=templates, ends=ends, stack=stack)
+            return load_speeches(models, templates=templates, ends=ends, stack=stack)
 
         yield load
 
@@ -48,10 +48,10 @@ def test_a_template_is_for_all_models_or_for_one(
     assert load([], models) == {}
     only_b = load([f"b={for_b}"], models)
     assert list(only_b) == ["b"]
-    assert only_b["b"].encode(HELLO, max_tokens=9).ids == [2, 3]
+    assert only_b["b"].chat.encode(HELLO, max_tokens=9).ids == [2, 3]
     both = load([str(for_all), f"b={for_b}"], models)
-    assert both["a"].encode(HELLO, max_tokens=9).ids == [1]
-    assert both["b"].encode(HELLO, max_tokens=9).ids == [2, 3]
+    assert both["a"].chat.encode(HELLO, max_tokens=9).ids == [1]
+    assert both["b"].chat.encode(HELLO, max_tokens=9).ids == [2, 3]
 
 
 def test_a_template_for_nobody_is_refused(letters_dir: Path, load: Load) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from mell_jax.engine.params import InvalidRequestError
+from mell_jax.serving.openai.asking import tooling_of
 from mell_jax.serving.openai.conversations import MAX_MESSAGES, conversation_of
 from mell_jax.serving.openai.wire import ChatRequest, parse
 from mell_jax.serving.problem import UnsupportedError
 from mell_jax.text.conversation import Conversation
 
 HELLO = {"role": "user", "content": "hi"}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"b": 1, "a": 2}}}
+SCHEMA = {"type": "object", "properties": {"b": {}, "a": {}}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
 
 
 def call(**function: Any) -> dict[str, Any]:
@@ -21,7 +23,8 @@ def call(**function: Any) -> dict[str, Any]:
 
 def read(**fields: Any) -> Conversation:
     body = {"messages": [HELLO], **fields}
-    return conversation_of(parse(json.dumps(body).encode(), ChatRequest)[0])
+    request, _ = parse(json.dumps(body).encode(), ChatRequest)
+    return conversation_of(request, tooling=tooling_of(request))
 
 
 def test_messages_are_those_that_agents_send() -> None:

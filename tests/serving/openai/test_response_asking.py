@@ -195,6 +195,10 @@ def test_a_thought_comes_back_as_it_is_or_sealed_or_as_a_summary() -> None:
             {"type": "reasoning", "encrypted_content": "mell:*"},
             "[1].encrypted_content was not written by this server",
         ),
+        (
+            {"type": "reasoning", "summary": [{"type": "image"}]},
+            "[1].summary[0] is of the type 'image'",
+        ),
         ({"role": 7}, "has a wrong type at input[1].role: expected `str | null`"),
     ],
 )
@@ -273,6 +277,15 @@ def test_a_choice_of_tools_is_one_word_one_name_or_some_that_are_allowed() -> No
             [ADD],
             {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]},
             "tool_choice: may allow functions only",
+        ),
+        (
+            [ADD],
+            {
+                "type": "allowed_tools",
+                "mode": "auto",
+                "tools": [{"type": "function", "name": "b"}],
+            },
+            "tool_choice: names 'b', which is none of the tools",
         ),
     ],
 )

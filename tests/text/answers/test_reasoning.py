@@ -116,6 +116,7 @@ def test_marks_are_found_in_the_template() -> None:
     assert find_reasoning("{{ '<think>\\n\\n</think>' }}") == THINK
     seed = Reasoning(open="<seed:think>", close="</seed:think>")
     assert find_reasoning("<seed:think>{{ x }}</seed:think>") == seed
+    assert find_reasoning("{{ '<think>\\n' }}") == THINK  # it begins the block alone
     assert find_reasoning("{{ messages }}") is None
 
 

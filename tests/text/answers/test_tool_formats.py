@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mell_jax.text.answers import (
@@ -35,6 +35,8 @@ from tests.text.answers.cases import (
 )
 
 ALL = sorted(FORMATS)
+ENDS = {"qwen3_coder": ("</parameter>",), "glm45": ("</arg_value>",)}
+"""What ends an argument and cannot be in it: these formats have no escapes."""
 WITH_LEADS = {"llama3_json", "pythonic"}
 BY_JSON = sorted(set(ALL) - {"qwen3_coder", "glm45", "pythonic"})
 
@@ -46,6 +48,7 @@ def calls_of(found: Answer) -> list[tuple[str, object]]:
 @pytest.mark.parametrize("form", ALL)
 @given(calls=CALLS)
 def test_calls_come_back(form: str, calls: list[tuple[str, dict[str, object]]]) -> None:
+    assume(not any(end in json.dumps(calls) for end in ENDS.get(form, ())))
     found = answer(form, write_calls(form, calls))
     assert calls_of(found) == calls
     assert found.text == ""

@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mell_jax.serving.asker import Asker
-from mell_jax.serving.chat.body import passed_over, read_body, renamed
+from mell_jax.serving.chat.body import read_body, renamed
 from mell_jax.serving.chat.desk import Desk
 from mell_jax.serving.chat.reply import Manner
+from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.client_values import known_request_id
 from mell_jax.serving.http.errors import error_response
 from mell_jax.serving.http.route import HttpRoute
