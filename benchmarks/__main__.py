@@ -8,6 +8,7 @@
     python -m benchmarks --suite=fleet --trace=azure_conv.csv.gz --length_scale=auto
     python -m benchmarks --suite=migration
     python -m benchmarks --suite=service --service_parts=flood --churn_minutes=10
+    python -m benchmarks --suite=grammar --tokenizer=tokenizer.json
 
 --suite is one of: decode (the engine, its bare step and transformers side by side),
 overhead (what the host adds to a step, and where), startup (seconds until ready),
@@ -15,7 +16,8 @@ kernels (attention and page moves against what the device can do), gpu (a GPU fr
 launches to tokens of an 8B model, within nine minutes), fleet (a slice of a trace on
 several instances under several policies), migration (what moving requests
 costs them and the others), service (what front ends cost, with an engine that only
-keeps time; floods, cancels, churn). Measure on an idle machine; its load average is
+keeps time; floods, cancels, churn), grammar (what grammars cost their rows and the
+others). Measure on an idle machine; its load average is
 printed and written with the figures. `mell-bench` measures serving.
 """
 

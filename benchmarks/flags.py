@@ -16,6 +16,7 @@ SUITES = (
     "fleet",
     "migration",
     "service",
+    "grammar",
 )
 DEVICE_SUITES = ("kernels", "gpu")
 """These need nothing but jax and flax."""
@@ -38,7 +39,7 @@ def define_flags() -> flags.FlagValues:
 def _define_engine(values: flags.FlagValues) -> None:
     group: dict[str, Any] = {
         "flag_values": values,
-        "module_name": "decode, overhead, startup, migration, service",
+        "module_name": "decode, overhead, startup, migration, service, grammar",
     }
     flags.DEFINE_list(
         "batch_sizes",
@@ -59,11 +60,11 @@ def _define_engine(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "repeats",
         None,
-        "So many turns or starts are made; by default 3, and 6 for overhead.",
+        "So many turns or starts are made; by default 3, 6 (overhead) or 5 (grammar).",
         **group,
     )
     flags.DEFINE_integer(
-        "steps", 100, "A turn has so many decode steps (overhead).", **group
+        "steps", 100, "A turn has so many decode steps (overhead, grammar).", **group
     )
     flags.DEFINE_string(
         "torch_python",

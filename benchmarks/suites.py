@@ -14,9 +14,10 @@ from benchmarks.engine.startup import StartupSettings, run_startup
 from benchmarks.flags import SUITES
 from benchmarks.fleet.migration import MigrationSettings, run_migration
 from benchmarks.fleet.suite import FleetSettings, run_fleet
+from benchmarks.grammar.suite import GrammarSettings, run_grammar
 from benchmarks.service.suite import ServiceSettings, run_service
 from mell_jax.bench.measure import Suite, measure
-from mell_jax.bench.settle import engine_config, request_settings
+from mell_jax.bench.settle import engine_config, optional_path, request_settings
 
 
 def measure_suite(values: flags.FlagValues, *, command: str) -> None:
@@ -41,6 +42,7 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "fleet": _fleet,
         "migration": _migration,
         "service": _service,
+        "grammar": _grammar,
     }
     if values.suite is None:
         raise ValueError(f"suite must be one of {', '.join(SUITES)}: give --suite")
@@ -92,6 +94,16 @@ def _service(values: flags.FlagValues) -> tuple[object, Suite]:
         seconds=values.seconds,
     )
     return settings, lambda _: run_service(settings, progress=values.progress)
+
+
+def _grammar(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = GrammarSettings(
+        tokenizer=optional_path(values.tokenizer),
+        steps=values.steps,
+        repeats=values.repeats or 5,
+        seed=values.seed,
+    )
+    return settings, lambda _: run_grammar(settings, progress=values.progress)
 
 
 def _decode(values: flags.FlagValues) -> tuple[object, Suite]:

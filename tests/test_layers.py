@@ -111,6 +111,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     # from its folder only what is on its own level or below. A sub-folder stands for
     # all of its modules but those that are named themselves.
     "engine": {
+        "threads": {"fair_thread"},
         "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),

@@ -5,6 +5,7 @@ what is served.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from mell_jax.engine.frames import Abort, FinishReason, Handle, StepFrame, Submi
 from mell_jax.engine.instance import Instance
 from mell_jax.engine.params import SamplingParams
 from mell_jax.worker.device import Pending, StepCall
+
+GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +55,18 @@ class EngineHarness:
         """Returns the time on the clock of frames."""
         return time.perf_counter()
 
-    def submit(self, prompts: Sequence[Int32Array], *, new_tokens: int) -> list[int]:
-        """Leaves greedy requests that go on past an end token; gives their handles."""
-        params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
+    def submit(
+        self,
+        prompts: Sequence[Int32Array],
+        *,
+        new_tokens: int,
+        params: SamplingParams = GREEDY,
+    ) -> list[int]:
+        """Leaves requests that get so many tokens at most; gives their handles.
+
+        By default they are greedy and go on past an end token.
+        """
+        params = dataclasses.replace(params, max_tokens=new_tokens)
         handles = []
         for prompt in prompts:
             handle = Handle(next(self._handles))

@@ -41,7 +41,7 @@ from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.settings import own_settings
 from mell_jax.worker.step import ModelParts, Weights, put_weights, split_model
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # who measures steps alone has no tokenizers
     from mell_jax.text.tokenizer import Tokenizer
 
 

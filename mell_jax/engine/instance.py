@@ -42,14 +42,14 @@ from mell_jax.scheduler.ids import Serial, Tokens
 from mell_jax.scheduler.plan import Sequence, StepPlan
 from mell_jax.worker.device import DeviceWorker, Pending, PromptTargets, StepCall
 from mell_jax.worker.layout import Bucket, new_vector
-from mell_jax.worker.sampling import NONE_ALLOWED, NOT_FINITE, Want
+from mell_jax.worker.sampling import NONE_ALLOWED, Want
 
 NO_TOKENS = np.zeros(0, np.int32)
-_BAD_ROWS = {
-    NOT_FINITE: "the model's logits for this sequence are not finite",
-    NONE_ALLOWED: "what the request asks for (grammar, allowed_token_ids, logit_bias, "
-    "min_tokens) allows no token here",
-}
+_NOT_FINITE = "the model's logits for this sequence are not finite"
+_NONE_ALLOWED = (
+    "allows no token here, beside the rest of what is asked for (allowed_token_ids, "
+    "logit_bias, min_tokens)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -428,11 +428,16 @@ class Instance:
         for index in (plan.samples & (tokens < 0)).nonzero()[0]:
             serial = Serial(int(plan.serials[index]))
             if serial in self._requests:
-                self.finish(
-                    serial,
-                    reason=FinishReason.ERROR,
-                    message=_BAD_ROWS[int(tokens[index])],
-                )
+                self._fail(serial, is_allowed=tokens[index] != NONE_ALLOWED)
+
+    def _fail(self, serial: Serial, *, is_allowed: bool) -> None:
+        """Ends a sequence whose logits are no numbers, or none of which is allowed."""
+        message, field = _NOT_FINITE, ""
+        if not is_allowed:
+            has_grammar = self._requests[serial].params.grammar is not None
+            field = "grammar" if has_grammar else "allowed_token_ids"
+            message = f"{field} {_NONE_ALLOWED}"
+        self.finish(serial, reason=FinishReason.ERROR, message=message, field=field)
 
     def _land_prompts(
         self, landing: InFlight, live: BoolArray

@@ -66,6 +66,11 @@ class GuideMaker:
             least_forced=self._least_forced if forces else None,
         )
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Returns the tokens that end a text."""
+        return self._end_ids
+
     def keeps(self, grammar: Grammar) -> bool:
         """Returns whether a guide of a grammar is made without compiling it."""
         return grammar in self._kept

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.grammar.corpus import corpus
 from mell_jax.grammar import Grammar
-from tests.grammar.corpus import corpus
 from tests.grammar.corpus_fleet import MOST, CorpusFleet, Wish
 from tests.grammar.test_schema_keywords import KEPT
 from tests.grammar.validation import FORMATS, fault_of

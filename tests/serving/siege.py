@@ -23,8 +23,8 @@ BAD_EVENTS = {"front_end_died", "engine_failed", "request_failed", "failed"}
 class Siege:
     """The server, and what good clients get of it."""
 
-    def __init__(self, cache_dir: Path) -> None:
-        self.server = server = RunningServer(cache_dir)
+    def __init__(self, cache_dir: Path, *, flags: tuple[str, ...] = ()) -> None:
+        self.server = server = RunningServer(cache_dir, flags=flags)
         self.kserve = inference_grpc.GRPCInferenceServiceStub(server.channel)
         self.http = httpx2.Client(base_url=f"http://{server.http}", timeout=60)
         self.front_pid = server.front_end().pid

@@ -227,7 +227,7 @@ class OpenAiDoor:
             Exchange(
                 [
                     naming_shape(generate(self._front_end, ask), asked=asked)
-                    if params.grammar is not None
+                    if params.grammar is not None or turn is not None
                     else generate(self._front_end, ask)
                     for ask in asks
                 ],

@@ -43,4 +43,5 @@ def _field_of(asked: CompletionRequest | ChatRequest) -> str:
     """The field that binds the answer; others may be there and ask for nothing."""
     said = {name: getattr(asked, name) for name in FIELDS}
     given = (name for name in FIELDS if said[name] is not None)
-    return next(name for name in given if read_field(name, said[name]) is not None)
+    fields = (name for name in given if read_field(name, said[name]) is not None)
+    return next(fields, "tools")  # which bind an answer, too

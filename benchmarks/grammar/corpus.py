@@ -1,13 +1,13 @@
 """Schemas of all keywords that are kept to, alone and together; every answer may end.
 
-Names and texts are made of what `corpus_table` writes.
+Names and texts are made of few letters, so that a small vocabulary writes them, too.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from tests.grammar.corpus_shapes import SHAPES
+from benchmarks.grammar.corpus_shapes import SHAPES
 
 Schema = dict[str, Any] | bool
 INT = {"type": "integer", "minimum": -99, "maximum": 99}
@@ -19,7 +19,7 @@ FORMATS = (
     *("date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6"),
     *("uuid", "uri"),
 )
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(0, -7, 2.5, "", "a b", 'say "hi"', "a\\b/c", "line\nend", "\t", "ä ö", "日本"),
     *("€ 😀", True, None, [], {}, [1, [2, [3]]], {"a": {"b": [None, False]}}, "\u0001"),
 )
@@ -59,7 +59,7 @@ _ITEMS = {"minItems": 1, "maxItems": 3}
 
 
 def _numbers() -> Iterator[Schema]:
-    bounds: Iterable[dict[str, float]] = (
+    bounds: tuple[dict[str, Any], ...] = (
         *({"minimum": 0, "maximum": 9}, {"minimum": -5, "maximum": 5}),
         *({"exclusiveMinimum": 0, "exclusiveMaximum": 3}, {"minimum": 98}),
         *({"maximum": -98}, {"exclusiveMinimum": 1000}, {"exclusiveMaximum": -1}),
@@ -77,8 +77,8 @@ def _numbers() -> Iterator[Schema]:
     yield {"type": "number", "minimum": 1e-3, "maximum": 1e3}
     for step in (1, 2, 3, 5, 7, 10, 64):
         yield {"type": "integer", "multipleOf": step}
-    for step in (0.5, 0.25, 0.1, 0.01, 1.5, 3):
-        yield {"type": "number", "multipleOf": step}
+    for part in (0.5, 0.25, 0.1, 0.01, 1.5, 3):
+        yield {"type": "number", "multipleOf": part}
     yield {"type": "integer", "multipleOf": 3, "minimum": 10, "maximum": 99}
     yield {"type": "number", "multipleOf": 0.5, "minimum": 0, "maximum": 4}
     yield {"allOf": [{"type": "integer", "multipleOf": 2}, {"multipleOf": 3}]}

@@ -1,0 +1,1 @@
+"""Measures what grammars cost, and what they save."""
