@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mell_jax.grammar import Grammar, GuideMaker, TokenTable
-from mell_jax.grammar.guide import Mask
+from mell_jax.grammar.guidance import Mask
 
 END = 256
 MOST_BYTES = 1500
