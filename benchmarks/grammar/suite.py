@@ -34,7 +34,7 @@ from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config
 from mell_jax.text.tokenizer import Tokenizer, load_tokenizer
 
-MAX_MODEL_LEN = 1024
+MAX_MODEL_LEN = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,8 +133,15 @@ class Draft:
         for other in self.ledger.models:
             if other == model:
                 continue
-            emptiest = next(self.ledger.emptiest_first(other), None)
-            if emptiest is not None and self.ledger.instances[emptiest].rows == 0:
-                self._close(self.ledger.instances[emptiest])
-                return self.ledger.next_idle()
+            for emptiest in self.ledger.emptiest_first(other):
+                instance = self.ledger.instances[emptiest]
+                if instance.rows:
+                    break
+                if not self._is_left(emptiest):
+                    self._close(instance)
+                    return self.ledger.next_idle()
         return None
+
+    def _is_left(self, device: DeviceGroupId) -> bool:
+        """Returns whether the draft takes somebody away, who is there until he moves."""
+        return any(before == device for _, before in self._origins.values())

@@ -89,7 +89,7 @@ def control_flow(backend: str, *, device: AbstractDevice) -> dict[str, set[str]]
     named |= {f"forward {bucket}": flow for bucket, flow in found.forwards.items()}
     named |= {f"scores {bucket}": flow for bucket, flow in found.scores.items()}
     named |= found.samplers[ROWS].programs._asdict()
-    assert len(named) == 2 + len(BUCKETS) + 1 + 6
+    assert len(named) == 2 + len(BUCKETS) + 1 + 7
     return named
 
 

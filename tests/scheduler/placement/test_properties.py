@@ -250,6 +250,25 @@ def test_every_policy_keeps_within_capacity_and_the_books_balance(policy: str) -
     run(policy)
 
 
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_nobody_is_where_a_device_is_taken_for_another_model(policy: str) -> None:
+    """Who is to move away in the same plan is still there."""
+    chosen = policy
+
+    class Chosen(Fleets):
+        policy = chosen
+
+    fleets = Chosen()
+    fleets.arrive(cached=False, is_timed=True, pages=1, tenant="")
+    fleets.lose(choice=0)
+    fleets.arrive(cached=False, is_timed=False, pages=4, tenant="")
+    fleets.arrive(cached=False, is_timed=True, pages=12, tenant="")
+    fleets.grow(choice=44, more=1)
+    fleets.grow(choice=1, more=1)
+    fleets.tick(seconds=0.0)
+    fleets.nothing_is_over_capacity_and_the_books_agree_with_the_world()
+
+
 def begin_without_reservation(
     self: PlanExecutor,
     request: RequestAccount,
