@@ -143,5 +143,5 @@ class Draft:
         return None
 
     def _is_left(self, device: DeviceGroupId) -> bool:
-        """Returns whether the draft takes somebody away, who is there until he moves."""
+        """Returns whether the draft takes somebody away, who stays until he moves."""
         return any(before == device for _, before in self._origins.values())
