@@ -12,6 +12,7 @@ from mell_jax.grammar import Grammar
 from mell_jax.grammar.check_child import bytes_table
 
 
+@pytest.mark.slow
 def test_the_suite_says_all_of_it():
     report = run_grammar(GrammarSettings(steps=4, repeats=1), progress=False)
     guides, steps = report.results["guides"], report.results["steps"]
