@@ -23,7 +23,7 @@ from benchmarks.fleet.harness import (
 )
 from benchmarks.fleet.run import Run, serve
 from benchmarks.fleet.simulation import Speeds, simulate
-from benchmarks.fleet.timeline import DeviceTime, Timeline, WallTime
+from benchmarks.fleet.timeline import DeviceTime, EveryArrival, Timeline, WallTime
 from mell_jax.bench import workload
 from mell_jax.bench.metrics import measure
 from mell_jax.bench.replay import Order
@@ -239,6 +239,7 @@ def measure_policy(
         clock=timeline.now_s,
         config=FleetConfig(policy=policy, epoch_s=settings.epoch_s),
         spec=_spec(harness, settings),
+        arrivals=None if settings.clock == "wall" else EveryArrival(),
     )
     run = serve(fleet, orders, timeline=timeline, on_done=on_done)
     harness.close_fleet(fleet)

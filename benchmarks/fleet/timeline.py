@@ -6,14 +6,18 @@ last as long as the slowest instance's step would on a device of its own:
 
     step_s + prompt tokens / prefill_tokens_per_s
 
-so that a run is the same on every machine, busy or not, and skips idle time.
+so that a run is the same on every machine, busy or not, and skips idle time. A round
+then lands a step of every instance (`EveryArrival`).
 """
 
 import time
+from collections.abc import Mapping
 from typing import Protocol, final
 
+from mell_jax.engine.fleet.arrivals import Result
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.instance import Instance
+from mell_jax.scheduler.ids import DeviceGroupId
 
 
 class Timeline(Protocol):
@@ -74,3 +78,22 @@ class DeviceTime:
             return 0.0
         prompt = step.plan.num_tokens - len(step.plan.slots)
         return self._step_s + prompt / self._prefill_tokens_per_s
+
+
+@final
+class EveryArrival:
+    """Waits for all results, so that a round lands a step of every instance.
+
+    Time by rounds would otherwise count a round for the first of them alone.
+    """
+
+    def wait(self, results: Mapping[DeviceGroupId, Result], *, most_s: float) -> None:
+        """Returns when all results are here."""
+        for result in results.values():
+            result.wait()
+
+    def ring(self) -> None:
+        """Has nothing to end: nobody leaves messages meanwhile."""
+
+    def end(self, *, most_s: float) -> None:
+        """Has no thread to wait for."""
