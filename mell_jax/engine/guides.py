@@ -55,11 +55,6 @@ class GuideShop:
         self._compiling = FairThread("mell-grammar")
         self._filling = ThreadPoolExecutor(1, thread_name_prefix="mell-mask")
 
-    @property
-    def has_tokens(self) -> bool:
-        """Returns whether grammars can be followed."""
-        return self._maker is not None
-
     def learn(self, table: "TokenTable") -> None:
         """Begins to compile what the tokens of the model write, in the background."""
         # Nothing is filled before there is a maker.
@@ -134,10 +129,6 @@ class InstanceGuides:
         row.mask = None
         telling = self._shop.advance(row.guide, token)
         telling.add_done_callback(partial(self._hear, serial, row))
-
-    def knows(self, serial: Serial) -> bool:
-        """Returns whether a request is followed."""
-        return serial in self._rows
 
     @property
     def num_followed(self) -> int:

@@ -72,9 +72,8 @@ class GrammarGate:
         work = partial(_error_of, self._checker, grammar)
         finding = asyncio.ensure_future(self._executors.run(Job.GRAMMAR, work))
         finding.add_done_callback(partial(self._keep, key, tenant))
-        return await asyncio.shield(
-            finding
-        )  # its turn lasts, even if nobody waits any more
+        # Its turn lasts, even if nobody waits any more.
+        return await asyncio.shield(finding)
 
     def _keep(self, key: bytes, tenant: str, found: asyncio.Future[str]) -> None:
         self._turns.give_back(tenant)

@@ -48,6 +48,7 @@ class TokenTable:
             by_bytes={
                 data: token for token, data in enumerate(named) if token not in special
             },
+            longest=max(map(len, named)),
         )
         return LLTokenizer(TokenizerWrapper(source), n_vocab=size, eos_token=ends)
 
@@ -61,6 +62,7 @@ class _Source:
     eos_token_id: int
     encode: Encode
     by_bytes: Mapping[bytes, int]
+    longest: int  # bytes of a token
     bos_token_id: int | None = None
 
     def __call__(self, text: bytes) -> list[int]:
@@ -72,10 +74,9 @@ class _Source:
 
     def _longest(self, text: bytes) -> list[int]:
         """Returns the longest token that fits, again and again."""
-        longest, at = max(map(len, self.by_bytes)), 0
-        ids: list[int] = []
+        at, ids = 0, list[int]()
         while at < len(text):
-            ends = range(min(at + longest, len(text)), at, -1)
+            ends = range(min(at + self.longest, len(text)), at, -1)
             end = next((end for end in ends if text[at:end] in self.by_bytes), None)
             if end is None:
                 break  # bytes that no token writes: nothing can be forced

@@ -24,6 +24,7 @@ from mell_jax.serving.chat.speech import (
     Turn,
     invalid_conversation,
     known_speech,
+    tokenizer_of,
 )
 from mell_jax.serving.chat.teller import Teller
 from mell_jax.serving.chat.tools import tooling_of
@@ -31,7 +32,6 @@ from mell_jax.serving.chat.wish import ChatWish, Json
 from mell_jax.serving.constraint import grammar_of
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.sse import AsResponse
-from mell_jax.serving.problem import MissingTokenizerError
 from mell_jax.serving.stall import Stalls
 from mell_jax.text.answers import AnswerParser
 from mell_jax.text.conversation import Conversation, ConversationError
@@ -78,10 +78,7 @@ class Desk:
           MissingTokenizerError: it is served without a tokenizer.
         """
         model = self._front_end.models.find(name or "")
-        if model.tokenizer is None:
-            raise MissingTokenizerError(
-                "text needs a tokenizer and this model is served without one"
-            )
+        tokenizer_of(model)
         return model
 
     def answer(

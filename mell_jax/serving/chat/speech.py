@@ -17,7 +17,7 @@ from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import FrontModel, MadePrompt
 from mell_jax.grammar import Grammar, GrammarError
 from mell_jax.serving.chat.tools import NO_TOOLS, Tooling
-from mell_jax.serving.problem import UnsupportedError
+from mell_jax.serving.problem import MissingTokenizerError, UnsupportedError
 from mell_jax.text.answers import (
     AnswerParser,
     Beginning,
@@ -212,6 +212,19 @@ def known_speech(speech: Speech | None) -> Speech:
             "--chat_template=FILE, or use /v1/completions",
         )
     return speech
+
+
+def tokenizer_of(model: FrontModel) -> Tokenizer:
+    """Returns the tokenizer of a model.
+
+    Raises:
+      MissingTokenizerError: it is served without one.
+    """
+    if model.tokenizer is None:
+        raise MissingTokenizerError(
+            "text needs a tokenizer and this model is served without one"
+        )
+    return model.tokenizer
 
 
 def invalid_conversation(error: ConversationError) -> InvalidRequestError:

@@ -16,7 +16,7 @@ from mell_jax.frontend import FrontEnd, FrontModel, PromptMaker, generate
 from mell_jax.frontend.executors import Job
 from mell_jax.grammar import Grammar
 from mell_jax.serving.asker import Asker
-from mell_jax.serving.chat.speech import Speech, Turn, known_speech
+from mell_jax.serving.chat.speech import Speech, Turn, known_speech, tokenizer_of
 from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.client_values import checked_request_id, known_request_id
 from mell_jax.serving.http.body import Bodies
@@ -41,7 +41,7 @@ from mell_jax.serving.openai.exchange import Exchange, Style
 from mell_jax.serving.openai.samples import Echo, Samples
 from mell_jax.serving.openai.shape import naming_shape
 from mell_jax.serving.openai.telling import Telling
-from mell_jax.serving.openai.tokens import TokenRoutes, tokenizer_of
+from mell_jax.serving.openai.tokens import TokenRoutes
 from mell_jax.serving.openai.wire import ChatRequest, CompletionRequest, parse
 from mell_jax.serving.problem import UnknownRouteError
 from mell_jax.serving.stall import Stalls

@@ -20,14 +20,13 @@ from mell_jax.frontend import FrontEnd, FrontModel, OverloadedError, PromptMaker
 from mell_jax.frontend.executors import Job
 from mell_jax.model_files.folder import open_folder
 from mell_jax.serving.asker import Asker
-from mell_jax.serving.chat.speech import Speech, known_speech
+from mell_jax.serving.chat.speech import Speech, known_speech, tokenizer_of
 from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.http.body import Bodies
 from mell_jax.serving.http.route import HttpRoute
 from mell_jax.serving.openai.asking import tooling_of
 from mell_jax.serving.openai.conversations import conversation_of
 from mell_jax.serving.openai.wire import DetokenizeRequest, TokenizeRequest, parse
-from mell_jax.serving.problem import MissingTokenizerError
 from mell_jax.text.tokenizer import Tokenizer
 
 MAX_AT_A_TIME = 64
@@ -162,19 +161,6 @@ class TokenRoutes:
             yield
         finally:
             self._num_open -= 1
-
-
-def tokenizer_of(model: FrontModel) -> Tokenizer:
-    """Returns the tokenizer of a model.
-
-    Raises:
-      MissingTokenizerError: it is served without one.
-    """
-    if model.tokenizer is None:
-        raise MissingTokenizerError(
-            "text needs a tokenizer and this model is served without one"
-        )
-    return model.tokenizer
 
 
 def _rendered(make: PromptMaker, model: FrontModel) -> list[int]:
