@@ -37,6 +37,8 @@ class FirstTokenResult:
     free_ms: Summary
     new_ms: Summary  # with a schema that was not seen before, its check included
     known_ms: Summary  # with one that was
+    new_more_ms: float  # than without a schema in the same turn, the median
+    known_more_ms: float  # likewise
 
 
 def measure_steps(
@@ -92,6 +94,8 @@ def measure_first_tokens(
         free_ms=summarize(times["free"]),
         new_ms=summarize(times["new"]),
         known_ms=summarize(times["known"]),
+        new_more_ms=_more_ms(times["new"], than=times["free"]),
+        known_more_ms=_more_ms(times["known"], than=times["free"]),
     )
 
 
@@ -175,6 +179,11 @@ def _gaps_ms(lanes: dict[int, list[float]]) -> Iterator[float]:
     for times_s in lanes.values():
         for before, after in itertools.pairwise(times_s):
             yield 1e3 * (after - before)
+
+
+def _more_ms(times_ms: list[float], *, than: list[float]) -> float:
+    """Returns the median of the differences in each turn: a machine's pace drifts."""
+    return median([one - other for one, other in zip(times_ms, than, strict=True)])
 
 
 def _first_token_ms(

@@ -103,8 +103,9 @@ class ChatWriter:
             }
             for delta in deltas
         ]
-        choices[0] |= {"logprobs": _chat_logprobs(piece), **_token_ids(piece)}
-        choices[-1]["finish_reason"] = calls.finish_reason(piece)
+        if choices:
+            choices[0] |= {"logprobs": _chat_logprobs(piece), **_token_ids(piece)}
+            choices[-1]["finish_reason"] = calls.finish_reason(piece)
         return [
             _object(
                 heading,

@@ -61,12 +61,14 @@ class CallWriter:
         self._numbers: dict[int, int] = {}  # as the client counts them
 
     def deltas(self, piece: Piece) -> list[Json]:
-        """Returns what is new, in its order; at least one."""
+        """Returns what is new, in its order; an empty one where tokens alone are."""
         if piece.events is None:
             return [{"content": piece.text}]
         kinds = itertools.groupby(piece.events, key=_kind)
         deltas = [delta for _, events in kinds if (delta := self._delta(tuple(events)))]
-        return deltas or [{"content": ""}]
+        if not deltas and piece.is_first:
+            return [{"content": ""}]
+        return deltas or ([{}] if _tells_more(piece) else [])
 
     def finish_reason(self, piece: Piece) -> str | None:
         """Returns why the choice ended, with its last piece."""
@@ -94,6 +96,11 @@ class CallWriter:
                 self._open.discard(index)
                 return {"content": text}
         return {}  # what was said cannot be taken back
+
+
+def _tells_more(piece: Piece) -> bool:
+    """Tells whether there is more in a piece than text."""
+    return not (piece.finish_reason is piece.words is piece.token_ids is None)
 
 
 def _kind(event: Event) -> tuple[object, ...]:

@@ -50,6 +50,7 @@ def joined(choices: Sequence[Data]) -> tuple[Data, str]:
             {"content"},
             {"reasoning_content", "reasoning"},
             {"tool_calls"},
+            set(),
         )
         for key in ("content", "reasoning_content", "reasoning"):
             if key in delta:
