@@ -366,19 +366,17 @@ def of_ones(rows: int, vocab: int) -> sampling.Logits:
 def test_no_mix_of_parameters_compiles_anything() -> None:
     own = sampling.Sampler.jitted(platform="cpu")
     state = sampling.init_row_state(rows=2, vocab_size=64)
-    logits = of_ones(2, 64)
     padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
     mask = open_mask(2, 64)
     for wants in sampling.ALL_VARIANTS:
-        _, state = own.sample(logits, state, padding, wants=wants, mask=mask)
+        _, state = own.sample(of_ones(2, 64), state, padding, wants=wants, mask=mask)
     compiled = CompilationCounter()
     for wish in MIXES.values():
         for extra in (sampling.NOTHING, sampling.Want.LOGPROBS, sampling.Want.MASK):
             rows = rows_for([wish, Wish()])
             wants = sampling.wants_of(rows) | extra
-            _, state = own.sample(
-                logits, state, sampling.pack_rows(rows), wants=wants, mask=mask
-            )
+            packed = sampling.pack_rows(rows)
+            _, state = own.sample(of_ones(2, 64), state, packed, wants=wants, mask=mask)
     assert compiled.count == 0
 
 

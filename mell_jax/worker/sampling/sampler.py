@@ -60,7 +60,7 @@ class SamplerPrograms(NamedTuple):
     """These are jitted, or compiled for a number of rows; see `Sampler.jitted`."""
 
     edit: Any  # (values, state, rows) -> values
-    mask: Any  # (values, mask) -> values
+    mask: Any  # (values, mask) -> values, in their place
     greedy: Any  # (values, are_finite, last_token, rows) -> tokens, last_token
     drawn: Any  # likewise
     filtered: Any  # likewise
@@ -87,7 +87,7 @@ class Sampler:
         return cls(
             SamplerPrograms(
                 edit=jax.jit(_edit),
-                mask=jax.jit(apply_mask),
+                mask=jax.jit(apply_mask, donate_argnums=0),
                 greedy=_choosing(_greedy),
                 drawn=_choosing(functools.partial(drawn, digit_bits=None)),
                 filtered=_choosing(functools.partial(drawn, digit_bits=digit_bits)),
@@ -113,14 +113,16 @@ class Sampler:
         `NONE_ALLOWED`.
 
         Args:
-          logits: B rows of them.
+          logits: B rows of them, donated where rows have masks.
           state: of all slots.
           rows: i32[ROW_COLUMNS, B]; see `rows.pack_rows`.
           wants: what at least one row wants.
           mask: i32[B, ceil(V / 32)] where a row wants it; see `edits.apply_mask`.
         """
         values = logits.values
-        if wants & (Want.PENALTY | Want.BIAS):
+        # The mask changes in place what it is given, and raw logits may be told.
+        needs_copy = wants & Want.MASK and wants & Want.LOGPROBS
+        if needs_copy or wants & (Want.PENALTY | Want.BIAS):
             values = self.programs.edit(values, state, rows)
         if wants & Want.MASK:
             values = self.programs.mask(values, mask)
