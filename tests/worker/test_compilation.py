@@ -48,31 +48,38 @@ def in_force() -> list[object]:
     return [getattr(jax.config, name) for name in SETTINGS]
 
 
+@pytest.fixture(autouse=True)
+def no_folder_of_the_tests() -> Iterator[None]:
+    """Nothing is kept but what a test keeps."""
+    before = in_force()
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in zip(SETTINGS, before, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
 def compile_something(factor: int) -> None:
     jax.jit(lambda x: x * factor + 1)(jnp.ones(3)).block_until_ready()
 
 
 def test_programs_are_kept_inside_the_block_alone(tmp_path: Path) -> None:
-    before, mine, users = in_force(), tmp_path / "mine", tmp_path / "users"
+    mine, users = tmp_path / "mine", tmp_path / "users"
     jax.config.update("jax_compilation_cache_dir", str(users))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    try:
-        compile_something(2)
-        wanted, kept = in_force(), len(list(users.iterdir()))
-        assert kept
-        with use_compilation_cache(open_cache(str(mine))):
-            compile_something(3)
-        assert list(mine.iterdir())
-        assert len(list(users.iterdir())) == kept
-        assert in_force() == wanted
-        inside = len(list(mine.iterdir()))
-        compile_something(5)
-        assert len(list(users.iterdir())) > kept
-        assert len(list(mine.iterdir())) == inside
-    finally:
-        for name, value in zip(SETTINGS, before, strict=True):
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
+    compile_something(2)
+    wanted, kept = in_force(), len(list(users.iterdir()))
+    assert kept
+    with use_compilation_cache(open_cache(str(mine))):
+        compile_something(3)
+    assert list(mine.iterdir())
+    assert len(list(users.iterdir())) == kept
+    assert in_force() == wanted
+    inside = len(list(mine.iterdir()))
+    compile_something(5)
+    assert len(list(users.iterdir())) > kept
+    assert len(list(mine.iterdir())) == inside
 
 
 def test_the_settings_come_back_after_an_error(tmp_path: Path) -> None:
