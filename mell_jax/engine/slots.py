@@ -75,10 +75,12 @@ class SlotTable:
         row = _sampling_row(request)
         self._sampling[:, slot] = pack_rows(row)[:, 0]
         has_logprobs = params.logprobs is not None
+        is_processed = params.logprobs_mode == "processed"
         self.has_grammar[slot] = params.grammar is not None
         self._wants[slot] = (
             wants_of(row)
             | (Want.LOGPROBS if has_logprobs else 0)
+            | (Want.PROCESSED if has_logprobs and is_processed else 0)
             | (Want.MASK if params.grammar is not None else 0)
         )
 
@@ -147,4 +149,5 @@ def _sampling_row(request: Request) -> SamplingRows:
         position=one(0, np.int32),
         suppress_stop=one(False, np.bool_),
         has_bias=one(has_bias, np.bool_),
+        is_processed=one(params.logprobs_mode == "processed", np.bool_),
     )

@@ -85,6 +85,7 @@ def rows_for(wishes: Sequence[Wish]) -> sampling.SamplingRows:
         seed_lo=seeds.astype(np.uint32),
         suppress_stop=column("is_stop_barred", np.bool_),
         has_bias=np.array([bool(w.bias) or w.is_allow_only for w in wishes]),
+        is_processed=column("is_processed", np.bool_),
     )
 
 
@@ -143,6 +144,8 @@ def run(
     wants = sampling.wants_of(rows)
     if wants_logprobs:
         wants |= sampling.Want.LOGPROBS
+        if any(wish.is_processed for wish in wishes):
+            wants |= sampling.Want.PROCESSED
     if any(wish.let_through is not None for wish in wishes):
         wants |= sampling.Want.MASK
     sampled, after = sample(

@@ -57,15 +57,49 @@ def kept_weights(logits: Array, *, rows: SamplingRows, digit_bits: int | None) -
 
     Tokens tied with the last one that top-k or top-p keeps are kept.
     """
+    scaled = _scaled(logits, temperature=rows.temperature)
+    weights = jnp.exp(scaled)
+    is_kept = _is_kept(logits, weights, rows=rows, digit_bits=digit_bits)
+    return jnp.where(is_kept, weights, jnp.float32(0.0))
+
+
+def processed_logits(
+    logits: Array, *, rows: SamplingRows, digit_bits: int | None
+) -> Array:
+    """Returns f32[B, V], whose softmax is what a random row is drawn from.
+
+    -inf is what is filtered. A greedy row's are its logits, as if its temperature was
+    1 and nothing was filtered: of what it takes there is no distribution.
+
+    Args:
+      logits: f32[B, V], edited and masked.
+      rows: of the step.
+      digit_bits: those of `filters`; None leaves top-k and top-p out.
+    """
+    is_greedy = rows.temperature < GREEDY_BELOW
+    temperature = jnp.where(is_greedy, jnp.float32(1.0), rows.temperature)
+    scaled = _scaled(logits, temperature=temperature)
+    is_kept = _is_kept(logits, jnp.exp(scaled), rows=rows, digit_bits=digit_bits)
+    return jnp.where(is_kept | is_greedy[:, None], scaled, -jnp.inf)
+
+
+def _scaled(logits: Array, *, temperature: Array) -> Array:
+    """Returns f32[B, V]: what logits are below their maximum, over the temperature."""
     best = jnp.max(logits, axis=1, keepdims=True)
     best = jnp.where(jnp.isfinite(best), best, jnp.float32(0.0))  # all barred
-    temperature = jnp.maximum(rows.temperature, jnp.float32(GREEDY_BELOW))
-    weights = jnp.exp((logits - best) / temperature[:, None])
+    divisor = jnp.maximum(temperature, jnp.float32(GREEDY_BELOW))
+    return (logits - best) / divisor[:, None]
+
+
+def _is_kept(
+    logits: Array, weights: Array, *, rows: SamplingRows, digit_bits: int | None
+) -> Array:
+    """Returns bool[B, V]: what min-p, top-k and top-p leave, in this order."""
     is_kept = weights >= rows.min_p[:, None]
     if digit_bits is None:
-        return jnp.where(is_kept, weights, jnp.float32(0.0))
+        return is_kept
     top_k = top_k_threshold(logits, k=rows.top_k, digit_bits=digit_bits)
     is_kept &= logits >= top_k[:, None]
-    weights = jnp.where(is_kept, weights, jnp.float32(0.0))
-    top_p = top_p_threshold(weights, p=rows.top_p, digit_bits=digit_bits)
-    return jnp.where(weights >= top_p[:, None], weights, jnp.float32(0.0))
+    left = jnp.where(is_kept, weights, jnp.float32(0.0))
+    top_p = top_p_threshold(left, p=rows.top_p, digit_bits=digit_bits)
+    return is_kept & (left >= top_p[:, None])

@@ -4,7 +4,8 @@
     mask       of tokens that a grammar lets through
     greedy | drawn | filtered (with top-k and top-p)
     count      of new tokens, for penalties
-    logprobs   of the raw logits
+    processed | processed_filtered   what rows are drawn from, where they want to know
+    logprobs   of the raw logits, or of those
 
 No program branches: a GPU's host would wait for the predicate, and with it for the
 whole model. A greedy row answers in each program what it answers alone.
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
-from mell_jax.worker.sampling.choice import drawn, first_argmax
+from mell_jax.worker.sampling.choice import drawn, first_argmax, processed_logits
 from mell_jax.worker.sampling.edits import apply_mask, edit_logits, mask_shape
 from mell_jax.worker.sampling.logprobs import TokenLogprobs, token_logprobs
 from mell_jax.worker.sampling.rows import (
@@ -38,7 +39,7 @@ NOT_FINITE = -1
 NONE_ALLOWED = -2
 """In the place of a token: what the row's request asks for bars every token."""
 PackedRows = Array | npt.NDArray[np.int32]
-ALL_VARIANTS = (NOTHING, Want.RANDOM, EVERYTHING)
+ALL_VARIANTS = (NOTHING, Want.RANDOM | Want.LOGPROBS | Want.PROCESSED, EVERYTHING)
 """Between them these want every program."""
 
 
@@ -65,6 +66,8 @@ class SamplerPrograms(NamedTuple):
     drawn: Any  # likewise
     filtered: Any  # likewise
     count: Any  # (counts, tokens, rows) -> counts
+    processed: Any  # (raw, values, rows) -> values
+    processed_filtered: Any  # likewise
     logprobs: Any  # (values, tokens) -> TokenLogprobs
 
 
@@ -92,6 +95,8 @@ class Sampler:
                 drawn=_choosing(functools.partial(drawn, digit_bits=None)),
                 filtered=_choosing(functools.partial(drawn, digit_bits=digit_bits)),
                 count=jax.jit(_count, donate_argnums=0),
+                processed=_processing(digit_bits=None),
+                processed_filtered=_processing(digit_bits=digit_bits),
                 logprobs=jax.jit(token_logprobs),
             )
         )
@@ -133,7 +138,10 @@ class Sampler:
             state = state._replace(output_counts=counts)
         logprobs = None
         if wants & Want.LOGPROBS:
-            logprobs = self.programs.logprobs(logits.values, tokens)
+            told = logits.values
+            if wants & Want.PROCESSED:
+                told = self._process(wants)(told, values, rows)
+            logprobs = self.programs.logprobs(told, tokens)
         return Sampled(tokens=tokens, logprobs=logprobs), state
 
     def arguments(
@@ -150,6 +158,8 @@ class Sampler:
             drawn=choosing,
             filtered=choosing,
             count=(state.output_counts, tokens, rows),
+            processed=(values, values, rows),
+            processed_filtered=(values, values, rows),
             logprobs=(values, tokens),
         )
 
@@ -164,6 +174,11 @@ class Sampler:
         if wants & Want.FILTER:
             return self.programs.filtered
         return self.programs.drawn if wants & Want.RANDOM else self.programs.greedy
+
+    def _process(self, wants: Want) -> Any:
+        if wants & Want.FILTER:
+            return self.programs.processed_filtered
+        return self.programs.processed
 
 
 def _choosing(choose: Callable[..., Array]) -> Any:
@@ -184,6 +199,20 @@ def _choosing(choose: Callable[..., Array]) -> Any:
         return tokens, last_token.at[rows.slot].set(jnp.maximum(tokens, 0))
 
     return jax.jit(program, donate_argnums=2)
+
+
+def _processing(*, digit_bits: int | None) -> Any:
+    """Returns a jitted program: (raw, values, rows) -> values of which to tell.
+
+    They are the raw logits of rows that want these, to the bit.
+    """
+
+    def program(raw: Array, values: Array, packed: Array) -> Array:
+        rows = unpack_rows(packed)
+        processed = processed_logits(values, rows=rows, digit_bits=digit_bits)
+        return jnp.where(rows.is_processed[:, None], processed, raw)
+
+    return jax.jit(program)
 
 
 def _greedy(values: Array, *, rows: SamplingRows) -> Array:
