@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mell_jax.worker import sampling
-from mell_jax.worker.sampling.choice import kept_weights
+from mell_jax.worker.sampling.choice import filtered, kept_weights
 from mell_jax.worker.sampling.edits import apply_mask, edit_logits
 from tests.worker.sampling_model import Wish
 
@@ -28,7 +28,7 @@ def weights_of(
     """The weights from which the sampler draws when rows want everything."""
     rows = sampling.unpack_rows(packed)
     edited = apply_mask(edit_logits(logits, state=state, rows=rows), mask)
-    return kept_weights(edited, rows=rows, digit_bits=4)
+    return kept_weights(filtered(edited, rows=rows, digit_bits=4), rows=rows)
 
 
 def sample(
