@@ -83,7 +83,8 @@ class SamplingParams:
     """"raw": of the model's own logits. "processed": of the distribution that the token
     was drawn from, after penalties, bias, allowed tokens, grammar, temperature and
     filters, where -inf is what these bar; of greedy tokens, for which there is none, as
-    if the temperature was 1 and nothing was filtered. Prompts are always scored raw."""
+    if the temperature was 1 and nothing was filtered; of a prompt's tokens with the
+    temperature alone."""
     prompt_logprobs: int | None = None
     n: int = 1
     max_tokens: int | None = None
