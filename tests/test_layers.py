@@ -20,6 +20,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "serving": 5,
     "llm": 5,
     "frontend": 4,
+    "library": 4,
     "engine": 3,
     "text": 2,
     "worker": 2,
