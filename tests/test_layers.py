@@ -112,7 +112,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     # all of its modules but those that are named themselves.
     "engine": {
         "threads": {"fair_thread"},
-        "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
+        "values": {
+            *("admin", "config", "fleet_view", "frames", "histogram", "params"),
+            "new_weights",
+        },
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),
             *(

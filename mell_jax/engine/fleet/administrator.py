@@ -78,6 +78,8 @@ class Administrator:
                 return Picture(policy=self._policy, view=view)
             case SetPolicy():
                 return self._set_policy(command)
+            case _:
+                raise NotPossibleError(f"{type(command).__name__} is not there yet")
 
     def _list(self, command: ListPlacements) -> Placements:
         ledger = self._conductor.machine.ledger

@@ -106,6 +106,7 @@ def response_of(answer: Answer, *, request: Message) -> Message:
             return pb.SetPolicyResponse(
                 policy=answer.policy, policy_before=answer.before, look_s=answer.look_s
             )
+    raise AssertionError(f"{type(answer).__name__} is no answer of the service")
 
 
 def _list_of(request: pb.ListPlacementsRequest) -> ListPlacements:
