@@ -23,7 +23,7 @@ from mell_jax.checkpoints.sources import (
 )
 
 
-def trace_source(  # noqa: PLR0911
+def trace_source(  # noqa: C901, PLR0911
     source: Source, arrays: Mapping[str, jax.Array], *, dtype: Any
 ) -> jax.Array:
     """Returns what a source makes of arrays, in the type `dtype`.
@@ -57,5 +57,6 @@ def trace_source(  # noqa: PLR0911
         case Affine(inner, factor, plus):
             wide = trace_source(inner, arrays, dtype=jnp.float32)
             wide = wide * jnp.float32(factor) + jnp.float32(plus)
-            return wide.astype(dtype)
+            rounded: jax.Array = wide.astype(dtype)
+            return rounded
     raise NotImplementedError(f"{type(source).__name__} is not read on devices")

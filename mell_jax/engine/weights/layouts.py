@@ -1,9 +1,9 @@
 """Knows how other programs call a decoder's parameters, by the program's name.
 
-    hf        a dictionary of Hugging Face's tensors: "model.layers.0.mlp.up_proj.weight"
-    maxtext   trees of MaxText, Tunix and google-deepmind/gemma
-    tunix     (`checkpoints.trees`)
-    gemma
+hf        a dictionary of Hugging Face's tensors: "model.layers.0.mlp.up_proj.weight"
+maxtext   trees of MaxText, Tunix and google-deepmind/gemma
+tunix     (`checkpoints.trees`)
+gemma
 """
 
 from collections.abc import Mapping
@@ -93,9 +93,7 @@ def _of_hugging_face(tree: SourceTree, *, spec: CheckpointSpec) -> LaidOut:
     return LaidOut(sources=sources, arrays=arrays)
 
 
-def _of_tree(
-    tree: SourceTree, *, layout: TreeLayout, spec: CheckpointSpec
-) -> LaidOut:
+def _of_tree(tree: SourceTree, *, layout: TreeLayout, spec: CheckpointSpec) -> LaidOut:
     for root in TREE_ROOTS:
         arrays = _below(tree.arrays, root)
         if _is_like(layout, arrays):
@@ -109,7 +107,8 @@ def _of_tree(
                 },
             )
     raise ValueError(
-        f"these arrays are none of {layout.program}'s: {', '.join(list(tree.arrays)[:3])}"
+        f"these arrays are none of {layout.program}'s: "
+        f"{', '.join(list(tree.arrays)[:3])}"
     )
 
 

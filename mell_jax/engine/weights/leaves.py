@@ -24,6 +24,14 @@ class DeviceLeaf:
     get: Callable[[], jax.Array]
     is_own: bool  # `get` made it: its owner has another
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.array.dtype
+
     @classmethod
     def of(cls, array: jax.Array) -> "DeviceLeaf":
         return cls(array=described(array), get=lambda: array, is_own=False)
@@ -88,18 +96,14 @@ def _coming(
     """Returns a leaf as it comes to the devices of a group."""
     to = group.weight_sharding(parameter.path, parameter.shape)
     if isinstance(leaf, HostLeaf):
-        arrives = jax.ShapeDtypeStruct(
-            parameter.shape, parameter.dtype, sharding=to
-        )
+        arrives = jax.ShapeDtypeStruct(parameter.shape, parameter.dtype, sharding=to)
 
         def put() -> jax.Array:
             with own_settings():  # who gives values of the host wants them moved
                 return leaf.put(parameter.dtype, to)
 
         return DeviceLeaf(array=arrives, get=put, is_own=True)
-    route = find_route(
-        leaf.array, to=to, dtype=parameter.dtype, programs=plan.programs
-    )
+    route = find_route(leaf.array, to=to, dtype=parameter.dtype, programs=plan.programs)
     return DeviceLeaf(
         array=route.arrives,
         get=lambda: route.go(leaf.get()),

@@ -167,7 +167,8 @@ def _on_one_mesh(arrays: Sequence[Array]) -> list[jax.Array]:
         if isinstance(array, jax.Array):
             return put_on_devices(array)
         with own_settings():
-            return jax.device_put(array, to)
+            moved: jax.Array = jax.device_put(array, to)
+        return moved
 
     return [put(array) for array in arrays]
 
@@ -179,5 +180,6 @@ def _renamed(source: Source, numbers: Mapping[str, str]) -> Source:
     if isinstance(source, Stack | Concatenate):
         inner = tuple(_renamed(one, numbers) for one in source.sources)
         return replace(source, sources=inner)
-    renamed: Any = source
-    return replace(renamed, source=_renamed(renamed.source, numbers))
+    outer: Any = source
+    renamed: Source = replace(outer, source=_renamed(outer.source, numbers))
+    return renamed

@@ -12,7 +12,7 @@ import numpy as np
 
 from mell_jax.checkpoints.sources import Source
 from mell_jax.engine.weights.layouts import guess_layout, lay_out
-from mell_jax.engine.weights.leaves import DeviceLeaf, Leaf
+from mell_jax.engine.weights.leaves import Leaf
 from mell_jax.engine.weights.made import (
     HostArrays,
     MakeArray,
@@ -115,9 +115,7 @@ def _leaf(
         reader = HostArrays(arrays=arrays, dtype=parameter.dtype)
         if origin.shape(reader) != parameter.shape:
             return names, None
-        leaf = leaf_from(
-            origin, arrays, dtype=parameter.dtype, programs=plan.programs
-        )
+        leaf = leaf_from(origin, arrays, dtype=parameter.dtype, programs=plan.programs)
         return names, leaf
     if not callable(origin):
         raise TypeError(
@@ -156,17 +154,14 @@ class _Faults:
 
     def compare(self, parameter: Parameter, leaf: Leaf, names: Iterable[str]) -> None:
         """Compares shape and type of a leaf with those of its parameter."""
-        is_there = isinstance(leaf, DeviceLeaf)
-        shape = leaf.array.shape if is_there else leaf.shape
-        dtype = leaf.array.dtype if is_there else leaf.dtype
-        if tuple(shape) != parameter.shape:
+        if leaf.shape != parameter.shape:
             self._shapes.append(
-                f"{' and '.join(sorted(names))} {list(shape)}, served is "
+                f"{' and '.join(sorted(names))} {list(leaf.shape)}, served is "
                 f"{list(parameter.shape)}"
             )
-        if not _goes_as(dtype, parameter.dtype):
+        if not _goes_as(leaf.dtype, parameter.dtype):
             self._types.append(
-                f"{' and '.join(sorted(names))} {dtype}, served is "
+                f"{' and '.join(sorted(names))} {leaf.dtype}, served is "
                 f"{np.dtype(parameter.dtype)}"
             )
 
@@ -204,8 +199,8 @@ class _Faults:
                 'may add each pair, lambda tree: tree["base"] + tree["a"] @ tree["b"]'
             )
         return (
-            "They are called as in nnx.state(module), joined by dots; mapping says what "
-            "others are called"
+            "They are called as in nnx.state(module), joined by dots; mapping says "
+            "what others are called"
         )
 
 

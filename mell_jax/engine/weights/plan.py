@@ -125,9 +125,7 @@ class WeightsPlan:
                 dtype=array.dtype,
                 recipe=recipe,
             )
-            for number, (array, recipe) in enumerate(
-                zip(weights, recipes, strict=True)
-            )
+            for number, (array, recipe) in enumerate(zip(weights, recipes, strict=True))
         )
 
     @cached_property

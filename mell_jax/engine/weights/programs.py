@@ -1,4 +1,4 @@
-"""Keeps the small programs of updates, compiled: a second update finds them all here."""
+"""Keeps the small programs of updates, compiled: a second update finds them here."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, final

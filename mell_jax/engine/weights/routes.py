@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import (
+    AxisType,
     Mesh,
     NamedSharding,
     PartitionSpec,
@@ -54,26 +55,25 @@ def find_route(
     is_there = all(here.get(device) == index for device, index in wanted.items())
     is_narrowed = np.dtype(dtype).itemsize < array.dtype.itemsize
     if is_there or (not is_narrowed and set(wanted.values()) <= set(here.values())):
-        shared = any(here.get(device) == index for device, index in wanted.items())
+        is_moved = start.sharding.memory_kind != array.sharding.memory_kind
+        stays = any(here.get(device) == index for device, index in wanted.items())
         return Route(
             arrives=jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=to),
-            is_copy=start is not array or not shared,
+            is_copy=is_moved or not stays,
             go=lambda given: _gather(_on_devices(given, start), to=to),
         )
     cuts = tuple(dict.fromkeys(wanted.values()))
     whole = _whole_on(start.sharding, array.shape)
     cut = programs.get(
         ("cut", cuts, np.dtype(dtype)),
-        lambda given: [_cut(given.astype(dtype), index) for index in cuts],
+        lambda given: tuple(_cut(given.astype(dtype), index) for index in cuts),
         [start],
-        out=[whole] * len(cuts),
+        out=(whole,) * len(cuts),
     )
 
     def go(given: jax.Array) -> jax.Array:
         made = dict(zip(cuts, cut(_on_devices(given, start)), strict=True))
-        pieces = [
-            _piece_on(device, made[index]) for device, index in wanted.items()
-        ]
+        pieces = [_piece_on(device, made[index]) for device, index in wanted.items()]
         return _assemble(array.shape, to=to, pieces=pieces)
 
     return Route(
@@ -90,14 +90,8 @@ def on_devices(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """
     sharding = array.sharding
     kind = next(iter(sharding.device_set)).default_memory().kind
-    if isinstance(sharding, NamedSharding) and sharding.mesh.axis_types != _auto(
-        sharding.mesh
-    ):
-        mesh = sharding.mesh
-        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=_auto(mesh))
-        sharding = NamedSharding(
-            mesh, sharding.spec, memory_kind=sharding.memory_kind
-        )
+    if isinstance(sharding, NamedSharding):
+        sharding = _automatic(sharding)
     if sharding.memory_kind not in (None, kind):
         sharding = sharding.with_memory_kind(kind)
     if sharding is array.sharding:
@@ -107,9 +101,7 @@ def on_devices(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def put_on_devices(array: jax.Array) -> jax.Array:
     """Returns an array as `on_devices` describes it; mostly as it is."""
-    described = jax.ShapeDtypeStruct(
-        array.shape, array.dtype, sharding=array.sharding
-    )
+    described = jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
     return _on_devices(array, on_devices(described))
 
 
@@ -137,7 +129,8 @@ def view_on(array: jax.Array, to: Sharding) -> jax.Array | None:
 def _on_devices(given: jax.Array, start: jax.ShapeDtypeStruct) -> jax.Array:
     if given.sharding == start.sharding:
         return given
-    return jax.device_put(given, start.sharding)
+    moved: jax.Array = jax.device_put(given, start.sharding)
+    return moved
 
 
 def _gather(given: jax.Array, *, to: Sharding) -> jax.Array:
@@ -145,7 +138,7 @@ def _gather(given: jax.Array, *, to: Sharding) -> jax.Array:
     wanted = pieces_of(to, given.shape)
     here = pieces_of(given.sharding, given.shape)
     on = {shard.device: shard.data for shard in given.addressable_shards}
-    first = {index: device for device, index in reversed(here.items())}
+    first = {index: device for device, index in reversed(list(here.items()))}
     pieces = [
         on[device]
         if here.get(device) == index
@@ -157,12 +150,12 @@ def _gather(given: jax.Array, *, to: Sharding) -> jax.Array:
 
 def _piece_on(device: jax.Device, whole: jax.Array) -> jax.Array:
     """Returns on a device what lies on each of some devices."""
-    shards = {shard.device: shard.data for shard in whole.addressable_shards}
-    if device in shards:
-        return shards[device]
-    return jax.device_put(
-        next(iter(shards.values())), SingleDeviceSharding(device)
-    )
+    shards: dict[jax.Device, jax.Array] = {
+        shard.device: shard.data for shard in whole.addressable_shards
+    }
+    there = shards.get(device, next(iter(shards.values())))
+    moved: jax.Array = jax.device_put(there, SingleDeviceSharding(device))
+    return moved
 
 
 def _assemble(
@@ -188,5 +181,10 @@ def _whole_on(sharding: Sharding, shape: tuple[int, ...]) -> Sharding:
     return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())
 
 
-def _auto(mesh: Mesh) -> tuple[Any, ...]:
-    return (jax.sharding.AxisType.Auto,) * len(mesh.axis_names)
+def _automatic(sharding: NamedSharding) -> NamedSharding:
+    mesh = sharding.mesh
+    auto = (AxisType.Auto,) * len(mesh.axis_names)
+    if mesh.axis_types == auto or not isinstance(mesh, Mesh):
+        return sharding
+    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=auto)
+    return NamedSharding(mesh, sharding.spec, memory_kind=sharding.memory_kind)

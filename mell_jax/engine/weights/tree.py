@@ -1,8 +1,8 @@
 """Reads any tree of parameters as arrays by name: "layers.0.mlp.up_proj.kernel".
 
-    nnx.State, nnx.Module     {"layers": {0: {"mlp": {"up_proj": {"kernel": Param}}}}}
-    nested dictionaries       the same with arrays; lists count from 0
-    flat ones                 "layers.0.mlp.up_proj.kernel", or ("layers", 0, "mlp", ...)
+nnx.State, nnx.Module     {"layers": {0: {"mlp": {"up_proj": {"kernel": Param}}}}}
+nested dictionaries       the same with arrays; lists count from 0
+flat ones                 "layers.0.mlp.up_proj.kernel", or ("layers", 0, "mlp", ...)
 """
 
 from collections.abc import Iterator, Mapping

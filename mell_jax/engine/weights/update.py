@@ -1,9 +1,9 @@
 """Makes the weights of an update: checked, compiled, and there or soon to be.
 
-    ready      every array is made before the engine is asked: twice the weights for a
-               while, and the swap is pointers alone
-    streamed   each is made when the engine asks for it: one layer more at most, and
-               streams wait for the copies
+ready      every array is made before the engine is asked: twice the weights for a
+           while, and the swap is pointers alone
+streamed   each is made when the engine asks for it: one layer more at most, and
+           streams wait for the copies
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,8 +94,7 @@ def make_weights(
     groups = _different(plan.groups)
     makers = {
         device: [
-            (place.number, _maker(plan, place, leaves, group=group))
-            for place in places
+            (place.number, _maker(plan, place, leaves, group=group)) for place in places
         ]
         for device, group in groups.items()
     }
