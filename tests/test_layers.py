@@ -128,6 +128,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
                 "step_times",
                 "validate",
             ),
+            "weights",
         },
         "instance": {"instance", "thread"},
         "fleet": {"fleet"},
