@@ -202,3 +202,26 @@ def test_both_kinds_come_from_one_batch(module: Decoder, llm: LLM) -> None:
         temperature = 0.6 if kind == "processed" else 1.0
         own = plain(module, prompt, answer.token_ids, temperature=temperature)
         np.testing.assert_allclose(told, own, atol=RATIO)
+
+
+@pytest.mark.parametrize("prompt_logprobs", [None, 0])
+def test_256_samples_compute_their_prompt_once(
+    llm: LLM, prompt_logprobs: int | None
+) -> None:
+    """Once on each instance that has some; else what no full page holds."""
+    size, n = 41, 256
+    prompt = prompts(64, seed=7 if prompt_logprobs is None else 8)
+    flat = [token for one in prompt for token in one][:size]
+    before = llm.load()
+    params = SamplingParams(n=n, max_tokens=2, seed=1, prompt_logprobs=prompt_logprobs)
+    (output,) = llm.generate([flat], params)
+    after = llm.load()
+    queried = after.prefix_query_tokens - before.prefix_query_tokens
+    computed = queried - (after.prefix_hit_tokens - before.prefix_hit_tokens)
+    assert queried == n * size
+    rest = size - 32
+    assert computed in {size * k + rest * (n - k) for k in (1, 2)}
+    assert [one.index for one in output.completions] == list(range(n))
+    assert len({one.token_ids for one in output.completions}) > 200
+    has_scores = output.prompt_logprobs is not None
+    assert has_scores == (prompt_logprobs is not None)

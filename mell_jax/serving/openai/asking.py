@@ -3,7 +3,6 @@
 from typing import TypeVar, cast
 
 from mell_jax.engine.params import (
-    MAX_N,
     InvalidRequestError,
     LogprobsMode,
     SamplingParams,
@@ -18,6 +17,7 @@ from mell_jax.serving.problem import UnsupportedError
 T = TypeVar("T")
 
 MAX_PROMPTS = 128
+MAX_SAMPLES = 128  # of a prompt, as OpenAI has it
 DEFAULT_COMPLETION_TOKENS = 16  # of /v1/completions, as OpenAI has it
 
 
@@ -86,9 +86,12 @@ def samples_of(request: CompletionRequest | ChatRequest) -> int:
     """Returns how many answers to a prompt are made; `n` of them are shown.
 
     Raises:
-      InvalidRequestError: `best_of` is less than `n`, or the answer is streamed.
+      InvalidRequestError: they are too many, `best_of` is less than `n`, or the answer
+        is streamed.
     """
     shown = _or(request.n, 1)
+    if not (shown <= MAX_SAMPLES):
+        raise InvalidRequestError("n", f"may be at most {MAX_SAMPLES}, got {shown}")
     made = request.best_of if isinstance(request, CompletionRequest) else None
     if made is None or not (shown >= 1):
         return shown
@@ -100,8 +103,10 @@ def samples_of(request: CompletionRequest | ChatRequest) -> int:
             f"of {made} is above n ({shown}), and the best are known at the end only: "
             "leave out stream",
         )
-    if not (made <= MAX_N):
-        raise InvalidRequestError("best_of", f"may be at most {MAX_N}, got {made}")
+    if not (made <= MAX_SAMPLES):
+        raise InvalidRequestError(
+            "best_of", f"may be at most {MAX_SAMPLES}, got {made}"
+        )
     return made
 
 
