@@ -94,6 +94,7 @@ class Instance:
         self.grants = batcher.grants
         self.ended: list[Serial] = []  # since the owner last cleared it
         self._generation = FIRST
+        self._turns = 0  # of generations, and of their names
         self._slots = SlotTable(max_rows)
         self._prompts = PromptTable()
         self._requests: dict[Serial, Request] = {}
@@ -216,9 +217,14 @@ class Instance:
         Returns:
           How many are computed again.
         """
-        self._generation = generation
+        self.rename(generation)
         self.batcher.turn(generation=generation.number)
         return self.batcher.restart_all() if restarts else 0
+
+    def rename(self, generation: Generation) -> None:
+        """Calls the weights something else from the next step on."""
+        self._generation = generation
+        self._turns += 1
 
     # -- the loop ----------------------------------------------------------------
 
@@ -388,8 +394,8 @@ class Instance:
         if wants & Want.MASK:
             mask = self._guided.masks(plan, count=bucket.rows)
         scored = self._scored(plan)
-        is_new = plan.samples & (table.told[slots] != self._generation.number)
-        table.told[slots[is_new]] = self._generation.number
+        is_new = plan.samples & (table.told[slots] != self._turns)
+        table.told[slots[is_new]] = self._turns
         pending = self.worker.dispatch(
             StepCall(
                 bucket=bucket,

@@ -30,7 +30,7 @@ from mell_jax.worker.sampling import (
 Int32Array = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 NO_TOKEN = -2  # matches no id, nor the -1 of a row that sampled nothing
-NOT_TOLD = -1  # is no generation
+NOT_TOLD = -1  # is no turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class SlotTable:
         self.wants_prompt = np.zeros(num_slots, np.bool_)
         self.prompt_temperatures = np.ones(num_slots, np.float32)
         self.has_grammar = np.zeros(num_slots, np.bool_)
-        self.told = np.full(num_slots, NOT_TOLD, np.int64)  # generation of its tokens
+        self.told = np.full(num_slots, NOT_TOLD, np.int64)  # which turn; see `Instance`
         self._wants = np.zeros(num_slots, np.int32)
         self._sampling = np.zeros((ROW_COLUMNS, num_slots), np.int32)
         self._padding = pack_rows(greedy_rows(1, slot=num_slots))
