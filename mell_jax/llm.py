@@ -32,12 +32,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mell_jax.checkpoints import read_eos_ids, spec_in_memory, split_ids
+from mell_jax.engine.admin import OpenRequests, WeightsUpdated
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
+from mell_jax.engine.weights.match import Mapped
 from mell_jax.frontend import (
     Ask,
     Caller,
@@ -47,6 +49,8 @@ from mell_jax.frontend import (
     TokenLogprobs,
     generate,
 )
+from mell_jax.library.mesh import serving_options
+from mell_jax.library.weights import WeightsUpdater
 from mell_jax.loop_thread import LoopThread
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
@@ -144,6 +148,8 @@ class LLM:
         tokenizer: str | PathLike[str] | Tokenizer | None = None,
         eos_ids: Sequence[int] | None = None,
         fleet: FleetConfig | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+        share: bool = False,
         progress: bool = False,
         **options: Any,
     ) -> Self:
@@ -192,6 +198,7 @@ class LLM:
             config=EngineConfig(**options),
             fleet=fleet,
             progress=progress,
+            is_shared=share,
         )
         llm = cls.__new__(cls)
         llm._start(built, tokenizer)
@@ -206,6 +213,8 @@ class LLM:
             models=[FrontModel(info=built.thread.infos[0], tokenizer=tokenizer)],
             max_open=MAX_OPEN,
         )
+        name = built.models[0].name
+        self._weights = WeightsUpdater(built.thread, model=name, plan=built.plans[name])
         self._pid = os.getpid()
         self._loop = LoopThread("mell-llm", owner="LLM")
         self._engine.start(self._front_end.sink(self._loop.loop))
@@ -300,6 +309,69 @@ class LLM:
         finally:
             if self._is_open:
                 await self._loop.acall(deltas.aclose)
+
+    # -- weights -----------------------------------------------------------------
+
+    def update_weights(
+        self,
+        source: Any,
+        *,
+        version: str | None = None,
+        open_requests: OpenRequests = "keep",
+        mapping: Mapped | None = None,
+        streamed: bool = False,
+    ) -> WeightsUpdated:
+        """Serves other weights of the same model from the next step on.
+
+        All names, shapes and types are checked first, and nothing is changed if one
+        does not fit. Values are not: weights that are NaN end requests with an error.
+        Arrays on devices go there from device to device, cast and cut as it takes; the
+        first update compiles small programs for that, later ones of such arrays
+        nothing. They are copied (but see `share` of `from_nnx`), so that the source can
+        be trained further, or donated. Two updates at once take turns.
+
+        Args:
+          source: an `nnx.State` or `nnx.Module` on any devices of this process; a
+            dictionary of arrays of jax or NumPy, nested, or flat with names as
+            "layers.0.mlp.up_proj.kernel" or tuples; or the path of a checkpoint, as
+            `LLM` takes it, whose config.json has to say what is served. Random keys and
+            counts are kept as they are served, as are `nnx.Variable`s that are no
+            `nnx.Param` and not there. A state of nothing but `nnx.LoRAParam`s leaves
+            all others as they are.
+          version: what these weights are called in answers; by default "1" for the
+            first update, and so on.
+          open_requests: they go on with the keys and values that they have ("keep"),
+            are computed again from their tokens ("restart"), or end ("abort").
+          mapping: what parameters are called in the source. The name of a layout: "hf"
+            for Hugging Face's tensors, "maxtext", "tunix" or "gemma" for trees of these
+            programs. Or by the name of each served parameter (a dictionary, or a
+            function of it): the name there, a `checkpoints.sources.Source`, or a
+            function of the dictionary of all arrays, which is compiled and should be
+            the same object in each update. Those that it leaves out are called alike.
+          streamed: makes each array when the engine asks for it and gives the old one
+            back, so that at most one layer is there twice; streams wait meanwhile.
+            Otherwise all are made first, and there are twice the weights for a moment.
+
+        Raises:
+          ValueError: the source does not fit; the message says what, and the way out.
+          CheckpointError: a file cannot be used (a ValueError).
+          TypeError: it is no source of weights.
+          RuntimeError: it is closed, or was closed meanwhile.
+        """
+        self._check_usable()
+        return self._weights.update(
+            source,
+            version=version,
+            open_requests=open_requests,
+            mapping=mapping,
+            streamed=streamed,
+        )
+
+    @property
+    def weights_version(self) -> str:
+        """Returns the version of the weights of the next step; "0" at first."""
+        self._check_usable()
+        return self._weights.version
 
     # -- ending ------------------------------------------------------------------
 
@@ -406,6 +478,15 @@ class _End:
 
 async def _next_or_none(deltas: AsyncGenerator[Delta]) -> Delta | None:
     return await anext(deltas, None)
+
+
+def _with_mesh(options: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Returns options with those that a mesh stands for, which must not be there."""
+    meant = serving_options(mesh)
+    twice = [name for name in meant if name in options]
+    if twice:
+        raise ValueError(f"mesh= says {', '.join(twice)}; give one or the other")
+    return options | meant
 
 
 def _completion(parts: Sequence[Delta]) -> Completion:

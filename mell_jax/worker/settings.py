@@ -21,8 +21,14 @@ def tracing_settings() -> Iterator[None]:
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
     """Makes this thread use JAX's defaults until the block ends."""
+    with jax.transfer_guard("allow"), number_settings():
+        yield
+
+
+@contextlib.contextmanager
+def number_settings() -> Iterator[None]:
+    """Does the same but for guards of transfers, which stay as they are."""
     with (
-        jax.transfer_guard("allow"),
         jax.debug_nans(False),
         jax.debug_infs(False),
         jax.enable_x64(False),
