@@ -14,10 +14,12 @@ from mell_jax.engine.build import BuiltEngine, BuiltModel, build_engine, settle_
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.events import Event, tell
+from mell_jax.library.weights import WeightsUpdater
 from mell_jax.model_files.fingerprint import fingerprint_of
 from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.admin.controls import Controls
+from mell_jax.serving.admin.path_loader import PathLoader
 from mell_jax.serving.admin.port import check_port, serving_admin
 from mell_jax.serving.admin.trainer.port import check_trainer_port, serving_trainers
 from mell_jax.serving.config import ServerConfig
@@ -112,6 +114,12 @@ def _administered(
     """Opens the doors of operators and trainers meanwhile, and tells where."""
     controls = Controls(
         built.thread.ask,
+        loader=PathLoader(
+            {
+                name: WeightsUpdater(built.thread, model=name, plan=plan)
+                for name, plan in built.plans.items()
+            }
+        ),
         weights_dirs=server.weights_dirs,
         abort=aborts.order,
         devices=engine.instances * engine.tensor_parallel,

@@ -90,7 +90,7 @@ class UpdateWeights:
     def __post_init__(self) -> None:
         _check_word("open_requests", self.open_requests, among=get_args(OpenRequests))
         if self.version is not None:
-            _check_version(self.version)
+            check_version(self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class NameWeights:
     model: str | None = None  # None: the first one served
 
     def __post_init__(self) -> None:
-        _check_version(self.version)
+        check_version(self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,8 +325,14 @@ def _check_word(field: str, value: object, *, among: tuple[object, ...]) -> None
         )
 
 
-def _check_version(version: str) -> None:
-    if not (1 <= len(version) <= MAX_VERSION):
+def check_version(version: str) -> None:
+    """Finds out whether weights may be called so.
+
+    Raises:
+      ValueError: the name is empty, too long, or cannot be shown.
+    """
+    if not (1 <= len(version) <= MAX_VERSION and version.isprintable()):
         raise ValueError(
-            f"version must have 1 to {MAX_VERSION} characters, got {len(version)}"
+            f"version must be 1 to {MAX_VERSION} printable characters, got "
+            f"{len(version)}: {version!r:.100}"
         )

@@ -8,14 +8,12 @@ caller has gone. Updates of weights take turns on a thread of their own, so neit
 engine nor a door stands still while files are read.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, final, get_args
 
-from mell_jax.checkpoints.errors import CheckpointError
 from mell_jax.engine.admin import (
     Answer,
     Command,
@@ -23,6 +21,7 @@ from mell_jax.engine.admin import (
     Pause,
     RequestsAborted,
     WeightsUpdated,
+    check_version,
 )
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import OverloadedError
@@ -32,7 +31,6 @@ from mell_jax.serving.problem import NotAnsweredError
 Administer = Callable[[Command], Future[Answer]]
 T = TypeVar("T")
 Abort = Callable[[Sequence[str]], None]
-_VERSION = re.compile("[!-~]{1,256}")  # it goes into headers and answers
 _PATIENCE_S = 60.0
 _MAX_UPDATES = 4  # one loads, the others wait for their turn
 
@@ -47,11 +45,12 @@ class WeightsLoader(Protocol):
         version: str | None,
         open_requests: OpenRequests,
         model: str | None,
+        streamed: bool,
     ) -> WeightsUpdated:
         """Loads, checks and swaps weights; blocks until the engine has them.
 
         Raises:
-          CheckpointError: the files cannot be used, or are another model's.
+          ValueError: the files cannot be used, or are another model's.
           OSError: a file cannot be read.
           UnknownTargetError: no such model is served.
           NotPossibleError: the engine cannot take them as things are.
@@ -68,26 +67,27 @@ class PathUpdate:
       version: how these weights are called; None for the loader's choice.
       open_requests: what becomes of them, as `UpdateWeights` has it.
       model: None for the first one.
+      streamed: loads array by array while streams wait, in place of all beside those
+        that are served.
+
+    Raises:
+      ValueError: a value is out of range, the first word of the message.
     """
 
     path: str
     version: str | None = None
     open_requests: OpenRequests = "keep"
     model: str | None = None
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         if self.open_requests not in get_args(OpenRequests):
-            raise InvalidRequestError(
-                "open_requests",
-                f"must be one of {', '.join(get_args(OpenRequests))}, got "
-                f"{self.open_requests!r:.100}",
+            raise ValueError(
+                f"open_requests must be one of {', '.join(get_args(OpenRequests))}, "
+                f"got {self.open_requests!r:.100}"
             )
-        if self.version is not None and not _VERSION.fullmatch(self.version):
-            raise InvalidRequestError(
-                "version",
-                "must be 1 to 256 printable ASCII characters without spaces, got "
-                f"{self.version!r:.300}",
-            )
+        if self.version is not None:
+            check_version(self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,15 +113,6 @@ def checked(make: Callable[[], T]) -> T:
         raise InvalidRequestError(field, rule) from error
 
 
-def patience_s(asked: Asked) -> float | None:
-    """Returns how long a door waits for an answer; None for as long as it takes."""
-    if isinstance(asked, PathUpdate):
-        return None
-    if isinstance(asked, Pause) and asked.mode == "wait":
-        return None
-    return _PATIENCE_S
-
-
 def not_answered(answer: Future[Answer], *, waited_s: float) -> NotAnsweredError:
     """Gives an answer up, and returns what to tell its caller."""
     done = "nothing was done" if answer.cancel() else "it may yet be done"
@@ -141,6 +132,7 @@ class Controls:
         abort: Abort = lambda _: None,
         devices: int = 1,
         instances: int = 1,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         """Begins nothing yet.
 
@@ -151,8 +143,10 @@ class Controls:
           abort: ends requests by the ids that clients chose.
           devices: that the engine has.
           instances: among which they are divided.
+          patience_s: that doors have with an engine that should answer at once.
         """
         assert loader is not None or not weights_dirs, "what lies there is loaded"
+        self._patience_s = patience_s
         self._ask = ask
         self._abort = abort
         self.devices = devices
@@ -180,6 +174,14 @@ class Controls:
             case _:
                 return self._ask(asked)
 
+    def patience_s(self, asked: Asked) -> float | None:
+        """Returns how long a door waits for an answer; None: as long as it takes."""
+        match asked:
+            case PathUpdate() | Pause(mode="wait"):
+                return None
+            case _:
+                return self._patience_s
+
     def close(self) -> None:
         """Drops updates that wait, and leaves one that loads to itself."""
         self._updates.shutdown(wait=False, cancel_futures=True)
@@ -206,6 +208,9 @@ class Controls:
                 version=asked.version,
                 open_requests=asked.open_requests,
                 model=asked.model,
+                streamed=asked.streamed,
             )
-        except (CheckpointError, OSError) as error:
+        except InvalidRequestError:
+            raise
+        except (ValueError, OSError) as error:  # a CheckpointError is a ValueError
             raise InvalidRequestError("path", f"cannot be used: {error}") from error

@@ -19,7 +19,6 @@ from mell_jax.serving.admin.controls import (
     Asked,
     Controls,
     not_answered,
-    patience_s,
 )
 from mell_jax.serving.admin.convert import response_of
 from mell_jax.serving.edge import parse
@@ -122,7 +121,7 @@ class AdminPort:
 
     def _wait_for(self, asked: Asked, context: grpc.ServicerContext) -> Answer:
         """Waits for the answer until the caller's deadline or ours."""
-        waits_s = (context.time_remaining(), patience_s(asked))
+        waits_s = (context.time_remaining(), self._controls.patience_s(asked))
         wait_s = min((each for each in waits_s if each is not None), default=None)
         answer = self._controls.begin(asked)
         context.add_callback(answer.cancel)  # when the caller has gone

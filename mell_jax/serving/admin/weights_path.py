@@ -34,6 +34,7 @@ def find_weights(path: str, *, roots: Sequence[str]) -> Path:
     try:
         place = Path(path).resolve()
         allowed = [Path(root).resolve() for root in roots]
+        is_there = place.exists()
     except (OSError, RuntimeError) as error:  # links in a circle, a name too long
         raise InvalidRequestError("path", f"cannot be followed: {path!r:.200}") from (
             error
@@ -43,6 +44,6 @@ def find_weights(path: str, *, roots: Sequence[str]) -> Path:
             "path",
             f"must lie in a folder of [server] weights_dirs, {path!r:.200} does not",
         )
-    if not place.exists():
+    if not is_there:
         raise InvalidRequestError("path", f"does not exist here: {path!r:.200}")
     return place

@@ -127,16 +127,18 @@ class SetPolicyResponse(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., policy_before: _Optional[str] = ..., look_s: _Optional[float] = ...) -> None: ...
 
 class UpdateWeightsRequest(_message.Message):
-    __slots__ = ("path", "version", "open_requests", "model")
+    __slots__ = ("path", "version", "open_requests", "model", "streamed")
     PATH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    STREAMED_FIELD_NUMBER: _ClassVar[int]
     path: str
     version: str
     open_requests: str
     model: str
-    def __init__(self, path: _Optional[str] = ..., version: _Optional[str] = ..., open_requests: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+    streamed: bool
+    def __init__(self, path: _Optional[str] = ..., version: _Optional[str] = ..., open_requests: _Optional[str] = ..., model: _Optional[str] = ..., streamed: bool = ...) -> None: ...
 
 class UpdateWeightsResponse(_message.Message):
     __slots__ = ("model", "version", "nbytes", "restarted", "aborted")

@@ -13,7 +13,6 @@ from mell_jax.serving.admin.controls import (
     Asked,
     Controls,
     not_answered,
-    patience_s,
 )
 from mell_jax.serving.admin.trainer.answers import answer_of, refusal
 from mell_jax.serving.admin.trainer.call import EITHER, Call
@@ -88,7 +87,7 @@ class TrainerDoor:
         Raises:
           NotAnsweredError: the engine does not answer.
         """
-        answer, wait_s = self._controls.begin(asked), patience_s(asked)
+        answer, wait_s = self._controls.begin(asked), self._controls.patience_s(asked)
         try:
             async with asyncio.timeout(wait_s):
                 return await asyncio.wrap_future(answer)

@@ -22,7 +22,7 @@ UPDATE = Fields(
     honoured=frozenset(
         (
             *("path", "model_path", "update_info", "version", "weight_version"),
-            *("open_requests", "abort_all_requests", "model"),
+            *("open_requests", "abort_all_requests", "model", "streamed"),
         )
     ),
     harmless=frozenset(

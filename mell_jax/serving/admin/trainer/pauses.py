@@ -124,9 +124,10 @@ class PauseCalls:
         return done_json("sleeping", await self._state(Sleep(level=level)))
 
     async def _wake(self, asked: TagsBody) -> Json:
+        tags = _tags_of(asked)
         state = await self._state(AskServing())
         is_update_due = any(each.is_dropped for each in state.weights)
-        if is_update_due and _tags_of(asked) == {"weights"}:
+        if is_update_due and tags == {"weights"}:
             return done_json("sleeping", state)  # an update brings them
         return done_json("awake", await self._state(Wake()))
 

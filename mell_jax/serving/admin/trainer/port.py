@@ -27,7 +27,7 @@ from mell_jax.serving.loop import run_loop
 from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.security.tls import TlsFiles
 
-_FLAG = "admin_http_port"
+_CHOICE = "admin_http_host or admin_http_port"
 
 
 def check_trainer_port(host: str, *, port: int) -> None:
@@ -36,7 +36,11 @@ def check_trainer_port(host: str, *, port: int) -> None:
     Raises:
       BindError: the address is taken or not this machine's.
     """
-    listen(host, port=port, flag=_FLAG).close()
+    _listen(host, port=port).close()
+
+
+def _listen(host: str, *, port: int) -> socket.socket:
+    return listen(host, port=port, flag=_CHOICE, is_host_fixed=True)
 
 
 @final
@@ -84,7 +88,7 @@ class TrainerPort:
         Raises:
           BindError: the address is taken or not this machine's.
         """
-        listener = listen(host, port=port, flag=_FLAG)
+        listener = _listen(host, port=port)
         self._thread = threading.Thread(
             target=lambda: run_loop(self._serve(listener)),
             name="mell-admin-http",

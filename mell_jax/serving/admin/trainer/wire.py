@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 
 from mell_jax.engine.admin import OpenRequests
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.serving.admin.controls import PathUpdate
+from mell_jax.serving.admin.controls import PathUpdate, checked
 from mell_jax.serving.problem import MalformedMessageError
 
 _NUMBER = re.compile("-?[0-9]{1,9}")
@@ -37,6 +37,7 @@ class UpdateBody(UpdateInfo, frozen=True, kw_only=True):
     open_requests: str | None = None
     abort_all_requests: bool | None = None
     model: str | None = None
+    streamed: bool | None = None
 
 
 class NameBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,11 +155,14 @@ def update_of(asked: UpdateBody) -> PathUpdate:
             "out",
         )
     word = asked.open_requests or ("abort" if asked.abort_all_requests else "keep")
-    return PathUpdate(
-        path=path,
-        version=version,
-        open_requests=cast(OpenRequests, word),  # checked there
-        model=asked.model,
+    return checked(
+        lambda: PathUpdate(
+            path=path,
+            version=version,
+            open_requests=cast(OpenRequests, word),
+            model=asked.model,
+            streamed=bool(asked.streamed),
+        )
     )
 
 
