@@ -157,7 +157,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
                 "problem",
                 "proto",
             ),
-            *("served_model", "stop_signals", "version"),
+            *("aborts", "served_model", "stop_signals", "version"),
             *("observe", "security/config"),
         },
         "parts": {"config", "metrics", "security", "stall", "status"},
