@@ -47,7 +47,9 @@ from mell_jax.frontend import (
     FrontEnd,
     FrontModel,
     TokenLogprobs,
+    VersionRange,
     generate,
+    joined,
 )
 from mell_jax.library.mesh import serving_options
 from mell_jax.library.weights import WeightsUpdater
@@ -77,6 +79,8 @@ class Completion:
     finish_reason: str  # "stop", "length" or "abort"
     stop_token: int | None
     stop_string: str | None
+    weights_version: str = ""  # of its last token; empty without one
+    weights_versions: tuple[VersionRange, ...] = ()  # of its tokens, mostly one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -502,6 +506,10 @@ def _completion(parts: Sequence[Delta]) -> Completion:
         finish_reason=finish.reason,
         stop_token=finish.stop_token,
         stop_string=finish.stop_string,
+        weights_version=parts[-1].weights_version,
+        weights_versions=joined(
+            each for part in parts for each in part.weights_versions
+        ),
     )
 
 

@@ -135,7 +135,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "build": {"build", "fleet/build"},
     },
     "frontend": {
-        "values": {"caller", "engine_link", "errors", "executors", "inbox", "limits"},
+        "values": {
+            *("caller", "engine_link", "errors", "executors", "inbox", "limits"),
+            "versions",
+        },
         "parts": {
             *("ask", "delta", "meter", "models", "peers", "share", "tracing"),
             *("grammar_gate", "turns"),

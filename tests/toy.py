@@ -45,6 +45,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import make_pool
 from mell_jax.worker.step import StepOptions, make_programs, put_weights, split_model
@@ -158,8 +159,9 @@ def toy_worker(
     max_tokens: int,
     devices: Sequence[jax.Device] = (),
     factor: int = 1,
+    held: HeldWeights | None = None,
 ):
-    parts, weights = split_model(*nnx.split(AdditiveToy(config, factor=factor)))
+    """A worker with a pool of zeros, and weights of its own unless it gets some."""
     group = DeviceGroup.of_model(config, devices=devices or jax.devices()[:1])
     programs = _programs(
         config,
@@ -171,11 +173,18 @@ def toy_worker(
     return DeviceWorker(
         programs,
         group=group,
-        weights=put_weights(weights, paths=parts.paths, group=group),
+        weights=held or toy_weights(config, factor=factor, group=group),
         pool=make_pool(config, num_pages=num_pages, dtype=jnp.float32, group=group),
         max_rows=max_rows,
         vocab_size=VOCAB,
     )
+
+
+def toy_weights(
+    config: ModelConfig = CONFIG, *, factor: int, group: DeviceGroup
+) -> HeldWeights:
+    parts, weights = split_model(*nnx.split(AdditiveToy(config, factor=factor)))
+    return HeldWeights(put_weights(weights, paths=parts.paths, group=group))
 
 
 class ToyGroup:
@@ -186,6 +195,7 @@ class ToyGroup:
     ) -> None:
         self.worker = worker
         self._make_batcher = make_batcher
+        self._is_parked = False
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
@@ -193,10 +203,16 @@ class ToyGroup:
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         max_rows = self.worker.scratch_slot  # rows come before it
+        if self._is_parked:
+            self.worker.unpark()
         return Instance(self.worker, self._make_batcher(), max_rows=max_rows)
 
     def close(self, device: DeviceGroupId) -> None:
-        pass
+        self._is_parked = True
+        self.worker.park(keeps_weights=True)
+
+    def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
+        return {ONE: self.worker.held}
 
 
 def toy_engine(

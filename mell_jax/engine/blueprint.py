@@ -32,6 +32,7 @@ from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.pool import (
     PAGE_TOKENS,
     choose_num_pages,
@@ -146,11 +147,11 @@ def make_blueprint(
 
 
 def make_worker(
-    blueprint: Blueprint, *, group: DeviceGroup, weights: Weights
+    blueprint: Blueprint, *, group: DeviceGroup, weights: Weights | HeldWeights
 ) -> DeviceWorker:
     """Makes the hands of an instance on `group`; `warm_up` them before use.
 
-    `weights` lie on the group already; instances on the same device may share them.
+    `weights` lie on the group already; instances on the same devices may share them.
     """
     settled, config = blueprint.settled, blueprint.spec.config
     return DeviceWorker(

@@ -1,12 +1,25 @@
 """New weights are handed to the engine's workers array by array, in serving form."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mell_jax.scheduler.ids import DeviceGroupId
 
 if TYPE_CHECKING:
     import jax  # commands go through processes that have none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """The weights of a model are of this generation, by each update of a new one."""
+
+    number: int
+    version: str  # its name in answers
+
+
+FIRST = Generation(number=0, version="0")
+"""Of the weights that a model was built with."""
 
 
 class NewWeights(Protocol):

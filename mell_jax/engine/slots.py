@@ -30,6 +30,7 @@ from mell_jax.worker.sampling import (
 Int32Array = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 NO_TOKEN = -2  # matches no id, nor the -1 of a row that sampled nothing
+NOT_TOLD = -1  # is no turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class SlotTable:
         self.min_tokens = np.zeros(num_slots, np.int32)
         self.wants_prompt = np.zeros(num_slots, np.bool_)
         self.has_grammar = np.zeros(num_slots, np.bool_)
+        self.told = np.full(num_slots, NOT_TOLD, np.int64)  # which turn; see `Instance`
         self._wants = np.zeros(num_slots, np.int32)
         self._sampling = np.zeros((ROW_COLUMNS, num_slots), np.int32)
         self._padding = pack_rows(greedy_rows(1, slot=num_slots))
@@ -72,6 +74,7 @@ class SlotTable:
         self.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
         self.min_tokens[slot] = params.min_tokens
         self.wants_prompt[slot] = params.prompt_logprobs is not None
+        self.told[slot] = NOT_TOLD
         row = _sampling_row(request)
         self._sampling[:, slot] = pack_rows(row)[:, 0]
         has_logprobs = params.logprobs is not None

@@ -141,4 +141,6 @@ def state_of(conductor: Conductor, device: DeviceGroupId) -> GroupState:
         return GroupState.DRAINING
     if instance is not None:
         return GroupState.SERVING if instance.is_open else GroupState.OPENING
+    if device in conductor.away:
+        return GroupState.PARKED
     return GroupState.PARKED if machine.ledger.is_idle(device) else GroupState.DRAINED

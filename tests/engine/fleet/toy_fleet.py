@@ -31,6 +31,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from tests.toy import (
     CONFIG,
     PAGE_TOKENS,
@@ -38,6 +39,7 @@ from tests.toy import (
     VOCAB,
     toy_info,
     toy_table,
+    toy_weights,
     toy_worker,
 )
 
@@ -76,6 +78,14 @@ class ToyPool:
         self._lands_for_owed = lands_for_owed
         self._shop = shop
         self.opened = 0
+        self._held: dict[ModelId, dict[DeviceGroupId, HeldWeights]] = {
+            name: {
+                device: toy_weights(model, factor=factor, group=group)
+                for device, group in self._groups.items()
+            }
+            for name, factor in factors.items()
+        }
+        self._workers: dict[DeviceGroupId, DeviceWorker] = {}
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
@@ -95,8 +105,9 @@ class ToyPool:
             spec=CacheSpec(page_tokens=PAGE_TOKENS),
             shares_prefixes=self._prefix_cache,
         )
+        worker = self._workers[device] = self.worker(device, model)
         return Instance(
-            self.worker(device, model),
+            worker,
             batcher,
             max_rows=8,
             guides=InstanceGuides(self._shop, vocab_size=VOCAB),
@@ -111,10 +122,14 @@ class ToyPool:
             token_budget=64,
             max_tokens=self._max_tokens,
             devices=self._groups[device].devices,
+            held=self._held[model][device],
         )
 
     def close(self, device: DeviceGroupId) -> None:
-        pass
+        self._workers.pop(device).park(keeps_weights=True)
+
+    def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
+        return self._held[model]
 
 
 def toy_page(model: ModelConfig = CONFIG) -> jax.ShapeDtypeStruct:
