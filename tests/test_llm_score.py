@@ -1,7 +1,7 @@
 """Log probabilities for training: of what was sampled, and of given tokens.
 
-A policy's importance ratio against itself, exp(by a plain forward pass - by the engine),
-is 1. The plain pass is the module's own, without pages, over all tokens at once.
+A policy's importance ratio against itself, exp(by a plain pass - by the engine), is 1.
+The plain pass is the module's own, over all tokens at once and without pages.
 """
 
 import concurrent.futures

@@ -189,6 +189,10 @@ class DeviceWorker:
         return list(self._programs.forwards)
 
     @property
+    def _has_decodes(self) -> bool:
+        return any(bucket.is_decode for bucket in self._programs.forwards)
+
+    @property
     def scratch_slot(self) -> int:
         """Returns a slot of no sequence, for padding."""
         return self._scratch_slot
@@ -229,12 +233,14 @@ class DeviceWorker:
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
         """Returns the smallest compiled shape that holds a step.
 
+        Where there is none for decodes alone, they take one for mixed steps.
+
         Raises:
           ValueError: when no bucket is large enough.
         """
         for bucket in self._programs.forwards:
             fits = bucket.tokens >= tokens and bucket.rows >= rows
-            if fits and bucket.is_decode == is_decode:
+            if fits and bucket.is_decode == (is_decode and self._has_decodes):
                 return bucket
         raise ValueError(
             f"no compiled step for {tokens} tokens in {rows} rows "
