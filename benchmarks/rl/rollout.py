@@ -8,6 +8,7 @@ ends. Only tokens of answers count.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 
@@ -79,8 +80,8 @@ def measure_rollout(
 
     engine_s, scan_s = [], []
     for turn in range(repeats + 1):
-        engine_s.append(seconds_of(lambda seed=turn: by_engine(seed)))
-        scan_s.append(seconds_of(lambda seed=turn: by_scan(seed)))
+        engine_s.append(seconds_of(partial(by_engine, turn)))
+        scan_s.append(seconds_of(partial(by_scan, turn)))
     engine_s, scan_s = engine_s[1:], scan_s[1:]
     return RolloutResult(
         prompts=len(prompts),

@@ -10,7 +10,7 @@ answer is done: every row waits for the longest prompt and the longest answer.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def pad_left(
 
 def _sample(
     graphdef: nnx.GraphDef[Decoder],
-    state: nnx.State,
+    state: nnx.State[Any, Any],
     tokens: jax.Array,  # int32 [B, P]
     pads: jax.Array,  # int32 [B]
     key: jax.Array,

@@ -1,14 +1,16 @@
 """Measures what sleep gives back, and how soon an engine is there again.
 
 Bytes are those of all arrays that live on devices, seen from outside. The wake from
-level 2 ends with the first token of a short prompt and is beside a bare copy: as many
-bytes of weights, from the host's pinned memory onto the devices.
+level 2 ends with the first token of a short prompt and is beside what has to come back
+at least: as many bytes of weights, copied from the host's pinned memory onto the
+devices, and a pool of zeros.
 """
 
 import gc
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.rl.clock import in_ms, ratio, seconds_of
@@ -30,9 +32,10 @@ class SleepResult:
     weights_bytes: int
     pool_share: float  # of its bytes, given back at level 1
     weights_share: float  # of theirs, given back at level 2
-    copy_ms: Summary
+    copy_ms: Summary  # of the weights
+    zeros_ms: Summary  # of the pool
     first_token_ms: Summary  # from the wake on
-    ratio: float  # median over pairs
+    ratio: float  # of it to both together, median over pairs
     compilations: int  # while it was measured; must be 0
 
 
@@ -64,17 +67,20 @@ def measure_sleep(
     homes = [array.sharding for array in weights]
     away = [home.with_memory_kind(HOST) for home in homes]
     waiting = jax.block_until_ready(jax.device_put(weights, away))
+    make_pool = jax.jit(lambda: jnp.zeros(pool_bytes // 4, jnp.float32))
+    make_pool().block_until_ready()
     llm.generate([prompt], one)
     compiled = CompilationCounter()
     awake = live_bytes()
     llm.sleep(level=1)
     without_pool = live_bytes()
     wake()
-    copies, wakes = [], []
+    copies, zeros, wakes = [], [], []
     for _ in range(repeats):
         copies.append(
             seconds_of(lambda: jax.block_until_ready(jax.device_put(waiting, homes)))
         )
+        zeros.append(seconds_of(lambda: make_pool().block_until_ready()))
         llm.sleep(level=2)
         without_both = live_bytes()
         wakes.append(seconds_of(wake))
@@ -84,8 +90,9 @@ def measure_sleep(
         pool_share=(awake - without_pool) / pool_bytes,
         weights_share=(without_pool - without_both) / weights_bytes,
         copy_ms=in_ms(copies),
+        zeros_ms=in_ms(zeros),
         first_token_ms=in_ms(wakes),
-        ratio=ratio(wakes, copies),
+        ratio=ratio(wakes, [sum(both) for both in zip(copies, zeros, strict=True)]),
         compilations=compiled.count,
     )
 

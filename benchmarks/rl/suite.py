@@ -30,6 +30,8 @@ from mell_jax.llm import LLM
 from mell_jax.models.decoder import Decoder
 from mell_jax.worker.pool import PAGE_TOKENS, page_bytes
 
+MAX_MODEL_LEN = 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RlSettings:
@@ -44,11 +46,13 @@ class RlSettings:
     prompt_tokens: int = 64  # median; longest: half of the context
     new_tokens: int = 64  # likewise
     streams: int = 8  # beside an update
-    repeats: int = 5
+    repeats: int = 5  # of updates and sleeps
+    turns: int = 3  # of rollouts
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rollout", "prompt_tokens", "new_tokens", "streams", "repeats"):
+        sizes = ("rollout", "prompt_tokens", "new_tokens", "streams")
+        for name in (*sizes, "repeats", "turns"):
             if not (getattr(self, name) >= 1):
                 raise ValueError(f"{name} must be at least 1")
         if self.engine.instances * self.engine.tensor_parallel != 1:
@@ -60,7 +64,7 @@ class RlSettings:
         Its pool holds a rollout without preemption, and prompts are not found again:
         every turn computes the same ones.
         """
-        length = min(context, self.engine.max_model_len or context)
+        length = min(context, self.engine.max_model_len or MAX_MODEL_LEN)
         pages = self.engine.kv_pages or self.rollout * -(-length // PAGE_TOKENS) + 1
         engine = dataclasses.replace(
             self.engine,
@@ -163,7 +167,7 @@ def measure_all(
         decoder,
         prompts=prompts[: settings.rollout],
         shapes=shapes[: settings.rollout],
-        repeats=settings.repeats,
+        repeats=settings.turns,
     )
     bar.update()
     return RlResult(
@@ -189,14 +193,18 @@ def render(model: str, result: RlResult) -> str:
             title("new weights", fill="-"),
             _update_table(result.updates),
             title("sleep", fill="-"),
-            line(f"of a pool of {_mb(sleep.pool_bytes)}", _percent(sleep.pool_share)),
             line(
-                f"of weights of {_mb(sleep.weights_bytes)}",
+                f"of a pool of {_mb(sleep.pool_bytes)}, given back",
+                _percent(sleep.pool_share),
+            ),
+            line(
+                f"of weights of {_mb(sleep.weights_bytes)}, given back",
                 _percent(sleep.weights_share),
             ),
             line("wake to first token, ms", sleep.first_token_ms.median),
-            line("bare copy to the device, ms", sleep.copy_ms.median),
-            line("ratio", sleep.ratio),
+            line("bare copy of the weights, ms", sleep.copy_ms.median),
+            line("pool of zeros, ms", sleep.zeros_ms.median),
+            line("ratio to both", sleep.ratio),
             title(f"rollout of {rollout.prompts} prompts", fill="-"),
             _lengths("prompt tokens", rollout.prompt_tokens),
             _lengths("answer tokens", rollout.answer_tokens),
@@ -233,7 +241,7 @@ def _lengths(name: str, lengths: Summary) -> str:
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:.0f} MB given back"
+    return f"{size / 1e6:.0f} MB"
 
 
 def _percent(share: float) -> str:
