@@ -7,6 +7,7 @@ and the engine goes on with the new weights. On two CPU cores it takes some minu
     python examples/grpo_tiny.py --output_dir=/tmp/grpo_tiny
 """
 
+import argparse
 import dataclasses
 import json
 import random
@@ -18,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
 from flax import nnx
 from tqdm import tqdm
 
@@ -27,10 +27,6 @@ from mell_jax.checkpoints import load_model
 from mell_jax.engine.build import demo_directory
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.decoder import Decoder
-
-_OUTPUT = flags.DEFINE_string("output_dir", "/tmp/grpo_tiny", "where to save")
-_STEPS = flags.DEFINE_integer("steps", 60, "rollouts to learn from", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the stories")
 
 ANIMALS = ("duckling", "hedgehog", "kitten", "lamb", "monkey", "puppy", "squirrel")
 PROMPT = "A story of a {}.\nOnce upon a time"  # the demo model has never seen a title
@@ -175,22 +171,27 @@ def draw(rewards: Sequence[float]) -> str:
 """
 
 
-def main(_: list[str]) -> None:
-    folder = Path(_OUTPUT.value)
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    flags.add_argument("--output_dir", type=Path, default=Path("/tmp/grpo_tiny"))
+    flags.add_argument("--steps", type=int, default=40, help="rollouts to learn from")
+    flags.add_argument("--seed", type=int, default=0, help="of the stories")
+    given = flags.parse_args()
+    folder: Path = given.output_dir
     folder.mkdir(parents=True)  # fails now, not after training, if it is there
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     demo = load_model(demo_directory(), dtype=jnp.float32, sharding_for=lambda *_: here)
     decoder = nnx.merge(demo.graphdef, demo.state)
     with LLM.from_nnx(decoder, tokenizer=demo_directory(), max_model_len=256) as llm:
         before = evaluate(llm)
-        rewards = train(decoder, llm, steps=_STEPS.value, seed=_SEED.value)
+        rewards = train(decoder, llm, steps=given.steps, seed=given.seed)
         after = evaluate(llm)
         print(llm.generate(PROMPT.format("hedgehog"), SAMPLING)[0].text)
     print(f"mean reward before {before:.3f}, after {after:.3f}")
-    found = {"seed": _SEED.value, "before": before, "after": after, "steps": rewards}
+    found = {"seed": given.seed, "before": before, "after": after, "steps": rewards}
     (folder / "rewards.json").write_text(json.dumps(found, indent=2) + "\n")
     (folder / "rewards.svg").write_text(draw(rewards))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
