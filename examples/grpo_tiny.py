@@ -50,15 +50,13 @@ def reward(story: Completion, animal: str) -> float:
 def rewards_of(outputs: Sequence[RequestOutput]) -> np.ndarray:
     """Returns the rewards of the stories of each animal, [animals, n]."""
     pairs = zip(outputs, ANIMALS, strict=True)
-    return np.array(
-        [[reward(x, animal) for x in out.completions] for out, animal in pairs]
-    )
+    return np.array([[reward(x, name) for x in out.completions] for out, name in pairs])
 
 
 def advantages_of(rewards: np.ndarray) -> np.ndarray:
     """Returns how much better each story is than others of its group."""
-    mean = rewards.mean(axis=1, keepdims=True)
-    return (rewards - mean) / (rewards.std(axis=1, keepdims=True) + 1e-4)
+    apart = rewards - rewards.mean(axis=1, keepdims=True)
+    return apart / (rewards.std(axis=1, keepdims=True) + 1e-4)
 
 
 class Batch(NamedTuple):
@@ -90,6 +88,13 @@ def make_batch(
         logprobs[row, drawn] = [one.logprob for one in story.logprobs]
     column = advantages.reshape(-1, 1).astype(np.float32)
     return Batch(tokens, is_story, logprobs, column)
+
+
+def split(batch: Batch, rng: random.Random) -> list[Batch]:
+    """Returns the stories in parts, one for each update."""
+    rows = rng.sample(range(len(batch.tokens)), len(batch.tokens))
+    parts = np.split(np.array(rows), UPDATES)
+    return [Batch(*(column[part] for column in batch)) for part in parts]
 
 
 @nnx.jit
@@ -131,9 +136,8 @@ def train(decoder: Decoder, llm: LLM, *, steps: int, seed: int) -> list[float]:
         outputs = ask(llm, prompts, rng)
         rewards = rewards_of(outputs)
         batch = make_batch(prompts, outputs, advantages_of(rewards))
-        order = rng.sample(range(rewards.size), rewards.size)
-        for part in np.split(np.array(order), UPDATES):
-            learn(decoder, adam, Batch(*(column[part] for column in batch)))
+        for part in split(batch, rng):
+            learn(decoder, adam, part)
         llm.update_weights(decoder)
         means.append(float(rewards.mean()))
         bar.set_postfix(reward=f"{np.mean(means[-5:]):.2f}")
@@ -149,22 +153,19 @@ def evaluate(llm: LLM, *, rollouts: int = 4) -> float:
 
 def draw(rewards: Sequence[float]) -> str:
     """Returns a picture (SVG): the reward of each step, and means over ten of them."""
-    means = [
-        np.mean(rewards[max(0, last - 9) : last + 1]) for last in range(len(rewards))
-    ]
+    means = [np.mean(rewards[max(0, i - 9) : i + 1]) for i in range(len(rewards))]
 
     def line(values: Sequence[float], style: str) -> str:
         points = " ".join(f"{x},{1 - value:.3f}" for x, value in enumerate(values))
-        return (
-            f'<polyline points="{points}" vector-effect="non-scaling-stroke" {style}/>'
-        )
+        return f'<polyline points="{points}" {style}/>'
 
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" width="600" height="260">
+<style>polyline {{ fill: none; vector-effect: non-scaling-stroke }}</style>
 <text x="8" y="22">1</text><text x="8" y="236">0</text>
 <text x="200" y="254">mean reward, {len(rewards)} steps of GRPO</text>
-<svg x="24" y="12" width="570" height="222" viewBox="0 0 {len(rewards)} 1"
- preserveAspectRatio="none" fill="none"><rect width="100%" height="1" fill="#f4f4f4"/>
+<svg x="24" y="16" width="570" height="216" preserveAspectRatio="none"
+ viewBox="0 0 {len(rewards) - 1} 1"><rect width="100%" height="1" fill="#f4f4f4"/>
 {line(rewards, 'stroke="#9bc"')}
 {line(means, 'stroke="#047" stroke-width="2"')}
 </svg></svg>
@@ -177,7 +178,7 @@ def main() -> None:
     flags.add_argument("--steps", type=int, default=40, help="rollouts to learn from")
     flags.add_argument("--seed", type=int, default=0, help="of the stories")
     given = flags.parse_args()
-    folder: Path = given.output_dir
+    folder = given.output_dir
     folder.mkdir(parents=True)  # fails now, not after training, if it is there
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     demo = load_model(demo_directory(), dtype=jnp.float32, sharding_for=lambda *_: here)
