@@ -3,9 +3,11 @@
 import jax
 import pytest
 
+from benchmarks.flags import define_flags
 from benchmarks.rl.following import Followed
 from benchmarks.rl.sleeping import HOST, live_bytes
 from benchmarks.rl.suite import RlSettings, run_rl
+from benchmarks.suites import settle
 from mell_jax.engine.config import EngineConfig
 
 ENGINE = EngineConfig(
@@ -24,6 +26,19 @@ def test_settings_are_at_least_one(wrong):
 def test_one_device_is_measured():
     with pytest.raises(ValueError, match="instances must be 1"):
         RlSettings(engine=EngineConfig(instances=2))
+
+
+def test_flags_become_settings():
+    values = define_flags()
+    values(["benchmarks", "--suite=rl", "--repeats=2", "--seed=3", "--max_rows=9"])
+    settings, _ = settle(values)
+    assert isinstance(settings, RlSettings)
+    assert settings.engine.model == "random:110m"
+    assert (settings.repeats, settings.seed) == (2, 3)
+    options = settings.options(context=4096)
+    assert (options["max_rows"], options["max_model_len"]) == (9, 1024)
+    assert options["kv_pages"] == 64 * 64 + 1  # 64 prompts of 1024 tokens
+    assert not options["prefix_cache"]
 
 
 def test_the_suite_says_all_of_it():
