@@ -93,12 +93,11 @@ class HeldWeights:
             self._move("device")
 
     def put_away(self) -> None:
-        """Begins to bring them into the host's memory; nobody may use them.
+        """Begins to bring them into the host's memory; nobody may make steps.
 
         Raises:
           NoHostMemoryError: there is none that is pinned.
         """
-        assert not self._users, f"{self._users} instances use the weights"
         if self._is_put_away or self.is_dropped:
             return
         self.check_host_memory()
@@ -119,8 +118,7 @@ class HeldWeights:
                 )
 
     def drop(self) -> None:
-        """Gives them back for good; nobody may use them."""
-        assert not self._users, f"{self._users} instances use the weights"
+        """Gives them back for good; nobody may make steps until others are there."""
         self._is_put_away = False
         self._arrays = (None,) * len(self._arrays)
         self._missing = frozenset(range(len(self._arrays)))
