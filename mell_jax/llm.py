@@ -32,7 +32,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mell_jax.checkpoints import read_eos_ids, spec_in_memory, split_ids
-from mell_jax.engine.admin import OpenRequests, WeightsUpdated
+from mell_jax.engine.admin import (
+    Keeps,
+    OpenRequests,
+    PauseMode,
+    SleepLevel,
+    WeightsUpdated,
+)
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -52,6 +58,7 @@ from mell_jax.frontend import (
     joined,
 )
 from mell_jax.library.mesh import serving_options
+from mell_jax.library.serving import Serving
 from mell_jax.library.weights import WeightsUpdater, shared_type
 from mell_jax.loop_thread import LoopThread
 from mell_jax.models.config import ModelConfig
@@ -235,6 +242,7 @@ class LLM:
         )
         name = built.models[0].name
         self._weights = WeightsUpdater(built.thread, model=name, plan=built.plans[name])
+        self._serving = Serving(built.thread)
         self._pid = os.getpid()
         self._loop = LoopThread("mell-llm", owner="LLM")
         self._engine.start(self._front_end.sink(self._loop.loop))
@@ -392,6 +400,71 @@ class LLM:
         """Returns the version of the weights of the next step; "0" at first."""
         self._check_usable()
         return self._weights.version
+
+    def reset_prefix_cache(self) -> int:
+        """Forgets all cached pages, in use or not; returns how many it were.
+
+        Updates of weights need no reset: pages of older weights are never found.
+        """
+        self._check_usable()
+        return self._serving.reset_prefix_cache()
+
+    # -- pauses and sleeps -------------------------------------------------------
+
+    def pause(self, mode: PauseMode = "keep") -> None:
+        """Makes no more steps, and returns when all is still.
+
+        New requests, of any thread, wait in line until `resume`.
+
+        Args:
+          mode: open requests stand still with the keys and values that they have
+            ("keep"), are finished first ("wait"), or end with "abort" ("abort").
+        """
+        self._check_usable()
+        self._serving.pause(mode)
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        self._check_usable()
+        self._serving.resume()
+
+    @property
+    def is_paused(self) -> bool:
+        """Returns whether it is paused, or about to be."""
+        self._check_usable()
+        return self._serving.state.is_paused
+
+    def sleep(self, level: SleepLevel = 1, *, keeps: Keeps = "host") -> int:
+        """Gives memory of the devices back until `wake`; returns how many bytes.
+
+        Open and new requests wait, and are computed again afterwards: what was computed
+        of them is given back with the pools. Nothing has to be compiled again.
+
+        Args:
+          level: 1 for the pools of keys and values, 2 for the weights too.
+          keeps: at level 2, weights wait in pinned memory of the host ("host"), or are
+            dropped ("drop"): then `update_weights` comes before `wake`.
+
+        Raises:
+          RuntimeError: the devices have no pinned host memory.
+        """
+        self._check_usable()
+        return self._serving.sleep(level, keeps=keeps)
+
+    def wake(self) -> None:
+        """Serves again after `sleep`, unless it was paused too.
+
+        Raises:
+          RuntimeError: weights were dropped and not given anew.
+        """
+        self._check_usable()
+        self._serving.wake()
+
+    @property
+    def is_sleeping(self) -> bool:
+        """Returns whether memory was given back by `sleep`."""
+        self._check_usable()
+        return self._serving.state.sleep_level > 0
 
     # -- ending ------------------------------------------------------------------
 

@@ -89,11 +89,24 @@ class UpdateWeights:
 
     def __post_init__(self) -> None:
         _check_word("open_requests", self.open_requests, among=get_args(OpenRequests))
-        if self.version is not None and not (1 <= len(self.version) <= MAX_VERSION):
-            raise ValueError(
-                f"version must have 1 to {MAX_VERSION} characters, got "
-                f"{len(self.version)}"
-            )
+        if self.version is not None:
+            check_version(self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameWeights:
+    """Calls the weights of a model something else from the next step on."""
+
+    version: str
+    model: str | None = None  # None: the first one served
+
+    def __post_init__(self) -> None:
+        check_version(self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortOpen:
+    """Ends all open requests; new ones are taken as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +169,8 @@ Command = (
     | Snapshot
     | SetPolicy
     | UpdateWeights
+    | NameWeights
+    | AbortOpen
     | Pause
     | Resume
     | Sleep
@@ -245,7 +260,7 @@ class WeightsInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingState:
-    """Answers `Pause`, `Resume`, `Sleep`, `Wake` and `AskServing`."""
+    """Answers `Pause`, `Resume`, `Sleep`, `Wake`, `NameWeights` and `AskServing`."""
 
     is_paused: bool
     sleep_level: int  # 0: awake
@@ -261,6 +276,13 @@ class PrefixCacheReset:
     pages: int  # that can no longer be found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestsAborted:
+    """Answers `AbortOpen`."""
+
+    aborted: int | None  # sequences; None: nobody counted
+
+
 Answer = (
     Placements
     | Migration
@@ -270,6 +292,7 @@ Answer = (
     | WeightsUpdated
     | ServingState
     | PrefixCacheReset
+    | RequestsAborted
 )
 
 
@@ -299,4 +322,17 @@ def _check_word(field: str, value: object, *, among: tuple[object, ...]) -> None
     if value not in among:
         raise ValueError(
             f"{field} must be one of {', '.join(map(str, among))}, got {value!r:.100}"
+        )
+
+
+def check_version(version: str) -> None:
+    """Finds out whether weights may be called so.
+
+    Raises:
+      ValueError: the name is empty, too long, or cannot be shown.
+    """
+    if not (1 <= len(version) <= MAX_VERSION and version.isprintable()):
+        raise ValueError(
+            f"version must be 1 to {MAX_VERSION} printable characters, got "
+            f"{len(version)}: {version!r:.100}"
         )

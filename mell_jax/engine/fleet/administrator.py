@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from mell_jax.engine.admin import (
+    AbortOpen,
     Answer,
     AskServing,
     Command,
@@ -17,6 +18,7 @@ from mell_jax.engine.admin import (
     ListPlacements,
     Migrate,
     Migration,
+    NameWeights,
     NotPossibleError,
     Pause,
     Picture,
@@ -25,6 +27,7 @@ from mell_jax.engine.admin import (
     PolicyChange,
     ResetPrefixCache,
     Resume,
+    ServingState,
     SetPolicy,
     Sleep,
     Snapshot,
@@ -63,6 +66,7 @@ class Administrator:
         pauses: Pauses,
     ) -> None:
         self._conductor = conductor
+        self._updates = updates
         self._pauses = pauses
         self._devices = sorted(devices)
         self._viewer = viewer
@@ -83,6 +87,8 @@ class Administrator:
             Sleep: pauses.sleep,
             Wake: pauses.wake,
             AskServing: lambda _: pauses.state(),
+            NameWeights: self._name_weights,
+            AbortOpen: pauses.abort_open,
         }
 
     def carry_out(self, command: Command) -> Answer | Future[Answer]:
@@ -178,6 +184,10 @@ class Administrator:
                 f"request {request.id} has {pages} pages and device {device} has room "
                 f"for {max(ledger.room(instance), 0)}"
             )
+
+    def _name_weights(self, command: NameWeights) -> ServingState:
+        self._updates.name(command)
+        return self._pauses.state()
 
     def _snapshot(self, command: Snapshot) -> Picture:
         view = self._viewer.view(now_s=self._clock(), anew=True)

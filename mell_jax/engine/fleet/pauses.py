@@ -12,9 +12,11 @@ from concurrent.futures import Future
 from typing import final
 
 from mell_jax.engine.admin import (
+    AbortOpen,
     Answer,
     Pause,
     PauseMode,
+    RequestsAborted,
     Resume,
     ServingState,
     Sleep,
@@ -117,12 +119,12 @@ class Pauses:
         """Pauses; answered when all is still, with "wait" when all are done."""
         self._mode = command.mode
         if command.mode == "abort":
-            for request in list(self._conductor.requests.values()):
-                self._conductor.end(request, reason=FinishReason.ABORT)
-            for handle in list(self._line):
-                self.abort(handle)
-            self._conductor.settle()
+            self._abort_open()
         return self._ask(command)
+
+    def abort_open(self, _: AbortOpen) -> RequestsAborted:
+        """Ends all open requests, those in line too; new ones are taken as before."""
+        return RequestsAborted(aborted=self._abort_open())
 
     def resume(self, _: Resume) -> ServingState:
         """Ends a pause, and lets in who waits in line."""
@@ -167,6 +169,16 @@ class Pauses:
         self._tell()
 
     # -- parts ---------------------------------------------------------------------
+
+    def _abort_open(self) -> int:
+        """Ends all open requests; returns how many."""
+        open_ones, line = list(self._conductor.requests.values()), list(self._line)
+        for request in open_ones:
+            self._conductor.end(request, reason=FinishReason.ABORT)
+        for handle in line:
+            self.abort(handle)
+        self._conductor.settle()
+        return len(open_ones) + len(line)
 
     def _ask(self, command: Pause | Sleep) -> Future[Answer]:
         answer: Future[Answer] = Future()

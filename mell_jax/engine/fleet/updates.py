@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import final
 
 from mell_jax.engine.admin import (
+    NameWeights,
     NotPossibleError,
     OpenRequests,
     PrefixCacheReset,
@@ -80,6 +81,21 @@ class Updates:
             restarted=restarted,
             aborted=aborted,
         )
+
+    def name(self, command: NameWeights) -> None:
+        """Calls the weights of a model something else from the next step on.
+
+        Raises:
+          UnknownTargetError: there is no such model.
+        """
+        model, conductor = self.find_model(command.model), self._conductor
+        before = conductor.generations[model]
+        now = Generation(number=before.number, version=command.version)
+        conductor.generations[model] = now
+        for instance in conductor.instances.values():
+            if instance.model == model:
+                instance.inner.rename(now)
+        tell_weights(model, version=now.version, before=before.version)
 
     def reset_prefix_cache(self, command: ResetPrefixCache) -> PrefixCacheReset:
         """Makes every page unfindable that is cached now.
