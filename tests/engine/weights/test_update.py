@@ -243,15 +243,16 @@ def test_a_streamed_update_takes_a_layer_more_at_most(streamed):
 
 
 @pytest.mark.parametrize(
-    ("given", "dtype"),
-    [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "bfloat16")],
+    ("given", "dtype", "form", "ids"),
+    [
+        ("bfloat16", "float32", JOINED, [0]),
+        ("float32", "bfloat16", JOINED, [0]),
+        ("float16", "bfloat16", PLAIN, [2, 3]),
+    ],
 )
-def test_weights_are_cast_as_at_a_start(given, dtype):
+def test_weights_are_cast_as_at_a_start(given, dtype, form, ids):
     source = make_decoder(1, dtype=jnp.dtype(given))
-    for ids, form in (([[0]], JOINED), ([[2, 3]], PLAIN)):
-        groups = groups_of(*ids)
-        plan = plan_for(OLD, groups=groups, form=form, dtype=jnp.dtype(dtype))
-        expected = built_weights(
-            source, group=groups[0], form=form, dtype=jnp.dtype(dtype)
-        )
-        assert same(make_weights(plan, source), plan, 0, expected)
+    groups = groups_of(ids)
+    plan = plan_for(OLD, groups=groups, form=form, dtype=jnp.dtype(dtype))
+    expected = built_weights(source, group=groups[0], form=form, dtype=jnp.dtype(dtype))
+    assert same(make_weights(plan, source), plan, 0, expected)
