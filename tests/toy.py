@@ -9,6 +9,9 @@ dropped token changes the very next token, and the right answer can be done in y
 head:
 
     prompt 1 2 3 -> 6 -> 12 -> 24 -> 48 -> ...     each token doubles the sum
+
+Its weights are two numbers: the sum counts so many times (`factor`) when a token is
+sampled, and a token counts so many times (`scale`) in the pages that it is written to.
 """
 
 import functools
@@ -83,10 +86,13 @@ class AdditiveToy(nnx.Module):
         heads 2    tokens 1 2 3    head 0 keeps 0 2 0, head 1 keeps 1 0 3
     """
 
-    def __init__(self, config: ModelConfig = CONFIG, *, factor: int = 1) -> None:
+    def __init__(
+        self, config: ModelConfig = CONFIG, *, factor: int = 1, scale: int = 1
+    ) -> None:
         attention = config.layers[0].attention
         self.heads, self.kv_heads = attention.num_heads, attention.num_kv_heads
         self.factor = nnx.Param(jnp.full((1,), factor, jnp.float32))
+        self.scale = nnx.Param(jnp.full((1,), scale, jnp.float32))
 
     def __call__(
         self,
@@ -97,6 +103,7 @@ class AdditiveToy(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         is_mine = tokens[:, None] % self.kv_heads == jnp.arange(self.kv_heads)[None]
         kept = jnp.where(is_mine, tokens[:, None], 0).astype(jnp.float32)  # [T, K]
+        kept = kept * self.scale.get_value()[None]
         values = jnp.pad(kept[:, :, None], ((0, 0), (0, 0), (0, HEAD_DIM - 1)))
         queries = jnp.zeros((len(tokens), self.heads, HEAD_DIM), jnp.float32)
         keys = jnp.zeros_like(values)
@@ -344,15 +351,20 @@ class Transcript:
         self.finished = {}
         self.prompts = {}
         self.logprobs: dict[int, list[tuple[float, list[int], list[float]]]] = {}
+        self.versions: dict[int, list[str]] = {}  # of each token
+        self._version: dict[int, str] = {}
 
     def read(self, frame: StepFrame | None) -> None:
         if frame is None:
             return
+        for new in frame.versions:
+            self._version |= dict.fromkeys(new.handles, new.version)
         for row, (handle, token) in enumerate(
             zip(frame.handles.tolist(), frame.tokens.tolist(), strict=True)
         ):
             assert handle not in self.finished, "a token after the end"
             self.tokens.setdefault(handle, []).append(token)
+            self.versions.setdefault(handle, []).append(self._version[handle])
             if frame.logprobs is not None:
                 self.logprobs.setdefault(handle, []).append(
                     (

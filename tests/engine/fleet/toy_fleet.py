@@ -1,7 +1,7 @@
 """Fleets of toy instances, by default all on one CPU device, which compiles once."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import jax
@@ -62,6 +62,7 @@ class ToyPool:
         max_tokens: int,
         lands_for_owed: bool,
         shop: GuideShop | None = None,
+        make_instance: Callable[..., Instance] = Instance,
     ) -> None:
         found = jax.devices()
         self._groups = {
@@ -77,6 +78,7 @@ class ToyPool:
         self._max_tokens = max_tokens
         self._lands_for_owed = lands_for_owed
         self._shop = shop
+        self._make_instance = make_instance
         self.opened = 0
         self._held: dict[ModelId, dict[DeviceGroupId, HeldWeights]] = {
             name: {
@@ -106,7 +108,7 @@ class ToyPool:
             shares_prefixes=self._prefix_cache,
         )
         worker = self._workers[device] = self.worker(device, model)
-        return Instance(
+        return self._make_instance(
             worker,
             batcher,
             max_rows=8,
@@ -183,6 +185,7 @@ def toy_fleet(
     max_tokens: int = MAX_TOKENS,
     lands_for_owed: bool = False,
     has_grammars: bool = False,
+    make_instance: Callable[..., Instance] = Instance,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
@@ -192,6 +195,7 @@ def toy_fleet(
       lands_for_owed: as on a CPU: first tokens that are owed compute alone, and for a
         while no step is launched ahead.
       has_grammars: requests may have grammars; the toy writes `toy_table`.
+      make_instance: in place of `Instance`.
     """
     shop = GuideShop(ring=lambda: None)
     config = config or FleetConfig()
@@ -204,6 +208,7 @@ def toy_fleet(
         max_tokens=max_tokens,
         lands_for_owed=lands_for_owed,
         shop=shop,
+        make_instance=make_instance,
     )
     if transport is None:
         transport = DevicePut()
