@@ -159,7 +159,7 @@ def _token_ids(piece: Piece) -> Json:
     told: dict[str, object] = {}
     if piece.token_ids is not None:
         told["token_ids"] = piece.token_ids
-    if piece.versions and (piece.token_ids is not None or len(piece.versions) > 1):
+    if piece.token_ids is not None or len(piece.versions) > 1:
         told["weight_versions"] = [each._asdict() for each in piece.versions]
     return told
 
