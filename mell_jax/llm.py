@@ -59,7 +59,7 @@ from mell_jax.frontend import (
 )
 from mell_jax.library.mesh import serving_options
 from mell_jax.library.serving import Serving
-from mell_jax.library.weights import WeightsUpdater
+from mell_jax.library.weights import WeightsUpdater, shared_type
 from mell_jax.loop_thread import LoopThread
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
@@ -181,13 +181,29 @@ class LLM:
             that `generation_config.json` and `config.json` in its folder name, as far
             as the decoder has them. How that folder's model wants to be sampled is not
             taken over: this is another model.
+          fleet: how several instances work together.
+          mesh: of the devices that serve. Those along its axis "tp", "tensor" or
+            "model" are one instance, each index of other axes is one of its own.
+          share: serves the module's own arrays without a copy, and those of later
+            updates. They have to be of one type, which is the default of `dtype` then,
+            and to lie as the first instance needs them: whole on its one device, or cut
+            as a `Decoder` is over several. They are not put into the form in which a
+            CPU is fastest, which takes a copy. Who trains the module further must not
+            donate them to a jitted function while they are served: give others by
+            `update_weights` first. A sleep gives nothing back that the trainer holds.
+          progress: show bars while compiling.
+          options: any field of `EngineConfig`, such as `max_rows=8`.
 
         Raises:
           TypeError: the module lacks something; the message says all of it.
-          ValueError: its `config` says other sizes than it computes with, or it says
-            something else over pages.
+          ValueError: its `config` says other sizes than it computes with, it says
+            something else over pages, or its arrays cannot be shared.
         """
         check_servable(module)
+        if mesh is not None:
+            options = _with_mesh(options, mesh)
+        if share:
+            options = {"dtype": shared_type(module), **options}
         named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
             named = read_eos_ids(Path(tokenizer))

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import jax
 import jax.numpy as jnp
 from absl import logging
 from flax import nnx
@@ -31,6 +32,7 @@ from mell_jax.engine.self_check import SelfCheck, ask_module
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
 from mell_jax.engine.weights.plan import WeightsPlan
+from mell_jax.engine.weights.routes import put_on_devices
 from mell_jax.engine.weights.shared import share_weights
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.servable import ServableModel
@@ -163,6 +165,7 @@ def build_from_module(
     Raises:
       ValueError: they cannot be shared as they are.
     """
+    module = _on_devices(module)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
@@ -353,6 +356,17 @@ def _load_everywhere(source: _Source, *, plans: dict[str, WeightsPlan]) -> Ready
         name=source.model.name,
         self_check=loaded.self_check,
     )
+
+
+def _on_devices(module: ServableModel) -> ServableModel:
+    """Returns the module with its arrays where programs can take them; mostly as it is.
+
+    What is cut over a mesh of explicit axes has them in its type, and what waits in
+    host memory is of no use there.
+    """
+    graphdef, state = nnx.split(module)
+    there: ServableModel = nnx.merge(graphdef, jax.tree.map(put_on_devices, state))
+    return there
 
 
 def _form(settled: SettledConfig, *, group: DeviceGroup) -> ServingForm:

@@ -23,7 +23,7 @@ FIRST = Generation(number=0, version="0")
 
 
 class NewWeights(Protocol):
-    """These weights replace those of a model, place by place.
+    """These weights replace those of a model, or some of them, place by place.
 
     Everything that they need is compiled before a worker asks for the first one.
     """
@@ -42,8 +42,9 @@ class NewWeights(Protocol):
         """
 
     def parts(self, device: DeviceGroupId) -> "Iterator[tuple[int, jax.Array]]":
-        """Yields each place in `worker.step.Weights` once, in any order, and its array.
+        """Yields places in `worker.step.Weights`, each at most once, and their arrays.
 
+        They come in any order. A place that does not come keeps the array that it has.
         The array lies on the devices of that group as the one that it replaces does,
         with its shape and type. Groups of the same devices share arrays: one of them is
         asked for all. Called on the engine's thread, between two steps.

@@ -8,10 +8,12 @@ do as well. An array is given back when nobody refers to it any more: nothing he
 deletes one, which may be its owner's elsewhere.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, final
 
 import jax
+import jax.numpy as jnp
 
 from mell_jax.worker.step import Weights
 
@@ -93,12 +95,11 @@ class HeldWeights:
             self._move("device")
 
     def put_away(self) -> None:
-        """Begins to bring them into the host's memory; nobody may use them.
+        """Begins to bring them into the host's memory; nobody may make steps.
 
         Raises:
           NoHostMemoryError: there is none that is pinned.
         """
-        assert not self._users, f"{self._users} instances use the weights"
         if self._is_put_away or self.is_dropped:
             return
         self.check_host_memory()
@@ -119,11 +120,22 @@ class HeldWeights:
                 )
 
     def drop(self) -> None:
-        """Gives them back for good; nobody may use them."""
-        assert not self._users, f"{self._users} instances use the weights"
+        """Gives them back for good; nobody may make steps until others are there.
+
+        Random keys and counts of layers stay: no new weights bring any.
+        """
         self._is_put_away = False
-        self._arrays = (None,) * len(self._arrays)
-        self._missing = frozenset(range(len(self._arrays)))
+        self._missing = frozenset(
+            place
+            for place, like in enumerate(self.like)
+            if jnp.issubdtype(like.dtype, jnp.floating)
+        )
+        self._arrays = tuple(
+            None if place in self._missing else jax.device_put(array, like.sharding)
+            for place, (array, like) in enumerate(
+                zip(self._arrays, self.like, strict=True)
+            )
+        )
 
     def _move(self, kind: str) -> None:
         arrays = self.arrays
@@ -164,10 +176,10 @@ class HeldWeights:
             )
 
     def check_all(self, arrays: Iterable[tuple[int, jax.Array]]) -> None:
-        """Checks that arrays may take all places.
+        """Checks that arrays may take their places.
 
         Raises:
-          ValueError: one may not, or a place gets none or several.
+          ValueError: one may not, or a place gets several, or none and is empty.
         """
         places = []
         for place, array in arrays:
@@ -176,16 +188,23 @@ class HeldWeights:
         self.check_places(places)
 
     def check_places(self, places: Iterable[int]) -> None:
-        """Checks that each place is named once.
+        """Checks that a place is named at most once, and at least once if it is empty.
 
         Raises:
           ValueError: it is not.
         """
-        ordered = sorted(places)
-        if ordered != list(range(len(self.like))):
+        counts = Counter(places)
+        twice = [place for place, count in counts.items() if count > 1]
+        if twice:
             raise ValueError(
-                f"new weights must have one array for each of {len(self.like)} places, "
-                f"got {len(ordered)} for {len(set(ordered))} of them"
+                f"new weights must have one array for a place, got {counts[twice[0]]} "
+                f"for {twice[0]}"
+            )
+        empty = sorted(self._missing - counts.keys())
+        if empty:
+            raise ValueError(
+                f"the weights were dropped, and the new ones leave {len(empty)} of "
+                f"{len(self.like)} places empty, such as {empty[0]}: give all of them"
             )
 
     def replace(self, place: int, array: jax.Array) -> None:

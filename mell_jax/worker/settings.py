@@ -1,13 +1,16 @@
 """JAX's settings as the engine needs them, whatever the program around it has set.
 
-A program may guard its transfers, hunt NaN or compute in 64 bits; in the engine's
-thread each of these would end the engine or change what is compiled.
+A program may guard its transfers, hunt NaN, compute in 64 bits or on a mesh of its own;
+in the engine's thread each of these would end the engine or change what is compiled.
 """
 
 import contextlib
 from collections.abc import Iterator
 
 import jax
+import numpy as np
+
+_NO_MESH = jax.sharding.Mesh(np.empty((), object), ())
 
 
 @contextlib.contextmanager
@@ -33,5 +36,6 @@ def number_settings() -> Iterator[None]:
         jax.debug_infs(False),
         jax.enable_x64(False),
         jax.check_tracer_leaks(False),
+        jax.set_mesh(_NO_MESH),
     ):
         yield

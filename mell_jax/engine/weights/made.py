@@ -19,7 +19,7 @@ from mell_jax.checkpoints.sources import Concatenate, Shape, Source, Stack, Take
 from mell_jax.checkpoints.traced_sources import trace_source
 from mell_jax.engine.weights.leaves import DeviceLeaf, HostLeaf, Leaf, described
 from mell_jax.engine.weights.programs import ProgramCache
-from mell_jax.engine.weights.routes import put_on_devices
+from mell_jax.engine.weights.routes import pieces_of, put_on_devices
 from mell_jax.engine.weights.tree import Array
 from mell_jax.worker.settings import own_settings, tracing_settings
 
@@ -154,8 +154,9 @@ def _made(
 
 def _on_one_mesh(arrays: Sequence[Array]) -> list[jax.Array]:
     """Puts arrays of NumPy beside those of jax."""
-    shardings = [a.sharding for a in arrays if isinstance(a, jax.Array)]
-    devices = list(shardings[0].devices_indices_map(())) if shardings else None
+    there = [a for a in arrays if isinstance(a, jax.Array)]
+    pieces = pieces_of(there[0].sharding, there[0].shape) if there else {}
+    devices = list(pieces) or None
     to: Any = None
     if devices is not None and len(devices) > 1:
         mesh = jax.sharding.Mesh(np.array(devices), ("all",))

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from mell_jax.checkpoints.families.family import Weight, left_over
 from mell_jax.checkpoints.sources import Source
 from mell_jax.engine.weights.layouts import guess_layout, lay_out
 from mell_jax.engine.weights.leaves import Leaf
@@ -67,6 +68,8 @@ def find_leaves(
     states = {one.name for one in plan.parameters if one.is_state}
     faults.unknown = [n for n in tree.arrays if n not in used | states]
     faults.check(tree if mapping is None else None)
+    if mapping == "hf":
+        _check_left_over(plan, origins, tree)
     _check_joined(plan, leaves)
     return leaves
 
@@ -201,6 +204,23 @@ class _Faults:
         return (
             "They are called as in nnx.state(module), joined by dots; mapping says "
             "what others are called"
+        )
+
+
+def _check_left_over(
+    plan: WeightsPlan, origins: Mapping[str, Origin], tree: SourceTree
+) -> None:
+    """Refuses tensors of several maps that hold more than these."""
+    weights = [
+        Weight(path=one.path, source=origin, size_bytes=0)
+        for one in plan.parameters
+        if isinstance(origin := origins.get(one.name), Source)
+    ]
+    reader = HostArrays(arrays=tree.arrays, dtype=np.float32)
+    for name, values in left_over(weights, reader).items():
+        raise ValueError(
+            f"{name} {list(reader.shape(name))} is not that of the model that is "
+            f"served, which has use for {values} of its values; nothing was changed"
         )
 
 

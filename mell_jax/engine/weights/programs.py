@@ -1,5 +1,6 @@
 """Keeps the small programs of updates, compiled: a second update finds them here."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, final
 
@@ -7,13 +8,16 @@ import jax
 
 from mell_jax.worker.settings import number_settings
 
+MOST = 2048
+"""So many programs are kept; a mapping of functions made anew each time fills it."""
+
 
 @final
 class ProgramCache:
-    """Compiled programs by what they do and what they are given."""
+    """Compiled programs by what they do and what they are given, the last ones used."""
 
     def __init__(self) -> None:
-        self._programs: dict[Hashable, Any] = {}
+        self._programs: OrderedDict[Hashable, Any] = OrderedDict()
 
     def get(
         self,
@@ -38,4 +42,7 @@ class ProgramCache:
             with number_settings():
                 jitted = jax.jit(function, out_shardings=out)
                 self._programs[key] = jitted.lower(*arguments).compile()
+            if len(self._programs) > MOST:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
         return self._programs[key]

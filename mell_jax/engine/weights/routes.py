@@ -161,8 +161,9 @@ def _piece_on(device: jax.Device, whole: jax.Array) -> jax.Array:
 def _assemble(
     shape: tuple[int, ...], *, to: Sharding, pieces: list[jax.Array]
 ) -> jax.Array:
-    if isinstance(to, SingleDeviceSharding):
-        return pieces[0]
+    if isinstance(to, SingleDeviceSharding):  # committed to it, not moved
+        (piece,) = pieces
+        return piece if piece.committed else jax.device_put(piece, to)
     return jax.make_array_from_single_device_arrays(shape, to, pieces)
 
 

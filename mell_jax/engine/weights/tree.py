@@ -93,4 +93,9 @@ def _array(name: str, value: Any) -> Array:
             f"{name} of the new weights was deleted or donated to a jitted function: "
             "give the arrays that it returned"
         )
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        raise ValueError(
+            f"{name} of the new weights is in part on devices of another process: "
+            "gather it in this one, or save a checkpoint and give its path"
+        )
     return value

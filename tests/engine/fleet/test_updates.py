@@ -1,27 +1,42 @@
 """Each token is that of its weights, whatever happens while they change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mell_jax.engine.admin import OpenRequests, UpdateWeights
+from mell_jax.engine.admin import (
+    Command,
+    NotPossibleError,
+    OpenRequests,
+    Pause,
+    Resume,
+    Sleep,
+    UnknownTargetError,
+    UpdateWeights,
+    Wake,
+)
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import FinishReason
-from mell_jax.engine.params import SamplingParams
+from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.engine.fleet.versioned import (
     Record,
     ToyWeights,
+    factor_of,
+    scale_of,
     update,
     watched_fleet,
 )
-from tests.toy import Transcript, submit
+from tests.toy import VOCAB, Transcript, expected, submit
 
 PROMPT = [n % 7 for n in range(70)]  # 4 full pages
 
@@ -133,11 +148,148 @@ def test_mixed_requests_move_by_pages(mode: Mode) -> None:
     assert after[Mode.KV] > before.get(Mode.KV, 0) + 10
 
 
-WORDS = st.sampled_from(["keep", "keep", "restart", "abort"])
+def test_a_prompt_half_scored_is_scored_again_by_the_new_weights() -> None:
+    prompt = [(n * 5 + 3) % 90 for n in range(120)]  # two chunks
+    params = SamplingParams(temperature=0.0, max_tokens=4, prompt_logprobs=2)
+    still, seen = toy_fleet(devices=1), Transcript()
+    give(still, factor=2, scale=3, then="keep")
+    submit(still, prompt, handle=0, params=params)
+    run(still, seen)
+    fleet, other = toy_fleet(devices=1), Transcript()
+    submit(fleet, prompt, handle=0, params=params)
+    other.read(fleet.step())  # the first chunk is in flight
+    give(fleet, factor=2, scale=3, then="restart")
+    run(fleet, other)
+    there, here = seen.prompts[0].logprobs, other.prompts[0].logprobs
+    assert there is not None
+    assert here is not None
+    assert len(here.chosen) == len(prompt) - 1
+    np.testing.assert_array_equal(here.top_ids, there.top_ids)
+    np.testing.assert_allclose(here.chosen, there.chosen, atol=1e-5)
+    assert other.tokens == seen.tokens
+
+
+def test_a_prompt_half_scored_goes_on() -> None:
+    prompt = [(n * 5 + 3) % 90 for n in range(120)]
+    params = SamplingParams(temperature=0.0, max_tokens=4, prompt_logprobs=2)
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    submit(fleet, prompt, handle=0, params=params)
+    seen.read(fleet.step())
+    give(fleet, factor=1, scale=3, then="keep")
+    run(fleet, seen)
+    logprobs = seen.prompts[0].logprobs
+    assert logprobs is not None
+    assert len(logprobs.chosen) == len(prompt) - 1
+    assert seen.tokens[0][0] == (sum(prompt[:64]) + 3 * sum(prompt[64:])) % VOCAB
+
+
+def test_weights_of_another_shape_change_nothing() -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    for weights in (Misshapen(fleet), Short(fleet)):
+        with pytest.raises(InvalidRequestError, match="weights"):
+            fleet.administer(UpdateWeights(weights=weights))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert seen.versions[0] == ["0"] * 6
+
+
+class Misshapen(ToyWeights):
+    """Good ones for the first device, and others for the second."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet, factor=2, scale=2)
+
+    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+        for place, array in super().parts(device):
+            yield place, array if device == 0 else jnp.repeat(array, 2)
+
+
+class Short(ToyWeights):
+    """One of two."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet, factor=2, scale=2)
+
+    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+        yield next(super().parts(device))
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_streamed_weights_that_break_off_on_the_first_device(after: int) -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    weights = ToyWeights(
+        fleet,
+        factor=2,
+        scale=2,
+        is_streamed=True,
+        breaks_after=(DeviceGroupId(0), after),
+    )
+    with pytest.raises(NotPossibleError, match="the file ends here"):
+        fleet.administer(UpdateWeights(weights=weights))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert seen.versions[0] == ["0"] * 6
+    assert fleet.stats().losses == after  # half of them on it: it is lost
+
+
+def test_streamed_weights_that_break_off_later_cost_that_device() -> None:
+    record, seen = Record(), Transcript()
+    fleet = watched_fleet(record, devices=2)
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    weights = ToyWeights(
+        fleet,
+        factor=factor_of(1),
+        scale=scale_of(1),
+        is_streamed=True,
+        breaks_after=(DeviceGroupId(1), 1),
+    )
+    fleet.administer(UpdateWeights(weights=weights))
+    record.generation = 1
+    run(fleet, seen)
+    record.check(seen, prompts={0: [1, 2, 3]})
+    assert set(seen.versions[0]) == {"0", "1"}
+    assert fleet.conductor.roster.lost == {1}
+
+
+def test_streamed_weights_that_break_off_in_a_sleep_have_to_be_given_anew() -> None:
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    fleet.administer(Sleep(level=2))
+    broken = ToyWeights(
+        fleet,
+        factor=2,
+        scale=2,
+        is_streamed=True,
+        breaks_after=(DeviceGroupId(0), 1),
+    )
+    with pytest.raises(NotPossibleError, match="no whole ones any more"):
+        fleet.administer(UpdateWeights(weights=broken))
+    with pytest.raises(NotPossibleError, match="give new ones"):
+        fleet.administer(Wake())
+    give(fleet, factor=1, scale=1, then="keep")
+    fleet.administer(Wake())
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+
+
+def test_weights_are_those_of_a_model() -> None:
+    fleet = toy_fleet(devices=1)
+    weights = ToyWeights(fleet, factor=1, scale=1)
+    with pytest.raises(UnknownTargetError, match="no model 'nobody' is served"):
+        fleet.administer(UpdateWeights(weights=weights, model="nobody"))
+
+
+UPDATES = st.sampled_from(["keep", "keep", "restart", "abort", "streamed"])
+RESTS = st.sampled_from(["pause", "resume", "sleep", "deep sleep", "wake"])
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 6),  # steps before it
-        st.one_of(WORDS, st.integers(0, 5), st.just("streamed")),
+        st.one_of(UPDATES, RESTS, st.integers(0, 5), st.integers(0, 5)),
     ),
     min_size=4,
     max_size=16,
@@ -154,6 +306,15 @@ CONFIGS = st.builds(
         ),
     ),
 )
+
+
+COMMANDS: Mapping[str, Command] = {
+    "pause": Pause(),
+    "resume": Resume(),
+    "sleep": Sleep(level=1),
+    "deep sleep": Sleep(level=2),
+    "wake": Wake(),
+}
 
 
 def prompt_of(kind: int) -> list[int]:
@@ -177,9 +338,13 @@ def play(
                 submit(fleet, prompts[handle], handle=handle, params=greedy(25))
         elif event == "streamed":
             update(fleet, record, is_streamed=True)
+        elif event in COMMANDS:
+            fleet.administer(COMMANDS[event])
         else:
             update(fleet, record, event)  # type: ignore[arg-type]
         fleet.machine.ledger.check()
+    fleet.administer(Wake())
+    fleet.administer(Resume())
     run(fleet, seen)
     record.check(seen, prompts=prompts)
     for handle in prompts:

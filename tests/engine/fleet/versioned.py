@@ -87,8 +87,10 @@ class Record:
     def start(self, request: Request) -> None:
         self._home[request.handle] = request.serial
 
-    def reserve(self, request: Request) -> None:
-        self._copies[request.serial] = np.full(MAX_TOKENS, UNKNOWN)
+    def reserve(self, request: Request, *, cached: int) -> None:
+        mine = self._copies[request.serial] = np.full(MAX_TOKENS, UNKNOWN)
+        mine[:cached] = self.generation
+        self.cached_tokens += cached
 
     def begin(self, request: Request) -> None:
         mine = self._copies[request.serial]
@@ -141,7 +143,7 @@ class Watched(Instance):
     def reserve(self, request: Request, **more: Any) -> int | None:
         cached = super().reserve(request, **more)
         if cached is not None:
-            self._book.reserve(request)
+            self._book.reserve(request, cached=cached)
         return cached
 
     def begin(self, serial: Serial, **more: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax._src.array import ArrayImpl
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mell_jax.engine.weights.plan import WeightsPlan
 from mell_jax.engine.weights.update import make_weights
@@ -90,6 +90,8 @@ SOURCES = {
     "a grid": lambda: trained_on(mesh_of((2, 2), ("fsdp", "tp"))),
     "three devices": lambda: trained_on(mesh_of((3,), ("x",))),
 }
+ALL_LAYOUTS = ("state", "numpy", "a grid")
+"""Sources that are tried with every layout, others with one."""
 LAYOUTS = {
     "joined": (JOINED, [[0]]),
     "plain": (PLAIN, [[1]]),
@@ -114,8 +116,13 @@ def built_for(layout: str, device: int, *, is_new: bool) -> tuple[jax.Array, ...
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["ready", "streamed"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("source", "layout"),
+    [
+        *((source, "joined") for source in SOURCES if source not in ALL_LAYOUTS),
+        *((source, layout) for source in ALL_LAYOUTS for layout in LAYOUTS),
+    ],
+)
 def test_any_source_becomes_what_a_start_makes_of_it(source, layout, streamed):
     plan = plan_of(layout)
     made = make_weights(plan, SOURCES[source](), streamed=streamed)
@@ -150,6 +157,18 @@ def test_a_copy_through_the_host_would_be_seen(monkeypatch):
         pytest.raises(AssertionError, match="fetched"),
     ):
         jax.device_put(cut, jax.devices()[0])
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=str)
+def test_a_trainer_s_mesh_may_be_set_meanwhile(kind):
+    """Its axes may be in the types of its arrays, too."""
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(kind, kind))
+    source = trained_on(mesh)
+    for layout in ("joined", "both"):
+        plan = plan_of(layout)
+        with jax.set_mesh(mesh):
+            made = make_weights(plan, source)
+        assert same(made, plan, 0, built_for(layout, 0, is_new=True))
 
 
 @pytest.mark.parametrize("layout", ["joined", "both"])
@@ -223,14 +242,17 @@ def test_a_streamed_update_takes_a_layer_more_at_most(streamed):
     assert (most >= nbytes) != streamed
 
 
-@pytest.mark.parametrize("given", ["bfloat16", "float32", "float16"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_weights_are_cast_as_at_a_start(given, dtype):
+@pytest.mark.parametrize(
+    ("given", "dtype", "form", "ids"),
+    [
+        ("bfloat16", "float32", JOINED, [0]),
+        ("float32", "bfloat16", JOINED, [0]),
+        ("float16", "bfloat16", PLAIN, [2, 3]),
+    ],
+)
+def test_weights_are_cast_as_at_a_start(given, dtype, form, ids):
     source = make_decoder(1, dtype=jnp.dtype(given))
-    for ids, form in (([[0]], JOINED), ([[2, 3]], PLAIN)):
-        groups = groups_of(*ids)
-        plan = plan_for(OLD, groups=groups, form=form, dtype=jnp.dtype(dtype))
-        expected = built_weights(
-            source, group=groups[0], form=form, dtype=jnp.dtype(dtype)
-        )
-        assert same(make_weights(plan, source), plan, 0, expected)
+    groups = groups_of(ids)
+    plan = plan_for(OLD, groups=groups, form=form, dtype=jnp.dtype(dtype))
+    expected = built_weights(source, group=groups[0], form=form, dtype=jnp.dtype(dtype))
+    assert same(make_weights(plan, source), plan, 0, expected)
