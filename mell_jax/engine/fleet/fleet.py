@@ -108,9 +108,6 @@ class Fleet:
             page_tokens=self._page_tokens,
             shares_prefixes=shares_prefixes,
         )
-        self._viewer = Viewer(
-            self._conductor, devices=list(instance_pool.devices), profile=profile
-        )
         updates = Updates(self._conductor, instance_pool=instance_pool)
         self._pauses = Pauses(
             self._conductor,
@@ -121,6 +118,12 @@ class Fleet:
                 parking=self._config.parking,
             ),
             arrive=self._arrive,
+        )
+        self._viewer = Viewer(
+            self._conductor,
+            devices=list(instance_pool.devices),
+            profile=profile,
+            serving=self._pauses.state,
         )
         self._administrator = Administrator(
             self._conductor,

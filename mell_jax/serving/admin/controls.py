@@ -24,7 +24,7 @@ from mell_jax.engine.admin import (
     check_version,
 )
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.frontend import OverloadedError
+from mell_jax.frontend import Caller, OverloadedError
 from mell_jax.serving.admin.weights_path import find_weights
 from mell_jax.serving.problem import NotAnsweredError
 
@@ -92,7 +92,7 @@ class PathUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortIds:
-    """This ends the requests of these ids, as their clients chose them."""
+    """This ends the requests of these ids, as the same caller chose them."""
 
     request_ids: tuple[str, ...]
 
@@ -156,8 +156,8 @@ class Controls:
         self._updates = ThreadPoolExecutor(1, thread_name_prefix="mell-weights")
         self._open: set[Future[Answer]] = set()
 
-    def begin(self, asked: Asked) -> Future[Answer]:
-        """Begins what is asked, without blocking.
+    def begin(self, asked: Asked, *, caller: Caller) -> Future[Answer]:
+        """Begins what a caller asks, without blocking.
 
         Raises:
           InvalidRequestError: no weights may come from that path.
@@ -167,7 +167,7 @@ class Controls:
             case PathUpdate():
                 return self._update(asked)
             case AbortIds():
-                self._abort(asked.request_ids)
+                self._abort([caller.scoped(each) for each in asked.request_ids])
                 done: Future[Answer] = Future()
                 done.set_result(RequestsAborted(aborted=None))
                 return done

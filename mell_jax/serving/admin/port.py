@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from mell_jax.engine.admin import Answer
+from mell_jax.frontend import Caller
 from mell_jax.serving.address import BindError, listen
 from mell_jax.serving.admin.asked import asked_of
 from mell_jax.serving.admin.controls import (
@@ -109,9 +110,10 @@ class AdminPort:
         def handle(data: bytes, context: grpc.ServicerContext) -> bytes | None:
             try:
                 metadata = dict(context.invocation_metadata() or ())
-                self._gate.identify(metadata, right="admin")
+                caller = self._gate.identify(metadata, right="admin")
                 request = parse(data, request_type)
-                answer = self._wait_for(asked_of(request), context)
+                asked = asked_of(request)
+                answer = self._wait_for(asked, context=context, caller=caller)
                 return response_of(answer, request=request).SerializeToString()
             except Exception as error:  # the edge
                 context.abort_with_status(rpc_status.to_status(status_of(error)))
@@ -119,11 +121,13 @@ class AdminPort:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _wait_for(self, asked: Asked, context: grpc.ServicerContext) -> Answer:
+    def _wait_for(
+        self, asked: Asked, *, context: grpc.ServicerContext, caller: Caller
+    ) -> Answer:
         """Waits for the answer until the caller's deadline or ours."""
         waits_s = (context.time_remaining(), self._controls.patience_s(asked))
         wait_s = min((each for each in waits_s if each is not None), default=None)
-        answer = self._controls.begin(asked)
+        answer = self._controls.begin(asked, caller=caller)
         context.add_callback(answer.cancel)  # when the caller has gone
         try:
             return answer.result(timeout=wait_s)

@@ -7,7 +7,7 @@ caller says otherwise, has 1000 * n bytes, restarts 3 requests with "restart" an
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -76,8 +76,7 @@ class FakeAdministration:
             answer.set_exception(error)
         return answer
 
-    def abort(self, request_ids: object) -> None:
-        assert isinstance(request_ids, tuple)
+    def abort(self, request_ids: Sequence[str]) -> None:
         self.aborted += request_ids
 
     def update(

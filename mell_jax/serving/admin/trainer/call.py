@@ -23,12 +23,12 @@ class Call:
       paths: where it is made.
       body: what it is read as.
       fields: that it knows.
-      do: takes a body and returns what to tell.
+      do: takes a body and what has the engine do something, and returns what to tell.
       methods: by which it is made.
     """
 
     paths: tuple[str, ...]
     body: type[msgspec.Struct]
     fields: Fields
-    do: Callable[[Any], Awaitable[Json]]
+    do: Callable[[Any, Ask], Awaitable[Json]]
     methods: tuple[str, ...] = POST

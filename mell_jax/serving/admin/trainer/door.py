@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mell_jax.engine.admin import Answer
+from mell_jax.frontend import Caller
 from mell_jax.serving.admin.controls import (
     Asked,
     Controls,
@@ -16,8 +17,8 @@ from mell_jax.serving.admin.controls import (
 )
 from mell_jax.serving.admin.trainer.answers import answer_of, refusal
 from mell_jax.serving.admin.trainer.call import EITHER, Call
-from mell_jax.serving.admin.trainer.pauses import PauseCalls
-from mell_jax.serving.admin.trainer.weights import WeightsCalls
+from mell_jax.serving.admin.trainer.pauses import PAUSE_CALLS
+from mell_jax.serving.admin.trainer.weights import WEIGHTS_CALLS, world_call
 from mell_jax.serving.admin.trainer.wire import body_of
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.chat.body import read_body
@@ -55,14 +56,9 @@ class TrainerDoor:
 
     def routes(self) -> list[HttpRoute]:
         """Returns all routes; each wants the right "admin"."""
-        calls = (
-            *PauseCalls(self._ask).calls(),
-            *WeightsCalls(
-                self._ask,
-                devices=self._controls.devices,
-                instances=self._controls.instances,
-            ).calls(),
-        )
+        controls = self._controls
+        world = world_call(devices=controls.devices, instances=controls.instances)
+        calls = (*PAUSE_CALLS, *WEIGHTS_CALLS, world)
         known = [self._route(path, call) for call in calls for path in call.paths]
         return [*known, *(_route_not_here(path) for path in _NOT_HERE)]
 
@@ -79,15 +75,17 @@ class TrainerDoor:
     async def _answer(self, call: Call, request: Request, asker: Asker) -> Response:
         body = body_of(request.query_params, await self._bodies.read(request))
         asked, unknown = read_body(body, call.body, fields=call.fields)
-        return answer_of(await call.do(asked), unknown=unknown)
+        ask = partial(self._ask, caller=asker.caller)
+        return answer_of(await call.do(asked, ask), unknown=unknown)
 
-    async def _ask(self, asked: Asked) -> Answer:
+    async def _ask(self, asked: Asked, *, caller: Caller) -> Answer:
         """Has something done and waits for it, as long as it may take.
 
         Raises:
           NotAnsweredError: the engine does not answer.
         """
-        answer, wait_s = self._controls.begin(asked), self._controls.patience_s(asked)
+        answer = self._controls.begin(asked, caller=caller)
+        wait_s = self._controls.patience_s(asked)
         try:
             async with asyncio.timeout(wait_s):
                 return await asyncio.wrap_future(answer)

@@ -1,7 +1,5 @@
 """Trainers bring new weights and ask which are served by these calls."""
 
-from typing import final
-
 from mell_jax.engine.admin import (
     AskServing,
     NameWeights,
@@ -31,103 +29,102 @@ from mell_jax.serving.admin.trainer.wire import (
 )
 
 
-@final
-class WeightsCalls:
-    """Updates, names and tells of weights, and forgets pages of prompts."""
+async def _update(asked: UpdateBody, ask: Ask) -> Json:
+    updated = await ask(update_of(asked))
+    assert isinstance(updated, WeightsUpdated), updated
+    return updated_json(updated)
 
-    def __init__(self, ask: Ask, *, devices: int, instances: int) -> None:
-        """Takes what has the engine do something, and how many devices it has."""
-        self._ask = ask
-        self._devices = devices
-        self._instances = instances
 
-    def calls(self) -> tuple[Call, ...]:
-        """Returns all of them."""
-        return (
-            Call(
-                paths=("/update_weights", "/update_weights_from_disk"),
-                body=UpdateBody,
-                fields=fields.UPDATE,
-                do=self._update,
-            ),
-            Call(
-                paths=("/start_weight_update",),
-                body=EmptyBody,
-                fields=fields.START,
-                do=self._begin,
-            ),
-            Call(
-                paths=("/finish_weight_update",),
-                body=NameBody,
-                fields=fields.NAME,
-                do=self._finish,
-            ),
-            Call(
-                paths=("/update_weight_version",),
-                body=NameBody,
-                fields=fields.NAME,
-                do=self._name,
-            ),
-            Call(
-                paths=("/weight_info", "/weight_version", "/get_weight_version"),
-                body=EmptyBody,
-                fields=fields.EMPTY,
-                do=self._look,
-                methods=GET,
-            ),
-            Call(
-                paths=("/reset_prefix_cache", "/flush_cache"),
-                body=ModelBody,
-                fields=fields.RESET,
-                do=self._reset,
-                methods=EITHER,
-            ),
-            Call(
-                paths=("/get_world_size",),
-                body=WorldBody,
-                fields=fields.WORLD,
-                do=self._world,
-                methods=GET,
-            ),
-        )
+async def _begin(asked: EmptyBody, ask: Ask) -> Json:
+    """Says yes: each update is whole, and nothing is to be made ready for it."""
+    return done_json("started", await _state(ask, AskServing()))
 
-    async def _update(self, asked: UpdateBody) -> Json:
-        updated = await self._ask(update_of(asked))
-        assert isinstance(updated, WeightsUpdated), updated
-        return updated_json(updated)
 
-    async def _begin(self, asked: EmptyBody) -> Json:
-        """Says yes: each update is whole, and nothing is to be made ready for it."""
-        return done_json("started", await self._state(AskServing()))
+async def _finish(asked: NameBody, ask: Ask) -> Json:
+    """Names the weights if a name is given: they are in use already."""
+    if version_of(asked) is None:
+        return done_json("finished", await _state(ask, AskServing()))
+    return await _name(asked, ask)
 
-    async def _finish(self, asked: NameBody) -> Json:
-        """Names the weights if a name is given: they are in use already."""
-        if version_of(asked) is None:
-            return done_json("finished", await self._state(AskServing()))
-        return await self._name(asked)
 
-    async def _name(self, asked: NameBody) -> Json:
-        version = version_of(asked)
-        if version is None:
-            raise InvalidRequestError("new_version", "is required")
-        name = checked(lambda: NameWeights(version=version, model=asked.model))
-        state = await self._state(name)
-        return {**done_json("named", state), "new_version": version}
+async def _name(asked: NameBody, ask: Ask) -> Json:
+    version = version_of(asked)
+    if version is None:
+        raise InvalidRequestError("new_version", "is required")
+    name = checked(lambda: NameWeights(version=version, model=asked.model))
+    state = await _state(ask, name)
+    return {**done_json("named", state), "new_version": version}
 
-    async def _look(self, asked: EmptyBody) -> Json:
-        return weights_json(await self._state(AskServing()))
 
-    async def _reset(self, asked: ModelBody) -> Json:
-        reset = await self._ask(ResetPrefixCache(model=asked.model))
-        assert isinstance(reset, PrefixCacheReset), reset
-        return {"success": True, "pages": reset.pages}
+async def _look(asked: EmptyBody, ask: Ask) -> Json:
+    return weights_json(await _state(ask, AskServing()))
 
-    async def _state(self, command: AskServing | NameWeights) -> ServingState:
-        state = await self._ask(command)
-        assert isinstance(state, ServingState), state
-        return state
 
-    async def _world(self, asked: WorldBody) -> Json:
+async def _reset(asked: ModelBody, ask: Ask) -> Json:
+    reset = await ask(ResetPrefixCache(model=asked.model))
+    assert isinstance(reset, PrefixCacheReset), reset
+    return {"success": True, "pages": reset.pages}
+
+
+async def _state(ask: Ask, command: AskServing | NameWeights) -> ServingState:
+    state = await ask(command)
+    assert isinstance(state, ServingState), state
+    return state
+
+
+WEIGHTS_CALLS = (
+    Call(
+        paths=("/update_weights", "/update_weights_from_disk"),
+        body=UpdateBody,
+        fields=fields.UPDATE,
+        do=_update,
+    ),
+    Call(
+        paths=("/start_weight_update",),
+        body=EmptyBody,
+        fields=fields.START,
+        do=_begin,
+    ),
+    Call(
+        paths=("/finish_weight_update",),
+        body=NameBody,
+        fields=fields.NAME,
+        do=_finish,
+    ),
+    Call(
+        paths=("/update_weight_version",),
+        body=NameBody,
+        fields=fields.NAME,
+        do=_name,
+    ),
+    Call(
+        paths=("/weight_info", "/weight_version", "/get_weight_version"),
+        body=EmptyBody,
+        fields=fields.EMPTY,
+        do=_look,
+        methods=GET,
+    ),
+    Call(
+        paths=("/reset_prefix_cache", "/flush_cache"),
+        body=ModelBody,
+        fields=fields.RESET,
+        do=_reset,
+        methods=EITHER,
+    ),
+)
+
+
+def world_call(*, devices: int, instances: int) -> Call:
+    """Returns the call that asks how many devices there are."""
+
+    async def tell(asked: WorldBody, ask: Ask) -> Json:
         has_all = asked.include_dp is None or bool(asked.include_dp)
-        size = self._devices if has_all else self._devices // self._instances
-        return {"world_size": size}
+        return {"world_size": devices if has_all else devices // instances}
+
+    return Call(
+        paths=("/get_world_size",),
+        body=WorldBody,
+        fields=fields.WORLD,
+        do=tell,
+        methods=GET,
+    )
