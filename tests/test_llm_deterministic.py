@@ -14,6 +14,10 @@ import pytest
 
 from mell_jax import LLM, RequestOutput, SamplingParams
 from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import Fault
+from mell_jax.engine.fleet_view import MoveOutcome
+from mell_jax.scheduler.transfer import Mode
 
 OPTIONS: dict[str, Any] = {"max_rows": 8, "max_model_len": 256, "kv_pages": 65}
 PLAIN: dict[str, Any] = {**OPTIONS, "decode_rows": (1, 8), "token_budget": 64}
@@ -111,6 +115,17 @@ def test_preemptions_change_nothing(expected: list[Bits]) -> None:
         for seed in range(3):
             assert crowded(small, seed) == expected
         assert small.load().preemptions > 0
+
+
+@pytest.mark.parametrize("mode", [Mode.KV, Mode.TOKENS])
+def test_moves_change_nothing(expected: list[Bits], mode: Mode) -> None:
+    fleet = FleetConfig(policy="load_balance", mode=mode, fault=Fault(move_every=1))
+    options = {**OPTIONS, "instances": 2, "device_ids": (0, 0), "fleet": fleet}
+    with LLM(deterministic=True, **options) as moving:
+        for seed in range(2):
+            assert crowded(moving, seed) == expected
+        view = moving.load().fleet
+    assert view is not None and view.stats.count(MoveOutcome.COMMITTED) > 0
 
 
 def test_without_it_neighbours_are_seen() -> None:
