@@ -97,6 +97,7 @@ class RequestOutput:
 
     completions: tuple[Completion, ...]  # n of them
     prompt_tokens: int
+    prompt_token_ids: tuple[int, ...]
     cached_tokens: int  # prompt tokens that came from the prefix cache
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None
 
@@ -583,6 +584,7 @@ class LLM:
         return RequestOutput(
             completions=tuple(_completion(parts) for parts in deltas),
             prompt_tokens=first.prompt_tokens,
+            prompt_token_ids=first.prompt_token_ids,
             cached_tokens=first.cached_tokens,
             prompt_logprobs=first.prompt_logprobs,
         )

@@ -9,14 +9,33 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from mell_jax import LLM, RequestOutput, SamplingParams
 from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import Fault
+from mell_jax.engine.fleet_view import MoveOutcome
+from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
+from mell_jax.scheduler.transfer import Mode
 
-OPTIONS: dict[str, Any] = {"max_rows": 8, "max_model_len": 256, "kv_pages": 65}
-PLAIN: dict[str, Any] = {**OPTIONS, "decode_rows": (1, 8), "token_budget": 64}
+OPTIONS: dict[str, Any] = {"max_rows": 8, "max_model_len": 256, "kv_pages": 120}
+PLAIN: dict[str, Any] = {**OPTIONS, "decode_rows": (8,), "token_budget": 64}
+CONFIG = uniform_config(
+    vocab_size=1000,
+    hidden_size=64,
+    intermediate_size=96,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    max_position_embeddings=256,
+    windows=(40, None),
+)
 PARAMS = SamplingParams(max_tokens=24, ignore_eos=True, logprobs=20)
 KINDS = [
     {"temperature": 0.0},
@@ -84,9 +103,29 @@ def crowded(llm: LLM, seed: int) -> list[Bits]:
     return asyncio.run(all_of_them())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def kept_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Most of these engines compile the same programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("programs")
+        folder.chmod(0o700)
+        for options in (OPTIONS, PLAIN):
+            patch.setitem(options, "compilation_cache_dir", str(folder))
+        yield
+
+
 @pytest.fixture(scope="module")
-def llm() -> Iterator[LLM]:
-    with LLM(deterministic=True, **OPTIONS) as made:
+def module() -> Decoder:
+    made = Decoder(CONFIG, rngs=nnx.Rngs(3))
+    keys = iter(jax.random.split(jax.random.key(1), 99))
+    for _, parameter in nnx.to_flat_state(nnx.state(made, nnx.Param)):
+        parameter[...] = 0.3 * jax.random.normal(next(keys), parameter.shape)
+    return made
+
+
+@pytest.fixture(scope="module")
+def llm(module: Decoder) -> Iterator[LLM]:
+    with LLM.from_nnx(module, deterministic=True, **OPTIONS) as made:
         yield made
 
 
@@ -106,16 +145,48 @@ def test_a_cached_prefix_changes_nothing(llm: LLM, expected: list[Bits]) -> None
     assert llm.load().prefix_hit_tokens > before
 
 
-def test_preemptions_change_nothing(expected: list[Bits]) -> None:
-    with LLM(deterministic=True, **{**OPTIONS, "kv_pages": 26}) as small:
+def test_preemptions_change_nothing(module: Decoder, expected: list[Bits]) -> None:
+    options = {**OPTIONS, "deterministic": True, "kv_pages": 30}
+    with LLM.from_nnx(module, **options) as small:
         for seed in range(3):
             assert crowded(small, seed) == expected
         assert small.load().preemptions > 0
 
 
-def test_without_it_neighbours_are_seen() -> None:
+@pytest.mark.parametrize("mode", [Mode.KV, Mode.TOKENS])
+def test_moves_change_nothing(
+    module: Decoder, expected: list[Bits], mode: Mode
+) -> None:
+    fleet = FleetConfig(policy="load_balance", mode=mode, fault=Fault(move_every=1))
+    options = {**OPTIONS, "instances": 2, "device_ids": (0, 0), "fleet": fleet}
+    with LLM.from_nnx(module, deterministic=True, **options) as moving:
+        for seed in range(2):
+            assert crowded(moving, seed) == expected
+        view = moving.load().fleet
+    assert view is not None and view.stats.count(MoveOutcome.COMMITTED) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dtype": "bfloat16"},
+        {"tensor_parallel": 2},
+        {"token_budget": 33, "max_rows": 7},
+    ],
+    ids=str,
+)
+def test_it_holds_for_a_real_model_in_other_forms(options: dict[str, Any]) -> None:
+    with LLM(deterministic=True, **{**OPTIONS, **options}) as demo:
+        by_itself = alone(demo)
+        for seed in range(5):
+            assert crowded(demo, seed) == by_itself
+
+
+def test_without_it_neighbours_are_seen(module: Decoder) -> None:
     """The control: buckets of other sizes sum in another order."""
-    with LLM(**PLAIN) as plain:
+    with LLM.from_nnx(module, **PLAIN) as plain:
         by_itself = alone(plain)
         assert any(crowded(plain, seed) != by_itself for seed in range(3))
 

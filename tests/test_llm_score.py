@@ -220,6 +220,7 @@ def test_256_samples_compute_their_prompt_once(
     computed = queried - (after.prefix_hit_tokens - before.prefix_hit_tokens)
     assert queried == n * size
     rest = size - 32
+    assert output.prompt_token_ids == tuple(flat)
     assert computed in {size * k + rest * (n - k) for k in (1, 2)}
     assert [one.index for one in output.completions] == list(range(n))
     assert len({one.token_ids for one in output.completions}) > 200

@@ -25,7 +25,7 @@ class Softmax(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """What is the same for every query: where keys and values lie, and their masks."""
+    """Keys are where they lie in the pool, with their values and what masks them."""
 
     tiles: jax.Array  # [P * L * 2 * K, S * H] the pool, one row per tile
     scales: jax.Array | None  # [P * L * 2 * K] of a quantised pool
@@ -40,6 +40,7 @@ class Keys(NamedTuple):
 def find_keys(
     pool: Pool, *, layer: jax.Array, window: int | None, soft_cap: float | None
 ) -> Keys:
+    """Returns the keys of a layer, which are the same for every query."""
     pages, layers, _, kv_heads, page_tokens, head = pool.shape
     page_tiles = layers * 2 * kv_heads
     first_tile = layer * (2 * kv_heads) + jnp.arange(2 * kv_heads, dtype=jnp.int32)

@@ -84,7 +84,7 @@ def ragged_paged_attention(
         return out.at[at.reshape(-1)].set(got, mode="drop")
 
     rounds = (ends[-1] + _LANES - 1) // _LANES
-    out = lax.fori_loop(0, rounds, one_round, jnp.zeros_like(scaled))
+    out: jax.Array = lax.fori_loop(0, rounds, one_round, jnp.zeros_like(scaled))
     return out.astype(q.dtype)
 
 
