@@ -68,20 +68,15 @@ class Batch(NamedTuple):
     advantages: np.ndarray  # float32 [B, 1]
 
 
-def make_batch(
-    prompts: Sequence[list[int]],
-    outputs: Sequence[RequestOutput],
-    advantages: np.ndarray,
-) -> Batch:
+def make_batch(outputs: Sequence[RequestOutput], advantages: np.ndarray) -> Batch:
     """Returns all stories of a rollout, one a row."""
     size, length = advantages.size, MOST_PROMPT_TOKENS + SAMPLING.max_tokens
     tokens = np.zeros((size, length + 1), np.int32)
     is_story = np.zeros((size, length), bool)
     logprobs = np.zeros((size, length), np.float32)
-    pairs = zip(prompts, outputs, strict=True)
-    rows = ((prompt, story) for prompt, out in pairs for story in out.completions)
+    rows = ((out.prompt_token_ids, x) for out in outputs for x in out.completions)
     for row, (prompt, story) in enumerate(rows):
-        ids = prompt + list(story.token_ids)
+        ids = prompt + story.token_ids
         drawn = slice(len(prompt) - 1, len(ids) - 1)
         tokens[row, : len(ids)] = ids
         is_story[row, drawn] = True
@@ -118,24 +113,22 @@ def learn(decoder: Decoder, adam: nnx.Optimizer[Decoder], batch: Batch) -> jax.A
     return value
 
 
-def ask(
-    llm: LLM, prompts: Sequence[list[int]], rng: random.Random
-) -> list[RequestOutput]:
-    """Returns a rollout: a group of stories for each prompt."""
-    seeds = [rng.getrandbits(32) for _ in prompts]
+def ask(llm: LLM, rng: random.Random) -> list[RequestOutput]:
+    """Returns a rollout: a group of stories for each animal."""
+    prompts = [PROMPT.format(animal) for animal in ANIMALS]
+    seeds = [rng.getrandbits(32) for _ in ANIMALS]
     return llm.generate(prompts, [dataclasses.replace(SAMPLING, seed=x) for x in seeds])
 
 
 def train(decoder: Decoder, llm: LLM, *, steps: int, seed: int) -> list[float]:
     """Trains a decoder on stories of the `llm` that serves it; returns mean rewards."""
     rng, means = random.Random(seed), list[float]()
-    prompts = [llm.tokenizer.encode(PROMPT.format(animal)) for animal in ANIMALS]
     rule = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-4))
     adam = nnx.Optimizer(decoder, rule, wrt=nnx.Param)
     for _ in (bar := tqdm(range(steps), desc="train")):
-        outputs = ask(llm, prompts, rng)
+        outputs = ask(llm, rng)
         rewards = rewards_of(outputs)
-        batch = make_batch(prompts, outputs, advantages_of(rewards))
+        batch = make_batch(outputs, advantages_of(rewards))
         for part in split(batch, rng):
             learn(decoder, adam, part)
         llm.update_weights(decoder)
@@ -146,9 +139,8 @@ def train(decoder: Decoder, llm: LLM, *, steps: int, seed: int) -> list[float]:
 
 def evaluate(llm: LLM, *, rollouts: int = 4) -> float:
     """Returns the mean reward of stories by seeds of their own."""
-    prompts = [llm.tokenizer.encode(PROMPT.format(animal)) for animal in ANIMALS]
     rng = random.Random("evaluate")
-    return float(np.mean([rewards_of(ask(llm, prompts, rng)) for _ in range(rollouts)]))
+    return float(np.mean([rewards_of(ask(llm, rng)) for _ in range(rollouts)]))
 
 
 def draw(rewards: Sequence[float]) -> str:

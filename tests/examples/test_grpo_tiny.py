@@ -85,7 +85,11 @@ def llm(decoder: Decoder) -> Iterator[LLM]:
 
 def output_of(*stories: Completion) -> RequestOutput:
     return RequestOutput(
-        completions=stories, prompt_tokens=2, cached_tokens=0, prompt_logprobs=None
+        completions=stories,
+        prompt_tokens=2,
+        prompt_token_ids=(0, 5),
+        cached_tokens=0,
+        prompt_logprobs=None,
     )
 
 
@@ -114,12 +118,23 @@ def test_a_story_is_compared_with_its_own_group(example: ModuleType) -> None:
 
 def test_a_row_is_a_prompt_and_its_story(example: ModuleType) -> None:
     outputs = [output_of(STORY, STORY)]
-    batch = example.make_batch([[0, 5]], outputs, np.array([[1.0, -1.0]]))
+    batch = example.make_batch(outputs, np.array([[1.0, -1.0]]))
     assert batch.tokens.shape == (2, 16 + 8 + 1)
     assert batch.tokens[0, :7].tolist() == [0, 5, 7, 8, 1, 0, 0]
     assert batch.is_story[0, :7].tolist() == [False, True, True, True, *[False] * 3]
     assert batch.logprobs[1, :5].tolist() == [0.0, -1.0, -2.0, -3.0, 0.0]
     assert batch.advantages.tolist() == [[1.0], [-1.0]]
+
+
+def test_every_story_is_in_one_part(example: ModuleType) -> None:
+    column = np.arange(6)
+    batch = example.Batch(column, column, -column, column[:, None])
+    parts = example.split(batch, random.Random(1))
+    assert [len(part.tokens) for part in parts] == [3, 3]
+    assert sorted(np.concatenate([part.tokens for part in parts])) == [*range(6)]
+    for part in parts:
+        assert (part.tokens == -part.logprobs).all()
+        assert (part.tokens == part.advantages[:, 0]).all()
 
 
 @pytest.mark.parametrize(
@@ -154,12 +169,10 @@ def test_a_better_story_gets_likelier_as_far_as_it_may(
 def test_the_engine_drew_from_what_is_learned(
     example: ModuleType, decoder: Decoder, llm: LLM
 ) -> None:
-    assert llm.tokenizer is not None
     llm.update_weights(decoder)
-    prompts = [llm.tokenizer.encode(example.PROMPT.format(x)) for x in example.ANIMALS]
-    assert max(map(len, prompts)) <= example.MOST_PROMPT_TOKENS
-    outputs = example.ask(llm, prompts, random.Random(0))
-    batch = example.make_batch(prompts, outputs, np.zeros((2, 2)))
+    outputs = example.ask(llm, random.Random(0))
+    assert {len(out.completions) for out in outputs} == {2}
+    batch = example.make_batch(outputs, np.zeros((2, 2)))
     theirs = plain_logprobs(decoder, batch.tokens)
     np.testing.assert_allclose(
         batch.logprobs[batch.is_story], theirs[batch.is_story], atol=1e-4
