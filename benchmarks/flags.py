@@ -17,6 +17,7 @@ SUITES = (
     "migration",
     "service",
     "grammar",
+    "rl",
 )
 DEVICE_SUITES = ("kernels", "gpu")
 """These need nothing but jax and flax."""
@@ -39,7 +40,7 @@ def define_flags() -> flags.FlagValues:
 def _define_engine(values: flags.FlagValues) -> None:
     group: dict[str, Any] = {
         "flag_values": values,
-        "module_name": "decode, overhead, startup, migration, service, grammar",
+        "module_name": "decode, overhead, startup, migration, service, grammar, rl",
     }
     flags.DEFINE_list(
         "batch_sizes",
@@ -60,7 +61,8 @@ def _define_engine(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "repeats",
         None,
-        "So many turns or starts are made; by default 3, 6 (overhead) or 5 (grammar).",
+        "So many turns or starts are made; by default 3, 6 (overhead) or 5 (grammar, "
+        "rl).",
         **group,
     )
     flags.DEFINE_integer(

@@ -15,6 +15,7 @@ from benchmarks.flags import SUITES
 from benchmarks.fleet.migration import MigrationSettings, run_migration
 from benchmarks.fleet.suite import FleetSettings, run_fleet
 from benchmarks.grammar.suite import GrammarSettings, run_grammar
+from benchmarks.rl.suite import RlSettings, run_rl
 from benchmarks.service.suite import ServiceSettings, run_service
 from mell_jax.bench.measure import Suite, measure
 from mell_jax.bench.settle import engine_config, optional_path, request_settings
@@ -43,6 +44,7 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "migration": _migration,
         "service": _service,
         "grammar": _grammar,
+        "rl": _rl,
     }
     if values.suite is None:
         raise ValueError(f"suite must be one of {', '.join(SUITES)}: give --suite")
@@ -104,6 +106,15 @@ def _grammar(values: flags.FlagValues) -> tuple[object, Suite]:
         seed=values.seed,
     )
     return settings, lambda _: run_grammar(settings, progress=values.progress)
+
+
+def _rl(values: flags.FlagValues) -> tuple[object, Suite]:
+    settings = RlSettings(
+        engine=engine_config(values, model="random:110m"),
+        repeats=values.repeats or 5,
+        seed=values.seed,
+    )
+    return settings, lambda _: run_rl(settings, progress=values.progress)
 
 
 def _decode(values: flags.FlagValues) -> tuple[object, Suite]:

@@ -37,6 +37,8 @@ class Event(Enum):
     INSTANCE_PARKED = "instance_parked"
     MIGRATION_ABORTED = "migration_aborted"
     POLICY_CHANGED = "policy_changed"
+    WEIGHTS_CHANGED = "weights_changed"
+    SERVING_CHANGED = "serving_changed"
     INVARIANT_BROKEN = "invariant_broken"
 
     @property

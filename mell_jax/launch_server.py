@@ -3,19 +3,25 @@
 Apart from `launch.py` only because it imports jax and gRPC, which takes seconds.
 """
 
+import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from mell_jax.engine.build import BuiltModel, build_engine, settle_engine
+from mell_jax.engine.build import BuiltEngine, BuiltModel, build_engine, settle_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.events import Event, tell
+from mell_jax.library.weights import WeightsUpdater
 from mell_jax.model_files.fingerprint import fingerprint_of
+from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.address import Addresses
+from mell_jax.serving.admin.controls import Controls
+from mell_jax.serving.admin.path_loader import PathLoader
 from mell_jax.serving.admin.port import check_port, serving_admin
+from mell_jax.serving.admin.trainer.port import check_trainer_port, serving_trainers
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.observe.logs import complain
 from mell_jax.serving.observe.progress import LocalEngine
@@ -77,6 +83,8 @@ def launch(
     check_security(server.security)  # before minutes of loading
     if server.admin_port is not None:
         check_port(server.admin_port)
+    if server.admin_http_port is not None:
+        check_trainer_port(server.admin_http_host, port=server.admin_http_port)
     check_tracing(server.otlp_endpoint)
     check_chats(
         server.chat_templates,
@@ -84,19 +92,54 @@ def launch(
         tool_formats=server.tool_formats,
     )
     built = build_engine(*engines, fleet=fleet, progress=sys.stderr.isatty())
-    with serving_admin(
-        built.thread.ask,
-        port=server.admin_port,
-        tokens_file=server.security.tokens_file,
-        is_reflection_on=server.is_reflection_on,
-    ) as address:
-        if address is not None:
-            print(f"mell.v1.Admin is at {address}, for this machine alone", flush=True)
+    aborts = Aborts()
+    with _administered(built, engines[0], server=server, aborts=aborts):
         models = [_served(model) for model in built.models]
         built.learn({model.name: model.tokenizer for model in models})
         if server.frontends:  # each loads its own
             models = [replace(model, tokenizer=None) for model in models]
-        return serve(built.thread, models=models, config=server, started_s=started_s)
+        return serve(
+            built.thread,
+            models=models,
+            config=server,
+            started_s=started_s,
+            aborts=aborts,
+        )
+
+
+@contextlib.contextmanager
+def _administered(
+    built: BuiltEngine, engine: EngineConfig, *, server: ServerConfig, aborts: Aborts
+) -> Iterator[None]:
+    """Opens the doors of operators and trainers meanwhile, and tells where."""
+    controls = Controls(
+        built.thread.ask,
+        loader=PathLoader(
+            {
+                name: WeightsUpdater(built.thread, model=name, plan=plan)
+                for name, plan in built.plans.items()
+            }
+        ),
+        weights_dirs=server.weights_dirs,
+        abort=aborts.order,
+        devices=engine.instances * engine.tensor_parallel,
+        instances=engine.instances,
+    )
+    with (
+        contextlib.closing(controls),
+        serving_admin(
+            controls,
+            port=server.admin_port,
+            tokens_file=server.security.tokens_file,
+            is_reflection_on=server.is_reflection_on,
+        ) as address,
+        serving_trainers(controls, config=server) as trainers,
+    ):
+        if address is not None:
+            print(f"mell.v1.Admin is at {address}, for this machine alone", flush=True)
+        if trainers is not None:
+            print(f"trainers' routes are at {trainers}", flush=True)
+        yield
 
 
 def _served(model: BuiltModel) -> ServedModel:
@@ -118,6 +161,7 @@ def serve(
     models: Sequence[ServedModel],
     config: ServerConfig,
     started_s: float,
+    aborts: Aborts | None = None,
 ) -> int:
     """Serves a loaded engine until told to stop; returns the exit status.
 
@@ -126,6 +170,7 @@ def serve(
       models: what clients are told about each of the engine's models.
       config: how to serve.
       started_s: the start of the program on the monotonic clock.
+      aborts: brings what operators order; None for nobody.
 
     Raises:
       BindError: the address cannot be listened on.
@@ -163,7 +208,9 @@ def serve(
         if addresses.health is not None:
             print(f"health is told at {addresses.health}", flush=True)
 
-    cause = run_service(engine, models=models, config=config, on_ready=on_ready)
+    cause = run_service(
+        engine, models=models, config=config, on_ready=on_ready, aborts=aborts
+    )
     if cause:
         complain(cause, log_format=config.log_format)
         return 1

@@ -32,12 +32,20 @@ import numpy as np
 import numpy.typing as npt
 
 from mell_jax.checkpoints import read_eos_ids, spec_in_memory, split_ids
+from mell_jax.engine.admin import (
+    Keeps,
+    OpenRequests,
+    PauseMode,
+    SleepLevel,
+    WeightsUpdated,
+)
 from mell_jax.engine.build import BuiltEngine, build_engine, build_from_module
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
+from mell_jax.engine.weights.match import Mapped
 from mell_jax.frontend import (
     Ask,
     Caller,
@@ -45,8 +53,14 @@ from mell_jax.frontend import (
     FrontEnd,
     FrontModel,
     TokenLogprobs,
+    VersionRange,
     generate,
+    joined,
 )
+from mell_jax.library.mesh import serving_options
+from mell_jax.library.score import TokenIds, requests_of, scores_of
+from mell_jax.library.serving import Serving
+from mell_jax.library.weights import WeightsUpdater, shared_type
 from mell_jax.loop_thread import LoopThread
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
@@ -73,6 +87,8 @@ class Completion:
     finish_reason: str  # "stop", "length" or "abort"
     stop_token: int | None
     stop_string: str | None
+    weights_version: str = ""  # of its last token; empty without one
+    weights_versions: tuple[VersionRange, ...] = ()  # of its tokens, mostly one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +97,7 @@ class RequestOutput:
 
     completions: tuple[Completion, ...]  # n of them
     prompt_tokens: int
+    prompt_token_ids: tuple[int, ...]
     cached_tokens: int  # prompt tokens that came from the prefix cache
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None
 
@@ -144,6 +161,8 @@ class LLM:
         tokenizer: str | PathLike[str] | Tokenizer | None = None,
         eos_ids: Sequence[int] | None = None,
         fleet: FleetConfig | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+        share: bool = False,
         progress: bool = False,
         **options: Any,
     ) -> Self:
@@ -164,13 +183,29 @@ class LLM:
             that `generation_config.json` and `config.json` in its folder name, as far
             as the decoder has them. How that folder's model wants to be sampled is not
             taken over: this is another model.
+          fleet: how several instances work together.
+          mesh: of the devices that serve. Those along its axis "tp", "tensor" or
+            "model" are one instance, each index of other axes is one of its own.
+          share: serves the module's own arrays without a copy, and those of later
+            updates. They have to be of one type, which is the default of `dtype` then,
+            and to lie as the first instance needs them: whole on its one device, or cut
+            as a `Decoder` is over several. They are not put into the form in which a
+            CPU is fastest, which takes a copy. Who trains the module further must not
+            donate them to a jitted function while they are served: give others by
+            `update_weights` first. A sleep gives nothing back that the trainer holds.
+          progress: show bars while compiling.
+          options: any field of `EngineConfig`, such as `max_rows=8`.
 
         Raises:
           TypeError: the module lacks something; the message says all of it.
-          ValueError: its `config` says other sizes than it computes with, or it says
-            something else over pages.
+          ValueError: its `config` says other sizes than it computes with, it says
+            something else over pages, or its arrays cannot be shared.
         """
         check_servable(module)
+        if mesh is not None:
+            options = _with_mesh(options, mesh)
+        if share:
+            options = {"dtype": shared_type(module), **options}
         named: tuple[int, ...] = ()
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
             named = read_eos_ids(Path(tokenizer))
@@ -192,6 +227,7 @@ class LLM:
             config=EngineConfig(**options),
             fleet=fleet,
             progress=progress,
+            is_shared=share,
         )
         llm = cls.__new__(cls)
         llm._start(built, tokenizer)
@@ -206,6 +242,9 @@ class LLM:
             models=[FrontModel(info=built.thread.infos[0], tokenizer=tokenizer)],
             max_open=MAX_OPEN,
         )
+        name = built.models[0].name
+        self._weights = WeightsUpdater(built.thread, model=name, plan=built.plans[name])
+        self._serving = Serving(built.thread)
         self._pid = os.getpid()
         self._loop = LoopThread("mell-llm", owner="LLM")
         self._engine.start(self._front_end.sink(self._loop.loop))
@@ -301,6 +340,179 @@ class LLM:
             if self._is_open:
                 await self._loop.acall(deltas.aclose)
 
+    # -- scores ------------------------------------------------------------------
+
+    def score(
+        self,
+        prompts: Sequence[TokenIds],
+        completions: Sequence[TokenIds],
+        *,
+        temperature: float | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Returns log probabilities of given tokens, an array for each completion.
+
+        Each token's is that after its prompt and what is before it in its completion.
+        Nothing of an answer is made but one token, which is thrown away.
+
+        Args:
+          prompts: token ids, one prompt for each completion.
+          completions: token ids; one may be empty.
+          temperature: of the distribution they are taken from, without filters and
+            penalties; None and 1 take the model's own.
+
+        Raises:
+          InvalidRequestError: a rule is broken, such as by a sequence that fills the
+            context; the message names the pair. Nothing is computed then.
+          RuntimeError: as by `generate`.
+        """
+        requests, params = requests_of(
+            prompts, completions, temperature=temperature, info=self.info
+        )
+        outputs = self.generate(requests, params) if requests else []
+        return scores_of(completions, [one.prompt_logprobs for one in outputs])
+
+    async def ascore(
+        self,
+        prompts: Sequence[TokenIds],
+        completions: Sequence[TokenIds],
+        *,
+        temperature: float | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Does what `score` does, for callers in an event loop of their own."""
+        requests, params = requests_of(
+            prompts, completions, temperature=temperature, info=self.info
+        )
+        outputs = await self.agenerate(requests, params) if requests else []
+        return scores_of(completions, [one.prompt_logprobs for one in outputs])
+
+    # -- weights -----------------------------------------------------------------
+
+    def update_weights(
+        self,
+        source: Any,
+        *,
+        version: str | None = None,
+        open_requests: OpenRequests = "keep",
+        mapping: Mapped | None = None,
+        streamed: bool = False,
+    ) -> WeightsUpdated:
+        """Serves other weights of the same model from the next step on.
+
+        All names, shapes and types are checked first, and nothing is changed if one
+        does not fit. Values are not: weights that are NaN end requests with an error.
+        Arrays on devices go there from device to device, cast and cut as it takes; the
+        first update compiles small programs for that, later ones of such arrays
+        nothing. They are copied (but see `share` of `from_nnx`), so that the source can
+        be trained further, or donated. Two updates at once take turns.
+
+        Args:
+          source: an `nnx.State` or `nnx.Module` on any devices of this process; a
+            dictionary of arrays of jax or NumPy, nested, or flat with names as
+            "layers.0.mlp.up_proj.kernel" or tuples; or the path of a checkpoint, as
+            `LLM` takes it, whose config.json has to say what is served. Random keys and
+            counts are kept as they are served, as are `nnx.Variable`s that are no
+            `nnx.Param` and not there. A state of nothing but `nnx.LoRAParam`s leaves
+            all others as they are.
+          version: what these weights are called in answers; by default "1" for the
+            first update, and so on.
+          open_requests: they go on with the keys and values that they have ("keep"),
+            are computed again from their tokens ("restart"), or end ("abort").
+          mapping: what parameters are called in the source. The name of a layout: "hf"
+            for Hugging Face's tensors, "maxtext", "tunix" or "gemma" for trees of these
+            programs. Or by the name of each served parameter (a dictionary, or a
+            function of it): the name there, a `checkpoints.sources.Source`, or a
+            function of the dictionary of all arrays, which is compiled and should be
+            the same object in each update. Those that it leaves out are called alike.
+          streamed: makes each array when the engine asks for it and gives the old one
+            back, so that at most one layer is there twice; streams wait meanwhile.
+            Otherwise all are made first, and there are twice the weights for a moment.
+
+        Raises:
+          ValueError: the source does not fit; the message says what, and the way out.
+          CheckpointError: a file cannot be used (a ValueError).
+          TypeError: it is no source of weights.
+          RuntimeError: it is closed, or was closed meanwhile.
+        """
+        self._check_usable()
+        return self._weights.update(
+            source,
+            version=version,
+            open_requests=open_requests,
+            mapping=mapping,
+            streamed=streamed,
+        )
+
+    @property
+    def weights_version(self) -> str:
+        """Returns the version of the weights of the next step; "0" at first."""
+        self._check_usable()
+        return self._weights.version
+
+    def reset_prefix_cache(self) -> int:
+        """Forgets all cached pages, in use or not; returns how many it were.
+
+        Updates of weights need no reset: pages of older weights are never found.
+        """
+        self._check_usable()
+        return self._serving.reset_prefix_cache()
+
+    # -- pauses and sleeps -------------------------------------------------------
+
+    def pause(self, mode: PauseMode = "keep") -> None:
+        """Makes no more steps, and returns when all is still.
+
+        New requests, of any thread, wait in line until `resume`.
+
+        Args:
+          mode: open requests stand still with the keys and values that they have
+            ("keep"), are finished first ("wait"), or end with "abort" ("abort").
+        """
+        self._check_usable()
+        self._serving.pause(mode)
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        self._check_usable()
+        self._serving.resume()
+
+    @property
+    def is_paused(self) -> bool:
+        """Returns whether it is paused, or about to be."""
+        self._check_usable()
+        return self._serving.state.is_paused
+
+    def sleep(self, level: SleepLevel = 1, *, keeps: Keeps = "host") -> int:
+        """Gives memory of the devices back until `wake`; returns how many bytes.
+
+        Open and new requests wait, and are computed again afterwards: what was computed
+        of them is given back with the pools. Nothing has to be compiled again.
+
+        Args:
+          level: 1 for the pools of keys and values, 2 for the weights too.
+          keeps: at level 2, weights wait in pinned memory of the host ("host"), or are
+            dropped ("drop"): then `update_weights` comes before `wake`.
+
+        Raises:
+          RuntimeError: the devices have no pinned host memory.
+        """
+        self._check_usable()
+        return self._serving.sleep(level, keeps=keeps)
+
+    def wake(self) -> None:
+        """Serves again after `sleep`, unless it was paused too.
+
+        Raises:
+          RuntimeError: weights were dropped and not given anew.
+        """
+        self._check_usable()
+        self._serving.wake()
+
+    @property
+    def is_sleeping(self) -> bool:
+        """Returns whether memory was given back by `sleep`."""
+        self._check_usable()
+        return self._serving.state.sleep_level > 0
+
     # -- ending ------------------------------------------------------------------
 
     def close(self) -> None:
@@ -372,6 +584,7 @@ class LLM:
         return RequestOutput(
             completions=tuple(_completion(parts) for parts in deltas),
             prompt_tokens=first.prompt_tokens,
+            prompt_token_ids=first.prompt_token_ids,
             cached_tokens=first.cached_tokens,
             prompt_logprobs=first.prompt_logprobs,
         )
@@ -408,6 +621,15 @@ async def _next_or_none(deltas: AsyncGenerator[Delta]) -> Delta | None:
     return await anext(deltas, None)
 
 
+def _with_mesh(options: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Returns options with those that a mesh stands for, which must not be there."""
+    meant = serving_options(mesh)
+    twice = [name for name in meant if name in options]
+    if twice:
+        raise ValueError(f"mesh= says {', '.join(twice)}; give one or the other")
+    return options | meant
+
+
 def _completion(parts: Sequence[Delta]) -> Completion:
     """Returns a sample from all of its deltas; the last one tells how it ended."""
     finish = parts[-1].finish
@@ -421,6 +643,10 @@ def _completion(parts: Sequence[Delta]) -> Completion:
         finish_reason=finish.reason,
         stop_token=finish.stop_token,
         stop_string=finish.stop_string,
+        weights_version=parts[-1].weights_version,
+        weights_versions=joined(
+            each for part in parts for each in part.weights_versions
+        ),
     )
 
 

@@ -87,6 +87,8 @@ def _trace(module: Any) -> None:
     config: ModelConfig = module.config
     name = type(module).__name__
     graphdef, state = nnx.split(module)
+    # Without devices: axes of a mesh may be part of an array's type.
+    state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
     called: list[LayerAttention] = []
 
     def attend(

@@ -36,6 +36,17 @@ def serving_copy(module: ServableModel, *, dtype: npt.DTypeLike) -> ServableMode
     return served
 
 
+def serving_view(module: ServableModel) -> ServableModel:
+    """Returns a module of the same arrays, as `module.eval()` leaves it.
+
+    The given one stays as it is. Whoever donates its arrays takes them from both.
+    """
+    view: Any = nnx.merge(*nnx.split(module))
+    view.eval()
+    served: ServableModel = view
+    return served
+
+
 def _leaves(state: nnx.State[Any, Any]) -> list[tuple[Any, Any]]:
     return list(nnx.to_flat_state(state))
 

@@ -168,6 +168,27 @@ class Batcher:
         if serial not in self.sequences.running:
             self._waiting_tokens += len(tokens)
 
+    def turn(self, *, generation: int) -> None:
+        """Has weights of another generation compute everything from now on.
+
+        What has pages goes on with them, and shares none of them any more. What comes
+        from elsewhere counts as if it had some: they are on their way.
+        """
+        for serial in self.sequences.serials:
+            has_some = self.sequences.computed(serial) or self.grants.is_held(serial)
+            has_pages = serial in self.sequences.running and bool(has_some)
+            self.sequences.turn(serial, generation=generation, has_pages=has_pages)
+
+    def restart_all(self) -> int:
+        """Computes all rows again, from the tokens they have; returns how many.
+
+        None of them may be a reservation, or be held.
+        """
+        running = list(self.sequences.running)
+        for serial in reversed(running):  # each comes before those that wait
+            self._preempt(serial)
+        return len(running)
+
     # -- questions ---------------------------------------------------------------
 
     @property
@@ -432,7 +453,7 @@ class Batcher:
         pending = int(self.rows.total[slot]) - len(tokens)
         self.sequences.leave(serial)
         known = self.sequences.sequence(serial)
-        sequence = replace(known, tokens=tokens, pending=pending)
+        sequence = replace(known, tokens=tokens, pending=pending, is_mixed=False)
         self.sequences.remember(sequence)
         self._waiting.put_back(serial, tenant=sequence.tenant)
         self._waiting_tokens += len(tokens)

@@ -24,7 +24,8 @@ class MoveQueue:
 
     Args:
       capacities: what links and targets can do; renewed here.
-      mode: of every move, which then all begin at once; None: as divided.
+      mode: of every move that can go so, which then all begin at once; None: as
+        divided.
     """
 
     def __init__(self, capacities: Capacities, *, mode: Mode | None = None) -> None:
@@ -64,7 +65,10 @@ class MoveQueue:
             if (demand := demand_of(item)) is not None
         ]
         if self._mode is not None:
-            begun = tuple((demand, self._mode) for demand in demands)
+            begun = tuple(
+                (demand, self._mode if self._mode in demand.modes else Mode.KV)
+                for demand in demands
+            )
             return Division(begun=begun, deferred=(), violations=0)
         division = self._capacities.divide(demands)
         self._deferred |= {d.move.move: d.move for d in division.deferred}

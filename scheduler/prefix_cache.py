@@ -1,9 +1,10 @@
 """Pages outlive their request here, and are found again by the tokens they hold.
 
-A full page is known by a digest of its salt and of *all* tokens up to its end, so equal
-keys mean equal content whatever came before:
+A full page is known by a digest of its salt, of the generation of the weights that
+computed it and of *all* tokens up to its end, so equal keys mean equal content whatever
+came before:
 
-    key(0) = H(salt | t0..t15)    key(1) = H(key(0) | t16..t31)    ...
+    key(0) = H(H(generation | salt) | t0..t15)    key(1) = H(key(0) | t16..t31)    ...
 
 A page that loses its last reference stays, least recently used first to go, until its
 room is needed. Callers allocate and release through this class alone.
@@ -22,10 +23,12 @@ from mell_jax.scheduler.pages import SCRATCH_PAGE, PageCounts, PagePool
 DIGEST_BYTES = 16
 
 
-def page_keys(tokens: Tokens, *, page_tokens: int, salt: bytes) -> list[PageKey]:
+def page_keys(
+    tokens: Tokens, *, page_tokens: int, salt: bytes, generation: int = 0
+) -> list[PageKey]:
     """Returns keys of the full pages of `tokens` [T]; T // page_tokens of them."""
     keys: list[PageKey] = []
-    parent = root_key(salt)
+    parent = root_key(salt, generation=generation)
     data = np.ascontiguousarray(tokens, np.int32)
     for start in range(0, len(data) - page_tokens + 1, page_tokens):
         parent = next_key(parent, data[start : start + page_tokens])
@@ -33,10 +36,12 @@ def page_keys(tokens: Tokens, *, page_tokens: int, salt: bytes) -> list[PageKey]
     return keys
 
 
-def root_key(salt: bytes) -> PageKey:
+def root_key(salt: bytes, *, generation: int = 0) -> PageKey:
     """Returns the parent of every first page under `salt` (any length)."""
-    # Personalised: no salt, which a client may choose, hashes to the key of a page.
-    digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES, person=b"salt")
+    # Personalised: no salt, which a client may choose, hashes to the key of a page, or
+    # to a root of another generation.
+    person = b"salt" + generation.to_bytes(12, "little")
+    digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES, person=person)
     return PageKey(digest.digest())
 
 
@@ -163,6 +168,12 @@ class PrefixCache:
         count = len(self._idle)
         self._evict(count)
         return count
+
+    def forget_all(self) -> int:
+        """Makes every page unfindable, those in use too; returns how many."""
+        known = list(self._key_of)
+        self.forget(np.array(known, np.int32))
+        return len(known)
 
     def knows(self, key: PageKey) -> bool:
         return key in self._page_of

@@ -93,6 +93,11 @@ class SequenceTable:
         """Returns whether several tenants have sequences here."""
         return len(self._tenants) > 1
 
+    @property
+    def serials(self) -> list[Serial]:
+        """Returns all sequences, waiting and running."""
+        return list(self._sequences)
+
     def knows(self, serial: Serial) -> bool:
         """Returns whether a sequence waits or runs."""
         return serial in self._sequences
@@ -178,7 +183,7 @@ class SequenceTable:
         The scratch page stands for those that a window does not see. The last token is
         always computed: its logits are what the step is for.
         """
-        if not sequence.reads_cache:
+        if sequence.is_mixed or not sequence.reads_cache:
             return np.zeros((self.spec.num_groups, 0), np.int32)
         return self._match(self._readable(sequence))
 
@@ -222,7 +227,7 @@ class SequenceTable:
 
     def awaits_prefix(self, sequence: Sequence, *, matched: Pages) -> bool:
         """Returns whether another row computes the page after `matched` right now."""
-        if not sequence.reads_cache:
+        if sequence.is_mixed or not sequence.reads_cache:
             return False
         wanted = self._readable(sequence)[matched.shape[1] :]
         return bool(wanted) and wanted[0] in self._promised
@@ -240,10 +245,12 @@ class SequenceTable:
         """Makes the pages of a slot before page `until` findable."""
         size = self.rows.page_tokens
         serial = Serial(int(self.rows.serial[slot]))
-        keys = self._keys[serial]
-        for page in range(int(self.rows.published[slot]), until):
+        keys, sequence = self._keys[serial], self._sequences[serial]
+        since = until if sequence.is_mixed else int(self.rows.published[slot])
+        for page in range(since, until):
             if page == len(keys):  # filled by generated tokens
-                parent = keys[-1] if keys else root_key(self._sequences[serial].salt)
+                root = root_key(sequence.salt, generation=sequence.generation)
+                parent = keys[-1] if keys else root
                 tokens = self.rows.tokens[slot, page * size : (page + 1) * size]
                 keys.append(next_key(parent, tokens))
             for group, held in enumerate(self.pages.table[:, slot, page].tolist()):
@@ -276,10 +283,23 @@ class SequenceTable:
                 sequence.tokens,
                 page_tokens=self.rows.page_tokens,
                 salt=sequence.salt,
+                generation=sequence.generation,
             )
-            if self.shares_prefixes
+            if self.shares_prefixes and not sequence.is_mixed
             else []
         )
+
+    def turn(self, serial: Serial, *, generation: int, has_pages: bool) -> None:
+        """Has other weights compute a sequence from now on.
+
+        One whose pages hold anything is mixed until they are given up: nobody waits any
+        more for what it computes.
+        """
+        self._withdraw(serial)
+        known = self._sequences[serial]
+        self.remember(replace(known, generation=generation, is_mixed=has_pages))
+        if serial in self._running:
+            self.promise(serial, first_page=0)
 
     def append(self, serial: Serial, tokens: Tokens) -> None:
         """Adds tokens to a sequence that the host knows."""
@@ -393,9 +413,13 @@ class SequenceTable:
     def leave(self, serial: Serial) -> None:
         """Takes a running sequence's row and pages away; it stays remembered."""
         slot = self._running.pop(serial)
-        for key in self._keys[serial]:
-            if self._promised.get(key) == serial:
-                del self._promised[key]
+        self._withdraw(serial)
         self.cache.release(self.pages.pages_of(slot))
         self.rows.vacate(slot)
         self._free_slots.append(slot)
+
+    def _withdraw(self, serial: Serial) -> None:
+        """Takes back what a sequence has promised."""
+        for key in self._keys[serial]:
+            if self._promised.get(key) == serial:
+                del self._promised[key]

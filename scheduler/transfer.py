@@ -49,6 +49,7 @@ class MoveDemand:
     cached_tokens: int = 0  # of its prefix, at the target already
     bytes_per_token: float
     is_late: bool = False  # it was deferred before
+    is_mixed: bool = False  # several weights made its pages: tokens cannot make them
 
     def __post_init__(self) -> None:
         if not (0 <= self.cached_tokens <= self.tokens):
@@ -62,6 +63,11 @@ class MoveDemand:
     def is_urgent(self) -> bool:
         """Tells whether the move begins even if that overdraws a link or a target."""
         return self.move.is_urgent or self.is_late
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Returns the ways in which its state gets to the target as it is."""
+        return (Mode.KV,) if self.is_mixed else tuple(Mode)
 
     @property
     def new_tokens(self) -> int:
@@ -124,10 +130,10 @@ class Capacities:
         deferred: list[MoveDemand] = []
         violations = 0
         for demand in sorted(demands, key=_order):
-            fractions = {mode: self._worst_fraction(demand, mode) for mode in Mode}
-            mode = Mode.KV
-            if fractions[Mode.TOKENS] > fractions[Mode.KV]:
-                mode = Mode.TOKENS
+            fractions = {
+                mode: self._worst_fraction(demand, mode) for mode in demand.modes
+            }
+            mode = max(demand.modes, key=fractions.__getitem__)  # KV if they are equal
             has_room = fractions[mode] >= 0
             if has_room or demand.is_urgent:
                 begun.append((demand, mode))
@@ -184,6 +190,6 @@ def _left(left: float, whole: float) -> float:
 
 def _order(demand: MoveDemand) -> tuple[bool, float, MoveId]:
     """Urgent ones, then what frees most per byte."""
-    cheapest = min(demand.link_bytes(mode) for mode in Mode)
+    cheapest = min(demand.link_bytes(mode) for mode in demand.modes)
     freed_per_byte = demand.move.pages / max(cheapest, 1.0)
     return (not demand.is_urgent, -freed_per_byte, demand.move.move)

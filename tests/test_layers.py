@@ -20,6 +20,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "serving": 5,
     "llm": 5,
     "frontend": 4,
+    "library": 4,
     "engine": 3,
     "text": 2,
     "worker": 2,
@@ -112,7 +113,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     # all of its modules but those that are named themselves.
     "engine": {
         "threads": {"fair_thread"},
-        "values": {"admin", "config", "fleet_view", "frames", "histogram", "params"},
+        "values": {
+            *("admin", "config", "fleet_view", "frames", "histogram", "params"),
+            "new_weights",
+        },
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),
             *(
@@ -124,13 +128,17 @@ ROOMS: dict[str, dict[str, set[str]]] = {
                 "step_times",
                 "validate",
             ),
+            "weights",
         },
         "instance": {"instance", "thread"},
         "fleet": {"fleet"},
         "build": {"build", "fleet/build"},
     },
     "frontend": {
-        "values": {"caller", "engine_link", "errors", "executors", "inbox", "limits"},
+        "values": {
+            *("caller", "engine_link", "errors", "executors", "inbox", "limits"),
+            "versions",
+        },
         "parts": {
             *("ask", "delta", "meter", "models", "peers", "share", "tracing"),
             *("grammar_gate", "turns"),
@@ -149,7 +157,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
                 "problem",
                 "proto",
             ),
-            *("served_model", "stop_signals", "version"),
+            *("aborts", "served_model", "stop_signals", "version"),
             *("observe", "security/config"),
         },
         "parts": {"config", "metrics", "security", "stall", "status"},

@@ -9,6 +9,9 @@ dropped token changes the very next token, and the right answer can be done in y
 head:
 
     prompt 1 2 3 -> 6 -> 12 -> 24 -> 48 -> ...     each token doubles the sum
+
+Its weights are two numbers: the sum counts so many times (`factor`) when a token is
+sampled, and a token counts so many times (`scale`) in the pages that it is written to.
 """
 
 import functools
@@ -45,6 +48,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.layout import Bucket
 from mell_jax.worker.pool import make_pool
 from mell_jax.worker.step import StepOptions, make_programs, put_weights, split_model
@@ -82,10 +86,13 @@ class AdditiveToy(nnx.Module):
         heads 2    tokens 1 2 3    head 0 keeps 0 2 0, head 1 keeps 1 0 3
     """
 
-    def __init__(self, config: ModelConfig = CONFIG, *, factor: int = 1) -> None:
+    def __init__(
+        self, config: ModelConfig = CONFIG, *, factor: int = 1, scale: int = 1
+    ) -> None:
         attention = config.layers[0].attention
         self.heads, self.kv_heads = attention.num_heads, attention.num_kv_heads
         self.factor = nnx.Param(jnp.full((1,), factor, jnp.float32))
+        self.scale = nnx.Param(jnp.full((1,), scale, jnp.float32))
 
     def __call__(
         self,
@@ -96,6 +103,7 @@ class AdditiveToy(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         is_mine = tokens[:, None] % self.kv_heads == jnp.arange(self.kv_heads)[None]
         kept = jnp.where(is_mine, tokens[:, None], 0).astype(jnp.float32)  # [T, K]
+        kept = kept * self.scale.get_value()[None]
         values = jnp.pad(kept[:, :, None], ((0, 0), (0, 0), (0, HEAD_DIM - 1)))
         queries = jnp.zeros((len(tokens), self.heads, HEAD_DIM), jnp.float32)
         keys = jnp.zeros_like(values)
@@ -158,8 +166,9 @@ def toy_worker(
     max_tokens: int,
     devices: Sequence[jax.Device] = (),
     factor: int = 1,
+    held: HeldWeights | None = None,
 ):
-    parts, weights = split_model(*nnx.split(AdditiveToy(config, factor=factor)))
+    """A worker with a pool of zeros, and weights of its own unless it gets some."""
     group = DeviceGroup.of_model(config, devices=devices or jax.devices()[:1])
     programs = _programs(
         config,
@@ -171,11 +180,18 @@ def toy_worker(
     return DeviceWorker(
         programs,
         group=group,
-        weights=put_weights(weights, paths=parts.paths, group=group),
+        weights=held or toy_weights(config, factor=factor, group=group),
         pool=make_pool(config, num_pages=num_pages, dtype=jnp.float32, group=group),
         max_rows=max_rows,
         vocab_size=VOCAB,
     )
+
+
+def toy_weights(
+    config: ModelConfig = CONFIG, *, factor: int, group: DeviceGroup
+) -> HeldWeights:
+    parts, weights = split_model(*nnx.split(AdditiveToy(config, factor=factor)))
+    return HeldWeights(put_weights(weights, paths=parts.paths, group=group))
 
 
 class ToyGroup:
@@ -186,6 +202,7 @@ class ToyGroup:
     ) -> None:
         self.worker = worker
         self._make_batcher = make_batcher
+        self._is_parked = False
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
@@ -193,10 +210,16 @@ class ToyGroup:
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         max_rows = self.worker.scratch_slot  # rows come before it
+        if self._is_parked:
+            self.worker.unpark()
         return Instance(self.worker, self._make_batcher(), max_rows=max_rows)
 
     def close(self, device: DeviceGroupId) -> None:
-        pass
+        self._is_parked = True
+        self.worker.park(keeps_weights=True)
+
+    def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
+        return {ONE: self.worker.held}
 
 
 def toy_engine(
@@ -328,15 +351,20 @@ class Transcript:
         self.finished = {}
         self.prompts = {}
         self.logprobs: dict[int, list[tuple[float, list[int], list[float]]]] = {}
+        self.versions: dict[int, list[str]] = {}  # of each token
+        self._version: dict[int, str] = {}
 
     def read(self, frame: StepFrame | None) -> None:
         if frame is None:
             return
+        for new in frame.versions:
+            self._version |= dict.fromkeys(new.handles, new.version)
         for row, (handle, token) in enumerate(
             zip(frame.handles.tolist(), frame.tokens.tolist(), strict=True)
         ):
             assert handle not in self.finished, "a token after the end"
             self.tokens.setdefault(handle, []).append(token)
+            self.versions.setdefault(handle, []).append(self._version[handle])
             if frame.logprobs is not None:
                 self.logprobs.setdefault(handle, []).append(
                     (

@@ -18,6 +18,13 @@ from mell_jax.bench.flags import define_common, define_requests
 
 def main(argv: Sequence[str]) -> int:
     """Measures; returns the exit status."""
+    if any(word.lstrip("-").startswith("suite") for word in argv[1:]):
+        print(
+            "mell-bench: it measures serving, and suites are measured in a checkout of "
+            "the project: python -m benchmarks --suite=rl, for instance",
+            file=sys.stderr,
+        )
+        return 2
     values = flags.FlagValues()
     define_common(values)
     define_requests(values)

@@ -24,7 +24,7 @@ from mell_jax.checkpoints.trees import TREES, TreeLayout
 from mell_jax.models.config import ModelConfig
 
 _LORA = re.compile(r"(?:^|[._/])lora(?:[._/]|$)", re.IGNORECASE)
-_ROOTS = (*(".".join(root) for root in ROOTS), "transformer", "params.transformer")
+TREE_ROOTS = (*(".".join(root) for root in ROOTS), "transformer", "params.transformer")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def find_tree(
       leaves: see `saved_leaves`.
       dtype: in which arrays are read.
     """
-    for root in _ROOTS:
+    for root in TREE_ROOTS:
         keys = dict(_below(root, leaves))
         shapes = dict.fromkeys(keys, ())
         for layout in TREES:

@@ -7,7 +7,7 @@ and no code is run.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,25 @@ class LoadedModel:
     state: nnx.State[Any, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenModel:
+    """An open model was found in files and fits together; no value is read yet."""
+
+    spec: CheckpointSpec
+    model: AbstractDecoder
+    sizes: Mapping[ParameterPath, int]  # stored bytes, in the order of the files
+    _read: Callable[
+        [Collection[ParameterPath], ShardingFor],
+        Iterator[tuple[ParameterPath, jax.Array]],
+    ]
+
+    def read(
+        self, paths: Collection[ParameterPath], *, sharding_for: ShardingFor
+    ) -> Iterator[tuple[ParameterPath, jax.Array]]:
+        """Yields parameters, each once it is on its devices, in the files' order."""
+        return self._read(paths, sharding_for)
+
+
 def load_model(
     path: Path,
     *,
@@ -88,18 +107,41 @@ def load_model(
       CheckpointError: when a file is missing, damaged, unsupported or does not match
         `config.json`; found before anything large is allocated.
     """
+    opened = open_model(
+        path, dtype=dtype, config=config, step=step, context_tokens=context_tokens
+    )
+    arrays = {}
+    with _bar(sum(opened.sizes.values()), progress) as bar:
+        for name, array in opened.read(opened.sizes, sharding_for=sharding_for):
+            arrays[name] = array
+            bar.advance(opened.sizes[name])
+    return LoadedModel(
+        spec=opened.spec,
+        graphdef=opened.model.graphdef,
+        state=opened.model.state(arrays),
+    )
+
+
+def open_model(
+    path: Path,
+    *,
+    dtype: npt.DTypeLike,
+    config: ModelConfig | None = None,
+    step: int | None = None,
+    context_tokens: int | None = None,
+) -> OpenModel:
+    """Finds the parameters of the model in `path`; arguments as of `load_model`.
+
+    Raises:
+      CheckpointError: as `load_model`.
+    """
     spec = find_spec(path, config=config)
     if context_tokens is not None:
         served = spec.config.for_context(context_tokens)
         spec = dataclasses.replace(spec, config=served)
     model = abstract_decoder(spec.config, dtype=dtype)
     if (gguf := gguf_in(path)) is not None:
-        arrays = _read_gguf(
-            gguf, spec=spec, model=model, sharding_for=sharding_for, progress=progress
-        )
-        return LoadedModel(
-            spec=spec, graphdef=model.graphdef, state=model.state(arrays)
-        )
+        return _open_gguf(gguf, spec=spec, model=model)
     folder = find_orbax(path, step=step)
     if folder is not None and has_safetensors(path):
         raise CheckpointError(
@@ -107,24 +149,11 @@ def load_model(
             "to use"
         )
     if folder is not None:
-        arrays = _read_orbax(
-            folder,
-            model=model,
-            config=spec.config,
-            sharding_for=sharding_for,
-            progress=progress,
-        )
-    else:
-        stored = open_weights(path, dtype=dtype, scheme=spec.scheme)
-        sources = FAMILIES[spec.architecture].weights(spec.config)
-        arrays = _read_sources(
-            find_weights(stored, model, sources=sources),
-            stored,
-            model=model,
-            sharding_for=sharding_for,
-            progress=progress,
-        )
-    return LoadedModel(spec=spec, graphdef=model.graphdef, state=model.state(arrays))
+        return _open_orbax(folder, spec=spec, model=model)
+    stored = open_weights(path, dtype=dtype, scheme=spec.scheme)
+    sources = FAMILIES[spec.architecture].weights(spec.config)
+    weights = find_weights(stored, model, sources=sources)
+    return _of_sources(weights, stored, spec=spec, model=model)
 
 
 def find_spec(path: Path, *, config: ModelConfig | None = None) -> CheckpointSpec:
@@ -155,74 +184,68 @@ def find_spec(path: Path, *, config: ModelConfig | None = None) -> CheckpointSpe
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _read_gguf(
-    path: Path,
-    *,
-    spec: CheckpointSpec,
-    model: AbstractDecoder,
-    sharding_for: ShardingFor,
-    progress: bool,
-) -> dict[ParameterPath, jax.Array]:
+def _open_gguf(
+    path: Path, *, spec: CheckpointSpec, model: AbstractDecoder
+) -> OpenModel:
     found = open_gguf(path)
     dtype = next(iter(model.parameters.values())).dtype
     sources = architecture_of(found).sources(spec.config)
     stored, weights = find_gguf_weights(found, model, sources=sources, dtype=dtype)
     tell(Event.PROGRESS, text=stored.cost(weights))
-    return _read_sources(
-        weights, stored, model=model, sharding_for=sharding_for, progress=progress
-    )
+    return _of_sources(weights, stored, spec=spec, model=model)
 
 
-def _read_sources(
+def _of_sources(
     weights: Sequence[Weight],
     reader: Reader,
     *,
+    spec: CheckpointSpec,
     model: AbstractDecoder,
-    sharding_for: ShardingFor,
-    progress: bool,
-) -> dict[ParameterPath, jax.Array]:
-    arrays = {}
-    with _bar(sum(weight.size_bytes for weight in weights), progress) as bar:
+) -> OpenModel:
+    def read(
+        paths: Collection[ParameterPath], sharding_for: ShardingFor
+    ) -> Iterator[tuple[ParameterPath, jax.Array]]:
         for weight in weights:
+            if weight.path not in paths:
+                continue
             # Often a view of another order, which the transfer puts right.
             values = weight.source.read(reader)
             sharding = sharding_for(weight.path, model.shape(weight.path))
             # Blocks, so that the host copy is gone before the next one is made.
-            arrays[weight.path] = jax.device_put(values, sharding).block_until_ready()
-            bar.advance(weight.size_bytes)
+            array = jax.device_put(values, sharding).block_until_ready()
             del values
-    return arrays
+            yield weight.path, array
+            del array
+
+    sizes = {weight.path: weight.size_bytes for weight in weights}
+    return OpenModel(spec=spec, model=model, sizes=sizes, _read=read)
 
 
-def _read_orbax(
-    folder: Path,
-    *,
-    model: AbstractDecoder,
-    config: ModelConfig,
-    sharding_for: ShardingFor,
-    progress: bool,
-) -> dict[ParameterPath, jax.Array]:
+def _open_orbax(
+    folder: Path, *, spec: CheckpointSpec, model: AbstractDecoder
+) -> OpenModel:
     leaves = saved_leaves(folder)
     refuse_adapters(folder, leaves)
     dtype = next(iter(model.parameters.values())).dtype
     tree = find_tree(folder, leaves, dtype=dtype)
     if tree is not None:
-        parameters = tree.find(model, config=config)
-        return _read_sources(
-            parameters, tree, model=model, sharding_for=sharding_for, progress=progress
-        )
+        parameters = tree.find(model, config=spec.config)
+        return _of_sources(parameters, tree, spec=spec, model=model)
     saved = find_saved(folder, model, leaves=leaves)
-    arrays = {}
-    with _bar(sum(parameter.size_bytes for parameter in saved), progress) as bar:
+
+    def read(
+        paths: Collection[ParameterPath], sharding_for: ShardingFor
+    ) -> Iterator[tuple[ParameterPath, jax.Array]]:
         for parameter, array in restore(
             folder,
-            saved,
+            [parameter for parameter in saved if parameter.path in paths],
             model=model,
             sharding_of=lambda path: sharding_for(path, model.shape(path)),
         ):
-            arrays[parameter.path] = array
-            bar.advance(parameter.size_bytes)
-    return arrays
+            yield parameter.path, array
+
+    sizes = {parameter.path: parameter.size_bytes for parameter in saved}
+    return OpenModel(spec=spec, model=model, sizes=sizes, _read=read)
 
 
 def _bar(total_bytes: int, progress: bool) -> Progress:

@@ -23,6 +23,7 @@ from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.default_params import default_params
 from mell_jax.engine.frames import EngineInfo
+from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.settled import SettledConfig, choose_dtypes, settle
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
@@ -32,6 +33,7 @@ from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.cache_layout import lay_out
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.pool import (
     PAGE_TOKENS,
     choose_num_pages,
@@ -140,17 +142,23 @@ def make_blueprint(
         programs=make_programs(
             parts, buckets=settled.buckets(), options=options, platform=platform
         ),
-        info=_info(spec, settled, name=name, num_pages=num_pages),
+        info=_info(
+            spec,
+            settled,
+            name=name,
+            num_pages=num_pages,
+            params=default_params(spec.sampling, logprobs_mode=config.logprobs_mode),
+        ),
         platform=platform,
     )
 
 
 def make_worker(
-    blueprint: Blueprint, *, group: DeviceGroup, weights: Weights
+    blueprint: Blueprint, *, group: DeviceGroup, weights: Weights | HeldWeights
 ) -> DeviceWorker:
     """Makes the hands of an instance on `group`; `warm_up` them before use.
 
-    `weights` lie on the group already; instances on the same device may share them.
+    `weights` lie on the group already; instances on the same devices may share them.
     """
     settled, config = blueprint.settled, blueprint.spec.config
     return DeviceWorker(
@@ -227,7 +235,12 @@ def _num_pages(
 
 
 def _info(
-    spec: CheckpointSpec, settled: SettledConfig, *, name: str, num_pages: int
+    spec: CheckpointSpec,
+    settled: SettledConfig,
+    *,
+    name: str,
+    num_pages: int,
+    params: SamplingParams,
 ) -> EngineInfo:
     return EngineInfo(
         model_name=name,
@@ -240,5 +253,5 @@ def _info(
         max_rows=settled.max_rows,
         num_pages=num_pages,
         page_tokens=PAGE_TOKENS,
-        default_params=default_params(spec.sampling),
+        default_params=params,
     )

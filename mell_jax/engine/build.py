@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import jax
 import jax.numpy as jnp
 from absl import logging
 from flax import nnx
@@ -30,10 +31,13 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.self_check import SelfCheck, ask_module
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
+from mell_jax.engine.weights.plan import WeightsPlan
+from mell_jax.engine.weights.routes import put_on_devices
+from mell_jax.engine.weights.shared import share_weights
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.servable import ServableModel
-from mell_jax.models.serving_copy import serving_copy
-from mell_jax.models.serving_form import to_serving_form
+from mell_jax.models.serving_copy import serving_copy, serving_view
+from mell_jax.models.serving_form import ServingForm, to_serving_form
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
 from mell_jax.worker.form import HALF_FEATURES, choose_form, cpu_features
@@ -64,6 +68,7 @@ class BuiltEngine:
     engine: Fleet
     thread: EngineThread
     models: tuple[BuiltModel, ...]
+    plans: Mapping[str, WeightsPlan]  # of each model's updates, by its name
     compilations: CompilationCounter
 
     def learn(self, tokenizers: "Mapping[str, Tokenizer | None]") -> None:
@@ -95,10 +100,11 @@ class _Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
-    """A loaded model's weights lie on the first of its groups."""
+    """A loaded model's weights lie on the first of its groups, or on each."""
 
     parts: ModelParts
-    weights: Weights
+    weights: Sequence[Weights]  # on the first group, or on all
+    plan: WeightsPlan
     self_check: SelfCheck | None = None
 
 
@@ -143,6 +149,7 @@ def build_from_module(
     config: EngineConfig,
     fleet: FleetConfig | None = None,
     progress: bool = False,
+    is_shared: bool = False,
 ) -> BuiltEngine:
     """Builds an engine around a module that is in memory, such as a trained one.
 
@@ -152,24 +159,42 @@ def build_from_module(
 
     Args:
       module: an NNX module that `check_servable` lets pass.
+      is_shared: its own arrays are served, where it has them; they are neither cast nor
+        put into the form of their devices.
+
+    Raises:
+      ValueError: they cannot be shared as they are.
     """
+    module = _on_devices(module)
     groups = choose_groups(config, model=spec.config)
     settled = settle_on(config, spec=spec, groups=groups)
 
     def load() -> _Loaded:
         served = serving_copy(module, dtype=settled.dtype)
         check = None if _is_ours(served) else ask_module(served, settled=settled)
-        _form(served, settled, group=groups[0])
+        form = _form(settled, group=groups[0])
+        plan = WeightsPlan(served, spec=spec, form=form, groups=groups)
+        to_serving_form(served, form=form)
         parts, weights = split_model(*nnx.split(served))
         weights = put_weights(weights, paths=parts.paths, group=groups[0])
-        return _Loaded(parts=parts, weights=weights, self_check=check)
+        return _Loaded(parts=parts, weights=[weights], plan=plan, self_check=check)
+
+    def share() -> _Loaded:
+        served = serving_view(module)
+        plan = WeightsPlan(
+            served, spec=spec, form=ServingForm(), groups=groups, is_shared=True
+        )
+        check = None if _is_ours(served) else ask_module(served, settled=settled)
+        parts, weights = split_model(*nnx.split(served))
+        shared = share_weights(plan, weights, dtype=settled.dtype)
+        return _Loaded(parts=parts, weights=shared, plan=plan, self_check=check)
 
     name = config.served_model_name or "module"
     source = _Source(
         config=config,
         model=BuiltModel(name=name, spec=spec, directory=None),
         groups=groups,
-        load=load,
+        load=share if is_shared else load,
     )
     return _assemble([source], fleet=fleet, progress=progress)
 
@@ -220,9 +245,11 @@ def _find(
         )
         served = nnx.merge(model.graphdef, model.state)
         del model  # each matrix goes when its place is taken
-        _form(served, settled, group=groups[0])
+        form = _form(settled, group=groups[0])
+        plan = WeightsPlan(served, spec=spec, form=form, groups=groups)
+        to_serving_form(served, form=form)
         parts, weights = split_model(*nnx.split(served))
-        return _Loaded(parts=parts, weights=weights)
+        return _Loaded(parts=parts, weights=[weights], plan=plan)
 
     return _Source(
         config=config,
@@ -290,6 +317,7 @@ def _assembled(
     sources: Sequence[_Source], *, fleet: FleetConfig | None, progress: bool
 ) -> BuiltEngine:
     compilations = CompilationCounter()
+    plans: dict[str, WeightsPlan] = {}
     first = sources[0]
     with keep_programs(
         first.config.compilation_cache_dir,
@@ -297,7 +325,7 @@ def _assembled(
         is_shared=len(first.groups) > 1,
     ):
         engine = build_fleet(
-            (_load_everywhere(source) for source in sources),
+            (_load_everywhere(source, plans=plans) for source in sources),
             config=fleet or FleetConfig(),
             seed=first.config.seed,
             progress=progress,
@@ -306,20 +334,22 @@ def _assembled(
         engine=engine,
         thread=EngineThread(engine, compilations=compilations, times=engine.times),
         models=tuple(source.model for source in sources),
+        plans=plans,
         compilations=compilations,
     )
 
 
-def _load_everywhere(source: _Source) -> ReadyModel:
-    """Loads a model onto all of its device groups."""
+def _load_everywhere(source: _Source, *, plans: dict[str, WeightsPlan]) -> ReadyModel:
+    """Loads a model onto all of its device groups; notes its plan."""
     loaded = source.load()
+    plans[source.model.name] = loaded.plan
     others = [
-        put_weights(loaded.weights, paths=loaded.parts.paths, group=group)
-        for group in source.groups[1:]
+        put_weights(loaded.weights[0], paths=loaded.parts.paths, group=group)
+        for group in source.groups[len(loaded.weights) :]
     ]
     return ReadyModel(
         parts=loaded.parts,
-        weights=[loaded.weights, *others],
+        weights=[*loaded.weights, *others],
         groups=source.groups,
         spec=source.model.spec,
         config=source.config,
@@ -328,8 +358,19 @@ def _load_everywhere(source: _Source) -> ReadyModel:
     )
 
 
-def _form(model: ServableModel, settled: SettledConfig, *, group: DeviceGroup) -> None:
-    """Puts weights into the form of their devices; says what bfloat16 costs."""
+def _on_devices(module: ServableModel) -> ServableModel:
+    """Returns the module with its arrays where programs can take them; mostly as it is.
+
+    What is cut over a mesh of explicit axes has them in its type, and what waits in
+    host memory is of no use there.
+    """
+    graphdef, state = nnx.split(module)
+    there: ServableModel = nnx.merge(graphdef, jax.tree.map(put_on_devices, state))
+    return there
+
+
+def _form(settled: SettledConfig, *, group: DeviceGroup) -> ServingForm:
+    """Returns the form that weights have there; says what bfloat16 costs."""
     cpu, is_cpu = cpu_features(), group.devices[0].platform == "cpu"
     if is_cpu and settled.dtype != jnp.float32 and not (cpu & HALF_FEATURES):
         logging.warning(
@@ -337,8 +378,7 @@ def _form(model: ServableModel, settled: SettledConfig, *, group: DeviceGroup) -
             "take half the memory, and steps of many rows take longer than in float32 "
             "(dtype)"
         )
-    form = choose_form(group, dtype=settled.dtype, cpu=cpu)
-    to_serving_form(model, form=form)
+    return choose_form(group, dtype=settled.dtype, cpu=cpu)
 
 
 def _is_ours(model: ServableModel) -> bool:

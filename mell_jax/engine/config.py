@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mell_jax.engine.params import LOGPROBS_MODES, LogprobsMode
 from mell_jax.model_files.gguf_path import SUFFIX, model_name
 from mell_jax.settings.setting import setting
 
@@ -106,6 +107,17 @@ class EngineConfig:
         "repetition_penalty out get those of the model's generation_config.json; none "
         "leaves them at what changes nothing. Its end tokens count either way.",
     )
+    deterministic: bool = setting(
+        False,
+        help="What a sequence is told, to the last bit, does not depend on what runs "
+        "beside it, on moves or on cached pages; all steps have one size, token_budget "
+        "(by default max_rows), which costs speed. It is for a CPU so far.",
+    )
+    logprobs_mode: LogprobsMode = setting(
+        "raw",
+        help="Requests that do not say get log probabilities of the model's own logits "
+        "(raw) or of the distribution that tokens were drawn from (processed).",
+    )
     is_cache_optional: bool = False
     """Goes on without the folder of compiled steps where it cannot be used."""
     seed: int = setting(
@@ -140,9 +152,14 @@ class EngineConfig:
                 f"generation_config must be model or none, got "
                 f"{self.generation_config!r}"
             )
+        if self.logprobs_mode not in LOGPROBS_MODES:
+            raise ValueError(
+                f"logprobs_mode must be raw or processed, got {self.logprobs_mode!r}"
+            )
         if any(rows < 1 for rows in self.decode_rows):
             raise ValueError(f"decode_rows must be positive, got {self.decode_rows}")
         _check_device_ids(self)
+        _check_deterministic(self)
 
     @property
     def name(self) -> str:
@@ -151,6 +168,19 @@ class EngineConfig:
             return self.served_model_name or DEMO
         path = Path(self.model)
         return model_name(path) if path.suffix == SUFFIX else path.resolve().name
+
+
+def _check_deterministic(config: EngineConfig) -> None:
+    if config.deterministic and config.decode_rows:
+        raise ValueError(
+            "decode_rows must be empty with deterministic, where all steps have "
+            f"the one size token_budget, got {config.decode_rows}"
+        )
+    if config.deterministic and config.attention_backend not in ("auto", "invariant"):
+        raise ValueError(
+            "attention_backend must be auto with deterministic: the others sum in "
+            f"an order that depends on the batch, got {config.attention_backend!r}"
+        )
 
 
 def _check_device_ids(config: EngineConfig) -> None:

@@ -83,6 +83,25 @@ class ModelView:
     waiting: int  # requests that no instance has taken
 
 
+class SleepState(Enum):
+    """The state says what a sleep has given back; nothing while the engine is awake."""
+
+    AWAKE = "awake"
+    POOLS = "pools"  # of KV pages; weights are where they were, or in host memory
+    DROPPED = "dropped"  # those, and weights that have to be given anew
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingView:
+    """This shows whether an engine serves, and how often its weights have changed."""
+
+    is_paused: bool = False
+    sleep: SleepState = SleepState.AWAKE
+    freed_bytes: int = 0  # that the sleep gave back
+    updates: Mapping[str, int] = field(default_factory=dict)
+    """By model, since the start."""
+
+
 class MoveReason(Enum):
     """The reason says what a move was for."""
 
@@ -153,6 +172,7 @@ class FleetView:
     link_bytes_per_s: Mapping[tuple[int, int], float]  # from, to; as profiled
     prefill_tokens_per_s: Mapping[tuple[int, str], float]
     """By device and model: for moves, beside a full batch that decodes."""
+    serving: ServingView = field(default_factory=ServingView)
 
     @property
     def devices_in_use(self) -> int:

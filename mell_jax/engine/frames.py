@@ -58,7 +58,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logprobs:
-    """Log probabilities are those of raw logits, before penalties and temperature."""
+    """Log probabilities are of a kind for each request; see `logprobs_mode`."""
 
     chosen: Float32Array  # [n] of the token itself
     top_ids: Int32Array  # [n, MAX_TOP_LOGPROBS], most likely first
@@ -89,6 +89,19 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewVersion:
+    """Tokens of these sequences are of weights of this version, from this frame on.
+
+    It is told with a sequence's first token, and again when that changes. A token is of
+    the weights whose logits it was sampled from; one that a grammar forced, of those
+    that were there.
+    """
+
+    version: str
+    handles: tuple[Handle, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFrame:
     """A frame says all that a step brought. Row i: `handles[i]` got `tokens[i]`.
 
@@ -100,15 +113,25 @@ class StepFrame:
     logprobs: Logprobs | None = None  # present when any row asked for them
     prompts: tuple[PromptDone, ...] = ()
     finished: tuple[Finished, ...] = ()
+    versions: tuple[NewVersion, ...] = ()
 
 
 def frame_of_tokens(
     said: Sequence[tuple[Handle, Int32Array]] = (),
     *,
     finished: tuple[Finished, ...],
+    version: str = "",
 ) -> StepFrame:
-    """Returns a frame of tokens that no step has sampled, or of none."""
+    """Returns a frame of tokens that no step has sampled, or of none.
+
+    Args:
+      said: tokens of each sequence that got some.
+      finished: the ends.
+      version: of the weights that were there.
+    """
+    handles = tuple(handle for handle, _ in said)
     return StepFrame(
+        versions=(NewVersion(version=version, handles=handles),) if handles else (),
         handles=np.repeat(
             np.array([handle for handle, _ in said], np.int64),
             [len(tokens) for _, tokens in said],

@@ -26,6 +26,7 @@ from mell_jax.engine.frames import (
     FinishReason,
     Handle,
     Logprobs,
+    NewVersion,
     PromptDone,
     StepFrame,
     frame_of_tokens,
@@ -33,6 +34,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.guided_rows import GuidedRows
 from mell_jax.engine.guides import InstanceGuides
 from mell_jax.engine.histogram import Histogram
+from mell_jax.engine.new_weights import FIRST, Generation
 from mell_jax.engine.prompts import PromptTable
 from mell_jax.engine.slots import BoolArray, Int32Array, Request, SlotTable, row_setup
 from mell_jax.engine.step_times import StepPhase, StepTimes
@@ -63,6 +65,8 @@ class InFlight:
     stop_ids: Int32Array  # [b, MAX_STOP_IDS]
     scored: Int32Array  # tokens of the step whose log probabilities are wanted
     is_first: BoolArray  # [b] samples the first token after the prompt
+    generation: Generation  # of the weights
+    is_new: BoolArray  # [b] nobody was told yet that its tokens are of these
     has_grammar: BoolArray  # [b]
 
 
@@ -89,6 +93,8 @@ class Instance:
         self.sequences = batcher.sequences
         self.grants = batcher.grants
         self.ended: list[Serial] = []  # since the owner last cleared it
+        self._generation = FIRST
+        self._turns = 0  # of generations, and of their names
         self._slots = SlotTable(max_rows)
         self._prompts = PromptTable()
         self._requests: dict[Serial, Request] = {}
@@ -112,15 +118,23 @@ class Instance:
         if len(tokens) == prompt:
             self._prompts.expect(request.serial, num_top=request.params.prompt_logprobs)
         self._guided.follow(request, tokens)
-        self.batcher.add(_sequence(request, tokens))
+        self.batcher.add(self._sequence(request, tokens))
 
-    def reserve(self, request: Request, *, tokens: Tokens, pages: int) -> int | None:
+    def reserve(
+        self, request: Request, *, tokens: Tokens, pages: int, is_mixed: bool = False
+    ) -> int | None:
         """Takes a row and `pages` for a request that is to come from elsewhere.
 
         Returns how many positions are there already by its prefix; None without room.
+
+        Args:
+          request: that is to come.
+          tokens: of it so far.
+          pages: of the pool.
+          is_mixed: weights of several generations have computed what it has.
         """
         cached = self.batcher.reservations.reserve(
-            _sequence(request, tokens), pages=pages
+            self._sequence(request, tokens, is_mixed=is_mixed), pages=pages
         )
         if cached is not None:
             self._requests[request.serial] = request
@@ -190,6 +204,28 @@ class Instance:
         self._guided.forget(serial)
         self.batcher.cancel(serial, trusted=trusted)
 
+    def turn(self, generation: Generation, *, restarts: bool = False) -> int:
+        """Has the worker's new weights compute everything from the next step on.
+
+        The step in flight is one of the old ones. What is here goes on with what it
+        has; see `Batcher.turn`.
+
+        Args:
+          generation: of the new weights.
+          restarts: has everything computed again from its tokens.
+
+        Returns:
+          How many are computed again.
+        """
+        self.rename(generation)
+        self.batcher.turn(generation=generation.number)
+        return self.batcher.restart_all() if restarts else 0
+
+    def rename(self, generation: Generation) -> None:
+        """Calls the weights something else from the next step on."""
+        self._generation = generation
+        self._turns += 1
+
     # -- the loop ----------------------------------------------------------------
 
     @property
@@ -221,6 +257,22 @@ class Instance:
             return False
         self._landing, self._in_flight = self._in_flight, self._launch(times)
         return self._in_flight is not None
+
+    def rest(self) -> bool:
+        """Launches nothing; returns whether something is still to land."""
+        if self._landing is None:
+            self._landing, self._in_flight = self._in_flight, None
+        return self._landing is not None
+
+    @property
+    def is_computing(self) -> bool:
+        """Returns whether a step's results are not here yet."""
+        return self._in_flight is not None or self._landing is not None
+
+    @property
+    def has_ends(self) -> bool:
+        """Returns whether `say_ends` has something to say."""
+        return bool(self._finished)
 
     @property
     def landing(self) -> Pending | None:
@@ -260,7 +312,7 @@ class Instance:
         if not said and not self._finished:
             return None
         done, self._finished = tuple(self._finished), []
-        return frame_of_tokens(said, finished=done)
+        return frame_of_tokens(said, finished=done, version=self._generation.version)
 
     def say_ends(self) -> StepFrame | None:
         """Returns the ends that no step has said; None if there are none."""
@@ -306,7 +358,7 @@ class Instance:
         for entry in plan.admitted:
             request = self._requests[entry.serial]
             self._slots.occupy(entry.slot, request)
-            self._prompts.admit(entry)
+            self._prompts.admit(entry, generation=self._generation.number)
             self.worker.set_up_row(
                 row_setup(
                     request,
@@ -342,6 +394,8 @@ class Instance:
         if wants & Want.MASK:
             mask = self._guided.masks(plan, count=bucket.rows)
         scored = self._scored(plan)
+        is_new = plan.samples & (table.told[slots] != self._turns)
+        table.told[slots[is_new]] = self._turns
         pending = self.worker.dispatch(
             StepCall(
                 bucket=bucket,
@@ -362,6 +416,8 @@ class Instance:
             stop_ids=table.stop_ids[slots],
             scored=scored,
             is_first=plan.samples & (generated == 0),
+            generation=self._generation,
+            is_new=is_new,
             has_grammar=table.has_grammar[slots],
         )
 
@@ -384,7 +440,9 @@ class Instance:
         targets = np.zeros(bucket.tokens, np.int32)
         slots = plan.slots[plan.owners[at]]
         targets[at] = self.batcher.rows.tokens[slots, plan.positions[at] + 1]
-        return PromptTargets(targets=targets, at=at)
+        temperatures = np.ones(bucket.tokens, np.float32)
+        temperatures[at] = self._slots.prompt_temperatures[slots]
+        return PromptTargets(targets=targets, temperatures=temperatures, at=at)
 
     # -- landing -----------------------------------------------------------------
 
@@ -422,6 +480,7 @@ class Instance:
             logprobs=_logprobs_of(landing.pending, live),
             prompts=prompts,
             finished=finished,
+            versions=_versions_of(landing, live),
         )
 
     def _fail_bad_rows(self, plan: StepPlan, tokens: Int32Array) -> None:
@@ -459,20 +518,35 @@ class Instance:
         scored = landing.pending.prompt_logprobs(landing.scored)
         for index in np.unique(owners):
             serial = Serial(int(landing.plan.serials[index]))
-            self._prompts.collect(serial, scored.take(owners == index))
+            self._prompts.collect(
+                serial,
+                scored.take(owners == index),
+                generation=landing.generation.number,
+            )
+
+    def _sequence(
+        self, request: Request, tokens: Tokens, *, is_mixed: bool = False
+    ) -> Sequence:
+        submit = request.submit
+        return Sequence(
+            serial=request.serial,
+            tokens=tokens.astype(np.int32),
+            prompt=len(submit.prompt),
+            limit=request.limit,
+            salt=submit.salt,
+            generation=self._generation.number,
+            is_mixed=is_mixed,
+            reads_cache=submit.params.prompt_logprobs is None,
+            tenant=Tenant(name=submit.tenant, weight=submit.weight),
+        )
 
 
-def _sequence(request: Request, tokens: Tokens) -> Sequence:
-    submit = request.submit
-    return Sequence(
-        serial=request.serial,
-        tokens=tokens.astype(np.int32),
-        prompt=len(submit.prompt),
-        limit=request.limit,
-        salt=submit.salt,
-        reads_cache=submit.params.prompt_logprobs is None,
-        tenant=Tenant(name=submit.tenant, weight=submit.weight),
-    )
+def _versions_of(landing: InFlight, live: BoolArray) -> tuple[NewVersion, ...]:
+    """Returns what is to be told of the weights of a step's tokens, mostly nothing."""
+    new = landing.handles[live & landing.is_new].tolist()
+    if not new:
+        return ()
+    return (NewVersion(version=landing.generation.version, handles=tuple(new)),)
 
 
 def _logprobs_of(pending: Pending, live: BoolArray) -> Logprobs | None:

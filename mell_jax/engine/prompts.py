@@ -19,6 +19,7 @@ class _Prompt:
     num_top: int | None  # log probabilities per token; None: not asked for
     cached: int = 0  # tokens found in the prefix cache
     since_s: float | None = None  # when it was first admitted; None: not here
+    generation: int = 0  # of the weights when it was last admitted
     parts: list[Logprobs] = field(default_factory=list)
 
 
@@ -42,8 +43,13 @@ class PromptTable:
     def knows(self, serial: Serial) -> bool:
         return serial in self._prompts
 
-    def admit(self, entry: Admitted) -> None:
-        """Notes an admission; a preempted prompt starts again, but for its time."""
+    def admit(self, entry: Admitted, *, generation: int = 0) -> None:
+        """Notes an admission; a preempted prompt starts again, but for its time.
+
+        Args:
+          entry: of the step.
+          generation: of the weights.
+        """
         self.hit_tokens += entry.cached
         self.query_tokens += len(entry.tokens)
         if before := self._prompts.get(entry.serial):
@@ -52,12 +58,19 @@ class PromptTable:
                 num_top=before.num_top,
                 cached=entry.cached,
                 since_s=since_s,
+                generation=generation,
             )
 
-    def collect(self, serial: Serial, fetched: FetchedLogprobs) -> None:
-        """Keeps log probabilities of a part of a prompt, as many as asked for."""
+    def collect(
+        self, serial: Serial, fetched: FetchedLogprobs, *, generation: int = 0
+    ) -> None:
+        """Keeps log probabilities of a part of a prompt, as many as asked for.
+
+        Those of weights before its latest admission do not count: it is computed again.
+        """
         prompt = self._prompts.get(serial)
-        if prompt is not None and prompt.num_top is not None:
+        is_late = prompt is not None and generation < prompt.generation
+        if prompt is not None and prompt.num_top is not None and not is_late:
             prompt.parts.append(
                 Logprobs(
                     chosen=fetched.chosen,

@@ -28,7 +28,7 @@ class SettledConfig:
     token_budget: int
     attention_backend: str
     cache: CacheSpec
-    decode_rows: tuple[int, ...]
+    decode_rows: tuple[int, ...]  # none: decodes compute as all steps do
     mixed_tokens: tuple[int, ...]
 
     @property
@@ -83,7 +83,14 @@ def settle(
     is_cpu = platform == "cpu"
     dtype, kv_dtype = choose_dtypes(config, platform=platform)
     max_rows = config.max_rows or (64 if is_cpu else 256)
-    token_budget = config.token_budget or max(max_rows, 512 if is_cpu else 2048)
+    if config.deterministic and not is_cpu:
+        raise ValueError(
+            f"deterministic is for a CPU so far, got a {platform}: whether products of "
+            "matrices there are the same wherever a row stands was not tried"
+        )
+    usual = 512 if is_cpu else 2048
+    least = max_rows if config.deterministic else max(max_rows, usual)
+    token_budget = config.token_budget or least
     if not (max_rows <= token_budget):
         raise ValueError(
             f"token_budget ({token_budget}) must be at least max_rows ({max_rows}), so "
@@ -123,10 +130,14 @@ def settle(
         token_budget=token_budget,
         attention_backend=backend,
         cache=cache,
-        decode_rows=tuple(
+        decode_rows=()
+        if config.deterministic
+        else tuple(
             sorted({r for r in decode_rows if fewest <= r < max_rows} | {max_rows})
         ),
-        mixed_tokens=_ladder(min(64, token_budget), token_budget, ratio=8),
+        mixed_tokens=(token_budget,)
+        if config.deterministic
+        else _ladder(min(64, token_budget), token_budget, ratio=8),
     )
 
 
@@ -148,6 +159,8 @@ def _attention_backend(
 ) -> str:
     """Returns the name of the attention body that all steps of an engine use."""
     wanted = None if config.attention_backend == "auto" else config.attention_backend
+    if config.deterministic:
+        wanted = "invariant"
     call = Call(
         q_dtype=dtype,
         kv_dtype=kv_dtype,

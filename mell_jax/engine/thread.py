@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, final
 
 from mell_jax.engine.admin import (
@@ -49,8 +50,8 @@ class Steps(Protocol):
 
     def abort(self, abort: Abort) -> None: ...
 
-    def administer(self, command: Command) -> Answer:
-        """Answers a command, or raises one of `REFUSALS`."""
+    def administer(self, command: Command) -> Answer | Future[Answer]:
+        """Answers a command, now or in a later step, or raises one of `REFUSALS`."""
 
     def step(self) -> StepFrame | None: ...
 
@@ -134,6 +135,7 @@ class EngineThread:
         self._rounds = 0
         self._idle_pings = 0  # since the latest step or probe
         self._violations = 0  # found, of invariants
+        self._later: list[Future[Answer]] = []  # answers that the engine owes
 
     @property
     def rounds(self) -> int:
@@ -173,9 +175,10 @@ class EngineThread:
     def ask(self, command: Command) -> Future[Answer]:
         """Leaves a command of an operator; from any thread, without blocking.
 
-        The future has the answer after the step in flight, or the reason why there is
-        none: one of `REFUSALS`, or what else went wrong. A command whose future was
-        cancelled in time is not carried out.
+        The future has the answer after the step in flight, or later if the command has
+        to wait for something, or the reason why there is none: one of `REFUSALS`, or
+        what else went wrong. A command whose future was cancelled in time is not
+        carried out.
         """
         answer: Future[Answer] = Future()
         self._post(_Question(command, answer))
@@ -210,6 +213,9 @@ class EngineThread:
             tell(Event.ENGINE_FAILED, text="the engine failed", error=error)
             message = f"the engine failed: {type(error).__name__}: {error}"
         self._has_ended.set()
+        for answer in self._later:
+            if not answer.done():
+                answer.set_exception(NotPossibleError("the engine has stopped"))
         self._refuse_questions()
         sink(EngineStopped(message=message))
         self._engine.close()
@@ -242,7 +248,7 @@ class EngineThread:
     def _audit(self) -> None:
         """Counts pages in use while nobody has a request: a bug."""
         used = self._load.used_pages
-        if used:
+        if used and not self._load.running:
             self._violations += 1
             tell(
                 Event.INVARIANT_BROKEN,
@@ -292,7 +298,12 @@ class EngineThread:
             question.answer.set_exception(error)
             raise
         else:
-            question.answer.set_result(answer)
+            if not isinstance(answer, Future):
+                question.answer.set_result(answer)
+                return
+            self._later = [each for each in self._later if not each.done()]
+            self._later.append(answer)
+            answer.add_done_callback(partial(_pass_on, to=question.answer))
 
     def _refuse_questions(self) -> None:
         """Refuses questions that nobody answers any more; any thread may call it."""
@@ -306,3 +317,11 @@ class EngineThread:
                 if is_waiting:
                     error = NotPossibleError("the engine has stopped")
                     message.answer.set_exception(error)
+
+
+def _pass_on(done: Future[Answer], *, to: Future[Answer]) -> None:
+    error = done.exception()
+    if error is None:
+        to.set_result(done.result())
+    else:
+        to.set_exception(error)

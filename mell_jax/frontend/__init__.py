@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mell_jax.frontend.models import FrontModel
     from mell_jax.frontend.peers import Peers
     from mell_jax.frontend.tracing import Origin, Recorder, RequestRecord
+    from mell_jax.frontend.versions import VersionRange, joined
 
 _HOME = {
     "Admission": "admission",
@@ -60,7 +61,9 @@ _HOME = {
     "Sink": "engine_link",
     "TokenLogprobs": "inbox",
     "UnknownModelError": "errors",
+    "VersionRange": "versions",
     "generate": "generation",
+    "joined": "versions",
 }
 
 __all__ = [
@@ -88,7 +91,9 @@ __all__ = [
     "Sink",
     "TokenLogprobs",
     "UnknownModelError",
+    "VersionRange",
     "generate",
+    "joined",
 ]
 
 

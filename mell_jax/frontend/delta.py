@@ -9,6 +9,7 @@ from mell_jax.engine.frames import FinishReason, PromptDone
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.frontend.errors import RequestFailedError
 from mell_jax.frontend.inbox import Arrival, TokenLogprobs
+from mell_jax.frontend.versions import VersionRange, ranges_of
 from mell_jax.text.output_text import OutputText
 from mell_jax.text.tokenizer import Tokenizer
 
@@ -36,6 +37,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
         cached_tokens: prompt tokens that came from the prefix cache.
         prompt_logprobs: one per prompt token, None for the first one, in the first
             delta of sample 0; None otherwise and when not asked for.
+        weights_version: of the sample's last token so far; empty before the first.
+        weights_versions: of the new tokens, as ranges of the sample's.
     """
 
     index: int
@@ -47,6 +50,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     cached_tokens: int
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None
+    weights_version: str = ""
+    weights_versions: tuple[VersionRange, ...] = ()
 
     @property
     def prompt_tokens(self) -> int:
@@ -71,6 +76,7 @@ class DeltaMaker:
         self._num_prompt_logprobs = params.prompt_logprobs
         self._num_tokens = 0
         self._cached_tokens = 0
+        self._version = ""
         self._text: OutputText | None = None
         if tokenizer is not None:
             self._text = OutputText(
@@ -94,6 +100,10 @@ class DeltaMaker:
         text, used, stop_string = self._read_text(arrival, finish=finish)
         if stop_string is not None:
             finish = SampleEnd(reason="stop", stop_string=stop_string)
+        ranges = ranges_of(
+            arrival.versions, version=self._version, first=self._num_tokens, count=used
+        )
+        self._version = ranges[-1].version if ranges else self._version
         self._num_tokens += used
         prompt_logprobs = None
         if arrival.prompt is not None:
@@ -110,6 +120,8 @@ class DeltaMaker:
             completion_tokens=self._num_tokens,
             cached_tokens=self._cached_tokens,
             prompt_logprobs=prompt_logprobs,
+            weights_version=self._version,
+            weights_versions=ranges,
         )
 
     def _read_text(

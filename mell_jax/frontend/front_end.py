@@ -19,6 +19,7 @@ from mell_jax.engine.frames import (
     Finished,
     FinishReason,
     Handle,
+    NewVersion,
     StepFrame,
     Submit,
 )
@@ -129,6 +130,8 @@ class FrontEnd:
         if isinstance(frame, EngineStopped):
             self.stop(frame.message or "the engine has stopped")
             return
+        for new in frame.versions:
+            self._tell_version(new)
         rows = zip(frame.handles.tolist(), frame.tokens.tolist(), strict=True)
         for row, (handle, token) in enumerate(rows):
             if route := self._routes.get(handle):
@@ -142,6 +145,11 @@ class FrontEnd:
             if route := self._routes.pop(finished.handle, None):
                 route[1].add_finished(finished)
                 route[0].wake()
+
+    def _tell_version(self, new: NewVersion) -> None:
+        for handle in new.handles:
+            if route := self._routes.get(handle):
+                route[1].add_version(new.version)
 
     def open(self, request_id: str = "") -> "OpenRequest":
         """Registers a request; close it, best with `with`.

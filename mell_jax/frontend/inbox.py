@@ -10,6 +10,7 @@ from typing import final
 import msgspec
 
 from mell_jax.engine.frames import Finished, Handle, Logprobs, PromptDone
+from mell_jax.frontend.versions import VersionStart
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +30,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprobs, ...] | None  # None when not asked for
     prompt: PromptDone | None
     finished: Finished | None
+    versions: tuple[VersionStart, ...] = ()  # that begin among `tokens`
 
     @property
     def num_tokens(self) -> int:
@@ -53,6 +55,7 @@ class Inbox:
         self._chosen = array("f")
         self._top_ids = array("i")
         self._top = array("f")
+        self._versions: list[VersionStart] = []
         self._prompt: PromptDone | None = None
         self._finished: Finished | None = None
 
@@ -68,6 +71,10 @@ class Inbox:
         self._chosen.append(logprobs.chosen[row])
         self._top_ids.extend(logprobs.top_ids[row, : self._num_top].tolist())
         self._top.extend(logprobs.top[row, : self._num_top].tolist())
+
+    def add_version(self, version: str) -> None:
+        """Notes that tokens from now on are of weights of this version."""
+        self._versions.append(VersionStart(len(self._tokens), version))
 
     def add_prompt(self, prompt: PromptDone) -> None:
         self._prompt = prompt
@@ -86,8 +93,9 @@ class Inbox:
             logprobs=self._token_logprobs(),
             prompt=self._prompt,
             finished=self._finished,
+            versions=tuple(self._versions),
         )
-        del self._tokens[:]
+        del self._tokens[:], self._versions[:]
         if self._num_top is not None:
             for column in (self._chosen, self._top_ids, self._top):
                 del column[:]

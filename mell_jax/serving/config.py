@@ -14,7 +14,10 @@ SERVER_LIMITS = AdmissionLimits(
     request_timeout_s=7200.0,
 )
 NO_SECURITY = SecurityConfig()
+LOOPBACK = "127.0.0.1"
+_LOOPBACKS = (LOOPBACK, "::1")
 _MAX_SOCKET_BYTES = 100  # that systems take for the path of a socket
+_PORTS = ("port", "http_port", "health_port", "admin_port", "admin_http_port")
 _SCHEMES = ("http://", "https://")
 _RANGES = {
     "grace_s": (0, 86400),
@@ -62,8 +65,23 @@ class ServerConfig:
     admin_port: int | None = setting(
         None,
         is_flag=True,
-        help="mell.v1.Admin (placements, migration, drains, policy) has this port of "
-        "127.0.0.1; 0 takes any free one. By default there is no administration.",
+        help="mell.v1.Admin (placements, migration, drains, policy, weights) has this "
+        "port of 127.0.0.1; 0 takes any free one. By default there is none.",
+    )
+    admin_http_port: int | None = setting(
+        None,
+        help="Routes for trainers (/pause, /sleep, /update_weights, ...) have this "
+        "port; 0 takes any free one. By default there are none.",
+    )
+    admin_http_host: str = setting(
+        LOOPBACK,
+        help="They listen on this interface; another one than 127.0.0.1 or ::1 needs "
+        "tokens_file.",
+    )
+    weights_dirs: tuple[str, ...] = setting(
+        (),
+        help="New weights may be loaded from below these folders. By default there are "
+        "none, and no weights are loaded from a path.",
     )
     frontends: int = setting(
         0,
@@ -175,6 +193,12 @@ class ServerConfig:
             )
         self._check_ports()
         self._check_files()
+        self._check_admin()
+
+    @property
+    def is_admin_local(self) -> bool:
+        """Returns whether trainers' routes are for this machine alone."""
+        return self.admin_http_host in _LOOPBACKS
 
     @property
     def has_http(self) -> bool:
@@ -207,9 +231,20 @@ class ServerConfig:
                 f"one place, got {self.http_port} and {self.http_unix_socket}"
             )
 
+    def _check_admin(self) -> None:
+        if not (self.is_admin_local or self.security.tokens_file):
+            raise ValueError(
+                f"admin_http_host must be {' or '.join(_LOOPBACKS)} without a "
+                "tokens_file: who reaches these routes may change the weights, got "
+                f"{self.admin_http_host!r}"
+            )
+        for folder in self.weights_dirs:
+            if not folder.startswith("/"):
+                raise ValueError(f"weights_dirs must be absolute, got {folder!r}")
+
     def _check_ports(self) -> None:
         seen: dict[int, str] = {}
-        for name in ("port", "http_port", "health_port", "admin_port"):
+        for name in _PORTS:
             port = getattr(self, name)
             if not (port is None or 0 <= port <= 65535):
                 raise ValueError(f"{name} must be from 0 to 65535, got {port}")

@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from mell_jax.engine.frames import EngineInfo, EngineStopped, StepFrame
 from mell_jax.events import Event, tell
 from mell_jax.frontend import EngineLink, FrontEnd, FrontModel, Peers, Sink
+from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.address import (
     OWNERS_MODE,
     Addresses,
@@ -384,6 +385,7 @@ async def run_server(
     models: Sequence[ServedModel],
     config: ServerConfig,
     on_ready: Callable[[Addresses], None],
+    aborts: Aborts | None = None,
 ) -> str:
     """Serves from this process until a signal or the engine's end.
 
@@ -395,6 +397,7 @@ async def run_server(
       models: what clients are told about each model of the engine.
       config: where and how to serve.
       on_ready: called with the addresses once requests are taken.
+      aborts: brings what operators order; None for nobody.
 
     Returns:
       Why service ended, when nobody asked for it; the log has the cause.
@@ -409,6 +412,10 @@ async def run_server(
     engine.start(server.sink(loop))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, stop_engine, engine)
+        if aborts is not None:
+            abort = server.front_end.abort
+            aborts.listen(lambda ids: loop.call_soon_threadsafe(abort, ids))
+            stack.callback(aborts.leave)
         health_address = None
         if health_port is not None and config.health_port is not None:
             stack.push_async_callback(asyncio.to_thread, health_port.stop)

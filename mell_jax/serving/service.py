@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.address import Addresses
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.loop import run_loop
@@ -17,6 +18,7 @@ def run_service(
     models: Sequence[ServedModel],
     config: ServerConfig,
     on_ready: Callable[[Addresses], None],
+    aborts: Aborts | None = None,
 ) -> str:
     """Serves until a signal or the engine's end; call it on the main thread.
 
@@ -25,6 +27,7 @@ def run_service(
       models: what clients are told about each model of the engine.
       config: where and how to serve; `frontends` says in how many processes.
       on_ready: called with the addresses once requests are taken.
+      aborts: brings what operators order; None for nobody.
 
     Returns:
       Why service ended, when nobody asked for it; the log has the cause.
@@ -33,5 +36,11 @@ def run_service(
       BindError: an address cannot be listened on.
     """
     if config.frontends:
-        return run_fronts(engine, models=models, config=config, on_ready=on_ready)
-    return run_loop(run_server(engine, models=models, config=config, on_ready=on_ready))
+        return run_fronts(
+            engine, models=models, config=config, on_ready=on_ready, aborts=aborts
+        )
+    return run_loop(
+        run_server(
+            engine, models=models, config=config, on_ready=on_ready, aborts=aborts
+        )
+    )

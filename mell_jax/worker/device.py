@@ -21,6 +21,7 @@ from mell_jax.worker.compile import (
     forward_arguments,
 )
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.layout import Bucket, new_vector
 from mell_jax.worker.sampling import (
     ALL_VARIANTS,
@@ -71,6 +72,7 @@ class PromptTargets:
     """These tokens of a step are scored: what came after each of them is known."""
 
     targets: Int32Array  # [T]
+    temperatures: npt.NDArray[np.float32]  # [T] that divide the logits
     at: Int32Array  # which of the T are wanted
 
 
@@ -143,7 +145,8 @@ class DeviceWorker:
     Args:
       programs: of the model, made for the group's layout; see `make_programs`.
       group: where `weights` and `pool` lie.
-      weights: see `step.split_model` and `step.put_weights`.
+      weights: see `step.split_model` and `step.put_weights`; or those that it shares
+        with others on the same devices.
       pool: see `pool.make_pool`; the worker's alone from now on.
       max_rows: slots for sequences.
       vocab_size: V.
@@ -154,12 +157,15 @@ class DeviceWorker:
         programs: Programs,
         *,
         group: DeviceGroup,
-        weights: Weights,
+        weights: Weights | HeldWeights,
         pool: jax.Array,
         max_rows: int,
         vocab_size: int,
     ) -> None:
-        self._weights = weights
+        if not isinstance(weights, HeldWeights):
+            weights = HeldWeights(weights)
+        self.held = weights
+        self.held.enter()
         self.group = group
         # Committed, as the steps' outputs are: jit compiles anew when that changes.
         self._pool: jax.Array = jax.device_put(pool, group.pool_sharding)
@@ -183,6 +189,10 @@ class DeviceWorker:
         return list(self._programs.forwards)
 
     @property
+    def _has_decodes(self) -> bool:
+        return any(bucket.is_decode for bucket in self._programs.forwards)
+
+    @property
     def scratch_slot(self) -> int:
         """Returns a slot of no sequence, for padding."""
         return self._scratch_slot
@@ -197,35 +207,40 @@ class DeviceWorker:
         self._pool = jax.device_put(change(self._pool), self.group.pool_sharding)
 
     def park(self, *, keeps_weights: bool) -> None:
-        """Gives the pool's memory back, and the weights', which wait in the host's."""
+        """Gives the pool's memory back, and the weights', which wait in the host's.
+
+        They stay while another instance on the same devices makes steps with them.
+        """
         self._pool.delete()
-        if not keeps_weights:
-            self._weights = _move_weights(self._weights, to="pinned_host")
+        self.held.leave(keeps=keeps_weights)
 
     def unpark(self) -> None:
         """Undoes `park`, with a pool of zeros; see `is_ready`."""
         self._pool = self._new_pool()
-        self._weights = _move_weights(self._weights, to="device")
+        self.held.enter()
 
     @property
     def is_ready(self) -> bool:
         """Tells whether the weights and what is in the pool have arrived."""
-        arrays: list[Any] = [self._pool, *self._weights]  # typed without `is_ready`
-        return all(array.is_ready() for array in arrays)
+        pool: Any = self._pool  # typed without `is_ready`
+        return bool(pool.is_ready()) and self.held.is_ready
 
     def wait_ready(self) -> None:
         """Waits until `is_ready`."""
-        jax.block_until_ready((self._pool, self._weights))
+        jax.block_until_ready(self._pool)
+        self.held.wait_ready()
 
     def choose_bucket(self, *, tokens: int, rows: int, is_decode: bool) -> Bucket:
         """Returns the smallest compiled shape that holds a step.
+
+        Where there is none for decodes alone, they take one for mixed steps.
 
         Raises:
           ValueError: when no bucket is large enough.
         """
         for bucket in self._programs.forwards:
             fits = bucket.tokens >= tokens and bucket.rows >= rows
-            if fits and bucket.is_decode == is_decode:
+            if fits and bucket.is_decode == (is_decode and self._has_decodes):
                 return bucket
         raise ValueError(
             f"no compiled step for {tokens} tokens in {rows} rows "
@@ -236,7 +251,7 @@ class DeviceWorker:
         """Compiles every program and runs each once, so that nothing compiles later."""
         self._programs = compile_programs(
             self._programs,
-            weights=self._weights,
+            weights=self.held.arrays,
             pool=self._pool,
             rows=self._rows,
             padding={rows: self._padding(rows) for rows in self._programs.samplers},
@@ -269,7 +284,9 @@ class DeviceWorker:
         scored: Mapping[int, TokenLogprobs] = {}
         if not bucket.is_decode:
             nothing = PromptTargets(
-                targets=np.zeros(bucket.tokens, np.int32), at=np.zeros(1, np.int32)
+                targets=np.zeros(bucket.tokens, np.int32),
+                temperatures=np.ones(bucket.tokens, np.float32),
+                at=np.zeros(1, np.int32),
             )
             scored = self._score(forwarded, nothing, bucket=bucket)
         jax.block_until_ready((self._pool, self._rows, scored))
@@ -282,7 +299,7 @@ class DeviceWorker:
         return compile_program(
             forward,
             forward_arguments(
-                bucket, weights=self._weights, pool=self._pool, rows=self._rows
+                bucket, weights=self.held.arrays, pool=self._pool, rows=self._rows
             ),
             platform=self.group.devices[0].platform,
         )
@@ -372,7 +389,7 @@ class DeviceWorker:
     def forward(self, vector: Int32Array, *, bucket: Bucket) -> Forwarded:
         """Starts a forward pass alone: nothing is sampled."""
         self._pool, forwarded = self._programs.forwards[bucket](
-            self._weights, self._pool, self._rows.last_token, vector
+            self.held.arrays, self._pool, self._rows.last_token, vector
         )
         return forwarded
 
@@ -385,22 +402,14 @@ class DeviceWorker:
         last = bucket.tokens - chunk  # where the last chunk starts: it may overlap
         return {
             int(start): score(
-                self._weights,
+                self.held.arrays,
                 forwarded.hidden,
                 prompt.targets[start : start + chunk],
+                prompt.temperatures[start : start + chunk],
                 np.int32(start),
             )
             for start in np.minimum(np.unique(prompt.at // chunk) * chunk, last)
         }
-
-
-def _move_weights(weights: Weights, *, to: str) -> Weights:
-    """The weights in another kind of memory of the same devices.
-
-    Nothing is deleted: instances on one device share their weights.
-    """
-    shardings = [array.sharding.with_memory_kind(to) for array in weights]
-    return tuple(jax.device_put(list(weights), shardings))
 
 
 def _fetch(made: TokenLogprobs) -> FetchedLogprobs:

@@ -1,13 +1,16 @@
 """JAX's settings as the engine needs them, whatever the program around it has set.
 
-A program may guard its transfers, hunt NaN or compute in 64 bits; in the engine's
-thread each of these would end the engine or change what is compiled.
+A program may guard its transfers, hunt NaN, compute in 64 bits or on a mesh of its own;
+in the engine's thread each of these would end the engine or change what is compiled.
 """
 
 import contextlib
 from collections.abc import Iterator
 
 import jax
+import numpy as np
+
+_NO_MESH = jax.sharding.Mesh(np.empty((), object), ())
 
 
 @contextlib.contextmanager
@@ -21,11 +24,18 @@ def tracing_settings() -> Iterator[None]:
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
     """Makes this thread use JAX's defaults until the block ends."""
+    with jax.transfer_guard("allow"), number_settings():
+        yield
+
+
+@contextlib.contextmanager
+def number_settings() -> Iterator[None]:
+    """Does the same but for guards of transfers, which stay as they are."""
     with (
-        jax.transfer_guard("allow"),
         jax.debug_nans(False),
         jax.debug_infs(False),
         jax.enable_x64(False),
         jax.check_tracer_leaks(False),
+        jax.set_mesh(_NO_MESH),
     ):
         yield

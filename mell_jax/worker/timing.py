@@ -37,14 +37,20 @@ def time_steps(worker: DeviceWorker, *, repeats: int) -> list[Timing]:
     mixed = [bucket for bucket in worker.buckets if not bucket.is_decode]
     return [
         time_decode(worker, repeats=repeats),
-        *(_time(worker, bucket, repeats=repeats) for bucket in mixed),
+        *(_time_mixed(worker, bucket, repeats=repeats) for bucket in mixed),
     ]
 
 
 def time_decode(worker: DeviceWorker, *, repeats: int) -> Timing:
-    """Returns the largest decode step, the best of a few; after `warm_up`."""
-    largest = [bucket for bucket in worker.buckets if bucket.is_decode][-1]
-    return _time(worker, largest, repeats=repeats)
+    """Returns the largest decode step, the best of a few; after `warm_up`.
+
+    It is the smallest mixed one where there is none for decodes alone.
+    """
+    decode = [bucket for bucket in worker.buckets if bucket.is_decode]
+    largest = decode[-1] if decode else worker.buckets[0]
+    lengths = np.ones(largest.rows, np.int32)
+    took_s = _time(worker, largest, lengths=lengths, repeats=repeats)
+    return Timing(decode_rows=largest.rows, prefill_tokens=0, took_s=took_s)
 
 
 def query_lengths(bucket: Bucket) -> Int32Array:
@@ -56,8 +62,19 @@ def query_lengths(bucket: Bucket) -> Int32Array:
     return np.array([1] * decodes + [chunk], np.int32)
 
 
-def _time(worker: DeviceWorker, bucket: Bucket, *, repeats: int) -> Timing:
+def _time_mixed(worker: DeviceWorker, bucket: Bucket, *, repeats: int) -> Timing:
     lengths = query_lengths(bucket)
+    return Timing(
+        decode_rows=len(lengths) - 1,
+        prefill_tokens=int(lengths[-1]),
+        took_s=_time(worker, bucket, lengths=lengths, repeats=repeats),
+    )
+
+
+def _time(
+    worker: DeviceWorker, bucket: Bucket, *, lengths: Int32Array, repeats: int
+) -> float:
+    """Returns seconds of a step with rows of these lengths, the best of a few."""
     best_s = math.inf
     for _ in range(repeats):
         vector = _full_step(bucket, lengths=lengths, slot=worker.scratch_slot)
@@ -66,11 +83,7 @@ def _time(worker: DeviceWorker, bucket: Bucket, *, repeats: int) -> Timing:
         start_s = time.perf_counter()
         worker.dispatch(call).tokens()
         best_s = min(best_s, time.perf_counter() - start_s)
-    return Timing(
-        decode_rows=len(lengths) - (not bucket.is_decode),
-        prefill_tokens=0 if bucket.is_decode else int(lengths[-1]),
-        took_s=best_s,
-    )
+    return best_s
 
 
 def _full_step(bucket: Bucket, *, lengths: Int32Array, slot: int) -> Int32Array:

@@ -58,8 +58,9 @@ def ragged_paged_attention(
       soft_cap: replace a scaled score `x` by `soft_cap * tanh(x / soft_cap)`.
       decode: promises that `T == B` and that token `b` belongs to row `b` (one query
         token per row, padding rows last), which saves the work for longer rows.
-      backend: which body to run: xla, triton, mosaic_gpu or mosaic_tpu; None for the
-        best one of the platform and device kind that is traced for.
+      backend: which body to run: xla, triton, mosaic_gpu or mosaic_tpu, or on a CPU
+        invariant, where a token's bits do not depend on its batch; None for the best
+        one of the platform and device kind that is traced for.
       interpret: run a Pallas body by its interpreter, on any platform, to test it.
 
     Returns:
@@ -77,7 +78,8 @@ def ragged_paged_attention(
     target = current_target()
     call = describe(q, pool, page_table, decode=decode)
     name = choose_backend(backend, target=target, call=call, interpret=interpret)
-    for_kernels = {} if name == "xla" else _for_kernels(target.device_kind, interpret)
+    is_plain = name in ("xla", "invariant")
+    for_kernels = {} if is_plain else _for_kernels(target.device_kind, interpret)
     missing = pool.shape[5] - q.shape[2]
     out = body(name)(
         jnp.pad(q, ((0, 0), (0, 0), (0, missing))) if missing else q,

@@ -17,11 +17,11 @@ from mell_jax.pallas_kernels.attention.tuning import for_device
 from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
 
 ORDER = {  # the back ends of a platform, the preferred one first
-    "cpu": ("xla",),
+    "cpu": ("xla", "invariant"),
     "gpu": ("triton", "mosaic_gpu", "xla"),
     "tpu": ("mosaic_tpu", "xla"),
 }
-BACKENDS = ("mosaic_gpu", "mosaic_tpu", "triton", "xla")
+BACKENDS = ("invariant", "mosaic_gpu", "mosaic_tpu", "triton", "xla")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,8 @@ def why_not(
     platforms = [p for p, names in ORDER.items() if name in names]
     if not interpret and target.platform not in platforms:
         return f"runs on {platforms[0]} only"
+    if name == "invariant":
+        return ""
     page, head = call.page_tokens, call.head
     if page < 8 or page & (page - 1):
         return f"needs pages of a power of two and at least 8 tokens, not {page}"

@@ -15,7 +15,7 @@ def test_help_says_what_it_measures_and_groups_the_flags(capsys):
     ("flag", "status", "message"),
     [
         ("--no_such_flag", 2, "no_such_flag"),
-        ("--suite=fleet", 2, "suite"),
+        ("--suite=rl", 2, "python -m benchmarks --suite=rl"),
         ("serve", 2, "takes flags only"),
         ("--num_requests=0", 1, "num_requests must be at least 1"),
         ("--length_scale=some", 1, "length_scale must be a number or auto"),

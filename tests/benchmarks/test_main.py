@@ -12,7 +12,7 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
     assert main(["benchmarks", "--help"]) == 0
     text = capsys.readouterr().out
     suites = ("decode", "overhead", "startup", "kernels", "gpu")
-    for name in (*suites, "fleet", "migration", "service"):
+    for name in (*suites, "fleet", "migration", "service", "rl"):
         assert f"{name} (" in text.replace("\n", " ")
     groups = [
         line for line in text.splitlines() if line.endswith(":") and line[0] != " "
@@ -31,6 +31,7 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
         ("serve", 2, "takes flags only"),
         ("--suite=fleet --policies=luck", 1, "policies must be of"),
         ("--suite=migration --instances=1", 1, "instances must be at least 2"),
+        ("--suite=rl --repeats=-1", 1, "repeats must be at least 1"),
         ("--suite=service --frontends=65", 1, "frontends must be from 0 to 64"),
         ("--suite=service --seconds=0", 1, "seconds must be positive"),
         ("--suite=service --batch_sizes=0", 1, "batch_sizes must be positive"),

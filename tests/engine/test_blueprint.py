@@ -108,7 +108,7 @@ def test_instances_of_a_model_have_pools_of_their_own(instances) -> None:
 
 
 def test_instances_on_one_device_share_its_weights(instances) -> None:
-    one, two = (worker._weights for worker in instances[0])
+    one, two = (worker.held.arrays for worker in instances[0])
     for mine, theirs in zip(one, two, strict=True):
         assert mine.unsafe_buffer_pointer() == theirs.unsafe_buffer_pointer()
 

@@ -41,7 +41,7 @@ BAD_PARAMS = [
     ("repetition_penalty", {"repetition_penalty": "1"}),
     ("repetition_penalty", {"repetition_penalty": NAN}),
     ("n", {"n": 0}),
-    ("n", {"n": 17}),
+    ("n", {"n": 257}),
     ("min_tokens", {"min_tokens": -1}),
     ("min_tokens", {"min_tokens": 6, "max_tokens": 5}),
     ("max_tokens", {"max_tokens": 0}),

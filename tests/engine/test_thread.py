@@ -239,9 +239,9 @@ def test_an_instance_that_is_parked_or_opens_is_not_probed() -> None:
     fleet.probe()  # none is open
     ask(fleet, 1)
     worker = fleet.instances[DeviceGroupId(0)].inner.worker
-    weights, worker._weights = worker._weights, (*worker._weights, NeverThere())
+    weights, worker.held._arrays = worker.held.arrays, (NeverThere(),)
     fleet.probe()
-    worker._weights = weights
+    worker.held._arrays = weights
     assert run(fleet).tokens[1] == expected([2] * 40, count=80)
     assert fleet.stats().losses == 0
 

@@ -22,6 +22,7 @@ from mell_jax.engine.frames import (
     FinishReason,
     Handle,
     Logprobs,
+    NewVersion,
     PromptDone,
     StepFrame,
     Submit,
@@ -90,6 +91,8 @@ class FakeEngine:
         self.is_alive = True
         self.fail_with: dict[int, Finished] = {}  # by first prompt token
         self.is_manual = is_manual
+        self.version = ""  # of its weights; told to nobody while it is empty
+        self._told: dict[Handle, str] = {}
         self._changed = threading.Condition()
         self._inbox: list[Submit | Abort] = []
         self._live: dict[Handle, list[int]] = {}
@@ -241,7 +244,15 @@ class FakeEngine:
             logprobs=fake_logprobs(tokens),
             prompts=tuple(prompts),
             finished=tuple(finished),
+            versions=self._news_of_versions(handles),
         )
+
+    def _news_of_versions(self, handles: list[Handle]) -> tuple[NewVersion, ...]:
+        new = [each for each in handles if self._told.get(each, "") != self.version]
+        self._told |= dict.fromkeys(new, self.version)
+        if not new:
+            return ()
+        return (NewVersion(version=self.version, handles=tuple(new)),)
 
     def _end_of(
         self, submit: Submit, *, token: int, num_generated: int

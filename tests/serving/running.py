@@ -40,7 +40,7 @@ class RunningServer:
     def __init__(
         self, cache_dir: Path, *, flags: tuple[str, ...] = (), settings: str = ""
     ) -> None:
-        """`settings` are more of the table [engine]."""
+        """`settings` are more of the table [engine], and tables after it."""
         template = cache_dir / "template.jinja"
         template.write_text(
             "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -62,6 +62,14 @@ class RunningServer:
             )
         assert self.process.stdout is not None
         ready = self.process.stdout.readline()
+        self.doors: dict[str, str] = {}  # addresses of operators' doors, by name
+        while door := re.match(
+            r"(mell.v1.Admin is|trainers' routes are) at (\S+)", ready
+        ):
+            self.doors["admin" if "Admin" in door[1] else "trainers"] = door[2].strip(
+                ","
+            )
+            ready = self.process.stdout.readline()
         match = re.match(r"demo is served at (\S+), [\d.]+ s after the start", ready)
         assert match, ready + self.log.read_text()
         self.address = match[1]

@@ -18,6 +18,7 @@ from mell_jax.settings.toml import parse, render
 from tests.serving.config_file import config_flag
 
 ROOT = Path(__file__).parents[2]
+PORTS = ("port", "http_port", "health_port", "admin_port", "admin_http_port")
 HEAVY = {"jax", "flax", "grpc", "orbax", "starlette", "tokenizers"}
 FORMER = (  # the flags that there were before settings stood in a file
     *("admin_port", "attention_backend", "chat_template", "compilation_cache_dir"),
@@ -234,6 +235,7 @@ def test_every_setting_of_a_file_reaches_its_configuration(tmp_path: Path) -> No
     changed |= {"mesh": "2x1", "device_ids": (4, 5), "policy": "mell"}
     changed |= {"model": ("a=/a",), "otlp_endpoint": "http://a:1"}
     changed |= {"unix_socket": "/a", "http_unix_socket": "/b", "frontends": 0}
+    changed |= {"weights_dirs": ("/w",)}
     for excluded in ("http_port", "http_unix_socket"):
         given = {name: one for name, one in changed.items() if name != excluded}
         config = make_config(parse(render(given, settings=SETTINGS), settings=SETTINGS))
@@ -246,7 +248,7 @@ def _another(one: Setting) -> Value:
         return next(choice for choice in one.choices if choice != one.default)
     value = {bool: not one.default, int: 7, float: 0.75, str: "x"}[one.scalar]
     if one.scalar is int and one.name.endswith("port"):
-        value = {"port": 1, "http_port": 2, "health_port": 3, "admin_port": 4}[one.name]
+        value = 1 + PORTS.index(one.name)
     if one.name in ("keep_alive_s", "max_connection_age_s", "stall_s"):
         value = 7.5
     return (value,) if one.is_many else value

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mell_jax.engine.fleet_view import (
@@ -18,6 +19,8 @@ from mell_jax.engine.fleet_view import (
     MoveReason,
     MoveStage,
     MoveView,
+    ServingView,
+    SleepState,
 )
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.engine.histogram import Histogram
@@ -106,6 +109,12 @@ VIEW = FleetView(
     stats=STATS,
     link_bytes_per_s={(0, 1): 2e9, (1, 0): math.inf},
     prefill_tokens_per_s={(0, "a"): 300.0, (1, "a"): math.inf},
+    serving=ServingView(
+        is_paused=True,
+        sleep=SleepState.POOLS,
+        freed_bytes=4096,
+        updates={"a": 12, "b": 0},
+    ),
 )
 
 
@@ -238,6 +247,45 @@ def test_moves_and_their_counts() -> None:
     assert counts["mell:migration_downtime_steps_sum"] == 9
     assert counts['mell:migration_stall_seconds_bucket{le="10.0"}'] == 1
     assert counts["mell:migration_stall_seconds_count"] == 2
+
+
+def test_pauses_sleeps_and_updates() -> None:
+    text = fleet_text()
+    assert lines(
+        text, "mell:paused", "mell:sleep", "mell:weights", "mell:engine_s"
+    ) == [
+        *sleep_lines(awake=0.0, weights_offloaded=1.0, discard_all=0.0),
+        "mell:paused 1.0",
+        "mell:sleep_freed_bytes 4096.0",
+        'mell:weights_updates_total{model_name="a"} 12.0',
+        'mell:weights_updates_total{model_name="b"} 0.0',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sleep", "name"),
+    [
+        (SleepState.AWAKE, "awake"),
+        (SleepState.POOLS, "weights_offloaded"),
+        (SleepState.DROPPED, "discard_all"),
+    ],
+)
+def test_a_sleep_has_the_states_of_vllm(sleep: SleepState, name: str) -> None:
+    view = dataclasses.replace(VIEW, serving=ServingView(sleep=sleep))
+    load = dataclasses.replace(LOAD, fleet=view)
+    text = scrape(load, models=("a", "b"), shows_vllm_names=True).text().decode()
+    values = {"awake": 0.0, "weights_offloaded": 0.0, "discard_all": 0.0, name: 1.0}
+    assert lines(text, "mell:engine_sleep") == sleep_lines(**values)
+    assert lines(text, "vllm:engine_sleep") == [
+        line.replace("mell:", "vllm:") for line in sleep_lines(**values)
+    ]
+
+
+def sleep_lines(**values: float) -> list[str]:
+    return [
+        f'mell:engine_sleep_state{{model_name="all",sleep_state="{state}"}} {value}'
+        for state, value in values.items()
+    ]
 
 
 def test_only_what_was_measured_is_shown_of_links() -> None:

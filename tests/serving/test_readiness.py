@@ -97,7 +97,7 @@ def test_an_instance_that_opens_raises_no_alarm_but_one_that_never_does_will() -
     fleet = toy_fleet(devices=1)
     fleet.submit(request(1))
     worker = fleet.instances[HERE].inner.worker
-    weights, worker._weights = worker._weights, (*worker._weights, Late())
+    weights, worker.held._arrays = worker.held.arrays, (Late(),)
     with running(fleet) as watched:
         looks = [watched.look()]
         while looks[-1]:  # the toy's clock goes on by a quarter of a second a round
@@ -105,7 +105,7 @@ def test_an_instance_that_opens_raises_no_alarm_but_one_that_never_does_will() -
             assert len(looks) < 10_000
         assert len(looks) > 120
         assert [watched.look() for _ in range(5)] == [False] * 5
-        worker._weights = weights
+        worker.held._arrays = weights
         while 1 not in watched.ended:
             watched.look()
         assert watched.look()

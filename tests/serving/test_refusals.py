@@ -66,7 +66,7 @@ def retry_s_of(error: grpc.aio.AioRpcError) -> float | None:
         ({"max_tokens": 2**32 - 1}, "max_tokens"),
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
         ({"min_tokens": 2000}, "min_tokens"),
-        ({"n": 17}, "n"),
+        ({"n": 257}, "n"),
         ({"n": 2**32 - 1}, "n"),
         ({"logprobs": -1}, "logprobs"),
         ({"logprobs": 21}, "logprobs"),

@@ -5,29 +5,43 @@ machine would not do is refused here, with the reason.
 """
 
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import Any
 
 from mell_jax.engine.admin import (
+    AbortOpen,
     Answer,
+    AskServing,
     Command,
     DeviceStatus,
     Drain,
     ListPlacements,
     Migrate,
     Migration,
+    NameWeights,
     NotPossibleError,
+    Pause,
     Picture,
     Placement,
     Placements,
     PolicyChange,
+    ResetPrefixCache,
+    Resume,
+    ServingState,
     SetPolicy,
+    Sleep,
     Snapshot,
     Undrain,
     UnknownTargetError,
+    UpdateWeights,
+    Wake,
     pick,
 )
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.news import tell_policy
+from mell_jax.engine.fleet.pauses import Pauses
+from mell_jax.engine.fleet.updates import Updates
 from mell_jax.engine.fleet.viewer import Viewer, state_of
 from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.params import InvalidRequestError
@@ -48,36 +62,44 @@ class Administrator:
         viewer: Viewer,
         config: FleetConfig,
         clock: Callable[[], float],
+        updates: Updates,
+        pauses: Pauses,
     ) -> None:
         self._conductor = conductor
+        self._updates = updates
+        self._pauses = pauses
         self._devices = sorted(devices)
         self._viewer = viewer
         self._config = config
         self._clock = clock
         self._policy = config.policy
+        self._handlers: dict[type, Callable[[Any], Answer | Future[Answer]]] = {
+            ListPlacements: self._list,
+            Migrate: self._migrate,
+            Drain: self._drain,
+            Undrain: self._undrain,
+            Snapshot: self._snapshot,
+            SetPolicy: self._set_policy,
+            UpdateWeights: updates.carry_out,
+            ResetPrefixCache: updates.reset_prefix_cache,
+            Pause: pauses.pause,
+            Resume: pauses.resume,
+            Sleep: pauses.sleep,
+            Wake: pauses.wake,
+            AskServing: lambda _: pauses.state(),
+            NameWeights: self._name_weights,
+            AbortOpen: pauses.abort_open,
+        }
 
-    def carry_out(self, command: Command) -> Answer:
-        """Returns the answer to a command.
+    def carry_out(self, command: Command) -> Answer | Future[Answer]:
+        """Returns the answer to a command, or one to come in a later step.
 
         Raises:
           UnknownTargetError: it names something that is not there.
           NotPossibleError: it cannot be done as things are.
           InvalidRequestError: a value of it is out of range.
         """
-        match command:
-            case ListPlacements():
-                return self._list(command)
-            case Migrate():
-                return self._migrate(command)
-            case Drain():
-                return self._drain(self._device(command.device))
-            case Undrain():
-                return self._undrain(self._device(command.device))
-            case Snapshot():
-                view = self._viewer.view(now_s=self._clock(), anew=True)
-                return Picture(policy=self._policy, view=view)
-            case SetPolicy():
-                return self._set_policy(command)
+        return self._handlers[type(command)](command)
 
     def _list(self, command: ListPlacements) -> Placements:
         ledger = self._conductor.machine.ledger
@@ -163,7 +185,16 @@ class Administrator:
                 f"for {max(ledger.room(instance), 0)}"
             )
 
-    def _drain(self, device: DeviceGroupId) -> DeviceStatus:
+    def _name_weights(self, command: NameWeights) -> ServingState:
+        self._updates.name(command)
+        return self._pauses.state()
+
+    def _snapshot(self, command: Snapshot) -> Picture:
+        view = self._viewer.view(now_s=self._clock(), anew=True)
+        return Picture(policy=self._policy, view=view)
+
+    def _drain(self, command: Drain) -> DeviceStatus:
+        device = self._device(command.device)
         state = self._usable(device)
         if state not in (GroupState.DRAINING, GroupState.DRAINED):
             others = [
@@ -182,7 +213,8 @@ class Administrator:
             self._conductor.settle()
         return self._status(device)
 
-    def _undrain(self, device: DeviceGroupId) -> DeviceStatus:
+    def _undrain(self, command: Undrain) -> DeviceStatus:
+        device = self._device(command.device)
         if self._usable(device) in (GroupState.DRAINING, GroupState.DRAINED):
             self._conductor.decide(events.DeviceAdded(device=device))
             self._conductor.settle()
@@ -217,6 +249,8 @@ class Administrator:
         return DeviceGroupId(number)
 
     def _usable(self, device: DeviceGroupId) -> GroupState:
+        if self._pauses.is_asleep:
+            raise NotPossibleError("the engine sleeps: wake it before")
         state = state_of(self._conductor, device)
         if state is GroupState.LOST:
             raise NotPossibleError(f"device {device} has failed and is not used again")

@@ -34,6 +34,7 @@ from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.pool import PAGE_TOKENS, page_bytes
 from mell_jax.worker.step import ModelParts, Weights
 from mell_jax.worker.timing import time_decode
@@ -119,9 +120,9 @@ def _park_everywhere(
         groups=model.groups,
     )
     workers: Workers = {
-        DeviceGroupId(number): make_worker(blueprint, group=group, weights=weights)
-        for number, (group, weights) in enumerate(
-            zip(model.groups, model.weights, strict=True)
+        DeviceGroupId(number): make_worker(blueprint, group=group, weights=held)
+        for number, (group, held) in enumerate(
+            zip(model.groups, _held(model), strict=True)
         )
     }
     for worker in workers.values():
@@ -150,6 +151,15 @@ def _park_everywhere(
             for device, worker in workers.items()
         },
     )
+
+
+def _held(model: ReadyModel) -> list[HeldWeights]:
+    """Returns the weights of each group; those of the same devices share them."""
+    found: dict[tuple[jax.Device, ...], HeldWeights] = {}
+    return [
+        found.setdefault(group.devices, HeldWeights(weights))
+        for group, weights in zip(model.groups, model.weights, strict=True)
+    ]
 
 
 def _least_forced(model: ReadyModel) -> int:

@@ -28,6 +28,7 @@ from mell_jax.engine.fleet.roster import Roster
 from mell_jax.engine.fleet.tally import FleetTally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.frames import Finished, FinishReason, Handle
+from mell_jax.engine.new_weights import FIRST
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
@@ -72,6 +73,8 @@ class Conductor:
         self._page_tokens = page_tokens
         self._shares_prefixes = shares_prefixes
         self._moves = Moves(profile, epoch_s=config.epoch_s, mode=config.mode)
+        self.generations = dict.fromkeys(machine.ledger.models, FIRST)
+        self.away: set[DeviceGroupId] = set()  # withdrawn, until they are readmitted
         self._states: dict[RequestId, RequestState] = {}
         self._asked: set[RequestId] = set()  # for pages that they wait for
         self._post: deque[tuple[DeviceGroupId, messages.Message, Payload]] = deque()
@@ -182,9 +185,7 @@ class Conductor:
         try:
             return do()
         except Exception as error:  # the edge: whatever a device raises, others go on
-            self.last_error = error
-            news.tell_fenced(instance.device, what="failed")
-            self._lose(instance.device)
+            self.fence(instance.device, error)
             return None
 
     def end(
@@ -199,6 +200,21 @@ class Conductor:
         """Has the books and the protocol release what a request holds that is over."""
         self._drop(request)
         self._reports.append(events.Finish(request=request))
+
+    def states_of(self, model: ModelId) -> list[RequestState]:
+        """Returns the open requests of a model, in the order of their arrival."""
+        return [state for state in self._states.values() if state.model == model]
+
+    def call_off(self, request: RequestId) -> None:
+        """Calls off what is under way of a request's moves; it stays where it is."""
+        owner = self.controller.owners.get(request)
+        open_move = owner.move if owner is not None else None
+        next_move = owner.next_move if owner is not None else None
+        if next_move is not None:
+            move = next_move.move.move
+            self._control(orders.AbortMove(request=request, move=move))
+        if open_move is not None:
+            self._control(orders.AbortMove(request=request, move=open_move.id))
 
     # -- decisions ---------------------------------------------------------------
 
@@ -243,6 +259,7 @@ class Conductor:
             self._grant(decision.request, decision.pages)
             return
         state.pages = decision.pages
+        state.is_mixed = False  # it is computed anew
         self._asked.discard(decision.request)
         self._control(
             orders.StartRequest(
@@ -289,6 +306,7 @@ class Conductor:
             cached_tokens=target.count_cached(self._prefix_keys(state))
             * self._page_tokens,
             bytes_per_token=_bytes_per_token(spec, tokens=len(state.tokens)),
+            is_mixed=state.is_mixed,
         )
 
     def _call_off(self, request: RequestId) -> None:
@@ -353,7 +371,8 @@ class Conductor:
     def _prefix_keys(self, state: RequestState) -> list[PageKey]:
         if not self._shares_prefixes:
             return []
-        return state.prefix_keys(page_tokens=self._page_tokens)
+        generation = self.generations[state.model].number
+        return state.prefix_keys(page_tokens=self._page_tokens, generation=generation)
 
     def _ask_for_page(self, request: RequestId, pages: int) -> None:
         known = self.machine.ledger.requests.get(request)
@@ -368,24 +387,72 @@ class Conductor:
     # -- devices -----------------------------------------------------------------
 
     def _activate(self, device: DeviceGroupId, model: ModelId) -> None:
+        if device in self.away:
+            return  # the books are about to hear of it
         self.tally.activations += 1
         horizon = self.controller.next_copy_id
         try:
             self.roster.open(device, model, horizon=horizon, context=self)
+            self.instances[device].inner.turn(self.generations[model])
         except RuntimeError as error:  # no memory, or a device that has gone
             self.last_error = error
             news.tell_fenced(device, what="cannot be opened")
             self._lose(device)
 
     def _park(self, device: DeviceGroupId) -> None:
+        if device in self.away:
+            return
         self._deliver_all()  # what it is still to release
         self._moves.target_closes(device)
         instance = self.roster.close(device)
         self.tally.close(instance.inner.load())
         news.tell_parked(device, instance.model)
 
-    def _lose(self, device: DeviceGroupId) -> None:
-        """Fences a device; its requests start again elsewhere from their tokens."""
+    def withdraw(self) -> None:
+        """Parks all instances and takes no device, until they are readmitted.
+
+        Nothing may be computing. Requests keep their tokens and wait for a place.
+        """
+        ledger = self.machine.ledger
+        self.away |= {
+            device
+            for device in self.roster.groups
+            if device in self.instances or ledger.is_idle(device)
+        }
+        draining = {device for device in self.away if self.machine.is_draining(device)}
+        for device in list(self.instances):
+            self._leave(device)
+            instance = self.roster.close(device)
+            self.tally.close(instance.inner.load())
+            news.tell_parked(device, instance.model)
+        for device in self.away:
+            self._control(orders.LoseDevice(device=device))
+        while self._reports:
+            self.decide(self._reports.popleft())
+        for device in sorted(self.away, key=ledger.is_idle, reverse=True):
+            if device in ledger.instances or ledger.is_idle(device):
+                self.decide(events.DeviceLost(device=device))
+        self.settle()
+        for device in draining:  # they do not come back with the others
+            self.controller.step(orders.AddDevice(device=device))
+            self.away.discard(device)
+
+    def readmit(self) -> None:
+        """Takes the devices again that were withdrawn."""
+        back, self.away = self.away, set()
+        for device in sorted(back):
+            self.controller.step(orders.AddDevice(device=device))
+            self.decide(events.DeviceAdded(device=device))
+        self.settle()
+
+    def fence(self, device: DeviceGroupId, error: Exception) -> None:
+        """Never uses a device again; its requests start again elsewhere."""
+        self.last_error = error
+        news.tell_fenced(device, what="failed")
+        self._lose(device)
+
+    def _leave(self, device: DeviceGroupId) -> list[RequestId]:
+        """Keeps what is known of the requests of a device that goes; returns them."""
         lost = [
             request
             for request, owner in self.controller.owners.items()
@@ -395,6 +462,11 @@ class Conductor:
             self._capture(request)
             self.tally.forget(self._states[request].handle)
         self._moves.target_closes(device)
+        return lost
+
+    def _lose(self, device: DeviceGroupId) -> None:
+        """Fences a device; its requests start again elsewhere from their tokens."""
+        lost = self._leave(device)
         instance = self.roster.fence(device)
         self.tally.lose(instance.inner.load() if instance is not None else None)
         self._control(orders.LoseDevice(device=device))

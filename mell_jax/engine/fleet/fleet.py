@@ -7,6 +7,7 @@ waits only where none can be launched and none has come, for whichever comes fir
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,12 @@ from mell_jax.engine.fleet.instance_pool import InstancePool
 from mell_jax.engine.fleet.merge import merge_frames, sum_loads
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
 from mell_jax.engine.fleet.patience import LATE_S, Patience
+from mell_jax.engine.fleet.pauses import Pauses
 from mell_jax.engine.fleet.probes import Probes
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
+from mell_jax.engine.fleet.sleeping import Sleeping
+from mell_jax.engine.fleet.updates import Updates
 from mell_jax.engine.fleet.viewer import Viewer
 from mell_jax.engine.fleet_view import FleetStats
 from mell_jax.engine.frames import (
@@ -104,11 +108,27 @@ class Fleet:
             page_tokens=self._page_tokens,
             shares_prefixes=shares_prefixes,
         )
+        updates = Updates(self._conductor, instance_pool=instance_pool)
+        self._pauses = Pauses(
+            self._conductor,
+            updates=updates,
+            sleeping=Sleeping(
+                self._conductor,
+                instance_pool=instance_pool,
+                parking=self._config.parking,
+            ),
+            arrive=self._arrive,
+        )
         self._viewer = Viewer(
-            self._conductor, devices=list(instance_pool.devices), profile=profile
+            self._conductor,
+            devices=list(instance_pool.devices),
+            profile=profile,
+            serving=self._pauses.state,
         )
         self._administrator = Administrator(
             self._conductor,
+            updates=updates,
+            pauses=self._pauses,
             devices=instance_pool.devices.keys(),
             viewer=self._viewer,
             config=self._config,
@@ -163,7 +183,7 @@ class Fleet:
         try:
             info = find_info(submit, infos=self._infos)
             check_submit(submit, info=info)
-            if submit.handle in conductor.requests:
+            if submit.handle in conductor.requests or self._pauses.holds(submit.handle):
                 raise InvalidRequestError("handle", f"{submit.handle} is in use")
         except InvalidRequestError as error:
             conductor.finished.append(refusal(submit, error))
@@ -172,25 +192,40 @@ class Fleet:
         self._next_request += 1
         template = resolve(submit, serial=Serial(-1), info=info, rng=self._rng)
         state = RequestState(request, model=ModelId(info.model_name), template=template)
+        if not self._pauses.take(state):
+            self._arrive(state)
+
+    def _arrive(self, state: RequestState) -> None:
         cache = self.machine.ledger.spec(state.model).cache
-        state.pages = cache.held_by(len(submit.prompt))
-        conductor.arrive(state, peak_pages=cache.held_by(template.limit))
+        state.pages = cache.held_by(len(state.template.submit.prompt))
+        peak_pages = cache.held_by(state.template.limit)
+        self._conductor.arrive(state, peak_pages=peak_pages)
 
     def abort(self, abort: Abort) -> None:
         """Frees the pages of these sequences now; unknown handles are ignored."""
         for handle in abort.handles:
+            self._pauses.abort(handle)
             request = self._conductor.requests.get(handle)
             if request is not None:
                 self._conductor.end(request, reason=FinishReason.ABORT)
         self._conductor.settle()
 
-    def administer(self, command: Command) -> Answer:
+    def administer(self, command: Command) -> Answer | Future[Answer]:
         """Does what an operator asks; see `Administrator.carry_out` for errors."""
         return self._administrator.carry_out(command)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._conductor.finished) or any(
+        if self._conductor.finished or self._pauses.is_due:
+            return True
+        if not self._pauses.is_launching:
+            return any(
+                instance.inner.is_computing
+                or instance.inner.has_ends
+                or instance.awaits_pages
+                for instance in self.instances.values()
+            )
+        return any(
             instance.inner.has_work or instance.is_busy
             for instance in self.instances.values()
         )
@@ -200,17 +235,22 @@ class Fleet:
         """Returns how long to wait for messages without work; None: until one comes."""
         if self._conductor.roster.is_opening:
             return LOOK_S
+        if self._pauses.is_asleep:
+            return None
         return self._config.epoch_s if self._conductor.needs_epochs else None
 
     @property
     def is_resting(self) -> bool:
         """Returns whether no step is due.
 
-        Requests may wait for an instance that opens, but not for ever, and while there
-        is none that opens they have to get one.
+        In a pause and in a sleep none is once all is still, whoever waits. Requests may
+        wait for an instance that opens, but not for ever, and while there is none that
+        opens they have to get one.
         """
         if self._conductor.roster.may_open(self._now_s):
             return True
+        if not self._pauses.is_launching:
+            return not self.has_work
         return not (self.has_work or self.machine.waiting)
 
     def step(self) -> StepFrame | None:
@@ -220,18 +260,23 @@ class Fleet:
           RuntimeError: no device is left, so that nobody can be served.
         """
         conductor = self._conductor
+        self._pauses.settle()  # what was said before has been heard by now
         self._begin_step()
         self._probes.look(self._now_s)
         conductor.see_opened()
-        frames = self._bring_in(_hear, among=self._with_news())
-        may_go_on = self._launch_free()
+        frames: list[StepFrame] = []
+        if self._pauses.is_launching:
+            frames += self._bring_in(_hear, among=self._with_news())
+            may_go_on = self._launch_free()
+        else:
+            may_go_on = self._rest()
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
         if not may_go_on:
             self._wait()
         frames += self._bring_in(self._land_one, among=list(self.instances.values()))
         conductor.settle()
-        if not self.instances and conductor.is_lost:
+        if not (self.instances or conductor.away) and conductor.is_lost:
             raise _lost(conductor.last_error) from conductor.last_error
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
@@ -256,7 +301,7 @@ class Fleet:
         return sum_loads(
             loads,
             past=self._conductor.tally.past,
-            waiting=self.machine.waiting,
+            waiting=self.machine.waiting + self._pauses.num_waiting,
             preemptions=self._conductor.tally.preemptions,
             compilations=compilations,
             fleet=self._viewer.view(now_s=self._now_s, anew=not self.has_work),
@@ -282,6 +327,11 @@ class Fleet:
             is_launched = conductor.guard(instance, partial(self._launch, instance))
             may_go_on |= bool(is_launched) and instance.inner.landing is None
         return may_go_on
+
+    def _rest(self) -> bool:
+        """Lets steps land, and launches none; returns whether that needs no wait."""
+        is_computing = [each.inner.rest() for each in self.instances.values()]
+        return not any(is_computing)
 
     def _launch(self, instance: FleetInstance) -> bool:
         self._config.fault.check(instance.device, step=self._steps)

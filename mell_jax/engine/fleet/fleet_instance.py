@@ -192,6 +192,7 @@ class FleetInstance:
                 state.copy(effect.copy_id),
                 tokens=state.tokens[: effect.known],
                 pages=effect.pages,
+                is_mixed=state.is_mixed,
             )
         if cached is None:
             self._tell(events.Failed(request=effect.request, copy_id=effect.copy_id))

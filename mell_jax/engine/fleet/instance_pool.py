@@ -19,6 +19,7 @@ from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 
 
 class InstancePool(Protocol):
@@ -30,6 +31,12 @@ class InstancePool(Protocol):
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance: ...
 
     def close(self, device: DeviceGroupId) -> None: ...
+
+    def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
+        """Returns the weights of a model on every group, parked or open.
+
+        Those of groups with the same devices may be the same.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +82,13 @@ class DeviceInstancePool:
     def open_devices(self) -> tuple[DeviceGroupId, ...]:
         """Returns the groups on which an instance is open."""
         return tuple(self._open)
+
+    def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
+        return {
+            device: parked.worker.held
+            for (device, name), parked in self._parked.items()
+            if name == model
+        }
 
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         """Opens an empty instance on a group without one; see `worker.is_ready`."""

@@ -21,6 +21,7 @@ def merge_frames(frames: Sequence[StepFrame]) -> StepFrame | None:
         logprobs=_merge_logprobs(frames),
         prompts=tuple(done for frame in frames for done in frame.prompts),
         finished=tuple(end for frame in frames for end in frame.finished),
+        versions=tuple(new for frame in frames for new in frame.versions),
     )
 
 

@@ -55,3 +55,23 @@ def tell_policy(policy: str, *, before: str) -> None:
         policy=policy,
         before=before,
     )
+
+
+def tell_weights(model: ModelId, *, version: str, before: str) -> None:
+    tell(
+        Event.WEIGHTS_CHANGED,
+        text=f"{model} has weights {version} from now on, after {before}",
+        model=model,
+        version=version,
+        before=before,
+    )
+
+
+def tell_serving(state: str, *, freed_bytes: int) -> None:
+    """Tells that the engine is "serving", "paused" or "asleep" from now on."""
+    tell(
+        Event.SERVING_CHANGED,
+        text=f"the engine is {state}",
+        state=state,
+        freed_bytes=freed_bytes,
+    )

@@ -5,9 +5,11 @@ second; a fleet that has come to rest is always seen as it is.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+from mell_jax.engine.admin import ServingState
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet_view import (
@@ -17,6 +19,8 @@ from mell_jax.engine.fleet_view import (
     ModelView,
     MoveStage,
     MoveView,
+    ServingView,
+    SleepState,
 )
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
@@ -36,9 +40,15 @@ class Viewer:
     """The viewer looks at one fleet."""
 
     def __init__(
-        self, conductor: Conductor, *, devices: list[DeviceGroupId], profile: Profile
+        self,
+        conductor: Conductor,
+        *,
+        devices: list[DeviceGroupId],
+        profile: Profile,
+        serving: Callable[[], ServingState],
     ) -> None:
         self._conductor = conductor
+        self._serving = serving
         self._devices = sorted(devices)
         self._links = {
             (int(source), int(target)): speed
@@ -68,6 +78,7 @@ class Viewer:
             stats=self._conductor.tally.stats(),
             link_bytes_per_s=self._links,
             prefill_tokens_per_s=self._slack,
+            serving=serving_view(self._serving()),
         )
 
     def _instance(self, device: DeviceGroupId) -> InstanceView:
@@ -132,6 +143,19 @@ class Viewer:
         return _STAGES[move.phase], move.order.mode.name.lower()
 
 
+def serving_view(state: ServingState) -> ServingView:
+    """Returns what is shown of a state."""
+    sleep = SleepState.POOLS if state.sleep_level else SleepState.AWAKE
+    if any(each.is_dropped for each in state.weights):
+        sleep = SleepState.DROPPED
+    return ServingView(
+        is_paused=state.is_paused,
+        sleep=sleep,
+        freed_bytes=state.freed_bytes,
+        updates={each.model: each.updates for each in state.weights},
+    )
+
+
 def state_of(conductor: Conductor, device: DeviceGroupId) -> GroupState:
     """Returns what a device group does now."""
     machine, instance = conductor.machine, conductor.instances.get(device)
@@ -141,4 +165,6 @@ def state_of(conductor: Conductor, device: DeviceGroupId) -> GroupState:
         return GroupState.DRAINING
     if instance is not None:
         return GroupState.SERVING if instance.is_open else GroupState.OPENING
+    if device in conductor.away:
+        return GroupState.PARKED
     return GroupState.PARKED if machine.ledger.is_idle(device) else GroupState.DRAINED

@@ -1,7 +1,8 @@
-"""The operator's door serves `mell.v1.Admin` on a port for this machine alone.
+"""Operators have doors of their own: `mell.v1.Admin`, and HTTP routes for trainers.
 
-    message -> convert -> EngineThread.ask -> convert -> message
+    message -> asked   ->.                                   .-> convert -> message
+    JSON    -> trainer ->'-> Controls -> EngineThread.ask -> '-> trainer -> JSON
 
-It runs in the engine's process on threads of its own, so it answers when front ends are
-busy, and none of them can reach it.
+They run in the engine's process on threads of their own, so they answer when front ends
+are busy, and no public port has them.
 """

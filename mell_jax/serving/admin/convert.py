@@ -1,27 +1,19 @@
-"""Messages of `mell.v1` become commands and answers become messages; pure functions."""
+"""Answers to operators become messages of `mell.v1`; pure functions."""
 
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
 
 from google.protobuf.message import Message
 
 from mell_jax.engine.admin import (
     Answer,
-    Command,
     DeviceStatus,
-    Drain,
-    ListPlacements,
-    Migrate,
     Migration,
     Picture,
     Placement,
     Placements,
     PolicyChange,
-    SetPolicy,
-    Snapshot,
-    Undrain,
 )
 from mell_jax.engine.fleet_view import (
     FleetStats,
@@ -31,7 +23,7 @@ from mell_jax.engine.fleet_view import (
     MoveStage,
     MoveView,
 )
-from mell_jax.engine.params import InvalidRequestError
+from mell_jax.serving.admin.serving_answers import serving_response
 from mell_jax.serving.proto import mell_admin_pb2 as pb
 
 STATES: Mapping[GroupState, pb.DeviceState] = MappingProxyType(
@@ -54,35 +46,6 @@ STAGES: Mapping[MoveStage, pb.Move.Stage] = MappingProxyType(
 )
 
 
-def command_of(request: Message) -> Command:
-    """Reads an operator's command.
-
-    Raises:
-      InvalidRequestError: a required field is not set, or a value is out of range.
-    """
-    match request:
-        case pb.ListPlacementsRequest():
-            return _list_of(request)
-        case pb.MigrateRequest():
-            return Migrate(
-                request=_required(request, "request"),
-                device=_required(request, "device"),
-            )
-        case pb.DrainRequest():
-            return Drain(device=_required(request, "device"))
-        case pb.UndrainRequest():
-            return Undrain(device=_required(request, "device"))
-        case pb.SnapshotRequest():
-            return Snapshot()
-        case pb.SetPolicyRequest():
-            return SetPolicy(
-                policy=_required(request, "policy"),
-                look_s=_optional(request, "look_s"),
-                headroom=_optional(request, "headroom"),
-            )
-    raise AssertionError(f"{request.DESCRIPTOR.full_name} is no request of the service")
-
-
 def response_of(answer: Answer, *, request: Message) -> Message:
     """Writes an operator's answer."""
     match answer:
@@ -94,41 +57,23 @@ def response_of(answer: Answer, *, request: Message) -> Message:
             return pb.MigrateResponse(
                 source=answer.source, target=answer.target, is_moving=answer.is_moving
             )
-        case DeviceStatus() if isinstance(request, pb.UndrainRequest):
-            return pb.UndrainResponse(state=STATES[answer.state])
         case DeviceStatus():
-            return pb.DrainResponse(
-                state=STATES[answer.state], requests_left=answer.requests_left
-            )
+            return _device_of(answer, request=request)
         case Picture():
             return _snapshot_of(answer)
         case PolicyChange():
             return pb.SetPolicyResponse(
                 policy=answer.policy, policy_before=answer.before, look_s=answer.look_s
             )
+        case _:
+            return serving_response(answer, request=request)
 
 
-def _list_of(request: pb.ListPlacementsRequest) -> ListPlacements:
-    given = {
-        name: getattr(request, name)
-        for name in ("model", "device", "max_results")
-        if request.HasField(name)
-    }
-    try:
-        return ListPlacements(**given)
-    except ValueError as error:  # "max_results must be ..."
-        field, _, rule = str(error).partition(" ")
-        raise InvalidRequestError(field, rule) from error
-
-
-def _required(request: Message, name: str) -> Any:
-    if not request.HasField(name):
-        raise InvalidRequestError(name, "must be set")
-    return getattr(request, name)
-
-
-def _optional(request: Message, name: str) -> Any:
-    return getattr(request, name) if request.HasField(name) else None
+def _device_of(status: DeviceStatus, *, request: Message) -> Message:
+    state = STATES[status.state]
+    if isinstance(request, pb.UndrainRequest):
+        return pb.UndrainResponse(state=state)
+    return pb.DrainResponse(state=state, requests_left=status.requests_left)
 
 
 def _placement_of(placement: Placement) -> pb.Placement:

@@ -1,8 +1,8 @@
 """The server of `mell.v1.Admin` has few threads; each waits for the engine's answer."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import final
 
 import grpc
@@ -12,9 +12,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from mell_jax.engine.admin import Answer, Command
+from mell_jax.engine.admin import Answer
+from mell_jax.frontend import Caller
 from mell_jax.serving.address import BindError, listen
-from mell_jax.serving.admin.convert import command_of, response_of
+from mell_jax.serving.admin.asked import asked_of
+from mell_jax.serving.admin.controls import (
+    Asked,
+    Controls,
+    not_answered,
+)
+from mell_jax.serving.admin.convert import response_of
 from mell_jax.serving.edge import parse
 from mell_jax.serving.problem import NotAnsweredError
 from mell_jax.serving.proto import mell_admin_pb2 as pb
@@ -24,10 +31,7 @@ from mell_jax.serving.status import status_of
 SERVICE_NAME = "mell.v1.Admin"
 HOST = "127.0.0.1"  # never another one: who may ask here may do everything
 _MAX_MESSAGE_BYTES = 64 * 1024
-_PATIENCE_S = 60.0
-_THREADS = 4
-
-Administer = Callable[[Command], Future[Answer]]
+_THREADS = 32  # each is held by a call, and a pause may wait for long
 
 
 def check_port(port: int) -> None:
@@ -46,15 +50,17 @@ def check_port(port: int) -> None:
 class AdminPort:
     """Listens on this machine's own interface once it is started."""
 
-    def __init__(self, ask: Administer, *, gate: Gate, is_reflection_on: bool) -> None:
+    def __init__(
+        self, controls: Controls, *, gate: Gate, is_reflection_on: bool
+    ) -> None:
         """Nothing listens yet.
 
         Args:
-          ask: takes commands to the engine, from any thread, without blocking.
+          controls: take what is asked to the engine.
           gate: where clients need tokens, operators need one with the right "admin".
           is_reflection_on: whether tools may ask what is served.
         """
-        self._ask = ask
+        self._controls = controls
         self._gate = gate
         self._server = grpc.server(
             ThreadPoolExecutor(_THREADS, thread_name_prefix="mell-admin"),
@@ -104,9 +110,10 @@ class AdminPort:
         def handle(data: bytes, context: grpc.ServicerContext) -> bytes | None:
             try:
                 metadata = dict(context.invocation_metadata() or ())
-                self._gate.identify(metadata, right="admin")
+                caller = self._gate.identify(metadata, right="admin")
                 request = parse(data, request_type)
-                answer = self._wait_for(command_of(request), context)
+                asked = asked_of(request)
+                answer = self._wait_for(asked, context=context, caller=caller)
                 return response_of(answer, request=request).SerializeToString()
             except Exception as error:  # the edge
                 context.abort_with_status(rpc_status.to_status(status_of(error)))
@@ -114,31 +121,31 @@ class AdminPort:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _wait_for(self, command: Command, context: grpc.ServicerContext) -> Answer:
-        """Waits for the engine's answer until the caller's deadline or ours."""
-        left_s = context.time_remaining()
-        wait_s = _PATIENCE_S if left_s is None else min(left_s, _PATIENCE_S)
-        answer = self._ask(command)
+    def _wait_for(
+        self, asked: Asked, *, context: grpc.ServicerContext, caller: Caller
+    ) -> Answer:
+        """Waits for the answer until the caller's deadline or ours."""
+        waits_s = (context.time_remaining(), self._controls.patience_s(asked))
+        wait_s = min((each for each in waits_s if each is not None), default=None)
+        answer = self._controls.begin(asked, caller=caller)
         context.add_callback(answer.cancel)  # when the caller has gone
         try:
             return answer.result(timeout=wait_s)
         except CancelledError as error:
             raise NotAnsweredError("the caller has gone; nothing was done") from error
         except TimeoutError as error:
-            done = "nothing was done" if answer.cancel() else "it may yet be done"
-            raise NotAnsweredError(
-                f"the engine has not answered in {wait_s:.1f} s; {done}"
-            ) from error
+            assert wait_s is not None, "without a bound nothing times out"
+            raise not_answered(answer, waited_s=wait_s) from error
 
 
 @contextlib.contextmanager
 def serving_admin(
-    ask: Administer, *, port: int | None, tokens_file: str, is_reflection_on: bool
+    controls: Controls, *, port: int | None, tokens_file: str, is_reflection_on: bool
 ) -> Iterator[str | None]:
     """Serves administration meanwhile, and yields where; None without a port.
 
     Args:
-      ask: see `AdminPort`.
+      controls: see `AdminPort`.
       port: 0 for any free one.
       tokens_file: empty where no token is needed.
       is_reflection_on: whether tools may ask what is served.
@@ -150,7 +157,9 @@ def serving_admin(
     if port is None:
         yield None
         return
-    admin = AdminPort(ask, gate=Gate(tokens_file), is_reflection_on=is_reflection_on)
+    admin = AdminPort(
+        controls, gate=Gate(tokens_file), is_reflection_on=is_reflection_on
+    )
     address = admin.start(port)
     try:
         yield address

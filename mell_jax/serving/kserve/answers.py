@@ -26,6 +26,7 @@ class Said:
     finish_reason: str  # empty until the end
     num_input_tokens: int
     num_output_tokens: int  # of this part
+    weights_version: str = ""  # of the last token; empty without one
 
 
 def said_in(deltas: Sequence[Delta], *, prompt: str = "") -> Said:
@@ -36,6 +37,7 @@ def said_in(deltas: Sequence[Delta], *, prompt: str = "") -> Said:
         finish_reason="" if last.finish is None else last.finish.reason,
         num_input_tokens=last.prompt_tokens,
         num_output_tokens=sum(len(delta.token_ids) for delta in deltas),
+        weights_version=last.weights_version,
     )
 
 
@@ -65,6 +67,10 @@ def response_of(
     response = pb.ModelInferResponse(
         model_name=model, model_version=VERSION, id=wanted.id
     )
+    for sample in said:
+        if sample.weights_version:
+            version = sample.weights_version
+            response.parameters["weight_version"].string_param = version
     for name in wanted.outputs:
         datatype, pack = _COLUMNS[name]
         response.outputs.add(name=name, datatype=datatype, shape=shape)

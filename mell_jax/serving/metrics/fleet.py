@@ -12,6 +12,7 @@ from mell_jax.engine.fleet_view import (
     MoveEnd,
     MoveOutcome,
     MoveReason,
+    ServingView,
 )
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.serving.metrics.families import (
@@ -28,6 +29,7 @@ def fleet_metrics(view: FleetView) -> Iterator[Metric]:
     yield from _devices(view)
     yield from _instances(view)
     yield from _moves(view)
+    yield from _serving(view.serving)
     yield from _counts(view.stats)
     yield from _profile(view)
 
@@ -108,6 +110,20 @@ def _moves(view: FleetView) -> Iterator[Metric]:
             (dict(zip(names, kind, strict=True)), count)
             for kind, count in sorted(moving.items())
         ],
+    )
+
+
+def _serving(serving: ServingView) -> Iterator[Metric]:
+    yield gauge("mell:paused", "1 while no steps are begun.", [({}, serving.is_paused)])
+    yield gauge(
+        "mell:sleep_freed_bytes",
+        "Memory of devices that a sleep gave back, while it lasts.",
+        [({}, serving.freed_bytes)],
+    )
+    yield counter(
+        "mell:weights_updates",
+        "Times that the weights of a model were replaced.",
+        [({"model_name": name}, count) for name, count in serving.updates.items()],
     )
 
 

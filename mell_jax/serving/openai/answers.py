@@ -1,9 +1,10 @@
 """Pieces become OpenAI's JSON: whole answers and chunks of streams; pure functions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, final
 
+from mell_jax.engine.new_weights import FIRST
 from mell_jax.serving.openai.messages import CallWriter, finish_reason, whole_message
 from mell_jax.serving.openai.samples import Piece, Word
 from mell_jax.serving.openai.telling import PromptFacts
@@ -18,7 +19,21 @@ class Heading:
     id: str
     created: int  # seconds of the wall clock
     model: str
-    fingerprint: str | None = None  # of the version and the weights
+    fingerprint: str | None = None  # of the version and the weights of the start
+    weights_version: str = ""  # of the last token so far; empty before the first
+
+    def at(self, version: str) -> "Heading":
+        """Returns the heading of what is told once tokens are of this version."""
+        return replace(self, weights_version=version or self.weights_version)
+
+    @property
+    def facts(self) -> Json:
+        """Returns what tells which weights have answered."""
+        version, fingerprint = self.weights_version, self.fingerprint
+        if fingerprint is not None and version not in ("", FIRST.version):
+            fingerprint = f"{fingerprint}-{version}"
+        told = {"system_fingerprint": fingerprint}
+        return {**told, "weight_version": version} if version else told
 
 
 class Writer(Protocol):
@@ -133,7 +148,7 @@ def _object(
         "object": kind,
         "created": heading.created,
         "model": heading.model,
-        "system_fingerprint": heading.fingerprint,
+        **heading.facts,
         "choices": choices,
         "usage": usage,
         **_facts(prompt),
@@ -141,7 +156,13 @@ def _object(
 
 
 def _token_ids(piece: Piece) -> Json:
-    return {} if piece.token_ids is None else {"token_ids": piece.token_ids}
+    """Which tokens there are, and of which weights where that is not plain."""
+    told: dict[str, object] = {}
+    if piece.token_ids is not None:
+        told["token_ids"] = piece.token_ids
+    if piece.token_ids is not None or len(piece.versions) > 1:
+        told["weight_versions"] = [each._asdict() for each in piece.versions]
+    return told
 
 
 def _facts(prompt: PromptFacts | None) -> Json:

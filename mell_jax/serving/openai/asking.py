@@ -2,7 +2,11 @@
 
 from typing import TypeVar, cast
 
-from mell_jax.engine.params import MAX_N, InvalidRequestError, SamplingParams
+from mell_jax.engine.params import (
+    InvalidRequestError,
+    LogprobsMode,
+    SamplingParams,
+)
 from mell_jax.serving.chat.tools import Tooling
 from mell_jax.serving.chat.tools import tooling_of as read_tools
 from mell_jax.serving.client_values import known_top_k
@@ -13,6 +17,7 @@ from mell_jax.serving.problem import UnsupportedError
 T = TypeVar("T")
 
 MAX_PROMPTS = 128
+MAX_SAMPLES = 128  # of a prompt, as OpenAI has it
 DEFAULT_COMPLETION_TOKENS = 16  # of /v1/completions, as OpenAI has it
 
 
@@ -81,9 +86,12 @@ def samples_of(request: CompletionRequest | ChatRequest) -> int:
     """Returns how many answers to a prompt are made; `n` of them are shown.
 
     Raises:
-      InvalidRequestError: `best_of` is less than `n`, or the answer is streamed.
+      InvalidRequestError: they are too many, `best_of` is less than `n`, or the answer
+        is streamed.
     """
     shown = _or(request.n, 1)
+    if not (shown <= MAX_SAMPLES):
+        raise InvalidRequestError("n", f"may be at most {MAX_SAMPLES}, got {shown}")
     made = request.best_of if isinstance(request, CompletionRequest) else None
     if made is None or not (shown >= 1):
         return shown
@@ -95,8 +103,10 @@ def samples_of(request: CompletionRequest | ChatRequest) -> int:
             f"of {made} is above n ({shown}), and the best are known at the end only: "
             "leave out stream",
         )
-    if not (made <= MAX_N):
-        raise InvalidRequestError("best_of", f"may be at most {MAX_N}, got {made}")
+    if not (made <= MAX_SAMPLES):
+        raise InvalidRequestError(
+            "best_of", f"may be at most {MAX_SAMPLES}, got {made}"
+        )
     return made
 
 
@@ -190,6 +200,9 @@ def _params(
         allowed_token_ids=None if allowed is None else tuple(allowed),
         seed=request.seed,
         logprobs=logprobs,
+        logprobs_mode=cast(
+            "LogprobsMode", _or(request.logprobs_mode, defaults.logprobs_mode)
+        ),
         prompt_logprobs=prompt_logprobs,
         n=n,
         max_tokens=max_tokens,

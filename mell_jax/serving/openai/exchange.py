@@ -61,7 +61,7 @@ class Exchange:
           stalls: ends an answer that nobody reads.
           samples: reads their deltas.
           writer: of the API that was called.
-          heading: of every object.
+          heading: of every object, before the first token.
           style: of the answer.
           headers: of any answer.
           comment_s: after so long without an event a stream gets a comment, and its
@@ -105,6 +105,8 @@ class Exchange:
             choices.setdefault(piece.index, []).append(piece)
         pieces, made = self._samples.whole(choices), self._samples.n
         shown = made if self._style.num_shown is None else self._style.num_shown
+        for piece in pieces:
+            self._heading = self._heading.at(piece.version)
         whole = self._writer.whole(
             self._heading,
             keep_best(pieces, made=made, shown=shown),
@@ -130,6 +132,7 @@ class Exchange:
     ) -> AsyncGenerator[bytes]:
         async for prompt, delta in deltas:
             piece = self._samples.read(delta, prompt=prompt)
+            self._heading = self._heading.at(piece.version)
             for chunk in self._writer.chunks(self._heading, piece):
                 usage = {}
                 if self._style.is_usage_continuous:

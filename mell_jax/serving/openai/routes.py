@@ -209,7 +209,8 @@ class OpenAiDoor:
         self._front_end.admission.check_size(params.n * len(prompts))
         # A proxy gives one x-request-id to all calls of one page: it is repeated to the
         # client and names nothing here.
-        request_id = checked_request_id(asked.request_id or "") or uuid.uuid4().hex
+        own_id = checked_request_id(asked.request_id or "")
+        request_id = own_id or uuid.uuid4().hex
         shown_id = known_request_id(request.headers) or request_id
         name = model.info.model_name
         asks = [
@@ -217,10 +218,11 @@ class OpenAiDoor:
                 prompt=prompt,
                 params=params,
                 model=name,
+                request_id=f"{own_id}-{number}" if own_id and number else own_id,
                 kept_ids=frozenset() if turn is None else turn.kept_ids,
                 default_max_tokens=default_max_tokens,
             )
-            for prompt in prompts
+            for number, prompt in enumerate(prompts)
         ]
         options = asked.stream_options
         return AsResponse(

@@ -6,7 +6,7 @@ from typing import final
 
 import msgspec
 
-from mell_jax.frontend import Delta, TokenLogprobs
+from mell_jax.frontend import Delta, TokenLogprobs, VersionRange, joined
 from mell_jax.serving.openai.telling import (
     LEAST_LOGPROB,
     TEXT_ALONE,
@@ -45,6 +45,7 @@ class Piece:
       num_tokens: new ones.
       logprob: of the new tokens together; 0 where it is not known.
       events: what the text is made of; None where it is nothing but text.
+      versions: of the weights that the new tokens are of, as ranges of the choice's.
     """
 
     index: int
@@ -58,6 +59,12 @@ class Piece:
     num_tokens: int = 0
     logprob: float = 0.0
     events: tuple[Event, ...] | None = None
+    versions: tuple[VersionRange, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """Returns the version of the last new token; empty without one."""
+        return self.versions[-1].version if self.versions else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +127,7 @@ class Samples:
         count = delta.completion_tokens
         if self._echo is not None and self._echo.hides_answer:
             text, tokens, count = "", [], 0
-            delta = msgspec.structs.replace(delta, token_ids=())
+            delta = msgspec.structs.replace(delta, token_ids=(), weights_versions=())
             words = None if words is None else ()
         ruler = self._rulers.get(choice)
         if ruler is None:
@@ -155,6 +162,7 @@ class Samples:
             prompt=self._facts.get(prompt) if is_first else None,
             num_tokens=len(delta.token_ids),
             logprob=sum(row.logprob for row in delta.logprobs or ()),
+            versions=delta.weights_versions,
         )
 
     def whole(self, choices: Mapping[int, Sequence[Piece]]) -> list[Piece]:
@@ -258,6 +266,7 @@ def join(pieces: Sequence[Piece]) -> Piece:
         events=None
         if pieces[0].events is None
         else tuple(event for piece in pieces for event in piece.events or ()),
+        versions=joined(each for piece in pieces for each in piece.versions),
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.engine.frames import Logprobs, StepFrame
+from mell_jax.engine.frames import Logprobs, NewVersion, StepFrame
 from mell_jax.serving.processes.wire import ROUTE_BITS
 
 
@@ -26,7 +26,19 @@ def part_of(frame: StepFrame, *, number: int) -> StepFrame | None:
         logprobs=logprobs,
         prompts=prompts,
         finished=finished,
+        versions=_versions_of(frame.versions, number=number),
     )
+
+
+def _versions_of(
+    versions: tuple[NewVersion, ...], *, number: int
+) -> tuple[NewVersion, ...]:
+    found = []
+    for new in versions:
+        handles = tuple(h for h in new.handles if h >> ROUTE_BITS == number)
+        if handles:
+            found.append(NewVersion(version=new.version, handles=handles))
+    return tuple(found)
 
 
 def _logprobs_of(

@@ -22,6 +22,7 @@ from typing import final
 from absl import logging
 
 from mell_jax.engine.frames import EngineStopped, StepFrame
+from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.address import (
     Addresses,
     join_address,
@@ -66,7 +67,14 @@ class EngineEnded:
     message: str
 
 
-SupervisorEvent = Heard | Gone | Signalled | EngineEnded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortOrdered:
+    """An operator ends requests, whichever front end has them."""
+
+    request_ids: tuple[str, ...]
+
+
+SupervisorEvent = AbortOrdered | Heard | Gone | Signalled | EngineEnded
 
 
 class ServicePhase(Enum):
@@ -83,6 +91,7 @@ def run_fronts(
     config: ServerConfig,
     on_ready: Callable[[Addresses], None],
     limits: FrontEndLimits | None = None,
+    aborts: Aborts | None = None,
 ) -> str:
     """Serves from `config.frontends` processes until a signal or the engine's end.
 
@@ -96,6 +105,7 @@ def run_fronts(
       config: where and how to serve.
       on_ready: called with the addresses once requests are taken.
       limits: for what front ends may do.
+      aborts: brings what operators order; None for nobody.
 
     Returns:
       Why service ended, when nobody asked for it; the log has the cause.
@@ -109,6 +119,9 @@ def run_fronts(
             engine, models=models, config=_reserve(config, stack), limits=limits
         )
         stack.callback(supervisor.close)
+        if aborts is not None:
+            aborts.listen(supervisor.on_abort)
+            stack.callback(aborts.leave)
         for number in (signal.SIGTERM, signal.SIGINT):
             before = signal.signal(number, supervisor.on_signal)
             stack.callback(signal.signal, number, before)
@@ -221,6 +234,9 @@ class Supervisor:
     def on_signal(self, number: int, _: object) -> None:
         self._events.put(Signalled(number=number))
 
+    def on_abort(self, request_ids: Sequence[str]) -> None:
+        self._events.put(AbortOrdered(request_ids=tuple(request_ids)))
+
     def _sink(self, frame: StepFrame | EngineStopped) -> None:
         """Returns the function that the engine calls on its thread."""
         if isinstance(frame, EngineStopped):
@@ -232,6 +248,8 @@ class Supervisor:
         match event:
             case Heard(number=number, message=message):
                 self._hear(number, message)
+            case AbortOrdered(request_ids=request_ids):
+                self._pool.tell_all(AbortRequests(request_ids=request_ids))
             case Gone():
                 self._pool.reap(event, is_missed=self._phase is ServicePhase.SERVING)
                 if self._phase is ServicePhase.STARTING:

@@ -126,6 +126,158 @@ class SetPolicyResponse(_message.Message):
     look_s: float
     def __init__(self, policy: _Optional[str] = ..., policy_before: _Optional[str] = ..., look_s: _Optional[float] = ...) -> None: ...
 
+class UpdateWeightsRequest(_message.Message):
+    __slots__ = ("path", "version", "open_requests", "model", "streamed")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STREAMED_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    version: str
+    open_requests: str
+    model: str
+    streamed: bool
+    def __init__(self, path: _Optional[str] = ..., version: _Optional[str] = ..., open_requests: _Optional[str] = ..., model: _Optional[str] = ..., streamed: bool = ...) -> None: ...
+
+class UpdateWeightsResponse(_message.Message):
+    __slots__ = ("model", "version", "nbytes", "restarted", "aborted")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    RESTARTED_FIELD_NUMBER: _ClassVar[int]
+    ABORTED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    nbytes: int
+    restarted: int
+    aborted: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., nbytes: _Optional[int] = ..., restarted: _Optional[int] = ..., aborted: _Optional[int] = ...) -> None: ...
+
+class NameWeightsRequest(_message.Message):
+    __slots__ = ("version", "model")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    model: str
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class NameWeightsResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServingState
+    def __init__(self, state: _Optional[_Union[ServingState, _Mapping]] = ...) -> None: ...
+
+class Weights(_message.Message):
+    __slots__ = ("model", "version", "updates", "nbytes", "is_dropped")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    IS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    updates: int
+    nbytes: int
+    is_dropped: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., updates: _Optional[int] = ..., nbytes: _Optional[int] = ..., is_dropped: bool = ...) -> None: ...
+
+class ServingState(_message.Message):
+    __slots__ = ("is_paused", "sleep_level", "weights", "freed_bytes", "waiting")
+    IS_PAUSED_FIELD_NUMBER: _ClassVar[int]
+    SLEEP_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    is_paused: bool
+    sleep_level: int
+    weights: _containers.RepeatedCompositeFieldContainer[Weights]
+    freed_bytes: int
+    waiting: int
+    def __init__(self, is_paused: bool = ..., sleep_level: _Optional[int] = ..., weights: _Optional[_Iterable[_Union[Weights, _Mapping]]] = ..., freed_bytes: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ("mode",)
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    def __init__(self, mode: _Optional[str] = ...) -> None: ...
+
+class PauseResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServingState
+    def __init__(self, state: _Optional[_Union[ServingState, _Mapping]] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServingState
+    def __init__(self, state: _Optional[_Union[ServingState, _Mapping]] = ...) -> None: ...
+
+class SleepRequest(_message.Message):
+    __slots__ = ("level", "keeps")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_FIELD_NUMBER: _ClassVar[int]
+    level: int
+    keeps: str
+    def __init__(self, level: _Optional[int] = ..., keeps: _Optional[str] = ...) -> None: ...
+
+class SleepResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServingState
+    def __init__(self, state: _Optional[_Union[ServingState, _Mapping]] = ...) -> None: ...
+
+class WakeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WakeResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServingState
+    def __init__(self, state: _Optional[_Union[ServingState, _Mapping]] = ...) -> None: ...
+
+class GetServingRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetServingResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: ServingState
+    def __init__(self, state: _Optional[_Union[ServingState, _Mapping]] = ...) -> None: ...
+
+class ResetPrefixCacheRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ResetPrefixCacheResponse(_message.Message):
+    __slots__ = ("pages",)
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    pages: int
+    def __init__(self, pages: _Optional[int] = ...) -> None: ...
+
+class AbortRequestsRequest(_message.Message):
+    __slots__ = ("request_ids", "all")
+    REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    request_ids: _containers.RepeatedScalarFieldContainer[str]
+    all: bool
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., all: bool = ...) -> None: ...
+
+class AbortRequestsResponse(_message.Message):
+    __slots__ = ("aborted",)
+    ABORTED_FIELD_NUMBER: _ClassVar[int]
+    aborted: int
+    def __init__(self, aborted: _Optional[int] = ...) -> None: ...
+
 class SnapshotRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

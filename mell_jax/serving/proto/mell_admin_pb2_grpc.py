@@ -64,6 +64,51 @@ class AdminStub(object):
                 request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SetPolicyRequest.SerializeToString,
                 response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SetPolicyResponse.FromString,
                 _registered_method=True)
+        self.UpdateWeights = channel.unary_unary(
+                '/mell.v1.Admin/UpdateWeights',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.UpdateWeightsRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.UpdateWeightsResponse.FromString,
+                _registered_method=True)
+        self.NameWeights = channel.unary_unary(
+                '/mell.v1.Admin/NameWeights',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.NameWeightsRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.NameWeightsResponse.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/mell.v1.Admin/Pause',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.PauseRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.PauseResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/mell.v1.Admin/Resume',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResumeResponse.FromString,
+                _registered_method=True)
+        self.Sleep = channel.unary_unary(
+                '/mell.v1.Admin/Sleep',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SleepRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SleepResponse.FromString,
+                _registered_method=True)
+        self.Wake = channel.unary_unary(
+                '/mell.v1.Admin/Wake',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.WakeRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.WakeResponse.FromString,
+                _registered_method=True)
+        self.GetServing = channel.unary_unary(
+                '/mell.v1.Admin/GetServing',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.GetServingRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.GetServingResponse.FromString,
+                _registered_method=True)
+        self.ResetPrefixCache = channel.unary_unary(
+                '/mell.v1.Admin/ResetPrefixCache',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResetPrefixCacheRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResetPrefixCacheResponse.FromString,
+                _registered_method=True)
+        self.AbortRequests = channel.unary_unary(
+                '/mell.v1.Admin/AbortRequests',
+                request_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.AbortRequestsRequest.SerializeToString,
+                response_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.AbortRequestsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
@@ -112,6 +157,68 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateWeights(self, request, context):
+        """Loads weights from a path and serves with them from a step on. Nothing has changed
+        when it fails. Updates take turns.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NameWeights(self, request, context):
+        """Calls the weights that are served something else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Starts no more steps; new requests wait. Answers when all is still.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Sleep(self, request, context):
+        """Gives memory back. Open requests wait, and are computed again after `Wake`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Wake(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServing(self, request, context):
+        """Whether the engine runs, and with which weights.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPrefixCache(self, request, context):
+        """Forgets cached pages of prompts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRequests(self, request, context):
+        """Ends requests; they finish with the reason "abort".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +251,51 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.SetPolicy,
                     request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SetPolicyRequest.FromString,
                     response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'UpdateWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWeights,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.UpdateWeightsRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.UpdateWeightsResponse.SerializeToString,
+            ),
+            'NameWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.NameWeights,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.NameWeightsRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.NameWeightsResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.PauseRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.PauseResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResumeRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResumeResponse.SerializeToString,
+            ),
+            'Sleep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sleep,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SleepRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SleepResponse.SerializeToString,
+            ),
+            'Wake': grpc.unary_unary_rpc_method_handler(
+                    servicer.Wake,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.WakeRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.WakeResponse.SerializeToString,
+            ),
+            'GetServing': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServing,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.GetServingRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.GetServingResponse.SerializeToString,
+            ),
+            'ResetPrefixCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPrefixCache,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResetPrefixCacheRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResetPrefixCacheResponse.SerializeToString,
+            ),
+            'AbortRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRequests,
+                    request_deserializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.AbortRequestsRequest.FromString,
+                    response_serializer=mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.AbortRequestsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -308,6 +460,249 @@ class Admin(object):
             '/mell.v1.Admin/SetPolicy',
             mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SetPolicyRequest.SerializeToString,
             mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/UpdateWeights',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.UpdateWeightsRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.UpdateWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NameWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/NameWeights',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.NameWeightsRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.NameWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/Pause',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.PauseRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.PauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/Resume',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResumeRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sleep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/Sleep',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SleepRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.SleepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Wake(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/Wake',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.WakeRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.WakeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/GetServing',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.GetServingRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.GetServingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPrefixCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/ResetPrefixCache',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResetPrefixCacheRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.ResetPrefixCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mell.v1.Admin/AbortRequests',
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.AbortRequestsRequest.SerializeToString,
+            mell__jax_dot_serving_dot_proto_dot_mell__admin__pb2.AbortRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -201,7 +201,7 @@ def test_two_instances_lose_what_two_steps_take_more_than_one_after_the_other(
 
 def test_instances_that_share_a_device_share_its_weights(order: GpuOrder) -> None:
     pair = make_rig(order, batches=(1,), instances=2)
-    first, second = (worker._weights for worker in pair.workers)
+    first, second = (worker.held.arrays for worker in pair.workers)
     assert all(a is b for a, b in zip(first, second, strict=True))
     assert pair.workers[0].pool is not pair.workers[1].pool
     assert pair.worker.buckets == [pair.decode_bucket(1)]

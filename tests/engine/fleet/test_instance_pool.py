@@ -56,7 +56,7 @@ def answer(instance: Instance) -> list[int]:
 
 
 def weight_homes(worker: DeviceWorker) -> set[str | None]:
-    return {weight.sharding.memory_kind for weight in worker._weights}
+    return {weight.sharding.memory_kind for weight in worker.held.arrays}
 
 
 @pytest.mark.parametrize("parking", ["pool", "weights"])

@@ -24,6 +24,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import StepCall
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.layout import Bucket
 from tests.toy import CONFIG, PAGE_TOKENS, toy_info
 
@@ -134,6 +135,9 @@ class TimedPool:
         return Instance(worker, batcher, max_rows=8)
 
     def close(self, device: DeviceGroupId) -> None: ...
+
+    def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
+        return {}
 
 
 def timed_fleet(timeline: Timeline, *, step_s: Sequence[float]) -> Fleet:

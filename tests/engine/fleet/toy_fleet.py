@@ -1,7 +1,7 @@
 """Fleets of toy instances, by default all on one CPU device, which compiles once."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import jax
@@ -31,6 +31,7 @@ from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
+from mell_jax.worker.held_weights import HeldWeights
 from tests.toy import (
     CONFIG,
     PAGE_TOKENS,
@@ -38,6 +39,7 @@ from tests.toy import (
     VOCAB,
     toy_info,
     toy_table,
+    toy_weights,
     toy_worker,
 )
 
@@ -60,6 +62,7 @@ class ToyPool:
         max_tokens: int,
         lands_for_owed: bool,
         shop: GuideShop | None = None,
+        make_instance: Callable[..., Instance] = Instance,
     ) -> None:
         found = jax.devices()
         self._groups = {
@@ -75,7 +78,16 @@ class ToyPool:
         self._max_tokens = max_tokens
         self._lands_for_owed = lands_for_owed
         self._shop = shop
+        self._make_instance = make_instance
         self.opened = 0
+        self._held: dict[ModelId, dict[DeviceGroupId, HeldWeights]] = {
+            name: {
+                device: toy_weights(model, factor=factor, group=group)
+                for device, group in self._groups.items()
+            }
+            for name, factor in factors.items()
+        }
+        self._workers: dict[DeviceGroupId, DeviceWorker] = {}
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
@@ -95,8 +107,9 @@ class ToyPool:
             spec=CacheSpec(page_tokens=PAGE_TOKENS),
             shares_prefixes=self._prefix_cache,
         )
-        return Instance(
-            self.worker(device, model),
+        worker = self._workers[device] = self.worker(device, model)
+        return self._make_instance(
+            worker,
             batcher,
             max_rows=8,
             guides=InstanceGuides(self._shop, vocab_size=VOCAB),
@@ -111,10 +124,14 @@ class ToyPool:
             token_budget=64,
             max_tokens=self._max_tokens,
             devices=self._groups[device].devices,
+            held=self._held[model][device],
         )
 
     def close(self, device: DeviceGroupId) -> None:
-        pass
+        self._workers.pop(device).park(keeps_weights=True)
+
+    def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
+        return self._held[model]
 
 
 def toy_page(model: ModelConfig = CONFIG) -> jax.ShapeDtypeStruct:
@@ -168,6 +185,7 @@ def toy_fleet(
     max_tokens: int = MAX_TOKENS,
     lands_for_owed: bool = False,
     has_grammars: bool = False,
+    make_instance: Callable[..., Instance] = Instance,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
@@ -177,6 +195,7 @@ def toy_fleet(
       lands_for_owed: as on a CPU: first tokens that are owed compute alone, and for a
         while no step is launched ahead.
       has_grammars: requests may have grammars; the toy writes `toy_table`.
+      make_instance: in place of `Instance`.
     """
     shop = GuideShop(ring=lambda: None)
     config = config or FleetConfig()
@@ -189,6 +208,7 @@ def toy_fleet(
         max_tokens=max_tokens,
         lands_for_owed=lands_for_owed,
         shop=shop,
+        make_instance=make_instance,
     )
     if transport is None:
         transport = DevicePut()

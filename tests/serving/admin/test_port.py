@@ -21,6 +21,7 @@ from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread, Steps
 from mell_jax.serving.address import BindError
+from mell_jax.serving.admin.controls import Controls
 from mell_jax.serving.admin.port import AdminPort, check_port, serving_admin
 from mell_jax.serving.proto import mell_admin_pb2 as pb
 from mell_jax.serving.proto import mell_admin_pb2_grpc as rpc
@@ -47,7 +48,9 @@ def administered(engine: Steps) -> Iterator[tuple[rpc.AdminStub, Transcript]]:
             seen.read(frame)
 
     thread.start(sink)
-    door = serving_admin(thread.ask, port=0, tokens_file="", is_reflection_on=True)
+    door = serving_admin(
+        Controls(thread.ask), port=0, tokens_file="", is_reflection_on=True
+    )
     with door as address, reached(address) as channel:
         yield rpc.AdminStub(channel), seen
         thread.stop()
@@ -135,7 +138,7 @@ def served_by_hand(engine: Any) -> Iterator[tuple[rpc.AdminStub, Transcript]]:
         answer.set_result(engine.administer(command))
         return answer
 
-    door = serving_admin(ask, port=0, tokens_file="", is_reflection_on=False)
+    door = serving_admin(Controls(ask), port=0, tokens_file="", is_reflection_on=False)
     with door as address, reached(address) as channel:
         yield rpc.AdminStub(channel), Transcript()
 
@@ -208,7 +211,9 @@ def test_a_fleet_of_one_is_administered_like_any_other() -> None:
 
 def test_bytes_that_are_no_message_are_the_callers_mistake() -> None:
     thread = EngineThread(toy_engine(), compilations=CompilationCounter())
-    door = serving_admin(thread.ask, port=0, tokens_file="", is_reflection_on=False)
+    door = serving_admin(
+        Controls(thread.ask), port=0, tokens_file="", is_reflection_on=False
+    )
     with door as address, reached(address) as channel:
         codes = [
             code_of(channel.unary_unary(f"/mell.v1.Admin/{method}"), data)
@@ -237,7 +242,7 @@ def test_an_engine_that_does_not_answer_is_not_waited_for_and_does_nothing_later
         came.release()
         return answer
 
-    admin = AdminPort(ask, gate=Gate(""), is_reflection_on=False)
+    admin = AdminPort(Controls(ask), gate=Gate(""), is_reflection_on=False)
     with reached(admin.start(0)) as channel:
         stub = rpc.AdminStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
@@ -264,7 +269,9 @@ def test_health_and_reflection_know_the_service() -> None:
         return answer
 
     for is_on in (True, False):
-        door = serving_admin(ask, port=0, tokens_file="", is_reflection_on=is_on)
+        door = serving_admin(
+            Controls(ask), port=0, tokens_file="", is_reflection_on=is_on
+        )
         with door as address, reached(address) as channel:
             asked = health_pb2.HealthCheckRequest(service="mell.v1.Admin")
             answer = health_pb2_grpc.HealthStub(channel).Check(asked)
@@ -294,12 +301,12 @@ def test_only_this_machine_reaches_it() -> None:
     with administered(toy_engine()) as (stub, _):
         stub.Snapshot(pb.SnapshotRequest())
     door = serving_admin(
-        lambda _: Future(), port=0, tokens_file="", is_reflection_on=False
+        Controls(lambda _: Future()), port=0, tokens_file="", is_reflection_on=False
     )
     with door as address:
         assert address is not None and address.startswith("127.0.0.1:")
     door = serving_admin(
-        lambda _: Future(), port=None, tokens_file="", is_reflection_on=False
+        Controls(lambda _: Future()), port=None, tokens_file="", is_reflection_on=False
     )
     with door as address:
         assert address is None
@@ -315,7 +322,7 @@ def test_where_tokens_are_needed_an_operators_has_the_right(tmp_path: Path) -> N
     thread = EngineThread(toy_engine(), compilations=CompilationCounter())
     thread.start(lambda _: None)
     door = serving_admin(
-        thread.ask, port=0, tokens_file=str(tokens), is_reflection_on=False
+        Controls(thread.ask), port=0, tokens_file=str(tokens), is_reflection_on=False
     )
     with door as address, reached(address) as channel:
         call = rpc.AdminStub(channel).Snapshot

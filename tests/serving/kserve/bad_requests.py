@@ -153,7 +153,7 @@ BAD |= {
         '{"top_p": 0}': "top_p",
         '{"top_k": -2}': "top_k",
         '{"top_k": 1.5}': "top_k",
-        '{"n": 17}': "n",
+        '{"n": 257}': "n",
         '{"max_tokens": 0}': "max_tokens",
         '{"max_tokens": true}': "max_tokens",
         '{"max_tokens": "many"}': "max_tokens",

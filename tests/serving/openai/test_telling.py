@@ -1,6 +1,8 @@
 """What answers tell beyond OpenAI's where they are asked to; "c" goes on "flxq..."."""
 
+import asyncio
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,54 @@ def test_answers_have_the_fingerprint_of_what_made_them(
             assert objects
             told = [each["system_fingerprint"] for each in objects]
             assert told == ["mell-1-abc"] * len(objects)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("path", BODIES)
+def test_answers_tell_which_weights_have_made_them(
+    path: str, is_streamed: bool, letters_dir: Path
+) -> None:
+    async def scenario() -> None:
+        async with serving(
+            directory=letters_dir, http_port=0, fingerprint="mell-1-abc", is_manual=True
+        ) as s:
+            s.engine.version = "0"
+            options = {"stream_options": {"include_usage": True}} if is_streamed else {}
+            asking = asyncio.create_task(
+                post(s, path, stream=is_streamed, return_token_ids=True, **options)
+            )
+            await s.until(lambda: s.engine.submits != [])
+            for version in ("0", "0", "step-1", "step-1", "step-1"):
+                s.engine.version = version
+                await asyncio.to_thread(s.engine.step)
+            answer = await asking
+            first = {"version": "0", "first": 0, "end": 2}
+            rest = {"version": "step-1", "first": 2, "end": 5}
+            if not is_streamed:
+                told = answer.json()
+                assert told["weight_version"] == "step-1"
+                assert told["system_fingerprint"] == "mell-1-abc-step-1"
+                assert told["choices"][0]["weight_versions"] == [first, rest]
+                return
+            objects = events_of(answer)
+            assert objects[-1]["usage"]["completion_tokens"] == 5
+            assert objects[-1]["weight_version"] == "step-1"
+            ranges = [
+                each
+                for told in objects
+                for choice in told["choices"]
+                for each in choice.get("weight_versions", [])
+            ]
+            assert ranges[0]["first"] == 0 and ranges[-1]["end"] == 5
+            versions = [each["version"] for each in ranges]
+            assert sorted(versions) == versions and set(versions) == {"0", "step-1"}
+            for each, after in pairwise(ranges):
+                assert each["end"] == after["first"]
+            for told in objects:
+                suffix = "-step-1" if told["weight_version"] == "step-1" else ""
+                assert told["system_fingerprint"] == f"mell-1-abc{suffix}"
 
     run(scenario)
 

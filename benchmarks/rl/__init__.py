@@ -1,0 +1,1 @@
+"""Measures what training pays to serve in the same loop."""

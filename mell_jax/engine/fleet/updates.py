@@ -1,0 +1,276 @@
+"""Updates change the weights of a model on all devices, between two steps.
+
+checked -> swapped on each set of devices -> a new generation -> open requests
+
+What is computed after the swap is of the new generation: no page of an older one is
+found by it. Requests that go on with pages of an older one are *mixed*: they share
+pages with nobody and move by pages alone, so that their tokens are the same, moved or
+not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from mell_jax.engine.admin import (
+    NameWeights,
+    NotPossibleError,
+    OpenRequests,
+    PrefixCacheReset,
+    ResetPrefixCache,
+    UnknownTargetError,
+    UpdateWeights,
+    WeightsInfo,
+    WeightsUpdated,
+)
+from mell_jax.engine.fleet.conductor import Conductor
+from mell_jax.engine.fleet.instance_pool import InstancePool
+from mell_jax.engine.fleet.news import tell_weights
+from mell_jax.engine.frames import FinishReason
+from mell_jax.engine.new_weights import Generation, NewWeights
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
+from mell_jax.scheduler.migration.records import OpenMove
+from mell_jax.scheduler.transfer import Mode
+from mell_jax.worker.held_weights import HeldWeights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Set:
+    """These groups have the same devices, and share the weights there."""
+
+    held: HeldWeights
+    devices: tuple[DeviceGroupId, ...]
+
+
+@final
+class Updates:
+    """Updates are carried out for one fleet, on its thread."""
+
+    def __init__(self, conductor: Conductor, *, instance_pool: InstancePool) -> None:
+        self._conductor = conductor
+        self._instance_pool = instance_pool
+
+    def info(self) -> tuple[WeightsInfo, ...]:
+        """Returns which weights the models have."""
+        return tuple(
+            self._info(model) for model in self._conductor.machine.ledger.models
+        )
+
+    def carry_out(self, command: UpdateWeights) -> WeightsUpdated:
+        """Changes the weights of a model.
+
+        Raises:
+          UnknownTargetError: there is no such model.
+          InvalidRequestError: the weights do not fit; nothing has changed.
+          NotPossibleError: streamed weights cannot be had, or broke off on the first
+            device, which is lost; the others have those from before.
+        """
+        model = self.find_model(command.model)
+        before = self._conductor.generations[model]
+        number = before.number + 1
+        version = str(number) if command.version is None else command.version
+        self._swap(model, command.weights)
+        generation = Generation(number=number, version=version)
+        restarted, aborted = self._turn(model, generation, command.open_requests)
+        tell_weights(model, version=version, before=before.version)
+        return WeightsUpdated(
+            model=model,
+            version=version,
+            nbytes=command.weights.nbytes,
+            restarted=restarted,
+            aborted=aborted,
+        )
+
+    def name(self, command: NameWeights) -> None:
+        """Calls the weights of a model something else from the next step on.
+
+        Raises:
+          UnknownTargetError: there is no such model.
+        """
+        model, conductor = self.find_model(command.model), self._conductor
+        before = conductor.generations[model]
+        now = Generation(number=before.number, version=command.version)
+        conductor.generations[model] = now
+        for instance in conductor.instances.values():
+            if instance.model == model:
+                instance.inner.rename(now)
+        tell_weights(model, version=now.version, before=before.version)
+
+    def reset_prefix_cache(self, command: ResetPrefixCache) -> PrefixCacheReset:
+        """Makes every page unfindable that is cached now.
+
+        Raises:
+          UnknownTargetError: there is no such model.
+        """
+        only = None if command.model is None else self.find_model(command.model)
+        return PrefixCacheReset(
+            pages=sum(
+                instance.inner.batcher.cache.forget_all()
+                for instance in self._conductor.instances.values()
+                if only in (None, instance.model)
+            )
+        )
+
+    def find_model(self, name: str | None) -> ModelId:
+        """Returns a model that is served, by default the first.
+
+        Raises:
+          UnknownTargetError: there is none of that name.
+        """
+        models = self._conductor.machine.ledger.models
+        if name is None:
+            return models[0]
+        if name not in models:
+            raise UnknownTargetError(
+                f"no model {name!r:.100} is served here; there is {', '.join(models)}"
+            )
+        return ModelId(name)
+
+    def _info(self, model: ModelId) -> WeightsInfo:
+        generation = self._conductor.generations[model]
+        (first, *_) = sets = self._sets(model)
+        return WeightsInfo(
+            model=model,
+            version=generation.version,
+            updates=generation.number,
+            nbytes=first.held.nbytes,
+            is_dropped=any(each.held.is_dropped for each in sets),
+        )
+
+    # -- the swap ------------------------------------------------------------------
+
+    def _sets(self, model: ModelId) -> list[_Set]:
+        """Returns what is to be swapped, but on devices that are lost."""
+        found: dict[int, list[DeviceGroupId]] = {}
+        held = self._instance_pool.held(model)
+        for device, each in held.items():
+            if device not in self._conductor.roster.lost:
+                found.setdefault(id(each), []).append(device)
+        return [
+            _Set(held=held[devices[0]], devices=tuple(devices))
+            for devices in found.values()
+        ]
+
+    def _swap(self, model: ModelId, weights: NewWeights) -> None:
+        sets = self._sets(model)
+        if weights.is_streamed:
+            self._stream(sets, weights)
+            return
+        ready = [list(weights.parts(each.devices[0])) for each in sets]
+        try:
+            for each, arrays in zip(sets, ready, strict=True):
+                each.held.check_all(arrays)
+        except ValueError as error:
+            raise InvalidRequestError("weights", str(error)) from error
+        for each, arrays in zip(sets, ready, strict=True):
+            for place, array in arrays:
+                each.held.replace(place, array)
+
+    def _stream(self, sets: list[_Set], weights: NewWeights) -> None:
+        """Swaps array by array; devices where that breaks off have both kinds."""
+        swapped = 0
+        for each in sets:
+            places: list[int] = []
+            try:
+                _stream_into(each.held, weights, each.devices[0], places=places)
+            except Exception as error:  # the edge: whatever makes weights may fail
+                said = f"{type(error).__name__}: {error}"
+                if not places and not swapped:
+                    raise NotPossibleError(
+                        f"the weights cannot be had ({said}); nothing has changed"
+                    ) from error
+                self._give_up(each, error)
+                if not swapped:
+                    raise NotPossibleError(
+                        f"the weights broke off after {len(places)} arrays ({said}) "
+                        f"on device {each.devices[0]}, which has no whole ones any "
+                        "more; others have those from before"
+                    ) from error
+            else:
+                swapped += 1
+
+    def _give_up(self, broken: _Set, error: Exception) -> None:
+        """Leaves devices that have weights of both kinds: fenced, or without any."""
+        for device in broken.devices:
+            if device in self._conductor.away:
+                broken.held.drop()
+            else:
+                self._conductor.fence(device, error)
+        self._conductor.settle()
+
+    # -- open requests -------------------------------------------------------------
+
+    def _turn(
+        self, model: ModelId, generation: Generation, open_requests: OpenRequests
+    ) -> tuple[int, int]:
+        """Has all instances begin a generation; returns what restarted and ended."""
+        conductor, aborted = self._conductor, 0
+        restarts = open_requests == "restart"
+        if open_requests == "abort":
+            open_ones = conductor.states_of(model)
+            aborted = len(open_ones)
+            for state in open_ones:
+                conductor.end(state.id, reason=FinishReason.ABORT)
+        self._call_off(model, which=(lambda _: True) if restarts else self._is_unfit)
+        conductor.generations[model] = generation
+        restarted = sum(
+            instance.inner.turn(generation, restarts=restarts)
+            for instance in conductor.instances.values()
+            if instance.model == model
+        )
+        self._note_mixed(model)
+        return restarted, aborted
+
+    def _call_off(self, model: ModelId, *, which: Callable[[OpenMove], bool]) -> None:
+        """Calls off moves that are under way and can not go on as they began."""
+        conductor = self._conductor
+        conductor.settle()
+        for state in conductor.states_of(model):
+            owner = conductor.controller.owners.get(state.id)
+            waiting = owner.next_move if owner is not None else None
+            move = owner.move if owner is not None else None
+            is_off = move is not None and which(move)
+            if is_off or (waiting is not None and waiting.mode is Mode.TOKENS):
+                conductor.call_off(state.id)
+        conductor.settle()
+
+    def _is_unfit(self, move: OpenMove) -> bool:
+        """Tells whether a move would not bring the pages that the source has."""
+        if move.order.mode is Mode.TOKENS:
+            return True
+        source = self._conductor.instances.get(move.source)
+        serial = Serial(move.source_copy_id)
+        has_pages = (
+            source is not None
+            and source.inner.knows(serial)
+            and source.inner.sequences.computed(serial) > 0
+        )
+        return not has_pages
+
+    def _note_mixed(self, model: ModelId) -> None:
+        """Notes which requests go on with pages of weights from before."""
+        conductor = self._conductor
+        for state in conductor.states_of(model):
+            state.is_mixed = False
+            owner = conductor.controller.owners.get(state.id)
+            if owner is None or owner.home not in conductor.instances:
+                continue
+            home, serial = conductor.instances[owner.home].inner, Serial(owner.copy_id)
+            if home.knows(serial):
+                state.is_mixed = home.sequences.sequence(serial).is_mixed
+
+
+def _stream_into(
+    held: HeldWeights,
+    weights: NewWeights,
+    device: DeviceGroupId,
+    *,
+    places: list[int],
+) -> None:
+    """Puts weights in their places; `places` tells how far it came."""
+    for place, array in weights.parts(device):
+        held.replace(place, array)
+        held.wait_for(place)  # or many would be on their way, beside those from before
+        places.append(place)
+    held.check_places(places)

@@ -1,0 +1,154 @@
+"""Makes the weights of an update: checked, compiled, and there or soon to be.
+
+ready      every array is made before the engine is asked: twice the weights for a
+           while, and the swap is pointers alone
+streamed   each is made when the engine asks for it: one layer more at most, and
+           streams wait for the copies
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mell_jax.engine.weights.directory import find_in_directory
+from mell_jax.engine.weights.leaves import Leaf, Make, place_maker
+from mell_jax.engine.weights.match import Mapped, find_leaves
+from mell_jax.engine.weights.plan import Place, WeightsPlan
+from mell_jax.engine.weights.shared import shared_maker
+from mell_jax.engine.weights.tree import read_tree
+from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.worker.group import DeviceGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyWeights:
+    """All arrays are there."""
+
+    nbytes: int  # of one instance's
+    arrays: Mapping[DeviceGroupId, Sequence[tuple[int, jax.Array]]]
+
+    @property
+    def is_streamed(self) -> bool:
+        return False
+
+    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+        yield from self.arrays[device]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedWeights:
+    """Each array is made when it is asked for, by what is compiled already."""
+
+    nbytes: int  # of one instance's
+    makers: Mapping[DeviceGroupId, Sequence[tuple[int, Make]]]
+
+    @property
+    def is_streamed(self) -> bool:
+        return True
+
+    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+        for number, make in self.makers[device]:
+            yield number, make().block_until_ready()
+
+
+def make_weights(
+    plan: WeightsPlan,
+    source: Any,
+    *,
+    mapping: Mapped | None = None,
+    streamed: bool = False,
+) -> ReadyWeights | StreamedWeights:
+    """Returns what `UpdateWeights` takes. One caller at a time.
+
+    Arrays on devices go from device to device, on the thread that calls; those that are
+    streamed go later, on the engine's.
+
+    Args:
+      plan: of the model.
+      source: an `nnx.State` or module, a dictionary of arrays, or a checkpoint's path.
+      mapping: what parameters are called in the source; see `Mapped`.
+      streamed: makes arrays when the engine asks.
+
+    Raises:
+      ValueError: the source does not fit the model; the message says in what.
+      CheckpointError: a file of it cannot be used (a ValueError).
+      TypeError: it is no source of weights.
+    """
+    leaves = _leaves(plan, source, mapping=mapping)
+    places = [
+        place
+        for place in plan.places
+        if place.recipe.inputs and all(n in leaves for n in place.recipe.inputs)
+    ]
+    if not places:
+        raise ValueError("this source has no weights of the model that is served")
+    order = {number: rank for rank, number in enumerate(leaves)}  # of files
+    places.sort(key=lambda one: min(order[n] for n in one.recipe.inputs))
+    nbytes = sum(prod(one.shape) * np.dtype(one.dtype).itemsize for one in places)
+    groups = _different(plan.groups)
+    makers = {
+        device: [
+            (place.number, _maker(plan, place, leaves, group=group)) for place in places
+        ]
+        for device, group in groups.items()
+    }
+    if streamed:
+        every = {
+            device: makers[_first_like(group, groups)]
+            for device, group in plan.groups.items()
+        }
+        return StreamedWeights(nbytes=nbytes, makers=every)
+    made = {
+        device: [(number, make()) for number, make in some]
+        for device, some in makers.items()
+    }
+    jax.block_until_ready(list(made.values()))
+    return ReadyWeights(
+        nbytes=nbytes,
+        arrays={
+            device: made[_first_like(group, groups)]
+            for device, group in plan.groups.items()
+        },
+    )
+
+
+def _leaves(
+    plan: WeightsPlan, source: Any, *, mapping: Mapped | None
+) -> Mapping[int, Leaf]:
+    if isinstance(source, str | PathLike):
+        if mapping is not None:
+            raise ValueError(
+                "a checkpoint has names that are known; mapping is for arrays in memory"
+            )
+        return find_in_directory(plan, Path(source))
+    return find_leaves(plan, read_tree(source), mapping=mapping)
+
+
+def _maker(
+    plan: WeightsPlan, place: Place, leaves: Mapping[int, Leaf], *, group: DeviceGroup
+) -> Make:
+    shared = shared_maker(plan, place, leaves, group=group) if plan.is_shared else None
+    return shared or place_maker(plan, place, leaves, group=group)
+
+
+def _different(
+    groups: Mapping[DeviceGroupId, DeviceGroup],
+) -> dict[DeviceGroupId, DeviceGroup]:
+    """Returns one group of each set of devices; others have its arrays."""
+    return {
+        device: group
+        for device, group in groups.items()
+        if _first_like(group, groups) == device
+    }
+
+
+def _first_like(
+    group: DeviceGroup, groups: Mapping[DeviceGroupId, DeviceGroup]
+) -> DeviceGroupId:
+    return next(device for device, other in groups.items() if other == group)

@@ -1,0 +1,1 @@
+"""Parts of the library door: what an `LLM` does besides answering."""

@@ -1,0 +1,386 @@
+"""Each token is that of its weights, whatever happens while they change."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mell_jax.engine.admin import (
+    Command,
+    NotPossibleError,
+    OpenRequests,
+    Pause,
+    Resume,
+    Sleep,
+    UnknownTargetError,
+    UpdateWeights,
+    Wake,
+)
+from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.faults import Fault
+from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.frames import FinishReason
+from mell_jax.engine.params import InvalidRequestError, SamplingParams
+from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.transfer import Mode
+from tests.engine.fleet.toy_fleet import toy_fleet
+from tests.engine.fleet.versioned import (
+    Record,
+    ToyWeights,
+    factor_of,
+    scale_of,
+    update,
+    watched_fleet,
+)
+from tests.toy import VOCAB, Transcript, expected, submit
+
+PROMPT = [n % 7 for n in range(70)]  # 4 full pages
+
+
+def greedy(count: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=count)
+
+
+def run(fleet: Fleet, seen: Transcript) -> None:
+    while fleet.has_work:
+        seen.read(fleet.step())
+        fleet.machine.ledger.check()
+
+
+def give(fleet: Fleet, *, factor: int, scale: int, then: OpenRequests) -> None:
+    weights = ToyWeights(fleet, factor=factor, scale=scale)
+    fleet.administer(UpdateWeights(weights=weights, open_requests=then))
+
+
+def tokens_until(fleet: Fleet, seen: Transcript, count: int) -> None:
+    while len(seen.tokens.get(0, ())) < count:
+        seen.read(fleet.step())
+
+
+def test_a_request_that_goes_on_keeps_what_older_weights_wrote() -> None:
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)  # the third is in flight, and of the old weights
+    give(fleet, factor=1, scale=3, then="keep")
+    run(fleet, seen)
+    #  1 + 2 + 3 = 6    + 6 = 12    + 12 = 24 | of the new weights: 24 counts 3 times
+    #  6 + 6 + 12 + 3 * 24 = 96    + 3 * 96 = 384 = 81    + 3 * 81 = 627 = 21
+    assert seen.tokens[0] == [6, 12, 24, 96, 81, 21]
+    assert seen.versions[0] == ["0", "0", "0", "1", "1", "1"]
+
+
+def test_a_request_that_restarts_is_all_of_the_new_weights() -> None:
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(5))
+    tokens_until(fleet, seen, 2)
+    give(fleet, factor=1, scale=3, then="restart")
+    run(fleet, seen)
+    #  3 * (6 + 6 + 12 + 24) = 144 = 43    144 + 3 * 43 = 273 = 71
+    assert seen.tokens[0] == [6, 12, 24, 43, 71]
+    assert seen.versions[0] == ["0", "0", "0", "1", "1"]
+
+
+def test_requests_that_abort_end_at_once() -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    for handle in range(3):
+        submit(fleet, [1, 2, 3], handle=handle, params=greedy(20))
+    tokens_until(fleet, seen, 2)
+    give(fleet, factor=1, scale=3, then="abort")
+    run(fleet, seen)
+    assert {end.reason for end in seen.finished.values()} == {FinishReason.ABORT}
+    assert len(seen.finished) == 3
+    assert fleet.conductor.is_at_rest
+
+
+def hit_tokens(fleet: Fleet, *, handle: int) -> int:
+    """Tokens of the prompt that were found in the cache."""
+    seen = Transcript()
+    submit(fleet, PROMPT, handle=handle, params=greedy(2))
+    run(fleet, seen)
+    return seen.prompts[handle].cached_tokens
+
+
+def test_pages_of_older_weights_are_not_found() -> None:
+    fleet = toy_fleet(devices=1)
+    assert hit_tokens(fleet, handle=1) == 0
+    assert hit_tokens(fleet, handle=2) == 64
+    give(fleet, factor=1, scale=3, then="keep")
+    assert hit_tokens(fleet, handle=3) == 0
+    assert hit_tokens(fleet, handle=4) == 64
+
+
+def test_a_request_with_older_pages_shares_none() -> None:
+    record, seen = Record(), Transcript()
+    fleet = watched_fleet(record, devices=1)
+    submit(fleet, PROMPT, handle=0, params=greedy(30))
+    tokens_until(fleet, seen, 2)
+    update(fleet, record)
+    tokens_until(fleet, seen, 25)  # it has filled a page since
+    submit(fleet, [*PROMPT, *seen.tokens[0][:20]], handle=1, params=greedy(3))
+    run(fleet, seen)
+    assert seen.prompts[1].cached_tokens == 0
+    prompts = {0: PROMPT, 1: [*PROMPT, *seen.tokens[0][:20]]}
+    assert record.check(seen, prompts=prompts) > 20
+    assert fleet.conductor.is_at_rest
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_mixed_requests_move_by_pages(mode: Mode) -> None:
+    record, seen = Record(), Transcript()
+    config = FleetConfig(mode=mode, fault=Fault(move_every=1))
+    fleet = watched_fleet(record, devices=2, config=config, num_pages=33)
+    prompts = {handle: [handle, *PROMPT] for handle in range(6)}
+    for handle, prompt in prompts.items():
+        submit(fleet, prompt, handle=handle, params=greedy(40))
+    tokens_until(fleet, seen, 5)
+    before = fleet.stats().begun
+    assert len(fleet.instances) == 2
+    assert before[mode] > 0
+    update(fleet, record)
+    run(fleet, seen)
+    assert record.check(seen, prompts=prompts) > 100
+    after = fleet.stats().begun
+    assert after.get(Mode.TOKENS, 0) == before.get(Mode.TOKENS, 0)
+    assert after[Mode.KV] > before.get(Mode.KV, 0) + 10
+
+
+def test_a_prompt_half_scored_is_scored_again_by_the_new_weights() -> None:
+    prompt = [(n * 5 + 3) % 90 for n in range(120)]  # two chunks
+    params = SamplingParams(temperature=0.0, max_tokens=4, prompt_logprobs=2)
+    still, seen = toy_fleet(devices=1), Transcript()
+    give(still, factor=2, scale=3, then="keep")
+    submit(still, prompt, handle=0, params=params)
+    run(still, seen)
+    fleet, other = toy_fleet(devices=1), Transcript()
+    submit(fleet, prompt, handle=0, params=params)
+    other.read(fleet.step())  # the first chunk is in flight
+    give(fleet, factor=2, scale=3, then="restart")
+    run(fleet, other)
+    there, here = seen.prompts[0].logprobs, other.prompts[0].logprobs
+    assert there is not None
+    assert here is not None
+    assert len(here.chosen) == len(prompt) - 1
+    np.testing.assert_array_equal(here.top_ids, there.top_ids)
+    np.testing.assert_allclose(here.chosen, there.chosen, atol=1e-5)
+    assert other.tokens == seen.tokens
+
+
+def test_a_prompt_half_scored_goes_on() -> None:
+    prompt = [(n * 5 + 3) % 90 for n in range(120)]
+    params = SamplingParams(temperature=0.0, max_tokens=4, prompt_logprobs=2)
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    submit(fleet, prompt, handle=0, params=params)
+    seen.read(fleet.step())
+    give(fleet, factor=1, scale=3, then="keep")
+    run(fleet, seen)
+    logprobs = seen.prompts[0].logprobs
+    assert logprobs is not None
+    assert len(logprobs.chosen) == len(prompt) - 1
+    assert seen.tokens[0][0] == (sum(prompt[:64]) + 3 * sum(prompt[64:])) % VOCAB
+
+
+def test_weights_of_another_shape_change_nothing() -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    for weights in (Misshapen(fleet), Short(fleet)):
+        with pytest.raises(InvalidRequestError, match="weights"):
+            fleet.administer(UpdateWeights(weights=weights))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert seen.versions[0] == ["0"] * 6
+
+
+class Misshapen(ToyWeights):
+    """Good ones for the first device, and others for the second."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet, factor=2, scale=2)
+
+    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+        for place, array in super().parts(device):
+            yield place, array if device == 0 else jnp.repeat(array, 2)
+
+
+class Short(ToyWeights):
+    """One of two."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet, factor=2, scale=2)
+
+    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+        yield next(super().parts(device))
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_streamed_weights_that_break_off_on_the_first_device(after: int) -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    weights = ToyWeights(
+        fleet,
+        factor=2,
+        scale=2,
+        is_streamed=True,
+        breaks_after=(DeviceGroupId(0), after),
+    )
+    with pytest.raises(NotPossibleError, match="the file ends here"):
+        fleet.administer(UpdateWeights(weights=weights))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert seen.versions[0] == ["0"] * 6
+    assert fleet.stats().losses == after  # half of them on it: it is lost
+
+
+def test_streamed_weights_that_break_off_later_cost_that_device() -> None:
+    record, seen = Record(), Transcript()
+    fleet = watched_fleet(record, devices=2)
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    weights = ToyWeights(
+        fleet,
+        factor=factor_of(1),
+        scale=scale_of(1),
+        is_streamed=True,
+        breaks_after=(DeviceGroupId(1), 1),
+    )
+    fleet.administer(UpdateWeights(weights=weights))
+    record.generation = 1
+    run(fleet, seen)
+    record.check(seen, prompts={0: [1, 2, 3]})
+    assert set(seen.versions[0]) == {"0", "1"}
+    assert fleet.conductor.roster.lost == {1}
+
+
+def test_streamed_weights_that_break_off_in_a_sleep_have_to_be_given_anew() -> None:
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    fleet.administer(Sleep(level=2))
+    broken = ToyWeights(
+        fleet,
+        factor=2,
+        scale=2,
+        is_streamed=True,
+        breaks_after=(DeviceGroupId(0), 1),
+    )
+    with pytest.raises(NotPossibleError, match="no whole ones any more"):
+        fleet.administer(UpdateWeights(weights=broken))
+    with pytest.raises(NotPossibleError, match="give new ones"):
+        fleet.administer(Wake())
+    give(fleet, factor=1, scale=1, then="keep")
+    fleet.administer(Wake())
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+
+
+def test_weights_are_those_of_a_model() -> None:
+    fleet = toy_fleet(devices=1)
+    weights = ToyWeights(fleet, factor=1, scale=1)
+    with pytest.raises(UnknownTargetError, match="no model 'nobody' is served"):
+        fleet.administer(UpdateWeights(weights=weights, model="nobody"))
+
+
+UPDATES = st.sampled_from(["keep", "keep", "restart", "abort", "streamed"])
+RESTS = st.sampled_from(["pause", "resume", "sleep", "deep sleep", "wake"])
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 6),  # steps before it
+        st.one_of(UPDATES, RESTS, st.integers(0, 5), st.integers(0, 5)),
+    ),
+    min_size=4,
+    max_size=16,
+)
+CONFIGS = st.builds(
+    FleetConfig,
+    mode=st.sampled_from([None, Mode.KV, Mode.TOKENS]),
+    fault=st.builds(
+        Fault,
+        move_every=st.sampled_from([None, 1, 2]),
+        raise_on=st.one_of(
+            st.none(),
+            st.tuples(st.integers(0, 2).map(DeviceGroupId), st.integers(3, 30)),
+        ),
+    ),
+)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "pause": Pause(),
+    "resume": Resume(),
+    "sleep": Sleep(level=1),
+    "deep sleep": Sleep(level=2),
+    "wake": Wake(),
+}
+
+
+def prompt_of(kind: int) -> list[int]:
+    """Prompts that begin alike, of one to several pages and chunks."""
+    return [(n * 3 + 1) % 11 for n in range(10 + 13 * kind)] + [kind]
+
+
+def play(
+    fleet: Fleet, record: Record, events: Sequence[tuple[int, str | int]]
+) -> Transcript:
+    """Plays events between steps, and checks every token at the end."""
+    seen, prompts = Transcript(), {}
+    for steps, event in events:
+        for _ in range(steps):
+            seen.read(fleet.step())
+            fleet.machine.ledger.check()
+        if isinstance(event, int):
+            for _ in range(2):
+                handle = len(prompts)
+                prompts[handle] = prompt_of(event)
+                submit(fleet, prompts[handle], handle=handle, params=greedy(25))
+        elif event == "streamed":
+            update(fleet, record, is_streamed=True)
+        elif event in COMMANDS:
+            fleet.administer(COMMANDS[event])
+        else:
+            update(fleet, record, event)  # type: ignore[arg-type]
+        fleet.machine.ledger.check()
+    fleet.administer(Wake())
+    fleet.administer(Resume())
+    run(fleet, seen)
+    record.check(seen, prompts=prompts)
+    for handle in prompts:
+        end = seen.finished[handle]
+        assert end.reason in (FinishReason.LENGTH, FinishReason.ABORT), end
+        if end.reason is FinishReason.LENGTH:
+            assert len(seen.tokens[handle]) == 25
+    assert fleet.conductor.is_at_rest
+    load = fleet.load()
+    assert load.used_pages == 0
+    return seen
+
+
+def play_anew(
+    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
+) -> None:
+    record = Record()
+    fleet = watched_fleet(
+        record, devices=3, config=config, num_pages=num_pages, rows=4, growth=0.1
+    )
+    play(fleet, record, events)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
+def test_every_token_is_of_its_weights(
+    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
+) -> None:
+    play_anew(events, config, num_pages)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
+def test_every_token_is_of_its_weights_at_length(
+    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
+) -> None:
+    play_anew(events, config, num_pages)
