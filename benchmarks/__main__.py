@@ -9,6 +9,7 @@
     python -m benchmarks --suite=migration
     python -m benchmarks --suite=service --service_parts=flood --churn_minutes=10
     python -m benchmarks --suite=grammar --tokenizer=tokenizer.json
+    python -m benchmarks --suite=deterministic
 
 --suite is one of: decode (the engine, its bare step and transformers side by side),
 overhead (what the host adds to a step, and where), startup (seconds until ready),
@@ -17,8 +18,8 @@ launches to tokens of an 8B model, within nine minutes), fleet (a slice of a tra
 several instances under several policies), migration (what moving requests
 costs them and the others), service (what front ends cost, with an engine that only
 keeps time; floods, cancels, churn), grammar (what grammars cost their rows and the
-others). Measure on an idle machine; its load average is
-printed and written with the figures. `mell-bench` measures serving.
+others), deterministic (what it costs that numbers depend on nobody else). Measure on an
+idle machine; its load average is printed and written with the figures. `mell-bench` measures serving.
 """
 
 import sys

@@ -17,6 +17,7 @@ SUITES = (
     "migration",
     "service",
     "grammar",
+    "deterministic",
 )
 DEVICE_SUITES = ("kernels", "gpu")
 """These need nothing but jax and flax."""
