@@ -19,7 +19,8 @@ several instances under several policies), migration (what moving requests
 costs them and the others), service (what front ends cost, with an engine that only
 keeps time; floods, cancels, churn), grammar (what grammars cost their rows and the
 others), deterministic (what it costs that numbers depend on nobody else). Measure on an
-idle machine; its load average is printed and written with the figures. `mell-bench` measures serving.
+idle machine; its load average is printed and written with the figures. `mell-bench`
+measures serving.
 """
 
 import sys
