@@ -6,6 +6,7 @@ ones of several step sizes: prompts alone, then decodes of each batch.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -116,19 +117,16 @@ def _measure(
     llms: Mapping[str, LLM], *, settings: DeterministicSettings, progress: bool
 ) -> dict[str, dict[str, list[float]]]:
     rng = np.random.default_rng(settings.seed)
+    size = settings.prompt_tokens
     cases: dict[str, Callable[[LLM], float]] = {
-        "prefill": lambda llm: _speed(
-            llm,
-            rng,
-            rows=settings.prompts,
-            size=settings.prompt_tokens,
-            new=1,
-            counted=settings.prompt_tokens,
+        "prefill": functools.partial(
+            _speed, rng=rng, rows=settings.prompts, size=size, new=1, counted=size
         )
     }
     for rows in settings.batches:
-        cases[f"decode of {rows}"] = lambda llm, rows=rows: _speed(
-            llm, rng, rows=rows, size=8, new=settings.new_tokens, counted=None
+        new = settings.new_tokens
+        cases[f"decode of {rows}"] = functools.partial(
+            _speed, rng=rng, rows=rows, size=8, new=new, counted=new
         )
     found: dict[str, dict[str, list[float]]] = {
         case: {name: [] for name in llms} for case in cases
@@ -141,17 +139,17 @@ def _measure(
 
 def _speed(
     llm: LLM,
-    rng: np.random.Generator,
     *,
+    rng: np.random.Generator,
     rows: int,
     size: int,
     new: int,
-    counted: int | None,
+    counted: int,
 ) -> float:
-    """Returns tokens/s of `rows` prompts of `size`; new ones unless `counted` says."""
+    """Returns tokens/s of `rows` prompts of `size`, of which `counted` count each."""
     shape = (rows, size)
     prompts = rng.integers(FIRST_ID, llm.info.vocab_size, shape).tolist()
     params = SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True)
     start_s = time.perf_counter()
     llm.generate(prompts, params)
-    return rows * (counted or new) / (time.perf_counter() - start_s)
+    return rows * counted / (time.perf_counter() - start_s)
