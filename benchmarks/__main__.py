@@ -10,6 +10,7 @@
     python -m benchmarks --suite=service --service_parts=flood --churn_minutes=10
     python -m benchmarks --suite=grammar --tokenizer=tokenizer.json
     python -m benchmarks --suite=rl --output_json=rl.json
+    python -m benchmarks --suite=deterministic
 
 --suite is one of: decode (the engine, its bare step and transformers side by side),
 overhead (what the host adds to a step, and where), startup (seconds until ready),
@@ -18,8 +19,9 @@ launches to tokens of an 8B model, within nine minutes), fleet (a slice of a tra
 several instances under several policies), migration (what moving requests
 costs them and the others), service (what front ends cost, with an engine that only
 keeps time; floods, cancels, churn), grammar (what grammars cost their rows and the
-others), rl (new weights, sleep and rollouts, as a training loop has them). Measure on
-an idle machine; its load average is printed and written with the figures. `mell-bench`
+others), rl (new weights, sleep and rollouts, as a training loop has them),
+deterministic (what it costs that numbers depend on nobody else). Measure on an idle
+machine; its load average is printed and written with the figures. `mell-bench`
 measures serving.
 """
 

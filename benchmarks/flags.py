@@ -18,6 +18,7 @@ SUITES = (
     "service",
     "grammar",
     "rl",
+    "deterministic",
 )
 DEVICE_SUITES = ("kernels", "gpu")
 """These need nothing but jax and flax."""

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from benchmarks.engine.decode import DecodeSettings, run_decode
+from benchmarks.engine.deterministic import (
+    DeterministicSettings,
+    run_deterministic,
+)
 from benchmarks.engine.overhead import OverheadSettings, run_overhead
 from benchmarks.engine.startup import StartupSettings, run_startup
 from benchmarks.flags import SUITES
@@ -45,6 +49,7 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "service": _service,
         "grammar": _grammar,
         "rl": _rl,
+        "deterministic": _deterministic,
     }
     if values.suite is None:
         raise ValueError(f"suite must be one of {', '.join(SUITES)}: give --suite")
@@ -115,6 +120,21 @@ def _rl(values: flags.FlagValues) -> tuple[object, Suite]:
         seed=values.seed,
     )
     return settings, lambda _: run_rl(settings, progress=values.progress)
+
+
+def _deterministic(values: flags.FlagValues) -> tuple[object, Suite]:
+    engine = engine_config(values, model="demo")
+    rows = engine.max_rows or 32
+    settings = DeterministicSettings(
+        engine=dataclasses.replace(engine, max_rows=rows, prefix_cache=False),
+        batches=_sizes(values.batch_sizes or (1, rows)),
+        step_tokens=(rows, 4 * rows),
+        prompt_tokens=values.prompt_tokens or 400,
+        new_tokens=min(values.new_tokens, 64),
+        repeats=values.repeats or 5,
+        seed=values.seed,
+    )
+    return settings, lambda _: run_deterministic(settings, progress=values.progress)
 
 
 def _decode(values: flags.FlagValues) -> tuple[object, Suite]:

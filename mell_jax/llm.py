@@ -58,7 +58,7 @@ from mell_jax.frontend import (
     joined,
 )
 from mell_jax.library.mesh import serving_options
-from mell_jax.library.score import TokenIds, requests_of, scores_of
+from mell_jax.library.score import TokenIds, given_in, params_of, scores_of
 from mell_jax.library.serving import Serving
 from mell_jax.library.weights import WeightsUpdater, shared_type
 from mell_jax.loop_thread import LoopThread
@@ -323,8 +323,8 @@ class LLM:
         many = _as_prompts(prompts)
         given = self.default_params if params is None else params
         each = _as_params(given, count=len(many))
-        requests = list(zip(many, each, strict=True))
-        return await self._loop.acall(lambda: self._collect_all(requests))
+        asks = [self._ask(prompt, own) for prompt, own in zip(many, each, strict=True)]
+        return await self._loop.acall(lambda: self._collect_all(asks))
 
     async def astream(
         self, prompt: Prompt, params: SamplingParams | None = None
@@ -361,15 +361,14 @@ class LLM:
             penalties; None and 1 take the model's own.
 
         Raises:
-          InvalidRequestError: a rule is broken, such as by a sequence that fills the
-            context; the message names the pair. Nothing is computed then.
+          InvalidRequestError: a rule is broken, such as by a sequence that exceeds the
+            context; the message names the pair.
           RuntimeError: as by `generate`.
         """
-        requests, params = requests_of(
-            prompts, completions, temperature=temperature, info=self.info
+        self._check_usable()
+        return self._loop.call(
+            lambda: self.ascore(prompts, completions, temperature=temperature)
         )
-        outputs = self.generate(requests, params) if requests else []
-        return scores_of(completions, [one.prompt_logprobs for one in outputs])
 
     async def ascore(
         self,
@@ -379,10 +378,13 @@ class LLM:
         temperature: float | None = None,
     ) -> list[npt.NDArray[np.float32]]:
         """Does what `score` does, for callers in an event loop of their own."""
-        requests, params = requests_of(
-            prompts, completions, temperature=temperature, info=self.info
-        )
-        outputs = await self.agenerate(requests, params) if requests else []
+        self._check_usable()
+        params = params_of(temperature)
+        asks = [
+            self._ask(given.prompt, params, following=given.following)
+            for given in given_in(prompts, completions, info=self.info)
+        ]
+        outputs = await self._loop.acall(lambda: self._collect_all(asks))
         return scores_of(completions, [one.prompt_logprobs for one in outputs])
 
     # -- weights -----------------------------------------------------------------
@@ -554,20 +556,24 @@ class LLM:
     def _deltas(
         self, prompt: Prompt, params: SamplingParams | None
     ) -> AsyncGenerator[Delta]:
-        ask = Ask(
+        return generate(self._front_end, self._ask(prompt, params))
+
+    def _ask(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None,
+        *,
+        following: int | None = None,
+    ) -> Ask:
+        return Ask(
             caller=Caller.of_library(),
             prompt=_as_prompt(prompt),
             params=params or self.default_params,
+            following=following,
         )
-        return generate(self._front_end, ask)
 
-    async def _collect_all(
-        self, requests: Sequence[tuple[Prompt, SamplingParams]]
-    ) -> list[RequestOutput]:
-        tasks = [
-            asyncio.create_task(self._collect(prompt, params))
-            for prompt, params in requests
-        ]
+    async def _collect_all(self, asks: Sequence[Ask]) -> list[RequestOutput]:
+        tasks = [asyncio.create_task(self._collect(ask)) for ask in asks]
         try:
             return await asyncio.gather(*tasks)
         finally:  # one failed or the caller left: give up the others
@@ -575,9 +581,9 @@ class LLM:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _collect(self, prompt: Prompt, params: SamplingParams) -> RequestOutput:
-        deltas: list[list[Delta]] = [[] for _ in range(params.n)]
-        async with contextlib.aclosing(self._deltas(prompt, params)) as stream:
+    async def _collect(self, ask: Ask) -> RequestOutput:
+        deltas: list[list[Delta]] = [[] for _ in range(ask.params.n)]
+        async with contextlib.aclosing(generate(self._front_end, ask)) as stream:
             async for delta in stream:
                 deltas[delta.index].append(delta)
         first = deltas[0][0]

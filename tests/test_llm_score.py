@@ -117,6 +117,9 @@ def test_given_tokens_are_scored_as_a_plain_pass_does(
     module: Decoder, llm: LLM, temperature: float | None
 ) -> None:
     before, given = prompts(20), prompts(20, seed=1)
+    given[2] = (given[2] * CONTEXT)[: CONTEXT - len(before[2])]  # to its end
+    given[5] = given[5][:1]
+    before[6], given[6] = [1], [2]
     given[3] = []
     given[4] = np.array(given[4])  # type: ignore[call-overload]
     scores = llm.score(before, given, temperature=temperature)
@@ -165,10 +168,17 @@ def test_nothing_to_score_asks_for_nothing(llm: LLM) -> None:
     [
         ([[1]], [], None, "one for each of 1 prompts, got 0"),
         ([[]], [[1]], None, "nothing is before the first token of number 0"),
-        ([[1]] * 2, [[1], [2] * CONTEXT], None, "number 1 with its .* leaves no room"),
+        (
+            [[1]] * 2,
+            [[1], [2] * CONTEXT],
+            None,
+            "96 tokens together, got 97 as number 1",
+        ),
         ([[1]], [[VOCAB]], None, f"holds token id {VOCAB}"),
+        ([[1]], [[-1, 2]], None, "holds token id -1"),
+        ([[1]], [[1.5]], None, "got float64 in 1 dimensions as number 0"),
         ([[1]], ["text"], None, "must be token ids, got a text as number 0"),
-        ([[1]], [[[1]]], None, "flat lists of token ids"),
+        ([[1]], [[[1]]], None, "flat lists of integer token ids"),
         ([[1]], [[1]], 0.0, "a greedy choice has no distribution"),
         ([[1]], [[1]], float("nan"), "temperature must be a finite number"),
     ],
@@ -185,8 +195,8 @@ def test_more_than_one_message_holds_is_refused(
 ) -> None:
     monkeypatch.setattr(validate, "MAX_PROMPT_LOGPROBS", 10)
     with pytest.raises(InvalidRequestError, match="at most 10 can be asked for"):
-        llm.score([[1] * 6], [[2] * 5])
-    assert llm.score([[1] * 6], [[2] * 4])[0].shape == (4,)
+        llm.score([[1] * 6], [[2] * 6])
+    assert llm.score([[1] * 6], [[2] * 5])[0].shape == (5,)
 
 
 def test_both_kinds_come_from_one_batch(module: Decoder, llm: LLM) -> None:

@@ -41,6 +41,8 @@ class Submit:
     model: str = ""  # its name; empty for the first one served
     seed: int | None = None
     """Replaces `params.seed`; the samples of one request differ in it alone."""
+    following: int | None = None
+    """Comes after the prompt; its log probability is told with those of the prompt."""
     salt: bytes = b""
     """Requests share cached prompt pages only with requests of the same salt."""
     tenant: str = ""
@@ -72,7 +74,8 @@ class PromptDone:
     handle: Handle
     cached_tokens: int  # prompt tokens that came from the prefix cache
     logprobs: Logprobs | None
-    """Rows for prompt tokens 1 to T-1, none when T is 1; None when not asked for."""
+    """Rows for prompt tokens 1 to T-1, none when T is 1, and for the one that follows
+    if there is one; None when not asked for."""
     prefill_s: float | None = None
     """From its first step to its first token; None when it began on another device."""
 

@@ -374,8 +374,11 @@ class Instance:
     def _dispatch(self, plan: StepPlan) -> InFlight:
         table, rows, slots = self._slots, self.batcher.rows, plan.slots
         count, tokens = len(slots), plan.num_tokens
+        scored = self._scored(plan)
         bucket = self.worker.choose_bucket(
-            tokens=tokens, rows=count, is_decode=plan.is_decode
+            tokens=tokens,
+            rows=count,
+            is_decode=plan.is_decode and not len(scored),
         )
         generated = plan.kv_lens - rows.prompt[slots]
         vector, inputs = new_vector(bucket)
@@ -393,7 +396,6 @@ class Instance:
         mask = None
         if wants & Want.MASK:
             mask = self._guided.masks(plan, count=bucket.rows)
-        scored = self._scored(plan)
         is_new = plan.samples & (table.told[slots] != self._turns)
         table.told[slots[is_new]] = self._turns
         pending = self.worker.dispatch(
@@ -424,13 +426,15 @@ class Instance:
     def _scored(self, plan: StepPlan) -> Int32Array:
         """Returns which tokens of a step are in a prompt that is to be scored.
 
-        A prompt's last token is not: what comes after it is no part of the prompt.
+        A prompt's last token is not, unless it is said what is to follow.
         """
         if not self._slots.wants_prompt[plan.slots].any():
             return NO_TOKENS
         slots = plan.slots[plan.owners]
         known = [self._prompts.knows(Serial(int(one))) for one in plan.serials]
-        has_next = plan.positions + 1 < self.batcher.rows.prompt[slots]
+        last = self.batcher.rows.prompt[slots] - 1
+        has_following = self._slots.following[slots] >= 0
+        has_next = plan.positions < last + has_following
         is_wanted = self._slots.wants_prompt[slots] & np.array(known)[plan.owners]
         return np.flatnonzero(is_wanted & has_next).astype(np.int32)
 
@@ -439,7 +443,10 @@ class Instance:
     ) -> PromptTargets:
         targets = np.zeros(bucket.tokens, np.int32)
         slots = plan.slots[plan.owners[at]]
-        targets[at] = self.batcher.rows.tokens[slots, plan.positions[at] + 1]
+        rows, following = self.batcher.rows, plan.positions[at] + 1
+        is_in = following < rows.prompt[slots]
+        known = rows.tokens[slots, np.where(is_in, following, 0)]
+        targets[at] = np.where(is_in, known, self._slots.following[slots])
         temperatures = np.ones(bucket.tokens, np.float32)
         temperatures[at] = self._slots.prompt_temperatures[slots]
         return PromptTargets(targets=targets, temperatures=temperatures, at=at)

@@ -59,6 +59,7 @@ class SlotTable:
         self.stop_ids = np.full((num_slots, MAX_STOP_IDS), NO_TOKEN, np.int32)
         self.min_tokens = np.zeros(num_slots, np.int32)
         self.wants_prompt = np.zeros(num_slots, np.bool_)
+        self.following = np.full(num_slots, NO_TOKEN, np.int32)  # after the prompt
         self.prompt_temperatures = np.ones(num_slots, np.float32)
         self.has_grammar = np.zeros(num_slots, np.bool_)
         self.told = np.full(num_slots, NOT_TOLD, np.int64)  # which turn; see `Instance`
@@ -75,6 +76,8 @@ class SlotTable:
         self.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
         self.min_tokens[slot] = params.min_tokens
         self.wants_prompt[slot] = params.prompt_logprobs is not None
+        following = request.submit.following
+        self.following[slot] = NO_TOKEN if following is None else following
         self.prompt_temperatures[slot] = _prompt_temperature(params)
         self.told[slot] = NOT_TOLD
         row = _sampling_row(request)

@@ -49,6 +49,8 @@ class Ask:
         default_max_tokens: what an unset max_tokens becomes, if the context leaves it
             and min_tokens does not ask for more.
         origin: where the request comes from, for traces.
+        following: the token after the prompt, whose log probability is told with those
+            of the prompt; None for none. What is generated does not know of it.
     """
 
     caller: Caller
@@ -60,6 +62,7 @@ class Ask:
     kept_ids: frozenset[int] = frozenset()
     default_max_tokens: int | None = None
     origin: Origin = ANYWHERE
+    following: int | None = None
 
     @property
     def scoped_id(self) -> str:

@@ -35,8 +35,9 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
         prompt_token_ids: the prompt, the same in every delta.
         completion_tokens: tokens of this sample so far.
         cached_tokens: prompt tokens that came from the prefix cache.
-        prompt_logprobs: one per prompt token, None for the first one, in the first
-            delta of sample 0; None otherwise and when not asked for.
+        prompt_logprobs: one per prompt token, None for the first one, and one of the
+            token that is to follow if there is one, in the first delta of sample 0;
+            None otherwise and when not asked for.
         weights_version: of the sample's last token so far; empty before the first.
         weights_versions: of the new tokens, as ranges of the sample's.
     """
@@ -69,9 +70,11 @@ class DeltaMaker:
         prompt: tuple[int, ...],
         tokenizer: Tokenizer | None,
         kept_ids: frozenset[int] = frozenset(),
+        following: int | None = None,
     ) -> None:
         """`tokenizer` None leaves the text empty; then there are no stop strings."""
         self._prompt = prompt
+        self._scored = prompt[1:] if following is None else (*prompt[1:], following)
         self._include_stop = params.include_stop_str_in_output
         self._num_prompt_logprobs = params.prompt_logprobs
         self._num_tokens = 0
@@ -149,7 +152,7 @@ class DeltaMaker:
             return None
         assert rows is not None, f"no prompt log probabilities for {prompt.handle}"
         columns = zip(
-            self._prompt[1:],
+            self._scored,
             rows.chosen.tolist(),
             rows.top_ids[:, :k].tolist(),
             rows.top[:, :k].tolist(),

@@ -117,7 +117,11 @@ def _makers(
     prompt = tuple(submits[0].prompt.tolist())
     return [
         DeltaMaker(
-            submit.params, prompt=prompt, tokenizer=tokenizer, kept_ids=ask.kept_ids
+            submit.params,
+            prompt=prompt,
+            following=ask.following,
+            tokenizer=tokenizer,
+            kept_ids=ask.kept_ids,
         )
         for submit in submits
     ]
@@ -203,6 +207,7 @@ def _samples(
         prompt=ids,
         params=params,
         model=name,
+        following=ask.following,
         salt=caller.salt,
         tenant=caller.tenant,
         weight=caller.weight,

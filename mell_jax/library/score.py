@@ -1,9 +1,13 @@
 """Given tokens are scored as prompts whose log probabilities are asked for.
 
-prompt [5 6], completion [7 8]  ->  request [5 6 7 8]  ->  those of 7 and 8
+    prompt [5 6], completion [7 8]  ->  prompt [5 6 7], then 8  ->  those of 7 and 8
+
+What is to follow the prompt is scored with it, so that nothing of a completion that
+ends with the context is left out.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +19,17 @@ from mell_jax.engine.params import (
     InvalidRequestError,
     SamplingParams,
 )
-from mell_jax.engine.validate import check_prompt_size
 
 TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The tokens of a pair, as a prompt and the one token that follows it."""
+
+    prompt: list[int]
+    following: int
 
 
 class Scored(Protocol):
@@ -28,14 +39,13 @@ class Scored(Protocol):
     def logprob(self) -> float: ...
 
 
-def requests_of(
+def given_in(
     prompts: Sequence[TokenIds],
     completions: Sequence[TokenIds],
     *,
-    temperature: float | None,
     info: EngineInfo,
-) -> tuple[list[list[int]], SamplingParams]:
-    """Returns a prompt for each completion that is not empty, and their parameters.
+) -> list[Given]:
+    """Returns the tokens of each pair whose completion is not empty.
 
     Raises:
       InvalidRequestError: what cannot be scored; names the pair.
@@ -45,7 +55,7 @@ def requests_of(
             "completions",
             f"must be one for each of {len(prompts)} prompts, got {len(completions)}",
         )
-    requests = []
+    found = []
     for number, (prompt, completion) in enumerate(
         zip(prompts, completions, strict=True)
     ):
@@ -60,14 +70,25 @@ def requests_of(
                 f"{number}, so that it has no probability; give the token that begins "
                 "texts",
             )
-        try:
-            check_prompt_size(len(before) + len(given), info=info)
-        except InvalidRequestError as error:
-            raise InvalidRequestError(
-                "completions", f"number {number} with its {error}"
-            ) from error
-        requests.append([*before, *given])
-    return requests, _params(temperature)
+        _check(len(before) + len(given), following=given[-1], number=number, info=info)
+        found.append(Given(prompt=[*before, *given[:-1]], following=given[-1]))
+    return found
+
+
+def _check(size: int, *, following: int, number: int, info: EngineInfo) -> None:
+    """Refuses what the front end would not, or would in words of a prompt."""
+    if not (size <= info.max_model_len):
+        raise InvalidRequestError(
+            "completions",
+            f"and their prompts may have {info.max_model_len} tokens together, got "
+            f"{size} as number {number}",
+        )
+    if not (0 <= following < info.vocab_size):
+        raise InvalidRequestError(
+            "completions",
+            f"holds token id {following} as number {number}; ids go from 0 to "
+            f"{info.vocab_size - 1}",
+        )
 
 
 def scores_of(
@@ -78,7 +99,7 @@ def scores_of(
 
     Args:
       completions: as they were given.
-      scored: of all tokens of each request, in their order.
+      scored: of all tokens of each request but the first, after None.
     """
     following = iter(scored)
     scores = []
@@ -93,7 +114,12 @@ def scores_of(
     return scores
 
 
-def _params(temperature: float | None) -> SamplingParams:
+def params_of(temperature: float | None) -> SamplingParams:
+    """Returns the parameters by which given tokens are scored.
+
+    Raises:
+      InvalidRequestError: the temperature is out of range, or greedy.
+    """
     if temperature is None:
         return SamplingParams(max_tokens=1, prompt_logprobs=0)
     params = SamplingParams(
@@ -120,11 +146,11 @@ def _ids(ids: TokenIds, *, name: str, number: int) -> list[int]:
             "is for its tokenizer to say",
         )
     found = np.asarray(ids) if len(ids) else np.zeros(0, np.int32)
-    if found.ndim != 1:
+    if found.ndim != 1 or found.dtype.kind not in "iu":
         raise InvalidRequestError(
             name,
-            f"must be flat lists of token ids, got {found.ndim} dimensions at "
-            f"number {number}",
+            f"must be flat lists of integer token ids, got {found.dtype} in "
+            f"{found.ndim} dimensions as number {number}",
         )
     listed: list[int] = found.tolist()
     return listed

@@ -37,6 +37,7 @@ class Asker:
         is_text_wanted: bool = True,
         kept_ids: frozenset[int] = frozenset(),
         default_max_tokens: int | None = None,
+        following: int | None = None,
     ) -> Ask:
         """Returns a request of this caller; the arguments are those of `Ask`."""
         return Ask(
@@ -49,4 +50,5 @@ class Asker:
             kept_ids=kept_ids,
             default_max_tokens=default_max_tokens,
             origin=self.origin,
+            following=following,
         )

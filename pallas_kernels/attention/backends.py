@@ -21,7 +21,7 @@ ORDER = {  # the back ends of a platform, the preferred one first
     "gpu": ("triton", "mosaic_gpu", "xla"),
     "tpu": ("mosaic_tpu", "xla"),
 }
-BACKENDS = ("invariant", "mosaic_gpu", "mosaic_tpu", "triton", "xla")
+BACKENDS = ("mosaic_gpu", "mosaic_tpu", "triton", "xla", "invariant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from mell_jax.pallas_kernels.pool import Pool, QuantizedPool
 
 _BLOCK_PAGES = 8
 _TILE_TOKENS = 4
-_LANES = 16  # tiles side by side
+_LANES = 8  # tiles side by side
 
 
 @functools.partial(

@@ -58,6 +58,7 @@ def test_an_asker_hands_on_all_that_it_is_given() -> None:
         "is_text_wanted": False,
         "kept_ids": frozenset((7,)),
         "default_max_tokens": 16,
+        "following": 7,
     }
     here = Origin(operation="chat", traceparent="00-1")
     ask = Asker(caller=ALICE, origin=here, model="other").ask(**asked)

@@ -102,7 +102,7 @@ def test_nothing_that_a_step_dispatches_branches_or_loops(
 ) -> None:
     mesh = mesh_of(platform, name)
     programs = aot.compile_rest(mesh, bucket=bucket, platform=platform, backend=backend)
-    assert len(programs) == 6 + (not bucket.is_decode)
+    assert len(programs) == 8 + (not bucket.is_decode)
     for program in programs:
         assert aot.control_flow(program) == []
 
