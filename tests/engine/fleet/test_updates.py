@@ -30,7 +30,7 @@ from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.records import MovePhase, Owner
 from mell_jax.scheduler.transfer import Mode
-from tests.engine.fleet.toy_fleet import toy_fleet
+from tests.engine.fleet.toy_fleet import TOY, toy_fleet
 from tests.engine.fleet.versioned import (
     Record,
     ToyWeights,
@@ -203,6 +203,25 @@ def test_a_move_of_a_request_without_pages_is_called_off() -> None:
     record.check(seen, prompts=prompts)
 
 
+def test_a_request_computed_again_after_a_loss_is_an_ordinary_one() -> None:
+    record, seen = Record(), Transcript()
+    config = FleetConfig(fault=Fault(raise_on=(DeviceGroupId(0), 12)))
+    fleet = watched_fleet(record, devices=2, config=config)
+    submit(fleet, PROMPT, handle=0, params=greedy(40))
+    tokens_until(fleet, seen, 3)
+    update(fleet, record)
+    (state,) = fleet.conductor.states_of(TOY)
+    assert state.is_mixed
+    while not fleet.stats().replays:
+        seen.read(fleet.step())
+    tokens_until(fleet, seen, 25)
+    assert not state.is_mixed
+    submit(fleet, PROMPT, handle=1, params=greedy(3))
+    run(fleet, seen)
+    assert seen.prompts[1].cached_tokens == 64
+    record.check(seen, prompts={0: PROMPT, 1: PROMPT})
+
+
 def test_a_prompt_half_scored_is_scored_again_by_the_new_weights() -> None:
     prompt = [(n * 5 + 3) % 90 for n in range(120)]  # two chunks
     params = SamplingParams(temperature=0.0, max_tokens=4, prompt_logprobs=2)
@@ -269,6 +288,18 @@ class Short(ToyWeights):
 
     def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
         yield next(super().parts(device))
+
+
+def test_weights_that_cannot_be_had_change_nothing() -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    weights = ToyWeights(fleet, factor=2, scale=2, breaks_after=(DeviceGroupId(1), 1))
+    with pytest.raises(NotPossibleError, match="ends here"):
+        fleet.administer(UpdateWeights(weights=weights))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert fleet.stats().losses == 0
 
 
 @pytest.mark.parametrize("after", [0, 1])
