@@ -1,21 +1,16 @@
 """Each token is that of its weights, whatever happens while they change."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mell_jax.engine.admin import (
-    Command,
     Migrate,
     NotPossibleError,
     OpenRequests,
-    Pause,
-    Resume,
     Sleep,
     UnknownTargetError,
     UpdateWeights,
@@ -35,6 +30,8 @@ from tests.engine.fleet.versioned import (
     Record,
     ToyWeights,
     factor_of,
+    greedy,
+    run,
     scale_of,
     update,
     watched_fleet,
@@ -42,16 +39,6 @@ from tests.engine.fleet.versioned import (
 from tests.toy import VOCAB, Transcript, expected, submit
 
 PROMPT = [n % 7 for n in range(70)]  # 4 full pages
-
-
-def greedy(count: int) -> SamplingParams:
-    return SamplingParams(temperature=0.0, max_tokens=count)
-
-
-def run(fleet: Fleet, seen: Transcript) -> None:
-    while fleet.has_work:
-        seen.read(fleet.step())
-        fleet.machine.ledger.check()
 
 
 def give(fleet: Fleet, *, factor: int, scale: int, then: OpenRequests) -> None:
@@ -368,105 +355,3 @@ def test_weights_are_those_of_a_model() -> None:
     weights = ToyWeights(fleet, factor=1, scale=1)
     with pytest.raises(UnknownTargetError, match="no model 'nobody' is served"):
         fleet.administer(UpdateWeights(weights=weights, model="nobody"))
-
-
-UPDATES = st.sampled_from(["keep", "keep", "restart", "abort", "streamed"])
-RESTS = st.sampled_from(["pause", "resume", "sleep", "deep sleep", "wake"])
-EVENTS = st.lists(
-    st.tuples(
-        st.integers(0, 6),  # steps before it
-        st.one_of(UPDATES, RESTS, st.integers(0, 5), st.integers(0, 5)),
-    ),
-    min_size=4,
-    max_size=16,
-)
-CONFIGS = st.builds(
-    FleetConfig,
-    mode=st.sampled_from([None, Mode.KV, Mode.TOKENS]),
-    fault=st.builds(
-        Fault,
-        move_every=st.sampled_from([None, 1, 2]),
-        raise_on=st.one_of(
-            st.none(),
-            st.tuples(st.integers(0, 2).map(DeviceGroupId), st.integers(3, 30)),
-        ),
-    ),
-)
-
-
-COMMANDS: Mapping[str, Command] = {
-    "pause": Pause(),
-    "resume": Resume(),
-    "sleep": Sleep(level=1),
-    "deep sleep": Sleep(level=2),
-    "wake": Wake(),
-}
-
-
-def prompt_of(kind: int) -> list[int]:
-    """Prompts that begin alike, of one to several pages and chunks."""
-    return [(n * 3 + 1) % 11 for n in range(10 + 13 * kind)] + [kind]
-
-
-def play(
-    fleet: Fleet, record: Record, events: Sequence[tuple[int, str | int]]
-) -> Transcript:
-    """Plays events between steps, and checks every token at the end."""
-    seen, prompts = Transcript(), {}
-    for steps, event in events:
-        for _ in range(steps):
-            seen.read(fleet.step())
-            fleet.machine.ledger.check()
-        if isinstance(event, int):
-            for _ in range(2):
-                handle = len(prompts)
-                prompts[handle] = prompt_of(event)
-                submit(fleet, prompts[handle], handle=handle, params=greedy(25))
-        elif event == "streamed":
-            update(fleet, record, is_streamed=True)
-        elif event in COMMANDS:
-            fleet.administer(COMMANDS[event])
-        else:
-            update(fleet, record, event)  # type: ignore[arg-type]
-        fleet.machine.ledger.check()
-    fleet.administer(Wake())
-    fleet.administer(Resume())
-    run(fleet, seen)
-    record.check(seen, prompts=prompts)
-    for handle in prompts:
-        end = seen.finished[handle]
-        assert end.reason in (FinishReason.LENGTH, FinishReason.ABORT), end
-        if end.reason is FinishReason.LENGTH:
-            assert len(seen.tokens[handle]) == 25
-    assert fleet.conductor.is_at_rest
-    load = fleet.load()
-    assert load.used_pages == 0
-    return seen
-
-
-def play_anew(
-    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
-) -> None:
-    record = Record()
-    fleet = watched_fleet(
-        record, devices=3, config=config, num_pages=num_pages, rows=4, growth=0.1
-    )
-    play(fleet, record, events)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
-def test_every_token_is_of_its_weights(
-    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
-) -> None:
-    play_anew(events, config, num_pages)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
-def test_every_token_is_of_its_weights_at_length(
-    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
-) -> None:
-    play_anew(events, config, num_pages)
