@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import save_hf
+from mell_jax.engine.admin import AskServing, ServingState
 from mell_jax.library.mesh import serving_options
+from mell_jax.library.weights import ask
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config
@@ -256,6 +258,24 @@ def test_an_update_meets_the_end(monkeypatch) -> None:
         llm.update_weights(module)
     with pytest.raises(RuntimeError, match="this LLM is closed"):
         _ = llm.weights_version
+
+
+def test_an_interrupt_takes_an_update_back() -> None:
+    class Interrupted(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            raise KeyboardInterrupt
+
+    asked: list[Future[Any]] = []
+
+    class Engine:
+        def ask(self, command: Any) -> Future[Any]:
+            asked.append(Interrupted())
+            return asked[-1]
+
+    engine: Any = Engine()
+    with pytest.raises(KeyboardInterrupt):
+        ask(engine, AskServing(), ServingState)
+    assert asked[0].cancelled()
 
 
 # -- several, shared, on a mesh ------------------------------------------------------
