@@ -160,7 +160,7 @@ class Updates:
         ready = [list(weights.parts(each.devices[0])) for each in sets]
         try:
             for each, arrays in zip(sets, ready, strict=True):
-                each.held.check_all(arrays)
+                each.held.check_all(arrays, kept=weights.kept)
         except ValueError as error:
             raise InvalidRequestError("weights", str(error)) from error
         for each, arrays in zip(sets, ready, strict=True):
@@ -273,4 +273,4 @@ def _stream_into(
         held.replace(place, array)
         held.wait_for(place)  # or many would be on their way, beside those from before
         places.append(place)
-    held.check_places(places)
+    held.check_places(places, kept=weights.kept)

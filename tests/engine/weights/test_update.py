@@ -223,6 +223,17 @@ def test_no_memory_is_shared_with_the_source(source):
     assert same(made, plan, 0, built_for("one device twice", 0, is_new=True))
 
 
+@pytest.mark.parametrize("layout", ["joined", "two instances"])
+def test_arrays_of_weak_types_are_served_as_others(layout):
+    """What `jnp.full` and Python's numbers make may become another type anew."""
+    source = nnx.to_pure_dict(nnx.state(make_decoder(1)))
+    source["norm"]["scale"] = jnp.full(16, 2.0)
+    assert source["norm"]["scale"].weak_type
+    made = make_weights(plan_of(layout), source)
+    for device in plan_of(layout).groups:
+        assert not any(array.weak_type for _, array in made.parts(device))
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_streamed_update_takes_a_layer_more_at_most(streamed):
     """Old arrays are given back as the engine does it; the ready one is the control."""
