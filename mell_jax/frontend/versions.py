@@ -1,4 +1,4 @@
-"""Which weights the tokens of a sample are of: versions, and ranges of tokens.
+"""Ranges of a sample's tokens say of which version of the weights these are.
 
 A version is told where it begins, mostly once: nothing is kept per token.
 """

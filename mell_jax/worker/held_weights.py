@@ -8,6 +8,7 @@ do as well. An array is given back when nobody refers to it any more: nothing he
 deletes one, which may be its owner's elsewhere.
 """
 
+import math
 from collections.abc import Collection, Iterable
 from typing import Any, final
 
@@ -230,8 +231,9 @@ class HeldWeights:
 def bytes_of(arrays: Iterable[jax.Array | None]) -> int:
     """Returns the bytes of arrays on all of their devices together."""
     return sum(
-        shard.data.nbytes
+        math.prod(array.sharding.shard_shape(array.shape))
+        * array.dtype.itemsize
+        * len(array.sharding.device_set)
         for array in arrays
         if array is not None
-        for shard in array.addressable_shards
     )
