@@ -8,7 +8,7 @@ pages with nobody and move by pages alone, so that their tokens are the same, mo
 not.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -162,7 +162,7 @@ class Updates:
         sets = self._sets(model)
         if weights.is_streamed:
             streams = [(each, weights.parts(each.devices[0])) for each in sets]
-            self._put(streams, waits=True)
+            self._put(streams, kept=weights.kept, waits=True)
             return
         try:
             ready = [(each, list(weights.parts(each.devices[0]))) for each in sets]
@@ -170,18 +170,23 @@ class Updates:
             raise _not_to_be_had(error) from error
         try:
             for each, parts in ready:
-                each.held.check_all(parts)
+                each.held.check_all(parts, kept=weights.kept)
         except ValueError as error:
             raise InvalidRequestError("weights", str(error)) from error
-        self._put(ready, waits=False)
+        self._put(ready, kept=weights.kept, waits=False)
 
     def _put(
-        self, weights: Sequence[tuple[_Set, Iterable[Part]]], *, waits: bool
+        self,
+        weights: Sequence[tuple[_Set, Iterable[Part]]],
+        *,
+        kept: Collection[int],
+        waits: bool,
     ) -> None:
         """Swaps array by array; devices where that breaks off have both kinds.
 
         Args:
           weights: of each set.
+          kept: places that stay as they are.
           waits: for each array to arrive, or many would be made at once.
         """
         swapped = 0
@@ -189,6 +194,7 @@ class Updates:
             places: list[int] = []
             try:
                 _put_into(each.held, parts, places=places, waits=waits)
+                each.held.check_places(places, kept=kept)
             except Exception as error:  # the edge: so may what puts them in place
                 if not places and not swapped:
                     raise _not_to_be_had(error) from error
@@ -283,7 +289,6 @@ def _put_into(
         places.append(place)
         if waits:
             held.wait_for(place)
-    held.check_places(places)
 
 
 def _not_to_be_had(error: Exception) -> NotPossibleError:

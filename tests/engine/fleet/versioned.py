@@ -63,6 +63,7 @@ class ToyWeights:
         self._numbers = (factor, scale)
         self._breaks_after = breaks_after
         self.is_streamed = is_streamed
+        self.kept: frozenset[int] = frozenset()
         self.nbytes = 8
 
     def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
