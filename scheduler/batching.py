@@ -174,10 +174,12 @@ class Batcher:
         What has pages goes on with them, and shares none of them any more. What comes
         from elsewhere counts as if it had some: they are on their way.
         """
-        for serial in self.sequences.serials:
-            has_some = self.sequences.computed(serial) or self.grants.is_held(serial)
-            has_pages = serial in self.sequences.running and bool(has_some)
-            self.sequences.turn(serial, generation=generation, has_pages=has_pages)
+        mixed = {
+            serial
+            for serial in self.sequences.running
+            if self.sequences.computed(serial) or self.grants.is_held(serial)
+        }
+        self.sequences.turn(generation=generation, mixed=mixed)
 
     def restart_all(self) -> int:
         """Computes all rows again, from the tokens they have; returns how many.

@@ -21,7 +21,6 @@ class Sequence:
     prompt: int  # tokens of the original prompt
     limit: int  # most tokens in total
     salt: bytes = b""  # who may share its pages
-    generation: int = 0  # of the weights that compute them
     is_mixed: bool = False  # weights of several generations have: nobody shares them
     reads_cache: bool = True  # False when every prompt token has to be computed
     pending: int = 0  # sampled before a preemption, not yet known

@@ -9,6 +9,7 @@ their contents, and never before a token was sampled from them.
 """
 
 from collections import Counter
+from collections.abc import Set
 from dataclasses import replace
 from typing import final
 
@@ -64,6 +65,7 @@ class SequenceTable:
         )
         self.pages = self.rows.pages
         self.shares_prefixes = shares_prefixes
+        self.generation = 0  # of the weights that compute
         self._running: dict[Serial, SlotId] = {}  # oldest admission first
         self._sequences: dict[Serial, Sequence] = {}  # waiting and running
         self._tenants: Counter[str] = Counter()  # of these
@@ -92,11 +94,6 @@ class SequenceTable:
     def is_shared(self) -> bool:
         """Returns whether several tenants have sequences here."""
         return len(self._tenants) > 1
-
-    @property
-    def serials(self) -> list[Serial]:
-        """Returns all sequences, waiting and running."""
-        return list(self._sequences)
 
     def knows(self, serial: Serial) -> bool:
         """Returns whether a sequence waits or runs."""
@@ -183,7 +180,7 @@ class SequenceTable:
         The scratch page stands for those that a window does not see. The last token is
         always computed: its logits are what the step is for.
         """
-        if sequence.is_mixed or not sequence.reads_cache:
+        if not sequence.reads_cache:
             return np.zeros((self.spec.num_groups, 0), np.int32)
         return self._match(self._readable(sequence))
 
@@ -227,7 +224,7 @@ class SequenceTable:
 
     def awaits_prefix(self, sequence: Sequence, *, matched: Pages) -> bool:
         """Returns whether another row computes the page after `matched` right now."""
-        if sequence.is_mixed or not sequence.reads_cache:
+        if not sequence.reads_cache:
             return False
         wanted = self._readable(sequence)[matched.shape[1] :]
         return bool(wanted) and wanted[0] in self._promised
@@ -249,7 +246,7 @@ class SequenceTable:
         since = until if sequence.is_mixed else int(self.rows.published[slot])
         for page in range(since, until):
             if page == len(keys):  # filled by generated tokens
-                root = root_key(sequence.salt, generation=sequence.generation)
+                root = root_key(sequence.salt, generation=self.generation)
                 parent = keys[-1] if keys else root
                 tokens = self.rows.tokens[slot, page * size : (page + 1) * size]
                 keys.append(next_key(parent, tokens))
@@ -283,23 +280,28 @@ class SequenceTable:
                 sequence.tokens,
                 page_tokens=self.rows.page_tokens,
                 salt=sequence.salt,
-                generation=sequence.generation,
+                generation=self.generation,
             )
             if self.shares_prefixes and not sequence.is_mixed
             else []
         )
 
-    def turn(self, serial: Serial, *, generation: int, has_pages: bool) -> None:
-        """Has other weights compute a sequence from now on.
+    def turn(self, *, generation: int, mixed: Set[Serial]) -> None:
+        """Has weights of another generation compute all sequences from now on.
 
-        One whose pages hold anything is mixed until they are given up: nobody waits any
-        more for what it computes.
+        Nobody waits any more for what the old ones would have computed.
+
+        Args:
+          generation: of the weights.
+          mixed: of the running ones, those whose pages hold something; so they are
+            until these are given up.
         """
-        self._withdraw(serial)
-        known = self._sequences[serial]
-        self.remember(replace(known, generation=generation, is_mixed=has_pages))
-        if serial in self._running:
-            self.promise(serial, first_page=0)
+        self.generation = generation
+        self._promised.clear()
+        for serial, known in list(self._sequences.items()):
+            self.remember(replace(known, is_mixed=serial in mixed))
+            if serial in self._running:
+                self.promise(serial, first_page=0)
 
     def append(self, serial: Serial, tokens: Tokens) -> None:
         """Adds tokens to a sequence that the host knows."""
@@ -413,13 +415,9 @@ class SequenceTable:
     def leave(self, serial: Serial) -> None:
         """Takes a running sequence's row and pages away; it stays remembered."""
         slot = self._running.pop(serial)
-        self._withdraw(serial)
-        self.cache.release(self.pages.pages_of(slot))
-        self.rows.vacate(slot)
-        self._free_slots.append(slot)
-
-    def _withdraw(self, serial: Serial) -> None:
-        """Takes back what a sequence has promised."""
         for key in self._keys[serial]:
             if self._promised.get(key) == serial:
                 del self._promised[key]
+        self.cache.release(self.pages.pages_of(slot))
+        self.rows.vacate(slot)
+        self._free_slots.append(slot)

@@ -532,7 +532,6 @@ class Instance:
             prompt=len(submit.prompt),
             limit=request.limit,
             salt=submit.salt,
-            generation=self._generation.number,
             is_mixed=is_mixed,
             reads_cache=submit.params.prompt_logprobs is None,
             tenant=Tenant(name=submit.tenant, weight=submit.weight),

@@ -4,16 +4,25 @@ Four instances on two devices, so that pages cross devices and little is compile
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks.fleet.harness import FleetHarness
 from benchmarks.fleet.still import Still
+from mell_jax.engine.admin import (
+    Command,
+    Pause,
+    Resume,
+    Sleep,
+    UpdateWeights,
+    Wake,
+)
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -26,7 +35,7 @@ from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.engine.frames import Handle, Submit
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.load_balance import build_load_balance
 from mell_jax.scheduler.transfer import Mode
@@ -63,6 +72,7 @@ class Case:
     capacity_pages: int = 160
     gbps: float = math.inf
     is_used: Callable[[Fleet], bool]  # whether it did
+    between: Callable[[Fleet], None] = lambda fleet: None  # before each step
 
 
 def moved_all(fleet: Fleet) -> bool:
@@ -133,7 +143,8 @@ def serve(harness: FleetHarness, case: Case) -> Transcript:
     for handle in range(STREAMS):
         fleet.submit(stream(handle))
     seen = Transcript()
-    while fleet.has_work:
+    while fleet.has_work or len(seen.finished) < STREAMS:  # or it rests
+        case.between(fleet)
         seen.read(fleet.step())
         fleet.machine.ledger.check()
     assert fleet.conductor.is_at_rest
@@ -195,6 +206,89 @@ def test_ids_and_log_probabilities_are_those_of_streams_left_alone(
         assert_close(seen.logprobs[handle], still.logprobs[handle])
     if not CASES[name].is_permuted:  # it compiles its lanes, here and not at the start
         assert harness.compilations.count == before
+
+
+class SameWeights:
+    """Copies of the weights that are there, and so many times as large."""
+
+    def __init__(self, fleet: Fleet, *, times: float = 1.0) -> None:
+        self._held = fleet.instance_pool.held(ModelId("demo"))
+        self._times = times
+        self.is_streamed = times == 1.0
+        self.nbytes = self._held[DEVICES[0]].nbytes
+
+    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+        for place, array in enumerate(self._held[device].arrays):
+            yield place, array * jnp.asarray(self._times, array.dtype)
+
+
+@dataclass
+class Changes:
+    """Asks for something at every so many steps."""
+
+    commands: Sequence[Callable[[Fleet], Command]]
+    every: int
+    count: int = 0
+
+    def __call__(self, fleet: Fleet) -> None:
+        self.count += 1
+        turn, is_off = divmod(self.count, self.every)
+        if not is_off:
+            fleet.administer(self.commands[turn % len(self.commands)](fleet))
+
+
+UPDATES = [
+    lambda fleet, then=then: UpdateWeights(
+        weights=SameWeights(fleet), open_requests=then
+    )
+    for then in ("keep", "keep", "restart")
+]
+RESTS = [
+    lambda fleet: Sleep(level=1),
+    lambda fleet: Wake(),
+    lambda fleet: Pause(),
+    lambda fleet: Sleep(level=2),
+    lambda fleet: Wake(),
+    lambda fleet: Resume(),
+]
+
+
+@pytest.mark.parametrize("commands", [UPDATES, RESTS], ids=["updates", "rests"])
+def test_changes_to_the_same_weights_and_rests_change_no_answer(
+    harness: FleetHarness, still: Transcript, commands: Any
+) -> None:
+    changes = Changes(commands, every=4)
+    case = Case(
+        config=FleetConfig(fault=Fault(move_every=3)),
+        is_used=lambda fleet: changes.count > 16 and not fleet.stats().losses,
+        between=changes,
+    )
+    for device in DEVICES[::2]:  # what makes new weights compiles, the engine does not
+        for array in harness.workers[device].held.arrays:
+            _ = array * jnp.asarray(1.0, array.dtype)
+    before = harness.compilations.count
+    seen = serve(harness, case)
+    assert seen.tokens == still.tokens
+    for handle in range(STREAMS):
+        assert_close(seen.logprobs[handle], still.logprobs[handle])
+    assert harness.compilations.count == before
+
+
+def test_other_weights_say_something_else_until_they_are_changed_back(
+    harness: FleetHarness, still: Transcript
+) -> None:
+    held = [worker.held for worker in harness.workers.values()]
+    assert held[0] is held[1]  # on one device
+    assert held[1] is not held[2]
+    case = Case(is_used=lambda fleet: True)
+    for times in (1.25, 0.8):
+        fleet = harness.open_fleet(Still(4), clock=Clock(), config=FLEET)
+        weights = SameWeights(fleet, times=times)
+        fleet.administer(UpdateWeights(weights=weights))
+        harness.close_fleet(fleet)
+        said = serve(harness, case)
+        agree = [said.tokens[n] == still.tokens[n] for n in range(STREAMS)]
+        assert all(agree) if times < 1 else sum(agree) < STREAMS / 2
 
 
 def assert_close(seen: list[Any], still: list[Any]) -> None:

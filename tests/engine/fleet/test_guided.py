@@ -8,6 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from mell_jax.engine.admin import (
+    OpenRequests,
+    Pause,
+    Resume,
+    Sleep,
+    UpdateWeights,
+    Wake,
+)
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
@@ -18,6 +26,7 @@ from mell_jax.grammar import Grammar, GuideMaker
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import toy_fleet
+from tests.engine.fleet.versioned import ToyWeights
 from tests.toy import TOY_END, VOCAB, Transcript, expected, toy_table, toy_text
 
 SCHEMA = {
@@ -84,6 +93,7 @@ class Case:
     devices: int = DEVICES
     num_pages: int = 65
     is_used: Callable[[Fleet], bool] = lambda _: True
+    between: Callable[[Fleet, int], None] = lambda fleet, step: None
 
 
 def moved_all(fleet: Fleet) -> bool:
@@ -110,6 +120,30 @@ CASES = {
 }
 
 
+def update(fleet: Fleet, then: OpenRequests, *, scale: int = 1) -> None:
+    weights = ToyWeights(fleet, factor=1, scale=scale)
+    fleet.administer(UpdateWeights(weights=weights, open_requests=then))
+
+
+def update_now_and_then(fleet: Fleet, step: int) -> None:
+    """The weights that are there: those that go on say the same."""
+    if step % 3 == 0:
+        update(fleet, "restart" if step % 9 == 0 else "keep")
+
+
+def rest_now_and_then(fleet: Fleet, step: int) -> None:
+    commands = {2: Pause(), 5: Resume(), 7: Sleep(), 9: Wake()}
+    if command := commands.get(step % 12):
+        fleet.administer(command)
+
+
+MOVING = FleetConfig(fault=Fault(move_every=2))
+CASES |= {
+    "updates": Case(config=MOVING, between=update_now_and_then),
+    "rests": Case(config=MOVING, between=rest_now_and_then),
+}
+
+
 def serve(case: Case) -> Transcript:
     fleet = toy_fleet(
         devices=case.devices,
@@ -119,8 +153,10 @@ def serve(case: Case) -> Transcript:
     )
     for handle in range(STREAMS):
         fleet.submit(stream(handle))
-    seen = Transcript()
-    while fleet.has_work or fleet.machine.waiting:
+    seen, steps = Transcript(), 0
+    while len(seen.finished) < STREAMS or fleet.has_work:
+        steps += 1
+        case.between(fleet, steps)
         seen.read(fleet.step())
         fleet.machine.ledger.check()
     assert fleet.conductor.is_at_rest
@@ -282,3 +318,18 @@ def test_what_cannot_be_compiled_ends_its_row_alone() -> None:
     assert end.message.startswith("grammar ")
     assert "cannot be used" in end.message
     assert end.field == "grammar"
+
+
+def test_answers_are_of_their_grammar_whatever_weights_come() -> None:
+    def between(fleet: Fleet, step: int) -> None:
+        if step % 4 == 0:
+            then: OpenRequests = "restart" if step % 8 == 0 else "keep"
+            update(fleet, then, scale=1 + step % 5)
+
+    seen = serve(Case(config=MOVING, between=between))
+    for handle in range(STREAMS):
+        name = grammar_of(handle)
+        if name is not None and seen.finished[handle].reason is FinishReason.STOP:
+            assert is_whole(name, toy_text(seen.tokens[handle]))
+        assert len(seen.versions[handle]) == len(seen.tokens[handle])
+    assert sum(len(set(each)) > 1 for each in seen.versions.values()) > STREAMS / 2

@@ -377,6 +377,7 @@ def test_every_token_is_of_its_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
 def test_every_token_is_of_its_weights_at_length(

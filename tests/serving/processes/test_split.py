@@ -4,6 +4,7 @@ from mell_jax.engine.frames import (
     Finished,
     FinishReason,
     Handle,
+    NewVersion,
     PromptDone,
     StepFrame,
 )
@@ -17,6 +18,10 @@ FRAME = StepFrame(
     logprobs=fake_logprobs([10, 20, 30]),
     prompts=(PromptDone(handle=Handle(TWO + 1), cached_tokens=0, logprobs=None),),
     finished=(Finished(handle=Handle(ONE + 2), reason=FinishReason.STOP),),
+    versions=(
+        NewVersion(version="a", handles=(Handle(ONE + 1), Handle(TWO + 1))),
+        NewVersion(version="b", handles=(Handle(TWO + 2),)),
+    ),
 )
 
 
@@ -27,6 +32,7 @@ def test_each_front_end_gets_its_own_rows() -> None:
     assert part.tokens.tolist() == [10, 30]
     assert part.logprobs.top_ids[:, 0].tolist() == [10, 30]
     assert (part.prompts, part.finished) == ((), FRAME.finished)
+    assert part.versions == (NewVersion(version="a", handles=(Handle(ONE + 1),)),)
 
 
 def test_a_part_may_have_words_without_rows() -> None:

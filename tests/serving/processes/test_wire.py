@@ -13,6 +13,7 @@ from mell_jax.engine.frames import (
     FinishReason,
     Handle,
     Logprobs,
+    NewVersion,
     PromptDone,
     StepFrame,
     Submit,
@@ -82,6 +83,7 @@ FRAME = StepFrame(
             handle=Handle(6), reason=FinishReason.ERROR, message="no", field="top_p"
         ),
     ),
+    versions=(NewVersion(version="a", handles=(Handle(5), Handle(6))),),
 )
 
 
