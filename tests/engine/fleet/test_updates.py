@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mell_jax.engine.admin import (
     Command,
+    Migrate,
     NotPossibleError,
     OpenRequests,
     Pause,
@@ -23,9 +24,11 @@ from mell_jax.engine.admin import (
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet_view import MoveOutcome
 from mell_jax.engine.frames import FinishReason
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
-from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.ids import DeviceGroupId, RequestId
+from mell_jax.scheduler.migration.records import MovePhase, Owner
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.engine.fleet.versioned import (
@@ -146,6 +149,58 @@ def test_mixed_requests_move_by_pages(mode: Mode) -> None:
     after = fleet.stats().begun
     assert after.get(Mode.TOKENS, 0) == before.get(Mode.TOKENS, 0)
     assert after[Mode.KV] > before.get(Mode.KV, 0) + 10
+
+
+def move_one(fleet: Fleet) -> Owner:
+    """The owner of the first request, which is on its way to the other device."""
+    owner = fleet.conductor.controller.owners[RequestId(0)]
+    assert owner.home is not None
+    fleet.administer(Migrate(request=0, device=1 - owner.home))
+    assert owner.move is not None
+    assert owner.move.phase is MovePhase.COPYING
+    return owner
+
+
+def busy_fleet(record: Record, *, mode: Mode) -> Fleet:
+    """Requests on two devices."""
+    config = FleetConfig(mode=mode)
+    fleet = watched_fleet(record, devices=2, config=config, num_pages=33)
+    for handle in range(7):
+        submit(fleet, [handle, *PROMPT], handle=handle, params=greedy(30))
+    return fleet
+
+
+@pytest.mark.parametrize("then", ["keep", "restart"])
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_move_under_way_goes_on_if_it_brings_what_the_source_has(
+    mode: Mode, then: OpenRequests
+) -> None:
+    record, seen = Record(), Transcript()
+    fleet = busy_fleet(record, mode=mode)
+    tokens_until(fleet, seen, 5)
+    owner = move_one(fleet)
+    seen.read(fleet.step())
+    update(fleet, record, then)
+    goes_on = then == "keep" and mode is Mode.KV
+    assert fleet.stats().count(MoveOutcome.ABORTED) == (not goes_on)
+    assert goes_on or owner.move is None
+    run(fleet, seen)
+    prompts = {handle: [handle, *PROMPT] for handle in range(7)}
+    assert (record.check(seen, prompts=prompts) > 0) == (then == "keep")
+
+
+def test_a_move_of_a_request_without_pages_is_called_off() -> None:
+    record, seen = Record(), Transcript()
+    fleet = busy_fleet(record, mode=Mode.KV)
+    tokens_until(fleet, seen, 5)
+    update(fleet, record, "restart")  # so that it waits for a row
+    owner = move_one(fleet)
+    update(fleet, record, "keep")
+    assert owner.move is None
+    assert fleet.stats().count(MoveOutcome.ABORTED) == 1
+    run(fleet, seen)
+    prompts = {handle: [handle, *PROMPT] for handle in range(7)}
+    record.check(seen, prompts=prompts)
 
 
 def test_a_prompt_half_scored_is_scored_again_by_the_new_weights() -> None:
