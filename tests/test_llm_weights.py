@@ -91,7 +91,7 @@ class Trainer:
 
     def __init__(self, module: Decoder) -> None:
         self.graphdef, self.state = nnx.split(jax.tree.map(jnp.copy, module))
-        self.optimizer = optax.adam(0.05)
+        self.optimizer = optax.sgd(1.0)
         self.inner = jax.jit(self.optimizer.init)(self.state)
         self.tokens = jax.random.randint(jax.random.key(0), (2, 17), 0, 64)
         self._step = jax.jit(self._traced, donate_argnums=(0, 1))
