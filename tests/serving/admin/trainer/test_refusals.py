@@ -269,6 +269,9 @@ def test_every_route_wants_a_token_of_an_operator(tmp_path: Path) -> None:
         assert fake.asked == []
         answer = client.get("/is_paused", headers=bearer(OPERATOR))
         assert answer.status_code == 200
+        body = {"request_ids": ["a", "alice/b"]}
+        client.post("/abort_requests", headers=bearer(OPERATOR), json=body)
+        assert fake.aborted == ["ops/a", "ops/alice/b"], "ids of its own tenant"
 
 
 def test_beyond_this_machine_the_routes_speak_tls_and_want_tokens(
