@@ -140,6 +140,18 @@ def test_dropped_weights_come_from_an_update(llm: LLM) -> None:
 
 
 @pytest.mark.usefixtures("first_weights")
+def test_updates_keep_nothing_and_compile_nothing(llm: LLM) -> None:
+    modules = [module(seed) for seed in (1, 2)]
+    llm.update_weights(modules[0])
+    llm.update_weights(modules[0], streamed=True)
+    before, compilations = held_bytes(), CompilationCounter()
+    for number in range(6):
+        llm.update_weights(modules[number % 2], streamed=number > 3)
+    assert held_bytes() == before
+    assert compilations.count == 0
+
+
+@pytest.mark.usefixtures("first_weights")
 def test_cached_pages_are_forgotten(llm: LLM) -> None:
     prompt = list(range(1, 50))
     llm.generate([prompt], SHORT)

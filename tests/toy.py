@@ -364,7 +364,7 @@ class Transcript:
         ):
             assert handle not in self.finished, "a token after the end"
             self.tokens.setdefault(handle, []).append(token)
-            self.versions.setdefault(handle, []).append(self._version[handle])
+            self.versions.setdefault(handle, []).append(self._version.get(handle, "?"))
             if frame.logprobs is not None:
                 self.logprobs.setdefault(handle, []).append(
                     (

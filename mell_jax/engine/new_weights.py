@@ -41,10 +41,14 @@ class NewWeights(Protocol):
         others are all there already, and are checked before anything is touched.
         """
 
-    def parts(self, device: DeviceGroupId) -> "Iterator[tuple[int, jax.Array]]":
-        """Yields places in `worker.step.Weights`, each at most once, and their arrays.
+    @property
+    def kept(self) -> frozenset[int]:
+        """Returns the places that keep the arrays which they have."""
 
-        They come in any order. A place that does not come keeps the array that it has.
+    def parts(self, device: DeviceGroupId) -> "Iterator[tuple[int, jax.Array]]":
+        """Yields each place in `worker.step.Weights` once, but those that are kept.
+
+        They come in any order, each with its array.
         The array lies on the devices of that group as the one that it replaces does,
         with its shape and type. Groups of the same devices share arrays: one of them is
         asked for all. Called on the engine's thread, between two steps.

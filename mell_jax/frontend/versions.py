@@ -1,4 +1,4 @@
-"""Which weights the tokens of a sample are of: versions, and ranges of tokens.
+"""Ranges of a sample's tokens say of which version of the weights these are.
 
 A version is told where it begins, mostly once: nothing is kept per token.
 """
@@ -26,11 +26,11 @@ class VersionRange(NamedTuple):
 def ranges_of(
     starts: Sequence[VersionStart], *, version: str, first: int, count: int
 ) -> tuple[VersionRange, ...]:
-    """Returns the ranges of some new tokens of a sample.
+    """Returns the ranges of some new tokens of a sample, but of those untold of.
 
     Args:
       starts: of versions among them, in order.
-      version: of the token before them.
+      version: of the token before them; empty if nobody told.
       first: the number of the first of them in its sample.
       count: of the new tokens.
     """
@@ -38,7 +38,7 @@ def ranges_of(
     bounds = [VersionStart(0, version), *starts, VersionStart(count, "")]
     for here, after in pairwise(bounds):
         end = min(after.first, count)
-        if here.first < end:
+        if here.first < end and here.version:
             ranges.append(VersionRange(here.version, first + here.first, first + end))
     return joined(ranges)
 

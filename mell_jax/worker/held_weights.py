@@ -8,8 +8,8 @@ do as well. An array is given back when nobody refers to it any more: nothing he
 deletes one, which may be its owner's elsewhere.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from typing import Any, final
 
 import jax
@@ -175,36 +175,39 @@ class HeldWeights:
                 "way"
             )
 
-    def check_all(self, arrays: Iterable[tuple[int, jax.Array]]) -> None:
-        """Checks that arrays may take their places.
+    def check_all(
+        self, arrays: Iterable[tuple[int, jax.Array]], *, kept: Collection[int] = ()
+    ) -> None:
+        """Checks that arrays may take all places but those that are kept.
 
         Raises:
-          ValueError: one may not, or a place gets several, or none and is empty.
+          ValueError: one may not, or a place gets none or several.
         """
         places = []
         for place, array in arrays:
             self.check(place, array)
             places.append(place)
-        self.check_places(places)
+        self.check_places(places, kept=kept)
 
-    def check_places(self, places: Iterable[int]) -> None:
-        """Checks that a place is named at most once, and at least once if it is empty.
+    def check_places(
+        self, places: Iterable[int], *, kept: Collection[int] = ()
+    ) -> None:
+        """Checks that each place is named once, as new or as kept.
 
         Raises:
-          ValueError: it is not.
+          ValueError: it is not, or what is to be kept is not there.
         """
-        counts = Counter(places)
-        twice = [place for place, count in counts.items() if count > 1]
-        if twice:
+        ordered = sorted([*places, *kept])
+        if ordered != list(range(len(self.like))):
             raise ValueError(
-                f"new weights must have one array for a place, got {counts[twice[0]]} "
-                f"for {twice[0]}"
+                f"new weights must have one array for each of {len(self.like)} places, "
+                f"got {len(ordered)} for {len(set(ordered))} of them"
             )
-        empty = sorted(self._missing - counts.keys())
-        if empty:
+        gone = self._missing.intersection(kept)
+        if gone:
             raise ValueError(
-                f"the weights were dropped, and the new ones leave {len(empty)} of "
-                f"{len(self.like)} places empty, such as {empty[0]}: give all of them"
+                f"weights were dropped, and the new ones have no array for "
+                f"{len(gone)} of these places, such as {min(gone)}: give all of them"
             )
 
     def replace(self, place: int, array: jax.Array) -> None:
@@ -228,8 +231,9 @@ class HeldWeights:
 def bytes_of(arrays: Iterable[jax.Array | None]) -> int:
     """Returns the bytes of arrays on all of their devices together."""
     return sum(
-        shard.data.nbytes
+        math.prod(array.sharding.shard_shape(array.shape))
+        * array.dtype.itemsize
+        * len(array.sharding.device_set)
         for array in arrays
         if array is not None
-        for shard in array.addressable_shards
     )

@@ -36,6 +36,13 @@ def number_settings() -> Iterator[None]:
         jax.debug_infs(False),
         jax.enable_x64(False),
         jax.check_tracer_leaks(False),
-        jax.set_mesh(_NO_MESH),
+        _without_mesh(),
     ):
         yield
+
+
+def _without_mesh() -> contextlib.AbstractContextManager[object]:
+    """Takes back the mesh that this thread has set; none at all is another setting."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    return jax.set_mesh(_NO_MESH)

@@ -1,12 +1,14 @@
 """One division over the moves of an epoch, with numbers done by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
+from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, MoveDemand
 
@@ -64,6 +66,36 @@ def test_a_fast_link_carries_pages() -> None:
 def test_a_slow_link_carries_tokens() -> None:
     divided = capacities(link_bytes=4_000, prefill=100).divide([demand(0, 50)])
     assert modes(divided) == {0: Mode.TOKENS}
+
+
+def test_mixed_pages_move_as_pages_whatever_that_takes() -> None:
+    mixed = replace(demand(0, 50), is_mixed=True)
+    assert mixed.modes == (Mode.KV,)
+    shared = capacities(link_bytes=4_000, prefill=100)
+    assert deferred(shared.divide([mixed])) == [0]
+    urgent = replace(demand(1, 50, is_urgent=True), is_mixed=True)
+    divided = shared.divide([urgent])
+    assert modes(divided) == {1: Mode.KV}
+    assert divided.violations == 1
+    ample = capacities(link_bytes=10_000, prefill=100)
+    assert modes(ample.divide([mixed])) == {0: Mode.KV}
+
+
+def test_a_mixed_request_counts_by_its_pages_in_the_order() -> None:
+    # As tokens it would free a page for 50 bytes, as pages for 2,500.
+    mixed = replace(demand(0, 50, bytes_per_token=50.0), is_mixed=True)
+    other = demand(1, 500, bytes_per_token=1.0)
+    divided = capacities(link_bytes=1e6, prefill=1e6).divide([mixed, other])
+    assert [each.move.move for each, _ in divided.begun] == [1, 0]
+
+
+def test_moves_that_all_go_as_tokens_are_of_those_that_can() -> None:
+    queue = MoveQueue(capacities(link_bytes=1.0, prefill=1.0), mode=Mode.TOKENS)
+    asked = [replace(demand(0, 50), is_mixed=True), demand(1, 50)]
+    for each in asked:
+        queue.ask(each.move)
+    divided = queue.divide({each.move: each for each in asked}.get)
+    assert modes(divided) == {0: Mode.KV, 1: Mode.TOKENS}
 
 
 def test_the_crossover_is_where_link_bytes_are_kv_bytes_times_prefill_rate() -> None:

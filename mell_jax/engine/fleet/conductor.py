@@ -163,7 +163,7 @@ class Conductor:
         self._moves.renew()
         for instance in list(self.instances.values()):
             for request in instance.overdue(epochs=self._config.patience_epochs):
-                self._call_off(request)
+                self._call_off_late(request)
         self.decide(events.Tick(now_s=now_s))
         self.settle()
 
@@ -309,7 +309,7 @@ class Conductor:
             is_mixed=state.is_mixed,
         )
 
-    def _call_off(self, request: RequestId) -> None:
+    def _call_off_late(self, request: RequestId) -> None:
         known = self.machine.ledger.requests.get(request)
         if known is not None and known.move is not None:
             logging.error(

@@ -57,6 +57,7 @@ class Sleeping:
                     each.drop()
                 else:
                     each.put_away()
+                    each.wait_ready()  # or nothing is given back yet
         self.level = max(self.level, command.level)
         self.freed_bytes += before - self._count_bytes()
 

@@ -8,9 +8,11 @@ pages with nobody and move by pages alone, so that their tokens are the same, mo
 not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
+
+import jax
 
 from mell_jax.engine.admin import (
     NameWeights,
@@ -33,6 +35,9 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
 from mell_jax.scheduler.migration.records import OpenMove
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.held_weights import HeldWeights
+
+Part = tuple[int, jax.Array]
+"""A place in the weights, and what is to be there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,39 +158,53 @@ class Updates:
         ]
 
     def _swap(self, model: ModelId, weights: NewWeights) -> None:
+        """Swaps them on every set; those that are not streamed are checked before."""
         sets = self._sets(model)
         if weights.is_streamed:
-            self._stream(sets, weights)
+            streams = [(each, weights.parts(each.devices[0])) for each in sets]
+            self._put(streams, kept=weights.kept, waits=True)
             return
-        ready = [list(weights.parts(each.devices[0])) for each in sets]
         try:
-            for each, arrays in zip(sets, ready, strict=True):
-                each.held.check_all(arrays)
+            ready = [(each, list(weights.parts(each.devices[0]))) for each in sets]
+        except Exception as error:  # the edge: whatever makes weights may fail
+            raise _not_to_be_had(error) from error
+        try:
+            for each, parts in ready:
+                each.held.check_all(parts, kept=weights.kept)
         except ValueError as error:
             raise InvalidRequestError("weights", str(error)) from error
-        for each, arrays in zip(sets, ready, strict=True):
-            for place, array in arrays:
-                each.held.replace(place, array)
+        self._put(ready, kept=weights.kept, waits=False)
 
-    def _stream(self, sets: list[_Set], weights: NewWeights) -> None:
-        """Swaps array by array; devices where that breaks off have both kinds."""
+    def _put(
+        self,
+        weights: Sequence[tuple[_Set, Iterable[Part]]],
+        *,
+        kept: Collection[int],
+        waits: bool,
+    ) -> None:
+        """Swaps array by array; devices where that breaks off have both kinds.
+
+        Args:
+          weights: of each set.
+          kept: places that stay as they are.
+          waits: for each array to arrive, or many would be made at once.
+        """
         swapped = 0
-        for each in sets:
+        for each, parts in weights:
             places: list[int] = []
             try:
-                _stream_into(each.held, weights, each.devices[0], places=places)
-            except Exception as error:  # the edge: whatever makes weights may fail
-                said = f"{type(error).__name__}: {error}"
+                _put_into(each.held, parts, places=places, waits=waits)
+                each.held.check_places(places, kept=kept)
+            except Exception as error:  # the edge: so may what puts them in place
                 if not places and not swapped:
-                    raise NotPossibleError(
-                        f"the weights cannot be had ({said}); nothing has changed"
-                    ) from error
+                    raise _not_to_be_had(error) from error
                 self._give_up(each, error)
                 if not swapped:
                     raise NotPossibleError(
-                        f"the weights broke off after {len(places)} arrays ({said}) "
-                        f"on device {each.devices[0]}, which has no whole ones any "
-                        "more; others have those from before"
+                        f"the weights broke off after {len(places)} arrays "
+                        f"({type(error).__name__}: {error}) on device "
+                        f"{each.devices[0]}, which has no whole ones any more; others "
+                        "have those from before"
                     ) from error
             else:
                 swapped += 1
@@ -261,16 +280,19 @@ class Updates:
                 state.is_mixed = home.sequences.sequence(serial).is_mixed
 
 
-def _stream_into(
-    held: HeldWeights,
-    weights: NewWeights,
-    device: DeviceGroupId,
-    *,
-    places: list[int],
+def _put_into(
+    held: HeldWeights, parts: Iterable[Part], *, places: list[int], waits: bool
 ) -> None:
     """Puts weights in their places; `places` tells how far it came."""
-    for place, array in weights.parts(device):
+    for place, array in parts:
         held.replace(place, array)
-        held.wait_for(place)  # or many would be on their way, beside those from before
         places.append(place)
-    held.check_places(places)
+        if waits:
+            held.wait_for(place)
+
+
+def _not_to_be_had(error: Exception) -> NotPossibleError:
+    return NotPossibleError(
+        f"the weights cannot be had ({type(error).__name__}: {error}); nothing has "
+        "changed"
+    )

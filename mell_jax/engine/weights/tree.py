@@ -98,4 +98,6 @@ def _array(name: str, value: Any) -> Array:
             f"{name} of the new weights is in part on devices of another process: "
             "gather it in this one, or save a checkpoint and give its path"
         )
+    if isinstance(value, jax.Array) and value.weak_type:
+        return value.astype(value.dtype)
     return value

@@ -31,6 +31,7 @@ class ReadyWeights:
     """All arrays are there."""
 
     nbytes: int  # of one instance's
+    kept: frozenset[int]  # places that the source has nothing for
     arrays: Mapping[DeviceGroupId, Sequence[tuple[int, jax.Array]]]
 
     @property
@@ -46,6 +47,7 @@ class StreamedWeights:
     """Each array is made when it is asked for, by what is compiled already."""
 
     nbytes: int  # of one instance's
+    kept: frozenset[int]  # places that the source has nothing for
     makers: Mapping[DeviceGroupId, Sequence[tuple[int, Make]]]
 
     @property
@@ -90,6 +92,7 @@ def make_weights(
         raise ValueError("this source has no weights of the model that is served")
     order = {number: rank for rank, number in enumerate(leaves)}  # of files
     places.sort(key=lambda one: min(order[n] for n in one.recipe.inputs))
+    kept = frozenset(range(len(plan.places))) - {one.number for one in places}
     nbytes = sum(prod(one.shape) * np.dtype(one.dtype).itemsize for one in places)
     groups = _different(plan.groups)
     makers = {
@@ -103,7 +106,7 @@ def make_weights(
             device: makers[_first_like(group, groups)]
             for device, group in plan.groups.items()
         }
-        return StreamedWeights(nbytes=nbytes, makers=every)
+        return StreamedWeights(nbytes=nbytes, kept=kept, makers=every)
     made = {
         device: [(number, make()) for number, make in some]
         for device, some in makers.items()
@@ -111,6 +114,7 @@ def make_weights(
     jax.block_until_ready(list(made.values()))
     return ReadyWeights(
         nbytes=nbytes,
+        kept=kept,
         arrays={
             device: made[_first_like(group, groups)]
             for device, group in plan.groups.items()

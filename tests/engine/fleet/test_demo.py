@@ -215,6 +215,7 @@ class SameWeights:
         self._held = fleet.instance_pool.held(ModelId("demo"))
         self._times = times
         self.is_streamed = times == 1.0
+        self.kept: frozenset[int] = frozenset()
         self.nbytes = self._held[DEVICES[0]].nbytes
 
     def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:

@@ -1,21 +1,16 @@
 """Each token is that of its weights, whatever happens while they change."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mell_jax.engine.admin import (
-    Command,
     Migrate,
     NotPossibleError,
     OpenRequests,
-    Pause,
-    Resume,
     Sleep,
     UnknownTargetError,
     UpdateWeights,
@@ -30,11 +25,13 @@ from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.records import MovePhase, Owner
 from mell_jax.scheduler.transfer import Mode
-from tests.engine.fleet.toy_fleet import toy_fleet
+from tests.engine.fleet.toy_fleet import TOY, toy_fleet
 from tests.engine.fleet.versioned import (
     Record,
     ToyWeights,
     factor_of,
+    greedy,
+    run,
     scale_of,
     update,
     watched_fleet,
@@ -42,16 +39,6 @@ from tests.engine.fleet.versioned import (
 from tests.toy import VOCAB, Transcript, expected, submit
 
 PROMPT = [n % 7 for n in range(70)]  # 4 full pages
-
-
-def greedy(count: int) -> SamplingParams:
-    return SamplingParams(temperature=0.0, max_tokens=count)
-
-
-def run(fleet: Fleet, seen: Transcript) -> None:
-    while fleet.has_work:
-        seen.read(fleet.step())
-        fleet.machine.ledger.check()
 
 
 def give(fleet: Fleet, *, factor: int, scale: int, then: OpenRequests) -> None:
@@ -203,6 +190,25 @@ def test_a_move_of_a_request_without_pages_is_called_off() -> None:
     record.check(seen, prompts=prompts)
 
 
+def test_a_request_computed_again_after_a_loss_is_an_ordinary_one() -> None:
+    record, seen = Record(), Transcript()
+    config = FleetConfig(fault=Fault(raise_on=(DeviceGroupId(0), 12)))
+    fleet = watched_fleet(record, devices=2, config=config)
+    submit(fleet, PROMPT, handle=0, params=greedy(40))
+    tokens_until(fleet, seen, 3)
+    update(fleet, record)
+    (state,) = fleet.conductor.states_of(TOY)
+    assert state.is_mixed
+    while not fleet.stats().replays:
+        seen.read(fleet.step())
+    tokens_until(fleet, seen, 25)
+    assert not state.is_mixed
+    submit(fleet, PROMPT, handle=1, params=greedy(3))
+    run(fleet, seen)
+    assert seen.prompts[1].cached_tokens == 64
+    record.check(seen, prompts={0: PROMPT, 1: PROMPT})
+
+
 def test_a_prompt_half_scored_is_scored_again_by_the_new_weights() -> None:
     prompt = [(n * 5 + 3) % 90 for n in range(120)]  # two chunks
     params = SamplingParams(temperature=0.0, max_tokens=4, prompt_logprobs=2)
@@ -271,6 +277,18 @@ class Short(ToyWeights):
         yield next(super().parts(device))
 
 
+def test_weights_that_cannot_be_had_change_nothing() -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    weights = ToyWeights(fleet, factor=2, scale=2, breaks_after=(DeviceGroupId(1), 1))
+    with pytest.raises(NotPossibleError, match="ends here"):
+        fleet.administer(UpdateWeights(weights=weights))
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert fleet.stats().losses == 0
+
+
 @pytest.mark.parametrize("after", [0, 1])
 def test_streamed_weights_that_break_off_on_the_first_device(after: int) -> None:
     fleet, seen = toy_fleet(devices=2), Transcript()
@@ -337,105 +355,3 @@ def test_weights_are_those_of_a_model() -> None:
     weights = ToyWeights(fleet, factor=1, scale=1)
     with pytest.raises(UnknownTargetError, match="no model 'nobody' is served"):
         fleet.administer(UpdateWeights(weights=weights, model="nobody"))
-
-
-UPDATES = st.sampled_from(["keep", "keep", "restart", "abort", "streamed"])
-RESTS = st.sampled_from(["pause", "resume", "sleep", "deep sleep", "wake"])
-EVENTS = st.lists(
-    st.tuples(
-        st.integers(0, 6),  # steps before it
-        st.one_of(UPDATES, RESTS, st.integers(0, 5), st.integers(0, 5)),
-    ),
-    min_size=4,
-    max_size=16,
-)
-CONFIGS = st.builds(
-    FleetConfig,
-    mode=st.sampled_from([None, Mode.KV, Mode.TOKENS]),
-    fault=st.builds(
-        Fault,
-        move_every=st.sampled_from([None, 1, 2]),
-        raise_on=st.one_of(
-            st.none(),
-            st.tuples(st.integers(0, 2).map(DeviceGroupId), st.integers(3, 30)),
-        ),
-    ),
-)
-
-
-COMMANDS: Mapping[str, Command] = {
-    "pause": Pause(),
-    "resume": Resume(),
-    "sleep": Sleep(level=1),
-    "deep sleep": Sleep(level=2),
-    "wake": Wake(),
-}
-
-
-def prompt_of(kind: int) -> list[int]:
-    """Prompts that begin alike, of one to several pages and chunks."""
-    return [(n * 3 + 1) % 11 for n in range(10 + 13 * kind)] + [kind]
-
-
-def play(
-    fleet: Fleet, record: Record, events: Sequence[tuple[int, str | int]]
-) -> Transcript:
-    """Plays events between steps, and checks every token at the end."""
-    seen, prompts = Transcript(), {}
-    for steps, event in events:
-        for _ in range(steps):
-            seen.read(fleet.step())
-            fleet.machine.ledger.check()
-        if isinstance(event, int):
-            for _ in range(2):
-                handle = len(prompts)
-                prompts[handle] = prompt_of(event)
-                submit(fleet, prompts[handle], handle=handle, params=greedy(25))
-        elif event == "streamed":
-            update(fleet, record, is_streamed=True)
-        elif event in COMMANDS:
-            fleet.administer(COMMANDS[event])
-        else:
-            update(fleet, record, event)  # type: ignore[arg-type]
-        fleet.machine.ledger.check()
-    fleet.administer(Wake())
-    fleet.administer(Resume())
-    run(fleet, seen)
-    record.check(seen, prompts=prompts)
-    for handle in prompts:
-        end = seen.finished[handle]
-        assert end.reason in (FinishReason.LENGTH, FinishReason.ABORT), end
-        if end.reason is FinishReason.LENGTH:
-            assert len(seen.tokens[handle]) == 25
-    assert fleet.conductor.is_at_rest
-    load = fleet.load()
-    assert load.used_pages == 0
-    return seen
-
-
-def play_anew(
-    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
-) -> None:
-    record = Record()
-    fleet = watched_fleet(
-        record, devices=3, config=config, num_pages=num_pages, rows=4, growth=0.1
-    )
-    play(fleet, record, events)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
-def test_every_token_is_of_its_weights(
-    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
-) -> None:
-    play_anew(events, config, num_pages)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
-def test_every_token_is_of_its_weights_at_length(
-    events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
-) -> None:
-    play_anew(events, config, num_pages)

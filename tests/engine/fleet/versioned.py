@@ -20,6 +20,7 @@ import numpy.typing as npt
 from mell_jax.engine.admin import OpenRequests, UpdateWeights, WeightsUpdated
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.instance import InFlight, Instance
+from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.slots import Request
 from mell_jax.scheduler.ids import DeviceGroupId, Serial, Tokens
 from mell_jax.scheduler.plan import StepPlan
@@ -62,6 +63,7 @@ class ToyWeights:
         self._numbers = (factor, scale)
         self._breaks_after = breaks_after
         self.is_streamed = is_streamed
+        self.kept: frozenset[int] = frozenset()
         self.nbytes = 8
 
     def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
@@ -189,3 +191,13 @@ def update(
     assert isinstance(answer, WeightsUpdated)
     assert answer.version == str(number)
     return answer
+
+
+def greedy(count: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=count)
+
+
+def run(fleet: Fleet, seen: Transcript) -> None:
+    while fleet.has_work:
+        seen.read(fleet.step())
+        fleet.machine.ledger.check()

@@ -84,3 +84,12 @@ def test_a_module_of_other_parameters_takes_no_directory(tmp_path: Path) -> None
     plan = plan_for(adapted, groups=groups_of([0]))
     with pytest.raises(CheckpointError, match=r"served has others, such as .*lora"):
         make_weights(plan, tmp_path)
+
+
+def test_a_model_of_a_directory_is_made_of_it_again(built, tiny_directory) -> None:
+    """The plan that an engine is built with is that of its own weights."""
+    ((name, plan),) = built.plans.items()
+    (held,) = built.engine.instance_pool.held(name).values()
+    made = make_weights(plan, tiny_directory)
+    assert made.nbytes == held.nbytes
+    assert same(made, plan, 0, held.arrays)

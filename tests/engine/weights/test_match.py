@@ -238,7 +238,10 @@ def test_random_keys_are_kept_and_statistics_may_be():
     kept = {"dropout.rngs.count", "dropout.rngs.key"}
 
     def made(source: Any) -> set[str]:
-        return {names[n] for n, _ in make_weights(plan, source).parts(0)}
+        weights = make_weights(plan, source)
+        found = {names[n] for n, _ in weights.parts(0)}
+        assert {names[n] for n in weights.kept} == set(names.values()) - found
+        return found
 
     whole = nnx.state(Dropping(1))
     assert made(whole) == set(names.values()) - kept

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 from collections.abc import Iterator
 
 import jax
@@ -14,10 +15,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mell_jax.engine.weights.plan import WeightsPlan
 from mell_jax.engine.weights.update import make_weights
+from mell_jax.models.uniform import uniform_config
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.weights.models import (
     JOINED,
     PLAIN,
+    SIZES,
     built_weights,
     groups_of,
     make_decoder,
@@ -223,6 +226,27 @@ def test_no_memory_is_shared_with_the_source(source):
     assert same(made, plan, 0, built_for("one device twice", 0, is_new=True))
 
 
+def test_matrices_of_one_shape_are_not_taken_for_each_other():
+    """The embedding stays as it is, and a head of the same shape is turned."""
+    config = uniform_config(**{**SIZES, "vocab_size": 16, "num_layers": 1})
+    groups = groups_of([0], config=config)
+    plan = plan_for(make_decoder(0, config=config), groups=groups)
+    new = make_decoder(1, config=config)
+    expected = built_weights(new, group=groups[0])
+    assert same(make_weights(plan, new), plan, 0, expected)
+
+
+@pytest.mark.parametrize("layout", ["joined", "two instances"])
+def test_arrays_of_weak_types_are_served_as_others(layout):
+    """What `jnp.full` and Python's numbers make may become another type anew."""
+    source = nnx.to_pure_dict(nnx.state(make_decoder(1)))
+    source["norm"]["scale"] = jnp.full(16, 2.0)
+    assert source["norm"]["scale"].weak_type
+    made = make_weights(plan_of(layout), source)
+    for device in plan_of(layout).groups:
+        assert not any(array.weak_type for _, array in made.parts(device))
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_streamed_update_takes_a_layer_more_at_most(streamed):
     """Old arrays are given back as the engine does it; the ready one is the control."""
@@ -231,6 +255,7 @@ def test_a_streamed_update_takes_a_layer_more_at_most(streamed):
     served = list(built_weights(OLD, group=plan.groups[0]))
     nbytes = sum(array.nbytes for array in served)
     layer = max(array.nbytes for array in served) * 2  # what is joined, and of what
+    gc.collect()  # what tests before this one left
     before, most = bytes_alive(), 0
     made = make_weights(plan, source, streamed=streamed)
     assert made.nbytes == nbytes
