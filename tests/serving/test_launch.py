@@ -257,7 +257,7 @@ def _another(one: Setting) -> Value:
 def test_the_examples_of_the_documents_can_be_read() -> None:
     text = (ROOT / "mell_jax/serving/README.md").read_text()
     examples = re.findall(r"^```toml\n(.*?)^```$", text, flags=re.M | re.S)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         make_config(parse(example, settings=SETTINGS))
 

@@ -8,8 +8,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
+from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 from smg_grpc_proto.generated import common_pb2
 
+from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.address import BindError, check_addresses
 from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.served_model import ServedModel
@@ -326,6 +328,46 @@ def test_a_dead_engine_ends_the_server() -> None:
             health = health_pb2_grpc.HealthStub(channel)
             error = await error_of(health.Check(health_pb2.HealthCheckRequest()))
             assert error.code() == grpc.StatusCode.UNAVAILABLE
+
+    run(scenario)
+
+
+def test_an_operators_order_ends_requests_of_a_front_end_in_this_process() -> None:
+    async def scenario() -> None:
+        engine, aborts = FakeEngine(is_manual=True), Aborts()
+        ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        aborts.order(["early"])  # nobody hears it
+        running = asyncio.create_task(
+            run_server(
+                engine,
+                models=[LETTERS],
+                config=ServerConfig(port=0),
+                on_ready=lambda at: ready.set_result(at.grpc),
+                aborts=aborts,
+            )
+        )
+        async with grpc.aio.insecure_channel(await ready) as channel:
+            calls = [
+                pb_grpc.VllmEngineStub(channel).Generate(
+                    ids_request(1, request_id=name, max_tokens=9)
+                )
+                for name in "ab"
+            ]
+            await asyncio.to_thread(
+                engine.wait_until, lambda: len(engine.submits) == len(calls)
+            )
+            await asyncio.to_thread(engine.step)
+            assert [(await call.read()).chunk.token_ids for call in calls] == [[1], [1]]
+            await asyncio.to_thread(aborts.order, ["b", "c"])
+            await asyncio.to_thread(engine.wait_until, lambda: engine.aborts != [])
+            await asyncio.to_thread(engine.step)
+            while not (ended := await calls[1].read()).HasField("complete"):
+                assert list(ended.chunk.token_ids) == []
+            assert ended.complete.finish_reason == "abort"
+            assert (await calls[0].read()).chunk.token_ids == [2]
+            engine.die("")
+            await running
+        aborts.order(["late"])
 
     run(scenario)
 

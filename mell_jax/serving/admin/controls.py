@@ -160,7 +160,6 @@ class Controls:
         """Begins what a caller asks, without blocking.
 
         Raises:
-          InvalidRequestError: no weights may come from that path.
           OverloadedError: too many updates wait already.
         """
         match asked:
@@ -188,19 +187,19 @@ class Controls:
 
     def _update(self, asked: PathUpdate) -> Future[Answer]:
         """Begins an update, or files it behind those that were asked for before."""
-        place = find_weights(asked.path, roots=self._weights_dirs)
         if not (len(self._open) < _MAX_UPDATES):
             raise OverloadedError(
                 f"{len(self._open)} updates of weights load or wait already; ask again "
                 "when one is done",
                 retry_after_s=1.0,
             )
-        update = self._updates.submit(self._load, place, asked)
+        update = self._updates.submit(self._load, asked)
         self._open.add(update)
         update.add_done_callback(self._open.discard)
         return update
 
-    def _load(self, place: Path, asked: PathUpdate) -> Answer:
+    def _load(self, asked: PathUpdate) -> Answer:
+        place = find_weights(asked.path, roots=self._weights_dirs)  # a disk may hang
         assert self._loader is not None, "no folder is named without a loader"
         try:
             return self._loader.update(

@@ -2,6 +2,15 @@
 
 import pytest
 
+from mell_jax.engine.admin import (
+    NameWeights,
+    Pause,
+    Resume,
+    ServingState,
+    Sleep,
+    UpdateWeights,
+    Wake,
+)
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
@@ -15,15 +24,19 @@ from mell_jax.engine.fleet_view import (
     ModelView,
     MoveOutcome,
     MoveStage,
+    ServingView,
+    SleepState,
 )
 from mell_jax.engine.frames import Abort, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import PAGE_BYTES, TOY, toy_fleet
+from tests.engine.fleet.versioned import ToyWeights
 from tests.toy import submit
 
 SHORT = SamplingParams(temperature=0.0, max_tokens=20)
+SERVING = ServingState(is_paused=False, sleep_level=0, weights=())
 KEEPS = SamplingParams(temperature=0.0, max_tokens=100)
 
 
@@ -39,6 +52,7 @@ def look(fleet: Fleet) -> FleetView:
         fleet.conductor,
         devices=[DeviceGroupId(n) for n in range(3)],
         profile=Profile.unlimited([], models=[]),
+        serving=lambda: SERVING,
     )
     return viewer.view(now_s=0.0, anew=True)
 
@@ -146,6 +160,7 @@ def test_a_view_is_kept_for_half_a_second() -> None:
         fleet.conductor,
         devices=[DeviceGroupId(0)],
         profile=Profile.unlimited([], models=[]),
+        serving=lambda: SERVING,
     )
     first = viewer.view(now_s=10.0, anew=False)
     assert viewer.view(now_s=10.4, anew=False) is first
@@ -198,6 +213,27 @@ def test_a_view_shows_what_was_profiled_and_can_be_sent() -> None:
         GroupState.SERVING,
         GroupState.PARKED,
     ]
+
+
+def test_pauses_sleeps_and_updates_are_seen() -> None:
+    fleet = toy_fleet(devices=2)
+    assert view_of(fleet).serving == ServingView(updates={"toy": 0})
+    fleet.administer(Pause())
+    assert view_of(fleet).serving.is_paused
+    fleet.administer(Resume())
+    fleet.administer(
+        UpdateWeights(weights=ToyWeights(fleet, factor=2, scale=1), version="x")
+    )
+    assert view_of(fleet).serving == ServingView(updates={"toy": 1})
+    fleet.administer(NameWeights(version="y"))
+    assert view_of(fleet).serving.updates == {"toy": 1}, "these are the same weights"
+    fleet.administer(Sleep(level=1))
+    assert view_of(fleet).serving.sleep is SleepState.POOLS
+    fleet.administer(Wake())
+    fleet.administer(Sleep(level=2, keeps="drop"))
+    seen = view_of(fleet).serving
+    assert seen.sleep is SleepState.DROPPED
+    assert seen.freed_bytes > 0
 
 
 def test_models_that_share_devices_are_seen_apart() -> None:

@@ -227,3 +227,16 @@ def test_every_request_of_the_service_can_be_read() -> None:
             elif field.name in ("device", "request"):
                 setattr(request, field.name, 0)
         assert asked_of(request) is not None
+
+
+def test_the_door_closes_while_an_update_loads(root: Path) -> None:
+    fake = FakeAdministration()
+    fake.may_load.clear()
+    request = pb.UpdateWeightsRequest(path=str(root / "step-1"))
+    with ThreadPoolExecutor(1) as pool:
+        with operated(fake, root=root) as stub:
+            asked = pool.submit(stub.UpdateWeights, request)
+            while not fake.loads:
+                stub.GetServing(pb.GetServingRequest(), timeout=20)
+        assert isinstance(asked.exception(20), grpc.RpcError)
+        fake.may_load.set()

@@ -69,6 +69,10 @@ def test_a_prompt_gets_its_text(letters_dir: Path) -> None:
             assert answer.id == "mine"
             assert (answer.model_name, answer.model_version) == ("letters", "1")
             assert [list(output.shape) for output in answer.outputs] == [[1]]
+            assert "weight_version" not in answer.parameters, "nobody told"
+            harness.engine.version = "step-7"
+            answer = await stub.ModelInfer(ask("a", id="mine", model_name="letters"))
+            assert answer.parameters["weight_version"].string_param == "step-7"
             await harness.idle()
 
     run(scenario)

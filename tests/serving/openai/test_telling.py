@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from smg_grpc_proto import vllm_engine_pb2 as pb
 
 from mell_jax.serving.openai.best import keep_best
 from mell_jax.serving.openai.samples import Piece
@@ -192,6 +193,42 @@ def test_answers_tell_which_weights_have_made_them(
             for told in objects:
                 suffix = "-step-1" if told["weight_version"] == "step-1" else ""
                 assert told["system_fingerprint"] == f"mell-1-abc{suffix}"
+
+    run(scenario)
+
+
+def test_an_answer_that_is_hidden_has_no_weights(letters_dir: Path) -> None:
+    async def scenario() -> None:
+        async with serving(directory=letters_dir, http_port=0) as s:
+            s.engine.version = "step-1"
+            wish = {"echo": True, "max_tokens": 0, "return_token_ids": True}
+            told = (await post(s, COMPLETIONS, **wish)).json()
+            assert told["choices"][0]["weight_versions"] == []
+            assert "weight_version" not in told
+
+    run(scenario)
+
+
+def test_requests_can_be_ended_by_the_ids_that_they_have(letters_dir: Path) -> None:
+    async def scenario() -> None:
+        async with serving(directory=letters_dir, http_port=0, is_manual=True) as s:
+            wish = {"prompt": [[3], [1]], "request_id": "mine"}
+            asking = asyncio.create_task(post(s, COMPLETIONS, **wish))
+            await s.until(lambda: len(s.engine.submits) == 2)
+            again = await post(s, CHAT, request_id="mine")
+            assert again.status_code == 409
+            await s.stub.Abort(pb.AbortRequest(request_ids=["mine-1", "mine-2"]))
+            await s.until(lambda: s.engine.aborts != [])
+            for _ in range(5):
+                await asyncio.to_thread(s.engine.step)
+            choices = (await asking).json()["choices"]
+            assert [each["finish_reason"] for each in choices] == ["length", "abort"]
+            asking = asyncio.create_task(post(s, CHAT, request_id="mine"))
+            await s.until(lambda: len(s.engine.submits) == 3)
+            await s.stub.Abort(pb.AbortRequest(request_ids=["mine"]))
+            await s.until(lambda: len(s.engine.aborts) == 2)
+            await asyncio.to_thread(s.engine.step)
+            assert (await asking).json()["choices"][0]["finish_reason"] == "abort"
 
     run(scenario)
 

@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 import httpx2
@@ -18,6 +19,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from mell_jax.frontend.executors import Executors
+from mell_jax.serving.admin.controls import Controls
+from mell_jax.serving.admin.trainer.door import TrainerDoor
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.http import HttpRoute, make_app
 from mell_jax.serving.security.config import SecurityConfig
@@ -91,6 +94,25 @@ def test_no_route_but_the_public_ones_answers_without_a_token(tokens_file: str) 
         assert s.engine.submits == []
 
     walk(tokens_file, scenario)
+
+
+def test_no_route_of_operators_is_public(tokens_file: str) -> None:
+    async def scenario() -> None:
+        routes = TrainerDoor(Controls(lambda _: Future())).routes()
+        assert {route.right for route in routes} == {"admin"}
+        assert not any(route.is_public for route in routes)
+        security = SecurityConfig(tokens_file=tokens_file)
+        async with (
+            serving(http_port=0, admin_http_port=0, security=security) as s,
+            httpx2.AsyncClient(base_url=f"http://{s.http}") as client,
+        ):
+            assert not {path for _, path in routes_of(s)} & {r.path for r in routes}
+            for route in routes:
+                method = route.methods[0]
+                answer = await client.request(method, route.path, headers=bearer(ALICE))
+                assert answer.status_code == 404, route.path
+
+    run(scenario)
 
 
 def test_a_token_opens_what_its_rights_say(tokens_file: str) -> None:

@@ -1,20 +1,24 @@
 """What trainers' routes refuse, with which status, and that nothing is done then."""
 
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from mell_jax.serving.address import BindError
 from mell_jax.serving.admin.controls import Controls
 from mell_jax.serving.admin.trainer.door import TrainerDoor
-from mell_jax.serving.admin.trainer.port import check_trainer_port
+from mell_jax.serving.admin.trainer.port import check_trainer_port, serving_trainers
+from mell_jax.serving.config import ServerConfig
 from mell_jax.serving.security.config import SecurityConfig
 from tests.serving.admin.fake_administration import FakeAdministration, trainers
 from tests.serving.admin.trainer.conftest import Stage
+from tests.serving.certificates import Authority
 from tests.serving.security.test_tokens import ALICE, PROBE, TOKENS, bearer, write
 
 RUNNING = ("reset_running_requests", "/abort_requests")
@@ -265,6 +269,37 @@ def test_every_route_wants_a_token_of_an_operator(tmp_path: Path) -> None:
         assert fake.asked == []
         answer = client.get("/is_paused", headers=bearer(OPERATOR))
         assert answer.status_code == 200
+        body = {"request_ids": ["a", "alice/b"]}
+        client.post("/abort_requests", headers=bearer(OPERATOR), json=body)
+        assert fake.aborted == ["ops/a", "ops/alice/b"], "ids of its own tenant"
+
+
+def test_beyond_this_machine_the_routes_speak_tls_and_want_tokens(
+    tmp_path: Path,
+) -> None:
+    authority = Authority("ours")
+    cert, key = authority.sign("server").write(tmp_path, "server")
+    operator = {"token": OPERATOR, "tenant": "ops", "rights": ["admin"]}
+    security = SecurityConfig(
+        tls_cert=cert,
+        tls_key=key,
+        tokens_file=write(tmp_path / "tokens.json", [operator]),
+    )
+    trust = ssl.create_default_context(cadata=authority.certificate.decode())
+    controls = Controls(FakeAdministration().ask)
+    for host, scheme in (("0.0.0.0", "https"), ("127.0.0.1", "http")):
+        config = ServerConfig(
+            admin_http_port=0, admin_http_host=host, security=security
+        )
+        with (
+            serving_trainers(controls, config=config) as address,
+            httpx2.Client(verify=trust, headers=bearer(OPERATOR)) as client,
+        ):
+            assert address is not None
+            port = address.rpartition(":")[2]
+            answer = client.get(f"{scheme}://127.0.0.1:{port}/is_paused")
+            assert answer.status_code == 200
+    controls.close()
 
 
 @pytest.mark.parametrize(
