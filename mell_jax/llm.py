@@ -58,6 +58,7 @@ from mell_jax.frontend import (
     joined,
 )
 from mell_jax.library.mesh import serving_options
+from mell_jax.library.score import TokenIds, requests_of, scores_of
 from mell_jax.library.serving import Serving
 from mell_jax.library.weights import WeightsUpdater, shared_type
 from mell_jax.loop_thread import LoopThread
@@ -337,6 +338,51 @@ class LLM:
         finally:
             if self._is_open:
                 await self._loop.acall(deltas.aclose)
+
+    # -- scores ------------------------------------------------------------------
+
+    def score(
+        self,
+        prompts: Sequence[TokenIds],
+        completions: Sequence[TokenIds],
+        *,
+        temperature: float | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Returns log probabilities of given tokens, an array for each completion.
+
+        Each token's is that after its prompt and what is before it in its completion.
+        Nothing of an answer is made but one token, which is thrown away.
+
+        Args:
+          prompts: token ids, one prompt for each completion.
+          completions: token ids; one may be empty.
+          temperature: of the distribution they are taken from, without filters and
+            penalties; None and 1 take the model's own.
+
+        Raises:
+          InvalidRequestError: a rule is broken, such as by a sequence that fills the
+            context; the message names the pair. Nothing is computed then.
+          RuntimeError: as by `generate`.
+        """
+        requests, params = requests_of(
+            prompts, completions, temperature=temperature, info=self.info
+        )
+        outputs = self.generate(requests, params) if requests else []
+        return scores_of(completions, [one.prompt_logprobs for one in outputs])
+
+    async def ascore(
+        self,
+        prompts: Sequence[TokenIds],
+        completions: Sequence[TokenIds],
+        *,
+        temperature: float | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Does what `score` does, for callers in an event loop of their own."""
+        requests, params = requests_of(
+            prompts, completions, temperature=temperature, info=self.info
+        )
+        outputs = await self.agenerate(requests, params) if requests else []
+        return scores_of(completions, [one.prompt_logprobs for one in outputs])
 
     # -- weights -----------------------------------------------------------------
 

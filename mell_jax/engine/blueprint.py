@@ -23,6 +23,7 @@ from mell_jax.checkpoints import CheckpointSpec
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.default_params import default_params
 from mell_jax.engine.frames import EngineInfo
+from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.settled import SettledConfig, choose_dtypes, settle
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
@@ -141,7 +142,13 @@ def make_blueprint(
         programs=make_programs(
             parts, buckets=settled.buckets(), options=options, platform=platform
         ),
-        info=_info(spec, settled, name=name, num_pages=num_pages),
+        info=_info(
+            spec,
+            settled,
+            name=name,
+            num_pages=num_pages,
+            params=default_params(spec.sampling, logprobs_mode=config.logprobs_mode),
+        ),
         platform=platform,
     )
 
@@ -228,7 +235,12 @@ def _num_pages(
 
 
 def _info(
-    spec: CheckpointSpec, settled: SettledConfig, *, name: str, num_pages: int
+    spec: CheckpointSpec,
+    settled: SettledConfig,
+    *,
+    name: str,
+    num_pages: int,
+    params: SamplingParams,
 ) -> EngineInfo:
     return EngineInfo(
         model_name=name,
@@ -241,5 +253,5 @@ def _info(
         max_rows=settled.max_rows,
         num_pages=num_pages,
         page_tokens=PAGE_TOKENS,
-        default_params=default_params(spec.sampling),
+        default_params=params,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mell_jax.engine.params import LOGPROBS_MODES, LogprobsMode
 from mell_jax.model_files.gguf_path import SUFFIX, model_name
 from mell_jax.settings.setting import setting
 
@@ -106,6 +107,11 @@ class EngineConfig:
         "repetition_penalty out get those of the model's generation_config.json; none "
         "leaves them at what changes nothing. Its end tokens count either way.",
     )
+    logprobs_mode: LogprobsMode = setting(
+        "raw",
+        help="Requests that do not say get log probabilities of the model's own logits "
+        "(raw) or of the distribution that tokens were drawn from (processed).",
+    )
     is_cache_optional: bool = False
     """Goes on without the folder of compiled steps where it cannot be used."""
     seed: int = setting(
@@ -139,6 +145,10 @@ class EngineConfig:
             raise ValueError(
                 f"generation_config must be model or none, got "
                 f"{self.generation_config!r}"
+            )
+        if self.logprobs_mode not in LOGPROBS_MODES:
+            raise ValueError(
+                f"logprobs_mode must be raw or processed, got {self.logprobs_mode!r}"
             )
         if any(rows < 1 for rows in self.decode_rows):
             raise ValueError(f"decode_rows must be positive, got {self.decode_rows}")

@@ -11,17 +11,30 @@ from mell_jax.checkpoints.generation import (
     WAY_OUT,
     SamplingDefaults,
 )
-from mell_jax.engine.params import NEUTRAL, InvalidRequestError, SamplingParams
+from mell_jax.engine.params import (
+    NEUTRAL,
+    InvalidRequestError,
+    LogprobsMode,
+    SamplingParams,
+)
 from mell_jax.events import Event, tell
 
 
-def default_params(sampling: SamplingDefaults) -> SamplingParams:
+def default_params(
+    sampling: SamplingDefaults, *, logprobs_mode: LogprobsMode = "raw"
+) -> SamplingParams:
     """Returns the parameters of a request that says nothing.
+
+    Args:
+      sampling: what the model proposes.
+      logprobs_mode: what the operator chose.
 
     Raises:
       InvalidRequestError: no request may have such a value; names the parameter.
     """
-    return dataclasses.replace(NEUTRAL, **sampling.proposed())
+    return dataclasses.replace(
+        NEUTRAL, logprobs_mode=logprobs_mode, **sampling.proposed()
+    )
 
 
 def check_sampling(sampling: SamplingDefaults, *, directory: Path) -> None:

@@ -58,7 +58,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logprobs:
-    """Log probabilities are those of raw logits, before penalties and temperature."""
+    """Log probabilities are of a kind for each request; see `logprobs_mode`."""
 
     chosen: Float32Array  # [n] of the token itself
     top_ids: Int32Array  # [n, MAX_TOP_LOGPROBS], most likely first

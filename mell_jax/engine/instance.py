@@ -440,7 +440,9 @@ class Instance:
         targets = np.zeros(bucket.tokens, np.int32)
         slots = plan.slots[plan.owners[at]]
         targets[at] = self.batcher.rows.tokens[slots, plan.positions[at] + 1]
-        return PromptTargets(targets=targets, at=at)
+        temperatures = np.ones(bucket.tokens, np.float32)
+        temperatures[at] = self._slots.prompt_temperatures[slots]
+        return PromptTargets(targets=targets, temperatures=temperatures, at=at)
 
     # -- landing -----------------------------------------------------------------
 

@@ -7,10 +7,12 @@ numbers, because a request may come from someone who wishes the server ill.
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn, SupportsFloat, SupportsIndex
+from typing import Literal, NoReturn, SupportsFloat, SupportsIndex
 
 from mell_jax.grammar import Grammar
 
+LogprobsMode = Literal["raw", "processed"]
+LOGPROBS_MODES: tuple[LogprobsMode, ...] = ("raw", "processed")
 MAX_TOP_LOGPROBS = 20
 MAX_PROMPT_LOGPROBS = 2**20  # of all prompt tokens; they come in one message
 MAX_N = 16
@@ -77,6 +79,12 @@ class SamplingParams:
     """Any 64-bit integer; None lets the engine draw one."""
     logprobs: int | None = None
     """Top alternatives per generated token; 0 gives the chosen token's alone."""
+    logprobs_mode: LogprobsMode = "raw"
+    """"raw": of the model's own logits. "processed": of the distribution that the token
+    was drawn from, after penalties, bias, allowed tokens, grammar, temperature and
+    filters, where -inf is what these bar; of greedy tokens, for which there is none, as
+    if the temperature was 1 and nothing was filtered; of a prompt's tokens with the
+    temperature alone."""
     prompt_logprobs: int | None = None
     n: int = 1
     max_tokens: int | None = None
@@ -112,6 +120,8 @@ class SamplingParams:
             _fail(
                 "min_tokens", f"exceeds max_tokens {self.max_tokens}", self.min_tokens
             )
+        if self.logprobs_mode not in LOGPROBS_MODES:
+            _fail("logprobs_mode", "must be raw or processed", self.logprobs_mode)
         if not (self.grammar is None or isinstance(self.grammar, Grammar)):
             _fail("grammar", "must be a Grammar (mell_jax.Grammar)", self.grammar)
         self._check_stops()

@@ -59,6 +59,7 @@ class SlotTable:
         self.stop_ids = np.full((num_slots, MAX_STOP_IDS), NO_TOKEN, np.int32)
         self.min_tokens = np.zeros(num_slots, np.int32)
         self.wants_prompt = np.zeros(num_slots, np.bool_)
+        self.prompt_temperatures = np.ones(num_slots, np.float32)
         self.has_grammar = np.zeros(num_slots, np.bool_)
         self.told = np.full(num_slots, NOT_TOLD, np.int64)  # which turn; see `Instance`
         self._wants = np.zeros(num_slots, np.int32)
@@ -74,14 +75,17 @@ class SlotTable:
         self.stop_ids[slot, : len(request.stop_ids)] = request.stop_ids
         self.min_tokens[slot] = params.min_tokens
         self.wants_prompt[slot] = params.prompt_logprobs is not None
+        self.prompt_temperatures[slot] = _prompt_temperature(params)
         self.told[slot] = NOT_TOLD
         row = _sampling_row(request)
         self._sampling[:, slot] = pack_rows(row)[:, 0]
         has_logprobs = params.logprobs is not None
+        is_processed = params.logprobs_mode == "processed"
         self.has_grammar[slot] = params.grammar is not None
         self._wants[slot] = (
             wants_of(row)
             | (Want.LOGPROBS if has_logprobs else 0)
+            | (Want.PROCESSED if has_logprobs and is_processed else 0)
             | (Want.MASK if params.grammar is not None else 0)
         )
 
@@ -128,6 +132,12 @@ def row_setup(
     )
 
 
+def _prompt_temperature(params: SamplingParams) -> float:
+    """Returns what divides the logits of a prompt's tokens that are scored."""
+    is_raw = params.logprobs_mode == "raw" or params.is_greedy
+    return 1.0 if is_raw else params.temperature
+
+
 def _sampling_row(request: Request) -> SamplingRows:
     """Returns one row as arrays of length 1; what changes by step comes later."""
     params = request.params
@@ -150,4 +160,5 @@ def _sampling_row(request: Request) -> SamplingRows:
         position=one(0, np.int32),
         suppress_stop=one(False, np.bool_),
         has_bias=one(has_bias, np.bool_),
+        is_processed=one(params.logprobs_mode == "processed", np.bool_),
     )

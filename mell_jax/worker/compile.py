@@ -120,6 +120,7 @@ def _calls(
             forwards[bucket][0],
             _Struct(hidden.shape, hidden.dtype, sharding=whole),
             _Struct((prompt_chunk(bucket),), np.int32),
+            _Struct((prompt_chunk(bucket),), np.float32),
             _Struct((), np.int32),
         )
     vocab_size = rows.output_counts.shape[1]

@@ -72,6 +72,7 @@ class PromptTargets:
     """These tokens of a step are scored: what came after each of them is known."""
 
     targets: Int32Array  # [T]
+    temperatures: npt.NDArray[np.float32]  # [T] that divide the logits
     at: Int32Array  # which of the T are wanted
 
 
@@ -277,7 +278,9 @@ class DeviceWorker:
         scored: Mapping[int, TokenLogprobs] = {}
         if not bucket.is_decode:
             nothing = PromptTargets(
-                targets=np.zeros(bucket.tokens, np.int32), at=np.zeros(1, np.int32)
+                targets=np.zeros(bucket.tokens, np.int32),
+                temperatures=np.ones(bucket.tokens, np.float32),
+                at=np.zeros(1, np.int32),
             )
             scored = self._score(forwarded, nothing, bucket=bucket)
         jax.block_until_ready((self._pool, self._rows, scored))
@@ -396,6 +399,7 @@ class DeviceWorker:
                 self.held.arrays,
                 forwarded.hidden,
                 prompt.targets[start : start + chunk],
+                prompt.temperatures[start : start + chunk],
                 np.int32(start),
             )
             for start in np.minimum(np.unique(prompt.at // chunk) * chunk, last)

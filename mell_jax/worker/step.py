@@ -1,7 +1,7 @@
 """The compiled parts of a step but for the sampler's; all that they make stays there.
 
     forward(weights, pool, last_token, vector) -> (pool, logits, hidden)
-    prompt_logprobs(weights, hidden, targets, start) -> log probabilities
+    prompt_logprobs(weights, hidden, targets, temperatures, start) -> log probabilities
 
 The pool is donated and updated in place. A bucket has one forward pass, whatever its
 rows want of the sampler. No program branches on data, which would make a GPU's host
@@ -123,7 +123,8 @@ Forward = Callable[
     tuple[jax.Array, Forwarded],
 ]
 PromptLogprobs = Callable[
-    [Weights, jax.Array, npt.NDArray[np.int32], np.int32], TokenLogprobs
+    [Weights, jax.Array, npt.NDArray[np.int32], npt.NDArray[np.float32], np.int32],
+    TokenLogprobs,
 ]
 
 
@@ -223,18 +224,21 @@ def make_prompt_logprobs(
     """Builds what scores a chunk of a prompt, so that [T, V] never exists.
 
     Its arguments are weights, hidden [T, D], targets i32[`prompt_chunk`] (the token
-    after each position) and the first position of the chunk.
+    after each position), temperatures f32[`prompt_chunk`] (which divide the logits; 1
+    leaves them to the bit) and the first position of the chunk.
     """
 
     def prompt_logprobs(
         weights: Weights,
         hidden: jax.Array,
         targets: npt.NDArray[np.int32],
+        temperatures: npt.NDArray[np.float32],
         start: np.int32,
     ) -> TokenLogprobs:
         some = jax.lax.dynamic_slice_in_dim(hidden, start, targets.shape[0])
         values = gather_logits(_scores(parts.join(weights), some), layout=layout)
-        return token_logprobs(values, jnp.asarray(targets))
+        scaled = values / jnp.asarray(temperatures)[:, None]
+        return token_logprobs(scaled, jnp.asarray(targets))
 
     return prompt_logprobs
 

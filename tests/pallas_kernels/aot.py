@@ -179,7 +179,8 @@ def compile_rest(
     if not bucket.is_decode:
         hidden = shape((bucket.tokens, config.hidden_size), jnp.bfloat16)
         targets = shape((prompt_chunk(bucket),), jnp.int32)
-        arguments = (weights, hidden, targets, shape((), jnp.int32))
+        temperatures = shape(targets.shape, jnp.float32)
+        arguments = (weights, hidden, targets, temperatures, shape((), jnp.int32))
         with jax.numpy_dtype_promotion("standard"):
             traced.append(programs.scores[bucket].trace(*place(arguments, mesh)))
     return [program.lower().compile() for program in traced]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mell_jax.worker import sampling
-from mell_jax.worker.sampling.choice import kept_weights
+from mell_jax.worker.sampling.choice import filtered, kept_weights
 from mell_jax.worker.sampling.edits import apply_mask, edit_logits
 from tests.worker.sampling_model import Wish
 
@@ -28,7 +28,7 @@ def weights_of(
     """The weights from which the sampler draws when rows want everything."""
     rows = sampling.unpack_rows(packed)
     edited = apply_mask(edit_logits(logits, state=state, rows=rows), mask)
-    return kept_weights(edited, rows=rows, digit_bits=4)
+    return kept_weights(filtered(edited, rows=rows, digit_bits=4), rows=rows)
 
 
 def sample(
@@ -85,6 +85,7 @@ def rows_for(wishes: Sequence[Wish]) -> sampling.SamplingRows:
         seed_lo=seeds.astype(np.uint32),
         suppress_stop=column("is_stop_barred", np.bool_),
         has_bias=np.array([bool(w.bias) or w.is_allow_only for w in wishes]),
+        is_processed=column("is_processed", np.bool_),
     )
 
 
@@ -143,6 +144,8 @@ def run(
     wants = sampling.wants_of(rows)
     if wants_logprobs:
         wants |= sampling.Want.LOGPROBS
+        if any(wish.is_processed for wish in wishes):
+            wants |= sampling.Want.PROCESSED
     if any(wish.let_through is not None for wish in wishes):
         wants |= sampling.Want.MASK
     sampled, after = sample(

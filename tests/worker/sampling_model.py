@@ -25,6 +25,7 @@ class Wish:
     stops: tuple[int, ...] = ()
     is_stop_barred: bool = False
     let_through: frozenset[int] | None = None  # by a mask; None lets all
+    is_processed: bool = False  # log probabilities of what is drawn from
 
 
 def edited_logits(logits: np.ndarray, *, wish: Wish) -> np.ndarray:

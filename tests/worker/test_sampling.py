@@ -373,7 +373,13 @@ def test_no_mix_of_parameters_compiles_anything() -> None:
         _, state = own.sample(logits, state, padding, wants=wants, mask=mask)
     compiled = CompilationCounter()
     for wish in MIXES.values():
-        for extra in (sampling.NOTHING, sampling.Want.LOGPROBS, sampling.Want.MASK):
+        told = sampling.Want.LOGPROBS | sampling.Want.PROCESSED
+        for extra in (
+            sampling.NOTHING,
+            sampling.Want.LOGPROBS,
+            told,
+            sampling.Want.MASK,
+        ):
             rows = rows_for([wish, Wish()])
             wants = sampling.wants_of(rows) | extra
             _, state = own.sample(
@@ -388,7 +394,7 @@ def test_no_program_branches_or_loops(platform: str) -> None:
     state = sampling.init_row_state(rows=2, vocab_size=64)
     padding = sampling.pack_rows(sampling.greedy_rows(2, slot=2))
     programs = own.traced(of_ones(2, 64), state, padding)
-    assert len(programs) == 7
+    assert len(programs) == 8
     for program in programs:
         text = program.lower(lowering_platforms=(platform,)).as_text()
         assert "func.func public @main" in text

@@ -11,7 +11,7 @@ from mell_jax.worker import sampling
 f32 = st.floats(width=32, allow_nan=True)
 i32 = st.integers(-(2**31), 2**31 - 1)
 u32 = st.integers(0, 2**32 - 1)
-COLUMNS = [i32, f32, i32, f32, f32, f32, f32, f32, u32, u32, i32, *[st.booleans()] * 2]
+COLUMNS = [i32, f32, i32, f32, f32, f32, f32, f32, u32, u32, i32, *[st.booleans()] * 3]
 row_lists = st.lists(st.tuples(*COLUMNS), min_size=3, max_size=3)
 
 

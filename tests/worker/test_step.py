@@ -89,7 +89,7 @@ def control_flow(backend: str, *, device: AbstractDevice) -> dict[str, set[str]]
     named |= {f"forward {bucket}": flow for bucket, flow in found.forwards.items()}
     named |= {f"scores {bucket}": flow for bucket, flow in found.scores.items()}
     named |= found.samplers[ROWS].programs._asdict()
-    assert len(named) == 2 + len(BUCKETS) + 1 + 7
+    assert len(named) == 2 + len(BUCKETS) + 1 + 8
     return named
 
 
@@ -110,5 +110,5 @@ def test_no_program_of_a_cpu_branches() -> None:
     found = control_flow("xla", device=CPU)
     loops = {name for name, kinds in found.items() if kinds}
     forwards = {f"forward {bucket}" for bucket in BUCKETS}
-    assert loops == {*forwards, "drawn", "filtered"}
+    assert loops == {*forwards, "drawn", "filter"}
     assert all(kinds <= {"while"} for kinds in found.values())

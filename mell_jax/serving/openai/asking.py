@@ -2,7 +2,12 @@
 
 from typing import TypeVar, cast
 
-from mell_jax.engine.params import MAX_N, InvalidRequestError, SamplingParams
+from mell_jax.engine.params import (
+    MAX_N,
+    InvalidRequestError,
+    LogprobsMode,
+    SamplingParams,
+)
 from mell_jax.serving.chat.tools import Tooling
 from mell_jax.serving.chat.tools import tooling_of as read_tools
 from mell_jax.serving.client_values import known_top_k
@@ -190,6 +195,9 @@ def _params(
         allowed_token_ids=None if allowed is None else tuple(allowed),
         seed=request.seed,
         logprobs=logprobs,
+        logprobs_mode=cast(
+            "LogprobsMode", _or(request.logprobs_mode, defaults.logprobs_mode)
+        ),
         prompt_logprobs=prompt_logprobs,
         n=n,
         max_tokens=max_tokens,

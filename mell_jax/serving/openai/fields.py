@@ -9,7 +9,7 @@ _SAMPLING = frozenset(
         *("presence_penalty", "seed", "stop", "stream", "stream_options"),
         *("temperature", "top_p", "allowed_token_ids", "ignore_eos"),
         *("include_stop_str_in_output", "min_p", "min_tokens", "prompt_logprobs"),
-        *("repetition_penalty", "request_id", "return_token_ids"),
+        *("logprobs_mode", "repetition_penalty", "request_id", "return_token_ids"),
         *("skip_special_tokens", "stop_token_ids", "top_k", *FIELDS),
     )
 )

@@ -48,6 +48,7 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     skip_special_tokens: bool | None = None
     stop_token_ids: list[int] | None = None
     top_k: int | None = None
+    logprobs_mode: str | None = None
     prompt_logprobs: int | bool | None = None  # as logprobs
     request_id: str | None = None
     return_token_ids: bool | None = None

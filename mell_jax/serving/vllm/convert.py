@@ -57,6 +57,7 @@ def params_of(proto: pb.SamplingParams, *, defaults: SamplingParams) -> Sampling
         logit_bias=dict(proto.logit_bias),
         seed=proto.seed if proto.HasField("seed") else None,
         logprobs=proto.logprobs if proto.HasField("logprobs") else None,
+        logprobs_mode=defaults.logprobs_mode,
         prompt_logprobs=(
             proto.prompt_logprobs if proto.HasField("prompt_logprobs") else None
         ),

@@ -40,32 +40,58 @@ def first_argmax(values: Array) -> Array:
     return best
 
 
-def drawn(logits: Array, *, rows: SamplingRows, digit_bits: int | None) -> Array:
-    """Returns i32[B]: the drawn token of each random row, the best of a greedy one.
+def filtered(logits: Array, *, rows: SamplingRows, digit_bits: int) -> Array:
+    """Returns f32[B, V]: -inf for what top-k and top-p drop of random rows, the rest to
+    the bit.
 
-    `digit_bits` are those of `filters`; None leaves top-k and top-p out.
+    Tokens tied with the last one that is kept are kept. `digit_bits` are those of
+    `filters`.
     """
-    weights = kept_weights(logits, rows=rows, digit_bits=digit_bits)
-    keys = row_keys(seed_hi=rows.seed_hi, seed_lo=rows.seed_lo, position=rows.position)
-    is_greedy = rows.temperature < GREEDY_BELOW
-    return jnp.where(is_greedy, first_argmax(logits), draw(weights, keys=keys))
-
-
-def kept_weights(logits: Array, *, rows: SamplingRows, digit_bits: int | None) -> Array:
-    """Returns f32[B, V]: softmax(logits / temperature) over its maximum, 0 where
-    filtered.
-
-    Tokens tied with the last one that top-k or top-p keeps are kept.
-    """
-    best = jnp.max(logits, axis=1, keepdims=True)
-    best = jnp.where(jnp.isfinite(best), best, jnp.float32(0.0))  # all barred
-    temperature = jnp.maximum(rows.temperature, jnp.float32(GREEDY_BELOW))
-    weights = jnp.exp((logits - best) / temperature[:, None])
-    is_kept = weights >= rows.min_p[:, None]
-    if digit_bits is None:
-        return jnp.where(is_kept, weights, jnp.float32(0.0))
+    weights = kept_weights(logits, rows=rows)
     top_k = top_k_threshold(logits, k=rows.top_k, digit_bits=digit_bits)
-    is_kept &= logits >= top_k[:, None]
+    is_kept = logits >= top_k[:, None]
     weights = jnp.where(is_kept, weights, jnp.float32(0.0))
     top_p = top_p_threshold(weights, p=rows.top_p, digit_bits=digit_bits)
-    return jnp.where(weights >= top_p[:, None], weights, jnp.float32(0.0))
+    is_kept &= weights >= top_p[:, None]
+    return jnp.where(is_kept | _is_greedy(rows)[:, None], logits, -jnp.inf)
+
+
+def drawn(logits: Array, *, rows: SamplingRows) -> Array:
+    """Returns i32[B]: the drawn token of each random row, the best of a greedy one."""
+    weights = kept_weights(logits, rows=rows)
+    keys = row_keys(seed_hi=rows.seed_hi, seed_lo=rows.seed_lo, position=rows.position)
+    token = draw(weights, keys=keys)
+    return jnp.where(_is_greedy(rows), first_argmax(logits), token)
+
+
+def kept_weights(logits: Array, *, rows: SamplingRows) -> Array:
+    """Returns f32[B, V]: softmax(logits / temperature) over its maximum, 0 where min-p
+    drops it.
+    """
+    weights = jnp.exp(_scaled(logits, temperature=rows.temperature))
+    return jnp.where(weights >= rows.min_p[:, None], weights, jnp.float32(0.0))
+
+
+def processed(logits: Array, *, rows: SamplingRows) -> Array:
+    """Returns f32[B, V], whose softmax is what a random row is drawn from.
+
+    A greedy row's are its logits: of what it takes there is no distribution.
+    """
+    is_greedy = _is_greedy(rows)
+    temperature = jnp.where(is_greedy, jnp.float32(1.0), rows.temperature)
+    scaled = _scaled(logits, temperature=temperature)
+    is_kept = (jnp.exp(scaled) >= rows.min_p[:, None]) | is_greedy[:, None]
+    return jnp.where(is_kept, scaled, -jnp.inf)
+
+
+def _scaled(logits: Array, *, temperature: Array) -> Array:
+    """Returns f32[B, V]: what logits are above their maximum, over the temperature."""
+    best = jnp.max(logits, axis=1, keepdims=True)
+    best = jnp.where(jnp.isfinite(best), best, jnp.float32(0.0))  # all barred
+    divisor = jnp.maximum(temperature, jnp.float32(GREEDY_BELOW))
+    return (logits - best) / divisor[:, None]
+
+
+def _is_greedy(rows: SamplingRows) -> Array:
+    is_greedy: Array = rows.temperature < GREEDY_BELOW
+    return is_greedy

@@ -1,4 +1,4 @@
-"""Log probabilities of a token and of the 20 likeliest, from raw logits."""
+"""Log probabilities of a token and of the 20 likeliest, from logits of some kind."""
 
 from typing import NamedTuple
 

@@ -21,7 +21,7 @@ ROW_COLUMNS = 12
 class SamplingRows(NamedTuple):
     """The rows hold parameters of B rows; NumPy on the host, JAX inside the step.
 
-    The order of the fields is the order of the packed columns; the last two share one
+    The order of the fields is the order of the packed columns; the last three share one
     column of bits.
     """
 
@@ -38,12 +38,13 @@ class SamplingRows(NamedTuple):
     position: Any  # i32[B], of the token being sampled
     suppress_stop: Any  # bool[B]: min_tokens is not reached
     has_bias: Any  # bool[B]: the slot has a bias or allowed tokens
+    is_processed: Any  # bool[B]: log probabilities are of what is drawn from
 
 
 _FLOATS = ("temperature", "top_p", "min_p", "presence", "frequency", "repetition")
 _WORDS = ("seed_hi", "seed_lo")
 _INTS = ("slot", "top_k", "position")
-_BITS = ("suppress_stop", "has_bias")
+_BITS = ("suppress_stop", "has_bias", "is_processed")
 _COLUMNS = SamplingRows._fields[: -len(_BITS)]
 SLOT_COLUMN = _COLUMNS.index("slot")
 POSITION_COLUMN = _COLUMNS.index("position")
@@ -69,6 +70,7 @@ def greedy_rows(count: int, *, slot: int) -> SamplingRows:
         position=np.zeros(count, np.int32),
         suppress_stop=np.zeros(count, np.bool_),
         has_bias=np.zeros(count, np.bool_),
+        is_processed=np.zeros(count, np.bool_),
     )
 
 
@@ -101,6 +103,7 @@ class Want(enum.IntFlag):
     BIAS = enum.auto()  # bias, allowed tokens or suppressed stop tokens
     MASK = enum.auto()  # only tokens that a mask lets through
     LOGPROBS = enum.auto()
+    PROCESSED = enum.auto()  # log probabilities of what is drawn from
 
 
 NOTHING = Want(0)

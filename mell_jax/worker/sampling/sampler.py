@@ -2,9 +2,11 @@
 
     edit       penalties, biases, allowed tokens, barred stops
     mask       of tokens that a grammar lets through
-    greedy | drawn | filtered (with top-k and top-p)
+    filter     by top-k and top-p
+    greedy | drawn
     count      of new tokens, for penalties
-    logprobs   of the raw logits
+    processed  what rows are drawn from, where they want to know that
+    logprobs   of the raw logits, or of those
 
 No program branches: a GPU's host would wait for the predicate, and with it for the
 whole model. A greedy row answers in each program what it answers alone.
@@ -20,7 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
-from mell_jax.worker.sampling.choice import drawn, first_argmax
+from mell_jax.worker.sampling.choice import (
+    drawn,
+    filtered,
+    first_argmax,
+    processed,
+)
 from mell_jax.worker.sampling.edits import apply_mask, edit_logits, mask_shape
 from mell_jax.worker.sampling.logprobs import TokenLogprobs, token_logprobs
 from mell_jax.worker.sampling.rows import (
@@ -38,7 +45,7 @@ NOT_FINITE = -1
 NONE_ALLOWED = -2
 """In the place of a token: what the row's request asks for bars every token."""
 PackedRows = Array | npt.NDArray[np.int32]
-ALL_VARIANTS = (NOTHING, Want.RANDOM, EVERYTHING)
+ALL_VARIANTS = (NOTHING, Want.RANDOM | Want.LOGPROBS | Want.PROCESSED, EVERYTHING)
 """Between them these want every program."""
 
 
@@ -61,10 +68,11 @@ class SamplerPrograms(NamedTuple):
 
     edit: Any  # (values, state, rows) -> values
     mask: Any  # (values, mask) -> values
+    filter: Any  # (values, rows) -> values
     greedy: Any  # (values, are_finite, last_token, rows) -> tokens, last_token
     drawn: Any  # likewise
-    filtered: Any  # likewise
     count: Any  # (counts, tokens, rows) -> counts
+    processed: Any  # (raw, values, rows) -> values
     logprobs: Any  # (values, tokens) -> TokenLogprobs
 
 
@@ -88,10 +96,11 @@ class Sampler:
             SamplerPrograms(
                 edit=jax.jit(_edit),
                 mask=jax.jit(apply_mask),
+                filter=jax.jit(functools.partial(_filter, digit_bits=digit_bits)),
                 greedy=_choosing(_greedy),
-                drawn=_choosing(functools.partial(drawn, digit_bits=None)),
-                filtered=_choosing(functools.partial(drawn, digit_bits=digit_bits)),
+                drawn=_choosing(drawn),
                 count=jax.jit(_count, donate_argnums=0),
+                processed=jax.jit(_processed),
                 logprobs=jax.jit(token_logprobs),
             )
         )
@@ -124,16 +133,20 @@ class Sampler:
             values = self.programs.edit(values, state, rows)
         if wants & Want.MASK:
             values = self.programs.mask(values, mask)
-        tokens, last = self._choose(wants)(
-            values, logits.are_finite, state.last_token, rows
-        )
+        if wants & Want.FILTER:
+            values = self.programs.filter(values, rows)
+        choose = self.programs.drawn if wants & Want.RANDOM else self.programs.greedy
+        tokens, last = choose(values, logits.are_finite, state.last_token, rows)
         state = state._replace(last_token=last)
         if wants & Want.PENALTY:
             counts = self.programs.count(state.output_counts, tokens, rows)
             state = state._replace(output_counts=counts)
         logprobs = None
         if wants & Want.LOGPROBS:
-            logprobs = self.programs.logprobs(logits.values, tokens)
+            told = logits.values
+            if wants & Want.PROCESSED:
+                told = self.programs.processed(told, values, rows)
+            logprobs = self.programs.logprobs(told, tokens)
         return Sampled(tokens=tokens, logprobs=logprobs), state
 
     def arguments(
@@ -146,10 +159,11 @@ class Sampler:
         return SamplerPrograms(
             edit=(values, state, rows),
             mask=(values, np.zeros(mask_shape(*values.shape), np.int32)),
+            filter=(values, rows),
             greedy=choosing,
             drawn=choosing,
-            filtered=choosing,
             count=(state.output_counts, tokens, rows),
+            processed=(values, values, rows),
             logprobs=(values, tokens),
         )
 
@@ -159,11 +173,6 @@ class Sampler:
         """Returns each program for as many rows, to be lowered and compiled."""
         called = zip(self.programs, self.arguments(logits, state, rows), strict=True)
         return [program.trace(*arguments) for program, arguments in called]
-
-    def _choose(self, wants: Want) -> Any:
-        if wants & Want.FILTER:
-            return self.programs.filtered
-        return self.programs.drawn if wants & Want.RANDOM else self.programs.greedy
 
 
 def _choosing(choose: Callable[..., Array]) -> Any:
@@ -184,6 +193,17 @@ def _choosing(choose: Callable[..., Array]) -> Any:
         return tokens, last_token.at[rows.slot].set(jnp.maximum(tokens, 0))
 
     return jax.jit(program, donate_argnums=2)
+
+
+def _processed(raw: Array, values: Array, packed: Array) -> Array:
+    """Returns the raw logits of a row that wants these, to the bit."""
+    rows = unpack_rows(packed)
+    told = processed(values, rows=rows)
+    return jnp.where(rows.is_processed[:, None], told, raw)
+
+
+def _filter(values: Array, packed: Array, *, digit_bits: int) -> Array:
+    return filtered(values, rows=unpack_rows(packed), digit_bits=digit_bits)
 
 
 def _greedy(values: Array, *, rows: SamplingRows) -> Array:

@@ -153,6 +153,7 @@ PARAMS: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "include_stop_str_in_output": (True, {"include_stop_str_in_output": True}),
     "min_p": (0.5, {"min_p": 0.5}),
     "min_tokens": (1, {"min_tokens": 1}),
+    "logprobs_mode": ("processed", {"logprobs_mode": "processed"}),
     "prompt_logprobs": (2, {"prompt_logprobs": 2}),
     "repetition_penalty": (1.5, {"repetition_penalty": 1.5}),
     "skip_special_tokens": (False, {"skip_special_tokens": False}),

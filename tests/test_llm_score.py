@@ -1,0 +1,204 @@
+"""Log probabilities for training: of what was sampled, and of given tokens.
+
+A policy's importance ratio against itself, exp(by a plain forward pass - by the engine),
+is 1. The plain pass is the module's own, without pages, over all tokens at once.
+"""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mell_jax import LLM, InvalidRequestError, SamplingParams
+from mell_jax.engine import validate
+from mell_jax.models.attention import causal_attention
+from mell_jax.models.decoder import Decoder
+from mell_jax.models.uniform import uniform_config
+
+CONTEXT, VOCAB = 96, 64
+CONFIG = uniform_config(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=32,
+    max_position_embeddings=CONTEXT,
+)
+OPTIONS: dict[str, Any] = {
+    "max_rows": 8,
+    "decode_rows": (8,),
+    "token_budget": 32,  # prompts come in chunks
+    "max_model_len": CONTEXT,
+    "kv_pages": 65,
+    "instances": 2,
+    "device_ids": (0, 0),
+}
+RATIO = 1e-5
+
+
+@pytest.fixture(scope="module")
+def module() -> Decoder:
+    made = Decoder(CONFIG, rngs=nnx.Rngs(3))
+    keys = iter(jax.random.split(jax.random.key(1), 99))
+    for _, parameter in nnx.to_flat_state(nnx.state(made, nnx.Param)):
+        parameter[...] = 0.3 * jax.random.normal(next(keys), parameter.shape)
+    return made
+
+
+@pytest.fixture(scope="module")
+def llm(module: Decoder) -> Iterator[LLM]:
+    with LLM.from_nnx(module, **OPTIONS) as made:
+        yield made
+
+
+@nnx.jit
+def _plain_logits(module: Decoder, tokens: jax.Array) -> jax.Array:
+    hidden, _ = module(tokens, jnp.arange(CONTEXT), None, causal_attention)
+    return module.logits(hidden).astype(jnp.float32)
+
+
+def plain(module: Decoder, prompt: Any, answer: Any, *, temperature: float) -> Any:
+    """float64 of the answer's tokens, from float32 logits without a cache."""
+    tokens = [*prompt, *answer]
+    padded = jnp.array(tokens + [0] * (CONTEXT - len(tokens)))
+    logits = np.asarray(_plain_logits(module, padded), np.float64) / temperature
+    best = logits.max(axis=1, keepdims=True)
+    logprobs = logits - best - np.log(np.exp(logits - best).sum(1, keepdims=True))
+    at = np.arange(len(prompt) - 1, len(tokens) - 1)
+    return logprobs[at, list(answer)]
+
+
+def prompts(count: int, *, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 50, count)
+    return [rng.integers(0, VOCAB, size).tolist() for size in sizes]
+
+
+def ratios(module: Decoder, llm: LLM, *, temperature: float, mode: Any) -> Any:
+    """Importance ratios of a policy against itself, of all tokens of a batch."""
+    asked = prompts(12)
+    params = SamplingParams(
+        temperature=temperature, max_tokens=20, seed=5, logprobs=0, logprobs_mode=mode
+    )
+    found = []
+    for prompt, output in zip(asked, llm.generate(asked, params), strict=True):
+        (answer,) = output.completions
+        own = plain(module, prompt, answer.token_ids, temperature=temperature)
+        told = np.array([one.logprob for one in answer.logprobs or ()])
+        found.append(np.exp(own - told))
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_a_policys_importance_ratio_against_itself_is_one(
+    module: Decoder, llm: LLM, temperature: float
+) -> None:
+    found = ratios(module, llm, temperature=temperature, mode="processed")
+    assert found.size == 12 * 20
+    assert np.abs(found - 1).max() < RATIO
+
+
+def test_without_the_temperature_it_is_not(module: Decoder, llm: LLM) -> None:
+    """The planted fault: raw log probabilities beside a temperature."""
+    found = ratios(module, llm, temperature=0.7, mode="raw")
+    assert np.abs(found - 1).max() > 0.1
+
+
+@pytest.mark.parametrize("temperature", [None, 0.5, 1.0, 1.7])
+def test_given_tokens_are_scored_as_a_plain_pass_does(
+    module: Decoder, llm: LLM, temperature: float | None
+) -> None:
+    before, given = prompts(20), prompts(20, seed=1)
+    given[3] = []
+    given[4] = np.array(given[4])  # type: ignore[call-overload]
+    scores = llm.score(before, given, temperature=temperature)
+    for prompt, answer, score in zip(before, given, scores, strict=True):
+        assert score.dtype == np.float32
+        assert score.shape == (len(answer),)
+        own = plain(module, prompt, answer, temperature=temperature or 1.0)
+        np.testing.assert_allclose(score, own, atol=RATIO)
+
+
+def test_a_score_is_what_was_told_when_the_tokens_were_sampled(llm: LLM) -> None:
+    asked = prompts(8, seed=2)
+    params = SamplingParams(
+        temperature=0.8, max_tokens=9, seed=1, logprobs=0, logprobs_mode="processed"
+    )
+    answers = [output.completions[0] for output in llm.generate(asked, params)]
+    scores = llm.score(asked, [one.token_ids for one in answers], temperature=0.8)
+    for answer, score in zip(answers, scores, strict=True):
+        told = [one.logprob for one in answer.logprobs or ()]
+        np.testing.assert_allclose(score, told, atol=RATIO)
+
+
+def test_threads_score_at_the_same_time(llm: LLM) -> None:
+    asked, given = prompts(16, seed=3), prompts(16, seed=4)
+    together = llm.score(asked, given)
+    before = llm.load().steps
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        alone = list(
+            pool.map(lambda i: llm.score([asked[i]], [given[i]])[0], range(16))
+        )
+    assert llm.load().steps > before
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=RATIO)
+
+
+def test_nothing_to_score_asks_for_nothing(llm: LLM) -> None:
+    before = llm.load().steps
+    assert llm.score([], []) == []
+    (empty,) = llm.score([[1, 2]], [[]])
+    assert empty.shape == (0,)
+    assert llm.load().steps == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "temperature", "message"),
+    [
+        ([[1]], [], None, "one for each of 1 prompts, got 0"),
+        ([[]], [[1]], None, "nothing is before the first token of number 0"),
+        ([[1]] * 2, [[1], [2] * CONTEXT], None, "number 1 with its .* leaves no room"),
+        ([[1]], [[VOCAB]], None, f"holds token id {VOCAB}"),
+        ([[1]], ["text"], None, "must be token ids, got a text as number 0"),
+        ([[1]], [[[1]]], None, "flat lists of token ids"),
+        ([[1]], [[1]], 0.0, "a greedy choice has no distribution"),
+        ([[1]], [[1]], float("nan"), "temperature must be a finite number"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(
+    llm: LLM, asked: Any, given: Any, temperature: float | None, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        llm.score(asked, given, temperature=temperature)
+
+
+def test_more_than_one_message_holds_is_refused(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate, "MAX_PROMPT_LOGPROBS", 10)
+    with pytest.raises(InvalidRequestError, match="at most 10 can be asked for"):
+        llm.score([[1] * 6], [[2] * 5])
+    assert llm.score([[1] * 6], [[2] * 4])[0].shape == (4,)
+
+
+def test_both_kinds_come_from_one_batch(module: Decoder, llm: LLM) -> None:
+    asked = prompts(12, seed=6)
+    base = SamplingParams(temperature=0.6, max_tokens=12, seed=2, logprobs=0)
+    kinds = ["raw", "processed"] * 6
+    each = [dataclasses.replace(base, logprobs_mode=kind) for kind in kinds]
+    for prompt, kind, output in zip(
+        asked, kinds, llm.generate(asked, each), strict=True
+    ):
+        (answer,) = output.completions
+        told = [one.logprob for one in answer.logprobs or ()]
+        temperature = 0.6 if kind == "processed" else 1.0
+        own = plain(module, prompt, answer.token_ids, temperature=temperature)
+        np.testing.assert_allclose(told, own, atol=RATIO)
