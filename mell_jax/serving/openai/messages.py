@@ -100,7 +100,8 @@ class CallWriter:
 
 def _tells_more(piece: Piece) -> bool:
     """Tells whether there is more in a piece than text."""
-    return not (piece.finish_reason is piece.words is piece.token_ids is None)
+    told = (piece.finish_reason, piece.words, piece.token_ids)
+    return any(each is not None for each in told)
 
 
 def _kind(event: Event) -> tuple[object, ...]:
