@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mell_jax.engine.fleet.config import FleetConfig
     from mell_jax.engine.params import InvalidRequestError, SamplingParams
     from mell_jax.grammar import Grammar, GrammarError
-    from mell_jax.llm import LLM, Completion, RequestOutput
+    from mell_jax.library.outputs import Completion, RequestOutput
+    from mell_jax.llm import LLM
     from mell_jax.models.servable import ServableModel
 
 __version__ = "0.2.0"
@@ -19,8 +20,8 @@ __version__ = "0.2.0"
 _HOME = {
     "LLM": "mell_jax.llm",
     "FleetConfig": "mell_jax.engine.fleet.config",
-    "Completion": "mell_jax.llm",
-    "RequestOutput": "mell_jax.llm",
+    "Completion": "mell_jax.library.outputs",
+    "RequestOutput": "mell_jax.library.outputs",
     "SamplingParams": "mell_jax.engine.params",
     "ServableModel": "mell_jax.models.servable",
     "Grammar": "mell_jax.grammar",

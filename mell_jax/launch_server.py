@@ -13,8 +13,8 @@ from dataclasses import replace
 from mell_jax.engine.build import BuiltEngine, BuiltModel, build_engine, settle_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.weights.updater import WeightsUpdater
 from mell_jax.events import Event, tell
-from mell_jax.library.weights import WeightsUpdater
 from mell_jax.model_files.fingerprint import fingerprint_of
 from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.address import Addresses

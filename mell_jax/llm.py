@@ -6,9 +6,7 @@ An engine thread and an event loop thread work behind it; every method may be ca
 from any thread, and requests that are made at the same time share the engine's steps.
 """
 
-import asyncio
 import atexit
-import contextlib
 import dataclasses
 import os
 import threading
@@ -16,16 +14,14 @@ import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Iterable,
     Iterator,
     Sequence,
 )
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, cast, final
+from typing import Any, Self, final
 
 import jax
 import numpy as np
@@ -44,72 +40,31 @@ from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineInfo, EngineLoad
 from mell_jax.engine.params import SamplingParams
-from mell_jax.engine.thread import EngineThread
 from mell_jax.engine.weights.match import Mapped
+from mell_jax.engine.weights.updater import WeightsUpdater
 from mell_jax.frontend import (
     Ask,
     Caller,
     Delta,
     FrontEnd,
     FrontModel,
-    TokenLogprobs,
-    VersionRange,
     generate,
-    joined,
 )
-from mell_jax.library.mesh import serving_options
+from mell_jax.library.end import End
+from mell_jax.library.mesh import with_mesh
+from mell_jax.library.outputs import RequestOutput, collect_all
+from mell_jax.library.prompts import Prompt, Prompts, as_params, as_prompt, as_prompts
 from mell_jax.library.score import TokenIds, given_in, params_of, scores_of
 from mell_jax.library.serving import Serving
-from mell_jax.library.weights import WeightsUpdater, shared_type
+from mell_jax.library.shared import shared_type
 from mell_jax.loop_thread import LoopThread
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.servable import ServableModel, check_servable
 from mell_jax.text.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
-Prompt = str | Sequence[int] | npt.NDArray[np.integer[Any]]
-"""A text, or token ids: a list, a tuple, or an array of NumPy or JAX."""
-Prompts = Prompt | Iterable[Prompt]
-EXIT_S = 10.0
-"""At most so long a program's end waits for the step in flight."""
 MAX_OPEN = 1_000_000
 """So many requests may be open: a program is not kept from making its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """One sample has been generated."""
-
-    index: int
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprobs, ...] | None  # one per token, when asked for
-    finish_reason: str  # "stop", "length" or "abort"
-    stop_token: int | None
-    stop_string: str | None
-    weights_version: str = ""  # of its last token; empty without one
-    weights_versions: tuple[VersionRange, ...] = ()  # of its tokens, mostly one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestOutput:
-    """Everything is here that was generated for one prompt."""
-
-    completions: tuple[Completion, ...]  # n of them
-    prompt_tokens: int
-    prompt_token_ids: tuple[int, ...]
-    cached_tokens: int  # prompt tokens that came from the prefix cache
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None
-
-    @property
-    def text(self) -> str:
-        """Returns the text of the first sample."""
-        return self.completions[0].text
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        """Returns the tokens of the first sample."""
-        return self.completions[0].token_ids
 
 
 @final
@@ -203,7 +158,7 @@ class LLM:
         """
         check_servable(module)
         if mesh is not None:
-            options = _with_mesh(options, mesh)
+            options = with_mesh(options, mesh)
         if share:
             options = {"dtype": shared_type(module), **options}
         named: tuple[int, ...] = ()
@@ -250,7 +205,7 @@ class LLM:
         self._engine.start(self._front_end.sink(self._loop.loop))
         # Neither thread refers to this object, so that forgetting it ends both. It may
         # be forgotten on any thread, also one of theirs: nothing there may wait.
-        self._end = _End(self._engine, self._loop, front_end=self._front_end)
+        self._end = End(self._engine, self._loop, front_end=self._front_end)
         end = threading.Thread(target=self._end)
         self._finalizer = weakref.finalize(self, end.start)
         self._finalizer.atexit = False
@@ -320,11 +275,11 @@ class LLM:
     ) -> list[RequestOutput]:
         """Does what `generate` does, for callers in an event loop of their own."""
         self._check_usable()
-        many = _as_prompts(prompts)
+        many = as_prompts(prompts)
         given = self.default_params if params is None else params
-        each = _as_params(given, count=len(many))
+        each = as_params(given, count=len(many))
         asks = [self._ask(prompt, own) for prompt, own in zip(many, each, strict=True)]
-        return await self._loop.acall(lambda: self._collect_all(asks))
+        return await self._loop.acall(lambda: collect_all(self._front_end, asks))
 
     async def astream(
         self, prompt: Prompt, params: SamplingParams | None = None
@@ -384,7 +339,7 @@ class LLM:
             self._ask(given.prompt, params, following=given.following)
             for given in given_in(prompts, completions, info=self.info)
         ]
-        outputs = await self._loop.acall(lambda: self._collect_all(asks))
+        outputs = await self._loop.acall(lambda: collect_all(self._front_end, asks))
         return scores_of(completions, [one.prompt_logprobs for one in outputs])
 
     # -- weights -----------------------------------------------------------------
@@ -567,123 +522,11 @@ class LLM:
     ) -> Ask:
         return Ask(
             caller=Caller.of_library(),
-            prompt=_as_prompt(prompt),
+            prompt=as_prompt(prompt),
             params=params or self.default_params,
             following=following,
         )
 
-    async def _collect_all(self, asks: Sequence[Ask]) -> list[RequestOutput]:
-        tasks = [asyncio.create_task(self._collect(ask)) for ask in asks]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:  # one failed or the caller left: give up the others
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _collect(self, ask: Ask) -> RequestOutput:
-        deltas: list[list[Delta]] = [[] for _ in range(ask.params.n)]
-        async with contextlib.aclosing(generate(self._front_end, ask)) as stream:
-            async for delta in stream:
-                deltas[delta.index].append(delta)
-        first = deltas[0][0]
-        return RequestOutput(
-            completions=tuple(_completion(parts) for parts in deltas),
-            prompt_tokens=first.prompt_tokens,
-            prompt_token_ids=first.prompt_token_ids,
-            cached_tokens=first.cached_tokens,
-            prompt_logprobs=first.prompt_logprobs,
-        )
-
-
-@final
-class _End:
-    """The end of all threads, the loop's late: the engine's has a last word for it.
-
-    It must come before Python is taken apart, even when nobody closes the `LLM`: a
-    thread that comes back from the runtime after that aborts the process.
-    """
-
-    def __init__(
-        self, engine: EngineThread, loop: LoopThread, *, front_end: FrontEnd
-    ) -> None:
-        self._engine, self._loop, self._front_end = engine, loop, front_end
-
-    def __call__(self) -> None:
-        atexit.unregister(self.at_exit)
-        self._end(most_s=None)
-
-    def at_exit(self) -> None:
-        """Does not wait for ever for a step that hangs."""
-        self._end(most_s=EXIT_S)
-
-    def _end(self, *, most_s: float | None) -> None:
-        self._engine.stop(most_s=most_s)
-        self._loop.close(most_s=most_s)
-        self._front_end.close()
-
 
 async def _next_or_none(deltas: AsyncGenerator[Delta]) -> Delta | None:
     return await anext(deltas, None)
-
-
-def _with_mesh(options: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Returns options with those that a mesh stands for, which must not be there."""
-    meant = serving_options(mesh)
-    twice = [name for name in meant if name in options]
-    if twice:
-        raise ValueError(f"mesh= says {', '.join(twice)}; give one or the other")
-    return options | meant
-
-
-def _completion(parts: Sequence[Delta]) -> Completion:
-    """Returns a sample from all of its deltas; the last one tells how it ended."""
-    finish = parts[-1].finish
-    assert finish is not None, "a stream ended without a finish"
-    logprobs = [part.logprobs for part in parts if part.logprobs is not None]
-    return Completion(
-        index=parts[0].index,
-        text="".join(part.text for part in parts),
-        token_ids=tuple(token for part in parts for token in part.token_ids),
-        logprobs=tuple(one for some in logprobs for one in some) if logprobs else None,
-        finish_reason=finish.reason,
-        stop_token=finish.stop_token,
-        stop_string=finish.stop_string,
-        weights_version=parts[-1].weights_version,
-        weights_versions=joined(
-            each for part in parts for each in part.weights_versions
-        ),
-    )
-
-
-def _as_prompts(prompts: Prompts) -> list[str | Sequence[int]]:
-    """Returns many prompts; a text and a row of ids are one."""
-    if isinstance(prompts, str) or _dimensions(prompts) == 1:
-        return [_as_prompt(cast("Prompt", prompts))]
-    many: list[Any] = list(prompts)
-    if many and isinstance(many[0], SupportsIndex) and not _dimensions(many[0]):
-        return [_as_prompt(many)]
-    return [_as_prompt(prompt) for prompt in many]
-
-
-def _as_prompt(prompt: Prompt) -> str | Sequence[int]:
-    """Returns arrays, and other rows of ids, as a list of ids."""
-    if isinstance(prompt, str | list | tuple):
-        return prompt
-    ids = np.asarray(prompt if _dimensions(prompt) else list(prompt))
-    return cast("list[int]", ids.tolist())
-
-
-def _dimensions(value: object) -> int:
-    """How many dimensions an array has; 0 for what is none."""
-    return value.ndim if isinstance(value, np.ndarray | jax.Array) else 0
-
-
-def _as_params(
-    params: SamplingParams | Sequence[SamplingParams], *, count: int
-) -> list[SamplingParams]:
-    if isinstance(params, SamplingParams):
-        return [params] * count
-    if len(params) != count:
-        raise ValueError(f"{count} prompts need as many params, got {len(params)}")
-    return list(params)

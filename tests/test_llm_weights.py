@@ -17,8 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import save_hf
 from mell_jax.engine.admin import AskServing, ServingState
+from mell_jax.engine.ask import ask
 from mell_jax.library.mesh import serving_options
-from mell_jax.library.weights import ask
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config

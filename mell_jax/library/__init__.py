@@ -1,1 +1,1 @@
-"""Parts of the library door: what an `LLM` does besides answering."""
+"""Parts of the library door, `mell_jax.llm`."""

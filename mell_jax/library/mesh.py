@@ -41,3 +41,12 @@ def serving_options(mesh: jax.sharding.Mesh) -> dict[str, Any]:
         "tensor_parallel": rows.shape[1],
         "device_ids": tuple(numbers[device] for device in rows.flat),
     }
+
+
+def with_mesh(options: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Returns options with those that a mesh stands for, which must not be there."""
+    meant = serving_options(mesh)
+    twice = [name for name in meant if name in options]
+    if twice:
+        raise ValueError(f"mesh= says {', '.join(twice)}; give one or the other")
+    return options | meant

@@ -15,8 +15,8 @@ from mell_jax.engine.admin import (
     SleepLevel,
     Wake,
 )
+from mell_jax.engine.ask import ask
 from mell_jax.engine.thread import EngineThread
-from mell_jax.library.weights import ask
 
 
 @final

@@ -32,7 +32,8 @@ from mell_jax.integrations.tunix.prompts import (
     without_padding,
 )
 from mell_jax.integrations.tunix.weights import WeightMap, make_decoder
-from mell_jax.llm import LLM, Completion
+from mell_jax.library.outputs import Completion
+from mell_jax.llm import LLM
 from mell_jax.models.config import ModelConfig
 from mell_jax.models.decoder import Decoder
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import final
 
 from mell_jax.engine.admin import OpenRequests, UnknownTargetError, WeightsUpdated
-from mell_jax.library.weights import WeightsUpdater
+from mell_jax.engine.weights.updater import WeightsUpdater
 
 
 @final

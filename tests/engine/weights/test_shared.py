@@ -9,7 +9,7 @@ from mell_jax.checkpoints import spec_in_memory
 from mell_jax.engine.weights.plan import WeightsPlan
 from mell_jax.engine.weights.shared import share_weights
 from mell_jax.engine.weights.update import make_weights
-from mell_jax.library.weights import shared_type
+from mell_jax.library.shared import shared_type
 from mell_jax.models.serving_copy import serving_view
 from mell_jax.worker.step import split_model
 from tests.engine.weights.models import PLAIN, groups_of, make_decoder

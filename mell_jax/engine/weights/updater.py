@@ -1,28 +1,20 @@
-"""Gives a served model other weights, from whatever thread asks."""
+"""An updater gives a served model other weights, from whatever thread asks."""
 
 import threading
-from typing import Any, TypeVar, final
-
-import jax
-import jax.numpy as jnp
-from flax import nnx
+from typing import Any, final
 
 from mell_jax.engine.admin import (
-    Answer,
     AskServing,
-    Command,
     OpenRequests,
     ServingState,
     UpdateWeights,
     WeightsUpdated,
 )
+from mell_jax.engine.ask import ask
 from mell_jax.engine.thread import EngineThread
 from mell_jax.engine.weights.match import Mapped
 from mell_jax.engine.weights.plan import WeightsPlan
 from mell_jax.engine.weights.update import make_weights
-from mell_jax.models.servable import ServableModel
-
-A = TypeVar("A", bound=Answer)
 
 
 @final
@@ -66,40 +58,3 @@ class WeightsUpdater:
         """Returns the version of the weights of the next step."""
         state = ask(self._engine, AskServing(), ServingState)
         return next(w.version for w in state.weights if w.model == self._model)
-
-
-def shared_type(module: ServableModel) -> str:
-    """Returns the type of all floating parameters of a module, as `dtype` of an engine.
-
-    Raises:
-      ValueError: they are of several types, or of one that is not served.
-    """
-    parameters = jax.tree.leaves(nnx.state(module, nnx.Param))
-    found: set[str] = {
-        one.dtype.name for one in parameters if jnp.issubdtype(one.dtype, jnp.floating)
-    }
-    if len(found) != 1 or not found <= {"float32", "bfloat16"}:
-        raise ValueError(
-            "share=True serves parameters as they are: they must all be float32 or all "
-            f"bfloat16, got {', '.join(sorted(found))}; let them be copied with "
-            "share=False"
-        )
-    return found.pop()
-
-
-def ask(engine: EngineThread, command: Command, kind: type[A]) -> A:
-    """Returns the engine's answer to a command, once it has it.
-
-    An interrupt here takes the command back if the engine has not begun.
-
-    Raises:
-      RuntimeError: the engine has stopped, or cannot do it as things are.
-    """
-    answer = engine.ask(command)
-    try:
-        found = answer.result()
-    except BaseException:
-        answer.cancel()
-        raise
-    assert isinstance(found, kind), f"{command} was answered by {found}"
-    return found
