@@ -32,6 +32,8 @@ PROGRAMS = (  # what the engine compiles, as XLA names it
         "jit_program",
         "jit__edit",
         "jit_apply_mask",
+        "jit__filter",
+        "jit__processed",
     ),
     *("jit__count", "jit_token_logprobs", "jit_set_row", "jit_observe_tokens"),
     *("jit__gather", "jit_gather_pages", "jit_scatter_pages", "jit_checksum_pages"),

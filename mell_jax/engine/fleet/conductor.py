@@ -512,6 +512,13 @@ class Conductor:
                 self._begin_moves()
             self._deliver_all()
 
+    def hear_reports(self) -> None:
+        """Passes messages and reports on as `settle` does, and begins no moves."""
+        self._deliver_all()
+        while self._reports:
+            self.decide(self._reports.popleft())
+            self._deliver_all()
+
     def _deliver_all(self) -> None:
         while self._post:
             to, message, payload = self._post.popleft()

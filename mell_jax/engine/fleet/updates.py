@@ -252,7 +252,7 @@ class Updates:
             is_off = move is not None and which(move)
             if is_off or (waiting is not None and waiting.mode is Mode.TOKENS):
                 conductor.call_off(state.id)
-        conductor.settle()
+        conductor.hear_reports()  # others begin when all have turned
 
     def _is_unfit(self, move: OpenMove) -> bool:
         """Tells whether a move would not bring the pages that the source has."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mell_jax.engine.admin import (
@@ -113,6 +113,11 @@ def play_anew(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(  # a move that begins while others are called off
+    events=[(3, 1), (6, "keep"), (3, 1), (6, "wake"), (3, "restart")],
+    config=FleetConfig(mode=Mode.TOKENS, fault=Fault(move_every=2)),
+    num_pages=9,
+)
 @given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
 def test_every_token_is_of_its_weights(
     events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int
