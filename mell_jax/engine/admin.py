@@ -331,6 +331,8 @@ def check_version(version: str) -> None:
     Raises:
       ValueError: the name is empty, too long, or cannot be shown.
     """
+    if not isinstance(version, str):
+        raise ValueError(f"version must be a text, got {version!r:.100}")
     if not (1 <= len(version) <= MAX_VERSION and version.isprintable()):
         raise ValueError(
             f"version must be 1 to {MAX_VERSION} printable characters, got "
