@@ -79,7 +79,8 @@ class UpdateWeights:
     """Gives a model other weights, between two steps, on all devices.
 
     Weights of other shapes, types or places are refused, and nothing has changed then.
-    Streamed ones that fail half way cost the device where they did.
+    Streamed ones that fail half way cost the device where they did; where there is no
+    other, the engine sleeps until whole ones are given.
     """
 
     weights: NewWeights
