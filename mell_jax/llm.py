@@ -381,7 +381,10 @@ class LLM:
             function of the dictionary of all arrays, which is compiled and should be
             the same object in each update. Those that it leaves out are called alike.
           streamed: makes each array when the engine asks for it and gives the old one
-            back, so that at most one layer is there twice; streams wait meanwhile.
+            back, so that at most one layer is there twice; streams wait meanwhile. What
+            cannot be read half way, such as a file that is written anew meanwhile,
+            costs the device; where it is the only one, the engine sleeps until whole
+            weights are given, and it is woken.
             Otherwise all are made first, and there are twice the weights for a moment.
 
         Raises:

@@ -179,6 +179,7 @@ def test_nothing_to_score_asks_for_nothing(llm: LLM) -> None:
         ([[1]], [[1.5]], None, "got float64 in 1 dimensions as number 0"),
         ([[1]], ["text"], None, "must be token ids, got a text as number 0"),
         ([[1]], [[[1]]], None, "flat lists of integer token ids"),
+        ([1, 2], [3, 4], None, "rows of token ids, one for each pair, got int as nu"),
         ([[1]], [[1]], 0.0, "a greedy choice has no distribution"),
         ([[1]], [[1]], float("nan"), "temperature must be a finite number"),
     ],

@@ -173,6 +173,8 @@ def test_what_does_not_fit_changes_nothing(llm: LLM) -> None:
 def test_a_version_has_a_name(llm: LLM) -> None:
     with pytest.raises(ValueError, match="version must be 1 to"):
         llm.update_weights(make_decoder(1), version="")
+    with pytest.raises(ValueError, match="version must be a text, got 7"):
+        llm.update_weights(make_decoder(1), version=7)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="open_requests must be one of keep"):
         llm.update_weights(make_decoder(1), open_requests="go")  # type: ignore[arg-type]
 

@@ -79,7 +79,8 @@ class UpdateWeights:
     """Gives a model other weights, between two steps, on all devices.
 
     Weights of other shapes, types or places are refused, and nothing has changed then.
-    Streamed ones that fail half way cost the device where they did.
+    Streamed ones that fail half way cost the device where they did; where there is no
+    other, the engine sleeps until whole ones are given.
     """
 
     weights: NewWeights
@@ -331,6 +332,8 @@ def check_version(version: str) -> None:
     Raises:
       ValueError: the name is empty, too long, or cannot be shown.
     """
+    if not isinstance(version, str):
+        raise ValueError(f"version must be a text, got {version!r:.100}")
     if not (1 <= len(version) <= MAX_VERSION and version.isprintable()):
         raise ValueError(
             f"version must be 1 to {MAX_VERSION} printable characters, got "

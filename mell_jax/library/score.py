@@ -6,7 +6,7 @@ What is to follow the prompt is scored with it, so that nothing of a completion 
 ends with the context is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -144,6 +144,12 @@ def _ids(ids: TokenIds, *, name: str, number: int) -> list[int]:
             name,
             f"must be token ids, got a text as number {number}: where it would be cut "
             "is for its tokenizer to say",
+        )
+    if not isinstance(ids, Sized):
+        raise InvalidRequestError(
+            name,
+            f"must be rows of token ids, one for each pair, got {type(ids).__name__} "
+            f"as number {number}",
         )
     found = np.asarray(ids) if len(ids) else np.zeros(0, np.int32)
     if found.ndim != 1 or found.dtype.kind not in "iu":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
-from mell_jax.engine.admin import Answer, Command
+from mell_jax.engine.admin import Answer, Command, Sleep
 from mell_jax.engine.fleet.administrator import Administrator
 from mell_jax.engine.fleet.arrivals import Arrivals, Result, WatchedArrivals
 from mell_jax.engine.fleet.conductor import Conductor
@@ -108,7 +108,11 @@ class Fleet:
             page_tokens=self._page_tokens,
             shares_prefixes=shares_prefixes,
         )
-        updates = Updates(self._conductor, instance_pool=instance_pool)
+        updates = Updates(
+            self._conductor,
+            instance_pool=instance_pool,
+            fall_asleep=lambda: self._pauses.sleep(Sleep(level=1)),
+        )
         self._pauses = Pauses(
             self._conductor,
             updates=updates,

@@ -147,8 +147,8 @@ class Pauses:
         Raises:
           NotPossibleError: weights were dropped and are not given anew.
         """
+        self._sleeping.check_wake()  # also while it is about to sleep
         if self.is_asleep:
-            self._sleeping.check_wake()
             self._sleeping.end()
         self._wanted = None
         return self._go_on()

@@ -27,10 +27,15 @@ class Sleeping:
         self, conductor: Conductor, *, instance_pool: InstancePool, parking: Parking
     ) -> None:
         self.level = 0  # awake
-        self.freed_bytes = 0
+        self._awake_bytes = 0  # on the devices, before it slept
         self._conductor = conductor
         self._instance_pool = instance_pool
         self._parking = parking
+
+    @property
+    def freed_bytes(self) -> int:
+        """Returns what a sleep has given back, but for weights given anew since."""
+        return self._awake_bytes - self._count_bytes() if self.level else 0
 
     def check(self, command: Sleep) -> None:
         """Checks that a sleep is possible.
@@ -48,18 +53,17 @@ class Sleeping:
 
     def begin(self, command: Sleep) -> None:
         """Gives back what a command says, beside what is given back already."""
-        before = self._count_bytes()
         if not self.level:
+            self._awake_bytes = self._count_bytes()
             self._conductor.withdraw()
         if command.level > 1:
             for each in self._held():
                 if command.keeps == "drop":
                     each.drop()
-                else:
+                elif not each.is_dropped:
                     each.put_away()
                     each.wait_ready()  # or nothing is given back yet
         self.level = max(self.level, command.level)
-        self.freed_bytes += before - self._count_bytes()
 
     def check_wake(self) -> None:
         """Checks that there are weights to wake with.
@@ -75,7 +79,7 @@ class Sleeping:
 
     def end(self) -> None:
         """Takes the devices again; weights are on their way, pools come with use."""
-        self.level = self.freed_bytes = 0
+        self.level = 0
         if self._parking == "pool":
             for each in self._held():
                 each.fetch()

@@ -50,11 +50,24 @@ class _Set:
 
 @final
 class Updates:
-    """Updates are carried out for one fleet, on its thread."""
+    """Updates are carried out for one fleet, on its thread.
 
-    def __init__(self, conductor: Conductor, *, instance_pool: InstancePool) -> None:
+    Args:
+      conductor: of the fleet.
+      instance_pool: has the weights.
+      fall_asleep: makes no more steps until weights are there again.
+    """
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        *,
+        instance_pool: InstancePool,
+        fall_asleep: Callable[[], object],
+    ) -> None:
         self._conductor = conductor
         self._instance_pool = instance_pool
+        self._fall_asleep = fall_asleep
 
     def info(self) -> tuple[WeightsInfo, ...]:
         """Returns which weights the models have."""
@@ -69,7 +82,8 @@ class Updates:
           UnknownTargetError: there is no such model.
           InvalidRequestError: the weights do not fit; nothing has changed.
           NotPossibleError: streamed weights cannot be had, or broke off on the first
-            device, which is lost; the others have those from before.
+            device, which is lost; the others have those from before. Where there is no
+            other, it sleeps until whole ones are given.
         """
         model = self.find_model(command.model)
         before = self._conductor.generations[model]
@@ -198,6 +212,8 @@ class Updates:
             except Exception as error:  # the edge: so may what puts them in place
                 if not places and not swapped:
                     raise _not_to_be_had(error) from error
+                if len(weights) == 1:
+                    raise self._without_any(each, error) from error
                 self._give_up(each, error)
                 if not swapped:
                     raise NotPossibleError(
@@ -208,6 +224,16 @@ class Updates:
                     ) from error
             else:
                 swapped += 1
+
+    def _without_any(self, broken: _Set, error: Exception) -> NotPossibleError:
+        """Sleeps without the weights that were swapped in part; returns why."""
+        self._fall_asleep()
+        broken.held.drop()
+        return NotPossibleError(
+            f"the weights broke off half way ({type(error).__name__}: {error}), and no "
+            "device has whole ones any more: the engine sleeps; give whole ones by an "
+            "update, then wake it"
+        )
 
     def _give_up(self, broken: _Set, error: Exception) -> None:
         """Leaves devices that have weights of both kinds: fenced, or without any."""

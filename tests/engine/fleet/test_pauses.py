@@ -228,6 +228,28 @@ def test_a_deep_sleep_gives_the_weights_back(keeps: str) -> None:
     assert arrays  # what a test refers to is not deleted
 
 
+def test_dropped_weights_stay_dropped_by_a_sleep_that_would_keep_them() -> None:
+    fleet, seen = busy_fleet()
+    freed = ask(fleet, Sleep(level=2, keeps="drop"))
+    run(fleet, seen)
+    again = state(ask(fleet, Sleep(level=2, keeps="host")))
+    assert again.weights[0].is_dropped
+    assert again.freed_bytes == state(freed).freed_bytes > 0
+    fleet.administer(UpdateWeights(weights=ToyWeights(fleet, factor=1, scale=1)))
+    ask(fleet, Wake())
+    run(fleet, seen)
+    assert_all_said(seen, *PROMPTS)
+
+
+def test_weights_that_came_back_in_a_sleep_are_not_counted_as_freed() -> None:
+    fleet = toy_fleet(devices=2)
+    first = state(ask(fleet, Sleep(level=2, keeps="drop"))).freed_bytes
+    assert first > 0
+    fleet.administer(UpdateWeights(weights=ToyWeights(fleet, factor=1, scale=1)))
+    assert state(ask(fleet, AskServing())).freed_bytes < first
+    assert state(ask(fleet, Sleep(level=2))).freed_bytes == first
+
+
 def test_weights_in_host_memory_can_be_changed_there() -> None:
     fleet, seen = toy_fleet(devices=2), Transcript()
     ask(fleet, Sleep(level=2))

@@ -329,6 +329,32 @@ def test_streamed_weights_that_break_off_later_cost_that_device() -> None:
     assert fleet.conductor.roster.lost == {1}
 
 
+def test_streamed_weights_that_break_off_on_the_only_device_put_it_to_sleep() -> None:
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    broken = ToyWeights(
+        fleet,
+        factor=2,
+        scale=2,
+        is_streamed=True,
+        breaks_after=(DeviceGroupId(0), 1),
+    )
+    with pytest.raises(NotPossibleError, match="the engine sleeps; give whole ones"):
+        fleet.administer(UpdateWeights(weights=broken))
+    with pytest.raises(NotPossibleError, match="give new ones"):
+        fleet.administer(Wake())  # a step is in flight, so it does not sleep yet
+    run(fleet, seen)
+    assert len(seen.tokens[0]) < 6  # it waits
+    with pytest.raises(NotPossibleError, match="give new ones"):
+        fleet.administer(Wake())
+    give(fleet, factor=1, scale=1, then="keep")
+    fleet.administer(Wake())
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert fleet.stats().losses == 0
+
+
 def test_streamed_weights_that_break_off_in_a_sleep_have_to_be_given_anew() -> None:
     fleet, seen = toy_fleet(devices=1), Transcript()
     fleet.administer(Sleep(level=2))
@@ -339,7 +365,7 @@ def test_streamed_weights_that_break_off_in_a_sleep_have_to_be_given_anew() -> N
         is_streamed=True,
         breaks_after=(DeviceGroupId(0), 1),
     )
-    with pytest.raises(NotPossibleError, match="no whole ones any more"):
+    with pytest.raises(NotPossibleError, match="has whole ones any more"):
         fleet.administer(UpdateWeights(weights=broken))
     with pytest.raises(NotPossibleError, match="give new ones"):
         fleet.administer(Wake())

@@ -51,6 +51,7 @@ class FakeAdministration:
         self.asked: list[Command] = []
         self.aborted: list[str] = []
         self.is_silent = False  # answers nothing
+        self.has_host_memory = True
         self.state = ServingState(
             is_paused=False,
             sleep_level=0,
@@ -149,6 +150,8 @@ class FakeAdministration:
         return self.state
 
     def _sleep(self, level: int, *, is_dropped: bool) -> None:
+        if level == 2 and not (is_dropped or self.has_host_memory):
+            raise NotPossibleError("no pinned memory; drop the weights instead")
         self.state = replace(
             self.state,
             sleep_level=level,

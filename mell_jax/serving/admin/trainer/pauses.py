@@ -64,9 +64,11 @@ async def _sleep_after(pause: Pause, sleep: Sleep, ask: Ask) -> Json:
     """Sleeps once open requests have ended; the pause ends with the sleep."""
     before = await _state(ask, AskServing())
     await _state(ask, pause)
-    state = await _state(ask, sleep)
-    if not before.is_paused:
-        state = await _state(ask, Resume())
+    try:
+        state = await _state(ask, sleep)
+    finally:  # refused, it would stand still until somebody resumes
+        if not before.is_paused:
+            state = await _state(ask, Resume())
     return done_json("sleeping", state)
 
 

@@ -79,6 +79,13 @@ def test_sleep_ends_open_requests_as_vllm_does_unless_told_otherwise(
     assert stage.client.get("/is_paused").json()["is_paused"] is False
 
 
+def test_a_sleep_that_waits_and_is_refused_leaves_no_pause(stage: Stage) -> None:
+    stage.fake.has_host_memory = False
+    answer = stage.client.post("/sleep?mode=wait&level=2")
+    assert answer.status_code == 409
+    assert stage.fake.state.is_paused is False
+
+
 def test_a_pause_from_before_outlasts_a_sleep_that_waits(stage: Stage) -> None:
     stage.post("/pause?mode=keep")
     assert stage.post("/sleep?mode=wait")["is_paused"] is True
