@@ -371,7 +371,7 @@ class LLM:
             `nnx.Param` and not there. A state of nothing but `nnx.LoRAParam`s leaves
             all others as they are.
           version: what these weights are called in answers; by default "1" for the
-            first update, and so on.
+            first update, and so on, one more than the last number.
           open_requests: they go on with the keys and values that they have ("keep"),
             are computed again from their tokens ("restart"), or end ("abort").
           mapping: what parameters are called in the source. The name of a layout: "hf"

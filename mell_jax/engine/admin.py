@@ -85,7 +85,7 @@ class UpdateWeights:
 
     weights: NewWeights
     model: str | None = None  # None: the first one served
-    version: str | None = None  # its name in answers; None: the number of updates
+    version: str | None = None  # its name in answers; None: one more than before
     open_requests: OpenRequests = "keep"
 
     def __post_init__(self) -> None:

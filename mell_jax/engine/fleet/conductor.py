@@ -158,6 +158,10 @@ class Conductor:
         )
         self.settle()
 
+    def begin_round(self) -> None:
+        """Lets every request begin a move again that has begun one."""
+        self._moves.begin_round()
+
     def tick(self, now_s: float) -> None:
         """Ends an epoch: links have room again, and pages that hang are given up."""
         self._moves.renew()

@@ -420,6 +420,7 @@ class Fleet:
     def _begin_step(self) -> None:
         self._steps += 1
         now_s = self._now_s = self._clock()
+        self._conductor.begin_round()
         self._conductor.tally.begin_round(now_s)
         if self._patience.is_tried:
             self._patience.forget_others(self.instances.values())

@@ -1,13 +1,14 @@
 """Moves that were asked for begin now, as the fleet can carry them, or wait.
 
 The life of a move that waits stands in `scheduler.move_queue`; before that, it waits
-here until its target is open.
+here until its target is open. A request begins one move in a round: what stands still
+is moved in no time, and a policy that moves it to and fro would keep the engine.
 """
 
 from collections.abc import Callable
 
 from mell_jax.engine.fleet.profile import Profile
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.transfer import (
@@ -36,6 +37,8 @@ class Moves:
         ] = {}  # of the models there last
         self._open: set[DeviceGroupId] = set()
         self._early: dict[DeviceGroupId, list[plan.Move]] = {}  # to others
+        self._begun: set[RequestId] = set()  # a move in this round
+        self._next: list[plan.Move] = []  # of these, for the next one
         capacities = Capacities(
             link_bytes=profile.link_bytes(epoch_s),
             prefill_tokens=self._prefill_tokens,
@@ -65,10 +68,19 @@ class Moves:
 
     def ask(self, move: plan.Move) -> None:
         """A move waits until its target is open, and then for the next division."""
-        if move.target in self._open:
-            self._queue.ask(move)
-        else:
+        if move.target not in self._open:
             self._early.setdefault(move.target, []).append(move)
+        elif move.request in self._begun:
+            self._next.append(move)
+        else:
+            self._queue.ask(move)
+
+    def begin_round(self) -> None:
+        """Every request may begin a move again."""
+        self._begun.clear()
+        asked, self._next = self._next, []
+        for move in asked:
+            self.ask(move)
 
     def renew(self) -> None:
         """A new epoch begins; what was deferred is asked for again."""
@@ -76,4 +88,6 @@ class Moves:
 
     def divide(self, demand_of: Callable[[plan.Move], MoveDemand | None]) -> Division:
         """Settles everything asked for; a move without demand has ended meanwhile."""
-        return self._queue.divide(demand_of)
+        division = self._queue.divide(demand_of)
+        self._begun.update(demand.move.request for demand, _ in division.begun)
+        return division

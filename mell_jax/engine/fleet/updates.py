@@ -88,7 +88,7 @@ class Updates:
         model = self.find_model(command.model)
         before = self._conductor.generations[model]
         number = before.number + 1
-        version = str(number) if command.version is None else command.version
+        version = command.version or _next_version(before, number=number)
         self._swap(model, command.weights)
         generation = Generation(number=number, version=version)
         restarted, aborted = self._turn(model, generation, command.open_requests)
@@ -322,3 +322,9 @@ def _not_to_be_had(error: Exception) -> NotPossibleError:
         f"the weights cannot be had ({type(error).__name__}: {error}); nothing has "
         "changed"
     )
+
+
+def _next_version(before: Generation, *, number: int) -> str:
+    """Returns a name for weights that come without one: not that of those before."""
+    counted = before.version.isascii() and before.version.isdigit()
+    return str(max(number, int(before.version) + 1 if counted else 0))

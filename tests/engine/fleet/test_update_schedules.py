@@ -118,6 +118,15 @@ def play_anew(
     config=FleetConfig(mode=Mode.TOKENS, fault=Fault(move_every=2)),
     num_pages=9,
 )
+@example(  # a policy that moves a row to and fro, which stands still
+    events=[
+        *((1, "streamed"), (2, "abort"), (5, "resume"), (2, "streamed"), (0, 2)),
+        *((4, 0), (4, "keep"), (3, 5), (2, "keep"), (5, "pause"), (0, 5), (3, 0)),
+        *((1, 3), (5, "deep sleep")),
+    ],
+    config=FleetConfig(mode=Mode.KV, fault=Fault(move_every=2)),
+    num_pages=9,
+)
 @given(events=EVENTS, config=CONFIGS, num_pages=st.sampled_from([9, 14, 33]))
 def test_every_token_is_of_its_weights(
     events: Sequence[tuple[int, str | int]], config: FleetConfig, num_pages: int

@@ -15,6 +15,7 @@ from mell_jax.engine.admin import (
     UnknownTargetError,
     UpdateWeights,
     Wake,
+    WeightsUpdated,
 )
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
@@ -381,3 +382,24 @@ def test_weights_are_those_of_a_model() -> None:
     weights = ToyWeights(fleet, factor=1, scale=1)
     with pytest.raises(UnknownTargetError, match="no model 'nobody' is served"):
         fleet.administer(UpdateWeights(weights=weights, model="nobody"))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([None, None], ["1", "2"]),
+        (["3", None], ["3", "4"]),  # not the third, which would be called alike
+        (["7", "a", None], ["7", "a", "3"]),
+        (["²", None], ["²", "2"]),
+    ],
+)
+def test_weights_without_a_name_are_not_called_like_those_before(
+    given: list[str | None], wanted: list[str]
+) -> None:
+    fleet, found = toy_fleet(devices=1), []
+    for version in given:
+        weights = ToyWeights(fleet, factor=1, scale=3)
+        answer = fleet.administer(UpdateWeights(weights=weights, version=version))
+        assert isinstance(answer, WeightsUpdated)
+        found.append(answer.version)
+    assert found == wanted
