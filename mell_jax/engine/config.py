@@ -109,9 +109,9 @@ class EngineConfig:
     )
     deterministic: bool = setting(
         False,
-        help="What a sequence is told, to the last bit, does not depend on what runs "
-        "beside it, on moves or on cached pages; all steps have one size, token_budget "
-        "(by default max_rows), which costs speed. It is for a CPU so far.",
+        help="A sequence's numbers, to the last bit, do not depend on what runs beside "
+        "it, on moves or on cached pages; all steps have one size, token_budget (by "
+        "default max_rows), which costs speed. It is for a CPU so far.",
     )
     logprobs_mode: LogprobsMode = setting(
         "raw",

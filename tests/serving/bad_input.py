@@ -208,7 +208,7 @@ CALLS: dict[str, tuple[pb.GenerateRequest, StatusCode]] = {
             *(("repetition_penalty", value) for value in (NAN, -1.0, 1e-40)),
             *(("max_tokens", value) for value in (0, 2**32 - 1)),
             *(("min_tokens", value) for value in (3, 2**32 - 1)),
-            *(("n", value) for value in (17, 2**32 - 1)),
+            *(("n", value) for value in (257, 2**32 - 1)),
             *(("logprobs", value) for value in (-1, 21, 2**31 - 1)),
             *(("prompt_logprobs", value) for value in (-1, 21, 2**31 - 1)),
             *(("logit_bias", value) for value in ({HUGE: 1.0}, {-1: 1.0}, {1: NAN})),
