@@ -11,13 +11,13 @@ import math
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
-from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import (
+from mell_jax.scheduler.placement.accounts import (
     InstanceAccount,
-    Ledger,
     RequestAccount,
     Reservation,
 )
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Ledger
 
 
 class PlanExecutor:
@@ -78,6 +78,7 @@ class PlanExecutor:
         request.pages = wanted  # or it would come back to where its next page is not
         request.queued_s = self._ledger.now_s
         request.held_until_s = -math.inf
+        request.is_again = True
         self.freed[device] = None
         self.preempted.append(request)
         self.decisions.append(plan.Preempt(request=request.id, device=device))
@@ -143,7 +144,8 @@ class PlanExecutor:
             target = self._activate(device, request.model)
         if target is None or target.model != request.model:
             return False
-        if not ledger.fits(target, ledger.wanted_pages(request)):
+        wanted = ledger.wanted_pages(request)
+        if not ledger.fits(target, wanted, peak=request.most_pages):
             return False
         if request.device is None:
             ledger.settle(request, device)
@@ -155,16 +157,18 @@ class PlanExecutor:
         return True
 
     def _activate(self, device: DeviceGroupId, model: ModelId) -> InstanceAccount:
-        spec = self._ledger.spec(model)
+        instance = self._ledger.open(device, model)
+        spec = instance.spec
         self.decisions.append(
             plan.Activate(
                 device=device,
                 model=model,
                 load_s=spec.load_s,
                 weights_bytes=spec.weights_bytes,
+                kind=instance.kind,
             )
         )
-        return self._ledger.open(device, model)
+        return instance
 
     def _begin_move(
         self, request: RequestAccount, target: InstanceAccount, *, is_urgent: bool

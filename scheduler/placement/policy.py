@@ -14,8 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

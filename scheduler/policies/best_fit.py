@@ -5,8 +5,8 @@ request that is enough goes to the fullest instance that takes it, or to a new o
 `headroom` is the fraction of an instance that a placement leaves free for growth.
 """
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.relief import reserve_pages, shed
 

@@ -14,8 +14,9 @@ import math
 from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import PackItem, close_one
 from mell_jax.scheduler.policies.parking import loads_at_once

@@ -19,8 +19,9 @@ import math
 from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget

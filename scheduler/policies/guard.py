@@ -13,8 +13,9 @@ import numpy as np
 
 from mell_jax.scheduler.bounds import lower_bound
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 
 CONSTANT = 2
 Homes = Mapping[RequestId, DeviceGroupId | None]

@@ -16,8 +16,8 @@ Llumnix is Sun et al., OSDI 2024, arXiv 2406.03243, which has neither of the two
 from collections.abc import Iterable
 
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
 from mell_jax.scheduler.policies.rebalancing import Rebalancing

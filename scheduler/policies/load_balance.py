@@ -10,8 +10,8 @@ requests is emptied. Dispatch, overflow and `headroom` are worst fit's.
 """
 
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.rebalancing import Rebalancing
 from mell_jax.scheduler.policies.worst_fit import WorstFit

@@ -6,8 +6,8 @@ only, so what loads in less than half of one is not waited for at all.
 """
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount
 
 
 def loads_at_once(load_s: float, *, epoch_s: float) -> bool:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 
 
 class Sized(Protocol):

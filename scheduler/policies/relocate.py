@@ -9,8 +9,8 @@ tried. What it finds can be carried out one move after the other.
 """
 
 from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import RequestAccount
 
 WIDTH = 8  # instances looked at for each link of a chain
 MAX_TRIES = 200

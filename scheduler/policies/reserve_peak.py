@@ -7,9 +7,10 @@ of an instance that arrivals leave free on top.
 """
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.index import FreeIndex
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.relief import reserve_pages
 

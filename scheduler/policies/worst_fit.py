@@ -6,8 +6,8 @@ to the emptiest other one, or to a new one. `headroom` is the fraction of an ins
 that a placement leaves free.
 """
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.relief import reserve_pages, shed
 

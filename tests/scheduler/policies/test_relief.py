@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.policies.relief import cover, reserve_pages, shed
 from tests.scheduler.policies.layout import add, homes, lay_out
