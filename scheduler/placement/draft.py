@@ -28,6 +28,7 @@ class Draft:
         self._log: list[Callable[[], None]] = []
         self._origins: dict[RequestId, tuple[RequestAccount, DeviceGroupId | None]] = {}
         self._parked: list[DeviceGroupId] = []
+        self._kept: list[InstanceAccount] = []
 
     @property
     def is_touched(self) -> bool:
@@ -36,6 +37,11 @@ class Draft:
     @property
     def parked(self) -> tuple[DeviceGroupId, ...]:
         return tuple(self._parked)
+
+    @property
+    def kept(self) -> tuple[InstanceAccount, ...]:
+        """Returns instances to be opened though no request goes there."""
+        return tuple(self._kept)
 
     def shift(self, request: RequestAccount, device: DeviceGroupId | None) -> None:
         """Takes a request to `device`, or to the queue (None: it is preempted).
@@ -51,16 +57,21 @@ class Draft:
         self._log.append(lambda: self.ledger.settle(request, before))
 
     def activate(
-        self, model: ModelId, *, peak: int = 0, kind: KindId | None = None
+        self,
+        model: ModelId,
+        *,
+        peak: int = 0,
+        kind: KindId | None = None,
+        is_kept: bool = False,
     ) -> InstanceAccount | None:
         """Opens an empty instance of `model`; None when no device group is idle.
 
-        An empty instance of another model gives up its device group if need be. What
-        receives no request in the end is not activated.
+        An empty instance of another model gives up its device group if need be.
 
         Args:
           peak: pages of one request that its kind of device must be able to hold.
           kind: of the device; None is the cheapest, and the largest of these.
+          is_kept: it stands by; else what gets no request in the end is not activated.
         """
         fitting = [
             own
@@ -76,6 +87,9 @@ class Draft:
             return None
         instance = self.ledger.open(device, model)
         self._log.append(lambda: self.ledger.close(device, is_idle=True))
+        if is_kept:
+            self._kept.append(instance)
+            self._log.append(lambda: self._kept.remove(instance))
         return instance
 
     def hold(self, request: RequestAccount, *, until_s: float) -> None:

@@ -186,6 +186,10 @@ class Ledger:
         look_pages = seconds * instance.spec.growth_pages_per_s
         return self._models[instance.model].charge_pages(instance.rows, look_pages)
 
+    def growth_of(self, model: ModelId, own: KindBooks, *, rows: int) -> int:
+        """Returns the pages kept free for so many rows on an instance of a kind."""
+        return self._models[model].charge_pages(rows, own.look_pages)
+
     def capacity_pages(self, model: ModelId) -> int:
         """Returns the pages that all instances of a model could hold."""
         return self._models[model].capacity_pages

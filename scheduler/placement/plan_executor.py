@@ -38,13 +38,15 @@ class PlanExecutor:
         if not draft.is_touched:
             return
         changes = draft.difference()
-        parked = draft.parked
+        parked, kept = draft.parked, draft.kept
         draft.clear()
         for request, device in changes:
             if device is None:
                 self.preempt(request)
         for device in parked:
             self.park(device)
+        for instance in kept:
+            self._activate(instance.device, instance.model)
         left = [(request, device) for request, device in changes if device is not None]
         left = self._start_all(left, is_urgent=is_urgent, may_activate=True)
         for request, device in left:
