@@ -9,7 +9,6 @@ carried out together (`Carriage`), at once if links are unbounded. The caller gi
 clock that times the decisions.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -18,11 +17,19 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.simulator.agenda import Agenda
 from mell_jax.scheduler.simulator.carriage import Begun, Carriage
+from mell_jax.scheduler.simulator.delivery import (
+    Delivery,
+    FixedDelivery,
+    StepDelivery,
+    Wires,
+)
+from mell_jax.scheduler.simulator.latency import Latencies
 from mell_jax.scheduler.simulator.measure import RunMeter
-from mell_jax.scheduler.simulator.pace import FixedPace
+from mell_jax.scheduler.simulator.pace import FixedPace, Pace
 from mell_jax.scheduler.simulator.repack import bound_of, demands, window_of
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.step_pace import StepPace
 from mell_jax.scheduler.simulator.workload import Workload
 from mell_jax.scheduler.transfer import Mode, MoveDemand
 
@@ -62,7 +69,12 @@ class SimulatedFleet:
         clock: Clock,
         log: Log | None = None,
     ) -> None:
-        self.meter = RunMeter(window=window_of(workload))
+        self.meter = RunMeter(
+            window=window_of(workload),
+            latencies=Latencies(
+                slo_ttft_s=settings.slo_ttft_s, slo_tpot_s=settings.slo_tpot_s
+            ),
+        )
         self._agenda = Agenda()
         self._machine = machine
         self._workload = workload
@@ -77,11 +89,36 @@ class SimulatedFleet:
         self._serving: dict[DeviceGroupId, ModelId] = {}
         self._moves: dict[MoveId, plan.Move] = {}
         self._carriage = Carriage(settings, ready_s=self._ready_s)
-        self._pace = FixedPace(
+        self._pace: Pace
+        self._delivery: Delivery
+        self._set_pace()
+
+    def _set_pace(self) -> None:
+        """Chooses how requests compute, and how moves get to their targets."""
+        settings, agenda, ready_s = self._settings, self._agenda, self._ready_s
+        carriage = self._carriage
+        wires = Wires(settings, carriage=carriage, agenda=agenda, ready_s=ready_s)
+        if settings.steps is None:
+            self._pace = FixedPace(
+                settings, agenda=agenda, ready_s=ready_s, reached=self._reached
+            )
+            self._delivery = FixedDelivery(
+                carriage=carriage, wires=wires, agenda=agenda, commit=self._commit
+            )
+            return
+        self._pace = pace = StepPace(
             settings,
-            agenda=self._agenda,
-            ready_s=self._ready_s,
+            agenda=agenda,
+            held=self._held,
+            ready_s=ready_s,
             reached=self._reached,
+        )
+        self._delivery = StepDelivery(
+            settings,
+            pace=pace,
+            wires=wires,
+            find=self._running.get,
+            commit=self._commit,
         )
 
     @property
@@ -162,7 +199,13 @@ class SimulatedFleet:
 
     def _end(self, request: Request) -> None:
         del self._running[request.id]
-        assert request.started_s is not None
+        assert request.started_s is not None and request.first_s is not None
+        self.meter.latencies.ended(
+            arrived_s=request.arrived_s,
+            first_s=request.first_s,
+            ended_s=self.now_s,
+            tokens=request.output_tokens,
+        )
         self.meter.wait_s.append(request.started_s - request.arrived_s)
         self.meter.served_requests += 1
         self.meter.served_tokens += request.input_tokens + request.output_tokens
@@ -250,7 +293,7 @@ class SimulatedFleet:
         request = self._running[move.request]
         self._moves[move.move] = move
         request.move = move.move
-        if self._settings.link_gbps == math.inf:
+        if self._settings.are_moves_instant:
             self._move_at_once(request)
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
@@ -280,7 +323,7 @@ class SimulatedFleet:
         division = self._carriage.divide(self._demand_of)
         begun: list[Begun] = []
         for demand, mode in division.begun:
-            ends_s = self._carriage.begin(demand, mode=mode, now_s=self.now_s)
+            ends_s = self._delivery.begin(demand, mode=mode)
             meter.moved(
                 self.now_s,
                 demand.tokens,
@@ -288,7 +331,6 @@ class SimulatedFleet:
                 is_replayed=mode is Mode.TOKENS,
             )
             move, tokens = demand.move.move, demand.tokens
-            self._agenda.note(ends_s, self._commit, move)
             begun.append(Begun(move=move, mode=mode, tokens=tokens, ends_s=ends_s))
         meter.deferrals += len(division.deferred)
         meter.violations += division.violations
