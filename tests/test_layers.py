@@ -178,7 +178,15 @@ ROOMS: dict[str, dict[str, set[str]]] = {
             "placement/kind",
         },
         "parts": {
-            *("bounds", "move_queue", "pages", "page_map", "prefix_cache", "rows"),
+            *(
+                "bounds",
+                "price_bound",
+                "move_queue",
+                "pages",
+                "page_map",
+                "prefix_cache",
+                "rows",
+            ),
             "transfer",
             *("placement/draft", "placement/index", "placement/ledger"),
             *("placement/accounts", "placement/books", "placement/kind_books"),

@@ -45,6 +45,9 @@ class Pace(Protocol):
     def arrive(self, request: Request, *, move: plan.Move) -> None:
         """A move commits: a request is at its target."""
 
+    def call_off(self, request: Request) -> None:
+        """The target of its move is lost: a request goes on at its source."""
+
     def moved_tokens(self, request: Request) -> int:
         """Returns the tokens that a move of a request takes along, now."""
 
@@ -54,7 +57,7 @@ class Pace(Protocol):
 
 @final
 class FixedPace:
-    """Every request prefills and decodes at the same speed, whatever is beside it.
+    """Every request prefills and decodes at a speed of its device's kind alone.
 
     Args:
       ready_s: when each device has loaded its model.
@@ -72,6 +75,7 @@ class FixedPace:
         self._page_tokens = settings.page_tokens
         self._decode_tokens_per_s = settings.decode_tokens_per_s
         self._prefill_tokens_per_s = settings.prefill_tokens_per_s
+        self._kinds = settings.fleet()
         self._agenda = agenda
         self._ready_s = ready_s
         self._reached = reached
@@ -110,10 +114,34 @@ class FixedPace:
         request.timer = -1
 
     def arrive(self, request: Request, *, move: plan.Move) -> None:
-        """A prefill that waits for loading begins at the target instead."""
-        if self._agenda.now_s < request.prefill_s:
+        """Goes on at the target's speed; a prefill that has not begun begins there."""
+        if request.move != move.move:
+            return  # it was preempted meanwhile, and is somewhere else by now
+        is_begun = self._agenda.now_s >= request.prefill_s
+        if is_begun and self._speed(move.source) == self._speed(move.target):
+            return
+        if is_begun:
+            self._settle(request, move)
+        request.device = move.target
+        if not is_begun:
             self._prefill(request, move.target)
+        if request.timer != -1:
             self._set_timer(request)
+
+    def call_off(self, request: Request) -> None:
+        """Nothing: it has gone on all the time."""
+
+    def _settle(self, request: Request, move: plan.Move) -> None:
+        """Notes what was made at the source's speed, or what is left of a prefill."""
+        now_s = self._agenda.now_s
+        if now_s < request.since_s:
+            times = self._speed(move.source) / self._speed(move.target)
+            request.since_s = now_s + (request.since_s - now_s) * times
+            request.prefill_s = now_s + (request.prefill_s - now_s) * times
+        elif request.timer != -1:
+            made = self._tokens(request) - request.input_tokens
+            self._note_first(request, made)
+            request.done, request.since_s = made, now_s
 
     def moved_tokens(self, request: Request) -> int:
         """A prefill that has begun goes along as a whole, another is nothing yet."""
@@ -126,13 +154,24 @@ class FixedPace:
         if now_s >= request.since_s:
             return int(self._tokens(request))
         since_s = max(0.0, now_s - request.prefill_s)
-        return int(since_s * self._prefill_tokens_per_s)
+        return int(since_s * self._prefill_rate(request))
+
+    def _speed(self, device: DeviceGroupId) -> float:
+        return self._kinds[device].speed
+
+    def _decode_rate(self, request: Request) -> float:
+        assert request.device is not None, f"request {request.id} is nowhere"
+        return self._decode_tokens_per_s * self._speed(request.device)
+
+    def _prefill_rate(self, request: Request) -> float:
+        assert request.device is not None, f"request {request.id} is nowhere"
+        return self._prefill_tokens_per_s * self._speed(request.device)
 
     def _prefill(self, request: Request, device: DeviceGroupId) -> None:
         now_s = self._agenda.now_s
         request.prefill_s = max(now_s, self._ready_s[device])
         tokens = request.input_tokens + int(request.done)
-        request.since_s = request.prefill_s + tokens / self._prefill_tokens_per_s
+        request.since_s = request.prefill_s + tokens / self._prefill_rate(request)
         if request.started_s is None or request.started_s > now_s:
             request.started_s = request.prefill_s
 
@@ -140,7 +179,7 @@ class FixedPace:
         """Wakes a decoding request at the end of its page or output."""
         room = request.pages * self._page_tokens - request.input_tokens
         left = min(room, request.output_tokens) - request.done
-        at_s = request.since_s + left / self._decode_tokens_per_s
+        at_s = request.since_s + left / self._decode_rate(request)
         request.timer = self._agenda.note(at_s, self._advance, request)
 
     def _advance(self, request: Request, number: int) -> None:
@@ -158,13 +197,13 @@ class FixedPace:
         """Works out when it had its first token, once it has made one."""
         if request.first_s is None and made >= 1:
             left = 1 - request.done
-            request.first_s = request.since_s + left / self._decode_tokens_per_s
+            request.first_s = request.since_s + left / self._decode_rate(request)
 
     def _tokens(self, request: Request) -> float:
         """Tokens of a request whose pages are on some device, now."""
         room = request.pages * self._page_tokens
         if request.timer == -1:  # paused at the border of the page it wants
             return request.input_tokens + request.done
-        made = (self._agenda.now_s - request.since_s) * self._decode_tokens_per_s
+        made = (self._agenda.now_s - request.since_s) * self._decode_rate(request)
         made = max(0.0, made) + request.done
         return min(float(room), request.input_tokens + made)

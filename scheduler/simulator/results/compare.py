@@ -100,7 +100,9 @@ def run_policy(
     else:
         config = policy_config(settings, headroom=headroom, knobs=knobs)
         policy = POLICIES[name](config)
-        driven = Machine(models=settings.models(), policy=policy)
+        driven = Machine(
+            models=settings.models(), policy=policy, kinds=settings.kinds()
+        )
         log = open_log(name, config)
     fleet = SimulatedFleet(
         driven, workload=workload, settings=settings, clock=clock, log=log
