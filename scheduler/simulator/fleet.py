@@ -29,6 +29,7 @@ from mell_jax.scheduler.simulator.measure import RunMeter
 from mell_jax.scheduler.simulator.money import make_money_meter
 from mell_jax.scheduler.simulator.open_devices import OpenDevices
 from mell_jax.scheduler.simulator.pace import FixedPace, Pace
+from mell_jax.scheduler.simulator.prefixes import Prefixes
 from mell_jax.scheduler.simulator.repack import (
     bound_of,
     demands,
@@ -97,6 +98,7 @@ class SimulatedFleet:
         self._moves: dict[MoveId, plan.Move] = {}
         self._open = OpenDevices(settings, meter=self.meter)
         self._carriage = Carriage(settings, ready_s=self._open.ready_s)
+        self._prefixes = Prefixes(workload, settings=settings)
         self._pace: Pace
         self._delivery: Delivery
         self._set_pace()
@@ -110,7 +112,11 @@ class SimulatedFleet:
         wires = Wires(settings, carriage=carriage, agenda=agenda, ready_s=ready_s)
         if settings.steps is None:
             self._pace = FixedPace(
-                settings, agenda=agenda, ready_s=ready_s, reached=self._reached
+                settings,
+                agenda=agenda,
+                prefixes=self._prefixes,
+                ready_s=ready_s,
+                reached=self._reached,
             )
             self._delivery = FixedDelivery(
                 carriage=carriage, wires=wires, agenda=agenda, commit=self._commit
@@ -120,6 +126,7 @@ class SimulatedFleet:
             settings,
             agenda=agenda,
             held=self._held,
+            prefixes=self._prefixes,
             ready_s=ready_s,
             reached=self._reached,
         )
@@ -167,6 +174,8 @@ class SimulatedFleet:
                 progress(self.meter.served_requests + self.meter.rejected)
                 epoch += 1
         self._open.end(self.now_s)
+        self.meter.prefix_hit_tokens = self._prefixes.hit_tokens
+        self.meter.prefix_asked_tokens = self._prefixes.asked_tokens
         return self.meter
 
     # A request's life.
@@ -189,6 +198,7 @@ class SimulatedFleet:
                 pages=self._held(request),
                 model=request.model,
                 peak_pages=self._settings.cache.held(peak),
+                prefix=self._prefixes.arrive(request),
             )
         )
 
@@ -206,6 +216,17 @@ class SimulatedFleet:
         self._pace.go_on(request)  # a `Wait` in the answer takes both back
         if self._held(request) > held:  # or the page takes the place of another
             self._tell(events.Grow(request=request.id, pages=self._held(request)))
+            self._charge(request)
+
+    def _charge(self, request: Request) -> None:
+        """Tells the caches what a request is charged for, wherever it is."""
+        if request.device is None or not self._prefixes.are_shared:
+            return
+        pages = self._held(request)
+        self._prefixes.charge(request, request.device, pages=pages)
+        if request.move is not None:
+            target = self._moves[request.move].target
+            self._prefixes.charge(request, target, pages=pages)
 
     def _end(self, request: Request) -> None:
         del self._running[request.id]
@@ -220,6 +241,8 @@ class SimulatedFleet:
         self.meter.served_requests += 1
         self.meter.served_tokens += request.input_tokens + request.output_tokens
         self._pace.end(request)
+        self._prefixes.leave(request, has_ended=True)
+        request.device = request.move = None
         self._tell(events.Finish(request=request.id))
 
     # Decisions.
@@ -253,18 +276,27 @@ class SimulatedFleet:
             case plan.Preempt():
                 self._preempt(self._running[decision.request], device=decision.device)
             case plan.Reject():
-                self._pace.end(self._running.pop(decision.request))
-                self.meter.rejected += 1
+                self._reject(self._running.pop(decision.request))
             case plan.Activate():
                 self._activate(decision)
             case plan.Park():
                 self._pace.closed(decision.device)
+                self._prefixes.closed(decision.device)
                 self._open.park(decision.device, now_s=self.now_s)
+
+    def _reject(self, request: Request) -> None:
+        self._pace.end(request)
+        self._prefixes.leave(request, has_ended=True)
+        request.device = request.move = None
+        self.meter.rejected += 1
 
     def _activate(self, decision: plan.Activate) -> None:
         """Loads a model; of a warm device the machine hears how long it took."""
+        device = decision.device
         load_s = self._open.open(decision, now_s=self.now_s)
-        self._pace.opened(decision.device)
+        capacity_pages = self._open.capacity_pages_of(device)
+        self._prefixes.opened(device, capacity_pages=capacity_pages)
+        self._pace.opened(device)
         if self._settings.warm_devices:
             learned = events.Activated(model=decision.model, took_s=load_s)
             self._agenda.note(self.now_s + load_s, self._tell_later, learned)
@@ -284,8 +316,10 @@ class SimulatedFleet:
             self._losses.note_place(
                 request.id, start_s=max(self.now_s, self._open.ready_s[place.device])
             )
+            self._charge(request)
             self._pace.start(request)
         else:
+            self._charge(request)
             self._pace.go_on(request)
 
     def _pause(self, request: Request) -> None:
@@ -309,6 +343,7 @@ class SimulatedFleet:
         else:  # it was lost with its device
             self._losses.note_request(request.id, tokens=computed)
         self._pace.stop(request)
+        self._prefixes.leave(request, has_ended=False)
         request.device = request.move = None
         request.is_queued = True
 
@@ -316,26 +351,27 @@ class SimulatedFleet:
         request = self._running[move.request]
         self._moves[move.move] = move
         request.move = move.move
+        self._prefixes.charge(request, move.target, pages=move.pages)
         if self._settings.are_moves_instant:
-            self._move_at_once(request)
+            self._move_at_once(request, target=move.target)
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
             self._carriage.ask(move)
 
-    def _move_at_once(self, request: Request) -> None:
+    def _move_at_once(self, request: Request, *, target: DeviceGroupId) -> None:
         tokens = self._pace.moved_tokens(request)
         each = self._settings.held_bytes_per_token(request.model, tokens=max(1, tokens))
-        self.meter.moved(self.now_s, tokens, link_bytes=tokens * each)
+        new = tokens - min(tokens, self._prefixes.count_cached(request, target))
+        self.meter.moved(self.now_s, tokens, link_bytes=new * each)
 
     def _come(self, move_id: MoveId) -> None:
         """A request is at its target, unless it has ended meanwhile."""
         move = self._moves.pop(move_id)
         request = self._running.get(move.request)
-        if request is None:
-            return
-        self._pace.arrive(request, move=move)
-        if request.move == move_id:
+        if request is not None and request.move == move_id:
             request.device, request.move = move.target, None
+            self._prefixes.moved(request, target=move.target)
+            self._pace.arrive(request)
 
     def _commit(self, move: MoveId, number: int) -> None:
         if move in self._moves:  # else one of its ends is lost
@@ -367,7 +403,10 @@ class SimulatedFleet:
         if request is None or move.move not in self._moves:
             return None
         tokens = max(1, self._pace.moved_tokens(request))
-        return self._carriage.demand(move, model=request.model, tokens=tokens)
+        cached = min(tokens, self._prefixes.count_cached(request, move.target))
+        return self._carriage.demand(
+            move, model=request.model, tokens=tokens, cached_tokens=cached
+        )
 
     # Losses.
 
@@ -384,8 +423,10 @@ class SimulatedFleet:
             if request is not None and request.move == move.move:
                 request.move = None
                 self._pace.call_off(request)
+                self._prefixes.call_off(request, target=move.target)
         self._tell(events.DeviceLost(device=device))
         self._pace.closed(device)
+        self._prefixes.closed(device)
         self._agenda.note(
             self.now_s + self._settings.repair_s,
             self._tell_later,

@@ -34,6 +34,8 @@ class RunMeter:
     rejected: int = 0
     served_requests: int = 0
     served_tokens: int = 0
+    prefix_hit_tokens: int = 0  # of prompts, found where they were placed
+    prefix_asked_tokens: int = 0
     decision_s: "array[float]" = field(default_factory=lambda: array("d"))
     wait_s: "array[float]" = field(default_factory=lambda: array("d"))
     pause_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -137,6 +139,9 @@ class RunMeter:
             "rejected": self.rejected,
             "served_requests": self.served_requests,
             "served_tokens": self.served_tokens,
+            "prefix_hit_tokens": self.prefix_hit_tokens,
+            "prefix_hit_share": self.prefix_hit_tokens
+            / max(1, self.prefix_asked_tokens),
             "wait_mean_s": _mean(np.asarray(self.wait_s)),
             "wait_p99_s": _quantile(np.asarray(self.wait_s), 0.99),
             "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),

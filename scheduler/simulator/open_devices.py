@@ -42,10 +42,12 @@ class OpenDevices:
     @property
     def capacity_pages(self) -> int:
         """Returns the pages that all of them hold."""
-        return sum(
-            self._specs[self._kinds[device].kind].models[model].capacity_pages
-            for device, model in self._serving.items()
-        )
+        return sum(map(self.capacity_pages_of, self._serving))
+
+    def capacity_pages_of(self, device: DeviceGroupId) -> int:
+        """Returns the pages that one of them holds."""
+        models = self._specs[self._kinds[device].kind].models
+        return models[self._serving[device]].capacity_pages
 
     def open(self, decision: plan.Activate, *, now_s: float) -> float:
         """Loads a model; returns the seconds that it takes.

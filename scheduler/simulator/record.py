@@ -122,6 +122,7 @@ def make_header(
         "policy": policy,
         "config": dataclasses.asdict(config),
         "settings": dataclasses.asdict(settings),
+        "shares_prefixes": workload.blocks is not None,
         "requests": list(zip(*columns, strict=True)),
     }
 

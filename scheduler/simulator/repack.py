@@ -24,6 +24,7 @@ from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.price_bound import Offer, price_bound
 from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.simulator.prefixes import most_cached
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.window import Window
 from mell_jax.scheduler.simulator.workload import Workload
@@ -98,7 +99,8 @@ def lives(workload: Workload, *, settings: Settings) -> Lives:
     """Returns how requests would live if nobody waited, each alone on an instance.
 
     Of several kinds each decodes as on the slowest and ends as on the fastest, so that
-    none is ever smaller, or there for less long, wherever it is.
+    none is ever smaller, or there for less long, wherever it is. What could be found of
+    its prompt is not computed.
     """
     speeds = [own.speed for own in settings.offered]
     slowest = _lives(workload, settings=settings, speed=min(speeds))
@@ -108,7 +110,8 @@ def lives(workload: Workload, *, settings: Settings) -> Lives:
 
 def _lives(workload: Workload, *, settings: Settings, speed: float) -> Lives:
     """Returns how requests would live on devices of one speed."""
-    given, made = workload.input_tokens, workload.output_tokens
+    found = most_cached(workload)
+    given, made = workload.input_tokens - found, workload.output_tokens
     if settings.steps is None:
         rate = np.full(len(workload), settings.decode_tokens_per_s * speed)
         prefill_s = given / (settings.prefill_tokens_per_s * speed)
@@ -116,9 +119,12 @@ def _lives(workload: Workload, *, settings: Settings, speed: float) -> Lives:
         return Lives(decode_s=decode_s, tokens_per_s=rate, end_s=decode_s + made / rate)
     steps, step = settings.steps.faster(speed), settings.step_time.faster(speed)
     chunks = -(-given // steps.token_budget)
-    whole_s = [steps.prefill_s(start=0, tokens=tokens) for tokens in given.tolist()]
+    whole_s = [
+        steps.prefill_s(start=start, tokens=tokens)
+        for start, tokens in zip(found.tolist(), given.tolist(), strict=True)
+    ]
     decode_s = workload.arrival_s + chunks * step.fixed_s + whole_s  # with a token
-    half = -(-(given + made // 2) // settings.page_tokens)
+    half = -(-(workload.input_tokens + made // 2) // settings.page_tokens)
     pages = _held(half, cache=settings.cache)
     token_s = step.fixed_s + step.row_s + step.page_s * pages
     return Lives(
