@@ -17,6 +17,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "bench": 6,
     "simulate": 6,
     "realism": 5,
+    "fleet_flags": 5,
     "integrations": 7,
     "top": 6,
     "serving": 5,
