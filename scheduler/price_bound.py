@@ -19,13 +19,12 @@ maximum, rounded up, is Martello and Toth's L2.
 There may be no more than N_k devices of a kind. For any m_k >= 0 a fleet costs at least
 the bound at prices p_k + m_k less the sum of m_k * N_k, since m_k * n_k <= m_k * N_k
 for the n_k devices that it has; m is chosen to make that large (Lagrange). At last the
-bound is rounded up to a price that whole devices can have.
+bound is rounded up to the price of whole devices that can hold all pages.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +35,7 @@ from mell_jax.scheduler.placement.model import ModelSpec
 Floats = npt.NDArray[np.float64]
 THRESHOLDS = 16  # tried of each kind
 ROUNDS = 3  # of raising the prices of what is scarce
-MOST_SUMS = 20_000  # prices of whole devices that are looked at
+MOST_FLEETS = 100_000  # of whole devices that are looked at
 ROUNDING = 1e-9
 
 
@@ -70,7 +69,7 @@ def price_bound(sizes: Sizes, *, offers: Sequence[Offer]) -> float:
         return kinds[0].price_per_hour * instances_bound(sizes, spec=kinds[0].spec)
     relaxed = _Relaxed(sizes, offers=kinds)
     best = max(relaxed.with_counts(shares) for shares in relaxed.best_shares())
-    return _round_up(best, kinds)
+    return _round_up(best, kinds, pages=int(sizes.sum()))
 
 
 def _merge(offers: Sequence[Offer]) -> list[Offer]:
@@ -182,25 +181,30 @@ def _share(sizes: Sizes, *, limit: int, least: float) -> Floats:
     return shares
 
 
-def _round_up(bound: float, offers: Sequence[Offer]) -> float:
-    """Returns the least price of whole devices that is not below a bound.
+def _round_up(bound: float, offers: Sequence[Offer], *, pages: int) -> float:
+    """Returns the least price of whole devices that hold so many pages in all.
 
-    The bound itself where there are too many such prices, or too few devices.
+    It is at least `bound`; the bound itself where there are too many such fleets, or
+    too few devices.
     """
-    dear_first = sorted(offers, key=lambda offer: -offer.price_per_hour)
-    *dear, cheapest = dear_first
-    most = [
-        int(min(offer.count, math.ceil(bound / offer.price_per_hour))) for offer in dear
-    ]
-    if math.prod(count + 1 for count in most) > MOST_SUMS:
+    *dear, cheapest = sorted(offers, key=lambda offer: -offer.price_per_hour)
+    most = [_most_needed(bound, offer, pages=pages) for offer in dear]
+    if math.prod(count + 1 for count in most) > MOST_FLEETS:
         return bound
-    best = math.inf
+    counts = np.indices([count + 1 for count in most]).reshape(len(dear), -1)
+    paid = np.array([offer.price_per_hour for offer in dear]) @ counts
+    held = np.array([offer.spec.capacity(1) for offer in dear]) @ counts
     slack = ROUNDING * max(1.0, bound)
-    for counts in product(*(range(count + 1) for count in most)):
-        paid = math.fsum(
-            n * offer.price_per_hour for n, offer in zip(counts, dear, strict=True)
-        )
-        left = max(0, math.ceil((bound - paid - slack) / cheapest.price_per_hour))
-        if left <= cheapest.count:
-            best = min(best, paid + left * cheapest.price_per_hour)
-    return best if best < math.inf else bound
+    by_price = np.ceil((bound - paid - slack) / cheapest.price_per_hour)
+    by_pages = np.ceil((pages - held) / cheapest.spec.capacity(1))
+    more = np.maximum(0, np.maximum(by_price, by_pages))
+    prices = (paid + more * cheapest.price_per_hour)[more <= cheapest.count]
+    return float(prices.min()) if len(prices) else bound
+
+
+def _most_needed(bound: float, offer: Offer, *, pages: int) -> int:
+    """Returns how many of a kind are enough by themselves, or all that there are."""
+    enough = math.ceil(
+        max(bound / offer.price_per_hour, pages / offer.spec.capacity(1))
+    )
+    return int(min(offer.count, enough))

@@ -13,7 +13,7 @@ from mell_jax.scheduler.placement.kind_books import KindBooks
 from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.policies.volume import Volume
 
-OPEN_S = 60.0  # for which a device is expected to stay open
+OPEN_S = 15.0  # for which a device is expected to stay open
 
 
 class Opening:
