@@ -85,7 +85,7 @@ class Exchange:
             and not (instance.arriving or instance.leaving_pages or instance.stalled)
             and all(r.most_pages <= own.limit for r in instance.requests.values())
         ]
-        settled.sort(key=lambda i: (-i.books.price_per_hour / i.pages, i.serial))
+        settled.sort(key=lambda i: (-i.books.work_price / i.pages, i.serial))
         return settled[:MOST]
 
     def _gain(
