@@ -95,39 +95,40 @@ class _Relaxed:
         self._limits = [offer.spec.capacity(1) for offer in offers]
 
     def best_shares(self) -> list[Floats]:
-        """Returns shares [k, s]: by volume, by good thresholds, by time of steps."""
-        tables = [self._table(limit) for limit in self._limits]
-        volume = np.stack([table[0] for table in tables])
-        best = volume.copy()
-        for _ in range(ROUNDS):
-            for kind, table in enumerate(tables):
-                costs = self._prices[:, None] * best
-                costs[kind] = math.inf
-                least = np.minimum(self._prices[kind] * table, costs.min(axis=0))
-                best[kind] = table[int((least @ self._times).argmax())]
-        return [volume, best, self._times_of_steps()]
+        """Returns shares [k, s]: by volume alone, and those that bound best.
 
-    def _table(self, limit: int) -> Floats:
-        """Returns the shares [t, s] by each threshold of a kind; the first is 0."""
+        Thresholds of the same rank are tried for all kinds, then those of each.
+        """
+        tables = [self._table(kind) for kind in range(len(self._offers))]
+        volume = np.stack([table[0] for table in tables])
+        ranks = range(max(map(len, tables)))
+        alike = [np.stack([t[min(n, len(t) - 1)] for t in tables]) for n in ranks]
+        best = max(alike, key=lambda shares: self._cost(shares, self._prices))
+        for kind, table in [*enumerate(tables)] * ROUNDS:
+            costs = self._prices[:, None] * best
+            costs[kind] = math.inf
+            least = np.minimum(self._prices[kind] * table, costs.min(axis=0))
+            best[kind] = table[int((least @ self._times).argmax())]
+        return [volume, best]
+
+    def _table(self, kind: int) -> Floats:
+        """Returns shares [t, s] of a kind; those by volume come first."""
+        limit = self._limits[kind]
         thresholds = self._thresholds(limit)
-        return np.stack([_share(self._sizes, limit=limit, least=a) for a in thresholds])
+        shares = [_share(self._sizes, limit=limit, least=a) for a in thresholds]
+        spec = self._offers[kind].spec
+        if spec.is_time_bound:
+            step = spec.step_time
+            spare_s = spec.step_budget_s - step.fixed_s
+            times = (step.row_s + step.page_s * self._sizes) / spare_s
+            shares.append(np.where(self._sizes > limit, math.inf, times))
+        return np.stack(shares)
 
     def _thresholds(self, limit: int) -> Floats:
         """Returns 0, a few sizes up to half a device, and more than half."""
         small = self._sizes[self._sizes <= limit / 2].astype(np.float64)
         few = np.linspace(0, len(small) - 1, min(len(small), THRESHOLDS)).astype(int)
         return np.array([0.0, *small[few], math.inf])
-
-    def _times_of_steps(self) -> Floats:
-        """Returns the shares of the step-time budgets that requests take."""
-        shares = np.zeros((len(self._offers), len(self._sizes)))
-        for kind, offer in enumerate(self._offers):
-            spec, step = offer.spec, offer.spec.step_time
-            if spec.is_time_bound:
-                spare_s = spec.step_budget_s - step.fixed_s
-                shares[kind] = (step.row_s + step.page_s * self._sizes) / spare_s
-            shares[kind, self._sizes > self._limits[kind]] = math.inf
-        return shares
 
     def _cost(self, shares: Floats, prices: Floats) -> float:
         least = (prices[:, None] * shares).min(axis=0)
