@@ -307,7 +307,11 @@ class SimulatedFleet:
             learned = events.Activated(model=decision.model, took_s=load_s)
             self._agenda.note(self.now_s + load_s, self._tell_later, learned)
         self._ready_s[decision.device] = self.now_s + load_s
-        self._prefixes.opened(decision.device, model=decision.model)
+        self._prefixes.opened(
+            decision.device,
+            model=decision.model,
+            capacity_pages=self._specs[decision.model].capacity_pages,
+        )
         self._pace.opened(decision.device)
         self._count_devices()
 
