@@ -1,0 +1,154 @@
+"""A controller that begins gathers reports, and decides which copies count.
+
+    front end: "request 5 follows copy 7 at host 2"     host 2: "copy 7 is here, whole"
+                    '----------------- both: it is adopted -----------------'
+                    otherwise it waits, and starts again from its tokens
+
+It waits until every host that a front end knows has reported, and every front end of
+whose requests hosts hold copies; or for `patience` beats.
+"""
+
+from dataclasses import dataclass, replace
+
+from mell_jax.scheduler.hosts.messages import (
+    Ask,
+    Enter,
+    FromFront,
+    FromHost,
+    Join,
+    Over,
+    StreamReport,
+)
+from mell_jax.scheduler.hosts.roll import PeerId
+from mell_jax.scheduler.ids import NO_COPY, CopyId, RequestId, front_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """This is what a controller goes on with."""
+
+    hosts: tuple[tuple[Join, PeerId], ...]  # that a predecessor admitted
+    strangers: tuple[tuple[Join, PeerId], ...]  # that are new
+    fronts: tuple[tuple[Enter, PeerId], ...]
+    placed: tuple[StreamReport, ...]
+    waiting: tuple[Ask, ...]
+    kept: frozenset[CopyId]
+    last_copy_id: CopyId
+    last_epoch: int
+    last_device: int
+
+
+class Adoption:
+    """An adoption lasts until it is complete.
+
+    Args:
+      patience: beats that it waits at most for those who are known to be there.
+      least_hosts: that are waited for, however long it takes.
+    """
+
+    def __init__(self, *, patience: int, least_hosts: int) -> None:
+        self._patience = patience
+        self._least_hosts = least_hosts
+        self._beats = 0
+        self._joins: dict[PeerId, Join] = {}
+        self._enters: dict[PeerId, Enter] = {}
+        self._asks: dict[RequestId, Ask] = {}  # since
+        self._over: set[RequestId] = set()
+
+    def beat(self) -> None:
+        """Counts a beat."""
+        self._beats += 1
+
+    def join(self, peer: PeerId, join: Join) -> None:
+        """A host has reported."""
+        self._joins[peer] = join
+
+    def enter(self, peer: PeerId, enter: Enter) -> None:
+        """A front end has reported."""
+        self._enters[peer] = enter
+
+    def forget(self, peer: PeerId) -> None:
+        """Somebody has left again."""
+        self._joins.pop(peer, None)
+        self._enters.pop(peer, None)
+
+    def hear(self, message: FromHost | FromFront) -> None:
+        """Takes what somebody says who has reported: what became of requests since.
+
+        All else is of the past, or is said again to whoever is adopted.
+        """
+        match message:
+            case Ask():
+                self._asks[message.request] = message
+            case Over():
+                self._over.add(message.request)
+                self._asks.pop(message.request, None)
+            case _:
+                pass
+
+    @property
+    def is_complete(self) -> bool:
+        """Returns whether all have reported, or need not be waited for any longer."""
+        if len(self._joins) < self._least_hosts:
+            return False
+        return self._beats >= self._patience or not self._is_missing
+
+    @property
+    def _is_missing(self) -> bool:
+        """Returns whether somebody has not reported of whom others know."""
+        joins, enters = self._joins.values(), self._enters.values()
+        hosts = {join.epoch for join in joins}
+        fronts = {enter.front for enter in enters}
+        known = {epoch for enter in enters for epoch in enter.hosts}
+        holders = {front_of(copy.request) for join in joins for copy in join.copies}
+        return not (known <= hosts and holders <= fronts)
+
+    def decide(self) -> Adopted:
+        """Returns what there is, once it is complete."""
+        hosts = [item for item in self._joins.items() if item[1].epoch is not None]
+        held = {
+            (join.epoch, copy.copy_id): copy
+            for _, join in hosts
+            for copy in join.copies
+            if copy.is_whole
+        }
+        streams = {
+            stream.ask.request: stream
+            for enter in self._enters.values()
+            for stream in enter.streams
+            if stream.ask.request not in self._over
+        }
+        placed: list[StreamReport] = []
+        waiting: list[Ask] = []
+        for stream in streams.values():
+            copy = held.get((stream.epoch, stream.copy_id or NO_COPY))
+            if copy is None or copy.request != stream.ask.request:
+                waiting.append(stream.ask)
+            else:
+                ask = replace(stream.ask, pages=copy.pages)
+                placed.append(replace(stream, ask=ask))
+        waiting += [ask for ask in self._asks.values() if ask.request not in streams]
+        copy_ids = [enter.last_copy_id for enter in self._enters.values()]
+        devices = [group.device for _, join in hosts for group in join.groups]
+        return Adopted(
+            hosts=tuple((join, peer) for peer, join in hosts),
+            strangers=tuple(
+                (join, peer) for peer, join in self._joins.items() if join.epoch is None
+            ),
+            fronts=tuple((enter, peer) for peer, enter in self._enters.items()),
+            placed=tuple(placed),
+            waiting=tuple(waiting),
+            kept=frozenset(
+                stream.copy_id for stream in placed if stream.copy_id is not None
+            ),
+            last_copy_id=max(copy_ids, default=CopyId(0)),
+            last_epoch=self._last_epoch(),
+            last_device=max(devices, default=0),
+        )
+
+    def _last_epoch(self) -> int:
+        """Returns the highest epoch that anybody has heard of."""
+        epochs = [join.epoch for join in self._joins.values() if join.epoch is not None]
+        for enter in self._enters.values():
+            epochs += enter.hosts
+        return max(epochs, default=0)
