@@ -17,10 +17,11 @@ from mell_jax.scheduler.hosts.messages import (
     FromHost,
     Join,
     Over,
+    Seen,
     StreamReport,
 )
 from mell_jax.scheduler.hosts.roll import PeerId
-from mell_jax.scheduler.ids import NO_COPY, CopyId, RequestId, front_of
+from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId, front_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +34,7 @@ class Adopted:
     placed: tuple[StreamReport, ...]
     waiting: tuple[Ask, ...]
     kept: frozenset[CopyId]
-    last_copy_id: CopyId
-    last_epoch: int
-    last_device: int
+    seen: Seen  # of all together
 
 
 class Adoption:
@@ -60,17 +59,26 @@ class Adoption:
         self._beats += 1
 
     def join(self, peer: PeerId, join: Join) -> None:
-        """A host has reported."""
+        """A host has reported; what it said over an older link is void."""
+        self._joins = {
+            old: said for old, said in self._joins.items() if said.name != join.name
+        }
         self._joins[peer] = join
 
     def enter(self, peer: PeerId, enter: Enter) -> None:
-        """A front end has reported."""
+        """A front end has reported; what it said over an older link is void."""
+        self._enters = {
+            old: said for old, said in self._enters.items() if said.front != enter.front
+        }
         self._enters[peer] = enter
 
     def forget(self, peer: PeerId) -> None:
         """Somebody has left again."""
         self._joins.pop(peer, None)
-        self._enters.pop(peer, None)
+        enter = self._enters.pop(peer, None)
+        if enter is not None:
+            for request in [r for r in self._asks if front_of(r) == enter.front]:
+                del self._asks[request]
 
     def hear(self, message: FromHost | FromFront) -> None:
         """Takes what somebody says who has reported: what became of requests since.
@@ -105,10 +113,10 @@ class Adoption:
 
     def decide(self) -> Adopted:
         """Returns what there is, once it is complete."""
-        hosts = [item for item in self._joins.items() if item[1].epoch is not None]
+        hosts = self._known_hosts()
         held = {
             (join.epoch, copy.copy_id): copy
-            for _, join in hosts
+            for join in hosts.values()
             for copy in join.copies
             if copy.is_whole
         }
@@ -128,12 +136,10 @@ class Adoption:
                 ask = replace(stream.ask, pages=copy.pages)
                 placed.append(replace(stream, ask=ask))
         waiting += [ask for ask in self._asks.values() if ask.request not in streams]
-        copy_ids = [enter.last_copy_id for enter in self._enters.values()]
-        devices = [group.device for _, join in hosts for group in join.groups]
         return Adopted(
-            hosts=tuple((join, peer) for peer, join in hosts),
+            hosts=tuple((join, peer) for peer, join in hosts.items()),
             strangers=tuple(
-                (join, peer) for peer, join in self._joins.items() if join.epoch is None
+                (join, peer) for peer, join in self._joins.items() if peer not in hosts
             ),
             fronts=tuple((enter, peer) for peer, enter in self._enters.items()),
             placed=tuple(placed),
@@ -141,14 +147,29 @@ class Adoption:
             kept=frozenset(
                 stream.copy_id for stream in placed if stream.copy_id is not None
             ),
-            last_copy_id=max(copy_ids, default=CopyId(0)),
-            last_epoch=self._last_epoch(),
-            last_device=max(devices, default=0),
+            seen=self._seen(),
         )
 
-    def _last_epoch(self) -> int:
-        """Returns the highest epoch that anybody has heard of."""
-        epochs = [join.epoch for join in self._joins.values() if join.epoch is not None]
-        for enter in self._enters.values():
-            epochs += enter.hosts
-        return max(epochs, default=0)
+    def _known_hosts(self) -> dict[PeerId, Join]:
+        """Returns the hosts to which front ends have links; others begin anew.
+
+        Device groups are numbered by controllers that may not have known of each
+        other, so that two hosts may have the same: one of them begins anew, too.
+        """
+        linked = {epoch for enter in self._enters.values() for epoch in enter.hosts}
+        found: dict[PeerId, Join] = {}
+        taken: set[DeviceGroupId] = set()
+        for peer, join in self._joins.items():
+            devices = {group.device for group in join.groups}
+            if join.epoch in linked and not devices & taken:
+                found[peer] = join
+                taken |= devices
+        return found
+
+    def _seen(self) -> Seen:
+        """Returns the highest numbers that anybody has heard of."""
+        reports = [*self._joins.values(), *self._enters.values()]
+        return Seen(
+            copy_id=max(report.seen.copy_id for report in reports),
+            device=max(report.seen.device for report in reports),
+        )

@@ -19,6 +19,7 @@ from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
 from mell_jax.scheduler.hosts.carriage import Carriage
 from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId, Roll
 from mell_jax.scheduler.ids import (
+    CopyId,
     DeviceGroupId,
     Epoch,
     ModelId,
@@ -51,6 +52,8 @@ class HangUp:
 
 Effect = Send | HangUp
 
+_EPOCH_BITS = 20  # that tell the epochs of one generation from each other
+
 
 class _Request:
     """A request as the controller knows it."""
@@ -70,6 +73,8 @@ class Coordinator:
       policy: new; it places and moves requests.
       patience: beats of silence after which a host or a front end is given up, and
         for which reports are waited for at the beginning.
+      generation: that no controller of these hosts had before; drawn at random, as it
+        need not follow on.
       least_hosts: that it waits for before it adopts.
     """
 
@@ -79,6 +84,7 @@ class Coordinator:
         models: Mapping[ModelId, ModelSpec],
         policy: Policy,
         patience: int,
+        generation: int = 0,
         least_hosts: int = 1,
     ) -> None:
         self.machine = Machine(models=models, policy=policy)
@@ -89,7 +95,9 @@ class Coordinator:
             patience=patience, least_hosts=least_hosts
         )
         self._carriage = Carriage(self.machine.ledger)
-        self._last_epoch = self._last_device = 0
+        self._last_epoch = generation << _EPOCH_BITS
+        self._last_device = 0
+        self._since: dict[DeviceGroupId, CopyId] = {}  # when each was opened
         self._returning: dict[RequestId, words.Ask] = {}  # when its past is settled
         self._reports: deque[events.Event] = deque()
         self._effects: list[Effect] = []
@@ -182,7 +190,7 @@ class Coordinator:
             self._adopt_if_ready()
             return
         before = self.roll.hosts.get(join.epoch) if join.epoch is not None else None
-        if before is not None:
+        if before is not None and before.name == join.name:
             self._lose_host(before)  # its link has ended, as will be heard
         self._admit(peer, join)
 
@@ -221,6 +229,7 @@ class Coordinator:
 
     def _come_back(self, ask: words.Ask) -> None:
         """Takes a request in that may not have gone altogether since it was here."""
+        self._end(ask.request)
         if ask.request in self.controller.owners:
             self._returning[ask.request] = ask
         else:
@@ -232,9 +241,9 @@ class Coordinator:
             return
         self._adoption = None
         adopted = adoption.decide()
-        self._last_epoch, self._last_device = adopted.last_epoch, adopted.last_device
+        self._last_device = adopted.seen.device
         self.controller = Controller(
-            last_copy_id=adopted.last_copy_id, stride=words.STRIDE
+            last_copy_id=adopted.seen.copy_id, stride=words.STRIDE
         )
         for enter, peer in adopted.fronts:
             self.roll.enter(enter.front, peer=peer)
@@ -259,6 +268,7 @@ class Coordinator:
         host = self.roll.admit(join.epoch, name=join.name, peer=peer, devices=devices)
         host.is_serving = True
         for group in join.groups:
+            self._since[group.device] = group.since
             self.controller.step(orders.AddDevice(device=group.device))
             if group.model is None:
                 self._decide(events.DeviceAdded(device=group.device))
@@ -344,8 +354,21 @@ class Coordinator:
     # -- what hosts say ------------------------------------------------------------
 
     def _told(self, host: HostEntry, message: words.Told) -> None:
-        if message.device in host.devices:
-            self._control(message.message)
+        if message.device not in host.devices:
+            return
+        if isinstance(message.message, messages.Released):
+            self._see_released(message.message)
+        self._control(message.message)
+
+    def _see_released(self, message: messages.Released) -> None:
+        """Starts again what a host has let go by itself: it lost the front end."""
+        owner = self.controller.owners.get(message.request)
+        if owner is None or message.copy_id in owner.closing:
+            return
+        if owner.move is not None and owner.move.copy_id == message.copy_id:
+            self._control(orders.AbortMove(request=owner.request, move=owner.move.id))
+        if owner.copy_id == message.copy_id and owner.home is not None:
+            self._decide(events.Displace(request=message.request))
 
     def _want(self, _: HostEntry, message: words.Want) -> None:
         request = self.requests.get(message.request)
@@ -446,7 +469,7 @@ class Coordinator:
                 pass
 
     def _open_group(self, device: DeviceGroupId, model: ModelId) -> None:
-        horizon = self.controller.next_copy_id
+        horizon = self._since[device] = self.controller.next_copy_id
         self._send_device(
             device, words.OpenGroup(device=device, model=model, horizon=horizon)
         )
@@ -553,6 +576,7 @@ class Coordinator:
             words.Relayed(
                 epoch=host.epoch,
                 device=device,
+                since=self._since[device],
                 pages=request.pages,
                 message=message,
             ),

@@ -108,12 +108,15 @@ class Desk:
     ) -> None:
         self.epoch: Epoch | None = None
         self.serves: dict[DeviceGroupId, ModelId | None] = {}
+        self._since: dict[DeviceGroupId, CopyId] = {}
+        self._seen = words.NOTHING_SEEN
         self.hosts: tuple[words.Host, ...] = ()
         self._name = name
         self._num_groups = num_groups
         self._capacity_pages = capacity_pages
         self._is_alone = True
         self._held: dict[CopyId, _Held] = {}
+        self._early: dict[DeviceGroupId, list[words.Opening]] = {}  # before they serve
         self._effects: list[Effect] = []
         self._hears: dict[type, Callable[[Any], None]] = {
             words.Admit: self._admit,
@@ -131,6 +134,11 @@ class Desk:
     def is_alone(self) -> bool:
         """Returns whether there is no controller."""
         return self._is_alone
+
+    @property
+    def held_pages(self) -> dict[CopyId, int]:
+        """Returns the pages that every copy here was granted."""
+        return {copy_id: held.pages for copy_id, held in self._held.items()}
 
     def host_of(self, device: DeviceGroupId) -> Epoch | None:
         """Returns the host that has a device group; None if no host has it now."""
@@ -163,7 +171,7 @@ class Desk:
             for copy_id, held in self._held.items()
         )
         groups = tuple(
-            words.GroupReport(device=device, model=model)
+            words.GroupReport(device=device, model=model, since=self._since[device])
             for device, model in self.serves.items()
         )
         join = words.Join(
@@ -172,6 +180,7 @@ class Desk:
             epoch=self.epoch,
             groups=groups,
             copies=copies,
+            seen=self._seen,
         )
         self._tell(join)
 
@@ -194,8 +203,11 @@ class Desk:
     ) -> Sequence[Effect]:
         """Opens a copy, or drops one."""
         match message:
-            case words.Opening():
-                self._open(front, message)
+            case words.Opening() if self._may_open(message):
+                self._open(message)
+            case words.Opening(message=opening):
+                gone = words.Gone(request=opening.request, copy_id=opening.copy_id)
+                self._tell_front(front, gone)
             case words.Drop():
                 held = self._held.get(message.copy_id)
                 if held is not None and held.request == message.request:
@@ -244,7 +256,10 @@ class Desk:
         return self._done()
 
     def freed(self, copy_id: CopyId) -> Sequence[Effect]:
-        """A copy holds nothing any more; its front end hears of that."""
+        """A copy holds nothing, any more or at all; its front end hears of that.
+
+        An opening that comes after its release is one that opens nothing.
+        """
         held = self._held.pop(copy_id, None)
         if held is not None:
             gone = words.Gone(request=held.request, copy_id=copy_id)
@@ -282,7 +297,9 @@ class Desk:
     def _admit(self, message: words.Admit) -> None:
         self.epoch = message.epoch
         self._held.clear()
+        self._early.clear()
         self.serves = dict.fromkeys(message.devices, None)
+        self._since = dict.fromkeys(message.devices, NO_COPY)
         self._effects.append(Begin(devices=message.devices))
 
     def _retain(self, message: words.Retain) -> None:
@@ -299,12 +316,14 @@ class Desk:
             gone = words.Gone(request=held.request, copy_id=copy_id)
             self._tell_front(held.front, gone)
         self._held.clear()
+        self._early.clear()
         self.serves = {}
         self._effects.append(Begin(devices=()))
         self._join(whole=())
 
     def _learn_hosts(self, message: words.Hosts) -> None:
         self.hosts = message.hosts
+        self._seen = self._seen.with_hosts(message)
 
     def _order(self, message: words.Order) -> None:
         if message.device in self.serves:
@@ -320,10 +339,13 @@ class Desk:
     def _open_group(self, message: words.OpenGroup) -> None:
         if message.device in self.serves:
             self.serves[message.device] = message.model
+            self._since[message.device] = message.horizon
             change = Change(
                 device=message.device, model=message.model, horizon=message.horizon
             )
             self._effects.append(change)
+            for opening in self._early.pop(message.device, ()):
+                self._open(opening)
 
     def _close_group(self, message: words.CloseGroup) -> None:
         if message.device in self.serves:
@@ -333,26 +355,29 @@ class Desk:
 
     # Copies.
 
-    def _open(self, front: FrontId, opening: words.Opening) -> None:
+    def _open(self, opening: words.Opening) -> None:
         device, message = opening.device, opening.message
-        model = self.serves.get(device)
-        is_refused = model is None or (
-            opening.is_own
-            and not (self._is_alone and opening.pages <= self._free(device))
-        )
-        if is_refused:
-            gone = words.Gone(request=message.request, copy_id=message.copy_id)
-            self._tell_front(front, gone)
-            return
+        if opening.since is not None and opening.since > self._since[device]:
+            self._early.setdefault(device, []).append(opening)
+            return  # word of what it is to serve comes by another way
+        self._seen = self._seen.with_copy(message.copy_id)
         held = self._held.get(message.copy_id)
-        if held is None and not isinstance(message, messages.Commit):
+        if held is None:
             held = self._held[message.copy_id] = _Held(
                 request=message.request, device=device, pages=0, is_row=False
             )
-        if held is not None:
-            held.is_row |= not isinstance(message, messages.Reserve)
-            held.pages = max(held.pages, opening.pages)
+        held.is_row |= not isinstance(message, messages.Reserve)
+        held.pages = max(held.pages, opening.pages)
         self._effects.append(Deliver(device=device, message=message))
+
+    def _may_open(self, opening: words.Opening) -> bool:
+        """Tells whether a copy may begin: a front end's own choice must have room."""
+        if opening.device not in self.serves:
+            return False
+        since, is_serving = self._since[opening.device], self.serves[opening.device]
+        if opening.since is None:
+            return self._is_alone and opening.pages <= self._free(opening.device)
+        return opening.since > since or (opening.since == since and bool(is_serving))
 
     def _release(self, copy_id: CopyId) -> None:
         held = self._held[copy_id]

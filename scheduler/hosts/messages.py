@@ -1,11 +1,11 @@
 """Controller, hosts and front ends send each other these plain values.
 
 Those of `scheduler.migration.messages` travel inside `Told`, `Order`, `Relayed` and
-`Opening`. Payload (the request itself, its tokens, pages) travels beside them; it is the
-driver's. `epoch` names a host as it was admitted, and `device` a group of its devices.
+`Opening`. Payload (the request itself, its tokens, pages) travels beside them and is
+the driver's. `epoch` names a host as it was admitted, `device` a group of its devices.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mell_jax.scheduler.ids import (
     NO_COPY,
@@ -24,6 +24,29 @@ STRIDE = 256
 Opened = messages.Start | messages.Reserve | messages.Commit
 Ordered = messages.Begin | messages.Resume | messages.Release
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """These are the highest numbers that somebody has heard of, all at zero at first.
+
+    A controller that begins gives out higher ones.
+    """
+
+    copy_id: CopyId
+    device: int
+
+    def with_hosts(self, hosts: "Hosts") -> "Seen":
+        """Returns what has been heard of after that message, too."""
+        devices = [device for host in hosts.hosts for device in host.devices]
+        return replace(self, device=max([self.device, *devices]))
+
+    def with_copy(self, copy_id: CopyId) -> "Seen":
+        """Returns what has been heard of after that copy was named, too."""
+        return replace(self, copy_id=max(self.copy_id, copy_id))
+
+
+NOTHING_SEEN = Seen(copy_id=NO_COPY, device=0)
+
 # A host and the controller.
 
 
@@ -40,10 +63,14 @@ class HeldCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupReport:
-    """A device group of a host serves a model, or none."""
+    """A device group of a host serves a model, or none.
+
+    `since` names the time for which it does: the horizon that it was opened with.
+    """
 
     device: DeviceGroupId
     model: ModelId | None
+    since: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +85,7 @@ class Join:
     epoch: Epoch | None = None
     groups: tuple[GroupReport, ...] = ()
     copies: tuple[HeldCopy, ...] = ()
+    seen: Seen = NOTHING_SEEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +229,7 @@ class Enter:
     front: FrontId
     streams: tuple[StreamReport, ...] = ()
     hosts: tuple[Epoch, ...] = ()  # that it has links to
-    last_copy_id: CopyId = NO_COPY  # the highest that it ever passed on
+    seen: Seen = NOTHING_SEEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +254,7 @@ class Relayed:
 
     epoch: Epoch
     device: DeviceGroupId
+    since: CopyId
     pages: int
     message: Opened
 
@@ -279,12 +308,16 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """A copy begins, or pages are kept for one; with the request and its tokens."""
+    """A copy begins, or pages are kept for one; with the request and its tokens.
+
+    `since` names the time that the group serves its model, which it may hear of later;
+    None: it is the front end's own choice, while there is no controller.
+    """
 
     device: DeviceGroupId
+    since: CopyId | None
     pages: int
     message: Opened
-    is_own: bool = False  # the front end's own choice, while there is no controller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

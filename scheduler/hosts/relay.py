@@ -15,6 +15,7 @@ from typing import Any
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.stream import Place, Stream
 from mell_jax.scheduler.ids import (
+    NO_COPY,
     CopyId,
     DeviceGroupId,
     Epoch,
@@ -96,8 +97,9 @@ class Relay:
         self._slot = slot
         self._pages_of = pages_of
         self._is_alone = True
-        self._last_copy_id = NO_COPY
+        self._seen = words.NOTHING_SEEN
         self._hosts: dict[Epoch, words.Host] = {}
+        self._reaching: set[Epoch] = set()
         self._reached: set[Epoch] = set()
         self._early: dict[Epoch, list[words.FrontToHost]] = {}  # before it is reached
         self._rooms: dict[tuple[Epoch, DeviceGroupId], words.Room] = {}
@@ -138,7 +140,7 @@ class Relay:
                 front=self._front,
                 streams=tuple(self._report(stream) for stream in self.streams.values()),
                 hosts=tuple(self._reached),
-                last_copy_id=self._last_copy_id,
+                seen=self._seen,
             )
         )
         return self._done()
@@ -159,6 +161,7 @@ class Relay:
     def reached(self, epoch: Epoch) -> Sequence[Effect]:
         """There is a link to a host."""
         if epoch in self._hosts:
+            self._reaching.discard(epoch)
             self._reached.add(epoch)
             self._tell(words.Reached(epoch=epoch))
             for message in self._early.pop(epoch, ()):
@@ -210,13 +213,15 @@ class Relay:
             self._drop_host(epoch)
             self._effects.append(Leave(epoch=epoch))
         for host in hosts.values():
-            if host.epoch not in self._hosts:
+            if host.epoch not in self._reached | self._reaching:
+                self._reaching.add(host.epoch)
                 self._effects.append(Reach(host=host))
         self._hosts = hosts
+        self._seen = self._seen.with_hosts(message)
 
     def _pass_on(self, order: words.Relayed) -> None:
         opening, message = order.message, order.message
-        self._last_copy_id = max(self._last_copy_id, message.copy_id)
+        self._seen = self._seen.with_copy(message.copy_id)
         stream = self.streams.get(message.request)
         if stream is None:
             return  # it is over, as the controller is about to hear
@@ -231,7 +236,12 @@ class Relay:
                 pass
         self._tell_host(
             order.epoch,
-            words.Opening(device=order.device, pages=order.pages, message=opening),
+            words.Opening(
+                device=order.device,
+                since=order.since,
+                pages=order.pages,
+                message=opening,
+            ),
         )
 
     def _follow_from(
@@ -276,6 +286,7 @@ class Relay:
             self._break(stream)
 
     def _drop_host(self, epoch: Epoch) -> None:
+        self._reaching.discard(epoch)
         self._reached.discard(epoch)
         self._early.pop(epoch, None)
         for key in [key for key in self._rooms if key[0] == epoch]:
@@ -336,19 +347,22 @@ class Relay:
             horizon=NO_COPY,
         )
         opening = words.Opening(
-            device=place.device, pages=ask.pages, message=start, is_own=True
+            device=place.device, since=None, pages=ask.pages, message=start
         )
         self._tell_host(place.epoch, opening)
 
     def _new_copy_id(self) -> CopyId:
-        round_ = self._last_copy_id // words.STRIDE + 1
-        self._last_copy_id = CopyId(round_ * words.STRIDE + self._slot)
-        return self._last_copy_id
+        round_ = self._seen.copy_id // words.STRIDE + 1
+        copy_id = CopyId(round_ * words.STRIDE + self._slot)
+        self._seen = self._seen.with_copy(copy_id)
+        return copy_id
 
     # Sending.
 
     def _end(self, stream: Stream) -> None:
         self._tell(words.Over(request=stream.ask.request))
+        if not self._is_alone:
+            return  # the controller has its copies released
         for place in dict.fromkeys((stream.place, stream.latest)):
             if place is not None:
                 self._drop_copy(stream, place)

@@ -111,7 +111,7 @@ class Roll:
         match entry:
             case HostEntry():
                 self.remove(entry)
-            case FrontEntry():
+            case FrontEntry() if self.fronts.get(entry.front) is entry:
                 del self.fronts[entry.front]
                 for host in self.hosts.values():
                     host.reached.discard(entry.front)

@@ -13,14 +13,13 @@ effects out. A copy that was released cannot come back by a late `Start` or `Res
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
+from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.destination import DestinationPhase, Incoming
 from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 from mell_jax.scheduler.migration.source import Outgoing, StagingLimits
 
 Effects = Sequence[EndpointEffect]
-NO_COPY = CopyId(-1)
 
 
 class Running:
@@ -155,6 +154,8 @@ class Endpoint:
         self._learn(event.horizon)
         said: list[EndpointEffect] = []
         for copy_id, copy in list(self._copies.items()):
+            if copy_id >= event.horizon:
+                continue  # the new controller's own, by a quicker way
             if copy_id in event.copies:
                 said += self._settle(copy)
                 continue
