@@ -101,6 +101,11 @@ class Conductor:
     # -- for the fleet -----------------------------------------------------------
 
     @property
+    def is_opening(self) -> bool:
+        """Returns whether an instance is being made ready."""
+        return self.roster.is_opening
+
+    @property
     def is_at_rest(self) -> bool:
         """Returns whether it knows of no request at all."""
         return not (self._states or self.requests or self._asked or self._post)
