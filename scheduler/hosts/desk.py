@@ -112,7 +112,7 @@ class Desk:
         self._seen = words.NOTHING_SEEN
         self.hosts: tuple[words.Host, ...] = ()
         self._name = name
-        self._num_groups = num_groups
+        self.num_groups = num_groups
         self._capacity_pages = capacity_pages
         self._is_alone = True
         self._held: dict[CopyId, _Held] = {}
@@ -176,7 +176,7 @@ class Desk:
         )
         join = words.Join(
             name=self._name,
-            num_groups=self._num_groups,
+            num_groups=self.num_groups,
             epoch=self.epoch,
             groups=groups,
             copies=copies,

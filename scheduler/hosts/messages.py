@@ -337,6 +337,7 @@ class Row:
     start: int
     tokens: tuple[int, ...]
     is_end: bool = False
+    data: object = None  # the driver's, passed on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

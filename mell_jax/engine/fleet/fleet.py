@@ -40,7 +40,7 @@ from mell_jax.engine.frames import (
     frame_of_tokens,
 )
 from mell_jax.engine.guides import GuideShop
-from mell_jax.engine.intake import refusal, resolve
+from mell_jax.engine.intake import choose_seed, refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
@@ -186,7 +186,8 @@ class Fleet:
             return
         request = RequestId(self._next_request)
         self._next_request += 1
-        template = resolve(submit, serial=Serial(-1), info=info, rng=self._rng)
+        seed = choose_seed(submit, rng=self._rng)
+        template = resolve(submit, serial=Serial(-1), info=info, seed=seed)
         state = RequestState(request, model=ModelId(info.model_name), template=template)
         if not self._pauses.take(state):
             self._arrive(state)

@@ -91,7 +91,7 @@ def test_a_device_that_is_late_and_comes_is_kept(
         seen.read(fleet.step())
     for _ in range(5):
         seen.read(fleet.step())
-    monkeypatch.setattr(fleet, "_see", lambda instance, pending: pending)
+    monkeypatch.setattr(fleet._pace, "_see", lambda instance, pending: pending)
     while fleet.has_work:
         seen.read(fleet.step())
     assert seen.tokens == {
