@@ -2,16 +2,16 @@
 
     links -> heard, cut        every beat -> beat        every epoch -> tick
 
-It knows what models there are from the first host that connects, and begins then. If all
-its links end at once, it was out (stopped, or cut off) and others went on without it:
-then it forgets what it knew and adopts what there is, as one that has just begun.
+It knows what models there are from the first host that connects, and begins then. If
+all its links end, it was out (stopped, or cut off) and others went on without it: then
+it forgets what it knew and adopts what there is, as one that has just begun.
 """
 
 import asyncio
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from absl import logging
@@ -42,7 +42,7 @@ class ControlConfig:
 
     address: str
     policy: str = "consolidate"
-    policies: PolicyConfig = PolicyConfig()
+    policies: PolicyConfig = field(default_factory=PolicyConfig)
     least_hosts: int = 1
 
 

@@ -336,22 +336,24 @@ class HostsEngine:
                 case front_side.Reach():
                     self._keep(self._loop.create_task(self._reach(effect.host)))
                 case front_side.Leave():
-                    link = self._hosts.pop(effect.epoch, None)
-                    self._loads.pop(effect.epoch, None)
-                    if link is not None:
-                        link.cut()
+                    self._leave_host(effect.epoch)
                 case front_side.Pass():
                     self._pass(effect.row)
                 case front_side.Fail():
-                    handle = Handle(effect.request)
-                    if self._open.pop(effect.request, None) is not None:
-                        self._gathered.end(
-                            Finished(
-                                handle=handle,
-                                reason=FinishReason.ERROR,
-                                message=effect.reason,
-                            )
-                        )
+                    self._fail(effect)
+
+    def _leave_host(self, epoch: Epoch) -> None:
+        link = self._hosts.pop(epoch, None)
+        self._loads.pop(epoch, None)
+        if link is not None:
+            link.cut()
+
+    def _fail(self, effect: front_side.Fail) -> None:
+        if self._open.pop(effect.request, None) is not None:
+            handle, reason = Handle(effect.request), FinishReason.ERROR
+            self._gathered.end(
+                Finished(handle=handle, reason=reason, message=effect.reason)
+            )
 
     def _send_host(self, effect: front_side.ToHost) -> None:
         link, message = self._hosts.get(effect.epoch), effect.message
@@ -396,9 +398,7 @@ class HostsEngine:
         """Ends service if a task has failed: a bug, and nobody would be answered."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logging.error(
-                "the front end's part of the fleet has failed", exc_info=error
-            )
+            logging.error("the front end's links have failed", exc_info=error)
             self._sink(EngineStopped(message=f"{type(error).__name__}: {error}"))
 
 

@@ -99,7 +99,7 @@ class Gathered:
         self._versions.pop(request, None)
 
     def take(self) -> StepFrame | None:
-        """Returns a frame with everything since the last one; None if that is nothing."""
+        """Returns a frame with everything since the last one; None if there is none."""
         rows, self._rows = self._rows, []
         finished, self._finished = tuple(self._finished), []
         if not rows and not finished:
@@ -117,10 +117,10 @@ class Gathered:
     def _new_prompts(self, rows: list[Row]) -> Iterator[PromptDone]:
         """Yields what is told of prompts, once for each."""
         for row in rows:
-            if isinstance(row.data, RowData) and row.data.prompt is not None:
-                if row.request not in self._told:
-                    self._told.add(row.request)
-                    yield row.data.prompt
+            prompt = row.data.prompt if isinstance(row.data, RowData) else None
+            if prompt is not None and row.request not in self._told:
+                self._told.add(row.request)
+                yield prompt
 
     def _new_versions(self, rows: list[Row]) -> Iterator[NewVersion]:
         for row in rows:

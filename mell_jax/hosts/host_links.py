@@ -207,9 +207,8 @@ class HostLinks:
         for link in list(self._fronts.values()):
             link.cut()
         self._fronts.clear()
-        for peer in self._peers.values():
+        for peer in list(self._peers.values()):
             peer.cut()
-        self._peers.clear()
 
     # Front ends.
 
@@ -366,7 +365,7 @@ class PeerLink:
 
     async def _send_array(self, array: "np.ndarray[Any, Any]") -> None:
         assert self.link is not None
-        data = memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+        data = memoryview(array.tobytes())
         for at in range(0, len(data), PIECE_BYTES):
             piece = bytes(data[at : at + PIECE_BYTES])
             self.link.send(Piece(data=piece, crc=zlib.crc32(piece)))

@@ -2,7 +2,7 @@
 
     connect -> challenge, proof both ways -> messages, in order -> cut, heard once
 
-Whoever does not know the fleet's secret gets no further than the challenge. What is sent
+Whoever does not know the fleet's secret gets no further than the challenge. A message
 is written at once or waits, within a bound in bytes; a link that cannot be understood,
 whose other end is silent for too many beats, or does not read, is cut.
 """
@@ -17,7 +17,6 @@ from typing import Any, final
 
 from mell_jax.hosts.wire import Challenge, Hello, HostCodec, Proof
 from mell_jax.scheduler.hosts.messages import Beat
-from mell_jax.serving.address import split_address
 from mell_jax.serving.processes.wire import WireError
 
 CONNECT_S = 5.0  # for a connection and its proofs
@@ -42,6 +41,20 @@ class LinkConfig:
     beat_s: float = 0.5
     server: ssl.SSLContext | None = None
     client: ssl.SSLContext | None = None
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Returns host and port of "host:port"; an IPv6 address may be in brackets.
+
+    Raises:
+      ValueError: it is not of that form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdecimal() and int(port) < 2**16):
+        raise ValueError(
+            f"an address is host:port, as in 10.0.0.1:7000, got {address!r}"
+        )
+    return host.strip("[]"), int(port)
 
 
 class RefusedError(ConnectionError):

@@ -251,6 +251,10 @@ class FleetInstance:
         self._tell_written(arrival.request, arrival.copy_id, arrival.end)
 
     def _watch_row(self, effect: effects.WatchRow) -> None:
+        if not self.inner.knows(Serial(effect.copy_id)):  # it has ended meanwhile
+            lost = events.RowLost(request=effect.request, copy_id=effect.copy_id)
+            self._tell(lost)
+            return
         self._watched[effect.copy_id] = effect.request
         self._see_computed(effect.request, effect.copy_id)
 

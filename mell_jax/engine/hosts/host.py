@@ -2,7 +2,7 @@
 
     hear links -> launch what is free -> wait -> land -> tell front ends
 
-It is driven by an `EngineThread`, as a fleet is, but nobody submits to it: what there is
+It is driven by an `EngineThread`, as a fleet is, but nobody submits to it: what it has
 to do comes from its links, by `post`.
 """
 
