@@ -57,17 +57,17 @@ from mell_jax.scheduler.ids import (
 )
 from mell_jax.scheduler.migration import messages
 
-READY_S = 120.0  # until the controller and a host are found
 _Frame = StepFrame | EngineStopped
 
 
 class _Open:
     """A request that is open, and what its client has got."""
 
-    __slots__ = ("seed", "submit", "tokens")
+    __slots__ = ("handle", "seed", "submit", "tokens")
 
-    def __init__(self, submit: Submit, *, seed: int) -> None:
+    def __init__(self, submit: Submit, *, handle: Handle, seed: int) -> None:
         self.submit = submit
+        self.handle = handle  # as its client has it
         self.seed = seed
         self.tokens: list[int] = []
 
@@ -101,6 +101,8 @@ class HostsEngine:
         self._addresses: dict[str, str] = {}
         self._hosts: dict[Epoch, Link] = {}
         self._open: dict[RequestId, _Open] = {}
+        self._requests: dict[Handle, RequestId] = {}
+        self._last_request = 0
         self._gathered = Gathered()
         self._loads: dict[Epoch, EngineLoad] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,11 +113,6 @@ class HostsEngine:
     @property
     def infos(self) -> tuple[EngineInfo, ...]:
         return tuple(model.info for model in self._models)
-
-    @property
-    def first_handle(self) -> int:
-        """Returns the lowest handle that this front end may use: they are its own."""
-        return (self._front << FRONT_BITS) + 1
 
     @property
     def is_alive(self) -> bool:
@@ -129,14 +126,17 @@ class HostsEngine:
     def ping(self) -> None:
         """Does nothing: beats come by themselves."""
 
-    def connect(self) -> None:
+    def connect(self, *, most_s: float | None = None) -> None:
         """Waits until it knows what the fleet serves.
+
+        Args:
+          most_s: how long it waits; None: as long as hosts take to load.
 
         Raises:
           OSError: no controller answers in time.
         """
         self._thread.start()
-        if not self._is_ready.wait(READY_S):
+        if not self._is_ready.wait(most_s):
             raise OSError(
                 f"no controller with a host answers at {self._controller_address}"
             )
@@ -283,10 +283,8 @@ class HostsEngine:
                 self._submit(message)
             case Abort():
                 for handle in message.handles:
-                    self._end(
-                        RequestId(handle),
-                        Finished(handle=handle, reason=FinishReason.ABORT),
-                    )
+                    end = Finished(handle=handle, reason=FinishReason.ABORT)
+                    self._end(end)
         self._flush()
 
     def _submit(self, submit: Submit) -> None:
@@ -296,10 +294,14 @@ class HostsEngine:
         except InvalidRequestError as error:
             self._gathered.end(refusal(submit, error))
             return
-        request = RequestId(submit.handle)
+        self._last_request += 1
+        request = RequestId((self._front << FRONT_BITS) + self._last_request)
         model = ModelId(info.model_name)
+        self._requests[submit.handle] = request
         self._open[request] = _Open(
-            _named(submit, model), seed=choose_seed(submit, rng=self._rng)
+            replace(submit, handle=Handle(request), model=str(model)),
+            handle=submit.handle,
+            seed=choose_seed(submit, rng=self._rng),
         )
         cache = next(m.spec for m in self._models if m.info is info).cache
         prompt, params = len(submit.prompt), submit.params
@@ -318,8 +320,11 @@ class HostsEngine:
         )
         self._do(self._relayed.ask(ask))
 
-    def _end(self, request: RequestId, finished: Finished) -> None:
-        if self._open.pop(request, None) is not None:
+    def _end(self, finished: Finished) -> None:
+        """Ends a request; one that is not open is ignored."""
+        request = self._requests.pop(finished.handle, None)
+        if request is not None:
+            del self._open[request]
             self._gathered.end(finished)
             self._do(self._relayed.close(request))
 
@@ -349,10 +354,14 @@ class HostsEngine:
             link.cut()
 
     def _fail(self, effect: front_side.Fail) -> None:
-        if self._open.pop(effect.request, None) is not None:
-            handle, reason = Handle(effect.request), FinishReason.ERROR
-            self._gathered.end(
-                Finished(handle=handle, reason=reason, message=effect.reason)
+        opened = self._open.get(effect.request)
+        if opened is not None:
+            self._end(
+                Finished(
+                    handle=opened.handle,
+                    reason=FinishReason.ERROR,
+                    message=effect.reason,
+                )
             )
 
     def _send_host(self, effect: front_side.ToHost) -> None:
@@ -380,9 +389,9 @@ class HostsEngine:
     def _pass(self, row: words.Row) -> None:
         opened = self._open[row.request]
         opened.tokens += row.tokens
-        finished = self._gathered.add(row)
+        finished = self._gathered.add(row, handle=opened.handle)
         if finished is not None:
-            self._end(row.request, finished)
+            self._end(finished)
 
     def _flush(self) -> None:
         """Hands over what was gathered, as one frame."""
@@ -400,11 +409,6 @@ class HostsEngine:
         if not task.cancelled() and (error := task.exception()) is not None:
             logging.error("the front end's links have failed", exc_info=error)
             self._sink(EngineStopped(message=f"{type(error).__name__}: {error}"))
-
-
-def _named(submit: Submit, model: ModelId) -> Submit:
-    """Returns a submission that names its model."""
-    return replace(submit, model=str(model))
 
 
 def _known(opened: _Open, message: words.Opened) -> Tokens:

@@ -5,7 +5,7 @@ what is taken later, or in part, keeps what belongs to it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -73,30 +73,37 @@ def _logprobs_of(frame: StepFrame, row: int) -> Logprobs | None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """A row that was taken, for the client that calls it `handle`."""
+
+    handle: Handle
+    token: int
+    data: RowData
+
+
 @final
 class Gathered:
-    """What was taken since the last frame."""
+    """What was taken since the last frame, by the handles of clients."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows: list[_Taken] = []
         self._finished: list[Finished] = []
-        self._told: set[RequestId] = set()  # of the prompt
-        self._versions: dict[RequestId, str] = {}
+        self._told: set[Handle] = set()  # of the prompt
+        self._versions: dict[Handle, str] = {}
 
-    def add(self, row: Row) -> Finished | None:
+    def add(self, row: Row, *, handle: Handle) -> Finished | None:
         """Adds a row; returns the end that it brings, if it does."""
         data = row.data
         assert isinstance(data, RowData), f"{row} has no data"
-        if row.tokens:
-            self._rows.append(row)
-        return data.finished
+        self._rows += [
+            _Taken(handle=handle, token=token, data=data) for token in row.tokens
+        ]
+        return replace(data.finished, handle=handle) if data.finished else None
 
     def end(self, finished: Finished) -> None:
         """Adds an end."""
         self._finished.append(finished)
-        request = RequestId(finished.handle)
-        self._told.discard(request)
-        self._versions.pop(request, None)
 
     def take(self) -> StepFrame | None:
         """Returns a frame with everything since the last one; None if there is none."""
@@ -104,27 +111,30 @@ class Gathered:
         finished, self._finished = tuple(self._finished), []
         if not rows and not finished:
             return None
-        parts = [row.data for row in rows if isinstance(row.data, RowData)]
-        return StepFrame(
-            handles=np.array([row.request for row in rows], np.int64),
-            tokens=np.array([row.tokens[0] for row in rows], np.int32),
-            logprobs=merge_logprobs([(part.logprobs, 1) for part in parts]),
+        frame = StepFrame(
+            handles=np.array([row.handle for row in rows], np.int64),
+            tokens=np.array([row.token for row in rows], np.int32),
+            logprobs=merge_logprobs([(row.data.logprobs, 1) for row in rows]),
             prompts=tuple(self._new_prompts(rows)),
             versions=tuple(self._new_versions(rows)),
             finished=finished,
         )
+        for end in finished:
+            self._told.discard(end.handle)
+            self._versions.pop(end.handle, None)
+        return frame
 
-    def _new_prompts(self, rows: list[Row]) -> Iterator[PromptDone]:
+    def _new_prompts(self, rows: list[_Taken]) -> Iterator[PromptDone]:
         """Yields what is told of prompts, once for each."""
         for row in rows:
-            prompt = row.data.prompt if isinstance(row.data, RowData) else None
-            if prompt is not None and row.request not in self._told:
-                self._told.add(row.request)
-                yield prompt
+            prompt = row.data.prompt
+            if prompt is not None and row.handle not in self._told:
+                self._told.add(row.handle)
+                yield replace(prompt, handle=row.handle)
 
-    def _new_versions(self, rows: list[Row]) -> Iterator[NewVersion]:
+    def _new_versions(self, rows: list[_Taken]) -> Iterator[NewVersion]:
         for row in rows:
-            version = row.data.version if isinstance(row.data, RowData) else None
-            if version is not None and self._versions.get(row.request) != version:
-                self._versions[row.request] = version
-                yield NewVersion(version=version, handles=(Handle(row.request),))
+            version = row.data.version
+            if version is not None and self._versions.get(row.handle) != version:
+                self._versions[row.handle] = version
+                yield NewVersion(version=version, handles=(row.handle,))

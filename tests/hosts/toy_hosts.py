@@ -136,7 +136,7 @@ class ToyFront:
         self._changed = threading.Condition()
         self.engine.connect()
         self.engine.start(self._hear)
-        self._next = self.engine.first_handle
+        self._next = 1
 
     def submit(self, prompt: Sequence[int], *, count: int, **params) -> Handle:
         handle = Handle(self._next)
