@@ -168,8 +168,9 @@ class Adoption:
 
     def _seen(self) -> Seen:
         """Returns the highest numbers that anybody has heard of."""
-        reports = [*self._joins.values(), *self._enters.values()]
+        seen = [join.seen for join in self._joins.values()]
+        seen += [enter.seen for enter in self._enters.values()]
         return Seen(
-            copy_id=max(report.seen.copy_id for report in reports),
-            device=max(report.seen.device for report in reports),
+            copy_id=max(each.copy_id for each in seen),
+            device=max(each.device for each in seen),
         )
