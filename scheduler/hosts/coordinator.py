@@ -9,7 +9,7 @@ know, or for `patience` beats, and then decides from the front ends' streams whi
 copies count. It knows no tokens but those that a stopped row hands over.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mell_jax.scheduler.hosts import messages as words
@@ -114,7 +114,7 @@ class Coordinator:
             case words.Beat():
                 pass
             case _ if self._adoption is not None:
-                self._adoption.hear(message)
+                self._adoption.hear(peer, message)
             case _:
                 entry = self.roll.who(peer)
                 if entry is not None:  # else it was given up, and has not heard of it
@@ -158,12 +158,13 @@ class Coordinator:
 
     def _join(self, peer: PeerId, join: words.Join) -> None:
         if self._adoption is not None:
-            self._adoption.join(peer, join)
+            self._hang_up(self._adoption.join(peer, join))
             self._adopt_if_ready()
             return
         before = self.roll.hosts.get(join.epoch) if join.epoch is not None else None
         if before is not None and before.name == join.name:
-            self._lose_host(before)  # its link has ended, as will be heard
+            self._lose_host(before)
+            self._hang_up([before.peer])
         self._admit(peer, join)
 
     def _admit(self, peer: PeerId, join: words.Join) -> None:
@@ -181,12 +182,13 @@ class Coordinator:
 
     def _enter(self, peer: PeerId, enter: words.Enter) -> None:
         if self._adoption is not None:
-            self._adoption.enter(peer, enter)
+            self._hang_up(self._adoption.enter(peer, enter))
             self._adopt_if_ready()
             return
         before = self.roll.fronts.get(enter.front)
         if before is not None:
-            self._lose_front(before)  # its link has ended, as will be heard
+            self._lose_front(before)
+            self._hang_up([before.peer])
         self.roll.enter(enter.front, peer=peer)
         self._note_reached(enter)
         self._outbox.send(peer, words.Hosts(hosts=self.roll.told()))
@@ -249,6 +251,15 @@ class Coordinator:
             self._dispatcher.take_over(group)
         keep = words.Retain(copies=adopted.kept, horizon=self.controller.next_copy_id)
         self._outbox.send(peer, keep)
+
+    def _hang_up(self, others: Iterable[PeerId]) -> None:
+        """Ends what may be dead links; if one is not, its end comes again over another.
+
+        Which one is older is not known: what was said over a link that is cut may come
+        after what is said over the next one.
+        """
+        for peer in others:
+            self._outbox.hang_up(peer)
 
     # -- who goes ------------------------------------------------------------------
 

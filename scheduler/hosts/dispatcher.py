@@ -129,12 +129,9 @@ class Dispatcher:
             self._control(orders.PreemptRequest(request=ask.request))
 
     def come_back(self, ask: words.Ask) -> None:
-        """Takes a request in that may not have gone altogether since it was here."""
+        """Takes a request in, once nothing is left of what it was here before."""
         self.end(ask.request)
-        if ask.request in self.controller.owners:
-            self._returning[ask.request] = ask
-        else:
-            self.arrive(ask)
+        self._returning[ask.request] = ask
 
     def end(self, request: RequestId) -> None:
         """Ends a request, if it is here."""
@@ -208,12 +205,23 @@ class Dispatcher:
                 self._control(orders.AbortMove(request=owner.request, move=move.id))
 
     def settle(self) -> None:
-        """Hears reports and begins moves until there are none."""
-        while self._reports or self._carriage.is_asked:
+        """Hears reports, begins moves and takes in who returns, until all is done."""
+        while True:
             if self._reports:
                 self.decide(self._reports.popleft())
-            else:
+            elif self._carriage.is_asked:
                 self._begin_moves()
+            elif not self._take_in():
+                return
+
+    def _take_in(self) -> bool:
+        """Takes in a request whose past is settled; returns whether there was one."""
+        for request, ask in self._returning.items():
+            if request not in self.controller.owners:
+                del self._returning[request]
+                self.arrive(ask)
+                return True
+        return False
 
     def _begin_moves(self) -> None:
         for move, mode in self._carriage.begin():
@@ -303,9 +311,7 @@ class Dispatcher:
                     self._reports.append(effect.event)
                 case effects.Fence():
                     self._fence(effect)
-                case effects.Forget():
-                    self._forgotten(effect.request)
-                case effects.Deliver():
+                case effects.Deliver() | effects.Forget():
                     pass  # the front end has these tokens from the source itself
 
     def _fence(self, fence: effects.Fence) -> None:
@@ -314,11 +320,6 @@ class Dispatcher:
         if owner is None or owner.home is None:
             disowned = words.Disowned(request=fence.request)
             self._outbox.send_front(fence.request, disowned)
-
-    def _forgotten(self, request: RequestId) -> None:
-        ask = self._returning.pop(request, None)
-        if ask is not None:
-            self.arrive(ask)
 
     def _send_endpoint(self, effect: effects.Send) -> None:
         message, device = effect.message, effect.to

@@ -113,6 +113,20 @@ class HostProgram(Program):
                 begin = opening.known - self.jobs[opening.request].prompt
                 self._lineages[copy_id] = self.directory.new_lineage(begin)
         self._do(self.desk.hear_front(front, message))
+        if isinstance(message, words.Opening) and message.since is None:
+            self._check_granted(message.device)
+
+    def _check_granted(self, device: DeviceGroupId) -> None:
+        """What a host grants by itself it has.
+
+        A controller may grant what is free as soon as its word to release something
+        has come, too.
+        """
+        instance = self.instances.get(device)
+        copies = instance.held if instance is not None else ()
+        granted = sum(self._granted.get(copy_id, 0) for copy_id in copies)
+        if granted > self._pages:
+            raise ViolationError(f"{granted} pages granted of {self._pages}")
 
     def lost(self, link: Link) -> None:
         if link is self.controller:
@@ -230,9 +244,6 @@ class HostProgram(Program):
                 self._speak(device, instance.step)
         for instance in self.instances.values():
             instance.check()
-            granted = sum(self._granted.get(copy_id, 0) for copy_id in instance.held)
-            if granted > self._pages:
-                raise ViolationError(f"{granted} pages granted of {self._pages}")
 
     # -- what the desk tells ---------------------------------------------------------
 
@@ -249,6 +260,8 @@ class HostProgram(Program):
                     self._tell(effect)
                 case host_side.LetGrow():
                     self._granted[effect.copy_id] = effect.pages
+                    if self.desk.is_alone:
+                        self._check_granted(effect.device)
                 case host_side.Change():
                     self._change(effect)
                 case host_side.Begin():
