@@ -9,6 +9,7 @@ whose requests hosts hold copies; or for `patience` beats.
 """
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from mell_jax.scheduler.hosts.messages import (
     Ask,
@@ -22,6 +23,8 @@ from mell_jax.scheduler.hosts.messages import (
 )
 from mell_jax.scheduler.hosts.roll import PeerId
 from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId, front_of
+
+Report = TypeVar("Report", Join, Enter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,19 +61,28 @@ class Adoption:
         """Counts a beat."""
         self._beats += 1
 
-    def join(self, peer: PeerId, join: Join) -> None:
-        """A host has reported; what it said over an older link is void."""
-        self._joins = {
-            old: said for old, said in self._joins.items() if said.name != join.name
-        }
-        self._joins[peer] = join
+    def join(self, peer: PeerId, join: Join) -> list[PeerId]:
+        """A host has reported; returns its other links: what it said there is void."""
+        others = [old for old, said in self._joins.items() if said.name == join.name]
+        return self._replace(others, peer, self._joins, join)
 
-    def enter(self, peer: PeerId, enter: Enter) -> None:
-        """A front end has reported; what it said over an older link is void."""
-        self._enters = {
-            old: said for old, said in self._enters.items() if said.front != enter.front
-        }
-        self._enters[peer] = enter
+    def enter(self, peer: PeerId, enter: Enter) -> list[PeerId]:
+        """A front end has reported; returns its other links, as `join` does."""
+        fronts = self._enters.items()
+        others = [old for old, said in fronts if said.front == enter.front]
+        return self._replace(others, peer, self._enters, enter)
+
+    def _replace(
+        self,
+        old: list[PeerId],
+        peer: PeerId,
+        reports: dict[PeerId, Report],
+        new: Report,
+    ) -> list[PeerId]:
+        for each in old:
+            self.forget(each)
+        reports[peer] = new
+        return [each for each in old if each != peer]
 
     def forget(self, peer: PeerId) -> None:
         """Somebody has left again."""
@@ -80,11 +92,13 @@ class Adoption:
             for request in [r for r in self._asks if front_of(r) == enter.front]:
                 del self._asks[request]
 
-    def hear(self, message: FromHost | FromFront) -> None:
-        """Takes what somebody says who has reported: what became of requests since.
+    def hear(self, peer: PeerId, message: FromHost | FromFront) -> None:
+        """Takes what a front end says that has reported: what came of requests since.
 
         All else is of the past, or is said again to whoever is adopted.
         """
+        if peer not in self._enters:
+            return
         match message:
             case Ask():
                 self._asks[message.request] = message
@@ -168,8 +182,9 @@ class Adoption:
 
     def _seen(self) -> Seen:
         """Returns the highest numbers that anybody has heard of."""
-        reports = [*self._joins.values(), *self._enters.values()]
+        seen = [join.seen for join in self._joins.values()]
+        seen += [enter.seen for enter in self._enters.values()]
         return Seen(
-            copy_id=max(report.seen.copy_id for report in reports),
-            device=max(report.seen.device for report in reports),
+            copy_id=max(each.copy_id for each in seen),
+            device=max(each.device for each in seen),
         )

@@ -1,13 +1,14 @@
 """Processes and the links between them, in a simulated time.
 
-A link brings what is sent once and in order, however late, until it is cut. A process
-that stands still finds everything that came meanwhile when it goes on; one that was
-killed is gone, and its links with it.
+A link brings what is sent once and in order, however late, until it is cut. What is on
+its way then still arrives, or some of it, or nothing; after the word that the link has
+ended nothing comes. A process that stands still finds everything that came meanwhile
+when it goes on; one that was killed is gone, and its links with it.
 """
 
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -55,6 +56,7 @@ class Link:
         self.is_up = True
         self.lag = 0.0  # more than usual
         self._network = network
+        self._deaf: set[Process] = set()  # ends that know that it is cut
         self._silent = dict.fromkeys(self.ends, 0)  # beats
         self._last = dict.fromkeys(self.ends, 0.0)  # arrival
 
@@ -70,6 +72,7 @@ class Link:
         delay = network.delay() + self.lag
         at = self._last[to] = max(self._last[to], network.now + delay)
         network.at(at, lambda: to.do(lambda: self._arrive(to, message)))
+        network.note(message, sender, to)
 
     def beat(self, end: Process, *, patience: int) -> None:
         """Counts a beat without a word from the other end, and then ends the link."""
@@ -78,23 +81,29 @@ class Link:
             self.cut()
 
     def cut(self) -> None:
-        """Ends the link; what is on its way is lost, and both ends hear of it."""
+        """Ends the link, of which both ends hear, with or without what was said."""
         if not self.is_up:
             return
         self.is_up = False
         for end in self.ends:
             end.links.remove(self)
-            self._network.later(
-                self._network.delay(), lambda end=end: end.do(lambda: self._lost(end))
-            )
+            at = self._network.now + self._network.delay()
+            if self._network.brings_rest():
+                at = max(at, self._last[end])
+            self._network.at(at, lambda end=end: end.do(lambda: self._lose(end)))
 
     def _arrive(self, to: Process, message: Any) -> None:
-        if self.is_up:
+        if to not in self._deaf:
             self._silent[to] = 0
             to.program.hear(self, message)
 
-    def _lost(self, end: Process) -> None:
+    def _lose(self, end: Process) -> None:
+        self._deaf.add(end)
         end.program.lost(self)
+
+
+Aim = Callable[[Process, Process], None]
+"""A fault that is aimed at a message; it is told sender and receiver."""
 
 
 class Network:
@@ -102,48 +111,74 @@ class Network:
 
     def __init__(self, rng: random.Random) -> None:
         self.now = 0.0
-        self.barred: set[frozenset[str]] = set()  # names that cannot connect
+        self.counts: Counter[str] = Counter()  # messages by name
         self._rng = rng
+        self._barred: set[frozenset[str]] = set()  # names that cannot connect
+        self._lags: dict[frozenset[str], float] = {}
+        self._aims: dict[str, list[tuple[int, Aim]]] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = 0
         self._slow = rng.choice([0.0, 0.3, 2.0])
-
-    @property
-    def is_quiet(self) -> bool:
-        """Returns whether nothing will happen any more."""
-        return not self._queue
 
     def delay(self) -> float:
         """Returns how long a message takes."""
         extra = self._slow * self._rng.random() if self._rng.random() < 0.1 else 0.0
         return 0.01 + 0.05 * self._rng.random() + extra
 
+    def brings_rest(self) -> bool:
+        """Draws whether what is on its way arrives though a link is cut."""
+        return self._rng.random() < 0.5
+
     def connect(self, one: Process, other: Process) -> Link | None:
         """Returns a new link; None if the other cannot be reached."""
-        names = frozenset((one.name, other.name))
-        if not (one.is_alive and other.is_alive) or names in self.barred:
+        names = _pair(one, other)
+        if not (one.is_alive and other.is_alive) or names in self._barred:
             return None
         link = Link(self, one, other)
+        link.lag = self._lags.get(names, 0.0)
         one.links.append(link)
         other.links.append(link)
         return link
 
     def bar(self, one: Process, other: Process) -> None:
         """Cuts the way between two processes; `unbar` opens it again."""
-        self.barred.add(frozenset((one.name, other.name)))
+        self._barred.add(_pair(one, other))
         for link in list(one.links):
             if link.other(one) is other:
                 link.cut()
 
     def unbar(self, one: Process, other: Process) -> None:
         """Opens the way again: new links can be made."""
-        self.barred.discard(frozenset((one.name, other.name)))
+        self._barred.discard(_pair(one, other))
+
+    def slow(self, one: Process, other: Process, *, lag: float) -> None:
+        """Makes the way between two processes that much slower; 0: as usual."""
+        self._lags[_pair(one, other)] = lag
+        for link in one.links:
+            if link.other(one) is other:
+                link.lag = lag
 
     def kill(self, process: Process) -> None:
         """Ends a process, and its links with it."""
         process.is_alive = False
         for link in list(process.links):
             link.cut()
+
+    def aim(self, name: str, *, nth: int, fault: Aim) -> None:
+        """Does something as soon as the nth message of that name is on its way."""
+        self._aims.setdefault(name, []).append((nth, fault))
+
+    def note(self, message: Any, sender: Process, to: Process) -> None:
+        """Counts a message, and what it brings, and sets off what is aimed at it."""
+        names = [type(message).__name__]
+        inner = getattr(message, "message", None)
+        if inner is not None:
+            names.append(type(inner).__name__)
+        for name in names:
+            self.counts[name] += 1
+            for nth, fault in self._aims.get(name, ()):
+                if nth == self.counts[name]:
+                    fault(sender, to)
 
     def at(self, when: float, act: Callable[[], None]) -> None:
         """Does something at a time."""
@@ -158,3 +193,7 @@ class Network:
         """Does what is due next."""
         self.now, _, act = heapq.heappop(self._queue)
         act()
+
+
+def _pair(one: Process, other: Process) -> frozenset[str]:
+    return frozenset((one.name, other.name))

@@ -1,53 +1,30 @@
 """One seed, one schedule: three hosts, two front ends, a controller, and their faults.
 
-Processes are killed and come back, stand still, lose their links, and the controller
-forgets everything. Every client gets its right tokens, once and in order; at rest
-nothing is held anywhere.
+Processes are killed and come back, stand still, lose their links or become slow, and
+the controller forgets everything; some of that at the moment of one message or of
+another fault. Every client gets its right tokens, once and in order, each computed
+after those that it has; at rest nothing is held anywhere.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import FRONT_BITS, FrontId, RequestId
+from tests.scheduler.hosts.controller_program import ControllerProgram
+from tests.scheduler.hosts.faults import AIMED_AT, Faults
+from tests.scheduler.hosts.front_program import FrontProgram
+from tests.scheduler.hosts.host_program import HostProgram
 from tests.scheduler.hosts.network import Network, Process
-from tests.scheduler.hosts.programs import (
-    ControllerProgram,
-    Directory,
-    FrontProgram,
-    HostProgram,
-    Parts,
-    Program,
-)
+from tests.scheduler.hosts.programs import Directory, Parts, Program
 from tests.scheduler.migration.jobs import SIZE, Job, ViolationError
 
 LIMIT = 900.0
-FAULTY = 60.0  # no fault begins later
+ARRIVING = 25.0  # no request comes later
+FAULTY = 32.0  # no fault begins later
+SETTLING = 12.0  # what is late must not stir anything up
+STEP = 0.4
 MAX_TOKENS = 33
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Faults:
-    """So much goes wrong in a schedule."""
-
-    kills: int  # of hosts
-    controller_kills: int
-    front_kills: int
-    stops: int  # of any process
-    cuts: int  # of any way between two
-    cancels: float
-
-    @classmethod
-    def draw(cls, rng: random.Random) -> "Faults":
-        return cls(
-            kills=rng.choice([0, 0, 1, 2]),
-            controller_kills=rng.choice([0, 0, 1, 2]),
-            front_kills=rng.choice([0, 0, 0, 1]),
-            stops=rng.choice([0, 0, 1, 2]),
-            cuts=rng.choice([0, 0, 1, 2]),
-            cancels=rng.choice([0, 0.15]),
-        )
 
 
 class Simulation:
@@ -86,10 +63,11 @@ class Simulation:
             self.network.next()
             if self.network.now > LIMIT:
                 raise ViolationError(f"no rest: {self._unrest()}")
-        settled = self.network.now + 30.0
-        while self.network.now < settled:  # what is late must not stir anything up
+        settled = self.network.now + SETTLING
+        while self.network.now < settled:
             self.network.next()
         self._check_end()
+        self.counts += self.network.counts
 
     def _plan(self) -> None:
         faults, rng = self.faults, self.rng
@@ -99,10 +77,22 @@ class Simulation:
             (faults.front_kills, self._kill_front),
             (faults.stops, self._stop),
             (faults.cuts, self._bar),
+            (faults.slow_ways, self._slow),
         ]
         for count, act in kinds:
             for _ in range(count):
-                self._later(5 + rng.random() * FAULTY, act)
+                self._later(self._some_time(), act)
+        for _ in range(faults.pairs):
+            at = self._some_time()
+            for _, act in rng.sample(kinds, 2):
+                self._later(at, act)
+        for _ in range(faults.aimed):
+            self._aim()
+        if faults.is_rolling:
+            self._later(self._some_time() / 2, lambda: self._roll(0))
+
+    def _some_time(self) -> float:
+        return 4 + self.rng.random() * (FAULTY - 4)
 
     def _later(self, delay: float, act: Callable[[], None]) -> None:
         """Does something that rest has to wait for."""
@@ -114,48 +104,111 @@ class Simulation:
 
         self.network.later(delay, do)
 
-    def _kill_host(self) -> None:
-        alive = [host for host in self._hosts if host.process.is_alive]
-        if not alive:
+    # -- faults --------------------------------------------------------------------
+
+    def _aim(self) -> None:
+        """Has something happen at the moment of one message, to who is concerned."""
+        rng = self.rng
+        name, nth, what = rng.choice(AIMED_AT), rng.randint(1, 12), rng.random()
+        delay = rng.choice([0.0, 0.0, 0.05 * rng.random(), 0.3 * rng.random()])
+
+        def fault(sender: Process, to: Process) -> None:
+            one = sender if what < 0.5 else to
+            acts: list[Callable[[], None]] = [
+                lambda: self._kill(one),
+                lambda: self._stop_process(one),
+                lambda: self._bar_way(sender, to),
+                lambda: self._bar_way(one, self._controller.process),
+                self._kill_controller,
+            ]
+            act = acts[int(what * 1000) % len(acts)]
+            self.counts["aimed"] += 1
+            self._later(delay, act)
+
+        self.network.aim(name, nth=nth, fault=fault)
+
+    def _kill(self, process: Process) -> None:
+        program = process.program
+        if not process.is_alive:
             return
+        if isinstance(program, HostProgram):
+            self._end_host(program)
+        elif isinstance(program, FrontProgram):
+            self._end_front(program)
+        else:
+            self._kill_controller()
+
+    def _kill_host(self) -> None:
+        if self._hosts:
+            self._end_host(self.rng.choice(self._hosts))
+
+    def _end_host(self, host: HostProgram) -> None:
         self.counts["host killed"] += 1
-        host = self.rng.choice(alive)
-        self.network.kill(host.process)
         self._hosts.remove(host)
-        self._later(3 + self.rng.random() * 15, lambda: self._add_host(host.name))
+        self.network.kill(host.process)
+        self._later(1 + self.rng.random() * 12, lambda: self._add_host(host.name))
+
+    def _roll(self, number: int) -> None:
+        """Restarts the hosts in turn, each after the one before is back."""
+        if number == 3:
+            self.counts["rolled"] += 1
+            return
+        name = f"host {number}"
+        for host in self._hosts:
+            if host.name == name:
+                self._end_host(host)
+                break
+        self._later(14 + self.rng.random() * 4, lambda: self._roll(number + 1))
 
     def _kill_controller(self) -> None:
         if not self._controller.process.is_alive:
             return
         self.counts["controller killed"] += 1
         self.network.kill(self._controller.process)
-        self._later(1 + self.rng.random() * 20, self._come_again)
+        self._later(1 + self.rng.random() * 15, self._come_again)
 
     def _come_again(self) -> None:
         self._controller = self._add_controller(hosts=1)
 
     def _kill_front(self) -> None:
+        self._end_front(self.rng.choice(self._fronts))
+
+    def _end_front(self, front: FrontProgram) -> None:
         if len(self._fronts) < 2:
             return
         self.counts["front killed"] += 1
-        front = self.rng.choice(self._fronts)
         self._fronts.remove(front)
         self.network.kill(front.process)
         self._later(1 + self.rng.random() * 5, self._add_front)
 
     def _stop(self) -> None:
-        process = self.rng.choice(self._processes())
+        self._stop_process(self.rng.choice(self._processes()))
+
+    def _stop_process(self, process: Process) -> None:
         if process.is_stopped or not process.is_alive:
             return
         self.counts["stopped"] += 1
         process.is_stopped = True
-        self._later(1 + self.rng.random() * 20, process.go_on)
+        self._later(0.5 + self.rng.random() * 15, process.go_on)
 
     def _bar(self) -> None:
-        one, other = self.rng.sample(self._processes(), 2)
+        self._bar_way(*self.rng.sample(self._processes(), 2))
+
+    def _bar_way(self, one: Process, other: Process) -> None:
+        if one is other:
+            return
         self.counts["cut"] += 1
         self.network.bar(one, other)
-        self._later(self.rng.random() * 15, lambda: self.network.unbar(one, other))
+        self._later(self.rng.random() * 12, lambda: self.network.unbar(one, other))
+
+    def _slow(self) -> None:
+        one, other = self.rng.sample(self._processes(), 2)
+        self.counts["slow"] += 1
+        lag = self.rng.choice([0.5, 2.0, 4.5, 8.0])
+        self.network.slow(one, other, lag=lag)
+        self._later(
+            2 + self.rng.random() * 15, lambda: self.network.slow(one, other, lag=0.0)
+        )
 
     def _processes(self) -> list[Process]:
         programs: list[Program] = [self._controller, *self._hosts, *self._fronts]
@@ -211,11 +264,11 @@ class Simulation:
             shared=rng.choice([0, prompt // SIZE * SIZE]),
         )
         self.jobs[job.request] = job
-        at = 4 + rng.random() * 50
+        at = 4 + rng.random() * (ARRIVING - 4)
         self._later(at, lambda: front.process.do(lambda: front.ask(job)))
         if rng.random() < self.faults.cancels:
             self._later(
-                at + rng.random() * 20,
+                at + rng.random() * 10,
                 lambda: front.process.do(lambda: front.cancel(job.request)),
             )
 
@@ -231,9 +284,7 @@ class Simulation:
         if host.process.is_alive:
             if not host.process.is_stopped:
                 host.step()
-                for instance in host.instances.values():
-                    instance.check()
-            self.network.later(1.0, lambda: self._step(host))
+            self.network.later(STEP, lambda: self._step(host))
 
     # -- what must hold ------------------------------------------------------------
 
@@ -262,6 +313,7 @@ class Simulation:
         if coordinator.requests or coordinator.controller.owners:
             raise ViolationError(f"left: {coordinator.controller.owners}")
         ledger = coordinator.machine.ledger
+        ledger.check()
         if ledger.requests or ledger.moves or coordinator.machine.waiting:
             raise ViolationError("the placement machine is not at rest")
         for front in self._fronts:
