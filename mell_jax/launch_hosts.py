@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from mell_jax.engine.build import BuiltHost, build_host, model_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineStopped, StepFrame
-from mell_jax.engine.hosts.wires import Heard
+from mell_jax.engine.hosts.wires import Heard, Leave
 from mell_jax.hosts.children import Child, end_with_parent, host_command, start_piped
 from mell_jax.hosts.config import HostsConfig
 from mell_jax.hosts.front import HostsEngine
@@ -90,11 +91,16 @@ def run_host(
       ValueError: the model or the configuration cannot be used.
       OSError: a file or the address cannot be used.
     """
-    is_over = threading.Event()
+    is_told, is_over = threading.Event(), threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        is_told.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: is_over.set())
+        signal.signal(number, lambda *_: is_told.set())
     if has_parent:
-        end_with_parent(is_over.set)
+        end_with_parent(end)
     links = HostLinks(
         hosts.name,
         address=hosts.fleet_address,
@@ -115,7 +121,7 @@ def run_host(
     def hear(frame: StepFrame | EngineStopped) -> None:
         if isinstance(frame, EngineStopped):
             causes.append(frame.message)
-            is_over.set()
+            end()
 
     built.thread.start(hear)
     address = links.start(
@@ -126,13 +132,24 @@ def run_host(
     print(
         f"host {hosts.name} is at {address}, of the fleet at {hosts.join}", flush=True
     )
-    is_over.wait()
+    is_told.wait()
+    if not is_over.is_set():
+        _leave(built, drain_s=server.drain_s, is_over=is_over)
     links.stop()
     built.thread.stop(most_s=10.0)
     if any(causes):
         print(f"mell-serve: {causes[0]}", file=sys.stderr)
         return 1
     return 0
+
+
+def _leave(built: BuiltHost, *, drain_s: float, is_over: threading.Event) -> None:
+    """Has requests moved away, for at most so long; others start again elsewhere."""
+    _post(built, Leave())
+    end_s = time.monotonic() + drain_s
+    while time.monotonic() < end_s and not is_over.is_set():
+        if built.host.has_left.wait(0.1):
+            return
 
 
 def _post(built: BuiltHost, heard: Heard) -> None:

@@ -260,6 +260,7 @@ def build_host(
         config=parts.config,
         arrivals=parts.arrivals,
         shops=parts.shops,
+        prefill_tokens_per_s=min(parts.profile.prefill_tokens_per_s.values()),
     )
     return BuiltHost(
         host=host,

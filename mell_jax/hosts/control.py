@@ -135,6 +135,7 @@ class Control:
             patience=self._links.patience,
             generation=secrets.randbits(_GENERATION_BITS),
             least_hosts=least_hosts,
+            epoch_s=config.policies.epoch_s,
         )
 
     def _hear(self, peer: PeerId, message: Any) -> None:

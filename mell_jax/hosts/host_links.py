@@ -34,9 +34,13 @@ from mell_jax.hosts.wire import (
 )
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, FrontId
+from mell_jax.scheduler.migration import messages
 from mell_jax.scheduler.plan import Places
 from mell_jax.serving.processes.wire import WireError
 from mell_jax.worker.group import DeviceGroup
+
+MEASURED_BYTES = 2**20
+"""Fewer say more about the time that a message takes than about a link's speed."""
 
 
 @final
@@ -286,7 +290,12 @@ class HostLinks:
         self._run_peer(peer, link)
 
     def _run_peer(self, peer: "PeerLink", link: Link) -> None:
-        inbox = Unpacking(self._group_of, post=self._post)
+        inbox = Unpacking(
+            self._group_of,
+            post=self._post,
+            measured=self._send_controller,
+            clock=self._loop.time,
+        )
         peer.begin(link)
         self._keep(link.run(hear=inbox.take, on_cut=peer.cut))
         self._keep(self._loop.create_task(peer.write()))
@@ -399,6 +408,8 @@ class Unpacking:
     Args:
       group_of: returns the devices of an instance; None if it is gone.
       post: takes whole parcels.
+      measured: is told how long pages took, where there are enough to tell.
+      clock: seconds.
     """
 
     def __init__(
@@ -406,9 +417,14 @@ class Unpacking:
         group_of: Callable[[DeviceGroupId], DeviceGroup | None],
         *,
         post: Callable[[Heard], None],
+        measured: Callable[[words.LinkMeasured], None],
+        clock: Callable[[], float],
     ) -> None:
         self._group_of = group_of
         self._post = post
+        self._measured = measured
+        self._clock = clock
+        self._since_s = 0.0  # the head came
         self._head: Parcel | None = None
         self._due = 0  # bytes
         self._data = bytearray()
@@ -428,7 +444,7 @@ class Unpacking:
     def _begin(self, head: Parcel) -> None:
         if self._head is not None:
             raise WireError("a parcel begins before the one before has come")
-        self._head = head
+        self._head, self._since_s = head, self._clock()
         item = np.dtype(_dtype(head.dtype)).itemsize if head.dtype else 0
         self._due = sum(int(np.prod(shape)) * item for shape in head.shapes)
         self._finish_if_whole()
@@ -446,6 +462,15 @@ class Unpacking:
         if head is None or len(self._data) < self._due:
             return
         data, self._data, self._head = bytes(self._data), bytearray(), None
+        if isinstance(head.message, messages.Chunk) and len(data) >= MEASURED_BYTES:
+            self._measured(
+                words.LinkMeasured(
+                    source=head.message.source,
+                    device=head.device,
+                    nbytes=len(data),
+                    seconds=self._clock() - self._since_s,
+                )
+            )
         pages = self._pages(head, data) if head.has_pages else None
         self._post(
             wires.Parcel(

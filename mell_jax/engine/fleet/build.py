@@ -203,9 +203,7 @@ def _links(
     workers: Workers, *, model: ModelId, config: FleetConfig
 ) -> tuple[Transport, Profile]:
     """Compiles and measures what moves take; nothing where there is one group."""
-    if len(workers) == 1 and config.has_others:
-        page_transfer.warm_up(next(iter(workers.values())))
-    if len(workers) == 1:
+    if len(workers) == 1 and not config.has_others:
         return DevicePut(), Profile.of_one(next(iter(workers)), model=model)
     for worker in workers.values():
         page_transfer.warm_up(worker)

@@ -6,7 +6,9 @@ It is driven by an `EngineThread`, as a fleet is, but nobody submits to it: what
 to do comes from its links, by `post`.
 """
 
+import math
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NoReturn, final
@@ -29,6 +31,7 @@ from mell_jax.engine.hosts.wires import (
     FromController,
     FromFront,
     Heard,
+    Leave,
     MetController,
     OpeningParcel,
     Parcel,
@@ -55,6 +58,7 @@ class Host:
       pool: its device groups and their instances.
       wires: take what it says.
       clock: seconds.
+      prefill_tokens_per_s: of each group, beside its decodes; for moves.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Host:
         config: FleetConfig | None = None,
         arrivals: Arrivals | None = None,
         shops: Mapping[ModelId, GuideShop] | None = None,
+        prefill_tokens_per_s: float = math.inf,
     ) -> None:
         self.times = StepTimes()
         self._infos = tuple(model.info for model in models)
@@ -76,11 +81,14 @@ class Host:
         self._wires = wires
         self._clock = clock
         self._arrivals = arrivals or WatchedArrivals()
+        self._is_leaving = False
         self._inbox = queue.SimpleQueue[Heard]()
+        self.has_left = threading.Event()  # it is empty, and was to be
         self.desk = Desk(
             name,
             num_groups=len(pool.devices),
             capacity_pages=dict(capacity_pages),
+            prefill_tokens_per_s=prefill_tokens_per_s,
         )
         self.hands = HostHands(
             self.desk,
@@ -205,27 +213,39 @@ class Host:
     def _hear(self, heard: Heard) -> None:
         hands, desk = self.hands, self.desk
         match heard:
-            case MetController():
-                hands.do(desk.meet_controller(whole=hands.whole()))
-            case CutController():
-                hands.do(desk.cut_controller())
             case FromController(message=message):
                 hands.do(desk.hear_controller(message))
             case FromFront(front=front, message=OpeningParcel() as parcel):
                 hands.open(front, parcel)
             case FromFront(front=front, message=words.Drop() as message):
                 hands.do(desk.hear_front(front, message))
-            case CutFront(front=front):
-                hands.do(desk.cut_front(front))
-            case CutPeer(epoch=epoch):
-                hands.do(desk.cut_peer(epoch))
             case Parcel():
                 hands.deliver(heard)
             case Pulse():
                 self._tell_all()
+            case Leave():
+                self._is_leaving = True
+                hands.do(desk.leave())
+            case _:
+                self._hear_links(heard)
+
+    def _hear_links(self, heard: Heard) -> None:
+        """Hears that a link has come or gone."""
+        hands, desk = self.hands, self.desk
+        match heard:
+            case MetController():
+                hands.do(desk.meet_controller(whole=hands.whole()))
+            case CutController():
+                hands.do(desk.cut_controller())
+            case CutFront(front=front):
+                hands.do(desk.cut_front(front))
+            case CutPeer(epoch=epoch):
+                hands.do(desk.cut_peer(epoch))
 
     def _tell_all(self) -> None:
         """Tells front ends, once a beat, where there is room and how busy it is."""
+        if self._is_leaving and self.desk.is_empty:
+            self.has_left.set()
         fronts = self._wires.fronts
         self.hands.do(self.desk.tell_rooms(fronts))
         if fronts:

@@ -117,6 +117,11 @@ class Pulse:
     """A beat is over."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """The host is to end once its requests have moved away."""
+
+
 Heard = (
     MetController
     | CutController
@@ -124,6 +129,7 @@ Heard = (
     | FromFront
     | CutFront
     | CutPeer
+    | Leave
     | Parcel
     | Pulse
 )
