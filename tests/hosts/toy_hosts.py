@@ -20,6 +20,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.hosts.host import Host
+from mell_jax.engine.hosts.wires import Leave
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
 from mell_jax.hosts.control import Control, ControlConfig
@@ -56,6 +57,8 @@ class ToyControl:
         self.address = begun.result()
 
     def stop(self) -> None:
+        if self._loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self.control.stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -105,6 +108,7 @@ class ToyHost:
         )
         self.thread = EngineThread(self.host, compilations=CompilationCounter())
         self.ended: list[str] = []
+        self._has_stopped = False
         self.thread.start(self._hear)
         self.links.start(
             models=(Served(info=info, spec=spec),),
@@ -113,16 +117,26 @@ class ToyHost:
         )
 
     def _hear(self, frame: StepFrame | EngineStopped) -> None:
-        if isinstance(frame, EngineStopped):
+        if isinstance(frame, EngineStopped) and not self._has_stopped:
             self.ended.append(frame.message)
 
     def _post(self, heard) -> None:
         self.host.post(heard)
         self.thread.ping()
 
+    def leave(self) -> None:
+        """Asks for its requests to be moved away."""
+        self._post(Leave())
+
+    def vanish(self) -> None:
+        """Ends all at once, as a process that is killed."""
+        self.stop()
+
     def stop(self) -> None:
-        self.links.stop()
-        self.thread.stop()
+        if not self._has_stopped:
+            self._has_stopped = True
+            self.thread.stop()
+            self.links.stop()
 
 
 class ToyFront:
