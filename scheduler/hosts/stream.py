@@ -65,6 +65,7 @@ class Stream:
 
     def follow_from(self, count: int, place: Place) -> None:
         """Takes tokens of another copy once there are `count` of those before."""
+        assert count >= self.count, f"{place} follows at {count}, after {self.count}"
         self._turns.append(_Turn(count=count, place=place, held=[]))
 
     def take(self, row: Row, *, epoch: Epoch) -> Iterator[Row]:

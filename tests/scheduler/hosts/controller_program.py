@@ -91,4 +91,4 @@ class ControllerProgram(Program):
                 case brain.HangUp():
                     link = self._links.get(effect.peer)
                     if link is not None:
-                        link.cut()
+                        link.cut(self.process)

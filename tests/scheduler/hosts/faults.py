@@ -25,6 +25,7 @@ class Faults:
     slow_ways: int  # between two, for a while
     pairs: int  # of any faults at the same moment
     aimed: int  # faults at the moment of some message
+    last_words: int  # controllers killed as they commit a move, on a slow way
     is_rolling: bool  # all hosts are restarted one after the other
     cancels: float
 
@@ -39,6 +40,7 @@ class Faults:
             slow_ways=rng.choice([0, 0, 1]),
             pairs=rng.choice([0, 0, 0, 1]),
             aimed=rng.choice([0, 1, 2]),
+            last_words=rng.choice([0, 0, 0, 1]),
             is_rolling=rng.random() < 0.1,
             cancels=rng.choice([0, 0.15]),
         )

@@ -119,7 +119,7 @@ class FrontProgram(Program):
         link = self._links.pop(epoch, None)
         if link is not None:
             del self._epochs[link]
-            link.cut()
+            link.cut(self.process)
 
     def _pass(self, row: words.Row) -> None:
         job, client = self.jobs[row.request], self.client

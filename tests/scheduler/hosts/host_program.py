@@ -101,7 +101,7 @@ class HostProgram(Program):
         elif (hello.epoch or 0) > (self.desk.epoch or 0):
             self._early[link] = [hello]  # its own admission is on the way
         else:
-            link.cut()  # it means another one, which is gone
+            link.cut(self.process)  # it means another one, which is gone
 
     def _hear_front(self, front: FrontId, message: Any) -> None:
         if isinstance(message, words.Opening):
@@ -281,7 +281,7 @@ class HostProgram(Program):
         self._granted.clear()
         self._lineages.clear()
         for link in [*self._fronts.values(), *self._epochs]:
-            link.cut()
+            link.cut(self.process)
         for links in (self._fronts, self._peers, self._epochs):
             links.clear()
         early, self._early = self._early, {}

@@ -2,8 +2,10 @@
 
 A link brings what is sent once and in order, however late, until it is cut. What is on
 its way then still arrives, or some of it, or nothing; after the word that the link has
-ended nothing comes. A process that stands still finds everything that came meanwhile
-when it goes on; one that was killed is gone, and its links with it.
+ended nothing comes. On a way that is silent everything waits, the word of an end too:
+who is at the other end hears of it when the way is open again, or counts beats. A
+process that stands still finds everything that came meanwhile when it goes on; one that
+was killed is gone, and its links with it.
 """
 
 import heapq
@@ -54,9 +56,12 @@ class Link:
     def __init__(self, network: "Network", one: Process, other: Process) -> None:
         self.ends = (one, other)
         self.is_up = True
+        self.is_silent = False
         self.lag = 0.0  # more than usual
         self._network = network
-        self._deaf: set[Process] = set()  # ends that know that it is cut
+        self._waiting: list[tuple[Process, Any]] = []  # messages, until it is not
+        self._told: set[Process] = set()  # ends that are to hear that it is cut
+        self._deaf: set[Process] = set()  # that have heard it
         self._silent = dict.fromkeys(self.ends, 0)  # beats
         self._last = dict.fromkeys(self.ends, 0.0)  # arrival
 
@@ -68,29 +73,48 @@ class Link:
         """Sends; in vain if the link is cut."""
         if not self.is_up:
             return
-        to, network = self.other(sender), self._network
+        to = self.other(sender)
+        if self.is_silent:
+            self._waiting.append((to, message))
+        else:
+            self._carry(to, message)
+        self._network.note(message, sender, to)
+
+    def _carry(self, to: Process, message: Any) -> None:
+        network = self._network
         delay = network.delay() + self.lag
         at = self._last[to] = max(self._last[to], network.now + delay)
         network.at(at, lambda: to.do(lambda: self._arrive(to, message)))
-        network.note(message, sender, to)
 
     def beat(self, end: Process, *, patience: int) -> None:
         """Counts a beat without a word from the other end, and then ends the link."""
         self._silent[end] += 1
         if self._silent[end] > patience:
-            self.cut()
+            self.cut(end)
 
-    def cut(self) -> None:
+    def cut(self, by: Process | None = None) -> None:
         """Ends the link, of which both ends hear, with or without what was said."""
-        if not self.is_up:
-            return
         self.is_up = False
         for end in self.ends:
-            end.links.remove(self)
-            at = self._network.now + self._network.delay()
-            if self._network.brings_rest():
-                at = max(at, self._last[end])
-            self._network.at(at, lambda end=end: end.do(lambda: self._lose(end)))
+            if end not in self._told and not (self.is_silent and end is not by):
+                self._told.add(end)
+                end.links.remove(self)
+                self._tell_end(end)
+
+    def _tell_end(self, end: Process) -> None:
+        at = self._network.now + self._network.delay()
+        if self._network.brings_rest():
+            at = max(at, self._last[end])
+        self._network.at(at, lambda: end.do(lambda: self._lose(end)))
+
+    def open(self) -> None:
+        """Ends silence: what waits goes on its way."""
+        self.is_silent = False
+        waiting, self._waiting = self._waiting, []
+        if not self.is_up:
+            self.cut()
+        for to, message in waiting if self.is_up else ():
+            self._carry(to, message)
 
     def _arrive(self, to: Process, message: Any) -> None:
         if to not in self._deaf:
@@ -114,6 +138,7 @@ class Network:
         self.counts: Counter[str] = Counter()  # messages by name
         self._rng = rng
         self._barred: set[frozenset[str]] = set()  # names that cannot connect
+        self._silent: list[Link] = []
         self._lags: dict[frozenset[str], float] = {}
         self._aims: dict[str, list[tuple[int, Aim]]] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -140,16 +165,23 @@ class Network:
         other.links.append(link)
         return link
 
-    def bar(self, one: Process, other: Process) -> None:
-        """Cuts the way between two processes; `unbar` opens it again."""
+    def bar(self, one: Process, other: Process, *, is_silent: bool) -> None:
+        """Cuts the way between two processes, or makes it silent, until `unbar`."""
         self._barred.add(_pair(one, other))
         for link in list(one.links):
-            if link.other(one) is other:
+            if link.other(one) is other and is_silent:
+                link.is_silent = True
+                self._silent.append(link)
+            elif link.other(one) is other:
                 link.cut()
 
     def unbar(self, one: Process, other: Process) -> None:
         """Opens the way again: new links can be made."""
         self._barred.discard(_pair(one, other))
+        for link in list(self._silent):
+            if set(link.ends) == {one, other}:
+                self._silent.remove(link)
+                link.open()
 
     def slow(self, one: Process, other: Process, *, lag: float) -> None:
         """Makes the way between two processes that much slower; 0: as usual."""
@@ -162,7 +194,7 @@ class Network:
         """Ends a process, and its links with it."""
         process.is_alive = False
         for link in list(process.links):
-            link.cut()
+            link.cut(process)
 
     def aim(self, name: str, *, nth: int, fault: Aim) -> None:
         """Does something as soon as the nth message of that name is on its way."""

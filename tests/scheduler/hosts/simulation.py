@@ -59,13 +59,13 @@ class Simulation:
         Raises:
           ViolationError: something happened that must not.
         """
-        while not self._is_at_rest():
+        rested = self.network.now
+        while self.network.now < rested + SETTLING:
             self.network.next()
+            if not self._is_at_rest():
+                rested = self.network.now
             if self.network.now > LIMIT:
                 raise ViolationError(f"no rest: {self._unrest()}")
-        settled = self.network.now + SETTLING
-        while self.network.now < settled:
-            self.network.next()
         self._check_end()
         self.counts += self.network.counts
 
@@ -88,6 +88,8 @@ class Simulation:
                 self._later(at, act)
         for _ in range(faults.aimed):
             self._aim()
+        for _ in range(faults.last_words):
+            self.network.aim("Begin", nth=rng.randint(1, 6), fault=self._draw_out)
         if faults.is_rolling:
             self._later(self._some_time() / 2, lambda: self._roll(0))
 
@@ -126,6 +128,18 @@ class Simulation:
             self._later(delay, act)
 
         self.network.aim(name, nth=nth, fault=fault)
+
+    def _draw_out(self, controller: Process, source: Process) -> None:
+        """Has the controller killed as it commits, with a slow way to front ends."""
+        for front in self._fronts:
+            self._slow_way(controller, front.process, lag=1 + self.rng.random())
+        commits = self.network.counts["Commit"]
+        # It is passed on, too.
+        self.network.aim(
+            "Commit",
+            nth=commits + 1,
+            fault=lambda sender, to: self._later(0.0, self._kill_controller),
+        )
 
     def _kill(self, process: Process) -> None:
         program = process.program
@@ -198,13 +212,15 @@ class Simulation:
         if one is other:
             return
         self.counts["cut"] += 1
-        self.network.bar(one, other)
+        self.network.bar(one, other, is_silent=self.rng.random() < 0.5)
         self._later(self.rng.random() * 12, lambda: self.network.unbar(one, other))
 
     def _slow(self) -> None:
         one, other = self.rng.sample(self._processes(), 2)
+        self._slow_way(one, other, lag=self.rng.choice([0.5, 2.0, 4.5, 8.0]))
+
+    def _slow_way(self, one: Process, other: Process, *, lag: float) -> None:
         self.counts["slow"] += 1
-        lag = self.rng.choice([0.5, 2.0, 4.5, 8.0])
         self.network.slow(one, other, lag=lag)
         self._later(
             2 + self.rng.random() * 15, lambda: self.network.slow(one, other, lag=0.0)
