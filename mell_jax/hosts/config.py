@@ -13,7 +13,7 @@ MIN_SECRET_BYTES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostsConfig:
-    """How a process takes part in a fleet of several hosts; by default in none.
+    """A process takes part in a fleet of several hosts like this; by default in none.
 
     Raises:
       ValueError: a value is out of range, or some contradict each other.

@@ -84,7 +84,7 @@ class _Taken:
 
 @final
 class Gathered:
-    """What was taken since the last frame, by the handles of clients."""
+    """This gathers what was taken since the last frame, by the handles of clients."""
 
     def __init__(self) -> None:
         self._rows: list[_Taken] = []

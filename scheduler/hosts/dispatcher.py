@@ -79,9 +79,7 @@ class Dispatcher:
         assert not self.controller.owners, "copies are numbered already"
         self.controller = Controller(last_copy_id=last_copy_id, stride=words.STRIDE)
 
-    def add_device(
-        self, device: DeviceGroupId, *, prefill_tokens_per_s: float
-    ) -> None:
+    def add_device(self, device: DeviceGroupId, *, prefill_tokens_per_s: float) -> None:
         """Takes an empty device group into the books, with its speed for moves."""
         self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self.controller.step(orders.AddDevice(device=device))

@@ -1,4 +1,4 @@
-"""What the controller sends is gathered here until its driver takes it, in order."""
+"""The outbox gathers what the controller sends, in order, until its driver takes it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

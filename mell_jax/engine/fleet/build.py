@@ -71,7 +71,7 @@ class _Parked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetParts:
-    """Of these a fleet is made, or one host of a larger one."""
+    """A fleet is made of these parts, or one host of a larger fleet."""
 
     models: tuple[FleetModel, ...]
     specs: Mapping[ModelId, ModelSpec]

@@ -1,4 +1,4 @@
-"""What a host's engine hands to its links, and gets from them."""
+"""The engine of a host hands these values to its links, and gets some from them."""
 
 from dataclasses import dataclass
 from typing import Protocol
