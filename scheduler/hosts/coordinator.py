@@ -195,7 +195,7 @@ class Coordinator:
         for stream in enter.streams:
             disowned = words.Disowned(request=stream.ask.request)
             self._outbox.send(peer, disowned)
-            self._dispatcher.come_back(stream.ask)
+            self._dispatcher.arrive(stream.ask)
 
     def _note_reached(self, enter: words.Enter) -> None:
         for epoch in enter.hosts:

@@ -173,9 +173,7 @@ class HostsOwnAdoption(Adoption):
         known = {stream.ask.request for stream in streams}
         waiting += [ask for ask in self._asks.values() if ask.request not in known]
         kept = frozenset(s.copy_id for s in placed if s.copy_id is not None)
-        return replace(
-            adopted, placed=tuple(placed), waiting=tuple(waiting), kept=kept
-        )
+        return replace(adopted, placed=tuple(placed), waiting=tuple(waiting), kept=kept)
 
 
 def adopting_by(adoption: type[Adoption]) -> type[Coordinator]:

@@ -114,7 +114,9 @@ class HostProgram(Program):
                 self._lineages[copy_id] = self.directory.new_lineage(begin)
         self._do(self.desk.hear_front(front, message))
         if isinstance(message, words.Opening) and message.since is None:
-            self._check_granted(message.device)
+            instance = self.instances.get(message.device)
+            if instance is not None and message.message.copy_id in instance.held:
+                self._check_granted(message.device)
 
     def _check_granted(self, device: DeviceGroupId) -> None:
         """What a host grants by itself it has.
