@@ -24,17 +24,19 @@ class Carriage:
 
     Args:
       ledger: of the machine that asks for them; read only.
+      epoch_s: between two calls of `renew`.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, epoch_s: float) -> None:
         self._ledger = ledger
+        self._epoch_s = epoch_s
         self._open: set[DeviceGroupId] = set()
         self._early: dict[DeviceGroupId, list[plan.Move]] = {}
-        self._bytes_per_s: defaultdict[LinkId, float] = defaultdict(lambda: math.inf)
+        self._link_bytes: defaultdict[LinkId, float] = defaultdict(lambda: math.inf)
+        self._prefill_tokens: dict[DeviceGroupId, float] = {}  # both in an epoch
         self._queue = MoveQueue(
             Capacities(
-                link_bytes=self._bytes_per_s,
-                prefill_tokens=defaultdict(lambda: math.inf),
+                link_bytes=self._link_bytes, prefill_tokens=self._prefill_tokens
             )
         )
 
@@ -42,6 +44,10 @@ class Carriage:
     def is_asked(self) -> bool:
         """Returns whether a move waits for `begin`."""
         return self._queue.is_asked
+
+    def add(self, device: DeviceGroupId, *, prefill_tokens_per_s: float) -> None:
+        """A device is in the fleet, and can prefill so much for moves."""
+        self._prefill_tokens[device] = prefill_tokens_per_s * self._epoch_s
 
     def open(self, device: DeviceGroupId) -> None:
         """A device may be the target of moves from now on."""
@@ -70,10 +76,9 @@ class Carriage:
         if not (measured.seconds > 0):
             return
         link = _link(measured.source, measured.device)
-        rate = measured.nbytes / measured.seconds
-        known = self._bytes_per_s[link]
-        is_first = known == math.inf
-        self._bytes_per_s[link] = rate if is_first else known + SHARE * (rate - known)
+        latest = measured.nbytes / measured.seconds * self._epoch_s
+        known = self._link_bytes.get(link, latest)
+        self._link_bytes[link] = known + SHARE * (latest - known)
 
     def begin(self) -> Iterator[tuple[plan.Move, Mode]]:
         """Yields the moves that begin now, and how each goes."""

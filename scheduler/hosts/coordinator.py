@@ -40,6 +40,7 @@ class Coordinator:
       generation: that no controller of these hosts had before; drawn at random, as it
         need not follow on.
       least_hosts: that it waits for before it adopts.
+      epoch_s: between two calls of `tick`.
     """
 
     def __init__(
@@ -50,11 +51,16 @@ class Coordinator:
         patience: int,
         generation: int = 0,
         least_hosts: int = 1,
+        epoch_s: float = 1.0,
     ) -> None:
         self.roll = Roll(patience=patience)
         self._outbox = Outbox(self.roll)
         self._dispatcher = Dispatcher(
-            models=models, policy=policy, roll=self.roll, outbox=self._outbox
+            models=models,
+            policy=policy,
+            roll=self.roll,
+            outbox=self._outbox,
+            epoch_s=epoch_s,
         )
         self._adoption: Adoption | None = Adoption(
             patience=patience, least_hosts=least_hosts
@@ -62,6 +68,7 @@ class Coordinator:
         self._last_epoch = generation << _EPOCH_BITS
         self._last_device = 0
         self._hears: dict[type, Callable[[Any, Any], None]] = {
+            words.Leave: self._leave,
             words.Told: self._told,
             words.Want: lambda _, message: self._dispatcher.want(message),
             words.GroupOpened: self._group_opened,
@@ -176,6 +183,7 @@ class Coordinator:
         host = self.roll.admit(
             Epoch(self._last_epoch), name=join.name, peer=peer, devices=devices
         )
+        host.prefill_tokens_per_s = join.prefill_tokens_per_s
         self._outbox.send(peer, words.Admit(epoch=host.epoch, devices=devices))
         self._tell_hosts()
         self._serve_reached()
@@ -205,11 +213,14 @@ class Coordinator:
     def _serve_reached(self) -> None:
         """Takes hosts into the books that every front end has reached."""
         for host in self.roll.hosts.values():
-            if host.is_serving or not self.roll.is_reached(host):
+            is_due = not (host.is_serving or host.is_leaving)
+            if not (is_due and self.roll.is_reached(host)):
                 continue
             host.is_serving = True
             for device in host.devices:
-                self._dispatcher.add_device(device)
+                self._dispatcher.add_device(
+                    device, prefill_tokens_per_s=host.prefill_tokens_per_s
+                )
 
     def _tell_hosts(self) -> None:
         self._outbox.send_all(words.Hosts(hosts=self.roll.told()))
@@ -248,7 +259,9 @@ class Coordinator:
         host = self.roll.admit(join.epoch, name=join.name, peer=peer, devices=devices)
         host.is_serving = True
         for group in join.groups:
-            self._dispatcher.take_over(group)
+            self._dispatcher.take_over(
+                group, prefill_tokens_per_s=join.prefill_tokens_per_s
+            )
         keep = words.Retain(copies=adopted.kept, horizon=self.controller.next_copy_id)
         self._outbox.send(peer, keep)
 
@@ -293,6 +306,12 @@ class Coordinator:
     def _told(self, host: HostEntry, message: words.Told) -> None:
         if message.device in host.devices:
             self._dispatcher.told(message.message)
+
+    def _leave(self, host: HostEntry, _: words.Leave) -> None:
+        host.is_leaving = True
+        if host.is_serving:
+            for device in host.devices:
+                self._dispatcher.give_back(device)
 
     def _group_opened(self, host: HostEntry, message: words.GroupOpened) -> None:
         self._dispatcher.device_opened(message)

@@ -8,6 +8,7 @@ It owns no pages and no rows: those are the instances', which its driver tells o
 comes out here. While there is no controller it grants pages as long as there are any.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,10 +102,16 @@ class Desk:
       name: of the host, in logs and metrics.
       num_groups: of devices.
       capacity_pages: that an instance of each model has.
+      prefill_tokens_per_s: of each group, beside its decodes; for moves.
     """
 
     def __init__(
-        self, name: str, *, num_groups: int, capacity_pages: dict[ModelId, int]
+        self,
+        name: str,
+        *,
+        num_groups: int,
+        capacity_pages: dict[ModelId, int],
+        prefill_tokens_per_s: float = math.inf,
     ) -> None:
         self.epoch: Epoch | None = None
         self.serves: dict[DeviceGroupId, ModelId | None] = {}
@@ -112,9 +119,11 @@ class Desk:
         self._seen = words.NOTHING_SEEN
         self.hosts: tuple[words.Host, ...] = ()
         self._name = name
-        self._num_groups = num_groups
+        self.num_groups = num_groups
         self._capacity_pages = capacity_pages
         self._is_alone = True
+        self._is_leaving = False
+        self._prefill_tokens_per_s = prefill_tokens_per_s
         self._held: dict[CopyId, _Held] = {}
         self._early: dict[DeviceGroupId, list[words.Opening]] = {}  # before they serve
         self._effects: list[Effect] = []
@@ -176,13 +185,16 @@ class Desk:
         )
         join = words.Join(
             name=self._name,
-            num_groups=self._num_groups,
+            num_groups=self.num_groups,
             epoch=self.epoch,
             groups=groups,
             copies=copies,
             seen=self._seen,
+            prefill_tokens_per_s=self._prefill_tokens_per_s,
         )
         self._tell(join)
+        if self._is_leaving:
+            self._tell(words.Leave())
 
     def cut_controller(self) -> Sequence[Effect]:
         """Goes on alone: what was wanted is granted here, as far as there are pages."""
@@ -190,6 +202,17 @@ class Desk:
         for device in self.serves:
             self._serve(device)
         return self._done()
+
+    def leave(self) -> Sequence[Effect]:
+        """Asks for its requests to be moved away; see `is_empty`."""
+        self._is_leaving = True
+        self._tell(words.Leave())
+        return self._done()
+
+    @property
+    def is_empty(self) -> bool:
+        """Returns whether it holds nothing, and serves nothing."""
+        return not self._held and not any(self.serves.values())
 
     def hear_controller(self, message: words.ToHost) -> Sequence[Effect]:
         """Does what the controller says."""

@@ -50,6 +50,7 @@ class Dispatcher:
       policy: new; it places and moves requests.
       roll: of who is there; read only.
       outbox: what is to be sent goes there.
+      epoch_s: between two calls of `renew_links`.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class Dispatcher:
         policy: Policy,
         roll: Roll,
         outbox: Outbox,
+        epoch_s: float,
     ) -> None:
         self.machine = Machine(models=models, policy=policy)
         self.controller = Controller(stride=words.STRIDE)
         self.requests: dict[RequestId, Placed] = {}
         self._roll = roll
         self._outbox = outbox
-        self._carriage = Carriage(self.machine.ledger)
+        self._carriage = Carriage(self.machine.ledger, epoch_s=epoch_s)
         self._since: dict[DeviceGroupId, CopyId] = {}  # when each was opened
         self._arriving: dict[RequestId, words.Ask] = {}  # since the last event
         self._returning: dict[RequestId, words.Ask] = {}  # when their past is settled
@@ -78,26 +80,40 @@ class Dispatcher:
         assert not self.controller.owners, "copies are numbered already"
         self.controller = Controller(last_copy_id=last_copy_id, stride=words.STRIDE)
 
-    def add_device(self, device: DeviceGroupId) -> None:
-        """Takes an empty device group into the books."""
+    def add_device(
+        self, device: DeviceGroupId, *, prefill_tokens_per_s: float
+    ) -> None:
+        """Takes an empty device group into the books, with its speed for moves."""
+        self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self.controller.step(orders.AddDevice(device=device))
         self.decide(events.DeviceAdded(device=device))
 
-    def take_over(self, group: words.GroupReport) -> None:
+    def take_over(
+        self, group: words.GroupReport, *, prefill_tokens_per_s: float
+    ) -> None:
         """Takes a device group into the books as a predecessor has left it."""
         device, model = group.device, group.model
         if model is None:
-            self.add_device(device)
+            self.add_device(device, prefill_tokens_per_s=prefill_tokens_per_s)
             return
+        self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self._since[device] = group.since
         self.controller.step(orders.AddDevice(device=device))
         self.decide(events.Serving(device=device, model=model))
         self._carriage.open(device)
 
+    def give_back(self, device: DeviceGroupId) -> None:
+        """Moves away what a device group has, and takes it out of the books then."""
+        if self._knows(device):
+            self.decide(events.DeviceRemoved(device=device))
+
+    def _knows(self, device: DeviceGroupId) -> bool:
+        ledger = self.machine.ledger
+        return device in ledger.instances or ledger.is_idle(device)
+
     def lose_device(self, device: DeviceGroupId) -> None:
         """Takes a device group out of the books: what it had is gone."""
-        ledger = self.machine.ledger
-        if device not in ledger.instances and not ledger.is_idle(device):
+        if not self._knows(device):
             return  # it has failed before
         self._carriage.close(device)
         self._control(orders.LoseDevice(device=device))

@@ -5,6 +5,7 @@ Those of `scheduler.migration.messages` travel inside `Told`, `Order`, `Relayed`
 the driver's. `epoch` names a host as it was admitted, `device` a group of its devices.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from mell_jax.scheduler.ids import (
@@ -86,6 +87,12 @@ class Join:
     groups: tuple[GroupReport, ...] = ()
     copies: tuple[HeldCopy, ...] = ()
     seen: Seen = NOTHING_SEEN
+    prefill_tokens_per_s: float = math.inf  # of each group, for moves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """A host is about to end: its requests are to move away, and none to come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +344,7 @@ class Row:
     start: int
     tokens: tuple[int, ...]
     is_end: bool = False
+    data: object = None  # the driver's, passed on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,7 +377,15 @@ class Beat:
 
 
 FromHost = (
-    Join | Told | Want | GroupOpened | GroupFailed | LinkMeasured | PeerCut | Beat
+    Join
+    | Leave
+    | Told
+    | Want
+    | GroupOpened
+    | GroupFailed
+    | LinkMeasured
+    | PeerCut
+    | Beat
 )
 ToHost = Admit | Retain | Fenced | Hosts | Order | Grant | OpenGroup | CloseGroup | Beat
 FromFront = Enter | Ask | Over | Broken | Reached | Unreachable | Beat

@@ -5,6 +5,7 @@
 A link's end, or silence for too many beats, is the end of a host or of a front end.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NewType
 
@@ -18,7 +19,16 @@ PeerId = NewType("PeerId", int)
 class HostEntry:
     """A host is known by its epoch."""
 
-    __slots__ = ("devices", "epoch", "is_serving", "name", "peer", "reached")
+    __slots__ = (
+        "devices",
+        "epoch",
+        "is_leaving",
+        "is_serving",
+        "name",
+        "peer",
+        "prefill_tokens_per_s",
+        "reached",
+    )
 
     def __init__(
         self,
@@ -33,6 +43,8 @@ class HostEntry:
         self.peer = peer
         self.devices = devices
         self.reached: set[FrontId] = set()
+        self.prefill_tokens_per_s = math.inf
+        self.is_leaving = False  # it takes nothing new
         self.is_serving = False  # its device groups are in the books
 
 
