@@ -5,7 +5,8 @@
                     otherwise it waits, and starts again from its tokens
 
 It waits until every host that a front end knows has reported, and every front end of
-whose requests hosts hold copies; or for `patience` beats.
+whose requests hosts hold copies; or for `patience` beats. Whoever knows of nobody may
+be the first to report, so that it waits a little in any case.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from mell_jax.scheduler.hosts.messages import (
     FromFront,
     FromHost,
     Join,
+    Leave,
     Over,
     Seen,
     StreamReport,
@@ -25,6 +27,9 @@ from mell_jax.scheduler.hosts.roll import PeerId
 from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId, front_of
 
 Report = TypeVar("Report", Join, Enter)
+
+LEAST_BEATS = 2
+"""From the first report on, for others to find the controller, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,8 @@ class Adoption:
     """An adoption lasts until it is complete.
 
     Args:
-      patience: beats that it waits at most for those who are known to be there.
+      patience: beats from the first report on that it waits at most for those who are
+        known to be there.
       least_hosts: that are waited for, however long it takes.
     """
 
@@ -58,8 +64,9 @@ class Adoption:
         self._over: set[RequestId] = set()
 
     def beat(self) -> None:
-        """Counts a beat."""
-        self._beats += 1
+        """Counts a beat, if somebody has reported."""
+        if self._joins or self._enters:
+            self._beats += 1
 
     def join(self, peer: PeerId, join: Join) -> list[PeerId]:
         """A host has reported; returns its other links: what it said there is void."""
@@ -93,13 +100,15 @@ class Adoption:
                 del self._asks[request]
 
     def hear(self, peer: PeerId, message: FromHost | FromFront) -> None:
-        """Takes what a front end says that has reported: what came of requests since.
+        """Takes what has changed since somebody has reported.
 
         All else is of the past, or is said again to whoever is adopted.
         """
-        if peer not in self._enters:
-            return
         match message:
+            case Leave() if peer in self._joins:
+                self._joins[peer] = replace(self._joins[peer], is_leaving=True)
+            case _ if peer not in self._enters:
+                pass  # said over a link that another has replaced
             case Ask():
                 self._asks[message.request] = message
             case Over():
@@ -111,7 +120,7 @@ class Adoption:
     @property
     def is_complete(self) -> bool:
         """Returns whether all have reported, or need not be waited for any longer."""
-        if len(self._joins) < self._least_hosts:
+        if len(self._joins) < self._least_hosts or self._beats < LEAST_BEATS:
             return False
         return self._beats >= self._patience or not self._is_missing
 

@@ -35,9 +35,7 @@ class Carriage:
         self._link_bytes: defaultdict[LinkId, float] = defaultdict(lambda: math.inf)
         self._prefill_tokens: dict[DeviceGroupId, float] = {}  # both in an epoch
         self._queue = MoveQueue(
-            Capacities(
-                link_bytes=self._link_bytes, prefill_tokens=self._prefill_tokens
-            )
+            Capacities(link_bytes=self._link_bytes, prefill_tokens=self._prefill_tokens)
         )
 
     @property

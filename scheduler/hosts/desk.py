@@ -191,10 +191,9 @@ class Desk:
             copies=copies,
             seen=self._seen,
             prefill_tokens_per_s=self._prefill_tokens_per_s,
+            is_leaving=self._is_leaving,
         )
         self._tell(join)
-        if self._is_leaving:
-            self._tell(words.Leave())
 
     def cut_controller(self) -> Sequence[Effect]:
         """Goes on alone: what was wanted is granted here, as far as there are pages."""

@@ -80,9 +80,7 @@ class Dispatcher:
         assert not self.controller.owners, "copies are numbered already"
         self.controller = Controller(last_copy_id=last_copy_id, stride=words.STRIDE)
 
-    def add_device(
-        self, device: DeviceGroupId, *, prefill_tokens_per_s: float
-    ) -> None:
+    def add_device(self, device: DeviceGroupId, *, prefill_tokens_per_s: float) -> None:
         """Takes an empty device group into the books, with its speed for moves."""
         self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self.controller.step(orders.AddDevice(device=device))
@@ -113,8 +111,6 @@ class Dispatcher:
 
     def lose_device(self, device: DeviceGroupId) -> None:
         """Takes a device group out of the books: what it had is gone."""
-        if not self._knows(device):
-            return  # it has failed before
         self._carriage.close(device)
         self._control(orders.LoseDevice(device=device))
         self._reports.append(events.DeviceLost(device=device))
@@ -221,13 +217,20 @@ class Dispatcher:
         """Hears reports, begins moves and takes requests in, until all is done."""
         while True:
             if self._reports:
-                self.decide(self._reports.popleft())
+                self._report(self._reports.popleft())
             elif self._carriage.is_asked:
                 self._begin_moves()
             elif self._arriving:
                 self._take_in(self._arriving.pop(next(iter(self._arriving))))
             else:
                 return
+
+    def _report(self, report: events.Event) -> None:
+        match report:
+            case events.DeviceLost(device=device) if not self._knows(device):
+                pass  # it has failed before, or was given back by another report
+            case _:
+                self.decide(report)
 
     def _take_in(self, ask: words.Ask) -> None:
         self.requests[ask.request] = Placed(ask)

@@ -88,6 +88,7 @@ class Join:
     copies: tuple[HeldCopy, ...] = ()
     seen: Seen = NOTHING_SEEN
     prefill_tokens_per_s: float = math.inf  # of each group, for moves
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ class HostProgram(Program):
         self._lineages: dict[CopyId, Lineage] = {}
         self._early: dict[Link, list[Any]] = {}
         self._speaking: DeviceGroupId | None = None
+        self.is_leaving = False
 
     # -- links ---------------------------------------------------------------------
 
@@ -144,6 +145,12 @@ class HostProgram(Program):
             if self._peers.get(epoch) is link:
                 del self._peers[epoch]
             self._do(self.desk.cut_peer(epoch))
+
+    def leave(self) -> None:
+        """Asks for its requests to be moved away; it may ask again."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            self.process.do(lambda: self._do(self.desk.leave()))
 
     def beat(self) -> None:
         super().beat()
