@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mell_jax.scheduler.hosts.messages import (
+    STRIDE,
     Ask,
     Enter,
     FromFront,
@@ -28,6 +29,9 @@ from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId, fr
 
 Report = TypeVar("Report", Join, Enter)
 
+LEAP = STRIDE << 16
+"""From the highest copy id that is reported to the first that is given out: more than a
+predecessor may have named to those alone who are gone."""
 LEAST_BEATS = 2
 """From the first report on, for others to find the controller, too."""
 
@@ -190,10 +194,12 @@ class Adoption:
         return found
 
     def _seen(self) -> Seen:
-        """Returns the highest numbers that anybody has heard of."""
+        """Returns the highest numbers that anybody can have heard of."""
         seen = [join.seen for join in self._joins.values()]
         seen += [enter.seen for enter in self._enters.values()]
+        has_predecessor = any(join.epoch is not None for join in self._joins.values())
+        highest = max(each.copy_id for each in seen)
         return Seen(
-            copy_id=max(each.copy_id for each in seen),
+            copy_id=CopyId(highest + LEAP) if has_predecessor else highest,
             device=max(each.device for each in seen),
         )

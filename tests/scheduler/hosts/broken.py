@@ -84,11 +84,11 @@ class SilentDesk(Desk):
 class TimelessDesk(Desk):
     """Takes openings for the time before its group served what it serves now."""
 
-    def _may_open(self, opening: words.Opening) -> bool:
-        return opening.device in self.serves
-
     def _open(self, opening: words.Opening) -> None:
-        super()._open(replace(opening, since=None))
+        if opening.device in self.serves and opening.since is not None:
+            self._begin(opening)
+        else:
+            super()._open(opening)
 
 
 class GullibleRelay(Relay):

@@ -82,7 +82,12 @@ class HostProgram(Program):
         if isinstance(message, Hello):
             self._greet(link, message)
         elif link is self.controller:
+            held = self._held()
             self._do(self.desk.hear_controller(message))
+            if isinstance(message, words.Retain):
+                lost = (held & message.copies) - self._held()
+                if lost:
+                    raise ViolationError(f"{lost} were to be kept")
         elif isinstance(message, Carried):
             self._deliver(message)
         elif link in self._early:
@@ -92,6 +97,11 @@ class HostProgram(Program):
                 if known is link:
                     self._hear_front(front, message)
                     return
+
+    def _held(self) -> frozenset[CopyId]:
+        return frozenset(
+            copy_id for instance in self.instances.values() for copy_id in instance.held
+        )
 
     def _greet(self, link: Link, hello: Hello) -> None:
         if hello.front is None:
@@ -145,6 +155,13 @@ class HostProgram(Program):
             if self._peers.get(epoch) is link:
                 del self._peers[epoch]
             self._do(self.desk.cut_peer(epoch))
+
+    def fail(self) -> None:
+        """One of its device groups fails, for good."""
+        if self.instances:
+            device = self._rng.choice(list(self.instances))
+            del self.instances[device]
+            self._do(self.desk.failed(device, reason="a broken device"))
 
     def leave(self) -> None:
         """Asks for its requests to be moved away; it may ask again."""

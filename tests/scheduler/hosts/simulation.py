@@ -75,6 +75,7 @@ class Simulation:
             (faults.kills, self._kill_host),
             (faults.controller_kills, self._kill_controller),
             (faults.front_kills, self._kill_front),
+            (faults.failures, self._fail_group),
             (faults.stops, self._stop),
             (faults.cuts, self._bar),
             (faults.slow_ways, self._slow),
@@ -202,6 +203,12 @@ class Simulation:
         self._fronts.remove(front)
         self.network.kill(front.process)
         self._later(1 + self.rng.random() * 5, self._add_front)
+
+    def _fail_group(self) -> None:
+        if self._hosts:
+            host = self.rng.choice(self._hosts)
+            self.counts["group failed"] += len(host.instances) > 0
+            host.process.do(host.fail)
 
     def _stop(self) -> None:
         self._stop_process(self.rng.choice(self._processes()))
