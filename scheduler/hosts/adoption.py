@@ -10,22 +10,19 @@ be the first to report, so that it waits a little in any case.
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mell_jax.scheduler.hosts.messages import (
     STRIDE,
     Ask,
     Enter,
-    FromFront,
-    FromHost,
     Join,
-    Leave,
-    Over,
     Seen,
     StreamReport,
 )
+from mell_jax.scheduler.hosts.reports import after_front, after_host
 from mell_jax.scheduler.hosts.roll import PeerId
-from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId, front_of
+from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, front_of
 
 Report = TypeVar("Report", Join, Enter)
 
@@ -64,8 +61,6 @@ class Adoption:
         self._beats = 0
         self._joins: dict[PeerId, Join] = {}
         self._enters: dict[PeerId, Enter] = {}
-        self._asks: dict[RequestId, Ask] = {}  # since
-        self._over: set[RequestId] = set()
 
     def beat(self) -> None:
         """Counts a beat, if somebody has reported."""
@@ -98,28 +93,17 @@ class Adoption:
     def forget(self, peer: PeerId) -> None:
         """Somebody has left again."""
         self._joins.pop(peer, None)
-        enter = self._enters.pop(peer, None)
-        if enter is not None:
-            for request in [r for r in self._asks if front_of(r) == enter.front]:
-                del self._asks[request]
+        self._enters.pop(peer, None)
 
-    def hear(self, peer: PeerId, message: FromHost | FromFront) -> None:
+    def hear(self, peer: PeerId, message: Any) -> None:
         """Takes what has changed since somebody has reported.
 
-        All else is of the past, or is said again to whoever is adopted.
+        What is said over a link that another has replaced does not count.
         """
-        match message:
-            case Leave() if peer in self._joins:
-                self._joins[peer] = replace(self._joins[peer], is_leaving=True)
-            case _ if peer not in self._enters:
-                pass  # said over a link that another has replaced
-            case Ask():
-                self._asks[message.request] = message
-            case Over():
-                self._over.add(message.request)
-                self._asks.pop(message.request, None)
-            case _:
-                pass
+        if peer in self._joins:
+            self._joins[peer] = after_host(self._joins[peer], message)
+        elif peer in self._enters:
+            self._enters[peer] = after_front(self._enters[peer], message)
 
     @property
     def is_complete(self) -> bool:
@@ -151,7 +135,6 @@ class Adoption:
             stream.ask.request: stream
             for enter in self._enters.values()
             for stream in enter.streams
-            if stream.ask.request not in self._over
         }
         placed: list[StreamReport] = []
         waiting: list[Ask] = []
@@ -162,7 +145,6 @@ class Adoption:
             else:
                 ask = replace(stream.ask, pages=copy.pages)
                 placed.append(replace(stream, ask=ask))
-        waiting += [ask for ask in self._asks.values() if ask.request not in streams]
         return Adopted(
             hosts=tuple((join, peer) for peer, join in hosts.items()),
             strangers=tuple(

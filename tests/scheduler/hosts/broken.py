@@ -155,8 +155,6 @@ class HostsOwnAdoption(Adoption):
         placed, waiting = [], []
         for stream in streams:
             request = stream.ask.request
-            if request in self._over:
-                continue
             if request not in held:
                 waiting.append(stream.ask)
                 continue
@@ -170,8 +168,6 @@ class HostsOwnAdoption(Adoption):
                     device=copy.device,
                 )
             )
-        known = {stream.ask.request for stream in streams}
-        waiting += [ask for ask in self._asks.values() if ask.request not in known]
         kept = frozenset(s.copy_id for s in placed if s.copy_id is not None)
         return replace(adopted, placed=tuple(placed), waiting=tuple(waiting), kept=kept)
 
