@@ -10,9 +10,9 @@ from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
 from mell_jax.scheduler.hosts.coordinator import Coordinator
 from mell_jax.scheduler.hosts.desk import Desk
 from mell_jax.scheduler.hosts.relay import Relay
-from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry
+from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId
 from mell_jax.scheduler.hosts.stream import Place, Stream
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, FrontId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch
 from mell_jax.scheduler.migration import messages
 from tests.scheduler.hosts.programs import Parts
 
@@ -66,29 +66,14 @@ class GenerousDesk(Desk):
         return self._capacity_pages[model] if model is not None else 0
 
 
-class FaithfulDesk(Desk):
-    """Holds on to the copies of a front end that is gone."""
-
-    def cut_front(self, front: FrontId) -> Sequence[host_side.Effect]:
-        return ()
-
-
-class SilentDesk(Desk):
-    """Tells no front end that a copy of its is gone."""
-
-    def _tell_front(self, front: FrontId, message: words.HostToFront) -> None:
-        if not isinstance(message, words.Gone):
-            super()._tell_front(front, message)
-
-
 class TimelessDesk(Desk):
     """Takes openings for the time before its group served what it serves now."""
 
-    def _may_open(self, opening: words.Opening) -> bool:
-        return opening.device in self.serves
-
     def _open(self, opening: words.Opening) -> None:
-        super()._open(replace(opening, since=None))
+        if opening.device in self.serves and opening.since is not None:
+            self._begin(opening)
+        else:
+            super()._open(opening)
 
 
 class GullibleRelay(Relay):
@@ -140,6 +125,13 @@ class ForgetfulAdoption(Adoption):
         return replace(super().decide(), seen=words.NOTHING_SEEN)
 
 
+class InattentiveAdoption(Adoption):
+    """Decides by what was reported, whatever has changed since."""
+
+    def hear(self, peer: PeerId, message: Any) -> None:
+        pass
+
+
 class HostsOwnAdoption(Adoption):
     """Trusts the hosts for which copy of a request counts."""
 
@@ -155,8 +147,6 @@ class HostsOwnAdoption(Adoption):
         placed, waiting = [], []
         for stream in streams:
             request = stream.ask.request
-            if request in self._over:
-                continue
             if request not in held:
                 waiting.append(stream.ask)
                 continue
@@ -170,8 +160,6 @@ class HostsOwnAdoption(Adoption):
                     device=copy.device,
                 )
             )
-        known = {stream.ask.request for stream in streams}
-        waiting += [ask for ask in self._asks.values() if ask.request not in known]
         kept = frozenset(s.copy_id for s in placed if s.copy_id is not None)
         return replace(adopted, placed=tuple(placed), waiting=tuple(waiting), kept=kept)
 
@@ -203,15 +191,6 @@ class DiscreetCoordinator(Coordinator):
             self._lose_host(host)
 
 
-class RashCoordinator(Coordinator):
-    """Places requests on hosts that their front ends may not have reached."""
-
-    def _serve_reached(self) -> None:
-        for host in self.roll.hosts.values():
-            host.reached |= self.roll.fronts.keys()
-        super()._serve_reached()
-
-
 class ForgivingCoordinator(Coordinator):
     """Goes on with a host that a front end has lost its link to."""
 
@@ -239,10 +218,8 @@ BROKEN = {
     "a host is not told that it was fenced": Parts(coordinator=DiscreetCoordinator),
     "grants beyond its pages": Parts(desk=GenerousDesk),
     "the host says which copy counts": Parts(coordinator=adopting_by(HostsOwnAdoption)),
-    "copies of lost front ends are kept": Parts(desk=FaithfulDesk),
-    "copies go without a word": Parts(desk=SilentDesk),
+    "what changes after a report": Parts(coordinator=adopting_by(InattentiveAdoption)),
     "openings for an earlier life": Parts(desk=TimelessDesk),
-    "places that are not reached": Parts(coordinator=RashCoordinator),
     "links that are lost do not count": Parts(coordinator=ForgivingCoordinator),
     "moves between hosts that lost each other": Parts(coordinator=DeafCoordinator),
 }

@@ -9,6 +9,7 @@ after those that it has; at rest nothing is held anywhere.
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from mell_jax.scheduler.ids import FRONT_BITS, FrontId, RequestId
 from tests.scheduler.hosts.controller_program import ControllerProgram
@@ -28,12 +29,14 @@ MAX_TOKENS = 33
 
 
 class Simulation:
-    """A fleet of three hosts and its faults."""
+    """A fleet of three hosts and its faults, which are drawn if they are not given."""
 
-    def __init__(self, seed: int, *, parts: Parts | None = None) -> None:
+    def __init__(
+        self, seed: int, *, parts: Parts | None = None, faults: Faults | None = None
+    ) -> None:
         self.rng = rng = random.Random(seed)
         self.parts = parts or Parts()
-        self.faults = Faults.draw(rng)
+        self.faults = faults or Faults.draw(rng)
         self.network = Network(rng)
         self.directory = Directory(self.network)
         self.counts: Counter[str] = Counter()
@@ -75,6 +78,7 @@ class Simulation:
             (faults.kills, self._kill_host),
             (faults.controller_kills, self._kill_controller),
             (faults.front_kills, self._kill_front),
+            (faults.failures, self._fail_group),
             (faults.stops, self._stop),
             (faults.cuts, self._bar),
             (faults.slow_ways, self._slow),
@@ -114,8 +118,9 @@ class Simulation:
         name, nth, what = rng.choice(AIMED_AT), rng.randint(1, 12), rng.random()
         delay = rng.choice([0.0, 0.0, 0.05 * rng.random(), 0.3 * rng.random()])
 
-        def fault(sender: Process, to: Process) -> None:
-            one = sender if what < 0.5 else to
+        def fault(message: Any, sender: Process, to: Process) -> None:
+            concerned = [sender, to, *self._sources(message)]
+            one = concerned[int(what * 1000) // 5 % len(concerned)]
             acts: list[Callable[[], None]] = [
                 lambda: self._kill(one),
                 lambda: self._stop_process(one),
@@ -129,16 +134,25 @@ class Simulation:
 
         self.network.aim(name, nth=nth, fault=fault)
 
-    def _draw_out(self, controller: Process, source: Process) -> None:
-        """Has the controller killed as it commits, with a slow way to front ends."""
+    def _sources(self, message: Any) -> list[Process]:
+        """Returns the host whose tokens a stream takes that a message is about."""
+        request = getattr(message, "request", None)
         for front in self._fronts:
-            self._slow_way(controller, front.process, lag=1 + self.rng.random())
-        commits = self.network.counts["Commit"]
-        # It is passed on, too.
+            stream = front.relay.streams.get(request)
+            if stream is not None and stream.place is not None:
+                epoch = stream.place.epoch
+                return [h.process for h in self._hosts if h.desk.epoch == epoch]
+        return []
+
+    def _draw_out(self, _: Any, controller: Process, source: Process) -> None:
+        """Has one end killed as a move is committed, on a slow way to front ends."""
+        one = self.rng.choice([controller, source])
+        for front in self._fronts:
+            self._slow_way(one, front.process, lag=1 + self.rng.random())
         self.network.aim(
             "Commit",
-            nth=commits + 1,
-            fault=lambda sender, to: self._later(0.0, self._kill_controller),
+            nth=self.network.counts["Commit"] + 1,
+            fault=lambda *_: self._later(0.0, lambda: self._kill(one)),
         )
 
     def _kill(self, process: Process) -> None:
@@ -163,16 +177,24 @@ class Simulation:
         self._later(1 + self.rng.random() * 12, lambda: self._add_host(host.name))
 
     def _roll(self, number: int) -> None:
-        """Restarts the hosts in turn, each after the one before is back."""
+        """Restarts the hosts in turn, each when the one before is back."""
         if number == 3:
             self.counts["rolled"] += 1
             return
-        name = f"host {number}"
-        for host in self._hosts:
-            if host.name == name:
-                self._end_host(host)
-                break
-        self._later(14 + self.rng.random() * 4, lambda: self._roll(number + 1))
+        self._leave(f"host {number}", 30.0)
+        self._later(8 + self.rng.random() * 8, lambda: self._roll(number + 1))
+
+    def _leave(self, name: str, patience: float) -> None:
+        """Ends a host as soon as its requests have moved away, or patience is over."""
+        host = next((host for host in self._hosts if host.name == name), None)
+        if host is None:
+            return  # it was killed
+        host.leave()
+        if host.desk.is_empty or patience < 0:
+            self.counts["left" if host.desk.is_empty else "left in vain"] += 1
+            self._end_host(host)
+        else:
+            self._later(1.0, lambda: self._leave(name, patience - 1))
 
     def _kill_controller(self) -> None:
         if not self._controller.process.is_alive:
@@ -194,6 +216,12 @@ class Simulation:
         self._fronts.remove(front)
         self.network.kill(front.process)
         self._later(1 + self.rng.random() * 5, self._add_front)
+
+    def _fail_group(self) -> None:
+        if self._hosts:
+            host = self.rng.choice(self._hosts)
+            self.counts["group failed"] += len(host.instances) > 0
+            host.process.do(host.fail)
 
     def _stop(self) -> None:
         self._stop_process(self.rng.choice(self._processes()))
