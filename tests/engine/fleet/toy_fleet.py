@@ -18,6 +18,7 @@ from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.guides import GuideShop, InstanceGuides
 from mell_jax.engine.instance import Instance
+from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.cache_spec import CacheSpec
@@ -63,7 +64,9 @@ class ToyPool:
         lands_for_owed: bool,
         shop: GuideShop | None = None,
         make_instance: Callable[..., Instance] = Instance,
+        has_news: bool = False,
     ) -> None:
+        self._has_news = has_news
         found = jax.devices()
         self._groups = {
             DeviceGroupId(n): DeviceGroup.of_model(
@@ -96,7 +99,7 @@ class ToyPool:
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         self.opened += 1
         batcher = Batcher(
-            PrefixCache(PagePool(self._num_pages)),
+            PrefixCache(PagePool(self._num_pages), news=[] if self._has_news else None),
             limits=BatchLimits(
                 max_rows=8,
                 token_budget=64,
@@ -186,6 +189,7 @@ def toy_fleet(
     lands_for_owed: bool = False,
     has_grammars: bool = False,
     make_instance: Callable[..., Instance] = Instance,
+    kv_events: KvEvents | None = None,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
@@ -196,6 +200,7 @@ def toy_fleet(
         while no step is launched ahead.
       has_grammars: requests may have grammars; the toy writes `toy_table`.
       make_instance: in place of `Instance`.
+      kv_events: is told of cached prefixes.
     """
     shop = GuideShop(ring=lambda: None)
     config = config or FleetConfig()
@@ -209,6 +214,7 @@ def toy_fleet(
         lands_for_owed=lands_for_owed,
         shop=shop,
         make_instance=make_instance,
+        has_news=kv_events is not None,
     )
     if transport is None:
         transport = DevicePut()
@@ -247,4 +253,5 @@ def toy_fleet(
         shares_prefixes=prefix_cache,
         arrivals=ToyArrivals(),
         shops=dict.fromkeys(factors, shop),
+        kv_events=kv_events,
     )
