@@ -5,7 +5,8 @@ on the devices --put_away--> in the host's memory --fetch--> on the devices
 
 Compiled programs take them as arguments, so others of the same shapes, types and places
 do as well. An array is given back when nobody refers to it any more: nothing here
-deletes one, which may be its owner's elsewhere.
+deletes one, which may be its owner's elsewhere. Those that updates made are our own,
+and the next update may write over them.
 """
 
 import math
@@ -35,6 +36,7 @@ class HeldWeights:
     def __init__(self, arrays: Weights) -> None:
         self._arrays: tuple[Any, ...] = arrays  # None where `_missing` says so
         self._missing: frozenset[int] = frozenset()
+        self._own: frozenset[int] = frozenset()  # places whose array nobody else has
         self.like = tuple(
             jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
             for array in arrays
@@ -53,6 +55,11 @@ class HeldWeights:
     def is_dropped(self) -> bool:
         """Returns whether at least one is nowhere."""
         return bool(self._missing)
+
+    @property
+    def is_whole(self) -> bool:
+        """Returns whether no array was written over without another in its place."""
+        return not any(map(self._is_gone, range(len(self.like))))
 
     @property
     def device_nbytes(self) -> int:
@@ -128,8 +135,9 @@ class HeldWeights:
         self._missing = frozenset(
             place
             for place, like in enumerate(self.like)
-            if jnp.issubdtype(like.dtype, jnp.floating)
+            if jnp.issubdtype(like.dtype, jnp.floating) or self._is_gone(place)
         )
+        self._own -= self._missing
         self._arrays = tuple(
             None if place in self._missing else jax.device_put(array, like.sharding)
             for place, (array, like) in enumerate(
@@ -141,6 +149,10 @@ class HeldWeights:
         arrays = self.arrays
         shardings = [like.sharding.with_memory_kind(kind) for like in self.like]
         self._arrays = tuple(jax.device_put(list(arrays), shardings))
+
+    def _is_gone(self, place: int) -> bool:
+        array = self._arrays[place]
+        return array is not None and array.is_deleted()
 
     # -- others in their place -----------------------------------------------------
 
@@ -210,8 +222,22 @@ class HeldWeights:
                 f"{len(gone)} of these places, such as {min(gone)}: give all of them"
             )
 
-    def replace(self, place: int, array: jax.Array) -> None:
+    def own(self, place: int) -> jax.Array | None:
+        """Returns the array of a place if it may be written over.
+
+        It is on the devices, and nobody has it but steps that were dispatched. Whoever
+        writes over it puts another in its place before the next step.
+        """
+        is_there = place in self._own and not self._is_put_away
+        return self._arrays[place] if is_there else None
+
+    def replace(self, place: int, array: jax.Array, *, is_own: bool = False) -> None:
         """Puts an array in a place, into the memory where the others are.
+
+        Args:
+          place: whose array it becomes.
+          array: like the one before.
+          is_own: nobody else has it, so that it may be written over one day.
 
         Raises:
           ValueError: see `check`; nothing has changed then.
@@ -222,6 +248,7 @@ class HeldWeights:
             array = jax.device_put(array, kind)
         self._arrays = (*self._arrays[:place], array, *self._arrays[place + 1 :])
         self._missing -= {place}
+        self._own = self._own | {place} if is_own else self._own - {place}
 
     def wait_for(self, place: int) -> None:
         """Waits until the array in a place has arrived there."""

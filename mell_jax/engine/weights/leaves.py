@@ -1,16 +1,12 @@
-"""A leaf is what one parameter comes from: arrays on devices, or values of the host.
+"""A leaf is what one parameter comes from: arrays on devices, or values of the host."""
 
-`place_maker` joins the leaves of a place of `Weights` and what the plan says of it.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
-from mell_jax.engine.weights.plan import Parameter, Place, WeightsPlan
+from mell_jax.engine.weights.plan import Parameter, WeightsPlan
 from mell_jax.engine.weights.routes import find_route
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.settings import own_settings
@@ -48,41 +44,6 @@ class HostLeaf:
 
 
 Leaf = DeviceLeaf | HostLeaf
-Make = Callable[[], jax.Array]
-
-
-def place_maker(
-    plan: WeightsPlan, place: Place, leaves: Mapping[int, Leaf], *, group: DeviceGroup
-) -> Make:
-    """Returns what makes the array of a place on a group; all is compiled already.
-
-    Args:
-      plan: of the model.
-      place: one whose parameters all have leaves.
-      leaves: by the numbers of parameters.
-      group: whose devices it is made on.
-    """
-    parameters = [plan.parameters[number] for number in place.recipe.inputs]
-    comings = [
-        _coming(plan, one, leaves[number], group=group)
-        for number, one in zip(place.recipe.inputs, parameters, strict=True)
-    ]
-    types = tuple(np.dtype(one.dtype) for one in parameters)
-    is_cast = any(c.array.dtype != t for c, t in zip(comings, types, strict=True))
-    if place.recipe.is_identity and not is_cast and comings[0].is_own:
-        return comings[0].get
-
-    def form(*arrays: jax.Array) -> jax.Array:
-        cast = [a.astype(t) for a, t in zip(arrays, types, strict=True)]
-        return jax.numpy.copy(place.recipe.make(*cast))
-
-    program = plan.programs.get(
-        ("form", place.recipe.text, types),
-        form,
-        [coming.array for coming in comings],
-        out=group.weight_sharding(place.path, place.shape),
-    )
-    return lambda: program(*[coming.get() for coming in comings])
 
 
 def described(array: jax.Array) -> jax.ShapeDtypeStruct:
@@ -90,10 +51,10 @@ def described(array: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
 
 
-def _coming(
-    plan: WeightsPlan, parameter: Parameter, leaf: Leaf, *, group: DeviceGroup
+def coming_to(
+    group: DeviceGroup, parameter: Parameter, leaf: Leaf, *, plan: WeightsPlan
 ) -> DeviceLeaf:
-    """Returns a leaf as it comes to the devices of a group."""
+    """Returns a leaf as it comes to the devices of a group; all is compiled already."""
     to = group.weight_sharding(parameter.path, parameter.shape)
     if isinstance(leaf, HostLeaf):
         arrives = jax.ShapeDtypeStruct(parameter.shape, parameter.dtype, sharding=to)

@@ -26,6 +26,7 @@ class ProgramCache:
         arguments: Sequence[jax.ShapeDtypeStruct],
         *,
         out: Any = None,
+        over: Sequence[jax.ShapeDtypeStruct] = (),
     ) -> Any:
         """Returns `function` compiled; it may be called from any thread.
 
@@ -34,14 +35,21 @@ class ProgramCache:
           function: of arrays.
           arguments: their shapes, types and shardings.
           out: shardings of its results; None leaves them to the compiler.
+          over: arrays like its results, given before the arguments, whose memory
+            becomes that of the results.
         """
         given = tuple((one.shape, one.dtype, one.sharding) for one in arguments)
-        key = (what, given, out)
+        key = (what, given, out, bool(over))
         if key not in self._programs:
             # What the program around it has set is no part of the key.
             with number_settings():
-                jitted = jax.jit(function, out_shardings=out)
-                self._programs[key] = jitted.lower(*arguments).compile()
+                jitted = jax.jit(
+                    function,
+                    out_shardings=out,
+                    donate_argnums=range(len(over)),
+                    keep_unused=bool(over),
+                )
+                self._programs[key] = jitted.lower(*over, *arguments).compile()
             if len(self._programs) > MOST:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)

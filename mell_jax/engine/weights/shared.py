@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mell_jax.engine.weights.leaves import DeviceLeaf, Leaf, Make
+from mell_jax.engine.weights.leaves import DeviceLeaf, Leaf
 from mell_jax.engine.weights.plan import Parameter, Place, WeightsPlan
 from mell_jax.engine.weights.routes import view_on
 from mell_jax.worker.group import DeviceGroup
@@ -37,10 +37,10 @@ def share_weights(plan: WeightsPlan, weights: Weights, *, dtype: Any) -> list[We
     ]
 
 
-def shared_maker(
+def shared_leaf(
     plan: WeightsPlan, place: Place, leaves: Mapping[int, Leaf], *, group: DeviceGroup
-) -> Make | None:
-    """Returns what gives the owner's own array on a group.
+) -> DeviceLeaf | None:
+    """Returns the owner's own array as it lies on a group.
 
     None where there is none: it came from the host, was made for this update, or is on
     none of the group's devices, unless this is the first group.
@@ -53,7 +53,7 @@ def shared_maker(
     if not isinstance(leaf, DeviceLeaf) or leaf.is_own:
         return None
     view = _view(plan, parameter, leaf.get(), dtype=parameter.dtype, group=group)
-    return None if view is None else lambda: view
+    return None if view is None else DeviceLeaf.of(view)
 
 
 def _share(

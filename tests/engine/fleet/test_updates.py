@@ -28,6 +28,7 @@ from mell_jax.scheduler.migration.records import MovePhase, Owner
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import TOY, toy_fleet
 from tests.engine.fleet.versioned import (
+    Over,
     Record,
     ToyWeights,
     factor_of,
@@ -263,8 +264,10 @@ class Misshapen(ToyWeights):
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(fleet, factor=2, scale=2)
 
-    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
-        for place, array in super().parts(device):
+    def parts(
+        self, device: DeviceGroupId, *, over: Over
+    ) -> Iterator[tuple[int, jax.Array]]:
+        for place, array in super().parts(device, over=over):
             yield place, array if device == 0 else jnp.repeat(array, 2)
 
 
@@ -274,8 +277,10 @@ class Short(ToyWeights):
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(fleet, factor=2, scale=2)
 
-    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
-        yield next(super().parts(device))
+    def parts(
+        self, device: DeviceGroupId, *, over: Over
+    ) -> Iterator[tuple[int, jax.Array]]:
+        yield next(super().parts(device, over=over))
 
 
 def test_weights_that_cannot_be_had_change_nothing() -> None:
