@@ -380,8 +380,9 @@ class LLM:
             function of it): the name there, a `checkpoints.sources.Source`, or a
             function of the dictionary of all arrays, which is compiled and should be
             the same object in each update. Those that it leaves out are called alike.
-          streamed: makes each array when the engine asks for it and gives the old one
-            back, so that at most one layer is there twice; streams wait meanwhile. What
+          streamed: makes each layer when the engine asks for it and gives the old one
+            back, so that at most one is there twice; streams wait meanwhile. From the
+            second on, arrays on the same devices are written over the old ones. What
             cannot be read half way, such as a file that is written anew meanwhile,
             costs the device; where it is the only one, the engine sleeps until whole
             weights are given, and it is woken.

@@ -138,6 +138,38 @@ def test_what_is_dropped_comes_back_place_by_place() -> None:
     assert kinds(weights) == {"device"}
 
 
+def test_only_what_is_our_own_and_on_the_devices_may_be_written_over() -> None:
+    weights, mine = held(), array(value=5.0)
+    assert [weights.own(place) for place in (0, 1)] == [None, None]
+    weights.replace(0, mine, is_own=True)
+    weights.replace(1, array((3,)))
+    assert weights.own(0) is mine
+    assert weights.own(1) is None
+    weights.put_away()
+    assert weights.own(0) is None
+    weights.fetch()
+    assert weights.own(0) is weights.arrays[0] is not mine
+    weights.replace(0, mine)  # somebody else has it, too
+    assert weights.own(0) is None
+    weights.replace(0, mine, is_own=True)
+    weights.drop()
+    assert weights.own(0) is None
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32], ids=str)
+def test_what_was_written_over_is_missing_until_another_comes(dtype) -> None:
+    weights = HeldWeights((array(dtype=dtype), array()))
+    weights.arrays[0].delete()
+    assert not weights.is_whole
+    weights.drop()
+    assert weights.is_whole
+    assert weights.is_dropped
+    for place, kind in enumerate((dtype, jnp.float32)):
+        weights.replace(place, array(dtype=kind, value=3.0))
+    assert not weights.is_dropped
+    assert float(weights.arrays[0][0, 0]) == 3.0
+
+
 def test_weights_that_several_share_go_when_the_last_has_parked() -> None:
     group = toy_worker(num_pages=9, max_rows=8, token_budget=64, max_tokens=128).group
     weights = toy_weights(factor=1, group=group)

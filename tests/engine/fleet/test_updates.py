@@ -315,6 +315,46 @@ def test_streamed_weights_that_break_off_on_the_first_device(after: int) -> None
     assert fleet.stats().losses == after  # half of them on it: it is lost
 
 
+class Torn(ToyWeights):
+    """They break off while the first array is written over that of before."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet, factor=2, scale=2, is_streamed=True)
+
+    def parts(
+        self, device: DeviceGroupId, *, over: Over
+    ) -> Iterator[tuple[int, jax.Array]]:
+        for _ in super().parts(device, over=over):
+            raise OSError("the file ends here")
+        yield from ()
+
+
+@pytest.mark.parametrize(
+    ("devices", "is_own", "said", "losses"),
+    [
+        (1, True, "the engine sleeps; give whole ones", 0),
+        (2, True, "broke off after 0 arrays", 1),
+        (2, False, "nothing has changed", 0),  # what is not our own stays as it is
+    ],
+)
+def test_what_was_written_over_and_not_replaced_is_no_whole_weight(
+    devices: int, is_own: bool, said: str, losses: int
+) -> None:
+    fleet, seen = toy_fleet(devices=devices), Transcript()
+    if is_own:
+        give(fleet, factor=1, scale=1, then="keep")
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    with pytest.raises(NotPossibleError, match=said):
+        fleet.administer(UpdateWeights(weights=Torn(fleet)))
+    if devices == 1:
+        give(fleet, factor=1, scale=1, then="keep")
+        fleet.administer(Wake())
+    run(fleet, seen)
+    assert seen.tokens[0] == expected([1, 2, 3], count=6)
+    assert fleet.stats().losses == losses
+
+
 def test_streamed_weights_that_break_off_later_cost_that_device() -> None:
     record, seen = Record(), Transcript()
     fleet = watched_fleet(record, devices=2)
