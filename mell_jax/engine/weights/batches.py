@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mell_jax.engine.weights.leaves import DeviceLeaf, Leaf, coming_to
+from mell_jax.engine.weights.leaves import Coming, Leaf, coming_to
 from mell_jax.engine.weights.plan import Place, WeightsPlan
+from mell_jax.engine.weights.programs import Recent
 from mell_jax.engine.weights.recipe import Recipe
-from mell_jax.engine.weights.shared import shared_leaf
+from mell_jax.engine.weights.shared import shared_coming
 from mell_jax.worker.group import DeviceGroup
 
 Types = tuple[np.dtype[Any], ...]
@@ -26,8 +27,10 @@ Part = tuple[int, jax.Array]
 """The number of a place, and what is to be there."""
 Over = Callable[[int], jax.Array | None]
 """Returns the array of a place if it may be written over."""
-Make = Callable[[Over], list[Part]]
-"""Makes a batch; what was written over is gone. Arrays may still be on their way."""
+Leaves = Mapping[int, Leaf]
+"""Leaves by the numbers of parameters."""
+Batch = Callable[[Leaves, Over], list[Part]]
+"""Makes the arrays of some places; they may still be on their way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,7 @@ class _Step:
     """An array is made of what comes to the devices of a group."""
 
     place: Place
-    comings: Sequence[DeviceLeaf]  # in the order of the recipe's inputs
+    comings: Sequence[Coming]  # in the order of the recipe's inputs
     types: Types  # to which these are cast
     is_formed: bool  # by a program; otherwise it comes as it is served
 
@@ -55,65 +58,63 @@ def no_array(_: int) -> None:
     """Lets nothing be written over."""
 
 
-def prepare(
-    plan: WeightsPlan,
-    places: Sequence[Place],
-    leaves: Mapping[int, Leaf],
-    *,
-    group: DeviceGroup,
-    writes_over: bool,
-) -> list[Make]:
-    """Returns what makes the arrays of places on a group; all is compiled already.
+def find_batches(
+    plan: WeightsPlan, leaves: Leaves, *, group: DeviceGroup, writes_over: bool
+) -> Sequence[Batch]:
+    """Returns how all places that have leaves are made on a group.
+
+    All that it takes is compiled then; it is kept for other leaves of these kinds.
 
     Args:
       plan: of the model.
-      places: those whose parameters all have leaves.
-      leaves: by the numbers of parameters.
-      group: whose devices they are made on.
+      leaves: of whole places; their order is that of what is made.
+      group: on whose devices it is made.
       writes_over: compiles also what writes over earlier arrays.
 
     Raises:
       ValueError: an array of its owner is to be shared and cannot.
     """
-    batches: dict[object, list[_Step]] = {}
-    for place in places:
-        step = _step(plan, place, leaves, group=group)
-        batches.setdefault(step.batch, []).append(step)
-    return [
-        _formed(plan, steps, group=group, writes_over=writes_over)
-        if steps[0].is_formed
-        else _taken(*steps)
-        for steps in batches.values()
-    ]
+    kinds = tuple((number, leaf.kind) for number, leaf in leaves.items())
+
+    def find() -> Sequence[Batch]:
+        batches: dict[object, list[_Step]] = {}
+        for place in plan.places_of(leaves):
+            step = _step(plan, place, leaves, group=group)
+            batches.setdefault(step.batch, []).append(step)
+        return [
+            _formed(plan, steps, group=group, writes_over=writes_over)
+            if steps[0].is_formed
+            else _taken(*steps)
+            for steps in batches.values()
+        ]
+
+    ways: Recent[Sequence[Batch]] = plan.ways
+    return ways.get((kinds, group, writes_over), make=find)
 
 
 def _step(
-    plan: WeightsPlan, place: Place, leaves: Mapping[int, Leaf], *, group: DeviceGroup
+    plan: WeightsPlan, place: Place, leaves: Leaves, *, group: DeviceGroup
 ) -> _Step:
     inputs = place.recipe.inputs
-    parameters = [plan.parameters[number] for number in inputs]
-    types = tuple(np.dtype(one.dtype) for one in parameters)
+    types = tuple(np.dtype(plan.parameters[number].dtype) for number in inputs)
     if plan.is_shared:
-        shared = shared_leaf(plan, place, leaves, group=group)
+        shared = shared_coming(plan, place, leaves, group=group)
         if shared is not None:
             return _Step(place=place, comings=[shared], types=types, is_formed=False)
-    comings = [
-        coming_to(group, one, leaves[number], plan=plan)
-        for number, one in zip(inputs, parameters, strict=True)
-    ]
-    is_cast = any(c.dtype != t for c, t in zip(comings, types, strict=True))
+    comings = [coming_to(group, one, leaves[one], plan=plan) for one in inputs]
+    is_cast = any(c.array.dtype != t for c, t in zip(comings, types, strict=True))
     is_formed = is_cast or not (place.recipe.is_identity and comings[0].is_own)
     return _Step(place=place, comings=comings, types=types, is_formed=is_formed)
 
 
-def _taken(step: _Step) -> Make:
+def _taken(step: _Step) -> Batch:
     (coming,) = step.comings
-    return lambda _: [(step.place.number, coming.get())]
+    return lambda leaves, _: [(step.place.number, coming.take(leaves[coming.number]))]
 
 
 def _formed(
     plan: WeightsPlan, steps: Sequence[_Step], *, group: DeviceGroup, writes_over: bool
-) -> Make:
+) -> Batch:
     numbers = [step.place.number for step in steps]
     comings = [coming for step in steps for coming in step.comings]
     forms = [(step.place.recipe, step.types) for step in steps]
@@ -137,8 +138,8 @@ def _formed(
     fresh = compiled(())
     written = compiled(made_like) if writes_over else None
 
-    def make(over: Over) -> list[Part]:
-        given = [coming.get() for coming in comings]
+    def make(leaves: Leaves, over: Over) -> list[Part]:
+        given = [coming.take(leaves[coming.number]) for coming in comings]
         old = [over(number) for number in numbers]
         if written is None or any(array is None for array in old):
             return list(zip(numbers, fresh(*given), strict=True))

@@ -16,7 +16,14 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from mell_jax.engine.weights.batches import Make, Over, Part, no_array, prepare
+from mell_jax.engine.weights.batches import (
+    Batch,
+    Leaves,
+    Over,
+    Part,
+    find_batches,
+    no_array,
+)
 from mell_jax.engine.weights.directory import find_in_directory
 from mell_jax.engine.weights.leaves import Leaf
 from mell_jax.engine.weights.match import Mapped, find_leaves
@@ -52,15 +59,16 @@ class StreamedWeights:
     nbytes: int  # of one instance's
     kept: frozenset[int]  # places that the source has nothing for
     is_own: bool  # nobody else's
-    makers: Mapping[DeviceGroupId, Sequence[Make]]
+    leaves: Leaves
+    batches: Mapping[DeviceGroupId, Sequence[Batch]]
 
     @property
     def is_streamed(self) -> bool:
         return True
 
     def parts(self, device: DeviceGroupId, *, over: Over = no_array) -> Iterator[Part]:
-        for make in self.makers[device]:
-            yield from jax.block_until_ready(make(over))
+        for make in self.batches[device]:
+            yield from jax.block_until_ready(make(self.leaves, over))
 
 
 def make_weights(
@@ -87,30 +95,28 @@ def make_weights(
       TypeError: it is no source of weights.
     """
     leaves = _leaves(plan, source, mapping=mapping)
-    places = [
-        place
-        for place in plan.places
-        if place.recipe.inputs and all(n in leaves for n in place.recipe.inputs)
-    ]
+    places = plan.places_of(leaves)
     if not places:
         raise ValueError("this source has no weights of the model that is served")
-    order = {number: rank for rank, number in enumerate(leaves)}  # of files
-    places.sort(key=lambda one: min(order[n] for n in one.recipe.inputs))
     kept = frozenset(range(len(plan.places))) - {one.number for one in places}
     nbytes = sum(prod(one.shape) * np.dtype(one.dtype).itemsize for one in places)
     groups = _different(plan.groups)
     is_own = not plan.is_shared
-    makers = {
-        device: prepare(plan, places, leaves, group=group, writes_over=streamed)
+    batches = {
+        device: find_batches(plan, leaves, group=group, writes_over=streamed)
         for device, group in groups.items()
     }
     if streamed:
         return StreamedWeights(
-            nbytes=nbytes, kept=kept, is_own=is_own, makers=_for_each(plan, makers)
+            nbytes=nbytes,
+            kept=kept,
+            is_own=is_own,
+            leaves=leaves,
+            batches=_for_each(plan, batches),
         )
     made = {
-        device: [part for make in some for part in make(no_array)]
-        for device, some in makers.items()
+        device: [part for make in some for part in make(leaves, no_array)]
+        for device, some in batches.items()
     }
     jax.block_until_ready(list(made.values()))
     return ReadyWeights(
