@@ -297,6 +297,10 @@ def test_shared_arrays_are_served_without_a_copy() -> None:
         llm.update_weights(other)
         assert served_pointers(llm) == pointers(nnx.state(other))
         assert said_by(llm) == by_itself(other)
+        for each in (module, other):  # nothing of theirs is written over
+            llm.update_weights(each, streamed=True)
+            assert served_pointers(llm) == pointers(nnx.state(each))
+            assert said_by(llm) == by_itself(each)
         with pytest.raises(ValueError, match=r" is bfloat16, and float32 is served"):
             llm.update_weights(decoder_of(1, config=CONFIG, dtype=jnp.bfloat16))
         elsewhere = jax.device_put(nnx.state(other), jax.devices()[3])
@@ -304,6 +308,22 @@ def test_shared_arrays_are_served_without_a_copy() -> None:
             llm.update_weights(elsewhere)
         llm.update_weights(jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(other))))
         assert not served_pointers(llm) & pointers(nnx.state(other))
+
+
+def test_streamed_weights_take_the_memory_of_those_before() -> None:
+    first, second = make_decoder(1), make_decoder(2)
+    with LLM.from_nnx(make_decoder(0), **OPTIONS) as llm:
+        llm.update_weights(first, streamed=True)
+        llm.sleep(2)  # and on the way back they get another
+        llm.wake()
+        before, compilations = served_pointers(llm), CompilationCounter()
+        for module in (first, second):
+            llm.update_weights(module, streamed=True)
+            assert served_pointers(llm) == before
+        assert compilations.count == 0
+        assert said_by(llm) == by_itself(second)
+        llm.update_weights(first)  # the control
+        assert served_pointers(llm) != before
 
 
 def test_what_is_not_shared_is_copied() -> None:
