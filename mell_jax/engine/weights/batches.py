@@ -20,6 +20,7 @@ from mell_jax.engine.weights.plan import Place, WeightsPlan
 from mell_jax.engine.weights.programs import Recent
 from mell_jax.engine.weights.recipe import Recipe
 from mell_jax.engine.weights.shared import shared_coming
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
 
 Types = tuple[np.dtype[Any], ...]
@@ -31,6 +32,7 @@ Leaves = Mapping[int, Leaf]
 """Leaves by the numbers of parameters."""
 Batch = Callable[[Leaves, Over], list[Part]]
 """Makes the arrays of some places; they may still be on their way."""
+Batches = Mapping[DeviceGroupId, Sequence[Batch]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,37 +61,49 @@ def no_array(_: int) -> None:
 
 
 def find_batches(
-    plan: WeightsPlan, leaves: Leaves, *, group: DeviceGroup, writes_over: bool
-) -> Sequence[Batch]:
-    """Returns how all places that have leaves are made on a group.
+    plan: WeightsPlan,
+    leaves: Leaves,
+    *,
+    groups: Mapping[DeviceGroupId, DeviceGroup],
+    writes_over: bool,
+) -> Batches:
+    """Returns how all places that have leaves are made on each group.
 
     All that it takes is compiled then; it is kept for other leaves of these kinds.
 
     Args:
       plan: of the model.
       leaves: of whole places; their order is that of what is made.
-      group: on whose devices it is made.
+      groups: on whose devices it is made.
       writes_over: compiles also what writes over earlier arrays.
 
     Raises:
       ValueError: an array of its owner is to be shared and cannot.
     """
     kinds = tuple((number, leaf.kind) for number, leaf in leaves.items())
+    ways: Recent[Batches] = plan.ways
+    return ways.get(
+        (kinds, tuple(groups.items()), writes_over),
+        make=lambda: {
+            device: _find(plan, leaves, group=group, writes_over=writes_over)
+            for device, group in groups.items()
+        },
+    )
 
-    def find() -> Sequence[Batch]:
-        batches: dict[object, list[_Step]] = {}
-        for place in plan.places_of(leaves):
-            step = _step(plan, place, leaves, group=group)
-            batches.setdefault(step.batch, []).append(step)
-        return [
-            _formed(plan, steps, group=group, writes_over=writes_over)
-            if steps[0].is_formed
-            else _taken(*steps)
-            for steps in batches.values()
-        ]
 
-    ways: Recent[Sequence[Batch]] = plan.ways
-    return ways.get((kinds, group, writes_over), make=find)
+def _find(
+    plan: WeightsPlan, leaves: Leaves, *, group: DeviceGroup, writes_over: bool
+) -> list[Batch]:
+    batches: dict[object, list[_Step]] = {}
+    for place in plan.places_of(leaves):
+        step = _step(plan, place, leaves, group=group)
+        batches.setdefault(step.batch, []).append(step)
+    return [
+        _formed(plan, steps, group=group, writes_over=writes_over)
+        if steps[0].is_formed
+        else _taken(*steps)
+        for steps in batches.values()
+    ]
 
 
 def _step(

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from mell_jax.engine.weights.batches import (
-    Batch,
+    Batches,
     Leaves,
     Over,
     Part,
@@ -60,7 +60,7 @@ class StreamedWeights:
     kept: frozenset[int]  # places that the source has nothing for
     is_own: bool  # nobody else's
     leaves: Leaves
-    batches: Mapping[DeviceGroupId, Sequence[Batch]]
+    batches: Batches
 
     @property
     def is_streamed(self) -> bool:
@@ -100,12 +100,10 @@ def make_weights(
         raise ValueError("this source has no weights of the model that is served")
     kept = frozenset(range(len(plan.places))) - {one.number for one in places}
     nbytes = sum(prod(one.shape) * np.dtype(one.dtype).itemsize for one in places)
-    groups = _different(plan.groups)
     is_own = not plan.is_shared
-    batches = {
-        device: find_batches(plan, leaves, group=group, writes_over=streamed)
-        for device, group in groups.items()
-    }
+    batches = find_batches(
+        plan, leaves, groups=_different(plan.groups), writes_over=streamed
+    )
     if streamed:
         return StreamedWeights(
             nbytes=nbytes,
