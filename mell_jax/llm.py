@@ -441,22 +441,30 @@ class LLM:
         self._check_usable()
         return self._serving.state.is_paused
 
-    def sleep(self, level: SleepLevel = 1, *, keeps: Keeps = "host") -> int:
+    def sleep(
+        self,
+        level: SleepLevel = 1,
+        *,
+        keeps: Keeps = "host",
+        mode: PauseMode = "keep",
+    ) -> int:
         """Gives memory of the devices back until `wake`; returns how many bytes.
 
-        Open and new requests wait, and are computed again afterwards: what was computed
-        of them is given back with the pools. Nothing has to be compiled again.
+        New requests wait in line. Nothing has to be compiled again.
 
         Args:
           level: 1 for the pools of keys and values, 2 for the weights too.
           keeps: at level 2, weights wait in pinned memory of the host ("host"), or are
             dropped ("drop"): then `update_weights` comes before `wake`.
+          mode: open requests wait and are computed again afterwards, as what was
+            computed of them is given back with the pools ("keep"), are finished first
+            ("wait"), or end with "abort" ("abort").
 
         Raises:
           RuntimeError: the devices have no pinned host memory.
         """
         self._check_usable()
-        return self._serving.sleep(level, keeps=keeps)
+        return self._serving.sleep(level, keeps=keeps, mode=mode)
 
     def wake(self) -> None:
         """Serves again after `sleep`, unless it was paused too.

@@ -229,7 +229,8 @@ def test_an_engine_that_does_not_answer_is_a_503(root: Path) -> None:
         assert "has not answered in 0.1 s; nothing was done" in answer.json()["message"]
 
 
-def test_a_pause_that_waits_is_waited_for() -> None:
+@pytest.mark.parametrize("path", ["/pause?mode=wait", "/sleep?mode=wait"])
+def test_what_waits_for_open_requests_is_waited_for(path: str) -> None:
     fake = FakeAdministration()
     answers = []
     ask = fake.ask
@@ -241,7 +242,7 @@ def test_a_pause_that_waits_is_waited_for() -> None:
 
     fake.ask = hold  # type: ignore[method-assign]
     with trainers(fake, patience_s=0.05) as client, ThreadPoolExecutor(1) as pool:
-        paused = pool.submit(client.post, "/pause?mode=wait")
+        paused = pool.submit(client.post, path)
         while not answers:
             time.sleep(0.001)
         time.sleep(0.1)
