@@ -366,10 +366,10 @@ class LLM:
           source: an `nnx.State` or `nnx.Module` on any devices of this process; a
             dictionary of arrays of jax or NumPy, nested, or flat with names as
             "layers.0.mlp.up_proj.kernel" or tuples; or the path of a checkpoint, as
-            `LLM` takes it, whose config.json has to say what is served. Random keys and
-            counts are kept as they are served, as are `nnx.Variable`s that are no
-            `nnx.Param` and not there. A state of nothing but `nnx.LoRAParam`s leaves
-            all others as they are.
+            `LLM` takes it, whose config.json has to say what is served and may name no
+            other ends of a text. Random keys and counts are kept as they are served, as
+            are `nnx.Variable`s that are no `nnx.Param` and not there. A state of
+            nothing but `nnx.LoRAParam`s leaves all others as they are.
           version: what these weights are called in answers; by default "1" for the
             first update, and so on, one more than the last number.
           open_requests: they go on with the keys and values that they have ("keep"),
