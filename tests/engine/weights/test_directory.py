@@ -94,7 +94,7 @@ def test_other_ends_of_a_text_are_told(
     if is_taken:
         assert make_weights(plan, tmp_path).nbytes > 0
     else:
-        with pytest.raises(CheckpointError, match="served are 2: .* go on after 7"):
+        with pytest.raises(CheckpointError, match=r"served are 2: .* go on after 7"):
             make_weights(plan, tmp_path)
 
 
