@@ -147,7 +147,8 @@ class LLM:
             as a `Decoder` is over several. They are not put into the form in which a
             CPU is fastest, which takes a copy. Who trains the module further must not
             donate them to a jitted function while they are served: give others by
-            `update_weights` first. A sleep gives nothing back that the trainer holds.
+            `update_weights` first, or requests fail until then. A sleep gives nothing
+            back that the trainer holds.
           progress: show bars while compiling.
           options: any field of `EngineConfig`, such as `max_rows=8`.
 

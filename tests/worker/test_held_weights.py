@@ -138,6 +138,25 @@ def test_what_is_dropped_comes_back_place_by_place() -> None:
     assert kinds(weights) == {"device"}
 
 
+def test_what_its_owner_deletes_is_dropped() -> None:
+    weights = held()
+    assert (weights.is_deleted, weights.device_nbytes) == (False, 44)
+    weights.arrays[0].delete()
+    assert weights.is_deleted
+    assert weights.is_dropped
+    assert weights.is_ready  # nobody has to wait for it
+    assert weights.device_nbytes == 12
+    weights.put_away()  # there is nothing whole to put away
+    assert weights.arrays[1].sharding.memory_kind == "device"
+    with pytest.raises(ValueError, match=r"dropped or deleted, .* such as 0: give all"):
+        weights.check_all([(1, array((3,)))], kept=[0])
+    weights.drop()
+    assert not weights.is_deleted
+    weights.replace(0, array())
+    weights.replace(1, array((3,)))
+    assert not weights.is_dropped
+
+
 def test_weights_that_several_share_go_when_the_last_has_parked() -> None:
     group = toy_worker(num_pages=9, max_rows=8, token_budget=64, max_tokens=128).group
     weights = toy_weights(factor=1, group=group)

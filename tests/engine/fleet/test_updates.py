@@ -377,6 +377,33 @@ def test_streamed_weights_that_break_off_in_a_sleep_have_to_be_given_anew() -> N
     assert seen.tokens[0] == expected([1, 2, 3], count=6)
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_weights_that_their_owner_has_deleted_fail_requests_alone(
+    is_busy: bool,
+) -> None:
+    fleet, seen = toy_fleet(devices=1), Transcript()
+    for handle in range(3):
+        submit(fleet, [1, 2, 3], handle=handle, params=greedy(9))
+    while is_busy and len(seen.tokens.get(2, ())) < 2:
+        seen.read(fleet.step())  # one step is in flight
+    for array in fleet.instance_pool.held(TOY)[DeviceGroupId(0)].arrays:
+        array.delete()
+    run(fleet, seen)
+    submit(fleet, [4, 5], handle=3, params=greedy(2))
+    run(fleet, seen)
+    assert {end.reason for end in seen.finished.values()} == {FinishReason.ERROR}
+    assert seen.finished.keys() == {0, 1, 2, 3}
+    assert all("were deleted" in end.message for end in seen.finished.values())
+    assert fleet.conductor.is_at_rest
+    assert fleet.load().used_pages == 0
+    fleet.probe()
+    give(fleet, factor=1, scale=1, then="keep")
+    submit(fleet, [1, 2, 3], handle=4, params=greedy(6))
+    run(fleet, seen)
+    assert seen.tokens[4] == expected([1, 2, 3], count=6)
+    assert fleet.stats().losses == 0
+
+
 def test_weights_are_those_of_a_model() -> None:
     fleet = toy_fleet(devices=1)
     weights = ToyWeights(fleet, factor=1, scale=1)
