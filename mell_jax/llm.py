@@ -14,6 +14,7 @@ import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Iterable,
     Iterator,
     Sequence,
 )
@@ -300,8 +301,8 @@ class LLM:
 
     def score(
         self,
-        prompts: Sequence[TokenIds],
-        completions: Sequence[TokenIds],
+        prompts: Iterable[TokenIds],
+        completions: Iterable[TokenIds],
         *,
         temperature: float | None = None,
     ) -> list[npt.NDArray[np.float32]]:
@@ -319,6 +320,7 @@ class LLM:
         Raises:
           InvalidRequestError: a rule is broken, such as by a sequence that exceeds the
             context; the message names the pair.
+          RequestFailedError: it was ended by "abort" of a pause, a sleep or an update.
           RuntimeError: as by `generate`.
         """
         self._check_usable()
@@ -328,14 +330,15 @@ class LLM:
 
     async def ascore(
         self,
-        prompts: Sequence[TokenIds],
-        completions: Sequence[TokenIds],
+        prompts: Iterable[TokenIds],
+        completions: Iterable[TokenIds],
         *,
         temperature: float | None = None,
     ) -> list[npt.NDArray[np.float32]]:
         """Does what `score` does, for callers in an event loop of their own."""
         self._check_usable()
         params = params_of(temperature)
+        prompts, completions = list(prompts), list(completions)
         asks = [
             self._ask(given.prompt, params, following=given.following)
             for given in given_in(prompts, completions, info=self.info)
@@ -391,6 +394,7 @@ class LLM:
         Raises:
           ValueError: the source does not fit; the message says what, and the way out.
           CheckpointError: a file cannot be used (a ValueError).
+          OSError: a file cannot be read.
           TypeError: it is no source of weights.
           RuntimeError: it is closed, or was closed meanwhile.
         """

@@ -418,6 +418,7 @@ def test_weights_are_those_of_a_model() -> None:
         (["3", None], ["3", "4"]),  # not the third, which would be called alike
         (["7", "a", None], ["7", "a", "3"]),
         (["²", None], ["²", "2"]),
+        (["9" * 256, None], ["9" * 256, "2"]),  # one more would be too long a name
     ],
 )
 def test_weights_without_a_name_are_not_called_like_those_before(
