@@ -43,6 +43,7 @@ EVENTS = st.lists(
 CONFIGS = st.builds(
     FleetConfig,
     mode=st.sampled_from([None, Mode.KV, Mode.TOKENS]),
+    parking=st.sampled_from(["pool", "weights"]),
     fault=st.builds(
         Fault,
         move_every=st.sampled_from([None, 1, 2]),

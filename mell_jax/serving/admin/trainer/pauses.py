@@ -82,9 +82,12 @@ async def _abort(asked: AbortBody, ask: Ask) -> Json:
     ids = (*(asked.request_ids or ()), *((asked.rid,) if asked.rid else ()))
     if ids:
         await ask(AbortIds(request_ids=ids))
+    if ids or (asked.request_ids is not None and not asked.abort_all):
         return {"success": True, "status": "aborted", "aborted": len(ids)}
     if asked.abort_all is False:
         raise InvalidRequestError("rid", "is required where abort_all is false")
+    if asked.rid is not None and not asked.abort_all:
+        raise InvalidRequestError("rid", "is empty: name one, or set abort_all")
     aborted = await ask(AbortOpen())
     assert isinstance(aborted, RequestsAborted), aborted
     return {"success": True, "status": "aborted", "aborted": aborted.aborted}

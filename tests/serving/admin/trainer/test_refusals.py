@@ -52,6 +52,7 @@ NOT_HERE = (
         ("/sleep?mode=never", None, "mode", "one of"),
         ("/wake_up?tags=cuda_graph", None, "tags", "may be weights, kv_cache"),
         ("/abort_requests", {"abort_all": False}, "rid", "is required"),
+        ("/abort_requests", {"rid": ""}, "rid", "is empty: name one, or set"),
         ("/abort_requests", {"abort_all": True, "rid": "a"}, "abort_all", "beside ids"),
         ("/update_weight_version", {}, "new_version", "is required"),
         ("/update_weight_version", {"new_version": ""}, "version", "1 to 256"),

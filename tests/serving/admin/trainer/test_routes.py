@@ -204,7 +204,7 @@ UPDATED = {"updates": 1, "nbytes": 1000, "is_dropped": False}
     [
         (None, 5, []),
         ({}, 5, []),
-        ({"request_ids": []}, 5, []),
+        ({"request_ids": [], "abort_all": True}, 5, []),
         ({"abort_all": True}, 5, []),
         ({"rid": "", "abort_all": True}, 5, []),
         ({"request_ids": ["a", "b"]}, 2, ["a", "b"]),
@@ -219,6 +219,11 @@ def test_requests_are_ended_by_id_or_all(
     assert (told["status"], told["aborted"]) == ("aborted", aborted)
     assert stage.fake.aborted == ids
     assert stage.fake.asked == ([] if ids else [AbortOpen()])
+
+
+def test_a_list_of_no_requests_ends_none(stage: Stage) -> None:
+    assert stage.post("/abort_requests", {"request_ids": []})["aborted"] == 0
+    assert (stage.fake.aborted, stage.fake.asked) == ([], [])
 
 
 @pytest.mark.parametrize("path", ["/reset_prefix_cache", "/flush_cache"])
