@@ -431,6 +431,9 @@ class LLM:
         Args:
           mode: open requests stand still with the keys and values that they have
             ("keep"), are finished first ("wait"), or end with "abort" ("abort").
+
+        Raises:
+          RuntimeError: open requests are to be finished in a sleep.
         """
         self._check_usable()
         self._serving.pause(mode)

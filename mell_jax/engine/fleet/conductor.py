@@ -496,7 +496,7 @@ class Conductor:
 
     def _fail_requests(self, device: DeviceGroupId) -> None:
         """Ends the requests of a device that has no weights to compute them with."""
-        logging.error("device %d: %s", device, DELETED)
+        logging.error("device %d: %s", device, DELETED, exc_info=True)
         for request, owner in list(self.controller.owners.items()):
             if owner.home == device and request in self._states:
                 self.end(request, reason=FinishReason.ERROR, message=DELETED)

@@ -219,6 +219,25 @@ def test_a_move_of_a_request_without_pages_is_called_off() -> None:
     record.check(seen, prompts=prompts)
 
 
+@pytest.mark.parametrize("then", ["keep", "restart"])
+def test_who_was_preempted_is_computed_again_by_the_new_weights(
+    then: OpenRequests,
+) -> None:
+    record, seen = Record(), Transcript()
+    fleet = watched_fleet(record, devices=1, num_pages=12, growth=0.1)
+    prompts = {handle: [handle, *PROMPT] for handle in range(4)}
+    for handle, prompt in prompts.items():
+        submit(fleet, prompt, handle=handle, params=greedy(40))
+    for preemptions in (1, 2):
+        while fleet.stats().preemptions < preemptions:
+            seen.read(fleet.step())
+        assert fleet.machine.waiting > 0
+        update(fleet, record, then)
+    run(fleet, seen)
+    assert {len(tokens) for tokens in seen.tokens.values()} == {40}
+    assert (record.check(seen, prompts=prompts) > 0) == (then == "keep")
+
+
 def test_a_request_computed_again_after_a_loss_is_an_ordinary_one() -> None:
     record, seen = Record(), Transcript()
     config = FleetConfig(fault=Fault(raise_on=(DeviceGroupId(0), 12)))
