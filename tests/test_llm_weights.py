@@ -18,6 +18,7 @@ from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import save_hf
 from mell_jax.engine.admin import AskServing, ServingState
 from mell_jax.engine.ask import ask
+from mell_jax.frontend import RequestFailedError
 from mell_jax.library.mesh import serving_options
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.decoder import Decoder
@@ -324,6 +325,30 @@ def test_streamed_weights_take_the_memory_of_those_before() -> None:
         assert said_by(llm) == by_itself(second)
         llm.update_weights(first)  # the control
         assert served_pointers(llm) != before
+
+
+def test_shared_arrays_that_are_donated_fail_requests_until_others_are_given() -> None:
+    trainer = Trainer(make_decoder(0))
+    with LLM.from_nnx(trainer.step(), share=True, **OPTIONS) as llm:
+        counter = CompilationCounter()
+        for number in range(3):
+            stream = llm.stream(PROMPTS[0], LONG)
+            next(stream)
+            module = trainer.step()  # which donates what is served
+            with pytest.raises(RequestFailedError, match="were deleted by who shares"):
+                list(stream)
+            with pytest.raises(RequestFailedError, match="give others by an update"):
+                said_by(llm)
+            if number == 1:
+                assert llm.sleep(2) > 0  # the pool
+                with pytest.raises(RuntimeError, match="give new ones by an update"):
+                    llm.wake()
+            llm.update_weights(module)
+            if number == 1:
+                llm.wake()
+            assert said_by(llm) == by_itself(module)
+            assert llm.load().used_pages == llm.load().running == 0
+        assert counter.count <= 1  # of the trainer
 
 
 def test_what_is_not_shared_is_copied() -> None:

@@ -6,7 +6,7 @@ on the devices --put_away--> in the host's memory --fetch--> on the devices
 Compiled programs take them as arguments, so others of the same shapes, types and places
 do as well. An array is given back when nobody refers to it any more: nothing here
 deletes one, which may be its owner's elsewhere. Those that updates made are our own,
-and the next update may write over them.
+and the next update may write over them. One that its owner deletes is dropped.
 """
 
 import math
@@ -53,13 +53,18 @@ class HeldWeights:
 
     @property
     def is_dropped(self) -> bool:
-        """Returns whether at least one is nowhere."""
-        return bool(self._missing)
+        """Returns whether at least one is nowhere, for whatever reason."""
+        return bool(self._gone())
 
     @property
-    def is_whole(self) -> bool:
-        """Returns whether no array was written over without another in its place."""
-        return not any(map(self._is_gone, range(len(self.like))))
+    def is_deleted(self) -> bool:
+        """Returns whether at least one was deleted by who shares it, or written over."""
+        return len(self._gone()) > len(self._missing)
+
+    def _gone(self) -> frozenset[int]:
+        """Returns the places whose arrays were dropped, or deleted by their owner."""
+        arrays = enumerate(self._arrays)
+        return frozenset(n for n, one in arrays if one is None or one.is_deleted())
 
     @property
     def device_nbytes(self) -> int:
@@ -68,9 +73,9 @@ class HeldWeights:
 
     @property
     def is_ready(self) -> bool:
-        """Returns whether they have arrived where they are to be."""
+        """Returns whether they are where they are to be; deleted ones keep nobody."""
         arrays: list[Any] = list(self.arrays)  # typed without `is_ready`
-        return all(array.is_ready() for array in arrays)
+        return all(array.is_deleted() or array.is_ready() for array in arrays)
 
     def wait_ready(self) -> None:
         """Waits until `is_ready`."""
@@ -132,11 +137,11 @@ class HeldWeights:
         Random keys and counts of layers stay: no new weights bring any.
         """
         self._is_put_away = False
-        self._missing = frozenset(
+        self._missing = self._gone() | {
             place
             for place, like in enumerate(self.like)
-            if jnp.issubdtype(like.dtype, jnp.floating) or self._is_gone(place)
-        )
+            if jnp.issubdtype(like.dtype, jnp.floating)
+        }
         self._own -= self._missing
         self._arrays = tuple(
             None if place in self._missing else jax.device_put(array, like.sharding)
@@ -149,10 +154,6 @@ class HeldWeights:
         arrays = self.arrays
         shardings = [like.sharding.with_memory_kind(kind) for like in self.like]
         self._arrays = tuple(jax.device_put(list(arrays), shardings))
-
-    def _is_gone(self, place: int) -> bool:
-        array = self._arrays[place]
-        return array is not None and array.is_deleted()
 
     # -- others in their place -----------------------------------------------------
 
@@ -215,10 +216,10 @@ class HeldWeights:
                 f"new weights must have one array for each of {len(self.like)} places, "
                 f"got {len(ordered)} for {len(set(ordered))} of them"
             )
-        gone = self._missing.intersection(kept)
+        gone = self._gone().intersection(kept)
         if gone:
             raise ValueError(
-                f"weights were dropped, and the new ones have no array for "
+                "weights were dropped or deleted, and the new ones have no array for "
                 f"{len(gone)} of these places, such as {min(gone)}: give all of them"
             )
 
@@ -256,11 +257,11 @@ class HeldWeights:
 
 
 def bytes_of(arrays: Iterable[jax.Array | None]) -> int:
-    """Returns the bytes of arrays on all of their devices together."""
+    """Returns the bytes of arrays that are there, on all of their devices together."""
     return sum(
         math.prod(array.sharding.shard_shape(array.shape))
         * array.dtype.itemsize
         * len(array.sharding.device_set)
         for array in arrays
-        if array is not None
+        if array is not None and not array.is_deleted()
     )

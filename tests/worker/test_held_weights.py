@@ -160,14 +160,33 @@ def test_only_what_is_our_own_and_on_the_devices_may_be_written_over() -> None:
 def test_what_was_written_over_is_missing_until_another_comes(dtype) -> None:
     weights = HeldWeights((array(dtype=dtype), array()))
     weights.arrays[0].delete()
-    assert not weights.is_whole
+    assert weights.is_deleted
     weights.drop()
-    assert weights.is_whole
+    assert not weights.is_deleted
     assert weights.is_dropped
     for place, kind in enumerate((dtype, jnp.float32)):
         weights.replace(place, array(dtype=kind, value=3.0))
     assert not weights.is_dropped
     assert float(weights.arrays[0][0, 0]) == 3.0
+
+
+def test_what_its_owner_deletes_is_dropped() -> None:
+    weights = held()
+    assert (weights.is_deleted, weights.device_nbytes) == (False, 44)
+    weights.arrays[0].delete()
+    assert weights.is_deleted
+    assert weights.is_dropped
+    assert weights.is_ready  # nobody has to wait for it
+    assert weights.device_nbytes == 12
+    weights.put_away()  # there is nothing whole to put away
+    assert weights.arrays[1].sharding.memory_kind == "device"
+    with pytest.raises(ValueError, match=r"dropped or deleted, .* such as 0: give all"):
+        weights.check_all([(1, array((3,)))], kept=[0])
+    weights.drop()
+    assert not weights.is_deleted
+    weights.replace(0, array())
+    weights.replace(1, array((3,)))
+    assert not weights.is_dropped
 
 
 def test_weights_that_several_share_go_when_the_last_has_parked() -> None:

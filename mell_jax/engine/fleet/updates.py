@@ -36,6 +36,8 @@ from mell_jax.scheduler.migration.records import OpenMove
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.held_weights import HeldWeights
 
+_MOST_DIGITS = 19  # of a version that is counted on; others are names
+
 Part = tuple[int, jax.Array]
 """A place in the weights, and what is to be there."""
 
@@ -220,7 +222,7 @@ class Updates:
                         each.held.wait_for(place)
                 each.held.check_places(places, kept=weights.kept)
             except Exception as error:  # the edge: so may what puts them in place
-                if not places and not swapped and each.held.is_whole:
+                if not places and not swapped and not each.held.is_deleted:
                     raise _not_to_be_had(error) from error
                 if len(sets) == 1:
                     raise self._without_any(each, error) from error
@@ -329,5 +331,6 @@ def _not_to_be_had(error: Exception) -> NotPossibleError:
 
 def _next_version(before: Generation, *, number: int) -> str:
     """Returns a name for weights that come without one: not that of those before."""
-    counted = before.version.isascii() and before.version.isdigit()
+    is_number = before.version.isascii() and before.version.isdigit()
+    counted = is_number and len(before.version) < _MOST_DIGITS
     return str(max(number, int(before.version) + 1 if counted else 0))

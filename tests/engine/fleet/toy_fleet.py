@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mell_jax.engine.fleet.arrivals import Result
-from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.config import FleetConfig, Parking
 from mell_jax.engine.fleet.faults import NEVER
 from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
@@ -61,6 +61,7 @@ class ToyPool:
         factors: Mapping[ModelId, int],
         max_tokens: int,
         lands_for_owed: bool,
+        parking: Parking = "pool",
         shop: GuideShop | None = None,
         make_instance: Callable[..., Instance] = Instance,
     ) -> None:
@@ -77,6 +78,7 @@ class ToyPool:
         self._factors = factors
         self._max_tokens = max_tokens
         self._lands_for_owed = lands_for_owed
+        self._parking = parking
         self._shop = shop
         self._make_instance = make_instance
         self.opened = 0
@@ -128,7 +130,7 @@ class ToyPool:
         )
 
     def close(self, device: DeviceGroupId) -> None:
-        self._workers.pop(device).park(keeps_weights=True)
+        self._workers.pop(device).park(keeps_weights=self._parking == "pool")
 
     def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
         return self._held[model]
@@ -207,6 +209,7 @@ def toy_fleet(
         factors=factors,
         max_tokens=max_tokens,
         lands_for_owed=lands_for_owed,
+        parking=config.parking,
         shop=shop,
         make_instance=make_instance,
     )

@@ -210,6 +210,18 @@ def update(
     return answer
 
 
+def give(fleet: Fleet, *, factor: int, scale: int, then: OpenRequests) -> None:
+    """Gives the fleet these weights, of which no record is kept."""
+    weights = ToyWeights(fleet, factor=factor, scale=scale)
+    fleet.administer(UpdateWeights(weights=weights, open_requests=then))
+
+
+def tokens_until(fleet: Fleet, seen: Transcript, count: int) -> None:
+    """Makes steps until the first request has so many tokens."""
+    while len(seen.tokens.get(0, ())) < count:
+        seen.read(fleet.step())
+
+
 def greedy(count: int) -> SamplingParams:
     return SamplingParams(temperature=0.0, max_tokens=count)
 
