@@ -11,8 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OWN = "mell_jax"
 LEVELS = {  # a module may import its own package and packages of a lower level
-    "launch": 7,
+    "launch": 8,
     "launch_server": 6,
+    "launch_hosts": 7,
+    "hosts": 6,
     "client": 6,
     "bench": 6,
     "simulate": 6,
@@ -133,6 +135,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         },
         "instance": {"instance", "thread", "ask", "weights/updater"},
         "fleet": {"fleet"},
+        "hosts": {"hosts"},
         "build": {"build", "fleet/build"},
     },
     "frontend": {
@@ -187,6 +190,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         },
         "migration": {"migration"},
         "placement": {"placement"},
+        "hosts": {"hosts"},
         "policies": {"policies"},
         "simulator": {"simulator"},
     },

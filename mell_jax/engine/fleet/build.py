@@ -69,9 +69,43 @@ class _Parked:
     parked_instances: Mapping[DeviceGroupId, ParkedInstance]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetParts:
+    """A fleet is made of these parts, or one host of a larger fleet."""
+
+    models: tuple[FleetModel, ...]
+    specs: Mapping[ModelId, ModelSpec]
+    pool: DeviceInstancePool
+    profile: Profile
+    config: FleetConfig
+    shares_prefixes: bool
+    arrivals: WatchedArrivals
+    shops: Mapping[ModelId, GuideShop]
+
+
 def build_fleet(
     models: Iterable[ReadyModel], *, config: FleetConfig, seed: int, progress: bool
 ) -> Fleet:
+    """Compiles every model on every group; see `build_parts`."""
+    parts = build_parts(models, config=config, progress=progress)
+    policy = POLICIES[config.policy](config.policy_config())
+    return Fleet(
+        models=parts.models,
+        machine=Machine(models=parts.specs, policy=policy),
+        instance_pool=parts.pool,
+        profile=parts.profile,
+        clock=time.monotonic,
+        config=config,
+        shares_prefixes=parts.shares_prefixes,
+        seed=seed,
+        arrivals=parts.arrivals,
+        shops=parts.shops,
+    )
+
+
+def build_parts(
+    models: Iterable[ReadyModel], *, config: FleetConfig, progress: bool
+) -> FleetParts:
     """Compiles every model on every group.
 
     A model is asked for once those before it are parked: when they park their weights
@@ -89,21 +123,18 @@ def build_fleet(
         )
         for model in models
     ]
-    policy = POLICIES[config.policy](config.policy_config())
     parked_instances = {
         (device, one.model.id): instance
         for one in parked
         for device, instance in one.parked_instances.items()
     }
-    return Fleet(
-        models=[one.model for one in parked],
-        machine=Machine(models={p.model.id: p.spec for p in parked}, policy=policy),
-        instance_pool=DeviceInstancePool(parked_instances, parking=config.parking),
+    return FleetParts(
+        models=tuple(one.model for one in parked),
+        specs={one.model.id: one.spec for one in parked},
+        pool=DeviceInstancePool(parked_instances, parking=config.parking),
         profile=Profile.joined([one.profile for one in parked]),
-        clock=time.monotonic,
         config=config,
         shares_prefixes=all(b.shares_prefixes for b in parked_instances.values()),
-        seed=seed,
         arrivals=arrivals,
         shops={one.model.id: one.shop for one in parked},
     )
@@ -172,7 +203,7 @@ def _links(
     workers: Workers, *, model: ModelId, config: FleetConfig
 ) -> tuple[Transport, Profile]:
     """Compiles and measures what moves take; nothing where there is one group."""
-    if len(workers) == 1:
+    if len(workers) == 1 and not config.has_others:
         return DevicePut(), Profile.of_one(next(iter(workers)), model=model)
     for worker in workers.values():
         page_transfer.warm_up(worker)

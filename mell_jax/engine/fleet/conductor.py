@@ -29,7 +29,14 @@ from mell_jax.engine.fleet.tally import FleetTally
 from mell_jax.engine.fleet.transport import Transport
 from mell_jax.engine.frames import Finished, FinishReason, Handle
 from mell_jax.engine.new_weights import FIRST
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial
+from mell_jax.scheduler.ids import (
+    CopyId,
+    DeviceGroupId,
+    ModelId,
+    PageKey,
+    RequestId,
+    Serial,
+)
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
@@ -95,6 +102,13 @@ class Conductor:
     def group_of(self, device: DeviceGroupId) -> DeviceGroup | None:
         return self.roster.groups[device] if device in self.instances else None
 
+    def is_elsewhere(self, device: DeviceGroupId) -> bool:
+        """Returns False: all devices are in this process."""
+        return False
+
+    def freed(self, copy_id: CopyId) -> None:
+        """Does nothing: the controller hears that a copy was released."""
+
     def post(
         self, to: DeviceGroupId, message: messages.Message, payload: Payload
     ) -> None:
@@ -103,6 +117,11 @@ class Conductor:
         self._post.append((to, message, payload))
 
     # -- for the fleet -----------------------------------------------------------
+
+    @property
+    def is_opening(self) -> bool:
+        """Returns whether an instance is being made ready."""
+        return self.roster.is_opening
 
     @property
     def is_at_rest(self) -> bool:

@@ -25,6 +25,7 @@ class FleetConfig:
       stall_s: a device that gives no result for so long is fenced, where others can
         go on; the server's setting of this name.
       fault: faults that tests plant.
+      has_others: there are other hosts, to which pages may go.
 
     Raises:
       ValueError: a value is out of range, naming the setting and the rule.
@@ -73,6 +74,7 @@ class FleetConfig:
     )
     stall_s: float = 60.0
     fault: Fault = NO_FAULT
+    has_others: bool = False
 
     def policy_config(
         self, *, look_s: float | None = None, headroom: float | None = None

@@ -1,0 +1,109 @@
+"""The choices of an operator about a fleet of several hosts."""
+
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from mell_jax.settings.setting import setting
+
+MIN_SECRET_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostsConfig:
+    """A process takes part in a fleet of several hosts like this; by default in none.
+
+    Raises:
+      ValueError: a value is out of range, or some contradict each other.
+    """
+
+    hosts: str = setting(
+        "",
+        is_flag=True,
+        help="This file names hosts, one in a line (NAME, then local or an ssh target, "
+        "then flags); they are started and make one fleet, which is served here.",
+    )
+    join: str = setting(
+        "",
+        is_flag=True,
+        help="This process is one host of the fleet whose controller is at this "
+        "address, and serves no client.",
+    )
+    fleet_address: str = setting(
+        "127.0.0.1:0",
+        help="The controller (with hosts), or this host (with join), listens there for "
+        "the fleet's own processes; port 0 takes any free one.",
+    )
+    fleet_secret_file: str = setting(
+        "",
+        help="All processes of a fleet have the secret in this file, 16 bytes or more, "
+        "which is its owner's alone. Without it they must all be on this machine.",
+    )
+    fleet_tls_ca: str = setting(
+        "",
+        help="Processes of the fleet show each other a certificate (tls_cert) that an "
+        "authority in this file (PEM) has signed; an empty text leaves TLS off.",
+    )
+    host_name: str = setting(
+        "", help="This host has this name in its fleet; by default the machine's."
+    )
+    beat_s: float = setting(
+        0.5, help="The fleet's processes say to each other so often that they live."
+    )
+    patience_beats: int = setting(
+        10,
+        help="A process that is silent for so many beats is given up; its requests go "
+        "on elsewhere.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.hosts and self.join:
+            raise ValueError("hosts and join exclude each other: give one of them")
+        if not (0.01 <= self.beat_s <= 60.0):
+            raise ValueError(f"beat_s must be from 0.01 to 60, got {self.beat_s}")
+        if not (1 <= self.patience_beats <= 10_000):
+            raise ValueError(
+                f"patience_beats must be from 1 to 10000, got {self.patience_beats}"
+            )
+        is_alone = _is_loopback(self.fleet_address) and (
+            not self.join or _is_loopback(self.join)
+        )
+        if (self.hosts or self.join) and not (is_alone or self.fleet_secret_file):
+            raise ValueError(
+                "a fleet over several machines needs fleet_secret_file: write 32 "
+                "random bytes to a file that is yours alone, and copy it to each"
+            )
+
+    @property
+    def name(self) -> str:
+        """Returns the name of this host."""
+        return self.host_name or f"{socket.gethostname()}-{os.getpid()}"
+
+    def secret(self) -> bytes:
+        """Returns the fleet's secret; nothing where it has none.
+
+        Raises:
+          ValueError: it is too short, or others can read the file.
+          OSError: the file cannot be read.
+        """
+        if not self.fleet_secret_file:
+            return b""
+        path = Path(self.fleet_secret_file)
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ValueError(
+                f"fleet_secret_file {path} can be read by others: chmod 600 it"
+            )
+        secret = path.read_bytes()
+        if not (len(secret) >= MIN_SECRET_BYTES):
+            raise ValueError(
+                f"fleet_secret_file {path} has {len(secret)} bytes, of which it needs "
+                f"{MIN_SECRET_BYTES}"
+            )
+        return secret
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("127.0.0.1", "::1", "localhost")

@@ -1,0 +1,460 @@
+"""A host's part: who has been granted what, and what it decides while it is alone.
+
+    front end -- Opening, Drop --> desk -- Deliver --> endpoint of a device group
+    controller -- Order, Grant -->  |
+                <-- Told, Want -----'
+
+It owns no pages and no rows: those are the instances', which its driver tells of what
+comes out here. While there is no controller it grants pages as long as there are any.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.ids import (
+    NO_COPY,
+    CopyId,
+    DeviceGroupId,
+    Epoch,
+    FrontId,
+    ModelId,
+    RequestId,
+    front_of,
+)
+from mell_jax.scheduler.migration import events, messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToController:
+    """Send this to the controller."""
+
+    message: words.FromHost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToFront:
+    """Send this to a front end."""
+
+    front: FrontId
+    message: words.HostToFront
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliver:
+    """Tell the endpoint of a device this; an opening comes with its request."""
+
+    device: DeviceGroupId
+    message: messages.ToEndpoint | events.Keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetGrow:
+    """A row may have so many pages."""
+
+    device: DeviceGroupId
+    copy_id: CopyId
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Make a device group ready for a model; None: park it."""
+
+    device: DeviceGroupId
+    model: ModelId | None
+    horizon: CopyId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """These are the device groups of this host, empty; all earlier ones are dropped."""
+
+    devices: tuple[DeviceGroupId, ...]
+
+
+Effect = ToController | ToFront | Deliver | LetGrow | Change | Begin
+
+
+@dataclass(slots=True, kw_only=True)
+class _Held:
+    request: RequestId
+    device: DeviceGroupId
+    pages: int  # granted
+    is_row: bool  # it runs, or did until it ended; else pages are kept for it
+    wanted: int = 0  # in all, and not granted yet
+
+    @property
+    def front(self) -> FrontId:
+        return front_of(self.request)
+
+    @property
+    def lacks(self) -> bool:
+        return self.wanted > self.pages
+
+
+class Desk:
+    """The desk is one host's.
+
+    Args:
+      name: of the host, in logs and metrics.
+      num_groups: of devices.
+      capacity_pages: that an instance of each model has.
+      prefill_tokens_per_s: of each group, beside its decodes; for moves.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        num_groups: int,
+        capacity_pages: dict[ModelId, int],
+        prefill_tokens_per_s: float = math.inf,
+    ) -> None:
+        self.epoch: Epoch | None = None
+        self.serves: dict[DeviceGroupId, ModelId | None] = {}
+        self._since: dict[DeviceGroupId, CopyId] = {}
+        self._seen = words.NOTHING_SEEN
+        self.hosts: tuple[words.Host, ...] = ()
+        self._name = name
+        self.num_groups = num_groups
+        self._capacity_pages = capacity_pages
+        self._is_alone = True
+        self._is_leaving = False
+        self._prefill_tokens_per_s = prefill_tokens_per_s
+        self._held: dict[CopyId, _Held] = {}
+        self._early: dict[DeviceGroupId, list[words.Opening]] = {}  # before they serve
+        self._effects: list[Effect] = []
+        self._hears: dict[type, Callable[[Any], None]] = {
+            words.Admit: self._admit,
+            words.Retain: self._retain,
+            words.Fenced: self._fenced,
+            words.Hosts: self._learn_hosts,
+            words.Order: self._order,
+            words.Grant: self._grant,
+            words.OpenGroup: self._open_group,
+            words.CloseGroup: self._close_group,
+            words.Beat: lambda _: None,
+        }
+
+    @property
+    def is_alone(self) -> bool:
+        """Returns whether there is no controller."""
+        return self._is_alone
+
+    @property
+    def held_pages(self) -> dict[CopyId, int]:
+        """Returns the pages that every copy here was granted."""
+        return {copy_id: held.pages for copy_id, held in self._held.items()}
+
+    def host_of(self, device: DeviceGroupId) -> Epoch | None:
+        """Returns the host that has a device group; None if no host has it now."""
+        for host in self.hosts:
+            if device in host.devices:
+                return host.epoch
+        return None
+
+    # -- the controller's side -----------------------------------------------------
+
+    def meet_controller(self, *, whole: Collection[CopyId]) -> Sequence[Effect]:
+        """Tells a controller, to which there is a link now, what there is.
+
+        Args:
+          whole: the copies that run, or have all that a commit needs.
+        """
+        self._is_alone = False
+        self._join(whole)
+        return self._done()
+
+    def _join(self, whole: Collection[CopyId]) -> None:
+        copies = tuple(
+            words.HeldCopy(
+                request=held.request,
+                copy_id=copy_id,
+                device=held.device,
+                pages=held.pages,
+                is_whole=copy_id in whole,
+            )
+            for copy_id, held in self._held.items()
+        )
+        groups = tuple(
+            words.GroupReport(device=device, model=model, since=self._since[device])
+            for device, model in self.serves.items()
+        )
+        join = words.Join(
+            name=self._name,
+            num_groups=self.num_groups,
+            epoch=self.epoch,
+            groups=groups,
+            copies=copies,
+            seen=self._seen,
+            prefill_tokens_per_s=self._prefill_tokens_per_s,
+        )
+        self._tell(join)
+        if self._is_leaving:
+            self._tell(words.Leave())
+
+    def cut_controller(self) -> Sequence[Effect]:
+        """Goes on alone: what was wanted is granted here, as far as there are pages."""
+        self._is_alone = True
+        for device in self.serves:
+            self._serve(device)
+        return self._done()
+
+    def leave(self) -> Sequence[Effect]:
+        """Asks for its requests to be moved away; see `is_empty`."""
+        self._is_leaving = True
+        self._tell(words.Leave())
+        return self._done()
+
+    @property
+    def is_empty(self) -> bool:
+        """Returns whether it holds nothing, and serves nothing."""
+        return not self._held and not any(self.serves.values())
+
+    def hear_controller(self, message: words.ToHost) -> Sequence[Effect]:
+        """Does what the controller says."""
+        self._hears[type(message)](message)
+        return self._done()
+
+    # -- the front ends' side ------------------------------------------------------
+
+    def hear_front(
+        self, front: FrontId, message: words.FrontToHost
+    ) -> Sequence[Effect]:
+        """Opens a copy, or drops one."""
+        match message:
+            case words.Opening() if self._may_open(message):
+                self._open(message)
+            case words.Opening(message=opening):
+                gone = words.Gone(request=opening.request, copy_id=opening.copy_id)
+                self._tell_front(front, gone)
+            case words.Drop():
+                held = self._held.get(message.copy_id)
+                if held is not None and held.request == message.request:
+                    self._release(message.copy_id)
+            case words.Beat():
+                pass
+        return self._done()
+
+    def cut_front(self, front: FrontId) -> Sequence[Effect]:
+        """Drops what a front end had here: nobody hears it any more."""
+        mine = [copy for copy, held in self._held.items() if held.front == front]
+        for copy_id in mine:
+            self._release(copy_id)
+        return self._done()
+
+    def tell_rooms(self, fronts: Collection[FrontId]) -> Sequence[Effect]:
+        """Tells front ends where there is room."""
+        rooms = tuple(
+            words.Room(device=device, model=model, pages=self._free(device))
+            for device, model in self.serves.items()
+            if model is not None
+        )
+        for front in fronts:
+            self._tell_front(front, words.Rooms(rooms=rooms))
+        return self._done()
+
+    # -- the instances' side -------------------------------------------------------
+
+    def wants(self, copy_id: CopyId, *, pages: int) -> Sequence[Effect]:
+        """A row needs so many pages in all to go on; it may ask again and again."""
+        held = self._held.get(copy_id)
+        if held is None or pages <= max(held.wanted, held.pages):
+            return ()
+        held.wanted = pages
+        if self._is_alone:
+            self._serve(held.device)
+        else:
+            self._ask(copy_id, held)
+        return self._done()
+
+    def says(
+        self, device: DeviceGroupId, message: messages.ToController
+    ) -> Sequence[Effect]:
+        """An endpoint answers the controller; alone, nobody is there to hear it."""
+        self._tell(words.Told(device=device, message=message))
+        return self._done()
+
+    def freed(self, copy_id: CopyId) -> Sequence[Effect]:
+        """A copy holds nothing, any more or at all; its front end hears of that.
+
+        An opening that comes after its release is one that opens nothing.
+        """
+        held = self._held.pop(copy_id, None)
+        if held is not None:
+            gone = words.Gone(request=held.request, copy_id=copy_id)
+            self._tell_front(held.front, gone)
+            if self._is_alone:
+                self._serve(held.device)
+        return self._done()
+
+    def opened(
+        self, device: DeviceGroupId, model: ModelId, *, took_s: float
+    ) -> Sequence[Effect]:
+        """A device group is ready."""
+        self._tell(words.GroupOpened(device=device, model=model, took_s=took_s))
+        return self._done()
+
+    def failed(self, device: DeviceGroupId, *, reason: str) -> Sequence[Effect]:
+        """A device group has failed: what it held is gone."""
+        if device not in self.serves:
+            return ()
+        del self.serves[device]
+        self._tell(words.GroupFailed(device=device, reason=reason))
+        for copy_id in self._on(device):
+            held = self._held.pop(copy_id)
+            gone = words.Gone(request=held.request, copy_id=copy_id)
+            self._tell_front(held.front, gone)
+        return self._done()
+
+    def cut_peer(self, epoch: Epoch) -> Sequence[Effect]:
+        """There is no link to another host."""
+        self._tell(words.PeerCut(epoch=epoch))
+        return self._done()
+
+    # What the controller says.
+
+    def _admit(self, message: words.Admit) -> None:
+        self.epoch = message.epoch
+        self._held.clear()
+        self._early.clear()
+        self.serves = dict.fromkeys(message.devices, None)
+        self._since = dict.fromkeys(message.devices, NO_COPY)
+        self._effects.append(Begin(devices=message.devices))
+
+    def _retain(self, message: words.Retain) -> None:
+        for device in self.serves:
+            keep = events.Keep(copies=message.copies, horizon=message.horizon)
+            self._effects.append(Deliver(device=device, message=keep))
+        for copy_id, held in self._held.items():
+            if copy_id in message.copies and held.lacks:
+                self._ask(copy_id, held)
+
+    def _fenced(self, message: words.Fenced) -> None:
+        self.epoch = None
+        for copy_id, held in list(self._held.items()):
+            gone = words.Gone(request=held.request, copy_id=copy_id)
+            self._tell_front(held.front, gone)
+        self._held.clear()
+        self._early.clear()
+        self.serves = {}
+        self._effects.append(Begin(devices=()))
+        self._join(whole=())
+
+    def _learn_hosts(self, message: words.Hosts) -> None:
+        self.hosts = message.hosts
+        self._seen = self._seen.with_hosts(message)
+
+    def _order(self, message: words.Order) -> None:
+        if message.device in self.serves:
+            self._effects.append(
+                Deliver(device=message.device, message=message.message)
+            )
+
+    def _grant(self, message: words.Grant) -> None:
+        held = self._held.get(message.copy_id)
+        if held is not None:
+            self._let_grow(message.copy_id, held, message.pages)
+
+    def _open_group(self, message: words.OpenGroup) -> None:
+        if message.device in self.serves:
+            self.serves[message.device] = message.model
+            self._since[message.device] = message.horizon
+            change = Change(
+                device=message.device, model=message.model, horizon=message.horizon
+            )
+            self._effects.append(change)
+            for opening in self._early.pop(message.device, ()):
+                self._open(opening)
+
+    def _close_group(self, message: words.CloseGroup) -> None:
+        if message.device in self.serves:
+            self.serves[message.device] = None
+            change = Change(device=message.device, model=None, horizon=NO_COPY)
+            self._effects.append(change)
+
+    # Copies.
+
+    def _open(self, opening: words.Opening) -> None:
+        device, message = opening.device, opening.message
+        if opening.since is not None and opening.since > self._since[device]:
+            self._early.setdefault(device, []).append(opening)
+            return  # word of what it is to serve comes by another way
+        self._seen = self._seen.with_copy(message.copy_id)
+        held = self._held.get(message.copy_id)
+        if held is None:
+            held = self._held[message.copy_id] = _Held(
+                request=message.request, device=device, pages=0, is_row=False
+            )
+        held.is_row |= not isinstance(message, messages.Reserve)
+        held.pages = max(held.pages, opening.pages)
+        self._effects.append(Deliver(device=device, message=message))
+
+    def _may_open(self, opening: words.Opening) -> bool:
+        """Tells whether a copy may begin: a front end's own choice must have room."""
+        if opening.device not in self.serves:
+            return False
+        since, is_serving = self._since[opening.device], self.serves[opening.device]
+        if opening.since is None:
+            return self._is_alone and opening.pages <= self._free(opening.device)
+        return opening.since > since or (opening.since == since and bool(is_serving))
+
+    def _release(self, copy_id: CopyId) -> None:
+        held = self._held[copy_id]
+        release = messages.Release(
+            request=held.request, copy_id=copy_id, horizon=NO_COPY
+        )
+        self._effects.append(Deliver(device=held.device, message=release))
+
+    def _on(self, device: DeviceGroupId) -> list[CopyId]:
+        return [copy for copy, held in self._held.items() if held.device == device]
+
+    # Pages.
+
+    def _free(self, device: DeviceGroupId) -> int:
+        model = self.serves[device]
+        if model is None:
+            return 0
+        taken = sum(held.pages for held in self._held.values() if held.device == device)
+        return self._capacity_pages[model] - taken
+
+    def _ask(self, copy_id: CopyId, held: _Held) -> None:
+        self._tell(words.Want(request=held.request, copy_id=copy_id, pages=held.wanted))
+
+    def _let_grow(self, copy_id: CopyId, held: _Held, pages: int) -> None:
+        held.pages = max(held.pages, pages)
+        self._effects.append(
+            LetGrow(device=held.device, copy_id=copy_id, pages=held.pages)
+        )
+
+    def _serve(self, device: DeviceGroupId) -> None:
+        """Grants what is wanted, oldest first; if no row can go on, the newest goes."""
+        rows = [
+            copy_id
+            for copy_id, held in self._held.items()
+            if held.device == device and held.is_row
+        ]
+        lacking = [copy for copy in rows if self._held[copy].lacks]
+        for copy_id in list(lacking):
+            held = self._held[copy_id]
+            if held.wanted - held.pages <= self._free(device):
+                self._let_grow(copy_id, held, held.wanted)
+                lacking.remove(copy_id)
+        if lacking and lacking == rows:
+            self._release(lacking[-1])
+
+    # Sending.
+
+    def _tell(self, message: words.FromHost) -> None:
+        if not self._is_alone:
+            self._effects.append(ToController(message=message))
+
+    def _tell_front(self, front: FrontId, message: words.HostToFront) -> None:
+        self._effects.append(ToFront(front=front, message=message))
+
+    def _done(self) -> Sequence[Effect]:
+        done, self._effects = self._effects, []
+        return done
