@@ -58,7 +58,7 @@ class HeldWeights:
 
     @property
     def is_deleted(self) -> bool:
-        """Returns whether at least one was deleted by who shares it, or written over."""
+        """Returns whether one was deleted by who shares it, or was written over."""
         return len(self._gone()) > len(self._missing)
 
     def _gone(self) -> frozenset[int]:
