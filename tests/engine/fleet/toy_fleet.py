@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mell_jax.engine.fleet.arrivals import Result
-from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.config import FleetConfig, Parking
 from mell_jax.engine.fleet.faults import NEVER
 from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
@@ -62,6 +62,7 @@ class ToyPool:
         factors: Mapping[ModelId, int],
         max_tokens: int,
         lands_for_owed: bool,
+        parking: Parking = "pool",
         shop: GuideShop | None = None,
         make_instance: Callable[..., Instance] = Instance,
         has_news: bool = False,
@@ -80,6 +81,7 @@ class ToyPool:
         self._factors = factors
         self._max_tokens = max_tokens
         self._lands_for_owed = lands_for_owed
+        self._parking = parking
         self._shop = shop
         self._make_instance = make_instance
         self.opened = 0
@@ -131,7 +133,7 @@ class ToyPool:
         )
 
     def close(self, device: DeviceGroupId) -> None:
-        self._workers.pop(device).park(keeps_weights=True)
+        self._workers.pop(device).park(keeps_weights=self._parking == "pool")
 
     def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
         return self._held[model]
@@ -212,6 +214,7 @@ def toy_fleet(
         factors=factors,
         max_tokens=max_tokens,
         lands_for_owed=lands_for_owed,
+        parking=config.parking,
         shop=shop,
         make_instance=make_instance,
         has_news=kv_events is not None,
