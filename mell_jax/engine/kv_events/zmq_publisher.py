@@ -47,6 +47,7 @@ class ZmqPublisher:
         self._encoder = msgspec.msgpack.Encoder()
         self._number = 0
         self.dropped = 0
+        self._sockets: list[Any] = []
         self._pub = self._bind(zmq.PUB, address)
         self._router = self._bind(zmq.ROUTER, replay) if replay else None
         self._thread = threading.Thread(
@@ -74,11 +75,12 @@ class ZmqPublisher:
 
     def _bind(self, kind: int, address: str) -> Any:
         socket = self._context.socket(kind)
+        self._sockets.append(socket)
         socket.setsockopt(self._zmq.LINGER, 0)
         try:
             socket.bind(address)
         except self._zmq.ZMQError as error:
-            socket.close()
+            self._close_sockets()
             raise ValueError(f"kv_events: {address} cannot be used: {error}") from error
         return socket
 
@@ -93,9 +95,11 @@ class ZmqPublisher:
             if batch is None:
                 break
             self._send(batch)
-        for socket in (self._pub, self._router):
-            if socket is not None:
-                socket.close()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for socket in self._sockets:
+            socket.close()
         self._context.term()
 
     def _send(self, batch: KVEventBatch) -> None:

@@ -14,8 +14,8 @@ from mell_jax.engine.kv_events.news import KvEvents, block_hash, events_of
 from mell_jax.scheduler.ids import PageKey
 from mell_jax.scheduler.prefix_cache import Removed, Stored
 from tests.engine.fleet.toy_fleet import toy_fleet
-from tests.engine.fleet.versioned import give
-from tests.toy import PAGE_TOKENS, Transcript, greedy, run, submit
+from tests.engine.fleet.versioned import give, greedy
+from tests.toy import PAGE_TOKENS, Transcript, run, submit
 
 
 class Subscriber:

@@ -54,17 +54,16 @@ def test_who_asks_gets_what_was_sent_since(context, tmp_path: Path) -> None:
     publisher = ZmqPublisher(f"ipc://{tmp_path}/events", replay=replay)
     for number in range(4):
         publisher.publish(batch(number))
-    with context.socket(zmq.REQ) as socket:
+    end = (-1).to_bytes(8, "big", signed=True)
+    got: list[bytes] = []
+    with context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.RCVTIMEO, WAIT_MS)
         socket.connect(replay)
-        got: list[bytes] = []
-        while len(got) < 2:  # until all four were sent
-            socket.send((2).to_bytes(8, "big"))
-            got = [socket.recv_multipart()[0]]
-            while got[-1] != (-1).to_bytes(8, "big", signed=True):
-                got.append(socket.recv_multipart()[0])
-            if len(got) < 3:
-                got = []
+        while len(got) < 3:  # until all four were sent
+            socket.send_multipart((b"", (2).to_bytes(8, "big")))
+            got = [socket.recv_multipart()[1]]
+            while got[-1] != end:
+                got.append(socket.recv_multipart()[1])
     publisher.close()
     assert [int.from_bytes(each, "big", signed=True) for each in got] == [2, 3, -1]
 
