@@ -1,7 +1,7 @@
 """A fit says what a decode step takes: so much, and more with each row and each page.
 
     rows     of the smallest, the middle and the largest compiled step; the fewest, too
-    pages    one for each row, half of what fits, all that fits
+    pages    one for each row, and all that fits
 
 All instances make a step at once, as they may while they serve. By the fit, placement
 keeps the time per output token.
@@ -54,10 +54,21 @@ class Fitted:
         return float(np.abs(self.errors).max())
 
 
-def fit_seconds(causes: npt.ArrayLike, *, took_s: npt.ArrayLike) -> Fitted:
+def fit_seconds(
+    causes: npt.ArrayLike,
+    *,
+    took_s: npt.ArrayLike,
+    expected_s: npt.ArrayLike | None = None,
+) -> Fitted:
     """Fits `took_s` [n] by a sum of `causes` [n, k]; no coefficient is negative.
 
     Errors count as shares: one of a tenth is as bad in a short step as in a long one.
+
+    Args:
+      causes: how much of each cause a time has had.
+      took_s: the times.
+      expected_s: [n] what errors are shares of; by default what was timed. Where
+        single times are noisy, shares of these would favour those that are too short.
 
     Raises:
       ValueError: a time is not positive.
@@ -67,10 +78,15 @@ def fit_seconds(causes: npt.ArrayLike, *, took_s: npt.ArrayLike) -> Fitted:
     seconds = np.asarray(took_s, np.float64)
     if not (seconds > 0).all():
         raise ValueError(f"times must be positive, got {seconds.min()} s")
-    shares = np.asarray(causes, np.float64) / seconds[:, None]
-    scales = np.where(shares.any(axis=0), np.abs(shares).max(axis=0), 1.0)
-    found, _ = nnls(shares / scales, np.ones(len(seconds)))
-    return Fitted(coefficients=found / scales, errors=shares @ (found / scales) - 1.0)
+    wanted_s = seconds if expected_s is None else np.asarray(expected_s, np.float64)
+    shares = np.asarray(causes, np.float64) / wanted_s[:, None]
+    scales = np.where(shares.any(axis=0), shares.max(axis=0), 1.0)
+    found, _ = nnls(shares / scales, seconds / wanted_s)
+    coefficients = found / scales
+    return Fitted(
+        coefficients=coefficients,
+        errors=(shares @ coefficients) * wanted_s / seconds - 1.0,
+    )
 
 
 def fit_step_time(
@@ -100,7 +116,7 @@ def choose_shapes(
     for rows in sorted({*fullest, *(below.get(most, most) for most in fullest)}):
         most = cache.reach(capacity_pages // rows, most=max_pages)
         if most >= 1:
-            pages = sorted({1, (1 + most) // 2, most})
+            pages = sorted({1, most})
             shapes += [StepShape(rows=rows, pages=each) for each in pages]
     return shapes
 
