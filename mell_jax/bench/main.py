@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     if asked and asked[-1] not in ("", *SUITES):
         print(
             f"mell-bench: its suites are {' and '.join(SUITES)}; others are measured "
-            "in a checkout of the project: python -m benchmarks --suite=rl, for example",
+            "in a checkout of the project: python -m benchmarks --suite=rl",
             file=sys.stderr,
         )
         return 2
