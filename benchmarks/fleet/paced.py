@@ -1,0 +1,95 @@
+"""Gives devices a pace: a step's results are not there before its time has passed.
+
+    dispatch ---- the real step -----> its results
+             '--- as long as the profile says ----> they can be seen
+
+So the engine runs at its real speed, with a real model, on devices that do not share
+cores: a machine with few of these can have a fleet. A device makes one step after the
+other. Who asks for a result sees nothing else of it.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.engine.timers import replaced
+from mell_jax.scheduler.simulator.profile import Profile
+from mell_jax.worker.device import DeviceWorker, FetchedLogprobs, Pending, StepCall
+from mell_jax.worker.layout import StepInputs, part_shapes
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@contextlib.contextmanager
+def paced(workers: Iterable[DeviceWorker], *, pace: Profile) -> Iterator[None]:
+    """Has steps of `workers` take as long as `pace` says, at least, in the block."""
+    with contextlib.ExitStack() as stack:
+        for worker in workers:
+            device = _PacedDevice(worker.dispatch, pace=pace)
+            stack.enter_context(replaced(worker, "dispatch", device.dispatch))
+        yield
+
+
+def step_s(call: StepCall, *, pace: Profile) -> float:
+    """Returns the seconds that a step takes on a device of this pace."""
+    sizes = [math.prod(shape) for shape in part_shapes(call.bucket)]
+    inputs = StepInputs(*np.split(call.vector, np.cumsum(sizes)[:-1]))
+    lengths = np.diff(inputs.cu_q_lens)
+    held = inputs.kv_lens[lengths == 1]
+    prefill_s = sum(
+        pace.prefill_s(start=int(end - length), tokens=int(length))
+        for length, end in zip(lengths, inputs.kv_lens, strict=True)
+        if length > 1
+    )
+    pages = int((-(-held // pace.page_tokens)).sum())
+    return pace.decode_s(rows=len(held), pages=pages) + prefill_s
+
+
+@final
+class _PacedDevice:
+    """A device that is free again once all of its steps have taken their time."""
+
+    def __init__(
+        self, dispatch: Callable[[StepCall], Pending], *, pace: Profile
+    ) -> None:
+        self._dispatch = dispatch
+        self._pace = pace
+        self._free_s = 0.0
+
+    def dispatch(self, call: StepCall) -> "PacedPending":
+        begins_s = max(time.perf_counter(), self._free_s)
+        self._free_s = begins_s + step_s(call, pace=self._pace)
+        return PacedPending(self._dispatch(call), due_s=self._free_s)
+
+
+@final
+class PacedPending:
+    """The results of a step are here once both it and its time are over."""
+
+    def __init__(self, real: Pending, *, due_s: float) -> None:
+        self._real = real
+        self._due_s = due_s
+
+    @property
+    def is_ready(self) -> bool:
+        return time.perf_counter() >= self._due_s and self._real.is_ready
+
+    def wait(self) -> None:
+        """Waits for both, from any thread."""
+        time.sleep(max(0.0, self._due_s - time.perf_counter()))
+        self._real.wait()
+
+    def tokens(self) -> Int32Array:
+        self.wait()
+        return self._real.tokens()
+
+    def logprobs(self) -> FetchedLogprobs | None:
+        return self._real.logprobs()
+
+    def prompt_logprobs(self, at: Int32Array) -> FetchedLogprobs:
+        return self._real.prompt_logprobs(at)
