@@ -92,6 +92,7 @@ def _fidelity(values: flags.FlagValues) -> tuple[object, Suite]:
         epoch_s=values.epoch_s,
         slice_s=values.slice_s,
         pace=optional_path(values.pace),
+        clock=values.fleet_clock if values.pace else "wall",
     )
     return settings, lambda _: run_fidelity(settings, progress=values.progress)
 

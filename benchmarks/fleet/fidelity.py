@@ -1,9 +1,12 @@
-"""`--suite=fidelity` puts the simulator beside the engine, which runs at real speed.
+"""`--suite=fidelity` puts the simulator beside the engine.
 
 A profile is fitted to the engine (`mell-bench --suite=profile` does the same), then the
 engine serves a slice of a trace, and the simulator repeats it by the profile alone: it
 knows nothing of the run but when requests came and how long they are. Compared is what
 an operator pays, device-seconds, and what users feel.
+
+The engine runs by the wall's clock, on the devices as they are or at a pace (`paced`),
+or by a clock of these devices alone, in which Python takes no time.
 """
 
 import contextlib
@@ -25,7 +28,8 @@ from benchmarks.fleet.harness import (
 )
 from benchmarks.fleet.paced import paced
 from benchmarks.fleet.run import Run, serve
-from benchmarks.fleet.timeline import WallTime
+from benchmarks.fleet.suite import FleetClock
+from benchmarks.fleet.timeline import EventTime, Timeline, TimelyArrivals, WallTime
 from mell_jax.bench import workload
 from mell_jax.bench.metrics import tpot_s, ttft_s
 from mell_jax.bench.profile import Measured, ProfileSettings, measure_profile
@@ -35,6 +39,7 @@ from mell_jax.bench.report import BenchReport, table
 from mell_jax.bench.serving import ServingSettings, choose_shapes
 from mell_jax.bench.stats import percentile
 from mell_jax.bench.still import Still
+from mell_jax.engine.fleet.arrivals import Arrivals, WatchedArrivals
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.machine import Machine
@@ -64,6 +69,7 @@ class FidelitySettings:
     epoch_s: float = 1.0
     slice_s: float | None = None  # requests that come later are left out
     pace: Path | None = None  # a profile; None: devices are as fast as they are
+    clock: FleetClock = "wall"
     steps: int = 32  # of each point of the profile
 
     def __post_init__(self) -> None:
@@ -76,6 +82,11 @@ class FidelitySettings:
             value = getattr(self, name)
             if value is not None and not (0.0 < value < math.inf):
                 raise ValueError(f"{name} must be positive, got {value}")
+        if self.clock == "devices" and self.pace is None:
+            raise ValueError(
+                "fleet_clock is the devices', which have no pace: give one by --pace, "
+                "or --fleet_clock=wall"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,19 +129,18 @@ def run_fidelity(settings: FidelitySettings, *, progress: bool) -> BenchReport:
     )
     harness = build_harness(engine, progress=progress)
     orders, left_out = make_orders(harness, settings)
-    with _pace(harness, settings):
-        measured = profile_harness(harness, settings, progress=progress)
-        results = [
-            compare_policy(
-                harness,
-                orders,
-                settings,
-                policy=policy,
-                profile=measured.profile,
-                progress=progress,
-            )
-            for policy in settings.policies
-        ]
+    measured = profile_harness(harness, settings, progress=progress)
+    results = [
+        compare_policy(
+            harness,
+            orders,
+            settings,
+            policy=policy,
+            profile=measured.profile,
+            progress=progress,
+        )
+        for policy in settings.policies
+    ]
     about = f"{describe_devices(devices)}, {len(orders)} requests, {left_out} left out"
     return BenchReport(
         suite="fidelity",
@@ -192,28 +202,31 @@ def profile_harness(
     harness: FleetHarness, settings: FidelitySettings, *, progress: bool
 ) -> Measured:
     """Fits a profile to the instances of `harness`, all of them busy."""
-    fleet = harness.open_fleet(
-        Still(settings.instances),
-        clock=time.monotonic,
-        config=FleetConfig(epoch_s=NEVER_S),
-        profile=harness.profile,
-    )
-    measured = measure_profile(
-        fleet,
-        ProfileSettings(
-            engine=settings.requests.engine,
-            profile=Path("profile.json"),  # it is in the report
-            steps=settings.steps,
-            seed=settings.requests.seed,
-        ),
-        token_budget=max(
-            bucket.tokens
-            for worker in harness.workers.values()
-            for bucket in worker.buckets
-        ),
-        progress=progress,
-    )
-    harness.close_fleet(fleet)
+    with _rig(harness, settings) as rig:
+        fleet = harness.open_fleet(
+            Still(settings.instances),
+            clock=rig.timeline.now_s,
+            config=FleetConfig(epoch_s=NEVER_S),
+            profile=harness.profile,
+            arrivals=rig.arrivals,
+        )
+        measured = measure_profile(
+            fleet,
+            ProfileSettings(
+                engine=settings.requests.engine,
+                profile=Path("profile.json"),  # it is in the report
+                steps=settings.steps,
+                seed=settings.requests.seed,
+            ),
+            token_budget=max(
+                bucket.tokens
+                for worker in harness.workers.values()
+                for bucket in worker.buckets
+            ),
+            progress=progress,
+            clock=rig.timeline.now_s,
+        )
+        harness.close_fleet(fleet)
     return measured
 
 
@@ -227,17 +240,19 @@ def compare_policy(
     progress: bool,
 ) -> FidelityResult:
     """Serves `orders` on a new fleet, and in the simulator by `profile`."""
-    compiled, timeline = harness.compilations.count, WallTime()
+    compiled = harness.compilations.count
     told = PolicyConfig(epoch_s=settings.epoch_s)
-    fleet = harness.open_fleet(
-        POLICIES[policy](told),
-        clock=timeline.now_s,
-        config=FleetConfig(policy=policy, epoch_s=settings.epoch_s),
-        profile=harness.profile,
-    )
-    with tqdm(total=len(orders), desc=policy, disable=not progress) as bar:
-        run = serve(fleet, orders, timeline=timeline, on_done=bar.update)
-    harness.close_fleet(fleet)
+    bar = tqdm(total=len(orders), desc=policy, disable=not progress)
+    with _rig(harness, settings) as rig, contextlib.closing(bar):
+        fleet = harness.open_fleet(
+            POLICIES[policy](told),
+            clock=rig.timeline.now_s,
+            config=FleetConfig(policy=policy, epoch_s=settings.epoch_s),
+            profile=harness.profile,
+            arrivals=rig.arrivals,
+        )
+        run = serve(fleet, orders, timeline=rig.timeline, on_done=bar.update)
+        harness.close_fleet(fleet)
     simulated = simulate(
         harness,
         orders,
@@ -315,14 +330,34 @@ def compare(run: Run, simulated: SimulatedFleet) -> tuple[Compared, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rig:
+    """A rig has the clock of a fleet, and what waits for its devices."""
+
+    timeline: Timeline
+    arrivals: Arrivals
+
+
 @contextlib.contextmanager
-def _pace(harness: FleetHarness, settings: FidelitySettings) -> Iterator[None]:
-    if settings.pace is None:
-        yield
-        return
-    pace = read_profile(settings.pace)
-    with paced(harness.workers.values(), pace=pace):
-        yield
+def _rig(harness: FleetHarness, settings: FidelitySettings) -> Iterator[_Rig]:
+    """Yields a new rig, in which devices have their pace from time 0 on."""
+    if settings.clock == "devices":
+        events = EventTime()
+        rig = _Rig(timeline=events, arrivals=events)
+    else:
+        wall = WallTime()
+        arrivals = TimelyArrivals(WatchedArrivals(), timeline=wall)
+        rig = _Rig(timeline=wall, arrivals=arrivals)
+    with contextlib.ExitStack() as stack:
+        if settings.pace is not None:
+            stack.enter_context(
+                paced(
+                    harness.workers.values(),
+                    pace=read_profile(settings.pace),
+                    now_s=rig.timeline.now_s,
+                )
+            )
+        yield rig
 
 
 def _plain(result: FidelityResult) -> dict[str, object]:

@@ -3,9 +3,9 @@
     dispatch ---- the real step -----> its results
              '--- as long as the profile says ----> they can be seen
 
-So the engine runs at its real speed, with a real model, on devices that do not share
-cores: a machine with few of these can have a fleet. A device makes one step after the
-other. Who asks for a result sees nothing else of it.
+So the engine runs for real, with a real model, on devices that do not share cores: a
+machine with few of these can have a fleet. A device makes one step after the other. The
+clock is the wall's, or one that goes on only while the engine waits.
 """
 
 import contextlib
@@ -26,11 +26,16 @@ Int32Array = npt.NDArray[np.int32]
 
 
 @contextlib.contextmanager
-def paced(workers: Iterable[DeviceWorker], *, pace: Profile) -> Iterator[None]:
-    """Has steps of `workers` take as long as `pace` says, at least, in the block."""
+def paced(
+    workers: Iterable[DeviceWorker], *, pace: Profile, now_s: Callable[[], float]
+) -> Iterator[None]:
+    """Has steps of `workers` take as long as `pace` says, by this clock, in the block.
+
+    By the wall's clock they take longer where they do so anyway.
+    """
     with contextlib.ExitStack() as stack:
         for worker in workers:
-            device = _PacedDevice(worker.dispatch, pace=pace)
+            device = _PacedDevice(worker.dispatch, pace=pace, now_s=now_s)
             stack.enter_context(replaced(worker, "dispatch", device.dispatch))
         yield
 
@@ -55,33 +60,43 @@ class _PacedDevice:
     """A device that is free again once all of its steps have taken their time."""
 
     def __init__(
-        self, dispatch: Callable[[StepCall], Pending], *, pace: Profile
+        self,
+        dispatch: Callable[[StepCall], Pending],
+        *,
+        pace: Profile,
+        now_s: Callable[[], float],
     ) -> None:
         self._dispatch = dispatch
         self._pace = pace
+        self._now_s = now_s
         self._free_s = 0.0
 
     def dispatch(self, call: StepCall) -> "PacedPending":
-        begins_s = max(time.perf_counter(), self._free_s)
+        begins_s = max(self._now_s(), self._free_s)
         self._free_s = begins_s + step_s(call, pace=self._pace)
-        return PacedPending(self._dispatch(call), due_s=self._free_s)
+        real = self._dispatch(call)
+        return PacedPending(real, due_s=self._free_s, now_s=self._now_s)
 
 
 @final
 class PacedPending:
     """The results of a step are here once both it and its time are over."""
 
-    def __init__(self, real: Pending, *, due_s: float) -> None:
+    def __init__(
+        self, real: Pending, *, due_s: float, now_s: Callable[[], float]
+    ) -> None:
+        self.due_s = due_s
         self._real = real
-        self._due_s = due_s
+        self._now_s = now_s
 
     @property
     def is_ready(self) -> bool:
-        return time.perf_counter() >= self._due_s and self._real.is_ready
+        return self._now_s() >= self.due_s and self._real.is_ready
 
     def wait(self) -> None:
-        """Waits for both, from any thread."""
-        time.sleep(max(0.0, self._due_s - time.perf_counter()))
+        """Waits for the step, and for its time where that goes on by itself."""
+        while (left_s := self.due_s - self._now_s()) > 0:
+            time.sleep(left_s)
         self._real.wait()
 
     def tokens(self) -> Int32Array:

@@ -7,6 +7,8 @@ those that the fleet measured when it was built.
 
 import dataclasses
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +97,12 @@ def run_profile(settings: ProfileSettings, *, progress: bool) -> BenchReport:
 
 
 def measure_profile(
-    fleet: Fleet, settings: ProfileSettings, *, token_budget: int, progress: bool
+    fleet: Fleet,
+    settings: ProfileSettings,
+    *,
+    token_budget: int,
+    progress: bool,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
     """Measures a fleet that does nothing else; it is of no further use.
 
@@ -104,6 +111,7 @@ def measure_profile(
       settings: of the measurement.
       token_budget: of a step.
       progress: shows a bar.
+      clock: seconds, by which steps are timed.
 
     Raises:
       ValueError: the context is too short for a prompt and its steps.
@@ -112,7 +120,9 @@ def measure_profile(
     spec = fleet.machine.ledger.spec(ModelId(info.model_name))
     instances = len(fleet.instance_pool.devices)
     watch = StepWatch(page_tokens=info.page_tokens)
-    load = StepLoad(fleet, instances=instances, watch=watch, seed=settings.seed)
+    load = StepLoad(
+        fleet, instances=instances, watch=watch, seed=settings.seed, clock=clock
+    )
     points = choose_points(
         max_rows=info.max_rows,
         max_tokens=_longest_prompt(info.max_model_len, steps=settings.steps),

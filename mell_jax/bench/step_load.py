@@ -7,6 +7,7 @@ rows x context     so many requests on each instance, with prompts of that lengt
 import itertools
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,14 +58,22 @@ class StepLoad:
       instances: all that it has.
       watch: sees every step.
       seed: prompts are drawn from it.
+      clock: seconds, by which steps are timed.
     """
 
     def __init__(
-        self, fleet: Fleet, *, instances: int, watch: StepWatch, seed: int
+        self,
+        fleet: Fleet,
+        *,
+        instances: int,
+        watch: StepWatch,
+        seed: int,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._fleet = fleet
         self._instances = instances
         self._watch = watch
+        self._clock = clock
         self._rng = np.random.default_rng(seed)
         self._handles = itertools.count()
         self._made: Counter[int] = Counter()
@@ -97,7 +106,7 @@ class StepLoad:
 
     def _step(self) -> None:
         frame = self._fleet.step()
-        self._watch.look(self._fleet, now_s=time.perf_counter())
+        self._watch.look(self._fleet, now_s=self._clock())
         if frame is None:
             return
         self._made.update(frame.handles.tolist())
