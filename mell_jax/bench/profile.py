@@ -150,6 +150,7 @@ def measure_profile(
             kv_bytes_per_token=round(spec.page_bytes * groups / spec.page_tokens),
             load_s=spec.load_s,
             link_bytes_per_s=min(links, default=math.inf),
+            plans_ahead=True,
         ),
     )
 
