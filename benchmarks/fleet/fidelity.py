@@ -26,7 +26,7 @@ from benchmarks.fleet.harness import (
     choose_devices,
     describe_devices,
 )
-from benchmarks.fleet.paced import paced
+from benchmarks.fleet.paced import CarriedAtOnce, opened_at_once, paced
 from benchmarks.fleet.run import Run, serve
 from benchmarks.fleet.suite import FleetClock
 from benchmarks.fleet.timeline import EventTime, Timeline, TimelyArrivals, WallTime
@@ -41,6 +41,7 @@ from mell_jax.bench.stats import percentile
 from mell_jax.bench.still import Still
 from mell_jax.engine.fleet.arrivals import Arrivals, WatchedArrivals
 from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.transport import DevicePut, Transport
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.policy import PolicyConfig
@@ -208,6 +209,7 @@ def profile_harness(
             clock=rig.timeline.now_s,
             config=FleetConfig(epoch_s=NEVER_S),
             profile=harness.profile,
+            transport=rig.transport,
             arrivals=rig.arrivals,
         )
         measured = measure_profile(
@@ -249,6 +251,7 @@ def compare_policy(
             clock=rig.timeline.now_s,
             config=FleetConfig(policy=policy, epoch_s=settings.epoch_s),
             profile=harness.profile,
+            transport=rig.transport,
             arrivals=rig.arrivals,
         )
         run = serve(fleet, orders, timeline=rig.timeline, on_done=bar.update)
@@ -332,31 +335,34 @@ def compare(run: Run, simulated: SimulatedFleet) -> tuple[Compared, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rig:
-    """A rig has the clock of a fleet, and what waits for its devices."""
+    """A rig has the clock of a fleet, what waits for its devices and what goes between.
+
+    By the devices' clock nothing else takes time: not Python, not to open an instance
+    or to carry pages.
+    """
 
     timeline: Timeline
     arrivals: Arrivals
+    transport: Transport
 
 
 @contextlib.contextmanager
 def _rig(harness: FleetHarness, settings: FidelitySettings) -> Iterator[_Rig]:
     """Yields a new rig, in which devices have their pace from time 0 on."""
-    if settings.clock == "devices":
-        events = EventTime()
-        rig = _Rig(timeline=events, arrivals=events)
-    else:
-        wall = WallTime()
-        arrivals = TimelyArrivals(WatchedArrivals(), timeline=wall)
-        rig = _Rig(timeline=wall, arrivals=arrivals)
+    workers = harness.workers.values()
     with contextlib.ExitStack() as stack:
+        if settings.clock == "devices":
+            events = EventTime()
+            transport = CarriedAtOnce(DevicePut())
+            rig = _Rig(timeline=events, arrivals=events, transport=transport)
+            stack.enter_context(opened_at_once(workers))
+        else:
+            wall = WallTime()
+            arrivals = TimelyArrivals(WatchedArrivals(), timeline=wall)
+            rig = _Rig(timeline=wall, arrivals=arrivals, transport=DevicePut())
         if settings.pace is not None:
-            stack.enter_context(
-                paced(
-                    harness.workers.values(),
-                    pace=read_profile(settings.pace),
-                    now_s=rig.timeline.now_s,
-                )
-            )
+            pace, now_s = read_profile(settings.pace), rig.timeline.now_s
+            stack.enter_context(paced(workers, pace=pace, now_s=now_s))
         yield rig
 
 

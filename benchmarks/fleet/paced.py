@@ -14,12 +14,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.engine.timers import replaced
+from mell_jax.engine.fleet.page_transfer import PageTransfer
+from mell_jax.engine.fleet.transport import Transport
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.simulator.profile import Profile
 from mell_jax.worker.device import DeviceWorker, FetchedLogprobs, Pending, StepCall
+from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.layout import StepInputs, part_shapes
 
 Int32Array = npt.NDArray[np.int32]
@@ -38,6 +43,45 @@ def paced(
             device = _PacedDevice(worker.dispatch, pace=pace, now_s=now_s)
             stack.enter_context(replaced(worker, "dispatch", device.dispatch))
         yield
+
+
+@contextlib.contextmanager
+def opened_at_once(workers: Iterable[DeviceWorker]) -> Iterator[None]:
+    """Has workers that are unparked be ready when `unpark` returns, in the block."""
+    with contextlib.ExitStack() as stack:
+        for worker in workers:
+            stack.enter_context(replaced(worker, "unpark", _until_ready(worker)))
+        yield
+
+
+def _until_ready(worker: DeviceWorker) -> Callable[[], None]:
+    unpark = worker.unpark
+
+    def unpark_and_wait() -> None:
+        unpark()
+        worker.wait_ready()
+
+    return unpark_and_wait
+
+
+@final
+class CarriedAtOnce:
+    """A transport whose pages have arrived when it returns."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    def carry(
+        self,
+        transfer: PageTransfer,
+        *,
+        source: DeviceGroupId,
+        target: DeviceGroupId,
+        to: DeviceGroup,
+    ) -> PageTransfer:
+        carried = self._inner.carry(transfer, source=source, target=target, to=to)
+        jax.block_until_ready(carried.chunks)
+        return carried
 
 
 def step_s(call: StepCall, *, pace: Profile) -> float:

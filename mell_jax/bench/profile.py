@@ -125,7 +125,8 @@ def measure_profile(
     )
     points = choose_points(
         max_rows=info.max_rows,
-        max_tokens=_longest_prompt(info.max_model_len, steps=settings.steps),
+        context=info.max_model_len,
+        steps=settings.steps,
         capacity_tokens=spec.capacity_pages * spec.page_tokens // 2,  # they grow
         most_tokens=settings.most_tokens,
     )
@@ -184,16 +185,6 @@ def render(measured: Measured) -> str:
             f"{speed.hiccups} steps took several times as long and were left out",
         ]
     )
-
-
-def _longest_prompt(max_tokens: int, *, steps: int) -> int:
-    longest = max_tokens - 2 * steps
-    if not (longest >= 1):
-        raise ValueError(
-            f"a context of {max_tokens} tokens is too short for {steps} steps behind "
-            f"a prompt: give max_model_len of at least {2 * steps + 1}"
-        )
-    return longest
 
 
 def _warm_up(load: StepLoad, watch: StepWatch) -> None:

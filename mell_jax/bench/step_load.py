@@ -28,16 +28,26 @@ class LoadPoint:
 
 
 def choose_points(
-    *, max_rows: int, max_tokens: int, capacity_tokens: int, most_tokens: int
+    *, max_rows: int, context: int, steps: int, capacity_tokens: int, most_tokens: int
 ) -> list[LoadPoint]:
     """Returns few and many requests, with short prompts, longer and the longest ones.
 
     Args:
       max_rows: of an instance.
-      max_tokens: of a prompt.
+      context: tokens of a prompt and its answer.
+      steps: that decode at each point; of rows that come first they are some more.
       capacity_tokens: of an instance's pool.
       most_tokens: of all prompts of an instance at a point; it bounds the time.
+
+    Raises:
+      ValueError: the context is too short for a prompt and its steps.
     """
+    max_tokens = context - 2 * steps
+    if not (max_tokens >= 1):
+        raise ValueError(
+            f"a context of {context} tokens is too short for {steps} steps behind a "
+            f"prompt: give max_model_len of at least {2 * steps + 1}"
+        )
     points = []
     for rows in sorted({1, max(1, max_rows // 4), max_rows}):
         most = min(max_tokens, capacity_tokens // rows, most_tokens // rows)

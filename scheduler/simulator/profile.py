@@ -171,7 +171,9 @@ def profile_of(content: Any) -> Profile:
       ValueError: a field is missing, unknown or out of range.
     """
     known = {field.name for field in fields(Profile)}
-    values = _fields(content, known=known, optional={"prefill_pair_s", "plans_ahead"}, what="profile")
+    values = _fields(
+        content, known=known, optional={"prefill_pair_s", "plans_ahead"}, what="profile"
+    )
     steps = _fields(
         values["step_time"],
         known=set(_STEP_TIMES),
