@@ -71,12 +71,19 @@ class Carriage:
         """
         return self._queue.divide(demand_of)
 
-    def demand(self, move: plan.Move, *, model: ModelId, tokens: int) -> MoveDemand:
-        """Returns what a move of a request with `tokens` needs, at least one."""
+    def demand(
+        self, move: plan.Move, *, model: ModelId, tokens: int, cached_tokens: int = 0
+    ) -> MoveDemand:
+        """Returns what a move of a request with `tokens` needs, at least one.
+
+        Args:
+          cached_tokens: that its target has.
+        """
         return MoveDemand(
             move=move,
             links=path(self._settings, source=move.source, target=move.target),
             tokens=tokens,
+            cached_tokens=cached_tokens,
             bytes_per_token=self._settings.held_bytes_per_token(model, tokens=tokens),
         )
 

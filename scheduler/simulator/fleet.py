@@ -26,10 +26,12 @@ from mell_jax.scheduler.simulator.delivery import (
 from mell_jax.scheduler.simulator.latency import Latencies
 from mell_jax.scheduler.simulator.measure import RunMeter
 from mell_jax.scheduler.simulator.pace import FixedPace, Pace
+from mell_jax.scheduler.simulator.prefixes import Prefixes
 from mell_jax.scheduler.simulator.repack import bound_of, demands, window_of
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.step_pace import StepPace
+from mell_jax.scheduler.simulator.warm import WarmPool
 from mell_jax.scheduler.simulator.workload import Workload
 from mell_jax.scheduler.transfer import Mode, MoveDemand
 
@@ -89,6 +91,12 @@ class SimulatedFleet:
         self._serving: dict[DeviceGroupId, ModelId] = {}
         self._moves: dict[MoveId, plan.Move] = {}
         self._carriage = Carriage(settings, ready_s=self._ready_s)
+        self._warm = WarmPool(
+            size=settings.warm_devices,
+            warm_s=settings.warm_s,
+            idle=settings.max_devices,
+        )
+        self._prefixes = Prefixes(workload, settings=settings)
         self._pace: Pace
         self._delivery: Delivery
         self._set_pace()
@@ -100,7 +108,11 @@ class SimulatedFleet:
         wires = Wires(settings, carriage=carriage, agenda=agenda, ready_s=ready_s)
         if settings.steps is None:
             self._pace = FixedPace(
-                settings, agenda=agenda, ready_s=ready_s, reached=self._reached
+                settings,
+                agenda=agenda,
+                prefixes=self._prefixes,
+                ready_s=ready_s,
+                reached=self._reached,
             )
             self._delivery = FixedDelivery(
                 carriage=carriage, wires=wires, agenda=agenda, commit=self._commit
@@ -110,6 +122,7 @@ class SimulatedFleet:
             settings,
             agenda=agenda,
             held=self._held,
+            prefixes=self._prefixes,
             ready_s=ready_s,
             reached=self._reached,
         )
@@ -156,7 +169,9 @@ class SimulatedFleet:
                 self._sample()
                 progress(self.meter.served_requests + self.meter.rejected)
                 epoch += 1
-        self.meter.count_devices(self.now_s, len(self._serving))
+        self._count_devices()
+        self.meter.prefix_hit_tokens = self._prefixes.hit_tokens
+        self.meter.prefix_asked_tokens = self._prefixes.asked_tokens
         return self.meter
 
     # A request's life.
@@ -179,6 +194,7 @@ class SimulatedFleet:
                 pages=self._held(request),
                 model=request.model,
                 peak_pages=self._settings.cache.held(peak),
+                prefix=self._prefixes.arrive(request),
             )
         )
 
@@ -196,6 +212,17 @@ class SimulatedFleet:
         self._pace.go_on(request)  # a `Wait` in the answer takes both back
         if self._held(request) > held:  # or the page takes the place of another
             self._tell(events.Grow(request=request.id, pages=self._held(request)))
+            self._charge(request)
+
+    def _charge(self, request: Request) -> None:
+        """Tells the caches what a request is charged for, wherever it is."""
+        if request.device is None or not self._prefixes.are_shared:
+            return
+        pages = self._held(request)
+        self._prefixes.charge(request, request.device, pages=pages)
+        if request.move is not None:
+            target = self._moves[request.move].target
+            self._prefixes.charge(request, target, pages=pages)
 
     def _end(self, request: Request) -> None:
         del self._running[request.id]
@@ -210,6 +237,8 @@ class SimulatedFleet:
         self.meter.served_requests += 1
         self.meter.served_tokens += request.input_tokens + request.output_tokens
         self._pace.end(request)
+        self._prefixes.leave(request, has_ended=True)
+        request.device = request.move = None
         self._tell(events.Finish(request=request.id))
 
     # Decisions.
@@ -243,18 +272,48 @@ class SimulatedFleet:
             case plan.Preempt():
                 self._preempt(self._running[decision.request])
             case plan.Reject():
-                self._pace.end(self._running.pop(decision.request))
-                self.meter.rejected += 1
+                self._reject(self._running.pop(decision.request))
             case plan.Activate():
-                self.meter.activations += 1
-                self._serving[decision.device] = decision.model
-                self._ready_s[decision.device] = self.now_s + decision.load_s
-                self._pace.opened(decision.device)
-                self.meter.count_devices(self.now_s, len(self._serving))
+                self._open(decision)
             case plan.Park():
                 del self._serving[decision.device]
                 self._pace.closed(decision.device)
-                self.meter.count_devices(self.now_s, len(self._serving))
+                self._prefixes.closed(decision.device)
+                self._warm.park(now_s=self.now_s)
+                self._count_devices()
+
+    def _reject(self, request: Request) -> None:
+        self._pace.end(request)
+        self._prefixes.leave(request, has_ended=True)
+        request.device = request.move = None
+        self.meter.rejected += 1
+
+    def _open(self, decision: plan.Activate) -> None:
+        """Loads a model; what is kept warm takes another time than the books say."""
+        self.meter.activations += 1
+        self._serving[decision.device] = decision.model
+        load_s = decision.load_s
+        if self._settings.warm_devices:
+            load_s = self._warm.open(
+                now_s=self.now_s,
+                cold_s=self._settings.loading_s(decision.model),
+                idle=self._settings.max_devices - len(self._serving),
+            )
+            learned = events.Activated(model=decision.model, took_s=load_s)
+            self._agenda.note(self.now_s + load_s, self._tell_later, learned)
+        self._ready_s[decision.device] = self.now_s + load_s
+        capacity_pages = self._specs[decision.model].capacity_pages
+        self._prefixes.opened(decision.device, capacity_pages=capacity_pages)
+        self._pace.opened(decision.device)
+        self._count_devices()
+
+    def _tell_later(self, event: events.Event, number: int) -> None:
+        self._tell(event)
+
+    def _count_devices(self) -> None:
+        self.meter.count_devices(
+            self.now_s, len(self._serving), warm_devices=len(self._warm)
+        )
 
     def _place(self, request: Request, place: plan.Place) -> None:
         """Prefills a queued request, or lets a paused one go on."""
@@ -265,8 +324,10 @@ class SimulatedFleet:
         if request.is_queued:
             request.is_queued = False
             request.device = place.device
+            self._charge(request)
             self._pace.start(request)
         else:
+            self._charge(request)
             self._pace.go_on(request)
 
     def _pause(self, request: Request) -> None:
@@ -286,6 +347,7 @@ class SimulatedFleet:
         self.meter.preemptions += 1
         self.meter.tokens_recomputed += self._pace.computed(request)
         self._pace.stop(request)
+        self._prefixes.leave(request, has_ended=False)
         request.device = request.move = None
         request.is_queued = True
 
@@ -293,26 +355,27 @@ class SimulatedFleet:
         request = self._running[move.request]
         self._moves[move.move] = move
         request.move = move.move
+        self._prefixes.charge(request, move.target, pages=move.pages)
         if self._settings.are_moves_instant:
-            self._move_at_once(request)
+            self._move_at_once(request, target=move.target)
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
             self._carriage.ask(move)
 
-    def _move_at_once(self, request: Request) -> None:
+    def _move_at_once(self, request: Request, *, target: DeviceGroupId) -> None:
         tokens = self._pace.moved_tokens(request)
         each = self._settings.held_bytes_per_token(request.model, tokens=max(1, tokens))
-        self.meter.moved(self.now_s, tokens, link_bytes=tokens * each)
+        new = tokens - min(tokens, self._prefixes.count_cached(request, target))
+        self.meter.moved(self.now_s, tokens, link_bytes=new * each)
 
     def _come(self, move_id: MoveId) -> None:
         """A request is at its target, unless it has ended meanwhile."""
         move = self._moves.pop(move_id)
         request = self._running.get(move.request)
-        if request is None:
-            return
-        self._pace.arrive(request, move=move)
-        if request.move == move_id:
+        if request is not None and request.move == move_id:
             request.device, request.move = move.target, None
+            self._prefixes.moved(request, target=move.target)
+            self._pace.arrive(request)
 
     def _commit(self, move: MoveId, number: int) -> None:
         self._tell(events.MoveCommitted(move=move))
@@ -343,7 +406,10 @@ class SimulatedFleet:
         if request is None:
             return None
         tokens = max(1, self._pace.moved_tokens(request))
-        return self._carriage.demand(move, model=request.model, tokens=tokens)
+        cached = min(tokens, self._prefixes.count_cached(request, move.target))
+        return self._carriage.demand(
+            move, model=request.model, tokens=tokens, cached_tokens=cached
+        )
 
     # Epochs.
 

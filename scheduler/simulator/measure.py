@@ -37,6 +37,8 @@ class RunMeter:
     rejected: int = 0
     served_requests: int = 0
     served_tokens: int = 0
+    prefix_hit_tokens: int = 0  # of prompts, found where they were placed
+    prefix_asked_tokens: int = 0
     decision_s: "array[float]" = field(default_factory=lambda: array("d"))
     wait_s: "array[float]" = field(default_factory=lambda: array("d"))
     pause_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -45,17 +47,23 @@ class RunMeter:
     utilization: "array[float]" = field(default_factory=lambda: array("d"))
     bound: "array[float]" = field(default_factory=lambda: array("d"))
     device_s: float = 0.0  # devices in use, added up over the seconds of the window
+    warm_device_s: float = 0.0  # of idle ones that are kept warm, likewise
     _peak: int = 0
     _since_s: float = 0.0
     _count: int = 0
+    _warm_count: int = 0
 
-    def count_devices(self, now_s: float, devices: int) -> None:
-        """The number of devices in use is `devices` from now on."""
+    def count_devices(
+        self, now_s: float, devices: int, *, warm_devices: int = 0
+    ) -> None:
+        """So many devices are in use from now on, and so many idle ones kept warm."""
         start = max(self._since_s, self.window.start_s)
         end = min(now_s, self.window.end_s)
         if end > start:
             self.device_s += self._count * (end - start)
+            self.warm_device_s += self._warm_count * (end - start)
         self._since_s, self._count = now_s, devices
+        self._warm_count = warm_devices
         self._peak = max(self._peak, devices)
 
     def is_inside(self, now_s: float) -> bool:
@@ -112,6 +120,7 @@ class RunMeter:
         return {
             "devices_mean": self.device_s / span,
             "devices_peak": self._peak,
+            "devices_warm_mean": self.warm_device_s / span,
             "utilization_mean": _mean(np.asarray(self.utilization)[inside]),
             "lower_bound_mean": _mean(np.asarray(self.bound)[inside]),
             "migrations": self.migrations,
@@ -132,6 +141,9 @@ class RunMeter:
             "rejected": self.rejected,
             "served_requests": self.served_requests,
             "served_tokens": self.served_tokens,
+            "prefix_hit_tokens": self.prefix_hit_tokens,
+            "prefix_hit_share": self.prefix_hit_tokens
+            / max(1, self.prefix_asked_tokens),
             "wait_mean_s": _mean(np.asarray(self.wait_s)),
             "wait_p99_s": _quantile(np.asarray(self.wait_s), 0.99),
             "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),

@@ -8,9 +8,9 @@ own.
 from collections.abc import Callable, Mapping
 from typing import Protocol, final
 
-from mell_jax.scheduler.ids import DeviceGroupId
-from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.simulator.agenda import Agenda
+from mell_jax.scheduler.simulator.prefixes import Prefixes
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
 
@@ -42,8 +42,8 @@ class Pace(Protocol):
     def end(self, request: Request) -> None:
         """A request has ended, or is refused."""
 
-    def arrive(self, request: Request, *, move: plan.Move) -> None:
-        """A move commits: a request is at its target."""
+    def arrive(self, request: Request) -> None:
+        """A move has committed: its device is another from now on."""
 
     def moved_tokens(self, request: Request) -> int:
         """Returns the tokens that a move of a request takes along, now."""
@@ -66,6 +66,7 @@ class FixedPace:
         settings: Settings,
         *,
         agenda: Agenda,
+        prefixes: Prefixes,
         ready_s: Mapping[DeviceGroupId, float],
         reached: Reached,
     ) -> None:
@@ -73,6 +74,8 @@ class FixedPace:
         self._decode_tokens_per_s = settings.decode_tokens_per_s
         self._prefill_tokens_per_s = settings.prefill_tokens_per_s
         self._agenda = agenda
+        self._prefixes = prefixes
+        self._filling: dict[RequestId, int] = {}  # ends of prefills on the agenda
         self._ready_s = ready_s
         self._reached = reached
 
@@ -84,8 +87,7 @@ class FixedPace:
 
     def start(self, request: Request) -> None:
         """Prefills all its tokens as soon as the device has loaded."""
-        assert request.device is not None
-        self._prefill(request, request.device)
+        self._prefill(request)
         self._set_timer(request)
 
     def go_on(self, request: Request) -> None:
@@ -103,16 +105,17 @@ class FixedPace:
         self._note_first(request, made)
         request.done = made
         request.since_s = self._agenda.now_s
-        request.timer = -1
+        self.end(request)
 
     def end(self, request: Request) -> None:
         """Forgets it."""
         request.timer = -1
+        self._filling.pop(request.id, None)
 
-    def arrive(self, request: Request, *, move: plan.Move) -> None:
+    def arrive(self, request: Request) -> None:
         """A prefill that waits for loading begins at the target instead."""
         if self._agenda.now_s < request.prefill_s:
-            self._prefill(request, move.target)
+            self._prefill(request)
             self._set_timer(request)
 
     def moved_tokens(self, request: Request) -> int:
@@ -128,13 +131,26 @@ class FixedPace:
         since_s = max(0.0, now_s - request.prefill_s)
         return int(since_s * self._prefill_tokens_per_s)
 
-    def _prefill(self, request: Request, device: DeviceGroupId) -> None:
+    def _prefill(self, request: Request) -> None:
+        assert request.device is not None
         now_s = self._agenda.now_s
-        request.prefill_s = max(now_s, self._ready_s[device])
-        tokens = request.input_tokens + int(request.done)
+        request.prefill_s = max(now_s, self._ready_s[request.device])
+        total = request.input_tokens + int(request.done)
+        found = self._prefixes.begin(request, total=total)
+        tokens = total - found
         request.since_s = request.prefill_s + tokens / self._prefill_tokens_per_s
+        if self._prefixes.are_shared:
+            self._prefixes.count(hit=found, total=total)
+            number = self._agenda.note(request.since_s, self._fill, request)
+            self._filling[request.id] = number
         if request.started_s is None or request.started_s > now_s:
             request.started_s = request.prefill_s
+
+    def _fill(self, request: Request, number: int) -> None:
+        """A prompt has been computed, unless it was stopped meanwhile."""
+        if self._filling.get(request.id) == number:
+            del self._filling[request.id]
+            self._prefixes.computed(request)
 
     def _set_timer(self, request: Request) -> None:
         """Wakes a decoding request at the end of its page or output."""

@@ -40,6 +40,7 @@ EVENTS: dict[str, type[Any]] = {
         events.DeviceAdded,
         events.DeviceRemoved,
         events.DeviceLost,
+        events.Activated,
         events.MoveCommitted,
         events.MoveAborted,
     )
@@ -120,6 +121,7 @@ def make_header(
         "policy": policy,
         "config": dataclasses.asdict(config),
         "settings": dataclasses.asdict(settings),
+        "shares_prefixes": workload.blocks is not None,
         "requests": list(zip(*columns, strict=True)),
     }
 

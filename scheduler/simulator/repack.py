@@ -18,6 +18,7 @@ from mell_jax.scheduler.bounds import first_fit_decreasing, instances_bound
 from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.simulator.measure import RunMeter, Window
+from mell_jax.scheduler.simulator.prefixes import most_cached
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
@@ -89,17 +90,24 @@ class Lives:
 
 
 def lives(workload: Workload, *, settings: Settings) -> Lives:
-    """Returns how requests would live if nobody waited, each alone on an instance."""
-    given, made = workload.input_tokens, workload.output_tokens
+    """Returns how requests would live if nobody waited, each alone on an instance.
+
+    What could be found of its prompt is not computed.
+    """
+    found = most_cached(workload)
+    given, made = workload.input_tokens - found, workload.output_tokens
     if settings.steps is None:
         rate = np.full(len(workload), settings.decode_tokens_per_s)
         decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
         return Lives(decode_s=decode_s, tokens_per_s=rate, end_s=decode_s + made / rate)
     speed, step = settings.steps, settings.step_time
     chunks = -(-given // speed.token_budget)
-    whole_s = [speed.prefill_s(start=0, tokens=tokens) for tokens in given.tolist()]
+    whole_s = [
+        speed.prefill_s(start=start, tokens=tokens)
+        for start, tokens in zip(found.tolist(), given.tolist(), strict=True)
+    ]
     decode_s = workload.arrival_s + chunks * step.fixed_s + whole_s  # with a token
-    half = -(-(given + made // 2) // settings.page_tokens)
+    half = -(-(workload.input_tokens + made // 2) // settings.page_tokens)
     pages = _held(half, cache=settings.cache)
     token_s = step.fixed_s + step.row_s + step.page_s * pages
     return Lives(

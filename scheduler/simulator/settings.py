@@ -88,9 +88,9 @@ class Settings:
             "link_gbps",
             "host_gbps",
             "switch_gbps",
-            "tpot_slo_s",
             "slo_ttft_s",
             "slo_tpot_s",
+            "tpot_slo_s",
         ):
             value = getattr(self, name)
             if not (value > 0):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
-from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.simulator.agenda import Agenda
 from mell_jax.scheduler.simulator.pace import Reached
+from mell_jax.scheduler.simulator.prefixes import Prefixes
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.stepper import Prompt, Row, Stepper
@@ -65,6 +65,7 @@ class StepPace:
         *,
         agenda: Agenda,
         held: Callable[[Request], int],
+        prefixes: Prefixes,
         ready_s: Mapping[DeviceGroupId, float],
         reached: Reached,
     ) -> None:
@@ -74,6 +75,7 @@ class StepPace:
         self._page_tokens = settings.page_tokens
         self._agenda = agenda
         self._held = held
+        self._prefixes = prefixes
         self._ready_s = ready_s
         self._tell = reached
         self._steppers: dict[DeviceGroupId, Stepper] = {}
@@ -114,7 +116,7 @@ class StepPace:
     def halt(self, request: Request) -> None:
         """Stands still."""
         work = self._works.get(request.id)
-        if work is not None and work.row.goal:
+        if work is not None and work.row.goal is not None:
             self._leave(work)
 
     def stop(self, request: Request) -> None:
@@ -126,23 +128,22 @@ class StepPace:
         work = self._works.pop(request.id, None)
         if work is None:
             return  # it never had a place
-        if work.row.goal:
+        if work.row.goal is not None:
             self._leave(work)
         if work.prompt is not None:
             work.stepper.drop(work.prompt)
         if work.replay is not None:
             work.replay.stepper.drop(work.replay.prompt)
 
-    def arrive(self, request: Request, *, move: plan.Move) -> None:
+    def arrive(self, request: Request) -> None:
         """Goes on at the target, from what it had computed."""
-        if request.move != move.move:
-            return  # it was preempted meanwhile, and is somewhere else by now
+        assert request.device is not None
         work = self._works[request.id]
-        if work.row.goal:
+        if work.row.goal is not None:
             self._leave(work)
         if work.prompt is not None:
             work.stepper.drop(work.prompt)
-        work.stepper = self._steppers[move.target]
+        work.stepper = self._steppers[request.device]
         work.is_held, work.replay = False, None
         if work.prompt is not None:
             work.stepper.add(work.prompt)
@@ -150,7 +151,7 @@ class StepPace:
             self._join(work)
 
     def moved_tokens(self, request: Request) -> int:
-        """What is computed goes along."""
+        """All that is computed goes along."""
         return self.computed(request)
 
     def computed(self, request: Request) -> int:
@@ -158,7 +159,7 @@ class StepPace:
         work = self._works[request.id]
         if work.prompt is not None:
             return work.prompt.computed
-        made = work.stepper.made(work.row) if work.row.goal else 0
+        made = work.stepper.made(work.row)
         return request.input_tokens + int(request.done) + made
 
     # Moves.
@@ -175,7 +176,7 @@ class StepPace:
             if self._works.get(request.id) is not work:
                 return
             work.is_held = True
-            if work.row.goal:
+            if work.row.goal is not None:
                 self._leave(work)
             if work.prompt is not None:
                 work.stepper.drop(work.prompt)
@@ -200,12 +201,15 @@ class StepPace:
     # What steps tell.
 
     def cached(self, prompt: Prompt) -> int:
-        """Nothing is."""
-        return 0
+        """Finds the beginning of a request's prompt, not of a replay's."""
+        if isinstance(prompt.owner, _Replay):
+            return 0
+        return self._prefixes.begin(prompt.owner.request, total=prompt.total)
 
-    def began(self, prompt: Prompt, at_s: float) -> None:
-        """Notes the end of waiting."""
+    def began(self, prompt: Prompt, *, first: int, at_s: float) -> None:
+        """Notes the end of waiting, and how much was found."""
         if isinstance(prompt.owner, _Work):
+            self._prefixes.count(hit=first, total=prompt.total)
             request = prompt.owner.request
             if request.started_s is None:
                 request.started_s = at_s
@@ -220,7 +224,9 @@ class StepPace:
         assert isinstance(owner, _Work)
         owner.prompt = None
         request = owner.request
-        request.done += 1
+        self._prefixes.computed(request)
+        if self._left(request):  # else it was preempted at the end of its pages
+            request.done += 1
         if request.first_s is None:
             request.first_s = self._agenda.now_s
         if self._left(request):
