@@ -63,8 +63,8 @@ def _define_engine(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "repeats",
         None,
-        "So many turns or starts are made; by default 3, 6 (overhead) or 5 (grammar, "
-        "rl).",
+        "So many turns or starts are made; by default 3, 6 (overhead), 5 (grammar, rl) "
+        "or 2 (fidelity).",
         **group,
     )
     flags.DEFINE_integer(

@@ -93,6 +93,7 @@ def _fidelity(values: flags.FlagValues) -> tuple[object, Suite]:
         slice_s=values.slice_s,
         pace=optional_path(values.pace),
         clock=values.fleet_clock if values.pace else "wall",
+        repeats=values.repeats or 2,
     )
     return settings, lambda _: run_fidelity(settings, progress=values.progress)
 

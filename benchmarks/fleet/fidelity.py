@@ -72,6 +72,7 @@ class FidelitySettings:
     pace: Path | None = None  # a profile; None: devices are as fast as they are
     clock: FleetClock = "wall"
     steps: int = 32  # of each point of the profile
+    repeats: int = 2  # of all these points
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.policies) - set(POLICIES))
@@ -218,6 +219,7 @@ def profile_harness(
                 engine=settings.requests.engine,
                 profile=Path("profile.json"),  # it is in the report
                 steps=settings.steps,
+                repeats=settings.repeats,
                 seed=settings.requests.seed,
             ),
             token_budget=max(
