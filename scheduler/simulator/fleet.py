@@ -302,8 +302,7 @@ class SimulatedFleet:
             learned = events.Activated(model=decision.model, took_s=load_s)
             self._agenda.note(self.now_s + load_s, self._tell_later, learned)
         self._ready_s[decision.device] = self.now_s + load_s
-        capacity_pages = self._specs[decision.model].capacity_pages
-        self._prefixes.opened(decision.device, capacity_pages=capacity_pages)
+        self._prefixes.opened(decision.device, model=decision.model)
         self._pace.opened(decision.device)
         self._count_devices()
 

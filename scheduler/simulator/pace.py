@@ -2,10 +2,11 @@
 
 The fleet says what becomes of a request, as the machine decides; the pace calls
 `reached` when it needs a decision again. `FixedPace` gives every request a speed of its
-own.
+own, `StepPace` lets instances make steps.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, final
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
@@ -52,6 +53,15 @@ class Pace(Protocol):
         """Returns the tokens that its device has computed, now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filling:
+    """A prefill is under way, of which some tokens were found."""
+
+    number: int  # of its end on the agenda
+    found: int
+    total: int
+
+
 @final
 class FixedPace:
     """Every request prefills and decodes at the same speed, whatever is beside it.
@@ -75,7 +85,7 @@ class FixedPace:
         self._prefill_tokens_per_s = settings.prefill_tokens_per_s
         self._agenda = agenda
         self._prefixes = prefixes
-        self._filling: dict[RequestId, int] = {}  # ends of prefills on the agenda
+        self._filling: dict[RequestId, _Filling] = {}
         self._ready_s = ready_s
         self._reached = reached
 
@@ -140,16 +150,19 @@ class FixedPace:
         tokens = total - found
         request.since_s = request.prefill_s + tokens / self._prefill_tokens_per_s
         if self._prefixes.are_shared:
-            self._prefixes.count(hit=found, total=total)
             number = self._agenda.note(request.since_s, self._fill, request)
-            self._filling[request.id] = number
+            self._filling[request.id] = _Filling(
+                number=number, found=found, total=total
+            )
         if request.started_s is None or request.started_s > now_s:
             request.started_s = request.prefill_s
 
     def _fill(self, request: Request, number: int) -> None:
         """A prompt has been computed, unless it was stopped meanwhile."""
-        if self._filling.get(request.id) == number:
+        filling = self._filling.get(request.id)
+        if filling is not None and filling.number == number:
             del self._filling[request.id]
+            self._prefixes.count(hit=filling.found, total=filling.total)
             self._prefixes.computed(request)
 
     def _set_timer(self, request: Request) -> None:

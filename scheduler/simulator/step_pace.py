@@ -77,7 +77,7 @@ class StepPace:
         self._held = held
         self._prefixes = prefixes
         self._ready_s = ready_s
-        self._tell = reached
+        self._ask = reached
         self._steppers: dict[DeviceGroupId, Stepper] = {}
         self._works: dict[RequestId, _Work] = {}
 
@@ -168,12 +168,12 @@ class StepPace:
         """Lets a request stand still at its source once the step under way is over.
 
         Args:
-          then: hears of it, unless the request ends or loses its device first.
+          then: hears of it, unless the request ends or its move is off by then.
         """
-        work = self._works[request.id]
+        work, move = self._works[request.id], request.move
 
         def stand(work: _Work, number: int) -> None:
-            if self._works.get(request.id) is not work:
+            if self._works.get(request.id) is not work or request.move != move:
                 return
             work.is_held = True
             if work.row.goal is not None:
@@ -232,7 +232,7 @@ class StepPace:
         if self._left(request):
             self._join(owner)
         else:
-            self._tell(request)
+            self._ask(request)
 
     def _reached(self, rows: list[Row]) -> None:
         """Tells of rows at the end of output or page: what has ended makes room."""
@@ -244,7 +244,7 @@ class StepPace:
         works.sort(key=lambda work: work.request.done < work.request.output_tokens)
         for work in works:
             if self._works.get(work.request.id) is work:
-                self._tell(work.request)
+                self._ask(work.request)
 
     def _left(self, request: Request) -> int:
         """Returns the tokens to the end of the page or of the output."""
