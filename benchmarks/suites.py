@@ -24,6 +24,7 @@ from benchmarks.rl.suite import RlSettings, run_rl
 from benchmarks.service.suite import ServiceSettings, run_service
 from mell_jax.bench.measure import Suite, measure
 from mell_jax.bench.settle import engine_config, optional_path, request_settings
+from mell_jax.bench.step_load import LoadSettings
 
 
 def measure_suite(values: flags.FlagValues, *, command: str) -> None:
@@ -93,7 +94,7 @@ def _fidelity(values: flags.FlagValues) -> tuple[object, Suite]:
         slice_s=values.slice_s,
         pace=optional_path(values.pace),
         clock=values.fleet_clock if values.pace else "wall",
-        repeats=values.repeats or 2,
+        load=LoadSettings(repeats=values.repeats or 2, seed=values.seed),
     )
     return settings, lambda _: run_fidelity(settings, progress=values.progress)
 

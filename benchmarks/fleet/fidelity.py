@@ -14,7 +14,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,13 @@ from benchmarks.fleet.suite import FleetClock
 from benchmarks.fleet.timeline import EventTime, Timeline, TimelyArrivals, WallTime
 from mell_jax.bench import workload
 from mell_jax.bench.metrics import tpot_s, ttft_s
-from mell_jax.bench.profile import Measured, ProfileSettings, measure_profile
+from mell_jax.bench.profile import Measured, measure_profile
 from mell_jax.bench.profile import render as render_profile
 from mell_jax.bench.replay import Order
 from mell_jax.bench.report import BenchReport, table
 from mell_jax.bench.serving import ServingSettings, choose_shapes
 from mell_jax.bench.stats import percentile
+from mell_jax.bench.step_load import LoadSettings
 from mell_jax.bench.still import Still
 from mell_jax.engine.fleet.arrivals import Arrivals, WatchedArrivals
 from mell_jax.engine.fleet.config import FleetConfig
@@ -71,8 +72,7 @@ class FidelitySettings:
     slice_s: float | None = None  # requests that come later are left out
     pace: Path | None = None  # a profile; None: devices are as fast as they are
     clock: FleetClock = "wall"
-    steps: int = 32  # of each point of the profile
-    repeats: int = 2  # of all these points
+    load: LoadSettings = field(default_factory=LoadSettings)  # for the profile
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.policies) - set(POLICIES))
@@ -100,11 +100,11 @@ class Compared:
     simulator: float
 
     @property
-    def deviation(self) -> float:
-        """Returns how much more the simulator says, as a share; 0 where both are 0."""
-        if self.engine == 0:
-            return 0.0 if self.simulator == 0 else math.inf
-        return self.simulator / self.engine - 1
+    def deviation(self) -> float | None:
+        """Returns how much more the simulator says, as a share; None where the engine
+        had none.
+        """
+        return self.simulator / self.engine - 1 if self.engine else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,8 @@ def run_fidelity(settings: FidelitySettings, *, progress: bool) -> BenchReport:
 
     Raises:
       WorkloadError: nothing to send, or a trace that cannot be read.
-      ValueError: the model, its configuration or the pace cannot be used.
+      ValueError: the model, its configuration or the pace cannot be used, or the model
+        has layers with a window.
       OSError: the pace cannot be read.
     """
     devices = choose_devices(settings.instances)
@@ -165,7 +166,7 @@ def render(result: FidelityResult) -> str:
     return table(
         (result.policy, "engine", "simulator", "deviation"),
         [
-            (one.name, one.engine, one.simulator, f"{100 * one.deviation:+.1f}%")
+            (one.name, one.engine, one.simulator, _percent(one.deviation))
             for one in result.figures
         ],
     )
@@ -203,7 +204,16 @@ def make_orders(
 def profile_harness(
     harness: FleetHarness, settings: FidelitySettings, *, progress: bool
 ) -> Measured:
-    """Fits a profile to the instances of `harness`, all of them busy."""
+    """Fits a profile to the instances of `harness`, all of them busy.
+
+    Raises:
+      ValueError: the model has layers with a window.
+    """
+    if not harness.spec.cache.is_plain:
+        raise ValueError(
+            f"{harness.models[0]} has layers with a window, which a profile does not "
+            "know: give a model whose layers see everything"
+        )
     with _rig(harness, settings) as rig:
         fleet = harness.open_fleet(
             Still(settings.instances),
@@ -215,13 +225,7 @@ def profile_harness(
         )
         measured = measure_profile(
             fleet,
-            ProfileSettings(
-                engine=settings.requests.engine,
-                profile=Path("profile.json"),  # it is in the report
-                steps=settings.steps,
-                repeats=settings.repeats,
-                seed=settings.requests.seed,
-            ),
+            settings.load,
             token_budget=max(
                 bucket.tokens
                 for worker in harness.workers.values()
@@ -366,6 +370,10 @@ def _rig(harness: FleetHarness, settings: FidelitySettings) -> Iterator[_Rig]:
             pace, now_s = read_profile(settings.pace), rig.timeline.now_s
             stack.enter_context(paced(workers, pace=pace, now_s=now_s))
         yield rig
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:+.1f}%"
 
 
 def _plain(result: FidelityResult) -> dict[str, object]:

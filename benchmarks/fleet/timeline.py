@@ -112,9 +112,10 @@ class EveryArrival:
 
 @final
 class EventTime:
-    """The time goes on only while the fleet waits, to the first result; it is both.
+    """The time goes on only while the fleet waits for devices, to their first result.
 
-    Python takes no time, so a run is the same on every machine.
+    It is a timeline and what waits for it. Python takes no time, so a run is the same
+    on every machine.
     """
 
     def __init__(self) -> None:

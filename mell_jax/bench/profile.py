@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mell_jax.bench.profile_fit import FittedSpeed, Residuals, fit_speed
 from mell_jax.bench.report import BenchReport, table
 from mell_jax.bench.shapes import model_directory
-from mell_jax.bench.step_load import LoadPoint, StepLoad, choose_points
+from mell_jax.bench.step_load import LoadPoint, LoadSettings, StepLoad, choose_points
 from mell_jax.bench.step_watch import StepWatch
 from mell_jax.engine.build import build_engine, settle_engine
 from mell_jax.engine.config import EngineConfig
@@ -36,17 +36,9 @@ class ProfileSettings:
 
     engine: EngineConfig
     profile: Path  # is written
-    steps: int = 32  # that decode, at each point
-    most_tokens: int = 16384  # of prompts, at each point and instance
-    repeats: int = 2
-    seed: int = 0
+    load: LoadSettings = field(default_factory=LoadSettings)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "most_tokens", "repeats"):
-            if not (getattr(self, name) >= 1):
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
         if not self.profile.absolute().parent.is_dir():
             raise ValueError(
                 f"profile is to be written to {self.profile}, but there is no folder "
@@ -79,7 +71,7 @@ def run_profile(settings: ProfileSettings, *, progress: bool) -> BenchReport:
         built = build_engine(engine, progress=progress)
     compiled = built.compilations.count
     measured = measure_profile(
-        built.engine, settings, token_budget=token_budget, progress=progress
+        built.engine, settings.load, token_budget=token_budget, progress=progress
     )
     compiled = built.compilations.count - compiled
     write_profile(settings.profile, profile=measured.profile)
@@ -98,7 +90,7 @@ def run_profile(settings: ProfileSettings, *, progress: bool) -> BenchReport:
 
 def measure_profile(
     fleet: Fleet,
-    settings: ProfileSettings,
+    settings: LoadSettings,
     *,
     token_budget: int,
     progress: bool,
@@ -107,8 +99,8 @@ def measure_profile(
     """Measures a fleet that does nothing else; it is of no further use.
 
     Args:
-      fleet: new, with one model.
-      settings: of the measurement.
+      fleet: new, with one model; of layers with a window a profile knows nothing.
+      settings: of the load.
       token_budget: of a step.
       progress: shows a bar.
       clock: seconds, by which steps are timed.

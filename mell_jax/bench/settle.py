@@ -10,6 +10,7 @@ from mell_jax.bench.flags import ENGINE_SETTINGS, MESH_SETTINGS
 from mell_jax.bench.measure import Suite, measure
 from mell_jax.bench.profile import ProfileSettings, run_profile
 from mell_jax.bench.serving import ServingSettings, run_serving
+from mell_jax.bench.step_load import LoadSettings
 from mell_jax.engine.config import EngineConfig, ModelsConfig
 from mell_jax.settings.flags import given_flags
 from mell_jax.settings.setting import build
@@ -40,7 +41,7 @@ def _settle_profile(values: flags.FlagValues) -> tuple[object, Suite]:
             tensor_parallel=tensor_parallel,
         ),
         profile=Path(values.profile),
-        seed=values.seed,
+        load=LoadSettings(seed=values.seed),
     )
     return settings, lambda _: run_profile(settings, progress=values.progress)
 

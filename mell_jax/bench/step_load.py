@@ -20,6 +20,26 @@ from mell_jax.engine.params import SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """The settings say how long steps are watched.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
+
+    steps: int = 32  # that decode, at each point
+    most_tokens: int = 16384  # of prompts, at each point and instance
+    repeats: int = 2  # of all points
+    seed: int = 0  # of prompts
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "most_tokens", "repeats"):
+            value = getattr(self, name)
+            if not (value >= 1):
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPoint:
     """Each instance has `rows` requests with prompts of `context` tokens."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from mell_jax.bench.main import main
 from mell_jax.bench.profile import ProfileSettings, measure_profile, render
-from mell_jax.bench.step_load import choose_points
+from mell_jax.bench.step_load import LoadSettings, choose_points
 from mell_jax.engine.build import build_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.scheduler.simulator.profile import read_profile
@@ -40,11 +40,9 @@ def test_a_context_has_room_for_the_steps() -> None:
 
 
 @pytest.mark.slow  # `test_fidelity` measures one that it shares
-def test_a_live_engine_is_measured(tiny_engine: EngineConfig, tmp_path: Path) -> None:
+def test_a_live_engine_is_measured(tiny_engine: EngineConfig) -> None:
     own = build_engine(tiny_engine)
-    settings = ProfileSettings(
-        engine=EngineConfig(), profile=tmp_path / "p.json", steps=8, repeats=1
-    )
+    settings = LoadSettings(steps=8, repeats=1)
     compiled = own.compilations.count
     measured = measure_profile(own.engine, settings, token_budget=32, progress=False)
     profile = measured.profile
@@ -62,17 +60,15 @@ def test_a_live_engine_is_measured(tiny_engine: EngineConfig, tmp_path: Path) ->
     assert lines[12].startswith("steps")
 
 
-@pytest.mark.parametrize(
-    ("wrong", "rule"),
-    [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"repeats": 0}, "repeats must be at least 1, got 0"),
-        ({"profile": Path("/no/such/folder/p.json")}, "there is no folder"),
-    ],
-)
-def test_settings_out_of_range_are_refused(wrong: dict, rule: str) -> None:
-    with pytest.raises(ValueError, match=rule):
-        ProfileSettings(**{"engine": EngineConfig(), "profile": Path("p.json")} | wrong)
+@pytest.mark.parametrize("name", ["steps", "most_tokens", "repeats"])
+def test_a_load_has_at_least_one_of_each(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        LoadSettings(**{name: 0})
+
+
+def test_a_profile_is_written_where_there_is_a_folder() -> None:
+    with pytest.raises(ValueError, match="there is no folder /no/such/folder"):
+        ProfileSettings(engine=EngineConfig(), profile=Path("/no/such/folder/p.json"))
 
 
 @pytest.mark.slow

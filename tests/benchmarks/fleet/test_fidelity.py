@@ -19,7 +19,9 @@ from benchmarks.fleet.fidelity import (
 )
 from benchmarks.fleet.harness import FleetHarness
 from mell_jax.bench.serving import ServingSettings
+from mell_jax.bench.step_load import LoadSettings
 from mell_jax.engine.config import EngineConfig
+from mell_jax.scheduler.cache_spec import CacheSpec, PageGroup
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.simulator.profile import Profile, write_profile
 
@@ -53,7 +55,9 @@ def settings_of(engine: EngineConfig, **changes: Any) -> FidelitySettings:
         output_tokens=30,
         request_rate=6.0,
     )
-    settings = FidelitySettings(requests=requests, instances=3, steps=16)
+    settings = FidelitySettings(
+        requests=requests, instances=3, load=LoadSettings(steps=16)
+    )
     return dataclasses.replace(settings, **changes)
 
 
@@ -125,15 +129,18 @@ def test_devices_have_their_pace_by_the_walls_clock_too(
 
 def test_a_deviation_is_of_what_the_engine_showed() -> None:
     assert Compared(name="x", engine=2.0, simulator=3.0).deviation == 0.5
-    assert Compared(name="x", engine=0.0, simulator=0.0).deviation == 0.0
-    assert Compared(name="x", engine=0.0, simulator=1.0).deviation == float("inf")
+    assert Compared(name="x", engine=0.0, simulator=1.0).deviation is None
     result = FidelityResult(
         policy="mell",
-        figures=(Compared(name="moves", engine=4, simulator=3),),
+        figures=(
+            Compared(name="moves", engine=4, simulator=3),
+            Compared(name="ends", engine=0, simulator=3),
+        ),
         failed_requests=0,
         compilations=0,
     )
-    assert render(result).splitlines()[1].split() == ["moves", "4", "3", "-25.0%"]
+    rows = [line.split() for line in render(result).splitlines()]
+    assert rows[1:] == [["moves", "4", "3", "-25.0%"], ["ends", "0", "3", "-"]]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +157,16 @@ def test_settings_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=rule):
         settings_of(tiny_engine, **wrong)
+
+
+def test_a_model_with_windows_has_no_profile(
+    harness: FleetHarness, tiny_engine: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windowed = CacheSpec(groups=(PageGroup(window=16, ring=3),))
+    spec = dataclasses.replace(harness.spec, cache=windowed)
+    monkeypatch.setattr(harness, "spec", spec)
+    with pytest.raises(ValueError, match="has layers with a window"):
+        profile_harness(harness, settings_of(tiny_engine), progress=False)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections import defaultdict
 import pytest
 
 from mell_jax.bench.stats import percentile
+from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.scheduler.placement.model import StepTime
 from tests.engine.fleet.test_fleet import greedy
@@ -14,6 +15,12 @@ from tests.toy import submit
 
 STEP = StepTime(fixed_s=0.010, row_s=0.002)  # 8 rows: 26 ms
 TOKENS = 100
+
+
+@pytest.mark.parametrize("limit_ms", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_is_positive(limit_ms: float) -> None:
+    with pytest.raises(ValueError, match=f"tpot_slo_ms must be > 0, got {limit_ms}"):
+        FleetConfig(tpot_slo_ms=limit_ms)
 
 
 def serve(fleet: Fleet, timeline: Timeline, *, requests: int) -> tuple[float, int]:
