@@ -304,8 +304,10 @@ class _Audit:
         self._expect("device of a preempted one", request.device, fields, "device")
         if self._now_s >= request.since_s:
             lost = int(request.given + self._made(request))
+        elif self._now_s > request.prefill_s:
+            lost = int((self._now_s - request.prefill_s) * self._prefill)
         else:
-            lost = int(max(0.0, self._now_s - request.prefill_s) * self._prefill)
+            lost = 0
         self._count["tokens_recomputed"] += lost
         self._count["preemptions"] += 1
         made = self._made(request)

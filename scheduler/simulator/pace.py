@@ -138,8 +138,9 @@ class FixedPace:
         now_s = self._agenda.now_s
         if now_s >= request.since_s:
             return int(self._tokens(request))
-        since_s = max(0.0, now_s - request.prefill_s)
-        return int(since_s * self._prefill_tokens_per_s)
+        if now_s <= request.prefill_s:
+            return 0
+        return int((now_s - request.prefill_s) * self._prefill_tokens_per_s)
 
     def _prefill(self, request: Request) -> None:
         assert request.device is not None
