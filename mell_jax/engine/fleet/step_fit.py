@@ -112,12 +112,13 @@ def choose_shapes(
     """
     fullest = sorted({batches[0], batches[len(batches) // 2], batches[-1]})
     below = {most: fewer + 1 for fewer, most in itertools.pairwise(batches)}
+    emptiest = [below.get(rows, rows) for rows in fullest]
+    most_rows = capacity_pages // cache.held(1)
     shapes = []
-    for rows in sorted({*fullest, *(below.get(most, most) for most in fullest)}):
+    for rows in sorted({min(rows, most_rows) for rows in (*fullest, *emptiest)}):
         most = cache.reach(capacity_pages // rows, most=max_pages)
-        if most >= 1:
-            pages = sorted({1, most})
-            shapes += [StepShape(rows=rows, pages=each) for each in pages]
+        pages = sorted({1, most})
+        shapes += [StepShape(rows=rows, pages=each) for each in pages]
     return shapes
 
 
