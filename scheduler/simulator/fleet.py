@@ -236,10 +236,20 @@ class SimulatedFleet:
         self.meter.wait_s.append(request.started_s - request.arrived_s)
         self.meter.served_requests += 1
         self.meter.served_tokens += request.input_tokens + request.output_tokens
+        self._forget(request)
+        self._tell(events.Finish(request=request.id))
+
+    def _forget(self, request: Request) -> None:
+        """A request is gone, wherever it was."""
         self._pace.end(request)
         self._prefixes.leave(request, has_ended=True)
+        self._leave_device(request)
+
+    def _leave_device(self, request: Request) -> None:
+        """A request has no device; a move that takes it elsewhere means nothing."""
+        if request.move is not None:
+            del self._moves[request.move]
         request.device = request.move = None
-        self._tell(events.Finish(request=request.id))
 
     # Decisions.
 
@@ -272,7 +282,8 @@ class SimulatedFleet:
             case plan.Preempt():
                 self._preempt(self._running[decision.request])
             case plan.Reject():
-                self._reject(self._running.pop(decision.request))
+                self._forget(self._running.pop(decision.request))
+                self.meter.rejected += 1
             case plan.Activate():
                 self._open(decision)
             case plan.Park():
@@ -281,12 +292,6 @@ class SimulatedFleet:
                 self._prefixes.closed(decision.device)
                 self._warm.park(now_s=self.now_s)
                 self._count_devices()
-
-    def _reject(self, request: Request) -> None:
-        self._pace.end(request)
-        self._prefixes.leave(request, has_ended=True)
-        request.device = request.move = None
-        self.meter.rejected += 1
 
     def _open(self, decision: plan.Activate) -> None:
         """Loads a model; what is kept warm takes another time than the books say."""
@@ -302,7 +307,11 @@ class SimulatedFleet:
             learned = events.Activated(model=decision.model, took_s=load_s)
             self._agenda.note(self.now_s + load_s, self._tell_later, learned)
         self._ready_s[decision.device] = self.now_s + load_s
-        self._prefixes.opened(decision.device, model=decision.model)
+        self._prefixes.opened(
+            decision.device,
+            model=decision.model,
+            capacity_pages=self._specs[decision.model].capacity_pages,
+        )
         self._pace.opened(decision.device)
         self._count_devices()
 
@@ -347,7 +356,7 @@ class SimulatedFleet:
         self.meter.tokens_recomputed += self._pace.computed(request)
         self._pace.stop(request)
         self._prefixes.leave(request, has_ended=False)
-        request.device = request.move = None
+        self._leave_device(request)
         request.is_queued = True
 
     def _move(self, move: plan.Move) -> None:
@@ -369,12 +378,13 @@ class SimulatedFleet:
 
     def _come(self, move_id: MoveId) -> None:
         """A request is at its target, unless it has ended meanwhile."""
-        move = self._moves.pop(move_id)
-        request = self._running.get(move.request)
-        if request is not None and request.move == move_id:
-            request.device, request.move = move.target, None
-            self._prefixes.moved(request, target=move.target)
-            self._pace.arrive(request)
+        move = self._moves.pop(move_id, None)
+        if move is None:
+            return
+        request = self._running[move.request]
+        request.device, request.move = move.target, None
+        self._prefixes.moved(request, target=move.target)
+        self._pace.arrive(request)
 
     def _commit(self, move: MoveId, number: int) -> None:
         self._tell(events.MoveCommitted(move=move))

@@ -101,9 +101,6 @@ class Prefixes:
         self._blocks = workload.blocks
         self._block_tokens = workload.block_tokens
         self._page_tokens = settings.page_tokens
-        self._capacity = {
-            model: spec.capacity_pages for model, spec in settings.models().items()
-        }
         self._caches: dict[DeviceGroupId, BlockCache] = {}
         self._models: dict[DeviceGroupId, ModelId] = {}  # there now, or before
         self._holdings: dict[RequestId, _Holding] = {}
@@ -131,12 +128,14 @@ class Prefixes:
 
     # Instances.
 
-    def opened(self, device: DeviceGroupId, *, model: ModelId) -> None:
+    def opened(
+        self, device: DeviceGroupId, *, model: ModelId, capacity_pages: int
+    ) -> None:
         """An instance begins with an empty cache."""
         if self.are_shared:
             self._models[device] = model
             self._caches[device] = BlockCache(
-                capacity_pages=self._capacity[model], block_pages=self._block_pages
+                capacity_pages=capacity_pages, block_pages=self._block_pages
             )
 
     def closed(self, device: DeviceGroupId) -> None:
