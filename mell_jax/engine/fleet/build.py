@@ -1,5 +1,6 @@
 """Makes a fleet from weights: every model is warmed up and parked on every group."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstan
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile, measure
+from mell_jax.engine.fleet.step_fit import check_slo, measure_step_time
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.guides import GuideShop
 from mell_jax.engine.kv_events.news import KvEvents
@@ -32,7 +34,7 @@ from mell_jax.engine.kv_events.zmq_publisher import ZmqPublisher
 from mell_jax.engine.self_check import SelfCheck
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
-from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
@@ -182,14 +184,18 @@ def _park_everywhere(
     transport, profile = _links(workers, model=ModelId(model.name), config=config)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
-    decode_s = time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s
+    spec = _model_spec(
+        blueprint,
+        decode_s=time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s,
+        step_time=_step_time(blueprint, workers, slo_ms=config.tpot_slo_ms),
+        slo_ms=config.tpot_slo_ms,
+        load_s=_park(workers, config=config),
+    )
     return _Parked(
         shop=shop,
         model=FleetModel(info=blueprint.info, transport=Checked(transport)),
         profile=profile,
-        spec=_model_spec(
-            blueprint, decode_s=decode_s, load_s=_park(workers, config=config)
-        ),
+        spec=spec,
         parked_instances={
             device: ParkedInstance(
                 worker=worker,
@@ -248,6 +254,29 @@ def _park(workers: Workers, *, config: FleetConfig) -> float:
     return slowest_s
 
 
+def _step_time(
+    blueprint: Blueprint, workers: Workers, *, slo_ms: float | None
+) -> StepTime:
+    """Fits what a decode step takes, where placement is to know.
+
+    Raises:
+      ValueError: a request alone takes longer than `slo_ms`.
+    """
+    if slo_ms is None:
+        return StepTime()
+    settled, info = blueprint.settled, blueprint.info
+    step_time = measure_step_time(
+        list(workers.values()),
+        cache=settled.cache,
+        capacity_pages=blueprint.num_pages - 1,
+        max_pages=settled.max_pages,
+        name=info.model_name,
+    )
+    longest = settled.cache.held(settled.max_pages)
+    check_slo(slo_ms, step_time=step_time, pages=longest, info=info)
+    return step_time
+
+
 def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
     if config.transport == "device_put":
         return DevicePut()
@@ -265,7 +294,14 @@ def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
     return transport
 
 
-def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> ModelSpec:
+def _model_spec(
+    blueprint: Blueprint,
+    *,
+    decode_s: float,
+    step_time: StepTime,
+    slo_ms: float | None,
+    load_s: float,
+) -> ModelSpec:
     """Returns what an instance holds, how fast its requests grow and how long it
     takes to open, as measured here."""
     groups = blueprint.settled.cache.groups
@@ -274,6 +310,8 @@ def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> Mode
         capacity_pages=blueprint.num_pages - 1,
         max_rows=blueprint.settled.max_rows,
         growth_pages_per_s=growing / (decode_s * PAGE_TOKENS),
+        step_time=step_time,
+        step_budget_s=math.inf if slo_ms is None else 1e-3 * slo_ms,
         load_s=load_s,
         page_tokens=PAGE_TOKENS,
         cache=blueprint.settled.cache,

@@ -46,6 +46,13 @@ class FleetConfig:
         help="A request that fits nowhere waits at most so long before another device "
         "is opened for it.",
     )
+    tpot_slo_ms: float | None = setting(
+        None,
+        is_flag=True,
+        help="An instance takes no more requests than let each have a token every so "
+        "many milliseconds while they decode, as was measured at the start; by default "
+        "it takes all that its memory holds.",
+    )
     epoch_s: float = setting(
         1.0, help="So many seconds pass between two consolidations."
     )
@@ -114,7 +121,10 @@ class FleetConfig:
             raise ValueError(
                 f"transport must be device_put or permute, got {self.transport!r}"
             )
-        for name in ("move_price_s", "epoch_s", "migration_gbps", "stall_s"):
+        for name in (
+            *("move_price_s", "epoch_s", "migration_gbps", "stall_s"),
+            "tpot_slo_ms",
+        ):
             value = getattr(self, name)
             if not (value is None or 0 < value < math.inf):
                 raise ValueError(f"{name} must be > 0, got {value}")

@@ -92,14 +92,14 @@ class Fleet:
         self._page_tokens = shared_page_tokens(models)
         self._clock = clock
         self._config = config or FleetConfig()
-        profile = profile or Profile.unlimited(
+        self.profile = profile or Profile.unlimited(
             list(instance_pool.devices), models=[model.id for model in models]
         )
         self._conductor = Conductor(
             machine=machine,
             instance_pool=instance_pool,
             transports={model.id: model.transport for model in models},
-            profile=profile,
+            profile=self.profile,
             config=self._config,
             clock=clock,
             page_tokens=self._page_tokens,
@@ -123,7 +123,7 @@ class Fleet:
         self._viewer = Viewer(
             self._conductor,
             devices=list(instance_pool.devices),
-            profile=profile,
+            profile=self.profile,
             serving=self._pauses.state,
         )
         self._administrator = Administrator(

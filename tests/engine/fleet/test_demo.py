@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fleet.harness import FleetHarness
-from benchmarks.fleet.still import Still
+from mell_jax.bench.still import Still
 from mell_jax.engine.admin import (
     Command,
     Pause,
