@@ -116,7 +116,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "threads": {"fair_thread"},
         "values": {
             *("admin", "config", "fleet_view", "frames", "histogram", "params"),
-            "new_weights",
+            *("new_weights", "stream_view"),
         },
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),

@@ -276,6 +276,7 @@ class Fleet:
             may_go_on = self._rest()
         if self._config.fault.moves_at(self._steps):
             self._move_everything()
+        conductor.shadows.work(now_s=conductor.now_s)  # while devices compute
         if not may_go_on:
             self._wait()
         frames += self._bring_in(self._land_one, among=list(self.instances.values()))
@@ -285,7 +286,10 @@ class Fleet:
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_tokens(finished=done))
-        return merge_frames(frames)
+        merged = merge_frames(frames)
+        if merged is not None and merged.finished:
+            conductor.tally.see_ends(merged)
+        return merged
 
     def probe(self) -> None:
         """Makes every device that is open compute something, and waits for them.
@@ -392,6 +396,7 @@ class Fleet:
                 continue  # its step failed: what it would have said does not count
             if frame is not None:
                 conductor.tally.see(frame)
+                conductor.ticks.see(frame)
                 frames.append(frame)
             if not (instance.inner.ended or instance.is_watching):
                 continue  # as in most steps
