@@ -21,6 +21,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "serving": 5,
     "llm": 6,
     "frontend": 4,
+    "page": 4,
     "library": 5,
     "engine": 3,
     "text": 2,
@@ -48,6 +49,7 @@ ALLOWED_OUTSIDE = {
     "text": {"numpy", "tokenizers", "sentencepiece", "jinja2", "msgspec"},
     "frontend": {"numpy", "msgspec"},
     "settings": {"absl"},
+    "page": {"msgspec"},
 }
 
 
@@ -166,6 +168,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "chat": {"chat"},
         "protocols": {
             *("admin", "anthropic", "kserve", "openai", "vllm", "observe/health"),
+            "page",
         },
         "wholes": {"processes", "server"},
         "build": {"processes/child", "service"},

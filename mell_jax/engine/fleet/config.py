@@ -37,9 +37,8 @@ class FleetConfig:
     )
     shadow_policies: tuple[str, ...] = setting(
         ("best_fit",),
-        help="The page of the fleet shows how many devices these policies would use for "
-        "the same requests; they take at most 1% of a core. Without any, nothing is "
-        "compared.",
+        help="The page /fleet shows how many devices these policies would use for the "
+        "same requests. They take at most 1% of a core; without any, none is taken.",
     )
     move_price_s: float = setting(
         0.6,
