@@ -65,6 +65,8 @@ class GapsView:
     """
 
     moved: Histogram = field(default_factory=lambda: _NO_GAPS)
+    after: Histogram = field(default_factory=lambda: _NO_GAPS)
+    """Those at moves alone, each until the first token after one."""
     unmoved: Histogram = field(default_factory=lambda: _NO_GAPS)
 
 

@@ -69,7 +69,10 @@ def _lane(stream: StreamView) -> Lane:
 
 def _gaps(gaps: GapsView) -> Gaps:
     return Gaps(
-        bounds=gaps.moved.bounds, moved=gaps.moved.counts, unmoved=gaps.unmoved.counts
+        bounds=gaps.moved.bounds,
+        moved=gaps.moved.counts,
+        after=gaps.after.counts,
+        unmoved=gaps.unmoved.counts,
     )
 
 

@@ -53,7 +53,8 @@ class Gaps:
     """Gaps between ticks are counted up to each bound, and above all of them."""
 
     bounds: tuple[float, ...]
-    moved: tuple[int, ...]
+    moved: tuple[int, ...]  # of streams that have moved
+    after: tuple[int, ...]  # of these, those at moves
     unmoved: tuple[int, ...]
 
 

@@ -38,6 +38,7 @@ class _Lane:
         "count",
         "device",
         "ended_s",
+        "has_just_moved",
         "has_moved",
         "is_mover",
         "last_s",
@@ -54,6 +55,7 @@ class _Lane:
         self.marks: deque[MoveMark] = deque(maxlen=MOST_MARKS)
         self.is_mover = False  # has begun to move, at least
         self.has_moved = False
+        self.has_just_moved = False  # and has no token since
         self.last_s: float | None = None
         self.ended_s: float | None = None
 
@@ -84,6 +86,7 @@ class TickRecorder:
         self._lanes: dict[Handle, _Lane] = {}  # of open streams
         self._over: deque[_Lane] = deque(maxlen=LANES)
         self._moved = HistogramRecorder(TICK_GAP_BOUNDS_S)
+        self._after = HistogramRecorder(TICK_GAP_BOUNDS_S)
         self._unmoved = HistogramRecorder(TICK_GAP_BOUNDS_S)
 
     @property
@@ -131,7 +134,7 @@ class TickRecorder:
             mark = MoveMark(at_s=self.now_s, source=move.source, target=move.target)
             lane.marks.append(mark)
             lane.device = move.target
-            lane.has_moved = True
+            lane.has_moved = lane.has_just_moved = True
 
     def see(self, frame: StepFrame) -> None:
         """Takes down the tokens of a frame that has just come."""
@@ -145,9 +148,8 @@ class TickRecorder:
             lane.ticks.append(now_s)
             lane.count += 1
             if lane.last_s is not None and lane.last_s < now_s:
-                gaps = self._moved if lane.has_moved else self._unmoved
-                gaps.add(now_s - lane.last_s)
-            lane.last_s = now_s
+                self._count(lane, now_s - lane.last_s)
+            lane.last_s, lane.has_just_moved = now_s, False
 
     def end(self, handle: Handle) -> None:
         """Keeps a stream that is over for as long as its ticks are shown."""
@@ -166,7 +168,16 @@ class TickRecorder:
 
     def gaps(self) -> GapsView:
         """Returns the gaps since the start."""
-        return GapsView(moved=self._moved.frozen(), unmoved=self._unmoved.frozen())
+        return GapsView(
+            moved=self._moved.frozen(),
+            after=self._after.frozen(),
+            unmoved=self._unmoved.frozen(),
+        )
+
+    def _count(self, lane: _Lane, gap_s: float) -> None:
+        (self._moved if lane.has_moved else self._unmoved).add(gap_s)
+        if lane.has_just_moved:
+            self._after.add(gap_s)
 
     def _give_up_one(self) -> None:
         """Frees the oldest lane of a stream that stays, if not too many move."""

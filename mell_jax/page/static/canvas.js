@@ -49,12 +49,12 @@ function clamp(value, low, high) {
 
 const UNITS = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
 
-/** Returns a number in few letters, such as 12.3k. */
-function short(value) {
+/** Returns a number in few letters, such as 12.3 k, or 12.3 kB. */
+function short(value, of = "") {
   for (const [size, unit] of UNITS) {
-    if (value >= size) return `${(value / size).toPrecision(3)} ${unit}`;
+    if (value >= size) return `${(value / size).toPrecision(3)} ${unit}${of}`;
   }
-  return `${Math.round(value)} `;
+  return `${Math.round(value)} ${of}`.trim();
 }
 
 function seconds(value) {

@@ -4,8 +4,8 @@ const PAD = { left: 26, right: 8, top: 6, bottom: 16 };
 
 function drawGaps(canvas) {
   const { context, width, height } = contextOf(canvas);
-  const { bounds, moved, unmoved } = model.moment.gaps;
-  const range = seenRange([moved, unmoved]);
+  const { bounds, moved, unmoved, after } = recentGaps();
+  const range = seenRange([moved, unmoved, after]);
   if (range === null) {
     write(context, "no gaps yet", width / 2, height / 2, { align: "center", colour: COLOURS.faint });
     return;
@@ -19,6 +19,10 @@ function drawGaps(canvas) {
   [COLOURS.unmoved, COLOURS.moved].forEach((colour, i) => {
     const heights = shares[i].map((share) => ((floor - PAD.top) * share) / most);
     if (heights.some((each) => each > 0)) drawHill(context, { heights, first, last, step, floor, colour });
+  });
+  context.fillStyle = COLOURS.text; // each is a move, as far as they can be told apart
+  after.forEach((count, i) => {
+    if (count) context.fillRect(PAD.left + (i - first + 0.5) * step - 1.5, floor - 4 - 6 * Math.log2(1 + count), 3, 4 + 6 * Math.log2(1 + count));
   });
 }
 

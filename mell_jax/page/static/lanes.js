@@ -78,8 +78,8 @@ function drawTicks(context, lane, { y, at, right, scale }) {
 }
 
 function drawMark(context, { x, y, source, target }) {
-  context.strokeStyle = COLOURS.moved;
-  context.lineWidth = 1.5;
+  context.strokeStyle = COLOURS.text;
+  context.lineWidth = 2;
   context.beginPath();
   context.moveTo(x, y - 6);
   context.lineTo(x, y + 6);
@@ -89,7 +89,7 @@ function drawMark(context, { x, y, source, target }) {
   const wide = context.measureText(words).width + 6;
   context.fillStyle = "rgba(10,13,19,0.82)";
   context.fillRect(x + 2, y - 5.5, wide, 11);
-  write(context, words, x + 5, y, { size: 9.5, weight: 600, colour: COLOURS.moved });
+  write(context, words, x + 5, y, { size: 9.5, weight: 600, colour: COLOURS.text });
 }
 
 /** Gives streams lanes: those that have moved first, and nobody jumps about. */

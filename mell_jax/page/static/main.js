@@ -37,25 +37,26 @@ function put(id, text) {
 }
 
 function tellNumbers(moment) {
-  const { totals, gaps, tiles } = moment;
+  const { totals, tiles } = moment;
   put("in-use", `${moment.in_use}`);
   put("all", `${player === null ? tiles.length : player.most}`);
-  put("open", short(moment.dots.numbers.length + moment.dots.left_out).trim());
+  put("open", short(moment.dots.numbers.length + moment.dots.left_out));
   put("bound", `${moment.bound}`);
   tellRivals(moment.rivals);
-  put("moves", short(totals.moves).trim());
-  put("called-off", totals.called_off ? `${short(totals.called_off).trim()} called off` : "");
-  put("bytes", `${short(totals.bytes)}B`);
-  put("each", totals.moves ? `${short(totals.bytes / totals.moves)}B each` : "");
+  put("moves", short(totals.moves));
+  put("called-off", `${short(totals.called_off)} called off`);
+  put("bytes", short(totals.bytes, "B"));
+  put("each", totals.moves ? `${short(totals.bytes / totals.moves, "B")} each` : "");
   put("broken", `${totals.broken}`);
   byId("broken").className = totals.broken ? "bad" : "good";
-  put("tokens", `of ${short(totals.tokens)}tokens`);
+  put("tokens", `${short(totals.tokens)} tokens so far`);
   tellSaved(moment);
-  put("followed", `${moment.lanes.length}`);
-  for (const kind of ["unmoved", "moved"]) {
+  put("followed", `${moment.lanes.filter((lane) => !lane.is_over).length}`);
+  const gaps = recentGaps();
+  for (const kind of ["unmoved", "moved", "after"]) {
     put(`${kind}-p50`, seconds(quantile(gaps.bounds, gaps[kind], 0.5)));
     put(`${kind}-p99`, seconds(quantile(gaps.bounds, gaps[kind], 0.99)));
-    put(`${kind}-count`, short(gaps[kind].reduce((sum, count) => sum + count, 0)).trim());
+    put(`${kind}-count`, short(gaps[kind].reduce((sum, count) => sum + count, 0)));
   }
 }
 
@@ -66,8 +67,12 @@ function tellRivals(rivals) {
     key.className = "key rival";
     const count = document.createElement("b");
     count.textContent = rival.is_over ? "–" : `${rival.devices}`;
-    return [key, `${rival.policy.replaceAll("_", " ")} would use `, count];
+    return [key, `${nameOf(rival)} would use `, count];
   }));
+}
+
+function nameOf(rival) {
+  return rival.policy.replaceAll("_", " ");
 }
 
 function tellSaved(moment) {
@@ -75,9 +80,10 @@ function tellSaved(moment) {
   const all = player === null ? moment.tiles.length : player.most;
   put("saved", deviceTime(all * moment.at - totals.device_s));
   const rival = rivals.find((each) => !each.is_over);
-  const beside = `of ${deviceTime(all * moment.at)}`;
-  if (rival === undefined) put("saved-beside", beside);
-  else put("saved-beside", `${beside}; ${deviceTime(rival.device_s - totals.device_s)} of ${rival.policy.replaceAll("_", " ")}'s`);
+  const beside = rival === undefined
+    ? `of ${deviceTime(all * moment.at)}, all on`
+    : `${deviceTime(rival.device_s - totals.device_s)} against ${nameOf(rival)}`;
+  put("saved-beside", beside);
 }
 
 function draw(nowMs) {

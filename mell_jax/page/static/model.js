@@ -4,6 +4,7 @@
 
 const HISTORY_S = 300; // of live fleets; a film is shown whole
 const MOST_HISTORY = 1200;
+const GAPS_OF = 120; // moments, a minute of a live fleet
 const FADE_MS = 350;
 
 const model = {
@@ -14,6 +15,7 @@ const model = {
   dots: new Map(), // by the request's number
   lanes: new Map(), // likewise
   history: [],
+  gaps: [], // counts of the latest moments, the oldest first
   keepsHistory: false,
   rememberedS: 20, // of ticks
   lostTicks: 0, // that came and were never told
@@ -24,6 +26,7 @@ function forgetAll() {
   model.dots.clear();
   model.lanes.clear();
   model.history.length = 0;
+  model.gaps.length = 0;
 }
 
 /** Takes a moment in; one that is no news changes nothing. */
@@ -108,6 +111,8 @@ function dropBefore(items, since, timeOf) {
 }
 
 function remember(moment) {
+  model.gaps.push(moment.gaps);
+  if (model.gaps.length > GAPS_OF) model.gaps.shift();
   const history = model.history;
   history.push(historyOf(moment));
   if (!model.keepsHistory) dropBefore(history, moment.at - HISTORY_S, (each) => each.at);
@@ -132,6 +137,15 @@ function deviceAt(lane, at) {
     device = lane.moves[i][1];
   }
   return device;
+}
+
+/** Returns the gaps that were counted since the oldest moment that is remembered. */
+function recentGaps() {
+  const now = model.moment.gaps;
+  const before = model.gaps[0];
+  if (before === now) return now;
+  const grown = (kind) => now[kind].map((count, i) => count - before[kind][i]);
+  return { bounds: now.bounds, moved: grown("moved"), unmoved: grown("unmoved"), after: grown("after") };
 }
 
 /** Returns the value below which a share of a histogram's counts lie; NaN of none. */

@@ -150,7 +150,7 @@ function placeOf(dot, device) {
   const wide = box.wide - 16;
   const high = box.high - HEAD - FOOT - 6;
   const slots = stage.slots.get(device) || 16;
-  let cell = clamp(Math.sqrt((wide * high) / slots), 3, 22);
+  let cell = clamp(Math.sqrt((wide * high) / slots), 3, 32);
   while (cell > 3 && Math.floor(wide / cell) * Math.floor(high / cell) < slots) cell -= 0.25;
   const columns = Math.max(1, Math.floor(wide / cell));
   const slot = dot.slots.get(device) || 0;
@@ -219,7 +219,7 @@ function drawTravel(context, dot, { most, nowMs }) {
     context.stroke();
   }
   const [x, y] = at(share);
-  const radius = Math.max(4, radiusOf(dot, { most, cell: end.cell, nowMs }));
+  const radius = Math.max(5, radiusOf(dot, { most, cell: end.cell, nowMs }));
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.fillStyle = colourOf(dot.device, { light: 76 });
