@@ -106,8 +106,9 @@ class Shadows:
         start_s = self._clock()
         until_s = start_s + min(self._allowance_s, SLICE_S)
         while self._waiting and self._clock() < until_s:
-            for _ in range(min(_AT_ONCE, len(self._waiting))):
-                self._tell_next()
+            for _ in range(_AT_ONCE):
+                if self._waiting:  # none is left when the last shadow has ended
+                    self._tell_next()
         took_s = self._clock() - start_s
         self._allowance_s -= took_s
         self._cost_s += took_s
