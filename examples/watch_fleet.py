@@ -43,7 +43,7 @@ def server_command(*, http_port: int, more: Sequence[str] = ()) -> list[str]:
     return [
         *(sys.executable, "-m", "mell_jax.launch", "--model=demo", "--port=0"),
         *(f"--http_port={http_port}", f"--cpu_devices={DEVICES}"),
-        *(f"--devices={DEVICES}", "--max_rows=12", "--kv_pages=161", *more),
+        *(f"--devices={DEVICES}", "--max_rows=12", "--kv_pages=151", *more),
     ]
 
 
@@ -91,14 +91,14 @@ async def ask_one(target: BenchTarget, rng: random.Random) -> int:
     """Reads one answer to its end; returns its tokens."""
     prompt = [rng.randrange(3, target.info.vocab_size) for _ in range(lengths(rng))]
     pieces = target.stream(
-        np.array(prompt, np.int32), output_tokens=2 * lengths(rng), temperature=1.0
+        np.array(prompt, np.int32), output_tokens=3 * lengths(rng), temperature=1.0
     )
     return sum([piece.tokens async for piece in pieces])
 
 
 def lengths(rng: random.Random) -> int:
-    """Returns tokens of a prompt, or half of those of an answer: most are short."""
-    return min(220, 12 + int(rng.lognormvariate(3.9, 0.7)))
+    """Returns tokens of a prompt, or a third of those of an answer: most are short."""
+    return min(120, 12 + int(rng.lognormvariate(3.9, 0.7)))
 
 
 async def send_load(target: BenchTarget, *, most: int, seconds: float) -> int:

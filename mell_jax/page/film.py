@@ -86,6 +86,7 @@ class _Camera:
         self._streams = FilmStreams(page_tokens=page_tokens)
         self._page_tokens = page_tokens
         self._moments: list[Moment] = []
+        self._times_s: list[float] = []  # of these, as they are
         self._period_s = 1.0
         self._now_s = 0.0
         self._every = 1  # of so many requests one is a dot
@@ -105,8 +106,8 @@ class _Camera:
                 self._modes[MoveId(move["move"])] = (mode, int(move["tokens"]))
             return
         event, now_s = record.decode_event(line["event"]), float(line["t"])
-        while self._moments and now_s >= self._next_s:
-            self._look(self._next_s)
+        while self._moments and now_s >= self._times_s[-1] + self._period_s:
+            self._look(self._times_s[-1] + self._period_s)
         self._now_s = now_s
         self._prepare(event)
         answer = self._machine.step(event, now_s=now_s)
@@ -126,10 +127,10 @@ class _Camera:
         """
         if not self._moments:
             raise ValueError("no request comes in this log: there is nothing to show")
-        if self._now_s > self._moments[-1].at:
+        if self._now_s > self._times_s[-1]:
             self._look(self._now_s)
         shown = sorted(self._seen)[:MOST_TILES]
-        lanes = self._streams.lanes([moment.at for moment in self._moments])
+        lanes = self._streams.lanes(self._times_s)
         moments = tuple(
             replace(
                 moment,
@@ -194,13 +195,10 @@ class _Camera:
 
     # -- pictures ----------------------------------------------------------------
 
-    @property
-    def _next_s(self) -> float:
-        return self._moments[-1].at + self._period_s
-
     def _look(self, at_s: float) -> None:
         ledger = self._ledger
         instances = ledger.instances
+        self._times_s.append(at_s)
         self._moments.append(
             Moment(
                 number=0,
@@ -230,7 +228,7 @@ class _Camera:
             )
         )
         if len(self._moments) > MOST_MOMENTS:
-            del self._moments[1::2]
+            del self._moments[1::2], self._times_s[1::2]
             self._period_s *= 2
 
     def _tile(self, device: DeviceGroupId) -> Tile:

@@ -3,7 +3,8 @@
 
 const LANE = 13; // pixels
 const LABEL = 46;
-const WINDOWS_S = [2, 4, 8, 12];
+const WINDOWS_S = [0.5, 1, 2, 4, 8, 12];
+const TIME_STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300];
 const DELAY_S = 1.1; // behind the fleet, so that ticks come in evenly
 const HELD_MS = 4000; // a lane is not given to another stream before
 
@@ -41,7 +42,7 @@ function drawLanes(canvas, nowMs) {
 }
 
 function drawTime(context, { height, right, scale, windowS }) {
-  const step = windowS > 60 ? 60 : windowS > 12 ? 10 : windowS > 4 ? 2 : 1;
+  const step = TIME_STEPS_S.find((each) => each >= windowS / 6) || 600;
   for (let back = 0; back <= windowS; back += step) {
     const x = Math.round(right - back * scale) + 0.5;
     context.strokeStyle = COLOURS.line;
@@ -50,8 +51,9 @@ function drawTime(context, { height, right, scale, windowS }) {
     context.moveTo(x, 0);
     context.lineTo(x, height - 14);
     context.stroke();
-    const words = back ? `${back} s ago` : "now";
     const isLast = back === 0;
+    const words = isLast ? "now" : `${Number(back.toFixed(1))} s ago`;
+    if (x < LABEL + 20) continue;
     write(context, words, isLast ? right : x, height - 6, { size: 10.5, align: isLast ? "right" : "center", colour: COLOURS.faint });
   }
 }
@@ -71,13 +73,15 @@ function drawTicks(context, lane, { y, at, right, scale }) {
     for (const x of places) context.rect(x - 0.75, y - 4, 1.5, 8);
     context.fill();
   }
-  for (const [time, source, target] of lane.moves) {
-    if (time < since || time > at) continue;
-    drawMark(context, { x: right - (at - time) * scale, y, source, target });
-  }
+  const marks = lane.moves.filter(([time]) => time >= since && time <= at);
+  marks.forEach(([time, source, target], i) => {
+    const room = i + 1 < marks.length ? (marks[i + 1][0] - time) * scale : Infinity;
+    drawMark(context, { x: right - (at - time) * scale, y, words: `${source}→${target}`, room });
+  });
 }
 
-function drawMark(context, { x, y, source, target }) {
+/** Draws a move, with words if there is room before the next one. */
+function drawMark(context, { x, y, words, room }) {
   context.strokeStyle = COLOURS.text;
   context.lineWidth = 2;
   context.beginPath();
@@ -85,8 +89,8 @@ function drawMark(context, { x, y, source, target }) {
   context.lineTo(x, y + 6);
   context.stroke();
   context.font = `600 9.5px ${FONT}`;
-  const words = `${source}→${target}`;
   const wide = context.measureText(words).width + 6;
+  if (wide + 4 > room) return;
   context.fillStyle = "rgba(10,13,19,0.82)";
   context.fillRect(x + 2, y - 5.5, wide, 11);
   write(context, words, x + 5, y, { size: 9.5, weight: 600, colour: COLOURS.text });

@@ -102,7 +102,8 @@ function drawPages(context, tile, box) {
   context.fillStyle = colourOf(tile.device, { light: 40, alpha: 0.55 });
   context.fillRect(x + used + reserved, y, Math.min(wide - used - reserved, tile.cached * scale), 6);
   const share = Math.round((100 * (tile.used + tile.reserved)) / tile.capacity);
-  write(context, `${share}%`, box.x + box.wide - 9, box.y + HEAD / 2 + 2, { size: 11.5, align: "right" });
+  const size = box.wide < 110 ? 10 : 11.5;
+  write(context, `${share}%`, box.x + box.wide - 8, box.y + HEAD / 2 + 2, { size, align: "right" });
 }
 
 function drawQueue(context, width) {
@@ -150,7 +151,7 @@ function placeOf(dot, device) {
   const wide = box.wide - 16;
   const high = box.high - HEAD - FOOT - 6;
   const slots = stage.slots.get(device) || 16;
-  let cell = clamp(Math.sqrt((wide * high) / slots), 3, 32);
+  let cell = clamp(Math.sqrt((wide * high) / slots), 3, 40);
   while (cell > 3 && Math.floor(wide / cell) * Math.floor(high / cell) < slots) cell -= 0.25;
   const columns = Math.max(1, Math.floor(wide / cell));
   const slot = dot.slots.get(device) || 0;
