@@ -62,7 +62,7 @@ class PageDoor:
         return HTMLResponse(self._page.html, headers=headers)
 
     async def _tell(self, request: Request, asker: Asker) -> Response:
-        self._feed.admit()
+        self._feed.enter()
         return AsResponse(self._send_all)
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +75,9 @@ class PageDoor:
                 failure=lambda error: event_bytes(error_body(error), name="error"),
             )
 
-        await answer_while_heard(
-            answer, receive=receive, send=send, stalls=self._stalls
-        )
+        try:
+            await answer_while_heard(
+                answer, receive=receive, send=send, stalls=self._stalls
+            )
+        finally:
+            self._feed.leave()

@@ -52,8 +52,8 @@ class Feed:
         self._is_closed = True
         self._has_news.set()
 
-    def admit(self) -> None:
-        """Checks that one more may watch.
+    def enter(self) -> None:
+        """Counts one more who watches, until it leaves.
 
         Raises:
           OverloadedError: so many watch already.
@@ -64,28 +64,24 @@ class Feed:
                 "end lets in; close a page",
                 retry_after_s=10.0,
             )
+        self.num_watchers += 1
+
+    def leave(self) -> None:
+        """Counts one less who watches."""
+        self.num_watchers -= 1
 
     async def watch(self) -> AsyncGenerator[bytes]:
-        """Yields events from now on, until the feed is closed.
-
-        Raises:
-          OverloadedError: see `admit`.
-        """
-        self.admit()
-        self.num_watchers += 1
+        """Yields events to one who has entered, until the feed is closed."""
         seen = b""
-        try:
-            yield _RETRY  # so that a watcher knows at once that it is let in
-            self._start()
-            while not self._is_closed:
-                has_news = self._has_news
-                if self._event is not seen:
-                    seen = self._event
-                    yield seen
-                else:
-                    await has_news.wait()
-        finally:
-            self.num_watchers -= 1
+        yield _RETRY  # so that a watcher knows at once that it is let in
+        self._start()
+        while not self._is_closed:
+            has_news = self._has_news
+            if self._event is not seen:
+                seen = self._event
+                yield seen
+            else:
+                await has_news.wait()
 
     def _start(self) -> None:
         """Looks at once, and again while anybody watches."""
