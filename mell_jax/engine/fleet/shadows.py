@@ -4,9 +4,9 @@
     work: filed events are told to the shadows, a slice at a time, out of an allowance
           that grows by `SHARE` of the time that passes
 
-A request's growth that waits is replaced by its next one, so that what waits is bounded
-by the requests that are open and shadows lag before they cost more. What raises, or
-still cannot keep up, ends without the fleet noticing.
+When that is too little, shadows hear of growth by steps of several pages, so that they
+are less exact and not late. What raises, or cannot keep up even so, ends without the
+fleet noticing.
 """
 
 import time
@@ -17,7 +17,7 @@ from typing import final
 
 from mell_jax.engine.fleet.news import tell_shadow_ended
 from mell_jax.engine.stream_view import ShadowView
-from mell_jax.scheduler.ids import ModelId, RequestId
+from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.device_seconds import DeviceSeconds
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -29,6 +29,9 @@ SHARE = 0.01
 """Of a core, that all shadows together may take."""
 SLICE_S = 0.001  # of work at a time: a step waits no longer
 SAVED_S = 0.01  # of allowance, for what comes together
+LATE_S = 0.5  # since the oldest event that waits: growth is told by larger steps
+CALM_S = 10.0  # without being late: by smaller ones
+MOST_STEP = 32  # pages
 MOST_WAITING = 50_000  # events; who is so far behind never catches up
 _AT_ONCE = 8  # events between two looks at the clock
 
@@ -69,7 +72,8 @@ class Shadows:
         ]
         self._clock = clock
         self._waiting: deque[tuple[events.Event, float]] = deque()
-        self._growing: dict[RequestId, int] = {}  # pages, of the growths that wait
+        self._step_pages = 1  # growth is told at multiples of these
+        self._stepped_s = 0.0  # when they were changed, or it was late
         self._allowance_s = SAVED_S
         self._now_s = 0.0
         self._cost_s = 0.0
@@ -83,11 +87,8 @@ class Shadows:
         """Files what has happened, and what the fleet's own machine has refused."""
         if not self._followed:
             return
-        if isinstance(event, events.Grow):
-            is_filed = event.request in self._growing
-            self._growing[event.request] = event.pages
-            if is_filed:
-                return
+        if isinstance(event, events.Grow) and event.pages % self._step_pages:
+            return
         self._waiting.append((event, now_s))
         for decision in answer.decisions:
             if isinstance(decision, plan.Reject):  # no end of it will be told
@@ -98,6 +99,9 @@ class Shadows:
         """Tells the shadows what waits, as far as the allowance goes."""
         passed_s, self._now_s = now_s - self._now_s, now_s
         self._allowance_s = min(self._allowance_s + SHARE * passed_s, SAVED_S)
+        if not self._followed:
+            return
+        self._choose_step(now_s)
         if not self._waiting or self._allowance_s <= 0.0:
             return
         if len(self._waiting) > MOST_WAITING:
@@ -129,11 +133,19 @@ class Shadows:
             cost_s=self._cost_s,
         )
 
+    def _choose_step(self, now_s: float) -> None:
+        """Has growth told by larger steps while shadows are late, or smaller again."""
+        since_s = now_s - self._stepped_s
+        is_late = bool(self._waiting) and now_s - self._waiting[0][1] > LATE_S
+        if is_late and since_s >= LATE_S:
+            self._stepped_s = now_s
+            self._step_pages = min(2 * self._step_pages, MOST_STEP)
+        elif since_s >= CALM_S:
+            self._stepped_s = now_s
+            self._step_pages = max(self._step_pages // 2, 1)
+
     def _tell_next(self) -> None:
         event, at_s = self._waiting.popleft()
-        if isinstance(event, events.Grow):
-            pages = self._growing.pop(event.request)
-            event = events.Grow(request=event.request, pages=pages)
         for one in self._followed:
             try:
                 one.shadow.tell(event, now_s=at_s)
@@ -151,4 +163,3 @@ class Shadows:
         tell_shadow_ended(one.policy, why=why, error=error)
         if not self._followed:
             self._waiting.clear()
-            self._growing.clear()

@@ -9,7 +9,16 @@ import pytest
 from mell_jax.engine.fleet import shadows as module
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
-from mell_jax.engine.fleet.shadows import MOST_WAITING, SAVED_S, SHARE, SLICE_S, Shadows
+from mell_jax.engine.fleet.shadows import (
+    CALM_S,
+    LATE_S,
+    MOST_STEP,
+    MOST_WAITING,
+    SAVED_S,
+    SHARE,
+    SLICE_S,
+    Shadows,
+)
 from mell_jax.engine.params import SamplingParams
 from mell_jax.events import LOGGER_NAME
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
@@ -93,18 +102,33 @@ def test_over_time_a_shadow_costs_a_hundredth_of_a_core() -> None:
     assert 0.9 * allowed_s < view.cost_s < allowed_s + SLICE_S + 0.001
 
 
-def test_growth_that_waits_is_replaced_by_the_next_one() -> None:
+def growth(*pages: int) -> Iterator[events.Event]:
+    return (events.Grow(request=RequestId(0), pages=count) for count in pages)
+
+
+def test_who_is_late_hears_of_growth_by_larger_steps_until_all_is_calm() -> None:
     shadows = made(clock=Processor())
-    hear(shadows, *devices(1), *arrivals(1, pages=1))
-    for pages in range(2, 9):
-        hear(shadows, events.Grow(request=RequestId(0), pages=pages))
-    assert len(shadows._waiting) == 3
-    shadows.work(now_s=0.0)
     (one,) = shadows._all
-    assert one.shadow._ledger.requests[RequestId(0)].pages == 8
-    hear(shadows, events.Grow(request=RequestId(0), pages=9))
-    shadows.work(now_s=0.0)
-    assert one.shadow._ledger.requests[RequestId(0)].pages == 9
+    hear(shadows, *devices(1), *arrivals(1, pages=1), now_s=0.0)
+    shadows.work(now_s=LATE_S + 0.1)  # when its turn comes it is late already
+    hear(shadows, *growth(2, 3), now_s=1.0)
+    assert len(shadows._waiting) == 1
+    shadows.work(now_s=1.0)
+    account = one.shadow._ledger.requests[RequestId(0)]
+    assert account.pages == 2
+    shadows.work(now_s=1.0 + CALM_S)
+    hear(shadows, *growth(4, 5), now_s=1.0 + CALM_S)
+    shadows.work(now_s=1.0 + CALM_S)
+    assert account.pages == 5
+
+
+def test_steps_have_a_bound() -> None:
+    shadows = made(clock=Processor(look_s=1.0))  # nothing is ever done
+    hear(shadows, *devices(1), now_s=0.0)
+    for second in range(1, 40):
+        shadows.work(now_s=float(second))
+        hear(shadows, *devices(1), now_s=0.0)
+    assert shadows._step_pages == MOST_STEP
 
 
 def test_a_request_that_the_fleet_rejects_is_over_in_the_shadow() -> None:
@@ -160,7 +184,7 @@ def test_one_that_never_catches_up_ends_and_holds_nothing(
         shadows.work(now_s=0.0)
     assert f"{MOST_WAITING + 1} events wait" in caplog.text
     hear(shadows, *arrivals(1, pages=1))
-    assert not shadows.is_behind and not shadows._growing
+    assert not shadows.is_behind
     assert shadows.views(now_s=9.0)[0].is_over
 
 
