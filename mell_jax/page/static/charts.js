@@ -49,6 +49,7 @@ function sharesOf(counts) {
 function drawSeconds(context, { bounds, first, last, step, floor }) {
   context.strokeStyle = COLOURS.line;
   context.lineWidth = 1;
+  const right = PAD.left + (last - first + 1) * step + PAD.right;
   let free = -Infinity;
   for (let i = first; i <= Math.min(last, bounds.length - 1); i++) {
     if (i % 4) continue; // three to a decade: 1, 2.2, 4.6
@@ -59,7 +60,7 @@ function drawSeconds(context, { bounds, first, last, step, floor }) {
     context.stroke();
     const words = seconds(Number(bounds[i].toPrecision(2)));
     const half = context.measureText(words).width / 2;
-    if (x - half < free) continue;
+    if (x - half < free || x + half > right) continue;
     write(context, words, x, floor + 9, { size: 10.5, align: "center", colour: COLOURS.faint });
     free = x + half + 8;
   }

@@ -167,6 +167,7 @@ function startPlayer() {
   model.rememberedS = REMEMBERED_S * player.speed;
   byId("player").hidden = false;
   put("title", player.film.title);
+  put("span", "of the moments before");
   put("legend", `a tick for every ${player.film.tick_tokens} tokens`);
   for (const speed of [...new Set([...SPEEDS, player.film.speed])].sort((a, b) => a - b)) {
     byId("speed").append(new Option(`${speed} x`, `${speed}`, speed === player.speed, speed === player.speed));

@@ -75,12 +75,11 @@ function drawTile(context, tile, nowMs) {
   context.lineDashOffset = 0;
   const y = box.y + HEAD / 2 + 2;
   write(context, `${tile.device}`, box.x + 9, y, { size: 13, weight: 700, colour: isOn ? colourOf(tile.device) : COLOURS.faint });
-  const isNarrow = box.wide < 110;
-  if (!isOn || tile.state !== "serving") {
-    if (!isNarrow) write(context, tile.state, box.x + 26, y, { colour: isOn ? COLOURS.soft : COLOURS.faint });
-  } else if (!isNarrow) {
+  if (box.wide >= 110) {
+    const left = box.x + 17 + context.measureText(`${tile.device}`).width;
     const paused = tile.paused ? `, ${tile.paused} paused` : "";
-    write(context, `${tile.rows} streams${paused}`, box.x + 26, y);
+    const words = tile.state === "serving" ? `${tile.rows} streams${paused}` : tile.state;
+    write(context, words, left, y, { colour: isOn ? COLOURS.soft : COLOURS.faint });
   }
   if (isOn && tile.capacity) drawPages(context, tile, box);
 }
