@@ -67,18 +67,17 @@ def places_of(server: subprocess.Popen[str]) -> Places:
 @contextlib.contextmanager
 def running(command: Sequence[str]) -> Iterator[Places]:
     """Runs a server, and ends it in order; Ctrl-C is for this program alone."""
-    server = subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, process_group=0
-    )
-    try:
-        yield places_of(server)
-    finally:
-        server.terminate()
+    ) as server:
         try:
-            server.wait(END_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            yield places_of(server)
+        finally:
+            server.terminate()
+            try:
+                server.wait(END_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def wanted(most: int, *, at_s: float) -> int:
