@@ -211,10 +211,8 @@ def check_crowd(browser: Browser, url: str, *, shots: Path | None) -> None:
     )
     page, _ = watch(context, f"{url}/fleet")
     wait_for(page, "model.count > 1")
-    page.evaluate(
-        "receive = ((own) => (m, ms) => m.number >= 1e9 && own(m, ms))(receive)"
-    )
     page.evaluate(PROBE)
+    page.evaluate("probe.take()")
     for number in range(24):
         page.evaluate("number => probe.crowd(number)", number)
         page.wait_for_timeout(250)
@@ -272,5 +270,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)
     main()
     print("the page shows what happens, to those who may see it, and asks nobody else")
