@@ -202,7 +202,8 @@ def serve(
             print(
                 f"{scheme}://{addresses.http} has /v1 (OpenAI's API), /health and "
                 "/metrics. Look inside:\n\n"
-                f"  {python} -m mell_jax.top --address={look}\n",
+                f"  {python} -m mell_jax.top --address={look}\n\n"
+                f"or with a browser, at {scheme}://{addresses.http}/fleet\n",
                 flush=True,
             )
         if addresses.health is not None:

@@ -24,6 +24,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "serving": 5,
     "llm": 6,
     "frontend": 4,
+    "page": 4,
     "library": 5,
     "engine": 3,
     "text": 2,
@@ -51,6 +52,7 @@ ALLOWED_OUTSIDE = {
     "text": {"numpy", "tokenizers", "sentencepiece", "jinja2", "msgspec"},
     "frontend": {"numpy", "msgspec"},
     "settings": {"absl"},
+    "page": {"msgspec", "numpy"},
 }
 
 
@@ -119,7 +121,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "threads": {"fair_thread"},
         "values": {
             *("admin", "config", "fleet_view", "frames", "histogram", "params"),
-            "new_weights",
+            *("new_weights", "stream_view"),
         },
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),
@@ -170,6 +172,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "chat": {"chat"},
         "protocols": {
             *("admin", "anthropic", "kserve", "openai", "vllm", "observe/health"),
+            "page",
         },
         "wholes": {"processes", "server"},
         "build": {"processes/child", "service"},

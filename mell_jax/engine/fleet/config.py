@@ -36,6 +36,11 @@ class FleetConfig:
         is_flag=True,
         help=f"This policy places and moves requests: {', '.join(sorted(POLICIES))}.",
     )
+    shadow_policies: tuple[str, ...] = setting(
+        ("best_fit",),
+        help="The page /fleet shows how many devices these policies would use for the "
+        "same requests. They take at most 1% of a core; without any, none is taken.",
+    )
     move_price_s: float = setting(
         0.6,
         help="Moving all the pages that a device can hold is worth so many seconds of "
@@ -114,6 +119,10 @@ class FleetConfig:
         if self.policy not in POLICIES:
             raise ValueError(
                 f"policy must be one of {sorted(POLICIES)}, got {self.policy!r}"
+            )
+        if unknown := [name for name in self.shadow_policies if name not in POLICIES]:
+            raise ValueError(
+                f"shadow_policies must be of {sorted(POLICIES)}, got {unknown}"
             )
         if self.parking not in ("pool", "weights"):
             raise ValueError(f"parking must be pool or weights, got {self.parking!r}")

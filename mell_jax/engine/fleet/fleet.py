@@ -274,6 +274,7 @@ class Fleet:
             self._pace.rest()
         if self._config.fault.moves_at(self._pace.steps):
             self._move_everything()
+        conductor.shadows.work(now_s=conductor.now_s)  # while devices compute
         frames += self._pace.land(
             most_wait_s=self._most_wait_s(), has_work=self.has_work
         )
@@ -283,7 +284,10 @@ class Fleet:
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_tokens(finished=done))
-        return merge_frames(frames)
+        merged = merge_frames(frames)
+        if merged is not None and merged.finished:
+            conductor.tally.see_ends(merged)
+        return merged
 
     def probe(self) -> None:
         """Makes every device that is open compute something; see `Pace.probe`."""

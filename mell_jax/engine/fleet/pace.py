@@ -43,6 +43,9 @@ class Hands(Protocol):
     def is_opening(self) -> bool:
         """Returns whether an instance is being made ready."""
 
+    def see(self, frame: StepFrame) -> None:
+        """Counts what a step has brought."""
+
     def ask_for_pages(self, instances: Iterable[FleetInstance]) -> None: ...
 
     def guard(
@@ -197,7 +200,7 @@ class Pace:
             if instance.device not in hands.instances:
                 continue  # its step failed: what it would have said does not count
             if frame is not None:
-                hands.tally.see(frame)
+                hands.see(frame)
                 frames.append(frame)
             if not (instance.inner.ended or instance.is_watching):
                 continue  # as in most steps

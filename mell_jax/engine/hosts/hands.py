@@ -140,6 +140,9 @@ class HostHands:
                 self.do(self.desk.wants(CopyId(serial), pages=pages))
         self.settle()
 
+    def see(self, frame: StepFrame) -> None:
+        self.tally.see(frame)
+
     def forget(self, request: RequestId) -> None:
         """Does nothing: a row that has ended is released when its stream is over."""
 
