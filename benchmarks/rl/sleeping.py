@@ -109,6 +109,5 @@ def live_bytes() -> int:
         if array.sharding.memory_kind != HOST
         for shard in array.addressable_shards
     ]
-    return sum(
-        {(p.device, p.unsafe_buffer_pointer()): p.nbytes for p in pieces}.values()
-    )
+    places = {(p.device, p.unsafe_buffer_pointer()): p.nbytes for p in pieces}
+    return sum(places.values())
