@@ -75,8 +75,11 @@ class Carriage:
             return
         link = _link(measured.source, measured.device)
         latest = measured.nbytes / measured.seconds * self._epoch_s
-        known = self._link_bytes.get(link, latest)
-        self._link_bytes[link] = known + SHARE * (latest - known)
+        known = self._link_bytes[link]
+        is_first = known == math.inf
+        self._link_bytes[link] = (
+            latest if is_first else known + SHARE * (latest - known)
+        )
 
     def begin(self) -> Iterator[tuple[plan.Move, Mode]]:
         """Yields the moves that begin now, and how each goes."""

@@ -320,8 +320,8 @@ class Coordinator:
                 self._dispatcher.lose_device(device)
 
     def _lose_front(self, front: FrontEntry) -> None:
-        self._dispatcher.end_all(front.front)
         self.roll.forget(front.peer)
+        self._dispatcher.end_all(front.front)
         self._serve_reached(self.roll.hosts.values())
 
     # -- what is said --------------------------------------------------------------

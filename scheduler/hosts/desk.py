@@ -10,10 +10,19 @@ comes out here. While there is no controller it grants pages as long as there ar
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts.desk_effects import (
+    Begin,
+    Change,
+    Deliver,
+    Effect,
+    LetGrow,
+    ToController,
+    ToFront,
+)
+from mell_jax.scheduler.hosts.granted import Granted, Held
 from mell_jax.scheduler.ids import (
     NO_COPY,
     CopyId,
@@ -21,78 +30,20 @@ from mell_jax.scheduler.ids import (
     Epoch,
     FrontId,
     ModelId,
-    RequestId,
     front_of,
 )
 from mell_jax.scheduler.migration import events, messages
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToController:
-    """Send this to the controller."""
-
-    message: words.FromHost
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToFront:
-    """Send this to a front end."""
-
-    front: FrontId
-    message: words.HostToFront
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deliver:
-    """Tell the endpoint of a device this; an opening comes with its request."""
-
-    device: DeviceGroupId
-    message: messages.ToEndpoint | events.Keep
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetGrow:
-    """A row may have so many pages."""
-
-    device: DeviceGroupId
-    copy_id: CopyId
-    pages: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """Make a device group ready for a model; None: park it."""
-
-    device: DeviceGroupId
-    model: ModelId | None
-    horizon: CopyId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begin:
-    """These are the device groups of this host, empty; all earlier ones are dropped."""
-
-    devices: tuple[DeviceGroupId, ...]
-
-
-Effect = ToController | ToFront | Deliver | LetGrow | Change | Begin
-
-
-@dataclass(slots=True, kw_only=True)
-class _Held:
-    request: RequestId
-    device: DeviceGroupId
-    pages: int  # granted
-    is_row: bool  # it runs, or did until it ended; else pages are kept for it
-    wanted: int = 0  # in all, and not granted yet
-
-    @property
-    def front(self) -> FrontId:
-        return front_of(self.request)
-
-    @property
-    def lacks(self) -> bool:
-        return self.wanted > self.pages
+__all__ = [
+    "Begin",
+    "Change",
+    "Deliver",
+    "Desk",
+    "Effect",
+    "LetGrow",
+    "ToController",
+    "ToFront",
+]
 
 
 class Desk:
@@ -124,7 +75,7 @@ class Desk:
         self._is_alone = True
         self._is_leaving = False
         self._prefill_tokens_per_s = prefill_tokens_per_s
-        self._held: dict[CopyId, _Held] = {}
+        self._granted = Granted()
         self._early: dict[DeviceGroupId, list[words.Opening]] = {}  # before they serve
         self._effects: list[Effect] = []
         self._hears: dict[type, Callable[[Any], None]] = {
@@ -147,7 +98,7 @@ class Desk:
     @property
     def held_pages(self) -> dict[CopyId, int]:
         """Returns the pages that every copy here was granted."""
-        return {copy_id: held.pages for copy_id, held in self._held.items()}
+        return {copy_id: held.pages for copy_id, held in self._granted.copies.items()}
 
     def host_of(self, device: DeviceGroupId) -> Epoch | None:
         """Returns the host that has a device group; None if no host has it now."""
@@ -177,7 +128,7 @@ class Desk:
                 pages=held.pages,
                 is_whole=copy_id in whole,
             )
-            for copy_id, held in self._held.items()
+            for copy_id, held in self._granted.copies.items()
         )
         groups = tuple(
             words.GroupReport(device=device, model=model, since=self._since[device])
@@ -211,7 +162,7 @@ class Desk:
     @property
     def is_empty(self) -> bool:
         """Returns whether it holds nothing, and serves nothing."""
-        return not self._held and not any(self.serves.values())
+        return not self._granted.copies and not any(self.serves.values())
 
     def hear_controller(self, message: words.ToHost) -> Sequence[Effect]:
         """Does what the controller says."""
@@ -229,7 +180,7 @@ class Desk:
                 self._seen = self._seen.with_copy(message.message.copy_id)
                 self._open(message)
             case words.Drop():
-                held = self._held.get(message.copy_id)
+                held = self._granted.copies.get(message.copy_id)
                 if held is not None and held.request == message.request:
                     self._release(message.copy_id)
             case words.Beat():
@@ -238,8 +189,7 @@ class Desk:
 
     def cut_front(self, front: FrontId) -> Sequence[Effect]:
         """Drops what a front end had here: nobody hears it any more."""
-        mine = [copy for copy, held in self._held.items() if held.front == front]
-        for copy_id in mine:
+        for copy_id in self._granted.of(front):
             self._release(copy_id)
         self._early = {
             device: [o for o in early if front_of(o.message.request) != front]
@@ -262,7 +212,7 @@ class Desk:
 
     def wants(self, copy_id: CopyId, *, pages: int) -> Sequence[Effect]:
         """A row needs so many pages in all to go on; it may ask again and again."""
-        held = self._held.get(copy_id)
+        held = self._granted.copies.get(copy_id)
         if held is None or pages <= max(held.wanted, held.pages):
             return ()
         held.wanted = pages
@@ -284,7 +234,7 @@ class Desk:
 
         An opening that comes after its release is one that opens nothing.
         """
-        held = self._held.pop(copy_id, None)
+        held = self._granted.copies.pop(copy_id, None)
         if held is not None:
             gone = words.Gone(request=held.request, copy_id=copy_id)
             self._tell_front(held.front, gone)
@@ -307,8 +257,8 @@ class Desk:
         self._tell(words.GroupFailed(device=device, reason=reason))
         for opening in self._early.pop(device, ()):
             self._turn_away(opening)
-        for copy_id in self._on(device):
-            held = self._held.pop(copy_id)
+        for copy_id in self._granted.on(device):
+            held = self._granted.copies.pop(copy_id)
             gone = words.Gone(request=held.request, copy_id=copy_id)
             self._tell_front(held.front, gone)
         return self._done()
@@ -322,7 +272,7 @@ class Desk:
 
     def _admit(self, message: words.Admit) -> None:
         self.epoch = message.epoch
-        self._held.clear()
+        self._granted.copies.clear()
         self._early.clear()
         self.serves = dict.fromkeys(message.devices, None)
         self._since = dict.fromkeys(message.devices, NO_COPY)
@@ -333,7 +283,7 @@ class Desk:
         for device in self.serves:
             keep = events.Keep(copies=message.copies, horizon=message.horizon)
             self._effects.append(Deliver(device=device, message=keep))
-        for copy_id, held in self._held.items():
+        for copy_id, held in self._granted.copies.items():
             if copy_id in message.copies and held.lacks:
                 self._ask(copy_id, held)
         for device, early in list(self._early.items()):
@@ -346,10 +296,10 @@ class Desk:
 
     def _fenced(self, message: words.Fenced) -> None:
         self.epoch = None
-        for copy_id, held in list(self._held.items()):
+        for copy_id, held in list(self._granted.copies.items()):
             gone = words.Gone(request=held.request, copy_id=copy_id)
             self._tell_front(held.front, gone)
-        self._held.clear()
+        self._granted.copies.clear()
         self._early.clear()
         self.serves = {}
         self._effects.append(Begin(devices=()))
@@ -366,7 +316,7 @@ class Desk:
             )
 
     def _grant(self, message: words.Grant) -> None:
-        held = self._held.get(message.copy_id)
+        held = self._granted.copies.get(message.copy_id)
         if held is not None:
             self._let_grow(message.copy_id, held, message.pages)
 
@@ -418,24 +368,21 @@ class Desk:
 
     def _begin(self, opening: words.Opening) -> None:
         device, message = opening.device, opening.message
-        held = self._held.get(message.copy_id)
-        if held is None:
-            held = self._held[message.copy_id] = _Held(
-                request=message.request, device=device, pages=0, is_row=False
-            )
-        held.is_row |= not isinstance(message, messages.Reserve)
-        held.pages = max(held.pages, opening.pages)
+        self._granted.open(
+            message.copy_id,
+            request=message.request,
+            device=device,
+            pages=opening.pages,
+            is_row=not isinstance(message, messages.Reserve),
+        )
         self._effects.append(Deliver(device=device, message=message))
 
     def _release(self, copy_id: CopyId) -> None:
-        held = self._held[copy_id]
+        held = self._granted.copies[copy_id]
         release = messages.Release(
             request=held.request, copy_id=copy_id, horizon=NO_COPY
         )
         self._effects.append(Deliver(device=held.device, message=release))
-
-    def _on(self, device: DeviceGroupId) -> list[CopyId]:
-        return [copy for copy, held in self._held.items() if held.device == device]
 
     # Pages.
 
@@ -443,13 +390,12 @@ class Desk:
         model = self.serves[device]
         if model is None:
             return 0
-        taken = sum(held.pages for held in self._held.values() if held.device == device)
-        return self._capacity_pages[model] - taken
+        return self._capacity_pages[model] - self._granted.pages_on(device)
 
-    def _ask(self, copy_id: CopyId, held: _Held) -> None:
+    def _ask(self, copy_id: CopyId, held: Held) -> None:
         self._tell(words.Want(request=held.request, copy_id=copy_id, pages=held.wanted))
 
-    def _let_grow(self, copy_id: CopyId, held: _Held, pages: int) -> None:
+    def _let_grow(self, copy_id: CopyId, held: Held, pages: int) -> None:
         held.pages = max(held.pages, pages)
         self._effects.append(
             LetGrow(device=held.device, copy_id=copy_id, pages=held.pages)
@@ -457,19 +403,13 @@ class Desk:
 
     def _serve(self, device: DeviceGroupId) -> None:
         """Grants what is wanted, oldest first; if no row can go on, the newest goes."""
-        rows = [
-            copy_id
-            for copy_id, held in self._held.items()
-            if held.device == device and held.is_row
-        ]
-        lacking = [copy for copy in rows if self._held[copy].lacks]
-        for copy_id in list(lacking):
-            held = self._held[copy_id]
+        for copy_id in self._granted.lacking(device):
+            held = self._granted.copies[copy_id]
             if held.wanted - held.pages <= self._free(device):
                 self._let_grow(copy_id, held, held.wanted)
-                lacking.remove(copy_id)
-        if lacking and lacking == rows:
-            self._release(lacking[-1])
+        stuck = self._granted.newest_of_stuck(device)
+        if stuck is not None:
+            self._release(stuck)
 
     # Sending.
 
