@@ -5,26 +5,32 @@
                     otherwise it waits, and starts again from its tokens
 
 It waits until every host that a front end knows has reported, and every front end of
-whose requests hosts hold copies; or for `patience` beats.
+whose requests hosts hold copies; or for `patience` beats. Whoever knows of nobody may
+be the first to report, so that it waits a little in any case.
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mell_jax.scheduler.hosts.messages import (
+    STRIDE,
     Ask,
     Enter,
-    FromFront,
-    FromHost,
     Join,
-    Over,
     Seen,
     StreamReport,
 )
+from mell_jax.scheduler.hosts.reports import after_front, after_host
 from mell_jax.scheduler.hosts.roll import PeerId
-from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId, front_of
+from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, front_of
 
 Report = TypeVar("Report", Join, Enter)
+
+LEAP = STRIDE << 16
+"""From the highest copy id that is reported to the first that is given out: more than a
+predecessor may have named to those alone who are gone."""
+LEAST_BEATS = 2
+"""From the first report on, for others to find the controller, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +50,8 @@ class Adoption:
     """An adoption lasts until it is complete.
 
     Args:
-      patience: beats that it waits at most for those who are known to be there.
+      patience: beats from the first report on that it waits at most for those who are
+        known to be there.
       least_hosts: that are waited for, however long it takes.
     """
 
@@ -54,12 +61,11 @@ class Adoption:
         self._beats = 0
         self._joins: dict[PeerId, Join] = {}
         self._enters: dict[PeerId, Enter] = {}
-        self._asks: dict[RequestId, Ask] = {}  # since
-        self._over: set[RequestId] = set()
 
     def beat(self) -> None:
-        """Counts a beat."""
-        self._beats += 1
+        """Counts a beat, if somebody has reported."""
+        if self._joins or self._enters:
+            self._beats += 1
 
     def join(self, peer: PeerId, join: Join) -> list[PeerId]:
         """A host has reported; returns its other links: what it said there is void."""
@@ -87,31 +93,22 @@ class Adoption:
     def forget(self, peer: PeerId) -> None:
         """Somebody has left again."""
         self._joins.pop(peer, None)
-        enter = self._enters.pop(peer, None)
-        if enter is not None:
-            for request in [r for r in self._asks if front_of(r) == enter.front]:
-                del self._asks[request]
+        self._enters.pop(peer, None)
 
-    def hear(self, peer: PeerId, message: FromHost | FromFront) -> None:
-        """Takes what a front end says that has reported: what came of requests since.
+    def hear(self, peer: PeerId, message: Any) -> None:
+        """Takes what has changed since somebody has reported.
 
-        All else is of the past, or is said again to whoever is adopted.
+        What is said over a link that another has replaced does not count.
         """
-        if peer not in self._enters:
-            return
-        match message:
-            case Ask():
-                self._asks[message.request] = message
-            case Over():
-                self._over.add(message.request)
-                self._asks.pop(message.request, None)
-            case _:
-                pass
+        if peer in self._joins:
+            self._joins[peer] = after_host(self._joins[peer], message)
+        elif peer in self._enters:
+            self._enters[peer] = after_front(self._enters[peer], message)
 
     @property
     def is_complete(self) -> bool:
         """Returns whether all have reported, or need not be waited for any longer."""
-        if len(self._joins) < self._least_hosts:
+        if len(self._joins) < self._least_hosts or self._beats < LEAST_BEATS:
             return False
         return self._beats >= self._patience or not self._is_missing
 
@@ -138,7 +135,6 @@ class Adoption:
             stream.ask.request: stream
             for enter in self._enters.values()
             for stream in enter.streams
-            if stream.ask.request not in self._over
         }
         placed: list[StreamReport] = []
         waiting: list[Ask] = []
@@ -149,7 +145,6 @@ class Adoption:
             else:
                 ask = replace(stream.ask, pages=copy.pages)
                 placed.append(replace(stream, ask=ask))
-        waiting += [ask for ask in self._asks.values() if ask.request not in streams]
         return Adopted(
             hosts=tuple((join, peer) for peer, join in hosts.items()),
             strangers=tuple(
@@ -181,10 +176,12 @@ class Adoption:
         return found
 
     def _seen(self) -> Seen:
-        """Returns the highest numbers that anybody has heard of."""
+        """Returns the highest numbers that anybody can have heard of."""
         seen = [join.seen for join in self._joins.values()]
         seen += [enter.seen for enter in self._enters.values()]
+        has_predecessor = any(join.epoch is not None for join in self._joins.values())
+        highest = max(each.copy_id for each in seen)
         return Seen(
-            copy_id=max(each.copy_id for each in seen),
+            copy_id=CopyId(highest + LEAP) if has_predecessor else highest,
             device=max(each.device for each in seen),
         )

@@ -65,6 +65,8 @@ class Coordinator:
         self._adoption: Adoption | None = Adoption(
             patience=patience, least_hosts=least_hosts
         )
+        self._given_up: set[str] = set()  # hosts by name, in this beat
+        self._put_off: dict[PeerId, words.Join] = {}  # of these, until the next
         self._last_epoch = generation << _EPOCH_BITS
         self._last_device = 0
         self._hears: dict[type, Callable[[Any, Any], None]] = {
@@ -143,6 +145,7 @@ class Coordinator:
         if self._adoption is not None:
             self._adoption.beat()
             self._adopt_if_ready()
+        self._admit_again()
         self._outbox.send_all(words.Beat())
         return self._settle()
 
@@ -172,7 +175,17 @@ class Coordinator:
         if before is not None and before.name == join.name:
             self._lose_host(before)
             self._hang_up([before.peer])
-        self._admit(peer, join)
+        if join.name in self._given_up:
+            self._put_off[peer] = join
+        else:
+            self._admit(peer, join)
+
+    def _admit_again(self) -> None:
+        """Lets hosts in that were given up: once a beat, as they may be again."""
+        self._given_up.clear()
+        joins, self._put_off = self._put_off, {}
+        for peer, join in joins.items():
+            self._admit(peer, join)
 
     def _admit(self, peer: PeerId, join: words.Join) -> None:
         """Lets a host in that begins empty, whatever it had before."""
@@ -184,6 +197,7 @@ class Coordinator:
             Epoch(self._last_epoch), name=join.name, peer=peer, devices=devices
         )
         host.prefill_tokens_per_s = join.prefill_tokens_per_s
+        host.is_leaving = join.is_leaving
         self._outbox.send(peer, words.Admit(epoch=host.epoch, devices=devices))
         self._tell_hosts()
         self._serve_reached()
@@ -203,7 +217,7 @@ class Coordinator:
         for stream in enter.streams:
             disowned = words.Disowned(request=stream.ask.request)
             self._outbox.send(peer, disowned)
-            self._dispatcher.come_back(stream.ask)
+            self._dispatcher.arrive(stream.ask)
 
     def _note_reached(self, enter: words.Enter) -> None:
         for epoch in enter.hosts:
@@ -243,6 +257,10 @@ class Coordinator:
             self._dispatcher.adopt(stream)
         for enter, _ in adopted.fronts:
             self._note_reached(enter)
+        for join, peer in adopted.hosts:
+            host = self.roll.who(peer)
+            if join.is_leaving and isinstance(host, HostEntry):
+                self._give_back(host)
         for join, peer in adopted.strangers:
             self._admit(peer, join)
         self._tell_hosts()
@@ -277,6 +295,7 @@ class Coordinator:
     # -- who goes ------------------------------------------------------------------
 
     def _lose_peer(self, peer: PeerId) -> None:
+        self._put_off.pop(peer, None)
         if self._adoption is not None:
             self._adoption.forget(peer)
             self._adopt_if_ready()
@@ -308,6 +327,9 @@ class Coordinator:
             self._dispatcher.told(message.message)
 
     def _leave(self, host: HostEntry, _: words.Leave) -> None:
+        self._give_back(host)
+
+    def _give_back(self, host: HostEntry) -> None:
         host.is_leaving = True
         if host.is_serving:
             for device in host.devices:
@@ -317,7 +339,10 @@ class Coordinator:
         self._dispatcher.device_opened(message)
 
     def _group_failed(self, host: HostEntry, message: words.GroupFailed) -> None:
-        self._dispatcher.lose_device(message.device)
+        if message.device in host.devices:
+            self.roll.drop_device(host, message.device)
+            if host.is_serving:
+                self._dispatcher.lose_device(message.device)
 
     def _peer_cut(self, host: HostEntry, message: words.PeerCut) -> None:
         other = self.roll.hosts.get(message.epoch)
@@ -335,6 +360,7 @@ class Coordinator:
         if host is not None:
             fenced = words.Fenced(reason="a front end lost its link")
             self._outbox.send(host.peer, fenced)
+            self._given_up.add(host.name)
             self._lose_host(host)
 
     def _settle(self) -> Sequence[Effect]:

@@ -191,10 +191,9 @@ class Desk:
             copies=copies,
             seen=self._seen,
             prefill_tokens_per_s=self._prefill_tokens_per_s,
+            is_leaving=self._is_leaving,
         )
         self._tell(join)
-        if self._is_leaving:
-            self._tell(words.Leave())
 
     def cut_controller(self) -> Sequence[Effect]:
         """Goes on alone: what was wanted is granted here, as far as there are pages."""
@@ -226,11 +225,9 @@ class Desk:
     ) -> Sequence[Effect]:
         """Opens a copy, or drops one."""
         match message:
-            case words.Opening() if self._may_open(message):
+            case words.Opening():
+                self._seen = self._seen.with_copy(message.message.copy_id)
                 self._open(message)
-            case words.Opening(message=opening):
-                gone = words.Gone(request=opening.request, copy_id=opening.copy_id)
-                self._tell_front(front, gone)
             case words.Drop():
                 held = self._held.get(message.copy_id)
                 if held is not None and held.request == message.request:
@@ -244,6 +241,10 @@ class Desk:
         mine = [copy for copy, held in self._held.items() if held.front == front]
         for copy_id in mine:
             self._release(copy_id)
+        self._early = {
+            device: [o for o in early if front_of(o.message.request) != front]
+            for device, early in self._early.items()
+        }
         return self._done()
 
     def tell_rooms(self, fronts: Collection[FrontId]) -> Sequence[Effect]:
@@ -304,6 +305,8 @@ class Desk:
             return ()
         del self.serves[device]
         self._tell(words.GroupFailed(device=device, reason=reason))
+        for opening in self._early.pop(device, ()):
+            self._turn_away(opening)
         for copy_id in self._on(device):
             held = self._held.pop(copy_id)
             gone = words.Gone(request=held.request, copy_id=copy_id)
@@ -323,6 +326,7 @@ class Desk:
         self._early.clear()
         self.serves = dict.fromkeys(message.devices, None)
         self._since = dict.fromkeys(message.devices, NO_COPY)
+        self._seen = self._seen.with_devices(message.devices)
         self._effects.append(Begin(devices=message.devices))
 
     def _retain(self, message: words.Retain) -> None:
@@ -332,6 +336,13 @@ class Desk:
         for copy_id, held in self._held.items():
             if copy_id in message.copies and held.lacks:
                 self._ask(copy_id, held)
+        for device, early in list(self._early.items()):
+            self._early[device] = []
+            for opening in early:  # of the predecessor: what they wait for never comes
+                if opening.message.copy_id < message.horizon:
+                    self._turn_away(opening)
+                else:
+                    self._open(opening)
 
     def _fenced(self, message: words.Fenced) -> None:
         self.epoch = None
@@ -379,11 +390,34 @@ class Desk:
     # Copies.
 
     def _open(self, opening: words.Opening) -> None:
+        if self._is_early(opening):
+            self._early.setdefault(opening.device, []).append(opening)
+        elif self._may_open(opening):
+            self._begin(opening)
+        else:
+            self._turn_away(opening)
+
+    def _is_early(self, opening: words.Opening) -> bool:
+        """Tells whether word of what the group is to serve comes by another way."""
+        if opening.device not in self.serves or opening.since is None:
+            return False
+        return opening.since > self._since[opening.device]
+
+    def _may_open(self, opening: words.Opening) -> bool:
+        """Tells whether a copy may begin: a front end's own choice must have room."""
+        model = self.serves.get(opening.device)
+        if opening.since is None:
+            has_room = model is not None and opening.pages <= self._free(opening.device)
+            return self._is_alone and has_room
+        return model is not None and opening.since == self._since[opening.device]
+
+    def _turn_away(self, opening: words.Opening) -> None:
+        request, copy_id = opening.message.request, opening.message.copy_id
+        gone = words.Gone(request=request, copy_id=copy_id)
+        self._tell_front(front_of(request), gone)
+
+    def _begin(self, opening: words.Opening) -> None:
         device, message = opening.device, opening.message
-        if opening.since is not None and opening.since > self._since[device]:
-            self._early.setdefault(device, []).append(opening)
-            return  # word of what it is to serve comes by another way
-        self._seen = self._seen.with_copy(message.copy_id)
         held = self._held.get(message.copy_id)
         if held is None:
             held = self._held[message.copy_id] = _Held(
@@ -392,15 +426,6 @@ class Desk:
         held.is_row |= not isinstance(message, messages.Reserve)
         held.pages = max(held.pages, opening.pages)
         self._effects.append(Deliver(device=device, message=message))
-
-    def _may_open(self, opening: words.Opening) -> bool:
-        """Tells whether a copy may begin: a front end's own choice must have room."""
-        if opening.device not in self.serves:
-            return False
-        since, is_serving = self._since[opening.device], self.serves[opening.device]
-        if opening.since is None:
-            return self._is_alone and opening.pages <= self._free(opening.device)
-        return opening.since > since or (opening.since == since and bool(is_serving))
 
     def _release(self, copy_id: CopyId) -> None:
         held = self._held[copy_id]

@@ -69,7 +69,8 @@ class Dispatcher:
         self._outbox = outbox
         self._carriage = Carriage(self.machine.ledger, epoch_s=epoch_s)
         self._since: dict[DeviceGroupId, CopyId] = {}  # when each was opened
-        self._returning: dict[RequestId, words.Ask] = {}  # when its past is settled
+        self._arriving: dict[RequestId, words.Ask] = {}  # since the last event
+        self._returning: dict[RequestId, words.Ask] = {}  # when their past is settled
         self._reports: deque[events.Event] = deque()
 
     # -- device groups -------------------------------------------------------------
@@ -110,8 +111,6 @@ class Dispatcher:
 
     def lose_device(self, device: DeviceGroupId) -> None:
         """Takes a device group out of the books: what it had is gone."""
-        if not self._knows(device):
-            return  # it has failed before
         self._carriage.close(device)
         self._control(orders.LoseDevice(device=device))
         self._reports.append(events.DeviceLost(device=device))
@@ -125,9 +124,12 @@ class Dispatcher:
     # -- requests ------------------------------------------------------------------
 
     def arrive(self, ask: words.Ask) -> None:
-        """Takes a request in."""
-        self.requests[ask.request] = Placed(ask)
-        self.decide(_arrival(ask))
+        """Takes a request in, once nothing is left of what it may have been before."""
+        self.end(ask.request)
+        if ask.request in self.controller.owners:
+            self._returning[ask.request] = ask
+        else:
+            self._arriving[ask.request] = ask
 
     def adopt(self, stream: words.StreamReport) -> None:
         """Takes a request in that runs already."""
@@ -138,17 +140,10 @@ class Dispatcher:
             orders.AdoptRequest(request=ask.request, device=device, copy_id=copy_id)
         )
         self.decide(events.Adopt(arrival=_arrival(ask), device=device))
-        known = self.machine.ledger.requests.get(ask.request)
-        if known is not None and known.device is None:  # no room, by these books
-            self._control(orders.PreemptRequest(request=ask.request))
-
-    def come_back(self, ask: words.Ask) -> None:
-        """Takes a request in, once nothing is left of what it was here before."""
-        self.end(ask.request)
-        self._returning[ask.request] = ask
 
     def end(self, request: RequestId) -> None:
         """Ends a request, if it is here."""
+        self._arriving.pop(request, None)
         self._returning.pop(request, None)
         if self.requests.pop(request, None) is None:
             return
@@ -157,7 +152,7 @@ class Dispatcher:
 
     def end_all(self, front: FrontId) -> None:
         """Ends the requests of a front end: nobody is there to hear them."""
-        for request in [*self.requests, *self._returning]:
+        for request in [*self.requests, *self._arriving, *self._returning]:
             if front_of(request) == front:
                 self.end(request)
 
@@ -219,23 +214,27 @@ class Dispatcher:
                 self._control(orders.AbortMove(request=owner.request, move=move.id))
 
     def settle(self) -> None:
-        """Hears reports, begins moves and takes in who returns, until all is done."""
+        """Hears reports, begins moves and takes requests in, until all is done."""
         while True:
             if self._reports:
-                self.decide(self._reports.popleft())
+                self._report(self._reports.popleft())
             elif self._carriage.is_asked:
                 self._begin_moves()
-            elif not self._take_in():
+            elif self._arriving:
+                self._take_in(self._arriving.pop(next(iter(self._arriving))))
+            else:
                 return
 
-    def _take_in(self) -> bool:
-        """Takes in a request whose past is settled; returns whether there was one."""
-        for request, ask in self._returning.items():
-            if request not in self.controller.owners:
-                del self._returning[request]
-                self.arrive(ask)
-                return True
-        return False
+    def _report(self, report: events.Event) -> None:
+        match report:
+            case events.DeviceLost(device=device) if not self._knows(device):
+                pass  # it has failed before, or was given back by another report
+            case _:
+                self.decide(report)
+
+    def _take_in(self, ask: words.Ask) -> None:
+        self.requests[ask.request] = Placed(ask)
+        self.decide(_arrival(ask))
 
     def _begin_moves(self) -> None:
         for move, mode in self._carriage.begin():
@@ -325,7 +324,10 @@ class Dispatcher:
                     self._reports.append(effect.event)
                 case effects.Fence():
                     self._fence(effect)
-                case effects.Deliver() | effects.Forget():
+                case effects.Forget(request=request):
+                    if request in self._returning:
+                        self._arriving[request] = self._returning.pop(request)
+                case effects.Deliver():
                     pass  # the front end has these tokens from the source itself
 
     def _fence(self, fence: effects.Fence) -> None:

@@ -6,6 +6,7 @@ the driver's. `epoch` names a host as it was admitted, `device` a group of its d
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mell_jax.scheduler.ids import (
@@ -38,7 +39,10 @@ class Seen:
 
     def with_hosts(self, hosts: "Hosts") -> "Seen":
         """Returns what has been heard of after that message, too."""
-        devices = [device for host in hosts.hosts for device in host.devices]
+        return self.with_devices(d for host in hosts.hosts for d in host.devices)
+
+    def with_devices(self, devices: Iterable[DeviceGroupId]) -> "Seen":
+        """Returns what has been heard of after these were named, too."""
         return replace(self, device=max([self.device, *devices]))
 
     def with_copy(self, copy_id: CopyId) -> "Seen":
@@ -88,6 +92,7 @@ class Join:
     copies: tuple[HeldCopy, ...] = ()
     seen: Seen = NOTHING_SEEN
     prefill_tokens_per_s: float = math.inf  # of each group, for moves
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

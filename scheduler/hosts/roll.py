@@ -112,6 +112,11 @@ class Roll:
         self._host_of |= dict.fromkeys(host.devices, host)
         return host
 
+    def drop_device(self, host: HostEntry, device: DeviceGroupId) -> None:
+        """A device group has failed; its host goes on with the others."""
+        host.devices = tuple(other for other in host.devices if other != device)
+        del self._host_of[device]
+
     def is_reached(self, host: HostEntry) -> bool:
         """Returns whether all front ends have a link to a host."""
         return host.reached >= self.fronts.keys()

@@ -190,6 +190,9 @@ class Machine:
         ):
             self.ledger.settle(request, event.device)
         else:
+            self._executor.decisions.append(
+                plan.Preempt(request=request.id, device=event.device)
+            )
             self._queues[request.model].push(
                 request, tenant=request.tenant.tenant, cost=request.pages
             )

@@ -84,11 +84,11 @@ class SilentDesk(Desk):
 class TimelessDesk(Desk):
     """Takes openings for the time before its group served what it serves now."""
 
-    def _may_open(self, opening: words.Opening) -> bool:
-        return opening.device in self.serves
-
     def _open(self, opening: words.Opening) -> None:
-        super()._open(replace(opening, since=None))
+        if opening.device in self.serves and opening.since is not None:
+            self._begin(opening)
+        else:
+            super()._open(opening)
 
 
 class GullibleRelay(Relay):
@@ -155,8 +155,6 @@ class HostsOwnAdoption(Adoption):
         placed, waiting = [], []
         for stream in streams:
             request = stream.ask.request
-            if request in self._over:
-                continue
             if request not in held:
                 waiting.append(stream.ask)
                 continue
@@ -170,8 +168,6 @@ class HostsOwnAdoption(Adoption):
                     device=copy.device,
                 )
             )
-        known = {stream.ask.request for stream in streams}
-        waiting += [ask for ask in self._asks.values() if ask.request not in known]
         kept = frozenset(s.copy_id for s in placed if s.copy_id is not None)
         return replace(adopted, placed=tuple(placed), waiting=tuple(waiting), kept=kept)
 

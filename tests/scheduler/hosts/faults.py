@@ -20,6 +20,7 @@ class Faults:
     kills: int  # of hosts
     controller_kills: int
     front_kills: int
+    failures: int  # of device groups
     stops: int  # of any process
     cuts: int  # of any way between two
     slow_ways: int  # between two, for a while
@@ -35,6 +36,7 @@ class Faults:
             kills=rng.choice([0, 0, 1, 2]),
             controller_kills=rng.choice([0, 0, 1, 2]),
             front_kills=rng.choice([0, 0, 0, 1]),
+            failures=rng.choice([0, 0, 0, 1]),
             stops=rng.choice([0, 0, 1, 2]),
             cuts=rng.choice([0, 0, 1, 2]),
             slow_ways=rng.choice([0, 0, 1]),

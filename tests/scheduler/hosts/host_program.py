@@ -74,6 +74,7 @@ class HostProgram(Program):
         self._lineages: dict[CopyId, Lineage] = {}
         self._early: dict[Link, list[Any]] = {}
         self._speaking: DeviceGroupId | None = None
+        self.is_leaving = False
 
     # -- links ---------------------------------------------------------------------
 
@@ -81,7 +82,12 @@ class HostProgram(Program):
         if isinstance(message, Hello):
             self._greet(link, message)
         elif link is self.controller:
+            held = self._held()
             self._do(self.desk.hear_controller(message))
+            if isinstance(message, words.Retain):
+                lost = (held & message.copies) - self._held()
+                if lost:
+                    raise ViolationError(f"{lost} were to be kept")
         elif isinstance(message, Carried):
             self._deliver(message)
         elif link in self._early:
@@ -91,6 +97,11 @@ class HostProgram(Program):
                 if known is link:
                     self._hear_front(front, message)
                     return
+
+    def _held(self) -> frozenset[CopyId]:
+        return frozenset(
+            copy_id for instance in self.instances.values() for copy_id in instance.held
+        )
 
     def _greet(self, link: Link, hello: Hello) -> None:
         if hello.front is None:
@@ -114,7 +125,9 @@ class HostProgram(Program):
                 self._lineages[copy_id] = self.directory.new_lineage(begin)
         self._do(self.desk.hear_front(front, message))
         if isinstance(message, words.Opening) and message.since is None:
-            self._check_granted(message.device)
+            instance = self.instances.get(message.device)
+            if instance is not None and message.message.copy_id in instance.held:
+                self._check_granted(message.device)
 
     def _check_granted(self, device: DeviceGroupId) -> None:
         """What a host grants by itself it has.
@@ -142,6 +155,19 @@ class HostProgram(Program):
             if self._peers.get(epoch) is link:
                 del self._peers[epoch]
             self._do(self.desk.cut_peer(epoch))
+
+    def fail(self) -> None:
+        """One of its device groups fails, for good."""
+        if self.instances:
+            device = self._rng.choice(list(self.instances))
+            del self.instances[device]
+            self._do(self.desk.failed(device, reason="a broken device"))
+
+    def leave(self) -> None:
+        """Asks for its requests to be moved away; it may ask again."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            self.process.do(lambda: self._do(self.desk.leave()))
 
     def beat(self) -> None:
         super().beat()

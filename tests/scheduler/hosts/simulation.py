@@ -75,6 +75,7 @@ class Simulation:
             (faults.kills, self._kill_host),
             (faults.controller_kills, self._kill_controller),
             (faults.front_kills, self._kill_front),
+            (faults.failures, self._fail_group),
             (faults.stops, self._stop),
             (faults.cuts, self._bar),
             (faults.slow_ways, self._slow),
@@ -163,16 +164,24 @@ class Simulation:
         self._later(1 + self.rng.random() * 12, lambda: self._add_host(host.name))
 
     def _roll(self, number: int) -> None:
-        """Restarts the hosts in turn, each after the one before is back."""
+        """Restarts the hosts in turn, each when the one before is back."""
         if number == 3:
             self.counts["rolled"] += 1
             return
-        name = f"host {number}"
-        for host in self._hosts:
-            if host.name == name:
-                self._end_host(host)
-                break
-        self._later(14 + self.rng.random() * 4, lambda: self._roll(number + 1))
+        self._leave(f"host {number}", 30.0)
+        self._later(8 + self.rng.random() * 8, lambda: self._roll(number + 1))
+
+    def _leave(self, name: str, patience: float) -> None:
+        """Ends a host as soon as its requests have moved away, or patience is over."""
+        host = next((host for host in self._hosts if host.name == name), None)
+        if host is None:
+            return  # it was killed
+        host.leave()
+        if host.desk.is_empty or patience < 0:
+            self.counts["left" if host.desk.is_empty else "left in vain"] += 1
+            self._end_host(host)
+        else:
+            self._later(1.0, lambda: self._leave(name, patience - 1))
 
     def _kill_controller(self) -> None:
         if not self._controller.process.is_alive:
@@ -194,6 +203,12 @@ class Simulation:
         self._fronts.remove(front)
         self.network.kill(front.process)
         self._later(1 + self.rng.random() * 5, self._add_front)
+
+    def _fail_group(self) -> None:
+        if self._hosts:
+            host = self.rng.choice(self._hosts)
+            self.counts["group failed"] += len(host.instances) > 0
+            host.process.do(host.fail)
 
     def _stop(self) -> None:
         self._stop_process(self.rng.choice(self._processes()))
