@@ -10,6 +10,7 @@ whose other end is silent for too many beats, or does not read, is cut.
 import asyncio
 import hmac
 import secrets
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -55,6 +56,22 @@ def split_address(address: str) -> tuple[str, int]:
             f"an address is host:port, as in 10.0.0.1:7000, got {address!r}"
         )
     return host.strip("[]"), int(port)
+
+
+def own_address(towards: str) -> str:
+    """Returns where this machine is, with any port, for who is at an address.
+
+    Raises:
+      ValueError: it is no address.
+      OSError: no way leads there.
+    """
+    host, port = split_address(towards)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    family, kind, *_, there = found[0]
+    with socket.socket(family, kind) as asks:
+        asks.connect(there)  # sends nothing, but takes the way
+        here: str = asks.getsockname()[0]
+    return f"[{here}]:0" if family == socket.AF_INET6 else f"{here}:0"
 
 
 class RefusedError(ConnectionError):
