@@ -28,6 +28,7 @@ from mell_jax.serving.processes.wire import (
 )
 
 MAX_BYTES = 2**28  # prompt log probabilities of a step
+MAX_PARCEL_BYTES = 2**34
 PIECE_BYTES = 2**23
 """Pages go in pieces of so many bytes, between which other messages may go."""
 INNER: tuple[type[Any], ...] = get_args(messages.Message)
@@ -226,9 +227,9 @@ class HostCodec:
         except UNREADABLE as error:
             raise WireError(f"a message cannot be read: {error}") from error
 
-    def reader(self) -> MessageReader:
+    def reader(self, *, max_bytes: int = MAX_BYTES) -> MessageReader:
         """Returns what puts messages together from pieces of a stream."""
-        return MessageReader(self, max_bytes=MAX_BYTES)
+        return MessageReader(self, max_bytes=max_bytes)
 
     def _shape(self, kind: type[Any]) -> Any:
         """Returns the type of a body."""

@@ -103,15 +103,22 @@ class Networks:
         _ip("-n", self.head, "link", "set", self._cable, "up")
         _ip("-n", self.far, "link", "set", "far", "up")
 
-    def slow(self, *words: str) -> None:
-        """Makes it slow, as `tc netem` has it; no words: as it was."""
-        for space, device in ((self.head, self._cable), (self.far, "far")):
-            tc = ["tc", "-n", space, "qdisc"]
-            if words:
-                run = [*tc, "replace", "dev", device, "root", "netem", *words]
-            else:
-                run = [*tc, "del", "dev", device, "root"]
-            subprocess.run(run, check=True)
+    def slow(self, *words: str) -> bool:
+        """Slows it down, as `tc` has it; tells whether this machine's kernel can."""
+        for space, device in self._ends():
+            tc = ["tc", "-n", space, "qdisc", "replace", "dev", device, "root"]
+            if subprocess.run([*tc, *words], check=False).returncode:
+                return False
+        return True
+
+    def hasten(self) -> None:
+        """Makes it as fast as it was."""
+        for space, device in self._ends():
+            tc = ["tc", "-n", space, "qdisc", "replace", "dev", device, "root"]
+            subprocess.run([*tc, "pfifo"], check=True)
+
+    def _ends(self) -> tuple[tuple[str, str], ...]:
+        return (self.head, self._cable), (self.far, "far")
 
 
 def _ip(*words: str) -> None:

@@ -254,7 +254,7 @@ def test_what_is_too_large_is_refused_on_both_sides(
     with pytest.raises(WireError, match=r"a Piece of \d+ bytes exceeds the 64"):
         CODEC.encode(Piece(data=bytes(65), crc=0))
     with pytest.raises(WireError, match="a message of 65 bytes; at most 64"):
-        CODEC.reader().feed(struct.pack("<IB", 65, 0))
+        CODEC.reader(max_bytes=64).feed(struct.pack("<IB", 65, 0))
 
 
 def test_an_epoch_that_is_no_number_is_refused() -> None:
