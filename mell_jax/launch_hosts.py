@@ -30,7 +30,7 @@ from mell_jax.hosts.config import HostsConfig
 from mell_jax.hosts.front import HostsEngine
 from mell_jax.hosts.host_file import HostLine, read_hosts
 from mell_jax.hosts.host_links import HostLinks
-from mell_jax.hosts.link import LinkConfig
+from mell_jax.hosts.link import LinkConfig, own_address
 from mell_jax.hosts.tls import TlsPaths, contexts
 from mell_jax.hosts.wire import Served
 from mell_jax.launch_server import serve, served_model
@@ -38,6 +38,7 @@ from mell_jax.scheduler.ids import ModelId
 from mell_jax.serving.config import ServerConfig
 from mell_jax.settings.setting import Value
 
+_ANY = "127.0.0.1:0"
 _CONTROLLER = "mell_jax.hosts.controller_main"
 
 
@@ -103,7 +104,7 @@ def run_host(
         end_with_parent(end)
     links = HostLinks(
         hosts.name,
-        address=hosts.fleet_address,
+        address=hosts.fleet_address or own_address(hosts.join),
         controller=hosts.join,
         config=_links_of(hosts, server=server, secret=secret),
     )
@@ -226,7 +227,7 @@ class _Controller:
         secret: bytes,
         least_hosts: int,
     ) -> None:
-        self.address = hosts.fleet_address
+        self.address = hosts.fleet_address or _ANY
         self._orders = {
             "secret": secret.hex(),
             "beat_s": hosts.beat_s,

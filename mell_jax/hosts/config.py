@@ -32,9 +32,10 @@ class HostsConfig:
         "address, and serves no client.",
     )
     fleet_address: str = setting(
-        "127.0.0.1:0",
+        "",
         help="The controller (with hosts), or this host (with join), listens there for "
-        "the fleet's own processes; port 0 takes any free one.",
+        "the fleet's own processes; port 0 takes any free one. By default a port of "
+        "127.0.0.1, or of the interface by which a host reaches its controller.",
     )
     fleet_secret_file: str = setting(
         "",
@@ -67,28 +68,30 @@ class HostsConfig:
             raise ValueError(
                 f"patience_beats must be from 1 to 10000, got {self.patience_beats}"
             )
-        is_alone = _is_loopback(self.fleet_address) and (
-            not self.join or _is_loopback(self.join)
-        )
-        if (self.hosts or self.join) and not (is_alone or self.fleet_secret_file):
-            raise ValueError(
-                "a fleet over several machines needs fleet_secret_file: write 32 "
-                "random bytes to a file that is yours alone, and copy it to each"
-            )
 
     @property
     def name(self) -> str:
         """Returns the name of this host."""
         return self.host_name or f"{socket.gethostname()}-{os.getpid()}"
 
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Returns whether no other machine can take part."""
+        return all(map(_is_loopback, filter(None, [self.fleet_address, self.join])))
+
     def secret(self) -> bytes:
-        """Returns the fleet's secret; nothing where it has none.
+        """Returns the fleet's secret; nothing where it has none, and needs none.
 
         Raises:
-          ValueError: it is too short, or others can read the file.
+          ValueError: it is missing, or too short, or others can read the file.
           OSError: the file cannot be read.
         """
         if not self.fleet_secret_file:
+            if not self.is_on_this_machine:
+                raise ValueError(
+                    "a fleet over several machines needs fleet_secret_file: write 32 "
+                    "random bytes to a file that is yours alone, and copy it to each"
+                )
             return b""
         path = Path(self.fleet_secret_file)
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -7,6 +7,7 @@ by `Host.post`. Pages are fetched from the device, and put on it, beside both.
 """
 
 import asyncio
+import math
 import threading
 import zlib
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from mell_jax.engine.hosts.wires import Heard
 from mell_jax.hosts.link import Link, LinkConfig, connect, listen
 from mell_jax.hosts.split import part_of
 from mell_jax.hosts.wire import (
+    MAX_PARCEL_BYTES,
     PIECE_BYTES,
     Addresses,
     Hello,
@@ -166,6 +168,7 @@ class HostLinks:
             peers = [
                 peer.link for peer in self._peers.values() if peer.link is not None
             ]
+            self._early = [link for link in self._early if link.is_up]
             links = [*self._fronts.values(), *self._early, *peers]
             for link in [*links, *filter(None, [self._controller])]:
                 link.beat()
@@ -426,8 +429,9 @@ class Unpacking:
         self._clock = clock
         self._since_s = 0.0  # the head came
         self._head: Parcel | None = None
-        self._due = 0  # bytes
-        self._data = bytearray()
+        self._dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self._data = np.zeros(0, np.uint8)  # of all pages, as far as they have come
+        self._came = 0  # bytes
 
     def take(self, message: Any) -> None:
         """Takes a parcel's head, or a piece of its pages.
@@ -444,24 +448,31 @@ class Unpacking:
     def _begin(self, head: Parcel) -> None:
         if self._head is not None:
             raise WireError("a parcel begins before the one before has come")
+        self._dtype = _dtype(head.dtype) if head.shapes else np.dtype(np.uint8)
+        due = sum(_count(shape) for shape in head.shapes) * self._dtype.itemsize
+        if not (due <= MAX_PARCEL_BYTES):
+            raise WireError(
+                f"a parcel of {due} bytes; at most {MAX_PARCEL_BYTES} are allowed"
+            )
         self._head, self._since_s = head, self._clock()
-        item = np.dtype(_dtype(head.dtype)).itemsize if head.dtype else 0
-        self._due = sum(int(np.prod(shape)) * item for shape in head.shapes)
+        self._data, self._came = np.empty(due, np.uint8), 0
         self._finish_if_whole()
 
     def _add(self, piece: Piece) -> None:
-        if self._head is None or len(self._data) + len(piece.data) > self._due:
+        end = self._came + len(piece.data)
+        if self._head is None or end > len(self._data):
             raise WireError("a piece of no parcel")
         if zlib.crc32(piece.data) != piece.crc:
             raise WireError("a piece has other bits than were sent")
-        self._data += piece.data
+        self._data[self._came : end] = np.frombuffer(piece.data, np.uint8)
+        self._came = end
         self._finish_if_whole()
 
     def _finish_if_whole(self) -> None:
-        head = self._head
-        if head is None or len(self._data) < self._due:
+        head, data = self._head, self._data
+        if head is None or self._came < len(data):
             return
-        data, self._data, self._head = bytes(self._data), bytearray(), None
+        self._head, self._data = None, np.zeros(0, np.uint8)
         if isinstance(head.message, messages.Chunk) and len(data) >= MEASURED_BYTES:
             self._measured(
                 words.LinkMeasured(
@@ -475,26 +486,46 @@ class Unpacking:
         self._post(
             wires.Parcel(
                 device=head.device,
-                message=head.message,  # type: ignore[arg-type]
+                message=head.message,
                 pages=pages,
                 tokens=head.tokens,
             )
         )
 
-    def _pages(self, head: Parcel, data: bytes) -> PageTransfer:
+    def _pages(self, head: Parcel, data: "np.ndarray[Any, Any]") -> PageTransfer:
         group = self._group_of(head.device)
         chunks, at = [], 0
         for shape in head.shapes if group is not None else ():
-            dtype = np.dtype(_dtype(head.dtype))
-            size = int(np.prod(shape)) * dtype.itemsize
-            array = np.frombuffer(data[at : at + size], dtype).reshape(shape)
+            end = at + _count(shape) * self._dtype.itemsize
+            array = data[at:end].view(self._dtype).reshape(shape)
             assert group is not None
             chunks.append(jax.device_put(array, group.pool_sharding))
-            at += size
+            at = end
         places = Places(groups=head.groups, along=head.along)
         return PageTransfer(chunks=tuple(chunks), places=places)
 
 
-def _dtype(name: str) -> Any:
-    """Returns a type of numbers by its name, also one that numpy has not."""
-    return jax.numpy.dtype(name)
+def _count(shape: tuple[int, ...]) -> int:
+    """Returns how many numbers an array has.
+
+    Raises:
+      WireError: no array is of that shape.
+    """
+    if not all(size >= 0 for size in shape):
+        raise WireError(f"no array has the shape {shape!r:.100}")
+    return math.prod(shape)
+
+
+def _dtype(name: str) -> "np.dtype[Any]":
+    """Returns a type of numbers by its name, also one that numpy has not.
+
+    Raises:
+      WireError: there is none.
+    """
+    try:
+        dtype: np.dtype[Any] = jax.numpy.dtype(name)
+    except TypeError as error:
+        raise WireError(f"there is no type of numbers {name!r:.100}") from error
+    if dtype.hasobject or not dtype.itemsize:
+        raise WireError(f"pages have no numbers of type {name!r:.100}")
+    return dtype

@@ -10,6 +10,7 @@ whose other end is silent for too many beats, or does not read, is cut.
 import asyncio
 import hmac
 import secrets
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mell_jax.serving.processes.wire import WireError
 
 CONNECT_S = 5.0  # for a connection and its proofs
 MAX_UNSENT_BYTES = 2**28
+UNPROVEN_BYTES = 2**20  # of a message by somebody who may not know the secret
 _READ_BYTES = 2**18
 
 
@@ -55,6 +57,22 @@ def split_address(address: str) -> tuple[str, int]:
             f"an address is host:port, as in 10.0.0.1:7000, got {address!r}"
         )
     return host.strip("[]"), int(port)
+
+
+def own_address(towards: str) -> str:
+    """Returns where this machine is, with any port, for who is at an address.
+
+    Raises:
+      ValueError: it is no address.
+      OSError: no way leads there.
+    """
+    host, port = split_address(towards)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    family, kind, *_, there = found[0]
+    with socket.socket(family, kind) as asks:
+        asks.connect(there)  # sends nothing, but takes the way
+        here: str = asks.getsockname()[0]
+    return f"[{here}]:0" if family == socket.AF_INET6 else f"{here}:0"
 
 
 class RefusedError(ConnectionError):
@@ -141,7 +159,8 @@ class Link:
                     self._take(message, hear)
         except (OSError, WireError, EOFError):
             pass  # it is of no more use, whatever the reason: both ends hear of the cut
-        self.cut()
+        finally:
+            self.cut()
 
     def _take(self, message: Any, hear: Callable[[Any], None]) -> None:
         if self.is_up:
@@ -189,6 +208,7 @@ class Link:
         Raises:
           RefusedError: the other side does not know the secret.
         """
+        self._messages = self._codec.reader(max_bytes=UNPROVEN_BYTES)
         nonce = secrets.token_bytes(32)
         self.send(Challenge(nonce=nonce))
         hello: Hello = await self._next(Hello)
@@ -198,6 +218,7 @@ class Link:
             raise RefusedError("whoever connects has another secret")
         digest = _digest(self._config.secret, b"listens", proof.nonce, nonce)
         self.send(Proof(nonce=nonce, digest=digest))
+        self._messages = self._codec.reader()  # nothing came yet: that is waited for
         self.hello = hello
         return hello
 
@@ -223,6 +244,9 @@ async def connect(address: str, *, hello: Hello, config: LinkConfig) -> Link:
         link = Link(reader, writer, config=config)
         try:
             await link.prove(hello)
+        except WireError as error:
+            link.cut()
+            raise RefusedError(f"no process of a fleet is at {address}") from error
         except BaseException:
             link.cut()
             raise
@@ -254,4 +278,10 @@ async def listen(
             return
         await greet(link)
 
-    return await asyncio.start_server(accept, host, port, ssl=config.server)
+    return await asyncio.start_server(
+        accept,
+        host,
+        port,
+        ssl=config.server,
+        ssl_handshake_timeout=CONNECT_S if config.server else None,
+    )

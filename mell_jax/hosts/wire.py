@@ -19,6 +19,7 @@ from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, FrontId
 from mell_jax.scheduler.migration import messages
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.serving.processes.wire import (
+    UNREADABLE,
     MessageReader,
     WireError,
     restore,
@@ -27,9 +28,10 @@ from mell_jax.serving.processes.wire import (
 )
 
 MAX_BYTES = 2**28  # prompt log probabilities of a step
+MAX_PARCEL_BYTES = 2**34
 PIECE_BYTES = 2**23
 """Pages go in pieces of so many bytes, between which other messages may go."""
-INNER = get_args(messages.Message)
+INNER: tuple[type[Any], ...] = get_args(messages.Message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ class Parcel:
     """
 
     device: DeviceGroupId
-    message: messages.Message
+    message: messages.Chunk | messages.Received
     tokens: npt.NDArray[np.int32] | None
     has_pages: bool  # or else tokens, or nothing
     groups: npt.NDArray[np.int32]  # of the pages' places
@@ -176,6 +178,10 @@ class HostCodec:
         self._kinds = {kind: index for index, kind in enumerate(TYPES)}
         self._inner_kinds = {kind: index for index, kind in enumerate(INNER)}
         self._bare = {kind: _bare(kind) for kind in TYPES if _carries(kind)}
+        self._may_carry = {
+            kind: {self._inner_kinds[inner] for inner in _inner_types(kind)}
+            for kind in self._bare
+        }
         self._encoder = msgspec.msgpack.Encoder(enc_hook=simplify)
         self._decoders = [_decoder(self._shape(kind)) for kind in TYPES]
         self._inner_decoders = [_decoder(kind) for kind in INNER]
@@ -212,16 +218,18 @@ class HostCodec:
             if TYPES[kind] not in self._bare:
                 return value
             bare, inner_kind, raw = value
-            if not (0 <= inner_kind < len(INNER)):
-                raise WireError(f"there is no inner message of kind {inner_kind}")
+            if inner_kind not in self._may_carry[TYPES[kind]]:
+                raise WireError(
+                    f"a {TYPES[kind].__name__} carries no message of kind {inner_kind}"
+                )
             inner = self._inner_decoders[inner_kind].decode(raw)
             return TYPES[kind](**_fields(bare), message=inner)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise WireError(f"a message cannot be read: {error}") from error
 
-    def reader(self) -> MessageReader:
+    def reader(self, *, max_bytes: int = MAX_BYTES) -> MessageReader:
         """Returns what puts messages together from pieces of a stream."""
-        return MessageReader(self, max_bytes=MAX_BYTES)
+        return MessageReader(self, max_bytes=max_bytes)
 
     def _shape(self, kind: type[Any]) -> Any:
         """Returns the type of a body."""
@@ -237,6 +245,11 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 def _carries(kind: type[Any]) -> bool:
     """Tells whether a type has another message in it."""
     return any(field.name == "message" for field in dataclasses.fields(kind))
+
+
+def _inner_types(kind: type[Any]) -> tuple[type[Any], ...]:
+    """Returns the types of messages that a type can have in it."""
+    return get_args(get_type_hints(kind)["message"])
 
 
 def _bare(kind: type[Any]) -> type[Any]:

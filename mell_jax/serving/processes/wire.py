@@ -32,6 +32,16 @@ ROUTE_BITS = 40
 """A handle is a front end's number, shifted so far, and a number of its own."""
 
 
+UNREADABLE = (
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    OverflowError,  # an array's shape
+    RecursionError,  # lists in lists, where they are passed over
+)
+"""Reading bytes of whoever it may be raises one of these."""
+
+
 class WireError(ValueError):
     """The other side sent bytes that it should not have sent."""
 
@@ -225,7 +235,7 @@ class Codec:
             raise WireError(f"there is no message of kind {kind}")
         try:
             return self._decoders[kind].decode(body)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise WireError(f"a message cannot be read: {error}") from error
 
     def reader(self) -> "MessageReader":
