@@ -137,7 +137,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
             "weights",
         },
         "instance": {"instance", "thread", "ask", "weights/updater"},
-        "fleet": {"fleet"},
+        "fleet": {"fleet", "kv_events"},
         "hosts": {"hosts"},
         "build": {"build", "fleet/build"},
     },
