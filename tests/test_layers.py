@@ -19,6 +19,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "bench": 6,
     "simulate": 6,
     "realism": 5,
+    "fleet_flags": 5,
     "integrations": 7,
     "top": 6,
     "serving": 5,
@@ -181,11 +182,22 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "values": {
             *("ids", "plan", "fair_queue", "cache_spec"),
             *("placement/plan", "placement/events", "placement/model"),
+            "placement/kind",
         },
         "parts": {
-            *("bounds", "move_queue", "pages", "page_map", "prefix_cache", "rows"),
+            *(
+                "bounds",
+                "price_bound",
+                "move_queue",
+                "pages",
+                "page_map",
+                "prefix_cache",
+                "rows",
+            ),
             "transfer",
             *("placement/draft", "placement/index", "placement/ledger"),
+            *("placement/accounts", "placement/books", "placement/kind_books"),
+            "placement/idle",
             *("cache_layout", "placement/tenants"),
         },
         "batching": {
