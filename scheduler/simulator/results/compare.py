@@ -22,6 +22,8 @@ HAS_HEADROOM = (
     "worst_fit",
     "load_balance",
     "llumnix_consolidation",
+    "pinned_best_fit",
+    "pinned_worst_fit",
     "reserve_peak",
 )
 LINK_SHARE = 0.5  # of a link that consolidation may use
