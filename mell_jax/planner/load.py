@@ -1,7 +1,7 @@
 """A load is what requests ask of a device, before anything is simulated.
 
-Two answers come from it at once: the latency that a request has alone, below which no
-fleet gets, and the instances that a fluid of the same mean needs, where a search begins.
+lone latencies    of a request that is alone: no fleet is below them
+fluid instances   for an even load of the same mean: a search begins there
 """
 
 from dataclasses import dataclass

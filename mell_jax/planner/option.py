@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mell_jax.planner.devices import Device
 from mell_jax.planner.roofline import Assumptions, capacity_tokens, profile_of
-from mell_jax.planner.shapes import ModelShape
+from mell_jax.planner.shape import ModelShape
 from mell_jax.scheduler.simulator.profile import Profile
 
 WIDTHS = (1, 2, 4, 8)  # devices of an instance; more than one by tensor parallelism

@@ -12,7 +12,7 @@ Nothing here was measured; `mell-plan --profile` takes what was.
 from dataclasses import dataclass
 
 from mell_jax.planner.devices import Device
-from mell_jax.planner.shapes import ModelShape
+from mell_jax.planner.shape import ModelShape
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.simulator.profile import Profile
 
@@ -56,8 +56,7 @@ class Assumptions:
 def capacity_tokens(
     shape: ModelShape, *, device: Device, devices: int, assumed: Assumptions
 ) -> int:
-    """Returns the KV tokens of an instance on so many devices; 0 if weights leave none.
-    """
+    """Returns the KV tokens of an instance on so many devices, 0 without room."""
     free = devices * device.memory_bytes - shape.weight_bytes
     each = shape.kv_bytes_per_token * shape.kv_copies(devices)
     return max(0, int(assumed.kv_memory_fraction * free / each))
@@ -83,8 +82,7 @@ def profile_of(
         name=f"{shape.name} on {devices} x {device.kind}",
         step_time=StepTime(
             fixed_s=weights_s + assumed.sync_s * sync_s,
-            row_s=_beyond(weights_s, row_s=row_s, rows=assumed.max_rows)
-            + sync_token_s,
+            row_s=_beyond(weights_s, row_s=row_s, rows=assumed.max_rows) + sync_token_s,
             page_s=PAGE_TOKENS * shape.kv_bytes_per_token * copies / bandwidth,
         ),
         prefill_token_s=(2 * layers + windowed) / speed + sync_token_s,

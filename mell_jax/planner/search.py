@@ -8,7 +8,7 @@ More devices are taken to be no worse: what a failing fleet contains is not trie
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class Verdict(Protocol):
     def is_met(self) -> bool: ...
 
 
-Judge = Callable[[Fleet], Verdict]
+Judge = Callable[[Fleet], Awaitable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,8 @@ class Smallest:
     tried: tuple[int, ...]
 
 
-def smallest(
-    is_met: Callable[[int], bool], *, guess: int, most: int
+async def smallest(
+    is_met: Callable[[int], Awaitable[bool]], *, guess: int, most: int
 ) -> Smallest:
     """Returns the fewest instances for which `is_met`, if more are never worse.
 
@@ -49,45 +49,45 @@ def smallest(
         raise ValueError(f"most must be >= 1, got {most}")
     known: dict[int, bool] = {}
 
-    def meets(count: int) -> bool:
+    async def meets(count: int) -> bool:
         if count not in known:
-            known[count] = is_met(count)
+            known[count] = await is_met(count)
         return known[count]
 
-    low, high = _around(meets, guess=min(max(guess, 1), most), most=most)
+    low, high = await _around(meets, guess=min(max(guess, 1), most), most=most)
     if high is None:
         return Smallest(count=None, tried=tuple(sorted(known)))
     while high - low > 1:
         middle = (low + high) // 2
-        if meets(middle):
+        if await meets(middle):
             high = middle
         else:
             low = middle
     return Smallest(count=high, tried=tuple(sorted(known)))
 
 
-def _around(
-    meets: Callable[[int], bool], *, guess: int, most: int
+async def _around(
+    meets: Callable[[int], Awaitable[bool]], *, guess: int, most: int
 ) -> tuple[int, int | None]:
     """A number that does not meet, or 0, and a larger one that does, None without."""
     step = 1
-    if meets(guess):
+    if await meets(guess):
         low, high = guess - step, guess
-        while low >= 1 and meets(low):
+        while low >= 1 and await meets(low):
             step *= 2
             low, high = low - step, low
         return max(low, 0), high
     low, high = guess, guess + step
     while low < most:
         high = min(high, most)
-        if meets(high):
+        if await meets(high):
             return low, high
         step *= 2
         low, high = high, high + step
     return low, None
 
 
-def cheapest_mix(
+async def cheapest_mix(
     judge: Judge,
     *,
     prices: Sequence[float],
@@ -114,7 +114,7 @@ def cheapest_mix(
         if tries == most_tries:
             return None
         tries += 1
-        if judge(fleet).is_met:
+        if (await judge(fleet)).is_met:
             return fleet
         failed.append(fleet)
     return None

@@ -1,0 +1,197 @@
+"""Tells an answer as a table of at most 100 columns, and as values for JSON."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mell_jax.planner.question import Answer, Offer, Payment, Question, Side
+from mell_jax.planner.serve_command import serve_commands
+from mell_jax.planner.shape import ModelShape
+from mell_jax.scheduler.simulator.report import count
+
+HEADINGS = (
+    *("devices", "policy", "$/h", "in use", "$/h used"),
+    *("TTFT p99", "TPOT p99", "within", "moves", "preempted"),
+)
+PAYMENTS = {
+    Payment.OWNED: "all devices are paid for all the time",
+    Payment.USED: "devices are paid for while they are not parked",
+}
+LEGEND = """\
+$/h: all devices, all the time; in use: mean of those not parked, and what they cost
+within: requests with both latencies in bounds; prices are examples: see --prices"""
+
+
+def tell(answer: Answer, *, model: str) -> str:
+    """Returns an answer as text.
+
+    Args:
+      model: the directory to serve.
+    """
+    begin_s, end_s = answer.busiest_s
+    span = f"busiest {(end_s - begin_s) / 60:.1f} min, from {begin_s:,.0f} s on"
+    parts = [_asked(answer.question), _table(sorted_offers(answer), title=span)]
+    if answer.unmet:
+        reasons = [f"{unmet.kind}: {unmet.reason}" for unmet in answer.unmet]
+        parts.append("\n".join(["not at any number:", *reasons]))
+    whole = [offer for offer in answer.best.values() if offer.is_whole]
+    if whole and not all(offer.is_whole for offer in answer.offers):
+        parts.append(_table(whole, title="whole trace"))
+    parts.append(LEGEND)
+    parts.append(_advice(answer, model=model))
+    return "\n\n".join(parts)
+
+
+def sorted_offers(answer: Answer) -> list[Offer]:
+    """Returns the cheapest offer of each set of kinds and side, cheapest first."""
+    payment = answer.question.payment
+    cheapest: dict[tuple[tuple[str, ...], Side], Offer] = {}
+    for offer in answer.offers:
+        kinds = tuple(option.name for option in offer.instances)
+        key = kinds, answer.question.side_of(offer.trial.policy)
+        best = cheapest.get(key)
+        price = offer.price_per_hour(payment)
+        if best is None or price < best.price_per_hour(payment):
+            cheapest[key] = offer
+    return sorted(cheapest.values(), key=lambda offer: offer.price_per_hour(payment))
+
+
+def saved(answer: Answer) -> dict[str, float]:
+    """Returns what migration saves; empty where one side has no offer."""
+    if len(answer.best) < len(Side):
+        return {}
+    moving, pinned = answer.best[Side.MOVING], answer.best[Side.PINNED]
+    figures = {
+        "devices": float(pinned.devices - moving.devices),
+        "devices_in_use": pinned.devices_in_use - moving.devices_in_use,
+    }
+    for payment in Payment:
+        name = f"price_per_hour_{payment.value}"
+        without = pinned.price_per_hour(payment)
+        figures[name] = without - moving.price_per_hour(payment)
+        figures[f"{name}_share"] = figures[name] / without
+    return figures
+
+
+def as_values(answer: Answer, *, model: str, command: str) -> dict[str, Any]:
+    """Returns all figures of an answer as JSON has them."""
+    question = answer.question
+    return {
+        "command": command,
+        "workload": question.workload.name,
+        "requests": len(question.workload),
+        "model": asdict(question.shape),
+        "slo": asdict(question.slo),
+        "payment": question.payment.value,
+        "options": [
+            {
+                "kind": option.kind,
+                "width": option.width,
+                "price_per_hour": option.price_per_hour,
+                "is_measured": option.is_measured,
+                "profile": asdict(option.profile),
+            }
+            for option in question.options
+        ],
+        "busiest_s": list(answer.busiest_s),
+        "offers": [_values(offer) for offer in answer.offers],
+        "unmet": [asdict(unmet) for unmet in answer.unmet],
+        "best": {
+            side.name.lower(): _values(offer)
+            | {"serve": serve_commands(offer, model=model)}
+            for side, offer in answer.best.items()
+        },
+        "saved": saved(answer),
+        "trials": answer.trials,
+    }
+
+
+def _asked(question: Question) -> str:
+    workload, slo = question.workload, question.slo
+    minutes = (float(workload.arrival_s[-1]) - float(workload.arrival_s[0])) / 60
+    return (
+        f"{workload.name}: {len(workload):,} requests in {minutes:.0f} min, "
+        f"{_model(question.shape)}\n"
+        f"TTFT <= {1e3 * slo.ttft_s:g} ms and TPOT <= {1e3 * slo.tpot_s:g} ms for "
+        f"{slo.attainment:.4g} of the requests; {PAYMENTS[question.payment]}"
+    )
+
+
+def _model(shape: ModelShape) -> str:
+    kib = shape.kv_bytes_per_token / 1024
+    return f"{shape.name} ({shape.weight_bytes / 1e9:.1f} GB, {kib:.0f} KiB a token)"
+
+
+def _table(offers: Sequence[Offer], *, title: str) -> str:
+    if not offers:
+        return f"{title}: no fleet meets the bounds"
+    rows = [list(HEADINGS), *(_row(offer) for offer in offers)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if at < 2 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([f"{title}:", *lines])
+
+
+def _row(offer: Offer) -> list[str]:
+    trial = offer.trial
+    return [
+        offer.name,
+        trial.policy,
+        f"{offer.price_per_hour(Payment.OWNED):.2f}",
+        f"{offer.devices_in_use:.2f}",
+        f"{offer.price_per_hour(Payment.USED):.2f}",
+        _ms(trial.ttft_p99_s),
+        _ms(trial.tpot_p99_s),
+        f"{trial.within_share:.2%}",
+        count(trial.moves),
+        count(trial.preemptions),
+    ]
+
+
+def _ms(seconds: float) -> str:
+    return "-" if math.isinf(seconds) else f"{1e3 * seconds:,.0f} ms"
+
+
+def _advice(answer: Answer, *, model: str) -> str:
+    if Side.MOVING not in answer.best:
+        return "No fleet meets the bounds with migration: allow more, see above."
+    moving = answer.best[Side.MOVING]
+    lines = [*serve_commands(moving, model=model)]
+    figures = saved(answer)
+    if figures:
+        lines.insert(0, _comparison(answer, figures))
+    return "\n".join(lines)
+
+
+def _comparison(answer: Answer, figures: dict[str, float]) -> str:
+    moving, pinned = answer.best[Side.MOVING], answer.best[Side.PINNED]
+    payment = answer.question.payment
+    name = f"price_per_hour_{payment.value}"
+    less = figures[name]
+    word = "less" if less >= 0 else "MORE"
+    return (
+        f"{moving.name} with migration ({moving.price_per_hour(payment):.2f} $/h), "
+        f"{pinned.name} without ({pinned.price_per_hour(payment):.2f} $/h): "
+        f"{abs(less):.2f} $/h {word} ({abs(figures[name + '_share']):.0%}); in use "
+        f"{moving.devices_in_use:.2f} and {pinned.devices_in_use:.2f} devices"
+    )
+
+
+def _values(offer: Offer) -> dict[str, Any]:
+    trial = asdict(offer.trial)
+    return {
+        "devices": {
+            option.name: option.width * count
+            for option, count in offer.instances.items()
+        },
+        "price_per_hour_owned": offer.price_per_hour(Payment.OWNED),
+        "price_per_hour_used": offer.price_per_hour(Payment.USED),
+        "devices_in_use": offer.devices_in_use,
+        "is_whole": offer.is_whole,
+    } | {name: None if value == math.inf else value for name, value in trial.items()}
