@@ -10,7 +10,7 @@ from mell_jax.planner.roofline import Assumptions
 ASSUMED = Assumptions()
 DEVICES = ("H100", "A100-80", "L40S")
 POLICIES = ("consolidate",)
-BASELINES = ("pinned_worst_fit", "pinned_best_fit")
+BASELINES = ("pinned_spread", "pinned_best_fit")
 
 
 def make_flags() -> flags.FlagValues:

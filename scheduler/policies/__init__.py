@@ -12,7 +12,7 @@ from mell_jax.scheduler.policies.load_balance import build_load_balance
 from mell_jax.scheduler.policies.mell import Mell
 from mell_jax.scheduler.policies.pinned import (
     build_pinned_best_fit,
-    build_pinned_worst_fit,
+    build_pinned_spread,
 )
 from mell_jax.scheduler.policies.reserve_peak import ReservePeak
 from mell_jax.scheduler.policies.worst_fit import WorstFit
@@ -24,7 +24,7 @@ POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
     "llumnix_consolidation": build_llumnix_consolidation,
     "load_balance": build_load_balance,
     "pinned_best_fit": build_pinned_best_fit,
-    "pinned_worst_fit": build_pinned_worst_fit,
+    "pinned_spread": build_pinned_spread,
     "reserve_peak": ReservePeak,
     "worst_fit": WorstFit,
 }

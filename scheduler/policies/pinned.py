@@ -1,29 +1,36 @@
-"""Pinned: another policy chooses the place, and there a request stays to its end.
+"""Pinned: a request stays to its end where it was placed; nothing ever moves.
 
-The baseline without migration, as servers behind a router have it: what overflows is
-not moved; the machine preempts the youngest, which is prefilled again later. Nothing
-is known of lengths, other than by `reserve_peak`, which never moves anything either.
+    pinned_best_fit   to the fullest instance with room: few instances are open
+    pinned_spread     to the emptiest of all devices, parked ones first: all are open
+
+The baselines without migration, as servers behind a router are. What overflows is not
+moved: the machine preempts the youngest, which is prefilled again later. Nothing is
+known of lengths, other than by `reserve_peak`, which never moves anything either.
+`headroom` is the fraction of an instance that a placement leaves free.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import final
 
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
-from mell_jax.scheduler.policies.worst_fit import WorstFit
+from mell_jax.scheduler.policies.worst_fit import find_emptiest
 
 
+@final
 class Pinned:
-    """See the module's docstring."""
+    """Places requests as `arrive` says, and does nothing else."""
 
-    def __init__(self, inner: Policy) -> None:
-        self._inner = inner
+    look_s = 0.0
 
-    @property
-    def look_s(self) -> float:
-        return self._inner.look_s
+    def __init__(self, arrive: Callable[[Draft, RequestAccount], None]) -> None:
+        self._arrive = arrive
 
     def arrive(self, draft: Draft, request: RequestAccount) -> None:
-        self._inner.arrive(draft, request)
+        self._arrive(draft, request)
 
     def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
@@ -35,17 +42,28 @@ class Pinned:
         pass
 
     def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
-        self._inner.emptied(draft, instance)
+        draft.park(instance)
 
     def epoch(self, draft: Draft) -> None:
         pass
 
 
 def build_pinned_best_fit(config: PolicyConfig) -> Policy:
-    """Returns best fit that moves nothing."""
-    return Pinned(BestFit(config))
+    """See the module's docstring."""
+    return Pinned(BestFit(config).arrive)
 
 
-def build_pinned_worst_fit(config: PolicyConfig) -> Policy:
-    """Returns worst fit, the router to the emptiest, that moves nothing."""
-    return Pinned(WorstFit(config))
+def build_pinned_spread(config: PolicyConfig) -> Policy:
+    """See the module's docstring."""
+    return Pinned(partial(_spread, headroom=config.headroom))
+
+
+def _spread(draft: Draft, request: RequestAccount, *, headroom: float) -> None:
+    ledger, model = draft.ledger, request.model
+    device = ledger.worst_fit(model)
+    is_idle = device is not None and not ledger.instances[device].rows
+    target = None if is_idle else draft.activate(model)
+    if target is None:
+        target = find_emptiest(draft, request, headroom=headroom)
+    if target is not None:
+        draft.shift(request, target.device)

@@ -39,8 +39,8 @@ def test_what_no_device_reaches_is_told_with_the_least() -> None:
     assert str(told.value) == (
         "--slo_ttft_ms=50 is below 55.0, the least that any of these devices reaches "
         "(B); --slo_tpot_ms=1 is below 5.8, the least that any of these devices "
-        "reaches (B), for 100.0% of the requests and each alone: allow more, or add faster "
-        "devices"
+        "reaches (B), for 100.0% of the requests and each alone: allow more, or add "
+        "faster devices"
     )
     check_reach(reaches, slo=Slo(ttft_s=0.06, tpot_s=0.006))
 

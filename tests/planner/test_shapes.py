@@ -1,15 +1,14 @@
 """Shapes of models, from published values and from files."""
 
+import json
 from pathlib import Path
 
 import pytest
-from flax import nnx
 
-from mell_jax.checkpoints import CheckpointError, save_hf
+from mell_jax.checkpoints import CheckpointError
 from mell_jax.models.config import ModelConfig
-from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config
-from mell_jax.planner.shapes import find_shape, shape_of
+from mell_jax.planner.shapes import TABLE, find_shape, shape_of
 
 
 def tiny(**others: object) -> ModelConfig:
@@ -71,11 +70,13 @@ def test_layers_of_several_kinds_are_counted_each() -> None:
 
 def test_a_directory_is_read_without_its_weights(tmp_path: Path) -> None:
     model = tmp_path / "mine"
-    save_hf(model, decoder=Decoder(tiny(), rngs=nnx.Rngs(0)))
-    for weights in model.glob("*.safetensors*"):
-        weights.unlink()
+    model.mkdir()
+    config = json.loads(TABLE.read_text())["shapes"]["qwen-7b"]
+    config |= {"num_hidden_layers": 2, "max_position_embeddings": 4096}
+    (model / "config.json").write_text(json.dumps(config))
     shape = find_shape(str(model))
-    assert shape == shape_of(tiny(), name="mine")
+    assert (shape.name, shape.num_layers, shape.context_tokens) == ("mine", 2, 4096)
+    assert shape.kv_bytes_per_token == 2 * 2 * 4 * 128 * 2
 
 
 def test_an_instance_is_cut_as_the_engine_cuts_it() -> None:

@@ -23,7 +23,7 @@ HAS_HEADROOM = (
     "load_balance",
     "llumnix_consolidation",
     "pinned_best_fit",
-    "pinned_worst_fit",
+    "pinned_spread",
     "reserve_peak",
 )
 LINK_SHARE = 0.5  # of a link that consolidation may use
