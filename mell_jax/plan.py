@@ -121,13 +121,13 @@ def ask(values: flags.FlagValues) -> Question:
     shape = find_shape(values.model)
     workload = _workload(values, shape=shape)
     tokens = workload.input_tokens + workload.output_tokens
-    level = slo.attainment
+    longest = int(np.quantile(tokens, slo.attainment, method="inverted_cdf"))
     options = find_options(
         shape,
         devices=devices,
         assumed=_assumptions(values),
         measured=_profiles(values.profile, kinds=values.devices),
-        longest_tokens=int(np.quantile(tokens, level, method="inverted_cdf")),
+        longest_tokens=longest,
     )
     return Question(
         workload=workload,
@@ -137,6 +137,7 @@ def ask(values: flags.FlagValues) -> Question:
         payment=Payment(values.pay),
         policies=tuple(dict.fromkeys(values.policies)),
         baselines=tuple(dict.fromkeys(values.baselines)),
+        longest_tokens=longest,
         headroom=values.headroom,
         slice_requests=values.slice_requests,
         is_whole=values.whole,

@@ -1,5 +1,6 @@
 """Searches fleets for the cheapest that meets an SLO; a judge tells which ones do.
 
+    how full     the fullest that instances may be with as many of them as one likes
     one kind     gallop from a guess to a pair n - 1, n of which only the second does
     several      mixes that are cheaper than the best of those, the cheapest first
 
@@ -64,6 +65,25 @@ async def smallest(
         else:
             low = middle
     return Smallest(count=high, tried=tuple(sorted(known)))
+
+
+async def first_met(
+    is_met: Callable[[int], Awaitable[bool]], *, count: int
+) -> int | None:
+    """Returns the first of `count` candidates for which `is_met`, None without any.
+
+    Candidates stand in an order in which those after one that meets do so, too.
+    """
+    if not count or not await is_met(count - 1):
+        return None
+    low, high = -1, count - 1  # `high` meets, `low` does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if await is_met(middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 async def _around(

@@ -17,12 +17,15 @@ from mell_jax.planner.load import busiest, fluid_instances
 from mell_jax.planner.option import Option
 from mell_jax.planner.question import Answer, Offer, Payment, Question, Side, Unmet
 from mell_jax.planner.reach import check_reach, one_width_each, reach_of
-from mell_jax.planner.search import Fleet, cheapest_mix, smallest
+from mell_jax.planner.search import Fleet, cheapest_mix, first_met, smallest
 from mell_jax.planner.trial import Task, Trial
 from mell_jax.scheduler.simulator.workload import Workload
 
 Run = Callable[[Task], Awaitable[Trial]]
 SAFETY = 1.2  # a fluid has no bursts
+AMPLE = 4  # instances beyond what is expected: more would not help
+FILLS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)  # of an instance's KV memory
+USES_ALL = ("pinned_spread",)  # how full an instance is follows from their number
 
 
 async def solve(question: Question, *, run: Run) -> Answer:
@@ -94,8 +97,9 @@ class _Bench:
         self._part = part
         self._options = options
         self._run = run
+        self._longest = question.longest_tokens
         self._is_all = len(part) == len(question.workload)
-        self._known: dict[tuple[str, Fleet, bool], Trial] = {}
+        self._known: dict[tuple[str, Fleet, float, bool], Trial] = {}
 
     @property
     def trials(self) -> int:
@@ -107,13 +111,13 @@ class _Bench:
         the busiest stretch."""
         found = await asyncio.gather(
             *(
-                self._fewest(policy, at=at, guess=guess, is_whole=self._is_all)
+                self._fewest(policy, at=at, guess=guess)
                 for at, guess in enumerate(guesses)
             )
         )
         offers = [offer for offer in found if offer is not None]
-        if self._question.payment is Payment.OWNED:
-            mix = await self._mix(policy, alone=[_count(offer) for offer in found])
+        if self._question.payment is Payment.OWNED and offers:
+            mix = await self._mix(policy, alone=found)
             offers += [mix] if mix is not None else []
         return offers
 
@@ -154,40 +158,100 @@ class _Bench:
         trial = await self._try(policy, fleet, is_whole=True)
         return self._offer(trial, is_whole=True) if trial.is_met else None
 
-    async def _fewest(
-        self, policy: str, *, at: int, guess: int, is_whole: bool
+    async def _fewest(self, policy: str, *, at: int, guess: int) -> Offer | None:
+        """The fewest instances of an option, over the busiest stretch, as full as they
+        may be; None if any number is too few."""
+        fills = self._fills(policy, at=at)
+        most = min(self._question.most_instances, 2 * guess + AMPLE)
+
+        async def is_met(number: int) -> bool:
+            fleet = self._alone(at, count=most)
+            return (await self._try(policy, fleet, fill=fills[number])).is_met
+
+        number = await first_met(is_met, count=len(fills))
+        if number is None:
+            return None
+        return await self._count(
+            policy, at=at, fill=fills[number], guess=guess, most=most
+        )
+
+    async def _count(
+        self,
+        policy: str,
+        *,
+        at: int,
+        fill: float,
+        guess: int,
+        most: int,
+        is_whole: bool = False,
     ) -> Offer | None:
-        def alone(count: int) -> Fleet:
-            return tuple(
-                count if number == at else 0 for number in range(len(self._options))
-            )
+        """The fewest instances of an option that are at most so full."""
+
+        async def trial(count: int) -> Trial:
+            fleet = self._alone(at, count=count)
+            return await self._try(policy, fleet, fill=fill, is_whole=is_whole)
 
         async def is_met(count: int) -> bool:
-            return (await self._try(policy, alone(count), is_whole=is_whole)).is_met
+            return (await trial(count)).is_met
 
-        most = min(self._question.most_instances, 8 * guess + 8)
         found = await smallest(is_met, guess=guess, most=most)
         if found.count is None:
             return None
-        trial = await self._try(policy, alone(found.count), is_whole=is_whole)
-        return self._offer(trial, is_whole=is_whole)
+        return self._offer(await trial(found.count), is_whole=is_whole)
 
-    async def _mix(self, policy: str, *, alone: Sequence[int | None]) -> Offer | None:
+    async def _over_all(self, offer: Offer) -> Offer | None:
+        """The same policy and options over the whole trace, less full if need be."""
+        fleet, policy, fill = offer.trial.fleet, offer.trial.policy, offer.trial.fill
+        at = [number for number, count in enumerate(fleet) if count]
+        if len(at) > 1:
+            trial = await self._try(policy, fleet, fill=fill, is_whole=True)
+            return self._offer(trial, is_whole=True) if trial.is_met else None
+        count = fleet[at[0]]
+        for lower in [one for one in self._fills(policy, at=at[0]) if one <= fill]:
+            found = await self._count(
+                policy,
+                at=at[0],
+                fill=lower,
+                guess=count,
+                most=count + AMPLE,
+                is_whole=True,
+            )
+            if found is not None:
+                return found
+        return None
+
+    async def _mix(self, policy: str, *, alone: Sequence[Offer | None]) -> Offer | None:
+        """The cheapest mix; each option as full as it may be alone."""
+        fills = [offer.trial.fill for offer in alone if offer is not None]
+
         async def judge(fleet: Fleet) -> Trial:
-            return await self._try(policy, fleet, is_whole=self._is_all)
+            return await self._try(policy, fleet, fill=min(fills))
 
         fleet = await cheapest_mix(
             judge,
             prices=[option.price_per_hour for option in self._options],
-            alone=alone,
+            alone=[None if o is None else max(o.trial.fleet) for o in alone],
             most_tries=self._question.mix_tries,
         )
-        if fleet is None:
-            return None
-        return self._offer(await judge(fleet), is_whole=self._is_all)
+        return None if fleet is None else self._offer(await judge(fleet))
 
-    async def _try(self, policy: str, fleet: Fleet, *, is_whole: bool) -> Trial:
-        key = policy, fleet, is_whole
+    def _alone(self, at: int, *, count: int) -> Fleet:
+        return tuple(
+            count if number == at else 0 for number in range(len(self._options))
+        )
+
+    def _fills(self, policy: str, *, at: int) -> list[float]:
+        """How full an instance may be, falling; all hold what has to be served."""
+        if policy in USES_ALL:
+            return [1.0]
+        held = self._options[at].profile.capacity_tokens
+        return [fill for fill in FILLS if int(fill * held) >= self._longest] or [1.0]
+
+    async def _try(
+        self, policy: str, fleet: Fleet, *, fill: float, is_whole: bool = False
+    ) -> Trial:
+        is_whole = is_whole or self._is_all
+        key = policy, fleet, fill, is_whole
         if key not in self._known:
             question = self._question
             self._known[key] = await self._run(
@@ -198,14 +262,12 @@ class _Bench:
                     fleet=fleet,
                     policy=policy,
                     headroom=question.headroom,
+                    fill=fill,
                     slo=question.slo,
                 )
             )
         return self._known[key]
 
-    def _offer(self, trial: Trial, *, is_whole: bool) -> Offer:
+    def _offer(self, trial: Trial, *, is_whole: bool = False) -> Offer:
+        is_whole = is_whole or self._is_all
         return Offer(options=self._options, trial=trial, is_whole=is_whole)
-
-
-def _count(offer: Offer | None) -> int | None:
-    return None if offer is None else max(offer.trial.fleet)
