@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mell_jax.scheduler.simulator.latency import Latencies
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -20,6 +22,7 @@ class RunMeter:
     """Counts while a simulation runs."""
 
     window: Window
+    latencies: Latencies = field(default_factory=Latencies)
     migrations: int = 0
     window_migrations: int = 0
     tokens_moved: int = 0
@@ -100,7 +103,8 @@ class RunMeter:
         what was prefilled twice, by replays and after preemptions. `wait_*` is from the
         arrival to the start of the first prefill, `pause_*` how long placed requests
         stood still for want of a page. A deferral is a move that began an epoch late, a
-        violation one that overdrew a link or its target's prefill.
+        violation one that overdrew a link or its target's prefill. What callers feel
+        stands in `latency.py`.
         """
         span = max(self.window.end_s - self.window.start_s, 1e-9)
         times = np.asarray(self.epoch_s)
@@ -132,7 +136,7 @@ class RunMeter:
             "wait_p99_s": _quantile(np.asarray(self.wait_s), 0.99),
             "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),
             "decision_us_p99": 1e6 * _quantile(np.asarray(self.decision_s), 0.99),
-        }
+        } | self.latencies.figures()
 
 
 def _mean(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:

@@ -30,6 +30,30 @@ _STEP_TIMES = ("fixed_s", "row_s", "page_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpeed:
+    """What a step takes besides its decodes, and how much goes into one; see above."""
+
+    prefill_token_s: float
+    prefill_pair_s: float = 0.0
+    token_budget: int
+    max_rows: int
+
+    def __post_init__(self) -> None:
+        for name in ("prefill_token_s", "prefill_pair_s"):
+            value = getattr(self, name)
+            if not (0 <= value < math.inf):
+                raise ValueError(f"{name} must be finite and >= 0, got {value}")
+        for name in ("token_budget", "max_rows"):
+            if not (getattr(self, name) >= 1):
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+    def prefill_s(self, *, start: int, tokens: int) -> float:
+        """Returns what a chunk adds to its step: `tokens` after `start` others."""
+        pairs = tokens * start + tokens * (tokens + 1) / 2  # each sees itself, too
+        return self.prefill_token_s * tokens + self.prefill_pair_s * pairs / _KILO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """One kind of device with one model on it, as measured or worked out.
 
@@ -88,8 +112,17 @@ class Profile:
 
     def prefill_s(self, *, start: int, tokens: int) -> float:
         """Returns what a chunk adds to its step: `tokens` after `start` others."""
-        pairs = tokens * start + tokens * (tokens + 1) / 2  # each sees itself, too
-        return self.prefill_token_s * tokens + self.prefill_pair_s * pairs / _KILO
+        return self.speed.prefill_s(start=start, tokens=tokens)
+
+    @property
+    def speed(self) -> StepSpeed:
+        """Returns what the simulator needs beside `step_time`."""
+        return StepSpeed(
+            prefill_token_s=self.prefill_token_s,
+            prefill_pair_s=self.prefill_pair_s,
+            token_budget=self.token_budget,
+            max_rows=self.max_rows,
+        )
 
 
 def _is_number(value: object) -> bool:

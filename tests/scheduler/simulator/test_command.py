@@ -38,6 +38,10 @@ FIGURES = {
     "pauses",
     "pause_s",
     "pause_max_s",
+    "ttft_p99_s",
+    "tpot_p50_s",
+    "e2e_p90_s",
+    "slo_attainment",
     "decision_us_p50",
     "decision_us_p99",
 }
@@ -136,7 +140,7 @@ def test_a_trace_with_every_flag_gives_every_figure(
     assert lines[0] == ("two: 120 requests, C = 8,000 tokens, means over 7 s to 29 s")
     assert max(len(line) for line in lines) <= 100
     tables = [line.split()[0] for line in lines if line.startswith("mell")]
-    assert tables == ["mell"] * 3
+    assert tables == ["mell"] * 4
 
 
 CONTEXT = "--context_tokens=3000"

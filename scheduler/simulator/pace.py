@@ -1,0 +1,170 @@
+"""A pace says how fast requests compute: when they are at the end of a page or of all.
+
+The fleet says what becomes of a request, as the machine decides; the pace calls
+`reached` when it needs a decision again. `FixedPace` gives every request a speed of its
+own.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, final
+
+from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.simulator.agenda import Agenda
+from mell_jax.scheduler.simulator.request import Request
+from mell_jax.scheduler.simulator.settings import Settings
+
+Reached = Callable[[Request], None]
+"""A request has filled its pages or made its output: `done` says which."""
+
+
+class Pace(Protocol):
+    """A pace computes what is placed; times are those of its agenda."""
+
+    def opened(self, device: DeviceGroupId) -> None:
+        """An instance loads; what is placed there begins when it is ready."""
+
+    def closed(self, device: DeviceGroupId) -> None:
+        """An instance is parked; nothing is there any more."""
+
+    def start(self, request: Request) -> None:
+        """Computes the tokens of a request on its device, then decodes."""
+
+    def go_on(self, request: Request) -> None:
+        """A request that reached the end of its pages has one more."""
+
+    def halt(self, request: Request) -> None:
+        """A request waits for the page that it asked for, or for a place."""
+
+    def stop(self, request: Request) -> None:
+        """A request loses its device; `done` says what it had made."""
+
+    def end(self, request: Request) -> None:
+        """A request has ended, or is refused."""
+
+    def arrive(self, request: Request, *, move: plan.Move) -> None:
+        """A move commits: a request is at its target."""
+
+    def moved_tokens(self, request: Request) -> int:
+        """Returns the tokens that a move of a request takes along, now."""
+
+    def computed(self, request: Request) -> int:
+        """Returns the tokens that its device has computed, now."""
+
+
+@final
+class FixedPace:
+    """Every request prefills and decodes at the same speed, whatever is beside it.
+
+    Args:
+      ready_s: when each device has loaded its model.
+      reached: hears of requests that need a decision.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        agenda: Agenda,
+        ready_s: Mapping[DeviceGroupId, float],
+        reached: Reached,
+    ) -> None:
+        self._page_tokens = settings.page_tokens
+        self._decode_tokens_per_s = settings.decode_tokens_per_s
+        self._prefill_tokens_per_s = settings.prefill_tokens_per_s
+        self._agenda = agenda
+        self._ready_s = ready_s
+        self._reached = reached
+
+    def opened(self, device: DeviceGroupId) -> None:
+        """Nothing: no request feels another."""
+
+    def closed(self, device: DeviceGroupId) -> None:
+        """Nothing, likewise."""
+
+    def start(self, request: Request) -> None:
+        """Prefills all its tokens as soon as the device has loaded."""
+        assert request.device is not None
+        self._prefill(request, request.device)
+        self._set_timer(request)
+
+    def go_on(self, request: Request) -> None:
+        """Decodes from now on, to the end of its page or output."""
+        request.since_s = self._agenda.now_s
+        self._set_timer(request)
+
+    def halt(self, request: Request) -> None:
+        """Stands still."""
+        request.timer = -1
+
+    def stop(self, request: Request) -> None:
+        """Stands still; of the token that it was making, a part is kept."""
+        made = self._tokens(request) - request.input_tokens
+        self._note_first(request, made)
+        request.done = made
+        request.since_s = self._agenda.now_s
+        request.timer = -1
+
+    def end(self, request: Request) -> None:
+        """Forgets it."""
+        request.timer = -1
+
+    def arrive(self, request: Request, *, move: plan.Move) -> None:
+        """A prefill that waits for loading begins at the target instead."""
+        if self._agenda.now_s < request.prefill_s:
+            self._prefill(request, move.target)
+            self._set_timer(request)
+
+    def moved_tokens(self, request: Request) -> int:
+        """A prefill that has begun goes along as a whole, another is nothing yet."""
+        is_begun = self._agenda.now_s >= request.prefill_s
+        return int(self._tokens(request)) if is_begun else 0
+
+    def computed(self, request: Request) -> int:
+        """Returns all its tokens; fewer during a prefill."""
+        now_s = self._agenda.now_s
+        if now_s >= request.since_s:
+            return int(self._tokens(request))
+        since_s = max(0.0, now_s - request.prefill_s)
+        return int(since_s * self._prefill_tokens_per_s)
+
+    def _prefill(self, request: Request, device: DeviceGroupId) -> None:
+        now_s = self._agenda.now_s
+        request.prefill_s = max(now_s, self._ready_s[device])
+        tokens = request.input_tokens + int(request.done)
+        request.since_s = request.prefill_s + tokens / self._prefill_tokens_per_s
+        if request.started_s is None or request.started_s > now_s:
+            request.started_s = request.prefill_s
+
+    def _set_timer(self, request: Request) -> None:
+        """Wakes a decoding request at the end of its page or output."""
+        room = request.pages * self._page_tokens - request.input_tokens
+        left = min(room, request.output_tokens) - request.done
+        at_s = request.since_s + left / self._decode_tokens_per_s
+        request.timer = self._agenda.note(at_s, self._advance, request)
+
+    def _advance(self, request: Request, number: int) -> None:
+        """A request has reached the end of its page or of its output."""
+        if request.timer != number:
+            return
+        room = request.pages * self._page_tokens
+        made = min(request.output_tokens, room - request.input_tokens)
+        self._note_first(request, made)
+        request.done = made
+        request.since_s = self._agenda.now_s
+        self._reached(request)
+
+    def _note_first(self, request: Request, made: float) -> None:
+        """Works out when it had its first token, once it has made one."""
+        if request.first_s is None and made >= 1:
+            left = 1 - request.done
+            request.first_s = request.since_s + left / self._decode_tokens_per_s
+
+    def _tokens(self, request: Request) -> float:
+        """Tokens of a request whose pages are on some device, now."""
+        room = request.pages * self._page_tokens
+        if request.timer == -1:  # paused at the border of the page it wants
+            return request.input_tokens + request.done
+        made = (self._agenda.now_s - request.since_s) * self._decode_tokens_per_s
+        made = max(0.0, made) + request.done
+        return min(float(room), request.input_tokens + made)
