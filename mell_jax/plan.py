@@ -39,6 +39,7 @@ from mell_jax.scheduler.simulator.profile import Profile, read_profile
 from mell_jax.scheduler.simulator.results.plot import check_plot
 from mell_jax.scheduler.simulator.workload import Workload, read_trace
 
+BURST = 2  # a step full of prompts may last so many times the mean of tokens
 NEEDED = ("trace", "model", "slo_ttft_ms", "slo_tpot_ms")
 
 
@@ -177,6 +178,7 @@ def _assumptions(values: flags.FlagValues) -> Assumptions:
         kv_memory_fraction=values.kv_memory_fraction,
         max_rows=values.max_rows,
         token_budget=values.token_budget,
+        step_s=BURST * values.slo_tpot_ms / 1e3,
         load_s=values.load_s,
     )
 

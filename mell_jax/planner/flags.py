@@ -104,8 +104,9 @@ def _define_devices(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer(
         "token_budget",
-        ASSUMED.token_budget,
-        "A step computes at most this many tokens.",
+        None,
+        "A step computes at most this many tokens; by default as many as make it last "
+        "twice --slo_tpot_ms, 2,048 at most.",
         **group,
     )
     flags.DEFINE_float(

@@ -17,6 +17,7 @@ from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.simulator.profile import Profile
 
 PAGE_TOKENS = 16
+MOST_BUDGET = 2048  # tokens of a step: more makes prefill hardly faster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,9 @@ class Assumptions:
         published decodes of 8B models by other engines, at 0.71 and 0.77.
       compute_share: of the dense bfloat16 speed that prefill gets; half is usual.
       sync_s: of one sum over the devices of an instance, besides its bytes.
-      token_budget, max_rows: of the engine, as `mell-serve` has them.
+      token_budget: of a step; None: the most whose step keeps to `step_s`.
+      step_s: that a step full of prompts may take.
+      max_rows: of the engine, as `mell-serve` has it.
       kv_memory_fraction: of what the weights leave free; the same.
       load_s: until a parked instance can serve.
     """
@@ -36,7 +39,8 @@ class Assumptions:
     bandwidth_share: float = 0.75
     compute_share: float = 0.5
     sync_s: float = 10e-6
-    token_budget: int = 2048
+    token_budget: int | None = None
+    step_s: float = 0.1
     max_rows: int = 256
     kv_memory_fraction: float = 0.9
     load_s: float = 0.0
@@ -46,10 +50,12 @@ class Assumptions:
             value = getattr(self, name)
             if not (0 < value <= 1):
                 raise ValueError(f"{name} must be in (0, 1], got {value}")
-        if not (1 <= self.max_rows <= self.token_budget):
+        if not (self.max_rows >= 1):
+            raise ValueError(f"max_rows must be >= 1, got {self.max_rows}")
+        if self.token_budget is not None and not (self.token_budget >= self.max_rows):
             raise ValueError(
-                f"max_rows must be from 1 to token_budget ({self.token_budget}), got "
-                f"{self.max_rows}"
+                f"token_budget must be >= max_rows ({self.max_rows}), since each row "
+                f"takes a token of a step, got {self.token_budget}"
             )
 
 
@@ -78,16 +84,21 @@ def profile_of(
     row_s = 2 * (layers + shape.head) / speed
     sync_s, sync_token_s = _syncs(shape, device=device, devices=devices)
     windowed, pair = _attention(shape)
+    fixed_s = weights_s + assumed.sync_s * sync_s
+    token_s = (2 * layers + windowed) / speed + sync_token_s
+    budget = assumed.token_budget or _budget(
+        (assumed.step_s - fixed_s) / token_s, least=assumed.max_rows
+    )
     return Profile(
         name=f"{shape.name} on {devices} x {device.kind}",
         step_time=StepTime(
-            fixed_s=weights_s + assumed.sync_s * sync_s,
+            fixed_s=fixed_s,
             row_s=_beyond(weights_s, row_s=row_s, rows=assumed.max_rows) + sync_token_s,
             page_s=PAGE_TOKENS * shape.kv_bytes_per_token * copies / bandwidth,
         ),
-        prefill_token_s=(2 * layers + windowed) / speed + sync_token_s,
+        prefill_token_s=token_s,
         prefill_pair_s=1000 * pair / speed,
-        token_budget=assumed.token_budget,
+        token_budget=budget,
         max_rows=assumed.max_rows,
         capacity_tokens=capacity_tokens(
             shape, device=device, devices=devices, assumed=assumed
@@ -97,6 +108,14 @@ def profile_of(
         load_s=assumed.load_s,
         link_bytes_per_s=devices * device.link_bytes_per_s,
     )
+
+
+def _budget(tokens: float, *, least: int) -> int:
+    """The largest power of two up to `tokens` that an engine would be given."""
+    budget = MOST_BUDGET
+    while budget > least and budget > tokens:
+        budget //= 2
+    return max(budget, least)
 
 
 def _beyond(weights_s: float, *, row_s: float, rows: int) -> float:
