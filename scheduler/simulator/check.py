@@ -483,6 +483,7 @@ class _Audit:
             | {
                 "bytes_moved": self._bytes,
                 "devices_mean": self._device_s / span_s,
+                "devices_warm_mean": 0.0,  # as for any fleet that is counted here
                 "utilization_mean": _mean(self._samples.used),
                 "lower_bound_mean": _mean(self._samples.bound),
                 "migrations_per_request": count["migrations"] / asked,
@@ -536,6 +537,11 @@ def _refuse_unknown(fleet: dict[str, Any]) -> None:
     if fleet["steps"] is not None:
         raise ValueError(
             "the log is of instances that make steps (--profile), whose times are not "
+            "counted again here: --replay reproduces its decisions"
+        )
+    if fleet["warm_devices"]:
+        raise ValueError(
+            "the log is of a fleet with warm devices (--warm), whose loading is not "
             "counted again here: --replay reproduces its decisions"
         )
 

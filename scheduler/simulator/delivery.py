@@ -1,4 +1,4 @@
-"""How moves that have begun get to their targets, and when they commit.
+"""Moves that have begun get to their targets in one of these ways, and commit.
 
     copy    links carry the pages ----------> a fixed pace: it commits
                                    '--------> steps: the row ends its step, stands still

@@ -30,6 +30,7 @@ from mell_jax.scheduler.simulator.repack import bound_of, demands, window_of
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.step_pace import StepPace
+from mell_jax.scheduler.simulator.warm import WarmPool
 from mell_jax.scheduler.simulator.workload import Workload
 from mell_jax.scheduler.transfer import Mode, MoveDemand
 
@@ -89,6 +90,11 @@ class SimulatedFleet:
         self._serving: dict[DeviceGroupId, ModelId] = {}
         self._moves: dict[MoveId, plan.Move] = {}
         self._carriage = Carriage(settings, ready_s=self._ready_s)
+        self._warm = WarmPool(
+            size=settings.warm_devices,
+            warm_s=settings.warm_s,
+            idle=settings.max_devices,
+        )
         self._pace: Pace
         self._delivery: Delivery
         self._set_pace()
@@ -156,7 +162,7 @@ class SimulatedFleet:
                 self._sample()
                 progress(self.meter.served_requests + self.meter.rejected)
                 epoch += 1
-        self.meter.count_devices(self.now_s, len(self._serving))
+        self._count_devices()
         return self.meter
 
     # A request's life.
@@ -246,15 +252,37 @@ class SimulatedFleet:
                 self._pace.end(self._running.pop(decision.request))
                 self.meter.rejected += 1
             case plan.Activate():
-                self.meter.activations += 1
-                self._serving[decision.device] = decision.model
-                self._ready_s[decision.device] = self.now_s + decision.load_s
-                self._pace.opened(decision.device)
-                self.meter.count_devices(self.now_s, len(self._serving))
+                self._open(decision)
             case plan.Park():
                 del self._serving[decision.device]
                 self._pace.closed(decision.device)
-                self.meter.count_devices(self.now_s, len(self._serving))
+                self._warm.park(now_s=self.now_s)
+                self._count_devices()
+
+    def _open(self, decision: plan.Activate) -> None:
+        """Loads a model; what is kept warm takes another time than the books say."""
+        self.meter.activations += 1
+        self._serving[decision.device] = decision.model
+        load_s = decision.load_s
+        if self._settings.warm_devices:
+            load_s = self._warm.open(
+                now_s=self.now_s,
+                cold_s=self._settings.loading_s(decision.model),
+                idle=self._settings.max_devices - len(self._serving),
+            )
+            learned = events.Activated(model=decision.model, took_s=load_s)
+            self._agenda.note(self.now_s + load_s, self._tell_later, learned)
+        self._ready_s[decision.device] = self.now_s + load_s
+        self._pace.opened(decision.device)
+        self._count_devices()
+
+    def _tell_later(self, event: events.Event, number: int) -> None:
+        self._tell(event)
+
+    def _count_devices(self) -> None:
+        self.meter.count_devices(
+            self.now_s, len(self._serving), warm_devices=len(self._warm)
+        )
 
     def _place(self, request: Request, place: plan.Place) -> None:
         """Prefills a queued request, or lets a paused one go on."""

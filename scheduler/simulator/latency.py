@@ -1,4 +1,4 @@
-"""What callers feel: the time to a first token, between tokens, and to the last one.
+"""Callers feel three times: to a first token, between tokens, and to the last one.
 
     arrival -------- TTFT --------> first token - TPOT - TPOT - TPOT -> last token
             ------------------------- E2E ------------------------------>

@@ -37,7 +37,7 @@ def path(
 
 @final
 class LinkSpeeds(Mapping[LinkId, float]):
-    """What any link carries in so many seconds, in bytes; looked up, never listed."""
+    """Any link carries so many bytes in some seconds; looked up, never listed."""
 
     def __init__(self, settings: Settings, *, seconds: float) -> None:
         each = seconds * 1e9 / 8

@@ -45,17 +45,23 @@ class RunMeter:
     utilization: "array[float]" = field(default_factory=lambda: array("d"))
     bound: "array[float]" = field(default_factory=lambda: array("d"))
     device_s: float = 0.0  # devices in use, added up over the seconds of the window
+    warm_device_s: float = 0.0  # of idle ones that are kept warm, likewise
     _peak: int = 0
     _since_s: float = 0.0
     _count: int = 0
+    _warm_count: int = 0
 
-    def count_devices(self, now_s: float, devices: int) -> None:
-        """The number of devices in use is `devices` from now on."""
+    def count_devices(
+        self, now_s: float, devices: int, *, warm_devices: int = 0
+    ) -> None:
+        """So many devices are in use from now on, and so many idle ones kept warm."""
         start = max(self._since_s, self.window.start_s)
         end = min(now_s, self.window.end_s)
         if end > start:
             self.device_s += self._count * (end - start)
+            self.warm_device_s += self._warm_count * (end - start)
         self._since_s, self._count = now_s, devices
+        self._warm_count = warm_devices
         self._peak = max(self._peak, devices)
 
     def is_inside(self, now_s: float) -> bool:
@@ -112,6 +118,7 @@ class RunMeter:
         return {
             "devices_mean": self.device_s / span,
             "devices_peak": self._peak,
+            "devices_warm_mean": self.warm_device_s / span,
             "utilization_mean": _mean(np.asarray(self.utilization)[inside]),
             "lower_bound_mean": _mean(np.asarray(self.bound)[inside]),
             "migrations": self.migrations,

@@ -31,7 +31,7 @@ _STEP_TIMES = ("fixed_s", "row_s", "page_s")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpeed:
-    """What a step takes besides its decodes, and how much goes into one; see above."""
+    """A step takes this besides its decodes, and so much goes into one; see above."""
 
     prefill_token_s: float
     prefill_pair_s: float = 0.0

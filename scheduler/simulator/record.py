@@ -40,6 +40,7 @@ EVENTS: dict[str, type[Any]] = {
         events.DeviceAdded,
         events.DeviceRemoved,
         events.DeviceLost,
+        events.Activated,
         events.MoveCommitted,
         events.MoveAborted,
     )

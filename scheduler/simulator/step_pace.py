@@ -114,7 +114,7 @@ class StepPace:
     def halt(self, request: Request) -> None:
         """Stands still."""
         work = self._works.get(request.id)
-        if work is not None and work.row.goal:
+        if work is not None and work.row.goal is not None:
             self._leave(work)
 
     def stop(self, request: Request) -> None:
@@ -126,7 +126,7 @@ class StepPace:
         work = self._works.pop(request.id, None)
         if work is None:
             return  # it never had a place
-        if work.row.goal:
+        if work.row.goal is not None:
             self._leave(work)
         if work.prompt is not None:
             work.stepper.drop(work.prompt)
@@ -138,7 +138,7 @@ class StepPace:
         if request.move != move.move:
             return  # it was preempted meanwhile, and is somewhere else by now
         work = self._works[request.id]
-        if work.row.goal:
+        if work.row.goal is not None:
             self._leave(work)
         if work.prompt is not None:
             work.stepper.drop(work.prompt)
@@ -150,7 +150,7 @@ class StepPace:
             self._join(work)
 
     def moved_tokens(self, request: Request) -> int:
-        """What is computed goes along."""
+        """All that is computed goes along."""
         return self.computed(request)
 
     def computed(self, request: Request) -> int:
@@ -158,7 +158,7 @@ class StepPace:
         work = self._works[request.id]
         if work.prompt is not None:
             return work.prompt.computed
-        made = work.stepper.made(work.row) if work.row.goal else 0
+        made = work.stepper.made(work.row)
         return request.input_tokens + int(request.done) + made
 
     # Moves.
@@ -175,7 +175,7 @@ class StepPace:
             if self._works.get(request.id) is not work:
                 return
             work.is_held = True
-            if work.row.goal:
+            if work.row.goal is not None:
                 self._leave(work)
             if work.prompt is not None:
                 work.stepper.drop(work.prompt)
@@ -220,7 +220,8 @@ class StepPace:
         assert isinstance(owner, _Work)
         owner.prompt = None
         request = owner.request
-        request.done += 1
+        if self._left(request):  # else it was preempted at the end of its pages
+            request.done += 1
         if request.first_s is None:
             request.first_s = self._agenda.now_s
         if self._left(request):

@@ -32,7 +32,11 @@ class Row:
         self.owner = owner
         self.pages = 0  # that its tokens attend to
         self.joined = 0  # the steps that its instance had made before
-        self.goal = 0  # number of its entry among the goals; 0: it does not decode
+        self.goal: Goal | None = None  # None: it does not decode
+
+
+Goal = tuple[int, int, Row]
+"""The step after which a row has to be asked about, a number, and the row."""
 
 
 class Prompt:
@@ -104,7 +108,7 @@ class Stepper:
         self._reached = reached
         self._steps = 0  # made, up to the span under way
         self._span: _Span | None = None
-        self._goals: list[tuple[int, int, Row]] = []
+        self._goals: list[Goal] = []  # also of rows that have left
         self._numbers = 0
         self._prompts: dict[Prompt, None] = {}  # oldest first
         self._is_landing = False
@@ -113,19 +117,19 @@ class Stepper:
 
     def join(self, row: Row, *, pages: int, steps: int) -> None:
         """A row decodes from the next step on, with its goal after so many."""
-        assert steps >= 1 and not row.goal, (steps, row.goal)
+        assert steps >= 1 and row.goal is None, (steps, row.goal)
         self._interrupt()
         self._numbers += 1
         row.joined = self._steps + (self._span.count if self._span else 0)
-        row.goal, row.pages = self._numbers, pages
-        heappush(self._goals, (row.joined + steps, row.goal, row))
+        row.goal, row.pages = (row.joined + steps, self._numbers, row), pages
+        heappush(self._goals, row.goal)
         self.rows += 1
         self.pages += pages
         self._resume()
 
     def leave(self, row: Row) -> int:
         """A row decodes no more; returns the steps that it has made."""
-        assert row.goal
+        assert row.goal is not None
         made = self.made(row)
         self._interrupt()
         self._drop(row)
@@ -153,7 +157,9 @@ class Stepper:
     # What is told.
 
     def made(self, row: Row) -> int:
-        """Returns the steps that a decoding row has made, now."""
+        """Returns the steps that a row has made since it joined; 0 for none here."""
+        if row.goal is None:
+            return 0
         return max(0, self._landed() - row.joined)
 
     def end_step(self) -> float:
@@ -201,7 +207,7 @@ class Stepper:
     def _begin(self) -> None:
         """Begins as many equal steps as there can be, if there is anything to do."""
         goals = self._goals
-        while goals and goals[0][2].goal != goals[0][1]:
+        while goals and goals[0][2].goal is not goals[0]:
             heappop(goals)  # of a row that has left
         chunks, prefill_s = self._chunks()
         if not self.rows and not chunks:
@@ -250,8 +256,9 @@ class Stepper:
         """Returns the rows that are at their goals, which decode no more."""
         goals, rows = self._goals, []
         while goals and goals[0][0] <= self._steps:
-            _, goal, row = heappop(goals)
-            if row.goal == goal:
+            goal = heappop(goals)
+            row = goal[2]
+            if row.goal is goal:
                 self._drop(row)
                 rows.append(row)
         return rows
@@ -267,4 +274,4 @@ class Stepper:
     def _drop(self, row: Row) -> None:
         self.rows -= 1
         self.pages -= row.pages
-        row.goal = row.pages = 0
+        row.goal, row.pages = None, 0

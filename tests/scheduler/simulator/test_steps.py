@@ -4,26 +4,22 @@ A page has 10 tokens. A step takes 1 s, 0.5 s for each row that decodes, 0.25 s 
 of their pages, and 0.1 s for each token of a prompt beside them; it has 10 tokens.
 """
 
-import io
-import itertools
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.model import StepTime
-from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.simulator import record
+from mell_jax.scheduler.simulator import check
 from mell_jax.scheduler.simulator.measure import RunMeter
-from mell_jax.scheduler.simulator.profile import StepSpeed
-from mell_jax.scheduler.simulator.results.compare import run_policy
-from mell_jax.scheduler.simulator.settings import Settings
-from mell_jax.scheduler.simulator.workload import Workload
+from mell_jax.scheduler.simulator.profile import Profile, StepSpeed
+from mell_jax.scheduler.simulator.repack import lives
+from mell_jax.scheduler.simulator.settings import Settings, settings_of
+from tests.scheduler.simulator.by_hand import run_recorded, workload
 from tests.scheduler.simulator.naive_steps import Asked, make_steps
+from tests.scheduler.simulator.test_simulator import HARD, mixed, outcome
 
 STEPS = Settings(
     capacity_tokens=1000,
@@ -34,35 +30,13 @@ STEPS = Settings(
 )
 
 
-def run(asked: Asked, settings: Settings, *, policy: str = "best_fit") -> RunMeter:
-    """A run that is recorded and reproduced."""
-    load = Workload(
-        arrival_s=np.array([at for at, _, _ in asked]),
-        input_tokens=np.array([given for _, given, _ in asked]),
-        output_tokens=np.array([made for _, _, made in asked]),
-        models=(ONLY_MODEL,) * len(asked),
-        name="by hand",
-    )
-    file = io.StringIO()
+def run(asked: Asked, settings: Settings) -> RunMeter:
+    """A run of best fit, whose log is reproduced."""
+    return recorded(asked, settings)[0]
 
-    def open_log(name: str, config: PolicyConfig) -> record.EventLog:
-        header = record.make_header(
-            name, config=config, settings=settings, workload=load
-        )
-        return record.EventLog(file, header=header)
 
-    outcome = run_policy(
-        policy,
-        workload=load,
-        settings=settings,
-        headroom=0.0,
-        clock=itertools.count().__next__,
-        progress=lambda served: None,
-        open_log=open_log,
-    )
-    lines = iter(file.getvalue().splitlines())
-    record.replay(record.read_machine(lines), lines=lines)
-    return outcome.meter
+def recorded(asked: Asked, settings: Settings) -> tuple[RunMeter, list[str]]:
+    return run_recorded(workload(asked), settings)
 
 
 def times(meter: RunMeter) -> dict[str, list[float]]:
@@ -137,6 +111,67 @@ def test_objectives_are_met_by_those_that_are_in_time() -> None:
         assert run(both, asked).latencies.figures()["slo_attainment"] == share
 
 
+MOVED = replace(
+    STEPS,
+    capacity_tokens=80,
+    link_gbps=8e-8,  # 10 bytes a second
+    kv_bytes_per_token=1,
+    steps=StepSpeed(prefill_token_s=0.1, token_budget=100, max_rows=8),
+)
+OVERFLOW = [(0.0, 25, 3), (0.0, 49, 2)]
+"""3 and 5 pages fill device 0. Both have their first token at 1 + 74 * 0.1 = 8.4 s;
+then the second wants a 6th page, so the first, with 26 tokens, goes to device 1."""
+
+
+def test_a_row_stands_still_only_while_its_last_pages_are_sent() -> None:
+    meter = run(OVERFLOW, MOVED)
+    # 6 of 26 tokens are sent by 9 s. The step under way, 1 + 0.5 + 3 * 0.25 s, ends at
+    # 10.65 s; the last two pages take 2 s, and the next token one more step. The second
+    # waits until 12.65 s, and then makes a step with 6 pages, of 3 s.
+    got = times(meter)
+    assert got["e2e"] == [14.9, 15.65]
+    assert got["tpot"] == [3.25, 7.25]
+    assert list(meter.pause_s) == pytest.approx([4.25])
+    assert (meter.migrations, meter.replays, meter.tokens_moved) == (1, 0, 26)
+
+
+def test_a_replay_is_a_prompt_in_the_steps_of_its_target() -> None:
+    slow = replace(MOVED, link_gbps=8.32e-7, kv_bytes_per_token=1000)
+    meter = run([(0.0, 25, 5), (0.0, 49, 2)], slow)
+    # 104 bytes of tokens are there at 9.4 s, and 26 tokens computed by 1 + 2.6 s, at
+    # 13 s. Meanwhile the row is in its third step alone, from 12.9 to 15.15 s; the 3
+    # tokens made since take device 1 another 1.3 s, until 16.45 s.
+    assert times(meter)["e2e"] == [18.7, 19.45]
+    assert list(meter.pause_s) == pytest.approx([8.05])
+    assert (meter.replays, meter.tokens_recomputed) == (1, 26)
+
+
+def test_a_move_that_takes_no_time_costs_the_step_under_way() -> None:
+    meter = run(OVERFLOW, replace(MOVED, link_gbps=math.inf))
+    # both go on at 8.4 s: two steps of 2.25 s, and one with 6 pages of 3 s
+    assert sorted(times(meter)["e2e"]) == [11.4, 12.9]
+
+
+@pytest.mark.parametrize("link_gbps", [0.2, math.inf])
+@pytest.mark.parametrize("policy", ["consolidate", "mell", "best_fit"])
+def test_every_token_is_served_in_steps_where_everything_is_scarce(
+    policy: str, link_gbps: float
+) -> None:
+    scarce = replace(
+        HARD,
+        link_gbps=link_gbps,
+        steps=StepSpeed(prefill_token_s=1e-3, token_budget=64, max_rows=8),
+        warm_devices=1,
+        warm_s=1.0,
+    )
+    load = mixed()
+    meter = outcome(policy, load, scarce).meter
+    assert meter.served_requests == len(load)
+    assert meter.served_tokens == load.input_tokens.sum() + load.output_tokens.sum()
+    assert meter.migrations > 0 and meter.preemptions > 0
+    assert min(meter.latencies.ttft_s) > 0 and min(meter.latencies.tpot_s) > 0.01
+
+
 @st.composite
 def workloads(draw: st.DrawFn) -> Asked:
     count = draw(st.integers(1, 12))
@@ -164,3 +199,46 @@ def test_steps_in_one_go_are_those_made_one_by_one(
     last = [last_s - at for at, (_, last_s) in zip(at_s, expected, strict=True)]
     assert sorted(felt.ttft_s) == pytest.approx(sorted(first))
     assert sorted(felt.e2e_s) == pytest.approx(sorted(last))
+
+
+def test_a_profile_says_all_that_a_fleet_of_its_devices_needs() -> None:
+    profile = Profile(
+        name="by hand",
+        step_time=StepTime(fixed_s=1.0, row_s=0.5, page_s=0.25),
+        prefill_token_s=0.1,
+        token_budget=10,
+        max_rows=8,
+        capacity_tokens=1000,
+        page_tokens=10,
+        kv_bytes_per_token=4,
+        load_s=3.0,
+        link_bytes_per_s=1e9,
+    )
+    fleet = settings_of(profile)
+    assert fleet == replace(
+        STEPS,
+        decode_tokens_per_s=1 / (1.0 + 8 * 0.5 + 100 * 0.25),  # of a full instance
+        prefill_tokens_per_s=10.0,
+        link_gbps=8.0,
+        kv_bytes_per_token=4,
+        activation_s=3.0,
+    )
+    assert settings_of(replace(profile, prefill_token_s=0.0)).prefill_tokens_per_s == (
+        math.inf
+    )
+
+
+def test_the_bound_lets_each_request_live_as_if_alone() -> None:
+    # alone, the prompt of 25 in three chunks takes 3 + 2.5 s and 4 tokens more, of 3
+    # pages each, 2.25 s each
+    load = workload([(1.0, 25, 5)])
+    alone = lives(load, settings=STEPS)
+    assert alone.decode_s == pytest.approx([6.5])
+    assert alone.tokens_per_s == pytest.approx([1 / 2.25])
+    assert alone.end_s == pytest.approx([15.5])
+
+
+def test_a_log_of_steps_is_not_counted_again() -> None:
+    _, log = recorded([(0.0, 5, 4)], STEPS)
+    with pytest.raises(ValueError, match="--replay reproduces its decisions"):
+        check.check(log)
