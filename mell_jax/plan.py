@@ -92,7 +92,7 @@ def _check(values: flags.FlagValues) -> None:
     if values.plot is not None:
         check_plot(Path(values.plot))
     for name in ("policies", "baselines"):
-        for policy in values[name].value:
+        for policy in values[name].value or ():
             if policy not in POLICIES:
                 raise ValueError(
                     f"--{name}: no policy is called {policy!r}; there are "

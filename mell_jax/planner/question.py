@@ -25,39 +25,6 @@ class Side(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """Which fleet serves this load at these latencies for the least money?
-
-    Attributes:
-      options: instances that there are, of all kinds and widths.
-      policies: with migration.
-      baselines: policies without.
-      slice_requests: of the busiest stretch that is searched first.
-      is_whole: the best fleets are tried on the whole trace in the end.
-      mix_tries: mixes of kinds that are tried at most, on each side.
-      longest_tokens: of the requests that have to be served.
-      most_instances: of one option.
-    """
-
-    workload: Workload
-    shape: ModelShape
-    options: tuple[Option, ...]
-    slo: Slo
-    payment: Payment
-    policies: tuple[str, ...]
-    baselines: tuple[str, ...]
-    longest_tokens: int
-    headroom: float = 0.0
-    slice_requests: int = 2000
-    is_whole: bool = True
-    mix_tries: int = 6
-    most_instances: int = 1000
-
-    def side_of(self, policy: str) -> Side:
-        return Side.MOVING if policy in self.policies else Side.PINNED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """An offer is a fleet that meets the SLO, over the whole trace or its busiest part.
 
@@ -105,10 +72,54 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Which fleet serves this load at these latencies for the least money?
+
+    Attributes:
+      options: instances that there are, of all kinds and widths.
+      policies: with migration.
+      baselines: policies without.
+      slice_requests: of the busiest stretch that is searched first.
+      is_whole: the best fleets are tried on the whole trace in the end.
+      mix_tries: mixes of kinds that are tried at most, on each side.
+      longest_tokens: of the requests that have to be served.
+      most_instances: of one option.
+    """
+
+    workload: Workload
+    shape: ModelShape
+    options: tuple[Option, ...]
+    slo: Slo
+    payment: Payment
+    policies: tuple[str, ...]
+    baselines: tuple[str, ...]
+    longest_tokens: int
+    headroom: float = 0.0
+    slice_requests: int = 2000
+    is_whole: bool = True
+    mix_tries: int = 6
+    most_instances: int = 1000
+
+    def side_of(self, policy: str) -> Side:
+        """Returns whether a policy moves requests."""
+        return Side.MOVING if policy in self.policies else Side.PINNED
+
+    def price_of(self, offer: Offer) -> float:
+        """Returns what an hour of an offer costs, as it is paid for."""
+        return offer.price_per_hour(self.payment)
+
+    def cost_of(self, offer: Offer) -> tuple[float, float]:
+        """Returns what offers are ordered by: of equal prices, the other payment's."""
+        used = Payment.USED if self.payment is Payment.OWNED else Payment.OWNED
+        return self.price_of(offer), offer.price_per_hour(used)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unmet:
-    """A kind of device cannot meet the SLO, for this reason."""
+    """A kind of device does not meet the SLO under a policy, or under any (None)."""
 
     kind: str
+    policy: str | None
     reason: str
 
 

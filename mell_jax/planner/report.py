@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mell_jax.planner.question import Answer, Offer, Payment, Question, Side
+from mell_jax.planner.question import Answer, Offer, Payment, Question, Side, Unmet
 from mell_jax.planner.serve_command import serve_commands
 from mell_jax.planner.shape import ModelShape
 from mell_jax.scheduler.simulator.report import count
@@ -33,8 +33,7 @@ def tell(answer: Answer, *, model: str) -> str:
     span = f"busiest {(end_s - begin_s) / 60:.1f} min, from {begin_s:,.0f} s on"
     parts = [_asked(answer.question), _table(sorted_offers(answer), title=span)]
     if answer.unmet:
-        reasons = [f"{unmet.kind}: {unmet.reason}" for unmet in answer.unmet]
-        parts.append("\n".join(["not at any number:", *reasons]))
+        parts.append("\n".join(["no offers:", *map(_unmet, answer.unmet)]))
     whole = [offer for offer in answer.best.values() if offer.is_whole]
     if whole and not all(offer.is_whole for offer in answer.offers):
         parts.append(_table(whole, title="whole trace"))
@@ -45,16 +44,12 @@ def tell(answer: Answer, *, model: str) -> str:
 
 def sorted_offers(answer: Answer) -> list[Offer]:
     """Returns the cheapest offer of each set of kinds and side, cheapest first."""
-    payment = answer.question.payment
+    question = answer.question
     cheapest: dict[tuple[tuple[str, ...], Side], Offer] = {}
-    for offer in answer.offers:
+    for offer in sorted(answer.offers, key=question.cost_of):
         kinds = tuple(option.name for option in offer.instances)
-        key = kinds, answer.question.side_of(offer.trial.policy)
-        best = cheapest.get(key)
-        price = offer.price_per_hour(payment)
-        if best is None or price < best.price_per_hour(payment):
-            cheapest[key] = offer
-    return sorted(cheapest.values(), key=lambda offer: offer.price_per_hour(payment))
+        cheapest.setdefault((kinds, question.side_of(offer.trial.policy)), offer)
+    return list(cheapest.values())
 
 
 def saved(answer: Answer) -> dict[str, float]:
@@ -105,6 +100,11 @@ def as_values(answer: Answer, *, model: str, command: str) -> dict[str, Any]:
         "saved": saved(answer),
         "trials": answer.trials,
     }
+
+
+def _unmet(unmet: Unmet) -> str:
+    policy = "" if unmet.policy is None else f", {unmet.policy}"
+    return f"{unmet.kind}{policy}: {unmet.reason}"
 
 
 def _asked(question: Question) -> str:

@@ -10,22 +10,17 @@ It decides and simulates nothing itself: the caller runs tasks, several at a tim
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import final
+from collections.abc import Iterable, Sequence
 
 from mell_jax.planner.load import busiest, fluid_instances
 from mell_jax.planner.option import Option
 from mell_jax.planner.question import Answer, Offer, Payment, Question, Side, Unmet
-from mell_jax.planner.reach import check_reach, one_width_each, reach_of
-from mell_jax.planner.search import Fleet, cheapest_mix, first_met, smallest
-from mell_jax.planner.trial import Task, Trial
+from mell_jax.planner.reach import Reach, check_reach, one_width_each, reach_of
+from mell_jax.planner.trials import Run, Trials
 from mell_jax.scheduler.simulator.workload import Workload
 
-Run = Callable[[Task], Awaitable[Trial]]
 SAFETY = 1.2  # a fluid has no bursts
-AMPLE = 4  # instances beyond what is expected: more would not help
-FILLS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)  # of an instance's KV memory
-USES_ALL = ("pinned_spread",)  # how full an instance is follows from their number
+DEAR = 2.0  # a kind whose mean load costs so much more than another's is left out
 
 
 async def solve(question: Question, *, run: Run) -> Answer:
@@ -47,227 +42,125 @@ async def solve(question: Question, *, run: Run) -> Answer:
         most_requests=question.slice_requests,
     )
     part = question.workload.between(begin_s, end_s)
-
-    def fluid(option: Option) -> float:
-        return fluid_instances(
-            part,
-            profile=option.profile,
-            tpot_s=slo.tpot_s,
-            span_s=max(end_s - begin_s, 1.0),
-        )
-
-    options = one_width_each(within, fluid=fluid)
-    guesses = [math.ceil(SAFETY * fluid(option)) for option in options]
-    bench = _Bench(question, part=part, options=tuple(options), run=run)
-    policies = (*question.policies, *question.baselines)
-    found = await asyncio.gather(
-        *(bench.search(policy, guesses=guesses) for policy in policies)
+    fluids = _fluids(within, part=part, span_s=end_s - begin_s, question=question)
+    options = one_width_each(within, fluid=fluids.__getitem__)
+    options.sort(key=lambda option: fluids[option] * option.price_per_hour)
+    trials = Trials(question, part=part, options=tuple(options), run=run)
+    offers, unmet = await _search(trials, question, options=options, fluids=fluids)
+    best = await asyncio.gather(
+        *(_settle(trials, question, side=side, offers=offers) for side in Side)
     )
-    offers = [offer for some in found for offer in some]
-    best = await asyncio.gather(*(bench.settle(side, offers) for side in Side))
-    kinds = {option.kind for option in options}
-    unmet = [
-        Unmet(kind=reach.option.kind, reason=reach.reason(slo))
-        for reach in reaches
-        if reach.option.kind not in kinds
-    ]
     return Answer(
         question=question,
         busiest_s=(begin_s, end_s),
         offers=tuple(offers),
-        unmet=tuple({each.kind: each for each in unmet}.values()),  # the widest
+        unmet=(*_out_of_reach(reaches, options=options, question=question), *unmet),
         best={s: offer for s, offer in zip(Side, best, strict=True) if offer},
-        trials=bench.trials,
+        trials=trials.count,
     )
 
 
-@final
-class _Bench:
-    """Tries fleets of a question's options, each once."""
+def _fluids(
+    options: Iterable[Option], *, part: Workload, span_s: float, question: Question
+) -> dict[Option, float]:
+    """The instances of each option that an even load needs."""
+    return {
+        option: fluid_instances(
+            part,
+            profile=option.profile,
+            tpot_s=question.slo.tpot_s,
+            span_s=max(span_s, 1.0),
+        )
+        for option in options
+    }
 
-    def __init__(
-        self,
-        question: Question,
-        *,
-        part: Workload,
-        options: tuple[Option, ...],
-        run: Run,
-    ) -> None:
-        self._question = question
-        self._part = part
-        self._options = options
-        self._run = run
-        self._longest = question.longest_tokens
-        self._is_all = len(part) == len(question.workload)
-        self._known: dict[tuple[str, Fleet, float, bool], Trial] = {}
 
-    @property
-    def trials(self) -> int:
-        """Returns how many simulations there were."""
-        return len(self._known)
-
-    async def search(self, policy: str, *, guesses: Sequence[int]) -> list[Offer]:
-        """Returns what a policy needs of each option alone, and the cheapest mix, over
-        the busiest stretch."""
-        found = await asyncio.gather(
-            *(
-                self._fewest(policy, at=at, guess=guess)
-                for at, guess in enumerate(guesses)
+async def _search(
+    trials: Trials,
+    question: Question,
+    *,
+    options: Sequence[Option],
+    fluids: dict[Option, float],
+) -> tuple[list[Offer], list[Unmet]]:
+    """What each policy needs of each option, and the mixes; cheapest kinds first."""
+    policies = (*question.policies, *question.baselines)
+    found: dict[str, list[Offer | Unmet]] = {policy: [] for policy in policies}
+    for at, option in enumerate(options):
+        least = _least_price(option, fluid=fluids[option], payment=question.payment)
+        offers = [o for some in found.values() for o in some if isinstance(o, Offer)]
+        if offers and least > DEAR * min(map(question.price_of, offers)):
+            dear = Unmet(
+                kind=option.kind,
+                policy=None,
+                reason=f"costs at least {least:.2f} $/h by its mean load: not searched",
             )
+            found[policies[0]].append(dear)
+            for policy in policies[1:]:
+                found[policy].append(dear)
+            continue
+        guess = math.ceil(SAFETY * fluids[option])
+        each = await asyncio.gather(
+            *(trials.fewest(policy, at=at, guess=guess) for policy in policies)
         )
-        offers = [offer for offer in found if offer is not None]
-        if self._question.payment is Payment.OWNED and offers:
-            mix = await self._mix(policy, alone=found)
-            offers += [mix] if mix is not None else []
-        return offers
-
-    async def settle(self, side: Side, offers: Iterable[Offer]) -> Offer | None:
-        """Returns the cheapest offer of a side over the whole trace, None without any.
-
-        What is cheapest over the busiest stretch is tried first; the next ones only
-        while they might still be cheaper.
-        """
-        payment = self._question.payment
-        mine = sorted(
-            (o for o in offers if self._question.side_of(o.trial.policy) is side),
-            key=lambda offer: offer.price_per_hour(payment),
+        for policy, one in zip(policies, each, strict=True):
+            found[policy].append(one)
+    if question.payment is Payment.OWNED:
+        mixes = await asyncio.gather(
+            *(trials.mix(policy, alone=found[policy]) for policy in policies)
         )
-        if not self._question.is_whole or self._is_all:
-            return mine[0] if mine else None
-        best: Offer | None = None
-        for offer in mine:
-            price = offer.price_per_hour(payment)
-            if best is not None and best.price_per_hour(payment) <= price:
-                break
-            whole = await self._over_all(offer)
-            if whole is not None and (
-                best is None
-                or whole.price_per_hour(payment) < best.price_per_hour(payment)
-            ):
-                best = whole
-        return best
+        for policy, mix in zip(policies, mixes, strict=True):
+            found[policy] += [mix] if mix is not None else []
+    everything = [one for some in found.values() for one in some]
+    unmet = [one for one in everything if isinstance(one, Unmet)]
+    return (
+        [one for one in everything if isinstance(one, Offer)],
+        list(dict.fromkeys(unmet)),
+    )
 
-    async def _over_all(self, offer: Offer) -> Offer | None:
-        """The same policy and options over the whole trace; a mix as it is."""
-        fleet, policy = offer.trial.fleet, offer.trial.policy
-        at = [number for number, count in enumerate(fleet) if count]
-        if len(at) == 1:
-            return await self._fewest(
-                policy, at=at[0], guess=fleet[at[0]], is_whole=True
-            )
-        trial = await self._try(policy, fleet, is_whole=True)
-        return self._offer(trial, is_whole=True) if trial.is_met else None
 
-    async def _fewest(self, policy: str, *, at: int, guess: int) -> Offer | None:
-        """The fewest instances of an option, over the busiest stretch, as full as they
-        may be; None if any number is too few."""
-        fills = self._fills(policy, at=at)
-        most = min(self._question.most_instances, 2 * guess + AMPLE)
+def _least_price(option: Option, *, fluid: float, payment: Payment) -> float:
+    """What an even load would cost."""
+    instances = math.ceil(fluid) if payment is Payment.OWNED else fluid
+    return instances * option.price_per_hour
 
-        async def is_met(number: int) -> bool:
-            fleet = self._alone(at, count=most)
-            return (await self._try(policy, fleet, fill=fills[number])).is_met
 
-        number = await first_met(is_met, count=len(fills))
-        if number is None:
-            return None
-        return await self._count(
-            policy, at=at, fill=fills[number], guess=guess, most=most
+async def _settle(
+    trials: Trials, question: Question, *, side: Side, offers: Iterable[Offer]
+) -> Offer | None:
+    """The cheapest offer of a side over the whole trace, None without any.
+
+    What is cheapest over the busiest stretch is tried first; the next ones only while
+    they might still be cheaper.
+    """
+    mine = sorted(
+        (offer for offer in offers if question.side_of(offer.trial.policy) is side),
+        key=question.cost_of,
+    )
+    best: Offer | None = None
+    for offer in mine:
+        if best is not None and question.price_of(best) <= question.price_of(offer):
+            break
+        whole = offer
+        if question.is_whole and not offer.is_whole:
+            tried = await trials.over_all(offer)
+            if tried is None:
+                continue
+            whole = tried
+        if best is None or question.cost_of(whole) < question.cost_of(best):
+            best = whole
+    return best
+
+
+def _out_of_reach(
+    reaches: Iterable[Reach], *, options: Iterable[Option], question: Question
+) -> list[Unmet]:
+    """Kinds of which no width is an option, each with what its widest one lacks."""
+    kinds = {option.kind for option in options}
+    found = {
+        reach.option.kind: Unmet(
+            kind=reach.option.kind, policy=None, reason=reach.reason(question.slo)
         )
-
-    async def _count(
-        self,
-        policy: str,
-        *,
-        at: int,
-        fill: float,
-        guess: int,
-        most: int,
-        is_whole: bool = False,
-    ) -> Offer | None:
-        """The fewest instances of an option that are at most so full."""
-
-        async def trial(count: int) -> Trial:
-            fleet = self._alone(at, count=count)
-            return await self._try(policy, fleet, fill=fill, is_whole=is_whole)
-
-        async def is_met(count: int) -> bool:
-            return (await trial(count)).is_met
-
-        found = await smallest(is_met, guess=guess, most=most)
-        if found.count is None:
-            return None
-        return self._offer(await trial(found.count), is_whole=is_whole)
-
-    async def _over_all(self, offer: Offer) -> Offer | None:
-        """The same policy and options over the whole trace, less full if need be."""
-        fleet, policy, fill = offer.trial.fleet, offer.trial.policy, offer.trial.fill
-        at = [number for number, count in enumerate(fleet) if count]
-        if len(at) > 1:
-            trial = await self._try(policy, fleet, fill=fill, is_whole=True)
-            return self._offer(trial, is_whole=True) if trial.is_met else None
-        count = fleet[at[0]]
-        for lower in [one for one in self._fills(policy, at=at[0]) if one <= fill]:
-            found = await self._count(
-                policy,
-                at=at[0],
-                fill=lower,
-                guess=count,
-                most=count + AMPLE,
-                is_whole=True,
-            )
-            if found is not None:
-                return found
-        return None
-
-    async def _mix(self, policy: str, *, alone: Sequence[Offer | None]) -> Offer | None:
-        """The cheapest mix; each option as full as it may be alone."""
-        fills = [offer.trial.fill for offer in alone if offer is not None]
-
-        async def judge(fleet: Fleet) -> Trial:
-            return await self._try(policy, fleet, fill=min(fills))
-
-        fleet = await cheapest_mix(
-            judge,
-            prices=[option.price_per_hour for option in self._options],
-            alone=[None if o is None else max(o.trial.fleet) for o in alone],
-            most_tries=self._question.mix_tries,
-        )
-        return None if fleet is None else self._offer(await judge(fleet))
-
-    def _alone(self, at: int, *, count: int) -> Fleet:
-        return tuple(
-            count if number == at else 0 for number in range(len(self._options))
-        )
-
-    def _fills(self, policy: str, *, at: int) -> list[float]:
-        """How full an instance may be, falling; all hold what has to be served."""
-        if policy in USES_ALL:
-            return [1.0]
-        held = self._options[at].profile.capacity_tokens
-        return [fill for fill in FILLS if int(fill * held) >= self._longest] or [1.0]
-
-    async def _try(
-        self, policy: str, fleet: Fleet, *, fill: float, is_whole: bool = False
-    ) -> Trial:
-        is_whole = is_whole or self._is_all
-        key = policy, fleet, fill, is_whole
-        if key not in self._known:
-            question = self._question
-            self._known[key] = await self._run(
-                Task(
-                    workload=question.workload if is_whole else self._part,
-                    profiles=tuple(option.profile for option in self._options),
-                    prices=tuple(o.price_per_hour for o in self._options),
-                    fleet=fleet,
-                    policy=policy,
-                    headroom=question.headroom,
-                    fill=fill,
-                    slo=question.slo,
-                )
-            )
-        return self._known[key]
-
-    def _offer(self, trial: Trial, *, is_whole: bool = False) -> Offer:
-        is_whole = is_whole or self._is_all
-        return Offer(options=self._options, trial=trial, is_whole=is_whole)
+        for reach in reaches
+        if reach.option.kind not in kinds
+    }
+    return list(found.values())

@@ -24,7 +24,7 @@ class Task:
       profiles: of an instance of each option.
       prices: of an instance of each option, per hour.
       fleet: instances of each option; one of them at least.
-      fill: the part of an instance's KV memory that requests may take.
+      fills: of each option, the part of an instance's KV memory that requests may take.
     """
 
     workload: Workload
@@ -33,7 +33,7 @@ class Task:
     fleet: Fleet
     policy: str
     headroom: float
-    fill: float
+    fills: tuple[float, ...]
     slo: Slo
 
 
@@ -49,7 +49,7 @@ class Trial:
 
     fleet: Fleet
     policy: str
-    fill: float
+    fills: tuple[float, ...]
     is_met: bool
     within_share: float
     ttft_p50_s: float
@@ -82,7 +82,7 @@ def run_trial(task: Task) -> Trial:
     return Trial(
         fleet=task.fleet,
         policy=task.policy,
-        fill=task.fill,
+        fills=task.fills,
         is_met=share >= task.slo.attainment,
         within_share=share,
         ttft_p50_s=figures["ttft_p50_s"],
@@ -103,7 +103,7 @@ def _settings(task: Task) -> Settings:
     (at,) = (number for number, count in enumerate(task.fleet) if count)
     profile = task.profiles[at]
     return Settings(
-        capacity_tokens=int(task.fill * profile.capacity_tokens),
+        capacity_tokens=int(task.fills[at] * profile.capacity_tokens),
         page_tokens=profile.page_tokens,
         decode_tokens_per_s=1 / _step_s(profile),
         prefill_tokens_per_s=1 / profile.prefill_token_s,
