@@ -9,7 +9,7 @@ from mell_jax.planner.roofline import Assumptions
 
 ASSUMED = Assumptions()
 DEVICES = ("H100", "A100-80", "L40S")
-POLICIES = ("consolidate",)
+POLICIES = ("consolidate", "spread")
 BASELINES = ("pinned_spread", "pinned_best_fit")
 
 

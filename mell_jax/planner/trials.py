@@ -15,7 +15,7 @@ from mell_jax.scheduler.simulator.workload import Workload
 Run = Callable[[Task], Awaitable[Trial]]
 AMPLE = 4  # instances beyond what is expected: more would hardly help
 FILLS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)  # of an instance's KV memory
-USES_ALL = ("pinned_spread",)  # how full an instance is follows from their number
+USES_ALL = ("spread", "pinned_spread")  # so their number says how full they are
 Fills = tuple[float, ...]
 
 

@@ -15,6 +15,7 @@ from mell_jax.scheduler.policies.pinned import (
     build_pinned_spread,
 )
 from mell_jax.scheduler.policies.reserve_peak import ReservePeak
+from mell_jax.scheduler.policies.spread import Spread
 from mell_jax.scheduler.policies.worst_fit import WorstFit
 
 POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
@@ -26,5 +27,6 @@ POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
     "pinned_best_fit": build_pinned_best_fit,
     "pinned_spread": build_pinned_spread,
     "reserve_peak": ReservePeak,
+    "spread": Spread,
     "worst_fit": WorstFit,
 }

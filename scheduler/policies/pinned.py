@@ -10,14 +10,13 @@ known of lengths, other than by `reserve_peak`, which never moves anything eithe
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import final
 
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
-from mell_jax.scheduler.policies.worst_fit import find_emptiest
+from mell_jax.scheduler.policies.spread import Spread
 
 
 @final
@@ -55,15 +54,4 @@ def build_pinned_best_fit(config: PolicyConfig) -> Policy:
 
 def build_pinned_spread(config: PolicyConfig) -> Policy:
     """See the module's docstring."""
-    return Pinned(partial(_spread, headroom=config.headroom))
-
-
-def _spread(draft: Draft, request: RequestAccount, *, headroom: float) -> None:
-    ledger, model = draft.ledger, request.model
-    device = ledger.worst_fit(model)
-    is_idle = device is not None and not ledger.instances[device].rows
-    target = None if is_idle else draft.activate(model)
-    if target is None:
-        target = find_emptiest(draft, request, headroom=headroom)
-    if target is not None:
-        draft.shift(request, target.device)
+    return Pinned(Spread(config).arrive)

@@ -25,6 +25,7 @@ HAS_HEADROOM = (
     "pinned_best_fit",
     "pinned_spread",
     "reserve_peak",
+    "spread",
 )
 LINK_SHARE = 0.5  # of a link that consolidation may use
 
