@@ -17,7 +17,7 @@ def test_what_overflows_moves_to_the_emptiest_other_one() -> None:
         fleet.arrive(request, pages)
     assert fleet.sizes == {0: [12], 1: [8, 5, 4]}
     assert counts(fleet.grow(2, 8))["Move"] == 1
-    assert fleet.sizes == {0: [12, 5], 1: [8, 8]}
+    assert fleet.sizes == {0: [12, 8], 1: [8, 5]}
 
 
 def test_a_device_that_nobody_has_is_parked() -> None:
