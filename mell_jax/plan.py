@@ -34,7 +34,7 @@ from mell_jax.planner.roofline import Assumptions
 from mell_jax.planner.shape import ModelShape
 from mell_jax.planner.solve import solve
 from mell_jax.planner.trial import Trial
-from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.policies import NEVER_MOVE, POLICIES
 from mell_jax.scheduler.simulator.profile import Profile, read_profile
 from mell_jax.scheduler.simulator.results.plot import check_plot
 from mell_jax.scheduler.simulator.workload import Workload, read_trace
@@ -91,15 +91,17 @@ def _check(values: flags.FlagValues) -> None:
             raise ValueError(f"--{name}={path}: there is no such folder, make it first")
     if values.plot is not None:
         check_plot(Path(values.plot))
-    for name in ("policies", "baselines"):
-        for policy in values[name].value or ():
-            if policy not in POLICIES:
-                raise ValueError(
-                    f"--{name}: no policy is called {policy!r}; there are "
-                    f"{', '.join(sorted(POLICIES))}"
-                )
-    if both := set(values.policies) & set(values.baselines):
-        raise ValueError(f"{sorted(both)} cannot both move requests and not")
+    movers = sorted(set(POLICIES) - set(NEVER_MOVE))
+    for name, known in (("policies", movers), ("baselines", NEVER_MOVE)):
+        _check_policies(values[name].value or (), flag=name, known=known)
+
+
+def _check_policies(given: Sequence[str], *, flag: str, known: Sequence[str]) -> None:
+    for policy in given:
+        if policy not in known:
+            raise ValueError(
+                f"--{flag} has {policy!r}, but must be of {', '.join(known)}"
+            )
 
 
 def ask(values: flags.FlagValues) -> Question:

@@ -73,7 +73,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Which fleet serves this load at these latencies for the least money?
+    """A question is which fleet serves a load in time for the least money.
 
     Attributes:
       options: instances that there are, of all kinds and widths.

@@ -30,3 +30,6 @@ POLICIES: dict[str, Callable[[PolicyConfig], Policy]] = {
     "spread": Spread,
     "worst_fit": WorstFit,
 }
+
+NEVER_MOVE = ("pinned_best_fit", "pinned_spread", "reserve_peak")
+"""Policies under which a request stays where it was placed."""
