@@ -1,8 +1,11 @@
-"""Flags of `mell-simulate` that make a run more like a real fleet; all off by default.
+"""Flags of `mell-simulate` make a run more like a real fleet; all are off by default.
 
---profile=h100.json --slo_ttft_ms=500 --slo_tpot_ms=40     steps, latencies
---load_s=code:30,chat:60 --warm=2 --warm_s=3                loading
---devices_per_host=8 --host_gbps=400 --switch_gbps=1600     links that are shared
+    --profile=h100.json --slo_ttft_ms=500 --slo_tpot_ms=40      steps, latencies
+    --load_s=code:30,chat:60 --warm=2 --warm_s=3                loading
+    --devices_per_host=8 --host_gbps=400 --switch_gbps=1600     links that are shared
+    --blocks=mooncake_conversation_blocks.jsonl.gz              prompts that begin alike
+
+They become settings here; what they do stands in `scheduler/simulator/`.
 """
 
 import math
@@ -14,8 +17,10 @@ from typing import Any
 from absl import flags
 
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.simulator.blocks import add_blocks, read_blocks
 from mell_jax.scheduler.simulator.profile import StepSpeed, read_profile
 from mell_jax.scheduler.simulator.settings import Settings, settings_of
+from mell_jax.scheduler.simulator.workload import Workload
 
 _PROFILE = flags.DEFINE_string(
     "profile",
@@ -50,6 +55,25 @@ _HOST_GBPS = flags.DEFINE_float(
 _SWITCH_GBPS = flags.DEFINE_float(
     "switch_gbps", 0.0, "All moves between hosts share this; 0: they do not."
 )
+_BLOCKS = flags.DEFINE_string(
+    "blocks",
+    None,
+    "Instances keep the blocks of prompts that this .jsonl (.gz) names for those that "
+    "begin alike; without --trace it is the trace, too.",
+)
+
+
+def blocks_from_flags(trace: Workload | None) -> Workload | None:
+    """Returns a trace with the blocks of --blocks, if either is given.
+
+    Raises:
+      ValueError: the file is no such trace, or one of other requests.
+      OSError: it cannot be read.
+    """
+    if _BLOCKS.value is None:
+        return trace
+    blocks = read_blocks(Path(_BLOCKS.value))
+    return blocks if trace is None else add_blocks(trace, of=blocks)
 
 
 def settings_of_profile() -> Settings | None:

@@ -302,8 +302,9 @@ def _headrooms() -> list[float]:
 
 def workload_from_flags(*, profiled: Settings | None = None) -> Workload:
     """Returns the trace, or requests drawn from the seed; see `settings_from_flags`."""
-    if _TRACE.value is not None:
-        whole = read_trace(Path(_TRACE.value))
+    trace = None if _TRACE.value is None else read_trace(Path(_TRACE.value))
+    whole = realism.blocks_from_flags(trace)
+    if whole is not None:
         return whole if _SLICE_S.value is None else whole.first(_SLICE_S.value)
     capacity = realism.pick(_CAPACITY_TOKENS, "capacity_tokens", profiled=profiled)
     if not (capacity >= 10):

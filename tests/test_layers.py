@@ -184,11 +184,22 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "values": {
             *("ids", "plan", "fair_queue", "cache_spec"),
             *("placement/plan", "placement/events", "placement/model"),
+            "placement/kind",
         },
         "parts": {
-            *("bounds", "move_queue", "pages", "page_map", "prefix_cache", "rows"),
+            *(
+                "bounds",
+                "price_bound",
+                "move_queue",
+                "pages",
+                "page_map",
+                "prefix_cache",
+                "rows",
+            ),
             "transfer",
             *("placement/draft", "placement/index", "placement/ledger"),
+            *("placement/accounts", "placement/books", "placement/kind_books"),
+            "placement/idle",
             *("cache_layout", "placement/tenants"),
         },
         "batching": {

@@ -103,7 +103,7 @@ class _Audit:
 
     def __init__(self, header: dict[str, Any]) -> None:
         fleet = header["settings"]
-        _refuse_unknown(fleet)
+        _refuse_unknown(header)
         self._page, groups = int(fleet["page_tokens"]), fleet["cache"]["groups"]
         self._decode = float(fleet["decode_tokens_per_s"])
         self._prefill = float(fleet["prefill_tokens_per_s"])
@@ -483,7 +483,9 @@ class _Audit:
             | {
                 "bytes_moved": self._bytes,
                 "devices_mean": self._device_s / span_s,
-                "devices_warm_mean": 0.0,  # as for any fleet that is counted here
+                "devices_warm_mean": 0.0,  # as for any fleet that is counted here,
+                "prefix_hit_tokens": 0.0,  # and these
+                "prefix_hit_share": 0.0,
                 "utilization_mean": _mean(self._samples.used),
                 "lower_bound_mean": _mean(self._samples.bound),
                 "migrations_per_request": count["migrations"] / asked,
@@ -532,8 +534,14 @@ class _Audit:
             self._errors.append(f"line {self._number}, {self._now_s} s: {what}")
 
 
-def _refuse_unknown(fleet: dict[str, Any]) -> None:
+def _refuse_unknown(header: dict[str, Any]) -> None:
     """Raises ValueError for a fleet whose clocks are not counted here."""
+    fleet = header["settings"]
+    if header["shares_prefixes"]:
+        raise ValueError(
+            "the log is of instances that share prefixes (--blocks), which are not "
+            "counted again here: --replay reproduces its decisions"
+        )
     if fleet["steps"] is not None:
         raise ValueError(
             "the log is of instances that make steps (--profile), whose times are not "

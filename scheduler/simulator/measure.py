@@ -7,14 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mell_jax.scheduler.simulator.latency import Latencies
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """Means are taken from `start_s` to `end_s`."""
-
-    start_s: float
-    end_s: float
+from mell_jax.scheduler.simulator.losses import LossMeter
+from mell_jax.scheduler.simulator.money import MoneyMeter
+from mell_jax.scheduler.simulator.window import Window
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,6 +18,8 @@ class RunMeter:
 
     window: Window
     latencies: Latencies = field(default_factory=Latencies)
+    money: MoneyMeter | None = None  # of devices of several kinds
+    losses: LossMeter | None = None  # where devices are lost
     migrations: int = 0
     window_migrations: int = 0
     tokens_moved: int = 0
@@ -37,6 +34,8 @@ class RunMeter:
     rejected: int = 0
     served_requests: int = 0
     served_tokens: int = 0
+    prefix_hit_tokens: int = 0  # of prompts, found where they were placed
+    prefix_asked_tokens: int = 0
     decision_s: "array[float]" = field(default_factory=lambda: array("d"))
     wait_s: "array[float]" = field(default_factory=lambda: array("d"))
     pause_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -110,7 +109,8 @@ class RunMeter:
         arrival to the start of the first prefill, `pause_*` how long placed requests
         stood still for want of a page. A deferral is a move that began an epoch late, a
         violation one that overdrew a link or its target's prefill. What callers feel
-        stands in `latency.py`.
+        stands in `latency.py`, what devices cost in `money.py`, what was lost, which
+        is no preemption, in `losses.py`.
         """
         span = max(self.window.end_s - self.window.start_s, 1e-9)
         times = np.asarray(self.epoch_s)
@@ -139,11 +139,19 @@ class RunMeter:
             "rejected": self.rejected,
             "served_requests": self.served_requests,
             "served_tokens": self.served_tokens,
+            "prefix_hit_tokens": self.prefix_hit_tokens,
+            "prefix_hit_share": self.prefix_hit_tokens
+            / max(1, self.prefix_asked_tokens),
             "wait_mean_s": _mean(np.asarray(self.wait_s)),
             "wait_p99_s": _quantile(np.asarray(self.wait_s), 0.99),
             "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),
             "decision_us_p99": 1e6 * _quantile(np.asarray(self.decision_s), 0.99),
-        } | self.latencies.figures()
+        } | self._more()
+
+    def _more(self) -> dict[str, float]:
+        money = self.money.figures() if self.money is not None else {}
+        losses = self.losses.figures() if self.losses is not None else {}
+        return self.latencies.figures() | money | losses
 
 
 def _mean(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:

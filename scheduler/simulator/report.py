@@ -48,6 +48,11 @@ LATENCY: Columns = (
     ("p99", "e2e_p99_s", "{:.1f}s"),
     ("met", "slo_attainment", "{:.1%}"),
 )
+KEPT: Columns = (
+    ("kept warm", "devices_warm_mean", "{:.2f}"),
+    ("found", "prefix_hit_tokens", "count"),
+    ("of prompts", "prefix_hit_share", "{:.1%}"),
+)
 SENT: Columns = (("sent", "bytes_moved", "count"),)
 TABLES = (FLEET, COST + SENT, SERVICE)
 LEGEND = """\
@@ -133,6 +138,8 @@ def table(outcomes: Sequence[PolicyFigures]) -> str:
     felt = [outcome for outcome in outcomes if outcome.figures["e2e_p99_s"] > 0]
     if felt:
         blocks.append(_aligned(rows(felt, columns=LATENCY)))
+    if any(outcome.figures[name] for outcome in felt for _, name, _ in KEPT):
+        blocks.append(_aligned(rows(felt, columns=KEPT)))
     return "\n\n".join([*blocks, LEGEND])
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
-from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.simulator.agenda import Agenda
 from mell_jax.scheduler.simulator.pace import Reached
+from mell_jax.scheduler.simulator.prefixes import Prefixes
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.stepper import Prompt, Row, Stepper
@@ -65,15 +65,18 @@ class StepPace:
         *,
         agenda: Agenda,
         held: Callable[[Request], int],
+        prefixes: Prefixes,
         ready_s: Mapping[DeviceGroupId, float],
         reached: Reached,
     ) -> None:
         assert settings.steps is not None
         self._speed = settings.steps
         self._step_time = settings.step_time
+        self._kinds = settings.fleet()
         self._page_tokens = settings.page_tokens
         self._agenda = agenda
         self._held = held
+        self._prefixes = prefixes
         self._ready_s = ready_s
         self._tell = reached
         self._steppers: dict[DeviceGroupId, Stepper] = {}
@@ -83,9 +86,10 @@ class StepPace:
 
     def opened(self, device: DeviceGroupId) -> None:
         """Steps begin when it is ready."""
+        times = self._kinds[device].speed
         self._steppers[device] = Stepper(
-            step_time=self._step_time,
-            speed=self._speed,
+            step_time=self._step_time.faster(times),
+            speed=self._speed.faster(times),
             ready_s=self._ready_s[device],
             agenda=self._agenda,
             prompts=self,
@@ -133,21 +137,33 @@ class StepPace:
         if work.replay is not None:
             work.replay.stepper.drop(work.replay.prompt)
 
-    def arrive(self, request: Request, *, move: plan.Move) -> None:
+    def arrive(self, request: Request) -> None:
         """Goes on at the target, from what it had computed."""
-        if request.move != move.move:
-            return  # it was preempted meanwhile, and is somewhere else by now
+        assert request.device is not None
         work = self._works[request.id]
         if work.row.goal is not None:
             self._leave(work)
         if work.prompt is not None:
             work.stepper.drop(work.prompt)
-        work.stepper = self._steppers[move.target]
+        work.stepper = self._steppers[request.device]
         work.is_held, work.replay = False, None
         if work.prompt is not None:
             work.stepper.add(work.prompt)
         elif request.paused_s is None:
             self._join(work)
+
+    def call_off(self, request: Request) -> None:
+        """Decodes again if it stood still for its move."""
+        work = self._works[request.id]
+        if work.replay is not None:
+            work.replay.stepper.drop(work.replay.prompt)
+            work.replay = None
+        if work.is_held:
+            work.is_held = False
+            if work.prompt is not None:
+                work.stepper.add(work.prompt)
+            elif request.paused_s is None:
+                self._join(work)
 
     def moved_tokens(self, request: Request) -> int:
         """All that is computed goes along."""
@@ -167,12 +183,12 @@ class StepPace:
         """Lets a request stand still at its source once the step under way is over.
 
         Args:
-          then: hears of it, unless the request ends or loses its device first.
+          then: hears of it, unless the request ends, or one of its devices is lost.
         """
-        work = self._works[request.id]
+        work, move = self._works[request.id], request.move
 
         def stand(work: _Work, number: int) -> None:
-            if self._works.get(request.id) is not work:
+            if self._works.get(request.id) is not work or request.move != move:
                 return
             work.is_held = True
             if work.row.goal is not None:
@@ -200,12 +216,15 @@ class StepPace:
     # What steps tell.
 
     def cached(self, prompt: Prompt) -> int:
-        """Nothing is."""
-        return 0
+        """Finds the beginning of a request's prompt, not of a replay's."""
+        if isinstance(prompt.owner, _Replay):
+            return 0
+        return self._prefixes.begin(prompt.owner.request, total=prompt.total)
 
-    def began(self, prompt: Prompt, at_s: float) -> None:
-        """Notes the end of waiting."""
+    def began(self, prompt: Prompt, *, first: int, at_s: float) -> None:
+        """Notes the end of waiting, and how much was found."""
         if isinstance(prompt.owner, _Work):
+            self._prefixes.count(hit=first, total=prompt.total)
             request = prompt.owner.request
             if request.started_s is None:
                 request.started_s = at_s
@@ -220,6 +239,7 @@ class StepPace:
         assert isinstance(owner, _Work)
         owner.prompt = None
         request = owner.request
+        self._prefixes.computed(request)
         if self._left(request):  # else it was preempted at the end of its pages
             request.done += 1
         if request.first_s is None:

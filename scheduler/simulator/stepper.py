@@ -57,8 +57,8 @@ class Prompts(Protocol):
     def cached(self, prompt: Prompt) -> int:
         """Returns how many tokens of a prompt are there already, before its first."""
 
-    def began(self, prompt: Prompt, at_s: float) -> None:
-        """The first chunk has been computed, in a step that began at `at_s`."""
+    def began(self, prompt: Prompt, *, first: int, at_s: float) -> None:
+        """A chunk from token `first` on was the first, in a step begun at `at_s`."""
 
     def finished(self, prompt: Prompt) -> None:
         """The last chunk has been computed."""
@@ -265,7 +265,7 @@ class Stepper:
 
     def _compute(self, prompt: Prompt, *, first: int, tokens: int, at_s: float) -> None:
         if not prompt.computed:
-            self._listener.began(prompt, at_s)
+            self._listener.began(prompt, first=first, at_s=at_s)
         prompt.computed = first + tokens
         if prompt.computed == prompt.total:
             del self._prompts[prompt]

@@ -25,7 +25,7 @@ from mell_jax.engine.fleet_view import (
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.records import MovePhase
-from mell_jax.scheduler.placement.ledger import RequestAccount
+from mell_jax.scheduler.placement.accounts import RequestAccount
 
 KEPT_S = 0.5
 _STAGES = {

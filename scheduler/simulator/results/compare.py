@@ -99,11 +99,14 @@ def run_policy(
         return _outcome(name, meter, workload=workload, headroom=headroom)
     policy, log = None, None
     if name == REPACK_LIVE:
+        _refuse_real(workload, settings)
         driven = Repacker(settings.models())
     else:
         config = policy_config(settings, headroom=headroom, knobs=knobs)
         policy = POLICIES[name](config)
-        driven = Machine(models=settings.models(), policy=policy)
+        driven = Machine(
+            models=settings.models(), policy=policy, kinds=settings.kinds()
+        )
         log = open_log(name, config)
     fleet = SimulatedFleet(
         driven, workload=workload, settings=settings, clock=clock, log=log
@@ -115,6 +118,15 @@ def run_policy(
     if isinstance(policy, Mell):
         outcome.figures.update(policy.figures())
     return outcome
+
+
+def _refuse_real(workload: Workload, settings: Settings) -> None:
+    """Raises ValueError where it matters which device computes what, and since when."""
+    if settings.steps is not None or workload.blocks is not None:
+        raise ValueError(
+            f"{REPACK_LIVE} has its requests elsewhere at once, so it makes no steps "
+            f"and shares no prefixes: leave it out, or --profile and --blocks"
+        )
 
 
 def _outcome(

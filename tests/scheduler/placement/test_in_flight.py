@@ -9,8 +9,8 @@ import pytest
 
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement import events
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.events import ONLY_MODEL
-from mell_jax.scheduler.placement.ledger import RequestAccount
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig

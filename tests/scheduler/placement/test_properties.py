@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.placement.ledger import (
+from mell_jax.scheduler.placement.accounts import (
     InstanceAccount,
     RequestAccount,
     Reservation,

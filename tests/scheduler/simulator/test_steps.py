@@ -242,3 +242,18 @@ def test_a_log_of_steps_is_not_counted_again() -> None:
     _, log = recorded([(0.0, 5, 4)], STEPS)
     with pytest.raises(ValueError, match="--replay reproduces its decisions"):
         check.check(log)
+
+
+def test_steps_that_cannot_be_are_refused() -> None:
+    speed = STEPS.steps
+    assert speed is not None
+    for changed, rule in [
+        ({"prefill_token_s": math.nan}, "prefill_token_s must be finite and >= 0"),
+        ({"prefill_pair_s": -1.0}, "prefill_pair_s must be finite and >= 0"),
+        ({"token_budget": 0}, "token_budget must be >= 1"),
+        ({"max_rows": 0}, "max_rows must be >= 1"),
+    ]:
+        with pytest.raises(ValueError, match=rule):
+            replace(speed, **changed)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="step_time must not be 0"):
+        replace(STEPS, step_time=StepTime())
