@@ -138,7 +138,7 @@ def _define_search(values: flags.FlagValues) -> None:
         "whole", True, "The cheapest fleets are tried on the whole trace.", **group
     )
     flags.DEFINE_integer(
-        "mix_tries", 0, "So many mixes of kinds are tried for each policy.", **group
+        "mix_tries", 4, "So many mixes of kinds are tried for each policy.", **group
     )
     flags.DEFINE_integer("jobs", None, "So many simulations run at a time.", **group)
 

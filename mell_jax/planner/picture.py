@@ -67,24 +67,18 @@ def _draw_use(panel: Any, *, answer: Answer) -> None:
         minutes = [second / 60 for second in trial.times_s]
         panel.plot(
             minutes,
-            [_devices(offer, counts) for counts in trial.instances],
+            trial.instances,
             color=COLOUR[side],
             linewidth=1.3,
-            label=f"{offer.name} {side.value} ({offer.devices_in_use:.2f} in use)",
+            label=f"{offer.name} {side.value}, {offer.devices_in_use:.2f} in use",
         )
-        panel.axhline(offer.devices, color=COLOUR[side], linewidth=0.8, linestyle=":")
-    panel.set(xlabel="minutes; dotted: all devices", ylabel="devices in use")
+        panel.axhline(
+            sum(trial.fleet), color=COLOUR[side], linewidth=0.8, linestyle=":"
+        )
+    panel.set(xlabel="minutes; dotted: all there are", ylabel="instances in use")
     panel.set_ylim(bottom=0)
     panel.grid(axis="y", color="0.9")
     panel.spines[["top", "right"]].set_visible(False)
     panel.margins(x=0)
     if answer.best:
         panel.legend(frameon=False, fontsize=8, loc="lower right")
-
-
-def _devices(offer: Offer, counts: tuple[float, ...]) -> float:
-    """Devices of instances, one number for each option."""
-    return sum(
-        option.width * count
-        for option, count in zip(offer.options, counts, strict=True)
-    )

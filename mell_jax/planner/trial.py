@@ -3,16 +3,17 @@
 It is plain data in and out, so that processes of their own can run several at once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mell_jax.planner.load import Slo
 from mell_jax.planner.search import Fleet
-from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.ids import KindId
+from mell_jax.scheduler.simulator.devices import Devices
+from mell_jax.scheduler.simulator.money import mean_of
 from mell_jax.scheduler.simulator.profile import Profile
 from mell_jax.scheduler.simulator.results.compare import run_policy
 from mell_jax.scheduler.simulator.results.plot import binned
-from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.settings import Settings, settings_of, with_devices
 from mell_jax.scheduler.simulator.workload import Workload
 
 
@@ -44,7 +45,7 @@ class Trial:
     Attributes:
       within_share: the requests with both latencies within their bounds.
       in_use: mean number of instances of each option that were not parked.
-      times_s: of the samples in `instances`, which are means between them.
+      instances: of all options in use, means around `times_s`.
     """
 
     fleet: Fleet
@@ -58,7 +59,7 @@ class Trial:
     tpot_p99_s: float
     in_use: tuple[float, ...]
     times_s: tuple[float, ...]
-    instances: tuple[tuple[float, ...], ...]
+    instances: tuple[float, ...]
     moves: int
     bytes_moved: float
     preemptions: int
@@ -78,20 +79,22 @@ def run_trial(task: Task) -> Trial:
     figures = outcome.figures
     within = figures["slo_attainment"] * figures["served_requests"]
     share = within / len(task.workload)
-    times_s, instances = _timeline(outcome.meter, fleet=task.fleet)
+    times_s, instances, _ = binned(outcome.meter.epoch_s, outcome.meter.devices)
     return Trial(
         fleet=task.fleet,
-        policy=task.policy,
         fills=task.fills,
+        policy=task.policy,
         is_met=share >= task.slo.attainment,
         within_share=share,
         ttft_p50_s=figures["ttft_p50_s"],
         ttft_p99_s=figures["ttft_p99_s"],
         tpot_p50_s=figures["tpot_p50_s"],
         tpot_p99_s=figures["tpot_p99_s"],
-        in_use=_alone(figures["devices_mean"], fleet=task.fleet),
-        times_s=times_s,
-        instances=instances,
+        in_use=tuple(
+            figures.get(mean_of(kind), 0.0) for kind in _kinds(len(task.fleet))
+        ),
+        times_s=tuple(times_s.tolist()),
+        instances=tuple(instances.tolist()),
         moves=int(figures["migrations"]),
         bytes_moved=figures["bytes_moved"],
         preemptions=int(figures["preemptions"]),
@@ -99,41 +102,35 @@ def run_trial(task: Task) -> Trial:
     )
 
 
+def _kinds(count: int) -> list[KindId]:
+    """What the simulator calls the options."""
+    return [KindId(f"option {number}") for number in range(count)]
+
+
 def _settings(task: Task) -> Settings:
-    (at,) = (number for number, count in enumerate(task.fleet) if count)
-    profile = task.profiles[at]
-    return Settings(
-        capacity_tokens=int(task.fills[at] * profile.capacity_tokens),
-        page_tokens=profile.page_tokens,
-        decode_tokens_per_s=1 / _step_s(profile),
-        prefill_tokens_per_s=1 / profile.prefill_token_s,
-        link_gbps=8e-9 * profile.link_bytes_per_s,
-        kv_bytes_per_token=profile.kv_bytes_per_token,
-        max_devices=task.fleet[at],
-        activation_s=profile.load_s,
-        step_time=profile.step_time,
-        steps=profile.speed,
+    """The fleet, each kind by its own profile; a move goes at the slower end's link."""
+    at = [number for number, count in enumerate(task.fleet) if count]
+    first = task.profiles[at[0]]
+    profiles = [task.profiles[number] for number in at]
+    kinds = _kinds(len(task.fleet))
+    link = min(profile.link_bytes_per_s for profile in profiles)
+    devices = [
+        Devices(
+            kind=kinds[number],
+            count=task.fleet[number],
+            capacity_tokens=int(
+                task.fills[number] * task.profiles[number].capacity_tokens
+            ),
+            speed=first.prefill_token_s / task.profiles[number].prefill_token_s,
+            price_per_hour=task.prices[number],
+            profile=task.profiles[number],
+        )
+        for number in at
+    ]
+    settings = replace(
+        settings_of(replace(first, link_bytes_per_s=link)),
         slo_ttft_s=task.slo.ttft_s,
         slo_tpot_s=task.slo.tpot_s,
         do_bounds=False,
     )
-
-
-def _step_s(profile: Profile) -> float:
-    """A decode step of an instance that is half full: what policies reckon with."""
-    pages = profile.capacity_tokens // (2 * profile.page_tokens)
-    return profile.decode_s(rows=profile.max_rows // 2, pages=pages)
-
-
-def _timeline(
-    meter: RunMeter, *, fleet: Fleet
-) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
-    times, devices, _ = binned(meter.epoch_s, meter.devices)
-    return tuple(times.tolist()), tuple(
-        _alone(count, fleet=fleet) for count in devices.tolist()
-    )
-
-
-def _alone(value: float, *, fleet: Sequence[int]) -> tuple[float, ...]:
-    """One number for each option, that of the one that the fleet has."""
-    return tuple(value if count else 0.0 for count in fleet)
+    return with_devices(settings, devices)

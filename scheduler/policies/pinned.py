@@ -12,8 +12,8 @@ known of lengths, other than by `reserve_peak`, which never moves anything eithe
 from collections.abc import Callable
 from typing import final
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
 from mell_jax.scheduler.policies.spread import Spread

@@ -6,8 +6,8 @@ emptiest other one. `headroom` is the fraction of an instance that a placement l
 free.
 """
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.relief import shed
 from mell_jax.scheduler.policies.worst_fit import find_emptiest
@@ -44,9 +44,10 @@ class Spread:
     def _find(self, draft: Draft, request: RequestAccount) -> InstanceAccount | None:
         """An idle instance, or a new one, else the emptiest other one with room."""
         ledger, model = draft.ledger, request.model
-        device = ledger.worst_fit(model, skip=request.device)
+        peak = request.most_pages
+        device = ledger.worst_fit(model, skip=request.device, peak=peak)
         is_idle = device is not None and not ledger.instances[device].rows
-        opened = None if is_idle else draft.activate(model)
+        opened = None if is_idle else draft.activate(model, peak=peak)
         if opened is not None:
             return opened
         return find_emptiest(draft, request, headroom=self._headroom)

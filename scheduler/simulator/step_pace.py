@@ -86,10 +86,10 @@ class StepPace:
 
     def opened(self, device: DeviceGroupId) -> None:
         """Steps begin when it is ready."""
-        times = self._kinds[device].speed
+        own = self._kinds[device]
         self._steppers[device] = Stepper(
-            step_time=self._step_time.faster(times),
-            speed=self._speed.faster(times),
+            step_time=own.step_time(self._step_time),
+            speed=own.steps(self._speed),
             ready_s=self._ready_s[device],
             agenda=self._agenda,
             prompts=self,
