@@ -158,29 +158,39 @@ def _ms(seconds: float) -> str:
     return "-" if math.isinf(seconds) else f"{1e3 * seconds:,.0f} ms"
 
 
+def cheapest(answer: Answer) -> Offer | None:
+    """Returns the cheapest offer of both sides; of equal ones that with migration."""
+    offers = [answer.best[side] for side in Side if side in answer.best]
+    return min(offers, key=answer.question.cost_of, default=None)
+
+
 def _advice(answer: Answer, *, model: str) -> str:
-    if Side.MOVING not in answer.best:
-        return "No fleet meets the bounds with migration: allow more, see above."
-    moving = answer.best[Side.MOVING]
-    lines = [*serve_commands(moving, model=model)]
-    figures = saved(answer)
-    if figures:
-        lines.insert(0, _comparison(answer, figures))
+    best = cheapest(answer)
+    if best is None:
+        return "No fleet meets the bounds: allow more, or add other devices."
+    lines = [_comparison(answer)] if saved(answer) else []
+    lines += ["", f"serve it on {best.name}:", *serve_commands(best, model=model)]
+    return "\n".join(lines).strip()
+
+
+def _comparison(answer: Answer) -> str:
+    """What migration saves, in devices and in money, as it is paid for."""
+    figures, payment = saved(answer), answer.question.payment
+    lines = []
+    for side in Side:
+        offer = answer.best[side]
+        lines.append(
+            f"{side.value}: {offer.name}, of which {offer.devices_in_use:.2f} are in "
+            f"use: {offer.price_per_hour(payment):.2f} $/h"
+        )
+    money = figures[f"price_per_hour_{payment.value}"]
+    share = figures[f"price_per_hour_{payment.value}_share"]
+    if abs(money) < 0.005:
+        lines.append("migration saves no money here")
+    else:
+        word = "saves" if money > 0 else "would cost"
+        lines.append(f"migration {word} {abs(money):.2f} $/h ({abs(share):.1%})")
     return "\n".join(lines)
-
-
-def _comparison(answer: Answer, figures: dict[str, float]) -> str:
-    moving, pinned = answer.best[Side.MOVING], answer.best[Side.PINNED]
-    payment = answer.question.payment
-    name = f"price_per_hour_{payment.value}"
-    less = figures[name]
-    word = "less" if less >= 0 else "MORE"
-    return (
-        f"{moving.name} with migration ({moving.price_per_hour(payment):.2f} $/h), "
-        f"{pinned.name} without ({pinned.price_per_hour(payment):.2f} $/h): "
-        f"{abs(less):.2f} $/h {word} ({abs(figures[name + '_share']):.0%}); in use "
-        f"{moving.devices_in_use:.2f} and {pinned.devices_in_use:.2f} devices"
-    )
 
 
 def _values(offer: Offer) -> dict[str, Any]:

@@ -104,12 +104,11 @@ async def _search(
         )
         for policy, one in zip(policies, each, strict=True):
             found[policy].append(one)
-    if question.payment is Payment.OWNED:
-        mixes = await asyncio.gather(
-            *(trials.mix(policy, alone=found[policy]) for policy in policies)
-        )
-        for policy, mix in zip(policies, mixes, strict=True):
-            found[policy] += [mix] if mix is not None else []
+    mixes = await asyncio.gather(
+        *(trials.mix(policy, alone=found[policy]) for policy in policies)
+    )
+    for policy, mix in zip(policies, mixes, strict=True):
+        found[policy] += [mix] if mix is not None else []
     everything = [one for some in found.values() for one in some]
     unmet = [one for one in everything if isinstance(one, Unmet)]
     return (

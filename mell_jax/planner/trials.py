@@ -3,11 +3,12 @@
 It knows which fleets there are to try and nothing of what is done with the answers.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 from mell_jax.planner.option import Option
-from mell_jax.planner.question import Offer, Question, Unmet
+from mell_jax.planner.question import Offer, Payment, Question, Unmet
 from mell_jax.planner.search import Fleet, cheapest_mix, first_met, smallest
 from mell_jax.planner.trial import Task, Trial
 from mell_jax.scheduler.simulator.workload import Workload
@@ -81,10 +82,24 @@ class Trials:
     async def mix(self, policy: str, *, alone: Sequence[Offer | Unmet]) -> Offer | None:
         """Returns the cheapest mix below the best option alone, None without; each
         option is as full as it may be alone."""
-        fills = tuple(
-            max(offer.trial.fills) if isinstance(offer, Offer) else 1.0
-            for offer in alone
+        is_owned = self._question.payment is Payment.OWNED
+        fleets = self._cheaper if is_owned else self._pairs
+        return await fleets(
+            policy,
+            counts=[
+                max(offer.trial.fleet) if isinstance(offer, Offer) else None
+                for offer in alone
+            ],
+            fills=tuple(
+                max(offer.trial.fills) if isinstance(offer, Offer) else 1.0
+                for offer in alone
+            ),
         )
+
+    async def _cheaper(
+        self, policy: str, *, counts: Sequence[int | None], fills: Fills
+    ) -> Offer | None:
+        """The cheapest mix where all devices are paid for."""
 
         async def judge(fleet: Fleet) -> Trial:
             return await self._try(policy, fleet, fills=fills)
@@ -92,13 +107,25 @@ class Trials:
         fleet = await cheapest_mix(
             judge,
             prices=[option.price_per_hour for option in self._options],
-            alone=[
-                max(offer.trial.fleet) if isinstance(offer, Offer) else None
-                for offer in alone
-            ],
+            alone=counts,
             most_tries=self._question.mix_tries,
         )
         return None if fleet is None else self._offer(await judge(fleet))
+
+    async def _pairs(
+        self, policy: str, *, counts: Sequence[int | None], fills: Fills
+    ) -> Offer | None:
+        """The cheapest of two kinds where only those in use are paid for: as many of
+        each as it takes alone, and the policy opens what is cheapest."""
+        places = [place for place, count in enumerate(counts) if count is not None]
+        pairs = itertools.combinations(places, 2)
+        fleets = [
+            tuple((n or 0) if at in pair else 0 for at, n in enumerate(counts))
+            for pair in itertools.islice(pairs, self._question.mix_tries)
+        ]
+        found = [await self._try(policy, fleet, fills=fills) for fleet in fleets]
+        offers = [self._offer(trial) for trial in found if trial.is_met]
+        return min(offers, key=self._question.price_of, default=None)
 
     async def over_all(self, offer: Offer) -> Offer | None:
         """Returns the same policy and options over the whole trace, with other numbers
