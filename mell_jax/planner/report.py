@@ -8,11 +8,12 @@ from typing import Any
 from mell_jax.planner.question import Answer, Offer, Payment, Question, Side, Unmet
 from mell_jax.planner.serve_command import serve_commands
 from mell_jax.planner.shape import ModelShape
+from mell_jax.scheduler.simulator.profile import Profile
 from mell_jax.scheduler.simulator.report import count
 
 HEADINGS = (
     *("devices", "policy", "$/h", "in use", "$/h used"),
-    *("TTFT p99", "TPOT p99", "within", "moves", "preempted"),
+    *("TTFT ms", "TPOT ms", "within", "moves", "preempt"),
 )
 PAYMENTS = {
     Payment.OWNED: "all devices are paid for all the time",
@@ -20,7 +21,8 @@ PAYMENTS = {
 }
 LEGEND = """\
 $/h: all devices, all the time; in use: mean of those not parked, and what they cost
-within: requests with both latencies in bounds; prices are examples: see --prices"""
+TTFT, TPOT: 99th percentiles; within: requests with both in bounds
+Devices are as in their data sheets or profiles; prices are examples: see --prices"""
 
 
 def tell(answer: Answer, *, model: str) -> str:
@@ -85,7 +87,7 @@ def as_values(answer: Answer, *, model: str, command: str) -> dict[str, Any]:
                 "width": option.width,
                 "price_per_hour": option.price_per_hour,
                 "is_measured": option.is_measured,
-                "profile": asdict(option.profile),
+                "profile": _profile(option.profile),
             }
             for option in question.options
         ],
@@ -107,6 +109,14 @@ def _unmet(unmet: Unmet) -> str:
     return f"{unmet.kind}{policy}: {unmet.reason}"
 
 
+def _profile(profile: Profile) -> dict[str, Any]:
+    """A profile as its file has it: null is a link without a bound."""
+    values = asdict(profile)
+    if math.isinf(profile.link_bytes_per_s):
+        values["link_bytes_per_s"] = None
+    return values
+
+
 def _asked(question: Question) -> str:
     workload, slo = question.workload, question.slo
     minutes = (float(workload.arrival_s[-1]) - float(workload.arrival_s[0])) / 60
@@ -114,7 +124,7 @@ def _asked(question: Question) -> str:
         f"{workload.name}: {len(workload):,} requests in {minutes:.0f} min, "
         f"{_model(question.shape)}\n"
         f"TTFT <= {1e3 * slo.ttft_s:g} ms and TPOT <= {1e3 * slo.tpot_s:g} ms for "
-        f"{slo.attainment:.4g} of the requests; {PAYMENTS[question.payment]}"
+        f"{100 * slo.attainment:.4g}% of them; {PAYMENTS[question.payment]}"
     )
 
 
@@ -146,16 +156,12 @@ def _row(offer: Offer) -> list[str]:
         f"{offer.price_per_hour(Payment.OWNED):.2f}",
         f"{offer.devices_in_use:.2f}",
         f"{offer.price_per_hour(Payment.USED):.2f}",
-        _ms(trial.ttft_p99_s),
-        _ms(trial.tpot_p99_s),
+        f"{1e3 * trial.ttft_p99_s:,.0f}",
+        f"{1e3 * trial.tpot_p99_s:,.0f}",
         f"{trial.within_share:.2%}",
         count(trial.moves),
         count(trial.preemptions),
     ]
-
-
-def _ms(seconds: float) -> str:
-    return "-" if math.isinf(seconds) else f"{1e3 * seconds:,.0f} ms"
 
 
 def cheapest(answer: Answer) -> Offer | None:
@@ -194,7 +200,6 @@ def _comparison(answer: Answer) -> str:
 
 
 def _values(offer: Offer) -> dict[str, Any]:
-    trial = asdict(offer.trial)
     return {
         "devices": {
             option.name: option.width * count
@@ -204,4 +209,4 @@ def _values(offer: Offer) -> dict[str, Any]:
         "price_per_hour_used": offer.price_per_hour(Payment.USED),
         "devices_in_use": offer.devices_in_use,
         "is_whole": offer.is_whole,
-    } | {name: None if value == math.inf else value for name, value in trial.items()}
+    } | asdict(offer.trial)
