@@ -67,7 +67,7 @@ def saved(answer: Answer) -> dict[str, float]:
         name = f"price_per_hour_{payment.value}"
         without = pinned.price_per_hour(payment)
         figures[name] = without - moving.price_per_hour(payment)
-        figures[f"{name}_share"] = figures[name] / without
+        figures[f"{name}_share"] = figures[name] / without if without else 0.0
     return figures
 
 
