@@ -19,13 +19,12 @@ maximum, rounded up, is Martello and Toth's L2.
 There may be no more than N_k devices of a kind. For any m_k >= 0 a fleet costs at least
 the bound at prices p_k + m_k less the sum of m_k * N_k, since m_k * n_k <= m_k * N_k
 for the n_k devices that it has; m is chosen to make that large (Lagrange). At last the
-bound is rounded up to a price that whole devices can have.
+bound is rounded up to the price of whole devices that can hold all pages.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +35,7 @@ from mell_jax.scheduler.placement.model import ModelSpec
 Floats = npt.NDArray[np.float64]
 THRESHOLDS = 16  # tried of each kind
 ROUNDS = 3  # of raising the prices of what is scarce
-MOST_SUMS = 20_000  # prices of whole devices that are looked at
+MOST_FLEETS = 100_000  # of whole devices that are looked at
 ROUNDING = 1e-9
 
 
@@ -70,7 +69,7 @@ def price_bound(sizes: Sizes, *, offers: Sequence[Offer]) -> float:
         return kinds[0].price_per_hour * instances_bound(sizes, spec=kinds[0].spec)
     relaxed = _Relaxed(sizes, offers=kinds)
     best = max(relaxed.with_counts(shares) for shares in relaxed.best_shares())
-    return _round_up(best, kinds)
+    return _round_up(best, kinds, pages=int(sizes.sum()))
 
 
 def _merge(offers: Sequence[Offer]) -> list[Offer]:
@@ -96,39 +95,40 @@ class _Relaxed:
         self._limits = [offer.spec.capacity(1) for offer in offers]
 
     def best_shares(self) -> list[Floats]:
-        """Returns shares [k, s]: by volume, by good thresholds, by time of steps."""
-        tables = [self._table(limit) for limit in self._limits]
-        volume = np.stack([table[0] for table in tables])
-        best = volume.copy()
-        for _ in range(ROUNDS):
-            for kind, table in enumerate(tables):
-                costs = self._prices[:, None] * best
-                costs[kind] = math.inf
-                least = np.minimum(self._prices[kind] * table, costs.min(axis=0))
-                best[kind] = table[int((least @ self._times).argmax())]
-        return [volume, best, self._times_of_steps()]
+        """Returns shares [k, s]: by volume alone, and those that bound best.
 
-    def _table(self, limit: int) -> Floats:
-        """Returns the shares [t, s] by each threshold of a kind; the first is 0."""
+        Thresholds of the same rank are tried for all kinds, then those of each.
+        """
+        tables = [self._table(kind) for kind in range(len(self._offers))]
+        volume = np.stack([table[0] for table in tables])
+        ranks = range(max(map(len, tables)))
+        alike = [np.stack([t[min(n, len(t) - 1)] for t in tables]) for n in ranks]
+        best = max(alike, key=lambda shares: self._cost(shares, self._prices))
+        for kind, table in [*enumerate(tables)] * ROUNDS:
+            costs = self._prices[:, None] * best
+            costs[kind] = math.inf
+            least = np.minimum(self._prices[kind] * table, costs.min(axis=0))
+            best[kind] = table[int((least @ self._times).argmax())]
+        return [volume, best]
+
+    def _table(self, kind: int) -> Floats:
+        """Returns shares [t, s] of a kind; those by volume come first."""
+        limit = self._limits[kind]
         thresholds = self._thresholds(limit)
-        return np.stack([_share(self._sizes, limit=limit, least=a) for a in thresholds])
+        shares = [_share(self._sizes, limit=limit, least=a) for a in thresholds]
+        spec = self._offers[kind].spec
+        if spec.is_time_bound:
+            step = spec.step_time
+            spare_s = spec.step_budget_s - step.fixed_s
+            times = (step.row_s + step.page_s * self._sizes) / spare_s
+            shares.append(np.where(self._sizes > limit, math.inf, times))
+        return np.stack(shares)
 
     def _thresholds(self, limit: int) -> Floats:
         """Returns 0, a few sizes up to half a device, and more than half."""
         small = self._sizes[self._sizes <= limit / 2].astype(np.float64)
         few = np.linspace(0, len(small) - 1, min(len(small), THRESHOLDS)).astype(int)
         return np.array([0.0, *small[few], math.inf])
-
-    def _times_of_steps(self) -> Floats:
-        """Returns the shares of the step-time budgets that requests take."""
-        shares = np.zeros((len(self._offers), len(self._sizes)))
-        for kind, offer in enumerate(self._offers):
-            spec, step = offer.spec, offer.spec.step_time
-            if spec.is_time_bound:
-                spare_s = spec.step_budget_s - step.fixed_s
-                shares[kind] = (step.row_s + step.page_s * self._sizes) / spare_s
-            shares[kind, self._sizes > self._limits[kind]] = math.inf
-        return shares
 
     def _cost(self, shares: Floats, prices: Floats) -> float:
         least = (prices[:, None] * shares).min(axis=0)
@@ -182,25 +182,30 @@ def _share(sizes: Sizes, *, limit: int, least: float) -> Floats:
     return shares
 
 
-def _round_up(bound: float, offers: Sequence[Offer]) -> float:
-    """Returns the least price of whole devices that is not below a bound.
+def _round_up(bound: float, offers: Sequence[Offer], *, pages: int) -> float:
+    """Returns the least price of whole devices that hold so many pages in all.
 
-    The bound itself where there are too many such prices, or too few devices.
+    It is at least `bound`; the bound itself where there are too many such fleets, or
+    too few devices.
     """
-    dear_first = sorted(offers, key=lambda offer: -offer.price_per_hour)
-    *dear, cheapest = dear_first
-    most = [
-        int(min(offer.count, math.ceil(bound / offer.price_per_hour))) for offer in dear
-    ]
-    if math.prod(count + 1 for count in most) > MOST_SUMS:
+    *dear, cheapest = sorted(offers, key=lambda offer: -offer.price_per_hour)
+    most = [_most_needed(bound, offer, pages=pages) for offer in dear]
+    if math.prod(count + 1 for count in most) > MOST_FLEETS:
         return bound
-    best = math.inf
+    counts = np.indices([count + 1 for count in most]).reshape(len(dear), -1)
+    paid = np.array([offer.price_per_hour for offer in dear]) @ counts
+    held = np.array([offer.spec.capacity(1) for offer in dear]) @ counts
     slack = ROUNDING * max(1.0, bound)
-    for counts in product(*(range(count + 1) for count in most)):
-        paid = math.fsum(
-            n * offer.price_per_hour for n, offer in zip(counts, dear, strict=True)
-        )
-        left = max(0, math.ceil((bound - paid - slack) / cheapest.price_per_hour))
-        if left <= cheapest.count:
-            best = min(best, paid + left * cheapest.price_per_hour)
-    return best if best < math.inf else bound
+    by_price = np.ceil((bound - paid - slack) / cheapest.price_per_hour)
+    by_pages = np.ceil((pages - held) / cheapest.spec.capacity(1))
+    more = np.maximum(0, np.maximum(by_price, by_pages))
+    prices = (paid + more * cheapest.price_per_hour)[more <= cheapest.count]
+    return float(prices.min()) if len(prices) else bound
+
+
+def _most_needed(bound: float, offer: Offer, *, pages: int) -> int:
+    """Returns how many of a kind are enough by themselves, or all that there are."""
+    enough = math.ceil(
+        max(bound / offer.price_per_hour, pages / offer.spec.capacity(1))
+    )
+    return int(min(offer.count, enough))

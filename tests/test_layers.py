@@ -19,6 +19,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "plan": 6,
     "planner": 5,
     "realism": 5,
+    "fleet_flags": 5,
     "integrations": 7,
     "top": 6,
     "serving": 5,

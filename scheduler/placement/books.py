@@ -4,7 +4,8 @@
       KindBooks "A100"     limits, price, instances by projected room
       KindBooks "L4"       likewise
 
-Only the ledger changes them. Kinds are in the order of their price per page.
+Only the ledger changes them. Kinds are in the order of what a page costs for the same
+work: on a device that is half as fast a request holds its pages twice as long.
 """
 
 import heapq
@@ -54,6 +55,7 @@ class ModelBooks:
                 kind,
                 spec=offer.models[name],
                 price_per_hour=offer.price_per_hour,
+                speed=offer.speed,
                 look_s=look_s,
             )
             for kind, offer in kinds.items()
@@ -64,10 +66,10 @@ class ModelBooks:
                 f"model {name!r} runs on none of the kinds {sorted(kinds)}: name it "
                 "in the models of one"
             )
-        self.kinds = sorted(self.by_kind.values(), key=lambda own: own.price_per_page)
+        self.kinds = sorted(self.by_kind.values(), key=lambda own: own.page_price)
         cheapest = self.kinds[0]
         for own in self.kinds:
-            ratio = own.price_per_hour / cheapest.price_per_hour
+            ratio = own.work_price / cheapest.work_price
             own.worth_pages = cheapest.spec.capacity_pages * ratio
         self.limit = max(own.limit for own in self.kinds)
         self.instances: dict[DeviceGroupId, InstanceAccount] = {}

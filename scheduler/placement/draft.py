@@ -70,7 +70,8 @@ class Draft:
 
         Args:
           peak: pages of one request that its kind of device must be able to hold.
-          kind: of the device; None is the cheapest, and the largest of these.
+          kind: of the device; None is the cheapest for the same work, and the largest
+            of these.
           is_kept: it stands by; else what gets no request in the end is not activated.
         """
         fitting = [
@@ -78,7 +79,7 @@ class Draft:
             for own in self.ledger.kinds(model)
             if own.limit >= peak and (kind is None or own.kind == kind)
         ]
-        fitting.sort(key=lambda own: (own.price_per_hour, -own.limit))
+        fitting.sort(key=lambda own: (own.work_price, -own.limit))
         idle = (self.ledger.next_idle(own.kind) for own in fitting)
         device = next((device for device in idle if device is not None), None)
         if device is None:

@@ -16,14 +16,15 @@ class DeviceKind:
     """A kind says what a device group of it holds of each model, and what it costs.
 
     A model that is not in `models` does not run on this kind. The unit of money is the
-    operator's; only ratios of prices are looked at.
+    operator's, that of speed is any device's: only ratios are looked at.
     """
 
     models: Mapping[ModelId, ModelSpec]
     price_per_hour: float = 1.0
+    speed: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.price_per_hour < math.inf):
-            raise ValueError(
-                f"price_per_hour must be > 0 and finite, got {self.price_per_hour}"
-            )
+        for name in ("price_per_hour", "speed"):
+            value = getattr(self, name)
+            if not (0 < value < math.inf):
+                raise ValueError(f"{name} must be > 0 and finite, got {value}")

@@ -20,15 +20,23 @@ class KindBooks:
         "price_per_hour",
         "rows",
         "spec",
+        "work_price",
         "worth_pages",
     )
 
     def __init__(
-        self, kind: KindId, *, spec: ModelSpec, price_per_hour: float, look_s: float
+        self,
+        kind: KindId,
+        *,
+        spec: ModelSpec,
+        price_per_hour: float,
+        speed: float,
+        look_s: float,
     ) -> None:
         self.kind = kind
         self.spec = spec
         self.price_per_hour = price_per_hour
+        self.work_price = price_per_hour / speed  # of an hour's work at speed 1
         self.limit = spec.capacity(1)  # pages of the largest request that fits
         self.worth_pages = 0.0  # of the cheapest room, that cost as much
         self.index = FreeIndex(spec.capacity_pages, lowest=-spec.capacity_pages)
@@ -37,5 +45,6 @@ class KindBooks:
         self.rows = 0  # on them
 
     @property
-    def price_per_page(self) -> float:
-        return self.price_per_hour / self.spec.capacity_pages
+    def page_price(self) -> float:
+        """Returns what room for a page costs, for the same work."""
+        return self.work_price / self.spec.capacity_pages

@@ -86,6 +86,8 @@ class Consolidate:
         ledger = draft.ledger
         self._note_arrival(ledger, request)
         device = self._cached(ledger, request)
+        if device is None and request.is_again:
+            device = self._reserve.find(ledger, request)
         if device is None:
             device = ledger.best_fit(
                 request.model,
@@ -95,8 +97,6 @@ class Consolidate:
             )
         if device is None and not self._is_promised(ledger, request):
             device = self._tight(ledger, request, reserve=self._headroom_of(request))
-            if device is None and request.is_again and self._reserve.count:
-                device = self._tight(ledger, request, look_s=0.0)  # kept for it
             if device is None:
                 device = self._find_more(draft, request)
         if device is not None:

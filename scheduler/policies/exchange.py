@@ -1,10 +1,10 @@
-"""Empties dear devices into a cheaper one that it opens, if that is worth the moves.
+"""Empties dear devices into cheaper ones that it opens, if that is worth the moves.
 
-    A100 4.0 [2 1 . . . . . .]                   ->  L4 0.7 [2 1 .]
-    L4 0.7 [3 . .]  L4 0.7 [2 1 .]  L4 0.7 [3]   ->  A100 2.0 [3 2 1 3 . . . .]
+    A100 4.0 [2 1 . . . . . .]                      ->  L4 0.7 [2 1 .]
+    L4 0.7 [3 . .]  L4 0.7 [2 1 .]  L4 0.7 [3 . .]  ->  A100 2.0 [3 2 1 3 . . . .]
 
 What leaves first is what costs most for the pages on it. The price that is saved counts
-for as long as the room that is left will last, as for a closing; loading the new device
+for as long as the room that is left will last, as for a closing; loading the new ones
 is paid for as well. Where devices are all alike there is nothing to exchange.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mell_jax.scheduler.ids import ModelId
-from mell_jax.scheduler.placement.accounts import InstanceAccount
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.kind_books import KindBooks
 from mell_jax.scheduler.placement.ledger import Ledger
@@ -21,27 +21,29 @@ from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.volume import Volume
 
 LOOKED_AT = 8  # emptiest instances of each kind
-MOST = 8  # instances that one takes the place of
+TRIPS = 2  # what moves to other devices will move back one day
+MOST = 8  # devices that are emptied, or opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Swap:
-    """These instances would be emptied into a new one."""
+    """These instances would be emptied into so many new ones."""
 
-    own: KindBooks  # of the new one
+    own: KindBooks  # of the new ones
+    count: int
     leaving: tuple[InstanceAccount, ...]
     gain_pages: float  # that could move for the money saved, less those that do
 
 
 class Exchange:
-    """It looks once an epoch, and opens one device at most."""
+    """It looks once an epoch."""
 
     def __init__(self, *, volume: Volume, budget: Budget) -> None:
         self._volume = volume
         self._budget = budget
 
     def swap(self, draft: Draft, model: ModelId) -> bool:
-        """Opens a device and moves to it, if that pays; tells whether it did."""
+        """Opens devices and moves to them, if that pays; tells whether it did."""
         ledger = draft.ledger
         swaps = [
             swap
@@ -54,18 +56,17 @@ class Exchange:
 
     def _swaps(self, ledger: Ledger, model: ModelId, own: KindBooks) -> Iterator[_Swap]:
         """Yields what pays, of one kind: first one instance leaves, then two, ..."""
-        free = own.spec.capacity_pages - ledger.growth_of(model, own, rows=1)
         leaving: list[InstanceAccount] = []
-        pages = rows = 0
         for instance in self._candidates(ledger, model, own):
-            pages, rows = pages + instance.pages, rows + instance.rows
-            free = own.spec.capacity(rows) - ledger.growth_of(model, own, rows=rows)
-            if pages > free:
-                return
             leaving.append(instance)
-            gain = self._gain(ledger, model, own, leaving) - pages
+            count = _count_needed(ledger, model, own, leaving)
+            if count is None:
+                return
+            gain = self._gain(ledger, model, own, count, leaving)
+            gain -= TRIPS * sum(instance.pages for instance in leaving)
             if gain > 0:
-                yield _Swap(own=own, leaving=tuple(leaving), gain_pages=gain)
+                kept = tuple(leaving)
+                yield _Swap(own=own, count=count, leaving=kept, gain_pages=gain)
 
     def _candidates(
         self, ledger: Ledger, model: ModelId, own: KindBooks
@@ -84,7 +85,7 @@ class Exchange:
             and not (instance.arriving or instance.leaving_pages or instance.stalled)
             and all(r.most_pages <= own.limit for r in instance.requests.values())
         ]
-        settled.sort(key=lambda i: (-i.books.price_per_hour / i.pages, i.serial))
+        settled.sort(key=lambda i: (-i.books.work_price / i.pages, i.serial))
         return settled[:MOST]
 
     def _gain(
@@ -92,34 +93,63 @@ class Exchange:
         ledger: Ledger,
         model: ModelId,
         own: KindBooks,
+        count: int,
         leaving: list[InstanceAccount],
     ) -> float:
         """Returns the pages that may move for the money that is saved."""
         less = [instance.books for instance in leaving]
-        saved = sum(books.worth_pages for books in less) - own.worth_pages
+        paid = count * own.worth_pages
+        saved = sum(books.worth_pages for books in less) - paid
         margin = self._volume.margin(ledger, model, less=less)
-        margin += own.spec.capacity_pages
+        margin += count * own.spec.capacity_pages
         lasts_s = self._volume.lasts_s(model, margin=margin)
         if saved <= 0 or lasts_s == 0:
             return 0.0
         gained = self._volume.pages_of(seconds=lasts_s, worth_pages=saved)
-        return gained - self._volume.pages_of(
-            seconds=own.spec.load_s, worth_pages=own.worth_pages
-        )
+        return gained - self._volume.pages_of(seconds=own.spec.load_s, worth_pages=paid)
 
     def _carry_out(self, draft: Draft, model: ModelId, swap: _Swap) -> bool:
         """Moves as many of the instances as links can carry in this epoch.
 
         The rest is worth closing by itself once there is room for it.
         """
-        for count in range(len(swap.leaving), 0, -1):
+        for number in range(len(swap.leaving), 0, -1):
             mark = draft.savepoint()
-            opened = draft.activate(model, kind=swap.own.kind)
-            assert opened is not None, f"no idle device of kind {swap.own.kind}"
-            for instance in swap.leaving[:count]:
-                for request in list(instance.requests.values()):
-                    draft.shift(request, opened.device)
-            if self._budget.take(draft):
+            left = swap.leaving[:number]
+            requests = [r for instance in left for r in instance.requests.values()]
+            requests.sort(key=lambda request: (-request.pages, request.serial))
+            if _fill(draft, model, swap, requests) and self._budget.take(draft):
                 return True
             draft.rollback(mark)
         return False
+
+
+def _count_needed(
+    ledger: Ledger, model: ModelId, own: KindBooks, leaving: list[InstanceAccount]
+) -> int | None:
+    """Returns how many devices of a kind hold what leaves, by volume and growth."""
+    pages = sum(instance.pages for instance in leaving)
+    rows = sum(instance.rows for instance in leaving)
+    for count in range(1, MOST + 1):
+        each = -(-rows // count)
+        free = own.spec.capacity(each) - ledger.growth_of(model, own, rows=each)
+        if pages <= count * free:
+            return count
+    return None
+
+
+def _fill(
+    draft: Draft, model: ModelId, swap: _Swap, requests: list[RequestAccount]
+) -> bool:
+    """Opens what is needed and shifts requests there; tells whether all of them fit."""
+    opened: list[InstanceAccount] = []
+    for request in requests:
+        roomy = (i for i in opened if i.projected >= request.pages)
+        target = next(roomy, None)
+        if target is None and len(opened) < swap.count:
+            target = draft.activate(model, peak=request.most_pages, kind=swap.own.kind)
+            opened += [target] if target is not None else []
+        if target is None:
+            return False
+        draft.shift(request, target.device)
+    return True

@@ -1,10 +1,11 @@
 """Chooses the kind of device to open for a request that has no room.
 
-    cost of a kind = price per hour * max(1, what is needed / what it holds)
+    cost of a kind = price / speed * max(1, what is needed / what it holds)
 
 What is needed is the request and what the volume is likely to rise by while the device
 is open. For little the cheapest device that can hold the request is best, for much the
-one whose room is cheapest, though the device is dear.
+one whose room is cheapest, though the device is dear. A request is longer on a slow
+device, so a price counts by the work that it buys.
 """
 
 from mell_jax.scheduler.ids import KindId
@@ -13,7 +14,7 @@ from mell_jax.scheduler.placement.kind_books import KindBooks
 from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.policies.volume import Volume
 
-OPEN_S = 60.0  # for which a device is expected to stay open
+OPEN_S = 15.0  # for which a device is expected to stay open
 
 
 class Opening:
@@ -44,4 +45,4 @@ def cost(own: KindBooks, *, pages: float) -> float:
 
     Parts of a device beyond the first can be had.
     """
-    return own.price_per_hour * max(1.0, pages / own.spec.capacity_pages)
+    return own.work_price * max(1.0, pages / own.spec.capacity_pages)

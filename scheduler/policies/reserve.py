@@ -11,11 +11,15 @@ others. A request that has lost its place may use the reserve, others may not.
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.kind_books import KindBooks
 from mell_jax.scheduler.placement.ledger import Ledger
+
+LOOKED_AT = 16  # emptiest instances that may take in what is lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,24 @@ class Reserve:
             insort(rooms, (room - request.pages, number, limit))
         return True
 
+    def find(self, ledger: Ledger, request: RequestAccount) -> DeviceGroupId | None:
+        """Returns where a request that has lost its place can go on at once.
+
+        It is the fullest ready instance with room for it and everybody's growth, else
+        one of the emptiest with room for it alone.
+        """
+        if not self.count:
+            return None
+        model, pages, peak = request.model, request.pages, request.most_pages
+        for device in ledger.fullest_first(model, pages, peak=peak):
+            if _is_ready(ledger, ledger.instances[device]):
+                return device
+        for device in islice(ledger.emptiest_first(model, peak=peak), LOOKED_AT):
+            instance = ledger.instances[device]
+            if _is_ready(ledger, instance) and ledger.fits(instance, pages):
+                return device
+        return None
+
     def fill(self, draft: Draft, model: ModelId, *, is_epoch: bool = False) -> None:
         """Opens devices that stand by until there is room enough, if there are any.
 
@@ -99,6 +121,10 @@ class Reserve:
         )
         draft.activate(model, kind=best.kind, is_kept=True)
         return True
+
+
+def _is_ready(ledger: Ledger, instance: InstanceAccount) -> bool:
+    return ledger.now_s >= instance.opened_s + instance.spec.load_s
 
 
 NO_RESERVE = Reserve(count=0)

@@ -12,6 +12,8 @@ from mell_jax.scheduler.simulator.devices import Devices
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.window import Window
 
+_MEAN = "devices_mean of "
+
 
 @dataclass(slots=True, kw_only=True)
 class _Open:
@@ -87,7 +89,12 @@ def make_money_meter(settings: Settings, *, window: Window) -> MoneyMeter | None
 
 def mean_of(kind: KindId) -> str:
     """Returns the name of the figure that is a kind's mean of devices in use."""
-    return f"devices_mean of {kind}"
+    return f"{_MEAN}{kind}"
+
+
+def kind_of_mean(name: str) -> KindId | None:
+    """Returns the kind whose mean a figure of that name is; None for other figures."""
+    return KindId(name.removeprefix(_MEAN)) if name.startswith(_MEAN) else None
 
 
 def peak_of(kind: KindId) -> str:

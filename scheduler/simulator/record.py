@@ -138,7 +138,7 @@ def read_machine(lines: Iterator[str]) -> Machine:
         fields = header["settings"]
         step_time = StepTime(**fields.pop("step_time"))
         cache = _read_cache(fields.pop("cache"))
-        steps = fields.pop("steps")
+        steps = fields.pop("steps", None)  # older logs have none
         devices = tuple(Devices(**own) for own in fields.pop("devices", ()))
         settings = Settings(
             **fields,

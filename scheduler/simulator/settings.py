@@ -219,6 +219,7 @@ class Settings:
                     if self._capacity_pages(model, own=own) >= self.cache.held(1)
                 },
                 price_per_hour=own.price_per_hour,
+                speed=own.speed,
             )
             for own in self.offered
         }

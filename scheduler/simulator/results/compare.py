@@ -1,5 +1,6 @@
 """Runs several policies over one workload, each at its best headroom."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ HAS_HEADROOM = (
     "reserve_peak",
     "spread",
 )
+ONE_SIZE = ("mell", REPACK, REPACK_LIVE)  # of devices: shares of one capacity
+BASE = "best_fit"  # whose money is compared with
 LINK_SHARE = 0.5  # of a link that consolidation may use
 
 
@@ -51,6 +54,7 @@ class Knobs:
     look_s: float | None = None
     move_price_s: float = 0.6
     place_wait_s: float = 0.1
+    reserve: int = 0
 
 
 DEFAULT = Knobs()
@@ -65,6 +69,7 @@ def policy_config(
         look_s=knobs.look_s,
         move_price_s=knobs.move_price_s,
         place_wait_s=knobs.place_wait_s,
+        reserve=knobs.reserve,
         epoch_s=settings.epoch_s,
         link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
         prefill_tokens_per_s=settings.replay_tokens_per_s,
@@ -79,6 +84,32 @@ def check_policies(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"no policy is called {name!r}; there are {sorted(known)}")
+
+
+def check_kinds(names: Sequence[str], *, settings: Settings) -> None:
+    """Raises ValueError for a policy that cannot do with devices of several sizes."""
+    sizes = {own.capacity_tokens for own in settings.offered}
+    wrong = [name for name in names if name in ONE_SIZE]
+    if len(sizes) > 1 and wrong:
+        raise ValueError(
+            f"{', '.join(wrong)} reckons with devices of one size, but here they hold "
+            f"{sorted(sizes)} tokens: leave it out"
+        )
+
+
+def note_savings(outcomes: Sequence[RunOutcome]) -> None:
+    """Adds what each policy saves beside `best_fit`, if there are prices and it ran."""
+    paid = {
+        outcome.policy: outcome.figures["money_per_hour"]
+        for outcome in outcomes
+        if "money_per_hour" in outcome.figures
+    }
+    base = paid.get(BASE)
+    for outcome in outcomes:
+        if base and outcome.policy in paid:
+            saved = base - paid[outcome.policy]
+            outcome.figures["money_saved_per_hour"] = saved
+            outcome.figures["money_saved_share"] = saved / base
 
 
 def run_policy(
@@ -147,7 +178,10 @@ def run_best(
     knobs: Knobs = DEFAULT,
     open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
-    """The run with the fewest devices over `headrooms`, for policies that have one."""
+    """The run with the fewest devices over `headrooms`, for policies that have one.
+
+    Where devices have prices it is the run that costs least.
+    """
     outcomes = [
         run_policy(
             name,
@@ -161,4 +195,5 @@ def run_best(
         )
         for headroom in (headrooms if name in HAS_HEADROOM else [0.0])
     ]
-    return min(outcomes, key=lambda outcome: outcome.figures["devices_mean"])
+    figure = "money_per_hour" if settings.devices else "devices_mean"
+    return min(outcomes, key=lambda outcome: outcome.figures.get(figure, math.inf))
