@@ -100,5 +100,22 @@ def test_shares_are_parts_of_one() -> None:
     for name in ("bandwidth_share", "compute_share", "kv_memory_fraction"):
         with pytest.raises(ValueError, match=rf"{name} must be in \(0, 1\], got 0"):
             Assumptions(**{name: 0})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="max_rows must be from 1 to token_budget"):
-        Assumptions(max_rows=3000)
+    with pytest.raises(ValueError, match="max_rows must be >= 1, got 0"):
+        Assumptions(max_rows=0)
+    with pytest.raises(ValueError, match=r"token_budget must be >= max_rows \(256\)"):
+        Assumptions(token_budget=255)
+
+
+def test_a_step_full_of_prompts_keeps_to_its_time() -> None:
+    def budget(step_s: float) -> int:
+        assumed = Assumptions(
+            bandwidth_share=1.0, compute_share=1.0, step_s=step_s, max_rows=4
+        )
+        profile = profile_of(SHAPE, device=DEVICE, devices=1, assumed=assumed)
+        return profile.token_budget
+
+    # 1.8 s for the weights and 0.192 s for a token.
+    assert budget(1.8 + 8 * 0.193) == 8
+    assert budget(1.8 + 8 * 0.191) == 4
+    assert budget(0.1) == 4  # each row needs a token
+    assert budget(1000.0) == 2048
