@@ -140,7 +140,6 @@ def ask(values: flags.FlagValues) -> Question:
         payment=Payment(values.pay),
         policies=tuple(dict.fromkeys(values.policies)),
         baselines=tuple(dict.fromkeys(values.baselines)),
-        longest_tokens=longest,
         headroom=values.headroom,
         slice_requests=values.slice_requests,
         is_whole=values.whole,

@@ -82,7 +82,6 @@ class Question:
       slice_requests: of the busiest stretch that is searched first.
       is_whole: the best fleets are tried on the whole trace in the end.
       mix_tries: mixes of kinds that are tried at most, on each side.
-      longest_tokens: of the requests that have to be served.
       most_instances: of one option.
     """
 
@@ -93,7 +92,6 @@ class Question:
     payment: Payment
     policies: tuple[str, ...]
     baselines: tuple[str, ...]
-    longest_tokens: int
     headroom: float = 0.0
     slice_requests: int = 2000
     is_whole: bool = True

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
+from mell_jax.planner.load import held_by
 from mell_jax.planner.option import Option
 from mell_jax.planner.question import Offer, Payment, Question, Unmet
 from mell_jax.planner.search import Fleet, cheapest_mix, first_met, smallest
@@ -179,12 +180,14 @@ class Trials:
         return self._offer(await trial(found.count), is_whole=is_whole)
 
     def _choices(self, policy: str, *, at: int) -> list[float]:
-        """How full an instance may be, falling; what has to be served fits."""
+        """How full an instance may be, falling; none holds fewer requests than 1.0."""
         if policy in USES_ALL:
             return [1.0]
-        held = self._options[at].profile.capacity_tokens
-        longest = self._question.longest_tokens
-        return [fill for fill in FILLS if int(fill * held) >= longest] or [1.0]
+        profile, load = self._options[at].profile, self._question.workload
+        held = held_by(load, profile=profile)
+        longest = int((load.input_tokens + load.output_tokens)[held].max(initial=0))
+        room = -(-longest // profile.page_tokens) * profile.page_tokens
+        return [fill for fill in FILLS if int(fill * profile.capacity_tokens) >= room]
 
     async def _alone(
         self, policy: str, *, at: int, count: int, fill: float, is_whole: bool = False

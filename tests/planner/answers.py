@@ -33,7 +33,6 @@ QUESTION = Question(
     payment=Payment.OWNED,
     policies=("consolidate",),
     baselines=("pinned_best_fit",),
-    longest_tokens=15,
 )
 
 

@@ -34,7 +34,6 @@ OPTIONS = (
     option("A", price=1.0, capacity_tokens=2400),
     option("B", price=2.2, capacity_tokens=6400, speed=2.2),
 )
-LONGEST = 600
 
 
 def drawn(seed: int, *, count: int = 40, rate_per_s: float = 2.0) -> Workload:
@@ -56,7 +55,6 @@ def ask(load: Workload, *, ttft_s: float = 0.8, **others: object) -> Question:
         "payment": Payment.OWNED,
         "policies": ("consolidate", "spread"),
         "baselines": ("pinned_spread", "pinned_best_fit"),
-        "longest_tokens": LONGEST,
     }
     return Question(**(values | others))  # type: ignore[arg-type]
 
