@@ -34,6 +34,7 @@ from mell_jax.planner.roofline import Assumptions
 from mell_jax.planner.shape import ModelShape
 from mell_jax.planner.solve import solve
 from mell_jax.planner.trial import Trial
+from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.policies import NEVER_MOVE, POLICIES
 from mell_jax.scheduler.simulator.profile import Profile, read_profile
 from mell_jax.scheduler.simulator.results.plot import check_plot
@@ -152,6 +153,11 @@ def _workload(values: flags.FlagValues, *, shape: ModelShape) -> Workload:
     whole = read_trace(Path(values.trace))
     if values.slice_s is not None:
         whole = whole.first(values.slice_s)
+    if len(set(whole.models)) > 1:
+        raise ValueError(
+            f"{whole.name} has requests for {', '.join(sorted(set(whole.models)))}: "
+            "give a trace of one model, the one of --model"
+        )
     fits = whole.input_tokens + whole.output_tokens <= shape.context_tokens
     if not fits.any():
         raise ValueError(
@@ -168,7 +174,7 @@ def _workload(values: flags.FlagValues, *, shape: ModelShape) -> Workload:
         arrival_s=whole.arrival_s[fits],
         input_tokens=whole.input_tokens[fits],
         output_tokens=whole.output_tokens[fits],
-        models=tuple(m for m, fit in zip(whole.models, fits, strict=True) if fit),
+        models=(ONLY_MODEL,) * int(fits.sum()),
     )
 
 

@@ -132,13 +132,18 @@ def _define_search(values: flags.FlagValues) -> None:
         "slice_requests",
         2000,
         "The busiest stretch, of so many requests, is searched first.",
+        lower_bound=1,
         **group,
     )
     flags.DEFINE_bool(
         "whole", True, "The cheapest fleets are tried on the whole trace.", **group
     )
     flags.DEFINE_integer(
-        "mix_tries", 4, "So many mixes of kinds are tried for each policy.", **group
+        "mix_tries",
+        4,
+        "So many mixes of kinds are tried for each policy.",
+        lower_bound=0,
+        **group,
     )
     flags.DEFINE_integer("jobs", None, "So many simulations run at a time.", **group)
 

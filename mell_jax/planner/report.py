@@ -19,6 +19,9 @@ PAYMENTS = {
     Payment.OWNED: "all devices are paid for all the time",
     Payment.USED: "devices are paid for while they are not parked",
 }
+MIXED = """\
+One mell-serve has devices of one kind: a router divides the requests between these, and
+none moves from one to the other, as the simulated ones may."""
 LEGEND = """\
 $/h: all devices, all the time; in use: mean of those not parked, and what they cost
 TTFT, TPOT: 99th percentiles; within: requests with both in bounds
@@ -176,6 +179,8 @@ def _advice(answer: Answer, *, model: str) -> str:
         return "No fleet meets the bounds: allow more, or add other devices."
     lines = [_comparison(answer)] if saved(answer) else []
     lines += ["", f"serve it on {best.name}:", *serve_commands(best, model=model)]
+    if len(best.instances) > 1:
+        lines.append(MIXED)
     return "\n".join(lines).strip()
 
 

@@ -99,6 +99,20 @@ def test_requests_beyond_the_context_are_left_out(
     )
 
 
+def test_a_trace_of_several_models_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "two.csv"
+    head = "arrival_s,input_tokens,output_tokens,model\n"
+    path.write_text(head + "0,500,5,chat\n1,500,5,chat\n")
+    arguments = (f"--trace={path}", MODEL, *BOUNDS, "--devices=H100", "--jobs=1")
+    assert main(["mell-plan", *arguments, "--noprogress"]) == 0
+    capsys.readouterr()
+    path.write_text(head + "0,500,5,chat\n1,500,5,code\n")
+    told = refused(capsys, *arguments)
+    assert "two has requests for chat, code: give a trace of one model" in told
+
+
 def test_a_bound_that_no_device_reaches_is_told_with_the_least(
     trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +147,8 @@ def test_a_bound_that_no_device_reaches_is_told_with_the_least(
         (("--jobs=0",), "--jobs must be >= 1, got 0"),
         (("--trace=nothing.csv",), "there is no trace nothing.csv"),
         (("--profile=H100:nothing.json", "--devices=H100"), "nothing.json: No such"),
+        (("--headroom=1", "--jobs=1"), "headroom must be in [0, 1), got 1.0"),
+        (("--mix_tries=-1",), "--mix_tries=-1: -1 is not a non-negative integer"),
         (("words",), "takes flags only, got 'words'"),
         (("--cost=1",), "Unknown command line flag 'cost'"),
     ],

@@ -35,7 +35,9 @@ migration saves 1.00 $/h (16.7%)
 
 serve it on 2 x H100 + 2 x L4:
 mell-serve --model=DIR --devices=2 --max_rows=50 --token_budget=100 --kv_pages=500
-mell-serve --model=DIR --mesh=1x2 --max_rows=50 --token_budget=100"""
+mell-serve --model=DIR --mesh=1x2 --max_rows=50 --token_budget=100
+One mell-serve has devices of one kind: a router divides the requests between these, and
+none moves from one to the other, as the simulated ones may."""
 CELLS = [
     "devices, policy, $/h, in use, $/h used, TTFT ms, TPOT ms, within, moves, preempt",
     "2 x H100 + 2 x L4, consolidate, 5.00, 2.50, 3.50, 432, 44, 99.51%, 12k, 3",
