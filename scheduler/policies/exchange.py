@@ -118,9 +118,12 @@ class Exchange:
             left = swap.leaving[:number]
             requests = [r for instance in left for r in instance.requests.values()]
             requests.sort(key=lambda request: (-request.pages, request.serial))
-            if _fill(draft, model, swap, requests) and self._budget.take(draft):
+            fits = _fill(draft, model, swap, requests)
+            if fits and self._budget.take(draft):
                 return True
             draft.rollback(mark)
+            if not fits:
+                return False  # by volume it did
         return False
 
 
