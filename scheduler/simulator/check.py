@@ -364,9 +364,11 @@ class _Audit:
         self._expect("device of a preempted one", request.device, fields, "device")
         if self._now_s >= request.since_s:
             lost = int(request.given + self._made(request))
-        else:
-            passed_s = max(0.0, self._now_s - request.prefill_s)
+        elif self._now_s > request.prefill_s:
+            passed_s = self._now_s - request.prefill_s
             lost = int(passed_s * self._prefill_rate(request))
+        else:
+            lost = 0
         self._count["tokens_recomputed"] += lost
         if fields["device"] in self._lost:
             self._count["lost_requests"] += 1

@@ -96,6 +96,7 @@ class SimulatedFleet:
         self._running: dict[RequestId, Request] = {}
         self._soon: deque[events.Event] = deque()
         self._moves: dict[MoveId, plan.Move] = {}
+        self._called_off: set[MoveId] = set()  # for one of their ends was lost
         self._open = OpenDevices(settings, meter=self.meter)
         self._carriage = Carriage(settings, ready_s=self._open.ready_s)
         self._prefixes = Prefixes(workload, settings=settings)
@@ -240,10 +241,20 @@ class SimulatedFleet:
         self.meter.wait_s.append(request.started_s - request.arrived_s)
         self.meter.served_requests += 1
         self.meter.served_tokens += request.input_tokens + request.output_tokens
+        self._forget(request)
+        self._tell(events.Finish(request=request.id))
+
+    def _forget(self, request: Request) -> None:
+        """A request is gone, wherever it was."""
         self._pace.end(request)
         self._prefixes.leave(request, has_ended=True)
+        self._leave_device(request)
+
+    def _leave_device(self, request: Request) -> None:
+        """A request has no device; a move that takes it elsewhere means nothing."""
+        if request.move is not None:
+            del self._moves[request.move]
         request.device = request.move = None
-        self._tell(events.Finish(request=request.id))
 
     # Decisions.
 
@@ -276,7 +287,8 @@ class SimulatedFleet:
             case plan.Preempt():
                 self._preempt(self._running[decision.request], device=decision.device)
             case plan.Reject():
-                self._reject(self._running.pop(decision.request))
+                self._forget(self._running.pop(decision.request))
+                self.meter.rejected += 1
             case plan.Activate():
                 self._activate(decision)
             case plan.Park():
@@ -284,18 +296,15 @@ class SimulatedFleet:
                 self._prefixes.closed(decision.device)
                 self._open.park(decision.device, now_s=self.now_s)
 
-    def _reject(self, request: Request) -> None:
-        self._pace.end(request)
-        self._prefixes.leave(request, has_ended=True)
-        request.device = request.move = None
-        self.meter.rejected += 1
-
     def _activate(self, decision: plan.Activate) -> None:
         """Loads a model; of a warm device the machine hears how long it took."""
         device = decision.device
         load_s = self._open.open(decision, now_s=self.now_s)
-        capacity_pages = self._open.capacity_pages_of(device)
-        self._prefixes.opened(device, capacity_pages=capacity_pages)
+        self._prefixes.opened(
+            device,
+            model=decision.model,
+            capacity_pages=self._open.capacity_pages_of(device),
+        )
         self._pace.opened(device)
         if self._settings.warm_devices:
             learned = events.Activated(model=decision.model, took_s=load_s)
@@ -344,7 +353,7 @@ class SimulatedFleet:
             self._losses.note_request(request.id, tokens=computed)
         self._pace.stop(request)
         self._prefixes.leave(request, has_ended=False)
-        request.device = request.move = None
+        self._leave_device(request)
         request.is_queued = True
 
     def _move(self, move: plan.Move) -> None:
@@ -366,15 +375,16 @@ class SimulatedFleet:
 
     def _come(self, move_id: MoveId) -> None:
         """A request is at its target, unless it has ended meanwhile."""
-        move = self._moves.pop(move_id)
-        request = self._running.get(move.request)
-        if request is not None and request.move == move_id:
-            request.device, request.move = move.target, None
-            self._prefixes.moved(request, target=move.target)
-            self._pace.arrive(request)
+        move = self._moves.pop(move_id, None)
+        if move is None:
+            return
+        request = self._running[move.request]
+        request.device, request.move = move.target, None
+        self._prefixes.moved(request, target=move.target)
+        self._pace.arrive(request)
 
     def _commit(self, move: MoveId, number: int) -> None:
-        if move in self._moves:  # else one of its ends is lost
+        if move not in self._called_off:
             self._tell(events.MoveCommitted(move=move))
 
     def _begin_moves(self) -> None:
@@ -419,11 +429,11 @@ class SimulatedFleet:
         ending = [m for m in self._moves.values() if device in (m.source, m.target)]
         for move in ending:
             del self._moves[move.move]
-            request = self._running.get(move.request)
-            if request is not None and request.move == move.move:
-                request.move = None
-                self._pace.call_off(request)
-                self._prefixes.call_off(request, target=move.target)
+            self._called_off.add(move.move)
+            request = self._running[move.request]
+            request.move = None
+            self._pace.call_off(request)
+            self._prefixes.call_off(request, target=move.target)
         self._tell(events.DeviceLost(device=device))
         self._pace.closed(device)
         self._prefixes.closed(device)

@@ -2,10 +2,11 @@
 
 The fleet says what becomes of a request, as the machine decides; the pace calls
 `reached` when it needs a decision again. `FixedPace` gives every request a speed of its
-own.
+own, `StepPace` lets instances make steps.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, final
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
@@ -55,6 +56,15 @@ class Pace(Protocol):
         """Returns the tokens that its device has computed, now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filling:
+    """A prefill is under way, of which some tokens were found."""
+
+    number: int  # of its end on the agenda
+    found: int
+    total: int
+
+
 @final
 class FixedPace:
     """Every request prefills and decodes at a speed of its device's kind alone.
@@ -79,7 +89,7 @@ class FixedPace:
         self._kinds = settings.fleet()
         self._agenda = agenda
         self._prefixes = prefixes
-        self._filling: dict[RequestId, int] = {}  # ends of prefills on the agenda
+        self._filling: dict[RequestId, _Filling] = {}
         self._ready_s = ready_s
         self._reached = reached
 
@@ -140,8 +150,8 @@ class FixedPace:
         if now_s < request.since_s:
             request.since_s = now_s + (request.since_s - now_s) * times
             request.prefill_s = now_s + (request.prefill_s - now_s) * times
-            if request.id in self._filling:
-                self._note_fill(request)
+            if filling := self._filling.get(request.id):
+                self._note_fill(request, found=filling.found, total=filling.total)
         elif request.timer != -1:
             made = self._tokens(request) - request.input_tokens
             self._note_first(request, made)
@@ -157,8 +167,9 @@ class FixedPace:
         now_s = self._agenda.now_s
         if now_s >= request.since_s:
             return int(self._tokens(request))
-        since_s = max(0.0, now_s - request.prefill_s)
-        return int(since_s * self._prefill_rate(request))
+        if now_s <= request.prefill_s:
+            return 0
+        return int((now_s - request.prefill_s) * self._prefill_rate(request))
 
     def _speed_of(self, request: Request) -> float:
         assert request.device is not None, f"request {request.id} is nowhere"
@@ -180,19 +191,20 @@ class FixedPace:
         tokens = total - found
         request.since_s = request.prefill_s + tokens / self._prefill_rate(request)
         if self._prefixes.are_shared:
-            self._prefixes.count(hit=found, total=total)
-            self._note_fill(request)
+            self._note_fill(request, found=found, total=total)
         if request.started_s is None or request.started_s > now_s:
             request.started_s = request.prefill_s
 
-    def _note_fill(self, request: Request) -> None:
+    def _note_fill(self, request: Request, *, found: int, total: int) -> None:
         number = self._agenda.note(request.since_s, self._fill, request)
-        self._filling[request.id] = number
+        self._filling[request.id] = _Filling(number=number, found=found, total=total)
 
     def _fill(self, request: Request, number: int) -> None:
         """A prompt has been computed, unless it was stopped meanwhile."""
-        if self._filling.get(request.id) == number:
+        filling = self._filling.get(request.id)
+        if filling is not None and filling.number == number:
             del self._filling[request.id]
+            self._prefixes.count(hit=filling.found, total=filling.total)
             self._prefixes.computed(request)
 
     def _set_timer(self, request: Request) -> None:

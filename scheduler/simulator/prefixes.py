@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.scheduler.ids import DeviceGroupId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
 from mell_jax.scheduler.placement.events import Cached
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
@@ -101,10 +101,8 @@ class Prefixes:
         self._blocks = workload.blocks
         self._block_tokens = workload.block_tokens
         self._page_tokens = settings.page_tokens
-        self._capacity = {
-            model: spec.capacity_pages for model, spec in settings.models().items()
-        }
         self._caches: dict[DeviceGroupId, BlockCache] = {}
+        self._models: dict[DeviceGroupId, ModelId] = {}  # there now, or before
         self._holdings: dict[RequestId, _Holding] = {}
         if self._blocks is None:
             return
@@ -130,9 +128,12 @@ class Prefixes:
 
     # Instances.
 
-    def opened(self, device: DeviceGroupId, *, capacity_pages: int) -> None:
+    def opened(
+        self, device: DeviceGroupId, *, model: ModelId, capacity_pages: int
+    ) -> None:
         """An instance begins with an empty cache."""
         if self.are_shared:
+            self._models[device] = model
             self._caches[device] = BlockCache(
                 capacity_pages=capacity_pages, block_pages=self._block_pages
             )
@@ -153,6 +154,7 @@ class Prefixes:
         found = (
             Cached(device=device, pages=cache.match(blocks) * self._block_pages)
             for device, cache in self._caches.items()
+            if self._models[device] == request.model
         )
         return tuple(cached for cached in found if cached.pages)
 

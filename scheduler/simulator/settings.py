@@ -259,6 +259,11 @@ class Settings:
         return self.load_s.get(model, self.activation_s)
 
     @property
+    def narrowest_gbps(self) -> float:
+        """Returns what a link carries that any move between hosts goes through."""
+        return min(self.link_gbps, self.host_gbps, self.switch_gbps)
+
+    @property
     def are_links_shared(self) -> bool:
         """Tells whether moves divide links between hosts."""
         return min(self.host_gbps, self.switch_gbps) < math.inf
@@ -266,7 +271,7 @@ class Settings:
     @property
     def are_moves_instant(self) -> bool:
         """Tells whether a move takes no time."""
-        return self.link_gbps == math.inf and not self.are_links_shared
+        return self.narrowest_gbps == math.inf
 
     @property
     def replay_tokens_per_s(self) -> float:

@@ -78,7 +78,7 @@ class StepPace:
         self._held = held
         self._prefixes = prefixes
         self._ready_s = ready_s
-        self._tell = reached
+        self._ask = reached
         self._steppers: dict[DeviceGroupId, Stepper] = {}
         self._works: dict[RequestId, _Work] = {}
 
@@ -183,7 +183,7 @@ class StepPace:
         """Lets a request stand still at its source once the step under way is over.
 
         Args:
-          then: hears of it, unless the request ends, or one of its devices is lost.
+          then: hears of it, unless the request ends or its move is off by then.
         """
         work, move = self._works[request.id], request.move
 
@@ -247,7 +247,7 @@ class StepPace:
         if self._left(request):
             self._join(owner)
         else:
-            self._tell(request)
+            self._ask(request)
 
     def _reached(self, rows: list[Row]) -> None:
         """Tells of rows at the end of output or page: what has ended makes room."""
@@ -259,7 +259,7 @@ class StepPace:
         works.sort(key=lambda work: work.request.done < work.request.output_tokens)
         for work in works:
             if self._works.get(work.request.id) is work:
-                self._tell(work.request)
+                self._ask(work.request)
 
     def _left(self, request: Request) -> int:
         """Returns the tokens to the end of the page or of the output.

@@ -71,7 +71,8 @@ def policy_config(
         place_wait_s=knobs.place_wait_s,
         reserve=knobs.reserve,
         epoch_s=settings.epoch_s,
-        link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
+        devices_per_host=settings.devices_per_host,
+        link_bytes_per_s=LINK_SHARE * settings.narrowest_gbps * 1e9 / 8,
         prefill_tokens_per_s=settings.replay_tokens_per_s,
     )
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.simulator import check
 from mell_jax.scheduler.simulator.blocks import add_blocks, read_blocks
@@ -68,6 +69,13 @@ def test_nothing_is_found_before_it_is_computed_or_after_its_device_is_parked() 
         assert run_recorded(load, SHARING)[0].prefix_hit_tokens == 0
 
 
+def test_another_model_finds_nothing() -> None:
+    a, b = ModelId("a"), ModelId("b")
+    load = replace(PAIR, models=(a, b))
+    meter, log = run_recorded(load, replace(SHARING, weights={a: 1.0, b: 1.0}))
+    assert meter.prefix_hit_tokens == 0 and not any('"prefix"' in line for line in log)
+
+
 def test_what_is_found_is_no_part_of_a_step() -> None:
     steps = replace(
         SHARING,
@@ -112,7 +120,7 @@ def test_the_bound_does_not_compute_what_could_be_found() -> None:
     assert lives(PAIR, settings=SHARING).decode_s.tolist() == [4.5, 6.0]
     same = alike([(0.0, 40, 1), (0.0, 40, 1)], [(7, 8), (7, 8)])
     assert most_cached(same).tolist() == [0, 39]
-    other = replace(same, models=("a", "b"))
+    other = replace(same, models=(ModelId("a"), ModelId("b")))
     assert most_cached(other).tolist() == [0, 0]
 
 
