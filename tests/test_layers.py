@@ -18,6 +18,8 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "client": 6,
     "bench": 6,
     "simulate": 6,
+    "plan": 6,
+    "planner": 5,
     "realism": 5,
     "fleet_flags": 5,
     "integrations": 7,
@@ -141,6 +143,13 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "fleet": {"fleet", "kv_events"},
         "hosts": {"hosts"},
         "build": {"build", "fleet/build"},
+    },
+    "planner": {
+        "values": {"devices", "shape", "search"},
+        "parts": {"load", "option", "roofline", "shapes", "trial"},
+        "questions": {"question", "reach"},
+        "solving": {"pool", "solve", "trials"},
+        "telling": {"flags", "picture", "report", "serve_command"},
     },
     "frontend": {
         "values": {
