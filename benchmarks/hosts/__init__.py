@@ -1,1 +1,1 @@
-"""What a fleet of many hosts costs, beside what its hosts compute."""
+"""Measures what a fleet of many hosts costs beside what its hosts compute."""
