@@ -1,4 +1,4 @@
-"""A fleet of hosts and front ends that answer a coordinator at once, without work.
+"""This fleet of hosts and front ends answers a coordinator at once, without work.
 
     coordinator --- Start, Begin, Grant, Open ---> answers() ---> Started, Stopped, ...
 
