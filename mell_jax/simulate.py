@@ -3,11 +3,13 @@
     mell-simulate --trace=trace.csv.gz --capacity_tokens=38000
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
     mell-simulate --layer_windows=512,512,0 --num_layers=24 --context_tokens=32768
+    mell-simulate --trace=trace.csv.gz --profile=h100.json --slo_ttft_ms=500
     mell-simulate --trace=trace.csv.gz --record=log.jsonl
     mell-simulate --replay=log.jsonl
     mell-simulate --check=log.jsonl
 
-Flags become values here; the simulator itself reads no flag, no clock and no file.
+Flags become values here, those for more realism in `realism.py`; the simulator itself
+reads no flag, no clock and no file.
 """
 
 import dataclasses
@@ -25,6 +27,7 @@ from typing import Any
 from absl import app, flags
 from tqdm import tqdm
 
+from mell_jax import realism
 from mell_jax.console import run_program
 from mell_jax.scheduler.cache_layout import CacheLayout
 from mell_jax.scheduler.ids import ModelId
@@ -180,42 +183,61 @@ _SCALE = flags.DEFINE_list(
 )
 
 
-def settings_from_flags(workload: Workload) -> Settings:
+def settings_from_flags(
+    workload: Workload, *, profiled: Settings | None = None
+) -> Settings:
     """Returns the fleet that the flags describe.
+
+    Args:
+      profiled: what --profile says where no flag does.
 
     Raises:
       ValueError: a flag is out of range, or a model of the trace has no weight.
     """
-    weights = _weights(workload)
+    pick = partial(realism.pick, profiled=profiled)
     slo = _TPOT_SLO_MS.value
     layout = _layout(workload)
-    num_layers, of_page = len(layout.places), layout.layers_per_page
-    ktoken_s = _STEP_KTOKEN_MS.value * 1e-6
-    page_s = ktoken_s * _PAGE_TOKENS.value * of_page / num_layers
-    return Settings(
-        capacity_tokens=_CAPACITY_TOKENS.value,
-        page_tokens=_PAGE_TOKENS.value,
+    page_tokens = pick(_PAGE_TOKENS, "page_tokens")
+    settings = Settings(
+        capacity_tokens=pick(_CAPACITY_TOKENS, "capacity_tokens"),
+        page_tokens=page_tokens,
         cache=layout.spec(
-            page_tokens=_PAGE_TOKENS.value,
+            page_tokens=page_tokens,
             token_budget=_CONTEXT_TOKENS.value or 1,  # windows bound a chunk
         ),
-        layers_per_page=of_page,
-        num_layers=num_layers,
+        layers_per_page=layout.layers_per_page,
+        num_layers=len(layout.places),
         epoch_s=_EPOCH_S.value,
-        decode_tokens_per_s=_DECODE.value,
-        prefill_tokens_per_s=_PREFILL.value or math.inf,
+        decode_tokens_per_s=pick(_DECODE, "decode_tokens_per_s"),
+        prefill_tokens_per_s=pick(_PREFILL, "prefill_tokens_per_s") or math.inf,
         prefill_share=_PREFILL_SHARE.value,
-        link_gbps=_LINK_GBPS.value or math.inf,
-        kv_bytes_per_token=_KV_BYTES.value,
+        link_gbps=pick(_LINK_GBPS, "link_gbps") or math.inf,
+        kv_bytes_per_token=pick(_KV_BYTES, "kv_bytes_per_token"),
         max_devices=_MAX_DEVICES.value,
-        activation_s=_ACTIVATION_S.value,
-        weights=weights,
-        step_time=StepTime(
-            fixed_s=_STEP_FIXED_MS.value * 1e-3,
-            row_s=_STEP_ROW_MS.value * 1e-3,
-            page_s=page_s,
-        ),
+        activation_s=pick(_ACTIVATION_S, "activation_s"),
+        weights=_weights(workload),
+        step_time=_step_time(layout, page_tokens=page_tokens, profiled=profiled),
         tpot_slo_s=slo * 1e-3 if slo is not None else math.inf,
+    )
+    return realism.make_real(settings, profiled=profiled)
+
+
+def _step_time(
+    layout: CacheLayout, *, page_tokens: int, profiled: Settings | None
+) -> StepTime:
+    """Returns the time of a step by pages of the pool."""
+    base = StepTime() if profiled is None else profiled.step_time
+    token_s = 0.0 if profiled is None else base.page_s / profiled.page_tokens
+
+    def seconds(flag: flags.FlagHolder[Any], unit_s: float, default_s: float) -> float:
+        is_given = flags.FLAGS[flag.name].present
+        return float(flag.value) * unit_s if is_given else default_s
+
+    token_s = seconds(_STEP_KTOKEN_MS, 1e-6, token_s)
+    return StepTime(
+        fixed_s=seconds(_STEP_FIXED_MS, 1e-3, base.fixed_s),
+        row_s=seconds(_STEP_ROW_MS, 1e-3, base.row_s),
+        page_s=token_s * page_tokens * layout.layers_per_page / len(layout.places),
     )
 
 
@@ -278,12 +300,13 @@ def _headrooms() -> list[float]:
     return values
 
 
-def workload_from_flags() -> Workload:
-    """Returns the trace, or requests drawn from the seed."""
-    if _TRACE.value is not None:
-        whole = read_trace(Path(_TRACE.value))
+def workload_from_flags(*, profiled: Settings | None = None) -> Workload:
+    """Returns the trace, or requests drawn from the seed; see `settings_from_flags`."""
+    trace = None if _TRACE.value is None else read_trace(Path(_TRACE.value))
+    whole = realism.blocks_from_flags(trace)
+    if whole is not None:
         return whole if _SLICE_S.value is None else whole.first(_SLICE_S.value)
-    capacity = _CAPACITY_TOKENS.value
+    capacity = realism.pick(_CAPACITY_TOKENS, "capacity_tokens", profiled=profiled)
     if not (capacity >= 10):
         raise ValueError(f"--capacity_tokens must be >= 10 to draw, got {capacity}")
     lengths: tuple[Lognormal | Quantiles, Lognormal | Quantiles]
@@ -454,8 +477,9 @@ def print_scale() -> None:
 
 def compare() -> None:
     """Simulates the policies, prints their figures and writes what is asked for."""
-    workload = workload_from_flags()
-    settings = settings_from_flags(workload)
+    profiled = realism.settings_of_profile()
+    workload = workload_from_flags(profiled=profiled)
+    settings = settings_from_flags(workload, profiled=profiled)
     policy_config(settings, headroom=0.0, knobs=_knobs())  # refuses what is wrong
     outcomes = simulate(workload, settings)
     window = outcomes[0].meter.window
@@ -522,7 +546,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Runs the program as the console script does."""
-    run_program(main, modules=("mell_jax.simulate",))
+    run_program(main, modules=("mell_jax.simulate", "mell_jax.realism"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "client": 6,
     "bench": 6,
     "simulate": 6,
+    "realism": 5,
     "integrations": 7,
     "top": 6,
     "serving": 5,

@@ -260,6 +260,7 @@ def build_host(
         config=parts.config,
         arrivals=parts.arrivals,
         shops=parts.shops,
+        kv_events=parts.kv_events,
         prefill_tokens_per_s=min(parts.profile.prefill_tokens_per_s.values()),
     )
     return BuiltHost(

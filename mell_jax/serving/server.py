@@ -125,6 +125,7 @@ class Server:
             first_handle=place.first_handle,
             peers=place.peers,
             recorder=self._spans,
+            load=engine.load,
         )
         self._stalls = Stalls(config.stall_timeout_s, clock=time.monotonic)
         self._sweeping: asyncio.Task[None] | None = None

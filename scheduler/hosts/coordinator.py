@@ -178,17 +178,23 @@ class Coordinator:
         if join.name in self._given_up:
             self._put_off[peer] = join
         else:
-            self._admit(peer, join)
+            self._admit({peer: join})
 
     def _admit_again(self) -> None:
         """Lets hosts in that were given up: once a beat, as they may be again."""
         self._given_up.clear()
         joins, self._put_off = self._put_off, {}
-        for peer, join in joins.items():
-            self._admit(peer, join)
+        self._admit(joins)
 
-    def _admit(self, peer: PeerId, join: words.Join) -> None:
-        """Lets a host in that begins empty, whatever it had before."""
+    def _admit(self, joins: Mapping[PeerId, words.Join]) -> None:
+        """Lets hosts in that begin empty, whatever they had before."""
+        for peer, join in joins.items():
+            self._number(peer, join)
+        if joins:
+            self._tell_hosts()
+            self._serve_reached(self.roll.hosts.values())
+
+    def _number(self, peer: PeerId, join: words.Join) -> None:
         self._last_epoch += 1
         first = self._last_device + 1
         self._last_device += join.num_groups
@@ -199,8 +205,6 @@ class Coordinator:
         host.prefill_tokens_per_s = join.prefill_tokens_per_s
         host.is_leaving = join.is_leaving
         self._outbox.send(peer, words.Admit(epoch=host.epoch, devices=devices))
-        self._tell_hosts()
-        self._serve_reached()
 
     def _enter(self, peer: PeerId, enter: words.Enter) -> None:
         if self._adoption is not None:
@@ -224,9 +228,9 @@ class Coordinator:
             if epoch in self.roll.hosts:
                 self.roll.hosts[epoch].reached.add(enter.front)
 
-    def _serve_reached(self) -> None:
-        """Takes hosts into the books that every front end has reached."""
-        for host in self.roll.hosts.values():
+    def _serve_reached(self, hosts: Iterable[HostEntry]) -> None:
+        """Takes those into the books that every front end has reached."""
+        for host in hosts:
             is_due = not (host.is_serving or host.is_leaving)
             if not (is_due and self.roll.is_reached(host)):
                 continue
@@ -262,9 +266,9 @@ class Coordinator:
             if join.is_leaving and isinstance(host, HostEntry):
                 self._give_back(host)
         for join, peer in adopted.strangers:
-            self._admit(peer, join)
+            self._number(peer, join)
         self._tell_hosts()
-        self._serve_reached()
+        self._serve_reached(self.roll.hosts.values())
         for ask in adopted.waiting:
             disowned = words.Disowned(request=ask.request)
             self._outbox.send_front(ask.request, disowned)
@@ -318,7 +322,7 @@ class Coordinator:
     def _lose_front(self, front: FrontEntry) -> None:
         self._dispatcher.end_all(front.front)
         self.roll.forget(front.peer)
-        self._serve_reached()
+        self._serve_reached(self.roll.hosts.values())
 
     # -- what is said --------------------------------------------------------------
 
@@ -353,7 +357,7 @@ class Coordinator:
         host = self.roll.hosts.get(message.epoch)
         if host is not None:
             host.reached.add(front.front)
-            self._serve_reached()
+            self._serve_reached([host])
 
     def _unreachable(self, front: FrontEntry, message: words.Unreachable) -> None:
         host = self.roll.hosts.get(message.epoch)

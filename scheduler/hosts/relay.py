@@ -249,7 +249,10 @@ class Relay:
     ) -> None:
         stream.follow_from(commit.since + len(commit.tail) - stream.ask.prompt, place)
         self._pass_all(stream.release())
-        if any(place.epoch not in self._reached for place in stream.awaited):
+        if any(
+            older is None or older.epoch not in self._reached
+            for older in stream.awaited
+        ):
             self._break(stream)
 
     def _disown(self, message: words.Disowned) -> None:
@@ -295,7 +298,7 @@ class Relay:
             latest = stream.latest
             if latest is not None and latest.epoch == epoch:
                 stream.follow(None)  # the controller is about to lose the host, too
-            elif any(place.epoch == epoch for place in stream.awaited):
+            elif any(older and older.epoch == epoch for older in stream.awaited):
                 self._break(stream)
         if self._is_alone:
             self._place_waiting()

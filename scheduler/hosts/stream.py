@@ -53,9 +53,12 @@ class Stream:
         return self._turns[-1].place if self._turns else self.place
 
     @property
-    def awaited(self) -> list[Place]:
-        """Returns the older copies some of whose tokens are still to come."""
-        if not self._turns or self.place is None:
+    def awaited(self) -> list[Place | None]:
+        """Returns the older copies some of whose tokens are still to come.
+
+        None stands for one of which nothing comes any more.
+        """
+        if not self._turns:
             return []
         return [self.place, *(turn.place for turn in self._turns[:-1])]
 

@@ -42,6 +42,7 @@ class Controller:
         self._last_copy_id = CopyId(last_copy_id // stride * stride)
         # Openings without an answer, by device; a device that is lost has no entry.
         self._unanswered: dict[DeviceGroupId, set[CopyId]] = {}
+        self._opened_at: dict[CopyId, DeviceGroupId] = {}  # all of these
         self._lost: set[DeviceGroupId] = set()
         self._effects: list[ControllerEffect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -93,7 +94,8 @@ class Controller:
     def _device_lost(self, event: events.LoseDevice) -> None:
         if not self._is_there(event.device):
             return
-        del self._unanswered[event.device]
+        for copy_id in self._unanswered.pop(event.device):
+            del self._opened_at[copy_id]
         self._lost.add(event.device)
         for owner in list(self.owners.values()):
             gone = [e for e, device in owner.closing.items() if device == event.device]
@@ -388,11 +390,13 @@ class Controller:
     def _open(self, device: DeviceGroupId) -> CopyId:
         copy_id = self._new_copy_id()
         self._unanswered[device].add(copy_id)
+        self._opened_at[copy_id] = device
         return copy_id
 
     def _answered(self, copy_id: CopyId) -> None:
-        for unanswered in self._unanswered.values():
-            unanswered.discard(copy_id)
+        device = self._opened_at.pop(copy_id, None)
+        if device is not None:
+            self._unanswered[device].remove(copy_id)
 
     def _horizon(self, device: DeviceGroupId) -> CopyId:
         """Openings for the device below it have been answered."""

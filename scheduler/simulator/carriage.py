@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId
 from mell_jax.scheduler.move_queue import MoveQueue
 from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.simulator.links import LinkSpeeds, path
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.transfer import Capacities, Division, LinkId, Mode, MoveDemand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A move is under way and commits at `ends_s`."""
+    """A move is under way and commits at `ends_s`; None: that depends on others."""
 
     move: MoveId
     mode: Mode
     tokens: int
-    ends_s: float
+    ends_s: float | None = None
 
 
 class Carriage:
@@ -39,11 +40,10 @@ class Carriage:
         self._settings = settings
         self._ready_s = ready_s
         self._bytes_per_s = settings.link_gbps * 1e9 / 8
-        link_bytes = self._bytes_per_s * settings.epoch_s
         slack = settings.replay_tokens_per_s * settings.epoch_s
         self._queue = MoveQueue(
             Capacities(
-                link_bytes=defaultdict(lambda: link_bytes),
+                link_bytes=LinkSpeeds(settings, seconds=settings.epoch_s),
                 prefill_tokens=defaultdict(lambda: slack),
             )
         )
@@ -71,12 +71,19 @@ class Carriage:
         """
         return self._queue.divide(demand_of)
 
-    def demand(self, move: plan.Move, *, model: ModelId, tokens: int) -> MoveDemand:
-        """Returns what a move of a request with `tokens` needs, at least one."""
+    def demand(
+        self, move: plan.Move, *, model: ModelId, tokens: int, cached_tokens: int = 0
+    ) -> MoveDemand:
+        """Returns what a move of a request with `tokens` needs, at least one.
+
+        Args:
+          cached_tokens: that its target has.
+        """
         return MoveDemand(
             move=move,
-            links=(LinkId(f"{move.source} out"), LinkId(f"{move.target} in")),
+            links=path(self._settings, source=move.source, target=move.target),
             tokens=tokens,
+            cached_tokens=cached_tokens,
             bytes_per_token=self._settings.held_bytes_per_token(model, tokens=tokens),
         )
 
@@ -86,16 +93,26 @@ class Carriage:
         Returns:
           when the move commits, in seconds.
         """
-        target = demand.move.target
-        takes_s = demand.link_bytes(mode) / self._bytes_per_s
+        amount = demand.link_bytes(mode)
+        ends_s = self.carry(demand, amount_bytes=amount, now_s=now_s)
+        if mode is Mode.TOKENS:
+            ends_s = self.replay(demand, there_s=ends_s)
+        return ends_s
+
+    def carry(self, demand: MoveDemand, *, amount_bytes: float, now_s: float) -> float:
+        """Takes the links of a move; returns when they have carried so much."""
+        takes_s = amount_bytes / self._bytes_per_s
         start_s = max(
             [now_s, *(self._link_free_s.get(end, 0.0) for end in demand.links)]
         )
         for end in demand.links:
             self._link_free_s[end] = start_s + takes_s
-        ends_s = max(start_s, self._ready_s[target]) + takes_s
-        if mode is Mode.TOKENS:
-            start_s = max(ends_s, self._prefill_free_s.get(target, 0.0))
-            replay_s = demand.new_tokens / self._settings.prefill_tokens_per_s
-            self._prefill_free_s[target] = ends_s = start_s + replay_s
+        return max(start_s, self._ready_s[demand.move.target]) + takes_s
+
+    def replay(self, demand: MoveDemand, *, there_s: float) -> float:
+        """Takes the prefill of a target; returns when tokens are computed there."""
+        target = demand.move.target
+        start_s = max(there_s, self._prefill_free_s.get(target, 0.0))
+        replay_s = demand.new_tokens / self._settings.prefill_tokens_per_s
+        self._prefill_free_s[target] = ends_s = start_s + replay_s
         return ends_s

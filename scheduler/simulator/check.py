@@ -20,6 +20,7 @@ from typing import Any
 
 CLOSE = 1e-7  # relative: sums are taken in another order
 TICK_S = 1e-6  # clocks agree to a microsecond
+TINY_S = 1e-9  # a time that is exactly as long as allowed is in time
 MOST_ERRORS = 20
 UNCHECKED = ("decision_us_p50", "decision_us_p99")  # of a clock that no log knows
 
@@ -46,6 +47,7 @@ class _Request:
     since_s: float = 0.0  # decodes from then on
     prefill_s: float = 0.0  # the latest prefill begins
     started_s: float | None = None  # the first one began
+    first_s: float | None = None  # it made its first token
     paused_s: float | None = None
 
 
@@ -101,10 +103,12 @@ class _Audit:
 
     def __init__(self, header: dict[str, Any]) -> None:
         fleet = header["settings"]
+        _refuse_unknown(header)
         self._page, groups = int(fleet["page_tokens"]), fleet["cache"]["groups"]
         self._decode = float(fleet["decode_tokens_per_s"])
         self._prefill = float(fleet["prefill_tokens_per_s"])
-        self._is_instant = fleet["link_gbps"] == math.inf
+        links = [fleet[f"{of}_gbps"] for of in ("link", "host", "switch")]
+        self._is_instant = min(links) == math.inf
         self._has_bounds = bool(fleet["do_bounds"])
         self._slo_s = float(fleet["tpot_slo_s"])
         self._step = fleet["step_time"]
@@ -129,11 +133,13 @@ class _Audit:
         self._live: dict[int, _Request] = {}
         self._devices: dict[int, _Device] = {}
         self._moves: dict[int, _Move] = {}
-        self._ends_s: dict[int, float] = {}  # of moves that take time
+        self._ends_s: dict[int, float | None] = {}  # of moves that take time
         self._count: Counter[str] = Counter()
         self._samples = _Samples()
         self._waits: list[float] = []
         self._pauses: list[float] = []
+        self._felt_s: dict[str, list[float]] = {"ttft": [], "tpot": [], "e2e": []}
+        self._slos_s = {name: fleet[name] for name in ("slo_ttft_s", "slo_tpot_s")}
         self._device_s = self._now_s = self._bytes = 0.0
         self._is_due = False  # a tick has not been sampled yet
         self._number = 0
@@ -214,13 +220,32 @@ class _Audit:
         self._count["served_requests"] += 1
         self._count["served_tokens"] += request.given + request.made
         self._waits.append((request.started_s or 0.0) - request.arrival_s)
+        self._felt(request)
+
+    def _felt(self, request: _Request) -> None:
+        """Notes the latencies of a request that ends now."""
+        first_s = request.first_s or 0.0
+        ttft_s = first_s - request.arrival_s
+        each_s = (self._now_s - first_s) / max(1, request.made - 1)
+        self._felt_s["ttft"].append(ttft_s)
+        self._felt_s["e2e"].append(self._now_s - request.arrival_s)
+        if request.made > 1:
+            self._felt_s["tpot"].append(each_s)
+        is_even = request.made == 1 or each_s <= self._slos_s["slo_tpot_s"] + TINY_S
+        is_soon = ttft_s <= self._slos_s["slo_ttft_s"] + TINY_S
+        self._count["met"] += is_even and is_soon
 
     def _reach(self, request: _Request, tokens: float) -> None:
         """A request has made so many output tokens just now."""
         left = min(tokens, request.made) - request.done
         due_s = request.since_s + left / self._decode
         self._expect("clock of a request", due_s, self._now_s)
+        self._note_first(request, tokens)
         request.done, request.since_s = min(tokens, request.made), self._now_s
+
+    def _note_first(self, request: _Request, made: float) -> None:
+        if request.first_s is None and made >= 1:
+            request.first_s = request.since_s + (1 - request.done) / self._decode
 
     # Decisions.
 
@@ -279,11 +304,15 @@ class _Audit:
         self._expect("device of a preempted one", request.device, fields, "device")
         if self._now_s >= request.since_s:
             lost = int(request.given + self._made(request))
+        elif self._now_s > request.prefill_s:
+            lost = int((self._now_s - request.prefill_s) * self._prefill)
         else:
-            lost = int(max(0.0, self._now_s - request.prefill_s) * self._prefill)
+            lost = 0
         self._count["tokens_recomputed"] += lost
         self._count["preemptions"] += 1
-        request.done = self._made(request)
+        made = self._made(request)
+        self._note_first(request, made)
+        request.done = made
         self._resume(request)
         self._hold(fields["device"], -request.held, rows=-1)
         request.device = None
@@ -319,7 +348,7 @@ class _Audit:
         self._expect("tokens of a move", tokens, begun, "tokens")
         is_replayed = begun["mode"] == "TOKENS"
         self._count_move(tokens, model=request.model, is_replayed=is_replayed)
-        self._ends_s[begun["move"]] = begun["ends_s"]
+        self._ends_s[begun["move"]] = begun.get("ends_s")  # none where links are shared
 
     def _count_move(self, tokens: int, *, model: str, is_replayed: bool) -> None:
         self._count["migrations"] += 1
@@ -335,7 +364,8 @@ class _Audit:
 
     def _commit(self, number: int) -> None:
         if not self._is_instant:
-            self._expect("end of a move", self._ends_s.pop(number), self._now_s)
+            ends_s = self._ends_s.pop(number)
+            self._expect("end of a move", ends_s or self._now_s, self._now_s)
         move = self._moves.pop(number, None)
         if move is None:
             return  # its request has ended meanwhile
@@ -440,20 +470,36 @@ class _Audit:
             "devices_peak migrations tokens_moved tokens_recomputed replays deferrals "
             "violations preemptions activations rejected served_requests served_tokens"
         )
-        return {name: count[name] for name in names.split()} | {
-            "bytes_moved": self._bytes,
-            "devices_mean": self._device_s / span_s,
-            "utilization_mean": _mean(self._samples.used),
-            "lower_bound_mean": _mean(self._samples.bound),
-            "migrations_per_request": count["migrations"] / asked,
-            "migrations_per_s": count["window migrations"] / span_s,
-            "tokens_moved_per_s": count["window tokens"] / span_s,
-            "pauses": len(self._pauses),
-            "pause_s": math.fsum(self._pauses),
-            "pause_max_s": max(self._pauses, default=0.0),
-            "wait_mean_s": _mean(self._waits),
-            "wait_p99_s": _quantile(self._waits, 0.99),
+        felt = {
+            f"{name}_p{level}_s": _quantile(seconds, level / 100)
+            for name, seconds in self._felt_s.items()
+            for level in (50, 90, 99)
         }
+        served = count["served_requests"]
+        met = {"slo_attainment": count["met"] / served if served else 1.0}
+        counted = {name: count[name] for name in names.split()}
+        return (
+            counted
+            | felt
+            | met
+            | {
+                "bytes_moved": self._bytes,
+                "devices_mean": self._device_s / span_s,
+                "devices_warm_mean": 0.0,  # as for any fleet that is counted here,
+                "prefix_hit_tokens": 0.0,  # and these
+                "prefix_hit_share": 0.0,
+                "utilization_mean": _mean(self._samples.used),
+                "lower_bound_mean": _mean(self._samples.bound),
+                "migrations_per_request": count["migrations"] / asked,
+                "migrations_per_s": count["window migrations"] / span_s,
+                "tokens_moved_per_s": count["window tokens"] / span_s,
+                "pauses": len(self._pauses),
+                "pause_s": math.fsum(self._pauses),
+                "pause_max_s": max(self._pauses, default=0.0),
+                "wait_mean_s": _mean(self._waits),
+                "wait_p99_s": _quantile(self._waits, 0.99),
+            }
+        )
 
     def conclude(self, *, events: int) -> Checked:
         """Compares the figures that the log ends with."""
@@ -488,6 +534,26 @@ class _Audit:
     def _wrong(self, what: str) -> None:
         if len(self._errors) < MOST_ERRORS:
             self._errors.append(f"line {self._number}, {self._now_s} s: {what}")
+
+
+def _refuse_unknown(header: dict[str, Any]) -> None:
+    """Raises ValueError for a fleet whose clocks are not counted here."""
+    fleet = header["settings"]
+    if header["shares_prefixes"]:
+        raise ValueError(
+            "the log is of instances that share prefixes (--blocks), which are not "
+            "counted again here: --replay reproduces its decisions"
+        )
+    if fleet["steps"] is not None:
+        raise ValueError(
+            "the log is of instances that make steps (--profile), whose times are not "
+            "counted again here: --replay reproduces its decisions"
+        )
+    if fleet["warm_devices"]:
+        raise ValueError(
+            "the log is of a fleet with warm devices (--warm), whose loading is not "
+            "counted again here: --replay reproduces its decisions"
+        )
 
 
 def martello_toth(sizes: Sequence[int], capacity: int) -> int:

@@ -3,25 +3,35 @@
     trace -> Arrive -> Place -> prefill -> decode, Grow at page borders -> Finish
                         Move -> both ends hold the pages -> MoveCommitted
 
-Every request prefills and decodes at a fixed speed of its own, so a policy changes
-where it runs and whether it has to wait, never how fast it runs; a paused request
-stands still, one that is being moved goes on at its source. All moves that follow from
-one event are carried out together (`Carriage`), at once if links are unbounded. The
-caller gives the clock that times the decisions.
+How fast requests compute is a matter of their `Pace`; a paused request stands still,
+one that is being moved goes on at its source. All moves that follow from one event are
+carried out together (`Carriage`), at once if links are unbounded. The caller gives the
+clock that times the decisions.
 """
 
-import heapq
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.simulator.agenda import Agenda
 from mell_jax.scheduler.simulator.carriage import Begun, Carriage
+from mell_jax.scheduler.simulator.delivery import (
+    Delivery,
+    FixedDelivery,
+    StepDelivery,
+    Wires,
+)
+from mell_jax.scheduler.simulator.latency import Latencies
 from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.simulator.pace import FixedPace, Pace
+from mell_jax.scheduler.simulator.prefixes import Prefixes
 from mell_jax.scheduler.simulator.repack import bound_of, demands, window_of
+from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.step_pace import StepPace
+from mell_jax.scheduler.simulator.warm import WarmPool
 from mell_jax.scheduler.simulator.workload import Workload
 from mell_jax.scheduler.transfer import Mode, MoveDemand
 
@@ -49,49 +59,6 @@ class Log(Protocol):
     ) -> None: ...
 
 
-class _Running:
-    """One request on its way."""
-
-    __slots__ = (
-        "arrived_s",
-        "done",
-        "id",
-        "input_tokens",
-        "is_queued",
-        "model",
-        "output_tokens",
-        "pages",
-        "paused_s",
-        "prefill_s",
-        "since_s",
-        "started_s",
-        "timer",
-    )
-
-    def __init__(
-        self,
-        request: RequestId,
-        *,
-        arrived_s: float,
-        given: int,
-        made: int,
-        model: ModelId,
-    ) -> None:
-        self.id = request
-        self.arrived_s = arrived_s
-        self.model = model
-        self.input_tokens = given
-        self.output_tokens = made
-        self.pages = 0  # granted, along the sequence
-        self.done = 0.0  # output tokens made before `since_s`
-        self.since_s = 0.0  # decodes since, or will from then on
-        self.prefill_s = 0.0  # its latest prefill began, or will
-        self.started_s: float | None = None  # its first one
-        self.paused_s: float | None = None  # since when it lacks a page
-        self.timer = 0  # a heap entry with another number is void
-        self.is_queued = True
-
-
 class SimulatedFleet:
     """One run of one machine over one workload."""
 
@@ -104,8 +71,13 @@ class SimulatedFleet:
         clock: Clock,
         log: Log | None = None,
     ) -> None:
-        self.meter = RunMeter(window=window_of(workload))
-        self.now_s = 0.0
+        self.meter = RunMeter(
+            window=window_of(workload),
+            latencies=Latencies(
+                slo_ttft_s=settings.slo_ttft_s, slo_tpot_s=settings.slo_tpot_s
+            ),
+        )
+        self._agenda = Agenda()
         self._machine = machine
         self._workload = workload
         self._settings = settings
@@ -113,14 +85,59 @@ class SimulatedFleet:
         self._log = log
         self._demands = demands(workload, settings=settings)
         self._specs = settings.models()
-        self._running: dict[RequestId, _Running] = {}
-        self._timers: list[tuple[float, int, RequestId | MoveId, bool]] = []
-        self._numbers = 0
+        self._running: dict[RequestId, Request] = {}
         self._soon: deque[events.Event] = deque()
         self._ready_s: dict[DeviceGroupId, float] = {}
         self._serving: dict[DeviceGroupId, ModelId] = {}
         self._moves: dict[MoveId, plan.Move] = {}
         self._carriage = Carriage(settings, ready_s=self._ready_s)
+        self._warm = WarmPool(
+            size=settings.warm_devices,
+            warm_s=settings.warm_s,
+            idle=settings.max_devices,
+        )
+        self._prefixes = Prefixes(workload, settings=settings)
+        self._pace: Pace
+        self._delivery: Delivery
+        self._set_pace()
+
+    def _set_pace(self) -> None:
+        """Chooses how requests compute, and how moves get to their targets."""
+        settings, agenda, ready_s = self._settings, self._agenda, self._ready_s
+        carriage = self._carriage
+        wires = Wires(settings, carriage=carriage, agenda=agenda, ready_s=ready_s)
+        if settings.steps is None:
+            self._pace = FixedPace(
+                settings,
+                agenda=agenda,
+                prefixes=self._prefixes,
+                ready_s=ready_s,
+                reached=self._reached,
+            )
+            self._delivery = FixedDelivery(
+                carriage=carriage, wires=wires, agenda=agenda, commit=self._commit
+            )
+            return
+        self._pace = pace = StepPace(
+            settings,
+            agenda=agenda,
+            held=self._held,
+            prefixes=self._prefixes,
+            ready_s=ready_s,
+            reached=self._reached,
+        )
+        self._delivery = StepDelivery(
+            settings,
+            pace=pace,
+            wires=wires,
+            find=self._running.get,
+            commit=self._commit,
+        )
+
+    @property
+    def now_s(self) -> float:
+        """Tells the time in the simulation."""
+        return self._agenda.now_s
 
     def run(self, *, progress: Callable[[int], None] = lambda served: None) -> RunMeter:
         """Runs until the last request has ended; `progress` hears of every epoch."""
@@ -130,47 +147,44 @@ class SimulatedFleet:
         self.meter.decision_s = type(self.meter.decision_s)("d")
         next_arrival, epoch = 0, 1
         arrivals = self._workload.arrival_s.tolist()
-        timers = self._timers
+        agenda = self._agenda
         while next_arrival < len(arrivals) or self._running:
             arrival_s = arrivals[next_arrival] if next_arrival < len(arrivals) else None
             tick_s = epoch * settings.epoch_s
             wake_s = self._machine.wake_s
-            at = min(tick_s, wake_s, timers[0][0] if timers else tick_s)
+            at = min(tick_s, wake_s, agenda.next_s)
             if arrival_s is not None and arrival_s <= at:
-                self.now_s = arrival_s
+                agenda.now_s = arrival_s
                 self._arrive(next_arrival)
                 next_arrival += 1
             elif wake_s == at:
-                self.now_s = wake_s
+                agenda.now_s = wake_s
                 self._tell(events.Wake())
-            elif timers and timers[0][0] <= tick_s:
-                self.now_s, number, subject, is_move = heapq.heappop(timers)
-                if is_move:
-                    self._tell(events.MoveCommitted(move=MoveId(subject)))
-                else:
-                    self._advance(RequestId(subject), number)
+            elif agenda.next_s <= tick_s:
+                agenda.advance()
             else:
-                self.now_s = tick_s
+                agenda.now_s = tick_s
                 self._carriage.renew()
                 self._tell(events.Tick(now_s=tick_s))
                 self._sample()
                 progress(self.meter.served_requests + self.meter.rejected)
                 epoch += 1
-        self.meter.count_devices(self.now_s, len(self._serving))
+        self._count_devices()
+        self.meter.prefix_hit_tokens = self._prefixes.hit_tokens
+        self.meter.prefix_asked_tokens = self._prefixes.asked_tokens
         return self.meter
 
     # A request's life.
 
     def _arrive(self, at: int) -> None:
         workload, page = self._workload, self._settings.page_tokens
-        request = _Running(
+        request = Request(
             RequestId(at),
             arrived_s=self.now_s,
-            given=int(workload.input_tokens[at]),
-            made=int(workload.output_tokens[at]),
+            input_tokens=int(workload.input_tokens[at]),
+            output_tokens=int(workload.output_tokens[at]),
             model=workload.models[at],
         )
-        request.since_s = self.now_s
         request.pages = -(-(request.input_tokens + 1) // page)
         peak = -(-(request.input_tokens + request.output_tokens) // page)
         self._running[request.id] = request
@@ -180,46 +194,62 @@ class SimulatedFleet:
                 pages=self._held(request),
                 model=request.model,
                 peak_pages=self._settings.cache.held(peak),
+                prefix=self._prefixes.arrive(request),
             )
         )
 
-    def _held(self, request: _Running) -> int:
+    def _held(self, request: Request) -> int:
         """Pages of the pool; those that it was granted lie along its sequence."""
         return self._settings.cache.held(request.pages)
 
-    def _advance(self, request_id: RequestId, number: int) -> None:
-        """A request has reached the end of its page or of its output."""
-        request = self._running.get(request_id)
-        if request is None or request.timer != number:
-            return
-        room = request.pages * self._settings.page_tokens
-        request.done = min(request.output_tokens, room - request.input_tokens)
-        request.since_s = self.now_s
+    def _reached(self, request: Request) -> None:
+        """A request is at the end of its pages or of its output."""
         if request.done >= request.output_tokens:
             self._end(request)
             return
         held = self._held(request)
         request.pages += 1
-        self._set_timer(request)  # a `Wait` in the answer takes both back
+        self._pace.go_on(request)  # a `Wait` in the answer takes both back
         if self._held(request) > held:  # or the page takes the place of another
-            self._tell(events.Grow(request=request_id, pages=self._held(request)))
+            self._tell(events.Grow(request=request.id, pages=self._held(request)))
+            self._charge(request)
 
-    def _end(self, request: _Running) -> None:
+    def _charge(self, request: Request) -> None:
+        """Tells the caches what a request is charged for, wherever it is."""
+        if request.device is None or not self._prefixes.are_shared:
+            return
+        pages = self._held(request)
+        self._prefixes.charge(request, request.device, pages=pages)
+        if request.move is not None:
+            target = self._moves[request.move].target
+            self._prefixes.charge(request, target, pages=pages)
+
+    def _end(self, request: Request) -> None:
         del self._running[request.id]
-        assert request.started_s is not None
+        assert request.started_s is not None and request.first_s is not None
+        self.meter.latencies.ended(
+            arrived_s=request.arrived_s,
+            first_s=request.first_s,
+            ended_s=self.now_s,
+            tokens=request.output_tokens,
+        )
         self.meter.wait_s.append(request.started_s - request.arrived_s)
         self.meter.served_requests += 1
         self.meter.served_tokens += request.input_tokens + request.output_tokens
+        self._forget(request)
         self._tell(events.Finish(request=request.id))
 
-    def _set_timer(self, request: _Running) -> None:
-        """Wakes a decoding request at the end of its page or output."""
-        room = request.pages * self._settings.page_tokens - request.input_tokens
-        left = min(room, request.output_tokens) - request.done
-        self._numbers += 1
-        request.timer = self._numbers
-        at = request.since_s + left / self._settings.decode_tokens_per_s
-        heapq.heappush(self._timers, (at, self._numbers, request.id, False))
+    def _forget(self, request: Request) -> None:
+        """A request is gone, wherever it was."""
+        self._pace.end(request)
+        self._prefixes.leave(request, has_ended=True)
+        self._leave_device(request)
+
+    def _leave_device(self, request: Request) -> None:
+        """A request has no device; a move that takes it elsewhere means nothing."""
+        if request.move is not None:
+            del self._moves[request.move]
+        request.device = request.move = None
 
     # Decisions.
 
@@ -252,101 +282,112 @@ class SimulatedFleet:
             case plan.Preempt():
                 self._preempt(self._running[decision.request])
             case plan.Reject():
-                del self._running[decision.request]
+                self._forget(self._running.pop(decision.request))
                 self.meter.rejected += 1
             case plan.Activate():
-                self.meter.activations += 1
-                self._serving[decision.device] = decision.model
-                self._ready_s[decision.device] = self.now_s + decision.load_s
-                self.meter.count_devices(self.now_s, len(self._serving))
+                self._open(decision)
             case plan.Park():
                 del self._serving[decision.device]
-                self.meter.count_devices(self.now_s, len(self._serving))
+                self._pace.closed(decision.device)
+                self._prefixes.closed(decision.device)
+                self._warm.park(now_s=self.now_s)
+                self._count_devices()
 
-    def _place(self, request: _Running, place: plan.Place) -> None:
+    def _open(self, decision: plan.Activate) -> None:
+        """Loads a model; what is kept warm takes another time than the books say."""
+        self.meter.activations += 1
+        self._serving[decision.device] = decision.model
+        load_s = decision.load_s
+        if self._settings.warm_devices:
+            load_s = self._warm.open(
+                now_s=self.now_s,
+                cold_s=self._settings.loading_s(decision.model),
+                idle=self._settings.max_devices - len(self._serving),
+            )
+            learned = events.Activated(model=decision.model, took_s=load_s)
+            self._agenda.note(self.now_s + load_s, self._tell_later, learned)
+        self._ready_s[decision.device] = self.now_s + load_s
+        self._prefixes.opened(
+            decision.device,
+            model=decision.model,
+            capacity_pages=self._specs[decision.model].capacity_pages,
+        )
+        self._pace.opened(decision.device)
+        self._count_devices()
+
+    def _tell_later(self, event: events.Event, number: int) -> None:
+        self._tell(event)
+
+    def _count_devices(self) -> None:
+        self.meter.count_devices(
+            self.now_s, len(self._serving), warm_devices=len(self._warm)
+        )
+
+    def _place(self, request: Request, place: plan.Place) -> None:
         """Prefills a queued request, or lets a paused one go on."""
         self._resume(request)
         if place.pages > self._held(request):
             request.pages += 1  # that it was paused for
         assert place.pages == self._held(request), (place, request.pages)
-        request.since_s = self.now_s
         if request.is_queued:
             request.is_queued = False
-            self._prefill(request, place.device)
-        self._set_timer(request)
+            request.device = place.device
+            self._charge(request)
+            self._pace.start(request)
+        else:
+            self._charge(request)
+            self._pace.go_on(request)
 
-    def _prefill(self, request: _Running, device: DeviceGroupId) -> None:
-        """Begins to compute a request's tokens as soon as the device has loaded."""
-        request.prefill_s = max(self.now_s, self._ready_s[device])
-        tokens = request.input_tokens + int(request.done)
-        rate = self._settings.prefill_tokens_per_s
-        request.since_s = request.prefill_s + tokens / rate
-        if request.started_s is None or request.started_s > self.now_s:
-            request.started_s = request.prefill_s
-
-    def _pause(self, request: _Running) -> None:
+    def _pause(self, request: Request) -> None:
         """A request that waits for a place, or lacks the page that it asked for."""
-        request.timer = -1
+        self._pace.halt(request)
         if not request.is_queued:
             request.pages -= 1
             request.paused_s = self.now_s
 
-    def _resume(self, request: _Running) -> None:
+    def _resume(self, request: Request) -> None:
         if request.paused_s is not None:
             self.meter.paused(self.now_s - request.paused_s)
             request.paused_s = None
 
-    def _preempt(self, request: _Running) -> None:
+    def _preempt(self, request: Request) -> None:
         self._resume(request)
         self.meter.preemptions += 1
-        self.meter.tokens_recomputed += self._computed(request)
-        request.done = self._tokens(request) - request.input_tokens
-        request.since_s = self.now_s
-        request.timer = -1
+        self.meter.tokens_recomputed += self._pace.computed(request)
+        self._pace.stop(request)
+        self._prefixes.leave(request, has_ended=False)
+        self._leave_device(request)
         request.is_queued = True
-
-    def _tokens(self, request: _Running) -> float:
-        """Tokens of a request whose pages are on some device, now."""
-        room = request.pages * self._settings.page_tokens
-        if request.timer == -1:  # paused at the border of the page it wants
-            return request.input_tokens + request.done
-        made = (self.now_s - request.since_s) * self._settings.decode_tokens_per_s
-        made = max(0.0, made) + request.done
-        return min(float(room), request.input_tokens + made)
-
-    def _computed(self, request: _Running) -> int:
-        """Tokens that its device has computed, now; fewer during a prefill."""
-        if self.now_s >= request.since_s:
-            return int(self._tokens(request))
-        since_s = max(0.0, self.now_s - request.prefill_s)
-        return int(since_s * self._settings.prefill_tokens_per_s)
 
     def _move(self, move: plan.Move) -> None:
         request = self._running[move.request]
         self._moves[move.move] = move
-        if self._settings.link_gbps == math.inf:
-            self._move_at_once(request)
+        request.move = move.move
+        self._prefixes.charge(request, move.target, pages=move.pages)
+        if self._settings.are_moves_instant:
+            self._move_at_once(request, target=move.target)
             self._soon.append(events.MoveCommitted(move=move.move))
         else:
             self._carriage.ask(move)
 
-    def _move_at_once(self, request: _Running) -> None:
-        tokens = self._moved_tokens(request)
+    def _move_at_once(self, request: Request, *, target: DeviceGroupId) -> None:
+        tokens = self._pace.moved_tokens(request)
         each = self._settings.held_bytes_per_token(request.model, tokens=max(1, tokens))
-        self.meter.moved(self.now_s, tokens, link_bytes=tokens * each)
-
-    def _moved_tokens(self, request: _Running) -> int:
-        """A prefill that has begun goes along as a whole, another is nothing yet."""
-        is_begun = self.now_s >= request.prefill_s
-        return int(self._tokens(request)) if is_begun else 0
+        new = tokens - min(tokens, self._prefixes.count_cached(request, target))
+        self.meter.moved(self.now_s, tokens, link_bytes=new * each)
 
     def _come(self, move_id: MoveId) -> None:
-        """A request is at its target; what was not begun for loading begins there."""
-        move = self._moves.pop(move_id)
-        request = self._running.get(move.request)
-        if request is not None and self.now_s < request.prefill_s:
-            self._prefill(request, move.target)
-            self._set_timer(request)
+        """A request is at its target, unless it has ended meanwhile."""
+        move = self._moves.pop(move_id, None)
+        if move is None:
+            return
+        request = self._running[move.request]
+        request.device, request.move = move.target, None
+        self._prefixes.moved(request, target=move.target)
+        self._pace.arrive(request)
+
+    def _commit(self, move: MoveId, number: int) -> None:
+        self._tell(events.MoveCommitted(move=move))
 
     def _begin_moves(self) -> None:
         """Begins what the links and the targets can take; counts what they cannot."""
@@ -354,16 +395,12 @@ class SimulatedFleet:
         division = self._carriage.divide(self._demand_of)
         begun: list[Begun] = []
         for demand, mode in division.begun:
-            ends_s = self._carriage.begin(demand, mode=mode, now_s=self.now_s)
+            ends_s = self._delivery.begin(demand, mode=mode)
             meter.moved(
                 self.now_s,
                 demand.tokens,
                 link_bytes=demand.link_bytes(mode),
                 is_replayed=mode is Mode.TOKENS,
-            )
-            self._numbers += 1
-            heapq.heappush(
-                self._timers, (ends_s, self._numbers, demand.move.move, True)
             )
             move, tokens = demand.move.move, demand.tokens
             begun.append(Begun(move=move, mode=mode, tokens=tokens, ends_s=ends_s))
@@ -377,8 +414,11 @@ class SimulatedFleet:
         request = self._running.get(move.request)
         if request is None:
             return None
-        tokens = max(1, self._moved_tokens(request))
-        return self._carriage.demand(move, model=request.model, tokens=tokens)
+        tokens = max(1, self._pace.moved_tokens(request))
+        cached = min(tokens, self._prefixes.count_cached(request, move.target))
+        return self._carriage.demand(
+            move, model=request.model, tokens=tokens, cached_tokens=cached
+        )
 
     # Epochs.
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mell_jax.scheduler.simulator.latency import Latencies
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -20,6 +22,7 @@ class RunMeter:
     """Counts while a simulation runs."""
 
     window: Window
+    latencies: Latencies = field(default_factory=Latencies)
     migrations: int = 0
     window_migrations: int = 0
     tokens_moved: int = 0
@@ -34,6 +37,8 @@ class RunMeter:
     rejected: int = 0
     served_requests: int = 0
     served_tokens: int = 0
+    prefix_hit_tokens: int = 0  # of prompts, found where they were placed
+    prefix_asked_tokens: int = 0
     decision_s: "array[float]" = field(default_factory=lambda: array("d"))
     wait_s: "array[float]" = field(default_factory=lambda: array("d"))
     pause_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -42,17 +47,23 @@ class RunMeter:
     utilization: "array[float]" = field(default_factory=lambda: array("d"))
     bound: "array[float]" = field(default_factory=lambda: array("d"))
     device_s: float = 0.0  # devices in use, added up over the seconds of the window
+    warm_device_s: float = 0.0  # of idle ones that are kept warm, likewise
     _peak: int = 0
     _since_s: float = 0.0
     _count: int = 0
+    _warm_count: int = 0
 
-    def count_devices(self, now_s: float, devices: int) -> None:
-        """The number of devices in use is `devices` from now on."""
+    def count_devices(
+        self, now_s: float, devices: int, *, warm_devices: int = 0
+    ) -> None:
+        """So many devices are in use from now on, and so many idle ones kept warm."""
         start = max(self._since_s, self.window.start_s)
         end = min(now_s, self.window.end_s)
         if end > start:
             self.device_s += self._count * (end - start)
+            self.warm_device_s += self._warm_count * (end - start)
         self._since_s, self._count = now_s, devices
+        self._warm_count = warm_devices
         self._peak = max(self._peak, devices)
 
     def is_inside(self, now_s: float) -> bool:
@@ -100,7 +111,8 @@ class RunMeter:
         what was prefilled twice, by replays and after preemptions. `wait_*` is from the
         arrival to the start of the first prefill, `pause_*` how long placed requests
         stood still for want of a page. A deferral is a move that began an epoch late, a
-        violation one that overdrew a link or its target's prefill.
+        violation one that overdrew a link or its target's prefill. What callers feel
+        stands in `latency.py`.
         """
         span = max(self.window.end_s - self.window.start_s, 1e-9)
         times = np.asarray(self.epoch_s)
@@ -108,6 +120,7 @@ class RunMeter:
         return {
             "devices_mean": self.device_s / span,
             "devices_peak": self._peak,
+            "devices_warm_mean": self.warm_device_s / span,
             "utilization_mean": _mean(np.asarray(self.utilization)[inside]),
             "lower_bound_mean": _mean(np.asarray(self.bound)[inside]),
             "migrations": self.migrations,
@@ -128,11 +141,14 @@ class RunMeter:
             "rejected": self.rejected,
             "served_requests": self.served_requests,
             "served_tokens": self.served_tokens,
+            "prefix_hit_tokens": self.prefix_hit_tokens,
+            "prefix_hit_share": self.prefix_hit_tokens
+            / max(1, self.prefix_asked_tokens),
             "wait_mean_s": _mean(np.asarray(self.wait_s)),
             "wait_p99_s": _quantile(np.asarray(self.wait_s), 0.99),
             "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),
             "decision_us_p99": 1e6 * _quantile(np.asarray(self.decision_s), 0.99),
-        }
+        } | self.latencies.figures()
 
 
 def _mean(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:

@@ -24,6 +24,7 @@ from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator.carriage import Begun
+from mell_jax.scheduler.simulator.profile import StepSpeed
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
@@ -39,6 +40,7 @@ EVENTS: dict[str, type[Any]] = {
         events.DeviceAdded,
         events.DeviceRemoved,
         events.DeviceLost,
+        events.Activated,
         events.MoveCommitted,
         events.MoveAborted,
     )
@@ -119,6 +121,7 @@ def make_header(
         "policy": policy,
         "config": dataclasses.asdict(config),
         "settings": dataclasses.asdict(settings),
+        "shares_prefixes": workload.blocks is not None,
         "requests": list(zip(*columns, strict=True)),
     }
 
@@ -134,7 +137,13 @@ def read_machine(lines: Iterator[str]) -> Machine:
         fields = header["settings"]
         step_time = StepTime(**fields.pop("step_time"))
         cache = _read_cache(fields.pop("cache"))
-        settings = Settings(**fields, step_time=step_time, cache=cache)
+        steps = fields.pop("steps")
+        settings = Settings(
+            **fields,
+            step_time=step_time,
+            cache=cache,
+            steps=StepSpeed(**steps) if steps is not None else None,
+        )
         policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(

@@ -18,10 +18,12 @@ from mell_jax.scheduler.bounds import first_fit_decreasing, instances_bound
 from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.simulator.measure import RunMeter, Window
+from mell_jax.scheduler.simulator.prefixes import most_cached
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
 Array = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,8 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
     given, made = workload.input_tokens, workload.output_tokens
     limit = np.array([specs[model].capacity(1) for model in workload.models])
     served = _held(-(-(given + made) // page), cache=settings.cache) <= limit
-    decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
-    end_s = decode_s + made / settings.decode_tokens_per_s
+    alone = lives(workload, settings=settings)
+    decode_s, end_s = alone.decode_s, alone.end_s
     model_of = np.array([list(specs).index(model) for model in workload.models])
     alive: list[tuple[float, int]] = []
     order, at, epoch = np.flatnonzero(served).tolist(), 0, 1
@@ -60,7 +62,7 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
             requests += 1
             tokens += int(given[ended] + made[ended])
         index = np.array(sorted(entry[1] for entry in alive), np.int64)
-        grown = np.maximum(0, now_s - decode_s[index]) * settings.decode_tokens_per_s
+        grown = np.maximum(0, now_s - decode_s[index]) * alone.tokens_per_s[index]
         tokens_now = given[index] + grown.astype(np.int64) + 1
         along = -(-np.minimum(tokens_now, (given + made)[index]) // page)
         pages = _held(along, cache=settings.cache)
@@ -76,6 +78,43 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
             served_tokens=tokens,
         )
         epoch += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lives:
+    """Requests by themselves: when each decodes, how fast, until when; arrays [n]."""
+
+    decode_s: Floats
+    tokens_per_s: Floats
+    end_s: Floats
+
+
+def lives(workload: Workload, *, settings: Settings) -> Lives:
+    """Returns how requests would live if nobody waited, each alone on an instance.
+
+    What could be found of its prompt is not computed.
+    """
+    found = most_cached(workload)
+    given, made = workload.input_tokens - found, workload.output_tokens
+    if settings.steps is None:
+        rate = np.full(len(workload), settings.decode_tokens_per_s)
+        decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
+        return Lives(decode_s=decode_s, tokens_per_s=rate, end_s=decode_s + made / rate)
+    speed, step = settings.steps, settings.step_time
+    chunks = -(-given // speed.token_budget)
+    whole_s = [
+        speed.prefill_s(start=start, tokens=tokens)
+        for start, tokens in zip(found.tolist(), given.tolist(), strict=True)
+    ]
+    decode_s = workload.arrival_s + chunks * step.fixed_s + whole_s  # with a token
+    half = -(-(workload.input_tokens + made // 2) // settings.page_tokens)
+    pages = _held(half, cache=settings.cache)
+    token_s = step.fixed_s + step.row_s + step.page_s * pages
+    return Lives(
+        decode_s=decode_s,
+        tokens_per_s=1 / token_s,
+        end_s=decode_s + (made - 1) * token_s,
+    )
 
 
 def _held(pages: Array, *, cache: CacheSpec) -> Array:

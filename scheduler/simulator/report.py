@@ -9,7 +9,7 @@ from typing import Protocol
 from mell_jax.scheduler.simulator.settings import Settings
 
 Columns = tuple[tuple[str, str, str], ...]
-FLEET: Columns = (  # heading, figure, format ("count": see `count`)
+FLEET: Columns = (  # heading, figure, format ("count": see `count`; "ms")
     ("devices", "devices_mean", "{:.2f}"),
     ("peak", "devices_peak", "{:.0f}"),
     ("L2 bound", "lower_bound_mean", "{:.2f}"),
@@ -37,6 +37,22 @@ SERVICE: Columns = (
     ("us p50", "decision_us_p50", "{:.0f}"),
     ("us p99", "decision_us_p99", "{:.0f}"),
 )
+LATENCY: Columns = (
+    ("ttft p50", "ttft_p50_s", "{:.2f}s"),
+    ("p90", "ttft_p90_s", "{:.2f}s"),
+    ("p99", "ttft_p99_s", "{:.2f}s"),
+    ("tpot p50", "tpot_p50_s", "ms"),
+    ("p90", "tpot_p90_s", "ms"),
+    ("p99", "tpot_p99_s", "ms"),
+    ("e2e p50", "e2e_p50_s", "{:.1f}s"),
+    ("p99", "e2e_p99_s", "{:.1f}s"),
+    ("met", "slo_attainment", "{:.1%}"),
+)
+KEPT: Columns = (
+    ("kept warm", "devices_warm_mean", "{:.2f}"),
+    ("found", "prefix_hit_tokens", "count"),
+    ("of prompts", "prefix_hit_share", "{:.1%}"),
+)
 SENT: Columns = (("sent", "bytes_moved", "count"),)
 TABLES = (FLEET, COST + SENT, SERVICE)
 LEGEND = """\
@@ -46,6 +62,8 @@ moves: migrations; moved: their tokens; redone: tokens recomputed, replayed or p
 sent: bytes that links carry for moves, of the pages that requests hold, or tokens
 pauses: times that a placed request stood still for want of a page; paused: in all
 late: moves deferred by an epoch; over: moves that overdrew a link or a target's prefill
+ttft, tpot, e2e: until the first token, a request's mean between tokens, until the last
+met: requests within --slo_ttft_ms and --slo_tpot_ms, of those served
 us: time of a decision; a percentage beside a baseline: its best headroom"""
 
 
@@ -85,6 +103,8 @@ def rows(outcomes: Sequence[PolicyFigures], *, columns: Columns) -> list[list[st
 def _cell(value: float, form: str) -> str:
     if math.isnan(value):
         return "-"
+    if form == "ms":
+        return f"{1e3 * value:.1f}ms"
     return count(value) if form == "count" else form.format(value)
 
 
@@ -110,8 +130,16 @@ def layers(settings: Settings) -> str:
 
 
 def table(outcomes: Sequence[PolicyFigures]) -> str:
-    """The fleet, what it cost, how requests fared, and what the headings mean."""
+    """The fleet, what it cost, how requests fared, and what the headings mean.
+
+    Bounds, which serve nobody, are not among those whose callers feel something.
+    """
     blocks = [_aligned(rows(outcomes, columns=columns)) for columns in TABLES]
+    felt = [outcome for outcome in outcomes if outcome.figures["e2e_p99_s"] > 0]
+    if felt:
+        blocks.append(_aligned(rows(felt, columns=LATENCY)))
+    if any(outcome.figures[name] for outcome in felt for _, name, _ in KEPT):
+        blocks.append(_aligned(rows(felt, columns=KEPT)))
     return "\n\n".join([*blocks, LEGEND])
 
 

@@ -1,17 +1,31 @@
-"""Settings describe the simulated fleet, its speeds, and what an instance holds."""
+"""Settings describe the simulated fleet, its speeds, and what an instance holds.
+
+What makes a run more like a real fleet is off unless it is asked for: steps whose time
+depends on what is in them (`steps`), seconds of loading per model, devices that are
+kept warm, links that the devices of a host share.
+"""
 
 import math
+import sys
 from dataclasses import dataclass, field, replace
 
 from mell_jax.scheduler.cache_spec import KEEPS_ALL, CacheSpec
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.model import ModelSpec, StepTime
+from mell_jax.scheduler.simulator.profile import Profile, StepSpeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Speeds are per request; each device has its own link, each way.
+
+    With `steps`, `step_time` and `steps` say how fast requests are instead; the speeds
+    are then what policies reckon with. `load_s` names the models that do not load in
+    `activation_s`. The `warm_devices` idle ones that load in `warm_s` are filled up
+    again in the time that a model takes to load. `devices_per_host` devices share a
+    link of `host_gbps` each way to a switch that carries `switch_gbps` in all.
+    `tpot_slo_s` binds placement; `slo_ttft_s` and `slo_tpot_s` are reported on.
 
     Moves that replay tokens may take `prefill_share` of an instance's prefill.
     `weights` gives KV memory per token of each model, relative to `capacity_tokens`.
@@ -36,8 +50,27 @@ class Settings:
     step_time: StepTime = field(default_factory=StepTime)
     tpot_slo_s: float = math.inf
     do_bounds: bool = True  # L2 at every epoch
+    steps: StepSpeed | None = None  # None: every request at the speeds above
+    slo_ttft_s: float = math.inf
+    slo_tpot_s: float = math.inf
+    load_s: dict[ModelId, float] = field(default_factory=dict)
+    warm_devices: int = 0
+    warm_s: float = 0.0
+    devices_per_host: int = 8  # of consecutive ids
+    host_gbps: float = math.inf
+    switch_gbps: float = math.inf
 
     def __post_init__(self) -> None:
+        self._check_ranges()
+        self._check_models()
+        self._check_cache()
+        if self.steps is not None and self.step_time.predict(rows=1, pages=1) == 0:
+            raise ValueError(
+                "step_time must not be 0 where instances make steps: a step of one "
+                "row takes time; give it, or leave steps out"
+            )
+
+    def _check_ranges(self) -> None:
         for name in (
             "capacity_tokens",
             "page_tokens",
@@ -45,22 +78,35 @@ class Settings:
             "decode_tokens_per_s",
             "kv_bytes_per_token",
             "max_devices",
+            "devices_per_host",
         ):
             value = getattr(self, name)
             if not (0 < value < math.inf):
                 raise ValueError(f"{name} must be > 0 and finite, got {value}")
-        for name in ("prefill_tokens_per_s", "link_gbps", "tpot_slo_s"):
+        for name in (
+            "prefill_tokens_per_s",
+            "link_gbps",
+            "host_gbps",
+            "switch_gbps",
+            "slo_ttft_s",
+            "slo_tpot_s",
+            "tpot_slo_s",
+        ):
             value = getattr(self, name)
             if not (value > 0):
                 raise ValueError(
                     f"{name} must be > 0, or inf for no limit, got {value}"
                 )
-        if not (0 <= self.activation_s < math.inf):
-            raise ValueError(f"activation_s must be >= 0, got {self.activation_s}")
+        for name in ("activation_s", "warm_s", "warm_devices"):
+            value = getattr(self, name)
+            if not (0 <= value < math.inf):
+                raise ValueError(f"{name} must be >= 0 and finite, got {value}")
         if not (0 < self.prefill_share <= 1):
             raise ValueError(
                 f"prefill_share must be in (0, 1], got {self.prefill_share}"
             )
+
+    def _check_models(self) -> None:
         for model, weight in self.weights.items():
             if not (0 < weight < math.inf):
                 raise ValueError(f"the weight of {model} must be > 0, got {weight}")
@@ -70,7 +116,16 @@ class Settings:
                     f"{self.page_tokens} tokens of {model}, weight {weight}: raise the "
                     "capacity or lower page_tokens"
                 )
-        self._check_cache()
+        for model, load_s in self.load_s.items():
+            if model not in self.weights:
+                raise ValueError(
+                    f"load_s names {model!r}, which no request is for; there are "
+                    f"{sorted(self.weights)}"
+                )
+            if not (0 <= load_s < math.inf):
+                raise ValueError(
+                    f"load_s of {model} must be >= 0 and finite, got {load_s}"
+                )
 
     def _check_cache(self) -> None:
         groups, size = self.cache.num_groups, self.layers_per_page
@@ -99,12 +154,13 @@ class Settings:
         return {
             model: ModelSpec(
                 capacity_pages=self._capacity_pages(weight),
+                max_rows=self.steps.max_rows if self.steps else sys.maxsize,
                 growth_pages_per_s=growing
                 * self.decode_tokens_per_s
                 / self.page_tokens,
                 step_time=self.step_time,
                 step_budget_s=self.tpot_slo_s,
-                load_s=self.activation_s,
+                load_s=self.loading_s(model),
                 page_tokens=self.page_tokens,
                 keeps_last=False,
                 page_bytes=self.page_bytes(model),
@@ -116,6 +172,25 @@ class Settings:
     def _capacity_pages(self, weight: float) -> int:
         whole = self.capacity_tokens / weight / self.page_tokens  # of all layers
         return int(whole * self.num_layers / self.layers_per_page)
+
+    def loading_s(self, model: ModelId) -> float:
+        """Returns the seconds in which a cold device loads a model."""
+        return self.load_s.get(model, self.activation_s)
+
+    @property
+    def narrowest_gbps(self) -> float:
+        """Returns what a link carries that any move between hosts goes through."""
+        return min(self.link_gbps, self.host_gbps, self.switch_gbps)
+
+    @property
+    def are_links_shared(self) -> bool:
+        """Tells whether moves divide links between hosts."""
+        return min(self.host_gbps, self.switch_gbps) < math.inf
+
+    @property
+    def are_moves_instant(self) -> bool:
+        """Tells whether a move takes no time."""
+        return self.narrowest_gbps == math.inf
 
     @property
     def replay_tokens_per_s(self) -> float:
@@ -142,3 +217,26 @@ class Settings:
         )
         share = kept * self.layers_per_page / (tokens * self.num_layers)
         return self.token_bytes(model) * share
+
+
+def settings_of(profile: Profile) -> Settings:
+    """Returns a fleet of devices as profiled; `replace` what else there is to say.
+
+    The speeds that policies reckon with are of a full instance: its rows decode
+    together, and a prompt takes what it adds to their steps.
+    """
+    pages = profile.capacity_tokens // profile.page_tokens
+    full_s = profile.decode_s(rows=profile.max_rows, pages=pages)
+    return Settings(
+        capacity_tokens=profile.capacity_tokens,
+        page_tokens=profile.page_tokens,
+        decode_tokens_per_s=1 / full_s,
+        prefill_tokens_per_s=(
+            1 / profile.prefill_token_s if profile.prefill_token_s else math.inf
+        ),
+        link_gbps=profile.link_bytes_per_s * 8 / 1e9,
+        kv_bytes_per_token=profile.kv_bytes_per_token,
+        activation_s=profile.load_s,
+        step_time=profile.step_time,
+        steps=profile.speed,
+    )

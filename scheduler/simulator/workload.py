@@ -8,7 +8,7 @@ import csv
 import gzip
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,19 @@ MOST_DRAWN = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Requests in order of arrival; arrays are [n]."""
+    """Requests in order of arrival; arrays are [n].
+
+    `blocks`, if they are known, name what each prompt consists of, `block_tokens` by
+    `block_tokens`: equal names mean equal content, and equal content before it.
+    """
 
     arrival_s: npt.NDArray[np.float64]
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
     models: tuple[ModelId, ...]  # of each request
     name: str
+    blocks: tuple[tuple[int, ...], ...] | None = None  # of each request
+    block_tokens: int = 512
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -51,12 +57,13 @@ class Workload:
             raise ValueError(
                 f"{self.name}: no request arrives between {start_s} and {end_s} s"
             )
-        return Workload(
+        return replace(
+            self,
             arrival_s=self.arrival_s[start:end] - start_s,
             input_tokens=self.input_tokens[start:end],
             output_tokens=self.output_tokens[start:end],
             models=self.models[start:end],
-            name=self.name,
+            blocks=None if self.blocks is None else self.blocks[start:end],
         )
 
 

@@ -27,6 +27,8 @@ from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile, measure
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.guides import GuideShop
+from mell_jax.engine.kv_events.news import KvEvents
+from mell_jax.engine.kv_events.zmq_publisher import ZmqPublisher
 from mell_jax.engine.self_check import SelfCheck
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
@@ -81,6 +83,7 @@ class FleetParts:
     shares_prefixes: bool
     arrivals: WatchedArrivals
     shops: Mapping[ModelId, GuideShop]
+    kv_events: KvEvents | None
 
 
 def build_fleet(
@@ -100,6 +103,7 @@ def build_fleet(
         seed=seed,
         arrivals=parts.arrivals,
         shops=parts.shops,
+        kv_events=parts.kv_events,
     )
 
 
@@ -137,6 +141,21 @@ def build_parts(
         shares_prefixes=all(b.shares_prefixes for b in parked_instances.values()),
         arrivals=arrivals,
         shops={one.model.id: one.shop for one in parked},
+        kv_events=_kv_events(config),
+    )
+
+
+def _kv_events(config: FleetConfig) -> KvEvents | None:
+    """Returns what tells others of cached prefixes, if somebody wants to know."""
+    if not config.kv_events:
+        return None
+    return KvEvents(
+        ZmqPublisher(
+            config.kv_events,
+            replay=config.kv_events_replay,
+            topic=config.kv_events_topic,
+        ),
+        clock=time.time,
     )
 
 
@@ -174,7 +193,9 @@ def _park_everywhere(
         parked_instances={
             device: ParkedInstance(
                 worker=worker,
-                make_batcher=lambda: make_batcher(blueprint),
+                make_batcher=lambda: make_batcher(
+                    blueprint, has_news=bool(config.kv_events)
+                ),
                 max_rows=blueprint.settled.max_rows,
                 shares_prefixes=blueprint.shares_prefixes,
                 shop=shop,

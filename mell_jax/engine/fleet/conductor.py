@@ -48,6 +48,10 @@ from mell_jax.scheduler.transfer import MoveDemand
 from mell_jax.worker.group import DeviceGroup
 
 Result = TypeVar("Result")
+DELETED = (
+    "the weights that are served were deleted by who shares them, such as by donating "
+    "them to a jitted function: give others by an update, before that the next time"
+)
 
 
 class Conductor:
@@ -204,11 +208,18 @@ class Conductor:
         self.settle()
 
     def guard(self, instance: FleetInstance, do: Callable[[], Result]) -> Result | None:
-        """Does something on a device; if that raises, the device is lost."""
+        """Does something on a device; if that raises, the device is lost.
+
+        Not where who shares its weights has deleted them: its requests are, until there
+        are others.
+        """
         try:
             return do()
         except Exception as error:  # the edge: whatever a device raises, others go on
-            self.fence(instance.device, error)
+            if instance.inner.worker.held.is_deleted:
+                self._fail_requests(instance.device)
+            else:
+                self.fence(instance.device, error)
             return None
 
     def end(
@@ -501,6 +512,14 @@ class Conductor:
             if state.replays > self._config.replay_limit:
                 message = f"lost with its device {state.replays} times"
                 self.end(request, reason=FinishReason.ERROR, message=message)
+
+    def _fail_requests(self, device: DeviceGroupId) -> None:
+        """Ends the requests of a device that has no weights to compute them with."""
+        logging.error("device %d: %s", device, DELETED, exc_info=True)
+        for request, owner in list(self.controller.owners.items()):
+            if owner.home == device and request in self._states:
+                self.end(request, reason=FinishReason.ERROR, message=DELETED)
+        self.settle()
 
     def _drop(self, request: RequestId) -> None:
         state = self._states.pop(request)

@@ -72,6 +72,15 @@ class FleetConfig:
     patience_epochs: int = setting(
         30, help="A move is called off when its pages take more epochs than this."
     )
+    kv_events: str = setting(
+        "",
+        help="This ZeroMQ address, such as tcp://127.0.0.1:5557, tells subscribers "
+        "which prefixes are cached, token ids included, as vLLM does (extra cluster).",
+    )
+    kv_events_replay: str = setting(
+        "", help="This ZeroMQ address says again what a subscriber has missed."
+    )
+    kv_events_topic: str = setting("", help="Events of the cache have this topic.")
     stall_s: float = 60.0
     fault: Fault = NO_FAULT
     has_others: bool = False
@@ -117,3 +126,14 @@ class FleetConfig:
             raise ValueError(
                 f"patience_epochs must be >= 1, got {self.patience_epochs}"
             )
+        self._check_kv_events()
+
+    def _check_kv_events(self) -> None:
+        for name in ("kv_events", "kv_events_replay"):
+            value = getattr(self, name)
+            if value and not value.startswith(("tcp://", "ipc://", "inproc://")):
+                raise ValueError(
+                    f"{name} must begin with tcp://, ipc:// or inproc://, got {value!r}"
+                )
+        if self.kv_events_replay and not self.kv_events:
+            raise ValueError("kv_events_replay needs kv_events, too")

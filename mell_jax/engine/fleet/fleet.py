@@ -41,6 +41,7 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.guides import GuideShop
 from mell_jax.engine.intake import choose_seed, refusal, resolve
+from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
@@ -64,6 +65,7 @@ class Fleet:
       shares_prefixes: whether instances keep pages of prompts for others.
       arrivals: waits for devices; by default with a thread for each.
       shops: of guides, by model; none where no request may have a grammar.
+      kv_events: is told of cached prefixes; None for nobody.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class Fleet:
         seed: int = 0,
         arrivals: Arrivals | None = None,
         shops: Mapping[ModelId, GuideShop] | None = None,
+        kv_events: KvEvents | None = None,
     ) -> None:
         self.machine = machine
         self.instance_pool = instance_pool
         self.times = StepTimes()
         self._shops = dict(shops or {})
+        self._kv_events = kv_events
         self._infos = tuple(model.info for model in models)
         self._page_tokens = shared_page_tokens(models)
         self._clock = clock
@@ -142,6 +146,7 @@ class Fleet:
             times=self.times,
             is_single=len(instance_pool.devices) == 1,
             now_s=self._now_s,
+            kv_events=kv_events,
         )
 
     @property
@@ -167,6 +172,8 @@ class Fleet:
         """Waits a moment until no thread waits for a device; no step follows."""
         for shop in self._shops.values():
             shop.close()
+        if self._kv_events is not None:
+            self._kv_events.close()
         self._arrivals.end(most_s=LATE_S)
 
     def nudge(self) -> None:

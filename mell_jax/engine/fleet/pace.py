@@ -19,6 +19,7 @@ from mell_jax.engine.fleet.patience import LATE_S, Patience
 from mell_jax.engine.fleet.probes import Probes
 from mell_jax.engine.fleet.tally import FleetTally
 from mell_jax.engine.frames import StepFrame
+from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.worker.device import Pending
@@ -63,6 +64,7 @@ class Pace:
       times: are told where time goes.
       is_single: there is one device group; it is waited for where its step lands.
       now_s: the time at the start.
+      kv_events: is told of cached prefixes, once a round; None for nobody.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class Pace:
         times: StepTimes,
         is_single: bool,
         now_s: float,
+        kv_events: KvEvents | None = None,
     ) -> None:
         self.steps = 0
+        self._kv_events = kv_events
         self.patience = Patience(stall_s=config.stall_s)
         self._hands = hands
         self._config = config
@@ -129,7 +133,10 @@ class Pace:
         """
         if not self._may_go_on:
             self._wait(most_s=most_wait_s, has_work=has_work)
-        return self._bring_in(self._land_one, among=self._all())
+        frames = self._bring_in(self._land_one, among=self._all())
+        if self._kv_events is not None:
+            self._kv_events.tell(self._hands.instances)
+        return frames
 
     def _all(self) -> list[FleetInstance]:
         return list(self._hands.instances.values())

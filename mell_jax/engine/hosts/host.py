@@ -38,6 +38,7 @@ from mell_jax.engine.hosts.wires import (
     Pulse,
     Wires,
 )
+from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.desk import Desk
@@ -73,11 +74,13 @@ class Host:
         config: FleetConfig | None = None,
         arrivals: Arrivals | None = None,
         shops: Mapping[ModelId, GuideShop] | None = None,
+        kv_events: KvEvents | None = None,
         prefill_tokens_per_s: float = math.inf,
     ) -> None:
         self.times = StepTimes()
         self._infos = tuple(model.info for model in models)
         self._shops = dict(shops or {})
+        self._kv_events = kv_events
         self._wires = wires
         self._clock = clock
         self._arrivals = arrivals or WatchedArrivals()
@@ -106,6 +109,7 @@ class Host:
             times=self.times,
             is_single=False,  # a message may come at any time
             now_s=clock(),
+            kv_events=kv_events,
         )
 
     # -- for links -------------------------------------------------------------------
@@ -151,6 +155,8 @@ class Host:
         """Waits a moment until no thread waits for a device; no step follows."""
         for shop in self._shops.values():
             shop.close()
+        if self._kv_events is not None:
+            self._kv_events.close()
         self._arrivals.end(most_s=LATE_S)
 
     def submit(self, submit: Submit) -> NoReturn:

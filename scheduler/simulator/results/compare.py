@@ -63,7 +63,8 @@ def policy_config(
         move_price_s=knobs.move_price_s,
         place_wait_s=knobs.place_wait_s,
         epoch_s=settings.epoch_s,
-        link_bytes_per_s=LINK_SHARE * settings.link_gbps * 1e9 / 8,
+        devices_per_host=settings.devices_per_host,
+        link_bytes_per_s=LINK_SHARE * settings.narrowest_gbps * 1e9 / 8,
         prefill_tokens_per_s=settings.replay_tokens_per_s,
     )
 
@@ -96,6 +97,7 @@ def run_policy(
         return _outcome(name, meter, workload=workload, headroom=headroom)
     policy, log = None, None
     if name == REPACK_LIVE:
+        _refuse_real(workload, settings)
         driven = Repacker(settings.models())
     else:
         config = policy_config(settings, headroom=headroom, knobs=knobs)
@@ -112,6 +114,15 @@ def run_policy(
     if isinstance(policy, Mell):
         outcome.figures.update(policy.figures())
     return outcome
+
+
+def _refuse_real(workload: Workload, settings: Settings) -> None:
+    """Raises ValueError where it matters which device computes what, and since when."""
+    if settings.steps is not None or workload.blocks is not None:
+        raise ValueError(
+            f"{REPACK_LIVE} has its requests elsewhere at once, so it makes no steps "
+            f"and shares no prefixes: leave it out, or --profile and --blocks"
+        )
 
 
 def _outcome(

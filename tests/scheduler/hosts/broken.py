@@ -10,9 +10,9 @@ from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
 from mell_jax.scheduler.hosts.coordinator import Coordinator
 from mell_jax.scheduler.hosts.desk import Desk
 from mell_jax.scheduler.hosts.relay import Relay
-from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry
+from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId
 from mell_jax.scheduler.hosts.stream import Place, Stream
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, FrontId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch
 from mell_jax.scheduler.migration import messages
 from tests.scheduler.hosts.programs import Parts
 
@@ -64,21 +64,6 @@ class GenerousDesk(Desk):
     def _free(self, device: DeviceGroupId) -> int:
         model = self.serves[device]
         return self._capacity_pages[model] if model is not None else 0
-
-
-class FaithfulDesk(Desk):
-    """Holds on to the copies of a front end that is gone."""
-
-    def cut_front(self, front: FrontId) -> Sequence[host_side.Effect]:
-        return ()
-
-
-class SilentDesk(Desk):
-    """Tells no front end that a copy of its is gone."""
-
-    def _tell_front(self, front: FrontId, message: words.HostToFront) -> None:
-        if not isinstance(message, words.Gone):
-            super()._tell_front(front, message)
 
 
 class TimelessDesk(Desk):
@@ -140,6 +125,13 @@ class ForgetfulAdoption(Adoption):
         return replace(super().decide(), seen=words.NOTHING_SEEN)
 
 
+class InattentiveAdoption(Adoption):
+    """Decides by what was reported, whatever has changed since."""
+
+    def hear(self, peer: PeerId, message: Any) -> None:
+        pass
+
+
 class HostsOwnAdoption(Adoption):
     """Trusts the hosts for which copy of a request counts."""
 
@@ -199,15 +191,6 @@ class DiscreetCoordinator(Coordinator):
             self._lose_host(host)
 
 
-class RashCoordinator(Coordinator):
-    """Places requests on hosts that their front ends may not have reached."""
-
-    def _serve_reached(self) -> None:
-        for host in self.roll.hosts.values():
-            host.reached |= self.roll.fronts.keys()
-        super()._serve_reached()
-
-
 class ForgivingCoordinator(Coordinator):
     """Goes on with a host that a front end has lost its link to."""
 
@@ -235,10 +218,8 @@ BROKEN = {
     "a host is not told that it was fenced": Parts(coordinator=DiscreetCoordinator),
     "grants beyond its pages": Parts(desk=GenerousDesk),
     "the host says which copy counts": Parts(coordinator=adopting_by(HostsOwnAdoption)),
-    "copies of lost front ends are kept": Parts(desk=FaithfulDesk),
-    "copies go without a word": Parts(desk=SilentDesk),
+    "what changes after a report": Parts(coordinator=adopting_by(InattentiveAdoption)),
     "openings for an earlier life": Parts(desk=TimelessDesk),
-    "places that are not reached": Parts(coordinator=RashCoordinator),
     "links that are lost do not count": Parts(coordinator=ForgivingCoordinator),
     "moves between hosts that lost each other": Parts(coordinator=DeafCoordinator),
 }

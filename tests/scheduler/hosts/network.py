@@ -126,8 +126,8 @@ class Link:
         end.program.lost(self)
 
 
-Aim = Callable[[Process, Process], None]
-"""A fault that is aimed at a message; it is told sender and receiver."""
+Aim = Callable[[Any, Process, Process], None]
+"""A fault that is aimed at a message; it is told what, who sends it, and to whom."""
 
 
 class Network:
@@ -210,7 +210,7 @@ class Network:
             self.counts[name] += 1
             for nth, fault in self._aims.get(name, ()):
                 if nth == self.counts[name]:
-                    fault(sender, to)
+                    fault(message if name == names[0] else inner, sender, to)
 
     def at(self, when: float, act: Callable[[], None]) -> None:
         """Does something at a time."""

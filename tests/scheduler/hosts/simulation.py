@@ -9,6 +9,7 @@ after those that it has; at rest nothing is held anywhere.
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from mell_jax.scheduler.ids import FRONT_BITS, FrontId, RequestId
 from tests.scheduler.hosts.controller_program import ControllerProgram
@@ -28,12 +29,14 @@ MAX_TOKENS = 33
 
 
 class Simulation:
-    """A fleet of three hosts and its faults."""
+    """A fleet of three hosts and its faults, which are drawn if they are not given."""
 
-    def __init__(self, seed: int, *, parts: Parts | None = None) -> None:
+    def __init__(
+        self, seed: int, *, parts: Parts | None = None, faults: Faults | None = None
+    ) -> None:
         self.rng = rng = random.Random(seed)
         self.parts = parts or Parts()
-        self.faults = Faults.draw(rng)
+        self.faults = faults or Faults.draw(rng)
         self.network = Network(rng)
         self.directory = Directory(self.network)
         self.counts: Counter[str] = Counter()
@@ -115,8 +118,9 @@ class Simulation:
         name, nth, what = rng.choice(AIMED_AT), rng.randint(1, 12), rng.random()
         delay = rng.choice([0.0, 0.0, 0.05 * rng.random(), 0.3 * rng.random()])
 
-        def fault(sender: Process, to: Process) -> None:
-            one = sender if what < 0.5 else to
+        def fault(message: Any, sender: Process, to: Process) -> None:
+            concerned = [sender, to, *self._sources(message)]
+            one = concerned[int(what * 1000) // 5 % len(concerned)]
             acts: list[Callable[[], None]] = [
                 lambda: self._kill(one),
                 lambda: self._stop_process(one),
@@ -130,16 +134,25 @@ class Simulation:
 
         self.network.aim(name, nth=nth, fault=fault)
 
-    def _draw_out(self, controller: Process, source: Process) -> None:
-        """Has the controller killed as it commits, with a slow way to front ends."""
+    def _sources(self, message: Any) -> list[Process]:
+        """Returns the host whose tokens a stream takes that a message is about."""
+        request = getattr(message, "request", None)
         for front in self._fronts:
-            self._slow_way(controller, front.process, lag=1 + self.rng.random())
-        commits = self.network.counts["Commit"]
-        # It is passed on, too.
+            stream = front.relay.streams.get(request)
+            if stream is not None and stream.place is not None:
+                epoch = stream.place.epoch
+                return [h.process for h in self._hosts if h.desk.epoch == epoch]
+        return []
+
+    def _draw_out(self, _: Any, controller: Process, source: Process) -> None:
+        """Has one end killed as a move is committed, on a slow way to front ends."""
+        one = self.rng.choice([controller, source])
+        for front in self._fronts:
+            self._slow_way(one, front.process, lag=1 + self.rng.random())
         self.network.aim(
             "Commit",
-            nth=commits + 1,
-            fault=lambda sender, to: self._later(0.0, self._kill_controller),
+            nth=self.network.counts["Commit"] + 1,
+            fault=lambda *_: self._later(0.0, lambda: self._kill(one)),
         )
 
     def _kill(self, process: Process) -> None:

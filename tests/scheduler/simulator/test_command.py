@@ -38,6 +38,10 @@ FIGURES = {
     "pauses",
     "pause_s",
     "pause_max_s",
+    "ttft_p99_s",
+    "tpot_p50_s",
+    "e2e_p90_s",
+    "slo_attainment",
     "decision_us_p50",
     "decision_us_p99",
 }
@@ -136,7 +140,104 @@ def test_a_trace_with_every_flag_gives_every_figure(
     assert lines[0] == ("two: 120 requests, C = 8,000 tokens, means over 7 s to 29 s")
     assert max(len(line) for line in lines) <= 100
     tables = [line.split()[0] for line in lines if line.startswith("mell")]
-    assert tables == ["mell"] * 3
+    assert tables == ["mell"] * 4
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> str:
+    path = tmp_path / "profile.json"
+    content = {
+        "name": "by hand",
+        "step_time": {"fixed_s": 0.01, "row_s": 0.0, "page_s": 1e-5},
+        "prefill_token_s": 1e-4,
+        "token_budget": 512,
+        "max_rows": 64,
+        "capacity_tokens": 8000,
+        "page_tokens": 16,
+        "kv_bytes_per_token": 1000,
+        "load_s": 2.0,
+        "link_bytes_per_s": None,
+    }
+    path.write_text(json.dumps(content))
+    return f"--profile={path}"
+
+
+def test_a_fleet_is_as_its_profile_says_where_no_flag_does(
+    shell: Shell, two_models: Path, profile: str, tmp_path: Path
+) -> None:
+    written = tmp_path / "figures.json"
+    common = (profile, f"--trace={two_models}", f"--output_json={written}")
+    shell.run(*common)
+    settings = json.loads(written.read_text())["settings"]
+    names = ("capacity_tokens", "kv_bytes_per_token", "activation_s", "link_gbps")
+    assert [settings[name] for name in names] == [8000, 1000, 2.0, None]
+    assert settings["steps"]["token_budget"] == 512
+    assert settings["step_time"]["page_s"] == pytest.approx(1e-5)
+    assert settings["prefill_tokens_per_s"] == pytest.approx(1e4)
+    shell.run(
+        *common,
+        "--capacity_tokens=16000",
+        "--page_tokens=32",
+        "--activation_s=0",
+        "--prefill_tokens_per_s=5000",
+        "--step_fixed_ms=20",
+    )
+    settings = json.loads(written.read_text())["settings"]
+    assert [settings[name] for name in names] == [16000, 1000, 0.0, None]
+    assert settings["step_time"]["page_s"] == pytest.approx(2e-5)  # of a larger page
+    assert settings["step_time"]["fixed_s"] == pytest.approx(0.02)
+    assert settings["steps"]["prefill_token_s"] == pytest.approx(2e-4)
+
+
+def test_objectives_are_reported_on_and_bind_placement(
+    shell: Shell, two_models: Path, profile: str, tmp_path: Path
+) -> None:
+    written, bound = tmp_path / "figures.json", "--slo_tpot_ms=12.6"
+    common = (f"--trace={two_models}", profile, "--activation_s=0")
+    devices, met = [], []
+    for slo in ((), (bound,), (bound, "--tpot_slo_ms=99")):
+        printed = shell.run(*common, f"--output_json={written}", *slo)
+        figures = json.loads(written.read_text())["policies"]["consolidate"]
+        devices.append(figures["devices_mean"])
+        met.append(figures["slo_attainment"])
+    assert devices[0] == devices[2] < devices[1]  # 260 pages an instance, of 500
+    assert met[0] == 1.0 and met[1] > met[2]
+    assert "ttft p50" in printed and "met: requests within" in printed
+
+
+def test_loading_warm_devices_links_and_blocks_have_flags(
+    shell: Shell, two_models: Path, tmp_path: Path
+) -> None:
+    written, log = tmp_path / "figures.json", tmp_path / "log"
+    switches = (
+        "--load_s=code:1,conv:3",
+        "--warm=2",
+        "--warm_s=0.5",
+        "--devices_per_host=2",
+        "--host_gbps=100",
+        "--switch_gbps=150",
+        f"--record={log}",
+    )
+    printed = shell.run(
+        f"--trace={two_models}",
+        f"--output_json={written}",
+        "--activation_s=2",
+        *switches,
+    )
+    settings = json.loads(written.read_text())["settings"]
+    assert settings["load_s"] == {"code": 1.0, "conv": 3.0}
+    assert (settings["warm_devices"], settings["host_gbps"]) == (2, 100.0)
+    assert "kept warm" in printed
+    assert "every plan as recorded" in shell.run(f"--replay={log}")
+    assert "--replay reproduces" in shell.refused(f"--check={log}")
+    blocks = tmp_path / "blocks.jsonl"
+    row = {"timestamp": 0, "input_length": 900, "output_length": 90, "hash_ids": [1, 2]}
+    lines = [json.dumps(row | {"timestamp": 500 * at}) for at in range(20)]
+    blocks.write_text("\n".join(lines))
+    printed = shell.run(f"--blocks={blocks}", f"--output_json={written}")
+    assert "found  of prompts" in printed
+    figures = json.loads(written.read_text())["policies"]["consolidate"]
+    assert figures["prefix_hit_tokens"] > 0
 
 
 CONTEXT = "--context_tokens=3000"
@@ -275,6 +376,17 @@ def test_a_plot_without_matplotlib_says_what_to_install(
         ("--record=/no/such/folder/log", "there is no such folder"),
         ("--replay=/no/such/log", "No such file"),
         ("--data=/no/such/folder", "is no folder"),
+        ("--profile=/no/such/profile", "No such file"),
+        ("--slo_ttft_ms=0", "slo_ttft_s must be > 0"),
+        ("--slo_tpot_ms=nan", "slo_tpot_s must be > 0"),
+        ("--load_s=x", "'x' is not name:seconds, as in code:30,chat:60"),
+        ("--load_s=code:3", "load_s names 'code', which no request is for"),
+        ("--load_s=default:-1", "load_s of default must be >= 0 and finite"),
+        ("--warm_s=nan", "warm_s must be >= 0 and finite"),
+        ("--devices_per_host=0", "devices_per_host must be > 0"),
+        ("--host_gbps=-1", "host_gbps must be > 0"),
+        ("--switch_gbps=nan", "switch_gbps must be > 0"),
+        ("--blocks=/no/such/blocks.jsonl", "No such file"),
         ("--scale=many", "numbers of instances, got 'many'"),
         ("--scale=0", "at least 1 instance"),
     ],

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
@@ -26,7 +25,7 @@ from mell_jax.scheduler.simulator.fleet import SimulatedFleet
 from mell_jax.scheduler.simulator.repack import demands, run_repack
 from mell_jax.scheduler.simulator.results.compare import REPACK_LIVE, run_policy
 from mell_jax.scheduler.simulator.settings import Settings
-from mell_jax.scheduler.simulator.workload import Workload
+from tests.scheduler.simulator.by_hand import workload
 
 PLAIN = Settings(
     capacity_tokens=100,
@@ -36,16 +35,6 @@ PLAIN = Settings(
     link_gbps=math.inf,
 )
 SLOW = replace(PLAIN, link_gbps=8e-7, kv_bytes_per_token=1)  # 100 tokens a second
-
-
-def workload(rows: list[tuple[float, int, int]]) -> Workload:
-    return Workload(
-        arrival_s=np.array([row[0] for row in rows]),
-        input_tokens=np.array([row[1] for row in rows]),
-        output_tokens=np.array([row[2] for row in rows]),
-        models=(ONLY_MODEL,) * len(rows),
-        name="by hand",
-    )
 
 
 def figures(

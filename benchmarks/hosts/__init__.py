@@ -1,0 +1,1 @@
+"""What a fleet of many hosts costs, beside what its hosts compute."""
