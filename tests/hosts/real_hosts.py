@@ -75,7 +75,7 @@ class Networks:
     """Two networks with a cable between them, which can be pulled and slowed down."""
 
     def __init__(self) -> None:
-        tag = f"mell{os.getpid() % 100_000}"
+        tag = f"mell{secrets.token_hex(3)}"
         self.head, self.far = f"{tag}h", f"{tag}f"
         self._cable = f"{tag}c"
 
