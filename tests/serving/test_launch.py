@@ -180,17 +180,10 @@ def test_a_bad_file_is_one_clear_line(text: str, message: str, tmp_path: Path) -
     assert done.stderr.count("\n") == 1
 
 
-<<<<<<< HEAD
-def test_at_most_32_flags_are_shown() -> None:
+def test_at_most_34_flags_are_shown() -> None:
     shown = set(make_flags(has_hidden=False))
-    assert len(shown) == 32
-    assert set(make_flags(has_hidden=True)) - shown == {"fault"}
-=======
-def test_at_most_33_flags_are_shown() -> None:
-    shown = set(make_flags(has_hidden=False))
-    assert len(shown) == 33
+    assert len(shown) == 34
     assert set(make_flags(has_hidden=True)) - shown == {"fault", "orders"}
->>>>>>> hostproof
 
 
 def test_every_former_flag_is_a_flag_or_a_setting() -> None:
