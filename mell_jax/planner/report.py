@@ -95,10 +95,10 @@ def as_values(answer: Answer, *, model: str, command: str) -> dict[str, Any]:
             for option in question.options
         ],
         "busiest_s": list(answer.busiest_s),
-        "offers": [_values(offer) for offer in answer.offers],
+        "offers": [_values(offer, has_course=False) for offer in answer.offers],
         "unmet": [asdict(unmet) for unmet in answer.unmet],
         "best": {
-            side.name.lower(): _values(offer)
+            side.name.lower(): _values(offer, has_course=True)
             | {"serve": serve_commands(offer, model=model)}
             for side, offer in answer.best.items()
         },
@@ -204,7 +204,11 @@ def _comparison(answer: Answer) -> str:
     return "\n".join(lines)
 
 
-def _values(offer: Offer) -> dict[str, Any]:
+def _values(offer: Offer, *, has_course: bool) -> dict[str, Any]:
+    """An offer's figures; its course is how many instances were in use when."""
+    trial = asdict(offer.trial)
+    if not has_course:
+        del trial["times_s"], trial["instances"]
     return {
         "devices": {
             option.name: option.width * count
@@ -214,4 +218,4 @@ def _values(offer: Offer) -> dict[str, Any]:
         "price_per_hour_used": offer.price_per_hour(Payment.USED),
         "devices_in_use": offer.devices_in_use,
         "is_whole": offer.is_whole,
-    } | asdict(offer.trial)
+    } | trial

@@ -111,6 +111,12 @@ def test_json_has_every_figure() -> None:
     assert moving["devices"] == {"H100": 2, "L4 x2": 2}
     assert (moving["price_per_hour_owned"], moving["price_per_hour_used"]) == (5.0, 3.5)
     assert (moving["policy"], moving["within_share"]) == ("consolidate", 0.9951)
+    assert moving["instances"] == [1.0, 2.0, 1.0]
+    assert content["offers"][0] == {
+        key: value
+        for key, value in moving.items()
+        if key not in ("times_s", "instances", "serve")
+    }
     assert moving["serve"] == serve_commands(MOVING, model="DIR")
     assert [each["kind"] for each in content["options"]] == ["H100", "L4"]
     assert content["options"][0]["profile"]["link_bytes_per_s"] is None  # unbounded
