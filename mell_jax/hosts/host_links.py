@@ -377,9 +377,9 @@ class PeerLink:
 
     async def _send_array(self, array: "np.ndarray[Any, Any]") -> None:
         assert self.link is not None
-        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        data = memoryview(array.tobytes())
         for at in range(0, len(data), PIECE_BYTES):
-            piece = data[at : at + PIECE_BYTES]
+            piece = bytes(data[at : at + PIECE_BYTES])
             self.link.send(Piece(data=piece, crc=zlib.crc32(piece)))
             await self.link.drain()
 

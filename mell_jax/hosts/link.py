@@ -14,23 +14,16 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, final
 
-from mell_jax.hosts.intake import Intake
-from mell_jax.hosts.wire import (
-    MAX_BYTES,
-    PIECE_BYTES,
-    Challenge,
-    Hello,
-    HostCodec,
-    Proof,
-)
+from mell_jax.hosts.wire import Challenge, Hello, HostCodec, Proof
 from mell_jax.scheduler.hosts.messages import Beat
 from mell_jax.serving.processes.wire import WireError
 
 CONNECT_S = 5.0  # for a connection and its proofs
 MAX_UNSENT_BYTES = 2**28
 UNPROVEN_BYTES = 2**20  # of a message by somebody who may not know the secret
+_READ_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +80,7 @@ class RefusedError(ConnectionError):
 
 
 @final
-class Link(asyncio.BufferedProtocol):
+class Link:
     """A link has two ends; this is one. All methods belong to the event loop.
 
     Attributes:
@@ -95,52 +88,35 @@ class Link(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, *, config: LinkConfig, on_made: "Callable[[Link], None]" = lambda _: None
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        config: LinkConfig,
     ) -> None:
-        self._on_made = on_made
         self.hello: Hello | None = None
         self.is_up = True
-        self._transport: asyncio.Transport | None = None
+        self._reader, self._writer = reader, writer
         self._config = config
         self._codec = HostCodec()
-        self._intake = Intake(self._codec, max_bytes=MAX_BYTES)
-        self._early: list[Any] = []  # came before `run`
-        self._came = asyncio.Event()  # something of that, or the end
-        self._can_write = asyncio.Event()
-        self._can_write.set()
+        self._messages = self._codec.reader()
+        self._early: list[Any] = []  # came with the proofs
         self._silent = 0  # beats
-        self._hear: Callable[[Any], None] = self._early.append
-        self._is_run = False
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._on_cut: Callable[[], None] = lambda: None
 
     def run(
         self, *, hear: Callable[[Any], None], on_cut: Callable[[], None]
     ) -> asyncio.Task[None]:
-        """Begins to pass on what comes; `on_cut` is called once, in the end.
-
-        The task lasts as long as the link, and raises what `hear` has raised.
-        """
+        """Begins to pass on what comes; `on_cut` is called once, in the end."""
         self._on_cut = on_cut
-        return asyncio.get_running_loop().create_task(self._run(hear))
-
-    async def _run(self, hear: Callable[[Any], None]) -> None:
-        if not self.is_up:
-            self._tell_cut()
-        self._is_run, self._hear = True, hear
-        early, self._early = self._early, []
-        self._take(early)
-        if self.is_up:
-            self._connected.resume_reading()
-        await self._over
+        return asyncio.get_running_loop().create_task(self._read(hear))
 
     def send(self, message: Any) -> None:
         """Sends a message; one over a link that is cut is lost."""
         if not self.is_up:
             return
         try:
-            for part in self._codec.parts(message):
-                self._connected.write(part)
+            self._writer.write(self._codec.encode(message))
         except WireError:
             self.cut()
             return
@@ -150,11 +126,12 @@ class Link(asyncio.BufferedProtocol):
     @property
     def unsent_bytes(self) -> int:
         """Returns how much waits to be written."""
-        return self._connected.get_write_buffer_size()
+        return self._writer.transport.get_write_buffer_size()
 
     async def drain(self) -> None:
         """Waits until what was sent is on its way, for the most part."""
-        await self._can_write.wait()
+        if self.is_up:
+            await self._writer.drain()
 
     def beat(self) -> None:
         """Says that this end is there, and counts a beat of silence of the other."""
@@ -168,65 +145,26 @@ class Link(asyncio.BufferedProtocol):
         if not self.is_up:
             return
         self.is_up = False
-        self._came.set()
-        self._can_write.set()
-        self._connected.abort()
-        if not self._over.done():
-            self._over.set_result(None)
-        asyncio.get_running_loop().call_soon(self._tell_cut)
-
-    def _tell_cut(self) -> None:
+        self._writer.transport.abort()
         on_cut, self._on_cut = self._on_cut, lambda: None
-        on_cut()
+        asyncio.get_running_loop().call_soon(on_cut)
 
-    @property
-    def _connected(self) -> asyncio.Transport:
-        assert self._transport is not None, "a link is made with its connection"
-        return self._transport
-
-    def _take(self, came: list[Any]) -> None:
-        """Passes on what came; who hears it may raise, which ends the link."""
+    async def _read(self, hear: Callable[[Any], None]) -> None:
         try:
-            for message in came:
-                if self.is_up:
-                    self._hear(message)
-        except WireError:
-            self.cut()  # as if it could not be read
-        except Exception as error:  # the edge: `run` raises it
-            if not self._over.done():
-                self._over.set_exception(error)
+            for message in self._early:
+                self._take(message, hear)
+            while self.is_up and (data := await self._reader.read(_READ_BYTES)):
+                self._silent = 0
+                for message in self._messages.feed(data):
+                    self._take(message, hear)
+        except (OSError, WireError, EOFError):
+            pass  # it is of no more use, whatever the reason: both ends hear of the cut
+        finally:
             self.cut()
 
-    # -- asyncio.BufferedProtocol ----------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=2 * PIECE_BYTES)
-        self._on_made(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._intake.room()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._silent = 0
-        try:
-            came = self._intake.filled(nbytes)
-        except WireError:
-            self.cut()
-            return
-        self._take(came)
-        if came and not self._is_run and self.is_up:
-            self._connected.pause_reading()  # until somebody wants more
-            self._came.set()
-
-    def connection_lost(self, _: Exception | None) -> None:
-        self.cut()
-
-    def pause_writing(self) -> None:
-        self._can_write.clear()
-
-    def resume_writing(self) -> None:
-        self._can_write.set()
+    def _take(self, message: Any, hear: Callable[[Any], None]) -> None:
+        if self.is_up:
+            hear(message)
 
     # -- the beginning ---------------------------------------------------------------
 
@@ -236,12 +174,11 @@ class Link(asyncio.BufferedProtocol):
         Raises:
           RefusedError: it is not, or none comes.
         """
-        if not self._early and self.is_up:
-            self._came.clear()
-            self._connected.resume_reading()
-            await self._came.wait()
-        if not self._early:
-            raise RefusedError("the other side has hung up, or is of no fleet")
+        while not self._early:
+            data = await self._reader.read(_READ_BYTES)
+            if not data:
+                raise RefusedError("the other side has hung up")
+            self._early += self._messages.feed(data)
         message = self._early.pop(0)
         if not isinstance(message, kind):
             raise RefusedError(
@@ -271,7 +208,7 @@ class Link(asyncio.BufferedProtocol):
         Raises:
           RefusedError: the other side does not know the secret.
         """
-        self._intake.max_bytes = UNPROVEN_BYTES
+        self._messages = self._codec.reader(max_bytes=UNPROVEN_BYTES)
         nonce = secrets.token_bytes(32)
         self.send(Challenge(nonce=nonce))
         hello: Hello = await self._next(Hello)
@@ -281,7 +218,7 @@ class Link(asyncio.BufferedProtocol):
             raise RefusedError("whoever connects has another secret")
         digest = _digest(self._config.secret, b"listens", proof.nonce, nonce)
         self.send(Proof(nonce=nonce, digest=digest))
-        self._intake.max_bytes = MAX_BYTES
+        self._messages = self._codec.reader()  # nothing came yet: that is waited for
         self.hello = hello
         return hello
 
@@ -298,49 +235,22 @@ async def connect(address: str, *, hello: Hello, config: LinkConfig) -> Link:
     """
     host, port = split_address(address)
     async with asyncio.timeout(CONNECT_S):
-        _, link = await asyncio.get_running_loop().create_connection(
-            lambda: Link(config=config),
+        reader, writer = await asyncio.open_connection(
             host,
             port,
             ssl=config.client,
             server_hostname=host if config.client else None,
         )
+        link = Link(reader, writer, config=config)
         try:
             await link.prove(hello)
+        except WireError as error:
+            link.cut()
+            raise RefusedError(f"no process of a fleet is at {address}") from error
         except BaseException:
             link.cut()
             raise
         return link
-
-
-@final
-class Listening:
-    """Whoever connects meanwhile is greeted, if it knows the secret."""
-
-    def __init__(
-        self, config: LinkConfig, *, greet: Callable[[Link], Awaitable[None]]
-    ) -> None:
-        self._config = config
-        self._greet = greet
-        self._tasks: set[asyncio.Task[None]] = set()  # of links that begin
-
-    def link(self) -> Link:
-        """Makes the link of a connection that is about to be made."""
-        return Link(config=self._config, on_made=self._begin)
-
-    def _begin(self, link: Link) -> None:
-        task = asyncio.get_running_loop().create_task(self._accept(link))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, link: Link) -> None:
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await link.accept()
-        except OSError:
-            link.cut()
-            return
-        await self._greet(link)
 
 
 async def listen(
@@ -355,8 +265,21 @@ async def listen(
       OSError: the address cannot be listened on.
     """
     host, port = split_address(address)
-    return await asyncio.get_running_loop().create_server(
-        Listening(config, greet=greet).link,
+
+    async def accept(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        link = Link(reader, writer, config=config)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await link.accept()
+        except (OSError, WireError, EOFError):
+            link.cut()
+            return
+        await greet(link)
+
+    return await asyncio.start_server(
+        accept,
         host,
         port,
         ssl=config.server,

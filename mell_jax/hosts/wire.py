@@ -1,13 +1,11 @@
 """Controller, hosts and front ends tell each other these messages, written as bytes.
 
 A message is written as in `serving.processes.wire`: length, kind, msgpack of the type's
-fields, checked against their annotations; a piece of pages as its CRC-32 and its bytes.
-Of one that carries another message, such as `Told`, both are written, with a kind each;
-nothing that arrives can name a type.
+fields, checked against their annotations. Of one that carries another message, such as
+`Told`, both are written, with a kind each; nothing that arrives can name a type.
 """
 
 import dataclasses
-import struct
 from dataclasses import dataclass
 from typing import Any, final, get_args, get_type_hints
 
@@ -21,8 +19,8 @@ from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, FrontId
 from mell_jax.scheduler.migration import messages
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.serving.processes.wire import (
-    HEAD,
     UNREADABLE,
+    MessageReader,
     WireError,
     restore,
     simplify,
@@ -31,7 +29,6 @@ from mell_jax.serving.processes.wire import (
 
 MAX_BYTES = 2**28  # prompt log probabilities of a step
 MAX_PARCEL_BYTES = 2**34
-_CRC = struct.Struct("<I")
 PIECE_BYTES = 2**23
 """Pages go in pieces of so many bytes, between which other messages may go."""
 INNER: tuple[type[Any], ...] = get_args(messages.Message)
@@ -138,7 +135,7 @@ class Parcel:
 class Piece:
     """These bytes of the latest parcel's pages come next; `crc` is their CRC-32."""
 
-    data: memoryview
+    data: bytes
     crc: int
 
 
@@ -195,31 +192,18 @@ class HostCodec:
         Raises:
           WireError: it is larger than the other side would take.
         """
-        return b"".join(self.parts(message))
-
-    def parts(self, message: Any) -> tuple[bytes | memoryview, ...]:
-        """Returns what is to be written one after the other; see `encode`."""
         kind = type(message)
-        if kind is Piece:
-            data = message.data
-            self._check_size(kind, _CRC.size + len(data))
-            head = _CRC.pack(message.crc)
-            size = _CRC.size + len(data)
-            return HEAD.pack(size, self._kinds[kind]) + head, data
         value: object = message
         if kind in self._bare:
             inner = message.message
             value = (_stripped(message), self._inner_kinds[type(inner)], inner)
         body = self._encoder.encode(value)
-        self._check_size(kind, len(body))
-        return (with_head(body, kind=self._kinds[kind]),)
-
-    def _check_size(self, kind: type[Any], size: int) -> None:
-        if not (size <= MAX_BYTES):
+        if not (len(body) <= MAX_BYTES):
             raise WireError(
-                f"a {kind.__name__} of {size} bytes exceeds the {MAX_BYTES} that "
+                f"a {kind.__name__} of {len(body)} bytes exceeds the {MAX_BYTES} that "
                 "a message may have"
             )
+        return with_head(body, kind=self._kinds[kind])
 
     def decode(self, kind: int, body: memoryview) -> Any:
         """Returns the message of a body.
@@ -229,8 +213,6 @@ class HostCodec:
         """
         if not (kind < len(TYPES)):
             raise WireError(f"there is no message of kind {kind}")
-        if TYPES[kind] is Piece:
-            return _piece(body)
         try:
             value = self._decoders[kind].decode(body)
             if TYPES[kind] not in self._bare:
@@ -245,18 +227,15 @@ class HostCodec:
         except UNREADABLE as error:
             raise WireError(f"a message cannot be read: {error}") from error
 
+    def reader(self, *, max_bytes: int = MAX_BYTES) -> MessageReader:
+        """Returns what puts messages together from pieces of a stream."""
+        return MessageReader(self, max_bytes=max_bytes)
+
     def _shape(self, kind: type[Any]) -> Any:
         """Returns the type of a body."""
         if kind in self._bare:
             return tuple[self._bare[kind], int, msgspec.Raw]  # type: ignore[name-defined]
         return kind
-
-
-def _piece(body: memoryview) -> Piece:
-    """Returns a piece, whose bytes stay where they are."""
-    if len(body) < _CRC.size:
-        raise WireError("a piece without its CRC-32")
-    return Piece(data=body[_CRC.size :], crc=_CRC.unpack_from(body)[0])
 
 
 def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
