@@ -196,7 +196,7 @@ class RealFleet:
                 found["controller"] = pid
             elif "--orders" in command:
                 found[Path(command.split("--config=")[1].split()[0]).stem] = pid
-            elif "front_end" in command:
+            elif "processes.child" in command:
                 found["front end"] = pid
         if self._far is not None and self._far.poll() is None:
             found["c"] = self._far.pid

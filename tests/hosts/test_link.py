@@ -69,6 +69,7 @@ async def listening(config: LinkConfig) -> AsyncIterator[Listener]:
         server.close()
         for link in listener.links:
             link.cut()
+        await asyncio.sleep(0.05)  # for all connections to be closed
 
 
 @contextlib.asynccontextmanager
