@@ -6,6 +6,7 @@
 A child hears of the end of this process by the end of its standard input.
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -64,6 +65,14 @@ class Child:
             self.process.kill()
             self.process.wait()
         self._thread.join()
+
+    def leave(self, *, most_s: float) -> None:
+        """Has it put its things in order (SIGTERM), and end; after `most_s`, `stop`."""
+        self._is_stopping.set()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # `stop` is less patient
+            self.process.wait(most_s)
+        self.stop()
 
     def _watch(self) -> None:
         while not self._is_stopping.wait(_LOOK_S):
