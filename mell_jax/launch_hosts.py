@@ -59,7 +59,8 @@ def tls_of(hosts: HostsConfig, *, server: ServerConfig) -> TlsPaths | None:
     )
 
 
-def _links_of(hosts: HostsConfig, *, server: ServerConfig, secret: bytes) -> LinkConfig:
+def links_of(hosts: HostsConfig, *, server: ServerConfig, secret: bytes) -> LinkConfig:
+    """Returns how the fleet's processes talk to each other."""
     listens, connects = contexts(tls_of(hosts, server=server))
     return LinkConfig(
         secret=secret,
@@ -106,7 +107,7 @@ def run_host(
         hosts.name,
         address=hosts.fleet_address or own_address(hosts.join),
         controller=hosts.join,
-        config=_links_of(hosts, server=server, secret=secret),
+        config=links_of(hosts, server=server, secret=secret),
     )
     built = build_host(
         engines,
@@ -208,11 +209,41 @@ def run_head(
         engine = HostsEngine(
             controller.address,
             name="front",
-            links=_links_of(hosts, server=server, secret=secret),
+            links=links_of(hosts, server=server, secret=secret),
         )
         engine.connect()
         models = [served_model(one.name, model_directory(one)) for one in engines]
         return serve(engine, models=models, config=server, started_s=started_s)
+
+
+def controller_orders(
+    hosts: HostsConfig, *, fleet: FleetConfig, server: ServerConfig, secret: bytes
+) -> dict[str, object]:
+    """Returns what a controller is told, but for `address` and `least_hosts`."""
+    return {
+        "secret": secret.hex(),
+        "beat_s": hosts.beat_s,
+        "patience": hosts.patience_beats,
+        "policy": fleet.policy,
+        "policies": _finite(asdict(fleet.policy_config())),
+        "tls": _plain(tls_of(hosts, server=server)),
+        "log_format": server.log_format,
+        "verbosity": logging.get_verbosity(),
+    }
+
+
+def host_orders(
+    name: str, *, controller: str, secret: bytes, given: Mapping[str, Value]
+) -> str:
+    """Returns what a host is told, in one line.
+
+    Args:
+      name: of the host.
+      controller: its address.
+      given: settings.
+    """
+    told = {**given, "join": controller, "host_name": name}
+    return json.dumps({"secret": secret.hex(), "given": told})
 
 
 class _Controller:
@@ -228,16 +259,9 @@ class _Controller:
         least_hosts: int,
     ) -> None:
         self.address = hosts.fleet_address or _ANY
-        self._orders = {
-            "secret": secret.hex(),
-            "beat_s": hosts.beat_s,
-            "patience": hosts.patience_beats,
-            "policy": fleet.policy,
-            "policies": _finite(asdict(fleet.policy_config())),
-            "tls": _plain(tls_of(hosts, server=server)),
-            "log_format": server.log_format,
-            "verbosity": logging.get_verbosity(),
-        }
+        self._orders = controller_orders(
+            hosts, fleet=fleet, server=server, secret=secret
+        )
         self._least_hosts = least_hosts
 
     def start(self) -> "subprocess.Popen[bytes]":
@@ -268,15 +292,12 @@ class _Controller:
 def _starter(
     line: HostLine, controller: str, *, secret: bytes, given: Mapping[str, Value]
 ) -> "Callable[[], subprocess.Popen[bytes]]":
-    orders = {
-        "secret": secret.hex(),
-        "given": {**given, "join": controller, "host_name": line.name},
-    }
+    orders = host_orders(line.name, controller=controller, secret=secret, given=given)
 
     def start() -> "subprocess.Popen[bytes]":
         return start_piped(
             host_command(line, flags=()),
-            first_line=json.dumps(orders).encode(),
+            first_line=orders.encode(),
             wants_output=False,
         )
 

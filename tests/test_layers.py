@@ -11,9 +11,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OWN = "mell_jax"
 LEVELS = {  # a module may import its own package and packages of a lower level
-    "launch": 8,
+    "launch": 9,
     "launch_server": 6,
     "launch_hosts": 7,
+    "launch_ray": 8,
+    "on_ray": 7,
     "hosts": 6,
     "client": 6,
     "bench": 6,

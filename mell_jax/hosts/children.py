@@ -67,6 +67,14 @@ class Child:
         self._thread.join()
         _close(self.process)
 
+    def leave(self, *, most_s: float) -> None:
+        """Has it put its things in order (SIGTERM), and end; after `most_s`, `stop`."""
+        self._is_stopping.set()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # `stop` is less patient
+            self.process.wait(most_s)
+        self.stop()
+
     def _watch(self) -> None:
         while not self._is_stopping.wait(_LOOK_S):
             status = self.process.poll()

@@ -1,5 +1,6 @@
 """The choices of an operator about a fleet of several hosts."""
 
+import math
 import os
 import socket
 import stat
@@ -31,6 +32,27 @@ class HostsConfig:
         help="This process is one host of the fleet whose controller is at this "
         "address, and serves no client.",
     )
+    ray: str = setting(
+        "",
+        is_flag=True,
+        help="Hosts are started on nodes of this Ray cluster: its address, auto for "
+        "the one that this machine is in, or local for one that begins and ends here.",
+    )
+    ray_hosts: int = setting(
+        1,
+        is_flag=True,
+        help="So many hosts are started at first, each on a node of its own; fewer "
+        "stay when there is little to do, and load brings as many again.",
+    )
+    ray_node: str = setting(
+        "CPU=1",
+        help="A host takes this of its node, as in CPU=8,GPU=8; Ray counts it.",
+    )
+    ray_idle_s: float = setting(
+        300.0,
+        help="A host whose devices are all parked for so long ends, so that Ray may "
+        "give its node back; one always stays.",
+    )
     fleet_address: str = setting(
         "",
         help="The controller (with hosts), or this host (with join), listens there for "
@@ -60,14 +82,37 @@ class HostsConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.hosts and self.join:
-            raise ValueError("hosts and join exclude each other: give one of them")
+        if len([one for one in (self.hosts, self.join, self.ray) if one]) > 1:
+            raise ValueError("hosts, join and ray exclude each other: give one of them")
+        if not (1 <= self.ray_hosts <= 10_000):
+            raise ValueError(f"ray_hosts must be from 1 to 10000, got {self.ray_hosts}")
+        if not (self.ray_idle_s >= 0.0):
+            raise ValueError(f"ray_idle_s must be 0 or more, got {self.ray_idle_s}")
+        self.node_resources()
         if not (0.01 <= self.beat_s <= 60.0):
             raise ValueError(f"beat_s must be from 0.01 to 60, got {self.beat_s}")
         if not (1 <= self.patience_beats <= 10_000):
             raise ValueError(
                 f"patience_beats must be from 1 to 10000, got {self.patience_beats}"
             )
+
+    def node_resources(self) -> dict[str, float]:
+        """Returns what a host takes of its node in a Ray cluster, by Ray's names.
+
+        Raises:
+          ValueError: `ray_node` says it in no way that can be read.
+        """
+        found: dict[str, float] = {}
+        for part in self.ray_node.split(","):
+            name, _, text = part.partition("=")
+            amount = _number(text)
+            if not name.strip() or not (0.0 < amount < math.inf):
+                raise ValueError(
+                    f"ray_node must be as in CPU=8,GPU=8, got {self.ray_node!r}: write "
+                    "names and numbers above zero"
+                )
+            found[name.strip()] = amount
+        return found
 
     @property
     def name(self) -> str:
@@ -87,7 +132,7 @@ class HostsConfig:
           OSError: the file cannot be read.
         """
         if not self.fleet_secret_file:
-            if not self.is_on_this_machine:
+            if not (self.is_on_this_machine or self.ray):  # actors are given one
                 raise ValueError(
                     "a fleet over several machines needs fleet_secret_file: write 32 "
                     "random bytes to a file that is yours alone, and copy it to each"
@@ -105,6 +150,13 @@ class HostsConfig:
                 f"{MIN_SECRET_BYTES}"
             )
         return secret
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _is_loopback(address: str) -> bool:

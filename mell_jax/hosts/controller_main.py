@@ -33,10 +33,10 @@ class Orders:
     verbosity: int
 
 
-async def control(orders: Orders) -> None:
-    """Runs a controller until the standard input ends."""
+def new_control(orders: Orders) -> Control:
+    """Returns a controller that does what it is told, once it is started."""
     server, client = contexts(orders.tls)
-    made = Control(
+    return Control(
         ControlConfig(
             address=orders.address,
             policy=orders.policy,
@@ -51,6 +51,11 @@ async def control(orders: Orders) -> None:
             client=client,
         ),
     )
+
+
+async def control(orders: Orders) -> None:
+    """Runs a controller until the standard input ends."""
+    made = new_control(orders)
     print(await made.start(), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await made.stop()

@@ -140,6 +140,11 @@ class Wave:
     def _ask(self, path: Path, index: int, body: dict[str, Any]) -> None:
         self.got[index] = stream(path, body)
 
+    @property
+    def is_over(self) -> bool:
+        """Returns whether all streams are over."""
+        return not any(thread.is_alive() for thread in self._threads)
+
     def end(self) -> list[Got]:
         """Waits until all streams are over; returns what came."""
         for thread in self._threads:

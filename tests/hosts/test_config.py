@@ -16,6 +16,17 @@ def test_by_default_there_is_no_fleet_of_hosts() -> None:
     ("values", "why"),
     [
         ({"hosts": "file", "join": "127.0.0.1:1"}, "exclude each other"),
+        ({"hosts": "file", "ray": "auto"}, "hosts, join and ray exclude each other"),
+        ({"ray": "auto", "join": "127.0.0.1:1"}, "exclude each other"),
+        ({"ray_hosts": 0}, "ray_hosts must be from 1 to 10000, got 0"),
+        ({"ray_hosts": 10_001}, "ray_hosts must be"),
+        ({"ray_idle_s": -1.0}, "ray_idle_s must be 0 or more, got -1.0"),
+        ({"ray_idle_s": float("nan")}, "ray_idle_s must be"),
+        ({"ray_node": ""}, "ray_node must be as in CPU=8,GPU=8, got ''"),
+        ({"ray_node": "CPU"}, "ray_node must be"),
+        ({"ray_node": "CPU=0"}, "ray_node must be"),
+        ({"ray_node": "GPU=inf"}, "ray_node must be"),
+        ({"ray_node": "=1"}, "ray_node must be"),
         ({"beat_s": 0.0}, "beat_s must be from 0.01 to 60, got 0.0"),
         ({"beat_s": float("nan")}, "beat_s must be"),
         ({"patience_beats": 0}, "patience_beats must be from 1 to 10000, got 0"),
@@ -47,6 +58,15 @@ def test_a_fleet_over_machines_needs_a_secret(
     else:
         with pytest.raises(ValueError, match="needs fleet_secret_file"):
             config.secret()
+
+
+def test_what_a_host_takes_of_its_node_is_read() -> None:
+    config = HostsConfig(ray="auto", ray_node="CPU=8, GPU=0.5,fast=1")
+    assert config.node_resources() == {"CPU": 8.0, "GPU": 0.5, "fast": 1.0}
+
+
+def test_a_fleet_on_ray_makes_its_own_secret() -> None:
+    assert HostsConfig(ray="auto", fleet_address="10.0.0.1:7000").secret() == b""
 
 
 def test_a_secret_is_its_owners_alone_and_long_enough(tmp_path: Path) -> None:
