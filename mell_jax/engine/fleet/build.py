@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 from absl import logging
@@ -29,8 +30,6 @@ from mell_jax.engine.fleet.profile import Profile, measure
 from mell_jax.engine.fleet.step_fit import check_slo, measure_step_time
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.guides import GuideShop
-from mell_jax.engine.kv_events.news import KvEvents
-from mell_jax.engine.kv_events.zmq_publisher import ZmqPublisher
 from mell_jax.engine.self_check import SelfCheck
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
@@ -42,6 +41,9 @@ from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.pool import PAGE_TOKENS, page_bytes
 from mell_jax.worker.step import ModelParts, Weights
 from mell_jax.worker.timing import time_decode
+
+if TYPE_CHECKING:  # who measures steps alone has no msgpack
+    from mell_jax.engine.kv_events.news import KvEvents
 
 Workers = Mapping[DeviceGroupId, DeviceWorker]
 LEAST_FORCED_ON_CPU = 8
@@ -85,7 +87,7 @@ class FleetParts:
     shares_prefixes: bool
     arrivals: WatchedArrivals
     shops: Mapping[ModelId, GuideShop]
-    kv_events: KvEvents | None
+    kv_events: "KvEvents | None"
 
 
 def build_fleet(
@@ -147,10 +149,13 @@ def build_parts(
     )
 
 
-def _kv_events(config: FleetConfig) -> KvEvents | None:
+def _kv_events(config: FleetConfig) -> "KvEvents | None":
     """Returns what tells others of cached prefixes, if somebody wants to know."""
     if not config.kv_events:
         return None
+    from mell_jax.engine.kv_events.news import KvEvents  # noqa: PLC0415
+    from mell_jax.engine.kv_events.zmq_publisher import ZmqPublisher  # noqa: PLC0415
+
     return KvEvents(
         ZmqPublisher(
             config.kv_events,

@@ -41,7 +41,6 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.guides import GuideShop
 from mell_jax.engine.intake import choose_seed, refusal, resolve
-from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
@@ -50,6 +49,7 @@ from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
 
 if TYPE_CHECKING:
+    from mell_jax.engine.kv_events.news import KvEvents
     from mell_jax.grammar import TokenTable
 
 
@@ -81,7 +81,7 @@ class Fleet:
         seed: int = 0,
         arrivals: Arrivals | None = None,
         shops: Mapping[ModelId, GuideShop] | None = None,
-        kv_events: KvEvents | None = None,
+        kv_events: "KvEvents | None" = None,
     ) -> None:
         self.machine = machine
         self.instance_pool = instance_pool

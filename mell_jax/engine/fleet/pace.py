@@ -8,7 +8,7 @@ come, for whichever comes first, or for a message.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 from absl import logging
 
@@ -19,10 +19,12 @@ from mell_jax.engine.fleet.patience import LATE_S, Patience
 from mell_jax.engine.fleet.probes import Probes
 from mell_jax.engine.fleet.tally import FleetTally
 from mell_jax.engine.frames import StepFrame
-from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.worker.device import Pending
+
+if TYPE_CHECKING:  # who measures steps alone has no msgpack
+    from mell_jax.engine.kv_events.news import KvEvents
 
 Found = TypeVar("Found")
 LOOK_S = 0.001
@@ -79,7 +81,7 @@ class Pace:
         times: StepTimes,
         is_single: bool,
         now_s: float,
-        kv_events: KvEvents | None = None,
+        kv_events: "KvEvents | None" = None,
     ) -> None:
         self.steps = 0
         self._kv_events = kv_events

