@@ -4,13 +4,14 @@
     mell-simulate --workload=poisson --rate=3.6 --policies=consolidate,mell,repack
     mell-simulate --layer_windows=512,512,0 --num_layers=24 --context_tokens=32768
     mell-simulate --trace=trace.csv.gz --profile=h100.json --slo_ttft_ms=500
+    mell-simulate --trace=trace.csv.gz --devices=devices.csv --losses_per_hour=0.1
     mell-simulate --trace=trace.csv.gz --record=log.jsonl
     mell-simulate --replay=log.jsonl
     mell-simulate --trace=trace.csv.gz --page=run.html
     mell-simulate --check=log.jsonl
 
-Flags become values here, those for more realism in `realism.py`; the simulator itself
-reads no flag, no clock and no file.
+Flags become values here, those for more realism in `realism.py`, those about devices in
+`fleet_flags.py`; the simulator itself reads no flag and no clock.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from typing import Any
 from absl import app, flags
 from tqdm import tqdm
 
-from mell_jax import realism
+from mell_jax import fleet_flags, realism
 from mell_jax.console import run_program
 from mell_jax.page.film import film_of
 from mell_jax.page.html import film_page
@@ -46,7 +47,9 @@ from mell_jax.scheduler.simulator.results.compare import (
     REPACK_LIVE,
     Knobs,
     RunOutcome,
+    check_kinds,
     check_policies,
+    note_savings,
     policy_config,
     run_best,
 )
@@ -208,7 +211,7 @@ def settings_from_flags(
     layout = _layout(workload)
     page_tokens = pick(_PAGE_TOKENS, "page_tokens")
     settings = Settings(
-        capacity_tokens=pick(_CAPACITY_TOKENS, "capacity_tokens"),
+        capacity_tokens=_most_tokens(profiled),
         page_tokens=page_tokens,
         cache=layout.spec(
             page_tokens=page_tokens,
@@ -228,7 +231,14 @@ def settings_from_flags(
         step_time=_step_time(layout, page_tokens=page_tokens, profiled=profiled),
         tpot_slo_s=slo * 1e-3 if slo is not None else math.inf,
     )
-    return realism.make_real(settings, profiled=profiled)
+    settings = realism.make_real(settings, profiled=profiled)
+    return fleet_flags.make_fleet(settings)
+
+
+def _most_tokens(profiled: Settings | None) -> int:
+    """Returns what a device holds, the largest of several kinds."""
+    given = realism.pick(_CAPACITY_TOKENS, "capacity_tokens", profiled=profiled)
+    return fleet_flags.largest_tokens() or int(given)
 
 
 def _step_time(
@@ -293,6 +303,7 @@ def _knobs() -> Knobs:
         look_s=_LOOK_S.value,
         move_price_s=_MOVE_PRICE_S.value,
         place_wait_s=1e-3 * _PLACE_WAIT_MS.value,
+        reserve=fleet_flags.reserve(),
     )
 
 
@@ -315,7 +326,7 @@ def workload_from_flags(*, profiled: Settings | None = None) -> Workload:
     whole = realism.blocks_from_flags(trace)
     if whole is not None:
         return whole if _SLICE_S.value is None else whole.first(_SLICE_S.value)
-    capacity = realism.pick(_CAPACITY_TOKENS, "capacity_tokens", profiled=profiled)
+    capacity = _most_tokens(profiled)
     if not (capacity >= 10):
         raise ValueError(f"--capacity_tokens must be >= 10 to draw, got {capacity}")
     lengths: tuple[Lognormal | Quantiles, Lognormal | Quantiles]
@@ -520,11 +531,13 @@ def compare() -> None:
     workload = workload_from_flags(profiled=profiled)
     settings = settings_from_flags(workload, profiled=profiled)
     policy_config(settings, headroom=0.0, knobs=_knobs())  # refuses what is wrong
+    check_kinds(_POLICIES.value, settings=settings)
     with ExitStack() as stack:
         log = _log_path(stack)
         outcomes = simulate(workload, settings, log=log)
         if log is not None and _PAGE.value is not None:
             film(log, to=Path(_PAGE.value), title=workload.name)
+    note_savings(outcomes)
     window = outcomes[0].meter.window
     print(
         f"{workload.name}: {len(workload):,} requests, C = "
@@ -533,6 +546,8 @@ def compare() -> None:
     )
     if not settings.cache.is_plain:
         print(report.layers(settings))
+    if settings.devices:
+        print(report.kinds(settings))
     if not (window.end_s - window.start_s >= settings.epoch_s):
         print("The window is shorter than an epoch: means say little.\n")
     print(report.table(outcomes))
@@ -592,7 +607,9 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Runs the program as the console script does."""
-    run_program(main, modules=("mell_jax.simulate", "mell_jax.realism"))
+    run_program(
+        main, modules=("mell_jax.simulate", "mell_jax.realism", "mell_jax.fleet_flags")
+    )
 
 
 if __name__ == "__main__":

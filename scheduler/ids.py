@@ -21,6 +21,8 @@ RequestId = NewType("RequestId", int)
 DeviceGroupId = NewType("DeviceGroupId", int)
 """A device group; while it serves, also the instance that runs on it."""
 ModelId = NewType("ModelId", str)
+KindId = NewType("KindId", str)
+"""A kind of device groups: all of a kind hold as much, are as fast and cost as much."""
 MoveId = NewType("MoveId", int)
 """One attempt to move one request; a later attempt has another id."""
 CopyId = NewType("CopyId", int)

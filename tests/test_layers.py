@@ -20,7 +20,10 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "client": 6,
     "bench": 6,
     "simulate": 6,
+    "plan": 6,
+    "planner": 5,
     "realism": 5,
+    "fleet_flags": 5,
     "integrations": 7,
     "top": 6,
     "serving": 5,
@@ -139,9 +142,16 @@ ROOMS: dict[str, dict[str, set[str]]] = {
             "weights",
         },
         "instance": {"instance", "thread", "ask", "weights/updater"},
-        "fleet": {"fleet"},
+        "fleet": {"fleet", "kv_events"},
         "hosts": {"hosts"},
         "build": {"build", "fleet/build"},
+    },
+    "planner": {
+        "values": {"devices", "shape", "search"},
+        "parts": {"load", "option", "roofline", "shapes", "trial"},
+        "questions": {"question", "reach"},
+        "solving": {"pool", "solve", "trials"},
+        "telling": {"flags", "picture", "report", "serve_command"},
     },
     "frontend": {
         "values": {
@@ -183,11 +193,22 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "values": {
             *("ids", "plan", "fair_queue", "cache_spec"),
             *("placement/plan", "placement/events", "placement/model"),
+            "placement/kind",
         },
         "parts": {
-            *("bounds", "move_queue", "pages", "page_map", "prefix_cache", "rows"),
+            *(
+                "bounds",
+                "price_bound",
+                "move_queue",
+                "pages",
+                "page_map",
+                "prefix_cache",
+                "rows",
+            ),
             "transfer",
             *("placement/draft", "placement/index", "placement/ledger"),
+            *("placement/accounts", "placement/books", "placement/kind_books"),
+            "placement/idle",
             *("cache_layout", "placement/tenants"),
         },
         "batching": {

@@ -26,6 +26,7 @@ IMPORTED_AS = {  # distributions whose package has another name
     "opentelemetry-sdk": "opentelemetry",
     "orbax-checkpoint": "orbax",
     "protobuf": "google",
+    "pyzmq": "zmq",
 }
 
 

@@ -48,9 +48,9 @@ from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator.fleet import SimulatedFleet
-from mell_jax.scheduler.simulator.measure import Window
 from mell_jax.scheduler.simulator.profile import Profile, read_profile
 from mell_jax.scheduler.simulator.settings import settings_of
+from mell_jax.scheduler.simulator.window import Window
 from mell_jax.scheduler.simulator.workload import Workload
 
 NEVER_S = 1e9

@@ -11,7 +11,8 @@ from mell_jax.bench.replay import Order
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import FinishReason, Handle, Submit
 from mell_jax.engine.params import SamplingParams
-from mell_jax.scheduler.simulator.measure import RunMeter, Window
+from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.simulator.window import Window
 
 STUCK_ROUNDS = 1000
 """So many rounds that bring nothing, one after the other, are not waiting any more."""

@@ -1,1 +1,1 @@
-"""What a fleet of many hosts costs, beside what its hosts compute."""
+"""These measure what a fleet of many hosts costs beside what its hosts compute."""

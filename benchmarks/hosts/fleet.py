@@ -1,4 +1,4 @@
-"""A fleet of hosts and front ends that answer a coordinator at once, without work.
+"""This fleet of hosts and front ends answers a coordinator at once, without work.
 
     coordinator --- Start, Begin, Grant, Open ---> answers() ---> Started, Stopped, ...
 
@@ -72,19 +72,24 @@ class Fleet:
     def say(self, peer: PeerId, message: Any) -> None:
         """Says something, and answers whatever follows from it."""
         self._queue.append((peer, message))
-        while self._queue:
-            self.take(self._hear(self._queue.popleft()))
+        self._answer_all()
 
     def take(self, todo: list[Any]) -> None:
-        """Files the answers to what the coordinator has sent."""
+        """Answers what the coordinator has sent, and whatever follows from that."""
+        self._file(todo)
+        self._answer_all()
+
+    def _answer_all(self) -> None:
+        while self._queue:
+            self._file(self._hear(self._queue.popleft()))
+
+    def _file(self, todo: list[Any]) -> None:
         for effect in todo:
             assert isinstance(effect, Send), f"{effect}: nobody was silent"
             self.sent += 1
             answer = self._answers.get(type(effect.message))
             if answer is not None:
                 self._queue.extend(answer(effect.to, effect.message))
-        while self._queue:
-            self.take(self._hear(self._queue.popleft()))
 
     # What there is.
 

@@ -1,7 +1,7 @@
 """This policy does nothing by itself, so that only what a benchmark moves moves."""
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 
 
 class Still:

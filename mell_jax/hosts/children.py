@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import IO, final
 
 from absl import logging
 
@@ -54,7 +54,7 @@ class Child:
         """Has it end, without waiting; it hears that by its standard input."""
         self._is_stopping.set()
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            _end_input(self.process.stdin)
 
     def stop(self) -> None:
         """Ends it, and waits for that; kills it if that takes long."""
@@ -65,6 +65,7 @@ class Child:
             self.process.kill()
             self.process.wait()
         self._thread.join()
+        _close(self.process)
 
     def leave(self, *, most_s: float) -> None:
         """Has it put its things in order (SIGTERM), and end; after `most_s`, `stop`."""
@@ -91,8 +92,30 @@ class Child:
             )
             if self._is_stopping.wait(pause_s):
                 return
+            self._start_again()
+
+    def _start_again(self) -> None:
+        """Starts it; what cannot be started has ended, too, and is tried once more."""
+        _close(self.process)
+        try:
             self.process = self._start()
-            self._since_s = time.monotonic()
+        except OSError as error:
+            logging.error("%s cannot be started: %s", self.name, error)
+        self._since_s = time.monotonic()
+
+
+def _end_input(pipe: IO[bytes]) -> None:
+    """Closes a child's input, whether or not it is still there to read it."""
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
+    """Closes what was left open to a child that has ended."""
+    if process.stdin is not None:
+        _end_input(process.stdin)
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def start_piped(

@@ -30,11 +30,15 @@ request that starts again does so from exactly what its client got.
 **Epochs.** A host is admitted under an epoch that is never used again, and so are its
 device groups. One that was given up, and comes back, is another host: it begins empty.
 
+**Numbers** of copies leap: a controller that begins gives out ids far above the highest
+that anybody reports, since those who alone have heard of higher ones may be gone.
+
 **Without a controller** hosts compute on. Rows grow as long as pages are free; a front
 end places new requests where most are. A controller that begins, or begins again, asks
-everybody what there is, and adopts it: the front end's word says which copy of a
-request counts, the host's whether it is there. All other copies are dropped, and what
-has none starts again.
+everybody what there is, keeps the answers up to date, and adopts it: the front end's
+word says which copy of a request counts, the host's whether it is there. All other
+copies are dropped, and what has none starts again. Of two links that say to be the same
+host or front end one is hung up, as neither can be told to be the later.
 
 **Silence** is counted in beats of whoever listens, never timed: a process that was
 stopped finds what was said to it meanwhile before it counts on.

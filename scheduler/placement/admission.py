@@ -2,8 +2,9 @@
 
 from mell_jax.scheduler.fair_queue import Tenant
 from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.events import Arrive
-from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 
 
 def admit(
@@ -14,7 +15,7 @@ def admit(
     Args:
       serial: the order of its arrival among those let in.
     """
-    limit = ledger.spec(event.model).capacity(1)
+    limit = ledger.limit(event.model)
     if max(event.pages, event.peak_pages or 0) > limit:
         return plan.Reject(request=event.request, reason=plan.RejectReason.TOO_LARGE)
     request = RequestAccount(

@@ -11,8 +11,10 @@ keeps the rest of the moves of the same plan until it has.
 
 from collections.abc import Callable
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.ids import DeviceGroupId, KindId, ModelId, RequestId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
+from mell_jax.scheduler.placement.kind_books import KindBooks
+from mell_jax.scheduler.placement.ledger import Ledger
 
 
 class Draft:
@@ -26,6 +28,7 @@ class Draft:
         self._log: list[Callable[[], None]] = []
         self._origins: dict[RequestId, tuple[RequestAccount, DeviceGroupId | None]] = {}
         self._parked: list[DeviceGroupId] = []
+        self._kept: list[InstanceAccount] = []
 
     @property
     def is_touched(self) -> bool:
@@ -34,6 +37,11 @@ class Draft:
     @property
     def parked(self) -> tuple[DeviceGroupId, ...]:
         return tuple(self._parked)
+
+    @property
+    def kept(self) -> tuple[InstanceAccount, ...]:
+        """Returns instances to be opened though no request goes there."""
+        return tuple(self._kept)
 
     def shift(self, request: RequestAccount, device: DeviceGroupId | None) -> None:
         """Takes a request to `device`, or to the queue (None: it is preempted).
@@ -48,19 +56,41 @@ class Draft:
         self.ledger.settle(request, device)
         self._log.append(lambda: self.ledger.settle(request, before))
 
-    def activate(self, model: ModelId) -> InstanceAccount | None:
+    def activate(
+        self,
+        model: ModelId,
+        *,
+        peak: int = 0,
+        kind: KindId | None = None,
+        is_kept: bool = False,
+    ) -> InstanceAccount | None:
         """Opens an empty instance of `model`; None when no device group is idle.
 
-        An empty instance of another model gives up its device group if need be. What
-        receives no request in the end is not activated.
+        An empty instance of another model gives up its device group if need be.
+
+        Args:
+          peak: pages of one request that its kind of device must be able to hold.
+          kind: of the device; None is the cheapest for the same work, and the largest
+            of these.
+          is_kept: it stands by; else what gets no request in the end is not activated.
         """
-        device = self.ledger.next_idle()
+        fitting = [
+            own
+            for own in self.ledger.kinds(model)
+            if own.limit >= peak and (kind is None or own.kind == kind)
+        ]
+        fitting.sort(key=lambda own: (own.work_price, -own.limit))
+        idle = (self.ledger.next_idle(own.kind) for own in fitting)
+        device = next((device for device in idle if device is not None), None)
         if device is None:
-            device = self._reclaim(model)
+            device = self._reclaim(model, fitting)
         if device is None:
             return None
         instance = self.ledger.open(device, model)
         self._log.append(lambda: self.ledger.close(device, is_idle=True))
+        if is_kept:
+            self._kept.append(instance)
+            self._log.append(lambda: self._kept.remove(instance))
         return instance
 
     def hold(self, request: RequestAccount, *, until_s: float) -> None:
@@ -129,17 +159,20 @@ class Draft:
         """Undoes everything; the machine calls this."""
         self.rollback()
 
-    def _reclaim(self, model: ModelId) -> DeviceGroupId | None:
-        for other in self.ledger.models:
-            if other == model:
-                continue
-            for emptiest in self.ledger.emptiest_first(other):
-                instance = self.ledger.instances[emptiest]
-                if instance.rows:
-                    break
-                if not self._is_left(emptiest):
-                    self._close(instance)
-                    return self.ledger.next_idle()
+    def _reclaim(self, model: ModelId, kinds: list[KindBooks]) -> DeviceGroupId | None:
+        """Closes an empty instance of another model, on the first kind that has one."""
+        for own in kinds:
+            for other in self.ledger.models:
+                theirs = self.ledger.on_kind(other, own.kind)
+                if other == model or theirs is None:
+                    continue
+                for emptiest in theirs.index.descending():
+                    instance = self.ledger.instances[emptiest]
+                    if instance.rows:
+                        break
+                    if not self._is_left(emptiest):
+                        self._close(instance)
+                        return self.ledger.next_idle(own.kind)
         return None
 
     def _is_left(self, device: DeviceGroupId) -> bool:

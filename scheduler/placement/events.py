@@ -7,7 +7,14 @@ a list of events is a record that can be replayed.
 import math
 from dataclasses import dataclass
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import (
+    DeviceGroupId,
+    KindId,
+    ModelId,
+    MoveId,
+    RequestId,
+)
+from mell_jax.scheduler.placement.kind import ONLY_KIND
 
 ONLY_MODEL = ModelId("default")
 
@@ -25,9 +32,9 @@ class Arrive:
     """A request needs a place.
 
     `pages` is what it needs to start. `peak_pages` is the most it may ever need, if
-    known: a request whose peak cannot fit an instance is rejected, and the clairvoyant
-    baseline reserves it; other policies do not look at it. Tenants that wait share by
-    their weights; the latest weight of a tenant counts.
+    known: a request whose peak cannot fit an instance is rejected, it goes only to
+    kinds of devices that can hold it, and the clairvoyant baseline reserves it. Tenants
+    that wait share by their weights; the latest weight of a tenant counts.
     """
 
     request: RequestId
@@ -79,6 +86,7 @@ class DeviceAdded:
     """A device group may be used from now on, also one that is being given back."""
 
     device: DeviceGroupId
+    kind: KindId = ONLY_KIND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +109,7 @@ class Activated:
 
     model: ModelId
     took_s: float
+    kind: KindId = ONLY_KIND
 
     def __post_init__(self) -> None:
         if not (0 <= self.took_s < math.inf):

@@ -6,172 +6,53 @@
 
 so a move in flight counts twice. `projected room` is what is left for one more request
 once every row, that one included, has grown by the look-ahead; instances are indexed by
-it. The ledger owns requests, instances, open moves and idle device groups; it decides
-nothing. The machine changes it for good, a `Draft` for the time of planning.
+it, each kind of devices apart. The ledger owns requests, instances, open moves and idle
+device groups; it decides nothing. The machine changes it for good, a `Draft` for the
+time of planning.
 """
 
 import dataclasses
-import heapq
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
-from mell_jax.scheduler.placement import plan
-from mell_jax.scheduler.placement.index import FreeIndex
+from mell_jax.scheduler.ids import (
+    DeviceGroupId,
+    KindId,
+    ModelId,
+    MoveId,
+    RequestId,
+)
+from mell_jax.scheduler.placement.accounts import (
+    InstanceAccount,
+    RequestAccount,
+    Reservation,
+)
+from mell_jax.scheduler.placement.books import ModelBooks
+from mell_jax.scheduler.placement.idle import IdleDevices
+from mell_jax.scheduler.placement.kind import ONLY_KIND, DeviceKind
+from mell_jax.scheduler.placement.kind_books import KindBooks
 from mell_jax.scheduler.placement.model import ModelSpec
-from mell_jax.scheduler.placement.tenants import TenantAccount, TenantBooks
-
-MEMORY = 500  # requests that learned means are about
-
-
-class RequestAccount:
-    """A live request has an owner, `device`, or waits (None)."""
-
-    __slots__ = (
-        "device",
-        "first_pages",
-        "held_until_s",
-        "id",
-        "model",
-        "move",
-        "pages",
-        "peak_pages",
-        "queued_s",
-        "serial",
-        "tenant",
-    )
-
-    def __init__(
-        self,
-        request: RequestId,
-        *,
-        serial: int,
-        model: ModelId,
-        pages: int,
-        peak_pages: int | None,
-        tenant: TenantAccount,
-        queued_s: float = 0.0,
-    ) -> None:
-        self.id = request
-        self.tenant = tenant
-        self.serial = serial  # order of arrival
-        self.model = model
-        self.pages = pages
-        self.first_pages = pages
-        self.peak_pages = peak_pages
-        self.queued_s = queued_s  # when it arrived, or was last preempted
-        self.held_until_s = -math.inf  # a policy lets it wait, by its own choice
-        self.device: DeviceGroupId | None = None
-        self.move: MoveId | None = None  # set while a move is in flight
-
-
-class InstanceAccount:
-    """A device group serves a model here; policies read it only."""
-
-    __slots__ = (
-        "arriving",
-        "device",
-        "is_closing",
-        "is_filed",
-        "leaving_pages",
-        "model",
-        "opened_s",
-        "pages",
-        "projected",
-        "requests",
-        "rows",
-        "serial",
-        "stalled",
-    )
-
-    def __init__(
-        self, device: DeviceGroupId, *, model: ModelId, serial: int, opened_s: float
-    ) -> None:
-        self.device = device
-        self.model = model
-        self.serial = serial  # counts activations: larger is more recent
-        self.opened_s = opened_s  # at the tick before
-        self.pages = 0  # lives here, leaving, or reserved
-        self.rows = 0  # requests behind `pages`
-        self.projected = 0  # room for one more after the look-ahead; may be negative
-        self.is_filed = False  # in the index, under `projected`
-        self.requests: dict[
-            RequestId, RequestAccount
-        ] = {}  # live here, not being moved
-        self.leaving_pages = 0
-        self.arriving: dict[RequestId, RequestAccount] = {}  # moves in flight to here
-        self.stalled: dict[RequestId, int] = {}  # pages wanted in all, no room yet
-        self.is_closing = False  # to be given back: takes nothing new
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
-    """A move in flight holds the pages of its request at both ends."""
-
-    request: RequestAccount
-    move: plan.Move
-
-    @property
-    def source(self) -> DeviceGroupId:
-        return self.move.source
-
-    @property
-    def target(self) -> DeviceGroupId:
-        return self.move.target
-
-
-class _ModelBooks:
-    """The instances of one model share these books."""
-
-    __slots__ = (
-        "arrived",
-        "finished",
-        "first_pages",
-        "growth_pages",
-        "index",
-        "instances",
-        "leaving_pages",
-        "look_pages",
-        "name",
-        "pages",
-        "rows",
-        "spec",
-    )
-
-    def __init__(self, name: ModelId, spec: ModelSpec, look_pages: float) -> None:
-        self.name = name
-        self.spec = spec
-        self.look_pages = look_pages
-        self.index = FreeIndex(spec.capacity_pages, lowest=-spec.capacity_pages)
-        self.instances: dict[DeviceGroupId, InstanceAccount] = {}
-        self.pages = 0  # on all instances, twice for a move in flight
-        self.leaving_pages = 0  # of moves in flight: the second copy
-        self.rows = 0
-        self.arrived = 0
-        self.finished = 0
-        self.first_pages = 0.0  # mean of a request at its arrival, learned
-        self.growth_pages = 0.0  # mean growth of a request, learned from finished ones
-
-    def charge_pages(self, rows: float, look_pages: float) -> int:
-        """Returns the pages by which `rows` requests are expected to grow.
-
-        It looks until one of them ends, or as far as the look-ahead. With ends at
-        random that is G * (1 - exp(-rows * look / G)), G being a request's mean growth:
-        an instance of many short requests needs little room to grow.
-        """
-        growth = rows * look_pages
-        if growth == 0 or not self.finished:
-            return int(growth)
-        mean = self.growth_pages
-        return int(mean * -math.expm1(-growth / mean)) if mean > 0 else 0
+from mell_jax.scheduler.placement.tenants import TenantBooks
 
 
 class Ledger:
-    """A ledger holds all requests and instances; only machine and draft change it."""
+    """A ledger holds all requests and instances; only machine and draft change it.
 
-    def __init__(self, models: Mapping[ModelId, ModelSpec], *, look_s: float) -> None:
+    Args:
+      models: what is true of each model on any device; without `kinds`, what an
+        instance can hold.
+      kinds: what each kind of devices can hold, and its price; None: there is one.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[ModelId, ModelSpec],
+        *,
+        look_s: float,
+        kinds: Mapping[KindId, DeviceKind] | None = None,
+    ) -> None:
         _check_look(look_s)
+        if kinds is None:
+            kinds = {ONLY_KIND: DeviceKind(models=models)}
         self.now_s = 0.0
         self.look_s = look_s
         self.requests: dict[RequestId, RequestAccount] = {}
@@ -181,17 +62,29 @@ class Ledger:
         self.tenants = TenantBooks(models)
         self.changed: dict[DeviceGroupId, None] = {}  # since a policy last cleared it
         self._models = {
-            name: _ModelBooks(name, spec, look_s * spec.growth_pages_per_s)
+            name: ModelBooks(name, spec, kinds=kinds, look_s=look_s)
             for name, spec in models.items()
         }
-        self._idle: set[DeviceGroupId] = set()
-        self._idle_heap: list[DeviceGroupId] = []  # also ids that are not idle any more
+        self._idle = IdleDevices(kinds)
         self._activations = 0
 
     # What policies ask.
 
     def spec(self, model: ModelId) -> ModelSpec:
+        """Returns what is true of a model on any device; see `InstanceAccount.spec`."""
         return self._models[model].spec
+
+    def kinds(self, model: ModelId) -> Sequence[KindBooks]:
+        """Returns the kinds that a model runs on, those of the cheapest room first."""
+        return self._models[model].kinds
+
+    def on_kind(self, model: ModelId, kind: KindId) -> KindBooks | None:
+        """Returns the books of a model on a kind; None if it does not run there."""
+        return self._models[model].by_kind.get(kind)
+
+    def limit(self, model: ModelId) -> int:
+        """Returns the pages of the largest request that some kind can hold."""
+        return self._models[model].limit
 
     @property
     def models(self) -> tuple[ModelId, ...]:
@@ -202,22 +95,31 @@ class Ledger:
         return self._models[model].instances
 
     def look_pages(self, model: ModelId) -> float:
-        """Returns the growth that each row of `model` is charged, in pages."""
-        return self._models[model].look_pages
+        """Returns the growth that each row of `model` is charged, in pages.
+
+        Of several kinds it is the one whose room is cheapest.
+        """
+        return self._models[model].kinds[0].look_pages
 
     def room(self, instance: InstanceAccount) -> int:
         """Returns the pages that one more request could have there; may be negative."""
-        spec = self._models[instance.model].spec
-        return spec.capacity(instance.rows + 1) - instance.pages
+        return instance.books.spec.capacity(instance.rows + 1) - instance.pages
 
     def slack(self, instance: InstanceAccount) -> int:
         """Returns the pages by which the requests already there could grow now."""
-        spec = self._models[instance.model].spec
-        return spec.capacity(instance.rows) - instance.pages
+        return instance.books.spec.capacity(instance.rows) - instance.pages
 
-    def fits(self, instance: InstanceAccount, pages: int) -> bool:
-        """Tells whether one more request of `pages` fits, in pages and in step time."""
-        return not instance.is_closing and pages <= self.room(instance)
+    def fits(self, instance: InstanceAccount, pages: int, *, peak: int = 0) -> bool:
+        """Tells whether one more request of `pages` fits, in pages and in step time.
+
+        Args:
+          peak: the most pages that it will ever need; the kind must be able to hold it.
+        """
+        return (
+            not instance.is_closing
+            and peak <= instance.books.limit
+            and pages <= self.room(instance)
+        )
 
     def wanted_pages(self, request: RequestAccount) -> int:
         """Returns the pages that a move reserves: all it asked for, if paused."""
@@ -226,27 +128,44 @@ class Ledger:
         return self.instances[request.device].stalled.get(request.id, request.pages)
 
     def best_fit(
-        self, model: ModelId, pages: int, *, skip: DeviceGroupId | None = None
+        self,
+        model: ModelId,
+        pages: int,
+        *,
+        skip: DeviceGroupId | None = None,
+        peak: int = 0,
+        reserve: Callable[[int], int] | None = None,
     ) -> DeviceGroupId | None:
-        """Returns the instance with the least projected room >= `pages`."""
-        return self._models[model].index.best(pages, skip=skip)
+        """Returns the instance with the least projected room >= `pages`.
+
+        Args:
+          peak: only kinds that can hold so many pages of one request are looked at.
+          reserve: how many more pages have to be left free, by an instance's capacity.
+        """
+        return self._models[model].best_fit(
+            pages, skip=skip, peak=peak, reserve=reserve
+        )
 
     def worst_fit(
-        self, model: ModelId, *, skip: DeviceGroupId | None = None
+        self, model: ModelId, *, skip: DeviceGroupId | None = None, peak: int = 0
     ) -> DeviceGroupId | None:
         """Returns the instance with the most projected room, which may be negative."""
-        return self._models[model].index.worst(skip=skip)
+        return self._models[model].worst_fit(skip=skip, peak=peak)
 
-    def fullest_first(self, model: ModelId, pages: int) -> Iterator[DeviceGroupId]:
+    def fullest_first(
+        self, model: ModelId, pages: int, *, peak: int = 0
+    ) -> Iterator[DeviceGroupId]:
         """Yields instances with projected room >= `pages`, least first.
 
         Stop it before anything changes.
         """
-        return self._models[model].index.ascending(pages)
+        return self._models[model].fullest_first(pages, peak=peak)
 
-    def emptiest_first(self, model: ModelId) -> Iterator[DeviceGroupId]:
+    def emptiest_first(
+        self, model: ModelId, *, peak: int = 0
+    ) -> Iterator[DeviceGroupId]:
         """Yields instances by falling projected room; stop before a change."""
-        return self._models[model].index.descending()
+        return self._models[model].emptiest_first(peak=peak)
 
     def mean_arrival(self, model: ModelId) -> float:
         """Returns the mean pages of a new request."""
@@ -257,21 +176,23 @@ class Ledger:
 
         Each is counted until one of its requests ends.
         """
-        books = self._models[model]
-        count = len(books.instances)
-        if count == 0:
-            return 0.0
-        look_pages = seconds * books.spec.growth_pages_per_s
-        return count * books.charge_pages(books.rows / count, look_pages)
+        return self._models[model].expect_growth(seconds)
 
     def growth_ahead(self, instance: InstanceAccount, *, seconds: float) -> int:
         """Returns the pages by which an instance may grow for so long.
 
         It is counted until one of its requests ends.
         """
-        books = self._models[instance.model]
-        look_pages = seconds * books.spec.growth_pages_per_s
-        return books.charge_pages(instance.rows, look_pages)
+        look_pages = seconds * instance.spec.growth_pages_per_s
+        return self._models[instance.model].charge_pages(instance.rows, look_pages)
+
+    def growth_of(self, model: ModelId, own: KindBooks, *, rows: int) -> int:
+        """Returns the pages kept free for so many rows on an instance of a kind."""
+        return self._models[model].charge_pages(rows, own.look_pages)
+
+    def capacity_pages(self, model: ModelId) -> int:
+        """Returns the pages that all instances of a model could hold."""
+        return self._models[model].capacity_pages
 
     def total_pages(self, model: ModelId) -> int:
         """Returns the pages of a model's requests; a move in flight counts twice."""
@@ -297,7 +218,7 @@ class Ledger:
         instance.rows += rows
         books = self._models[instance.model]
         books.pages += pages
-        books.rows += rows
+        instance.books.rows += rows
         self.refile(instance)
 
     def leave(self, instance: InstanceAccount, *, pages: int) -> None:
@@ -308,11 +229,11 @@ class Ledger:
     def refile(self, instance: InstanceAccount) -> None:
         """Files an instance under its projected room and notes that it has changed."""
         self.changed[instance.device] = None
-        books = self._models[instance.model]
+        books = instance.books
         spec = books.spec
         after = instance.rows + 1
         room = spec.capacity(after) - instance.pages
-        room -= books.charge_pages(after, books.look_pages)
+        room -= self._models[instance.model].charge_pages(after, books.look_pages)
         room = max(room, -spec.capacity_pages)
         is_filed = not instance.is_closing
         if room != instance.projected or is_filed != instance.is_filed:
@@ -341,22 +262,26 @@ class Ledger:
     def arrived(self, request: RequestAccount) -> None:
         """Files a new request and learns how large requests begin."""
         self.requests[request.id] = request
-        books = self._models[request.model]
-        books.arrived += 1
-        weight = 1 / min(books.arrived, MEMORY)
-        books.first_pages += weight * (request.pages - books.first_pages)
+        self._models[request.model].learn_arrival(request.pages)
 
     def finished(self, request: RequestAccount) -> None:
         """Learns from a request that ended how much requests grow."""
-        books = self._models[request.model]
-        books.finished += 1
-        weight = 1 / min(books.finished, MEMORY)
         grown = request.pages - request.first_pages
-        books.growth_pages += weight * (grown - books.growth_pages)
+        self._models[request.model].learn_growth(grown)
 
-    def learn_loading(self, model: ModelId, *, load_s: float) -> None:
-        """Takes note of how long the latest activation of a model took."""
-        books = self._models[model]
+    def learn_loading(self, model: ModelId, *, kind: KindId, load_s: float) -> None:
+        """Takes note of how long the latest activation of a model on a kind took.
+
+        Raises:
+          ValueError: the model does not run on such a kind.
+        """
+        books, own = self._models[model], self.on_kind(model, kind)
+        if own is None:
+            raise ValueError(
+                f"model {model!r} does not run on devices of kind {kind!r}; it runs "
+                f"on {sorted(books.by_kind)}"
+            )
+        own.spec = dataclasses.replace(own.spec, load_s=load_s)
         books.spec = dataclasses.replace(books.spec, load_s=load_s)
 
     def look_ahead(self, look_s: float) -> None:
@@ -364,7 +289,8 @@ class Ledger:
         _check_look(look_s)
         self.look_s = look_s
         for books in self._models.values():
-            books.look_pages = look_s * books.spec.growth_pages_per_s
+            for own in books.kinds:
+                own.look_pages = look_s * own.spec.growth_pages_per_s
         for instance in self.instances.values():
             self.refile(instance)
 
@@ -373,48 +299,51 @@ class Ledger:
         self.drop_idle(device)
         self._activations += 1
         instance = InstanceAccount(
-            device, model=model, serial=self._activations, opened_s=self.now_s
+            device,
+            model=model,
+            books=self._models[model].by_kind[self._idle.kind_of(device)],
+            serial=self._activations,
+            opened_s=self.now_s,
         )
-        self.instances[device] = instance
-        self._models[model].instances[device] = instance
-        self.refile(instance)
+        self._enter(instance)
         return instance
+
+    def _enter(self, instance: InstanceAccount) -> None:
+        self.instances[instance.device] = instance
+        self._models[instance.model].enter(instance)
+        self.refile(instance)
 
     def close(self, device: DeviceGroupId, *, is_idle: bool) -> None:
         """Ends an instance; its device group becomes idle or leaves the fleet."""
         instance = self.instances.pop(device)
         self.changed[device] = None
-        books = self._models[instance.model]
-        del books.instances[device]
         assert instance.rows == 0, f"{device} still holds {instance.rows} rows"
-        if instance.is_filed:
-            books.index.discard(device, room=instance.projected)
-            instance.is_filed = False
+        self._models[instance.model].leave(instance)
         if is_idle:
-            self.add_idle(device)
+            self.add_idle(device, kind=instance.kind)
 
     def reopen(self, instance: InstanceAccount) -> None:
         """Undoes `close`."""
         self.drop_idle(instance.device)
-        self.instances[instance.device] = instance
-        self._models[instance.model].instances[instance.device] = instance
-        self.refile(instance)
+        self._enter(instance)
 
-    def next_idle(self) -> DeviceGroupId | None:
+    def next_idle(self, kind: KindId = ONLY_KIND) -> DeviceGroupId | None:
         """Returns the idle device group of lowest id, which would be used next."""
-        while self._idle_heap and self._idle_heap[0] not in self._idle:
-            heapq.heappop(self._idle_heap)
-        return self._idle_heap[0] if self._idle_heap else None
+        return self._idle.next(kind)
 
     def is_idle(self, device: DeviceGroupId) -> bool:
         return device in self._idle
 
-    def add_idle(self, device: DeviceGroupId) -> None:
-        self._idle.add(device)
-        heapq.heappush(self._idle_heap, device)
+    def add_idle(self, device: DeviceGroupId, *, kind: KindId = ONLY_KIND) -> None:
+        """Enters a device group that may be opened.
+
+        Raises:
+          ValueError: nothing is known of its kind.
+        """
+        self._idle.add(device, kind=kind)
 
     def drop_idle(self, device: DeviceGroupId) -> None:
-        self._idle.remove(device)  # its entry in the heap is skipped later
+        self._idle.drop(device)
 
     def check(self) -> None:
         """Recounts everything; for tests.
@@ -435,6 +364,8 @@ class Ledger:
                 pages[home] += request.pages
                 rows[home] += 1
                 stalled[home] += request.id in self.instances[home].stalled
+                limit = self.instances[home].books.limit
+                assert request.most_pages <= limit, f"{request.id} outgrows {home}"
             wants = {self.instances[home].stalled.get(request.id) for home in homes}
             assert len(wants) <= 1, f"{request.id} is paused at one end: {wants}"
             if request.device is not None:
@@ -454,6 +385,11 @@ class Ledger:
         for model, books in self._models.items():
             own = [i for i in self.instances.values() if i.model == model]
             assert books.leaving_pages == sum(i.leaving_pages for i in own)
+            assert books.capacity_pages == sum(i.spec.capacity_pages for i in own)
+            for kind in books.kinds:
+                alike = [i for i in own if i.books is kind]
+                assert kind.count == len(alike), f"instances of kind {kind.kind}"
+                assert kind.rows == sum(i.rows for i in alike), f"rows of {kind.kind}"
         settled = sum(len(instance.requests) for instance in self.instances.values())
         placed = [r for r in self.requests.values() if r.device is not None]
         assert settled + len(self.moves) == len(placed), "a request in two places"

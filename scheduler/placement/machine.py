@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mell_jax.scheduler.fair_queue import FairQueue
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, KindId, ModelId, RequestId
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.fairness import choose_victim
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.kind import DeviceKind
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
@@ -29,20 +31,30 @@ class Machine:
     """The machine places the requests of one fleet by one policy.
 
     Args:
-      models: what an instance of each model can hold.
+      models: what is true of each model on any device; without `kinds`, what an
+        instance of it can hold.
       policy: decides; it must not be shared with another machine.
+      kinds: what each kind of devices can hold, and its price; None: there is one.
     """
 
-    def __init__(self, *, models: Mapping[ModelId, ModelSpec], policy: Policy) -> None:
+    def __init__(
+        self,
+        *,
+        models: Mapping[ModelId, ModelSpec],
+        policy: Policy,
+        kinds: Mapping[KindId, DeviceKind] | None = None,
+    ) -> None:
         if not models:
             raise ValueError("a fleet serves at least one model, got none")
-        self.ledger = Ledger(models, look_s=policy.look_s)
+        self.ledger = Ledger(models, look_s=policy.look_s, kinds=kinds)
         self._policy = policy
         self._executor = PlanExecutor(self.ledger)
         self._draft = self._executor.draft
         self._queues = {
-            model: FairQueue[RequestAccount](quantum=1, patience=spec.capacity(1))
-            for model, spec in models.items()
+            model: FairQueue[RequestAccount](
+                quantum=1, patience=self.ledger.limit(model)
+            )
+            for model in models
         }
         self._closing: dict[DeviceGroupId, ModelId | None] = {}  # who claims it, if any
         self._heir: ModelId | None = None  # claimed what was just emptied
@@ -216,7 +228,7 @@ class Machine:
         if self._extend(request, event.pages):
             self._policy.grown(self._draft, request, before)
             self._executor.apply()
-        elif event.pages > self.ledger.spec(request.model).capacity(1):
+        elif event.pages > self.ledger.limit(request.model):
             self._forget(request)
             self._reject(request.id)
         else:
@@ -236,7 +248,9 @@ class Machine:
         request, target = self._known(event.request), self._serving(event.device)
         is_free = request.device is not None and request.move is None
         size = self.ledger.wanted_pages(request)
-        fits = target.model == request.model and self.ledger.fits(target, size)
+        fits = target.model == request.model and self.ledger.fits(
+            target, size, peak=request.most_pages
+        )
         if is_free and fits:
             self._draft.shift(request, target.device)
             self._executor.apply()
@@ -261,7 +275,7 @@ class Machine:
             return
         if event.device in self.ledger.instances or self.ledger.is_idle(event.device):
             raise ValueError(f"device {event.device} is in the fleet already")
-        self.ledger.add_idle(event.device)
+        self.ledger.add_idle(event.device, kind=event.kind)
         self._may_queues_move = True
 
     def _device_removed(self, event: events.DeviceRemoved) -> None:
@@ -287,7 +301,7 @@ class Machine:
         self._may_queues_move = True
 
     def _activated(self, event: events.Activated) -> None:
-        self.ledger.learn_loading(event.model, load_s=event.took_s)
+        self.ledger.learn_loading(event.model, kind=event.kind, load_s=event.took_s)
 
     def _move_committed(self, event: events.MoveCommitted) -> None:
         if event.move in self.ledger.moves:  # else it ended before: nothing is owed
@@ -342,6 +356,7 @@ class Machine:
 
     def _relieve(self, instance: InstanceAccount) -> None:
         """Frees what stalled requests of an instance want: by moves, or by force."""
+        self._release_outgrown(instance)
         lack = self._lack(instance)
         if lack <= 0:
             return
@@ -349,6 +364,27 @@ class Machine:
         self._executor.apply(is_urgent=True)
         while self._lack(instance) > 0 and instance.requests:
             self._executor.preempt(choose_preempted(self.ledger, instance))
+
+    def _release_outgrown(self, instance: InstanceAccount) -> None:
+        """Takes away who wants more than its kind of device can ever hold.
+
+        It moves to a larger kind, or starts again there from its tokens.
+        """
+        limit = instance.books.limit
+        for request_id in [r for r, n in instance.stalled.items() if n > limit]:
+            request = instance.requests.get(request_id)
+            if request is None:
+                continue  # it is on its way to or from here
+            pages = self.ledger.wanted_pages(request)
+            device = self.ledger.best_fit(request.model, pages, peak=pages)
+            if device is None:
+                opened = self._draft.activate(request.model, peak=pages)
+                device = opened.device if opened is not None else None
+            if device is not None:
+                self._draft.shift(request, device)
+                self._executor.apply(is_urgent=True)
+            if request.move is None:
+                self._executor.preempt(request)
 
     def _grant(self, instance: InstanceAccount) -> None:
         """Lets stalled requests go on, as far as there is room."""
@@ -428,7 +464,9 @@ class Machine:
             bool(queue) or self.ledger.total_pages(name) > 0
             for name, queue in self._queues.items()
         )
-        victim = choose_victim(self.ledger, claimant=model, demanding=demanding)
+        victim = choose_victim(
+            self.ledger, claimant=model, demanding=demanding, peak=request.most_pages
+        )
         if victim is None:
             return
         self._claimed.add(model)
@@ -468,9 +506,10 @@ class Machine:
         """Moves what it can off an instance that is to be given back."""
         draft, ledger = self._draft, self.ledger
         for request in sorted(instance.requests.values(), key=lambda r: -r.pages):
-            device = ledger.best_fit(request.model, request.pages)
+            peak = request.most_pages
+            device = ledger.best_fit(request.model, request.pages, peak=peak)
             target = ledger.instances[device] if device is not None else None
-            target = target or draft.activate(request.model)
+            target = target or draft.activate(request.model, peak=peak)
             if target is not None:
                 draft.shift(request, target.device)
         self._executor.apply()

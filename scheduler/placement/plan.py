@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import (
+    DeviceGroupId,
+    KindId,
+    ModelId,
+    MoveId,
+    RequestId,
+)
+from mell_jax.scheduler.placement.kind import ONLY_KIND
 
 
 class RejectReason(Enum):
@@ -54,6 +61,7 @@ class Activate:
     model: ModelId
     load_s: float
     weights_bytes: int
+    kind: KindId = ONLY_KIND  # of the device group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

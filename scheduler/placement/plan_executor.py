@@ -11,13 +11,13 @@ import math
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
-from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import (
+from mell_jax.scheduler.placement.accounts import (
     InstanceAccount,
-    Ledger,
     RequestAccount,
     Reservation,
 )
+from mell_jax.scheduler.placement.draft import Draft
+from mell_jax.scheduler.placement.ledger import Ledger
 
 
 class PlanExecutor:
@@ -38,13 +38,15 @@ class PlanExecutor:
         if not draft.is_touched:
             return
         changes = draft.difference()
-        parked = draft.parked
+        parked, kept = draft.parked, draft.kept
         draft.clear()
         for request, device in changes:
             if device is None:
                 self.preempt(request)
         for device in parked:
             self.park(device)
+        for instance in kept:
+            self._activate(instance.device, instance.model)
         left = [(request, device) for request, device in changes if device is not None]
         left = self._start_all(left, is_urgent=is_urgent, may_activate=True)
         for request, device in left:
@@ -78,6 +80,7 @@ class PlanExecutor:
         request.pages = wanted  # or it would come back to where its next page is not
         request.queued_s = self._ledger.now_s
         request.held_until_s = -math.inf
+        request.is_again = True
         self.freed[device] = None
         self.preempted.append(request)
         self.decisions.append(plan.Preempt(request=request.id, device=device))
@@ -143,7 +146,8 @@ class PlanExecutor:
             target = self._activate(device, request.model)
         if target is None or target.model != request.model:
             return False
-        if not ledger.fits(target, ledger.wanted_pages(request)):
+        wanted = ledger.wanted_pages(request)
+        if not ledger.fits(target, wanted, peak=request.most_pages):
             return False
         if request.device is None:
             ledger.settle(request, device)
@@ -155,16 +159,18 @@ class PlanExecutor:
         return True
 
     def _activate(self, device: DeviceGroupId, model: ModelId) -> InstanceAccount:
-        spec = self._ledger.spec(model)
+        instance = self._ledger.open(device, model)
+        spec = instance.spec
         self.decisions.append(
             plan.Activate(
                 device=device,
                 model=model,
                 load_s=spec.load_s,
                 weights_bytes=spec.weights_bytes,
+                kind=instance.kind,
             )
         )
-        return self._ledger.open(device, model)
+        return instance
 
     def _begin_move(
         self, request: RequestAccount, target: InstanceAccount, *, is_urgent: bool

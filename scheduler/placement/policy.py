@@ -14,8 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class PolicyConfig:
     epoch_s: float = 1.0
     move_price_s: float = 0.6  # device seconds that moving a full instance is worth
     place_wait_s: float = 0.0  # an arrival may wait before an instance is opened for it
+    reserve: int = 0  # devices that may be lost at once: their requests fit elsewhere
     move_cap: int = 10  # moves per operation that `mell` promises
     load_weight: float = 1.0  # of idle memory in `mell`'s priority
     near_weight: float = 0.1  # of being on the same host in `mell`'s priority
@@ -46,15 +47,14 @@ class PolicyConfig:
             raise ValueError(
                 f"move_price_s must be > 0 and finite, got {self.move_price_s}"
             )
-        if not (self.move_cap >= 1):
-            raise ValueError(f"move_cap must be >= 1, got {self.move_cap}")
         for name in ("place_wait_s", "load_weight", "near_weight"):
             if not (0 <= getattr(self, name) < math.inf):
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not (self.devices_per_host >= 1):
-            raise ValueError(
-                f"devices_per_host must be >= 1, got {self.devices_per_host}"
-            )
+        for name, least in (("move_cap", 1), ("devices_per_host", 1), ("reserve", 0)):
+            if not (getattr(self, name) >= least):
+                raise ValueError(
+                    f"{name} must be >= {least}, got {getattr(self, name)}"
+                )
 
 
 class Policy(Protocol):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from mell_jax.scheduler.fair_queue import MAX_REFUSED, FairQueue
 from mell_jax.scheduler.ids import ModelId
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.tenants import TenantAccount
 
@@ -33,7 +34,7 @@ class _Parts:
     def __init__(self, ledger: Ledger, *, model: ModelId) -> None:
         spec = ledger.spec(model)
         count = max(len(ledger.of_model(model)), 1)
-        self._pages = spec.capacity_pages * count
+        self._pages = ledger.capacity_pages(model) or spec.capacity_pages
         self._rows = spec.max_rows * count
         accounts = ledger.tenants.of_model(model).values()
         used = sum(self.held(account) for account in accounts)
@@ -84,7 +85,9 @@ def _losers(
     """Returns the youngest of tenants with more than their part, until it fits."""
     if instance.is_closing or instance.stalled:
         return ()
-    spec = ledger.spec(instance.model)
+    if request.most_pages > instance.books.limit:
+        return ()  # its kind of device is too small
+    spec = instance.spec
     pages, rows = instance.pages + request.pages, instance.rows + 1
     lost: dict[TenantAccount, tuple[int, int]] = {}  # pages, rows
     losers = []

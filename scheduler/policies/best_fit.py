@@ -1,14 +1,15 @@
 """Best fit: a request goes to the fullest instance that has room for it.
 
 The textbook baseline. Nothing moves until an instance overflows; then the smallest
-request that is enough goes to the fullest instance that takes it, or to a new one.
-`headroom` is the fraction of an instance that a placement leaves free for growth.
+request that is enough goes to the fullest instance that takes it, or to a new one, on
+the cheapest device that can hold it. `headroom` is the fraction of an instance that a
+placement leaves free for growth.
 """
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies.relief import reserve_pages, shed
+from mell_jax.scheduler.policies.relief import reserve_of, shed
 
 
 class BestFit:
@@ -17,7 +18,7 @@ class BestFit:
     look_s = 0.0
 
     def __init__(self, config: PolicyConfig) -> None:
-        self._headroom = config.headroom
+        self._reserve = reserve_of(config.headroom)
 
     def arrive(self, draft: Draft, request: RequestAccount) -> None:
         instance = self._find(draft, request)
@@ -43,12 +44,13 @@ class BestFit:
         """The fullest other instance with room and reserve, else a new one, else the
         fullest with room: to have no reserve is better than to wait."""
         ledger, model, home = draft.ledger, request.model, request.device
-        pages = ledger.wanted_pages(request)
-        reserve = reserve_pages(ledger, request, headroom=self._headroom)
-        device = ledger.best_fit(model, pages + reserve, skip=home)
+        pages, peak = ledger.wanted_pages(request), request.most_pages
+        device = ledger.best_fit(
+            model, pages, skip=home, peak=peak, reserve=self._reserve
+        )
         if device is None:
-            opened = draft.activate(model)
+            opened = draft.activate(model, peak=peak)
             if opened is not None:
                 return opened
-            device = ledger.best_fit(model, pages, skip=home)
+            device = ledger.best_fit(model, pages, skip=home, peak=peak)
         return ledger.instances[device] if device is not None else None

@@ -7,15 +7,19 @@
 Its pages fit elsewhere directly, or by moving others out of the way, or by an exact
 packing of the emptiest few. To the price of a closing belong the pages that move and
 those of cached prefixes that are lost. An instance that takes long to load is closed
-only once there was one too many for as long.
+only once there was one too many for as long. Where devices are of several kinds the
+emptiest of each are looked at, and those come first that save most.
 """
 
 import math
+from collections.abc import Mapping
 from itertools import islice
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, KindId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger
+from mell_jax.scheduler.placement.kind_books import KindBooks
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import PackItem, close_one
 from mell_jax.scheduler.policies.parking import loads_at_once
@@ -60,46 +64,73 @@ class Closing:
 
     def note(self, ledger: Ledger, model: ModelId) -> float:
         """Notes since when there is a margin without one instance; returns it."""
-        draining = self._count_draining(ledger, model)
-        margin = self._volume.margin(ledger, model, closing=1 + draining)
-        if ledger.total_pages(model) == 0:
-            margin = math.inf  # nobody needs any
+        margin = max(self._margin(ledger, model, own) for own in ledger.kinds(model))
         if margin > 0:
             self._spare_s.setdefault(model, ledger.now_s)
         else:
             self._spare_s.pop(model, None)
         return margin
 
+    def _margin(self, ledger: Ledger, model: ModelId, own: KindBooks) -> float:
+        """Returns the margin without one more instance of a kind."""
+        if ledger.total_pages(model) == 0:
+            return math.inf  # nobody needs any
+        draining = self._find_draining(ledger, model)
+        return self._volume.margin(ledger, model, less=[own, *draining])
+
     def renew(self, ledger: Ledger) -> None:
         """An epoch ends: what failed before may be tried again."""
         self._failed_pages.clear()
         self._hits = {d: hit for d, hit in self._hits.items() if d in ledger.instances}
 
-    def close(self, draft: Draft, model: ModelId, *, is_epoch: bool = False) -> None:
-        """Parks the empty instances, or empties one, if it pays."""
+    def close(self, draft: Draft, model: ModelId, *, is_epoch: bool = False) -> bool:
+        """Parks the empty instances or empties one; tells whether that pays."""
         ledger = draft.ledger
         margin = self.note(ledger, model)
         if margin <= 0 or not self.is_long_spare(ledger, model):
-            return
-        emptiest = islice(ledger.emptiest_first(model), LOOKED_AT)
-        instances = [ledger.instances[device] for device in emptiest]
+            return False
+        instances = self._emptiest(ledger, model)
         empty = [instance for instance in instances if instance.rows == 0]
-        for instance in empty:
-            if self.note(ledger, model) > 0:
-                draft.park(instance)
         if empty:
-            return
+            return self._park(draft, empty)
         instances = [i for i in instances if not i.arriving and not i.leaving_pages]
-        worth = self._volume.worth(ledger, model, margin=margin)
-        cheap = [i for i in instances if self._price(ledger, i) <= worth]
+        kinds = ledger.kinds(model)
+        worths = {own.kind: self._worth(ledger, model, own) for own in kinds}
+        if len(worths) > 1:
+            instances.sort(key=lambda i: self._price(ledger, i) - worths[i.kind])
+        cheap = [i for i in instances if self._price(ledger, i) <= worths[i.kind]]
         if cheap and (is_epoch or self._may_search(ledger, model)):
-            self._search(draft, instances, cheap, worth, is_epoch=is_epoch)
+            return self._search(draft, instances, cheap, worths, is_epoch=is_epoch)
+        return False
+
+    def _emptiest(self, ledger: Ledger, model: ModelId) -> list[InstanceAccount]:
+        """Returns a few instances of each kind, the emptiest first."""
+        return [
+            ledger.instances[device]
+            for own in ledger.kinds(model)
+            for device in islice(own.index.descending(), LOOKED_AT)
+        ]
+
+    def _park(self, draft: Draft, empty: list[InstanceAccount]) -> bool:
+        """Parks what is empty, the dearest first, as long as there is a margin."""
+        ledger = draft.ledger
+        is_parked = False
+        for instance in sorted(empty, key=lambda i: -i.books.price_per_hour):
+            self.note(ledger, instance.model)
+            if self._margin(ledger, instance.model, instance.books) > 0:
+                is_parked |= draft.park(instance)
+        return is_parked
+
+    def _worth(self, ledger: Ledger, model: ModelId, own: KindBooks) -> float:
+        """Returns the pages that may move so that an instance of a kind is closed."""
+        margin = self._margin(ledger, model, own)
+        return self._volume.worth(own, model, margin=margin)
 
     def _may_search(self, ledger: Ledger, model: ModelId) -> bool:
         if ledger.now_s - self._searched_s.get(model, -math.inf) < GAP_S:
             return False
         failed = self._failed_pages.get(model, math.inf)
-        step = RETRY_PAGES * ledger.spec(model).capacity_pages
+        step = RETRY_PAGES * ledger.kinds(model)[0].spec.capacity_pages
         return ledger.total_pages(model) <= failed - step
 
     def _search(
@@ -107,19 +138,20 @@ class Closing:
         draft: Draft,
         instances: list[InstanceAccount],
         cheap: list[InstanceAccount],
-        worth: float,
+        worths: Mapping[KindId, float],
         *,
         is_epoch: bool,
-    ) -> None:
+    ) -> bool:
         ledger, model = draft.ledger, cheap[0].model
         self._searched_s[model] = ledger.now_s
         for instance in cheap[:CANDIDATES]:
-            if self._drain(draft, instance, worth):
-                return
+            if self._drain(draft, instance, worths[instance.kind]):
+                return True
         for count in EXACT_BINS if is_epoch else ():
-            if count <= len(instances) and self._pack(draft, instances[:count], worth):
-                return
+            if count <= len(instances) and self._pack(draft, instances[:count], worths):
+                return True
         self._failed_pages[model] = ledger.total_pages(model)
+        return False
 
     def _drain(self, draft: Draft, instance: InstanceAccount, worth: float) -> bool:
         """Shifts everything off an instance, or nothing."""
@@ -137,12 +169,18 @@ class Closing:
         return self._keep(draft, mark, instance, worth)
 
     def _pack(
-        self, draft: Draft, instances: list[InstanceAccount], worth: float
+        self,
+        draft: Draft,
+        instances: list[InstanceAccount],
+        worths: Mapping[KindId, float],
     ) -> bool:
         """Packs some instances into one less, exactly, or does nothing."""
         requests = [r for i in instances for r in i.requests.values()]
         if len(requests) > EXACT_MAX_ROWS * len(instances):
             return False
+        limit = min(instance.books.limit for instance in instances)
+        if any(request.most_pages > limit for request in requests):
+            return False  # not every bin may hold every request
         rooms = [max(0, i.projected) + i.pages for i in instances]
         at = {instance.device: n for n, instance in enumerate(instances)}
         items = [
@@ -151,7 +189,8 @@ class Closing:
             if r.device is not None
         ]
         closing = min(range(len(instances)), key=lambda n: (instances[n].pages, n))
-        most = min(worth, draft.ledger.spec(instances[0].model).capacity_pages)
+        worth = worths[instances[closing].kind]
+        most = min(worth, instances[closing].spec.capacity_pages)
         bins = close_one(items, rooms=rooms, closing=closing, max_cost=int(most))
         if bins is None:
             return False
@@ -181,11 +220,12 @@ class Closing:
         pages, at_s = self._hits.get(device, (0.0, 0.0))
         return pages * math.exp(-(ledger.now_s - at_s) / CACHE_MEMORY_S)
 
-    def _count_draining(self, ledger: Ledger, model: ModelId) -> int:
-        """Returns how many instances only wait for their moves to end."""
+    def _find_draining(self, ledger: Ledger, model: ModelId) -> list[KindBooks]:
+        """Returns the books of each instance that only waits for its moves to end."""
         draining = self._draining.get(model)
         if not draining:
-            return 0
+            return []
+        found = []
         for device in sorted(draining):
             instance = ledger.instances.get(device)
             if (
@@ -195,4 +235,6 @@ class Closing:
                 or instance.arriving
             ):
                 draining.discard(device)
-        return len(draining)
+            else:
+                found.append(instance.books)
+        return found

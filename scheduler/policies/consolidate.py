@@ -13,19 +13,29 @@ each for growth, so that fewer requests have to move. Instances are filed under 
 projected room: what is free once their rows have grown for `look_s` seconds, or until
 one of them ends. Closings (`closing`) keep within a budget of link bytes and prefill
 tokens; the guard keeps the count under 4/3 of the lower bound plus a constant.
+
+Where devices are of several kinds it is their price that counts: what is opened
+(`opening`), what is closed first, and what is worth emptying into a cheaper device
+(`exchange`). The 4/3 are of devices that are all alike. With a reserve, room is kept
+for what a lost device held (`reserve`).
 """
 
 import math
+from collections.abc import Callable
 from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import guard
 from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.closing import Closing
+from mell_jax.scheduler.policies.exchange import Exchange
+from mell_jax.scheduler.policies.opening import Opening
 from mell_jax.scheduler.policies.relocate import Relocation
+from mell_jax.scheduler.policies.reserve import Reserve
 from mell_jax.scheduler.policies.volume import Volume
 
 LOOK_S = 1.2  # of a large fleet, if a move is worth 1 s
@@ -48,7 +58,10 @@ class Consolidate:
         self._headroom = config.headroom
         self._place_wait_s = config.place_wait_s
         self._budget = Budget(config)
-        self._volume = Volume(price_s=config.move_price_s)
+        self._reserve = Reserve(count=config.reserve)
+        self._volume = Volume(price_s=config.move_price_s, reserve=self._reserve)
+        self._opening = Opening(self._volume)
+        self._exchange = Exchange(volume=self._volume, budget=self._budget)
         self._closing = Closing(
             volume=self._volume, budget=self._budget, epoch_s=config.epoch_s
         )
@@ -72,18 +85,25 @@ class Consolidate:
     def arrive(self, draft: Draft, request: RequestAccount) -> None:
         ledger = draft.ledger
         self._note_arrival(ledger, request)
-        size = self._with_headroom(ledger, request)
-        device = self._cached(ledger, request, size)
+        device = self._cached(ledger, request)
+        if device is None and request.is_again:
+            device = self._reserve.find(ledger, request)
         if device is None:
-            device = ledger.best_fit(request.model, size)
+            device = ledger.best_fit(
+                request.model,
+                request.pages,
+                peak=request.most_pages,
+                reserve=self._headroom_of(request),
+            )
         if device is None and not self._is_promised(ledger, request):
-            device = self._tight(ledger, request, size)
+            device = self._tight(ledger, request, reserve=self._headroom_of(request))
             if device is None:
                 device = self._find_more(draft, request)
         if device is not None:
             draft.shift(request, device)
             hit = ledger.cached_pages(request.id, device)
             self._closing.note_hit(ledger, device, pages=hit)
+        self._reserve.fill(draft, request.model)
 
     def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
@@ -92,17 +112,21 @@ class Consolidate:
         while lack > 0 and instance.requests:
             freed = self._shed(draft, instance, lack)
             if freed == 0:
-                return
+                break
             lack -= freed
+        self._reserve.fill(draft, instance.model)
 
     def departed(self, draft: Draft, instance: InstanceAccount, pages: int) -> None:
         self._volume.note(draft.ledger, instance.model, pages=pages)
         self._closing.close(draft, instance.model)
 
     def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
-        self._closing.note(draft.ledger, instance.model)
-        if self._closing.is_long_spare(draft.ledger, instance.model):
-            draft.park(instance)
+        ledger, model = draft.ledger, instance.model
+        self._closing.note(ledger, model)
+        if self._closing.is_long_spare(ledger, model):
+            mark = draft.savepoint()
+            if draft.park(instance) and self._reserve.lacks(ledger, model):
+                draft.rollback(mark)
 
     def epoch(self, draft: Draft) -> None:
         self._promised.clear()
@@ -112,8 +136,9 @@ class Consolidate:
         for model in draft.ledger.models:
             if guard.is_exceeded(draft.ledger, model):
                 guard.repack(draft, model)
-            else:
-                self._closing.close(draft, model, is_epoch=True)
+            elif not self._closing.close(draft, model, is_epoch=True):
+                self._exchange.swap(draft, model)
+            self._reserve.fill(draft, model, is_epoch=True)
 
     def _look_anew(self, instances: int) -> None:
         if self._fixed_look_s is None:
@@ -129,19 +154,23 @@ class Consolidate:
             self._newest[request.model] = request.serial
             self._volume.note(ledger, request.model, pages=request.pages)
 
-    def _with_headroom(self, ledger: Ledger, request: RequestAccount) -> int:
-        whole = ledger.spec(request.model).capacity_pages
-        return min(whole, request.pages + int(self._headroom * whole))
+    def _headroom_of(self, request: RequestAccount) -> Callable[[int], int] | None:
+        """What an instance is to keep free beside a request, by its capacity."""
+        if not self._headroom:
+            return None
+        return lambda whole: min(whole - request.pages, int(self._headroom * whole))
 
-    def _cached(
-        self, ledger: Ledger, request: RequestAccount, size: int
-    ) -> DeviceGroupId | None:
+    def _cached(self, ledger: Ledger, request: RequestAccount) -> DeviceGroupId | None:
         """The instance with room that holds most of the request's prefix."""
+        reserve = self._headroom_of(request)
         best, most = None, 0
         for device, pages in ledger.prefix.get(request.id, {}).items():
             instance = ledger.instances.get(device)
             if instance is None or instance.model != request.model:
                 continue
+            if request.most_pages > instance.books.limit:
+                continue
+            size = request.pages + _more(reserve, instance)
             if instance.projected >= size and pages > most:
                 best, most = device, pages
         return best
@@ -158,16 +187,18 @@ class Consolidate:
         self,
         ledger: Ledger,
         request: RequestAccount,
-        size: int,
+        *,
         look_s: float = TIGHT_S,
+        reserve: Callable[[int], int] | None = None,
     ) -> DeviceGroupId | None:
         """One of the emptiest instances with room for the request for a moment."""
-        grown = ledger.spec(request.model).growth_pages_per_s * look_s
-        emptiest = ledger.emptiest_first(request.model)
+        size, peak = ledger.wanted_pages(request), request.most_pages
+        emptiest = ledger.emptiest_first(request.model, peak=peak)
         for device in islice(emptiest, TIGHT_WIDTH):
             instance = ledger.instances[device]
-            reserve = int(grown * (instance.rows + 1))
-            if device != request.device and ledger.fits(instance, size + reserve):
+            grown = instance.spec.growth_pages_per_s * look_s
+            need = size + int(grown * (instance.rows + 1)) + _more(reserve, instance)
+            if device != request.device and ledger.fits(instance, need):
                 return device
         return None
 
@@ -184,16 +215,24 @@ class Consolidate:
         device = self._loading(ledger, request)
         if device is not None:
             return device
-        opened = draft.activate(model)
+        opened = self._open(draft, request)
         if opened is not None:
             return opened.device
-        return self._tight(ledger, request, request.pages, look_s=0.0)
+        return self._tight(ledger, request, look_s=0.0)
+
+    def _open(self, draft: Draft, request: RequestAccount) -> InstanceAccount | None:
+        """Opens the kind of device that is best for a request, if one is idle."""
+        kind = self._opening.choose(draft.ledger, request)
+        return draft.activate(request.model, peak=request.most_pages, kind=kind)
 
     def _make_room(self, draft: Draft, request: RequestAccount) -> bool:
         """Has others moved out of the way if that is worth more than it moves."""
-        ledger = draft.ledger
-        margin = self._volume.margin(ledger, request.model, closing=0) - request.pages
-        worth = self._volume.worth(ledger, request.model, margin=margin)
+        ledger, model = draft.ledger, request.model
+        kind = self._opening.choose(ledger, request)
+        own = ledger.on_kind(model, kind) if kind is not None else None
+        spared = own or ledger.kinds(model)[0]
+        margin = self._volume.margin(ledger, model) - request.pages
+        worth = self._volume.worth(spared, model, margin=margin)
         budget = int(min(worth, ARRIVAL_BUDGET * request.pages))
         if budget < 1:
             return False
@@ -213,7 +252,8 @@ class Consolidate:
         load_s = ledger.spec(request.model).load_s
         if not load_s:
             return None
-        for device in islice(ledger.emptiest_first(request.model), TIGHT_WIDTH):
+        emptiest = ledger.emptiest_first(request.model, peak=request.most_pages)
+        for device in islice(emptiest, TIGHT_WIDTH):
             instance = ledger.instances[device]
             is_ready = ledger.now_s >= instance.opened_s + load_s
             if not is_ready and ledger.fits(instance, request.pages):
@@ -233,24 +273,31 @@ class Consolidate:
         for find in (self._roomy, self._tight):
             for request in order:
                 size = ledger.wanted_pages(request)
-                device = find(ledger, request, size)
+                device = find(ledger, request)
                 if device is not None:
                     draft.shift(request, device)
                     return size
         size = ledger.wanted_pages(order[0])
-        opened = draft.activate(instance.model)
+        opened = self._open(draft, order[0])
         device = opened.device if opened is not None else None
         if device is None:
-            device = self._tight(ledger, order[0], size, look_s=0.0)
+            device = self._tight(ledger, order[0], look_s=0.0)
         if device is None:
             return 0
         draft.shift(order[0], device)
         return size
 
-    def _roomy(
-        self, ledger: Ledger, request: RequestAccount, size: int
-    ) -> DeviceGroupId | None:
-        return ledger.best_fit(request.model, size, skip=request.device)
+    def _roomy(self, ledger: Ledger, request: RequestAccount) -> DeviceGroupId | None:
+        return ledger.best_fit(
+            request.model,
+            ledger.wanted_pages(request),
+            skip=request.device,
+            peak=request.most_pages,
+        )
+
+
+def _more(reserve: Callable[[int], int] | None, instance: InstanceAccount) -> int:
+    return reserve(instance.spec.capacity_pages) if reserve is not None else 0
 
 
 def _shed_order(

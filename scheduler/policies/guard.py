@@ -13,8 +13,9 @@ import numpy as np
 
 from mell_jax.scheduler.bounds import lower_bound
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 
 CONSTANT = 2
 Homes = Mapping[RequestId, DeviceGroupId | None]
@@ -28,8 +29,10 @@ def is_exceeded(ledger: Ledger, model: ModelId) -> bool:
     help there. The volume answers in O(1) nearly always; L2 is computed only when it
     does not.
     """
+    if len(ledger.kinds(model)) > 1:
+        return False  # the guarantee counts devices that are all alike
     instances = ledger.of_model(model)
-    spec = ledger.spec(model)
+    spec = ledger.kinds(model)[0].spec
     volume = -(-ledger.total_pages(model) // spec.capacity_pages)
     if 3 * (len(instances) - CONSTANT) <= 4 * volume:
         return False

@@ -16,8 +16,8 @@ Llumnix is Sun et al., OSDI 2024, arXiv 2406.03243, which has neither of the two
 from collections.abc import Iterable
 
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.best_fit import BestFit
 from mell_jax.scheduler.policies.rebalancing import Rebalancing
@@ -49,26 +49,29 @@ class _BinPacking:
 
     def _mitigate(self, draft: Draft, model: ModelId) -> None:
         """Takes the fullest instance back to the load that dispatch aims at."""
-        capacity = draft.ledger.spec(model).capacity_pages
         source = max(_open(draft, model), key=_load, default=None)
+        capacity = source.spec.capacity_pages if source is not None else 0
         if source is not None and source.pages > self._ceil * capacity:
             self._hand_over(draft, source, down_to=int(self._target_load * capacity))
 
     def _consolidate(self, draft: Draft, model: ModelId) -> None:
         """Takes the emptiest instance towards nothing."""
-        capacity = draft.ledger.spec(model).capacity_pages
         busy = [instance for instance in _open(draft, model) if instance.requests]
         source = min(busy, key=_load, default=None)
-        if source is not None and source.pages < self._floor * capacity:
+        if source is None:
+            return
+        if source.pages < self._floor * source.spec.capacity_pages:
             self._hand_over(draft, source, down_to=0)
+
+    def _reserve(self, capacity: int) -> int:
+        """Pages that `dispatch` leaves free."""
+        return capacity - int(self._target_load * capacity)
 
     def _hand_over(
         self, draft: Draft, source: InstanceAccount, *, down_to: int
     ) -> None:
         """One pair: the shortest requests go to one target while it takes them."""
         ledger = draft.ledger
-        capacity = ledger.spec(source.model).capacity_pages
-        reserve = capacity - int(self._target_load * capacity)
         target: InstanceAccount | None = None
         by_length = sorted(
             source.requests.values(),
@@ -77,11 +80,20 @@ class _BinPacking:
         for request in by_length:
             if source.pages <= down_to:
                 return
-            needed = ledger.wanted_pages(request) + reserve
+            pages, peak = ledger.wanted_pages(request), request.most_pages
             if target is None:
-                device = ledger.best_fit(source.model, needed, skip=source.device)
-                target = ledger.instances[device] if device is not None else None
-            if target is None or not ledger.fits(target, needed):
+                device = ledger.best_fit(
+                    source.model,
+                    pages,
+                    skip=source.device,
+                    peak=peak,
+                    reserve=self._reserve,
+                )
+                if device is None:
+                    return
+                target = ledger.instances[device]
+            needed = pages + self._reserve(target.spec.capacity_pages)
+            if not ledger.fits(target, needed, peak=peak):
                 return
             draft.shift(request, target.device)
 
@@ -91,5 +103,5 @@ def _open(draft: Draft, model: ModelId) -> Iterable[InstanceAccount]:
     return (instance for instance in instances if not instance.is_closing)
 
 
-def _load(instance: InstanceAccount) -> tuple[int, int]:
-    return instance.pages, instance.serial
+def _load(instance: InstanceAccount) -> tuple[float, int]:
+    return instance.pages / instance.spec.capacity_pages, instance.serial

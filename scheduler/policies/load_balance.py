@@ -10,8 +10,8 @@ requests is emptied. Dispatch, overflow and `headroom` are worst fit's.
 """
 
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount
 from mell_jax.scheduler.placement.policy import Policy, PolicyConfig
 from mell_jax.scheduler.policies.rebalancing import Rebalancing
 from mell_jax.scheduler.policies.worst_fit import WorstFit
@@ -40,14 +40,17 @@ class _Balancer:
     def _scale_in(self, draft: Draft, model: ModelId) -> None:
         """Empties the instance with the fewest requests if the others can take them."""
         instances = _by_load(draft, model)
-        used = sum(instance.pages for instance in instances)
-        capacity = draft.ledger.spec(model).capacity_pages
-        if not 0 < used <= self._most_load * capacity * (len(instances) - 1):
+        if not instances:
             return
         source = min(instances, key=lambda i: (i.rows, i.pages, i.serial))
+        used = sum(instance.pages for instance in instances)
+        others = [i.spec.capacity_pages for i in instances if i is not source]
+        if not 0 < used <= self._most_load * sum(others):
+            return
         savepoint = draft.savepoint()
         for request in sorted(source.requests.values(), key=lambda r: -r.pages):
-            device = draft.ledger.worst_fit(model, skip=source.device)
+            peak = request.most_pages
+            device = draft.ledger.worst_fit(model, skip=source.device, peak=peak)
             target = draft.ledger.instances[device] if device is not None else None
             pages = draft.ledger.wanted_pages(request)
             if target is None or not draft.ledger.fits(target, pages):
@@ -60,28 +63,43 @@ def _by_load(draft: Draft, model: ModelId) -> list[InstanceAccount]:
     instances = draft.ledger.of_model(model).values()
     return sorted(
         (instance for instance in instances if not instance.is_closing),
-        key=lambda instance: (instance.pages, instance.serial),
+        key=lambda instance: (_load(instance), instance.serial),
     )
+
+
+def _load(instance: InstanceAccount) -> float:
+    return instance.pages / instance.spec.capacity_pages
 
 
 def _pairs(
     draft: Draft, model: ModelId
 ) -> list[tuple[InstanceAccount, InstanceAccount]]:
     """Fullest with emptiest, as long as they differ enough; not the empty ones."""
-    least = GAP * draft.ledger.spec(model).capacity_pages
     by_load = [instance for instance in _by_load(draft, model) if instance.rows]
     half = len(by_load) // 2
     pairs = zip(reversed(by_load), by_load[:half], strict=False)
-    return [(high, low) for high, low in pairs if high.pages - low.pages > least]
+    return [
+        (high, low)
+        for high, low in pairs
+        if high.pages - _scaled(low, to=high) > GAP * high.spec.capacity_pages
+    ]
+
+
+def _scaled(instance: InstanceAccount, *, to: InstanceAccount) -> float:
+    """The pages of an instance if it were as large as another, and as full as it is."""
+    return instance.pages * to.spec.capacity_pages / instance.spec.capacity_pages
 
 
 def _balance(draft: Draft, high: InstanceAccount, low: InstanceAccount) -> None:
     ledger = draft.ledger
-    most = min((high.pages - low.pages) // 2, ledger.room(low))
+    high_size, low_size = high.spec.capacity_pages, low.spec.capacity_pages
+    even = high.pages * low_size - low.pages * high_size
+    most = min(even // (high_size + low_size), ledger.room(low))
     fitting = [
         request
         for request in high.requests.values()
         if ledger.wanted_pages(request) <= most
+        and request.most_pages <= low.books.limit
     ]
     if fitting:
         largest = max(fitting, key=lambda request: (request.pages, -request.serial))

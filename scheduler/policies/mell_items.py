@@ -13,7 +13,8 @@ arXiv 2501.06709; that the bundles are cut anew every time is ours.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 
 
 class Size(IntEnum):

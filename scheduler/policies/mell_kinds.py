@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.index import FreeIndex
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.policies.mell_items import Size, borders
 
 CANDIDATES = 16  # least loaded instances whose distances are compared

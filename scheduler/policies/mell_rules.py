@@ -16,8 +16,8 @@ The paper: Liu et al., "Mell", INFOCOM 2025, arXiv 2501.06709.
 """
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell_items import Item, Size, items_of, single, size_of
 from mell_jax.scheduler.policies.mell_kinds import Kinds, Shape

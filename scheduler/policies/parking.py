@@ -6,8 +6,8 @@ only, so what loads in less than half of one is not waited for at all.
 """
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount
 
 
 def loads_at_once(load_s: float, *, epoch_s: float) -> bool:
@@ -24,7 +24,7 @@ class Parking:
 
     def emptied(self, draft: Draft, instance: InstanceAccount) -> None:
         """Parks an instance whose model loads at once; else it stays for a while."""
-        load_s = draft.ledger.spec(instance.model).load_s
+        load_s = instance.spec.load_s
         is_cheap = loads_at_once(load_s, epoch_s=self._epoch_s)
         if not (is_cheap and draft.park(instance)):
             self._emptied_s.setdefault(instance.device, draft.ledger.now_s)
@@ -37,7 +37,7 @@ class Parking:
             if instance is None or instance.rows:
                 del self._emptied_s[device]
                 continue
-            is_long = ledger.now_s - since_s >= ledger.spec(instance.model).load_s
+            is_long = ledger.now_s - since_s >= instance.spec.load_s
             if is_long and draft.park(instance):
                 del self._emptied_s[device]
 

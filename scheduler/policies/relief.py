@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
 
 
 class Sized(Protocol):
@@ -17,9 +17,9 @@ class Sized(Protocol):
 SizedT = TypeVar("SizedT", bound=Sized)
 
 
-def reserve_pages(ledger: Ledger, request: RequestAccount, *, headroom: float) -> int:
-    """Pages that a placement leaves free on an instance of the request's model."""
-    return int(headroom * ledger.spec(request.model).capacity_pages)
+def reserve_of(headroom: float) -> Callable[[int], int]:
+    """Returns how many pages a placement leaves free, by an instance's capacity."""
+    return lambda capacity: int(headroom * capacity)
 
 
 def cover(items: Iterable[SizedT], lack: int) -> list[SizedT]:

@@ -9,8 +9,8 @@ tried. What it finds can be carried out one move after the other.
 """
 
 from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import RequestAccount
 
 WIDTH = 8  # instances looked at for each link of a chain
 MAX_TRIES = 200
@@ -38,8 +38,8 @@ class Relocation:
           depth: most requests moved out of the way.
           budget_pages: most pages that these have together.
         """
-        size = self._ledger.wanted_pages(request)
-        for device in self._ledger.fullest_first(request.model, size):
+        size, peak = self._ledger.wanted_pages(request), request.most_pages
+        for device in self._ledger.fullest_first(request.model, size, peak=peak):
             if device not in skip:
                 self._draft.shift(request, device)
                 return True
@@ -74,7 +74,8 @@ class Relocation:
         """Smaller requests whose leaving makes room for `request`, cheapest first."""
         found: list[RequestAccount] = []
         width = WIDTH
-        for device in self._ledger.emptiest_first(request.model):
+        peak = request.most_pages
+        for device in self._ledger.emptiest_first(request.model, peak=peak):
             if device in skip:
                 continue
             instance = self._ledger.instances[device]

@@ -2,16 +2,20 @@
 
 The baseline of a clairvoyant who never moves anything: `peak_pages` of the arrival is
 taken for what the request will need, kept free from the start, and nothing ever
-overflows. A request without one counts with its size. `headroom` is the fraction
-of an instance that arrivals leave free on top.
+overflows. A request without one counts with its size. What is opened is the cheapest
+device that can hold it. `headroom` is the fraction of an instance that arrivals leave
+free on top.
 """
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from collections.abc import Callable
+
+from mell_jax.scheduler.ids import DeviceGroupId, KindId, ModelId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.index import FreeIndex
-from mell_jax.scheduler.placement.ledger import InstanceAccount, Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies.relief import reserve_pages
+from mell_jax.scheduler.policies.relief import reserve_of
 
 
 class ReservePeak:
@@ -20,24 +24,39 @@ class ReservePeak:
     look_s = 0.0
 
     def __init__(self, config: PolicyConfig) -> None:
-        self._headroom = config.headroom
-        self._index: dict[ModelId, FreeIndex] = {}
-        self._filed: dict[DeviceGroupId, tuple[ModelId, int]] = {}
+        self._reserve = reserve_of(config.headroom)
+        self._index: dict[tuple[ModelId, KindId], FreeIndex] = {}
+        self._filed: dict[DeviceGroupId, tuple[ModelId, KindId, int]] = {}
 
     def arrive(self, draft: Draft, request: RequestAccount) -> None:
         ledger = draft.ledger
         self._refresh(ledger)
-        index = self._index.get(request.model)
-        reserve = reserve_pages(ledger, request, headroom=self._headroom)
-        peak = _peak(request)
-        device = index.best(peak + reserve) if index is not None else None
-        opened = draft.activate(request.model) if device is None else None
-        if opened is not None:
-            device = opened.device
-        elif device is None and index is not None:
-            device = index.best(peak)
+        device = self._find(ledger, request, reserve=self._reserve)
+        if device is None:
+            opened = draft.activate(request.model, peak=request.most_pages)
+            device = opened.device if opened is not None else None
+        if device is None:
+            device = self._find(ledger, request, reserve=reserve_of(0.0))
         if device is not None:
             draft.shift(request, device)
+
+    def _find(
+        self,
+        ledger: Ledger,
+        request: RequestAccount,
+        *,
+        reserve: Callable[[int], int],
+    ) -> DeviceGroupId | None:
+        """The instance with the least room for the peak and what is to stay free."""
+        found = []
+        for own in ledger.kinds(request.model):
+            index = self._index.get((request.model, own.kind))
+            if index is not None:
+                need = request.most_pages + reserve(own.spec.capacity_pages)
+                device = index.best(need)
+                if device is not None:
+                    found.append(device)
+        return min(found, key=lambda device: self._filed[device][2], default=None)
 
     def grown(self, draft: Draft, request: RequestAccount, before: int) -> None:
         pass
@@ -58,26 +77,23 @@ class ReservePeak:
         """Files the instances that changed under the room beside all peaks."""
         for device in ledger.changed:
             if device in self._filed:
-                model, room = self._filed.pop(device)
-                self._index[model].discard(device, room=room)
+                model, kind, room = self._filed.pop(device)
+                self._index[model, kind].discard(device, room=room)
             instance = ledger.instances.get(device)
-            room = _room(ledger, instance) if instance is not None else -1
+            room = _room(instance) if instance is not None else -1
             if instance is not None and room >= 0:
-                size = ledger.spec(instance.model).capacity_pages
-                index = self._index.setdefault(instance.model, FreeIndex(size))
-                index.add(device, room=room)
-                self._filed[device] = (instance.model, room)
+                key = (instance.model, instance.kind)
+                if key not in self._index:
+                    self._index[key] = FreeIndex(instance.spec.capacity_pages)
+                self._index[key].add(device, room=room)
+                self._filed[device] = (*key, room)
         ledger.changed.clear()
 
 
-def _peak(request: RequestAccount) -> int:
-    return max(request.pages, request.peak_pages or 0)
-
-
-def _room(ledger: Ledger, instance: InstanceAccount) -> int:
+def _room(instance: InstanceAccount) -> int:
     """Pages that a request may ever need to be taken in; -1: none is taken in."""
     if instance.is_closing:
         return -1
-    peaks = sum(_peak(request) for request in instance.requests.values())
+    peaks = sum(request.most_pages for request in instance.requests.values())
     moving = instance.pages - sum(r.pages for r in instance.requests.values())
-    return ledger.spec(instance.model).capacity(instance.rows + 1) - peaks - moving
+    return instance.spec.capacity(instance.rows + 1) - peaks - moving

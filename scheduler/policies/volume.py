@@ -8,13 +8,18 @@ A closing that moves p pages pays when p <= C * lasts / price: an instance of C 
 that stays shut for `lasts` seconds is worth moving C pages for every `price` of them.
 For a random walk that rule is the best one: waste per cycle grows with margin^2, the
 number of cycles falls with 1/margin, so their sum is least where p = C * lasts / price.
+Where devices differ, C is the cheapest room that the price of the device buys, so that
+moving a page costs as much money wherever it lies.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.kind_books import KindBooks
 from mell_jax.scheduler.placement.ledger import Ledger
+from mell_jax.scheduler.policies.reserve import NO_RESERVE, Reserve
 
 MEMORY_S = 60.0  # that the variance is learned over
 GROWTH_S = 2.0  # growth that a margin has room for in a small fleet
@@ -34,10 +39,12 @@ class Volume:
 
     Args:
       price_s: seconds of a device that are worth moving all the pages it can hold.
+      reserve: room that a margin leaves for lost devices.
     """
 
-    def __init__(self, *, price_s: float) -> None:
+    def __init__(self, *, price_s: float, reserve: Reserve = NO_RESERVE) -> None:
         self._price_s = price_s
+        self._reserve = reserve
         self._walks: dict[ModelId, _Walk] = {}
 
     def note(self, ledger: Ledger, model: ModelId, *, pages: int) -> None:
@@ -47,13 +54,29 @@ class Volume:
         walk.squares = walk.squares * math.exp(-past_s / MEMORY_S) + pages * pages
         walk.at_s = ledger.now_s
 
-    def margin(self, ledger: Ledger, model: ModelId, *, closing: int) -> float:
-        """Returns the pages that stay free with `closing` instances less."""
-        count = len(ledger.of_model(model)) - closing
+    def margin(
+        self, ledger: Ledger, model: ModelId, *, less: Iterable[KindBooks] = ()
+    ) -> float:
+        """Returns the pages that stay free without an instance of each kind in `less`.
+
+        What is to stay free for lost devices is taken off.
+        """
+        gone = list(less)
+        count = len(ledger.of_model(model)) - len(gone)
         held = ledger.total_pages(model) - ledger.leaving_pages(model)
-        free = count * ledger.spec(model).capacity_pages - held
+        free = ledger.capacity_pages(model) - held
+        free -= sum(own.spec.capacity_pages for own in gone)
+        free -= self._reserve.pages(ledger, model, less=gone)
+        return free - self._growth(ledger, model, count=count)
+
+    def _growth(self, ledger: Ledger, model: ModelId, *, count: int) -> float:
         seconds = GROWTH_S * math.sqrt(SMALL / max(SMALL, count))
-        return free - ledger.expected_growth(model, seconds=seconds)
+        return ledger.expected_growth(model, seconds=seconds)
+
+    def swing(self, model: ModelId, *, seconds: float) -> float:
+        """Returns the pages by which the volume is likely to differ by then."""
+        walk = self._walks.get(model)
+        return math.sqrt(walk.squares * seconds / MEMORY_S) if walk is not None else 0.0
 
     def lasts_s(self, model: ModelId, *, margin: float) -> float:
         """Returns how long a margin will last, in seconds; 0 if there is none."""
@@ -62,11 +85,18 @@ class Volume:
             return math.inf if margin > 0 else 0.0
         return margin * margin * MEMORY_S / max(walk.squares, 1.0)
 
-    def worth(self, ledger: Ledger, model: ModelId, *, margin: float) -> float:
-        """Returns the pages that may move so that an instance is spared meanwhile.
+    def worth(self, own: KindBooks, model: ModelId, *, margin: float) -> float:
+        """Returns the pages that may move so that a device of a kind is spared.
 
         Loading it again takes device time, too, and is taken off.
         """
-        spec = ledger.spec(model)
-        spared_s = self.lasts_s(model, margin=margin) - spec.load_s
-        return max(0.0, spared_s) * spec.capacity_pages / self._price_s
+        spared_s = self.lasts_s(model, margin=margin) - own.spec.load_s
+        return max(0.0, spared_s) * own.worth_pages / self._price_s
+
+    def pages_of(self, *, seconds: float, worth_pages: float) -> float:
+        """Returns the pages that may move for so many seconds of a device's price.
+
+        Args:
+          worth_pages: the price, as in `KindBooks`.
+        """
+        return seconds * worth_pages / self._price_s

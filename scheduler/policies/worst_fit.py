@@ -2,14 +2,14 @@
 
 The baseline that spreads: every instance keeps the most room to grow, and few empty.
 Nothing moves until an instance overflows; then the smallest request that is enough goes
-to the emptiest other one, or to a new one. `headroom` is the fraction of an instance
-that a placement leaves free.
+to the emptiest other one, or to a new one, on the cheapest device that can hold it.
+`headroom` is the fraction of an instance that a placement leaves free.
 """
 
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies.relief import reserve_pages, shed
+from mell_jax.scheduler.policies.relief import reserve_of, shed
 
 
 class WorstFit:
@@ -54,13 +54,14 @@ def find_emptiest(
     """The emptiest other instance with room and reserve, else a new one, else the
     emptiest with room: to have no reserve is better than to wait."""
     ledger, model = draft.ledger, request.model
-    pages = ledger.wanted_pages(request)
-    reserve = reserve_pages(ledger, request, headroom=headroom)
-    device = ledger.worst_fit(model, skip=request.device)
+    pages, peak = ledger.wanted_pages(request), request.most_pages
+    device = ledger.worst_fit(model, skip=request.device, peak=peak)
     emptiest = ledger.instances[device] if device is not None else None
-    if emptiest is not None and ledger.fits(emptiest, pages + reserve):
-        return emptiest
-    opened = draft.activate(model)
+    if emptiest is not None:
+        reserve = reserve_of(headroom)(emptiest.spec.capacity_pages)
+        if ledger.fits(emptiest, pages + reserve):
+            return emptiest
+    opened = draft.activate(model, peak=peak)
     if opened is not None:
         return opened
     return emptiest if emptiest is not None and ledger.fits(emptiest, pages) else None

@@ -3,7 +3,6 @@
 The life of a move that waits stands in `scheduler.move_queue`.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -40,11 +39,14 @@ class Carriage:
         self._settings = settings
         self._ready_s = ready_s
         self._bytes_per_s = settings.link_gbps * 1e9 / 8
+        self._kinds = settings.fleet()
         slack = settings.replay_tokens_per_s * settings.epoch_s
         self._queue = MoveQueue(
             Capacities(
                 link_bytes=LinkSpeeds(settings, seconds=settings.epoch_s),
-                prefill_tokens=defaultdict(lambda: slack),
+                prefill_tokens={
+                    device: slack * own.speed for device, own in self._kinds.items()
+                },
             )
         )
         self._link_free_s: dict[LinkId, float] = {}
@@ -113,6 +115,7 @@ class Carriage:
         """Takes the prefill of a target; returns when tokens are computed there."""
         target = demand.move.target
         start_s = max(there_s, self._prefill_free_s.get(target, 0.0))
-        replay_s = demand.new_tokens / self._settings.prefill_tokens_per_s
+        speed = self._kinds[target].speed
+        replay_s = demand.new_tokens / (self._settings.prefill_tokens_per_s * speed)
         self._prefill_free_s[target] = ends_s = start_s + replay_s
         return ends_s

@@ -22,7 +22,11 @@ CLOSE = 1e-7  # relative: sums are taken in another order
 TICK_S = 1e-6  # clocks agree to a microsecond
 TINY_S = 1e-9  # a time that is exactly as long as allowed is in time
 MOST_ERRORS = 20
-UNCHECKED = ("decision_us_p50", "decision_us_p99")  # of a clock that no log knows
+UNCHECKED = (  # of a clock that no log knows, and a bound that tests prove
+    "decision_us_p50",
+    "decision_us_p99",
+    "money_bound_per_hour",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +50,30 @@ class _Request:
     done: float = 0.0  # output tokens, before `since_s`
     since_s: float = 0.0  # decodes from then on
     prefill_s: float = 0.0  # the latest prefill begins
+    speed: float = 1.0  # of the device that computes it
     started_s: float | None = None  # the first one began
     first_s: float | None = None  # it made its first token
     paused_s: float | None = None
+    lost_s: float | None = None  # its device was lost
+
+
+@dataclass(slots=True, kw_only=True)
+class _Kind:
+    """Devices that are alike."""
+
+    name: str
+    pool: dict[str, int]  # pages of each model
+    speed: float
+    price_per_hour: float
+    open: int = 0
+    peak: int = 0
+    device_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
 class _Device:
     model: str
+    kind: _Kind
     ready_s: float
     pages: int = 0
     rows: int = 0
@@ -113,12 +133,13 @@ class _Audit:
         self._slo_s = float(fleet["tpot_slo_s"])
         self._step = fleet["step_time"]
         layers, of_page = fleet["num_layers"], fleet["layers_per_page"]
-        self._pool = {
-            model: int(
-                fleet["capacity_tokens"] / weight / self._page * layers / of_page
-            )
-            for model, weight in fleet["weights"].items()
-        }
+        self._kinds = _read_kinds(fleet)
+        self._kind_of = [kind for kind, count in self._kinds for _ in range(count)]
+        self._has_prices = bool(fleet["devices"])
+        rates = [own["losses_per_hour"] for own in fleet["devices"]] or [None]
+        base = fleet["losses_per_hour"]
+        self._has_losses = any((base if own is None else own) > 0 for own in rates)
+        self._models = list(fleet["weights"])
         self._token_bytes = {
             model: fleet["kv_bytes_per_token"] * weight * of_page / layers  # of a group
             for model, weight in fleet["weights"].items()
@@ -132,12 +153,14 @@ class _Audit:
         self._end_s = arrivals[-1]
         self._live: dict[int, _Request] = {}
         self._devices: dict[int, _Device] = {}
+        self._lost: dict[int, _Device] = {}  # in this line
         self._moves: dict[int, _Move] = {}
         self._ends_s: dict[int, float | None] = {}  # of moves that take time
         self._count: Counter[str] = Counter()
         self._samples = _Samples()
         self._waits: list[float] = []
         self._pauses: list[float] = []
+        self._loss_waits: list[float] = []
         self._felt_s: dict[str, list[float]] = {"ttft": [], "tpot": [], "e2e": []}
         self._slos_s = {name: fleet[name] for name in ("slo_ttft_s", "slo_tpot_s")}
         self._device_s = self._now_s = self._bytes = 0.0
@@ -162,7 +185,13 @@ class _Audit:
                 self._begin(begun)
             return
         name, fields = line["event"]
-        plan = line["plan"]
+        self._happen(name, fields, plan=line["plan"])
+        for what, decided in line["plan"]:
+            self._obey(what, decided)
+        self._lost.clear()
+        self._is_due |= name == "Tick"
+
+    def _happen(self, name: str, fields: dict[str, Any], *, plan: list[Any]) -> None:
         is_refused = ["Wait", {"request": fields.get("request")}] in plan
         match name:
             case "Arrive":
@@ -173,11 +202,10 @@ class _Audit:
                 self._finish(fields["request"])
             case "MoveCommitted":
                 self._commit(fields["move"])
+            case "DeviceLost":
+                self._lose(fields["device"])
             case "Tick":
                 self._expect("tick", fields["now_s"], self._now_s)
-        for what, decided in plan:
-            self._obey(what, decided)
-        self._is_due |= name == "Tick"
 
     def _pass(self, now_s: float) -> None:
         if now_s < self._now_s:
@@ -186,6 +214,8 @@ class _Audit:
             self._sample()  # now that all moves of the tick are over
         inside = min(now_s, self._end_s) - max(self._now_s, self._start_s)
         self._device_s += max(0.0, inside) * len(self._devices)
+        for kind, _ in self._kinds:
+            kind.device_s += max(0.0, inside) * kind.open
         self._now_s = now_s
 
     def _arrive(self, fields: dict[str, Any]) -> None:
@@ -238,14 +268,34 @@ class _Audit:
     def _reach(self, request: _Request, tokens: float) -> None:
         """A request has made so many output tokens just now."""
         left = min(tokens, request.made) - request.done
-        due_s = request.since_s + left / self._decode
+        due_s = request.since_s + left / self._decode_rate(request)
         self._expect("clock of a request", due_s, self._now_s)
         self._note_first(request, tokens)
         request.done, request.since_s = min(tokens, request.made), self._now_s
 
     def _note_first(self, request: _Request, made: float) -> None:
         if request.first_s is None and made >= 1:
-            request.first_s = request.since_s + (1 - request.done) / self._decode
+            left = 1 - request.done
+            request.first_s = request.since_s + left / self._decode_rate(request)
+
+    def _decode_rate(self, request: _Request) -> float:
+        return self._decode * request.speed
+
+    def _prefill_rate(self, request: _Request) -> float:
+        return self._prefill * request.speed
+
+    # Losses.
+
+    def _lose(self, number: int) -> None:
+        """A device is gone; moves from or to it end, and what it held is told of."""
+        device = self._devices.pop(number)
+        device.kind.open -= 1
+        self._count["losses"] += 1
+        self._lost[number] = device
+        for at in [m for m, v in self._moves.items() if number in (v.source, v.target)]:
+            move = self._moves.pop(at)
+            self._ends_s.pop(at, None)
+            self._hold(move.target, -self._live[move.request].held, rows=-1)
 
     # Decisions.
 
@@ -261,14 +311,20 @@ class _Audit:
                 del self._live[fields["request"]]
                 self._count["rejected"] += 1
             case "Activate":
+                kind = self._kind_of[fields["device"]]
                 self._devices[fields["device"]] = _Device(
-                    model=fields["model"], ready_s=self._now_s + fields["load_s"]
+                    model=fields["model"],
+                    kind=kind,
+                    ready_s=self._now_s + fields["load_s"],
                 )
+                kind.open += 1
+                kind.peak = max(kind.peak, kind.open)
                 self._count["activations"] += 1
                 peak = max(self._count["devices_peak"], len(self._devices))
                 self._count["devices_peak"] = peak
             case "Park":
                 device = self._devices.pop(fields["device"])
+                device.kind.open -= 1
                 if device.rows:
                     self._wrong(f"device {fields['device']} is parked while in use")
 
@@ -279,6 +335,9 @@ class _Audit:
             self._give(request, fields["pages"])
             self._hold(fields["device"], request.held, rows=1)
             self._begin_prefill(request)
+            if request.lost_s is not None:
+                self._loss_waits.append(request.prefill_s - request.lost_s)
+                request.lost_s = None
         else:
             self._expect("device of a paused request", request.device, fields, "device")
             self._resume(request)
@@ -287,10 +346,11 @@ class _Audit:
 
     def _begin_prefill(self, request: _Request) -> None:
         assert request.device is not None
-        ready_s = self._devices[request.device].ready_s
-        request.prefill_s = max(self._now_s, ready_s)
+        device = self._devices[request.device]
+        request.speed = device.kind.speed
+        request.prefill_s = max(self._now_s, device.ready_s)
         tokens = request.given + int(request.done)
-        request.since_s = request.prefill_s + tokens / self._prefill
+        request.since_s = request.prefill_s + tokens / self._prefill_rate(request)
         if request.started_s is None or request.started_s > self._now_s:
             request.started_s = request.prefill_s
 
@@ -305,11 +365,17 @@ class _Audit:
         if self._now_s >= request.since_s:
             lost = int(request.given + self._made(request))
         elif self._now_s > request.prefill_s:
-            lost = int((self._now_s - request.prefill_s) * self._prefill)
+            passed_s = self._now_s - request.prefill_s
+            lost = int(passed_s * self._prefill_rate(request))
         else:
             lost = 0
         self._count["tokens_recomputed"] += lost
-        self._count["preemptions"] += 1
+        if fields["device"] in self._lost:
+            self._count["lost_requests"] += 1
+            self._count["lost_tokens"] += lost
+            request.lost_s = self._now_s
+        else:
+            self._count["preemptions"] += 1
         made = self._made(request)
         self._note_first(request, made)
         request.done = made
@@ -321,7 +387,8 @@ class _Audit:
         """Output tokens by now; they end where the granted pages do."""
         if request.paused_s is not None:
             return request.done
-        made = request.done + max(0.0, self._now_s - request.since_s) * self._decode
+        passed_s = max(0.0, self._now_s - request.since_s)
+        made = request.done + passed_s * self._decode_rate(request)
         return min(made, request.pages * self._page - request.given)
 
     def _move(self, fields: dict[str, Any]) -> None:
@@ -374,6 +441,20 @@ class _Audit:
         request.device = move.target
         if self._now_s < request.prefill_s:  # nothing is there yet: it begins anew
             self._begin_prefill(request)
+        else:
+            self._change_speed(request, self._devices[move.target].kind.speed)
+
+    def _change_speed(self, request: _Request, speed: float) -> None:
+        """A request is on another device: what is left takes another time."""
+        times = request.speed / speed
+        if times != 1 and self._now_s < request.since_s:
+            request.since_s = self._now_s + (request.since_s - self._now_s) * times
+            request.prefill_s = self._now_s + (request.prefill_s - self._now_s) * times
+        elif times != 1 and request.paused_s is None:
+            made = self._made(request)
+            self._note_first(request, made)
+            request.done, request.since_s = made, self._now_s
+        request.speed = speed
 
     # Pages.
 
@@ -410,22 +491,28 @@ class _Audit:
                 self._hold(device, more, rows=0)
 
     def _hold(self, number: int, pages: int, *, rows: int) -> None:
-        device = self._devices[number]
+        device = self._devices.get(number) or self._lost[number]
         device.pages += pages
         device.rows += rows
-        limit = self._limit(device.model, device.rows) if device.rows else 0
+        limit = (
+            self._limit(device.model, device.rows, device.kind) if device.rows else 0
+        )
         if device.pages > limit:
             self._wrong(f"device {number} holds {device.pages} of {limit} pages")
 
-    def _limit(self, model: str, rows: int) -> int:
+    def _limit(self, model: str, rows: int, kind: _Kind) -> int:
         """Pages that fit beside `rows` requests, by memory and by step time."""
-        pool = self._pool[model]
+        pool, step_s = kind.pool[model], self._slo_s * kind.speed
         if self._slo_s == math.inf:
             return pool
-        left_s = self._slo_s - self._step["fixed_s"] - rows * self._step["row_s"]
+        left_s = step_s - self._step["fixed_s"] - rows * self._step["row_s"]
         if left_s < 0 or not self._step["page_s"]:
             return pool if left_s >= 0 else -1
         return min(pool, int(left_s / self._step["page_s"] + 1e-9))
+
+    def _largest(self, model: str) -> int:
+        """Pages of the largest request that some kind can hold."""
+        return max(self._limit(model, 1, kind) for kind, _ in self._kinds)
 
     # Figures.
 
@@ -434,28 +521,36 @@ class _Audit:
         if not (is_due and self._start_s <= self._now_s <= self._end_s):
             return
         used = sum(r.held for r in self._live.values() if r.device is not None)
-        room = sum(self._pool[device.model] for device in self._devices.values())
+        room = sum(d.kind.pool[d.model] for d in self._devices.values())
         self._samples.used.append(used / room if room else 0.0)
         bound = 0
-        for model in self._pool if self._has_bounds else ():
+        for model in self._models if self._has_bounds else ():
             bound += self._bound(model)
         self._samples.bound.append(bound)
 
     def _bound(self, model: str) -> int:
-        """The fewest instances for what would live now if nobody had ever waited."""
-        capacity, sizes = self._limit(model, 1), []
+        """The fewest instances for what would live now if nobody had ever waited.
+
+        Of several kinds a request is as large as on the slowest, and ends as on the
+        fastest.
+        """
+        speeds = [kind.speed for kind, _ in self._kinds]
+        slow, fast = min(speeds), max(speeds)
+        capacity, sizes = self._largest(model), []
         for request in self._requests:
             most = self._held_by(request.given + request.made)
             if request.model != model or most > capacity:
                 continue
-            decodes_s = request.arrival_s + request.given / self._prefill
-            ends_s = decodes_s + request.made / self._decode
+            prefill, decode = self._prefill * fast, self._decode * fast
+            ends_s = request.arrival_s + request.given / prefill + request.made / decode
+            decodes_s = request.arrival_s + request.given / (self._prefill * slow)
             if request.arrival_s <= self._now_s < ends_s:
-                made = int(max(0.0, self._now_s - decodes_s) * self._decode) + 1
+                passed_s = max(0.0, self._now_s - decodes_s)
+                made = int(passed_s * self._decode * slow) + 1
                 tokens = request.given + min(made, request.made)
                 sizes.append(min(capacity, self._held_by(tokens)))
         bound = martello_toth(sizes, capacity)
-        if self._slo_s < math.inf and sizes:
+        if self._slo_s < math.inf and sizes and not self._has_prices:
             work_s = (
                 len(sizes) * self._step["row_s"] + sum(sizes) * self._step["page_s"]
             )
@@ -481,6 +576,8 @@ class _Audit:
         return (
             counted
             | felt
+            | (self._money(span_s) if self._has_prices else {})
+            | (self._losses() if self._has_losses else {})
             | met
             | {
                 "bytes_moved": self._bytes,
@@ -500,6 +597,25 @@ class _Audit:
                 "wait_p99_s": _quantile(self._waits, 0.99),
             }
         )
+
+    def _money(self, span_s: float) -> dict[str, float]:
+        kinds = [kind for kind, _ in self._kinds]
+        paid = math.fsum(kind.price_per_hour * kind.device_s for kind in kinds)
+        means = {f"devices_mean of {own.name}": own.device_s / span_s for own in kinds}
+        peaks: dict[str, float] = {f"devices_peak of {k.name}": k.peak for k in kinds}
+        return {"money_per_hour": paid / span_s} | means | peaks
+
+    def _losses(self) -> dict[str, float]:
+        waits = self._loss_waits
+        counted = {
+            name: self._count[name]
+            for name in ("losses", "lost_requests", "lost_tokens")
+        }
+        return counted | {
+            "loss_wait_mean_s": _mean(waits),
+            "loss_wait_p99_s": _quantile(waits, 0.99),
+            "loss_wait_max_s": max(waits, default=0.0),
+        }
 
     def conclude(self, *, events: int) -> Checked:
         """Compares the figures that the log ends with."""
@@ -554,6 +670,37 @@ def _refuse_unknown(header: dict[str, Any]) -> None:
             "the log is of a fleet with warm devices (--warm), whose loading is not "
             "counted again here: --replay reproduces its decisions"
         )
+
+
+def _read_kinds(fleet: dict[str, Any]) -> list[tuple[_Kind, int]]:
+    """Returns the kinds of devices of a header, with their numbers."""
+    alike = {
+        "kind": "only",
+        "count": fleet["max_devices"],
+        "capacity_tokens": fleet["capacity_tokens"],
+        "speed": 1.0,
+        "price_per_hour": 1.0,
+    }
+    kinds = []
+    for own in fleet["devices"] or [alike]:
+        pool = {
+            model: int(
+                own["capacity_tokens"]
+                / weight
+                / fleet["page_tokens"]
+                * fleet["num_layers"]
+                / fleet["layers_per_page"]
+            )
+            for model, weight in fleet["weights"].items()
+        }
+        kind = _Kind(
+            name=own["kind"],
+            pool=pool,
+            speed=own["speed"],
+            price_per_hour=own["price_per_hour"],
+        )
+        kinds.append((kind, own["count"]))
+    return kinds
 
 
 def martello_toth(sizes: Sequence[int], capacity: int) -> int:

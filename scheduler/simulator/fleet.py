@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.simulator.agenda import Agenda
 from mell_jax.scheduler.simulator.carriage import Begun, Carriage
@@ -24,14 +24,21 @@ from mell_jax.scheduler.simulator.delivery import (
     Wires,
 )
 from mell_jax.scheduler.simulator.latency import Latencies
+from mell_jax.scheduler.simulator.losses import Losses
 from mell_jax.scheduler.simulator.measure import RunMeter
+from mell_jax.scheduler.simulator.money import make_money_meter
+from mell_jax.scheduler.simulator.open_devices import OpenDevices
 from mell_jax.scheduler.simulator.pace import FixedPace, Pace
 from mell_jax.scheduler.simulator.prefixes import Prefixes
-from mell_jax.scheduler.simulator.repack import bound_of, demands, window_of
+from mell_jax.scheduler.simulator.repack import (
+    bound_of,
+    demands,
+    price_bound_of,
+    window_of,
+)
 from mell_jax.scheduler.simulator.request import Request
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.step_pace import StepPace
-from mell_jax.scheduler.simulator.warm import WarmPool
 from mell_jax.scheduler.simulator.workload import Workload
 from mell_jax.scheduler.transfer import Mode, MoveDemand
 
@@ -76,6 +83,7 @@ class SimulatedFleet:
             latencies=Latencies(
                 slo_ttft_s=settings.slo_ttft_s, slo_tpot_s=settings.slo_tpot_s
             ),
+            money=make_money_meter(settings, window=window_of(workload)),
         )
         self._agenda = Agenda()
         self._machine = machine
@@ -84,26 +92,23 @@ class SimulatedFleet:
         self._clock = clock
         self._log = log
         self._demands = demands(workload, settings=settings)
-        self._specs = settings.models()
+        self._kinds = settings.fleet()
         self._running: dict[RequestId, Request] = {}
         self._soon: deque[events.Event] = deque()
-        self._ready_s: dict[DeviceGroupId, float] = {}
-        self._serving: dict[DeviceGroupId, ModelId] = {}
         self._moves: dict[MoveId, plan.Move] = {}
-        self._carriage = Carriage(settings, ready_s=self._ready_s)
-        self._warm = WarmPool(
-            size=settings.warm_devices,
-            warm_s=settings.warm_s,
-            idle=settings.max_devices,
-        )
+        self._called_off: set[MoveId] = set()  # for one of their ends was lost
+        self._open = OpenDevices(settings, meter=self.meter)
+        self._carriage = Carriage(settings, ready_s=self._open.ready_s)
         self._prefixes = Prefixes(workload, settings=settings)
         self._pace: Pace
         self._delivery: Delivery
         self._set_pace()
+        self._losses = Losses(settings, agenda=self._agenda, lose=self._lose)
+        self.meter.losses = self._losses.meter
 
     def _set_pace(self) -> None:
         """Chooses how requests compute, and how moves get to their targets."""
-        settings, agenda, ready_s = self._settings, self._agenda, self._ready_s
+        settings, agenda, ready_s = self._settings, self._agenda, self._open.ready_s
         carriage = self._carriage
         wires = Wires(settings, carriage=carriage, agenda=agenda, ready_s=ready_s)
         if settings.steps is None:
@@ -142,8 +147,8 @@ class SimulatedFleet:
     def run(self, *, progress: Callable[[int], None] = lambda served: None) -> RunMeter:
         """Runs until the last request has ended; `progress` hears of every epoch."""
         settings = self._settings
-        for device in range(settings.max_devices):
-            self._tell(events.DeviceAdded(device=DeviceGroupId(device)))
+        for device, own in self._kinds.items():
+            self._tell(events.DeviceAdded(device=device, kind=own.kind))
         self.meter.decision_s = type(self.meter.decision_s)("d")
         next_arrival, epoch = 0, 1
         arrivals = self._workload.arrival_s.tolist()
@@ -169,7 +174,7 @@ class SimulatedFleet:
                 self._sample()
                 progress(self.meter.served_requests + self.meter.rejected)
                 epoch += 1
-        self._count_devices()
+        self._open.end(self.now_s)
         self.meter.prefix_hit_tokens = self._prefixes.hit_tokens
         self.meter.prefix_asked_tokens = self._prefixes.asked_tokens
         return self.meter
@@ -280,48 +285,33 @@ class SimulatedFleet:
             case plan.Wait():
                 self._pause(self._running[decision.request])
             case plan.Preempt():
-                self._preempt(self._running[decision.request])
+                self._preempt(self._running[decision.request], device=decision.device)
             case plan.Reject():
                 self._forget(self._running.pop(decision.request))
                 self.meter.rejected += 1
             case plan.Activate():
-                self._open(decision)
+                self._activate(decision)
             case plan.Park():
-                del self._serving[decision.device]
                 self._pace.closed(decision.device)
                 self._prefixes.closed(decision.device)
-                self._warm.park(now_s=self.now_s)
-                self._count_devices()
+                self._open.park(decision.device, now_s=self.now_s)
 
-    def _open(self, decision: plan.Activate) -> None:
-        """Loads a model; what is kept warm takes another time than the books say."""
-        self.meter.activations += 1
-        self._serving[decision.device] = decision.model
-        load_s = decision.load_s
+    def _activate(self, decision: plan.Activate) -> None:
+        """Loads a model; of a warm device the machine hears how long it took."""
+        device = decision.device
+        load_s = self._open.open(decision, now_s=self.now_s)
+        self._prefixes.opened(
+            device,
+            model=decision.model,
+            capacity_pages=self._open.capacity_pages_of(device),
+        )
+        self._pace.opened(device)
         if self._settings.warm_devices:
-            load_s = self._warm.open(
-                now_s=self.now_s,
-                cold_s=self._settings.loading_s(decision.model),
-                idle=self._settings.max_devices - len(self._serving),
-            )
             learned = events.Activated(model=decision.model, took_s=load_s)
             self._agenda.note(self.now_s + load_s, self._tell_later, learned)
-        self._ready_s[decision.device] = self.now_s + load_s
-        self._prefixes.opened(
-            decision.device,
-            model=decision.model,
-            capacity_pages=self._specs[decision.model].capacity_pages,
-        )
-        self._pace.opened(decision.device)
-        self._count_devices()
 
     def _tell_later(self, event: events.Event, number: int) -> None:
         self._tell(event)
-
-    def _count_devices(self) -> None:
-        self.meter.count_devices(
-            self.now_s, len(self._serving), warm_devices=len(self._warm)
-        )
 
     def _place(self, request: Request, place: plan.Place) -> None:
         """Prefills a queued request, or lets a paused one go on."""
@@ -332,6 +322,9 @@ class SimulatedFleet:
         if request.is_queued:
             request.is_queued = False
             request.device = place.device
+            self._losses.note_place(
+                request.id, start_s=max(self.now_s, self._open.ready_s[place.device])
+            )
             self._charge(request)
             self._pace.start(request)
         else:
@@ -350,10 +343,14 @@ class SimulatedFleet:
             self.meter.paused(self.now_s - request.paused_s)
             request.paused_s = None
 
-    def _preempt(self, request: Request) -> None:
+    def _preempt(self, request: Request, *, device: DeviceGroupId) -> None:
         self._resume(request)
-        self.meter.preemptions += 1
-        self.meter.tokens_recomputed += self._pace.computed(request)
+        computed = self._pace.computed(request)
+        self.meter.tokens_recomputed += computed
+        if device in self._open:
+            self.meter.preemptions += 1
+        else:  # it was lost with its device
+            self._losses.note_request(request.id, tokens=computed)
         self._pace.stop(request)
         self._prefixes.leave(request, has_ended=False)
         self._leave_device(request)
@@ -387,7 +384,8 @@ class SimulatedFleet:
         self._pace.arrive(request)
 
     def _commit(self, move: MoveId, number: int) -> None:
-        self._tell(events.MoveCommitted(move=move))
+        if move not in self._called_off:
+            self._tell(events.MoveCommitted(move=move))
 
     def _begin_moves(self) -> None:
         """Begins what the links and the targets can take; counts what they cannot."""
@@ -412,12 +410,37 @@ class SimulatedFleet:
 
     def _demand_of(self, move: plan.Move) -> MoveDemand | None:
         request = self._running.get(move.request)
-        if request is None:
+        if request is None or move.move not in self._moves:
             return None
         tokens = max(1, self._pace.moved_tokens(request))
         cached = min(tokens, self._prefixes.count_cached(request, move.target))
         return self._carriage.demand(
             move, model=request.model, tokens=tokens, cached_tokens=cached
+        )
+
+    # Losses.
+
+    def _lose(self, device: DeviceGroupId) -> None:
+        """A device is gone with all that it holds, if it is in use."""
+        if device not in self._open:
+            return
+        self._losses.note_device(device)
+        self._open.lose(device, now_s=self.now_s)
+        ending = [m for m in self._moves.values() if device in (m.source, m.target)]
+        for move in ending:
+            del self._moves[move.move]
+            self._called_off.add(move.move)
+            request = self._running[move.request]
+            request.move = None
+            self._pace.call_off(request)
+            self._prefixes.call_off(request, target=move.target)
+        self._tell(events.DeviceLost(device=device))
+        self._pace.closed(device)
+        self._prefixes.closed(device)
+        self._agenda.note(
+            self.now_s + self._settings.repair_s,
+            self._tell_later,
+            events.DeviceAdded(device=device, kind=self._kinds[device].kind),
         )
 
     # Epochs.
@@ -426,13 +449,16 @@ class SimulatedFleet:
         """Utilisation counts placed requests once; the bound is the workload's."""
         placed = [r for r in self._running.values() if not r.is_queued]
         used = sum(self._held(request) for request in placed)
-        capacity = sum(self._specs[m].capacity_pages for m in self._serving.values())
+        capacity = self._open.capacity_pages
         bound = 0
         if self._settings.do_bounds and (demand := next(self._demands, None)):
             bound = bound_of(demand, settings=self._settings)
+            if self.meter.money is not None:
+                least = price_bound_of(demand, settings=self._settings)
+                self.meter.money.sample(self.now_s, bound=least)
         self.meter.sample(
             self.now_s,
-            devices=len(self._serving),
+            devices=len(self._open),
             utilization=used / capacity if capacity else 0.0,
             bound=bound,
         )

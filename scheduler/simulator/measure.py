@@ -7,14 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mell_jax.scheduler.simulator.latency import Latencies
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """Means are taken from `start_s` to `end_s`."""
-
-    start_s: float
-    end_s: float
+from mell_jax.scheduler.simulator.losses import LossMeter
+from mell_jax.scheduler.simulator.money import MoneyMeter
+from mell_jax.scheduler.simulator.window import Window
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,6 +18,8 @@ class RunMeter:
 
     window: Window
     latencies: Latencies = field(default_factory=Latencies)
+    money: MoneyMeter | None = None  # of devices of several kinds
+    losses: LossMeter | None = None  # where devices are lost
     migrations: int = 0
     window_migrations: int = 0
     tokens_moved: int = 0
@@ -112,7 +109,8 @@ class RunMeter:
         arrival to the start of the first prefill, `pause_*` how long placed requests
         stood still for want of a page. A deferral is a move that began an epoch late, a
         violation one that overdrew a link or its target's prefill. What callers feel
-        stands in `latency.py`.
+        stands in `latency.py`, what devices cost in `money.py`, what was lost, which
+        is no preemption, in `losses.py`.
         """
         span = max(self.window.end_s - self.window.start_s, 1e-9)
         times = np.asarray(self.epoch_s)
@@ -148,7 +146,12 @@ class RunMeter:
             "wait_p99_s": _quantile(np.asarray(self.wait_s), 0.99),
             "decision_us_p50": 1e6 * _quantile(np.asarray(self.decision_s), 0.5),
             "decision_us_p99": 1e6 * _quantile(np.asarray(self.decision_s), 0.99),
-        } | self.latencies.figures()
+        } | self._more()
+
+    def _more(self) -> dict[str, float]:
+        money = self.money.figures() if self.money is not None else {}
+        losses = self.losses.figures() if self.losses is not None else {}
+        return self.latencies.figures() | money | losses
 
 
 def _mean(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:

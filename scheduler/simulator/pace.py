@@ -46,6 +46,9 @@ class Pace(Protocol):
     def arrive(self, request: Request) -> None:
         """A move has committed: its device is another from now on."""
 
+    def call_off(self, request: Request) -> None:
+        """The target of its move is lost: a request goes on at its source."""
+
     def moved_tokens(self, request: Request) -> int:
         """Returns the tokens that a move of a request takes along, now."""
 
@@ -64,7 +67,7 @@ class _Filling:
 
 @final
 class FixedPace:
-    """Every request prefills and decodes at the same speed, whatever is beside it.
+    """Every request prefills and decodes at a speed of its device's kind alone.
 
     Args:
       ready_s: when each device has loaded its model.
@@ -83,6 +86,7 @@ class FixedPace:
         self._page_tokens = settings.page_tokens
         self._decode_tokens_per_s = settings.decode_tokens_per_s
         self._prefill_tokens_per_s = settings.prefill_tokens_per_s
+        self._kinds = settings.fleet()
         self._agenda = agenda
         self._prefixes = prefixes
         self._filling: dict[RequestId, _Filling] = {}
@@ -123,10 +127,35 @@ class FixedPace:
         self._filling.pop(request.id, None)
 
     def arrive(self, request: Request) -> None:
-        """A prefill that waits for loading begins at the target instead."""
-        if self._agenda.now_s < request.prefill_s:
+        """Goes on at the target's speed; a prefill that has not begun begins there."""
+        speed = self._speed_of(request)
+        is_begun = self._agenda.now_s >= request.prefill_s
+        if is_begun and speed == request.speed:
+            return
+        if is_begun:
+            self._settle(request, speed=speed)
+            request.speed = speed
+        else:
             self._prefill(request)
+        if request.timer != -1:
             self._set_timer(request)
+
+    def call_off(self, request: Request) -> None:
+        """Nothing: it has gone on all the time."""
+
+    def _settle(self, request: Request, *, speed: float) -> None:
+        """Notes what was made at the source's speed, or what is left of a prefill."""
+        now_s = self._agenda.now_s
+        times = request.speed / speed
+        if now_s < request.since_s:
+            request.since_s = now_s + (request.since_s - now_s) * times
+            request.prefill_s = now_s + (request.prefill_s - now_s) * times
+            if filling := self._filling.get(request.id):
+                self._note_fill(request, found=filling.found, total=filling.total)
+        elif request.timer != -1:
+            made = self._tokens(request) - request.input_tokens
+            self._note_first(request, made)
+            request.done, request.since_s = made, now_s
 
     def moved_tokens(self, request: Request) -> int:
         """A prefill that has begun goes along as a whole, another is nothing yet."""
@@ -140,23 +169,35 @@ class FixedPace:
             return int(self._tokens(request))
         if now_s <= request.prefill_s:
             return 0
-        return int((now_s - request.prefill_s) * self._prefill_tokens_per_s)
+        return int((now_s - request.prefill_s) * self._prefill_rate(request))
+
+    def _speed_of(self, request: Request) -> float:
+        assert request.device is not None, f"request {request.id} is nowhere"
+        return self._kinds[request.device].speed
+
+    def _decode_rate(self, request: Request) -> float:
+        return self._decode_tokens_per_s * request.speed
+
+    def _prefill_rate(self, request: Request) -> float:
+        return self._prefill_tokens_per_s * request.speed
 
     def _prefill(self, request: Request) -> None:
         assert request.device is not None
         now_s = self._agenda.now_s
+        request.speed = self._speed_of(request)
         request.prefill_s = max(now_s, self._ready_s[request.device])
         total = request.input_tokens + int(request.done)
         found = self._prefixes.begin(request, total=total)
         tokens = total - found
-        request.since_s = request.prefill_s + tokens / self._prefill_tokens_per_s
+        request.since_s = request.prefill_s + tokens / self._prefill_rate(request)
         if self._prefixes.are_shared:
-            number = self._agenda.note(request.since_s, self._fill, request)
-            self._filling[request.id] = _Filling(
-                number=number, found=found, total=total
-            )
+            self._note_fill(request, found=found, total=total)
         if request.started_s is None or request.started_s > now_s:
             request.started_s = request.prefill_s
+
+    def _note_fill(self, request: Request, *, found: int, total: int) -> None:
+        number = self._agenda.note(request.since_s, self._fill, request)
+        self._filling[request.id] = _Filling(number=number, found=found, total=total)
 
     def _fill(self, request: Request, number: int) -> None:
         """A prompt has been computed, unless it was stopped meanwhile."""
@@ -170,7 +211,7 @@ class FixedPace:
         """Wakes a decoding request at the end of its page or output."""
         room = request.pages * self._page_tokens - request.input_tokens
         left = min(room, request.output_tokens) - request.done
-        at_s = request.since_s + left / self._decode_tokens_per_s
+        at_s = request.since_s + left / self._decode_rate(request)
         request.timer = self._agenda.note(at_s, self._advance, request)
 
     def _advance(self, request: Request, number: int) -> None:
@@ -188,13 +229,13 @@ class FixedPace:
         """Works out when it had its first token, once it has made one."""
         if request.first_s is None and made >= 1:
             left = 1 - request.done
-            request.first_s = request.since_s + left / self._decode_tokens_per_s
+            request.first_s = request.since_s + left / self._decode_rate(request)
 
     def _tokens(self, request: Request) -> float:
         """Tokens of a request whose pages are on some device, now."""
         room = request.pages * self._page_tokens
         if request.timer == -1:  # paused at the border of the page it wants
             return request.input_tokens + request.done
-        made = (self._agenda.now_s - request.since_s) * self._decode_tokens_per_s
+        made = (self._agenda.now_s - request.since_s) * self._decode_rate(request)
         made = max(0.0, made) + request.done
         return min(float(room), request.input_tokens + made)

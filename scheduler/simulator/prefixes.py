@@ -211,6 +211,11 @@ class Prefixes:
         if is_computed:
             self._find(holding, target)
 
+    def call_off(self, request: Request, *, target: DeviceGroupId) -> None:
+        """A request does not move to a target after all."""
+        if self.are_shared:
+            self._uncharge(self._holdings[request.id], target)
+
     def leave(self, request: Request, *, has_ended: bool) -> None:
         """A request has no device any more; its blocks stay as long as there is room.
 

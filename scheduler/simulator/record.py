@@ -24,6 +24,7 @@ from mell_jax.scheduler.placement.model import StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.simulator.carriage import Begun
+from mell_jax.scheduler.simulator.devices import Devices
 from mell_jax.scheduler.simulator.profile import StepSpeed
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
@@ -137,11 +138,13 @@ def read_machine(lines: Iterator[str]) -> Machine:
         fields = header["settings"]
         step_time = StepTime(**fields.pop("step_time"))
         cache = _read_cache(fields.pop("cache"))
-        steps = fields.pop("steps")
+        steps = fields.pop("steps", None)  # older logs have none
+        devices = tuple(Devices(**own) for own in fields.pop("devices", ()))
         settings = Settings(
             **fields,
             step_time=step_time,
             cache=cache,
+            devices=devices,
             steps=StepSpeed(**steps) if steps is not None else None,
         )
         policy = POLICIES[header["policy"]](PolicyConfig(**header["config"]))
@@ -150,7 +153,7 @@ def read_machine(lines: Iterator[str]) -> Machine:
             "not an event log as --record writes it: the first line is no header "
             f"({type(error).__name__})"
         ) from None
-    return Machine(models=settings.models(), policy=policy)
+    return Machine(models=settings.models(), policy=policy, kinds=settings.kinds())
 
 
 def _read_cache(fields: dict[str, Any]) -> CacheSpec:

@@ -8,18 +8,25 @@ epochs.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.scheduler.bounds import first_fit_decreasing, instances_bound
+from mell_jax.scheduler.bounds import (
+    first_fit_decreasing,
+    instances_bound,
+    lower_bound,
+)
 from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import ModelId
-from mell_jax.scheduler.simulator.measure import RunMeter, Window
+from mell_jax.scheduler.price_bound import Offer, price_bound
+from mell_jax.scheduler.simulator.measure import RunMeter
 from mell_jax.scheduler.simulator.prefixes import most_cached
 from mell_jax.scheduler.simulator.settings import Settings
+from mell_jax.scheduler.simulator.window import Window
 from mell_jax.scheduler.simulator.workload import Workload
 
 Array = npt.NDArray[np.int64]
@@ -42,9 +49,10 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
     A request that can never fit an instance is never there.
     """
     specs = settings.models()
+    limits = {model: settings.limit(model) for model in specs}
     page = settings.page_tokens
     given, made = workload.input_tokens, workload.output_tokens
-    limit = np.array([specs[model].capacity(1) for model in workload.models])
+    limit = np.array([limits[model] for model in workload.models])
     served = _held(-(-(given + made) // page), cache=settings.cache) <= limit
     alone = lives(workload, settings=settings)
     decode_s, end_s = alone.decode_s, alone.end_s
@@ -69,9 +77,7 @@ def demands(workload: Workload, *, settings: Settings) -> Iterator[Demand]:
         yield Demand(
             now_s=now_s,
             pages={
-                model: np.minimum(
-                    pages[model_of[index] == number], specs[model].capacity(1)
-                )
+                model: np.minimum(pages[model_of[index] == number], limits[model])
                 for number, model in enumerate(specs)
             },
             served_requests=requests,
@@ -92,18 +98,29 @@ class Lives:
 def lives(workload: Workload, *, settings: Settings) -> Lives:
     """Returns how requests would live if nobody waited, each alone on an instance.
 
-    What could be found of its prompt is not computed.
+    Of several kinds each decodes as on the slowest and ends as on the fastest, so that
+    none is ever smaller, or there for less long, wherever it is. What could be found of
+    its prompt is not computed.
     """
+    speeds = [own.speed for own in settings.offered]
+    slowest = _lives(workload, settings=settings, speed=min(speeds))
+    fastest = _lives(workload, settings=settings, speed=max(speeds))
+    return replace(slowest, end_s=fastest.end_s)
+
+
+def _lives(workload: Workload, *, settings: Settings, speed: float) -> Lives:
+    """Returns how requests would live on devices of one speed."""
     found = most_cached(workload)
     given, made = workload.input_tokens - found, workload.output_tokens
     if settings.steps is None:
-        rate = np.full(len(workload), settings.decode_tokens_per_s)
-        decode_s = workload.arrival_s + given / settings.prefill_tokens_per_s
+        rate = np.full(len(workload), settings.decode_tokens_per_s * speed)
+        prefill_s = given / (settings.prefill_tokens_per_s * speed)
+        decode_s = workload.arrival_s + prefill_s
         return Lives(decode_s=decode_s, tokens_per_s=rate, end_s=decode_s + made / rate)
-    speed, step = settings.steps, settings.step_time
-    chunks = -(-given // speed.token_budget)
+    steps, step = settings.steps.faster(speed), settings.step_time.faster(speed)
+    chunks = -(-given // steps.token_budget)
     whole_s = [
-        speed.prefill_s(start=start, tokens=tokens)
+        steps.prefill_s(start=start, tokens=tokens)
         for start, tokens in zip(found.tolist(), given.tolist(), strict=True)
     ]
     decode_s = workload.arrival_s + chunks * step.fixed_s + whole_s  # with a token
@@ -127,9 +144,34 @@ def _held(pages: Array, *, cache: CacheSpec) -> Array:
 
 def bound_of(demand: Demand, *, settings: Settings) -> int:
     """No fleet serves the demand with fewer instances."""
+    if settings.devices:  # however slow, none of them holds more than the largest
+        return sum(
+            lower_bound(pages, capacity=settings.limit(model))
+            for model, pages in demand.pages.items()
+        )
     specs = settings.models()
     return sum(
         instances_bound(pages, spec=specs[model])
+        for model, pages in demand.pages.items()
+    )
+
+
+def price_bound_of(demand: Demand, *, settings: Settings) -> float:
+    """No fleet of these devices serves the demand for less money an hour."""
+    kinds = settings.kinds()
+    return math.fsum(
+        price_bound(
+            pages,
+            offers=[
+                Offer(
+                    spec=kinds[own.kind].models[model],
+                    price_per_hour=own.price_per_hour,
+                    count=own.count,
+                )
+                for own in settings.offered
+                if model in kinds[own.kind].models
+            ],
+        )
         for model, pages in demand.pages.items()
     )
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.admission import admit
-from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.model import ModelSpec
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mell_jax.scheduler.simulator.money import kind_of_mean, peak_of
 from mell_jax.scheduler.simulator.settings import Settings
 
 Columns = tuple[tuple[str, str, str], ...]
@@ -53,6 +54,21 @@ KEPT: Columns = (
     ("found", "prefix_hit_tokens", "count"),
     ("of prompts", "prefix_hit_share", "{:.1%}"),
 )
+MONEY: Columns = (
+    ("money/h", "money_per_hour", "{:.2f}"),
+    ("bound/h", "money_bound_per_hour", "{:.2f}"),
+    ("/bound", "per_money_bound", "{:.3f}"),
+    ("saved/h", "money_saved_per_hour", "{:.2f}"),
+    ("saved", "money_saved_share", "{:.1%}"),
+)
+LOSSES: Columns = (
+    ("lost", "losses", "count"),
+    ("requests", "lost_requests", "count"),
+    ("tokens", "lost_tokens", "count"),
+    ("wait mean", "loss_wait_mean_s", "{:.2f}s"),
+    ("wait p99", "loss_wait_p99_s", "{:.2f}s"),
+    ("longest", "loss_wait_max_s", "{:.2f}s"),
+)
 SENT: Columns = (("sent", "bytes_moved", "count"),)
 TABLES = (FLEET, COST + SENT, SERVICE)
 LEGEND = """\
@@ -65,6 +81,11 @@ late: moves deferred by an epoch; over: moves that overdrew a link or a target's
 ttft, tpot, e2e: until the first token, a request's mean between tokens, until the last
 met: requests within --slo_ttft_ms and --slo_tpot_ms, of those served
 us: time of a decision; a percentage beside a baseline: its best headroom"""
+MONEY_LEGEND = """\
+money/h: price of the devices in use; bound/h: no fleet could serve for less
+saved: of what best_fit costs; by kind: mean and peak of the devices in use"""
+LOSS_LEGEND = """\
+lost: devices; requests, tokens: on them, prefilled again; wait: until that begins"""
 
 
 class PolicyFigures(Protocol):
@@ -93,11 +114,19 @@ def rows(outcomes: Sequence[PolicyFigures], *, columns: Columns) -> list[list[st
     for outcome in outcomes:
         bound = outcome.figures["lower_bound_mean"]
         ratio = outcome.figures["devices_mean"] / bound if bound else float("nan")
-        figures = outcome.figures | {"per_bound": ratio}
+        figures = outcome.figures | {
+            "per_bound": ratio,
+            "per_money_bound": _per_money_bound(outcome),
+        }
         knob = f" {outcome.headroom:.0%}" if outcome.headroom else ""
-        cells = [_cell(figures[name], form) for _, name, form in columns]
+        cells = [_cell(figures.get(name, math.nan), form) for _, name, form in columns]
         table.append([outcome.policy + knob, *cells])
     return table
+
+
+def _per_money_bound(outcome: PolicyFigures) -> float:
+    bound = outcome.figures.get("money_bound_per_hour")
+    return outcome.figures["money_per_hour"] / bound if bound else math.nan
 
 
 def _cell(value: float, form: str) -> str:
@@ -129,6 +158,16 @@ def layers(settings: Settings) -> str:
     )
 
 
+def kinds(settings: Settings) -> str:
+    """Says of which kinds a fleet's devices are."""
+    said = [
+        f"{own.count} {own.kind} of {own.capacity_tokens:,} tokens, speed "
+        f"{own.speed:g}, {own.price_per_hour:g} an hour"
+        for own in settings.devices
+    ]
+    return "\n".join(said) + "\n"
+
+
 def table(outcomes: Sequence[PolicyFigures]) -> str:
     """The fleet, what it cost, how requests fared, and what the headings mean.
 
@@ -140,7 +179,25 @@ def table(outcomes: Sequence[PolicyFigures]) -> str:
         blocks.append(_aligned(rows(felt, columns=LATENCY)))
     if any(outcome.figures[name] for outcome in felt for _, name, _ in KEPT):
         blocks.append(_aligned(rows(felt, columns=KEPT)))
-    return "\n\n".join([*blocks, LEGEND])
+    legends = [LEGEND]
+    if priced := [o for o in outcomes if "money_per_hour" in o.figures]:
+        blocks.append(_aligned(rows(priced, columns=MONEY)))
+        blocks.append(_aligned(rows(priced, columns=_by_kind(priced[0]))))
+        legends.append(MONEY_LEGEND)
+    if hit := [o for o in outcomes if "losses" in o.figures]:
+        blocks.append(_aligned(rows(hit, columns=LOSSES)))
+        legends.append(LOSS_LEGEND)
+    return "\n\n".join([*blocks, "\n".join(legends)])
+
+
+def _by_kind(outcome: PolicyFigures) -> Columns:
+    """Two columns for each kind of devices."""
+    found: list[tuple[str, str, str]] = []
+    for name in outcome.figures:
+        if kind := kind_of_mean(name):
+            found.append((kind, name, "{:.2f}"))
+            found.append(("peak", peak_of(kind), "{:.0f}"))
+    return tuple(found)
 
 
 def _aligned(lines: list[list[str]]) -> str:

@@ -21,6 +21,7 @@ class Request:
         "paused_s",
         "prefill_s",
         "since_s",
+        "speed",
         "started_s",
         "timer",
     )
@@ -44,6 +45,7 @@ class Request:
         self.pages = 0  # granted, along the sequence
         self.done = 0.0  # output tokens made before `since_s`
         self.since_s = arrived_s  # decodes since, or will from then on
+        self.speed = 1.0  # of the device that computes it
         self.prefill_s = 0.0  # its latest prefill began, or will
         self.started_s: float | None = None  # its first one
         self.first_s: float | None = None  # it had its first output token

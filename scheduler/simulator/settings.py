@@ -7,12 +7,15 @@ kept warm, links that the devices of a host share.
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mell_jax.scheduler.cache_spec import KEEPS_ALL, CacheSpec
-from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, KindId, ModelId
 from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.placement.kind import ONLY_KIND, DeviceKind
 from mell_jax.scheduler.placement.model import ModelSpec, StepTime
+from mell_jax.scheduler.simulator.devices import Devices, check_devices
 from mell_jax.scheduler.simulator.profile import Profile, StepSpeed
 
 
@@ -26,6 +29,10 @@ class Settings:
     again in the time that a model takes to load. `devices_per_host` devices share a
     link of `host_gbps` each way to a switch that carries `switch_gbps` in all.
     `tpot_slo_s` binds placement; `slo_ttft_s` and `slo_tpot_s` are reported on.
+    `devices` are of several kinds, whose numbers follow each other (`with_devices`);
+    `capacity_tokens` is then of the largest, and speeds are those of a kind of speed 1.
+    What is in use is lost `losses_per_hour` times an hour, and there again `repair_s`
+    later.
 
     Moves that replay tokens may take `prefill_share` of an instance's prefill.
     `weights` gives KV memory per token of each model, relative to `capacity_tokens`.
@@ -59,9 +66,14 @@ class Settings:
     devices_per_host: int = 8  # of consecutive ids
     host_gbps: float = math.inf
     switch_gbps: float = math.inf
+    devices: tuple[Devices, ...] = ()  # none: all are alike and nothing has a price
+    losses_per_hour: float = 0.0
+    loss_seed: int = 0
+    repair_s: float = 300.0
 
     def __post_init__(self) -> None:
         self._check_ranges()
+        self._check_devices()
         self._check_models()
         self._check_cache()
         if self.steps is not None and self.step_time.predict(rows=1, pages=1) == 0:
@@ -97,13 +109,38 @@ class Settings:
                 raise ValueError(
                     f"{name} must be > 0, or inf for no limit, got {value}"
                 )
-        for name in ("activation_s", "warm_s", "warm_devices"):
+        for name in (
+            "activation_s",
+            "warm_s",
+            "warm_devices",
+            "losses_per_hour",
+            "loss_seed",
+            "repair_s",
+        ):
             value = getattr(self, name)
             if not (0 <= value < math.inf):
                 raise ValueError(f"{name} must be >= 0 and finite, got {value}")
         if not (0 < self.prefill_share <= 1):
             raise ValueError(
                 f"prefill_share must be in (0, 1], got {self.prefill_share}"
+            )
+
+    def _check_devices(self) -> None:
+        if not self.devices:
+            return
+        check_devices(self.devices)
+        count = sum(each.count for each in self.devices)
+        largest = max(each.capacity_tokens for each in self.devices)
+        if (self.max_devices, self.capacity_tokens) != (count, largest):
+            raise ValueError(
+                f"{count} devices of at most {largest} tokens are not max_devices="
+                f"{self.max_devices} of capacity_tokens={self.capacity_tokens}: use "
+                "with_devices"
+            )
+        if self.warm_devices:
+            raise ValueError(
+                f"warm_devices must be 0 where devices are of several kinds, got "
+                f"{self.warm_devices}: a pool is of devices that are alike"
             )
 
     def _check_models(self) -> None:
@@ -149,16 +186,58 @@ class Settings:
                 )
 
     def models(self) -> dict[ModelId, ModelSpec]:
-        """Returns what an instance of each model can hold."""
-        growing = sum(group.ring is None for group in self.cache.groups)
+        """Returns what an instance of each model can hold; of kinds, the largest."""
+        largest = max(self.offered, key=lambda own: (own.capacity_tokens, own.speed))
+        return {model: self._spec(model, own=largest) for model in self.weights}
+
+    @property
+    def offered(self) -> tuple[Devices, ...]:
+        """Returns all devices by kind; those that are all alike are one kind."""
+        alike = Devices(
+            kind=ONLY_KIND,
+            count=self.max_devices,
+            capacity_tokens=self.capacity_tokens,
+        )
+        return self.devices or (alike,)
+
+    def fleet(self) -> dict[DeviceGroupId, Devices]:
+        """Returns the kind of each device."""
+        kinds = [own for own in self.offered for _ in range(own.count)]
+        return {DeviceGroupId(number): own for number, own in enumerate(kinds)}
+
+    def kinds(self) -> dict[KindId, DeviceKind]:
+        """Returns what a device of each kind can hold of each model, and its price.
+
+        Raises:
+          ValueError: a step of one row takes longer on a kind than `tpot_slo_s`.
+        """
         return {
-            model: ModelSpec(
-                capacity_pages=self._capacity_pages(weight),
+            own.kind: DeviceKind(
+                models={
+                    model: self._spec(model, own=own)
+                    for model in self.weights
+                    if self._capacity_pages(model, own=own) >= self.cache.held(1)
+                },
+                price_per_hour=own.price_per_hour,
+                speed=own.speed,
+            )
+            for own in self.offered
+        }
+
+    def limit(self, model: ModelId) -> int:
+        """Returns the pages of the largest request that some kind can hold."""
+        specs = [kind.models.get(model) for kind in self.kinds().values()]
+        return max(spec.capacity(1) for spec in specs if spec is not None)
+
+    def _spec(self, model: ModelId, *, own: Devices) -> ModelSpec:
+        growing = sum(group.ring is None for group in self.cache.groups)
+        rate = growing * self.decode_tokens_per_s * own.speed
+        try:
+            return ModelSpec(
+                capacity_pages=self._capacity_pages(model, own=own),
                 max_rows=self.steps.max_rows if self.steps else sys.maxsize,
-                growth_pages_per_s=growing
-                * self.decode_tokens_per_s
-                / self.page_tokens,
-                step_time=self.step_time,
+                growth_pages_per_s=rate / self.page_tokens,
+                step_time=own.step_time(self.step_time),
                 step_budget_s=self.tpot_slo_s,
                 load_s=self.loading_s(model),
                 page_tokens=self.page_tokens,
@@ -166,11 +245,13 @@ class Settings:
                 page_bytes=self.page_bytes(model),
                 cache=replace(self.cache, page_tokens=self.page_tokens),
             )
-            for model, weight in self.weights.items()
-        }
+        except ValueError as error:
+            if not self.devices:
+                raise
+            raise ValueError(f"devices of kind {own.kind}: {error}") from None
 
-    def _capacity_pages(self, weight: float) -> int:
-        whole = self.capacity_tokens / weight / self.page_tokens  # of all layers
+    def _capacity_pages(self, model: ModelId, *, own: Devices) -> int:
+        whole = own.capacity_tokens / self.weights[model] / self.page_tokens
         return int(whole * self.num_layers / self.layers_per_page)
 
     def loading_s(self, model: ModelId) -> float:
@@ -217,6 +298,22 @@ class Settings:
         )
         share = kept * self.layers_per_page / (tokens * self.num_layers)
         return self.token_bytes(model) * share
+
+
+def with_devices(settings: Settings, devices: Sequence[Devices]) -> Settings:
+    """Returns a fleet of devices of these kinds.
+
+    Raises:
+      ValueError: a kind is there twice, or none can hold a page of some model.
+    """
+    if not devices:
+        raise ValueError("a fleet has devices of at least one kind, got none")
+    return replace(
+        settings,
+        devices=tuple(devices),
+        max_devices=sum(each.count for each in devices),
+        capacity_tokens=max(each.capacity_tokens for each in devices),
+    )
 
 
 def settings_of(profile: Profile) -> Settings:

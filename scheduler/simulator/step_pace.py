@@ -72,6 +72,7 @@ class StepPace:
         assert settings.steps is not None
         self._speed = settings.steps
         self._step_time = settings.step_time
+        self._kinds = settings.fleet()
         self._page_tokens = settings.page_tokens
         self._agenda = agenda
         self._held = held
@@ -85,9 +86,10 @@ class StepPace:
 
     def opened(self, device: DeviceGroupId) -> None:
         """Steps begin when it is ready."""
+        own = self._kinds[device]
         self._steppers[device] = Stepper(
-            step_time=self._step_time,
-            speed=self._speed,
+            step_time=own.step_time(self._step_time),
+            speed=own.steps(self._speed),
             ready_s=self._ready_s[device],
             agenda=self._agenda,
             prompts=self,
@@ -149,6 +151,19 @@ class StepPace:
             work.stepper.add(work.prompt)
         elif request.paused_s is None:
             self._join(work)
+
+    def call_off(self, request: Request) -> None:
+        """Decodes again if it stood still for its move."""
+        work = self._works[request.id]
+        if work.replay is not None:
+            work.replay.stepper.drop(work.replay.prompt)
+            work.replay = None
+        if work.is_held:
+            work.is_held = False
+            if work.prompt is not None:
+                work.stepper.add(work.prompt)
+            elif request.paused_s is None:
+                self._join(work)
 
     def moved_tokens(self, request: Request) -> int:
         """All that is computed goes along."""
@@ -247,9 +262,13 @@ class StepPace:
                 self._ask(work.request)
 
     def _left(self, request: Request) -> int:
-        """Returns the tokens to the end of the page or of the output."""
+        """Returns the tokens to the end of the page or of the output.
+
+        A preempted request whose pages are full has one more token after its prefill
+        than they hold: none is left, and it asks for a page.
+        """
         room = request.pages * self._page_tokens - request.input_tokens
-        return int(min(room, request.output_tokens) - request.done)
+        return max(0, int(min(room, request.output_tokens) - request.done))
 
     def _join(self, work: _Work) -> None:
         """Decodes from the next step on, unless it may not or is told of just now."""

@@ -19,6 +19,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     CDPSession,
+    ConsoleMessage,
     Error,
     Page,
     sync_playwright,
@@ -105,17 +106,26 @@ def heap_bytes(session: CDPSession) -> float:
     return float(session.send("Runtime.getHeapUsage")["usedSize"])
 
 
-def watch(context: BrowserContext, where: str) -> tuple[Page, list[str]]:
-    """Opens a page; notes every request that it makes, and ends at its errors."""
-    page, asked = context.new_page(), list[str]()
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: sys.exit(f"the page failed: {error}"))
-    page.on(
-        "console",
-        lambda said: said.type == "error" and sys.exit(f"the page said: {said.text}"),
-    )
-    page.goto(where)
-    return page, asked
+class Watched:
+    """An open page, what it has asked for, and what went wrong in it."""
+
+    def __init__(self, context: BrowserContext, where: str) -> None:
+        self.page = context.new_page()
+        self.asked: list[str] = []
+        self._faults: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self._faults.append(str(error)))
+        self.page.on("console", self._hear)
+        self.page.goto(where)
+
+    def close(self) -> None:
+        """Closes it; raises what went wrong."""
+        self.page.context.close()
+        assert not self._faults, self._faults
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self._faults.append(said.text)
 
 
 def pixels(page: Page, canvas: str, colour: tuple[int, int, int]) -> int:
@@ -145,6 +155,7 @@ def check_rights(browser: Browser, url: str) -> None:
             assert got and got[-1] == wanted, (token, path, got)
             page.close()
         context.close()
+    print("the page is for those who may read metrics")
 
 
 def check_live(
@@ -155,7 +166,8 @@ def check_live(
         viewport={"width": 1280, "height": 800},
         http_credentials={"username": "", "password": WATCHER},
     )
-    page, asked = watch(context, f"{url}/fleet")
+    watched = Watched(context, f"{url}/fleet")
+    page, asked = watched.page, watched.asked
     session = context.new_cdp_session(page)
     wait_for(page, "model.count > 1")
     page.evaluate(PROBE)
@@ -200,7 +212,7 @@ def check_live(
         f"(p99 {drawn[len(drawn) * 99 // 100]:.1f}), "
         f"heap {before / MEGABYTE:.1f} MB, grew by {growth / MEGABYTE:.2f} MB"
     )
-    context.close()
+    watched.close()
 
 
 def check_crowd(browser: Browser, url: str, *, shots: Path | None) -> None:
@@ -209,7 +221,8 @@ def check_crowd(browser: Browser, url: str, *, shots: Path | None) -> None:
         viewport={"width": 1280, "height": 800},
         http_credentials={"username": "", "password": WATCHER},
     )
-    page, _ = watch(context, f"{url}/fleet")
+    watched = Watched(context, f"{url}/fleet")
+    page = watched.page
     wait_for(page, "model.count > 1")
     page.evaluate(PROBE)
     page.evaluate("probe.take()")
@@ -224,13 +237,14 @@ def check_crowd(browser: Browser, url: str, *, shots: Path | None) -> None:
     print(f"1,000 requests: the stage drawn in {middle:.1f} ms (p95 {late:.1f})")
     assert len(drawn) > 24, "pictures are too few"
     assert middle < 33, f"{middle} ms for a picture"
-    context.close()
+    watched.close()
 
 
 def check_film(browser: Browser, path: Path, *, shots: Path | None) -> None:
     """A recorded run is played from a file, without a network."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True)
-    page, asked = watch(context, path.as_uri())
+    watched = Watched(context, path.as_uri())
+    page, asked = watched.page, watched.asked
     wait_for(page, "model.count > 3")
     assert page.inner_text("#play") == "Pause"
     assert int(page.inner_text("#in-use")) >= 1
@@ -248,7 +262,7 @@ def check_film(browser: Browser, path: Path, *, shots: Path | None) -> None:
         page.screenshot(path=shots / "film.png")
     assert asked == [path.as_uri()], asked
     print(f"a film of {path.stat().st_size / MEGABYTE:.1f} MB, {moves} moves")
-    context.close()
+    watched.close()
 
 
 def main() -> None:

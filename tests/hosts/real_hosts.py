@@ -75,7 +75,7 @@ class Networks:
     """Two networks with a cable between them, which can be pulled and slowed down."""
 
     def __init__(self) -> None:
-        tag = f"mell{os.getpid() % 100_000}"
+        tag = f"mell{secrets.token_hex(3)}"
         self.head, self.far = f"{tag}h", f"{tag}f"
         self._cable = f"{tag}c"
 
@@ -196,7 +196,7 @@ class RealFleet:
                 found["controller"] = pid
             elif "--orders" in command:
                 found[Path(command.split("--config=")[1].split()[0]).stem] = pid
-            elif "front_end" in command:
+            elif "processes.child" in command:
                 found["front end"] = pid
         if self._far is not None and self._far.poll() is None:
             found["c"] = self._far.pid

@@ -69,6 +69,7 @@ async def listening(config: LinkConfig) -> AsyncIterator[Listener]:
         server.close()
         for link in listener.links:
             link.cut()
+        await asyncio.sleep(0.05)  # for all connections to be closed
 
 
 @contextlib.asynccontextmanager
@@ -229,7 +230,8 @@ def test_who_listens_and_says_nothing_is_not_waited_for(
         async def other(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
-            await reader.read()
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
             writer.close()
 
         server = await asyncio.start_server(other, "127.0.0.1", 0)
@@ -237,7 +239,7 @@ def test_who_listens_and_says_nothing_is_not_waited_for(
         with pytest.raises(TimeoutError):
             await connect(f"127.0.0.1:{port}", hello=HELLO, config=CONFIG)
         server.close()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
 
     run(test())
 

@@ -6,6 +6,7 @@ random.
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -190,14 +191,16 @@ def test_all_processes_end_soon_after_a_killed_head(
 
 
 @needs_networks
-def test_a_full_disk_costs_no_stream(tmp_path: Path, undisturbed: list[Got]) -> None:
+def test_a_full_disk_costs_no_stream(
+    tmp_path: Path, cache: Path, undisturbed: list[Got]
+) -> None:
     """The log and what is compiled are on a disk that fills up."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(disk)]
     subprocess.run(mount, check=True)
     try:
-        (disk / "compiled").mkdir()
+        shutil.copytree(cache, disk / "compiled")
         with real_fleet(disk, cache=disk / "compiled", far=False) as fleet:
             fill(disk)
             before = fleet.pids()["a"]

@@ -47,7 +47,7 @@ from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import events
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.policies import POLICIES
 
 

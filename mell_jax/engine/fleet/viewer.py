@@ -28,7 +28,7 @@ from mell_jax.engine.stream_view import RequestsView
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.records import MovePhase
-from mell_jax.scheduler.placement.ledger import RequestAccount
+from mell_jax.scheduler.placement.accounts import RequestAccount
 
 KEPT_S = 0.5
 MOST_REQUESTS = 2000  # that are shown one by one

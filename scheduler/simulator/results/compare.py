@@ -1,5 +1,6 @@
 """Runs several policies over one workload, each at its best headroom."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,13 @@ HAS_HEADROOM = (
     "worst_fit",
     "load_balance",
     "llumnix_consolidation",
+    "pinned_best_fit",
+    "pinned_spread",
     "reserve_peak",
+    "spread",
 )
+ONE_SIZE = ("mell", REPACK, REPACK_LIVE)  # of devices: shares of one capacity
+BASE = "best_fit"  # whose money is compared with
 LINK_SHARE = 0.5  # of a link that consolidation may use
 
 
@@ -48,6 +54,7 @@ class Knobs:
     look_s: float | None = None
     move_price_s: float = 0.6
     place_wait_s: float = 0.1
+    reserve: int = 0
 
 
 DEFAULT = Knobs()
@@ -62,6 +69,7 @@ def policy_config(
         look_s=knobs.look_s,
         move_price_s=knobs.move_price_s,
         place_wait_s=knobs.place_wait_s,
+        reserve=knobs.reserve,
         epoch_s=settings.epoch_s,
         devices_per_host=settings.devices_per_host,
         link_bytes_per_s=LINK_SHARE * settings.narrowest_gbps * 1e9 / 8,
@@ -77,6 +85,32 @@ def check_policies(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"no policy is called {name!r}; there are {sorted(known)}")
+
+
+def check_kinds(names: Sequence[str], *, settings: Settings) -> None:
+    """Raises ValueError for a policy that cannot do with devices of several sizes."""
+    sizes = {own.capacity_tokens for own in settings.offered}
+    wrong = [name for name in names if name in ONE_SIZE]
+    if len(sizes) > 1 and wrong:
+        raise ValueError(
+            f"{', '.join(wrong)} reckons with devices of one size, but here they hold "
+            f"{sorted(sizes)} tokens: leave it out"
+        )
+
+
+def note_savings(outcomes: Sequence[RunOutcome]) -> None:
+    """Adds what each policy saves beside `best_fit`, if there are prices and it ran."""
+    paid = {
+        outcome.policy: outcome.figures["money_per_hour"]
+        for outcome in outcomes
+        if "money_per_hour" in outcome.figures
+    }
+    base = paid.get(BASE)
+    for outcome in outcomes:
+        if base and outcome.policy in paid:
+            saved = base - paid[outcome.policy]
+            outcome.figures["money_saved_per_hour"] = saved
+            outcome.figures["money_saved_share"] = saved / base
 
 
 def run_policy(
@@ -102,7 +136,9 @@ def run_policy(
     else:
         config = policy_config(settings, headroom=headroom, knobs=knobs)
         policy = POLICIES[name](config)
-        driven = Machine(models=settings.models(), policy=policy)
+        driven = Machine(
+            models=settings.models(), policy=policy, kinds=settings.kinds()
+        )
         log = open_log(name, config)
     fleet = SimulatedFleet(
         driven, workload=workload, settings=settings, clock=clock, log=log
@@ -143,7 +179,10 @@ def run_best(
     knobs: Knobs = DEFAULT,
     open_log: OpenLog = lambda name, config: None,
 ) -> RunOutcome:
-    """The run with the fewest devices over `headrooms`, for policies that have one."""
+    """The run with the fewest devices over `headrooms`, for policies that have one.
+
+    Where devices have prices it is the run that costs least.
+    """
     outcomes = [
         run_policy(
             name,
@@ -157,4 +196,5 @@ def run_best(
         )
         for headroom in (headrooms if name in HAS_HEADROOM else [0.0])
     ]
-    return min(outcomes, key=lambda outcome: outcome.figures["devices_mean"])
+    figure = "money_per_hour" if settings.devices else "devices_mean"
+    return min(outcomes, key=lambda outcome: outcome.figures.get(figure, math.inf))

@@ -28,6 +28,7 @@ class Faults:
     pairs: int = 0  # of any faults at the same moment
     aimed: int = 0  # faults at the moment of some message
     last_words: int = 0  # controllers or sources killed at a commit, on a slow way
+    torn_moves: int = 0  # links between hosts cut at a chunk
     is_rolling: bool = False  # all hosts are restarted one after the other
     cancels: float = 0.0
 
@@ -44,6 +45,7 @@ class Faults:
             pairs=rng.choice([0, 0, 0, 1]),
             aimed=rng.choice([0, 1, 2, 3]),
             last_words=rng.choice([0, 0, 0, 1]),
+            torn_moves=rng.choice([0, 0, 0, 1]),
             is_rolling=rng.random() < 0.1,
             cancels=rng.choice([0, 0.15]),
         )

@@ -94,6 +94,12 @@ class Simulation:
             self._aim()
         for _ in range(faults.last_words):
             self.network.aim("Begin", nth=rng.randint(1, 6), fault=self._draw_out)
+        for _ in range(faults.torn_moves):
+            self.network.aim(
+                "Chunk",
+                nth=rng.randint(1, 6),
+                fault=lambda _, source, to: self._bar_way(source, to),
+            )
         if faults.is_rolling:
             self._later(self._some_time() / 2, lambda: self._roll(0))
 
@@ -343,7 +349,11 @@ class Simulation:
         ]
 
     def _is_at_rest(self) -> bool:
-        return not self._due and not self._open()
+        return not self._due and not any(
+            len(front.client.got)
+            > len(front.client.complete) + len(front.client.cancelled)
+            for front in self._fronts
+        )
 
     def _unrest(self) -> str:
         said = [f"{self._due} due", f"open: {self._open()}"]

@@ -1,4 +1,7 @@
-"""The controller's part, told by two hosts and a front end."""
+"""The controller's part, told by two hosts and a front end.
+
+What comes again, late, or twice here, a schedule of the simulation has found to matter.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -378,6 +381,25 @@ def test_a_host_that_leaves_gets_nothing_new_and_its_requests_move() -> None:
     released = messages.Released(request=ONE, copy_id=reserved)
     assert _kinds(talk.hear(B, told(released, device=RIGHT))) == [(C, "Start")]
     assert list(talk.coordinator.machine.ledger.instances) == [RIGHT]
+
+
+def test_a_host_that_is_lost_as_its_last_move_away_is_settled_is_lost_once() -> None:
+    talk = running(ONE)
+    talk.hear(A, words.Leave())
+    opened = words.GroupOpened(device=RIGHT, model=ONLY_MODEL, took_s=1.0)
+    talk.hear(B, opened)
+    reserved = messages.Reserved(request=ONE, copy_id=NEXT, cached=0)
+    talk.hear(B, told(reserved, device=RIGHT))
+    stopped = messages.Stopped(
+        request=ONE, copy_id=COPY, to_copy_id=NEXT, since=4, tail=()
+    )
+    talk.hear(A, told(stopped))
+    ready = messages.Ready(request=ONE, copy_id=NEXT)
+    assert (C, "Commit") in _kinds(talk.hear(B, told(ready, device=RIGHT)))
+    talk.cut(A)  # before its copy is released
+    assert list(talk.coordinator.machine.ledger.instances) == [RIGHT]
+    assert talk.coordinator.machine.ledger.moves == {}
+    assert talk.coordinator.controller.owners[ONE].home == RIGHT
 
 
 def test_a_host_that_has_left_and_is_lost_leaves_no_owner_behind() -> None:

@@ -1,10 +1,11 @@
 """A draft is what has changed, until it is undone."""
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.events import Arrive
-from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.model import ModelSpec
 
 A, B, C = DeviceGroupId(0), DeviceGroupId(1), DeviceGroupId(2)

@@ -1,9 +1,10 @@
 """Moves that wait for room: started once it is there, and forgotten when overtaken."""
 
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.events import ONLY_MODEL, Arrive
-from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan import Decision, Move, Park, Place, Preempt
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor

@@ -1,10 +1,11 @@
 """What policies are told of the books: changes, closing instances, means."""
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.admission import admit
 from mell_jax.scheduler.placement.events import ONLY_MODEL, Arrive
 from mell_jax.scheduler.placement.fairness import choose_victim
-from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.model import ModelSpec
 
 A, B = DeviceGroupId(0), DeviceGroupId(1)

@@ -1,6 +1,7 @@
 """What must hold for every policy, whatever happens: state machines by hypothesis."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +15,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import (
+    DeviceGroupId,
+    KindId,
+    ModelId,
+    MoveId,
+    RequestId,
+)
 from mell_jax.scheduler.placement import events, plan
-from mell_jax.scheduler.placement.ledger import (
+from mell_jax.scheduler.placement.accounts import (
     InstanceAccount,
     RequestAccount,
     Reservation,
 )
+from mell_jax.scheduler.placement.kind import ONLY_KIND, DeviceKind
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 from mell_jax.scheduler.placement.plan_executor import PlanExecutor
@@ -39,6 +47,7 @@ MODELS = {
         load_s=2.0,
     ),
 }
+SEVERAL = tuple(sorted(set(POLICIES) - {"mell"}))  # may have several kinds
 WAITING = PolicyConfig(place_wait_s=0.5)
 STEPS = settings(
     max_examples=25,
@@ -48,19 +57,44 @@ STEPS = settings(
 )
 
 
+BIG, SLOW, SPOT = KindId("big"), KindId("slow"), KindId("spot")
+KINDS = {
+    BIG: DeviceKind(
+        models={
+            SMALL: ModelSpec(capacity_pages=24, growth_pages_per_s=1.0),
+            TIMED: replace(MODELS[TIMED], load_s=1.0),
+        },
+        price_per_hour=3.0,
+    ),
+    SLOW: DeviceKind(
+        models={SMALL: ModelSpec(capacity_pages=10, growth_pages_per_s=0.5)},
+        price_per_hour=0.8,
+        speed=0.5,
+    ),
+    SPOT: DeviceKind(models=MODELS),
+}
+
+
 class Fleets(RuleBasedStateMachine):
     """Two equal machines and the world that obeys them."""
 
     policy = "best_fit"
+    policies: tuple[str, ...] = tuple(sorted(POLICIES))
+    config = WAITING
+    kinds: dict[KindId, DeviceKind] | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.machines = [
-            Machine(models=MODELS, policy=POLICIES[self.policy](WAITING))
+            Machine(
+                models=MODELS,
+                policy=POLICIES[self.policy](self.config),
+                kinds=self.kinds,
+            )
             for _ in range(2)
         ]
         self.now_s = 0.0
-        self.world = World(MODELS)
+        self.world = World(MODELS, kinds=self.kinds)
         self.next_request = 0
         self.next_device = 0
         for _ in range(4):
@@ -165,8 +199,13 @@ class Fleets(RuleBasedStateMachine):
     @precondition(lambda self: self.next_device < 8)
     @rule()
     def add_device(self) -> None:
-        self.tell(events.DeviceAdded(device=DeviceGroupId(self.next_device)))
+        self.tell(self.added(DeviceGroupId(self.next_device)))
         self.next_device += 1
+
+    def added(self, device: DeviceGroupId) -> events.DeviceAdded:
+        """Kinds take turns, so that there are some of each."""
+        names = list(self.kinds or {ONLY_KIND: None})
+        return events.DeviceAdded(device=device, kind=names[device % len(names)])
 
     def devices(self) -> list[DeviceGroupId]:
         """Those in the fleet that are not to leave it."""
@@ -189,14 +228,15 @@ class Fleets(RuleBasedStateMachine):
     @rule(choice=st.integers(0, 10**6))
     def add_again(self, choice: int) -> None:
         device = self.pick(choice, self.gone_devices())
-        self.tell(events.DeviceAdded(device=device))
+        self.tell(self.added(device))
         assert device in self.devices()
 
-    @rule(name=st.sampled_from(sorted(POLICIES)), look_s=st.sampled_from([None, 3.0]))
-    def adopt_another_policy(self, name: str, look_s: float | None) -> None:
+    @rule(choice=st.integers(0, 10**6), look_s=st.sampled_from([None, 3.0]))
+    def adopt_another_policy(self, choice: int, look_s: float | None) -> None:
+        name = self.pick(choice, list(self.policies))
+        config = replace(self.config, place_wait_s=0.0, look_s=look_s)
         first, second = (
-            machine.adopt(POLICIES[name](PolicyConfig(look_s=look_s)))
-            for machine in self.machines
+            machine.adopt(POLICIES[name](config)) for machine in self.machines
         )
         assert first == second
         self.world.obey(first)
@@ -234,6 +274,24 @@ FIRST_FAILURE = settings(
     STEPS, phases=(Phase.generate,), report_multiple_bugs=False, max_examples=100
 )
 """For what must fail: the smallest example is of no interest."""
+
+
+class KindsFleets(Fleets):
+    """The same with devices of several kinds, and room for what is lost."""
+
+    policies = SEVERAL
+    config = replace(WAITING, reserve=1)
+    kinds = KINDS
+
+
+@pytest.mark.parametrize("policy", SEVERAL)
+def test_the_books_balance_with_several_kinds_and_losses(policy: str) -> None:
+    chosen = policy
+
+    class Chosen(KindsFleets):
+        policy = chosen
+
+    run_state_machine_as_test(Chosen, settings=settings(STEPS, max_examples=15))
 
 
 def run(policy: str, *, steps: settings = STEPS) -> None:

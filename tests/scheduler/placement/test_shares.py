@@ -3,6 +3,7 @@
 import pytest
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.events import (
     ONLY_MODEL,
@@ -12,7 +13,6 @@ from mell_jax.scheduler.placement.events import (
     Finish,
     Grow,
 )
-from mell_jax.scheduler.placement.ledger import RequestAccount
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.plan import Place, Preempt, Wait

@@ -4,16 +4,30 @@ It counts a request's pages where it lives and, while a move is in flight, also 
 move's target, and complains as soon as an instance holds more than it can.
 """
 
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
+from mell_jax.scheduler.ids import (
+    DeviceGroupId,
+    KindId,
+    ModelId,
+    MoveId,
+    RequestId,
+)
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.kind import ONLY_KIND, DeviceKind
 from mell_jax.scheduler.placement.model import ModelSpec
 
 
 class World:
     """Follows events and plans; `check` raises AssertionError for what cannot be."""
 
-    def __init__(self, models: dict[ModelId, ModelSpec]) -> None:
-        self.models = models
+    def __init__(
+        self,
+        models: dict[ModelId, ModelSpec],
+        *,
+        kinds: dict[KindId, DeviceKind] | None = None,
+    ) -> None:
+        self.kinds = kinds or {ONLY_KIND: DeviceKind(models=models)}
+        self.kind_of: dict[DeviceGroupId, KindId] = {}
+        self.peaks: dict[RequestId, int] = {}  # as announced
         self.idle: set[DeviceGroupId] = set()
         self.serving: dict[DeviceGroupId, ModelId] = {}
         self.model_of: dict[RequestId, ModelId] = {}
@@ -27,6 +41,7 @@ class World:
             case events.Arrive():
                 self.model_of[event.request] = event.model
                 self.pages[event.request] = event.pages
+                self.peaks[event.request] = event.peak_pages or 0
                 self.home[event.request] = None
             case events.Grow():
                 if plan.Wait(request=event.request) in answer.decisions:
@@ -53,6 +68,7 @@ class World:
             case events.DeviceAdded():
                 if event.device not in self.serving:  # else it was to be given back
                     self.idle.add(event.device)
+                    self.kind_of[event.device] = event.kind
             case events.DeviceRemoved():
                 self.idle.discard(event.device)
             case events.DeviceLost():
@@ -84,6 +100,7 @@ class World:
                 self._forget(decision.request)
             case plan.Activate():
                 self.idle.remove(decision.device)
+                assert decision.kind == self.kind_of[decision.device]
                 self.serving[decision.device] = decision.model
             case plan.Park():
                 assert self._held(decision.device) == (0, 0), "parked while in use"
@@ -116,11 +133,21 @@ class World:
         there += [m.request for m in self.moves.values() if m.target == device]
         return sum(self.pages[request] for request in there), len(there)
 
+    def _spec(self, device: DeviceGroupId, model: ModelId) -> ModelSpec:
+        return self.kinds[self.kind_of[device]].models[model]
+
     def check(self) -> None:
-        """No instance holds more than it can, in pages or in step time."""
+        """No instance holds more than it can, in pages or in step time.
+
+        Nor does a request live where what it may need would never fit.
+        """
+        for request, home in self.home.items():
+            if home is not None:
+                alone = self._spec(home, self.serving[home]).capacity(1)
+                assert max(self.peaks[request], self.pages[request]) <= alone
         for device, model in self.serving.items():
             pages, rows = self._held(device)
-            limit = self.models[model].capacity(rows) if rows else 0
+            limit = self._spec(device, model).capacity(rows) if rows else 0
             assert pages <= limit, f"device {device} holds {pages} of {limit} pages"
         for request, home in self.home.items():
             assert home is None or home in self.serving, f"{request} is on {home}"

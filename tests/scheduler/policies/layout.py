@@ -5,9 +5,10 @@ Requests are numbered in the order of the picture, instances too.
 
 from mell_jax.scheduler.fair_queue import NOBODY
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
 from mell_jax.scheduler.placement.events import ONLY_MODEL
-from mell_jax.scheduler.placement.ledger import Ledger, RequestAccount
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.model import ModelSpec
 
 TEN = ModelSpec(capacity_pages=10)

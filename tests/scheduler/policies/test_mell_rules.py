@@ -6,8 +6,8 @@ SMALL is up to 3 pages, T 4-6, S 7-8, M 9-12, L 13-24.
 import pytest
 
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
+from mell_jax.scheduler.placement.accounts import InstanceAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies.mell_items import Size

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
-from mell_jax.scheduler.placement.ledger import InstanceAccount, RequestAccount
-from mell_jax.scheduler.placement.model import ModelSpec
-from mell_jax.scheduler.policies.relief import cover, reserve_pages, shed
-from tests.scheduler.policies.layout import add, homes, lay_out
+from mell_jax.scheduler.policies.relief import cover, reserve_of, shed
+from tests.scheduler.policies.layout import homes, lay_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +46,7 @@ def test_nobody_goes_for_nothing(pages: list[int], lack: int) -> None:
 
 
 def test_a_reserve_is_a_fraction_of_an_instance_rounded_down() -> None:
-    ledger = lay_out([1], spec=ModelSpec(capacity_pages=25)).ledger
-    request = add(ledger, 3)
-    assert reserve_pages(ledger, request, headroom=0.15) == 3
+    assert reserve_of(0.15)(25) == 3
 
 
 def test_shedding_ends_where_nobody_takes_the_next() -> None:

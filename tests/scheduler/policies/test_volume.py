@@ -5,6 +5,8 @@ import math
 import pytest
 
 from mell_jax.scheduler.placement.events import ONLY_MODEL
+from mell_jax.scheduler.placement.kind_books import KindBooks
+from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.policies.volume import Volume
 from tests.scheduler.policies.layout import add, lay_out
@@ -19,6 +21,10 @@ def noted(*pages: int) -> Volume:
     for each in pages:
         volume.note(ledger, ONLY_MODEL, pages=each)
     return volume
+
+
+def own(ledger: Ledger) -> KindBooks:
+    return ledger.kinds(ONLY_MODEL)[0]
 
 
 def test_a_margin_is_used_up_the_sooner_the_more_comes_and_goes() -> None:
@@ -60,11 +66,11 @@ def test_a_page_a_minute_is_the_least_that_comes_and_goes() -> None:
 
 def test_a_margin_is_what_stays_free_without_those_that_are_closed() -> None:
     ledger = lay_out([6], [4, 1], [2]).ledger
-    assert noted().margin(ledger, ONLY_MODEL, closing=0) == 17.0
-    assert noted().margin(ledger, ONLY_MODEL, closing=1) == 7.0
-    assert noted().margin(ledger, ONLY_MODEL, closing=2) == -3.0
+    assert noted().margin(ledger, ONLY_MODEL, less=0 * [own(ledger)]) == 17.0
+    assert noted().margin(ledger, ONLY_MODEL, less=1 * [own(ledger)]) == 7.0
+    assert noted().margin(ledger, ONLY_MODEL, less=2 * [own(ledger)]) == -3.0
     add(ledger, 5)  # it waits
-    assert noted().margin(ledger, ONLY_MODEL, closing=1) == 7.0
+    assert noted().margin(ledger, ONLY_MODEL, less=1 * [own(ledger)]) == 7.0
 
 
 def test_pages_of_a_move_in_flight_are_counted_once() -> None:
@@ -72,29 +78,29 @@ def test_pages_of_a_move_in_flight_are_counted_once() -> None:
     source, target = ledger.instances.values()
     ledger.leave(source, pages=6)
     ledger.charge(target, pages=6, rows=1)
-    assert noted().margin(ledger, ONLY_MODEL, closing=1) == 0.0
+    assert noted().margin(ledger, ONLY_MODEL, less=1 * [own(ledger)]) == 0.0
 
 
 def test_a_margin_has_room_for_two_seconds_of_growth() -> None:
     ledger = lay_out([3, 3], [4, 1], spec=GROWING).ledger
-    assert noted().margin(ledger, ONLY_MODEL, closing=0) == 20 - 11 - 4
-    assert noted().margin(ledger, ONLY_MODEL, closing=1) == 10 - 11 - 4
+    assert noted().margin(ledger, ONLY_MODEL, less=0 * [own(ledger)]) == 20 - 11 - 4
+    assert noted().margin(ledger, ONLY_MODEL, less=1 * [own(ledger)]) == 10 - 11 - 4
 
 
 def test_in_a_large_fleet_growth_and_ends_even_out() -> None:
     """Sixteen instances keep room for one second, half as much as four."""
     ledger = lay_out(*([2, 2] for _ in range(17)), spec=GROWING).ledger
-    assert noted().margin(ledger, ONLY_MODEL, closing=1) == 160 - 68 - 17
+    assert noted().margin(ledger, ONLY_MODEL, less=1 * [own(ledger)]) == 160 - 68 - 17
 
 
 def test_a_closing_is_worth_the_pages_of_as_many_seconds_as_its_price_buys() -> None:
     ledger = lay_out([4]).ledger
-    assert noted(10).worth(ledger, ONLY_MODEL, margin=5.0) == pytest.approx(75.0)
-    assert noted(10).worth(ledger, ONLY_MODEL, margin=0.5) == pytest.approx(0.75)
-    assert noted(10).worth(ledger, ONLY_MODEL, margin=0.0) == 0.0
+    assert noted(10).worth(own(ledger), ONLY_MODEL, margin=5.0) == pytest.approx(75.0)
+    assert noted(10).worth(own(ledger), ONLY_MODEL, margin=0.5) == pytest.approx(0.75)
+    assert noted(10).worth(own(ledger), ONLY_MODEL, margin=0.0) == 0.0
 
 
 def test_loading_it_again_is_taken_off() -> None:
     ledger = lay_out([4], spec=ModelSpec(capacity_pages=10, load_s=11.0)).ledger
-    assert noted(10).worth(ledger, ONLY_MODEL, margin=5.0) == pytest.approx(20.0)
-    assert noted(10).worth(ledger, ONLY_MODEL, margin=4.0) == 0.0
+    assert noted(10).worth(own(ledger), ONLY_MODEL, margin=5.0) == pytest.approx(20.0)
+    assert noted(10).worth(own(ledger), ONLY_MODEL, margin=4.0) == 0.0
