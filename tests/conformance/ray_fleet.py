@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.autoscaler._private import fake_multi_node
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import Cluster
 
@@ -205,6 +206,9 @@ def autoscaled(folder: Path) -> Iterator[str]:
     """A cluster with an autoscaler; its address."""
     port, file = free_port(), folder / "autoscaler.json"
     file.write_text(json.dumps(scaled()))
+    default = Path(fake_multi_node.__file__).parent / "example.yaml"
+    if not default.exists():  # Ray reads it, and its wheel has it not
+        default.write_text(file.read_text())
     here = ray.util.get_node_ip_address()
     head = subprocess.Popen(
         [
