@@ -84,6 +84,11 @@ class HostsConfig:
     def __post_init__(self) -> None:
         if len([one for one in (self.hosts, self.join, self.ray) if one]) > 1:
             raise ValueError("hosts, join and ray exclude each other: give one of them")
+        if "://" in self.ray:
+            raise ValueError(
+                f"ray must be HOST:PORT, auto or local, got {self.ray!r}: mell-serve "
+                "runs on a node of the cluster"
+            )
         if not (1 <= self.ray_hosts <= 10_000):
             raise ValueError(f"ray_hosts must be from 1 to 10000, got {self.ray_hosts}")
         if not (self.ray_idle_s >= 0.0):

@@ -1,4 +1,4 @@
-"""What runs in Ray's actors: a host in each of them, and the controller in one.
+"""Ray's actors run a host each, and one of them the controller.
 
 Ray starts these, and says when one is gone. What they tell each other goes over the
 fleet's own links: no step, token or page passes through Ray or its object store, which

@@ -50,7 +50,10 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._is_stopping.is_set():
-            self._look()
+            try:
+                self._look()
+            except ray.exceptions.RayError as error:  # its head may be back soon
+                logging.error("Ray does not answer: %s", error)
             self._is_stopping.wait(_LOOK_S)
 
     def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""How many hosts a fleet has follows what its controller says that it needs.
+"""The number of hosts follows what the controller says that the fleet needs.
 
     all groups of a host parked for idle_s      -> its node is given back
     requests wait, and no group is idle         -> one more host
@@ -37,7 +37,7 @@ NO_CHANGE = Change()
 
 @final
 class Scaling:
-    """How many hosts are wanted, from one to as many as are allowed.
+    """It decides how many hosts are wanted, from one to as many as are allowed.
 
     Args:
       most: hosts; so many are wanted at first.

@@ -1,4 +1,4 @@
-"""What a fleet needs is read from the controller's books.
+"""The needs of a fleet are read from the controller's books.
 
 every group of a host parked        -> the host is idle, and may be given back
 requests wait, and no group is idle -> another host would help

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray.autoscaler._private import fake_multi_node
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import Cluster
 
@@ -27,6 +28,7 @@ from tests.hosts.clients import Wave, bodies, fetch
 from tests.hosts.processes import kill_all, tree, wait_for
 
 STORE_BYTES = 80 * 2**20  # no object is ever in it
+SMALL = {"object_store_memory": STORE_BYTES}
 START_S, CHANGE_S, END_S = 240.0, 120.0, 40.0
 ROWS = 4  # of one host: so many requests at once
 _SETTINGS = """
@@ -124,13 +126,12 @@ def ask(http: Path, count: int, *, tokens: int) -> list[tuple[object, ...]]:
 
 
 def lose_a_node(folder: Path, *, cache: Path) -> None:
-    small = {"object_store_memory": STORE_BYTES}
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, **small},
+        head_node_args={"num_cpus": 0, "include_dashboard": False, **SMALL},
     )
     try:
-        nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+        nodes = [cluster.add_node(num_cpus=1, **SMALL) for _ in range(2)]
         ray.init(address=cluster.address, log_to_driver=False)
         with served(folder, cache=cache, address=cluster.address, hosts=2) as http:
             until("two hosts have nodes", lambda: len(hosts_on()) == 2)
@@ -205,6 +206,9 @@ def autoscaled(folder: Path) -> Iterator[str]:
     """A cluster with an autoscaler; its address."""
     port, file = free_port(), folder / "autoscaler.json"
     file.write_text(json.dumps(scaled()))
+    default = Path(fake_multi_node.__file__).parent / "example.yaml"
+    if not default.exists():  # Ray reads it, and its wheel has it not
+        default.write_text(file.read_text())
     here = ray.util.get_node_ip_address()
     head = subprocess.Popen(
         [

@@ -18,6 +18,7 @@ def test_by_default_there_is_no_fleet_of_hosts() -> None:
         ({"hosts": "file", "join": "127.0.0.1:1"}, "exclude each other"),
         ({"hosts": "file", "ray": "auto"}, "hosts, join and ray exclude each other"),
         ({"ray": "auto", "join": "127.0.0.1:1"}, "exclude each other"),
+        ({"ray": "ray://10.0.0.1:10001"}, "ray must be HOST:PORT, auto or local, got"),
         ({"ray_hosts": 0}, "ray_hosts must be from 1 to 10000, got 0"),
         ({"ray_hosts": 10_001}, "ray_hosts must be"),
         ({"ray_idle_s": -1.0}, "ray_idle_s must be 0 or more, got -1.0"),
