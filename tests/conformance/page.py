@@ -33,7 +33,7 @@ MEGABYTE = 2**20
 MOST_GROWTH_BYTES = 1.5 * MEGABYTE
 SETTLED_SHARE = 0.4  # of the time, after which memory is flat
 PROBE = (Path(__file__).parent / "page_probe.js").read_text()
-PINK, BLUE = (255, 122, 184), (111, 168, 255)
+PINK = (255, 122, 184)  # of streams that moved, drawn over the others
 
 
 class Load:
@@ -180,7 +180,8 @@ def check_live(
     per_s = (page.evaluate("model.count") - count) / (time.monotonic() - start_s)
     growth = heap_bytes(session) - before
     assert pixels(page, "gaps", PINK) > 50, "no gaps of moved streams"
-    assert pixels(page, "gaps", BLUE) > 50, "no gaps of streams that stayed"
+    for kind in ("moved", "unmoved", "after"):
+        assert page.inner_text(f"#{kind}-p50") != "–", f"no gaps {kind}"
     if shots is not None:
         page.screenshot(path=shots / "live.png")
         page.set_viewport_size({"width": 390, "height": 844})
@@ -192,9 +193,10 @@ def check_live(
     page.wait_for_timeout(1000)
     kept = page.evaluate("probe.kept")
     ticks = sorted(end - start for start, end in kept["ticks"].values())
-    assert ticks == sorted(load.tokens), "ticks are not the tokens"
+    assert ticks == sorted(load.tokens), (ticks, sorted(load.tokens))
     assert page.evaluate("model.lostTicks") == 0
-    assert page.evaluate("model.moment.totals.tokens") == sum(load.tokens)
+    tokens = metric(url, "mell:generation_tokens_total")
+    assert page.evaluate("model.moment.totals.tokens") == tokens >= sum(load.tokens)
     moves = metric(url, "mell:migrations_between_total")
     assert page.evaluate("model.moment.totals.moves") == moves > 0
     assert 0.5 * moves < len(kept["moves"]) <= moves, (len(kept["moves"]), moves)

@@ -27,7 +27,7 @@ from mell_jax.scheduler.placement import plan
 LANES = 48
 MOVED_LANES = 24  # that streams may take from others by moving
 KEPT_S = 2.0  # ticks are in so many seconds of views
-MOST_TICKS = 200  # of a stream in one view
+MOST_TICKS = 400  # of a stream in one view
 MOST_MARKS = 8
 
 
