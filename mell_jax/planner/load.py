@@ -50,7 +50,9 @@ def lone_tpot_s(workload: Workload, *, profile: Profile) -> Floats:
     """Returns the mean time [n] of further tokens of requests that are alone."""
     step = profile.step_time
     held = workload.input_tokens + workload.output_tokens / 2
-    return np.asarray(step.fixed_s + step.row_s + step.page_s * held / 16)
+    return np.asarray(
+        step.fixed_s + step.row_s + step.page_s * held / profile.page_tokens
+    )
 
 
 def least_s(latencies_s: Floats, *, held: npt.NDArray[np.bool_], slo: Slo) -> float:

@@ -2,13 +2,12 @@
 
     how full     the fullest that instances may be with as many of them as one likes
     one kind     gallop from a guess to a pair n - 1, n of which only the second does
-    several      mixes that are cheaper than the best of those, the cheapest first
+    two kinds    mixes that are cheaper than the best of those, the cheapest first
 
 More devices are taken to be no worse: what a failing fleet contains is not tried.
 """
 
 import itertools
-import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -114,7 +113,7 @@ async def cheapest_mix(
     alone: Sequence[int | None],
     most_tries: int,
 ) -> Fleet | None:
-    """Returns the cheapest mix of options below the best one alone, None without.
+    """Returns the cheapest mix of two options below the best one alone, None without.
 
     Candidates come cheapest first, so the first that meets is the answer. One whose
     parts are too few is not tried: `count - 1` of an option do not carry the load, so
@@ -141,22 +140,20 @@ async def cheapest_mix(
 
 
 def _mixes(*, prices: Sequence[float], alone: Sequence[int | None]) -> Iterator[Fleet]:
-    """Fleets of two options or more that cost less than the best alone and may do."""
+    """Fleets of two options that cost less than the best alone and may do."""
     counts = [0 if count is None else count for count in alone]
     most_cost = min(
         (c * p for c, p in zip(counts, prices, strict=True) if c), default=0.0
     )
-    ranges = [
-        range(min(c, math.ceil(most_cost / p)) if c else 1)
-        for c, p in zip(counts, prices, strict=True)
-    ]
     found = []
-    for fleet in itertools.product(*ranges):
-        if sum(count > 0 for count in fleet) < 2:
-            continue
-        cost = sum(n * p for n, p in zip(fleet, prices, strict=True))
-        if cost < most_cost - 1e-9 and _share(fleet, counts) > 1:
-            found.append((cost, fleet))
+    for pair in itertools.combinations(range(len(counts)), 2):
+        ranges = [
+            range(1, counts[at]) if at in pair else (0,) for at in range(len(counts))
+        ]
+        for fleet in itertools.product(*ranges):
+            cost = sum(n * p for n, p in zip(fleet, prices, strict=True))
+            if cost < most_cost - 1e-9 and _share(fleet, counts) > 1:
+                found.append((cost, fleet))
     return (fleet for _, fleet in sorted(found))
 
 

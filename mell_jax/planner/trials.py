@@ -76,8 +76,8 @@ class Trials:
         return Unmet(
             kind=self._options[at].kind,
             policy=policy,
-            reason=f"{share:.2%} are within at most, on {most} x "
-            f"{self._options[at].name}",
+            reason=f"{share:.2%} are within on {most} x {self._options[at].name}, kept "
+            "as empty as can be",
         )
 
     async def mix(self, policy: str, *, alone: Sequence[Offer | Unmet]) -> Offer | None:

@@ -384,12 +384,17 @@ class _Audit:
         request.device = None
 
     def _made(self, request: _Request) -> float:
-        """Output tokens by now; they end where the granted pages do."""
+        """Output tokens by now; they end where the granted pages do.
+
+        They are counted with those of the prompt: a sum that rounding leaves just below
+        a whole number is one.
+        """
         if request.paused_s is not None:
             return request.done
         passed_s = max(0.0, self._now_s - request.since_s)
         made = request.done + passed_s * self._decode_rate(request)
-        return min(made, request.pages * self._page - request.given)
+        tokens = request.given + made
+        return min(tokens, float(request.pages * self._page)) - request.given
 
     def _move(self, fields: dict[str, Any]) -> None:
         request = self._live[fields["request"]]

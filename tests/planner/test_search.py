@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mell_jax.planner.search import Fleet, Smallest, cheapest_mix, smallest
+from mell_jax.planner.search import (
+    Fleet,
+    Smallest,
+    cheapest_mix,
+    first_met,
+    smallest,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,19 @@ def test_the_fewest_are_found_from_any_guess(
     found = find(needed, guess=guess, most=most)
     assert found.count == (needed if needed <= most else None)
     assert len(found.tried) <= 13
+
+
+@given(first=st.integers(0, 12), count=st.integers(0, 10))
+def test_the_first_that_meets_is_found_by_halving(first: int, count: int) -> None:
+    tried = []
+
+    async def is_met(number: int) -> bool:
+        tried.append(number)
+        return number >= first
+
+    found = asyncio.run(first_met(is_met, count=count))
+    assert found == (first if first < count else None)
+    assert len(tried) <= 5
 
 
 def test_at_least_one_instance_must_be_allowed() -> None:
@@ -91,7 +110,7 @@ def test_tries_are_bounded() -> None:
     prices=st.tuples(*[st.integers(1, 12)] * 3),
     load=st.integers(13, 40),
 )
-def test_the_mix_is_the_cheapest_of_all(
+def test_the_mix_is_the_cheapest_of_all_of_two_kinds(
     carries: tuple[int, ...], prices: tuple[int, ...], load: int
 ) -> None:
     found, _ = mix(carries, load=load, prices=prices)
@@ -101,6 +120,7 @@ def test_the_mix_is_the_cheapest_of_all(
         sum(n * p for n, p in zip(fleet, prices, strict=True))
         for fleet in itertools.product(*(range(n + 1) for n in alone))
         if sum(n * c for n, c in zip(fleet, carries, strict=True)) >= load
+        and sum(count > 0 for count in fleet) <= 2
     ]
     cost = best_alone
     if found is not None:

@@ -9,7 +9,7 @@ from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.simulator import record
 from mell_jax.scheduler.simulator.measure import RunMeter
-from mell_jax.scheduler.simulator.results.compare import run_policy
+from mell_jax.scheduler.simulator.results.compare import DEFAULT, Knobs, run_policy
 from mell_jax.scheduler.simulator.settings import Settings
 from mell_jax.scheduler.simulator.workload import Workload
 
@@ -26,7 +26,11 @@ def workload(rows: list[tuple[float, int, int]]) -> Workload:
 
 
 def run_recorded(
-    load: Workload, settings: Settings, *, policy: str = "best_fit"
+    load: Workload,
+    settings: Settings,
+    *,
+    policy: str = "best_fit",
+    knobs: Knobs = DEFAULT,
 ) -> tuple[RunMeter, list[str]]:
     """What was measured, and the log, which is reproduced."""
     file = io.StringIO()
@@ -42,6 +46,7 @@ def run_recorded(
         workload=load,
         settings=settings,
         headroom=0.0,
+        knobs=knobs,
         clock=itertools.count().__next__,
         progress=lambda served: None,
         open_log=open_log,
