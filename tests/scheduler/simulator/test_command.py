@@ -444,3 +444,70 @@ def test_a_log_that_is_none_is_refused(
     path = tmp_path / "log"
     path.write_bytes(content)
     assert "not an event log" in shell.refused(f"--replay={path}")
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Path:
+    path = tmp_path / "devices.csv"
+    path.write_text(
+        "kind,count,capacity_tokens,speed,price_per_hour,spot_losses_per_hour\n"
+        "big,8,8000,1.0,1.5,\nsmall,20,4000,1.0,1.0,\nspot,4,4000,1.0,0.5,60\n"
+    )
+    return path
+
+
+def test_devices_with_prices_are_compared_by_money(
+    shell: Shell, devices: Path, tmp_path: Path
+) -> None:
+    written = tmp_path / "figures.json"
+    printed = shell.run(
+        "--span_s=30",
+        f"--devices={devices}",
+        "--policies=consolidate,best_fit",
+        "--losses_per_hour=30",
+        "--loss_seed=2",
+        "--repair_s=10",
+        "--activation_s=1",
+        "--reserve=1",
+        f"--output_json={written}",
+    )
+    assert "20 small of 4,000 tokens, speed 1, 1 an hour" in printed
+    for heading in ("money/h", "saved/h", "requests  tokens", "small  peak"):
+        assert heading in printed
+    content = json.loads(written.read_text())
+    assert content["settings"]["devices"][2]["losses_per_hour"] == 60
+    assert content["settings"]["max_devices"] == 32
+    ours, base = (content["policies"][name] for name in ("consolidate", "best_fit"))
+    assert base["money_saved_per_hour"] == 0
+    saved = base["money_per_hour"] - ours["money_per_hour"]
+    assert ours["money_saved_per_hour"] == pytest.approx(saved)
+    assert ours["money_saved_share"] == pytest.approx(saved / base["money_per_hour"])
+    for figures in (ours, base):
+        assert figures["money_bound_per_hour"] > 0
+        means = sum(figures[f"devices_mean of {k}"] for k in ("big", "small", "spot"))
+        assert means == pytest.approx(figures["devices_mean"])
+        assert figures["losses"] > 0
+
+
+def test_a_log_of_several_kinds_is_reproduced_and_checked(
+    shell: Shell, devices: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    shell.run(
+        "--span_s=20", f"--devices={devices}", "--losses_per_hour=30", f"--record={log}"
+    )
+    assert "every plan as recorded" in shell.run(f"--replay={log}")
+    checked = shell.run(f"--check={log}")
+    assert "money_per_hour" in checked and "every figure as reported" in checked
+
+
+def test_what_does_not_go_with_a_table_of_devices_is_refused(
+    shell: Shell, devices: Path, tmp_path: Path
+) -> None:
+    table = f"--devices={devices}"
+    assert "it stands in the table" in shell.refused(table, "--capacity_tokens=9")
+    assert "it stands in the table" in shell.refused(table, "--max_devices=9")
+    assert "devices of one size" in shell.refused(table, *SMALL[:1], "--policies=mell")
+    none = f"--devices={tmp_path / 'none.csv'}"
+    assert "there is no table of devices" in shell.refused(none)
+    assert "losses_per_hour must be >= 0" in shell.refused("--losses_per_hour=-1")
