@@ -7,7 +7,7 @@ from mell_jax.hosts.children import Child, start_piped
 
 _POLITE = """
 import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: (print("bye", flush=True), sys.exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("up", flush=True)
 signal.pause()
 """
@@ -34,15 +34,10 @@ def child(program: str) -> Child:
 def test_a_child_that_is_to_leave_has_time_for_that_and_does_not_come_back() -> None:
     tested = child(_POLITE)
     tested.leave(most_s=30.0)
-    assert tested.process.returncode == 0
-    assert tested.process.stdout is not None
-    with tested.process.stdout as said:
-        assert said.read() == b"bye\n"
+    assert tested.process.returncode == 0  # by its own doing: its input is open
 
 
 def test_a_child_that_does_not_leave_is_ended_by_its_input() -> None:
     tested = child(_STUBBORN)
     tested.leave(most_s=0.01)
     assert tested.process.returncode == 0
-    assert tested.process.stdout is not None
-    tested.process.stdout.close()
