@@ -71,6 +71,7 @@ def test_hosts_restarted_in_turn_lose_nothing() -> None:
     assert counts["complete"] == num_jobs > 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_the_simulation_finds_a_broken_protocol_out(fault: str) -> None:
     with pytest.raises((ViolationError, AssertionError, KeyError, ValueError)):
