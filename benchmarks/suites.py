@@ -16,6 +16,7 @@ from benchmarks.engine.deterministic import (
 from benchmarks.engine.overhead import OverheadSettings, run_overhead
 from benchmarks.engine.startup import StartupSettings, run_startup
 from benchmarks.flags import SUITES
+from benchmarks.fleet.fidelity import FidelitySettings, run_fidelity
 from benchmarks.fleet.migration import MigrationSettings, run_migration
 from benchmarks.fleet.suite import FleetSettings, run_fleet
 from benchmarks.grammar.suite import GrammarSettings, run_grammar
@@ -23,6 +24,7 @@ from benchmarks.rl.suite import RlSettings, run_rl
 from benchmarks.service.suite import ServiceSettings, run_service
 from mell_jax.bench.measure import Suite, measure
 from mell_jax.bench.settle import engine_config, optional_path, request_settings
+from mell_jax.bench.step_load import LoadSettings
 
 
 def measure_suite(values: flags.FlagValues, *, command: str) -> None:
@@ -45,6 +47,7 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "overhead": _overhead,
         "startup": _startup,
         "fleet": _fleet,
+        "fidelity": _fidelity,
         "migration": _migration,
         "service": _service,
         "grammar": _grammar,
@@ -75,6 +78,25 @@ def _fleet(values: flags.FlagValues) -> tuple[object, Suite]:
         prefill_tokens_per_s=values.prefill_tokens_per_s,
     )
     return settings, lambda _: run_fleet(settings, progress=values.progress)
+
+
+def _fidelity(values: flags.FlagValues) -> tuple[object, Suite]:
+    engine = engine_config(values, model="demo")
+    settings = FidelitySettings(
+        requests=request_settings(
+            values, engine=dataclasses.replace(engine, prefix_cache=False)
+        ),
+        policies=tuple(values.policies)
+        if values["policies"].present
+        else ("consolidate",),
+        instances=values.instances,
+        epoch_s=values.epoch_s,
+        slice_s=values.slice_s,
+        pace=optional_path(values.pace),
+        clock=values.fleet_clock if values.pace else "wall",
+        load=LoadSettings(repeats=values.repeats or 2, seed=values.seed),
+    )
+    return settings, lambda _: run_fidelity(settings, progress=values.progress)
 
 
 def _migration(values: flags.FlagValues) -> tuple[object, Suite]:

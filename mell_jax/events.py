@@ -37,6 +37,7 @@ class Event(Enum):
     INSTANCE_PARKED = "instance_parked"
     MIGRATION_ABORTED = "migration_aborted"
     POLICY_CHANGED = "policy_changed"
+    SHADOW_ENDED = "shadow_ended"
     WEIGHTS_CHANGED = "weights_changed"
     SERVING_CHANGED = "serving_changed"
     INVARIANT_BROKEN = "invariant_broken"
@@ -55,6 +56,7 @@ _LEVELS = {
     Event.ENGINE_FAILED: logging.ERROR,
     Event.FRONT_END_DIED: logging.ERROR,
     Event.DEVICE_FENCED: logging.ERROR,
+    Event.SHADOW_ENDED: logging.WARNING,
     Event.INVARIANT_BROKEN: logging.ERROR,
 }
 

@@ -8,6 +8,7 @@ Settings become frozen configurations here and are checked before anything heavy
 imported; nothing below reads a flag or a file of settings.
 """
 
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from mell_jax.engine.config import EngineConfig, ModelsConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import parse_fault
 from mell_jax.events import Event, tell
+from mell_jax.hosts.config import HostsConfig
 from mell_jax.serving.address import allow_many_sockets, check_addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.grpc_log import quiet_grpc
@@ -38,10 +40,12 @@ _TITLES = {  # of the tables, in the order of the file
     "server": "[server] doors, processes and the log",
     "limits": "[limits] bounds of what waits",
     "security": "[security] TLS and tokens",
+    "hosts": "[hosts] one fleet over several hosts",
 }
 _MODELS, _FLEET = ModelsConfig(), FleetConfig()
 _ENGINE = EngineConfig(compilation_cache_dir="~/.cache/mell_jax")
 _SERVER, _LIMITS, _SECURITY = ServerConfig(frontends=1), SERVER_LIMITS, SecurityConfig()
+_HOSTS = HostsConfig()
 SETTINGS = (
     *settings_of(_MODELS, table="engine"),
     *settings_of(_ENGINE, table="engine"),
@@ -49,6 +53,7 @@ SETTINGS = (
     *settings_of(_SERVER, table="server"),
     *settings_of(_LIMITS, table="limits"),
     *settings_of(_SECURITY, table="security"),
+    *settings_of(_HOSTS, table="hosts"),
 )
 RENAMED = {  # former flags, short names; an example where the value changes, too
     "epoch_ms": "epoch_s=1",
@@ -62,6 +67,34 @@ RENAMED = {  # former flags, short names; an example where the value changes, to
 }
 
 
+_FOR_HOSTS = {
+    one.name
+    for one in SETTINGS
+    if one.table in ("engine", "fleet") or one.name in ("log_format", "verbose")
+} | {"beat_s", "patience_beats", "fleet_tls_ca", "tls_cert", "tls_key"}
+"""What the head of a fleet was told and its hosts are told, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """The head of a fleet tells a host this, in one line of JSON."""
+
+    given: Mapping[str, Value]  # settings
+    secret: bytes
+
+
+def read_orders() -> Orders:
+    """Returns what the head says on the standard input.
+
+    Raises:
+      ValueError: it is no such line.
+    """
+    told = json.loads(sys.stdin.readline())
+    known = {one.name: one for one in SETTINGS}
+    given = {name: known[name].check(value) for name, value in told["given"].items()}
+    return Orders(given=given, secret=bytes.fromhex(told["secret"]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchConfig:
     """An operator has set all this, and it is checked."""
@@ -70,13 +103,15 @@ class LaunchConfig:
     engines: tuple[EngineConfig, ...]  # one for each model
     fleet: FleetConfig
     server: ServerConfig
+    hosts: HostsConfig
 
     def in_force(self) -> dict[str, Value]:
         """Returns all values by the names of settings; None is left open."""
         found: dict[str, Value] = {}
         security, limits = self.server.security, self.server.limits
         first = self.engines[0]  # they differ by their models alone
-        for config in (self.models, first, self.fleet, self.server, limits, security):
+        parts = (self.models, first, self.fleet, self.server, limits, security)
+        for config in (*parts, self.hosts):
             found |= values_of(config, settings=settings_of(config, table=""))
         mesh = f"{first.instances}x{first.tensor_parallel}"
         return found | {"mesh": mesh, "devices": None}
@@ -118,6 +153,7 @@ def make_config(given: Mapping[str, Value], *, fault: str = "") -> LaunchConfig:
             _FLEET, given=given, fault=parse_fault(fault), stall_s=server.stall_s
         ),
         server=server,
+        hosts=build(_HOSTS, given=given),
     )
 
 
@@ -150,6 +186,9 @@ def make_flags(*, has_hidden: bool) -> flags.FlagValues:
             "Faults are planted: move:STEPS, raise:DEVICE:STEP, stall:DEVICE:STEP, "
             "hang:N or flip:N.",
             **group,
+        )
+        flags.DEFINE_string(
+            "orders", "", "The head of a fleet gives settings on this input.", **group
         )
     return values
 
@@ -193,14 +232,15 @@ def main(argv: Sequence[str]) -> int:
         extra = values(list(argv))[1:]
         if extra:
             return _refuse(f"takes flags only, got {extra[0]!r}")
-        given = given_by(values)
+        orders = read_orders() if values["orders"].value else None
+        given = {**(orders.given if orders is not None else {}), **given_by(values)}
     except flags.UnrecognizedFlagError as error:
         return _refuse(
             explain_unknown(error, values=values, settings=SETTINGS, renamed=RENAMED)
         )
     except (flags.Error, ValueError, OSError) as error:
         return _refuse(str(error))
-    return _start(values, given=given, started_s=started_s)
+    return _start(values, given=given, orders=orders, started_s=started_s)
 
 
 def _refuse(text: str) -> int:
@@ -209,7 +249,11 @@ def _refuse(text: str) -> int:
 
 
 def _start(
-    values: flags.FlagValues, *, given: Mapping[str, Value], started_s: float
+    values: flags.FlagValues,
+    *,
+    given: Mapping[str, Value],
+    orders: "Orders | None",
+    started_s: float,
 ) -> int:
     """Prints the settings in force, or serves; returns the exit status."""
     told = {name: given[name] for name in ("log_format", "verbose") if name in given}
@@ -218,19 +262,15 @@ def _start(
     try:
         config = make_config(given, fault=values.fault)
         if not values.print_config:
-            check_addresses(config.server)
+            if not config.hosts.join:
+                check_addresses(config.server)
             allow_many_sockets()
         # It imports jax and gRPC: seconds, spent once the settings are checked.
         from mell_jax import launch_server  # noqa: PLC0415
 
         launch_server.choose_devices(config.models.cpu_devices)
         if not values.print_config:
-            return launch_server.launch(
-                config.engines,
-                fleet=config.fleet,
-                server=config.server,
-                started_s=started_s,
-            )
+            return _launch(config, given=given, orders=orders, started_s=started_s)
         settled = launch_server.settled_values(config.engines)
         print(render({**config.in_force(), **settled}, settings=SETTINGS))
     except (ValueError, OSError, RuntimeError) as error:
@@ -239,6 +279,41 @@ def _start(
         complain(str(error), log_format=log.log_format)
         return 1
     return 0
+
+
+def _launch(
+    config: LaunchConfig,
+    *,
+    given: Mapping[str, Value],
+    orders: "Orders | None",
+    started_s: float,
+) -> int:
+    """Serves by an engine of its own, or as part of a fleet of several hosts."""
+    from mell_jax import launch_hosts, launch_ray, launch_server  # noqa: PLC0415
+
+    fleet, server, hosts = config.fleet, config.server, config.hosts
+    if hosts.join:
+        return launch_hosts.run_host(
+            config.engines,
+            fleet=fleet,
+            hosts=hosts,
+            server=server,
+            secret=orders.secret if orders is not None else hosts.secret(),
+            has_parent=orders is not None,
+        )
+    if hosts.hosts or hosts.ray:
+        run_head = launch_hosts.run_head if hosts.hosts else launch_ray.run_ray_head
+        return run_head(
+            config.engines,
+            fleet=fleet,
+            hosts=hosts,
+            server=server,
+            given={name: given[name] for name in given if name in _FOR_HOSTS},
+            started_s=started_s,
+        )
+    return launch_server.launch(
+        config.engines, fleet=fleet, server=server, started_s=started_s
+    )
 
 
 def run() -> NoReturn:

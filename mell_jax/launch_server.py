@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from mell_jax.engine.build import BuiltEngine, BuiltModel, build_engine, settle_engine
+from mell_jax.engine.build import BuiltEngine, build_engine, settle_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.weights.updater import WeightsUpdater
@@ -94,7 +95,7 @@ def launch(
     built = build_engine(*engines, fleet=fleet, progress=sys.stderr.isatty())
     aborts = Aborts()
     with _administered(built, engines[0], server=server, aborts=aborts):
-        models = [_served(model) for model in built.models]
+        models = [served_model(model.name, model.directory) for model in built.models]
         built.learn({model.name: model.tokenizer for model in models})
         if server.frontends:  # each loads its own
             models = [replace(model, tokenizer=None) for model in models]
@@ -142,12 +143,11 @@ def _administered(
         yield
 
 
-def _served(model: BuiltModel) -> ServedModel:
+def served_model(name: str, directory: Path | None) -> ServedModel:
     """Returns what clients are told of a model, its tokenizer loaded."""
-    directory = model.directory
     assert directory is not None, "a loaded model has a directory"
     return ServedModel(
-        name=model.name,
+        name=name,
         path=str(directory),
         tokenizer_dir=directory,
         tokenizer=load_tokenizer(directory),
@@ -202,7 +202,8 @@ def serve(
             print(
                 f"{scheme}://{addresses.http} has /v1 (OpenAI's API), /health and "
                 "/metrics. Look inside:\n\n"
-                f"  {python} -m mell_jax.top --address={look}\n",
+                f"  {python} -m mell_jax.top --address={look}\n\n"
+                f"or with a browser, at {scheme}://{addresses.http}/fleet\n",
                 flush=True,
             )
         if addresses.health is not None:

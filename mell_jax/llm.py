@@ -14,6 +14,7 @@ import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Iterable,
     Iterator,
     Sequence,
 )
@@ -147,7 +148,8 @@ class LLM:
             as a `Decoder` is over several. They are not put into the form in which a
             CPU is fastest, which takes a copy. Who trains the module further must not
             donate them to a jitted function while they are served: give others by
-            `update_weights` first. A sleep gives nothing back that the trainer holds.
+            `update_weights` first, or requests fail until then. A sleep gives nothing
+            back that the trainer holds.
           progress: show bars while compiling.
           options: any field of `EngineConfig`, such as `max_rows=8`.
 
@@ -299,8 +301,8 @@ class LLM:
 
     def score(
         self,
-        prompts: Sequence[TokenIds],
-        completions: Sequence[TokenIds],
+        prompts: Iterable[TokenIds],
+        completions: Iterable[TokenIds],
         *,
         temperature: float | None = None,
     ) -> list[npt.NDArray[np.float32]]:
@@ -318,6 +320,7 @@ class LLM:
         Raises:
           InvalidRequestError: a rule is broken, such as by a sequence that exceeds the
             context; the message names the pair.
+          RequestFailedError: it was ended by "abort" of a pause, a sleep or an update.
           RuntimeError: as by `generate`.
         """
         self._check_usable()
@@ -327,14 +330,15 @@ class LLM:
 
     async def ascore(
         self,
-        prompts: Sequence[TokenIds],
-        completions: Sequence[TokenIds],
+        prompts: Iterable[TokenIds],
+        completions: Iterable[TokenIds],
         *,
         temperature: float | None = None,
     ) -> list[npt.NDArray[np.float32]]:
         """Does what `score` does, for callers in an event loop of their own."""
         self._check_usable()
         params = params_of(temperature)
+        prompts, completions = list(prompts), list(completions)
         asks = [
             self._ask(given.prompt, params, following=given.following)
             for given in given_in(prompts, completions, info=self.info)
@@ -366,10 +370,10 @@ class LLM:
           source: an `nnx.State` or `nnx.Module` on any devices of this process; a
             dictionary of arrays of jax or NumPy, nested, or flat with names as
             "layers.0.mlp.up_proj.kernel" or tuples; or the path of a checkpoint, as
-            `LLM` takes it, whose config.json has to say what is served. Random keys and
-            counts are kept as they are served, as are `nnx.Variable`s that are no
-            `nnx.Param` and not there. A state of nothing but `nnx.LoRAParam`s leaves
-            all others as they are.
+            `LLM` takes it, whose config.json has to say what is served and may name no
+            other ends of a text. Random keys and counts are kept as they are served, as
+            are `nnx.Variable`s that are no `nnx.Param` and not there. A state of
+            nothing but `nnx.LoRAParam`s leaves all others as they are.
           version: what these weights are called in answers; by default "1" for the
             first update, and so on, one more than the last number.
           open_requests: they go on with the keys and values that they have ("keep"),
@@ -380,8 +384,9 @@ class LLM:
             function of it): the name there, a `checkpoints.sources.Source`, or a
             function of the dictionary of all arrays, which is compiled and should be
             the same object in each update. Those that it leaves out are called alike.
-          streamed: makes each array when the engine asks for it and gives the old one
-            back, so that at most one layer is there twice; streams wait meanwhile. What
+          streamed: makes each layer when the engine asks for it and gives the old one
+            back, so that at most one is there twice; streams wait meanwhile. From the
+            second on, arrays on the same devices are written over the old ones. What
             cannot be read half way, such as a file that is written anew meanwhile,
             costs the device; where it is the only one, the engine sleeps until whole
             weights are given, and it is woken.
@@ -390,6 +395,7 @@ class LLM:
         Raises:
           ValueError: the source does not fit; the message says what, and the way out.
           CheckpointError: a file cannot be used (a ValueError).
+          OSError: a file cannot be read.
           TypeError: it is no source of weights.
           RuntimeError: it is closed, or was closed meanwhile.
         """
@@ -426,6 +432,9 @@ class LLM:
         Args:
           mode: open requests stand still with the keys and values that they have
             ("keep"), are finished first ("wait"), or end with "abort" ("abort").
+
+        Raises:
+          RuntimeError: open requests are to be finished in a sleep.
         """
         self._check_usable()
         self._serving.pause(mode)
@@ -441,22 +450,30 @@ class LLM:
         self._check_usable()
         return self._serving.state.is_paused
 
-    def sleep(self, level: SleepLevel = 1, *, keeps: Keeps = "host") -> int:
+    def sleep(
+        self,
+        level: SleepLevel = 1,
+        *,
+        keeps: Keeps = "host",
+        mode: PauseMode = "keep",
+    ) -> int:
         """Gives memory of the devices back until `wake`; returns how many bytes.
 
-        Open and new requests wait, and are computed again afterwards: what was computed
-        of them is given back with the pools. Nothing has to be compiled again.
+        New requests wait in line. Nothing has to be compiled again.
 
         Args:
           level: 1 for the pools of keys and values, 2 for the weights too.
           keeps: at level 2, weights wait in pinned memory of the host ("host"), or are
             dropped ("drop"): then `update_weights` comes before `wake`.
+          mode: open requests wait and are computed again afterwards, as what was
+            computed of them is given back with the pools ("keep"), are finished first
+            ("wait"), or end with "abort" ("abort").
 
         Raises:
           RuntimeError: the devices have no pinned host memory.
         """
         self._check_usable()
-        return self._serving.sleep(level, keeps=keeps)
+        return self._serving.sleep(level, keeps=keeps, mode=mode)
 
     def wake(self) -> None:
         """Serves again after `sleep`, unless it was paused too.

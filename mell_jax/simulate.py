@@ -7,6 +7,7 @@
     mell-simulate --trace=trace.csv.gz --devices=devices.csv --losses_per_hour=0.1
     mell-simulate --trace=trace.csv.gz --record=log.jsonl
     mell-simulate --replay=log.jsonl
+    mell-simulate --trace=trace.csv.gz --page=run.html
     mell-simulate --check=log.jsonl
 
 Flags become values here, those for more realism in `realism.py`, those about devices in
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from absl import app, flags
@@ -30,6 +32,8 @@ from tqdm import tqdm
 
 from mell_jax import fleet_flags, realism
 from mell_jax.console import run_program
+from mell_jax.page.film import film_of
+from mell_jax.page.html import film_page
 from mell_jax.scheduler.cache_layout import CacheLayout
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.model import StepTime
@@ -171,6 +175,11 @@ _PLOT = flags.DEFINE_string(
     "plot", None, "Devices and utilisation over time are drawn to this file."
 )
 _RECORD = flags.DEFINE_string("record", None, "The event log is written to this file.")
+_PAGE = flags.DEFINE_string(
+    "page",
+    None,
+    "The run is played by this file, which a browser opens; with --replay, that log.",
+)
 _REPLAY = flags.DEFINE_string("replay", None, "This recorded log is reproduced.")
 _CHECK = flags.DEFINE_string(
     "check", None, "Every figure of this recorded log is recomputed by other code."
@@ -344,8 +353,10 @@ def workload_from_flags(*, profiled: Settings | None = None) -> Workload:
     )
 
 
-def simulate(workload: Workload, settings: Settings) -> list[RunOutcome]:
-    """Runs every policy with a bar; writes event logs if asked to."""
+def simulate(
+    workload: Workload, settings: Settings, *, log: Path | None
+) -> list[RunOutcome]:
+    """Runs every policy with a bar; writes event logs to `log`, if asked to."""
     outcomes, headrooms = [], _headrooms()
     with ExitStack() as stack:
         for name in dict.fromkeys(_POLICIES.value):
@@ -359,7 +370,11 @@ def simulate(workload: Workload, settings: Settings) -> list[RunOutcome]:
                     clock=time.perf_counter,
                     progress=partial(_advance, bar),
                     open_log=partial(
-                        _open_log, workload=workload, settings=settings, stack=stack
+                        _open_log,
+                        workload=workload,
+                        settings=settings,
+                        log=log,
+                        stack=stack,
                     ),
                 )
             outcomes.append(outcome)
@@ -378,13 +393,14 @@ def _open_log(
     *,
     workload: Workload,
     settings: Settings,
+    log: Path | None,
     stack: ExitStack,
 ) -> record.EventLog | None:
-    """The log of a policy in --record, if that is asked for."""
-    if _RECORD.value is None:
+    """The log of a policy in `log`, if there is to be one."""
+    if log is None:
         return None
     several = len(set(_POLICIES.value) & set(POLICIES)) > 1
-    path = Path(f"{_RECORD.value}.{name}" if several else _RECORD.value)
+    path = Path(f"{log}.{name}" if several else log)
     file = stack.enter_context(path.open("w"))
     header = record.make_header(
         name, config=config, settings=settings, workload=workload
@@ -397,6 +413,26 @@ def replay(path: Path) -> int:
     with path.open() as file:
         machine = record.read_machine(file)
         return record.replay(machine, lines=file)
+
+
+def film(log: Path, *, to: Path, title: str) -> None:
+    """Writes the page that plays a log.
+
+    Raises:
+      ValueError: it is none, or nothing happens in it.
+    """
+    with log.open() as lines:
+        taken = film_of(lines, title=title)
+    to.write_text(film_page(taken.json()).html)
+
+
+def _log_path(stack: ExitStack) -> Path | None:
+    """Returns where the log goes: to --record, or where only --page reads it."""
+    if _RECORD.value is not None:
+        return Path(_RECORD.value)
+    if _PAGE.value is not None:
+        return Path(stack.enter_context(TemporaryDirectory())) / "log.jsonl"
+    return None
 
 
 def check_log(path: Path) -> None:
@@ -421,7 +457,7 @@ def check_flags() -> None:
       ValueError: what is asked for cannot be written, or names nothing known.
     """
     check_policies(_POLICIES.value)
-    for flag in (_OUTPUT_JSON, _PLOT, _RECORD, _RESULTS):
+    for flag in (_OUTPUT_JSON, _PAGE, _PLOT, _RECORD, _RESULTS):
         if flag.value is not None and not Path(flag.value).resolve().parent.is_dir():
             raise ValueError(
                 f"--{flag.name}={flag.value}: there is no such folder, make it first"
@@ -432,6 +468,9 @@ def check_flags() -> None:
         raise ValueError("--record writes one run per policy: give one --headroom")
     if _RECORD.value is not None and not set(_POLICIES.value) & set(POLICIES):
         raise ValueError(f"--record: {_POLICIES.value} are bounds, they decide nothing")
+    is_one_run = len(set(_POLICIES.value) & set(POLICIES)) == len(_headrooms()) == 1
+    if _PAGE.value is not None and not (is_one_run or _REPLAY.value is not None):
+        raise ValueError("--page plays one run: give one policy and one --headroom")
     if _DATA.value is not None and not Path(_DATA.value).is_dir():
         raise ValueError(f"--data={_DATA.value} is no folder")
 
@@ -493,7 +532,11 @@ def compare() -> None:
     settings = settings_from_flags(workload, profiled=profiled)
     policy_config(settings, headroom=0.0, knobs=_knobs())  # refuses what is wrong
     check_kinds(_POLICIES.value, settings=settings)
-    outcomes = simulate(workload, settings)
+    with ExitStack() as stack:
+        log = _log_path(stack)
+        outcomes = simulate(workload, settings, log=log)
+        if log is not None and _PAGE.value is not None:
+            film(log, to=Path(_PAGE.value), title=workload.name)
     note_savings(outcomes)
     window = outcomes[0].meter.window
     print(
@@ -543,6 +586,9 @@ def main(argv: Sequence[str]) -> None:
         if _REPLAY.value is not None:
             count = replay(Path(_REPLAY.value))
             print(f"{count} events replayed, every plan as recorded")
+            if _PAGE.value is not None:
+                log = Path(_REPLAY.value)
+                film(log, to=Path(_PAGE.value), title=log.name)
         elif _CHECK.value is not None:
             check_log(Path(_CHECK.value))
         elif _SCALE.value:

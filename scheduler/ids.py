@@ -28,3 +28,18 @@ MoveId = NewType("MoveId", int)
 CopyId = NewType("CopyId", int)
 """Names one copy of a request on one device; later ones are higher, in the whole fleet.
 The owner's copy is the one whose tokens count."""
+NO_COPY = CopyId(0)
+"""Lower than all that are given out."""
+Epoch = NewType("Epoch", int)
+"""One admission of one host to a fleet; whatever is said under another one is not
+heard. Never used twice."""
+FrontId = NewType("FrontId", int)
+"""One front end of a fleet, for as long as its process lives; never used twice."""
+
+FRONT_BITS = 40
+"""A request's id is its front end's, shifted so far, and a number of its own."""
+
+
+def front_of(request: RequestId) -> FrontId:
+    """Returns the front end that has the stream of a request."""
+    return FrontId(request >> FRONT_BITS)

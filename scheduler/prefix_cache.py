@@ -13,6 +13,7 @@ room is needed. Callers allocate and release through this class alone.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -21,6 +22,29 @@ from mell_jax.scheduler.ids import PageId, PageKey, Pages, Tokens
 from mell_jax.scheduler.pages import SCRATCH_PAGE, PageCounts, PagePool
 
 DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A page has become findable: that of `tokens`, after those of `parent`.
+
+    `parent` is None for the first page of a prompt.
+    """
+
+    key: PageKey
+    parent: PageKey | None
+    tokens: tuple[int, ...]
+    group: int  # of layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """A page is findable no more."""
+
+    key: PageKey
+
+
+CacheNews = Stored | Removed
 
 
 def page_keys(
@@ -58,9 +82,15 @@ def group_key(key: PageKey, group: int) -> PageKey:
 
 
 class PrefixCache:
-    """The cache allocates pages, and finds those that hold a prompt's beginning."""
+    """The cache allocates pages, and finds those that hold a prompt's beginning.
 
-    def __init__(self, pool: PagePool) -> None:
+    Args:
+      news: what becomes findable, or is so no more, is added there; its owner takes it
+        away. None: nobody wants to know.
+    """
+
+    def __init__(self, pool: PagePool, *, news: list[CacheNews] | None = None) -> None:
+        self.news = news
         self._pool = pool
         self._page_of: dict[PageKey, PageId] = {}
         self._key_of: dict[PageId, PageKey] = {}
@@ -132,12 +162,16 @@ class PrefixCache:
             self._evict(missing)
         return self._pool.take(count)
 
-    def insert(self, key: PageKey, page: PageId) -> None:
-        """Makes `page` findable. A key that is known keeps the page it has."""
+    def insert(self, key: PageKey, page: PageId) -> bool:
+        """Makes `page` findable; returns whether it is so by this key now.
+
+        A key that is known keeps the page it has.
+        """
         if key in self._page_of or page in self._key_of:
-            return
+            return False
         self._page_of[key] = page
         self._key_of[page] = key
+        return True
 
     def release(self, pages: Pages) -> None:
         """Takes a reference from each page of one request, given in prompt order.
@@ -158,6 +192,8 @@ class PrefixCache:
             key = self._key_of.pop(page, None)
             if key is not None:
                 del self._page_of[key]
+                if self.news is not None:
+                    self.news.append(Removed(key=key))
             if page in self._idle:
                 del self._idle[page]
                 idle.append(page)
@@ -174,6 +210,11 @@ class PrefixCache:
         known = list(self._key_of)
         self.forget(np.array(known, np.int32))
         return len(known)
+
+    @property
+    def known_keys(self) -> list[PageKey]:
+        """Returns the keys of all pages that can be found."""
+        return list(self._page_of)
 
     def knows(self, key: PageKey) -> bool:
         return key in self._page_of

@@ -22,6 +22,7 @@ from mell_jax.scheduler.pages import SCRATCH_PAGE
 from mell_jax.scheduler.plan import BatchLimits, Places, Sequence
 from mell_jax.scheduler.prefix_cache import (
     PrefixCache,
+    Stored,
     group_key,
     next_key,
     page_keys,
@@ -252,10 +253,27 @@ class SequenceTable:
                 keys.append(next_key(parent, tokens))
             for group, held in enumerate(self.pages.table[:, slot, page].tolist()):
                 if held != SCRATCH_PAGE:
-                    self.cache.insert(group_key(keys[page], group), PageId(held))
+                    self._make_findable(slot, page=page, group=group, held=PageId(held))
             if self._promised.get(keys[page]) == serial:
                 del self._promised[keys[page]]
         self.rows.published[slot] = until
+
+    def _make_findable(
+        self, slot: SlotId, *, page: int, group: int, held: PageId
+    ) -> None:
+        keys = self._keys[Serial(int(self.rows.serial[slot]))]
+        is_new = self.cache.insert(group_key(keys[page], group), held)
+        if not is_new or self.cache.news is None:
+            return
+        size = self.rows.page_tokens
+        tokens = self.rows.tokens[slot, page * size : (page + 1) * size]
+        stored = Stored(
+            key=group_key(keys[page], group),
+            parent=group_key(keys[page - 1], group) if page else None,
+            tokens=tuple(tokens.tolist()),
+            group=group,
+        )
+        self.cache.news.append(stored)
 
     def distrust(self, serial: Serial) -> None:
         """Makes a sequence's pages unfindable, those that it has left too."""

@@ -32,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--llama_python", metavar="PYTHON", help="one that has xllamacpp and gguf"
     )
     parser.addoption(
+        "--fault_minutes",
+        type=float,
+        default=0.5,
+        help="faults come to real hosts at random for so long",
+    )
+    parser.addoption(
         "--platform", default="cpu", choices=["cpu", "gpu"], help="where tests run"
     )
 

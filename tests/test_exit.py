@@ -50,7 +50,13 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("work", [STREAMED, THREADED], ids=["streamed", "threaded"])
-@pytest.mark.parametrize("end", ["", "sys.exit(7)"], ids=["ends", "exits"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param("", id="ends"),
+        pytest.param("sys.exit(7)", id="exits", marks=pytest.mark.slow),
+    ],
+)
 def test_a_program_that_closes_nothing_ends_in_order(work: str, end: str) -> None:
     ended = run(MADE + work + end)
     assert ended.returncode == (7 if end else 0), ended.stderr

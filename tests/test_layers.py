@@ -11,11 +11,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OWN = "mell_jax"
 LEVELS = {  # a module may import its own package and packages of a lower level
-    "launch": 7,
+    "launch": 9,
     "launch_server": 6,
+    "launch_hosts": 7,
+    "launch_ray": 8,
+    "on_ray": 7,
+    "hosts": 6,
     "client": 6,
     "bench": 6,
     "simulate": 6,
+    "plan": 6,
+    "planner": 5,
     "realism": 5,
     "fleet_flags": 5,
     "integrations": 7,
@@ -23,6 +29,7 @@ LEVELS = {  # a module may import its own package and packages of a lower level
     "serving": 5,
     "llm": 6,
     "frontend": 4,
+    "page": 4,
     "library": 5,
     "engine": 3,
     "text": 2,
@@ -50,6 +57,7 @@ ALLOWED_OUTSIDE = {
     "text": {"numpy", "tokenizers", "sentencepiece", "jinja2", "msgspec"},
     "frontend": {"numpy", "msgspec"},
     "settings": {"absl"},
+    "page": {"msgspec", "numpy"},
 }
 
 
@@ -118,7 +126,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "threads": {"fair_thread"},
         "values": {
             *("admin", "config", "fleet_view", "frames", "histogram", "params"),
-            "new_weights",
+            *("new_weights", "stream_view"),
         },
         "parts": {
             *("blueprint", "default_params", "intake", "prompts", "self_check"),
@@ -134,8 +142,16 @@ ROOMS: dict[str, dict[str, set[str]]] = {
             "weights",
         },
         "instance": {"instance", "thread", "ask", "weights/updater"},
-        "fleet": {"fleet"},
+        "fleet": {"fleet", "kv_events"},
+        "hosts": {"hosts"},
         "build": {"build", "fleet/build"},
+    },
+    "planner": {
+        "values": {"devices", "shape", "search"},
+        "parts": {"load", "option", "roofline", "shapes", "trial"},
+        "questions": {"question", "reach"},
+        "solving": {"pool", "solve", "trials"},
+        "telling": {"flags", "picture", "report", "serve_command"},
     },
     "frontend": {
         "values": {
@@ -168,6 +184,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "chat": {"chat"},
         "protocols": {
             *("admin", "anthropic", "kserve", "openai", "vllm", "observe/health"),
+            "page",
         },
         "wholes": {"processes", "server"},
         "build": {"processes/child", "service"},
@@ -200,6 +217,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         },
         "migration": {"migration"},
         "placement": {"placement"},
+        "hosts": {"hosts"},
         "policies": {"policies"},
         "simulator": {"simulator"},
     },

@@ -6,6 +6,7 @@ The plain pass is the module's own, over all tokens at once and without pages.
 
 import concurrent.futures
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mell_jax import LLM, InvalidRequestError, SamplingParams
 from mell_jax.engine import validate
+from mell_jax.frontend import RequestFailedError
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.decoder import Decoder
 from mell_jax.models.uniform import uniform_config
@@ -155,6 +159,23 @@ def test_threads_score_at_the_same_time(llm: LLM) -> None:
         np.testing.assert_allclose(one, other, atol=RATIO)
 
 
+def test_what_is_aborted_has_no_score_and_tells_no_token(llm: LLM) -> None:
+    params = SamplingParams(max_tokens=9, logprobs=2)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        llm.pause()
+        score = pool.submit(llm.score, [[1, 2]], [[3]])
+        answers = pool.submit(llm.generate, [[1, 2]], params)
+        while llm.load().waiting < 2:
+            time.sleep(0.001)
+        llm.pause("abort")
+        with pytest.raises(RequestFailedError, match=r"ended before .* ask again"):
+            score.result()
+        (answer,) = answers.result()[0].completions
+        llm.resume()
+    assert (answer.finish_reason, answer.token_ids) == ("abort", ())
+    assert answer.logprobs == ()  # of its tokens, as was asked
+
+
 def test_nothing_to_score_asks_for_nothing(llm: LLM) -> None:
     before = llm.load().steps
     assert llm.score([], []) == []
@@ -179,6 +200,7 @@ def test_nothing_to_score_asks_for_nothing(llm: LLM) -> None:
         ([[1]], [[1.5]], None, "got float64 in 1 dimensions as number 0"),
         ([[1]], ["text"], None, "must be token ids, got a text as number 0"),
         ([[1]], [[[1]]], None, "flat lists of integer token ids"),
+        ([[1, [2]]], [[1]], None, "got rows in number 0"),
         ([1, 2], [3, 4], None, "rows of token ids, one for each pair, got int as nu"),
         ([[1]], [[1]], 0.0, "a greedy choice has no distribution"),
         ([[1]], [[1]], float("nan"), "temperature must be a finite number"),
@@ -189,6 +211,30 @@ def test_what_cannot_be_scored_is_refused(
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         llm.score(asked, given, temperature=temperature)
+
+
+one_id = st.one_of(st.integers(0, VOCAB - 1), st.integers())
+ANYTHING = st.recursive(
+    st.one_of(
+        *(st.none(), st.booleans(), st.floats(), st.text(max_size=3), one_id),
+        st.binary(max_size=3),
+        st.lists(one_id, max_size=4).map(np.array),
+        st.lists(st.integers(0, VOCAB - 1), max_size=4).map(tuple),
+    ),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(asked=ANYTHING, given_=ANYTHING)
+def test_anything_is_scored_or_refused(llm: LLM, asked: Any, given_: Any) -> None:
+    try:
+        (score,) = llm.score(iter([asked]), iter([given_]))
+    except InvalidRequestError:
+        return
+    assert score.shape == (len(given_),)
+    assert (score < 0).all()
 
 
 def test_more_than_one_message_holds_is_refused(

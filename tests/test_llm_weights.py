@@ -18,6 +18,7 @@ from mell_jax import LLM, SamplingParams
 from mell_jax.checkpoints import save_hf
 from mell_jax.engine.admin import AskServing, ServingState
 from mell_jax.engine.ask import ask
+from mell_jax.frontend import RequestFailedError
 from mell_jax.library.mesh import serving_options
 from mell_jax.models.attention import causal_attention
 from mell_jax.models.decoder import Decoder
@@ -297,6 +298,10 @@ def test_shared_arrays_are_served_without_a_copy() -> None:
         llm.update_weights(other)
         assert served_pointers(llm) == pointers(nnx.state(other))
         assert said_by(llm) == by_itself(other)
+        for each in (module, other):  # nothing of theirs is written over
+            llm.update_weights(each, streamed=True)
+            assert served_pointers(llm) == pointers(nnx.state(each))
+            assert said_by(llm) == by_itself(each)
         with pytest.raises(ValueError, match=r" is bfloat16, and float32 is served"):
             llm.update_weights(decoder_of(1, config=CONFIG, dtype=jnp.bfloat16))
         elsewhere = jax.device_put(nnx.state(other), jax.devices()[3])
@@ -304,6 +309,46 @@ def test_shared_arrays_are_served_without_a_copy() -> None:
             llm.update_weights(elsewhere)
         llm.update_weights(jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(other))))
         assert not served_pointers(llm) & pointers(nnx.state(other))
+
+
+def test_streamed_weights_take_the_memory_of_those_before() -> None:
+    first, second = make_decoder(1), make_decoder(2)
+    with LLM.from_nnx(make_decoder(0), **OPTIONS) as llm:
+        llm.update_weights(first, streamed=True)
+        llm.sleep(2)  # and on the way back they get another
+        llm.wake()
+        before, compilations = served_pointers(llm), CompilationCounter()
+        for module in (first, second):
+            llm.update_weights(module, streamed=True)
+            assert served_pointers(llm) == before
+        assert compilations.count == 0
+        assert said_by(llm) == by_itself(second)
+        llm.update_weights(first)  # the control
+        assert served_pointers(llm) != before
+
+
+def test_shared_arrays_that_are_donated_fail_requests_until_others_are_given() -> None:
+    trainer = Trainer(make_decoder(0))
+    with LLM.from_nnx(trainer.step(), share=True, **OPTIONS) as llm:
+        counter = CompilationCounter()
+        for number in range(3):
+            stream = llm.stream(PROMPTS[0], LONG)
+            next(stream)
+            module = trainer.step()  # which donates what is served
+            with pytest.raises(RequestFailedError, match="were deleted by who shares"):
+                list(stream)
+            with pytest.raises(RequestFailedError, match="give others by an update"):
+                said_by(llm)
+            if number == 1:
+                assert llm.sleep(2) > 0  # the pool
+                with pytest.raises(RuntimeError, match="give new ones by an update"):
+                    llm.wake()
+            llm.update_weights(module)
+            if number == 1:
+                llm.wake()
+            assert said_by(llm) == by_itself(module)
+            assert llm.load().used_pages == llm.load().running == 0
+        assert counter.count <= 1  # of the trainer
 
 
 def test_what_is_not_shared_is_copied() -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SUFFIXES = {".py", ".pyi", ".proto", ".json", ".safetensors", ".typed"}
+SUFFIXES = {
+    *(".py", ".pyi", ".proto", ".json", ".safetensors", ".typed"),
+    *(".css", ".html", ".js"),
+}
 IMPORTED_AS = {  # distributions whose package has another name
     "absl-py": "absl",
     "grpcio": "grpc",
@@ -23,6 +26,7 @@ IMPORTED_AS = {  # distributions whose package has another name
     "opentelemetry-sdk": "opentelemetry",
     "orbax-checkpoint": "orbax",
     "protobuf": "google",
+    "pyzmq": "zmq",
 }
 
 
@@ -62,6 +66,7 @@ def test_the_wheel_holds_all_files_of_the_package_and_nothing_else(wheel: Path) 
         "mell_jax/demo/model.safetensors",
         "mell_jax/serving/proto/mell_admin.proto",
         "mell_jax/serving/metrics/grafana.json",
+        "mell_jax/page/static/main.js",
         "mell_jax/pallas_kernels/attention/tuned.json",
         "mell_jax/models/decoder.py",
         "mell_jax/scheduler/batching.py",

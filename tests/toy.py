@@ -408,9 +408,7 @@ def generate_by_hand(
     submission = Submit(
         handle=Handle(1), prompt=np.array(prompt, np.int32), params=params
     )
-    request = resolve(
-        submission, serial=Serial(1), info=toy_info(), rng=np.random.default_rng(0)
-    )
+    request = resolve(submission, serial=Serial(1), info=toy_info(), seed=0)
     instance.start(request, tokens=submission.prompt)
     seen, times = Transcript(), StepTimes()
     while instance.has_work:

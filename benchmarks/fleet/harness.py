@@ -63,6 +63,7 @@ class FleetHarness:
         self.infos = fleet.infos
         self.models = tuple(ModelId(info.model_name) for info in fleet.infos)
         self.spec: ModelSpec = fleet.machine.ledger.spec(self.models[0])
+        self.profile = fleet.profile
         self.transport = Counting(DevicePut())
         self.compilations = built.compilations
         self._instance_pool = instance_pool

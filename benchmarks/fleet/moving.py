@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from benchmarks.fleet.harness import FleetHarness
-from benchmarks.fleet.still import Still
 from benchmarks.fleet.watch import Log, watch
+from mell_jax.bench.still import Still
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import FinishReason, Handle, Submit

@@ -1,5 +1,6 @@
 """Runs one policy over one workload on the engine and notes all that happens."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,7 @@ def _loop(
         while sent < len(orders) and orders[sent].arrival_s <= timeline.now_s():
             fleet.submit(_submit(orders[sent], handle=sent))
             sent += 1
+        timeline.due_s = orders[sent].arrival_s if sent < len(orders) else math.inf
         frame = fleet.step()
         timeline.stepped(fleet)
         log.read(frame)

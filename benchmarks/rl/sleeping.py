@@ -98,11 +98,16 @@ def measure_sleep(
 
 
 def live_bytes() -> int:
-    """Returns the bytes of all arrays in the devices' own memory."""
+    """Returns the bytes of all arrays in the devices' own memory.
+
+    Memory that several arrays refer to, such as one and its pieces, counts once.
+    """
     gc.collect()
-    return sum(
-        shard.data.nbytes
+    pieces = [
+        shard.data
         for array in jax.live_arrays()
         if array.sharding.memory_kind != HOST
         for shard in array.addressable_shards
-    )
+    ]
+    places = {(p.device, p.unsafe_buffer_pointer()): p.nbytes for p in pieces}
+    return sum(places.values())

@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from mell_jax.engine.config import EngineConfig
+from mell_jax.engine.config import EngineConfig, ModelsConfig
 from mell_jax.settings.flags import define_flags
 from mell_jax.settings.setting import settings_of
 
@@ -12,6 +12,14 @@ ENGINE_SETTINGS = tuple(
     one for one in settings_of(EngineConfig(), table="engine") if one.is_flag
 )
 """The settings of the engine that a benchmark has flags for."""
+MESH_SETTINGS = tuple(
+    one
+    for one in settings_of(ModelsConfig(), table="engine")
+    if one.name in ("mesh", "devices")
+)
+"""Those that say how many instances a profile is measured with."""
+SUITES = ("serving", "profile")
+"""What `mell-bench` measures; others are measured in a checkout of the project."""
 _ENGINE_TITLE = "the engine in this process"
 
 
@@ -106,3 +114,25 @@ def define_requests(values: flags.FlagValues) -> None:
         "Tokens are drawn at this temperature; 0 takes the likeliest.",
         **group,
     )
+
+
+def define_suites(values: flags.FlagValues) -> None:
+    """Defines what is measured by `mell-bench`, and what its profile takes."""
+    flags.DEFINE_enum(
+        "suite",
+        "serving",
+        SUITES,
+        "Serving is measured as users feel it, or a profile of the engine here, with "
+        "which mell-simulate and mell-plan reckon.",
+        flag_values=values,
+        module_name="the run",
+    )
+    title = "the profile"
+    flags.DEFINE_string(
+        "profile",
+        "profile.json",
+        "The profile is written to this file.",
+        flag_values=values,
+        module_name=title,
+    )
+    define_flags(MESH_SETTINGS, values=values, titles={"engine": title})

@@ -1,30 +1,49 @@
 """Turns flags into settings: the engine, the requests, and where figures go."""
 
+import dataclasses
 import math
 from pathlib import Path
 
 from absl import flags
 
-from mell_jax.bench.flags import ENGINE_SETTINGS
+from mell_jax.bench.flags import ENGINE_SETTINGS, MESH_SETTINGS
 from mell_jax.bench.measure import Suite, measure
+from mell_jax.bench.profile import ProfileSettings, run_profile
 from mell_jax.bench.serving import ServingSettings, run_serving
-from mell_jax.engine.config import EngineConfig
+from mell_jax.bench.step_load import LoadSettings
+from mell_jax.engine.config import EngineConfig, ModelsConfig
 from mell_jax.settings.flags import given_flags
 from mell_jax.settings.setting import build
 
 
-def measure_serving(values: flags.FlagValues, *, command: str) -> None:
-    """Measures how a server, or an engine in this process, serves requests.
+def measure_suite(values: flags.FlagValues, *, command: str) -> None:
+    """Measures what --suite names.
 
     Raises:
       ValueError: a flag is out of range.
     """
-    measure(values, command=command, settle=_settle)
+    settle = {"serving": _settle_serving, "profile": _settle_profile}
+    measure(values, command=command, settle=settle[values.suite])
 
 
-def _settle(values: flags.FlagValues) -> tuple[object, Suite]:
+def _settle_serving(values: flags.FlagValues) -> tuple[object, Suite]:
     settings = request_settings(values, engine=engine_config(values, model="demo"))
     return settings, lambda _: run_serving(settings, progress=values.progress)
+
+
+def _settle_profile(values: flags.FlagValues) -> tuple[object, Suite]:
+    mesh = build(ModelsConfig(), given=given_flags(values, settings=MESH_SETTINGS))
+    instances, tensor_parallel = mesh.shape()
+    settings = ProfileSettings(
+        engine=dataclasses.replace(
+            engine_config(values, model="demo"),
+            instances=instances,
+            tensor_parallel=tensor_parallel,
+        ),
+        profile=Path(values.profile),
+        load=LoadSettings(seed=values.seed),
+    )
+    return settings, lambda _: run_profile(settings, progress=values.progress)
 
 
 def request_settings(

@@ -50,6 +50,16 @@ SHAPES = {
         head_dim=64,
         max_position_embeddings=8192,
     ),
+    "quick": uniform_config(  # computes next to nothing, for devices of a given pace
+        vocab_size=256,
+        hidden_size=32,
+        intermediate_size=32,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=32,
+        max_position_embeddings=16384,
+    ),
     "tiny": uniform_config(  # for trying the programs out
         vocab_size=256,
         hidden_size=32,

@@ -132,17 +132,21 @@ class Resume:
 class Sleep:
     """Gives memory back until `Wake`; the answer comes when that is done.
 
-    Open requests wait, as do new ones, and are computed again afterwards: their KV is
-    given back with the pools. Weights that are dropped have to be given anew by
-    `UpdateWeights`, before `Wake`.
+    New requests wait in line. Open ones wait as well and are computed again afterwards
+    ("keep": their KV is given back with the pools), are finished first ("wait"; not in
+    a sleep, where nothing is computed), or end ("abort"). Nothing becomes of them when
+    it is refused. Weights that are dropped have to be given anew by `UpdateWeights`,
+    before `Wake`.
     """
 
     level: SleepLevel = 1
     keeps: Keeps = "host"  # of weights, at level 2
+    mode: PauseMode = "keep"  # of open requests
 
     def __post_init__(self) -> None:
         _check_word("level", self.level, among=get_args(SleepLevel))
         _check_word("keeps", self.keeps, among=get_args(Keeps))
+        _check_word("mode", self.mode, among=get_args(PauseMode))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

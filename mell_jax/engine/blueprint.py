@@ -173,10 +173,14 @@ def make_worker(
     )
 
 
-def make_batcher(blueprint: Blueprint) -> Batcher:
-    """Makes the books of an instance."""
+def make_batcher(blueprint: Blueprint, *, has_news: bool = False) -> Batcher:
+    """Makes the books of an instance.
+
+    Args:
+      has_news: notes what its prefix cache holds, for somebody who takes that away.
+    """
     return Batcher(
-        PrefixCache(PagePool(blueprint.num_pages)),
+        PrefixCache(PagePool(blueprint.num_pages), news=[] if has_news else None),
         limits=_limits(blueprint),
         spec=blueprint.settled.cache,
         shares_prefixes=blueprint.shares_prefixes,

@@ -1,7 +1,9 @@
 """Makes an engine that is ready from a configuration: load, allocate, compile."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,9 +27,11 @@ from mell_jax.checkpoints.generation import read_sampling
 from mell_jax.engine.blueprint import choose_groups, settle_on
 from mell_jax.engine.config import DEMO, EngineConfig
 from mell_jax.engine.default_params import check_sampling, tell_sampling
-from mell_jax.engine.fleet.build import ReadyModel, build_fleet
+from mell_jax.engine.fleet.build import ReadyModel, build_fleet, build_parts
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.hosts.host import Host
+from mell_jax.engine.hosts.wires import Wires
 from mell_jax.engine.self_check import SelfCheck, ask_module
 from mell_jax.engine.settled import SettledConfig
 from mell_jax.engine.thread import EngineThread
@@ -38,6 +42,8 @@ from mell_jax.models.config import ModelConfig
 from mell_jax.models.servable import ServableModel
 from mell_jax.models.serving_copy import serving_copy, serving_view
 from mell_jax.models.serving_form import ServingForm, to_serving_form
+from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.text.ends import find_eos_ids
 from mell_jax.worker.compilation import CompilationCounter, keep_programs
 from mell_jax.worker.form import HALF_FEATURES, choose_form, cpu_features
@@ -77,15 +83,21 @@ class BuiltEngine:
         Args:
           tokenizers: by the model's name; None leaves it without.
         """
-        for info in self.engine.infos:
-            tokenizer = tokenizers[info.model_name]
-            if tokenizer is not None:
-                self.engine.learn(
-                    info.model_name,
-                    tokenizer.token_table(
-                        end_ids=info.eos_token_ids, vocab_size=info.vocab_size
-                    ),
-                )
+        _learn(self.engine, tokenizers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltHost:
+    """A built host is warm and not started yet; it is one of a fleet."""
+
+    host: Host
+    thread: EngineThread
+    models: tuple[BuiltModel, ...]
+    specs: Mapping[ModelId, ModelSpec]
+
+    def learn(self, tokenizers: "Mapping[str, Tokenizer | None]") -> None:
+        """Lets requests of models have grammars; see `BuiltEngine.learn`."""
+        _learn(self.host, tokenizers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +118,16 @@ class _Loaded:
     weights: Sequence[Weights]  # on the first group, or on all
     plan: WeightsPlan
     self_check: SelfCheck | None = None
+
+
+def _learn(engine: Fleet | Host, tokenizers: "Mapping[str, Tokenizer | None]") -> None:
+    for info in engine.infos:
+        tokenizer = tokenizers[info.model_name]
+        if tokenizer is not None:
+            table = tokenizer.token_table(
+                end_ids=info.eos_token_ids, vocab_size=info.vocab_size
+            )
+            engine.learn(info.model_name, table)
 
 
 def demo_directory() -> Path:
@@ -199,6 +221,56 @@ def build_from_module(
     return _assemble([source], fleet=fleet, progress=progress)
 
 
+def build_host(
+    configs: Sequence[EngineConfig],
+    *,
+    name: str,
+    fleet: FleetConfig,
+    wires: Wires,
+    progress: bool = False,
+) -> BuiltHost:
+    """Loads models onto this host's devices and compiles every step.
+
+    Args:
+      configs: of the models.
+      name: of the host.
+      wires: take what the host says.
+
+    Raises:
+      CheckpointError: a model directory cannot be used.
+      ValueError: a configuration contradicts itself, the model, the device or another.
+      OSError: the folder of compiled steps cannot be used, and has to be.
+    """
+    sources = [_find(one, model_config=None, progress=progress) for one in configs]
+    _check_together(sources)
+    compilations = CompilationCounter()
+    with own_settings(), _keeping_programs(sources):
+        parts = build_parts(
+            (_load_everywhere(source, plans={}) for source in sources),
+            config=dataclasses.replace(fleet, has_others=True),
+            progress=progress,
+        )
+    host = Host(
+        name,
+        models=parts.models,
+        capacity_pages={m: spec.capacity_pages for m, spec in parts.specs.items()},
+        pool=parts.pool,
+        wires=wires,
+        clock=time.monotonic,
+        config=parts.config,
+        arrivals=parts.arrivals,
+        shops=parts.shops,
+        kv_events=parts.kv_events,
+        prefill_tokens_per_s=min(parts.profile.prefill_tokens_per_s.values()),
+    )
+    return BuiltHost(
+        host=host,
+        thread=EngineThread(host, compilations=compilations, times=host.times),
+        models=tuple(source.model for source in sources),
+        specs=parts.specs,
+    )
+
+
 def settle_engine(config: EngineConfig) -> SettledConfig:
     """Returns what `config` comes to on this machine's devices; loads no weights.
 
@@ -206,13 +278,18 @@ def settle_engine(config: EngineConfig) -> SettledConfig:
       CheckpointError: the model directory cannot be used.
       ValueError: the configuration contradicts itself, the model or the devices.
     """
-    directory = _directory_of(config)
+    directory = model_directory(config)
     spec = _with_sampling(read_spec(directory), config=config, directory=directory)
     groups = choose_groups(config, model=spec.config)
     return settle_on(config, spec=spec, groups=groups)
 
 
-def _directory_of(config: EngineConfig) -> Path:
+def model_directory(config: EngineConfig) -> Path:
+    """Returns where a model lies.
+
+    Raises:
+      CheckpointError: there is nothing.
+    """
     directory = demo_directory() if config.model == DEMO else Path(config.model)
     if not directory.exists():
         raise CheckpointError(
@@ -225,7 +302,7 @@ def _directory_of(config: EngineConfig) -> Path:
 def _find(
     config: EngineConfig, *, model_config: ModelConfig | None, progress: bool
 ) -> _Source:
-    directory = _directory_of(config)
+    directory = model_directory(config)
     spec = find_spec(directory, config=model_config)
     spec = _with_ends(spec, directory=directory)
     spec = _with_sampling(spec, config=config, directory=directory)
@@ -318,16 +395,11 @@ def _assembled(
 ) -> BuiltEngine:
     compilations = CompilationCounter()
     plans: dict[str, WeightsPlan] = {}
-    first = sources[0]
-    with keep_programs(
-        first.config.compilation_cache_dir,
-        is_optional=first.config.is_cache_optional,
-        is_shared=len(first.groups) > 1,
-    ):
+    with _keeping_programs(sources):
         engine = build_fleet(
             (_load_everywhere(source, plans=plans) for source in sources),
             config=fleet or FleetConfig(),
-            seed=first.config.seed,
+            seed=sources[0].config.seed,
             progress=progress,
         )
     return BuiltEngine(
@@ -336,6 +408,16 @@ def _assembled(
         models=tuple(source.model for source in sources),
         plans=plans,
         compilations=compilations,
+    )
+
+
+def _keeping_programs(sources: Sequence[_Source]) -> AbstractContextManager[None]:
+    """Keeps compiled steps where the first model's configuration says."""
+    first = sources[0]
+    return keep_programs(
+        first.config.compilation_cache_dir,
+        is_optional=first.config.is_cache_optional,
+        is_shared=len(first.groups) > 1,
     )
 
 

@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mell_jax.engine.histogram import Histogram
+from mell_jax.engine.stream_view import (
+    GapsView,
+    RequestsView,
+    ShadowView,
+    StreamView,
+)
 from mell_jax.scheduler.transfer import Mode
 
 STEP_BOUNDS = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 64.0)
@@ -149,6 +155,7 @@ class FleetStats:
     replays: int = 0  # requests started again after the loss of a device
     pauses: int = 0  # a request could not grow at once
     preemptions: int = 0  # of requests that gave up their pages
+    broken: int = 0  # streams that the engine had to end
     gap_steps: Histogram = field(
         default_factory=lambda: Histogram.of((), bounds=STEP_BOUNDS)
     )
@@ -173,6 +180,13 @@ class FleetView:
     prefill_tokens_per_s: Mapping[tuple[int, str], float]
     """By device and model: for moves, beside a full batch that decodes."""
     serving: ServingView = field(default_factory=ServingView)
+    number: int = 0  # of the view; each has another one than those before
+    at_s: float = 0.0  # since the start of the fleet, as all times of streams
+    device_s: float = 0.0  # that instances have been open so far, together
+    requests: RequestsView = field(default_factory=RequestsView)
+    streams: tuple[StreamView, ...] = ()  # a few, those that move before others
+    gaps: GapsView = field(default_factory=GapsView)
+    shadows: tuple[ShadowView, ...] = ()
 
     @property
     def devices_in_use(self) -> int:

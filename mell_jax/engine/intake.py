@@ -20,18 +20,21 @@ def refusal(submit: Submit, error: InvalidRequestError) -> Finished:
     )
 
 
-def resolve(
-    submit: Submit, *, serial: Serial, info: EngineInfo, rng: np.random.Generator
-) -> Request:
+def choose_seed(submit: Submit, *, rng: np.random.Generator) -> int:
+    """Returns the seed of a submission, drawn where it has none."""
+    seed = submit.seed if submit.seed is not None else submit.params.seed
+    if seed is None:
+        seed = int(rng.integers(0, UINT64, dtype=np.uint64))
+    return seed % UINT64
+
+
+def resolve(submit: Submit, *, serial: Serial, info: EngineInfo, seed: int) -> Request:
     """Returns a checked submission with what it leaves open filled in.
 
     Args:
-      rng: draws a seed where neither the submission nor its parameters have one.
+      seed: as chosen for it, 64 bits.
     """
     params = submit.params
-    seed = submit.seed if submit.seed is not None else params.seed
-    if seed is None:
-        seed = int(rng.integers(0, UINT64, dtype=np.uint64))
     eos = () if params.ignore_eos else info.eos_token_ids
     barred = {*params.stop_token_ids, *info.eos_token_ids}
     room = info.max_model_len - len(submit.prompt)
@@ -40,7 +43,7 @@ def resolve(
         serial=serial,
         handle=submit.handle,
         submit=submit,
-        seed=seed % UINT64,
+        seed=seed,
         stop_ids=tuple(sorted({*params.stop_token_ids, *eos})),
         barred_ids=tuple(sorted(barred)),
         limit=len(submit.prompt) + max_tokens,

@@ -45,18 +45,21 @@ class OverloadedError(RuntimeError):
 class QueueTimeoutError(TimeoutError):
     """The request waited too long for its first token; nothing was sent."""
 
-    def __init__(self, waited_s: float) -> None:
+    def __init__(self, waited_s: float, *, rest: str = "") -> None:
+        """Takes how long it waited; `rest` says what an engine does without steps."""
+        why = f"the engine {rest}" if rest else "the server has too much to do"
         super().__init__(
-            f"no token within {waited_s:g} s: the server has too much to do; try again "
-            "later or ask another one"
+            f"no token within {waited_s:g} s: {why}; try again later or ask another one"
         )
 
 
 class RequestTimeoutError(TimeoutError):
     """The request ran for longer than any request may."""
 
-    def __init__(self, ran_s: float) -> None:
+    def __init__(self, ran_s: float, *, rest: str = "") -> None:
+        """Takes how long it ran; `rest` says what an engine does without steps."""
+        way_out = f"the engine {rest}: try again later" if rest else ""
         super().__init__(
-            f"not done within {ran_s:g} s, the longest that a request may take; ask "
-            "for fewer tokens"
+            f"not done within {ran_s:g} s, the longest that a request may take; "
+            f"{way_out or 'ask for fewer tokens'}"
         )

@@ -15,6 +15,7 @@ from typing import Self, final
 
 from mell_jax.engine.frames import (
     Abort,
+    EngineLoad,
     EngineStopped,
     Finished,
     FinishReason,
@@ -55,6 +56,7 @@ class FrontEnd:
         peers: Peers | None = None,
         limits: AdmissionLimits | None = None,
         recorder: Recorder | None = None,
+        load: Callable[[], EngineLoad] | None = None,
     ) -> None:
         """Starts with no request open.
 
@@ -66,8 +68,10 @@ class FrontEnd:
             peers: the other front ends; None where there never is one.
             limits: for what waits, and for how long; None for no bounds.
             recorder: is told of each request when it is over.
+            load: of the engine; None where nobody asks why a request came too late.
         """
         self._send = send
+        self.load = load
         self.models = FrontModels(models)
         self.meter = Meter(list(self.models.by_name))
         self.admission = Admission(limits or AdmissionLimits(), clock=time.monotonic)

@@ -57,7 +57,9 @@ async def generate(front_end: FrontEnd, ask: Ask) -> AsyncGenerator[Delta]:
         front_end.tracing.watch(ask.origin, model=name) as trace,
         front_end.open(ask.scoped_id) as request,
         _admit(front_end, ask) as ticket,
-        Deadlines(request, limits=front_end.admission.limits) as deadlines,
+        Deadlines(
+            request, limits=front_end.admission.limits, load=front_end.load
+        ) as deadlines,
     ):
         submits = await _prepare(front_end, ask, model=model, ticket=ticket)
         await request.confirm()

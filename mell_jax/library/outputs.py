@@ -23,7 +23,7 @@ class Completion:
     index: int
     text: str
     token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprobs, ...] | None  # one per token, when asked for
+    logprobs: tuple[TokenLogprobs, ...] | None  # one per token; None: not asked for
     finish_reason: str  # "stop", "length" or "abort"
     stop_token: int | None
     stop_string: str | None
@@ -70,7 +70,7 @@ async def _collect(front_end: FrontEnd, ask: Ask) -> RequestOutput:
             deltas[delta.index].append(delta)
     first = deltas[0][0]
     return RequestOutput(
-        completions=tuple(_completion(parts) for parts in deltas),
+        completions=tuple(_completion(parts, ask=ask) for parts in deltas),
         prompt_tokens=first.prompt_tokens,
         prompt_token_ids=first.prompt_token_ids,
         cached_tokens=first.cached_tokens,
@@ -78,16 +78,16 @@ async def _collect(front_end: FrontEnd, ask: Ask) -> RequestOutput:
     )
 
 
-def _completion(parts: Sequence[Delta]) -> Completion:
+def _completion(parts: Sequence[Delta], *, ask: Ask) -> Completion:
     """Returns a sample from all of its deltas; the last one tells how it ended."""
     finish = parts[-1].finish
     assert finish is not None, "a stream ended without a finish"
-    logprobs = [part.logprobs for part in parts if part.logprobs is not None]
+    logprobs = tuple(one for part in parts for one in part.logprobs or ())
     return Completion(
         index=parts[0].index,
         text="".join(part.text for part in parts),
         token_ids=tuple(token for part in parts for token in part.token_ids),
-        logprobs=tuple(one for some in logprobs for one in some) if logprobs else None,
+        logprobs=None if ask.params.logprobs is None else logprobs,
         finish_reason=finish.reason,
         stop_token=finish.stop_token,
         stop_string=finish.stop_string,

@@ -19,6 +19,7 @@ from mell_jax.engine.params import (
     InvalidRequestError,
     SamplingParams,
 )
+from mell_jax.frontend import RequestFailedError
 
 TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 Float32Array = npt.NDArray[np.float32]
@@ -100,13 +101,20 @@ def scores_of(
     Args:
       completions: as they were given.
       scored: of all tokens of each request but the first, after None.
+
+    Raises:
+      RequestFailedError: one was aborted before it was scored.
     """
     following = iter(scored)
     scores = []
     for completion in completions:
         count = len(completion)
         rows = next(following) if count else ()
-        assert rows is not None, "log probabilities were asked for"
+        if rows is None:
+            raise RequestFailedError(
+                "a score was ended before it was there, by a pause, a sleep or an "
+                'update of weights with "abort": ask again'
+            )
         of_completion = list(rows)[len(rows) - count :]
         scores.append(
             np.array([row.logprob for row in of_completion if row], np.float32)
@@ -151,7 +159,12 @@ def _ids(ids: TokenIds, *, name: str, number: int) -> list[int]:
             f"must be rows of token ids, one for each pair, got {type(ids).__name__} "
             f"as number {number}",
         )
-    found = np.asarray(ids) if len(ids) else np.zeros(0, np.int32)
+    try:
+        found = np.asarray(ids) if len(ids) else np.zeros(0, np.int32)
+    except ValueError as error:  # rows of several lengths
+        raise InvalidRequestError(
+            name, f"must be flat lists of token ids, got rows in number {number}"
+        ) from error
     if found.ndim != 1 or found.dtype.kind not in "iu":
         raise InvalidRequestError(
             name,

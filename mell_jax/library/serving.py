@@ -39,9 +39,9 @@ class Serving:
         """Does what `LLM.resume` says."""
         ask(self._engine, Resume(), ServingState)
 
-    def sleep(self, level: SleepLevel, *, keeps: Keeps) -> int:
+    def sleep(self, level: SleepLevel, *, keeps: Keeps, mode: PauseMode) -> int:
         """Does what `LLM.sleep` says."""
-        command = Sleep(level=level, keeps=keeps)
+        command = Sleep(level=level, keeps=keeps, mode=mode)
         return ask(self._engine, command, ServingState).freed_bytes
 
     def wake(self) -> None:

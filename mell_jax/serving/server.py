@@ -53,6 +53,8 @@ from mell_jax.serving.observe.tracing import open_spans
 from mell_jax.serving.openai import OpenAiDoor
 from mell_jax.serving.openai.chats import load_speeches
 from mell_jax.serving.openai.responses.door import ResponsesDoor
+from mell_jax.serving.page.door import PageDoor
+from mell_jax.serving.page.feed import Feed
 from mell_jax.serving.security.gate import Gate
 from mell_jax.serving.security.tls import TlsFiles
 from mell_jax.serving.served_model import ServedModel
@@ -125,6 +127,7 @@ class Server:
             first_handle=place.first_handle,
             peers=place.peers,
             recorder=self._spans,
+            load=engine.load,
         )
         self._stalls = Stalls(config.stall_timeout_s, clock=time.monotonic)
         self._sweeping: asyncio.Task[None] | None = None
@@ -133,6 +136,7 @@ class Server:
         self._gate = Gate(security.tokens_file)
         self._servicer = Servicer(self.front_end, load=engine.load, models=models)
         self._load = engine.load
+        self._feed = Feed(engine.load)
         self._http: HttpServer | None = None
         self._templates = contextlib.ExitStack()  # their processes
         self._routes = self._make_routes(models, infos=engine.infos)
@@ -188,8 +192,13 @@ class Server:
             stalls=self._stalls,
             comment_s=comment_s,
         )
-        others = [*ResponsesDoor(desk).routes(), *AnthropicDoor(desk).routes()]
-        return [*others, *openai.routes()]
+        page = PageDoor(self._feed, stalls=self._stalls, comment_s=comment_s)
+        return [
+            *page.routes(),
+            *ResponsesDoor(desk).routes(),
+            *AnthropicDoor(desk).routes(),
+            *openai.routes(),
+        ]
 
     def sink(self, loop: asyncio.AbstractEventLoop) -> Sink:
         """Returns the function that the engine calls; it hides a failure's cause."""
@@ -359,6 +368,7 @@ class Server:
     async def stop(self, cause: str) -> None:
         """Fails open requests with UNAVAILABLE and closes the sockets."""
         self.front_end.stop(cause)
+        self._feed.close()
         await self._end_health()
         await self._server.stop(_LAST_WORDS_S)
         if self._http is not None:

@@ -5,7 +5,8 @@ on the devices --put_away--> in the host's memory --fetch--> on the devices
 
 Compiled programs take them as arguments, so others of the same shapes, types and places
 do as well. An array is given back when nobody refers to it any more: nothing here
-deletes one, which may be its owner's elsewhere.
+deletes one, which may be its owner's elsewhere. Those that updates made are our own,
+and the next update may write over them. One that its owner deletes is dropped.
 """
 
 import math
@@ -35,6 +36,7 @@ class HeldWeights:
     def __init__(self, arrays: Weights) -> None:
         self._arrays: tuple[Any, ...] = arrays  # None where `_missing` says so
         self._missing: frozenset[int] = frozenset()
+        self._own: frozenset[int] = frozenset()  # places whose array nobody else has
         self.like = tuple(
             jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
             for array in arrays
@@ -51,8 +53,18 @@ class HeldWeights:
 
     @property
     def is_dropped(self) -> bool:
-        """Returns whether at least one is nowhere."""
-        return bool(self._missing)
+        """Returns whether at least one is nowhere, for whatever reason."""
+        return bool(self._gone())
+
+    @property
+    def is_deleted(self) -> bool:
+        """Returns whether one was deleted by who shares it, or was written over."""
+        return len(self._gone()) > len(self._missing)
+
+    def _gone(self) -> frozenset[int]:
+        """Returns the places whose arrays were dropped, or deleted by their owner."""
+        arrays = enumerate(self._arrays)
+        return frozenset(n for n, one in arrays if one is None or one.is_deleted())
 
     @property
     def device_nbytes(self) -> int:
@@ -61,9 +73,9 @@ class HeldWeights:
 
     @property
     def is_ready(self) -> bool:
-        """Returns whether they have arrived where they are to be."""
+        """Returns whether they are where they are to be; deleted ones keep nobody."""
         arrays: list[Any] = list(self.arrays)  # typed without `is_ready`
-        return all(array.is_ready() for array in arrays)
+        return all(array.is_deleted() or array.is_ready() for array in arrays)
 
     def wait_ready(self) -> None:
         """Waits until `is_ready`."""
@@ -125,11 +137,12 @@ class HeldWeights:
         Random keys and counts of layers stay: no new weights bring any.
         """
         self._is_put_away = False
-        self._missing = frozenset(
+        self._missing = self._gone() | {
             place
             for place, like in enumerate(self.like)
             if jnp.issubdtype(like.dtype, jnp.floating)
-        )
+        }
+        self._own -= self._missing
         self._arrays = tuple(
             None if place in self._missing else jax.device_put(array, like.sharding)
             for place, (array, like) in enumerate(
@@ -203,15 +216,29 @@ class HeldWeights:
                 f"new weights must have one array for each of {len(self.like)} places, "
                 f"got {len(ordered)} for {len(set(ordered))} of them"
             )
-        gone = self._missing.intersection(kept)
+        gone = self._gone().intersection(kept)
         if gone:
             raise ValueError(
-                f"weights were dropped, and the new ones have no array for "
+                "weights were dropped or deleted, and the new ones have no array for "
                 f"{len(gone)} of these places, such as {min(gone)}: give all of them"
             )
 
-    def replace(self, place: int, array: jax.Array) -> None:
+    def own(self, place: int) -> jax.Array | None:
+        """Returns the array of a place if it may be written over.
+
+        It is on the devices, and nobody has it but steps that were dispatched. Whoever
+        writes over it puts another in its place before the next step.
+        """
+        is_there = place in self._own and not self._is_put_away
+        return self._arrays[place] if is_there else None
+
+    def replace(self, place: int, array: jax.Array, *, is_own: bool = False) -> None:
         """Puts an array in a place, into the memory where the others are.
+
+        Args:
+          place: whose array it becomes.
+          array: like the one before.
+          is_own: nobody else has it, so that it may be written over one day.
 
         Raises:
           ValueError: see `check`; nothing has changed then.
@@ -222,6 +249,7 @@ class HeldWeights:
             array = jax.device_put(array, kind)
         self._arrays = (*self._arrays[:place], array, *self._arrays[place + 1 :])
         self._missing -= {place}
+        self._own = self._own | {place} if is_own else self._own - {place}
 
     def wait_for(self, place: int) -> None:
         """Waits until the array in a place has arrived there."""
@@ -229,11 +257,11 @@ class HeldWeights:
 
 
 def bytes_of(arrays: Iterable[jax.Array | None]) -> int:
-    """Returns the bytes of arrays on all of their devices together."""
+    """Returns the bytes of arrays that are there, on all of their devices together."""
     return sum(
         math.prod(array.sharding.shard_shape(array.shape))
         * array.dtype.itemsize
         * len(array.sharding.device_set)
         for array in arrays
-        if array is not None
+        if array is not None and not array.is_deleted()
     )

@@ -1,18 +1,21 @@
-"""Measures how long the compiled steps of an instance take when they are full.
+"""Measures how long the compiled steps of an instance take.
 
     decode   B rows of one token each
     mixed    B - 1 rows of one token each, and a chunk of a prompt in the rest
 
-Everything is read from and written to the scratch page: the steps do the work of real
-ones and leave nothing behind.
+Everything is written to the scratch page: the steps do the work of real ones and leave
+nothing behind. Full steps read it, too; those of a given context read pages all over
+the pool, since one page that all rows share would stay in a cache.
 """
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mell_jax.scheduler.pages import SCRATCH_PAGE
 from mell_jax.worker.device import DeviceWorker, StepCall
 from mell_jax.worker.layout import Bucket, Int32Array, new_vector
 from mell_jax.worker.pool import PAGE_TOKENS
@@ -51,6 +54,52 @@ def time_decode(worker: DeviceWorker, *, repeats: int) -> Timing:
     lengths = np.ones(largest.rows, np.int32)
     took_s = _time(worker, largest, lengths=lengths, repeats=repeats)
     return Timing(decode_rows=largest.rows, prefill_tokens=0, took_s=took_s)
+
+
+def time_decodes(workers: Sequence[DeviceWorker], *, rows: int, pages: int) -> float:
+    """Returns seconds until each worker has made a decode step; all begin at once.
+
+    So long a step takes while every instance is as busy: they may share a host, cores
+    or even a device. The workers must have nothing else to do.
+
+    Args:
+      workers: of one model, with their pools, after `warm_up`.
+      rows: that decode, on each worker.
+      pages: that each row sees, all full.
+    """
+    calls = [decode_call(worker, rows=rows, pages=pages) for worker in workers]
+    start_s = time.perf_counter()
+    pending = [
+        worker.dispatch(call) for worker, call in zip(workers, calls, strict=True)
+    ]
+    for each in pending:
+        each.wait()
+    return time.perf_counter() - start_s
+
+
+def decode_call(worker: DeviceWorker, *, rows: int, pages: int) -> StepCall:
+    """Returns a step of `rows` that see `pages` each, and write to the scratch page.
+
+    Pages are read in the order of the pool, and again from its beginning where it has
+    fewer.
+    """
+    bucket = worker.choose_bucket(tokens=rows, rows=rows, is_decode=True)
+    vector, inputs = new_vector(bucket)
+    inputs.owners[:] = bucket.rows
+    inputs.owners[:rows] = np.arange(rows)
+    inputs.positions[:rows] = pages * PAGE_TOKENS - 1
+    inputs.sources[:] = worker.scratch_slot
+    inputs.kv_lens[:rows] = pages * PAGE_TOKENS
+    inputs.cu_q_lens[: rows + 1] = np.arange(rows + 1)
+    inputs.cu_q_lens[rows + 1 :] = rows
+    inputs.last[:rows] = np.arange(rows)
+    first = SCRATCH_PAGE + 1
+    read = np.arange(bucket.groups * rows * (pages - 1)) % (len(worker.pool) - first)
+    inputs.page_table[:, :rows, : pages - 1] = first + read.reshape(
+        bucket.groups, rows, pages - 1
+    )
+    sampling = pack_rows(greedy_rows(bucket.rows, slot=worker.scratch_slot))
+    return StepCall(bucket=bucket, vector=vector, rows=sampling)
 
 
 def query_lengths(bucket: Bucket) -> Int32Array:

@@ -14,7 +14,7 @@ may hear of the event that caused them.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
+from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import events, messages
 from mell_jax.scheduler.migration.effects import (
     ControllerEffect,
@@ -29,13 +29,20 @@ from mell_jax.scheduler.placement.events import MoveAborted, MoveCommitted
 
 
 class Controller:
-    """The controller keeps the owner records of a fleet; there is one per fleet."""
+    """The controller keeps the owner records of a fleet; there is one per fleet.
 
-    def __init__(self) -> None:
+    Args:
+      last_copy_id: the highest that a predecessor gave out.
+      stride: between two of its copy ids; what is not a multiple others may give out.
+    """
+
+    def __init__(self, *, last_copy_id: CopyId = NO_COPY, stride: int = 1) -> None:
         self.owners: dict[RequestId, Owner] = {}
-        self._last_copy_id = CopyId(0)
+        self._stride = stride
+        self._last_copy_id = CopyId(last_copy_id // stride * stride)
         # Openings without an answer, by device; a device that is lost has no entry.
         self._unanswered: dict[DeviceGroupId, set[CopyId]] = {}
+        self._opened_at: dict[CopyId, DeviceGroupId] = {}  # all of these
         self._lost: set[DeviceGroupId] = set()
         self._effects: list[ControllerEffect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -44,6 +51,7 @@ class Controller:
             events.StartRequest: self._place,
             events.BeginMove: self._move,
             events.AbortMove: self._abort_move,
+            events.AdoptRequest: self._adopt,
             events.PreemptRequest: self._preempt,
             events.End: self._end,
             events.Resend: self._resend,
@@ -73,7 +81,7 @@ class Controller:
     @property
     def next_copy_id(self) -> CopyId:
         """Returns an id above all given out: the `horizon` of a new `Endpoint`."""
-        return CopyId(self._last_copy_id + 1)
+        return CopyId(self._last_copy_id + self._stride)
 
     # Devices.
 
@@ -86,7 +94,8 @@ class Controller:
     def _device_lost(self, event: events.LoseDevice) -> None:
         if not self._is_there(event.device):
             return
-        del self._unanswered[event.device]
+        for copy_id in self._unanswered.pop(event.device):
+            del self._opened_at[copy_id]
         self._lost.add(event.device)
         for owner in list(self.owners.values()):
             gone = [e for e, device in owner.closing.items() if device == event.device]
@@ -117,6 +126,12 @@ class Controller:
         owner.home = event.device
         owner.waiting = event
         self._settle(owner)
+
+    def _adopt(self, event: events.AdoptRequest) -> None:
+        if event.request in self.owners:
+            raise ValueError(f"request {event.request} has an owner already")
+        owner = self.owners[event.request] = Owner(event.request)
+        owner.home, owner.copy_id = event.device, event.copy_id
 
     def _move(self, event: events.BeginMove) -> None:
         owner = self.owners.get(event.move.request)
@@ -369,17 +384,19 @@ class Controller:
     # Copies.
 
     def _new_copy_id(self) -> CopyId:
-        self._last_copy_id = CopyId(self._last_copy_id + 1)
+        self._last_copy_id = self.next_copy_id
         return self._last_copy_id
 
     def _open(self, device: DeviceGroupId) -> CopyId:
         copy_id = self._new_copy_id()
         self._unanswered[device].add(copy_id)
+        self._opened_at[copy_id] = device
         return copy_id
 
     def _answered(self, copy_id: CopyId) -> None:
-        for unanswered in self._unanswered.values():
-            unanswered.discard(copy_id)
+        device = self._opened_at.pop(copy_id, None)
+        if device is not None:
+            self._unanswered[device].remove(copy_id)
 
     def _horizon(self, device: DeviceGroupId) -> CopyId:
         """Openings for the device below it have been answered."""

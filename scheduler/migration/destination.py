@@ -11,6 +11,7 @@ or of another copy is never written: another request may have the pages by then.
 from collections.abc import Sequence
 from enum import Enum
 
+from mell_jax.scheduler.ids import CopyId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 
@@ -33,6 +34,16 @@ class Incoming:
         self.received = 0  # positions that are there
         self._cached = 0
         self._writing: messages.Chunk | None = None
+
+    @property
+    def request(self) -> RequestId:
+        """Returns the request that is to come."""
+        return self.reserve.request
+
+    @property
+    def copy_id(self) -> CopyId:
+        """Returns the name of the copy that the move makes."""
+        return self.reserve.copy_id
 
     def begin(self) -> Sequence[EndpointEffect]:
         """Asks for the pages."""

@@ -13,14 +13,13 @@ effects out. A copy that was released cannot come back by a late `Start` or `Res
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, RequestId
+from mell_jax.scheduler.ids import NO_COPY, CopyId, DeviceGroupId, RequestId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.destination import DestinationPhase, Incoming
 from mell_jax.scheduler.migration.effects import EndpointEffect, Send
 from mell_jax.scheduler.migration.source import Outgoing, StagingLimits
 
 Effects = Sequence[EndpointEffect]
-NO_COPY = CopyId(-1)
 
 
 class Running:
@@ -62,6 +61,7 @@ class Endpoint:
             messages.Release: self._release,
             messages.Chunk: self._chunk,
             messages.Received: self._received,
+            events.Keep: self._keep,
             events.Took: self._took,
             events.Failed: self._failed,
             events.Written: self._written,
@@ -79,6 +79,13 @@ class Endpoint:
     def copies(self) -> list[CopyId]:
         """Returns the names of the copies held."""
         return list(self._copies)
+
+    def is_whole(self, copy_id: CopyId) -> bool:
+        """Tells whether a copy runs, or has all that a commit needs."""
+        copy = self._copies.get(copy_id)
+        if isinstance(copy, Incoming):
+            return copy.phase is DestinationPhase.READY
+        return copy is not None
 
     def is_moving(self, copy_id: CopyId) -> bool:
         """Tells whether the source end of a move needs to hear of this row."""
@@ -142,6 +149,29 @@ class Endpoint:
         if self._copies.pop(copy_id, None) is None:
             return (said,)
         return (effects.Free(request=request, copy_id=copy_id), said)
+
+    def _keep(self, event: events.Keep) -> Effects:
+        self._learn(event.horizon)
+        said: list[EndpointEffect] = []
+        for copy_id, copy in list(self._copies.items()):
+            if copy_id >= event.horizon:
+                continue  # the new controller's own, by a quicker way
+            if copy_id in event.copies:
+                said += self._settle(copy)
+                continue
+            del self._copies[copy_id]
+            said.append(effects.Free(request=copy.request, copy_id=copy_id))
+        return said
+
+    def _settle(self, copy: Running | Incoming) -> Effects:
+        """Ends the source end of a move that nobody knows of any more."""
+        if not isinstance(copy, Running) or copy.outgoing is None:
+            return ()
+        outgoing, copy.outgoing = copy.outgoing, None
+        copy.settled = outgoing.begin.to_copy_id
+        if not outgoing.has_stopped_row:
+            return ()
+        return (effects.ResumeRow(request=copy.request, copy_id=copy.copy_id),)
 
     def _is_new(self, copy_id: CopyId, horizon: CopyId) -> bool:
         """Tells whether an opening comes for the first time: none is answered twice."""

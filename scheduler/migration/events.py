@@ -56,6 +56,15 @@ class AbortMove:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptRequest:
+    """A request runs at a device already, as a copy that a predecessor has named."""
+
+    request: RequestId
+    device: DeviceGroupId
+    copy_id: CopyId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreemptRequest:
     """Take a request's pages away; a later `StartRequest` starts it again."""
 
@@ -72,6 +81,17 @@ class End:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resend:
     """Say again what has not been answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """A new controller knows these copies alone: rows run on, moves are off.
+
+    Openings below `horizon` that are still on their way are of its predecessor.
+    """
+
+    copies: frozenset[CopyId]
+    horizon: CopyId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +156,11 @@ ControllerEvent = (
     | StartRequest
     | BeginMove
     | AbortMove
+    | AdoptRequest
     | PreemptRequest
     | End
     | Resend
 )
-EndpointEvent = Took | Failed | Written | Computed | RowStopped | RowLost | Resend
+EndpointEvent = (
+    Keep | Took | Failed | Written | Computed | RowStopped | RowLost | Resend
+)

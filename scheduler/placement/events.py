@@ -130,6 +130,32 @@ class MoveAborted:
     move: MoveId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A device group that joins serves a model already; it is no idle one."""
+
+    device: DeviceGroupId
+    model: ModelId = ONLY_MODEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """A request runs there already, as known from before: the books begin with it.
+
+    If it does not fit, it loses its pages and queues, as one that is displaced.
+    """
+
+    arrival: Arrive
+    device: DeviceGroupId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Displace:
+    """A placed request has lost its pages where it was; it queues to be placed anew."""
+
+    request: RequestId
+
+
 Event = (
     Arrive
     | Grow
@@ -143,4 +169,7 @@ Event = (
     | Activated
     | MoveCommitted
     | MoveAborted
+    | Serving
+    | Adopt
+    | Displace
 )

@@ -74,6 +74,9 @@ class Machine:
             events.Activated: self._activated,
             events.MoveCommitted: self._move_committed,
             events.MoveAborted: self._move_aborted,
+            events.Serving: self._serves,
+            events.Adopt: self._adopt,
+            events.Displace: self._displace,
         }
 
     def step(self, event: events.Event, *, now_s: float | None = None) -> plan.Plan:
@@ -148,22 +151,9 @@ class Machine:
     # Events.
 
     def _arrive(self, event: events.Arrive) -> None:
-        if event.request in self.ledger.requests:
-            raise ValueError(f"request {event.request} has arrived before: use new ids")
-        if event.model not in self._queues:
-            raise ValueError(
-                f"unknown model {event.model!r}; served: {sorted(self._queues)}"
-            )
-        if not (event.pages >= 1):
-            raise ValueError(f"a request needs at least 1 page, got {event.pages}")
-        request = admit(event, ledger=self.ledger, serial=self._arrivals + 1)
-        if isinstance(request, plan.Reject):
-            self._executor.decisions.append(request)
+        request = self._let_in(event)
+        if request is None:
             return
-        self._arrivals += 1
-        if event.prefix:
-            held = {cached.device: cached.pages for cached in event.prefix}
-            self.ledger.prefix[event.request] = held
         queue = self._queues[event.model]
         tenant = request.tenant.tenant
         if not queue:
@@ -177,6 +167,55 @@ class Machine:
         if request in queue:  # and was not placed and had to make room in its turn
             self._executor.decisions.append(plan.Wait(request=request.id))
             self._claim(queue.head(tenant.name))
+
+    def _let_in(self, event: events.Arrive) -> RequestAccount | None:
+        """Enters a request in the books, without a place; None if it is rejected."""
+        if event.request in self.ledger.requests:
+            raise ValueError(f"request {event.request} has arrived before: use new ids")
+        if event.model not in self._queues:
+            raise ValueError(
+                f"unknown model {event.model!r}; served: {sorted(self._queues)}"
+            )
+        if not (event.pages >= 1):
+            raise ValueError(f"a request needs at least 1 page, got {event.pages}")
+        request = admit(event, ledger=self.ledger, serial=self._arrivals + 1)
+        if isinstance(request, plan.Reject):
+            self._executor.decisions.append(request)
+            return None
+        self._arrivals += 1
+        if event.prefix:
+            held = {cached.device: cached.pages for cached in event.prefix}
+            self.ledger.prefix[event.request] = held
+        return request
+
+    def _serves(self, event: events.Serving) -> None:
+        self._device_added(events.DeviceAdded(device=event.device))
+        self.ledger.open(event.device, event.model)
+
+    def _adopt(self, event: events.Adopt) -> None:
+        instance = self._serving(event.device)
+        request = self._let_in(event.arrival)
+        if request is None:
+            return
+        if instance.model == request.model and self.ledger.fits(
+            instance, request.pages
+        ):
+            self.ledger.settle(request, event.device)
+        else:
+            self._executor.decisions.append(
+                plan.Preempt(request=request.id, device=event.device)
+            )
+            self._queues[request.model].push(
+                request, tenant=request.tenant.tenant, cost=request.pages
+            )
+            self._may_queues_move = True
+
+    def _displace(self, event: events.Displace) -> None:
+        request = self._known(event.request)
+        if request.move is not None:
+            self._executor.end_move(request.move, is_committed=False)
+        if request.device is not None:
+            self._executor.preempt(request)
 
     def _grow(self, event: events.Grow) -> None:
         request = self._known(event.request)

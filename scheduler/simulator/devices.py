@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mell_jax.scheduler.ids import KindId
+from mell_jax.scheduler.placement.model import StepTime
+from mell_jax.scheduler.simulator.profile import Profile, StepSpeed
 
 COLUMNS = ("kind", "count", "capacity_tokens", "speed", "price_per_hour")
 SPOT = "spot_losses_per_hour"
@@ -26,8 +28,9 @@ MOST_DEVICES = 100_000
 class Devices:
     """So many devices of a kind can be had.
 
-    `speed` is relative to the speeds that the fleet's settings give. A device that is
-    in use is lost so often an hour; None: as often as the settings say.
+    `speed` is relative to the speeds that the fleet's settings give. Where instances
+    make steps, `profile` may say how long theirs take instead. A device that is in use
+    is lost so often an hour; None: as often as the settings say.
     """
 
     kind: KindId
@@ -36,6 +39,7 @@ class Devices:
     speed: float = 1.0
     price_per_hour: float = 1.0
     losses_per_hour: float | None = None
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -60,6 +64,14 @@ class Devices:
                 f"losses per hour of kind {self.kind} must be >= 0 and finite, "
                 f"got {losses}"
             )
+
+    def step_time(self, base: StepTime) -> StepTime:
+        """Returns the time of a decode step, where one of speed 1 takes `base`."""
+        return self.profile.step_time if self.profile else base.faster(self.speed)
+
+    def steps(self, base: StepSpeed) -> StepSpeed:
+        """Returns what else is in a step, where it is `base` for one of speed 1."""
+        return self.profile.speed if self.profile else base.faster(self.speed)
 
 
 def check_devices(devices: Sequence[Devices]) -> None:

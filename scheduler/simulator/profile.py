@@ -37,6 +37,7 @@ class StepSpeed:
     prefill_pair_s: float = 0.0
     token_budget: int
     max_rows: int
+    plans_ahead: bool = False
 
     def __post_init__(self) -> None:
         for name in ("prefill_token_s", "prefill_pair_s"):
@@ -69,6 +70,8 @@ class Profile:
     a step takes at most `token_budget` tokens, one for each of these rows and the rest
     of prompts. `prefill_pair_s` is for each prefilled token and 1,000 tokens of its
     sequence before it. A link carries `link_bytes_per_s` each way; inf: at once.
+    An engine that `plans_ahead` has planned the next step when one begins, as ours has:
+    a prompt that comes meanwhile is computed from the step after the next.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Profile:
     kv_bytes_per_token: int
     load_s: float
     link_bytes_per_s: float
+    plans_ahead: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -103,6 +107,10 @@ class Profile:
             raise ValueError(
                 "link_bytes_per_s of a profile must be > 0, or inf (null in a file) "
                 f"for no limit, got {self.link_bytes_per_s!r}"
+            )
+        if not isinstance(self.plans_ahead, bool):
+            raise ValueError(
+                f"plans_ahead of a profile is true or false, got {self.plans_ahead!r}"
             )
         if not (self.capacity_tokens >= self.page_tokens):
             raise ValueError(
@@ -130,6 +138,7 @@ class Profile:
             prefill_pair_s=self.prefill_pair_s,
             token_budget=self.token_budget,
             max_rows=self.max_rows,
+            plans_ahead=self.plans_ahead,
         )
 
 
@@ -170,7 +179,9 @@ def profile_of(content: Any) -> Profile:
       ValueError: a field is missing, unknown or out of range.
     """
     known = {field.name for field in fields(Profile)}
-    values = _fields(content, known=known, optional={"prefill_pair_s"}, what="profile")
+    values = _fields(
+        content, known=known, optional={"prefill_pair_s", "plans_ahead"}, what="profile"
+    )
     steps = _fields(
         values["step_time"],
         known=set(_STEP_TIMES),

@@ -237,7 +237,7 @@ class Settings:
                 capacity_pages=self._capacity_pages(model, own=own),
                 max_rows=self.steps.max_rows if self.steps else sys.maxsize,
                 growth_pages_per_s=rate / self.page_tokens,
-                step_time=self.step_time.faster(own.speed),
+                step_time=own.step_time(self.step_time),
                 step_budget_s=self.tpot_slo_s,
                 load_s=self.loading_s(model),
                 page_tokens=self.page_tokens,

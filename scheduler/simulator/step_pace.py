@@ -86,10 +86,10 @@ class StepPace:
 
     def opened(self, device: DeviceGroupId) -> None:
         """Steps begin when it is ready."""
-        times = self._kinds[device].speed
+        own = self._kinds[device]
         self._steppers[device] = Stepper(
-            step_time=self._step_time.faster(times),
-            speed=self._speed.faster(times),
+            step_time=own.step_time(self._step_time),
+            speed=own.steps(self._speed),
             ready_s=self._ready_s[device],
             agenda=self._agenda,
             prompts=self,
@@ -262,9 +262,13 @@ class StepPace:
                 self._ask(work.request)
 
     def _left(self, request: Request) -> int:
-        """Returns the tokens to the end of the page or of the output."""
+        """Returns the tokens to the end of the page or of the output.
+
+        A preempted request whose pages are full has one more token after its prefill
+        than they hold: none is left, and it asks for a page.
+        """
         room = request.pages * self._page_tokens - request.input_tokens
-        return int(min(room, request.output_tokens) - request.done)
+        return max(0, int(min(room, request.output_tokens) - request.done))
 
     def _join(self, work: _Work) -> None:
         """Decodes from the next step on, unless it may not or is told of just now."""

@@ -112,6 +112,10 @@ class Stepper:
         self._numbers = 0
         self._prompts: dict[Prompt, None] = {}  # oldest first
         self._is_landing = False
+        # With a plan ahead, what came while a step was under way: it waits until that
+        # has landed, and then for the next one, which was planned without it.
+        self._came: dict[Prompt, None] = {}
+        self._after_next: dict[Prompt, None] = {}
 
     # What comes and goes.
 
@@ -139,11 +143,14 @@ class Stepper:
     def add(self, prompt: Prompt) -> None:
         """A prompt is computed after those that are there."""
         self._interrupt()
-        self._prompts[prompt] = None
+        has_plan = self._speed.plans_ahead and (self._is_landing or self._span)
+        (self._came if has_plan else self._prompts)[prompt] = None
         self._resume()
 
     def drop(self, prompt: Prompt) -> None:
         """A prompt need not be computed any more; one that is not there is ignored."""
+        self._came.pop(prompt, None)
+        self._after_next.pop(prompt, None)
         if prompt in self._prompts:
             self._interrupt()
             del self._prompts[prompt]
@@ -209,10 +216,14 @@ class Stepper:
         goals = self._goals
         while goals and goals[0][2].goal is not goals[0]:
             heappop(goals)  # of a row that has left
+        if not self.rows and not self._prompts:  # then nothing was planned ahead
+            self._prompts = self._after_next | self._came
+            self._after_next, self._came = {}, {}
         chunks, prefill_s = self._chunks()
         if not self.rows and not chunks:
             return
-        count = 1 if chunks else goals[0][0] - self._steps
+        is_alone = chunks or self._after_next  # the next step is another
+        count = 1 if is_alone else goals[0][0] - self._steps
         decode_s = self._step_time.predict(rows=self.rows, pages=self.pages)
         span = _Span(
             start_s=max(self._agenda.now_s, self._ready_s),
@@ -250,7 +261,13 @@ class Stepper:
             if prompt in self._prompts:
                 self._compute(prompt, first=first, tokens=tokens, at_s=span.start_s)
         self._is_landing = False
+        self._let_in()
         self._begin()
+
+    def _let_in(self) -> None:
+        """Lets prompts in that the step now beginning could be planned with."""
+        self._prompts |= self._after_next
+        self._after_next, self._came = self._came, {}
 
     def _take_reached(self) -> list[Row]:
         """Returns the rows that are at their goals, which decode no more."""

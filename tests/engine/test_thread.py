@@ -251,3 +251,6 @@ class NeverThere:
 
     def is_ready(self) -> bool:
         return False
+
+    def is_deleted(self) -> bool:
+        return False

@@ -45,7 +45,8 @@ def decoder_logps(decoder, tokens):
 
 def check_alike(actor, decoder):
     found = decoder_logps(decoder, TOKENS)
-    np.testing.assert_allclose(found, logps(actor, TOKENS[:1], TOKENS[1:]), atol=1e-5)
+    expected = logps(actor, TOKENS[:1], TOKENS[1:])  # down to -25, in float32
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=2e-6)
 
 
 @settings(max_examples=4, phases=[Phase.generate])

@@ -26,6 +26,7 @@ from mell_jax.worker.layout import Bucket
 from tests.pallas_kernels import aot
 from tests.pallas_kernels.cases import HEADS
 
+pytestmark = pytest.mark.usefixtures("nothing_kept")
 DECODE = Bucket(tokens=64, rows=64, pages=256, is_decode=True)
 MIXED = Bucket(tokens=512, rows=64, pages=256, is_decode=False)
 SHARED_MEMORY = re.compile(r"shared|RESOURCE_EXHAUSTED", re.IGNORECASE)

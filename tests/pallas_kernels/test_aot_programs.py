@@ -26,6 +26,7 @@ from tests.pallas_kernels.aot_programs import (
 
 pytestmark = [
     pytest.mark.aot_gpu,
+    pytest.mark.usefixtures("nothing_kept"),
     pytest.mark.skipif(
         importlib.util.find_spec("jax_cuda12_plugin") is None, reason="run `make aot`"
     ),

@@ -180,10 +180,10 @@ def test_a_bad_file_is_one_clear_line(text: str, message: str, tmp_path: Path) -
     assert done.stderr.count("\n") == 1
 
 
-def test_at_most_31_flags_are_shown() -> None:
+def test_at_most_36_flags_are_shown() -> None:
     shown = set(make_flags(has_hidden=False))
-    assert len(shown) == 31
-    assert set(make_flags(has_hidden=True)) - shown == {"fault"}
+    assert len(shown) == 36
+    assert set(make_flags(has_hidden=True)) - shown == {"fault", "orders"}
 
 
 def test_every_former_flag_is_a_flag_or_a_setting() -> None:
@@ -235,11 +235,13 @@ def test_every_setting_of_a_file_reaches_its_configuration(tmp_path: Path) -> No
     changed |= {"mesh": "2x1", "device_ids": (4, 5), "policy": "mell"}
     changed |= {"model": ("a=/a",), "otlp_endpoint": "http://a:1"}
     changed |= {"unix_socket": "/a", "http_unix_socket": "/b", "frontends": 0}
-    changed |= {"weights_dirs": ("/w",)}
+    changed |= {"weights_dirs": ("/w",), "shadow_policies": ("mell",)}
+    changed |= {"ray_node": "CPU=2"}
+    changed |= {"kv_events": "tcp://a:1", "kv_events_replay": "tcp://a:2"}
     defaults = {one.name: one.default for one in SETTINGS}
     for excluded in (  # what goes with the others does not go together
-        ("http_port", "deterministic"),
-        ("http_unix_socket", "decode_rows", "attention_backend"),
+        ("http_port", "deterministic", "join", "ray"),
+        ("http_unix_socket", "decode_rows", "attention_backend", "hosts", "ray"),
     ):
         given = {name: one for name, one in changed.items() if name not in excluded}
         config = make_config(parse(render(given, settings=SETTINGS), settings=SETTINGS))

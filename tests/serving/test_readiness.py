@@ -77,6 +77,9 @@ class Late:
     def is_ready(self) -> bool:
         return False
 
+    def is_deleted(self) -> bool:
+        return False
+
 
 def test_a_fleet_whose_only_row_stands_still_is_not_ready() -> None:
     fleet = toy_fleet(devices=1)

@@ -138,6 +138,57 @@ def test_what_is_dropped_comes_back_place_by_place() -> None:
     assert kinds(weights) == {"device"}
 
 
+def test_only_what_is_our_own_and_on_the_devices_may_be_written_over() -> None:
+    weights, mine = held(), array(value=5.0)
+    assert [weights.own(place) for place in (0, 1)] == [None, None]
+    weights.replace(0, mine, is_own=True)
+    weights.replace(1, array((3,)))
+    assert weights.own(0) is mine
+    assert weights.own(1) is None
+    weights.put_away()
+    assert weights.own(0) is None
+    weights.fetch()
+    assert weights.own(0) is weights.arrays[0] is not mine
+    weights.replace(0, mine)  # somebody else has it, too
+    assert weights.own(0) is None
+    weights.replace(0, mine, is_own=True)
+    weights.drop()
+    assert weights.own(0) is None
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32], ids=str)
+def test_what_was_written_over_is_missing_until_another_comes(dtype) -> None:
+    weights = HeldWeights((array(dtype=dtype), array()))
+    weights.arrays[0].delete()
+    assert weights.is_deleted
+    weights.drop()
+    assert not weights.is_deleted
+    assert weights.is_dropped
+    for place, kind in enumerate((dtype, jnp.float32)):
+        weights.replace(place, array(dtype=kind, value=3.0))
+    assert not weights.is_dropped
+    assert float(weights.arrays[0][0, 0]) == 3.0
+
+
+def test_what_its_owner_deletes_is_dropped() -> None:
+    weights = held()
+    assert (weights.is_deleted, weights.device_nbytes) == (False, 44)
+    weights.arrays[0].delete()
+    assert weights.is_deleted
+    assert weights.is_dropped
+    assert weights.is_ready  # nobody has to wait for it
+    assert weights.device_nbytes == 12
+    weights.put_away()  # there is nothing whole to put away
+    assert weights.arrays[1].sharding.memory_kind == "device"
+    with pytest.raises(ValueError, match=r"dropped or deleted, .* such as 0: give all"):
+        weights.check_all([(1, array((3,)))], kept=[0])
+    weights.drop()
+    assert not weights.is_deleted
+    weights.replace(0, array())
+    weights.replace(1, array((3,)))
+    assert not weights.is_dropped
+
+
 def test_weights_that_several_share_go_when_the_last_has_parked() -> None:
     group = toy_worker(num_pages=9, max_rows=8, token_budget=64, max_tokens=128).group
     weights = toy_weights(factor=1, group=group)

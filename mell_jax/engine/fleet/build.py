@@ -1,8 +1,10 @@
 """Makes a fleet from weights: every model is warmed up and parked on every group."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 from absl import logging
@@ -25,12 +27,13 @@ from mell_jax.engine.fleet.instance_pool import DeviceInstancePool, ParkedInstan
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.permute import Permute
 from mell_jax.engine.fleet.profile import Profile, measure
+from mell_jax.engine.fleet.step_fit import check_slo, measure_step_time
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.guides import GuideShop
 from mell_jax.engine.self_check import SelfCheck
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.placement.machine import Machine
-from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.worker.device import DeviceWorker
 from mell_jax.worker.group import DeviceGroup
@@ -38,6 +41,9 @@ from mell_jax.worker.held_weights import HeldWeights
 from mell_jax.worker.pool import PAGE_TOKENS, page_bytes
 from mell_jax.worker.step import ModelParts, Weights
 from mell_jax.worker.timing import time_decode
+
+if TYPE_CHECKING:  # who measures steps alone has no msgpack
+    from mell_jax.engine.kv_events.news import KvEvents
 
 Workers = Mapping[DeviceGroupId, DeviceWorker]
 LEAST_FORCED_ON_CPU = 8
@@ -69,9 +75,45 @@ class _Parked:
     parked_instances: Mapping[DeviceGroupId, ParkedInstance]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetParts:
+    """A fleet is made of these parts, or one host of a larger fleet."""
+
+    models: tuple[FleetModel, ...]
+    specs: Mapping[ModelId, ModelSpec]
+    pool: DeviceInstancePool
+    profile: Profile
+    config: FleetConfig
+    shares_prefixes: bool
+    arrivals: WatchedArrivals
+    shops: Mapping[ModelId, GuideShop]
+    kv_events: "KvEvents | None"
+
+
 def build_fleet(
     models: Iterable[ReadyModel], *, config: FleetConfig, seed: int, progress: bool
 ) -> Fleet:
+    """Compiles every model on every group; see `build_parts`."""
+    parts = build_parts(models, config=config, progress=progress)
+    policy = POLICIES[config.policy](config.policy_config())
+    return Fleet(
+        models=parts.models,
+        machine=Machine(models=parts.specs, policy=policy),
+        instance_pool=parts.pool,
+        profile=parts.profile,
+        clock=time.monotonic,
+        config=config,
+        shares_prefixes=parts.shares_prefixes,
+        seed=seed,
+        arrivals=parts.arrivals,
+        shops=parts.shops,
+        kv_events=parts.kv_events,
+    )
+
+
+def build_parts(
+    models: Iterable[ReadyModel], *, config: FleetConfig, progress: bool
+) -> FleetParts:
     """Compiles every model on every group.
 
     A model is asked for once those before it are parked: when they park their weights
@@ -89,23 +131,38 @@ def build_fleet(
         )
         for model in models
     ]
-    policy = POLICIES[config.policy](config.policy_config())
     parked_instances = {
         (device, one.model.id): instance
         for one in parked
         for device, instance in one.parked_instances.items()
     }
-    return Fleet(
-        models=[one.model for one in parked],
-        machine=Machine(models={p.model.id: p.spec for p in parked}, policy=policy),
-        instance_pool=DeviceInstancePool(parked_instances, parking=config.parking),
+    return FleetParts(
+        models=tuple(one.model for one in parked),
+        specs={one.model.id: one.spec for one in parked},
+        pool=DeviceInstancePool(parked_instances, parking=config.parking),
         profile=Profile.joined([one.profile for one in parked]),
-        clock=time.monotonic,
         config=config,
         shares_prefixes=all(b.shares_prefixes for b in parked_instances.values()),
-        seed=seed,
         arrivals=arrivals,
         shops={one.model.id: one.shop for one in parked},
+        kv_events=_kv_events(config),
+    )
+
+
+def _kv_events(config: FleetConfig) -> "KvEvents | None":
+    """Returns what tells others of cached prefixes, if somebody wants to know."""
+    if not config.kv_events:
+        return None
+    from mell_jax.engine.kv_events.news import KvEvents  # noqa: PLC0415
+    from mell_jax.engine.kv_events.zmq_publisher import ZmqPublisher  # noqa: PLC0415
+
+    return KvEvents(
+        ZmqPublisher(
+            config.kv_events,
+            replay=config.kv_events_replay,
+            topic=config.kv_events_topic,
+        ),
+        clock=time.time,
     )
 
 
@@ -132,18 +189,24 @@ def _park_everywhere(
     transport, profile = _links(workers, model=ModelId(model.name), config=config)
     if config.fault != NO_FAULT:
         transport = FaultyTransport(transport, fault=config.fault)
-    decode_s = time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s
+    spec = _model_spec(
+        blueprint,
+        decode_s=time_decode(workers[DeviceGroupId(0)], repeats=REPEATS).took_s,
+        step_time=_step_time(blueprint, workers, slo_ms=config.tpot_slo_ms),
+        slo_ms=config.tpot_slo_ms,
+        load_s=_park(workers, config=config),
+    )
     return _Parked(
         shop=shop,
         model=FleetModel(info=blueprint.info, transport=Checked(transport)),
         profile=profile,
-        spec=_model_spec(
-            blueprint, decode_s=decode_s, load_s=_park(workers, config=config)
-        ),
+        spec=spec,
         parked_instances={
             device: ParkedInstance(
                 worker=worker,
-                make_batcher=lambda: make_batcher(blueprint),
+                make_batcher=lambda: make_batcher(
+                    blueprint, has_news=bool(config.kv_events)
+                ),
                 max_rows=blueprint.settled.max_rows,
                 shares_prefixes=blueprint.shares_prefixes,
                 shop=shop,
@@ -172,7 +235,7 @@ def _links(
     workers: Workers, *, model: ModelId, config: FleetConfig
 ) -> tuple[Transport, Profile]:
     """Compiles and measures what moves take; nothing where there is one group."""
-    if len(workers) == 1:
+    if len(workers) == 1 and not config.has_others:
         return DevicePut(), Profile.of_one(next(iter(workers)), model=model)
     for worker in workers.values():
         page_transfer.warm_up(worker)
@@ -196,6 +259,29 @@ def _park(workers: Workers, *, config: FleetConfig) -> float:
     return slowest_s
 
 
+def _step_time(
+    blueprint: Blueprint, workers: Workers, *, slo_ms: float | None
+) -> StepTime:
+    """Fits what a decode step takes, where placement is to know.
+
+    Raises:
+      ValueError: a request alone takes longer than `slo_ms`.
+    """
+    if slo_ms is None:
+        return StepTime()
+    settled, info = blueprint.settled, blueprint.info
+    step_time = measure_step_time(
+        list(workers.values()),
+        cache=settled.cache,
+        capacity_pages=blueprint.num_pages - 1,
+        max_pages=settled.max_pages,
+        name=info.model_name,
+    )
+    longest = settled.cache.held(settled.max_pages)
+    check_slo(slo_ms, step_time=step_time, pages=longest, info=info)
+    return step_time
+
+
 def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
     if config.transport == "device_put":
         return DevicePut()
@@ -213,7 +299,14 @@ def _transport(workers: Workers, *, config: FleetConfig) -> Transport:
     return transport
 
 
-def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> ModelSpec:
+def _model_spec(
+    blueprint: Blueprint,
+    *,
+    decode_s: float,
+    step_time: StepTime,
+    slo_ms: float | None,
+    load_s: float,
+) -> ModelSpec:
     """Returns what an instance holds, how fast its requests grow and how long it
     takes to open, as measured here."""
     groups = blueprint.settled.cache.groups
@@ -222,6 +315,8 @@ def _model_spec(blueprint: Blueprint, *, decode_s: float, load_s: float) -> Mode
         capacity_pages=blueprint.num_pages - 1,
         max_rows=blueprint.settled.max_rows,
         growth_pages_per_s=growing / (decode_s * PAGE_TOKENS),
+        step_time=step_time,
+        step_budget_s=math.inf if slo_ms is None else 1e-3 * slo_ms,
         load_s=load_s,
         page_tokens=PAGE_TOKENS,
         cache=blueprint.settled.cache,

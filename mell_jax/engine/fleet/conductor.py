@@ -25,15 +25,25 @@ from mell_jax.engine.fleet.moves import Moves
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.roster import Roster
+from mell_jax.engine.fleet.shadows import Shadows
 from mell_jax.engine.fleet.tally import FleetTally
+from mell_jax.engine.fleet.ticks import TickRecorder
 from mell_jax.engine.fleet.transport import Transport
-from mell_jax.engine.frames import Finished, FinishReason, Handle
+from mell_jax.engine.frames import Finished, FinishReason, Handle, StepFrame
 from mell_jax.engine.new_weights import FIRST
-from mell_jax.scheduler.ids import DeviceGroupId, ModelId, PageKey, RequestId, Serial
+from mell_jax.scheduler.ids import (
+    CopyId,
+    DeviceGroupId,
+    ModelId,
+    PageKey,
+    RequestId,
+    Serial,
+)
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.device_seconds import DeviceSeconds
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
@@ -41,6 +51,10 @@ from mell_jax.scheduler.transfer import MoveDemand
 from mell_jax.worker.group import DeviceGroup
 
 Result = TypeVar("Result")
+DELETED = (
+    "the weights that are served were deleted by who shares them, such as by donating "
+    "them to a jitted function: give others by an update, before that the next time"
+)
 
 
 class Conductor:
@@ -69,6 +83,13 @@ class Conductor:
         self.last_error: Exception | None = None  # that cost a device
         self.controller = Controller()
         self.tally = FleetTally()
+        self.ticks = TickRecorder()
+        self.in_use = DeviceSeconds()
+        self.shadows = Shadows(
+            {model: machine.ledger.spec(model) for model in machine.ledger.models},
+            policies=config.shadow_policies if len(instance_pool.devices) > 1 else (),
+            config=config.policy_config(),
+        )
         self._config = config
         self._page_tokens = page_tokens
         self._shares_prefixes = shares_prefixes
@@ -91,6 +112,13 @@ class Conductor:
     def group_of(self, device: DeviceGroupId) -> DeviceGroup | None:
         return self.roster.groups[device] if device in self.instances else None
 
+    def is_elsewhere(self, device: DeviceGroupId) -> bool:
+        """Returns False: all devices are in this process."""
+        return False
+
+    def freed(self, copy_id: CopyId) -> None:
+        """Does nothing: the controller hears that a copy was released."""
+
     def post(
         self, to: DeviceGroupId, message: messages.Message, payload: Payload
     ) -> None:
@@ -99,6 +127,11 @@ class Conductor:
         self._post.append((to, message, payload))
 
     # -- for the fleet -----------------------------------------------------------
+
+    @property
+    def is_opening(self) -> bool:
+        """Returns whether an instance is being made ready."""
+        return self.roster.is_opening
 
     @property
     def is_at_rest(self) -> bool:
@@ -185,11 +218,18 @@ class Conductor:
         self.settle()
 
     def guard(self, instance: FleetInstance, do: Callable[[], Result]) -> Result | None:
-        """Does something on a device; if that raises, the device is lost."""
+        """Does something on a device; if that raises, the device is lost.
+
+        Not where who shares its weights has deleted them: its requests are, until there
+        are others.
+        """
         try:
             return do()
         except Exception as error:  # the edge: whatever a device raises, others go on
-            self.fence(instance.device, error)
+            if instance.inner.worker.held.is_deleted:
+                self._fail_requests(instance.device)
+            else:
+                self.fence(instance.device, error)
             return None
 
     def end(
@@ -199,6 +239,11 @@ class Conductor:
         handle = self._states[request].handle
         self.forget(request)
         self.finished.append(Finished(handle=handle, reason=reason, message=message))
+
+    def see(self, frame: StepFrame) -> None:
+        """Counts what a step has brought."""
+        self.tally.see(frame)
+        self.ticks.see(frame)
 
     def forget(self, request: RequestId) -> None:
         """Has the books and the protocol release what a request holds that is over."""
@@ -223,13 +268,16 @@ class Conductor:
     # -- decisions ---------------------------------------------------------------
 
     def decide(self, event: events.Event) -> None:
-        self._carry_out(self.machine.step(event, now_s=self.now_s))
+        answer = self.machine.step(event, now_s=self.now_s)
+        self.shadows.hear(event, answer, now_s=self.now_s)
+        self._carry_out(answer)
 
     def adopt(self, policy: Policy) -> None:
         """Decides by another policy from now on."""
         self._carry_out(self.machine.adopt(policy))
 
     def _carry_out(self, answer: plan.Plan) -> None:
+        self.in_use.count(len(self.machine.ledger.instances), now_s=self.now_s)
         for decision in answer.decisions:
             self._obey(decision)
 
@@ -265,6 +313,12 @@ class Conductor:
         state.pages = decision.pages
         state.is_mixed = False  # it is computed anew
         self._asked.discard(decision.request)
+        self.ticks.follow(
+            state.id,
+            handle=state.handle,
+            device=decision.device,
+            tokens=state.num_generated,
+        )
         self._control(
             orders.StartRequest(
                 request=decision.request,
@@ -287,6 +341,12 @@ class Conductor:
             state = self._states[move.request]
             state.pages = max(state.pages, move.pages)
             self.tally.begin_move(move, mode=mode, handle=state.handle)
+            self.ticks.begin_move(
+                state.id,
+                handle=state.handle,
+                device=move.source,
+                tokens=state.num_generated,
+            )
             self._control(
                 orders.BeginMove(
                     move=move, mode=mode, pages=state.pages, known=len(state.tokens)
@@ -483,10 +543,19 @@ class Conductor:
                 message = f"lost with its device {state.replays} times"
                 self.end(request, reason=FinishReason.ERROR, message=message)
 
+    def _fail_requests(self, device: DeviceGroupId) -> None:
+        """Ends the requests of a device that has no weights to compute them with."""
+        logging.error("device %d: %s", device, DELETED, exc_info=True)
+        for request, owner in list(self.controller.owners.items()):
+            if owner.home == device and request in self._states:
+                self.end(request, reason=FinishReason.ERROR, message=DELETED)
+        self.settle()
+
     def _drop(self, request: RequestId) -> None:
         state = self._states.pop(request)
         del self.requests[state.handle]
         self.tally.forget(state.handle)
+        self.ticks.end(state.handle)
         self._asked.discard(request)
         self._control(orders.End(request=request))
 
@@ -498,6 +567,7 @@ class Conductor:
                 case effects.Send():
                     self._post.append((effect.to, effect.message, None))
                 case effects.Report():
+                    self._mark_move(effect.event)
                     if (aborted := self.tally.end_move(effect.event)) is not None:
                         news.tell_aborted(aborted)
                     self._reports.append(effect.event)
@@ -505,6 +575,14 @@ class Conductor:
                     self._learn(effect)
                 case effects.Fence() | effects.Forget():
                     pass  # in one process no token of an older copy can come
+
+    def _mark_move(self, event: events.Event) -> None:
+        """Notes on a stream that it has moved; its books are about to hear of it."""
+        if isinstance(event, events.MoveCommitted):
+            open_move = self.machine.ledger.moves.get(event.move)
+            if open_move is not None and open_move.request.id in self._states:
+                handle = self._states[open_move.request.id].handle
+                self.ticks.commit_move(open_move.move, handle=handle)
 
     def settle(self) -> None:
         """Passes messages and reports on, and begins moves, until there are none."""

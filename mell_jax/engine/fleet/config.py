@@ -25,6 +25,7 @@ class FleetConfig:
       stall_s: a device that gives no result for so long is fenced, where others can
         go on; the server's setting of this name.
       fault: faults that tests plant.
+      has_others: there are other hosts, to which pages may go.
 
     Raises:
       ValueError: a value is out of range, naming the setting and the rule.
@@ -35,6 +36,11 @@ class FleetConfig:
         is_flag=True,
         help=f"This policy places and moves requests: {', '.join(sorted(POLICIES))}.",
     )
+    shadow_policies: tuple[str, ...] = setting(
+        ("best_fit",),
+        help="The page /fleet shows how many devices these policies would use for the "
+        "same requests. They take at most 1% of a core; without any, none is taken.",
+    )
     move_price_s: float = setting(
         0.6,
         help="Moving all the pages that a device can hold is worth so many seconds of "
@@ -44,6 +50,13 @@ class FleetConfig:
         100.0,
         help="A request that fits nowhere waits at most so long before another device "
         "is opened for it.",
+    )
+    tpot_slo_ms: float | None = setting(
+        None,
+        is_flag=True,
+        help="An instance takes no more requests than let each have a token every so "
+        "many milliseconds while they decode, as was measured at the start; by default "
+        "it takes all that its memory holds.",
     )
     epoch_s: float = setting(
         1.0, help="So many seconds pass between two consolidations."
@@ -71,8 +84,18 @@ class FleetConfig:
     patience_epochs: int = setting(
         30, help="A move is called off when its pages take more epochs than this."
     )
+    kv_events: str = setting(
+        "",
+        help="This ZeroMQ address, such as tcp://127.0.0.1:5557, tells subscribers "
+        "which prefixes are cached, token ids included, as vLLM does (extra cluster).",
+    )
+    kv_events_replay: str = setting(
+        "", help="This ZeroMQ address says again what a subscriber has missed."
+    )
+    kv_events_topic: str = setting("", help="Events of the cache have this topic.")
     stall_s: float = 60.0
     fault: Fault = NO_FAULT
+    has_others: bool = False
 
     def policy_config(
         self, *, look_s: float | None = None, headroom: float | None = None
@@ -97,13 +120,20 @@ class FleetConfig:
             raise ValueError(
                 f"policy must be one of {sorted(POLICIES)}, got {self.policy!r}"
             )
+        if unknown := [name for name in self.shadow_policies if name not in POLICIES]:
+            raise ValueError(
+                f"shadow_policies must be of {sorted(POLICIES)}, got {unknown}"
+            )
         if self.parking not in ("pool", "weights"):
             raise ValueError(f"parking must be pool or weights, got {self.parking!r}")
         if self.transport not in ("device_put", "permute"):
             raise ValueError(
                 f"transport must be device_put or permute, got {self.transport!r}"
             )
-        for name in ("move_price_s", "epoch_s", "migration_gbps", "stall_s"):
+        for name in (
+            *("move_price_s", "epoch_s", "migration_gbps", "stall_s"),
+            "tpot_slo_ms",
+        ):
             value = getattr(self, name)
             if not (value is None or 0 < value < math.inf):
                 raise ValueError(f"{name} must be > 0, got {value}")
@@ -115,3 +145,14 @@ class FleetConfig:
             raise ValueError(
                 f"patience_epochs must be >= 1, got {self.patience_epochs}"
             )
+        self._check_kv_events()
+
+    def _check_kv_events(self) -> None:
+        for name in ("kv_events", "kv_events_replay"):
+            value = getattr(self, name)
+            if value and not value.startswith(("tcp://", "ipc://", "inproc://")):
+                raise ValueError(
+                    f"{name} must begin with tcp://, ipc:// or inproc://, got {value!r}"
+                )
+        if self.kv_events_replay and not self.kv_events:
+            raise ValueError("kv_events_replay needs kv_events, too")

@@ -2,30 +2,28 @@
 
     hear guides -> ask for pages -> launch what is free -> wait -> land -> settle
 
-Each instance has one step under way and one behind it, and goes at its own pace: `step`
-waits only where none can be launched and none has come, for whichever comes first.
+Each instance has one step under way and one behind it, and goes at its own pace
+(`Pace`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from absl import logging
 
 from mell_jax.engine.admin import Answer, Command, Sleep
 from mell_jax.engine.fleet.administrator import Administrator
-from mell_jax.engine.fleet.arrivals import Arrivals, Result, WatchedArrivals
+from mell_jax.engine.fleet.arrivals import Arrivals, WatchedArrivals
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet_instance import FleetInstance
 from mell_jax.engine.fleet.instance_pool import InstancePool
 from mell_jax.engine.fleet.merge import merge_frames, sum_loads
 from mell_jax.engine.fleet.models import FleetModel, shared_page_tokens
-from mell_jax.engine.fleet.patience import LATE_S, Patience
+from mell_jax.engine.fleet.pace import LOOK_S, Pace
+from mell_jax.engine.fleet.patience import LATE_S
 from mell_jax.engine.fleet.pauses import Pauses
-from mell_jax.engine.fleet.probes import Probes
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.sleeping import Sleeping
@@ -42,21 +40,17 @@ from mell_jax.engine.frames import (
     frame_of_tokens,
 )
 from mell_jax.engine.guides import GuideShop
-from mell_jax.engine.intake import refusal, resolve
+from mell_jax.engine.intake import choose_seed, refusal, resolve
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.engine.step_times import StepPhase, StepTimes
+from mell_jax.engine.step_times import StepTimes
 from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, RequestId, Serial
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
-from mell_jax.worker.device import Pending
 
 if TYPE_CHECKING:
+    from mell_jax.engine.kv_events.news import KvEvents
     from mell_jax.grammar import TokenTable
-
-LOOK_S = 0.001
-"""Between two looks at what nobody tells of: whether an instance is open by now, or
-pages are there, when nothing else is to be done."""
 
 
 class Fleet:
@@ -71,6 +65,7 @@ class Fleet:
       shares_prefixes: whether instances keep pages of prompts for others.
       arrivals: waits for devices; by default with a thread for each.
       shops: of guides, by model; none where no request may have a grammar.
+      kv_events: is told of cached prefixes; None for nobody.
     """
 
     def __init__(
@@ -86,23 +81,25 @@ class Fleet:
         seed: int = 0,
         arrivals: Arrivals | None = None,
         shops: Mapping[ModelId, GuideShop] | None = None,
+        kv_events: "KvEvents | None" = None,
     ) -> None:
         self.machine = machine
         self.instance_pool = instance_pool
         self.times = StepTimes()
         self._shops = dict(shops or {})
+        self._kv_events = kv_events
         self._infos = tuple(model.info for model in models)
         self._page_tokens = shared_page_tokens(models)
         self._clock = clock
         self._config = config or FleetConfig()
-        profile = profile or Profile.unlimited(
+        self.profile = profile or Profile.unlimited(
             list(instance_pool.devices), models=[model.id for model in models]
         )
         self._conductor = Conductor(
             machine=machine,
             instance_pool=instance_pool,
             transports={model.id: model.transport for model in models},
-            profile=profile,
+            profile=self.profile,
             config=self._config,
             clock=clock,
             page_tokens=self._page_tokens,
@@ -126,7 +123,7 @@ class Fleet:
         self._viewer = Viewer(
             self._conductor,
             devices=list(instance_pool.devices),
-            profile=profile,
+            profile=self.profile,
             serving=self._pauses.state,
         )
         self._administrator = Administrator(
@@ -138,18 +135,18 @@ class Fleet:
             config=self._config,
             clock=clock,
         )
-        self._next_request = self._steps = 0
+        self._next_request = 0
         self._rng = np.random.default_rng(seed)
         self._start_s = self._tick_s = self._now_s = clock()
-        self._patience = Patience(stall_s=self._config.stall_s)
         self._arrivals = arrivals or WatchedArrivals()
-        self._is_alone = len(instance_pool.devices) == 1
-        self._probes = Probes(
+        self._pace = Pace(
             self._conductor,
-            patience=self._patience,
+            config=self._config,
             arrivals=self._arrivals,
-            see=self._see,
+            times=self.times,
+            is_single=len(instance_pool.devices) == 1,
             now_s=self._now_s,
+            kv_events=kv_events,
         )
 
     @property
@@ -175,6 +172,8 @@ class Fleet:
         """Waits a moment until no thread waits for a device; no step follows."""
         for shop in self._shops.values():
             shop.close()
+        if self._kv_events is not None:
+            self._kv_events.close()
         self._arrivals.end(most_s=LATE_S)
 
     def nudge(self) -> None:
@@ -194,7 +193,8 @@ class Fleet:
             return
         request = RequestId(self._next_request)
         self._next_request += 1
-        template = resolve(submit, serial=Serial(-1), info=info, rng=self._rng)
+        seed = choose_seed(submit, rng=self._rng)
+        template = resolve(submit, serial=Serial(-1), info=info, seed=seed)
         state = RequestState(request, model=ModelId(info.model_name), template=template)
         if not self._pauses.take(state):
             self._arrive(state)
@@ -266,34 +266,32 @@ class Fleet:
         conductor = self._conductor
         self._pauses.settle()  # what was said before has been heard by now
         self._begin_step()
-        self._probes.look(self._now_s)
         conductor.see_opened()
         frames: list[StepFrame] = []
         if self._pauses.is_launching:
-            frames += self._bring_in(_hear, among=self._with_news())
-            may_go_on = self._launch_free()
+            frames += self._pace.launch()
         else:
-            may_go_on = self._rest()
-        if self._config.fault.moves_at(self._steps):
+            self._pace.rest()
+        if self._config.fault.moves_at(self._pace.steps):
             self._move_everything()
-        if not may_go_on:
-            self._wait()
-        frames += self._bring_in(self._land_one, among=list(self.instances.values()))
+        conductor.shadows.work(now_s=conductor.now_s)  # while devices compute
+        frames += self._pace.land(
+            most_wait_s=self._most_wait_s(), has_work=self.has_work
+        )
         conductor.settle()
         if not (self.instances or conductor.away) and conductor.is_lost:
             raise _lost(conductor.last_error) from conductor.last_error
         if conductor.finished:
             done, conductor.finished = tuple(conductor.finished), []
             frames.append(frame_of_tokens(finished=done))
-        return merge_frames(frames)
+        merged = merge_frames(frames)
+        if merged is not None and merged.finished:
+            conductor.tally.see_ends(merged)
+        return merged
 
     def probe(self) -> None:
-        """Makes every device that is open compute something, and waits for them.
-
-        One that fails is fenced as if a step had. One that gives no answer keeps others
-        no longer than a late step would.
-        """
-        self._probes.ask_all(self._now_s)
+        """Makes every device that is open compute something; see `Pace.probe`."""
+        self._pace.probe()
         self._conductor.settle()
 
     def load(self, *, compilations: int = 0) -> EngineLoad:
@@ -316,124 +314,23 @@ class Fleet:
         """Returns what the fleet has done so far."""
         return self._conductor.tally.stats()
 
-    def _launch_free(self) -> bool:
-        """Starts a step where none waits to land; returns whether one more could be."""
-        conductor, may_go_on = self._conductor, False
-        free = [
-            instance
-            for instance in self.instances.values()
-            if instance.is_open and instance.inner.landing is None
-        ]
-        conductor.ask_for_pages(free)
-        for instance in free:
-            if self.instances.get(instance.device) is not instance:
-                continue  # lost or parked meanwhile
-            is_launched = conductor.guard(instance, partial(self._launch, instance))
-            may_go_on |= bool(is_launched) and instance.inner.landing is None
-        return may_go_on
-
-    def _rest(self) -> bool:
-        """Lets steps land, and launches none; returns whether that needs no wait."""
-        is_computing = [each.inner.rest() for each in self.instances.values()]
-        return not any(is_computing)
-
-    def _launch(self, instance: FleetInstance) -> bool:
-        self._config.fault.check(instance.device, step=self._steps)
-        is_launched = instance.inner.launch(self.times)
-        if is_launched:
-            self._conductor.tally.launch(instance.device)
-        return is_launched
-
-    def _wait(self) -> None:
-        """Waits for the first result, or a message, as long as nothing else is due."""
-        results = {
-            instance.device: self._see(instance, instance.inner.landing)
-            for instance in self.instances.values()
-            if instance.inner.landing is not None
-        }
-        if results and self._is_alone:
-            return  # it is waited for where it lands
-        most_s = self._most_wait_s(is_landing=bool(results))
-        if most_s > 0:
-            self.times.begin()
-            self._arrivals.wait(results, most_s=most_s)
-            self.times.end(StepPhase.WAIT)
-
-    def _most_wait_s(self, *, is_landing: bool) -> float:
-        conductor = self._conductor
-        if conductor.finished:
+    def _most_wait_s(self) -> float:
+        """Returns how long nothing is due but results and messages."""
+        if self._conductor.finished:
             return 0.0
-        if conductor.roster.is_opening or any(
-            instance.awaits_pages for instance in self.instances.values()
-        ):
-            return LOOK_S
-        if not is_landing:
-            return LOOK_S if self.has_work else 0.0
-        until_wake_s = max(0.0, self.machine.wake_s - conductor.now_s)
-        return min(LATE_S, self._config.epoch_s, until_wake_s)
-
-    def _with_news(self) -> list[FleetInstance]:
-        """Returns the instances whose guides have said something."""
-        return [each for each in self.instances.values() if each.inner.has_news]
-
-    def _bring_in(
-        self,
-        find: Callable[[FleetInstance], StepFrame | None],
-        *,
-        among: Sequence[FleetInstance],
-    ) -> list[StepFrame]:
-        """Returns what `find` brings in of instances; sees what became of it there."""
-        conductor, frames = self._conductor, []
-        for instance in among:
-            frame = None
-            if instance.is_open:
-                frame = conductor.guard(instance, partial(find, instance))
-            if instance.device not in self.instances:
-                continue  # its step failed: what it would have said does not count
-            if frame is not None:
-                conductor.tally.see(frame)
-                frames.append(frame)
-            if not (instance.inner.ended or instance.is_watching):
-                continue  # as in most steps
-            for serial in instance.inner.ended:
-                conductor.forget(instance.requests[serial])
-            conductor.guard(instance, instance.look_around)
-            instance.inner.ended.clear()
-        return frames
-
-    def _land_one(self, instance: FleetInstance) -> StepFrame | None:
-        """Brings in a step that is over; the only device's, by waiting for it."""
-        landing = instance.inner.landing
-        if landing is None:
-            return instance.inner.say_ends()
-        if self._is_alone or self._see(instance, landing).is_ready:
-            self._patience.forget(instance)
-            return instance.inner.land(self.times)
-        if self._conductor.can_lose(instance.device) and self._patience.look(
-            instance, now_s=self._now_s
-        ):
-            logging.warning(
-                "device %d gives no result; the others go on", instance.device
-            )
-        return instance.inner.say_ends()
+        until_wake_s = max(0.0, self.machine.wake_s - self._conductor.now_s)
+        return min(self._config.epoch_s, until_wake_s)
 
     def _begin_step(self) -> None:
-        self._steps += 1
         now_s = self._now_s = self._clock()
         self._conductor.begin_round()
         self._conductor.tally.begin_round(now_s)
-        if self._patience.is_tried:
-            self._patience.forget_others(self.instances.values())
+        self._pace.begin(now_s)
         self._conductor.now_s = now_s - self._start_s
         if now_s - self._tick_s >= self._config.epoch_s:
             self._tick_s = now_s
             self._conductor.tick(now_s - self._start_s)
         self._conductor.wake()
-
-    def _see(self, instance: FleetInstance, pending: Pending) -> Result:
-        """Returns a result as it is seen from here, where a fault may hide it."""
-        fault, device = self._config.fault, instance.device
-        return fault.result(device, step=self._steps, real=pending)
 
     def _move_everything(self) -> None:
         """Sends every request to the next device that is there."""
@@ -449,10 +346,6 @@ class Fleet:
                 if request.move is not None:
                     break
         self._conductor.settle()
-
-
-def _hear(instance: FleetInstance) -> StepFrame | None:
-    return instance.inner.hear()
 
 
 def _lost(cause: Exception | None) -> RuntimeError:

@@ -43,6 +43,12 @@ class FleetContext(Protocol):
 
     def group_of(self, device: DeviceGroupId) -> DeviceGroup | None: ...
 
+    def is_elsewhere(self, device: DeviceGroupId) -> bool:
+        """Returns whether a device is in another process, to be sent bytes."""
+
+    def freed(self, copy_id: CopyId) -> None:
+        """Hears that a copy holds nothing any more."""
+
     def post(
         self, to: DeviceGroupId, message: messages.Message, payload: Payload
     ) -> None: ...
@@ -97,6 +103,19 @@ class FleetInstance:
     def deliver(self, message: messages.ToEndpoint, payload: Payload) -> None:
         """Takes a message for this device, with the payload that came beside it."""
         self._tell(message, payload=payload)
+
+    def hear(self, message: messages.ToEndpoint | events.Keep) -> None:
+        """Takes a message for this device that has no payload."""
+        self._tell(message)
+
+    def has_copy(self, copy_id: CopyId) -> bool:
+        """Returns whether a copy is held here."""
+        return copy_id in self._endpoint.copies
+
+    @property
+    def whole_copies(self) -> list[CopyId]:
+        """Returns the copies that run, or have all that a commit needs."""
+        return [c for c in self._endpoint.copies if self._endpoint.is_whole(c)]
 
     def look_around(self) -> None:
         """Tells the protocol, after a step, what has come about since."""
@@ -172,17 +191,16 @@ class FleetInstance:
         if chunk.mode is Mode.TOKENS:
             tokens = sequences.tokens_since(serial, chunk.first)
             return tokens[: chunk.end - chunk.first]
-        group = self._context.group_of(to)
-        if group is None or chunk.first == chunk.end:
+        group, is_elsewhere = self._context.group_of(to), self._context.is_elsewhere(to)
+        is_lost = group is None and not is_elsewhere
+        if is_lost or chunk.first == chunk.end:
             return PageTransfer(chunks=(), places=NOWHERE)
         places = sequences.places(serial, first=chunk.first, end=chunk.end)
         pages = sequences.pages_at(serial, places)
-        return self._transport.carry(
-            page_transfer.pack(self.inner.worker, pages, places=places),
-            source=self.device,
-            target=to,
-            to=group,
-        )
+        packed = page_transfer.pack(self.inner.worker, pages, places=places)
+        if group is None:
+            return packed
+        return self._transport.carry(packed, source=self.device, target=to, to=group)
 
     def _take_pages(self, effect: effects.TakePages) -> None:
         state = self._context.state(effect.request)
@@ -233,6 +251,10 @@ class FleetInstance:
         self._tell_written(arrival.request, arrival.copy_id, arrival.end)
 
     def _watch_row(self, effect: effects.WatchRow) -> None:
+        if not self.inner.knows(Serial(effect.copy_id)):  # it has ended meanwhile
+            lost = events.RowLost(request=effect.request, copy_id=effect.copy_id)
+            self._tell(lost)
+            return
         self._watched[effect.copy_id] = effect.request
         self._see_computed(effect.request, effect.copy_id)
 
@@ -276,6 +298,7 @@ class FleetInstance:
         self.requests.pop(serial, None)
         if self.inner.knows(serial):
             self.inner.drop(serial)
+        self._context.freed(copy_id)
 
     # What the protocol waits for.
 

@@ -18,7 +18,9 @@ def merge_frames(frames: Sequence[StepFrame]) -> StepFrame | None:
     return StepFrame(
         handles=np.concatenate([frame.handles for frame in frames]),
         tokens=np.concatenate([frame.tokens for frame in frames]),
-        logprobs=_merge_logprobs(frames),
+        logprobs=merge_logprobs(
+            [(frame.logprobs, len(frame.handles)) for frame in frames]
+        ),
         prompts=tuple(done for frame in frames for done in frame.prompts),
         finished=tuple(end for frame in frames for end in frame.finished),
         versions=tuple(new for frame in frames for new in frame.versions),
@@ -66,15 +68,19 @@ def sum_loads(
     )
 
 
-def _merge_logprobs(frames: Sequence[StepFrame]) -> Logprobs | None:
-    """Joins rows; those of instances that computed none are NaN, as nobody asked."""
-    if all(frame.logprobs is None for frame in frames):
+def merge_logprobs(parts: Sequence[tuple[Logprobs | None, int]]) -> Logprobs | None:
+    """Joins rows; of parts that have none they are NaN, as nobody asked.
+
+    Args:
+      parts: each with its number of rows.
+    """
+    if all(part is None for part, _ in parts):
         return None
-    parts = [frame.logprobs or _nothing(len(frame.handles)) for frame in frames]
+    whole = [part or _nothing(rows) for part, rows in parts]
     return Logprobs(
-        chosen=np.concatenate([part.chosen for part in parts]),
-        top_ids=np.concatenate([part.top_ids for part in parts]),
-        top=np.concatenate([part.top for part in parts]),
+        chosen=np.concatenate([part.chosen for part in whole]),
+        top_ids=np.concatenate([part.top_ids for part in whole]),
+        top=np.concatenate([part.top for part in whole]),
     )
 
 

@@ -57,6 +57,17 @@ def tell_policy(policy: str, *, before: str) -> None:
     )
 
 
+def tell_shadow_ended(policy: str, *, why: str, error: Exception | None) -> None:
+    """Tells that nobody knows any more what another policy would do."""
+    tell(
+        Event.SHADOW_ENDED,
+        text=f"the shadow policy {policy} has ended: {why}",
+        error=error,
+        policy=policy,
+        why=why,
+    )
+
+
 def tell_weights(model: ModelId, *, version: str, before: str) -> None:
     tell(
         Event.WEIGHTS_CHANGED,

@@ -14,6 +14,7 @@ from typing import final
 from mell_jax.engine.admin import (
     AbortOpen,
     Answer,
+    NotPossibleError,
     Pause,
     PauseMode,
     RequestsAborted,
@@ -64,8 +65,11 @@ class Pauses:
     @property
     def is_launching(self) -> bool:
         """Returns whether steps may be launched."""
-        is_held = self._mode in ("keep", "abort")
-        return not (is_held or self._wanted is not None or self.is_asleep)
+        if self.is_asleep:
+            return False
+        if self._wanted is not None:
+            return self._wanted.mode == "wait"
+        return self._mode not in ("keep", "abort")
 
     @property
     def is_asleep(self) -> bool:
@@ -76,7 +80,7 @@ class Pauses:
     def is_due(self) -> bool:
         """Returns whether `settle` has something to do."""
         return bool(self._asked) and (
-            self._is_still() if self._wanted is not None else self._has_answers()
+            self._may_sleep() if self._wanted is not None else self._has_answers()
         )
 
     @property
@@ -116,7 +120,16 @@ class Pauses:
     # -- commands ------------------------------------------------------------------
 
     def pause(self, command: Pause) -> Future[Answer]:
-        """Pauses; answered when all is still, with "wait" when all are done."""
+        """Pauses; answered when all is still, with "wait" when all are done.
+
+        Raises:
+          NotPossibleError: open requests are to finish, and it sleeps.
+        """
+        if command.mode == "wait" and self.is_asleep and self._conductor.requests:
+            raise NotPossibleError(
+                f"{len(self._conductor.requests)} open requests cannot be finished in "
+                "a sleep: wake it before, or pause with keep or abort"
+            )
         self._mode = command.mode
         if command.mode == "abort":
             self._abort_open()
@@ -132,12 +145,14 @@ class Pauses:
         return self._go_on()
 
     def sleep(self, command: Sleep) -> Future[Answer]:
-        """Gives memory back when all is still.
+        """Gives memory back when all is still, with "wait" when all are done.
 
         Raises:
-          NotPossibleError: the weights have no place to wait.
+          NotPossibleError: the weights have no place to wait; nothing has changed.
         """
         self._sleeping.check(command)
+        if command.mode == "abort":
+            self._abort_open()
         self._wanted = command
         return self._ask(command)
 
@@ -196,6 +211,12 @@ class Pauses:
             return True  # resumed meanwhile
         is_idle = self._mode != "wait" or not self._conductor.requests
         return is_idle and self._is_still()
+
+    def _may_sleep(self) -> bool:
+        """Returns whether nothing is left to do before the sleep that is wanted."""
+        assert self._wanted is not None, "a sleep is wanted"
+        waits = self._wanted.mode == "wait" and not self.is_asleep
+        return self._is_still() and not (waits and self._conductor.requests)
 
     def _is_still(self) -> bool:
         """Returns whether nothing computes."""

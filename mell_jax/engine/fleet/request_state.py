@@ -36,6 +36,11 @@ class RequestState:
     def handle(self) -> Handle:
         return self.template.handle
 
+    @property
+    def num_generated(self) -> int:
+        """Returns its output tokens, as of its last start or move."""
+        return len(self.tokens) - len(self.template.submit.prompt)
+
     def copy(self, copy_id: CopyId) -> Request:
         """Returns the request under the name of one of its copies."""
         return dataclasses.replace(self.template, serial=Serial(copy_id))

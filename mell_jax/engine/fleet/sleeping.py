@@ -63,7 +63,7 @@ class Sleeping:
                 elif not each.is_dropped:
                     each.put_away()
                     each.wait_ready()  # or nothing is given back yet
-        self.level = max(self.level, command.level)
+        self.level = max(self.level, int(command.level))
 
     def check_wake(self) -> None:
         """Checks that there are weights to wake with.
@@ -73,8 +73,7 @@ class Sleeping:
         """
         if any(each.is_dropped for each in self._held()):
             raise NotPossibleError(
-                "weights were dropped in this sleep: give new ones by an update, then "
-                "wake"
+                "weights were dropped or deleted: give new ones by an update, then wake"
             )
 
     def end(self) -> None:

@@ -16,7 +16,7 @@ from mell_jax.engine.fleet_view import (
     MoveOutcome,
     MoveReason,
 )
-from mell_jax.engine.frames import EngineLoad, Handle, StepFrame
+from mell_jax.engine.frames import EngineLoad, FinishReason, Handle, StepFrame
 from mell_jax.engine.histogram import HistogramRecorder
 from mell_jax.scheduler.ids import DeviceGroupId, MoveId
 from mell_jax.scheduler.placement import plan
@@ -57,7 +57,7 @@ class FleetTally:
 
     def __init__(self) -> None:
         self.deferred = self.violations = self.replays = 0
-        self.pauses = self.preemptions = 0
+        self.pauses = self.preemptions = self.broken = 0
         self.activations = 0
         self.activation_s = 0.0
         self.past = Past()
@@ -89,6 +89,7 @@ class FleetTally:
             replays=self.replays,
             pauses=self.pauses,
             preemptions=self.preemptions,
+            broken=self.broken,
             gap_steps=self._gap_steps.frozen(),
             gap_s=self._gap_s.frozen(),
         )
@@ -154,6 +155,12 @@ class FleetTally:
     def forget(self, handle: Handle) -> None:
         """Forgets a request that goes on where it was, or not at all: it has no gap."""
         self._stopped.pop(handle, None)
+
+    def see_ends(self, frame: StepFrame) -> None:
+        """Counts streams that the engine ended; a request at fault names its field."""
+        self.broken += sum(
+            end.reason is FinishReason.ERROR and not end.field for end in frame.finished
+        )
 
     def see(self, frame: StepFrame) -> None:
         """Looks for the first tokens after a move in what a step has brought."""

@@ -8,7 +8,7 @@ pages with nobody and move by pages alone, so that their tokens are the same, mo
 not.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -35,6 +35,8 @@ from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
 from mell_jax.scheduler.migration.records import OpenMove
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.held_weights import HeldWeights
+
+_MOST_DIGITS = 19  # of a version that is counted on; others are names
 
 Part = tuple[int, jax.Array]
 """A place in the weights, and what is to be there."""
@@ -175,11 +177,17 @@ class Updates:
         """Swaps them on every set; those that are not streamed are checked before."""
         sets = self._sets(model)
         if weights.is_streamed:
-            streams = [(each, weights.parts(each.devices[0])) for each in sets]
-            self._put(streams, kept=weights.kept, waits=True)
+            streams = [
+                (each, weights.parts(each.devices[0], over=each.held.own))
+                for each in sets
+            ]
+            self._put(streams, weights=weights, waits=True)
             return
         try:
-            ready = [(each, list(weights.parts(each.devices[0]))) for each in sets]
+            ready = [
+                (each, list(weights.parts(each.devices[0], over=_no_array)))
+                for each in sets
+            ]
         except Exception as error:  # the edge: whatever makes weights may fail
             raise _not_to_be_had(error) from error
         try:
@@ -187,32 +195,36 @@ class Updates:
                 each.held.check_all(parts, kept=weights.kept)
         except ValueError as error:
             raise InvalidRequestError("weights", str(error)) from error
-        self._put(ready, kept=weights.kept, waits=False)
+        self._put(ready, weights=weights, waits=False)
 
     def _put(
         self,
-        weights: Sequence[tuple[_Set, Iterable[Part]]],
+        sets: Sequence[tuple[_Set, Iterable[Part]]],
         *,
-        kept: Collection[int],
+        weights: NewWeights,
         waits: bool,
     ) -> None:
         """Swaps array by array; devices where that breaks off have both kinds.
 
         Args:
-          weights: of each set.
-          kept: places that stay as they are.
+          sets: with the arrays of each.
+          weights: whose these are.
           waits: for each array to arrive, or many would be made at once.
         """
         swapped = 0
-        for each, parts in weights:
+        for each, parts in sets:
             places: list[int] = []
             try:
-                _put_into(each.held, parts, places=places, waits=waits)
-                each.held.check_places(places, kept=kept)
+                for place, array in parts:
+                    each.held.replace(place, array, is_own=weights.is_own)
+                    places.append(place)
+                    if waits:
+                        each.held.wait_for(place)
+                each.held.check_places(places, kept=weights.kept)
             except Exception as error:  # the edge: so may what puts them in place
-                if not places and not swapped:
+                if not places and not swapped and not each.held.is_deleted:
                     raise _not_to_be_had(error) from error
-                if len(weights) == 1:
+                if len(sets) == 1:
                     raise self._without_any(each, error) from error
                 self._give_up(each, error)
                 if not swapped:
@@ -306,15 +318,8 @@ class Updates:
                 state.is_mixed = home.sequences.sequence(serial).is_mixed
 
 
-def _put_into(
-    held: HeldWeights, parts: Iterable[Part], *, places: list[int], waits: bool
-) -> None:
-    """Puts weights in their places; `places` tells how far it came."""
-    for place, array in parts:
-        held.replace(place, array)
-        places.append(place)
-        if waits:
-            held.wait_for(place)
+def _no_array(_: int) -> None:
+    """Lets nothing be written over before all is checked."""
 
 
 def _not_to_be_had(error: Exception) -> NotPossibleError:
@@ -326,5 +331,6 @@ def _not_to_be_had(error: Exception) -> NotPossibleError:
 
 def _next_version(before: Generation, *, number: int) -> str:
     """Returns a name for weights that come without one: not that of those before."""
-    counted = before.version.isascii() and before.version.isdigit()
+    is_number = before.version.isascii() and before.version.isdigit()
+    counted = is_number and len(before.version) < _MOST_DIGITS
     return str(max(number, int(before.version) + 1 if counted else 0))

@@ -5,12 +5,14 @@ second; a fleet that has come to rest is always seen as it is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
 from mell_jax.engine.admin import ServingState
 from mell_jax.engine.fleet.conductor import Conductor
+from mell_jax.engine.fleet.fleet_instance import FleetInstance
 from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet_view import (
     FleetView,
@@ -22,12 +24,14 @@ from mell_jax.engine.fleet_view import (
     ServingView,
     SleepState,
 )
+from mell_jax.engine.stream_view import RequestsView
 from mell_jax.scheduler.bounds import instances_bound
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.migration.records import MovePhase
 from mell_jax.scheduler.placement.accounts import RequestAccount
 
 KEPT_S = 0.5
+MOST_REQUESTS = 2000  # that are shown one by one
 _STAGES = {
     MovePhase.RESERVING: MoveStage.RESERVING,
     MovePhase.COPYING: MoveStage.COPYING,
@@ -59,6 +63,7 @@ class Viewer:
             for (device, model), speed in profile.prefill_tokens_per_s.items()
         }
         self._view: FleetView | None = None
+        self._looks = 0
         self._seen_s = -math.inf
 
     def view(self, *, now_s: float, anew: bool) -> FleetView:
@@ -68,18 +73,71 @@ class Viewer:
         return self._view
 
     def _look(self) -> FleetView:
+        self._looks += 1
+        conductor, known = self._conductor, self._known_tokens()
+        self._follow_more(known)
         return FleetView(
+            number=self._looks,
+            at_s=conductor.ticks.now_s,
+            device_s=conductor.in_use.total_s(conductor.now_s),
+            requests=self._requests(known),
+            streams=conductor.ticks.views(),
+            gaps=conductor.ticks.gaps(),
+            shadows=conductor.shadows.views(now_s=conductor.now_s),
             instances=tuple(self._instance(device) for device in self._devices),
             models=self._models(),
             moves=tuple(
                 self._move(move.request, source=move.source, target=move.target)
-                for move in self._conductor.machine.ledger.moves.values()
+                for move in conductor.machine.ledger.moves.values()
             ),
-            stats=self._conductor.tally.stats(),
+            stats=conductor.tally.stats(),
             link_bytes_per_s=self._links,
             prefill_tokens_per_s=self._slack,
             serving=serving_view(self._serving()),
         )
+
+    def _known_tokens(self) -> dict[RequestId, int]:
+        """Returns the tokens that each request with a row has, prompt included."""
+        known: dict[RequestId, int] = {}
+        books = self._conductor.machine.ledger.requests
+        for instance in self._conductor.instances.values():
+            for request, tokens in _rows_of(instance):
+                account = books.get(request)
+                if account is not None and account.device == instance.device:
+                    known[request] = tokens
+        return known
+
+    def _requests(self, known: dict[RequestId, int]) -> RequestsView:
+        ledger = self._conductor.machine.ledger
+        shown = list(islice(ledger.requests.values(), MOST_REQUESTS))
+        return RequestsView(
+            numbers=tuple(each.id for each in shown),
+            devices=tuple(-1 if e.device is None else e.device for e in shown),
+            targets=tuple(
+                -1 if each.move is None else ledger.moves[each.move].target
+                for each in shown
+            ),
+            pages=tuple(each.pages for each in shown),
+            tokens=tuple(known.get(each.id, 0) for each in shown),
+            left_out=len(ledger.requests) - len(shown),
+        )
+
+    def _follow_more(self, known: dict[RequestId, int]) -> None:
+        """Follows the ticks of streams that came when there was no lane for them."""
+        ticks, conductor = self._conductor.ticks, self._conductor
+        if ticks.free_lanes == 0:
+            return
+        for request, tokens in known.items():
+            state = conductor.state(request)
+            device = conductor.machine.ledger.requests[request].device
+            if state is None or device is None or ticks.follows(state.handle):
+                continue
+            prompt = len(state.template.submit.prompt)
+            ticks.follow(
+                request, handle=state.handle, device=device, tokens=tokens - prompt
+            )
+            if ticks.free_lanes == 0:
+                return
 
     def _instance(self, device: DeviceGroupId) -> InstanceView:
         conductor = self._conductor
@@ -141,6 +199,17 @@ class Viewer:
         if move is None or move.target != target:
             return MoveStage.WAITING, ""
         return _STAGES[move.phase], move.order.mode.name.lower()
+
+
+def _rows_of(instance: FleetInstance) -> Iterator[tuple[RequestId, int]]:
+    """Yields the requests that have a row, with the tokens that the host knows."""
+    sequences = instance.inner.sequences
+    running = sequences.running
+    tokens = sequences.rows.known[list(running.values())].tolist()
+    for serial, count in zip(running, tokens, strict=True):
+        request = instance.requests.get(serial)
+        if request is not None:
+            yield request, count
 
 
 def serving_view(state: ServingState) -> ServingView:

@@ -3,7 +3,7 @@ with what is served.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def find_in_directory(plan: WeightsPlan, path: Path) -> dict[int, Leaf]:
         config=None if says_itself else plan.spec.config,
     )
     _compare(path, opened.spec.config, served=plan.spec.config)
+    _compare_ends(path, opened.spec.eos_ids, served=plan.spec.eos_ids)
     numbers = {one.path: number for number, one in enumerate(plan.parameters)}
     required = {one.path for one in plan.parameters if one.is_required}
     if required != set(opened.sizes):
@@ -72,6 +73,27 @@ def _compare(path: Path, found: ModelConfig, *, served: ModelConfig) -> None:
             "Weights can be updated by those of the same architecture and sizes; serve "
             "another model by an LLM of its own"
         )
+
+
+def _compare_ends(
+    path: Path, found: tuple[int, ...], *, served: tuple[int, ...]
+) -> None:
+    """Refuses a checkpoint whose answers would go on after their end.
+
+    Ends that it leaves out do no harm, and where nothing ends a text, callers do.
+    """
+    strange = [token for token in found if token not in served]
+    if served and strange:
+        raise CheckpointError(
+            f"{path}: says that a text ends with {_ids(found)}, and served are "
+            f"{_ids(served)}: answers would go on after {_ids(strange)}. Correct "
+            "eos_token_id in its config.json and generation_config.json, or serve it "
+            "by an LLM of its own"
+        )
+
+
+def _ids(tokens: Iterable[int]) -> str:
+    return " and ".join(map(str, tokens))
 
 
 def _differences(found: Any, served: Any, name: str) -> Iterator[str]:

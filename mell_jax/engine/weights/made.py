@@ -99,10 +99,15 @@ def leaf_by(
 
     Raises:
       KeyError: it asked for a name that is not there.
+      TypeError: it returns no array.
     """
     asked = _Asked(arrays)
     with tracing_settings():
-        jax.eval_shape(lambda: function(asked))
+        made = jax.eval_shape(lambda: function(asked))
+    if not isinstance(made, jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"a function of mapping must return one array, got {type(made).__name__}"
+        )
     names = frozenset(asked.names)
     used = {name: arrays[name] for name in sorted(names)}
     return _made(("function", function), function, used, programs=programs), names

@@ -129,6 +129,9 @@ def _leaf(
         made, asked = leaf_by(origin, arrays, programs=plan.programs)
     except KeyError as error:
         return {str(error.args[0])}, None
+    except Exception as error:  # of a function that is not ours
+        error.add_note(f"while mapping made {parameter.name} of the new weights")
+        raise
     return set(asked), made
 
 

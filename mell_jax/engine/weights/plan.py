@@ -7,7 +7,7 @@ It is kept from the building of an engine, and traced when it is first asked: fr
 on the weights of an update are made as those of the start were.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mell_jax.checkpoints import CheckpointSpec
-from mell_jax.engine.weights.programs import ProgramCache
+from mell_jax.engine.weights.programs import ProgramCache, Recent
 from mell_jax.engine.weights.recipe import Recipe, recipes_of
 from mell_jax.models.servable import ServableModel
 from mell_jax.models.serving_form import ServingForm, to_serving_form
@@ -27,6 +27,9 @@ from mell_jax.worker.settings import tracing_settings
 from mell_jax.worker.step import ModelParts, split_model
 
 Path = tuple[str | int, ...]
+
+SOURCES = 16
+"""Kinds of sources of which it is kept how weights are made of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,7 @@ class WeightsPlan:
         self.spec = spec
         self.model_class = type(model)
         self.programs = ProgramCache()
+        self.ways: Recent[Any] = Recent(most=SOURCES)  # of sources; see `batches`
         self.groups = {DeviceGroupId(n): group for n, group in enumerate(groups)}
         self.is_shared = is_shared
 
@@ -127,6 +131,22 @@ class WeightsPlan:
             )
             for number, (array, recipe) in enumerate(zip(weights, recipes, strict=True))
         )
+
+    def places_of(self, leaves: Collection[int]) -> list[Place]:
+        """Returns the places all of whose parameters are there.
+
+        They come in the order of the first of these: it may be that of a file.
+
+        Args:
+          leaves: the numbers of parameters, in some order.
+        """
+        rank = {number: at for at, number in enumerate(leaves)}
+        places = [
+            place
+            for place in self.places
+            if place.recipe.inputs and all(n in rank for n in place.recipe.inputs)
+        ]
+        return sorted(places, key=lambda one: min(rank[n] for n in one.recipe.inputs))
 
     @cached_property
     def by_name(self) -> Mapping[str, int]:

@@ -135,6 +135,8 @@ def _on_devices(given: jax.Array, start: jax.ShapeDtypeStruct) -> jax.Array:
 
 def _gather(given: jax.Array, *, to: Sharding) -> jax.Array:
     """Takes every piece from the device that has it, from its own if that does."""
+    if given.sharding == to and given.committed:
+        return given
     wanted = pieces_of(to, given.shape)
     here = pieces_of(given.sharding, given.shape)
     on = {shard.device: shard.data for shard in given.addressable_shards}

@@ -1,13 +1,13 @@
 """Serves arrays of their owner as they are, without a copy, where they lie right."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mell_jax.engine.weights.leaves import DeviceLeaf, Leaf, Make
+from mell_jax.engine.weights.leaves import Coming, DeviceLeaf, Leaf
 from mell_jax.engine.weights.plan import Parameter, Place, WeightsPlan
 from mell_jax.engine.weights.routes import view_on
 from mell_jax.worker.group import DeviceGroup
@@ -37,10 +37,10 @@ def share_weights(plan: WeightsPlan, weights: Weights, *, dtype: Any) -> list[We
     ]
 
 
-def shared_maker(
+def shared_coming(
     plan: WeightsPlan, place: Place, leaves: Mapping[int, Leaf], *, group: DeviceGroup
-) -> Make | None:
-    """Returns what gives the owner's own array on a group.
+) -> Coming | None:
+    """Returns how the owner's own array lies on a group.
 
     None where there is none: it came from the host, was made for this update, or is on
     none of the group's devices, unless this is the first group.
@@ -52,8 +52,15 @@ def shared_maker(
     leaf, parameter = leaves[number], plan.parameters[number]
     if not isinstance(leaf, DeviceLeaf) or leaf.is_own:
         return None
-    view = _view(plan, parameter, leaf.get(), dtype=parameter.dtype, group=group)
-    return None if view is None else lambda: view
+
+    def view(given: DeviceLeaf) -> jax.Array | None:
+        array, dtype = given.get(), parameter.dtype
+        return _view(plan, parameter, array, dtype=dtype, group=group)
+
+    if view(leaf) is None:
+        return None
+    take: Callable[[Any], Any] = view
+    return Coming(number=number, array=leaf.array, is_own=False, take=take)
 
 
 def _share(

@@ -2,8 +2,8 @@
 
 ready      every array is made before the engine is asked: twice the weights for a
            while, and the swap is pointers alone
-streamed   each is made when the engine asks for it: one layer more at most, and
-           streams wait for the copies
+streamed   a layer is made when the engine asks for it, in the memory of the one from
+           before if an update made that: one layer more at most, and streams wait
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +11,28 @@ from dataclasses import dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+from mell_jax.engine.weights.batches import (
+    Batches,
+    Leaves,
+    Over,
+    Part,
+    find_batches,
+    no_array,
+)
 from mell_jax.engine.weights.directory import find_in_directory
-from mell_jax.engine.weights.leaves import Leaf, Make, place_maker
+from mell_jax.engine.weights.leaves import Leaf
 from mell_jax.engine.weights.match import Mapped, find_leaves
-from mell_jax.engine.weights.plan import Place, WeightsPlan
-from mell_jax.engine.weights.shared import shared_maker
+from mell_jax.engine.weights.plan import WeightsPlan
 from mell_jax.engine.weights.tree import read_tree
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.worker.group import DeviceGroup
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,31 +41,34 @@ class ReadyWeights:
 
     nbytes: int  # of one instance's
     kept: frozenset[int]  # places that the source has nothing for
-    arrays: Mapping[DeviceGroupId, Sequence[tuple[int, jax.Array]]]
+    is_own: bool  # nobody else's
+    arrays: Mapping[DeviceGroupId, Sequence[Part]]
 
     @property
     def is_streamed(self) -> bool:
         return False
 
-    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+    def parts(self, device: DeviceGroupId, *, over: Over = no_array) -> Iterator[Part]:
         yield from self.arrays[device]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamedWeights:
-    """Each array is made when it is asked for, by what is compiled already."""
+    """Each batch is made when it is asked for, by what is compiled already."""
 
     nbytes: int  # of one instance's
     kept: frozenset[int]  # places that the source has nothing for
-    makers: Mapping[DeviceGroupId, Sequence[tuple[int, Make]]]
+    is_own: bool  # nobody else's
+    leaves: Leaves
+    batches: Batches
 
     @property
     def is_streamed(self) -> bool:
         return True
 
-    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
-        for number, make in self.makers[device]:
-            yield number, make().block_until_ready()
+    def parts(self, device: DeviceGroupId, *, over: Over = no_array) -> Iterator[Part]:
+        for make in self.batches[device]:
+            yield from jax.block_until_ready(make(self.leaves, over))
 
 
 def make_weights(
@@ -83,42 +95,30 @@ def make_weights(
       TypeError: it is no source of weights.
     """
     leaves = _leaves(plan, source, mapping=mapping)
-    places = [
-        place
-        for place in plan.places
-        if place.recipe.inputs and all(n in leaves for n in place.recipe.inputs)
-    ]
+    places = plan.places_of(leaves)
     if not places:
         raise ValueError("this source has no weights of the model that is served")
-    order = {number: rank for rank, number in enumerate(leaves)}  # of files
-    places.sort(key=lambda one: min(order[n] for n in one.recipe.inputs))
     kept = frozenset(range(len(plan.places))) - {one.number for one in places}
     nbytes = sum(prod(one.shape) * np.dtype(one.dtype).itemsize for one in places)
-    groups = _different(plan.groups)
-    makers = {
-        device: [
-            (place.number, _maker(plan, place, leaves, group=group)) for place in places
-        ]
-        for device, group in groups.items()
-    }
+    is_own = not plan.is_shared
+    batches = find_batches(
+        plan, leaves, groups=_different(plan.groups), writes_over=streamed
+    )
     if streamed:
-        every = {
-            device: makers[_first_like(group, groups)]
-            for device, group in plan.groups.items()
-        }
-        return StreamedWeights(nbytes=nbytes, kept=kept, makers=every)
+        return StreamedWeights(
+            nbytes=nbytes,
+            kept=kept,
+            is_own=is_own,
+            leaves=leaves,
+            batches=_for_each(plan, batches),
+        )
     made = {
-        device: [(number, make()) for number, make in some]
-        for device, some in makers.items()
+        device: [part for make in some for part in make(leaves, no_array)]
+        for device, some in batches.items()
     }
     jax.block_until_ready(list(made.values()))
     return ReadyWeights(
-        nbytes=nbytes,
-        kept=kept,
-        arrays={
-            device: made[_first_like(group, groups)]
-            for device, group in plan.groups.items()
-        },
+        nbytes=nbytes, kept=kept, is_own=is_own, arrays=_for_each(plan, made)
     )
 
 
@@ -134,13 +134,6 @@ def _leaves(
     return find_leaves(plan, read_tree(source), mapping=mapping)
 
 
-def _maker(
-    plan: WeightsPlan, place: Place, leaves: Mapping[int, Leaf], *, group: DeviceGroup
-) -> Make:
-    shared = shared_maker(plan, place, leaves, group=group) if plan.is_shared else None
-    return shared or place_maker(plan, place, leaves, group=group)
-
-
 def _different(
     groups: Mapping[DeviceGroupId, DeviceGroup],
 ) -> dict[DeviceGroupId, DeviceGroup]:
@@ -149,6 +142,16 @@ def _different(
         device: group
         for device, group in groups.items()
         if _first_like(group, groups) == device
+    }
+
+
+def _for_each(
+    plan: WeightsPlan, found: Mapping[DeviceGroupId, T]
+) -> dict[DeviceGroupId, T]:
+    """Returns for every group what the first one on the same devices has."""
+    return {
+        device: found[_first_like(group, plan.groups)]
+        for device, group in plan.groups.items()
     }
 
 

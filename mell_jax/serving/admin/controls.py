@@ -20,6 +20,7 @@ from mell_jax.engine.admin import (
     OpenRequests,
     Pause,
     RequestsAborted,
+    Sleep,
     WeightsUpdated,
     check_version,
 )
@@ -176,7 +177,7 @@ class Controls:
     def patience_s(self, asked: Asked) -> float | None:
         """Returns how long a door waits for an answer; None: as long as it takes."""
         match asked:
-            case PathUpdate() | Pause(mode="wait"):
+            case PathUpdate() | Pause(mode="wait") | Sleep(mode="wait"):
                 return None
             case _:
                 return self._patience_s

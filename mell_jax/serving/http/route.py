@@ -17,6 +17,7 @@ from starlette.routing import Route
 from mell_jax.frontend import Caller
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.client_values import known_request_id
+from mell_jax.serving.http.basic import BASIC_CHALLENGE, with_basic
 from mell_jax.serving.http.errors import error_response
 from mell_jax.serving.observe.tracing import origin_of
 from mell_jax.serving.security.gate import Gate
@@ -38,6 +39,9 @@ class HttpRoute:
       right: what a token must allow, where clients need one.
       is_public: True for everybody, with a token or without; the endpoint then hears
         of a caller who has no name and no rights.
+      is_for_browsers: True lets a browser ask its user for the token, which it shows as
+        the password of HTTP's Basic scheme; only for what changes nothing, since other
+        pages can make browsers ask for it, too.
       operation: how traces name what is done here.
       refuse: writes a problem in the words of the route's protocol.
     """
@@ -47,6 +51,7 @@ class HttpRoute:
     methods: tuple[str, ...] = ("GET",)
     right: str = "generate"
     is_public: bool = False
+    is_for_browsers: bool = False
     operation: str = "text_completion"
     refuse: Refuse = error_response
 
@@ -58,11 +63,15 @@ def guarded(route: HttpRoute, *, gate: Gate) -> Route:
         try:
             caller = _NOBODY
             if not route.is_public:
-                caller = gate.identify(request.headers, right=route.right)
+                headers = request.headers
+                shown = with_basic(headers) if route.is_for_browsers else headers
+                caller = gate.identify(shown, right=route.right)
             origin = origin_of(request.headers, operation=route.operation)
             return await route.endpoint(request, Asker(caller=caller, origin=origin))
         except Exception as error:  # the edge
             response = route.refuse(error)
+            if route.is_for_browsers and response.status_code == 401:
+                response.headers["www-authenticate"] = BASIC_CHALLENGE
             if request_id := known_request_id(request.headers):
                 response.headers["x-request-id"] = request_id
             return response

@@ -11,7 +11,7 @@ themselves (`__post_init__`); nothing that arrives can name a type or run code.
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final, get_args, get_origin
+from typing import Any, Protocol, final, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -30,6 +30,16 @@ from mell_jax.serving.config import ServerConfig
 _HEAD = struct.Struct("<IB")
 ROUTE_BITS = 40
 """A handle is a front end's number, shifted so far, and a number of its own."""
+
+
+UNREADABLE = (
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    OverflowError,  # an array's shape
+    RecursionError,  # lists in lists, where they are passed over
+)
+"""Reading bytes of whoever it may be raises one of these."""
 
 
 class WireError(ValueError):
@@ -195,9 +205,9 @@ class Codec:
 
     def __init__(self, types: tuple[type[Any], ...], *, max_bytes: int) -> None:
         self._kinds = {kind: index for index, kind in enumerate(types)}
-        self._encoder = msgspec.msgpack.Encoder(enc_hook=_simplify)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=simplify)
         self._decoders = [
-            msgspec.msgpack.Decoder(kind, dec_hook=_restore) for kind in types
+            msgspec.msgpack.Decoder(kind, dec_hook=restore) for kind in types
         ]
         self._max_bytes = max_bytes
 
@@ -213,7 +223,7 @@ class Codec:
                 f"a {type(message).__name__} of {len(body)} bytes exceeds the "
                 f"{self._max_bytes} that a message may have"
             )
-        return _HEAD.pack(len(body), self._kinds[type(message)]) + body
+        return with_head(body, kind=self._kinds[type(message)])
 
     def decode(self, kind: int, body: memoryview) -> Any:
         """Returns the message of a body.
@@ -225,18 +235,29 @@ class Codec:
             raise WireError(f"there is no message of kind {kind}")
         try:
             return self._decoders[kind].decode(body)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise WireError(f"a message cannot be read: {error}") from error
 
     def reader(self) -> "MessageReader":
         return MessageReader(self, max_bytes=self._max_bytes)
 
 
+class Decodes(Protocol):
+    """A codec reads the body of a message of one of its kinds."""
+
+    def decode(self, kind: int, body: memoryview) -> Any: ...
+
+
+def with_head(body: bytes, *, kind: int) -> bytes:
+    """Returns the body of a message after its head."""
+    return _HEAD.pack(len(body), kind) + body
+
+
 @final
 class MessageReader:
     """Puts messages together from pieces of a stream."""
 
-    def __init__(self, codec: Codec, *, max_bytes: int) -> None:
+    def __init__(self, codec: Decodes, *, max_bytes: int) -> None:
         self._codec = codec
         self._max_bytes = max_bytes
         self._buffer = bytearray()
@@ -278,7 +299,7 @@ def to_engine() -> Codec:
     return Codec(get_args(ToEngine), max_bytes=TO_ENGINE_BYTES)
 
 
-def _simplify(value: object) -> object:
+def simplify(value: object) -> object:
     """Writes what msgpack has no word for in words that it has."""
     if isinstance(value, np.ndarray):
         return value.shape, value.tobytes()
@@ -287,8 +308,8 @@ def _simplify(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be sent")
 
 
-def _restore(kind: Any, value: Any) -> object:
-    """Reverses `_simplify`; `kind` is the annotation."""
+def restore(kind: Any, value: Any) -> object:
+    """Reverses `simplify`; `kind` is the annotation."""
     if get_origin(kind) is np.ndarray:
         _, dtype = get_args(kind)
         shape, data = value

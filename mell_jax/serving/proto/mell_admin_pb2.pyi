@@ -219,12 +219,14 @@ class ResumeResponse(_message.Message):
     def __init__(self, state: _Optional[_Union[ServingState, _Mapping]] = ...) -> None: ...
 
 class SleepRequest(_message.Message):
-    __slots__ = ("level", "keeps")
+    __slots__ = ("level", "keeps", "mode")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     KEEPS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     level: int
     keeps: str
-    def __init__(self, level: _Optional[int] = ..., keeps: _Optional[str] = ...) -> None: ...
+    mode: str
+    def __init__(self, level: _Optional[int] = ..., keeps: _Optional[str] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class SleepResponse(_message.Message):
     __slots__ = ("state",)

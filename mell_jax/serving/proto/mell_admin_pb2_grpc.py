@@ -186,7 +186,8 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Sleep(self, request, context):
-        """Gives memory back. Open requests wait, and are computed again after `Wake`.
+        """Gives memory back. Open requests wait, and are computed again after `Wake`, are
+        finished first, or end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,7 +23,10 @@ HAS_HEADROOM = (
     "worst_fit",
     "load_balance",
     "llumnix_consolidation",
+    "pinned_best_fit",
+    "pinned_spread",
     "reserve_peak",
+    "spread",
 )
 ONE_SIZE = ("mell", REPACK, REPACK_LIVE)  # of devices: shares of one capacity
 BASE = "best_fit"  # whose money is compared with

@@ -52,9 +52,16 @@ def test_a_load_knows_its_bytes_and_flops():
             [f"decode 2 x 32, {x}" for x in ("jax's paged_attention", CUDNN)],
         ),
         ("quantized", ["decode 2 x 32 float8_e4m3fn", "decode 2 x 32 int8"], []),
-        ("prefill", ["prefill 32 of 64"], ["cuDNN causal 64, contiguous"]),
+        pytest.param(
+            "prefill",
+            ["prefill 32 of 64"],
+            ["cuDNN causal 64, contiguous"],
+            marks=pytest.mark.slow,
+        ),
         ("moves", ["gather_pages 1 x 2 MiB", "scatter_pages 1 x 2 MiB"], []),
-        ("step", ["step of 2 layers, decode 2 x 32"], []),
+        pytest.param(
+            "step", ["step of 2 layers, decode 2 x 32"], [], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_every_part_of_the_gpu_run_works_anywhere(

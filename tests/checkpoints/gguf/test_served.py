@@ -4,10 +4,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mell_jax.checkpoints import load_model
-from mell_jax.engine.build import BuiltModel
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.params import SamplingParams
-from mell_jax.launch_server import _served
+from mell_jax.launch_server import served_model
 from mell_jax.llm import LLM
 from mell_jax.models.attention import causal_attention
 from tests.checkpoints.gguf.tiny_gguf import VOCAB, write_gguf
@@ -55,7 +54,6 @@ def test_clients_are_told_the_name_of_the_file_and_its_path(tmp_path):
     write_gguf(path, kind="Q8_0", **TOKENIZER)
     name = EngineConfig(model=str(path)).name
     assert name == "tiny.Q8_0"
-    built = BuiltModel(name=name, spec=None, directory=path)
-    served = _served(built)
+    served = served_model(name, path)
     assert (served.name, served.path) == ("tiny.Q8_0", str(path))
     assert served.tokenizer.encode("abc") == [0, 1, 2]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fleet.harness import FleetHarness
-from benchmarks.fleet.still import Still
+from mell_jax.bench.still import Still
 from mell_jax.engine.admin import (
     Command,
     Pause,
@@ -215,10 +215,13 @@ class SameWeights:
         self._held = fleet.instance_pool.held(ModelId("demo"))
         self._times = times
         self.is_streamed = times == 1.0
+        self.is_own = True
         self.kept: frozenset[int] = frozenset()
         self.nbytes = self._held[DEVICES[0]].nbytes
 
-    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+    def parts(
+        self, device: DeviceGroupId, *, over: Callable[[int], jax.Array | None]
+    ) -> Iterator[tuple[int, jax.Array]]:
         for place, array in enumerate(self._held[device].arrays):
             yield place, array * jnp.asarray(self._times, array.dtype)
 

@@ -56,7 +56,7 @@ def update_often(*, count: int) -> None:
     for _ in range(4):
         load.step()
     for word in ("keep", "restart"):  # whatever the first ones compile
-        update(fleet, record, word)
+        update(fleet, record, word, is_streamed=word == "restart")
         load.step()
     arrays, compilations = len(jax.live_arrays()), CompilationCounter()
     for number in range(count):

@@ -45,7 +45,7 @@ def test_each_of_many_goes_at_its_own_pace_without_spinning() -> None:
     made = tokens_by_model(fleet, timeline, busy=list(range(6)), for_s=2.0)
     for number, step_s in enumerate(steps_s):
         assert made[number] == pytest.approx(2.0 / step_s, rel=0.05, abs=3)
-    assert fleet._steps <= 1.1 * sum(made.values())
+    assert fleet._pace.steps <= 1.1 * sum(made.values())
     assert timeline.waits <= 1.1 * sum(made.values())
 
 

@@ -65,7 +65,7 @@ def test_others_go_on_beside_a_device_that_hangs(step: int) -> None:
         before = sum(map(len, seen.tokens.values()))
         seen.read(fleet.step())
         fleet.machine.ledger.check()
-        if fleet._patience.is_tried and STUCK in fleet.instances:
+        if fleet._pace.patience.is_tried and STUCK in fleet.instances:
             alone += sum(map(len, seen.tokens.values())) > before
     assert alone > 10  # steps that brought tokens while it was stuck
     assert seen.tokens == {
@@ -87,18 +87,18 @@ def test_a_device_that_is_late_and_comes_is_kept(
     for handle, prompt in enumerate(PROMPTS):
         submit(fleet, prompt, handle=handle, params=greedy(60))
     seen = Transcript()
-    while not fleet._patience.is_tried:
+    while not fleet._pace.patience.is_tried:
         seen.read(fleet.step())
     for _ in range(5):
         seen.read(fleet.step())
-    monkeypatch.setattr(fleet, "_see", lambda instance, pending: pending)
+    monkeypatch.setattr(fleet._pace, "_see", lambda instance, pending: pending)
     while fleet.has_work:
         seen.read(fleet.step())
     assert seen.tokens == {
         handle: expected(prompt, count=60) for handle, prompt in enumerate(PROMPTS)
     }
     assert fleet.stats().losses == 0
-    assert not fleet._patience.is_tried
+    assert not fleet._pace.patience.is_tried
 
 
 @pytest.mark.parametrize("hangs", [False, True])
@@ -115,7 +115,7 @@ def test_an_idle_device_of_a_busy_fleet_is_probed(hangs: bool) -> None:
     probes, probe = [], idle.inner.worker.probe
 
     def count() -> Pending:
-        probes.append(fleet._steps)
+        probes.append(fleet._pace.steps)
         return probe()
 
     idle.inner.worker.probe = count  # type: ignore[method-assign]

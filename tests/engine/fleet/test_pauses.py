@@ -1,4 +1,4 @@
-"""What a paused and a sleeping engine does, and what it does not."""
+"""What a paused engine does, and what it does not."""
 
 import threading
 from concurrent.futures import Future
@@ -9,83 +9,36 @@ from mell_jax.engine.admin import (
     AbortOpen,
     Answer,
     AskServing,
-    Command,
-    Drain,
     NameWeights,
     NotPossibleError,
     Pause,
     RequestsAborted,
     ResetPrefixCache,
     Resume,
-    ServingState,
     Sleep,
-    Undrain,
-    UpdateWeights,
     Wake,
 )
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
-from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.serving.observe.progress import ProgressWatch
 from mell_jax.worker.compilation import CompilationCounter
-from tests.engine.fleet.toy_fleet import TOY, toy_fleet
-from tests.engine.fleet.versioned import ToyWeights
+from tests.engine.fleet.resting import (
+    COUNT,
+    PROMPTS,
+    ask,
+    assert_all_said,
+    begin,
+    busy_fleet,
+    run,
+    state,
+    steps,
+)
+from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import Transcript, expected, submit
-
-PROMPTS = {handle: [handle + 1] * 40 for handle in range(6)}
-COUNT = 30
-
-
-def begin(fleet: Fleet, *handles: int, count: int = COUNT) -> None:
-    params = SamplingParams(temperature=0.0, max_tokens=count)
-    for handle in handles:
-        submit(fleet, PROMPTS[handle], handle=handle, params=params)
-
-
-def run(fleet: Fleet, seen: Transcript) -> None:
-    while fleet.has_work:
-        seen.read(fleet.step())
-        fleet.machine.ledger.check()
-
-
-def steps(fleet: Fleet, seen: Transcript, *, count: int) -> None:
-    for _ in range(count):
-        seen.read(fleet.step())
-
-
-def ask(fleet: Fleet, command: Command) -> Future[Answer]:
-    """The answer that a command will have."""
-    answer = fleet.administer(command)
-    if isinstance(answer, Future):
-        return answer
-    done: Future[Answer] = Future()
-    done.set_result(answer)
-    return done
-
-
-def state(answer: Future[Answer]) -> ServingState:
-    found = answer.result(timeout=0)
-    assert isinstance(found, ServingState)
-    return found
-
-
-def busy_fleet(**more: object) -> tuple[Fleet, Transcript]:
-    """Six requests on two devices, in the middle of their answers."""
-    fleet, seen = toy_fleet(devices=2, num_pages=17, **more), Transcript()  # type: ignore[arg-type]
-    begin(fleet, *PROMPTS)
-    steps(fleet, seen, count=5)
-    assert len(fleet.instances) == 2
-    return fleet, seen
-
-
-def assert_all_said(seen: Transcript, *handles: int) -> None:
-    for handle in handles:
-        assert seen.tokens[handle] == expected(PROMPTS[handle], count=COUNT)
-        assert seen.finished[handle].reason is FinishReason.LENGTH
 
 
 def test_a_pause_lands_what_is_in_flight_and_then_all_is_still() -> None:
@@ -173,131 +126,6 @@ def test_moves_go_on_in_a_pause() -> None:
     run(fleet, seen)
     steps(fleet, seen, count=10)
     ask(fleet, Resume())
-    run(fleet, seen)
-    assert_all_said(seen, *PROMPTS)
-
-
-def test_a_sleep_gives_the_pools_back_and_requests_go_on_after_it() -> None:
-    fleet, seen = busy_fleet()
-    pools = [each.inner.worker.pool for each in fleet.instances.values()]
-    nbytes = sum(pool.nbytes for pool in pools)
-    answer = ask(fleet, Sleep(level=1))
-    run(fleet, seen)
-    assert state(answer).sleep_level == 1
-    assert state(answer).freed_bytes == nbytes
-    assert all(pool.is_deleted() for pool in pools)
-    assert not fleet.instances
-    assert fleet.is_resting
-    fleet.machine.ledger.check()
-    load = fleet.load()
-    assert (load.used_pages, load.running, load.waiting) == (0, 0, 6)
-    assert load.fleet is not None
-    assert {each.state.name for each in load.fleet.instances} == {"PARKED"}
-    steps(fleet, seen, count=10)
-    assert not fleet.instances
-    assert state(ask(fleet, Wake())).sleep_level == 0
-    run(fleet, seen)
-    assert_all_said(seen, *PROMPTS)
-    assert fleet.stats().losses == fleet.stats().replays == 0
-
-
-@pytest.mark.parametrize("keeps", ["host", "drop"])
-def test_a_deep_sleep_gives_the_weights_back(keeps: str) -> None:
-    fleet, seen = busy_fleet()
-    held = fleet.instance_pool.held(TOY)
-    arrays = [array for each in held.values() for array in each.arrays]
-    answer = ask(fleet, Sleep(level=2, keeps=keeps))  # type: ignore[arg-type]
-    run(fleet, seen)
-    freed = state(answer).freed_bytes
-    assert (
-        freed == sum(each.nbytes for each in held.values()) + 2 * 65 * 2 * 16 * 32 * 4
-    )
-    (info,) = state(answer).weights
-    assert info.is_dropped == (keeps == "drop")
-    assert not any(each.device_nbytes for each in held.values())
-    if keeps == "drop":
-        with pytest.raises(NotPossibleError, match="give new ones by an update"):
-            ask(fleet, Wake())
-        weights = ToyWeights(fleet, factor=1, scale=1)
-        fleet.administer(UpdateWeights(weights=weights, version="again"))
-    ask(fleet, Wake())
-    run(fleet, seen)
-    assert_all_said(seen, *PROMPTS)
-    last = "again" if keeps == "drop" else "0"
-    assert {versions[-1] for versions in seen.versions.values()} == {last}
-    assert arrays  # what a test refers to is not deleted
-
-
-def test_dropped_weights_stay_dropped_by_a_sleep_that_would_keep_them() -> None:
-    fleet, seen = busy_fleet()
-    freed = ask(fleet, Sleep(level=2, keeps="drop"))
-    run(fleet, seen)
-    again = state(ask(fleet, Sleep(level=2, keeps="host")))
-    assert again.weights[0].is_dropped
-    assert again.freed_bytes == state(freed).freed_bytes > 0
-    fleet.administer(UpdateWeights(weights=ToyWeights(fleet, factor=1, scale=1)))
-    ask(fleet, Wake())
-    run(fleet, seen)
-    assert_all_said(seen, *PROMPTS)
-
-
-def test_weights_that_came_back_in_a_sleep_are_not_counted_as_freed() -> None:
-    fleet = toy_fleet(devices=2)
-    first = state(ask(fleet, Sleep(level=2, keeps="drop"))).freed_bytes
-    assert first > 0
-    fleet.administer(UpdateWeights(weights=ToyWeights(fleet, factor=1, scale=1)))
-    assert state(ask(fleet, AskServing())).freed_bytes < first
-    assert state(ask(fleet, Sleep(level=2))).freed_bytes == first
-
-
-def test_weights_in_host_memory_can_be_changed_there() -> None:
-    fleet, seen = toy_fleet(devices=2), Transcript()
-    ask(fleet, Sleep(level=2))
-    weights = ToyWeights(fleet, factor=2, scale=1)
-    fleet.administer(UpdateWeights(weights=weights))
-    held = fleet.instance_pool.held(TOY)
-    assert not any(each.device_nbytes for each in held.values())
-    begin(fleet, 0)
-    ask(fleet, Wake())
-    run(fleet, seen)
-    assert seen.tokens[0] == expected(PROMPTS[0], count=COUNT, factor=2)
-
-
-def test_a_sleeper_that_was_paused_wakes_paused() -> None:
-    fleet, seen = busy_fleet()
-    ask(fleet, Pause())
-    ask(fleet, Sleep())
-    run(fleet, seen)
-    counts = {handle: len(tokens) for handle, tokens in seen.tokens.items()}
-    ask(fleet, Resume())  # asleep all the same
-    ask(fleet, Pause())
-    assert state(ask(fleet, Wake())).is_paused
-    run(fleet, seen)
-    steps(fleet, seen, count=5)
-    assert {handle: len(tokens) for handle, tokens in seen.tokens.items()} == counts
-    ask(fleet, Resume())
-    run(fleet, seen)
-    assert_all_said(seen, *PROMPTS)
-
-
-def test_devices_that_were_to_go_are_gone_after_a_sleep() -> None:
-    fleet, seen = busy_fleet()
-    first = next(iter(fleet.instances))
-    fleet.administer(Drain(device=first))
-    ask(fleet, Sleep())
-    run(fleet, seen)
-    for command in (Drain(device=1 - first), Undrain(device=first)):
-        with pytest.raises(NotPossibleError, match="sleeps: wake it"):
-            fleet.administer(command)
-    ask(fleet, Wake())
-    run(fleet, seen)
-    assert_all_said(seen, *PROMPTS)
-    assert first not in fleet.instances
-    begin_again, seen = {0, 1, 2, 3, 4, 5}, Transcript()
-    fleet.administer(Undrain(device=first))
-    begin(fleet, *begin_again)
-    steps(fleet, seen, count=4)
-    assert len(fleet.instances) == 2
     run(fleet, seen)
     assert_all_said(seen, *PROMPTS)
 

@@ -29,7 +29,9 @@ from tests.engine.fleet.versioned import (
 from tests.toy import Transcript, submit
 
 UPDATES = st.sampled_from(["keep", "keep", "restart", "abort", "streamed"])
-RESTS = st.sampled_from(["pause", "resume", "sleep", "deep sleep", "wake"])
+RESTS = st.sampled_from(
+    ["pause", "resume", "sleep", "sleep when done", "deep sleep", "wake"]
+)
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 6),  # steps before it
@@ -41,6 +43,7 @@ EVENTS = st.lists(
 CONFIGS = st.builds(
     FleetConfig,
     mode=st.sampled_from([None, Mode.KV, Mode.TOKENS]),
+    parking=st.sampled_from(["pool", "weights"]),
     fault=st.builds(
         Fault,
         move_every=st.sampled_from([None, 1, 2]),
@@ -56,6 +59,7 @@ COMMANDS: Mapping[str, Command] = {
     "pause": Pause(),
     "resume": Resume(),
     "sleep": Sleep(level=1),
+    "sleep when done": Sleep(mode="wait"),
     "deep sleep": Sleep(level=2),
     "wake": Wake(),
 }

@@ -1,5 +1,6 @@
 """Fleets that keep time and compute nothing: a clock that goes from event to event."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mell_jax.engine.fleet.arrivals import Result
+from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet.models import FleetModel
 from mell_jax.engine.fleet.transport import DevicePut
@@ -17,15 +19,16 @@ from mell_jax.scheduler.cache_spec import CacheSpec
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
 from mell_jax.scheduler.pages import PagePool
 from mell_jax.scheduler.placement.machine import Machine
-from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.model import ModelSpec, StepTime
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.plan import BatchLimits
 from mell_jax.scheduler.policies import POLICIES
 from mell_jax.scheduler.prefix_cache import PrefixCache
+from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.device import StepCall
 from mell_jax.worker.group import DeviceGroup
 from mell_jax.worker.held_weights import HeldWeights
-from mell_jax.worker.layout import Bucket
+from mell_jax.worker.layout import Bucket, StepInputs, part_shapes
 from tests.toy import CONFIG, PAGE_TOKENS, toy_info
 
 MAX_TOKENS = 4096
@@ -85,12 +88,12 @@ class TimedStep:
 
 
 class TimedWorker:
-    """A worker whose steps all take as long, one after the other."""
+    """A worker whose steps take what their rows and pages do, one after the other."""
 
     is_ready = True
 
-    def __init__(self, timeline: Timeline, *, step_s: float) -> None:
-        self._timeline, self._step_s = timeline, step_s
+    def __init__(self, timeline: Timeline, *, step_time: StepTime) -> None:
+        self._timeline, self._step_time = timeline, step_time
         self._free_s = 0.0
         self.steps = 0
 
@@ -104,8 +107,17 @@ class TimedWorker:
     def dispatch(self, call: StepCall) -> TimedStep:
         self.steps += 1
         begin_s = max(self._timeline.now_s, self._free_s)
-        self._free_s = begin_s + self._step_s
+        self._free_s = begin_s + self._takes_s(call)
         return TimedStep(self._timeline, rows=8, end_s=self._free_s)
+
+    def _takes_s(self, call: StepCall) -> float:
+        sizes = [math.prod(shape) for shape in part_shapes(call.bucket)]
+        parts = np.split(call.vector, np.cumsum(sizes)[:-1])
+        held = StepInputs(*parts).kv_lens
+        pages = -(-held // PAGE_TOKENS)
+        return self._step_time.predict(
+            rows=int(np.count_nonzero(held)), pages=int(pages.sum())
+        )
 
     def probe(self) -> TimedStep:
         return TimedStep(self._timeline, rows=8, end_s=self._timeline.now_s)
@@ -115,11 +127,15 @@ class TimedPool:
     """Device groups whose instances take so long a step, by the model."""
 
     def __init__(
-        self, timeline: Timeline, *, devices: int, step_s: Mapping[ModelId, float]
+        self,
+        timeline: Timeline,
+        *,
+        devices: int,
+        step_times: Mapping[ModelId, StepTime],
     ) -> None:
         group = DeviceGroup.of_model(CONFIG, devices=jax.devices()[:1])
         self._groups = {DeviceGroupId(n): group for n in range(devices)}
-        self._timeline, self._step_s = timeline, step_s
+        self._timeline, self._step_times = timeline, step_times
 
     @property
     def devices(self) -> Mapping[DeviceGroupId, DeviceGroup]:
@@ -131,7 +147,7 @@ class TimedPool:
             limits=BatchLimits(max_rows=8, token_budget=64, max_tokens=MAX_TOKENS),
             spec=CacheSpec(page_tokens=PAGE_TOKENS),
         )
-        worker: Any = TimedWorker(self._timeline, step_s=self._step_s[model])
+        worker: Any = TimedWorker(self._timeline, step_time=self._step_times[model])
         return Instance(worker, batcher, max_rows=8)
 
     def close(self, device: DeviceGroupId) -> None: ...
@@ -142,10 +158,38 @@ class TimedPool:
 
 def timed_fleet(timeline: Timeline, *, step_s: Sequence[float]) -> Fleet:
     """A device for each model, named by its number, whose steps take `step_s`."""
-    models = {ModelId(str(n)): each_s for n, each_s in enumerate(step_s)}
-    spec = ModelSpec(
-        capacity_pages=PAGES - 1, growth_pages_per_s=1.0, max_rows=8, page_bytes=1024
-    )
+    models = {
+        ModelId(str(n)): StepTime(fixed_s=each_s) for n, each_s in enumerate(step_s)
+    }
+    return _fleet(timeline, models, devices=len(models), budget_s=math.inf)
+
+
+def limited_fleet(
+    timeline: Timeline, *, devices: int, step_time: StepTime, budget_s: float
+) -> Fleet:
+    """Devices for the model "0", whose placement keeps steps within `budget_s`."""
+    models = {ModelId("0"): step_time}
+    return _fleet(timeline, models, devices=devices, budget_s=budget_s)
+
+
+def _fleet(
+    timeline: Timeline,
+    models: Mapping[ModelId, StepTime],
+    *,
+    devices: int,
+    budget_s: float,
+) -> Fleet:
+    specs = {
+        model: ModelSpec(
+            capacity_pages=PAGES - 1,
+            growth_pages_per_s=1.0,
+            max_rows=8,
+            page_bytes=1024,
+            step_time=step_time,
+            step_budget_s=budget_s,
+        )
+        for model, step_time in models.items()
+    }
     policy = POLICIES["consolidate"](PolicyConfig(place_wait_s=0.0))
     return Fleet(
         models=[
@@ -155,8 +199,9 @@ def timed_fleet(timeline: Timeline, *, step_s: Sequence[float]) -> Fleet:
             )
             for name in models
         ],
-        machine=Machine(models=dict.fromkeys(models, spec), policy=policy),
-        instance_pool=TimedPool(timeline, devices=len(models), step_s=models),
+        machine=Machine(models=specs, policy=policy),
+        instance_pool=TimedPool(timeline, devices=devices, step_times=models),
         clock=timeline,
         arrivals=timeline,
+        config=FleetConfig(mode=Mode.TOKENS),  # there are no pages
     )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mell_jax.engine.fleet.arrivals import Result
-from mell_jax.engine.fleet.config import FleetConfig
+from mell_jax.engine.fleet.config import FleetConfig, Parking
 from mell_jax.engine.fleet.faults import NEVER
 from mell_jax.engine.fleet.faulty_transport import FaultyTransport
 from mell_jax.engine.fleet.fleet import Fleet
@@ -18,6 +18,7 @@ from mell_jax.engine.fleet.profile import Profile
 from mell_jax.engine.fleet.transport import Checked, DevicePut, Transport
 from mell_jax.engine.guides import GuideShop, InstanceGuides
 from mell_jax.engine.instance import Instance
+from mell_jax.engine.kv_events.news import KvEvents
 from mell_jax.models.config import ModelConfig
 from mell_jax.scheduler.batching import Batcher
 from mell_jax.scheduler.cache_spec import CacheSpec
@@ -61,9 +62,12 @@ class ToyPool:
         factors: Mapping[ModelId, int],
         max_tokens: int,
         lands_for_owed: bool,
+        parking: Parking = "pool",
         shop: GuideShop | None = None,
         make_instance: Callable[..., Instance] = Instance,
+        has_news: bool = False,
     ) -> None:
+        self._has_news = has_news
         found = jax.devices()
         self._groups = {
             DeviceGroupId(n): DeviceGroup.of_model(
@@ -77,6 +81,7 @@ class ToyPool:
         self._factors = factors
         self._max_tokens = max_tokens
         self._lands_for_owed = lands_for_owed
+        self._parking = parking
         self._shop = shop
         self._make_instance = make_instance
         self.opened = 0
@@ -96,7 +101,7 @@ class ToyPool:
     def open(self, device: DeviceGroupId, model: ModelId) -> Instance:
         self.opened += 1
         batcher = Batcher(
-            PrefixCache(PagePool(self._num_pages)),
+            PrefixCache(PagePool(self._num_pages), news=[] if self._has_news else None),
             limits=BatchLimits(
                 max_rows=8,
                 token_budget=64,
@@ -128,7 +133,7 @@ class ToyPool:
         )
 
     def close(self, device: DeviceGroupId) -> None:
-        self._workers.pop(device).park(keeps_weights=True)
+        self._workers.pop(device).park(keeps_weights=self._parking == "pool")
 
     def held(self, model: ModelId) -> Mapping[DeviceGroupId, HeldWeights]:
         return self._held[model]
@@ -186,6 +191,7 @@ def toy_fleet(
     lands_for_owed: bool = False,
     has_grammars: bool = False,
     make_instance: Callable[..., Instance] = Instance,
+    kv_events: KvEvents | None = None,
 ) -> Fleet:
     """`devices` instances on the first device, or one on each of `groups`.
 
@@ -196,6 +202,7 @@ def toy_fleet(
         while no step is launched ahead.
       has_grammars: requests may have grammars; the toy writes `toy_table`.
       make_instance: in place of `Instance`.
+      kv_events: is told of cached prefixes.
     """
     shop = GuideShop(ring=lambda: None)
     config = config or FleetConfig()
@@ -207,8 +214,10 @@ def toy_fleet(
         factors=factors,
         max_tokens=max_tokens,
         lands_for_owed=lands_for_owed,
+        parking=config.parking,
         shop=shop,
         make_instance=make_instance,
+        has_news=kv_events is not None,
     )
     if transport is None:
         transport = DevicePut()
@@ -247,4 +256,5 @@ def toy_fleet(
         shares_prefixes=prefix_cache,
         arrivals=ToyArrivals(),
         shops=dict.fromkeys(factors, shop),
+        kv_events=kv_events,
     )

@@ -8,7 +8,7 @@ is known from the tokens before it, in the head if need be:
     factor(its weights) * sum of scale(weights of position i) * token i
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, final
 
@@ -41,6 +41,14 @@ def scale_of(generation: int) -> int:
     return 1 + generation * 2 % 5
 
 
+Over = Callable[[int], jax.Array | None]
+
+
+@partial(jax.jit, donate_argnums=0, keep_unused=True)
+def written_over(old: jax.Array, number: jax.Array) -> jax.Array:
+    return jnp.full_like(old, number)
+
+
 class ToyWeights:
     """The toy's two numbers, for whichever group asks.
 
@@ -65,16 +73,23 @@ class ToyWeights:
         self._numbers = (factor, scale)
         self._breaks_after = breaks_after
         self.is_streamed = is_streamed
+        self.is_own = True
         self.kept: frozenset[int] = frozenset()
         self.nbytes = 8
 
-    def parts(self, device: DeviceGroupId) -> Iterator[tuple[int, jax.Array]]:
+    def parts(
+        self, device: DeviceGroupId, *, over: Over
+    ) -> Iterator[tuple[int, jax.Array]]:
         for place, number in enumerate(self._numbers):
             if self._breaks_after == (device, place):
                 raise OSError("the file ends here")
             like = self._held[device].like[place]
-            array = jnp.full(like.shape, number, like.dtype)
-            yield place, jax.device_put(array, like.sharding)
+            old = over(place) if self.is_streamed else None
+            if old is None:
+                array = jnp.full(like.shape, number, like.dtype)
+                yield place, jax.device_put(array, like.sharding)
+            else:
+                yield place, written_over(old, np.asarray(number, like.dtype))
 
 
 @final
@@ -164,8 +179,8 @@ def watched_fleet(record: Record, **more: Any) -> Fleet:
     fleet = toy_fleet(make_instance=partial(Watched, record=record), **more)
     first = ToyWeights(fleet, factor=factor_of(0), scale=scale_of(0))
     for device, held in fleet.instance_pool.held(TOY).items():
-        for place, array in first.parts(device):
-            held.replace(place, array)
+        for place, array in first.parts(device, over=held.own):
+            held.replace(place, array, is_own=True)
     return fleet
 
 
@@ -193,6 +208,18 @@ def update(
     assert isinstance(answer, WeightsUpdated)
     assert answer.version == str(number)
     return answer
+
+
+def give(fleet: Fleet, *, factor: int, scale: int, then: OpenRequests) -> None:
+    """Gives the fleet these weights, of which no record is kept."""
+    weights = ToyWeights(fleet, factor=factor, scale=scale)
+    fleet.administer(UpdateWeights(weights=weights, open_requests=then))
+
+
+def tokens_until(fleet: Fleet, seen: Transcript, count: int) -> None:
+    """Makes steps until the first request has so many tokens."""
+    while len(seen.tokens.get(0, ())) < count:
+        seen.read(fleet.step())
 
 
 def greedy(count: int) -> SamplingParams:

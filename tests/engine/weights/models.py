@@ -57,9 +57,10 @@ def plan_for(
     groups: Sequence[DeviceGroup],
     form: ServingForm = JOINED,
     dtype: Any = jnp.float32,
+    eos_ids: tuple[int, ...] = (),
 ) -> WeightsPlan:
     served = serving_copy(module, dtype=dtype)
-    spec = spec_in_memory(module.config)
+    spec = spec_in_memory(module.config, eos_ids=eos_ids)
     return WeightsPlan(served, spec=spec, form=form, groups=groups)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints on disk become weights if they are of the model that is served."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,38 @@ def test_another_model_is_told(change, said, tmp_path: Path) -> None:
     save_hf(tmp_path, decoder=make_decoder(1, config=config))
     with pytest.raises(CheckpointError, match=f"another model .*{said}"):
         make_weights(PLAN, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("served", "found", "is_taken"),
+    [
+        ((2,), (2,), True),
+        ((2, 7), (7,), True),  # one less ends nothing too early
+        ((2,), (), True),
+        ((), (2,), True),  # callers end texts
+        ((2,), (2, 7), False),
+        ((2,), (7,), False),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_other_ends_of_a_text_are_told(
+    file: str,
+    served: tuple[int, ...],
+    found: tuple[int, ...],
+    is_taken: bool,
+    tmp_path: Path,
+) -> None:
+    is_in_config = file == "config.json"
+    save_hf(tmp_path, decoder=NEW, eos_ids=found if is_in_config else ())
+    if not is_in_config:
+        said = json.dumps({"eos_token_id": [*found, 999]})  # outside the vocabulary
+        (tmp_path / file).write_text(said)
+    plan = plan_for(OLD, groups=groups_of([0]), eos_ids=served)
+    if is_taken:
+        assert make_weights(plan, tmp_path).nbytes > 0
+    else:
+        with pytest.raises(CheckpointError, match=r"served are 2: .* go on after 7"):
+            make_weights(plan, tmp_path)
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:

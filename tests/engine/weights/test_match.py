@@ -190,6 +190,8 @@ def test_adapters_are_added_by_a_mapping():
         ({NAMES[0]: 7}, "mapping says int for"),
         ({NAMES[0]: lambda tree: tree["nothing"]}, "missing .*nothing for"),
         ({NAMES[0]: lambda tree: tree[NAMES[0]][:1]}, "of another shape"),
+        ({NAMES[0]: lambda tree: None}, "must return one array, got NoneType"),
+        ({NAMES[0]: dict}, "must return one array, got dict"),
         ({NAMES[0]: Transpose(Stack((Take(NAMES[0]),)))}, "of another shape"),
         ({NAMES[0]: Concatenate((Take(NAMES[0]), Take("x")))}, "missing .*x for"),
     ],
@@ -197,6 +199,13 @@ def test_adapters_are_added_by_a_mapping():
 def test_a_wrong_mapping_is_told(mapping, said):
     with pytest.raises((ValueError, TypeError), match=said):
         make_weights(PLAN, FLAT, mapping=mapping)
+
+
+def test_what_a_mapping_raises_says_for_which_parameter():
+    with pytest.raises(ZeroDivisionError) as raised:
+        make_weights(PLAN, FLAT, mapping={NAMES[1]: lambda tree: 1 / 0})
+    said = [note for note in raised.value.__notes__ if "mapping" in note]
+    assert said == [f"while mapping made {NAMES[1]} of the new weights"]
 
 
 @pytest.mark.parametrize(

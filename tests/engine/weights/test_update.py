@@ -247,24 +247,87 @@ def test_arrays_of_weak_types_are_served_as_others(layout):
         assert not any(array.weak_type for _, array in made.parts(device))
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_streamed_update_takes_a_layer_more_at_most(streamed):
-    """Old arrays are given back as the engine does it; the ready one is the control."""
-    plan, source = plan_of("joined"), SOURCES["state"]()
-    make_weights(plan, source)
-    served = list(built_weights(OLD, group=plan.groups[0]))
-    nbytes = sum(array.nbytes for array in served)
-    layer = max(array.nbytes for array in served) * 2  # what is joined, and of what
-    gc.collect()  # what tests before this one left
+LAYER = 4 * (  # bytes of one of the joined layers
+    (16 + 1) * (128 + 64 + 64) + 2 * 32 + 128 * 16 + 2 * 16 + 16 * (24 + 24) + 24 * 16
+)
+
+
+def most_bytes(made, served: list[jax.Array], *, over: bool) -> int:
+    """What an engine takes more at most, if nobody else refers to the old arrays."""
     before, most = bytes_alive(), 0
-    made = make_weights(plan, source, streamed=streamed)
-    assert made.nbytes == nbytes
-    for number, array in made.parts(0):
-        most = max(most, bytes_alive() - before)
+    for number, array in made.parts(
+        0, over=served.__getitem__ if over else lambda _: None
+    ):
         served[number] = array
         del array
-    assert (most <= layer) == streamed
+        most = max(most, bytes_alive() - before)
+    return most
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("source", ["state", "numpy"])
+def test_a_streamed_update_takes_a_layer_more_at_most(source, streamed):
+    """Old arrays are given back as the engine does it; the ready one is the control."""
+    plan, given = plan_of("joined"), SOURCES[source]()
+    make_weights(plan, given)
+    served = list(built_weights(OLD, group=plan.groups[0]))
+    nbytes = sum(array.nbytes for array in served)
+    gc.collect()  # what tests before this one left
+    alive = bytes_alive()
+    made = make_weights(plan, given, streamed=streamed)
+    assert made.nbytes == nbytes == 2 * LAYER + 4 * 16 * (32 + 32 + 1)
+    most = bytes_alive() - alive + most_bytes(made, served, over=False)
+    assert (most <= LAYER) == streamed
     assert (most >= nbytes) != streamed
+
+
+def test_a_streamed_update_writes_over_what_is_not_needed_any_more():
+    plan, first = plan_of("joined"), make_weights(plan_of("joined"), OLD)
+    served = [array for _, array in sorted(first.parts(0))]
+    del first
+    before, old = where(served), list(served)
+    made = make_weights(plan, NEW, streamed=True)
+    gc.collect()
+    assert most_bytes(made, served, over=True) == 0
+    assert where(served) == before
+    assert all(array.is_deleted() for array in old)
+    for mine, array in zip(served, built_for("joined", 0, is_new=True), strict=True):
+        np.testing.assert_array_equal(mine, array)
+    assert not any(array.is_deleted() for array in jax.tree.leaves(nnx.state(NEW)))
+
+
+def where(arrays: list[jax.Array]) -> list[int]:
+    return [array.unsafe_buffer_pointer() for array in arrays]
+
+
+@pytest.mark.parametrize("source", ["state", "numpy", "a grid"])
+@pytest.mark.parametrize("layout", ["joined", "tensor parallel"])
+def test_what_is_written_over_old_arrays_is_the_same(source, layout):
+    """Layers some of whose arrays are somebody else's are made in fresh memory."""
+    plan = plan_of(layout)
+    old = dict(make_weights(plan, OLD).parts(0))
+    made = make_weights(plan, SOURCES[source](), streamed=True)
+    theirs = min(old)
+    found = dict(made.parts(0, over=lambda n: None if n == theirs else old[n]))
+    for number, array in enumerate(built_for(layout, 0, is_new=True)):
+        np.testing.assert_array_equal(found[number], array)
+    assert not old[theirs].is_deleted()
+    if layout == "joined" or source == "state":  # others are taken as they come
+        assert any(array.is_deleted() for array in old.values())
+
+
+@pytest.mark.parametrize(("streamed", "count"), [(False, 4), (True, 8)])
+def test_layers_that_are_alike_are_made_by_one_program(streamed, count):
+    """One each for a layer, embedding, norm and head; to write over old ones, too."""
+    for layers in (2, 4):
+        config = uniform_config(**{**SIZES, "num_layers": layers})
+        source = make_decoder(1, config=config)
+        plan = plan_for(source, groups=groups_of([0], config=config))
+        counter = CompilationCounter()
+        made = make_weights(plan, source, streamed=streamed)
+        assert counter.count == count
+        assert len(list(made.parts(0))) == len(plan.places)
+        assert counter.count == count
 
 
 @pytest.mark.parametrize(

@@ -328,3 +328,66 @@ def test_orders_for_unknown_requests_do_nothing() -> None:
     loop.order(events.PreemptRequest(request=ONE))
     loop.order(events.AbortMove(request=ONE, move=MoveId(5)))
     assert loop.take_trace() == []
+
+
+# After a predecessor.
+
+
+def test_copies_are_numbered_by_strides_above_the_last_that_is_known() -> None:
+    assert Controller().next_copy_id == 1
+    assert Controller(stride=256).next_copy_id == 256
+    later = Controller(last_copy_id=CopyId(517), stride=256)
+    assert later.next_copy_id == 768
+    later.step(events.AddDevice(device=LEFT))
+    _, start = later.step(events.StartRequest(request=ONE, device=LEFT, known=4))
+    assert isinstance(start, effects.Send)
+    assert isinstance(start.message, messages.Start)
+    assert (start.message.copy_id, start.message.horizon) == (768, 768)
+    assert later.next_copy_id == 1024
+
+
+def test_an_adopted_request_is_owned_by_the_copy_that_runs() -> None:
+    controller = Controller(last_copy_id=CopyId(512), stride=256)
+    for device in (LEFT, RIGHT):
+        controller.step(events.AddDevice(device=device))
+    adopted = events.AdoptRequest(request=ONE, device=LEFT, copy_id=CopyId(512))
+    assert controller.step(adopted) == []
+    _, released = controller.step(events.PreemptRequest(request=ONE))
+    assert released == effects.Fence(request=ONE, copy_id=CopyId(768))
+    assert controller.owners[ONE].closing == {512: LEFT}
+    with pytest.raises(ValueError, match="has an owner already"):
+        controller.step(adopted)
+
+
+def test_an_adopted_request_can_be_moved_at_once() -> None:
+    controller = Controller(last_copy_id=CopyId(512), stride=256)
+    for device in (LEFT, RIGHT):
+        controller.step(events.AddDevice(device=device))
+    controller.step(events.AdoptRequest(request=ONE, device=LEFT, copy_id=CopyId(512)))
+    order = begin_move(
+        MoveId(1),
+        request=ONE,
+        target=RIGHT,
+        mode=Mode.KV,
+        pages=2,
+        known=4,
+        is_urgent=False,
+    )
+    (reserve,) = controller.step(order)
+    assert isinstance(reserve, effects.Send) and reserve.to == RIGHT
+    assert isinstance(reserve.message, messages.Reserve)
+    assert reserve.message.copy_id == 768
+
+
+def test_what_a_lost_device_has_not_answered_is_forgotten_with_it() -> None:
+    controller = Controller()
+    controller.step(events.AddDevice(device=LEFT))
+    controller.step(events.StartRequest(request=ONE, device=LEFT, known=4))
+    controller.step(events.LoseDevice(device=LEFT))
+    started = messages.Started(request=ONE, copy_id=CopyId(1))
+    assert controller.step(started) == []
+    controller.step(events.AddDevice(device=LEFT))
+    _, start = controller.step(events.StartRequest(request=ONE, device=LEFT, known=4))
+    assert isinstance(start, effects.Send)
+    assert isinstance(start.message, messages.Start)
+    assert start.message.horizon == start.message.copy_id

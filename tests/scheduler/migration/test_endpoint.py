@@ -275,3 +275,67 @@ def test_a_commit_starts_the_row_once() -> None:
 def test_limits_are_checked() -> None:
     with pytest.raises(ValueError, match="tail_pages must be >= 1, got 0"):
         StagingLimits(page_tokens=16, tail_pages=0)
+
+
+# A new controller.
+
+
+def keep(*copies: CopyId, horizon: int = 100) -> events.Keep:
+    return events.Keep(copies=frozenset(copies), horizon=CopyId(horizon))
+
+
+def test_a_copy_that_a_new_controller_does_not_know_is_freed_unasked() -> None:
+    held = instance(START)
+    assert held.step(keep()) == [effects.Free(request=ONE, copy_id=OLD)]
+    assert held.copies == []
+
+
+def test_a_copy_that_it_knows_runs_on() -> None:
+    held = instance(START)
+    assert held.step(keep(OLD)) == []
+    assert held.copies == [OLD]
+
+
+def test_a_row_that_was_stopped_for_a_move_of_the_predecessor_goes_on() -> None:
+    held = instance(*STOPPING, ROW_STOPPED)
+    assert held.step(keep(OLD)) == [effects.ResumeRow(request=ONE, copy_id=OLD)]
+    assert not held.is_moving(OLD)
+    assert held.step(BEGIN) == ()  # of the predecessor, and late
+
+
+def test_a_row_that_was_not_stopped_yet_has_nothing_to_resume() -> None:
+    held = instance(START, BEGIN)
+    assert held.step(keep(OLD)) == []
+    assert not held.is_moving(OLD)
+
+
+def test_a_destination_that_nobody_knows_is_freed() -> None:
+    held = instance(*RECEIVING)
+    assert held.step(keep()) == [effects.Free(request=ONE, copy_id=NEW)]
+
+
+def test_a_destination_that_is_kept_is_still_one() -> None:
+    held = instance(*RECEIVING)
+    assert held.step(keep(NEW)) == []
+    assert held.copies == [NEW]
+
+
+def test_openings_of_the_predecessor_that_come_later_open_nothing() -> None:
+    held = instance(keep(horizon=8))
+    assert held.step(START) == ()
+    assert said(held.step(RESERVE)) == []  # it takes pages first
+    assert held.copies == [NEW]
+
+
+def test_what_the_new_controller_has_opened_already_stays() -> None:
+    held = instance(START)
+    assert held.step(keep(horizon=7)) == []
+    assert held.copies == [OLD]
+
+
+def test_a_copy_is_whole_that_runs_or_has_all_that_a_commit_needs() -> None:
+    assert instance(START).is_whole(OLD)
+    assert not instance(START).is_whole(NEW)
+    assert not instance(*RECEIVING).is_whole(NEW)
+    ready = instance(*RECEIVING, chunk(0, 20, is_last=True), written(20))
+    assert ready.is_whole(NEW)

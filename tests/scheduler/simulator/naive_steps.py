@@ -25,12 +25,14 @@ def make_steps(asked: Asked, *, settings: Settings) -> list[tuple[float, float]]
     There is one instance with room for all.
     """
     lives = [_Life(arrived_s=at, given=given, made=made) for at, given, made in asked]
-    now_s = 0.0
+    now_s = planned_s = 0.0
     while any(life.done < life.made for life in lives):
-        here = [r for r in lives if r.arrived_s <= now_s and r.done < r.made]
+        here = _open(lives, planned_s) or _open(lives, now_s)
         if not here:
             now_s = min(r.arrived_s for r in lives if r.arrived_s > now_s)
             continue
+        assert settings.steps is not None
+        began_s = now_s
         rows = [r for r in here if r.computed == r.given]
         chunks = _chunks(here, len(rows), settings)
         now_s += _takes_s(rows, chunks, settings)
@@ -43,7 +45,12 @@ def make_steps(asked: Asked, *, settings: Settings) -> list[tuple[float, float]]
         for life in here:
             if life.done == life.made:
                 life.ended_s = now_s
+        planned_s = began_s if settings.steps.plans_ahead else now_s
     return [(life.first_s, life.ended_s) for life in lives]
+
+
+def _open(lives: list[_Life], now_s: float) -> list[_Life]:
+    return [r for r in lives if r.arrived_s <= now_s and r.done < r.made]
 
 
 def _chunks(

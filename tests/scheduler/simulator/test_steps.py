@@ -73,6 +73,18 @@ def test_a_prompt_slows_the_row_beside_it() -> None:
     assert list(meter.wait_s) == [0.0, 1.25]
 
 
+def test_a_prompt_waits_for_the_step_that_was_planned_before_it_came() -> None:
+    assert STEPS.steps is not None
+    ahead = replace(STEPS, steps=replace(STEPS.steps, plans_ahead=True))
+    # As above, but the row is alone in one more step, until 5 s. Beside the 9 tokens of
+    # the next, until 7.65 s, it ends, and 10 and 6 tokens take 2 s and 1.6 s alone.
+    meter = run([(0.0, 5, 4), (2.0, 25, 1)], ahead)
+    assert times(meter) == {"ttft": [1.5, 9.25], "tpot": [2.05], "e2e": [7.65, 9.25]}
+    # Where nothing is under way nothing was planned, and it begins at once.
+    alone = run([(0.0, 5, 1), (2.0, 5, 1)], ahead)
+    assert times(alone)["ttft"] == [1.5, 1.5]
+
+
 def test_a_row_that_grows_has_one_more_page_to_attend_to() -> None:
     # 9 tokens of 10 are given: the first token, at 1.9 s, fills the page, the second
     # and the third are of a row with two pages: 1 + 0.5 + 2 * 0.25 s
@@ -184,12 +196,21 @@ def workloads(draw: st.DrawFn) -> Asked:
 
 
 @settings(max_examples=60, deadline=None)
-@given(asked=workloads(), budget=st.integers(1, 30), pair_s=st.sampled_from([0.0, 7.0]))
+@given(
+    asked=workloads(),
+    budget=st.integers(1, 30),
+    pair_s=st.sampled_from([0.0, 7.0]),
+    plans_ahead=st.booleans(),
+)
 def test_steps_in_one_go_are_those_made_one_by_one(
-    asked: Asked, budget: int, pair_s: float
+    asked: Asked, budget: int, pair_s: float, plans_ahead: bool
 ) -> None:
     speed = StepSpeed(
-        prefill_token_s=0.1, prefill_pair_s=pair_s, token_budget=budget, max_rows=99
+        prefill_token_s=0.1,
+        prefill_pair_s=pair_s,
+        token_budget=budget,
+        max_rows=99,
+        plans_ahead=plans_ahead,
     )
     fleet = replace(STEPS, capacity_tokens=99_999, max_devices=1, steps=speed)
     felt = run(asked, fleet).latencies

@@ -1,5 +1,6 @@
 """Trainers pause the engine, put it to sleep, and end its requests by these calls."""
 
+from collections.abc import Mapping
 from typing import cast
 
 from mell_jax.engine.admin import (
@@ -28,13 +29,16 @@ from mell_jax.serving.admin.trainer.wire import (
     TagsBody,
 )
 
-_MODES = {"abort": "abort", "wait": "wait", "keep": "keep", "in_place": "keep"}
+_MODES: Mapping[str, PauseMode] = {
+    **{"abort": "abort", "wait": "wait", "keep": "keep"},
+    "in_place": "keep",  # SGLang's word
+}
 _TAGS = ("weights", "kv_cache")
 
 
 async def _pause(asked: PauseBody, ask: Ask) -> Json:
     mode = asked.mode or ("wait" if asked.wait_for_inflight_requests else "abort")
-    return done_json("paused", await _state(ask, _pause_of(mode)))
+    return done_json("paused", await _state(ask, Pause(mode=_mode_of(mode))))
 
 
 async def _resume(asked: EmptyBody, ask: Ask) -> Json:
@@ -49,27 +53,12 @@ async def _sleep(asked: SleepBody, ask: Ask) -> Json:
     level = 1 if asked.level is None else asked.level
     sleep = checked(
         lambda: Sleep(
-            level=cast(SleepLevel, level), keeps=cast(Keeps, asked.keeps or "host")
+            level=cast(SleepLevel, level),
+            keeps=cast(Keeps, asked.keeps or "host"),
+            mode=_mode_of(asked.mode or "abort"),
         )
     )
-    pause = _pause_of(asked.mode or "abort")
-    if pause.mode == "abort":
-        await ask(AbortOpen())
-    elif pause.mode == "wait":
-        return await _sleep_after(pause, sleep, ask)
     return done_json("sleeping", await _state(ask, sleep))
-
-
-async def _sleep_after(pause: Pause, sleep: Sleep, ask: Ask) -> Json:
-    """Sleeps once open requests have ended; the pause ends with the sleep."""
-    before = await _state(ask, AskServing())
-    await _state(ask, pause)
-    try:
-        state = await _state(ask, sleep)
-    finally:  # refused, it would stand still until somebody resumes
-        if not before.is_paused:
-            state = await _state(ask, Resume())
-    return done_json("sleeping", state)
 
 
 async def _release(asked: TagsBody, ask: Ask) -> Json:
@@ -93,9 +82,12 @@ async def _abort(asked: AbortBody, ask: Ask) -> Json:
     ids = (*(asked.request_ids or ()), *((asked.rid,) if asked.rid else ()))
     if ids:
         await ask(AbortIds(request_ids=ids))
+    if ids or (asked.request_ids is not None and not asked.abort_all):
         return {"success": True, "status": "aborted", "aborted": len(ids)}
     if asked.abort_all is False:
         raise InvalidRequestError("rid", "is required where abort_all is false")
+    if asked.rid is not None and not asked.abort_all:
+        raise InvalidRequestError("rid", "is empty: name one, or set abort_all")
     aborted = await ask(AbortOpen())
     assert isinstance(aborted, RequestsAborted), aborted
     return {"success": True, "status": "aborted", "aborted": aborted.aborted}
@@ -109,7 +101,7 @@ async def _state(
     return state
 
 
-def _pause_of(mode: str) -> Pause:
+def _mode_of(mode: str) -> PauseMode:
     if mode == "retract":
         raise InvalidRequestError(
             "mode",
@@ -120,7 +112,7 @@ def _pause_of(mode: str) -> Pause:
         raise InvalidRequestError(
             "mode", f"must be one of {', '.join(_MODES)}, got {mode!r:.100}"
         )
-    return Pause(mode=cast(PauseMode, _MODES[mode]))
+    return _MODES[mode]
 
 
 def _tags_of(asked: TagsBody) -> set[str]:

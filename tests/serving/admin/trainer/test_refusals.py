@@ -52,6 +52,7 @@ NOT_HERE = (
         ("/sleep?mode=never", None, "mode", "one of"),
         ("/wake_up?tags=cuda_graph", None, "tags", "may be weights, kv_cache"),
         ("/abort_requests", {"abort_all": False}, "rid", "is required"),
+        ("/abort_requests", {"rid": ""}, "rid", "is empty: name one, or set"),
         ("/abort_requests", {"abort_all": True, "rid": "a"}, "abort_all", "beside ids"),
         ("/update_weight_version", {}, "new_version", "is required"),
         ("/update_weight_version", {"new_version": ""}, "version", "1 to 256"),
@@ -229,7 +230,8 @@ def test_an_engine_that_does_not_answer_is_a_503(root: Path) -> None:
         assert "has not answered in 0.1 s; nothing was done" in answer.json()["message"]
 
 
-def test_a_pause_that_waits_is_waited_for() -> None:
+@pytest.mark.parametrize("path", ["/pause?mode=wait", "/sleep?mode=wait"])
+def test_what_waits_for_open_requests_is_waited_for(path: str) -> None:
     fake = FakeAdministration()
     answers = []
     ask = fake.ask
@@ -241,7 +243,7 @@ def test_a_pause_that_waits_is_waited_for() -> None:
 
     fake.ask = hold  # type: ignore[method-assign]
     with trainers(fake, patience_s=0.05) as client, ThreadPoolExecutor(1) as pool:
-        paused = pool.submit(client.post, "/pause?mode=wait")
+        paused = pool.submit(client.post, path)
         while not answers:
             time.sleep(0.001)
         time.sleep(0.1)

@@ -57,33 +57,31 @@ def test_a_pause_ends(path: str, stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("path", "asked"),
     [
-        ("/sleep", [AbortOpen(), Sleep(level=1)]),
-        ("/sleep?level=1", [AbortOpen(), Sleep(level=1)]),
-        ("/sleep?level=2&mode=abort", [AbortOpen(), Sleep(level=2)]),
-        ("/sleep?level=2&mode=keep", [Sleep(level=2)]),
-        ("/sleep?level=2&mode=keep&keeps=drop", [Sleep(level=2, keeps="drop")]),
-        (
-            "/sleep?mode=wait",
-            [AskServing(), Pause(mode="wait"), Sleep(level=1), Resume()],
-        ),
+        ("/sleep", Sleep(level=1, mode="abort")),
+        ("/sleep?level=1", Sleep(level=1, mode="abort")),
+        ("/sleep?level=2&mode=abort", Sleep(level=2, mode="abort")),
+        ("/sleep?level=2&mode=keep", Sleep(level=2)),
+        ("/sleep?level=2&mode=keep&keeps=drop", Sleep(level=2, keeps="drop")),
+        ("/sleep?mode=wait", Sleep(level=1, mode="wait")),
     ],
 )
 def test_sleep_ends_open_requests_as_vllm_does_unless_told_otherwise(
-    path: str, asked: list[object], stage: Stage
+    path: str, asked: Sleep, stage: Stage
 ) -> None:
     told = stage.post(path)
     assert told["is_sleeping"] is True
     assert told["freed_bytes"] == 4000 * told["sleep_level"]
-    assert stage.fake.asked == asked
+    assert stage.fake.asked == [asked]
     assert stage.client.get("/is_sleeping").json()["is_sleeping"] is True
     assert stage.client.get("/is_paused").json()["is_paused"] is False
 
 
-def test_a_sleep_that_waits_and_is_refused_leaves_no_pause(stage: Stage) -> None:
+@pytest.mark.parametrize("mode", ["abort", "wait", "keep"])
+def test_a_sleep_that_is_refused_is_all_that_was_asked(mode: str, stage: Stage) -> None:
     stage.fake.has_host_memory = False
-    answer = stage.client.post("/sleep?mode=wait&level=2")
+    answer = stage.client.post(f"/sleep?mode={mode}&level=2")
     assert answer.status_code == 409
-    assert stage.fake.state.is_paused is False
+    assert len(stage.fake.asked) == 1
 
 
 def test_a_pause_from_before_outlasts_a_sleep_that_waits(stage: Stage) -> None:
@@ -206,7 +204,7 @@ UPDATED = {"updates": 1, "nbytes": 1000, "is_dropped": False}
     [
         (None, 5, []),
         ({}, 5, []),
-        ({"request_ids": []}, 5, []),
+        ({"request_ids": [], "abort_all": True}, 5, []),
         ({"abort_all": True}, 5, []),
         ({"rid": "", "abort_all": True}, 5, []),
         ({"request_ids": ["a", "b"]}, 2, ["a", "b"]),
@@ -221,6 +219,11 @@ def test_requests_are_ended_by_id_or_all(
     assert (told["status"], told["aborted"]) == ("aborted", aborted)
     assert stage.fake.aborted == ids
     assert stage.fake.asked == ([] if ids else [AbortOpen()])
+
+
+def test_a_list_of_no_requests_ends_none(stage: Stage) -> None:
+    assert stage.post("/abort_requests", {"request_ids": []})["aborted"] == 0
+    assert (stage.fake.aborted, stage.fake.asked) == ([], [])
 
 
 @pytest.mark.parametrize("path", ["/reset_prefix_cache", "/flush_cache"])

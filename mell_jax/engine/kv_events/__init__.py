@@ -1,0 +1,1 @@
+"""Others hear which prefixes are cached where, and can send requests there."""

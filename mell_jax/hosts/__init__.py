@@ -1,0 +1,1 @@
+"""One fleet over processes and machines: controller, engine hosts and front ends."""

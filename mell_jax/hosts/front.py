@@ -1,0 +1,420 @@
+"""A front end's engine is a whole fleet of hosts, to which it has links.
+
+    Submit, Abort -> relay -> controller, hosts
+    frames <- rows that the relay takes <- frames of hosts
+
+It is an `EngineLink`, as an engine in the same process is. Its loop has a thread; other
+threads leave messages there.
+"""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+from absl import logging
+
+from mell_jax.engine.frames import (
+    Abort,
+    EngineInfo,
+    EngineLoad,
+    EngineStopped,
+    Finished,
+    FinishReason,
+    Handle,
+    StepFrame,
+    Submit,
+)
+from mell_jax.engine.intake import choose_seed, refusal
+from mell_jax.engine.params import InvalidRequestError
+from mell_jax.engine.validate import check_submit, find_info
+from mell_jax.frontend import Sink
+from mell_jax.hosts.gather import Gathered, told_rows
+from mell_jax.hosts.link import Link, LinkConfig, connect
+from mell_jax.hosts.loads import NO_LOAD, sum_of
+from mell_jax.hosts.wire import (
+    Addresses,
+    Hello,
+    HostFrame,
+    HostLoad,
+    OpeningParcel,
+    Served,
+    Welcome,
+)
+from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts import relay as front_side
+from mell_jax.scheduler.hosts.relay import Relay
+from mell_jax.scheduler.ids import (
+    FRONT_BITS,
+    Epoch,
+    FrontId,
+    ModelId,
+    RequestId,
+    Tokens,
+)
+from mell_jax.scheduler.migration import messages
+
+_Frame = StepFrame | EngineStopped
+
+
+class _Open:
+    """A request that is open, and what its client has got."""
+
+    __slots__ = ("handle", "seed", "submit", "tokens")
+
+    def __init__(self, submit: Submit, *, handle: Handle, seed: int) -> None:
+        self.submit = submit
+        self.handle = handle  # as its client has it
+        self.seed = seed
+        self.tokens: list[int] = []
+
+
+@final
+class HostsEngine:
+    """A fleet of hosts, as one front end sees it; see `EngineLink`."""
+
+    def __init__(self, controller: str, *, name: str, links: LinkConfig) -> None:
+        """Does nothing yet.
+
+        Args:
+          controller: its address.
+          name: of this front end, in logs.
+        """
+        self._controller_address = controller
+        self._name = name
+        self._config = links
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._run, name="mell-hosts", daemon=True
+        )
+        self._is_ready = threading.Event()
+        self._is_stopping = False
+        self._sink: Callable[[_Frame], None] = lambda _: None
+        self._rng = np.random.default_rng(secrets.randbits(64))
+        self._models: tuple[Served, ...] = ()
+        self._front = FrontId(0)
+        self._relay: Relay | None = None
+        self._controller: Link | None = None
+        self._addresses: dict[str, str] = {}
+        self._hosts: dict[Epoch, Link] = {}
+        self._open: dict[RequestId, _Open] = {}
+        self._requests: dict[Handle, RequestId] = {}
+        self._last_request = 0
+        self._gathered = Gathered()
+        self._loads: dict[Epoch, EngineLoad] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rounds = 0
+
+    # -- EngineLink --------------------------------------------------------------------
+
+    @property
+    def infos(self) -> tuple[EngineInfo, ...]:
+        return tuple(model.info for model in self._models)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self._is_stopping
+
+    @property
+    def rounds(self) -> int:
+        """Grows with every beat."""
+        return self._rounds
+
+    def ping(self) -> None:
+        """Does nothing: beats come by themselves."""
+
+    def connect(self, *, most_s: float | None = None) -> None:
+        """Waits until it knows what the fleet serves.
+
+        Args:
+          most_s: how long it waits; None: as long as hosts take to load.
+
+        Raises:
+          OSError: no controller answers in time.
+        """
+        self._thread.start()
+        if not self._is_ready.wait(most_s):
+            raise OSError(
+                f"no controller with a host answers at {self._controller_address}"
+            )
+
+    def start(self, sink: Sink) -> None:
+        """Passes frames to `sink` from now on, on a thread of its own."""
+        self._sink = sink
+
+    def send(self, message: Submit | Abort) -> None:
+        """Takes a message from any thread and never blocks."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._take, message)
+
+    def load(self) -> EngineLoad:
+        return sum_of(list(self._loads.values())) if self._loads else NO_LOAD
+
+    def stop(self) -> None:
+        """Leaves the fleet; hosts drop what was this front end's."""
+        if self._thread.is_alive():
+            self._is_stopping = True
+            self._loop.call_soon_threadsafe(self._leave)
+            self._thread.join()
+        self._sink(EngineStopped(message=""))
+
+    # The loop.
+
+    def _run(self) -> None:
+        try:
+            self._loop.create_task(self._live())
+            self._loop.run_forever()
+        finally:
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.close()
+
+    def _leave(self) -> None:
+        for link in [*self._hosts.values(), *filter(None, [self._controller])]:
+            link.cut()
+        self._loop.stop()
+
+    async def _live(self) -> None:
+        """Finds the controller, again and again, and counts beats."""
+        while True:
+            if self._controller is None:
+                await self._find_controller()
+            await asyncio.sleep(self._config.beat_s)
+            await asyncio.sleep(0)  # what was said meanwhile comes first
+            self._rounds += 1
+            for link in [*self._hosts.values(), *filter(None, [self._controller])]:
+                link.beat()
+
+    async def _find_controller(self) -> None:
+        front = self._front if self._relay is not None else None
+        hello = Hello(role="front", name=self._name, front=front)
+        try:
+            link = await connect(
+                self._controller_address, hello=hello, config=self._config
+            )
+        except (OSError, TimeoutError):
+            return
+        self._controller = link
+        self._keep(link.run(hear=self._hear_controller, on_cut=self._lost_controller))
+
+    def _hear_controller(self, message: Any) -> None:
+        match message:
+            case Welcome():
+                self._meet(message)
+            case Addresses():
+                self._addresses = message.by_name
+            case words.Beat():
+                pass
+            case _:
+                self._do(self._relayed.hear_controller(message))
+
+    def _meet(self, welcome: Welcome) -> None:
+        if self._relay is None:
+            self._models, self._front = welcome.models, welcome.front
+            specs = {ModelId(m.info.model_name): m.spec.cache for m in self._models}
+            self._relay = Relay(
+                self._front,
+                slot=1 + self._front % (words.STRIDE - 1),
+                pages_of=lambda model, tokens: specs[model].held_by(tokens),
+            )
+            self._is_ready.set()
+        self._do(self._relay.meet_controller())
+
+    def _lost_controller(self) -> None:
+        self._controller = None
+        if self._relay is not None:
+            logging.warning("the controller is gone: requests go on without it")
+            self._do(self._relay.cut_controller())
+
+    @property
+    def _relayed(self) -> Relay:
+        assert self._relay is not None, "the controller's first word is a welcome"
+        return self._relay
+
+    # Hosts.
+
+    async def _reach(self, host: words.Host) -> None:
+        hello = Hello(
+            role="front", name=self._name, epoch=host.epoch, front=self._front
+        )
+        try:
+            link = await connect(
+                self._addresses.get(host.name, ""), hello=hello, config=self._config
+            )
+        except (OSError, TimeoutError, ValueError) as error:
+            logging.warning("host %s cannot be reached: %s", host.name, error)
+            self._do(self._relayed.cut_host(host.epoch))
+            return
+        self._hosts[host.epoch] = link
+        self._keep(
+            link.run(
+                hear=lambda message: self._hear_host(host.epoch, message),
+                on_cut=lambda: self._lost_host(host.epoch, link),
+            )
+        )
+        self._do(self._relayed.reached(host.epoch))
+
+    def _hear_host(self, epoch: Epoch, message: Any) -> None:
+        match message:
+            case HostFrame():
+                for row in told_rows(message):
+                    self._do(self._relayed.hear_host(epoch, row))
+                self._flush()
+            case HostLoad():
+                self._loads[epoch] = message.load
+            case words.Gone() | words.Rooms():
+                self._do(self._relayed.hear_host(epoch, message))
+
+    def _lost_host(self, epoch: Epoch, link: Link) -> None:
+        if self._hosts.get(epoch) is link:
+            del self._hosts[epoch]
+            self._loads.pop(epoch, None)
+            self._do(self._relayed.cut_host(epoch))
+
+    # Requests.
+
+    def _take(self, message: Submit | Abort) -> None:
+        match message:
+            case Submit():
+                self._submit(message)
+            case Abort():
+                for handle in message.handles:
+                    end = Finished(handle=handle, reason=FinishReason.ABORT)
+                    self._end(end)
+        self._flush()
+
+    def _submit(self, submit: Submit) -> None:
+        try:
+            info = find_info(submit, infos=self.infos)
+            check_submit(submit, info=info)
+        except InvalidRequestError as error:
+            self._gathered.end(refusal(submit, error))
+            return
+        self._last_request += 1
+        request = RequestId((self._front << FRONT_BITS) + self._last_request)
+        model = ModelId(info.model_name)
+        self._requests[submit.handle] = request
+        self._open[request] = _Open(
+            replace(submit, handle=Handle(request), model=str(model)),
+            handle=submit.handle,
+            seed=choose_seed(submit, rng=self._rng),
+        )
+        cache = next(m.spec for m in self._models if m.info is info).cache
+        prompt, params = len(submit.prompt), submit.params
+        most = info.max_model_len
+        if params.max_tokens is not None:
+            most = min(most, prompt + params.max_tokens)
+        ask = words.Ask(
+            request=request,
+            model=model,
+            prompt=prompt,
+            known=prompt,
+            pages=cache.held_by(prompt),
+            peak_pages=cache.held_by(most),
+            tenant=submit.tenant,
+            weight=submit.weight,
+        )
+        self._do(self._relayed.ask(ask))
+
+    def _end(self, finished: Finished) -> None:
+        """Ends a request; one that is not open is ignored."""
+        request = self._requests.pop(finished.handle, None)
+        if request is not None:
+            del self._open[request]
+            self._gathered.end(finished)
+            self._do(self._relayed.close(request))
+
+    # What the relay says.
+
+    def _do(self, todo: Sequence[front_side.Effect]) -> None:
+        for effect in todo:
+            match effect:
+                case front_side.ToController():
+                    if self._controller is not None:
+                        self._controller.send(effect.message)
+                case front_side.ToHost():
+                    self._send_host(effect)
+                case front_side.Reach():
+                    self._keep(self._loop.create_task(self._reach(effect.host)))
+                case front_side.Leave():
+                    self._leave_host(effect.epoch)
+                case front_side.Pass():
+                    self._pass(effect.row)
+                case front_side.Fail():
+                    self._fail(effect)
+
+    def _leave_host(self, epoch: Epoch) -> None:
+        link = self._hosts.pop(epoch, None)
+        self._loads.pop(epoch, None)
+        if link is not None:
+            link.cut()
+
+    def _fail(self, effect: front_side.Fail) -> None:
+        opened = self._open.get(effect.request)
+        if opened is not None:
+            self._end(
+                Finished(
+                    handle=opened.handle,
+                    reason=FinishReason.ERROR,
+                    message=effect.reason,
+                )
+            )
+
+    def _send_host(self, effect: front_side.ToHost) -> None:
+        link, message = self._hosts.get(effect.epoch), effect.message
+        if link is None:
+            return
+        if not isinstance(message, words.Opening):
+            link.send(message)
+            return
+        opened = self._open.get(message.message.request)
+        if opened is None:
+            return  # it is over, as the controller is about to hear
+        link.send(
+            OpeningParcel(
+                device=message.device,
+                since=message.since,
+                pages=message.pages,
+                message=message.message,
+                submit=opened.submit,
+                seed=opened.seed,
+                tokens=_known(opened, message.message),
+            )
+        )
+
+    def _pass(self, row: words.Row) -> None:
+        opened = self._open[row.request]
+        opened.tokens += row.tokens
+        finished = self._gathered.add(row, handle=opened.handle)
+        if finished is not None:
+            self._end(finished)
+
+    def _flush(self) -> None:
+        """Hands over what was gathered, as one frame."""
+        frame = self._gathered.take()
+        if frame is not None:
+            self._sink(frame)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Ends service if a task has failed: a bug, and nobody would be answered."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logging.error("the front end's links have failed", exc_info=error)
+            self._sink(EngineStopped(message=f"{type(error).__name__}: {error}"))
+
+
+def _known(opened: _Open, message: words.Opened) -> Tokens:
+    """Returns the tokens that go with an opening: those of prompt and answer so far."""
+    prompt = opened.submit.prompt
+    if isinstance(message, messages.Commit):
+        return prompt  # the rest is there
+    count = message.known - len(prompt)
+    return np.concatenate([prompt, np.array(opened.tokens[:count], np.int32)])

@@ -1,0 +1,1 @@
+"""A fleet of hosts on the nodes of a Ray cluster, one actor per node."""

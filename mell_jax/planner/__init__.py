@@ -1,0 +1,1 @@
+"""Finds the devices that a load needs, by search over the simulator."""

@@ -1,0 +1,376 @@
+"""The controller's part: who is in the fleet; what they say goes to the dispatcher.
+
+    heard(peer, message), beat, cut  ->  coordinator  ->  Send(peer, message)
+                                          roll         hosts, front ends
+                                          dispatcher   placement, moves, owners
+
+It adopts what there is when it begins: it waits until all have reported of whom others
+know, or for `patience` beats, and then decides from the front ends' streams which
+copies count. It knows no tokens but those that a stopped row hands over.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
+from mell_jax.scheduler.hosts.dispatcher import Dispatcher, Placed
+from mell_jax.scheduler.hosts.outbox import Effect, HangUp, Outbox, Send
+from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId, Roll
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId, RequestId
+from mell_jax.scheduler.migration.controller import Controller
+from mell_jax.scheduler.placement import events
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.policy import Policy
+
+__all__ = ["Coordinator", "Effect", "HangUp", "Send"]
+
+_EPOCH_BITS = 20  # that tell the epochs of one generation from each other
+
+
+class Coordinator:
+    """The coordinator decides for a fleet; there is one.
+
+    Args:
+      models: what an instance of each model can hold.
+      policy: new; it places and moves requests.
+      patience: beats of silence after which a host or a front end is given up, and
+        for which reports are waited for at the beginning.
+      generation: that no controller of these hosts had before; drawn at random, as it
+        need not follow on.
+      least_hosts: that it waits for before it adopts.
+      epoch_s: between two calls of `tick`.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Mapping[ModelId, ModelSpec],
+        policy: Policy,
+        patience: int,
+        generation: int = 0,
+        least_hosts: int = 1,
+        epoch_s: float = 1.0,
+    ) -> None:
+        self.roll = Roll(patience=patience)
+        self._outbox = Outbox(self.roll)
+        self._dispatcher = Dispatcher(
+            models=models,
+            policy=policy,
+            roll=self.roll,
+            outbox=self._outbox,
+            epoch_s=epoch_s,
+        )
+        self._adoption: Adoption | None = Adoption(
+            patience=patience, least_hosts=least_hosts
+        )
+        self._given_up: set[str] = set()  # hosts by name, in this beat
+        self._put_off: dict[PeerId, words.Join] = {}  # of these, until the next
+        self._last_epoch = generation << _EPOCH_BITS
+        self._last_device = 0
+        self._hears: dict[type, Callable[[Any, Any], None]] = {
+            words.Leave: self._leave,
+            words.Told: self._told,
+            words.Want: lambda _, message: self._dispatcher.want(message),
+            words.GroupOpened: self._group_opened,
+            words.GroupFailed: self._group_failed,
+            words.LinkMeasured: lambda _, message: self._dispatcher.measure(message),
+            words.PeerCut: self._peer_cut,
+            words.Ask: lambda _, message: self._dispatcher.arrive(message),
+            words.Over: lambda _, message: self._dispatcher.end(message.request),
+            words.Broken: lambda _, message: self._dispatcher.start_again(message),
+            words.Reached: self._reached,
+            words.Unreachable: self._unreachable,
+        }
+
+    @property
+    def is_adopting(self) -> bool:
+        """Returns whether it still waits for reports, and decides nothing."""
+        return self._adoption is not None
+
+    @property
+    def machine(self) -> Machine:
+        """Returns the placement machine; to be read."""
+        return self._dispatcher.machine
+
+    @property
+    def controller(self) -> Controller:
+        """Returns the owner records; to be read."""
+        return self._dispatcher.controller
+
+    @property
+    def requests(self) -> Mapping[RequestId, Placed]:
+        """Returns the requests that are not over."""
+        return self._dispatcher.requests
+
+    # -- what happens --------------------------------------------------------------
+
+    def heard(self, peer: PeerId, message: Any, *, now_s: float) -> Sequence[Effect]:
+        """Takes a message of a host or a front end.
+
+        Args:
+          message: one of `words.FromHost` or `words.FromFront`.
+          now_s: seconds of a clock that does not go back.
+        """
+        self.roll.heard(peer)
+        self._set_clock(now_s)
+        match message:
+            case words.Join():
+                self._join(peer, message)
+            case words.Enter():
+                self._enter(peer, message)
+            case words.Beat():
+                pass
+            case _ if self._adoption is not None:
+                self._adoption.hear(peer, message)
+            case _:
+                entry = self.roll.who(peer)
+                if entry is not None:  # else it was given up, and has not heard of it
+                    self._hears[type(message)](entry, message)
+        return self._settle()
+
+    def cut(self, peer: PeerId, *, now_s: float) -> Sequence[Effect]:
+        """A link has ended."""
+        self._set_clock(now_s)
+        self._lose_peer(peer)
+        return self._settle()
+
+    def beat(self, *, now_s: float) -> Sequence[Effect]:
+        """Counts a beat of silence for everybody, once all that was said is heard."""
+        self._set_clock(now_s)
+        for peer in self.roll.beat():
+            self._outbox.hang_up(peer)
+            self._lose_peer(peer)
+        if self._adoption is not None:
+            self._adoption.beat()
+            self._adopt_if_ready()
+        self._admit_again()
+        self._outbox.send_all(words.Beat())
+        return self._settle()
+
+    def tick(self, *, now_s: float) -> Sequence[Effect]:
+        """Ends an epoch of placement: it may consolidate, and links have room again."""
+        self._set_clock(now_s)
+        self._dispatcher.renew_links()
+        if self._adoption is None:
+            self._dispatcher.decide(events.Tick(now_s=now_s))
+        return self._settle()
+
+    def wake(self, *, now_s: float) -> Sequence[Effect]:
+        """Lets placement decide about requests that it has let wait until now."""
+        self._set_clock(now_s)
+        if self._adoption is None:
+            self._dispatcher.decide(events.Wake())
+        return self._settle()
+
+    # -- who comes -----------------------------------------------------------------
+
+    def _join(self, peer: PeerId, join: words.Join) -> None:
+        if self._adoption is not None:
+            self._hang_up(self._adoption.join(peer, join))
+            self._adopt_if_ready()
+            return
+        before = self.roll.hosts.get(join.epoch) if join.epoch is not None else None
+        if before is not None and before.name == join.name:
+            self._lose_host(before)
+            self._hang_up([before.peer])
+        if join.name in self._given_up:
+            self._put_off[peer] = join
+        else:
+            self._admit({peer: join})
+
+    def _admit_again(self) -> None:
+        """Lets hosts in that were given up: once a beat, as they may be again."""
+        self._given_up.clear()
+        joins, self._put_off = self._put_off, {}
+        self._admit(joins)
+
+    def _admit(self, joins: Mapping[PeerId, words.Join]) -> None:
+        """Lets hosts in that begin empty, whatever they had before."""
+        for peer, join in joins.items():
+            self._number(peer, join)
+        if joins:
+            self._tell_hosts()
+            self._serve_reached(self.roll.hosts.values())
+
+    def _number(self, peer: PeerId, join: words.Join) -> None:
+        self._last_epoch += 1
+        first = self._last_device + 1
+        self._last_device += join.num_groups
+        devices = tuple(map(DeviceGroupId, range(first, self._last_device + 1)))
+        host = self.roll.admit(
+            Epoch(self._last_epoch), name=join.name, peer=peer, devices=devices
+        )
+        host.prefill_tokens_per_s = join.prefill_tokens_per_s
+        host.is_leaving = join.is_leaving
+        self._outbox.send(peer, words.Admit(epoch=host.epoch, devices=devices))
+
+    def _enter(self, peer: PeerId, enter: words.Enter) -> None:
+        if self._adoption is not None:
+            self._hang_up(self._adoption.enter(peer, enter))
+            self._adopt_if_ready()
+            return
+        before = self.roll.fronts.get(enter.front)
+        if before is not None:
+            self._lose_front(before)
+            self._hang_up([before.peer])
+        self.roll.enter(enter.front, peer=peer)
+        self._note_reached(enter)
+        self._outbox.send(peer, words.Hosts(hosts=self.roll.told()))
+        for stream in enter.streams:
+            disowned = words.Disowned(request=stream.ask.request)
+            self._outbox.send(peer, disowned)
+            self._dispatcher.arrive(stream.ask)
+
+    def _note_reached(self, enter: words.Enter) -> None:
+        for epoch in enter.hosts:
+            if epoch in self.roll.hosts:
+                self.roll.hosts[epoch].reached.add(enter.front)
+
+    def _serve_reached(self, hosts: Iterable[HostEntry]) -> None:
+        """Takes those into the books that every front end has reached."""
+        for host in hosts:
+            is_due = not (host.is_serving or host.is_leaving)
+            if not (is_due and self.roll.is_reached(host)):
+                continue
+            host.is_serving = True
+            for device in host.devices:
+                self._dispatcher.add_device(
+                    device, prefill_tokens_per_s=host.prefill_tokens_per_s
+                )
+
+    def _tell_hosts(self) -> None:
+        self._outbox.send_all(words.Hosts(hosts=self.roll.told()))
+
+    # -- what there was before -----------------------------------------------------
+
+    def _adopt_if_ready(self) -> None:
+        adoption = self._adoption
+        if adoption is None or not adoption.is_complete:
+            return
+        self._adoption = None
+        adopted = adoption.decide()
+        self._last_device = adopted.seen.device
+        self._dispatcher.number_from(adopted.seen.copy_id)
+        for enter, peer in adopted.fronts:
+            self.roll.enter(enter.front, peer=peer)
+        for join, peer in adopted.hosts:
+            self._take_over(join, peer, adopted)
+        for stream in adopted.placed:
+            self._dispatcher.adopt(stream)
+        for enter, _ in adopted.fronts:
+            self._note_reached(enter)
+        for join, peer in adopted.hosts:
+            host = self.roll.who(peer)
+            if join.is_leaving and isinstance(host, HostEntry):
+                self._give_back(host)
+        for join, peer in adopted.strangers:
+            self._number(peer, join)
+        self._tell_hosts()
+        self._serve_reached(self.roll.hosts.values())
+        for ask in adopted.waiting:
+            disowned = words.Disowned(request=ask.request)
+            self._outbox.send_front(ask.request, disowned)
+            self._dispatcher.arrive(ask)
+
+    def _take_over(self, join: words.Join, peer: PeerId, adopted: Adopted) -> None:
+        """Goes on with a host that a predecessor admitted."""
+        assert join.epoch is not None
+        devices = [group.device for group in join.groups]
+        host = self.roll.admit(join.epoch, name=join.name, peer=peer, devices=devices)
+        host.is_serving = True
+        for group in join.groups:
+            self._dispatcher.take_over(
+                group, prefill_tokens_per_s=join.prefill_tokens_per_s
+            )
+        keep = words.Retain(copies=adopted.kept, horizon=self.controller.next_copy_id)
+        self._outbox.send(peer, keep)
+
+    def _hang_up(self, others: Iterable[PeerId]) -> None:
+        """Ends what may be dead links; if one is not, its end comes again over another.
+
+        Which one is older is not known: what was said over a link that is cut may come
+        after what is said over the next one.
+        """
+        for peer in others:
+            self._outbox.hang_up(peer)
+
+    # -- who goes ------------------------------------------------------------------
+
+    def _lose_peer(self, peer: PeerId) -> None:
+        self._put_off.pop(peer, None)
+        if self._adoption is not None:
+            self._adoption.forget(peer)
+            self._adopt_if_ready()
+        entry = self.roll.who(peer)
+        match entry:
+            case HostEntry():
+                self._lose_host(entry)
+            case FrontEntry():
+                self._lose_front(entry)
+        self.roll.forget(peer)
+
+    def _lose_host(self, host: HostEntry) -> None:
+        """Gives a host up: its requests start again elsewhere."""
+        self.roll.remove(host)
+        self._tell_hosts()
+        if host.is_serving:
+            for device in host.devices:
+                self._dispatcher.lose_device(device)
+
+    def _lose_front(self, front: FrontEntry) -> None:
+        self.roll.forget(front.peer)
+        self._dispatcher.end_all(front.front)
+        self._serve_reached(self.roll.hosts.values())
+
+    # -- what is said --------------------------------------------------------------
+
+    def _told(self, host: HostEntry, message: words.Told) -> None:
+        if message.device in host.devices:
+            self._dispatcher.told(message.message)
+
+    def _leave(self, host: HostEntry, _: words.Leave) -> None:
+        self._give_back(host)
+
+    def _give_back(self, host: HostEntry) -> None:
+        host.is_leaving = True
+        if host.is_serving:
+            for device in host.devices:
+                self._dispatcher.give_back(device)
+
+    def _group_opened(self, host: HostEntry, message: words.GroupOpened) -> None:
+        self._dispatcher.device_opened(message)
+
+    def _group_failed(self, host: HostEntry, message: words.GroupFailed) -> None:
+        if message.device in host.devices:
+            self.roll.drop_device(host, message.device)
+            if host.is_serving:
+                self._dispatcher.lose_device(message.device)
+
+    def _peer_cut(self, host: HostEntry, message: words.PeerCut) -> None:
+        other = self.roll.hosts.get(message.epoch)
+        theirs = other.devices if other is not None else ()
+        self._dispatcher.abort_between(frozenset((*host.devices, *theirs)))
+
+    def _reached(self, front: FrontEntry, message: words.Reached) -> None:
+        host = self.roll.hosts.get(message.epoch)
+        if host is not None:
+            host.reached.add(front.front)
+            self._serve_reached([host])
+
+    def _unreachable(self, front: FrontEntry, message: words.Unreachable) -> None:
+        host = self.roll.hosts.get(message.epoch)
+        if host is not None:
+            fenced = words.Fenced(reason="a front end lost its link")
+            self._outbox.send(host.peer, fenced)
+            self._given_up.add(host.name)
+            self._lose_host(host)
+
+    def _settle(self) -> Sequence[Effect]:
+        self._dispatcher.settle()
+        return self._outbox.take()
+
+    def _set_clock(self, now_s: float) -> None:
+        ledger = self.machine.ledger
+        ledger.now_s = max(ledger.now_s, now_s)

@@ -1,0 +1,369 @@
+"""The dispatcher carries out what placement decides, with what hosts tell of it.
+
+    ask, want, over  ->  machine      Place, Move, Preempt, Open, Park
+    hosts' answers   ->  controller   owners, commits
+                             '--> openings by way of front ends, orders to hosts
+
+It has the requests of the fleet. Who is there it reads from the roll; the coordinator
+tells it who comes and goes.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts.carriage import Carriage
+from mell_jax.scheduler.hosts.outbox import Outbox
+from mell_jax.scheduler.hosts.roll import Roll
+from mell_jax.scheduler.ids import (
+    CopyId,
+    DeviceGroupId,
+    FrontId,
+    ModelId,
+    RequestId,
+    front_of,
+)
+from mell_jax.scheduler.migration import effects, messages
+from mell_jax.scheduler.migration import events as orders
+from mell_jax.scheduler.migration.controller import Controller
+from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.machine import Machine
+from mell_jax.scheduler.placement.model import ModelSpec
+from mell_jax.scheduler.placement.policy import Policy
+
+
+class Placed:
+    """A request as the controller knows it."""
+
+    __slots__ = ("ask", "pages")
+
+    def __init__(self, ask: words.Ask) -> None:
+        self.ask = ask
+        self.pages = ask.pages  # granted
+
+
+class Dispatcher:
+    """The dispatcher is the coordinator's.
+
+    Args:
+      models: what an instance of each model can hold.
+      policy: new; it places and moves requests.
+      roll: of who is there; read only.
+      outbox: what is to be sent goes there.
+      epoch_s: between two calls of `renew_links`.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Mapping[ModelId, ModelSpec],
+        policy: Policy,
+        roll: Roll,
+        outbox: Outbox,
+        epoch_s: float,
+    ) -> None:
+        self.machine = Machine(models=models, policy=policy)
+        self.controller = Controller(stride=words.STRIDE)
+        self.requests: dict[RequestId, Placed] = {}
+        self._roll = roll
+        self._outbox = outbox
+        self._carriage = Carriage(self.machine.ledger, epoch_s=epoch_s)
+        self._since: dict[DeviceGroupId, CopyId] = {}  # when each was opened
+        self._arriving: dict[RequestId, words.Ask] = {}  # since the last event
+        self._returning: dict[RequestId, words.Ask] = {}  # when their past is settled
+        self._reports: deque[events.Event] = deque()
+
+    # -- device groups -------------------------------------------------------------
+
+    def number_from(self, last_copy_id: CopyId) -> None:
+        """Gives out copy ids above those of predecessors, before anything else."""
+        assert not self.controller.owners, "copies are numbered already"
+        self.controller = Controller(last_copy_id=last_copy_id, stride=words.STRIDE)
+
+    def add_device(self, device: DeviceGroupId, *, prefill_tokens_per_s: float) -> None:
+        """Takes an empty device group into the books, with its speed for moves."""
+        self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
+        self.controller.step(orders.AddDevice(device=device))
+        self.decide(events.DeviceAdded(device=device))
+
+    def take_over(
+        self, group: words.GroupReport, *, prefill_tokens_per_s: float
+    ) -> None:
+        """Takes a device group into the books as a predecessor has left it."""
+        device, model = group.device, group.model
+        if model is None:
+            self.add_device(device, prefill_tokens_per_s=prefill_tokens_per_s)
+            return
+        self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
+        self._since[device] = group.since
+        self.controller.step(orders.AddDevice(device=device))
+        self.decide(events.Serving(device=device, model=model))
+        self._carriage.open(device)
+
+    def give_back(self, device: DeviceGroupId) -> None:
+        """Moves away what a device group has, and takes it out of the books then."""
+        if self._knows(device):
+            self.decide(events.DeviceRemoved(device=device))
+
+    def _knows(self, device: DeviceGroupId) -> bool:
+        ledger = self.machine.ledger
+        return device in ledger.instances or ledger.is_idle(device)
+
+    def lose_device(self, device: DeviceGroupId) -> None:
+        """Takes a device group out of the books: what it had is gone."""
+        self._carriage.close(device)
+        self._control(orders.LoseDevice(device=device))
+        self._reports.append(events.DeviceLost(device=device))
+
+    def device_opened(self, message: words.GroupOpened) -> None:
+        """A device group is ready."""
+        if message.device in self.machine.ledger.instances:
+            self._carriage.open(message.device)
+            self.decide(events.Activated(model=message.model, took_s=message.took_s))
+
+    # -- requests ------------------------------------------------------------------
+
+    def arrive(self, ask: words.Ask) -> None:
+        """Takes a request in, once nothing is left of what it may have been before."""
+        self.end(ask.request)
+        if ask.request in self.controller.owners:
+            self._returning[ask.request] = ask
+        else:
+            self._arriving[ask.request] = ask
+
+    def adopt(self, stream: words.StreamReport) -> None:
+        """Takes a request in that runs already."""
+        ask, device, copy_id = stream.ask, stream.device, stream.copy_id
+        assert device is not None and copy_id is not None
+        self.requests[ask.request] = Placed(ask)
+        self.controller.step(
+            orders.AdoptRequest(request=ask.request, device=device, copy_id=copy_id)
+        )
+        self.decide(events.Adopt(arrival=_arrival(ask), device=device))
+
+    def end(self, request: RequestId) -> None:
+        """Ends a request, if it is here."""
+        self._arriving.pop(request, None)
+        self._returning.pop(request, None)
+        if self.requests.pop(request, None) is None:
+            return
+        self._control(orders.End(request=request))
+        self._reports.append(events.Finish(request=request))
+
+    def end_all(self, front: FrontId) -> None:
+        """Ends the requests of a front end: nobody is there to hear them."""
+        for request in [*self.requests, *self._arriving, *self._returning]:
+            if front_of(request) == front:
+                self.end(request)
+
+    def start_again(self, message: words.Broken) -> None:
+        """Starts a request again whose stream cannot go on as that copy."""
+        owner = self.controller.owners.get(message.request)
+        if owner is None or owner.copy_id != message.copy_id:
+            return  # it has another copy by now, or soon
+        if message.request in self.requests and owner.home is not None:
+            self.decide(events.Displace(request=message.request))
+
+    def want(self, message: words.Want) -> None:
+        """A row needs pages: it gets them now, or when there are any."""
+        request = self.requests.get(message.request)
+        owner = self.controller.owners.get(message.request)
+        known = self.machine.ledger.requests.get(message.request)
+        if request is None or owner is None or known is None:
+            return
+        if owner.copy_id != message.copy_id or known.device is None:
+            return
+        is_asked = self.machine.ledger.wanted_pages(known) >= message.pages
+        if not is_asked:
+            self.decide(events.Grow(request=message.request, pages=message.pages))
+        if known.pages >= message.pages and message.request in self.requests:
+            request.pages = max(request.pages, known.pages)
+            self._grant(message.request)
+
+    def told(self, message: messages.ToController) -> None:
+        """A device group has answered."""
+        if isinstance(message, messages.Released):
+            self._see_released(message)
+        self._control(message)
+
+    def _see_released(self, message: messages.Released) -> None:
+        """Starts again what a host has let go by itself: it lost the front end."""
+        owner = self.controller.owners.get(message.request)
+        if owner is None or message.copy_id in owner.closing:
+            return
+        if owner.move is not None and owner.move.copy_id == message.copy_id:
+            self._control(orders.AbortMove(request=owner.request, move=owner.move.id))
+        if owner.copy_id == message.copy_id and owner.home is not None:
+            self.decide(events.Displace(request=message.request))
+
+    # -- moves ---------------------------------------------------------------------
+
+    def renew_links(self) -> None:
+        """An epoch ends: links have room again."""
+        self._carriage.renew()
+
+    def measure(self, message: words.LinkMeasured) -> None:
+        """Learns how fast a link is."""
+        self._carriage.measure(message)
+
+    def abort_between(self, ends: frozenset[DeviceGroupId]) -> None:
+        """Calls off the moves between these device groups."""
+        for owner in list(self.controller.owners.values()):
+            move = owner.move
+            if move is not None and {move.source, move.target} <= ends:
+                self._control(orders.AbortMove(request=owner.request, move=move.id))
+
+    def settle(self) -> None:
+        """Hears reports, begins moves and takes requests in, until all is done."""
+        while True:
+            if self._reports:
+                self._report(self._reports.popleft())
+            elif self._carriage.is_asked:
+                self._begin_moves()
+            elif self._arriving:
+                self._take_in(self._arriving.pop(next(iter(self._arriving))))
+            else:
+                return
+
+    def _report(self, report: events.Event) -> None:
+        match report:
+            case events.DeviceLost(device=device) if not self._knows(device):
+                pass  # it has failed before, or was given back by another report
+            case _:
+                self.decide(report)
+
+    def _take_in(self, ask: words.Ask) -> None:
+        self.requests[ask.request] = Placed(ask)
+        self.decide(_arrival(ask))
+
+    def _begin_moves(self) -> None:
+        for move, mode in self._carriage.begin():
+            request = self.requests.get(move.request)
+            if request is None:
+                continue
+            request.pages = max(request.pages, move.pages)
+            self._control(
+                orders.BeginMove(
+                    move=move,
+                    mode=mode,
+                    pages=request.pages,
+                    known=request.ask.prompt,
+                )
+            )
+
+    # -- decisions -----------------------------------------------------------------
+
+    def decide(self, event: events.Event) -> None:
+        """Has placement decide, and does what it has decided."""
+        for decision in self.machine.step(event).decisions:
+            self._obey(decision)
+
+    def _obey(self, decision: plan.Decision) -> None:
+        match decision:
+            case plan.Place():
+                self._place(decision)
+            case plan.Move():
+                self._carriage.ask(decision)
+            case plan.Preempt():
+                self._control(orders.PreemptRequest(request=decision.request))
+            case plan.Activate():
+                self._open_group(decision.device, decision.model)
+            case plan.Park(device=device):
+                self._carriage.close(device)
+                self._outbox.send_device(device, words.CloseGroup(device=device))
+            case plan.Reject():
+                self._refuse(decision)
+            case plan.Wait():
+                pass
+
+    def _open_group(self, device: DeviceGroupId, model: ModelId) -> None:
+        horizon = self._since[device] = self.controller.next_copy_id
+        opening = words.OpenGroup(device=device, model=model, horizon=horizon)
+        self._outbox.send_device(device, opening)
+
+    def _place(self, decision: plan.Place) -> None:
+        request = self.requests.get(decision.request)
+        if request is None:
+            return  # it is over; the books are about to hear of it
+        request.pages = decision.pages
+        owner = self.controller.owners.get(decision.request)
+        if owner is not None and owner.home is not None:
+            self._grant(decision.request)
+            return
+        self._control(
+            orders.StartRequest(
+                request=decision.request,
+                device=decision.device,
+                known=request.ask.prompt,
+            )
+        )
+
+    def _grant(self, request: RequestId) -> None:
+        owner = self.controller.owners.get(request)
+        if owner is not None and owner.home is not None:
+            grant = words.Grant(
+                request=request,
+                copy_id=owner.copy_id,
+                pages=self.requests[request].pages,
+            )
+            self._outbox.send_device(owner.home, grant)
+
+    def _refuse(self, decision: plan.Reject) -> None:
+        request, reason = decision.request, decision.reason.value
+        if self.requests.pop(request, None) is not None:
+            self._control(orders.End(request=request))
+            refused = words.Refused(request=request, reason=reason)
+            self._outbox.send_front(request, refused)
+
+    def _control(self, event: orders.ControllerEvent | messages.ToController) -> None:
+        for effect in self.controller.step(event):
+            match effect:
+                case effects.Send():
+                    self._send_endpoint(effect)
+                case effects.Report():
+                    self._reports.append(effect.event)
+                case effects.Fence():
+                    self._fence(effect)
+                case effects.Forget(request=request):
+                    if request in self._returning:
+                        self._arriving[request] = self._returning.pop(request)
+                case effects.Deliver():
+                    pass  # the front end has these tokens from the source itself
+
+    def _fence(self, fence: effects.Fence) -> None:
+        """Tells a front end that a request has no copy; openings tell it the rest."""
+        owner = self.controller.owners.get(fence.request)
+        if owner is None or owner.home is None:
+            disowned = words.Disowned(request=fence.request)
+            self._outbox.send_front(fence.request, disowned)
+
+    def _send_endpoint(self, effect: effects.Send) -> None:
+        message, device = effect.message, effect.to
+        if isinstance(message, words.Ordered):
+            order = words.Order(device=device, message=message)
+            self._outbox.send_device(device, order)
+            return
+        assert isinstance(message, words.Opened), f"{message} is no opening"
+        host = self._roll.host_of(device)
+        request = self.requests.get(message.request)
+        if host is None or request is None:
+            return  # lost, or over: what follows undoes it
+        relayed = words.Relayed(
+            epoch=host.epoch,
+            device=device,
+            since=self._since[device],
+            pages=request.pages,
+            message=message,
+        )
+        self._outbox.send_front(message.request, relayed)
+
+
+def _arrival(ask: words.Ask) -> events.Arrive:
+    return events.Arrive(
+        request=ask.request,
+        pages=ask.pages,
+        model=ask.model,
+        peak_pages=ask.peak_pages,
+        tenant=ask.tenant,
+        weight=ask.weight,
+    )

@@ -1,0 +1,148 @@
+"""The roll knows who is in the fleet, under which epoch, and who has been silent.
+
+    joined --- all front ends have reached it ---> serving ---> gone, for good
+
+A link's end, or silence for too many beats, is the end of a host or of a front end.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NewType
+
+from mell_jax.scheduler.hosts.messages import Host
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, FrontId
+
+PeerId = NewType("PeerId", int)
+"""One link to the controller, from its first message to its end."""
+
+
+class HostEntry:
+    """A host is known by its epoch."""
+
+    __slots__ = (
+        "devices",
+        "epoch",
+        "is_leaving",
+        "is_serving",
+        "name",
+        "peer",
+        "prefill_tokens_per_s",
+        "reached",
+    )
+
+    def __init__(
+        self,
+        epoch: Epoch,
+        *,
+        name: str,
+        peer: PeerId,
+        devices: tuple[DeviceGroupId, ...],
+    ) -> None:
+        self.epoch = epoch
+        self.name = name
+        self.peer = peer
+        self.devices = devices
+        self.reached: set[FrontId] = set()
+        self.prefill_tokens_per_s = math.inf
+        self.is_leaving = False  # it takes nothing new
+        self.is_serving = False  # its device groups are in the books
+
+
+class FrontEntry:
+    """A front end is known by its id."""
+
+    __slots__ = ("front", "peer")
+
+    def __init__(self, front: FrontId, *, peer: PeerId) -> None:
+        self.front = front
+        self.peer = peer
+
+
+class Roll:
+    """The roll is the controller's.
+
+    Args:
+      patience: beats of silence after which somebody is given up.
+    """
+
+    def __init__(self, *, patience: int) -> None:
+        if not (patience >= 1):
+            raise ValueError(f"patience must be >= 1 beat, got {patience}")
+        self.hosts: dict[Epoch, HostEntry] = {}
+        self.fronts: dict[FrontId, FrontEntry] = {}
+        self._patience = patience
+        self._silent: dict[PeerId, int] = {}  # beats
+        self._host_of: dict[DeviceGroupId, HostEntry] = {}
+        self._by_peer: dict[PeerId, HostEntry | FrontEntry] = {}
+
+    def heard(self, peer: PeerId) -> None:
+        """Somebody has said something."""
+        self._silent[peer] = 0
+
+    def beat(self) -> list[PeerId]:
+        """Counts a beat; returns who has been silent for too long."""
+        for peer in self._silent:
+            self._silent[peer] += 1
+        return [peer for peer, count in self._silent.items() if count > self._patience]
+
+    def who(self, peer: PeerId) -> HostEntry | FrontEntry | None:
+        """Returns who is at the other end of a link, once it has said so."""
+        return self._by_peer.get(peer)
+
+    def host_of(self, device: DeviceGroupId) -> HostEntry | None:
+        """Returns the host of a device group; None if it is gone."""
+        return self._host_of.get(device)
+
+    def enter(self, front: FrontId, *, peer: PeerId) -> None:
+        """A front end is there."""
+        entry = FrontEntry(front, peer=peer)
+        self.fronts[front] = self._by_peer[peer] = entry
+
+    def admit(
+        self,
+        epoch: Epoch,
+        *,
+        name: str,
+        peer: PeerId,
+        devices: Iterable[DeviceGroupId],
+    ) -> HostEntry:
+        """A host is there."""
+        host = HostEntry(epoch, name=name, peer=peer, devices=tuple(devices))
+        self.hosts[epoch] = self._by_peer[peer] = host
+        self._host_of |= dict.fromkeys(host.devices, host)
+        return host
+
+    def drop_device(self, host: HostEntry, device: DeviceGroupId) -> None:
+        """A device group has failed; its host goes on with the others."""
+        host.devices = tuple(other for other in host.devices if other != device)
+        del self._host_of[device]
+
+    def is_reached(self, host: HostEntry) -> bool:
+        """Returns whether all front ends have a link to a host."""
+        return host.reached >= self.fronts.keys()
+
+    def forget(self, peer: PeerId) -> None:
+        """A link has ended."""
+        self._silent.pop(peer, None)
+        entry = self._by_peer.pop(peer, None)
+        match entry:
+            case HostEntry():
+                self.remove(entry)
+            case FrontEntry() if self.fronts.get(entry.front) is entry:
+                del self.fronts[entry.front]
+                for host in self.hosts.values():
+                    host.reached.discard(entry.front)
+
+    def remove(self, host: HostEntry) -> None:
+        """A host is in the fleet no more; its link may still be there."""
+        self._by_peer.pop(host.peer, None)
+        if self.hosts.pop(host.epoch, None) is not None:
+            for device in host.devices:
+                del self._host_of[device]
+
+    def told(self) -> tuple[Host, ...]:
+        """Returns the hosts as front ends and hosts are told of them."""
+        return tuple(
+            Host(epoch=host.epoch, name=host.name, devices=host.devices)
+            for host in self.hosts.values()
+        )

@@ -1,0 +1,152 @@
+"""Clients of a real fleet: streams of many kinds, and what each has got."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_ANIMALS = ["cat", "dog", "duck", "bear", "fox", "owl", "pig", "hen"]
+_KINDS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0},
+    {"temperature": 0.8},
+    {"temperature": 0.9, "top_p": 0.9, "logprobs": 2},
+    {"temperature": 0.8, "n": 2},
+    {"temperature": 0.8, "stop": [" the"]},
+    {"temperature": 0.7, "structured_outputs": {"regex": "([a-z]{1,9} ){20}end"}},
+    {"temperature": 0.0, "logprobs": 1},
+    {"temperature": 1.0, "presence_penalty": 0.5, "frequency_penalty": 0.5},
+)
+
+
+def bodies(count: int, *, tokens: int) -> list[dict[str, Any]]:
+    """Returns requests of all kinds, each with a seed of its own."""
+    return [
+        {
+            "model": "demo",
+            "prompt": f"Once upon a time there was a {_ANIMALS[i // 8 % 8]} and",
+            "max_tokens": tokens,
+            "seed": i,
+            "stream": True,
+            **_KINDS[i % len(_KINDS)],
+        }
+        for i in range(count)
+    ]
+
+
+@dataclass(slots=True, kw_only=True)
+class Got:
+    """A client has got this; `error` is what its stream ended with, if not well."""
+
+    texts: dict[int, str] = field(default_factory=dict)  # by choice
+    ends: dict[int, str] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=list)  # that have log probabilities
+    logprobs: list[float] = field(default_factory=list)
+    is_whole: bool = False
+    error: str = ""
+    gap_s: float = 0.0  # the longest silence
+
+    @property
+    def answer(self) -> tuple[object, ...]:
+        """Returns all that must not depend on what happens to hosts."""
+        return self.texts, self.ends, self.tokens, self.is_whole, self.error
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, *, most_s: float) -> None:
+        super().__init__("localhost", timeout=most_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def fetch(path: Path, url: str, *, most_s: float = 10.0) -> str:
+    """Returns what a server at a Unix socket answers."""
+    connection = _UnixConnection(path, most_s=most_s)
+    try:
+        connection.request("GET", url)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def stream(path: Path, body: dict[str, Any], *, most_s: float = 120.0) -> Got:
+    """Asks, and reads until the end, whatever that is."""
+    got, connection = Got(), _UnixConnection(path, most_s=most_s)
+    try:
+        connection.request(
+            "POST",
+            "/v1/completions",
+            json.dumps(body),
+            {"content-type": "application/json"},
+        )
+        response = connection.getresponse()
+        if response.status != http.HTTPStatus.OK:
+            got.error = f"{response.status} {response.read().decode()}"
+            return got
+        _read(response, got)
+    except (OSError, http.client.HTTPException) as error:
+        got.error = f"{type(error).__name__}: {error}"
+    finally:
+        connection.close()
+    return got
+
+
+def _read(response: http.client.HTTPResponse, got: Got) -> None:
+    last_s = time.monotonic()
+    for line in response:
+        if not line.startswith(b"data: "):
+            continue
+        now_s = time.monotonic()
+        got.gap_s, last_s = max(got.gap_s, now_s - last_s), now_s
+        if line.startswith(b"data: [DONE]"):
+            got.is_whole = True
+            continue
+        event = json.loads(line.removeprefix(b"data: "))
+        if "error" in event:
+            got.error = str(event["error"])
+        for choice in event.get("choices", ()):
+            _add(got, choice)
+
+
+def _add(got: Got, choice: dict[str, Any]) -> None:
+    index = choice["index"]
+    got.texts[index] = got.texts.get(index, "") + choice["text"]
+    if choice["finish_reason"]:
+        got.ends[index] = choice["finish_reason"]
+    if found := choice.get("logprobs"):
+        got.tokens += found["tokens"]
+        got.logprobs += found["token_logprobs"]
+
+
+class Wave:
+    """These requests are asked all at once, each by a client in a thread."""
+
+    def __init__(self, path: Path, wanted: list[dict[str, Any]]) -> None:
+        self.got: list[Got | None] = [None] * len(wanted)
+        self._threads = [
+            threading.Thread(target=self._ask, args=(path, i, body), daemon=True)
+            for i, body in enumerate(wanted)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, path: Path, index: int, body: dict[str, Any]) -> None:
+        self.got[index] = stream(path, body)
+
+    @property
+    def is_over(self) -> bool:
+        """Returns whether all streams are over."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def end(self) -> list[Got]:
+        """Waits until all streams are over; returns what came."""
+        for thread in self._threads:
+            thread.join()
+        return [got for got in self.got if got is not None]

@@ -1,0 +1,151 @@
+"""Toy hosts with real links: streams are exact, whoever is lost on the way."""
+
+import random
+import time
+
+import pytest
+
+from mell_jax.engine.frames import FinishReason, Handle
+from tests.hosts.toy_hosts import ToyControl, ToyFront, ToyHost, toy_hosts
+from tests.toy import expected
+
+NUM_PAGES = 17
+Wanted = dict[Handle, list[int]]
+
+
+def ask_some(front: ToyFront, *, count: int, seed: int) -> Wanted:
+    """Asks, one after the other; returns the right answers."""
+    rng, wanted = random.Random(seed), {}
+    for _ in range(count):
+        prompt = [rng.randint(1, 40) for _ in range(rng.randint(3, 20))]
+        length = rng.randint(20, 90)
+        handle = front.submit(prompt, count=length)
+        wanted[handle] = expected(prompt, count=length)
+        time.sleep(0.02)
+    return wanted
+
+
+def check(front: ToyFront, wanted: Wanted) -> None:
+    assert front.wait_finished(list(wanted))
+    assert {handle: front.tokens[handle] for handle in wanted} == wanted
+    assert {front.finished[handle].reason for handle in wanted} == {FinishReason.LENGTH}
+    assert {front.prompts[handle] for handle in wanted} == {1}
+
+
+def check_at_rest(control: ToyControl, hosts: list[ToyHost]) -> None:
+    """Nobody holds anything, soon after."""
+
+    def left() -> tuple[object, ...]:
+        def look(control):
+            coordinator = control.coordinator
+            books = coordinator.machine.ledger.requests
+            return dict(coordinator.requests), dict(books)
+
+        held = [host.host.desk.held_pages for host in hosts]
+        return control.ask(look), held
+
+    nothing = (({}, {}), [{} for _ in hosts])
+    for _ in range(100):
+        if left() == nothing:
+            return
+        time.sleep(0.05)
+    assert left() == nothing
+    assert [host.ended for host in hosts] == [[] for _ in hosts]
+
+
+@pytest.mark.parametrize("policy", ["consolidate", "load_balance"])
+def test_streams_are_exact_on_hosts_between_which_they_move(policy: str) -> None:
+    with toy_hosts(hosts=2, policy=policy, num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        check(front, ask_some(front, count=24, seed=1))
+        check_at_rest(control, hosts)
+
+
+def test_a_host_that_is_lost_costs_no_stream() -> None:
+    with toy_hosts(hosts=3, policy="load_balance", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        wanted = ask_some(front, count=16, seed=2)
+        hosts[0].vanish()
+        wanted |= ask_some(front, count=8, seed=3)
+        check(front, wanted)
+        check_at_rest(control, hosts[1:])
+
+
+def test_hosts_serve_on_without_a_controller_and_another_one_adopts_them() -> None:
+    with toy_hosts(hosts=2, policy="load_balance", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        wanted = ask_some(front, count=10, seed=4)
+        control.stop()
+        alone = ask_some(front, count=6, seed=5)
+        assert front.wait(lambda: any(front.tokens[handle] for handle in alone))
+        other = ToyControl(address=control.address, hosts=1, policy="load_balance")
+        try:
+            wanted |= alone | ask_some(front, count=6, seed=6)
+            check(front, wanted)
+            check_at_rest(other, hosts)
+        finally:
+            other.stop()
+
+
+def test_nothing_is_left_of_a_front_end_that_is_gone() -> None:
+    with toy_hosts(hosts=2, policy="consolidate", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        lost = ToyFront(control.address)
+        gone = ask_some(lost, count=8, seed=7)
+        assert lost.wait(lambda: any(lost.tokens[handle] for handle in gone))
+        lost.stop()
+        check(front, ask_some(front, count=8, seed=8))
+        check_at_rest(control, hosts)
+
+
+def test_a_host_that_leaves_moves_its_requests_away() -> None:
+    with toy_hosts(hosts=2, policy="load_balance", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        wanted = ask_some(front, count=8, seed=9)
+        hosts[0].leave()
+        wanted |= ask_some(front, count=8, seed=10)
+        assert hosts[0].host.has_left.wait(30.0)
+        check(front, wanted)
+        check_at_rest(control, hosts)
+
+
+def test_what_is_aborted_ends_at_once_and_holds_nothing() -> None:
+    with toy_hosts(hosts=2, policy="consolidate", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        handle = front.submit([1, 2, 3], count=100)
+        assert front.wait(lambda: bool(front.tokens[handle]))
+        front.abort(handle)
+        assert front.wait_finished([handle])
+        assert front.finished[handle].reason is FinishReason.ABORT
+        check_at_rest(control, hosts)
+
+
+def test_what_breaks_a_rule_is_refused() -> None:
+    with toy_hosts(hosts=1, policy="consolidate", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        handle = front.submit([1, 2, 10**6], count=3)
+        assert front.wait_finished([handle])
+        assert front.finished[handle].reason is FinishReason.ERROR
+        assert front.finished[handle].field == "prompt"
+        check_at_rest(control, hosts)

@@ -1,0 +1,86 @@
+"""Thousands of schedules of a fleet of hosts; protocols with a fault that they find."""
+
+from collections import Counter
+
+import pytest
+
+from tests.scheduler.hosts.broken import BROKEN
+from tests.scheduler.hosts.faults import Faults
+from tests.scheduler.hosts.programs import Parts
+from tests.scheduler.hosts.simulation import Simulation
+from tests.scheduler.migration.jobs import ViolationError
+
+SEEDS = 600
+SHARE = 200
+MANY_SEEDS = 15_000
+BROKEN_SEEDS = 600
+
+
+def run(
+    seed: int, *, parts: Parts | None = None, faults: Faults | None = None
+) -> Simulation:
+    simulation = Simulation(seed, parts=parts, faults=faults)
+    try:
+        simulation.run()
+    except BaseException as error:
+        error.add_note(f"seed {seed}: {simulation.faults}")
+        raise
+    return simulation
+
+
+def run_share(first: int, *, share: int) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for seed in range(first, first + share):
+        counts += run(seed).counts
+    return counts
+
+
+def check_counts(counts: Counter[str], *, share: int) -> None:
+    """The schedules had in them what they are to test."""
+    assert counts["complete"] > 5 * share, "these schedules test too little"
+    assert counts["Commit"] > 3 * share
+    assert counts["Retain"] > share
+    assert counts["Drop"] > share  # front ends and hosts alone
+    assert counts["Fenced"] > share // 2
+    for fault in ("host killed", "controller killed", "stopped", "cut", "slow"):
+        assert counts[fault] > share // 2, fault
+    for fault in ("front killed", "aimed", "group failed", "left", "PeerCut"):
+        assert counts[fault] > share // 40, fault
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SHARE))
+def test_every_stream_is_exact_and_nothing_leaks_in_any_schedule(first: int) -> None:
+    check_counts(run_share(first, share=SHARE), share=SHARE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(SEEDS, SEEDS + MANY_SEEDS, 1_000))
+def test_no_stream_breaks_in_many_more_schedules(first: int) -> None:
+    check_counts(run_share(first, share=1_000), share=1_000)
+
+
+def test_hosts_restarted_in_turn_lose_nothing() -> None:
+    counts: Counter[str] = Counter()
+    num_jobs = 0
+    for seed in range(30):
+        simulation = run(seed, faults=Faults(is_rolling=True))
+        counts += simulation.counts
+        num_jobs += len(simulation.jobs)
+    assert counts["rolled"] == 30
+    assert counts["left"] == 90  # all of them, once their requests had moved away
+    assert counts["complete"] == num_jobs > 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BROKEN)
+def test_the_simulation_finds_a_broken_protocol_out(fault: str) -> None:
+    with pytest.raises((ViolationError, AssertionError, KeyError, ValueError)):
+        for seed in range(BROKEN_SEEDS):
+            run(seed, parts=BROKEN[fault])
+
+
+def test_a_schedule_can_be_replayed_from_its_seed() -> None:
+    first, second = run(7), run(7)
+    assert first.counts == second.counts
+    assert first.network.now == second.network.now > 20
+    assert first.counts["Row"] > 50
