@@ -35,7 +35,7 @@ function drawLanes(canvas, nowMs) {
     const y = row * LANE + LANE / 2 + 2;
     const isMoved = lane.moves.length > 0;
     write(context, `#${lane.request}`, LABEL - 8, y, {
-      size: 10.5, align: "right", colour: lane.isOver ? COLOURS.faint : isMoved ? COLOURS.text : COLOURS.soft,
+      size: 10.5, align: "right", colour: isDone(lane) ? COLOURS.faint : isMoved ? COLOURS.text : COLOURS.soft,
     });
     drawTicks(context, lane, { y, at, right, scale });
   });
@@ -68,7 +68,7 @@ function drawTicks(context, lane, { y, at, right, scale }) {
     byDevice.get(device).push(right - (at - tick) * scale);
   }
   for (const [device, places] of byDevice) {
-    context.fillStyle = colourOf(device, { alpha: lane.isOver ? 0.6 : 1 });
+    context.fillStyle = colourOf(device, { alpha: isDone(lane) ? 0.6 : 1 });
     context.beginPath();
     for (const x of places) context.rect(x - 0.75, y - 4, 1.5, 8);
     context.fill();
@@ -105,7 +105,7 @@ function assign(nowMs, since) {
     if (held[i] !== null && !isWorthShowing(held[i].lane, since)) held[i] = null;
   }
   const shown = new Set(held.filter((each) => each !== null).map((each) => each.lane.request));
-  const others = [...model.lanes.values()].filter((lane) => !shown.has(lane.request) && !lane.isOver && lane.ticks.length);
+  const others = [...model.lanes.values()].filter((lane) => !shown.has(lane.request) && !isDone(lane) && lane.ticks.length);
   others.sort((a, b) => b.moves.length - a.moves.length || a.request - b.request);
   for (const lane of others) {
     let row = held.indexOf(null);
@@ -117,10 +117,15 @@ function assign(nowMs, since) {
   }
 }
 
-/** Returns whether a lane is known still; one that has ended stays until it is past. */
+/** Returns whether a lane is told of still; others stay until their ticks are past. */
 function isWorthShowing(lane, since) {
-  const isPast = lane.isOver && (!lane.ticks.length || lane.ticks[lane.ticks.length - 1] < since);
-  return !isPast && model.lanes.get(lane.request) === lane;
+  const isEmpty = !lane.ticks.length || lane.ticks[lane.ticks.length - 1] < since;
+  return !(isDone(lane) && isEmpty) && model.lanes.get(lane.request) === lane;
+}
+
+/** Returns whether a stream has ended, or is not followed any more. */
+function isDone(lane) {
+  return lane.isOver || (player === null && lane.seen < model.count);
 }
 
 /** Chooses how many seconds are shown, so that ticks can be told apart. */
