@@ -116,10 +116,9 @@ class _Relaxed:
         limit = self._limits[kind]
         thresholds = self._thresholds(limit)
         shares = [_share(self._sizes, limit=limit, least=a) for a in thresholds]
-        spec = self._offers[kind].spec
-        if spec.is_time_bound:
-            step = spec.step_time
-            spare_s = spec.step_budget_s - step.fixed_s
+        spec, step = self._offers[kind].spec, self._offers[kind].spec.step_time
+        spare_s = spec.step_budget_s - step.fixed_s
+        if 0 < spare_s < math.inf:
             times = (step.row_s + step.page_s * self._sizes) / spare_s
             shares.append(np.where(self._sizes > limit, math.inf, times))
         return np.stack(shares)

@@ -24,6 +24,7 @@ from mell_jax.scheduler.policies.budget import Budget
 from mell_jax.scheduler.policies.exact import PackItem, close_one
 from mell_jax.scheduler.policies.parking import loads_at_once
 from mell_jax.scheduler.policies.relocate import Relocation
+from mell_jax.scheduler.policies.reserve import NO_RESERVE, Reserve
 from mell_jax.scheduler.policies.volume import Volume
 
 DEPTH = 1  # requests moved out of the way of each that leaves
@@ -39,8 +40,16 @@ CACHE_MEMORY_S = 60.0  # for which a hit makes an instance's prefixes worth keep
 class Closing:
     """The closings of all models."""
 
-    def __init__(self, *, volume: Volume, budget: Budget, epoch_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        volume: Volume,
+        budget: Budget,
+        epoch_s: float,
+        reserve: Reserve = NO_RESERVE,
+    ) -> None:
         self._volume = volume
+        self._reserve = reserve
         self._budget = budget
         self._epoch_s = epoch_s
         self._spare_s: dict[ModelId, float] = {}  # since when one is one too many
@@ -117,9 +126,14 @@ class Closing:
         is_parked = False
         for instance in sorted(empty, key=lambda i: -i.books.price_per_hour):
             self.note(ledger, instance.model)
-            if self._margin(ledger, instance.model, instance.books) > 0:
+            has_margin = self._margin(ledger, instance.model, instance.books) > 0
+            if has_margin and self._can_do_without(ledger, instance):
                 is_parked |= draft.park(instance)
         return is_parked
+
+    def _can_do_without(self, ledger: Ledger, instance: InstanceAccount) -> bool:
+        """Tells whether what is lost would still fit elsewhere."""
+        return self._reserve.is_safe(ledger, instance.model, without=instance)
 
     def _worth(self, ledger: Ledger, model: ModelId, own: KindBooks) -> float:
         """Returns the pages that may move so that an instance of a kind is closed."""
@@ -205,7 +219,8 @@ class Closing:
         """Keeps what was drafted if it is worth its price and within the budget."""
         price = self._cached_pages(draft.ledger, instance.device)
         price += sum(request.pages for request, _, _ in draft.moves())
-        if price > worth or not self._budget.take(draft):
+        is_paid = price <= worth and self._can_do_without(draft.ledger, instance)
+        if not (is_paid and self._budget.take(draft)):
             draft.rollback(mark)
             return False
         self._draining.setdefault(instance.model, set()).add(instance.device)

@@ -63,7 +63,10 @@ class Consolidate:
         self._opening = Opening(self._volume)
         self._exchange = Exchange(volume=self._volume, budget=self._budget)
         self._closing = Closing(
-            volume=self._volume, budget=self._budget, epoch_s=config.epoch_s
+            volume=self._volume,
+            budget=self._budget,
+            epoch_s=config.epoch_s,
+            reserve=self._reserve,
         )
         self._promised: dict[RequestId, DeviceGroupId] = {}
         self._newest: dict[ModelId, int] = {}  # serials of arrivals that are noted
@@ -125,7 +128,8 @@ class Consolidate:
         self._closing.note(ledger, model)
         if self._closing.is_long_spare(ledger, model):
             mark = draft.savepoint()
-            if draft.park(instance) and self._reserve.lacks(ledger, model):
+            is_short = draft.park(instance) and self._reserve.lacks(ledger, model)
+            if is_short or not self._reserve.is_safe(ledger, model):
                 draft.rollback(mark)
 
     def epoch(self, draft: Draft) -> None:

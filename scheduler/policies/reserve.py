@@ -3,9 +3,9 @@
     count 1     d0 [7 2 .]  d1 [6 2 . .]  d2 [. . . . . . . . . .]     d0 may be lost
     free pages of all  >=  what the largest device can hold
 
-It is by volume after every event, which is O(1), and by a packing at epochs: the
-requests of the instances that hold most go by best fit decreasing to the room of the
-others. A request that has lost its place may use the reserve, others may not.
+It is by volume after every event, which is O(1), and by a packing at epochs and before
+a closing: the requests of the instances that hold most go by best fit decreasing to the
+room of the others. What uses the room is made up for by a device that stands by.
 """
 
 from bisect import bisect_left, insort
@@ -49,15 +49,29 @@ class Reserve:
 
     def lacks(self, ledger: Ledger, model: ModelId) -> int:
         """Returns the pages that are not free though they should be; 0: none."""
+        if not self.count:
+            return 0
         held = ledger.total_pages(model) - ledger.leaving_pages(model)
-        if not self.count or not held:
+        if not held:
             return 0
         free = ledger.capacity_pages(model) - held
         return max(0, self.pages(ledger, model) - free)
 
-    def is_safe(self, ledger: Ledger, model: ModelId) -> bool:
-        """Tells whether the requests of the `count` fullest instances fit elsewhere."""
-        instances = [i for i in ledger.of_model(model).values() if not i.is_closing]
+    def is_safe(
+        self, ledger: Ledger, model: ModelId, *, without: InstanceAccount | None = None
+    ) -> bool:
+        """Tells whether the requests of the `count` fullest instances fit elsewhere.
+
+        Args:
+          without: an instance that is about to close.
+        """
+        if not self.count:
+            return True
+        instances = [
+            instance
+            for instance in ledger.of_model(model).values()
+            if not (instance.is_closing or instance is without)
+        ]
         instances.sort(key=lambda instance: (-instance.pages, instance.serial))
         lost, left = instances[: self.count], instances[self.count :]
         rooms = sorted((ledger.room(i), n, i.books.limit) for n, i in enumerate(left))
@@ -99,11 +113,15 @@ class Reserve:
         while lack := self.lacks(ledger, model):
             if not self._open(draft, model, lack=lack):
                 return
-        if self.count and is_epoch and not self.is_safe(ledger, model):
-            self._open(draft, model, lack=1)
+        if is_epoch and not self.is_safe(ledger, model):
+            self._open(draft, model, lack=0)
 
     def _open(self, draft: Draft, model: ModelId, *, lack: int) -> bool:
-        """Opens the kind that makes up for a lack at the least price."""
+        """Opens the kind that makes up for a lack at the least price.
+
+        Where the lack is one of room that lies together (0), only kinds that can hold
+        any request will do.
+        """
         ledger = draft.ledger
         kinds = ledger.kinds(model)
         idle = [own for own in kinds if ledger.next_idle(own.kind) is not None]
@@ -115,10 +133,13 @@ class Reserve:
             for request in (*instance.requests.values(), *instance.arriving.values())
         )
         fitting = [own for own in idle if own.limit >= peak]
-        best = min(
-            fitting or idle,
-            key=lambda own: own.price_per_hour * -(-lack // own.spec.capacity_pages),
-        )
+        if not fitting and not lack:
+            return False
+
+        def price(own: KindBooks) -> float:
+            return own.price_per_hour * -(-max(1, lack) // own.spec.capacity_pages)
+
+        best = min(fitting or idle, key=price)
         draft.activate(model, kind=best.kind, is_kept=True)
         return True
 

@@ -63,6 +63,16 @@ def test_step_time_counts_where_it_is_scarcer_than_pages() -> None:
     assert bound([1] * 6, slow, dear) == 3.0  # two rows on each of either
 
 
+def test_a_budget_that_steps_use_up_whatever_is_in_them_bounds_nothing() -> None:
+    idle = Offer(
+        spec=ModelSpec(
+            capacity_pages=10, step_time=StepTime(fixed_s=1.0), step_budget_s=1.0
+        ),
+        price_per_hour=1.0,
+    )
+    assert bound([5, 5, 5], idle, BIG) == 2.0
+
+
 def test_nothing_costs_nothing() -> None:
     assert bound([], BIG, SMALL) == 0.0
 

@@ -6,7 +6,10 @@ from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies.budget import Budget
+from mell_jax.scheduler.policies.closing import Closing
 from mell_jax.scheduler.policies.reserve import NO_RESERVE, Reserve
+from mell_jax.scheduler.policies.volume import Volume
 from tests.scheduler.kinds_fleet import BIG, CHEAP_SMALL, SMALL, KindsFleet
 from tests.scheduler.policies.layout import add, lay_out, sizes
 
@@ -133,6 +136,27 @@ def test_a_packing_may_ask_for_one_more_at_an_epoch() -> None:
     ONE.fill(draft, ONLY_MODEL, is_epoch=True)
     assert [instance.device for instance in draft.kept] == [4]
     assert sizes(draft) == {0: [9], 1: [6], 2: [7], 3: [6], 4: []}
+
+
+def test_no_device_is_opened_in_vain_for_a_packing() -> None:
+    """A request of 15 fits big devices only, and there is no other."""
+    fleet = KindsFleet("consolidate", big=1, small=8, config=RESERVED)
+    fleet.arrive(0, 15)
+    for _ in range(5):
+        fleet.tick()
+    assert fleet.sizes == {0: [15], 100: [], 101: []}  # 20 pages by volume, no more
+
+
+def test_room_that_lies_together_is_not_closed() -> None:
+    """Three of 3 free pages and one of 10 are enough by volume without the last."""
+    draft = lay_out([9], [6], [6], [6], [])
+    volume = Volume(price_s=1e-6, reserve=ONE)
+    for reserve, left in ((ONE, 5), (NO_RESERVE, 4)):
+        closing = Closing(
+            volume=volume, budget=Budget(RESERVED), epoch_s=1.0, reserve=reserve
+        )
+        closing.close(draft, ONLY_MODEL)
+        assert len(sizes(draft)) == left
 
 
 def test_a_reserve_is_closed_when_nobody_is_left() -> None:
