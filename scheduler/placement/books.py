@@ -25,6 +25,7 @@ class ModelBooks:
     """The instances of one model, on whatever kinds of devices, share these books."""
 
     __slots__ = (
+        "_only",
         "arrived",
         "by_kind",
         "capacity_pages",
@@ -72,6 +73,7 @@ class ModelBooks:
             ratio = own.work_price / cheapest.work_price
             own.worth_pages = cheapest.spec.capacity_pages * ratio
         self.limit = max(own.limit for own in self.kinds)
+        self._only = cheapest if len(self.kinds) == 1 else None  # has nothing to merge
         self.instances: dict[DeviceGroupId, InstanceAccount] = {}
         self.capacity_pages = 0  # of all instances
         self.pages = 0  # on all instances, twice for a move in flight
@@ -111,6 +113,8 @@ class ModelBooks:
                 continue
             more = reserve(own.spec.capacity_pages) if reserve is not None else 0
             device = own.index.best(pages + more, skip=skip)
+            if own is self._only:
+                return device
             if device is not None:
                 room = self.instances[device].projected
                 if best is None or room < least:
@@ -132,16 +136,16 @@ class ModelBooks:
 
     def fullest_first(self, pages: int, *, peak: int) -> Iterator[DeviceGroupId]:
         """Yields instances with so much room, least first, of the kinds to be used."""
+        if self._only is not None:
+            return self._only.index.ascending(pages)
         found = [own.index.ascending(pages) for own in self.kinds if own.limit >= peak]
-        if len(found) == 1:
-            return found[0]
         return heapq.merge(*found, key=self._projected)
 
     def emptiest_first(self, *, peak: int) -> Iterator[DeviceGroupId]:
         """Yields instances, most room first, of the kinds that may be used."""
+        if self._only is not None:
+            return self._only.index.descending()
         found = [own.index.descending() for own in self.kinds if own.limit >= peak]
-        if len(found) == 1:
-            return found[0]
         return heapq.merge(*found, key=self._projected, reverse=True)
 
     def _projected(self, device: DeviceGroupId) -> int:

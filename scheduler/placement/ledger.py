@@ -216,9 +216,9 @@ class Ledger:
         """Adds to what an instance holds and files it anew under its projected room."""
         instance.pages += pages
         instance.rows += rows
-        books = self._models[instance.model]
-        books.pages += pages
-        instance.books.rows += rows
+        self._models[instance.model].pages += pages
+        if rows:  # most often a request has grown
+            instance.books.rows += rows
         self.refile(instance)
 
     def leave(self, instance: InstanceAccount, *, pages: int) -> None:

@@ -13,7 +13,7 @@ moving a page costs as much money wherever it lies.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mell_jax.scheduler.ids import ModelId
@@ -55,23 +55,21 @@ class Volume:
         walk.at_s = ledger.now_s
 
     def margin(
-        self, ledger: Ledger, model: ModelId, *, less: Iterable[KindBooks] = ()
+        self, ledger: Ledger, model: ModelId, *, less: Sequence[KindBooks] = ()
     ) -> float:
         """Returns the pages that stay free without an instance of each kind in `less`.
 
         What is to stay free for lost devices is taken off.
         """
-        gone = list(less)
-        count = len(ledger.of_model(model)) - len(gone)
+        count = len(ledger.of_model(model)) - len(less)
         held = ledger.total_pages(model) - ledger.leaving_pages(model)
         free = ledger.capacity_pages(model) - held
-        free -= sum(own.spec.capacity_pages for own in gone)
-        free -= self._reserve.pages(ledger, model, less=gone)
-        return free - self._growth(ledger, model, count=count)
-
-    def _growth(self, ledger: Ledger, model: ModelId, *, count: int) -> float:
+        for own in less:
+            free -= own.spec.capacity_pages
+        if self._reserve.count:
+            free -= self._reserve.pages(ledger, model, less=less)
         seconds = GROWTH_S * math.sqrt(SMALL / max(SMALL, count))
-        return ledger.expected_growth(model, seconds=seconds)
+        return free - ledger.expected_growth(model, seconds=seconds)
 
     def swing(self, model: ModelId, *, seconds: float) -> float:
         """Returns the pages by which the volume is likely to differ by then."""
