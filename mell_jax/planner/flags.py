@@ -130,7 +130,7 @@ def _define_search(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer(
         "slice_requests",
-        2000,
+        1500,
         "The busiest stretch, of so many requests, is searched first.",
         lower_bound=1,
         **group,

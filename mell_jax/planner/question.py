@@ -93,7 +93,7 @@ class Question:
     policies: tuple[str, ...]
     baselines: tuple[str, ...]
     headroom: float = 0.0
-    slice_requests: int = 2000
+    slice_requests: int = 1500
     is_whole: bool = True
     mix_tries: int = 6
     most_instances: int = 1000

@@ -3,7 +3,6 @@
 It knows which fleets there are to try and nothing of what is done with the answers.
 """
 
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
@@ -16,7 +15,7 @@ from mell_jax.scheduler.simulator.workload import Workload
 
 Run = Callable[[Task], Awaitable[Trial]]
 AMPLE = 4  # instances beyond what is expected: more would hardly help
-FILLS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)  # of an instance's KV memory
+FILLS = (1.0, 0.6, 0.36, 0.22, 0.13)  # of an instance's KV memory
 USES_ALL = ("spread", "pinned_spread")  # so their number says how full they are
 Fills = tuple[float, ...]
 
@@ -81,52 +80,48 @@ class Trials:
         )
 
     async def mix(self, policy: str, *, alone: Sequence[Offer | Unmet]) -> Offer | None:
-        """Returns the cheapest mix below the best option alone, None without; each
-        option is as full as it may be alone."""
-        is_owned = self._question.payment is Payment.OWNED
-        fleets = self._cheaper if is_owned else self._pairs
-        return await fleets(
-            policy,
-            counts=[
-                max(offer.trial.fleet) if isinstance(offer, Offer) else None
-                for offer in alone
-            ],
-            fills=tuple(
-                max(offer.trial.fills) if isinstance(offer, Offer) else 1.0
-                for offer in alone
-            ),
-        )
+        """Returns a mix of two options that costs less than the best one alone, None
+        without; each is as full as it may be alone.
 
-    async def _cheaper(
-        self, policy: str, *, counts: Sequence[int | None], fills: Fills
-    ) -> Offer | None:
-        """The cheapest mix where all devices are paid for."""
+        Where all devices are paid for, it is the cheapest of the mixes that are tried.
+        Where only those in use are, it is of the two cheapest options, as many of each
+        as it takes alone, of which the policy opens what is cheapest.
+        """
+        offers = {
+            at: offer for at, offer in enumerate(alone) if isinstance(offer, Offer)
+        }
+        if len(offers) < 2 or not self._question.mix_tries:
+            return None
+        places = range(len(alone))
+        counts = [
+            max(offers[at].trial.fleet) if at in offers else None for at in places
+        ]
+        fills = tuple(
+            max(offers[at].trial.fills) if at in offers else 1.0 for at in places
+        )
+        best = min(map(self._question.price_of, offers.values()))
 
         async def judge(fleet: Fleet) -> Trial:
             return await self._try(policy, fleet, fills=fills)
 
-        fleet = await cheapest_mix(
-            judge,
-            prices=[option.price_per_hour for option in self._options],
-            alone=counts,
-            most_tries=self._question.mix_tries,
-        )
-        return None if fleet is None else self._offer(await judge(fleet))
-
-    async def _pairs(
-        self, policy: str, *, counts: Sequence[int | None], fills: Fills
-    ) -> Offer | None:
-        """The cheapest of two kinds where only those in use are paid for: as many of
-        each as it takes alone, and the policy opens what is cheapest."""
-        places = [place for place, count in enumerate(counts) if count is not None]
-        pairs = itertools.combinations(places, 2)
-        fleets = [
-            tuple((n or 0) if at in pair else 0 for at, n in enumerate(counts))
-            for pair in itertools.islice(pairs, self._question.mix_tries)
-        ]
-        found = [await self._try(policy, fleet, fills=fills) for fleet in fleets]
-        offers = [self._offer(trial) for trial in found if trial.is_met]
-        return min(offers, key=self._question.price_of, default=None)
+        if self._question.payment is Payment.USED:
+            pair = sorted(offers, key=lambda at: self._question.price_of(offers[at]))[
+                :2
+            ]
+            fleet = tuple((counts[at] or 0) if at in pair else 0 for at in places)
+        else:
+            found = await cheapest_mix(
+                judge,
+                prices=[option.price_per_hour for option in self._options],
+                alone=counts,
+                most_tries=self._question.mix_tries,
+            )
+            if found is None:
+                return None
+            fleet = found
+        offer = self._offer(await judge(fleet))
+        is_cheaper = self._question.price_of(offer) < best
+        return offer if offer.trial.is_met and is_cheaper else None
 
     async def over_all(self, offer: Offer) -> Offer | None:
         """Returns the same policy and options over the whole trace, with other numbers
