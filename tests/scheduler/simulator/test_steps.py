@@ -188,9 +188,11 @@ def test_every_token_is_served_in_steps_where_everything_is_scarce(
 def workloads(draw: st.DrawFn) -> Asked:
     count = draw(st.integers(1, 12))
     arrivals = draw(st.lists(st.integers(0, 60), min_size=count, max_size=count))
-    off_s = 0.0033  # of a border of steps, where roundings would decide
+    # No arrival is at a border of steps, where roundings would decide: steps begin at
+    # another arrival and take multiples of 0.05 s.
+    off_s = {at: 0.0033 * (1 + i) for i, at in enumerate(sorted(set(arrivals)))}
     return [
-        (at / 2 + off_s, draw(st.integers(1, 40)), draw(st.integers(1, 40)))
+        (at / 2 + off_s[at], draw(st.integers(1, 40)), draw(st.integers(1, 40)))
         for at in sorted(arrivals)
     ]
 
