@@ -256,9 +256,9 @@ class Simulation:
     def _slow_way(self, one: Process, other: Process, *, lag: float) -> None:
         self.counts["slow"] += 1
         self.network.slow(one, other, lag=lag)
-        self._later(
-            2 + self.rng.random() * 15, lambda: self.network.slow(one, other, lag=0.0)
-        )
+        lasts = 2 + self.rng.random() * 15
+        self._later(lasts, lambda: self.network.slow(one, other, lag=0.0))
+        self._later(lasts + lag, lambda: None)  # what is on its way is still slow
 
     def _processes(self) -> list[Process]:
         programs: list[Program] = [self._controller, *self._hosts, *self._fronts]
