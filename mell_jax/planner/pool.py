@@ -4,6 +4,7 @@ They are ended at once when the pool is left, also by Ctrl-C, which they do not 
 """
 
 import asyncio
+import concurrent.futures
 import multiprocessing
 import signal
 from collections.abc import Callable
@@ -43,17 +44,16 @@ class TrialPool:
 
     async def run(self, task: Task) -> Trial:
         """Returns the trial of a task; raises what it raised."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Trial] = loop.create_future()
-
-        def come(trial: Trial) -> None:
-            loop.call_soon_threadsafe(_settle, ended, trial)
-
-        def fail(error: BaseException) -> None:
-            loop.call_soon_threadsafe(_break, ended, error)
-
-        self._pool.apply_async(run_trial, (task,), callback=come, error_callback=fail)
-        trial = await ended
+        # One that outlives the event loop, which may be over when a trial ends.
+        ended: concurrent.futures.Future[Trial] = concurrent.futures.Future()
+        ended.set_running_or_notify_cancel()
+        self._pool.apply_async(
+            run_trial,
+            (task,),
+            callback=ended.set_result,
+            error_callback=ended.set_exception,
+        )
+        trial = await asyncio.wrap_future(ended)
         self._on_done(trial)
         return trial
 
@@ -61,12 +61,3 @@ class TrialPool:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started it is told
 
-
-def _settle(ended: "asyncio.Future[Trial]", trial: Trial) -> None:
-    if not ended.done():  # nobody waits any more after an interrupt
-        ended.set_result(trial)
-
-
-def _break(ended: "asyncio.Future[Trial]", error: BaseException) -> None:
-    if not ended.done():
-        ended.set_exception(error)
