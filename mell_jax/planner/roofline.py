@@ -106,6 +106,7 @@ def profile_of(
         page_tokens=PAGE_TOKENS,
         kv_bytes_per_token=shape.kv_bytes_per_token * copies,
         load_s=assumed.load_s,
+        plans_ahead=True,  # as `mell-serve` does
         link_bytes_per_s=devices * device.link_bytes_per_s,
     )
 

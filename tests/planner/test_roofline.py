@@ -80,6 +80,7 @@ def test_several_devices_share_the_work_and_add_up_over_links() -> None:
     assert profile.capacity_tokens == (12_000 - 2000) // 80
     assert profile.step_time.page_s == pytest.approx(16 * 80 / 2000)
     assert profile.link_bytes_per_s == 200
+    assert profile.plans_ahead  # as `mell-serve` does
 
 
 def test_weights_that_do_not_fit_leave_no_room() -> None:
