@@ -22,6 +22,7 @@ MUTANTS ?= 200
 RAY_PART ?= node
 SEED ?= 1
 SECONDS ?= 30
+JOBS ?= 2
 SHOTS ?=
 AGENTS ?= openai litellm langchain pydantic_ai openai_agents anthropic
 MUTANTS_JSON ?= build/mutants.json
@@ -73,8 +74,8 @@ demo: $(VENV)/.installed  ## eight devices on this CPU under a load, and the pag
 chat: $(VENV)/.installed  ## talk to the server at ADDRESS
 	@exec $(BIN)/python -m mell_jax.client --address=$(ADDRESS)
 
-test: lint $(if $(TORCH),$(VENV)/.installed-torch)  ## lint, types, tests (DATA=DIR, TORCH=1: more of them)
-	$(PYTEST) -m "not slow"
+test: lint $(if $(TORCH),$(VENV)/.installed-torch)  ## lint, types, tests (DATA=DIR, TORCH=1: more of them; JOBS=2 at a time)
+	$(PYTEST) --numprocesses=$(JOBS) --dist=loadfile -m "not slow"
 
 test-all: lint $(VENV)/.installed-torch  ## every test, also the slow ones
 	$(PYTEST)
