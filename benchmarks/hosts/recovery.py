@@ -118,7 +118,10 @@ class _Prompts:
 
     def draw(self, count: int, *, tokens: int) -> list[list[int]]:
         """Returns so many prompts."""
-        return self._rng.integers(1, self._size, (count, tokens)).tolist()
+        drawn: list[list[int]] = self._rng.integers(
+            1, self._size, (count, tokens)
+        ).tolist()
+        return drawn
 
 
 async def _recovery(fleet: Started, prompts: _Prompts, *, streams: int) -> float:

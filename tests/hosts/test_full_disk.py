@@ -35,6 +35,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_full_disk_costs_no_stream_and_no_process(disk: Path, cache: Path) -> None:
     """Whatever has to start meanwhile does, too, and serves."""
     if cache.exists():

@@ -23,7 +23,7 @@ from tests.hosts.real_hosts import RealFleet, real_fleet
 
 END_S = 15.0
 COUNT, TOKENS = 8, 300  # of streams over gRPC
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_a_killed_front_end_takes_its_own_streams_along_and_no_other(

@@ -25,7 +25,7 @@ from tests.hosts.real_hosts import RealFleet, has_networks, real_fleet
 
 MOST_GROWTH_MIB = 64.0  # of a process, once it has served a few waves
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,7 @@ def test_a_rolling_restart_under_load_changes_nothing(
     check_rest(fleet)
 
 
+@pytest.mark.timeout(0)  # it takes as long as it is told to
 def test_faults_at_random_cost_no_stream_and_no_memory(
     fleet: RealFleet, undisturbed: list[Got], pytestconfig: pytest.Config
 ) -> None:
