@@ -61,6 +61,7 @@ class FaultRun:
         time.sleep(self._rng.uniform(0.0, 1.5))
         kind, told = self._something()
         came = wave.end()
+        print(f"{told}: ", end="")
         self._check(came, may_be_cut=kind == "front end")
         gap_s = max(got.gap_s for got in came)
         self._longest_gap_s = max(self._longest_gap_s, gap_s)
@@ -69,7 +70,7 @@ class FaultRun:
         self._weigh()
         if self._waves % _REST_WAVES == 0:
             self._look_at_pages()
-        return f"{self._waves}: {told}, longest gap {gap_s:.2f} s"
+        return f"wave {self._waves}, longest gap {gap_s:.2f} s"
 
     def rest(self) -> None:
         """Mends what lasts, and checks that the fleet is as it was."""

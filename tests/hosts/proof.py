@@ -22,7 +22,10 @@ def ask_undisturbed(fleet: RealFleet) -> list[Got]:
 
 def check_same(came: Sequence[Got], undisturbed: Sequence[Got]) -> None:
     """All streams are whole, and no token differs."""
-    assert [got.answer for got in came] == [got.answer for got in undisturbed]
+    pairs = zip(came, undisturbed, strict=True)
+    others = [(got, wanted) for got, wanted in pairs if got.answer != wanted.answer]
+    if others:
+        pytest.fail(f"{len(others)} of {len(came)} differ, such as {others[0]}")
     for got, wanted in zip(came, undisturbed, strict=True):
         assert got.logprobs == pytest.approx(wanted.logprobs, abs=1e-3)
 
