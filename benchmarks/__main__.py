@@ -12,6 +12,7 @@
     python -m benchmarks --suite=grammar --tokenizer=tokenizer.json
     python -m benchmarks --suite=rl --output_json=rl.json
     python -m benchmarks --suite=deterministic
+    python -m benchmarks --suite=hosts --output_json=hosts.json
 
 --suite is one of: decode (the engine, its bare step and transformers side by side),
 overhead (what the host adds to a step, and where), startup (seconds until ready),
@@ -22,7 +23,8 @@ which runs at its real speed), migration (what moving requests
 costs them and the others), service (what front ends cost, with an engine that only
 keeps time; floods, cancels, churn), grammar (what grammars cost their rows and the
 others), rl (new weights, sleep and rollouts, as a training loop has them),
-deterministic (what it costs that numbers depend on nobody else). Measure on an idle
+deterministic (what it costs that numbers depend on nobody else), hosts (what a fleet of
+many processes costs, and how soon it goes on when one is killed). Measure on an idle
 machine; its load average is printed and written with the figures. `mell-bench`
 measures serving.
 """

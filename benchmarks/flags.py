@@ -20,6 +20,7 @@ SUITES = (
     "grammar",
     "rl",
     "deterministic",
+    "hosts",
 )
 DEVICE_SUITES = ("kernels", "gpu")
 """These need nothing but jax and flax."""
@@ -36,6 +37,7 @@ def define_flags() -> flags.FlagValues:
     _define_service(values)
     _define_kernels(values)
     _define_fleet(values)
+    _define_hosts(values)
     return values
 
 
@@ -48,7 +50,7 @@ def _define_engine(values: flags.FlagValues) -> None:
         "batch_sizes",
         None,
         "These batches are measured; by default 1,8,32 (decode), 32,256 (overhead) and "
-        "1,64,512,1024 streams (service).",
+        "1,64,512,1024 streams (service); one number of streams, 32 (hosts).",
         **group,
     )
     flags.DEFINE_integer(
@@ -63,8 +65,8 @@ def _define_engine(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "repeats",
         None,
-        "So many turns or starts are made; by default 3, 6 (overhead), 5 (grammar, rl) "
-        "or 2 (fidelity).",
+        "So many turns, starts or kills are made; by default 3, 6 (overhead), 5 "
+        "(grammar, rl, hosts) or 2 (fidelity).",
         **group,
     )
     flags.DEFINE_integer(
@@ -168,4 +170,18 @@ def _define_fleet(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_float(
         "slice_s", None, "Requests that come later are left out (fidelity).", **group
+    )
+
+
+def _define_hosts(values: flags.FlagValues) -> None:
+    group: dict[str, Any] = {"flag_values": values, "module_name": "hosts"}
+    flags.DEFINE_list(
+        "hosts_parts",
+        None,
+        "These are measured, of tokens, recovery, controller, move. By default all; "
+        "--model and --seconds are those of tokens.",
+        **group,
+    )
+    flags.DEFINE_integer(
+        "controlled_streams", 100_000, "A controller decides for so many.", **group
     )

@@ -20,6 +20,7 @@ from benchmarks.fleet.fidelity import FidelitySettings, run_fidelity
 from benchmarks.fleet.migration import MigrationSettings, run_migration
 from benchmarks.fleet.suite import FleetSettings, run_fleet
 from benchmarks.grammar.suite import GrammarSettings, run_grammar
+from benchmarks.hosts.suite import HostsSettings, run_hosts
 from benchmarks.rl.suite import RlSettings, run_rl
 from benchmarks.service.suite import ServiceSettings, run_service
 from mell_jax.bench.measure import Suite, measure
@@ -53,6 +54,7 @@ def settle(values: flags.FlagValues) -> tuple[object, Suite]:
         "grammar": _grammar,
         "rl": _rl,
         "deterministic": _deterministic,
+        "hosts": _hosts,
     }
     if values.suite is None:
         raise ValueError(f"suite must be one of {', '.join(SUITES)}: give --suite")
@@ -157,6 +159,23 @@ def _deterministic(values: flags.FlagValues) -> tuple[object, Suite]:
         seed=values.seed,
     )
     return settings, lambda _: run_deterministic(settings, progress=values.progress)
+
+
+def _hosts(values: flags.FlagValues) -> tuple[object, Suite]:
+    default = HostsSettings()
+    sizes = _sizes(values.batch_sizes or (default.streams,))
+    if len(sizes) != 1:
+        raise ValueError(f"batch_sizes must be one number of streams, got {sizes}")
+    settings = HostsSettings(
+        parts=tuple(values.hosts_parts or default.parts),
+        model=values.model or default.model,
+        streams=sizes[0],
+        seconds=values.seconds if values["seconds"].present else default.seconds,
+        repeats=default.repeats if values.repeats is None else values.repeats,
+        controlled_streams=values.controlled_streams,
+        seed=values.seed,
+    )
+    return settings, lambda save: run_hosts(settings, save=save)
 
 
 def _decode(values: flags.FlagValues) -> tuple[object, Suite]:

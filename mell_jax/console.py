@@ -1,4 +1,7 @@
-"""Programs begin with flags of absl, and end without taking Python apart."""
+"""Programs begin with flags of absl, and end without taking Python apart.
+
+What they say meanwhile may be lost: a full disk is no reason to end.
+"""
 
 import contextlib
 import logging
@@ -37,6 +40,18 @@ def run_and_leave(main: Callable[[Sequence[str]], int]) -> NoReturn:
         traceback.print_exc()
         status = 1
     leave(status)
+
+
+def say(text: str, *, to_error: bool = False) -> None:
+    """Writes a line at once; one that cannot be written is lost.
+
+    That may be as its disk is full, or its reader has left: a server serves on.
+
+    Args:
+      to_error: to the standard error, not to the standard output.
+    """
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr if to_error else sys.stdout, flush=True)
 
 
 def leave(status: int) -> NoReturn:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from mell_jax.console import run_and_leave
+from mell_jax.console import run_and_leave, say
 from mell_jax.engine.config import EngineConfig, ModelsConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import parse_fault
@@ -244,7 +244,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _refuse(text: str) -> int:
-    print(f"mell-serve: {text}", file=sys.stderr)
+    say(f"mell-serve: {text}", to_error=True)
     return 1
 
 

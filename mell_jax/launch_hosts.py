@@ -20,6 +20,7 @@ from pathlib import Path
 
 from absl import logging
 
+from mell_jax.console import say
 from mell_jax.engine.build import BuiltHost, build_host, model_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -131,16 +132,14 @@ def run_host(
         post=lambda heard: _post(built, heard),
         group_of=built.host.hands.group_of,
     )
-    print(
-        f"host {hosts.name} is at {address}, of the fleet at {hosts.join}", flush=True
-    )
+    say(f"host {hosts.name} is at {address}, of the fleet at {hosts.join}")
     is_told.wait()
     if not is_over.is_set():
         _leave(built, drain_s=server.drain_s, is_over=is_over)
     links.stop()
     built.thread.stop(most_s=10.0)
     if any(causes):
-        print(f"mell-serve: {causes[0]}", file=sys.stderr)
+        say(f"mell-serve: {causes[0]}", to_error=True)
         return 1
     return 0
 

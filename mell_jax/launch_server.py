@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mell_jax.console import say
 from mell_jax.engine.build import BuiltEngine, build_engine, settle_engine
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -137,9 +138,9 @@ def _administered(
         serving_trainers(controls, config=server) as trainers,
     ):
         if address is not None:
-            print(f"mell.v1.Admin is at {address}, for this machine alone", flush=True)
+            say(f"mell.v1.Admin is at {address}, for this machine alone")
         if trainers is not None:
-            print(f"trainers' routes are at {trainers}", flush=True)
+            say(f"trainers' routes are at {trainers}")
         yield
 
 
@@ -182,32 +183,29 @@ def serve(
         names = " and ".join(model.name for model in models)
         names += " is" if len(models) == 1 else " are"
         python = shlex.quote(sys.executable)
-        print(
+        say(
             f"{names} served at {addresses.grpc}, {took_s:.1f} s after the "
             f"start. Ctrl-C stops it. Try:\n\n"
             f"  {python} -m mell_jax.client --address={addresses.grpc} "
             f'"Once upon a time"\n',
-            flush=True,
         )
         if addresses.http is not None and addresses.http.startswith("unix:"):
             path = shlex.quote(addresses.http.removeprefix("unix:"))
-            print(
+            say(
                 f"{path} has /v1 (OpenAI's API), /health and /metrics over HTTP. Try:"
                 f"\n\n  curl --unix-socket {path} http://localhost/health\n",
-                flush=True,
             )
         elif addresses.http is not None:
             scheme = "https" if config.security.tls_cert else "http"
             look = f"https://{addresses.http}" if scheme == "https" else addresses.http
-            print(
+            say(
                 f"{scheme}://{addresses.http} has /v1 (OpenAI's API), /health and "
                 "/metrics. Look inside:\n\n"
                 f"  {python} -m mell_jax.top --address={look}\n\n"
                 f"or with a browser, at {scheme}://{addresses.http}/fleet\n",
-                flush=True,
             )
         if addresses.health is not None:
-            print(f"health is told at {addresses.health}", flush=True)
+            say(f"health is told at {addresses.health}")
 
     cause = run_service(
         engine, models=models, config=config, on_ready=on_ready, aborts=aborts

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mell_jax.console import say
 from mell_jax.hosts.control import Control, ControlConfig
 from mell_jax.hosts.link import LinkConfig
 from mell_jax.hosts.tls import TlsPaths, contexts
@@ -68,7 +69,7 @@ def main() -> int:
     try:
         asyncio.run(control(orders))
     except OSError as error:
-        print(f"mell-serve: the controller: {error}", file=sys.stderr)
+        say(f"mell-serve: the controller: {error}", to_error=True)
         return 1
     except KeyboardInterrupt:
         pass  # Ctrl-C is for all processes of the terminal

@@ -12,6 +12,8 @@ from absl import logging
 from jax._src import cache_key
 from jax.experimental.compilation_cache import compilation_cache
 
+from mell_jax.worker.cut_programs import remove_cut_programs
+
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _HASH_OPTIONS = "_hash_serialized_compile_options"
 
@@ -124,11 +126,14 @@ def keep_programs(
     """
     if directory:
         try:
-            return use_compilation_cache(open_cache(directory))
+            folder = open_cache(directory)
         except UnusableCacheError as error:
             if not is_optional:
                 raise
             logging.warning("nothing compiled is kept for the next start: %s", error)
+        else:
+            remove_cut_programs(folder)
+            return use_compilation_cache(folder)
     if not is_shared:
         return contextlib.nullcontext()
     has_own = getattr(jax.config, "jax_compilation_cache_dir", None)  # the user's

@@ -12,7 +12,7 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
     assert main(["benchmarks", "--help"]) == 0
     text = capsys.readouterr().out
     suites = ("decode", "overhead", "startup", "kernels", "gpu")
-    for name in (*suites, "fleet", "migration", "service", "rl"):
+    for name in (*suites, "fleet", "migration", "service", "rl", "hosts"):
         assert f"{name} (" in text.replace("\n", " ")
     groups = [
         line for line in text.splitlines() if line.endswith(":") and line[0] != " "
@@ -34,6 +34,11 @@ def test_help_names_every_suite_and_groups_the_flags(capsys):
         ("--suite=rl --repeats=-1", 1, "repeats must be at least 1"),
         ("--suite=service --frontends=65", 1, "frontends must be from 0 to 64"),
         ("--suite=service --seconds=0", 1, "seconds must be positive"),
+        ("--suite=hosts --hosts_parts=luck", 1, "hosts_parts must be some of tokens"),
+        ("--suite=hosts --batch_sizes=7", 1, "batch_sizes must be one even number"),
+        ("--suite=hosts --batch_sizes=8,16", 1, "one number of streams, got (8, 16)"),
+        ("--suite=hosts --seconds=0", 1, "seconds must be positive"),
+        ("--suite=hosts --repeats=0", 1, "repeats must be at least 1"),
         ("--suite=service --batch_sizes=0", 1, "batch_sizes must be positive"),
     ],
 )

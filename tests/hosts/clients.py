@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+CUT = "the connection was cut"
 _ANIMALS = ["cat", "dog", "duck", "bear", "fox", "owl", "pig", "hen"]
 _KINDS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
@@ -55,6 +56,10 @@ class Got:
         return self.texts, self.ends, self.tokens, self.is_whole, self.error
 
 
+Door = Path | str
+"""Where a server listens: a Unix socket's file, or host:port."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, *, most_s: float) -> None:
         super().__init__("localhost", timeout=most_s)
@@ -66,9 +71,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def fetch(path: Path, url: str, *, most_s: float = 10.0) -> str:
-    """Returns what a server at a Unix socket answers."""
-    connection = _UnixConnection(path, most_s=most_s)
+def _connection(door: Door, *, most_s: float) -> http.client.HTTPConnection:
+    if isinstance(door, Path):
+        return _UnixConnection(door, most_s=most_s)
+    return http.client.HTTPConnection(door, timeout=most_s)
+
+
+def fetch(door: Door, url: str, *, most_s: float = 10.0) -> str:
+    """Returns what a server answers."""
+    connection = _connection(door, most_s=most_s)
     try:
         connection.request("GET", url)
         return connection.getresponse().read().decode()
@@ -76,9 +87,15 @@ def fetch(path: Path, url: str, *, most_s: float = 10.0) -> str:
         connection.close()
 
 
-def stream(path: Path, body: dict[str, Any], *, most_s: float = 120.0) -> Got:
-    """Asks, and reads until the end, whatever that is."""
-    got, connection = Got(), _UnixConnection(path, most_s=most_s)
+def stream(
+    door: Door, body: dict[str, Any], *, most_s: float = 120.0, got: Got | None = None
+) -> Got:
+    """Asks, and reads until the end, whatever that is.
+
+    Args:
+      got: takes what comes as it comes; by default a new one.
+    """
+    got, connection = got or Got(), _connection(door, most_s=most_s)
     try:
         connection.request(
             "POST",
@@ -91,6 +108,8 @@ def stream(path: Path, body: dict[str, Any], *, most_s: float = 120.0) -> Got:
             got.error = f"{response.status} {response.read().decode()}"
             return got
         _read(response, got)
+        if not (got.is_whole or got.error):
+            got.error = CUT  # which http.client does not tell
     except (OSError, http.client.HTTPException) as error:
         got.error = f"{type(error).__name__}: {error}"
     finally:
@@ -128,17 +147,16 @@ def _add(got: Got, choice: dict[str, Any]) -> None:
 class Wave:
     """These requests are asked all at once, each by a client in a thread."""
 
-    def __init__(self, path: Path, wanted: list[dict[str, Any]]) -> None:
-        self.got: list[Got | None] = [None] * len(wanted)
+    def __init__(self, door: Door, wanted: list[dict[str, Any]]) -> None:
+        self.got = [Got() for _ in wanted]  # so far
         self._threads = [
-            threading.Thread(target=self._ask, args=(path, i, body), daemon=True)
-            for i, body in enumerate(wanted)
+            threading.Thread(
+                target=stream, args=(door, body), kwargs={"got": got}, daemon=True
+            )
+            for body, got in zip(wanted, self.got, strict=True)
         ]
         for thread in self._threads:
             thread.start()
-
-    def _ask(self, path: Path, index: int, body: dict[str, Any]) -> None:
-        self.got[index] = stream(path, body)
 
     @property
     def is_over(self) -> bool:
@@ -149,4 +167,10 @@ class Wave:
         """Waits until all streams are over; returns what came."""
         for thread in self._threads:
             thread.join()
-        return [got for got in self.got if got is not None]
+        return self.got
+
+    def wait_under_way(self) -> None:
+        """Waits until half of the streams have got something."""
+        while sum(bool(got.texts) for got in self.got) < len(self.got) / 2:
+            assert not self.is_over, [got.error for got in self.got]
+            time.sleep(0.02)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
-from tests.hosts.clients import fetch, stream
+from tests.hosts.clients import Door, fetch, stream
 from tests.hosts.processes import children, kill_all, living, tree, wait_for
 
 START_S = 400.0  # three hosts compile, on a machine that others use
@@ -31,8 +31,7 @@ decode_rows = [16]
 kv_pages = 160
 compilation_cache_dir = "{cache}"
 [server]
-unix_socket = "{folder}/grpc"
-http_unix_socket = "{folder}/http"
+{doors}
 frontends = {frontends}
 drain_s = 20.0
 [fleet]
@@ -43,6 +42,10 @@ fleet_address = "{address}"
 fleet_secret_file = "{folder}/secret"
 beat_s = 0.2
 """
+_FILES = """unix_socket = "{folder}/grpc"
+http_unix_socket = "{folder}/http\""""
+_PORTS = """port = 0
+http_port = 0"""  # several processes can listen there
 _JOINED = """
 [engine]
 model = ["demo"]
@@ -133,7 +136,7 @@ class RealFleet:
       folder: of its files.
       networks: that it is in; None: the machine's.
       cache: keeps what is compiled.
-      frontends: processes that talk to clients.
+      frontends: processes that talk to clients, by ports of the network if several.
     """
 
     def __init__(
@@ -145,14 +148,16 @@ class RealFleet:
         frontends: int = 1,
         hosts: Sequence[str] = ("a", "b"),
     ) -> None:
-        self.http, self.log = folder / "http", folder / "log"
+        self.log = folder / "log"
         self.networks = networks
+        self._has_ports = frontends > 1
         self._folder = folder
         self._seen: set[int] = set()
         self.head_address = f"{'10.77.0.1' if networks else '127.0.0.1'}:0"
         far = f"{'10.77.0.2' if networks else '127.0.0.1'}:0"
         values = {"folder": folder, "cache": cache, "frontends": frontends}
-        head = _HEAD.format(address=self.head_address, **values)
+        doors = _PORTS if self._has_ports else _FILES.format(folder=folder)
+        head = _HEAD.format(address=self.head_address, doors=doors, **values)
         (folder / "head.toml").write_text(head)
         (folder / "c.toml").write_text(_JOINED.format(address=far, **values))
         (folder / "hosts").write_text("".join(map(self._line, hosts)))
@@ -184,6 +189,18 @@ class RealFleet:
 
     # What there is.
 
+    @property
+    def http(self) -> Door:
+        """Returns where its front ends answer HTTP, once they do."""
+        if self._has_ports:
+            return _said(self.text(), after="http://", before=" has /v1")
+        return self._folder / "http"
+
+    @property
+    def grpc(self) -> str:
+        """Returns where its front ends answer gRPC, once they do."""
+        return _said(self.text(), after=" served at ", before=", ")
+
     def text(self) -> str:
         """Returns what was written to the log so far."""
         return self.log.read_text(errors="replace")
@@ -197,29 +214,39 @@ class RealFleet:
             elif "--orders" in command:
                 found[Path(command.split("--config=")[1].split()[0]).stem] = pid
             elif "processes.child" in command:
-                found["front end"] = pid
+                found["front end"] = min(pid, found.get("front end", pid))
         if self._far is not None and self._far.poll() is None:
             found["c"] = self._far.pid
         self._seen |= tree(self.head.pid) | set(found.values())
         return found
 
+    def of_kind(self, word: str) -> set[int]:
+        """Returns the head's children in whose commands a word is."""
+        found = children(self.head.pid)
+        return {pid for pid, command in found.items() if word in command}
+
+    def left(self) -> set[int]:
+        """Returns processes that were the fleet's and live."""
+        return living(self._seen)
+
     def wait_serving(self, *, far: bool) -> None:
         """Waits until the fleet serves, with host c if that is wanted."""
-        assert wait_for(self.is_up, most_s=START_S), self.text()[-4000:]
+        assert wait_for(self._is_starting_well, most_s=START_S), self.text()[-4000:]
         if far:
             self.join_far()
+
+    def _is_starting_well(self) -> bool:
+        """Tells whether it serves; that nothing has ended yet is checked."""
+        assert "has ended" not in self.text(), self.text()[-4000:]
+        return self.is_up()
 
     def is_up(self) -> bool:
         """Tells whether it serves."""
         assert self.head.poll() is None, self.text()[-4000:]
-        assert "has ended" not in self.text(), self.text()[-4000:]
-        return (
-            self.http.exists()
-            and not stream(
-                self.http,
-                {"model": "demo", "prompt": "A", "max_tokens": 1, "stream": True},
-            ).error
-        )
+        if " has /v1" not in self.text():
+            return False
+        short = {"model": "demo", "prompt": "A", "max_tokens": 1, "stream": True}
+        return not stream(self.http, short).error
 
     def join_far(self) -> None:
         """Starts host c, and waits until it has joined."""
@@ -247,6 +274,10 @@ class RealFleet:
             f"{names}, {self.pids()}\n{self.text()[-4000:]}"
         )
 
+    def wait_answering(self) -> None:
+        """Waits until a front end answers, after another one was killed."""
+        assert wait_for(self.is_up, most_s=60.0), self.text()[-4000:]
+
     def is_at_rest(self) -> bool:
         """Tells whether nothing runs and no page is used."""
         lines = fetch(self.http, "/metrics").splitlines()
@@ -269,8 +300,8 @@ class RealFleet:
             process.send_signal(signal.SIGTERM)
         for process in filter(None, [self._far, self.head]):
             process.wait(60.0)
-        wait_for(lambda: not living(self._seen), most_s=20.0)
-        return living(self._seen)
+        wait_for(lambda: not self.left(), most_s=20.0)
+        return self.left()
 
     def abandon(self) -> None:
         """Ends whatever is left, after a test that failed."""
@@ -282,13 +313,23 @@ class RealFleet:
             process.wait()
 
 
+def _said(text: str, *, after: str, before: str) -> str:
+    """Returns what stands in a text between two others."""
+    return text.partition(after)[2].partition(before)[0]
+
+
 @contextlib.contextmanager
 def real_fleet(
     folder: Path, *, cache: Path, frontends: int = 1, far: bool = True
 ) -> Iterator[RealFleet]:
-    """Yields a fleet that serves; hosts a and b are the head's, c has joined."""
+    """Yields a fleet that serves; hosts a and b are the head's, c has joined.
+
+    It has networks of its own where that can be, and only one front end has: ports of
+    such a network are not those of this process.
+    """
     with contextlib.ExitStack() as stack:
-        networks = stack.enter_context(Networks()) if has_networks() else None
+        has_own = frontends == 1 and has_networks()
+        networks = stack.enter_context(Networks()) if has_own else None
         fleet = RealFleet(folder, networks=networks, cache=cache, frontends=frontends)
         stack.callback(fleet.abandon)
         fleet.wait_serving(far=far)

@@ -15,6 +15,7 @@ from typing import Literal, final
 from absl import logging as absl_logging
 from absl.logging import converter
 
+from mell_jax.console import say
 from mell_jax.events import LOGGER_NAME, PROGRESS_LOGGER_NAME, Event, tell
 
 LogFormat = Literal["text", "json"]
@@ -49,7 +50,7 @@ def complain(cause: str, *, log_format: LogFormat) -> None:
     if log_format == "json":
         tell(Event.FAILED, text=cause)
     else:
-        print(f"mell-serve: {cause}", file=sys.stderr)
+        say(f"mell-serve: {cause}", to_error=True)
 
 
 @final
