@@ -22,11 +22,16 @@ from mell_jax.scheduler.hosts import coordinator as brain
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.coordinator import Coordinator
 from mell_jax.scheduler.hosts.roll import PeerId
+from mell_jax.scheduler.hosts.view import overview_of
 from mell_jax.scheduler.ids import FrontId, ModelId
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 
 _GENERATION_BITS = 31
+VIEW_S = 0.5
+"""Front ends are told no more often what to show."""
+VIEW_SHARE = 0.05
+"""Of the controller's time that this may take at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ class Control:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_s = time.monotonic()
+        self._next_view_s = 0.0
 
     @property
     def now_s(self) -> float:
@@ -163,8 +169,23 @@ class Control:
             await asyncio.sleep(0)  # what was said meanwhile comes first
             if self.coordinator is not None:
                 self._do(self.coordinator.beat(now_s=self.now_s))
+                self._tell_view(self.coordinator)
             for link in list(self._peers.values()):
                 link.beat()
+
+    def _tell_view(self, coordinator: Coordinator) -> None:
+        """Tells front ends what to show of the fleet, now and then."""
+        begun_s = self.now_s
+        fronts = coordinator.roll.fronts.values()
+        if coordinator.is_adopting or not fronts or begun_s < self._next_view_s:
+            return
+        overview = overview_of(coordinator, policy=self._config.policy)
+        for front in fronts:
+            link = self._peers.get(front.peer)
+            if link is not None and link.unsent_bytes == 0:  # or it is slow to read
+                link.send(overview)
+        took_s = self.now_s - begun_s
+        self._next_view_s = begun_s + max(VIEW_S, took_s / VIEW_SHARE)
 
     async def _epochs(self) -> None:
         """Ends epochs, and lets placement decide what it has put off until then."""

@@ -18,8 +18,8 @@ import numpy as np
 from absl import logging
 
 from mell_jax.engine.fleet.page_transfer import PageTransfer
-from mell_jax.engine.frames import EngineLoad
 from mell_jax.engine.hosts import wires
+from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.engine.hosts.wires import Heard
 from mell_jax.hosts.link import Link, LinkConfig, connect, listen
 from mell_jax.hosts.split import part_of
@@ -28,7 +28,6 @@ from mell_jax.hosts.wire import (
     PIECE_BYTES,
     Addresses,
     Hello,
-    HostLoad,
     OpeningParcel,
     Parcel,
     Piece,
@@ -125,9 +124,9 @@ class HostLinks:
             if part is not None:
                 self._soon(self._send_front, front, part)
 
-    def tell_load(self, load: EngineLoad) -> None:
+    def tell_load(self, load: HostLoad) -> None:
         for front in self.fronts:
-            self._soon(self._send_front, front, HostLoad(load=load))
+            self._soon(self._send_front, front, load)
 
     def to_peer(self, host: words.Host, parcel: wires.Parcel) -> None:
         self._soon(self._send_peer, host, parcel)

@@ -60,4 +60,3 @@ class TrialPool:
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started it is told
-

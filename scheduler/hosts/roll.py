@@ -7,6 +7,7 @@ A link's end, or silence for too many beats, is the end of a host or of a front 
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NewType
 
 from mell_jax.scheduler.hosts.messages import Host
@@ -16,10 +17,19 @@ PeerId = NewType("PeerId", int)
 """One link to the controller, from its first message to its end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A device group is the `number`-th one of a host, whatever it is called now."""
+
+    host: str
+    number: int
+
+
 class HostEntry:
     """A host is known by its epoch."""
 
     __slots__ = (
+        "admitted",
         "devices",
         "epoch",
         "is_leaving",
@@ -42,6 +52,7 @@ class HostEntry:
         self.name = name
         self.peer = peer
         self.devices = devices
+        self.admitted = devices  # also those that have failed since
         self.reached: set[FrontId] = set()
         self.prefill_tokens_per_s = math.inf
         self.is_leaving = False  # it takes nothing new
@@ -92,6 +103,13 @@ class Roll:
     def host_of(self, device: DeviceGroupId) -> HostEntry | None:
         """Returns the host of a device group; None if it is gone."""
         return self._host_of.get(device)
+
+    def seat_of(self, device: DeviceGroupId) -> Seat | None:
+        """Returns the place of a device group in its host; None if it is gone."""
+        host = self.host_of(device)
+        if host is None:
+            return None
+        return Seat(host=host.name, number=host.admitted.index(device))
 
     def enter(self, front: FrontId, *, peer: PeerId) -> None:
         """A front end is there."""
