@@ -2,8 +2,8 @@
 
 openings -> where each copy is      rows -> ticks, gaps at moves
 
-What one process has of the same, its conductor tells (`engine/fleet/conductor.py`);
-here times are those at which tokens have come to the front end.
+In one process the conductor tells the same (`engine/fleet/conductor.py`); here times
+are those at which tokens have come to the front end.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""What a controller has done is counted here, as it does it.
+"""The tally counts what a controller does, as it does it.
 
-The tally counts for the dispatcher; `Counts` is a copy of it that does not change.
+`Counts` is a copy of it that does not change.
 """
 
 from collections import Counter
@@ -64,7 +64,7 @@ class Counts:
 
 
 def plus(counts: Counts, more: Counts) -> Counts:
-    """Returns what two controllers of one fleet have counted, one after the other."""
+    """Returns what two controllers of one fleet have counted, in turn."""
     begun: Counter[Mode] = Counter()
     ended: Counter[tuple[Mode, bool, bool]] = Counter()
     carried: Counter[tuple[Seat, Seat]] = Counter()

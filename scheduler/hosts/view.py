@@ -1,4 +1,4 @@
-"""What a controller knows of its fleet becomes one plain value, for front ends to show.
+"""The view of a fleet is one plain value of what its controller knows, to be shown.
 
 books, owners, roll, tally  ->  `overview_of`  ->  `Overview`
 
