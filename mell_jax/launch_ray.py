@@ -10,13 +10,17 @@ import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 
-from mell_jax.engine.build import model_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.hosts.config import HostsConfig
 from mell_jax.hosts.front import HostsEngine
-from mell_jax.launch_hosts import controller_orders, host_orders, links_of
-from mell_jax.launch_server import serve, served_model
+from mell_jax.launch_hosts import (
+    check_fleet,
+    controller_orders,
+    host_orders,
+    links_of,
+    serve_fleet,
+)
 from mell_jax.serving.config import ServerConfig
 from mell_jax.settings.setting import Value
 
@@ -50,6 +54,7 @@ def run_ray_head(
         raise ValueError("--ray needs Ray: pip install 'mell_jax[ray]'") from error
     from mell_jax.on_ray.scaling import Scaling  # noqa: PLC0415
 
+    check_fleet(server, names=[engine.name for engine in engines])
     secret = hosts.secret() or secrets.token_bytes(32)
     told = controller_orders(hosts, fleet=fleet, server=server, secret=secret)
     with contextlib.ExitStack() as stack:
@@ -72,5 +77,4 @@ def run_ray_head(
             address, name="front", links=links_of(hosts, server=server, secret=secret)
         )
         engine.connect()
-        models = [served_model(one.name, model_directory(one)) for one in engines]
-        return serve(engine, models=models, config=server, started_s=started_s)
+        return serve_fleet(engine, engines, server=server, started_s=started_s)

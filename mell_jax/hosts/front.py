@@ -12,12 +12,21 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
 from absl import logging
 
+from mell_jax.engine.admin import (
+    AbortOpen,
+    Answer,
+    Command,
+    NotPossibleError,
+    RequestsAborted,
+    UnknownTargetError,
+)
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -34,6 +43,7 @@ from mell_jax.engine.intake import choose_seed, refusal
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.frontend import Sink
+from mell_jax.hosts import operator
 from mell_jax.hosts.follow import Follower
 from mell_jax.hosts.gather import Gathered, told_rows
 from mell_jax.hosts.link import Link, LinkConfig, connect
@@ -157,6 +167,19 @@ class HostsEngine:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._take, message)
 
+    def ask(self, command: Command) -> Future[Answer]:
+        """Leaves a command of an operator; from any thread, without blocking.
+
+        The future has the answer, or why there is none: see `operator.answer`. What
+        ends all requests ends those of this front end.
+        """
+        found: Future[Answer] = Future()
+        if self._loop.is_closed():
+            found.set_exception(NotPossibleError("the server stops"))
+        else:
+            self._loop.call_soon_threadsafe(self._answer, command, found)
+        return found
+
     def load(self) -> EngineLoad:
         """Returns how busy the fleet is, and how it looks, as of the latest beat."""
         return self._load
@@ -170,6 +193,27 @@ class HostsEngine:
         self._sink(EngineStopped(message=""))
 
     # The loop.
+
+    def _answer(self, command: Command, found: Future[Answer]) -> None:
+        if not found.set_running_or_notify_cancel():
+            return
+        self._look()
+        if isinstance(command, AbortOpen):
+            handles = tuple(self._requests)
+            self._take(Abort(handles=handles))
+            found.set_result(RequestsAborted(aborted=len(handles)))
+            return
+        try:
+            found.set_result(
+                operator.answer(
+                    command,
+                    overview=self._viewer.overview if self._viewer else None,
+                    view=self._load.fleet,
+                    handle_of=self._follower.handle,
+                )
+            )
+        except (NotPossibleError, UnknownTargetError) as error:
+            found.set_exception(error)
 
     def _run(self) -> None:
         try:
