@@ -45,6 +45,7 @@ from mell_jax.scheduler.ids import ModelId
 from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.admin.controls import Controls
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.observe.logs import Place
 from mell_jax.settings.setting import Value
 
 _ANY = "127.0.0.1:0"
@@ -91,12 +92,14 @@ def run_host(
     server: ServerConfig,
     secret: bytes,
     has_parent: bool,
+    place: Place | None = None,
 ) -> int:
     """Computes for a fleet until told to end; returns the exit status.
 
     Args:
       secret: the fleet's.
       has_parent: the standard input ends when this process is to end.
+      place: names this process in its log, and learns its epoch.
 
     Raises:
       ValueError: the model or the configuration cannot be used.
@@ -117,6 +120,7 @@ def run_host(
         address=hosts.fleet_address or own_address(hosts.join),
         controller=hosts.join,
         config=links_of(hosts, server=server, secret=secret),
+        on_epoch=lambda epoch: enter(place, epoch),
     )
     built = build_host(
         engines,
@@ -154,6 +158,12 @@ def run_host(
     return 0
 
 
+def enter(place: Place | None, epoch: int | None) -> None:
+    """Names the epoch of this process in each line of its log from now on."""
+    if place is not None:
+        place.epoch = epoch
+
+
 def _leave(built: BuiltHost, *, drain_s: float, is_over: threading.Event) -> None:
     """Has requests moved away, for at most so long; others start again elsewhere."""
     _post(built, Leave())
@@ -186,11 +196,13 @@ def run_head(
     server: ServerConfig,
     given: Mapping[str, Value],
     started_s: float,
+    place: Place | None = None,
 ) -> int:
     """Starts a fleet and serves it until told to end; returns the exit status.
 
     Args:
       given: settings that hosts get as well.
+      place: names this process in its log, and learns its number as a front end.
 
     Raises:
       ValueError: the hosts' file or the configuration cannot be used.
@@ -220,6 +232,7 @@ def run_head(
             controller.address,
             name="front",
             links=links_of(hosts, server=server, secret=secret),
+            on_front=lambda front: enter(place, front),
         )
         engine.connect()
         return serve_fleet(engine, engines, server=server, started_s=started_s)

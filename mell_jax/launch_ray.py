@@ -17,11 +17,13 @@ from mell_jax.hosts.front import HostsEngine
 from mell_jax.launch_hosts import (
     check_fleet,
     controller_orders,
+    enter,
     host_orders,
     links_of,
     serve_fleet,
 )
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.observe.logs import Place
 from mell_jax.settings.setting import Value
 
 
@@ -33,11 +35,13 @@ def run_ray_head(
     server: ServerConfig,
     given: Mapping[str, Value],
     started_s: float,
+    place: Place | None = None,
 ) -> int:
     """Starts a fleet on a Ray cluster and serves it; returns the exit status.
 
     Args:
       given: settings that hosts get as well.
+      place: names this process in its log, and learns its number as a front end.
 
     Raises:
       ValueError: Ray is not installed, or the configuration cannot be used.
@@ -74,7 +78,10 @@ def run_ray_head(
         keeper.start()
         stack.callback(keeper.stop)
         engine = HostsEngine(
-            address, name="front", links=links_of(hosts, server=server, secret=secret)
+            address,
+            name="front",
+            links=links_of(hosts, server=server, secret=secret),
+            on_front=lambda front: enter(place, front),
         )
         engine.connect()
         return serve_fleet(engine, engines, server=server, started_s=started_s)

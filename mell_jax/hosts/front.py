@@ -90,13 +90,22 @@ class _Open:
 class HostsEngine:
     """A fleet of hosts, as one front end sees it; see `EngineLink`."""
 
-    def __init__(self, controller: str, *, name: str, links: LinkConfig) -> None:
+    def __init__(
+        self,
+        controller: str,
+        *,
+        name: str,
+        links: LinkConfig,
+        on_front: Callable[[FrontId], None] = lambda _: None,
+    ) -> None:
         """Does nothing yet.
 
         Args:
           controller: its address.
           name: of this front end, in logs.
+          on_front: hears which front end of the fleet this is.
         """
+        self._on_front = on_front
         self._controller_address = controller
         self._name = name
         self._config = links
@@ -284,6 +293,7 @@ class HostsEngine:
     def _meet(self, welcome: Welcome) -> None:
         if self._relay is None:
             self._models, self._front = welcome.models, welcome.front
+            self._on_front(self._front)
             specs = {ModelId(m.info.model_name): m.spec.cache for m in self._models}
             self._relay = Relay(
                 self._front,

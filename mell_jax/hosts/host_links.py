@@ -21,6 +21,7 @@ from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.engine.hosts import wires
 from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.engine.hosts.wires import Heard
+from mell_jax.hosts import news
 from mell_jax.hosts.link import Link, LinkConfig, connect, listen
 from mell_jax.hosts.split import part_of
 from mell_jax.hosts.wire import (
@@ -52,11 +53,19 @@ class HostLinks:
       name: of the host, unique in its fleet.
       address: where it listens for front ends and other hosts.
       controller: its address.
+      on_epoch: hears under which epoch it is admitted; None: under none any more.
     """
 
     def __init__(
-        self, name: str, *, address: str, controller: str, config: LinkConfig
+        self,
+        name: str,
+        *,
+        address: str,
+        controller: str,
+        config: LinkConfig,
+        on_epoch: Callable[[Epoch | None], None] = lambda _: None,
     ) -> None:
+        self._on_epoch = on_epoch
         self._name = name
         self._address = address
         self._controller_address = controller
@@ -195,11 +204,14 @@ class HostLinks:
                 pass
             case words.Admit():
                 self._epoch = message.epoch
+                self._on_epoch(message.epoch)
+                news.tell_own_epoch(message.epoch)
                 self._post(wires.FromController(message=message))
                 self._greet_early()
             case words.Fenced():
                 self._epoch = None
-                logging.warning("this host was fenced: %s", message.reason)
+                news.tell_own_fence(message.reason)
+                self._on_epoch(None)
                 self._post(wires.FromController(message=message))
             case _:
                 self._post(wires.FromController(message=message))

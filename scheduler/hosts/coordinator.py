@@ -106,6 +106,11 @@ class Coordinator:
         """Returns the requests that are not over."""
         return self._dispatcher.requests
 
+    @property
+    def first_epoch(self) -> Epoch:
+        """Returns an epoch below all those that it admits hosts under."""
+        return Epoch(self.generation << _EPOCH_BITS)
+
     # -- for views -----------------------------------------------------------------
 
     def counts(self) -> Counts:

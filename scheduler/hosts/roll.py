@@ -81,6 +81,7 @@ class Roll:
             raise ValueError(f"patience must be >= 1 beat, got {patience}")
         self.hosts: dict[Epoch, HostEntry] = {}
         self.fronts: dict[FrontId, FrontEntry] = {}
+        self.version = 0  # grows whenever somebody comes or goes
         self._patience = patience
         self._silent: dict[PeerId, int] = {}  # beats
         self._host_of: dict[DeviceGroupId, HostEntry] = {}
@@ -113,6 +114,7 @@ class Roll:
 
     def enter(self, front: FrontId, *, peer: PeerId) -> None:
         """A front end is there."""
+        self.version += 1
         entry = FrontEntry(front, peer=peer)
         self.fronts[front] = self._by_peer[peer] = entry
 
@@ -125,6 +127,7 @@ class Roll:
         devices: Iterable[DeviceGroupId],
     ) -> HostEntry:
         """A host is there."""
+        self.version += 1
         host = HostEntry(epoch, name=name, peer=peer, devices=tuple(devices))
         self.hosts[epoch] = self._by_peer[peer] = host
         self._host_of |= dict.fromkeys(host.devices, host)
@@ -141,6 +144,7 @@ class Roll:
 
     def forget(self, peer: PeerId) -> None:
         """A link has ended."""
+        self.version += 1
         self._silent.pop(peer, None)
         entry = self._by_peer.pop(peer, None)
         match entry:
@@ -153,6 +157,7 @@ class Roll:
 
     def remove(self, host: HostEntry) -> None:
         """A host is in the fleet no more; its link may still be there."""
+        self.version += 1
         self._by_peer.pop(host.peer, None)
         if self.hosts.pop(host.epoch, None) is not None:
             for device in host.devices:
