@@ -41,6 +41,15 @@ class Event(Enum):
     WEIGHTS_CHANGED = "weights_changed"
     SERVING_CHANGED = "serving_changed"
     INVARIANT_BROKEN = "invariant_broken"
+    CONTROLLER_BEGAN = "controller_began"
+    CONTROLLER_ADOPTED = "controller_adopted"
+    HOST_JOINED = "host_joined"
+    HOST_REFUSED = "host_refused"
+    HOST_ADMITTED = "host_admitted"
+    HOST_LOST = "host_lost"
+    HOST_FENCED = "host_fenced"
+    HOST_LEFT = "host_left"
+    FRONT_END_GONE = "front_end_gone"
 
     @property
     def level(self) -> int:
@@ -58,6 +67,10 @@ _LEVELS = {
     Event.DEVICE_FENCED: logging.ERROR,
     Event.SHADOW_ENDED: logging.WARNING,
     Event.INVARIANT_BROKEN: logging.ERROR,
+    Event.HOST_REFUSED: logging.ERROR,
+    Event.HOST_LOST: logging.ERROR,
+    Event.HOST_FENCED: logging.ERROR,
+    Event.FRONT_END_GONE: logging.WARNING,
 }
 
 

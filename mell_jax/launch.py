@@ -27,7 +27,7 @@ from mell_jax.hosts.config import HostsConfig
 from mell_jax.serving.address import allow_many_sockets, check_addresses
 from mell_jax.serving.config import SERVER_LIMITS, ServerConfig
 from mell_jax.serving.grpc_log import quiet_grpc
-from mell_jax.serving.observe.logs import LogFormat, complain, set_up_logging
+from mell_jax.serving.observe.logs import LogFormat, Place, complain, set_up_logging
 from mell_jax.serving.security.config import SecurityConfig
 from mell_jax.serving.stop_signals import end_at_once_when_told
 from mell_jax.settings.flags import define_flags, explain_unknown, given_flags
@@ -209,12 +209,25 @@ def given_by(values: flags.FlagValues) -> dict[str, Value]:
     return written | typed
 
 
-def begin_log(log_format: LogFormat, *, is_verbose: bool) -> None:
+def place_of(given: Mapping[str, Value]) -> Place | None:
+    """Returns what this process is in a fleet of hosts; None where there is none."""
+    try:
+        hosts = build(_HOSTS, given=given)
+    except ValueError:
+        return None  # as is told once there is a log
+    if hosts.join:
+        return Place(f"host {hosts.name}")
+    return Place("front") if hosts.hosts or hosts.ray else None
+
+
+def begin_log(
+    log_format: LogFormat, *, is_verbose: bool, place: Place | None = None
+) -> None:
     """Sets up the log, as the first thing of all."""
     flags.FLAGS.mark_as_parsed()  # absl's log has flags there; they keep their defaults
     logging.use_absl_handler()
     verbosity = logging.INFO if is_verbose else logging.WARNING
-    set_up_logging(log_format, verbosity=verbosity, process="engine")
+    set_up_logging(log_format, verbosity=verbosity, process="engine", place=place)
     tell(Event.STARTING, text="mell-serve is starting")
 
 
@@ -258,7 +271,8 @@ def _start(
     """Prints the settings in force, or serves; returns the exit status."""
     told = {name: given[name] for name in ("log_format", "verbose") if name in given}
     log = build(_SERVER, given=told)
-    begin_log(log.log_format, is_verbose=log.verbose)
+    place = place_of(given)
+    begin_log(log.log_format, is_verbose=log.verbose, place=place)
     try:
         config = make_config(given, fault=values.fault)
         if not values.print_config:
@@ -270,7 +284,9 @@ def _start(
 
         launch_server.choose_devices(config.models.cpu_devices)
         if not values.print_config:
-            return _launch(config, given=given, orders=orders, started_s=started_s)
+            return _launch(
+                config, given=given, orders=orders, place=place, started_s=started_s
+            )
         settled = launch_server.settled_values(config.engines)
         print(render({**config.in_force(), **settled}, settings=SETTINGS))
     except (ValueError, OSError, RuntimeError) as error:
@@ -286,6 +302,7 @@ def _launch(
     *,
     given: Mapping[str, Value],
     orders: "Orders | None",
+    place: Place | None,
     started_s: float,
 ) -> int:
     """Serves by an engine of its own, or as part of a fleet of several hosts."""
@@ -300,6 +317,7 @@ def _launch(
             server=server,
             secret=orders.secret if orders is not None else hosts.secret(),
             has_parent=orders is not None,
+            place=place,
         )
     if hosts.hosts or hosts.ray:
         run_head = launch_hosts.run_head if hosts.hosts else launch_ray.run_ray_head
@@ -309,6 +327,7 @@ def _launch(
             hosts=hosts,
             server=server,
             given={name: given[name] for name in given if name in _FOR_HOSTS},
+            place=place,
             started_s=started_s,
         )
     return launch_server.launch(

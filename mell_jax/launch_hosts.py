@@ -21,6 +21,7 @@ from pathlib import Path
 from absl import logging
 
 from mell_jax.console import say
+from mell_jax.engine.admin import UpdateWeights
 from mell_jax.engine.build import BuiltHost, build_host, model_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -32,11 +33,20 @@ from mell_jax.hosts.front import HostsEngine
 from mell_jax.hosts.host_file import HostLine, read_hosts
 from mell_jax.hosts.host_links import HostLinks
 from mell_jax.hosts.link import LinkConfig, own_address
+from mell_jax.hosts.operator import not_here
 from mell_jax.hosts.tls import TlsPaths, contexts
 from mell_jax.hosts.wire import Served
-from mell_jax.launch_server import serve, served_model
+from mell_jax.launch_server import (
+    administered,
+    check_service,
+    serve,
+    served_model,
+)
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.serving.aborts import Aborts
+from mell_jax.serving.admin.controls import Controls
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.observe.logs import Place
 from mell_jax.settings.setting import Value
 
 _ANY = "127.0.0.1:0"
@@ -83,12 +93,14 @@ def run_host(
     server: ServerConfig,
     secret: bytes,
     has_parent: bool,
+    place: Place | None = None,
 ) -> int:
     """Computes for a fleet until told to end; returns the exit status.
 
     Args:
       secret: the fleet's.
       has_parent: the standard input ends when this process is to end.
+      place: names this process in its log, and learns its epoch.
 
     Raises:
       ValueError: the model or the configuration cannot be used.
@@ -109,6 +121,7 @@ def run_host(
         address=hosts.fleet_address or own_address(hosts.join),
         controller=hosts.join,
         config=links_of(hosts, server=server, secret=secret),
+        on_epoch=lambda epoch: enter(place, epoch),
     )
     built = build_host(
         engines,
@@ -144,6 +157,12 @@ def run_host(
     return 0
 
 
+def enter(place: Place | None, epoch: int | None) -> None:
+    """Names the epoch of this process in each line of its log from now on."""
+    if place is not None:
+        place.epoch = epoch
+
+
 def _leave(built: BuiltHost, *, drain_s: float, is_over: threading.Event) -> None:
     """Has requests moved away, for at most so long; others start again elsewhere."""
     _post(built, Leave())
@@ -176,17 +195,20 @@ def run_head(
     server: ServerConfig,
     given: Mapping[str, Value],
     started_s: float,
+    place: Place | None = None,
 ) -> int:
     """Starts a fleet and serves it until told to end; returns the exit status.
 
     Args:
       given: settings that hosts get as well.
+      place: names this process in its log, and learns its number as a front end.
 
     Raises:
       ValueError: the hosts' file or the configuration cannot be used.
       OSError: a file or the address cannot be used, or no host answers.
     """
     lines = read_hosts(Path(hosts.hosts))
+    check_fleet(server, names=[engine.name for engine in engines])
     secret = hosts.secret() or secrets.token_bytes(32)
     with contextlib.ExitStack() as stack:
         controller = _Controller(
@@ -209,10 +231,48 @@ def run_head(
             controller.address,
             name="front",
             links=links_of(hosts, server=server, secret=secret),
+            on_front=lambda front: enter(place, front),
         )
         engine.connect()
+        return serve_fleet(engine, engines, server=server, started_s=started_s)
+
+
+def check_fleet(server: ServerConfig, *, names: Sequence[str]) -> None:
+    """Finds out early what would keep a fleet of hosts from being served.
+
+    Raises:
+      ValueError: the configuration cannot be used.
+      OSError: a file or an address cannot be used.
+    """
+    if server.admin_http_port is not None:
+        raise ValueError(
+            "admin_http_port is for one process: weights of a fleet of several hosts "
+            "change by restarting its hosts one after another; leave it out"
+        )
+    check_service(server, names=names)
+
+
+def serve_fleet(
+    engine: HostsEngine,
+    engines: Sequence[EngineConfig],
+    *,
+    server: ServerConfig,
+    started_s: float,
+) -> int:
+    """Serves a fleet that is met, until told to end; returns the exit status.
+
+    Raises:
+      BindError: an address cannot be listened on.
+    """
+    aborts = Aborts()
+    controls = Controls(
+        engine.ask, abort=aborts.order, no_updates=not_here(UpdateWeights)
+    )
+    with administered(controls, server=server):
         models = [served_model(one.name, model_directory(one)) for one in engines]
-        return serve(engine, models=models, config=server, started_s=started_s)
+        return serve(
+            engine, models=models, config=server, started_s=started_s, aborts=aborts
+        )
 
 
 def controller_orders(

@@ -10,14 +10,20 @@ import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 
-from mell_jax.engine.build import model_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.hosts.config import HostsConfig
 from mell_jax.hosts.front import HostsEngine
-from mell_jax.launch_hosts import controller_orders, host_orders, links_of
-from mell_jax.launch_server import serve, served_model
+from mell_jax.launch_hosts import (
+    check_fleet,
+    controller_orders,
+    enter,
+    host_orders,
+    links_of,
+    serve_fleet,
+)
 from mell_jax.serving.config import ServerConfig
+from mell_jax.serving.observe.logs import Place
 from mell_jax.settings.setting import Value
 
 
@@ -29,11 +35,13 @@ def run_ray_head(
     server: ServerConfig,
     given: Mapping[str, Value],
     started_s: float,
+    place: Place | None = None,
 ) -> int:
     """Starts a fleet on a Ray cluster and serves it; returns the exit status.
 
     Args:
       given: settings that hosts get as well.
+      place: names this process in its log, and learns its number as a front end.
 
     Raises:
       ValueError: Ray is not installed, or the configuration cannot be used.
@@ -50,6 +58,7 @@ def run_ray_head(
         raise ValueError("--ray needs Ray: pip install 'mell_jax[ray]'") from error
     from mell_jax.on_ray.scaling import Scaling  # noqa: PLC0415
 
+    check_fleet(server, names=[engine.name for engine in engines])
     secret = hosts.secret() or secrets.token_bytes(32)
     told = controller_orders(hosts, fleet=fleet, server=server, secret=secret)
     with contextlib.ExitStack() as stack:
@@ -69,8 +78,10 @@ def run_ray_head(
         keeper.start()
         stack.callback(keeper.stop)
         engine = HostsEngine(
-            address, name="front", links=links_of(hosts, server=server, secret=secret)
+            address,
+            name="front",
+            links=links_of(hosts, server=server, secret=secret),
+            on_front=lambda front: enter(place, front),
         )
         engine.connect()
-        models = [served_model(one.name, model_directory(one)) for one in engines]
-        return serve(engine, models=models, config=server, started_s=started_s)
+        return serve_fleet(engine, engines, server=server, started_s=started_s)

@@ -82,17 +82,7 @@ def launch(
       ValueError: the model or the configuration cannot be used.
       OSError: a file or the address cannot be used.
     """
-    check_security(server.security)  # before minutes of loading
-    if server.admin_port is not None:
-        check_port(server.admin_port)
-    if server.admin_http_port is not None:
-        check_trainer_port(server.admin_http_host, port=server.admin_http_port)
-    check_tracing(server.otlp_endpoint)
-    check_chats(
-        server.chat_templates,
-        names=[engine.name for engine in engines],
-        tool_formats=server.tool_formats,
-    )
+    check_service(server, names=[engine.name for engine in engines])
     built = build_engine(*engines, fleet=fleet, progress=sys.stderr.isatty())
     aborts = Aborts()
     with _administered(built, engines[0], server=server, aborts=aborts):
@@ -109,11 +99,27 @@ def launch(
         )
 
 
+def check_service(server: ServerConfig, *, names: Sequence[str]) -> None:
+    """Finds out early what would keep models of these names from being served.
+
+    Raises:
+      ValueError: the configuration cannot be used.
+      OSError: a file or an address cannot be used.
+    """
+    check_security(server.security)
+    if server.admin_port is not None:
+        check_port(server.admin_port)
+    if server.admin_http_port is not None:
+        check_trainer_port(server.admin_http_host, port=server.admin_http_port)
+    check_tracing(server.otlp_endpoint)
+    check_chats(server.chat_templates, names=names, tool_formats=server.tool_formats)
+
+
 @contextlib.contextmanager
 def _administered(
     built: BuiltEngine, engine: EngineConfig, *, server: ServerConfig, aborts: Aborts
 ) -> Iterator[None]:
-    """Opens the doors of operators and trainers meanwhile, and tells where."""
+    """Opens the doors of operators and trainers meanwhile."""
     controls = Controls(
         built.thread.ask,
         loader=PathLoader(
@@ -128,6 +134,23 @@ def _administered(
         instances=engine.instances,
     )
     with (
+        administered(controls, server=server),
+        serving_trainers(controls, config=server) as trainers,
+    ):
+        if trainers is not None:
+            say(f"trainers' routes are at {trainers}")
+        yield
+
+
+@contextlib.contextmanager
+def administered(controls: Controls, *, server: ServerConfig) -> Iterator[None]:
+    """Opens the door of operators meanwhile, and tells where.
+
+    Raises:
+      ValueError: there is no such port.
+      BindError: the address is taken.
+    """
+    with (
         contextlib.closing(controls),
         serving_admin(
             controls,
@@ -135,12 +158,9 @@ def _administered(
             tokens_file=server.security.tokens_file,
             is_reflection_on=server.is_reflection_on,
         ) as address,
-        serving_trainers(controls, config=server) as trainers,
     ):
         if address is not None:
             say(f"mell.v1.Admin is at {address}, for this machine alone")
-        if trainers is not None:
-            say(f"trainers' routes are at {trainers}")
         yield
 
 

@@ -30,6 +30,7 @@ _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 MOST_MOVES = 8
 KINDS = ("used", "reserved", "free")
 BAR = 30  # characters
+AWAY_S = 5.0  # a controller of several hosts tells of itself every half second
 
 Sample = tuple[Mapping[str, str], float]
 
@@ -121,6 +122,15 @@ def _head(now: Numbers, *, trouble: str) -> Text:
         used, all_ = now.total("devices_in_use"), now.total("devices")
         line.append(f"  {used:.0f} of {all_:.0f} devices in use, lower bound ")
         line.append(f"{now.total('devices_lower_bound'):.0f}")
+        hosts = len({labels.get("host") for labels, _ in now.of("instance_state")})
+        if now.of("controller_age_seconds"):
+            line.append(f", {hosts} host{'s' if hosts != 1 else ''}")
+        if (age_s := now.total("controller_age_seconds")) >= AWAY_S:
+            line.append(
+                "\nthe controller is away: places and moves are those of "
+                f"{age_s:.0f} s ago",
+                style="bold yellow",
+            )
     if trouble:
         line.append(f"\n{trouble}", style="bold red")
     elif not now.total("serving"):
@@ -135,18 +145,23 @@ def _bars(now: Numbers) -> Table:
     for name in ("used", "resv", "free", "rows", "wait", "stop"):
         table.add_column(name, justify="right")
     states = [labels for labels, value in now.of("instance_state") if value]
-    for labels in sorted(states, key=lambda each: int(each["device"])):
-        device, state = labels["device"], labels["state"]
+    for labels in sorted(states, key=_order):
+        own = {name: labels[name] for name in ("host", "device") if name in labels}
+        device, state = "/".join(own.values()), labels["state"]
         if state not in ("serving", "opening"):
             style = "bold red" if state == "lost" else "dim"
             table.add_row(device, Text(state, style=style))
             continue
-        pages = now.by("instance_pages", "kind", device=device)
+        pages = now.by("instance_pages", "kind", **own)
         held, counts = [pages.get(kind, 0.0) for kind in KINDS], []
         for kind in ("running", "waiting", "paused"):
-            counts.append(now.total(f"instance_requests_{kind}", device=device))
+            counts.append(now.total(f"instance_requests_{kind}", **own))
         table.add_row(device, _bar(held), *(f"{value:.0f}" for value in held + counts))
     return table
+
+
+def _order(labels: Mapping[str, str]) -> tuple[str, int]:
+    return labels.get("host", ""), int(labels["device"])
 
 
 def _bar(held: Sequence[float]) -> Text:
@@ -205,11 +220,17 @@ def _rates(now: Numbers, *, rate: Callable[..., str]) -> Text:
         lines += [
             f"moves/s   {moves}, {sent} MB/s, {sum(kinds.values()):.0f} so far, "
             f"{now.total('migrations_total', outcome='aborted'):.0f} called off",
-            f"downtime  {_pair(now, 'migration_stall_seconds')}, "
-            f"{_pair(now, 'migration_downtime_steps', unit=1, sign='steps')} "
-            f"(p50 / p99, since the start)",
+            f"downtime  {_downtime(now)} (p50 / p99, since the start)",
         ]
     return Text("\n".join(lines))
+
+
+def _downtime(now: Numbers) -> str:
+    seconds = _pair(now, "migration_stall_seconds")
+    if not now.of("migration_downtime_steps_bucket"):
+        return seconds  # steps of several hosts are not to be compared
+    steps = _pair(now, "migration_downtime_steps", unit=1, sign="steps")
+    return f"{seconds}, {steps}"
 
 
 def _pair(now: Numbers, name: str, *, unit: float = 1e-3, sign: str = "ms") -> str:

@@ -53,6 +53,9 @@ class InstanceView:
     """
 
     device: int
+    host: str = ""  # its name; empty where a fleet has one process
+    number: int = 0  # in its host
+    epoch: int = 0  # of its host
     state: GroupState
     model: str = ""  # empty where nothing is to serve
     capacity_pages: int = 0
@@ -62,6 +65,11 @@ class InstanceView:
     running: int = 0  # rows
     waiting: int = 0  # requests placed there, without a row yet
     paused: int = 0  # requests that cannot grow
+
+    @property
+    def name(self) -> str:
+        """Returns what it is called: its number, after its host's name."""
+        return f"{self.host}/{self.number}" if self.host else str(self.device)
 
     @property
     def free_pages(self) -> int:
@@ -156,9 +164,10 @@ class FleetStats:
     pauses: int = 0  # a request could not grow at once
     preemptions: int = 0  # of requests that gave up their pages
     broken: int = 0  # streams that the engine had to end
-    gap_steps: Histogram = field(
+    gap_steps: Histogram | None = field(
         default_factory=lambda: Histogram.of((), bounds=STEP_BOUNDS)
     )
+    """None where steps of several hosts are not to be compared."""
     gap_s: Histogram = field(
         default_factory=lambda: Histogram.of((), bounds=GAP_BOUNDS_S)
     )
@@ -179,7 +188,10 @@ class FleetView:
     link_bytes_per_s: Mapping[tuple[int, int], float]  # from, to; as profiled
     prefill_tokens_per_s: Mapping[tuple[int, str], float]
     """By device and model: for moves, beside a full batch that decodes."""
-    serving: ServingView = field(default_factory=ServingView)
+    serving: ServingView | None = field(default_factory=ServingView)
+    """None where nobody can pause it."""
+    controller_age_s: float | None = None
+    """So long ago its controller has told who is where; None where it has none."""
     number: int = 0  # of the view; each has another one than those before
     at_s: float = 0.0  # since the start of the fleet, as all times of streams
     device_s: float = 0.0  # that instances have been open so far, together
@@ -187,6 +199,11 @@ class FleetView:
     streams: tuple[StreamView, ...] = ()  # a few, those that move before others
     gaps: GapsView = field(default_factory=GapsView)
     shadows: tuple[ShadowView, ...] = ()
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Returns what device groups are called."""
+        return {instance.device: instance.name for instance in self.instances}
 
     @property
     def devices_in_use(self) -> int:

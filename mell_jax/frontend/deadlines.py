@@ -71,7 +71,7 @@ class Deadlines:
     def _rest(self) -> str:
         """Returns what the engine does if it makes no steps; empty if it does."""
         fleet = None if self._load is None else self._load().fleet
-        if fleet is None:
+        if fleet is None or fleet.serving is None:
             return ""
         if fleet.serving.sleep is not SleepState.AWAKE:
             return "sleeps"

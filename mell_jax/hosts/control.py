@@ -10,23 +10,33 @@ it forgets what it knew and adopts what there is, as one that has just begun.
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from absl import logging
 
+from mell_jax.hosts import news
 from mell_jax.hosts.link import Link, LinkConfig, listen
 from mell_jax.hosts.wire import Addresses, Served, Welcome
 from mell_jax.scheduler.hosts import coordinator as brain
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.coordinator import Coordinator
+from mell_jax.scheduler.hosts.news import Watch
 from mell_jax.scheduler.hosts.roll import PeerId
-from mell_jax.scheduler.ids import FrontId, ModelId
+from mell_jax.scheduler.hosts.view import overview_of
+from mell_jax.scheduler.ids import Epoch, FrontId, ModelId
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 
 _GENERATION_BITS = 31
+_CUT = "its link has ended"
+_SILENT = "it was silent for too long"
+_ANEW = "it has joined anew"
+VIEW_S = 0.5
+"""Front ends are told no more often what to show."""
+VIEW_SHARE = 0.05
+"""Of the controller's time that this may take at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +60,27 @@ class ControlConfig:
 class Control:
     """A controller; all methods belong to its event loop."""
 
-    def __init__(self, config: ControlConfig, *, links: LinkConfig) -> None:
+    def __init__(
+        self,
+        config: ControlConfig,
+        *,
+        links: LinkConfig,
+        on_epoch: Callable[[Epoch], None] = lambda _: None,
+    ) -> None:
+        """Does nothing yet; `on_epoch` hears below which no host is admitted."""
         self.coordinator: Coordinator | None = None  # before the first host
+        self._watch: Watch | None = None  # likewise
         self.models: tuple[Served, ...] = ()
         self._config = config
         self._links = links
+        self._on_epoch = on_epoch
         self._peers: dict[PeerId, Link] = {}
         self._addresses: dict[str, str] = {}  # of hosts, by name
         self._last_peer = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_s = time.monotonic()
+        self._next_view_s = 0.0
 
     @property
     def now_s(self) -> float:
@@ -79,6 +99,7 @@ class Control:
         for loop in (self._beats(), self._epochs()):
             self._keep(asyncio.get_running_loop().create_task(loop))
         host, port = self._server.sockets[0].getsockname()[:2]
+        news.tell_began(f"{host}:{port}")
         return f"{host}:{port}"
 
     async def stop(self) -> None:
@@ -97,13 +118,14 @@ class Control:
         hello = link.hello
         assert hello is not None, "a link that was accepted has its hello"
         if hello.role == "host" and not self._agree(hello.models):
-            logging.error("host %s serves other models than the fleet", hello.name)
+            news.tell_refused(hello.name, reason="it serves other models")
             link.cut()
             return
         if not self.models:
             link.cut()  # a front end that is too early: it tries again
             return
         if hello.role == "host":
+            news.tell_joined(hello.name, address=hello.address)
             self._addresses[hello.name] = hello.address
             self._tell_addresses()
         self._last_peer += 1
@@ -124,12 +146,12 @@ class Control:
         """Takes the models of the first host; tells whether those of others are so."""
         if not self.models:
             self.models = models
-            self.coordinator = self._new(least_hosts=self._config.least_hosts)
+            self._begin(least_hosts=self._config.least_hosts)
         return _essence(models) == _essence(self.models)
 
-    def _new(self, *, least_hosts: int) -> Coordinator:
+    def _begin(self, *, least_hosts: int) -> None:
         config = self._config
-        return Coordinator(
+        self.coordinator = Coordinator(
             models={ModelId(m.info.model_name): m.spec for m in self.models},
             policy=POLICIES[config.policy](config.policies),
             patience=self._links.patience,
@@ -137,19 +159,22 @@ class Control:
             least_hosts=least_hosts,
             epoch_s=config.policies.epoch_s,
         )
+        self._watch = Watch(self.coordinator)
+        self._on_epoch(self.coordinator.first_epoch)
 
     def _hear(self, peer: PeerId, message: Any) -> None:
         if self.coordinator is not None and peer in self._peers:
-            self._do(self.coordinator.heard(peer, message, now_s=self.now_s))
+            done = self.coordinator.heard(peer, message, now_s=self.now_s)
+            self._do(done, cause=_ANEW)
 
     def _lost(self, peer: PeerId) -> None:
         self._peers.pop(peer, None)
         if self.coordinator is None:
             return
-        self._do(self.coordinator.cut(peer, now_s=self.now_s))
+        self._do(self.coordinator.cut(peer, now_s=self.now_s), cause=_CUT)
         if not self._peers and not self.coordinator.is_adopting:
             logging.warning("all links have ended: what others have now is adopted")
-            self.coordinator = self._new(least_hosts=1)
+            self._begin(least_hosts=1)
 
     def _tell_addresses(self) -> None:
         for link in self._peers.values():
@@ -162,9 +187,25 @@ class Control:
             await asyncio.sleep(self._links.beat_s)
             await asyncio.sleep(0)  # what was said meanwhile comes first
             if self.coordinator is not None:
-                self._do(self.coordinator.beat(now_s=self.now_s))
+                done = self.coordinator.beat(now_s=self.now_s)
+                self._do(done, cause=_SILENT)
+                self._tell_view(self.coordinator)
             for link in list(self._peers.values()):
                 link.beat()
+
+    def _tell_view(self, coordinator: Coordinator) -> None:
+        """Tells front ends what to show of the fleet, now and then."""
+        begun_s = self.now_s
+        fronts = coordinator.roll.fronts.values()
+        if coordinator.is_adopting or not fronts or begun_s < self._next_view_s:
+            return
+        overview = overview_of(coordinator, policy=self._config.policy)
+        for front in fronts:
+            link = self._peers.get(front.peer)
+            if link is not None and link.unsent_bytes == 0:  # or it is slow to read
+                link.send(overview)
+        took_s = self.now_s - begun_s
+        self._next_view_s = begun_s + max(VIEW_S, took_s / VIEW_SHARE)
 
     async def _epochs(self) -> None:
         """Ends epochs, and lets placement decide what it has put off until then."""
@@ -184,7 +225,10 @@ class Control:
 
     # What the coordinator says.
 
-    def _do(self, todo: Sequence[brain.Effect]) -> None:
+    def _do(self, todo: Sequence[brain.Effect], *, cause: str = "") -> None:
+        """Does what the coordinator says, and tells who has come or gone by it."""
+        if self._watch is not None:
+            news.tell_all(self._watch.look(todo, cause=cause))
         for effect in todo:
             match effect:
                 case brain.Send():

@@ -14,8 +14,9 @@ from mell_jax.console import say
 from mell_jax.hosts.control import Control, ControlConfig
 from mell_jax.hosts.link import LinkConfig
 from mell_jax.hosts.tls import TlsPaths, contexts
+from mell_jax.scheduler.ids import Epoch
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.serving.observe.logs import LogFormat, set_up_logging
+from mell_jax.serving.observe.logs import LogFormat, Place, set_up_logging
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,21 @@ class Orders:
 
 
 def new_control(orders: Orders) -> Control:
-    """Returns a controller that does what it is told, once it is started."""
+    """Returns a controller that does what it is told, once it is started.
+
+    It sets up the log of its process, whose lines name it.
+    """
+    place = Place("controller")
+    set_up_logging(
+        orders.log_format,
+        verbosity=orders.verbosity,
+        process=place.name,
+        place=place,
+    )
+
+    def enter(epoch: Epoch) -> None:
+        place.epoch = epoch
+
     server, client = contexts(orders.tls)
     return Control(
         ControlConfig(
@@ -51,6 +66,7 @@ def new_control(orders: Orders) -> Control:
             server=server,
             client=client,
         ),
+        on_epoch=enter,
     )
 
 
@@ -65,7 +81,6 @@ async def control(orders: Orders) -> None:
 def main() -> int:
     """Reads orders and obeys; returns the exit status."""
     orders = msgspec.json.decode(sys.stdin.readline(), type=Orders)
-    set_up_logging(orders.log_format, verbosity=orders.verbosity, process="controller")
     try:
         asyncio.run(control(orders))
     except OSError as error:

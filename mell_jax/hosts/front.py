@@ -10,13 +10,23 @@ threads leave messages there.
 import asyncio
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
 from absl import logging
 
+from mell_jax.engine.admin import (
+    AbortOpen,
+    Answer,
+    Command,
+    NotPossibleError,
+    RequestsAborted,
+    UnknownTargetError,
+)
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -28,18 +38,21 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
+from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.engine.intake import choose_seed, refusal
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.frontend import Sink
+from mell_jax.hosts import operator
+from mell_jax.hosts.follow import Follower
 from mell_jax.hosts.gather import Gathered, told_rows
 from mell_jax.hosts.link import Link, LinkConfig, connect
-from mell_jax.hosts.loads import NO_LOAD, sum_of
+from mell_jax.hosts.loads import NO_LOAD, HostLoads
+from mell_jax.hosts.view import HostsViewer
 from mell_jax.hosts.wire import (
     Addresses,
     Hello,
     HostFrame,
-    HostLoad,
     OpeningParcel,
     Served,
     Welcome,
@@ -47,6 +60,7 @@ from mell_jax.hosts.wire import (
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts import relay as front_side
 from mell_jax.scheduler.hosts.relay import Relay
+from mell_jax.scheduler.hosts.view import Overview
 from mell_jax.scheduler.ids import (
     FRONT_BITS,
     Epoch,
@@ -76,13 +90,22 @@ class _Open:
 class HostsEngine:
     """A fleet of hosts, as one front end sees it; see `EngineLink`."""
 
-    def __init__(self, controller: str, *, name: str, links: LinkConfig) -> None:
+    def __init__(
+        self,
+        controller: str,
+        *,
+        name: str,
+        links: LinkConfig,
+        on_front: Callable[[FrontId], None] = lambda _: None,
+    ) -> None:
         """Does nothing yet.
 
         Args:
           controller: its address.
           name: of this front end, in logs.
+          on_front: hears which front end of the fleet this is.
         """
+        self._on_front = on_front
         self._controller_address = controller
         self._name = name
         self._config = links
@@ -104,7 +127,10 @@ class HostsEngine:
         self._requests: dict[Handle, RequestId] = {}
         self._last_request = 0
         self._gathered = Gathered()
-        self._loads: dict[Epoch, EngineLoad] = {}
+        self._follower = Follower(clock=time.monotonic)
+        self._viewer: HostsViewer | None = None  # before the fleet is met
+        self._loads = HostLoads()
+        self._load = NO_LOAD
         self._tasks: set[asyncio.Task[None]] = set()
         self._rounds = 0
 
@@ -150,8 +176,22 @@ class HostsEngine:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._take, message)
 
+    def ask(self, command: Command) -> Future[Answer]:
+        """Leaves a command of an operator; from any thread, without blocking.
+
+        The future has the answer, or why there is none: see `operator.answer`. What
+        ends all requests ends those of this front end.
+        """
+        found: Future[Answer] = Future()
+        if self._loop.is_closed():
+            found.set_exception(NotPossibleError("the server stops"))
+        else:
+            self._loop.call_soon_threadsafe(self._answer, command, found)
+        return found
+
     def load(self) -> EngineLoad:
-        return sum_of(list(self._loads.values())) if self._loads else NO_LOAD
+        """Returns how busy the fleet is, and how it looks, as of the latest beat."""
+        return self._load
 
     def stop(self) -> None:
         """Leaves the fleet; hosts drop what was this front end's."""
@@ -162,6 +202,27 @@ class HostsEngine:
         self._sink(EngineStopped(message=""))
 
     # The loop.
+
+    def _answer(self, command: Command, found: Future[Answer]) -> None:
+        if not found.set_running_or_notify_cancel():
+            return
+        self._look()
+        if isinstance(command, AbortOpen):
+            handles = tuple(self._requests)
+            self._take(Abort(handles=handles))
+            found.set_result(RequestsAborted(aborted=len(handles)))
+            return
+        try:
+            found.set_result(
+                operator.answer(
+                    command,
+                    overview=self._viewer.overview if self._viewer else None,
+                    view=self._load.fleet,
+                    handle_of=self._follower.handle,
+                )
+            )
+        except (NotPossibleError, UnknownTargetError) as error:
+            found.set_exception(error)
 
     def _run(self) -> None:
         try:
@@ -186,6 +247,7 @@ class HostsEngine:
             await asyncio.sleep(self._config.beat_s)
             await asyncio.sleep(0)  # what was said meanwhile comes first
             self._rounds += 1
+            self._look()
             for link in [*self._hosts.values(), *filter(None, [self._controller])]:
                 link.beat()
 
@@ -209,17 +271,42 @@ class HostsEngine:
                 self._addresses = message.by_name
             case words.Beat():
                 pass
+            case Overview():
+                self._hear_overview(message)
             case _:
                 self._do(self._relayed.hear_controller(message))
+
+    def _hear_overview(self, overview: Overview) -> None:
+        if self._viewer is not None:
+            self._viewer.hear(overview)
+            self._look()
+
+    def _look(self) -> None:
+        """Notes how busy the fleet is, for whoever asks on any thread."""
+        whole = self._loads.whole()
+        view = self._viewer.view(whole) if self._viewer is not None else None
+        preemptions = whole.load.preemptions
+        if view is not None:
+            preemptions += view.stats.preemptions
+        self._load = replace(whole.load, fleet=view, preemptions=preemptions)
 
     def _meet(self, welcome: Welcome) -> None:
         if self._relay is None:
             self._models, self._front = welcome.models, welcome.front
+            self._on_front(self._front)
             specs = {ModelId(m.info.model_name): m.spec.cache for m in self._models}
             self._relay = Relay(
                 self._front,
                 slot=1 + self._front % (words.STRIDE - 1),
                 pages_of=lambda model, tokens: specs[model].held_by(tokens),
+            )
+            self._viewer = HostsViewer(
+                self._follower,
+                capacity_pages={
+                    ModelId(m.info.model_name): m.spec.capacity_pages
+                    for m in self._models
+                },
+                clock=time.monotonic,
             )
             self._is_ready.set()
         self._do(self._relay.meet_controller())
@@ -250,6 +337,7 @@ class HostsEngine:
             self._do(self._relayed.cut_host(host.epoch))
             return
         self._hosts[host.epoch] = link
+        self._loads.begin(host.epoch, name=host.name)
         self._keep(
             link.run(
                 hear=lambda message: self._hear_host(host.epoch, message),
@@ -265,14 +353,14 @@ class HostsEngine:
                     self._do(self._relayed.hear_host(epoch, row))
                 self._flush()
             case HostLoad():
-                self._loads[epoch] = message.load
+                self._loads.tell(epoch, message)
             case words.Gone() | words.Rooms():
                 self._do(self._relayed.hear_host(epoch, message))
 
     def _lost_host(self, epoch: Epoch, link: Link) -> None:
         if self._hosts.get(epoch) is link:
             del self._hosts[epoch]
-            self._loads.pop(epoch, None)
+            self._loads.forget(epoch)
             self._do(self._relayed.cut_host(epoch))
 
     # Requests.
@@ -298,6 +386,7 @@ class HostsEngine:
         request = RequestId((self._front << FRONT_BITS) + self._last_request)
         model = ModelId(info.model_name)
         self._requests[submit.handle] = request
+        self._follower.begin(request, handle=submit.handle)
         self._open[request] = _Open(
             replace(submit, handle=Handle(request), model=str(model)),
             handle=submit.handle,
@@ -326,6 +415,7 @@ class HostsEngine:
         if request is not None:
             del self._open[request]
             self._gathered.end(finished)
+            self._follower.end(request)
             self._do(self._relayed.close(request))
 
     # What the relay says.
@@ -349,7 +439,7 @@ class HostsEngine:
 
     def _leave_host(self, epoch: Epoch) -> None:
         link = self._hosts.pop(epoch, None)
-        self._loads.pop(epoch, None)
+        self._loads.forget(epoch)
         if link is not None:
             link.cut()
 
@@ -374,6 +464,7 @@ class HostsEngine:
         opened = self._open.get(message.message.request)
         if opened is None:
             return  # it is over, as the controller is about to hear
+        self._follower.open(message)
         link.send(
             OpeningParcel(
                 device=message.device,
@@ -389,6 +480,7 @@ class HostsEngine:
     def _pass(self, row: words.Row) -> None:
         opened = self._open[row.request]
         opened.tokens += row.tokens
+        self._follower.take(row)
         finished = self._gathered.add(row, handle=opened.handle)
         if finished is not None:
             self._end(finished)
@@ -397,6 +489,7 @@ class HostsEngine:
         """Hands over what was gathered, as one frame."""
         frame = self._gathered.take()
         if frame is not None:
+            self._follower.see(frame)
             self._sink(frame)
 
     def _keep(self, task: asyncio.Task[None]) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 from absl import logging
 
 from mell_jax.engine.fleet.page_transfer import PageTransfer
-from mell_jax.engine.frames import EngineLoad
 from mell_jax.engine.hosts import wires
+from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.engine.hosts.wires import Heard
+from mell_jax.hosts import news
 from mell_jax.hosts.link import Link, LinkConfig, connect, listen
 from mell_jax.hosts.split import part_of
 from mell_jax.hosts.wire import (
@@ -28,7 +29,6 @@ from mell_jax.hosts.wire import (
     PIECE_BYTES,
     Addresses,
     Hello,
-    HostLoad,
     OpeningParcel,
     Parcel,
     Piece,
@@ -53,11 +53,19 @@ class HostLinks:
       name: of the host, unique in its fleet.
       address: where it listens for front ends and other hosts.
       controller: its address.
+      on_epoch: hears under which epoch it is admitted; None: under none any more.
     """
 
     def __init__(
-        self, name: str, *, address: str, controller: str, config: LinkConfig
+        self,
+        name: str,
+        *,
+        address: str,
+        controller: str,
+        config: LinkConfig,
+        on_epoch: Callable[[Epoch | None], None] = lambda _: None,
     ) -> None:
+        self._on_epoch = on_epoch
         self._name = name
         self._address = address
         self._controller_address = controller
@@ -125,9 +133,9 @@ class HostLinks:
             if part is not None:
                 self._soon(self._send_front, front, part)
 
-    def tell_load(self, load: EngineLoad) -> None:
+    def tell_load(self, load: HostLoad) -> None:
         for front in self.fronts:
-            self._soon(self._send_front, front, HostLoad(load=load))
+            self._soon(self._send_front, front, load)
 
     def to_peer(self, host: words.Host, parcel: wires.Parcel) -> None:
         self._soon(self._send_peer, host, parcel)
@@ -196,11 +204,14 @@ class HostLinks:
                 pass
             case words.Admit():
                 self._epoch = message.epoch
+                self._on_epoch(message.epoch)
+                news.tell_own_epoch(message.epoch)
                 self._post(wires.FromController(message=message))
                 self._greet_early()
             case words.Fenced():
                 self._epoch = None
-                logging.warning("this host was fenced: %s", message.reason)
+                news.tell_own_fence(message.reason)
+                self._on_epoch(None)
                 self._post(wires.FromController(message=message))
             case _:
                 self._post(wires.FromController(message=message))

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, final
 
+from mell_jax.hosts.address import split_address
 from mell_jax.hosts.wire import Challenge, Hello, HostCodec, Proof
 from mell_jax.scheduler.hosts.messages import Beat
 from mell_jax.serving.processes.wire import WireError
@@ -43,20 +44,6 @@ class LinkConfig:
     beat_s: float = 0.5
     server: ssl.SSLContext | None = None
     client: ssl.SSLContext | None = None
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Returns host and port of "host:port"; an IPv6 address may be in brackets.
-
-    Raises:
-      ValueError: it is not of that form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not (colon and port.isdecimal() and int(port) < 2**16):
-        raise ValueError(
-            f"an address is host:port, as in 10.0.0.1:7000, got {address!r}"
-        )
-    return host.strip("[]"), int(port)
 
 
 def own_address(towards: str) -> str:

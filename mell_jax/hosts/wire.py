@@ -13,8 +13,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mell_jax.engine.frames import EngineInfo, EngineLoad, StepFrame, Submit
+from mell_jax.engine.frames import EngineInfo, StepFrame, Submit
+from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts.view import Overview
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, FrontId
 from mell_jax.scheduler.migration import messages
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -95,13 +97,6 @@ class HostFrame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostLoad:
-    """A host is so busy."""
-
-    load: EngineLoad
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningParcel:
     """An opening, with the request and those of its tokens that are known."""
 
@@ -147,6 +142,7 @@ TYPES: tuple[type[Any], ...] = (
     Addresses,
     HostFrame,
     HostLoad,
+    Overview,
     OpeningParcel,
     Parcel,
     Piece,

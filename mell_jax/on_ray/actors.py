@@ -6,16 +6,18 @@ would hold a node for as long as there is one object on it.
 """
 
 import asyncio
+import json
 import threading
 from typing import final
 
 import msgspec
+from absl import logging
 
 from mell_jax.hosts.children import Child, host_command, start_piped
 from mell_jax.hosts.controller_main import Orders, new_control
 from mell_jax.hosts.host_file import LOCAL, HostLine
 from mell_jax.scheduler.hosts.need import Need, need_of
-from mell_jax.serving.observe.logs import set_up_logging
+from mell_jax.serving.observe.logs import Place, set_up_logging
 
 
 @final
@@ -31,6 +33,13 @@ class HostActor:
     """
 
     def __init__(self, name: str, *, orders: str) -> None:
+        given = json.loads(orders)["given"]
+        set_up_logging(
+            given.get("log_format", "text"),
+            verbosity=logging.WARNING,
+            process=f"keeper of host {name}",
+            place=Place(f"keeper of host {name}"),
+        )
         command = host_command(HostLine(name=name, where=LOCAL, flags=()), flags=())
         self._child = Child(
             f"host {name}",
@@ -69,7 +78,6 @@ class ControllerActor:
 
     def __init__(self, orders: str) -> None:
         told = msgspec.json.decode(orders, type=Orders)
-        set_up_logging(told.log_format, verbosity=told.verbosity, process="controller")
         self._loop = asyncio.new_event_loop()
         threading.Thread(
             target=self._loop.run_forever, name="mell-controller", daemon=True

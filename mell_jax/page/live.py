@@ -4,8 +4,10 @@ from mell_jax.engine.fleet_view import FleetView, InstanceView, MoveOutcome
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.engine.stream_view import GapsView, RequestsView, StreamView
 from mell_jax.page.moment import Dots, Gaps, Lane, Moment, Rival, Tile, Totals
+from mell_jax.scheduler.ids import RequestId, front_of
 
 _DIGITS = 4  # tenths of a millisecond
+_NUMBER_BITS = 30  # of a request's number among those of its front end; 22 are that's
 
 
 def moment_of(load: EngineLoad) -> Moment | None:
@@ -25,12 +27,14 @@ def moment_of(load: EngineLoad) -> Moment | None:
         gaps=_gaps(view.gaps),
         rivals=_rivals(view),
         totals=_totals(view, tokens=load.generated_tokens),
+        age=None if view.controller_age_s is None else round(view.controller_age_s, 1),
     )
 
 
 def _tile(instance: InstanceView) -> Tile:
     return Tile(
         device=instance.device,
+        name=instance.name if instance.host else "",
         state=instance.state.value,
         model=instance.model,
         capacity=instance.capacity_pages,
@@ -42,9 +46,15 @@ def _tile(instance: InstanceView) -> Tile:
     )
 
 
+def _number(request: int) -> int:
+    """Returns a number that JavaScript can hold: it has 53 bits."""
+    own = request & ((1 << _NUMBER_BITS) - 1)
+    return (front_of(RequestId(request)) << _NUMBER_BITS) + own
+
+
 def _dots(requests: RequestsView) -> Dots:
     return Dots(
-        numbers=requests.numbers,
+        numbers=tuple(map(_number, requests.numbers)),
         devices=requests.devices,
         targets=requests.targets,
         pages=requests.pages,
@@ -55,7 +65,7 @@ def _dots(requests: RequestsView) -> Dots:
 
 def _lane(stream: StreamView) -> Lane:
     return Lane(
-        request=stream.request,
+        request=_number(stream.request),
         device=stream.device,
         first=stream.first,
         ticks=tuple(round(at_s, _DIGITS) for at_s in stream.ticks_s),

@@ -14,6 +14,7 @@ class Tile:
     """A tile shows one device group; pages are those of the books."""
 
     device: int
+    name: str = ""  # as in "left/0"; empty where its number says it
     state: str  # of `GroupState`
     model: str = ""
     capacity: int = 0
@@ -96,6 +97,8 @@ class Moment:
     gaps: Gaps
     rivals: tuple[Rival, ...]
     totals: Totals
+    age: float | None = None
+    """Of what is known of places, where a controller of several hosts tells it."""
 
     def json(self) -> bytes:
         """Returns it as the page reads it."""

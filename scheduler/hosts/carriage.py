@@ -34,6 +34,8 @@ class Carriage:
         self._early: dict[DeviceGroupId, list[plan.Move]] = {}
         self._link_bytes: defaultdict[LinkId, float] = defaultdict(lambda: math.inf)
         self._prefill_tokens: dict[DeviceGroupId, float] = {}  # both in an epoch
+        self.deferred = 0  # moves put off to the next epoch
+        self.violations = 0  # urgent moves beyond what a link or a target has
         self._queue = MoveQueue(
             Capacities(link_bytes=self._link_bytes, prefill_tokens=self._prefill_tokens)
         )
@@ -81,9 +83,26 @@ class Carriage:
             latest if is_first else known + SHARE * (latest - known)
         )
 
+    def speeds(self) -> Iterator[tuple[DeviceGroupId, DeviceGroupId, float]]:
+        """Yields the bytes per second of links that were measured."""
+        for link, nbytes in self._link_bytes.items():
+            if nbytes < math.inf:
+                source, target = map(int, link.split("-"))
+                yield (
+                    DeviceGroupId(source),
+                    DeviceGroupId(target),
+                    nbytes / self._epoch_s,
+                )
+
+    def is_open(self, device: DeviceGroupId) -> bool:
+        """Returns whether an instance there is ready."""
+        return device in self._open
+
     def begin(self) -> Iterator[tuple[plan.Move, Mode]]:
         """Yields the moves that begin now, and how each goes."""
         division = self._queue.divide(self._demand_of)
+        self.deferred += len(division.deferred)
+        self.violations += division.violations
         for demand, mode in division.begun:
             yield demand.move, mode
 

@@ -9,7 +9,7 @@ know, or for `patience` beats, and then decides from the front ends' streams whi
 copies count. It knows no tokens but those that a stopped row hands over.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mell_jax.scheduler.hosts import messages as words
@@ -17,6 +17,7 @@ from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
 from mell_jax.scheduler.hosts.dispatcher import Dispatcher, Placed
 from mell_jax.scheduler.hosts.outbox import Effect, HangUp, Outbox, Send
 from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId, Roll
+from mell_jax.scheduler.hosts.tally import Counts
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId, RequestId
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events
@@ -53,6 +54,7 @@ class Coordinator:
         least_hosts: int = 1,
         epoch_s: float = 1.0,
     ) -> None:
+        self.generation = generation
         self.roll = Roll(patience=patience)
         self._outbox = Outbox(self.roll)
         self._dispatcher = Dispatcher(
@@ -103,6 +105,28 @@ class Coordinator:
     def requests(self) -> Mapping[RequestId, Placed]:
         """Returns the requests that are not over."""
         return self._dispatcher.requests
+
+    @property
+    def first_epoch(self) -> Epoch:
+        """Returns an epoch below all those that it admits hosts under."""
+        return Epoch(self.generation << _EPOCH_BITS)
+
+    # -- for views -----------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Returns what it has counted so far."""
+        links = self._dispatcher.carriage
+        return self._dispatcher.tally.counts(
+            deferred=links.deferred, violations=links.violations
+        )
+
+    def is_open(self, device: DeviceGroupId) -> bool:
+        """Returns whether an instance there is ready."""
+        return self._dispatcher.carriage.is_open(device)
+
+    def link_speeds(self) -> Iterator[tuple[DeviceGroupId, DeviceGroupId, float]]:
+        """Yields the bytes per second of links that were measured."""
+        return self._dispatcher.carriage.speeds()
 
     # -- what happens --------------------------------------------------------------
 

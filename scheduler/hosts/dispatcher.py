@@ -15,6 +15,7 @@ from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.carriage import Carriage
 from mell_jax.scheduler.hosts.outbox import Outbox
 from mell_jax.scheduler.hosts.roll import Roll
+from mell_jax.scheduler.hosts.tally import Tally
 from mell_jax.scheduler.ids import (
     CopyId,
     DeviceGroupId,
@@ -67,7 +68,8 @@ class Dispatcher:
         self.requests: dict[RequestId, Placed] = {}
         self._roll = roll
         self._outbox = outbox
-        self._carriage = Carriage(self.machine.ledger, epoch_s=epoch_s)
+        self.carriage = Carriage(self.machine.ledger, epoch_s=epoch_s)
+        self.tally = Tally(roll)
         self._since: dict[DeviceGroupId, CopyId] = {}  # when each was opened
         self._arriving: dict[RequestId, words.Ask] = {}  # since the last event
         self._returning: dict[RequestId, words.Ask] = {}  # when their past is settled
@@ -82,7 +84,7 @@ class Dispatcher:
 
     def add_device(self, device: DeviceGroupId, *, prefill_tokens_per_s: float) -> None:
         """Takes an empty device group into the books, with its speed for moves."""
-        self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
+        self.carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self.controller.step(orders.AddDevice(device=device))
         self.decide(events.DeviceAdded(device=device))
 
@@ -94,11 +96,11 @@ class Dispatcher:
         if model is None:
             self.add_device(device, prefill_tokens_per_s=prefill_tokens_per_s)
             return
-        self._carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
+        self.carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self._since[device] = group.since
         self.controller.step(orders.AddDevice(device=device))
         self.decide(events.Serving(device=device, model=model))
-        self._carriage.open(device)
+        self.carriage.open(device)
 
     def give_back(self, device: DeviceGroupId) -> None:
         """Moves away what a device group has, and takes it out of the books then."""
@@ -111,14 +113,18 @@ class Dispatcher:
 
     def lose_device(self, device: DeviceGroupId) -> None:
         """Takes a device group out of the books: what it had is gone."""
-        self._carriage.close(device)
+        if self._knows(device):  # or else it was given back
+            owners = self.controller.owners.values()
+            self.tally.lose(requests=sum(owner.home == device for owner in owners))
+        self.carriage.close(device)
         self._control(orders.LoseDevice(device=device))
         self._reports.append(events.DeviceLost(device=device))
 
     def device_opened(self, message: words.GroupOpened) -> None:
         """A device group is ready."""
         if message.device in self.machine.ledger.instances:
-            self._carriage.open(message.device)
+            self.tally.open(message.took_s)
+            self.carriage.open(message.device)
             self.decide(events.Activated(model=message.model, took_s=message.took_s))
 
     # -- requests ------------------------------------------------------------------
@@ -200,11 +206,11 @@ class Dispatcher:
 
     def renew_links(self) -> None:
         """An epoch ends: links have room again."""
-        self._carriage.renew()
+        self.carriage.renew()
 
     def measure(self, message: words.LinkMeasured) -> None:
         """Learns how fast a link is."""
-        self._carriage.measure(message)
+        self.carriage.measure(message)
 
     def abort_between(self, ends: frozenset[DeviceGroupId]) -> None:
         """Calls off the moves between these device groups."""
@@ -218,7 +224,7 @@ class Dispatcher:
         while True:
             if self._reports:
                 self._report(self._reports.popleft())
-            elif self._carriage.is_asked:
+            elif self.carriage.is_asked:
                 self._begin_moves()
             elif self._arriving:
                 self._take_in(self._arriving.pop(next(iter(self._arriving))))
@@ -237,11 +243,12 @@ class Dispatcher:
         self.decide(_arrival(ask))
 
     def _begin_moves(self) -> None:
-        for move, mode in self._carriage.begin():
+        for move, mode in self.carriage.begin():
             request = self.requests.get(move.request)
             if request is None:
                 continue
             request.pages = max(request.pages, move.pages)
+            self.tally.begin_move(move, mode=mode)
             self._control(
                 orders.BeginMove(
                     move=move,
@@ -256,6 +263,7 @@ class Dispatcher:
     def decide(self, event: events.Event) -> None:
         """Has placement decide, and does what it has decided."""
         for decision in self.machine.step(event).decisions:
+            self.tally.decide(decision, books=self.machine.ledger.requests)
             self._obey(decision)
 
     def _obey(self, decision: plan.Decision) -> None:
@@ -263,13 +271,13 @@ class Dispatcher:
             case plan.Place():
                 self._place(decision)
             case plan.Move():
-                self._carriage.ask(decision)
+                self.carriage.ask(decision)
             case plan.Preempt():
                 self._control(orders.PreemptRequest(request=decision.request))
             case plan.Activate():
                 self._open_group(decision.device, decision.model)
             case plan.Park(device=device):
-                self._carriage.close(device)
+                self.carriage.close(device)
                 self._outbox.send_device(device, words.CloseGroup(device=device))
             case plan.Reject():
                 self._refuse(decision)
@@ -321,6 +329,7 @@ class Dispatcher:
                 case effects.Send():
                     self._send_endpoint(effect)
                 case effects.Report():
+                    self.tally.end_move(effect.event)
                     self._reports.append(effect.event)
                 case effects.Fence():
                     self._fence(effect)

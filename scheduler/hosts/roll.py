@@ -7,6 +7,7 @@ A link's end, or silence for too many beats, is the end of a host or of a front 
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NewType
 
 from mell_jax.scheduler.hosts.messages import Host
@@ -16,10 +17,19 @@ PeerId = NewType("PeerId", int)
 """One link to the controller, from its first message to its end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A device group is the `number`-th one of a host, whatever it is called now."""
+
+    host: str
+    number: int
+
+
 class HostEntry:
     """A host is known by its epoch."""
 
     __slots__ = (
+        "admitted",
         "devices",
         "epoch",
         "is_leaving",
@@ -42,6 +52,7 @@ class HostEntry:
         self.name = name
         self.peer = peer
         self.devices = devices
+        self.admitted = devices  # also those that have failed since
         self.reached: set[FrontId] = set()
         self.prefill_tokens_per_s = math.inf
         self.is_leaving = False  # it takes nothing new
@@ -70,6 +81,7 @@ class Roll:
             raise ValueError(f"patience must be >= 1 beat, got {patience}")
         self.hosts: dict[Epoch, HostEntry] = {}
         self.fronts: dict[FrontId, FrontEntry] = {}
+        self.version = 0  # grows whenever somebody comes or goes
         self._patience = patience
         self._silent: dict[PeerId, int] = {}  # beats
         self._host_of: dict[DeviceGroupId, HostEntry] = {}
@@ -93,8 +105,16 @@ class Roll:
         """Returns the host of a device group; None if it is gone."""
         return self._host_of.get(device)
 
+    def seat_of(self, device: DeviceGroupId) -> Seat | None:
+        """Returns the place of a device group in its host; None if it is gone."""
+        host = self.host_of(device)
+        if host is None:
+            return None
+        return Seat(host=host.name, number=host.admitted.index(device))
+
     def enter(self, front: FrontId, *, peer: PeerId) -> None:
         """A front end is there."""
+        self.version += 1
         entry = FrontEntry(front, peer=peer)
         self.fronts[front] = self._by_peer[peer] = entry
 
@@ -107,6 +127,7 @@ class Roll:
         devices: Iterable[DeviceGroupId],
     ) -> HostEntry:
         """A host is there."""
+        self.version += 1
         host = HostEntry(epoch, name=name, peer=peer, devices=tuple(devices))
         self.hosts[epoch] = self._by_peer[peer] = host
         self._host_of |= dict.fromkeys(host.devices, host)
@@ -123,6 +144,7 @@ class Roll:
 
     def forget(self, peer: PeerId) -> None:
         """A link has ended."""
+        self.version += 1
         self._silent.pop(peer, None)
         entry = self._by_peer.pop(peer, None)
         match entry:
@@ -135,6 +157,7 @@ class Roll:
 
     def remove(self, host: HostEntry) -> None:
         """A host is in the fleet no more; its link may still be there."""
+        self.version += 1
         self._by_peer.pop(host.peer, None)
         if self.hosts.pop(host.epoch, None) is not None:
             for device in host.devices:

@@ -415,13 +415,13 @@ def test_a_missing_certificate_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_an_address_is_a_host_and_a_port(address: str, parts: tuple[str, int]) -> None:
-    assert links.split_address(address) == parts
+    assert address_of.split_address(address) == parts
 
 
 @pytest.mark.parametrize("address", ["", "left", "left:", "left:x", "left:65536"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"as in 10\.0\.0\.1:7000, got"):
-        links.split_address(address)
+        address_of.split_address(address)
 
 
 def test_this_machine_is_found_on_the_way_to_another_process() -> None:

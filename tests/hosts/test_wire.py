@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mell_jax.engine.frames import Finished, FinishReason, Handle, StepFrame, Submit
+from mell_jax.engine.hosts.load import GroupLoad, HostLoad
 from mell_jax.engine.params import SamplingParams
 from mell_jax.hosts import wire
 from mell_jax.hosts.loads import NO_LOAD
@@ -22,7 +23,6 @@ from mell_jax.hosts.wire import (
     Hello,
     HostCodec,
     HostFrame,
-    HostLoad,
     OpeningParcel,
     Parcel,
     Piece,
@@ -66,7 +66,14 @@ WITH_VALUES: tuple[Any, ...] = (
         starts=np.array([4], np.int32),
         ends=((CopyId(9), 5),),
     ),
-    HostLoad(load=NO_LOAD),
+    HostLoad(
+        load=NO_LOAD,
+        groups=(
+            GroupLoad(device=DeviceGroupId(3), running=2, waiting=1, cached_pages=7),
+        ),
+        sent_bytes=4096,
+        stages=2,
+    ),
     OpeningParcel(
         device=DeviceGroupId(2),
         since=None,

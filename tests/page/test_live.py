@@ -54,7 +54,7 @@ def test_its_json_has_the_names_that_the_page_reads() -> None:
     told = json.loads(moment.json())
     assert set(told) == {
         *("number", "at", "in_use", "bound", "waiting", "tiles", "dots", "lanes"),
-        *("gaps", "rivals", "totals"),
+        *("gaps", "rivals", "totals", "age"),
     }
     assert told["lanes"][0]["moves"] == [[29.6, 1, 0]]
     assert told["dots"]["targets"] == [1, -1]

@@ -581,8 +581,11 @@ class Conductor:
         if isinstance(event, events.MoveCommitted):
             open_move = self.machine.ledger.moves.get(event.move)
             if open_move is not None and open_move.request.id in self._states:
-                handle = self._states[open_move.request.id].handle
-                self.ticks.commit_move(open_move.move, handle=handle)
+                self.ticks.commit_move(
+                    self._states[open_move.request.id].handle,
+                    source=open_move.source,
+                    target=open_move.target,
+                )
 
     def settle(self) -> None:
         """Passes messages and reports on, and begins moves, until there are none."""

@@ -22,7 +22,6 @@ from mell_jax.engine.stream_view import (
     StreamView,
 )
 from mell_jax.scheduler.ids import RequestId
-from mell_jax.scheduler.placement import plan
 
 LANES = 48
 MOVED_LANES = 24  # that streams may take from others by moving
@@ -127,13 +126,13 @@ class TickRecorder:
         if handle in self._lanes:
             self._lanes[handle].is_mover = True
 
-    def commit_move(self, move: plan.Move, *, handle: Handle) -> None:
+    def commit_move(self, handle: Handle, *, source: int, target: int) -> None:
         """Marks a stream: its next token comes from the move's target."""
         lane = self._lanes.get(handle)
         if lane is not None:
-            mark = MoveMark(at_s=self.now_s, source=move.source, target=move.target)
+            mark = MoveMark(at_s=self.now_s, source=source, target=target)
             lane.marks.append(mark)
-            lane.device = move.target
+            lane.device = target
             lane.has_moved = lane.has_just_moved = True
 
     def see(self, frame: StepFrame) -> None:

@@ -32,7 +32,7 @@ from mell_jax.scheduler.placement.accounts import RequestAccount
 
 KEPT_S = 0.5
 MOST_REQUESTS = 2000  # that are shown one by one
-_STAGES = {
+STAGES = {
     MovePhase.RESERVING: MoveStage.RESERVING,
     MovePhase.COPYING: MoveStage.COPYING,
     MovePhase.COMMITTED: MoveStage.RELEASING,
@@ -198,7 +198,7 @@ class Viewer:
         move = owner.move if owner is not None else None
         if move is None or move.target != target:
             return MoveStage.WAITING, ""
-        return _STAGES[move.phase], move.order.mode.name.lower()
+        return STAGES[move.phase], move.order.mode.name.lower()
 
 
 def _rows_of(instance: FleetInstance) -> Iterator[tuple[RequestId, int]]:

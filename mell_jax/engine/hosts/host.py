@@ -24,6 +24,7 @@ from mell_jax.engine.fleet.patience import LATE_S
 from mell_jax.engine.frames import Abort, EngineInfo, EngineLoad, StepFrame, Submit
 from mell_jax.engine.guides import GuideShop
 from mell_jax.engine.hosts.hands import HostHands
+from mell_jax.engine.hosts.load import GroupLoad, HostLoad
 from mell_jax.engine.hosts.wires import (
     CutController,
     CutFront,
@@ -255,4 +256,21 @@ class Host:
         fronts = self._wires.fronts
         self.hands.do(self.desk.tell_rooms(fronts))
         if fronts:
-            self._wires.tell_load(self.load())
+            self._wires.tell_load(self._told_load())
+
+    def _told_load(self) -> HostLoad:
+        stats = self.hands.tally.stats()
+        return HostLoad(
+            load=self.load(),
+            groups=tuple(
+                GroupLoad(
+                    device=device,
+                    running=instance.inner.batcher.num_running,
+                    waiting=instance.inner.batcher.num_waiting,
+                    cached_pages=instance.inner.batcher.cache.counts.cached,
+                )
+                for device, instance in self.hands.instances.items()
+            ),
+            sent_bytes=stats.sent_bytes,
+            stages=stats.stages,
+        )

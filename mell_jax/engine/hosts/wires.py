@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mell_jax.engine.fleet.page_transfer import PageTransfer
-from mell_jax.engine.frames import EngineLoad, StepFrame, Submit
+from mell_jax.engine.frames import StepFrame, Submit
+from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, FrontId, Tokens
 from mell_jax.scheduler.migration import messages
@@ -57,7 +58,7 @@ class Wires(Protocol):
     def to_fronts(self, frame: HostFrame) -> None:
         """Sends every front end the rows of its requests."""
 
-    def tell_load(self, load: EngineLoad) -> None:
+    def tell_load(self, load: HostLoad) -> None:
         """Tells all front ends how busy the host is."""
 
     def to_peer(self, host: words.Host, parcel: Parcel) -> None: ...

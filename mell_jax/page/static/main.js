@@ -1,6 +1,7 @@
 // The page listens to its server, or plays the film that it has inside.
 
 const FRAME_MS = 30; // between two pictures, at least
+const AWAY_S = 5; // a controller tells of itself every half second
 const RETRY_MS = 2000;
 const SILENT_MS = 5000;
 const REMEMBERED_S = 16; // of a film at its own speed
@@ -108,7 +109,9 @@ function listen() {
   source.onmessage = (event) => {
     heardMs = performance.now();
     byId("trouble").hidden = true;
-    show(JSON.parse(event.data), heardMs);
+    const moment = JSON.parse(event.data);
+    tellAge(moment.age);
+    show(moment, heardMs);
   };
   const again = () => {
     source.close();
@@ -120,6 +123,12 @@ function listen() {
   const watch = setInterval(() => {
     if (performance.now() - heardMs > SILENT_MS) again();
   }, 1000);
+}
+
+/** Says so when places are those that a controller told long ago. */
+function tellAge(age) {
+  if (age === null || age < AWAY_S) return;
+  tellTrouble(`The controller is away: places and moves are those of ${Math.round(age)} s ago`);
 }
 
 function tellTrouble(text) {

@@ -74,9 +74,10 @@ function drawTile(context, tile, nowMs) {
   context.setLineDash([]);
   context.lineDashOffset = 0;
   const y = box.y + HEAD / 2 + 2;
-  write(context, `${tile.device}`, box.x + 9, y, { size: 13, weight: 700, colour: isOn ? colourOf(tile.device) : COLOURS.faint });
+  const name = tile.name || `${tile.device}`;
+  write(context, name, box.x + 9, y, { size: 13, weight: 700, colour: isOn ? colourOf(tile.device) : COLOURS.faint });
   if (box.wide >= 110) {
-    const left = box.x + 17 + context.measureText(`${tile.device}`).width;
+    const left = box.x + 17 + context.measureText(name).width;
     const paused = tile.paused ? `, ${tile.paused} paused` : "";
     const words = tile.state === "serving" ? `${tile.rows} streams${paused}` : tile.state;
     write(context, words, left, y, { colour: isOn ? COLOURS.soft : COLOURS.faint });

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar, final, get_args
 from mell_jax.engine.admin import (
     Answer,
     Command,
+    NotPossibleError,
     OpenRequests,
     Pause,
     RequestsAborted,
@@ -134,6 +135,7 @@ class Controls:
         devices: int = 1,
         instances: int = 1,
         patience_s: float = _PATIENCE_S,
+        no_updates: str = "",
     ) -> None:
         """Begins nothing yet.
 
@@ -145,9 +147,11 @@ class Controls:
           devices: that the engine has.
           instances: among which they are divided.
           patience_s: that doors have with an engine that should answer at once.
+          no_updates: why none are taken, and what to do instead; empty: they are.
         """
         assert loader is not None or not weights_dirs, "what lies there is loaded"
         self._patience_s = patience_s
+        self._no_updates = no_updates
         self._ask = ask
         self._abort = abort
         self.devices = devices
@@ -162,6 +166,7 @@ class Controls:
 
         Raises:
           OverloadedError: too many updates wait already.
+          NotPossibleError: none are taken here.
         """
         match asked:
             case PathUpdate():
@@ -188,6 +193,8 @@ class Controls:
 
     def _update(self, asked: PathUpdate) -> Future[Answer]:
         """Begins an update, or files it behind those that were asked for before."""
+        if self._no_updates:
+            raise NotPossibleError(self._no_updates)
         if not (len(self._open) < _MAX_UPDATES):
             raise OverloadedError(
                 f"{len(self._open)} updates of weights load or wait already; ask again "

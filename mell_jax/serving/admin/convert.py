@@ -112,6 +112,7 @@ def _snapshot_of(picture: Picture) -> pb.SnapshotResponse:
         stats=_stats_of(view.stats),
         devices_in_use=view.devices_in_use,
         lower_bound=view.lower_bound,
+        controller_age_s=view.controller_age_s,
     )
 
 
@@ -127,6 +128,9 @@ def _instance_of(instance: InstanceView) -> pb.Instance:
         running=instance.running,
         waiting=instance.waiting,
         paused=instance.paused,
+        host=instance.host or None,
+        number=instance.number if instance.host else None,
+        epoch=instance.epoch if instance.host else None,
     )
 
 

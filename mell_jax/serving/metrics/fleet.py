@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mell_jax.engine.fleet_view import (
     FleetStats,
@@ -27,11 +27,30 @@ from mell_jax.serving.metrics.families import (
 def fleet_metrics(view: FleetView) -> Iterator[Metric]:
     """Yields all metrics of a fleet."""
     yield from _devices(view)
+    yield from _hosts(view)
     yield from _instances(view)
     yield from _moves(view)
-    yield from _serving(view.serving)
-    yield from _counts(view.stats)
+    if view.serving is not None:
+        yield from _serving(view.serving)
+    yield from _counts(view.stats, names=view.names)
     yield from _profile(view)
+
+
+def _hosts(view: FleetView) -> Iterator[Metric]:
+    """Yields what is told of several hosts alone."""
+    if view.controller_age_s is None:
+        return
+    yield gauge(
+        "mell:controller_age_seconds",
+        "Time since the controller has told who is where; more than a few: it is away.",
+        [({}, view.controller_age_s)],
+    )
+    epochs = {each.host: each.epoch for each in view.instances}
+    yield gauge(
+        "mell:host_epoch",
+        "The epoch under which a host was admitted; another one when it comes anew.",
+        [({"host": host}, epoch) for host, epoch in epochs.items()],
+    )
 
 
 def _devices(view: FleetView) -> Iterator[Metric]:
@@ -94,12 +113,17 @@ def _instances(view: FleetView) -> Iterator[Metric]:
 
 
 def _device(instance: InstanceView) -> Labels:
-    return {"device": str(instance.device), "model_name": instance.model}
+    if instance.host:
+        own = {"host": instance.host, "device": str(instance.number)}
+    else:
+        own = {"device": str(instance.device)}
+    return {**own, "model_name": instance.model}
 
 
 def _moves(view: FleetView) -> Iterator[Metric]:
+    called = view.names
     moving = Counter(
-        (str(move.source), str(move.target), move.mode, move.stage.value)
+        (called[move.source], called[move.target], move.mode, move.stage.value)
         for move in view.moves
     )
     names = ("source", "target", "mode", "stage")
@@ -127,7 +151,7 @@ def _serving(serving: ServingView) -> Iterator[Metric]:
     )
 
 
-def _counts(stats: FleetStats) -> Iterator[Metric]:
+def _counts(stats: FleetStats, *, names: Mapping[int, str]) -> Iterator[Metric]:
     yield counter(
         "mell:migrations",
         "Moves that are over: why they began, how they went, how they ended.",
@@ -154,7 +178,7 @@ def _counts(stats: FleetStats) -> Iterator[Metric]:
         "mell:migrations_between",
         "Moves that were committed, by device groups; those pairs that had one.",
         [
-            ({"source": str(source), "target": str(target)}, count)
+            ({"source": names[source], "target": names[target]}, count)
             for (source, target), count in sorted(stats.carried.items())
         ],
     )
@@ -180,19 +204,22 @@ def _counts(stats: FleetStats) -> Iterator[Metric]:
         "Between the last token before a move and the first one after it.",
         [({}, stats.gap_s)],
     )
-    yield histogram(
-        "mell:migration_downtime_steps",
-        "The same in steps; one without a move.",
-        [({}, stats.gap_steps)],
-    )
+    if stats.gap_steps is not None:
+        yield histogram(
+            "mell:migration_downtime_steps",
+            "The same in steps; one without a move.",
+            [({}, stats.gap_steps)],
+        )
 
 
 def _profile(view: FleetView) -> Iterator[Metric]:
+    devices = {instance.device: _device(instance) for instance in view.instances}
+    names = view.names
     yield gauge(
         "mell:link_bytes_per_second",
         "Pages carried between two device groups, as measured at the start.",
         [
-            ({"source": str(source), "target": str(target)}, speed)
+            ({"source": names[source], "target": names[target]}, speed)
             for (source, target), speed in view.link_bytes_per_s.items()
             if math.isfinite(speed)
         ],
@@ -201,7 +228,7 @@ def _profile(view: FleetView) -> Iterator[Metric]:
         "mell:prefill_slack_tokens_per_second",
         "Prefill for moves beside a full batch that decodes, measured at the start.",
         [
-            ({"device": str(device), "model_name": model}, speed)
+            ({**devices[device], "model_name": model}, speed)
             for (device, model), speed in view.prefill_tokens_per_s.items()
             if math.isfinite(speed)
         ],

@@ -7,7 +7,7 @@ otherwise `all`.
 
 from collections.abc import Iterator, Mapping
 
-from mell_jax.engine.fleet_view import FleetView, SleepState
+from mell_jax.engine.fleet_view import FleetView, ServingView, SleepState
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.frontend.meter import ModelFigures
 from mell_jax.serving.metrics.families import (
@@ -58,8 +58,8 @@ def _load(prefix: str, load: EngineLoad, *, models: list[str]) -> Iterator[Metri
         "Share of the pages of devices in use that requests hold, 0 to 1.",
         [(_of(model), usage) for model, (_, _, usage) in busy.items()],
     )
-    if load.fleet is not None:
-        yield _sleep(prefix, load.fleet, whole=whole)
+    if load.fleet is not None and load.fleet.serving is not None:
+        yield _sleep(prefix, load.fleet.serving, whole=whole)
     for name, text, value in (
         ("num_preemptions", "Sequences that gave up their pages.", load.preemptions),
         ("prefix_cache_queries", "Prompt tokens looked up.", load.prefix_query_tokens),
@@ -68,13 +68,13 @@ def _load(prefix: str, load: EngineLoad, *, models: list[str]) -> Iterator[Metri
         yield counter(f"{prefix}:{name}", text, [(_of(whole), value)])
 
 
-def _sleep(prefix: str, fleet: FleetView, *, whole: str) -> Metric:
+def _sleep(prefix: str, serving: ServingView, *, whole: str) -> Metric:
     return gauge(
         f"{prefix}:engine_sleep_state",
         "1 for what the engine does: it is awake, sleeps and has its weights, here or "
         "in host memory, or sleeps without them.",
         [
-            ({**_of(whole), "sleep_state": name}, fleet.serving.sleep is state)
+            ({**_of(whole), "sleep_state": name}, serving.sleep is state)
             for state, name in SLEEP_STATES.items()
         ],
     )

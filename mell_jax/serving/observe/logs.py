@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, final
 
+from absl import flags
 from absl import logging as absl_logging
 from absl.logging import converter
 
@@ -22,20 +23,46 @@ LogFormat = Literal["text", "json"]
 _MOST_REFUSALS = 10  # lines a second
 
 
-def set_up_logging(log_format: LogFormat, *, verbosity: int, process: str) -> None:
+@final
+class Place:
+    """A process of a fleet of hosts names itself by this in each of its lines.
+
+    Attributes:
+      name: as in "host left" or "controller".
+      epoch: under which it is in the fleet; None while it is not.
+    """
+
+    __slots__ = ("epoch", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.epoch is None else f"{self.name}, epoch {self.epoch}"
+
+
+def set_up_logging(
+    log_format: LogFormat, *, verbosity: int, process: str, place: Place | None = None
+) -> None:
     """Decides what this process writes; once, at its start.
 
     Args:
-      log_format: "text" leaves everything as absl does it.
+      log_format: "text" leaves everything as absl does it, but for a place.
       verbosity: in absl's numbers.
-      process: named in every line of JSON.
+      process: named in every line of JSON that has no place.
+      place: of the process in a fleet of hosts; named in every line.
     """
     absl_logging.set_verbosity(verbosity)
     logging.getLogger(PROGRESS_LOGGER_NAME).setLevel(logging.INFO)  # in minutes, few
     if log_format == "text":
+        if place is not None:
+            flags.FLAGS.mark_as_parsed()  # absl's log has flags there, by default
+            absl_logging.use_absl_handler()
+            absl_logging.get_absl_handler().setFormatter(PlacedLines(place))
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(process))
+    handler.setFormatter(JsonLines(process, place=place))
     for event in (Event.REQUEST_REFUSED, Event.FIELDS_UNKNOWN):
         thinned = Thinned(_MOST_REFUSALS, clock=time.monotonic, event=event)
         handler.addFilter(thinned)
@@ -54,12 +81,26 @@ def complain(cause: str, *, log_format: LogFormat) -> None:
 
 
 @final
+class PlacedLines(absl_logging.PythonFormatter):
+    """Writes a record as absl does, with a place before its message."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self._place = place
+
+    def format(self, record: logging.LogRecord) -> str:
+        head, end, message = super().format(record).partition("] ")
+        return f"{head}{end}[{self._place}] {message}"
+
+
+@final
 class JsonLines(logging.Formatter):
     """Writes a record as one line: an object whose names do not change."""
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, *, place: Place | None = None) -> None:
         super().__init__()
         self._process = process
+        self._place = place
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -68,7 +109,7 @@ class JsonLines(logging.Formatter):
             ),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", "log"),
-            "process": self._process,
+            **self._own(),
             "message": record.getMessage(),
             "source": f"{record.filename}:{record.lineno}",
         }
@@ -78,6 +119,14 @@ class JsonLines(logging.Formatter):
             line["error"] = self.formatException(record.exc_info)
         fields: dict[str, object] = getattr(record, "fields", {})
         return json.dumps({**fields, **line}, default=str)
+
+    def _own(self) -> dict[str, object]:
+        """Returns whose line it is."""
+        if self._place is None:
+            return {"process": self._process}
+        if self._place.epoch is None:
+            return {"process": self._place.name}
+        return {"process": self._place.name, "epoch": self._place.epoch}
 
 
 @final

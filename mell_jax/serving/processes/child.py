@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from mell_jax.console import run_and_leave
 from mell_jax.serving.loop import run_loop
-from mell_jax.serving.observe.logs import set_up_logging
+from mell_jax.serving.observe.logs import Place, set_up_logging
 from mell_jax.serving.processes.parent_watch import PATIENCE_S, ParentWatch
 from mell_jax.serving.processes.peer_client import PeerClient
 from mell_jax.serving.processes.remote import RemoteEngine
@@ -47,10 +47,12 @@ async def serve(sock: socket.socket) -> int:
     except WireError:
         return 1  # its log says why
     try:
+        place = Place(f"front end {welcome.number}")
         set_up_logging(
             welcome.config.log_format,
             verbosity=welcome.verbosity,
-            process=f"front end {welcome.number}",
+            process=place.name,
+            place=place,
         )
         peer_client = PeerClient(remote.tell, is_alone=welcome.is_alone)
         server = _make_server(remote, welcome, peer_client)

@@ -285,7 +285,7 @@ class SnapshotRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SnapshotResponse(_message.Message):
-    __slots__ = ("policy", "instances", "models", "moves", "links", "prefill_rates", "stats", "devices_in_use", "lower_bound")
+    __slots__ = ("policy", "instances", "models", "moves", "links", "prefill_rates", "stats", "devices_in_use", "lower_bound", "controller_age_s")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -295,6 +295,7 @@ class SnapshotResponse(_message.Message):
     STATS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_IN_USE_FIELD_NUMBER: _ClassVar[int]
     LOWER_BOUND_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_AGE_S_FIELD_NUMBER: _ClassVar[int]
     policy: str
     instances: _containers.RepeatedCompositeFieldContainer[Instance]
     models: _containers.RepeatedCompositeFieldContainer[Model]
@@ -304,10 +305,11 @@ class SnapshotResponse(_message.Message):
     stats: Stats
     devices_in_use: int
     lower_bound: int
-    def __init__(self, policy: _Optional[str] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., prefill_rates: _Optional[_Iterable[_Union[PrefillRate, _Mapping]]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., devices_in_use: _Optional[int] = ..., lower_bound: _Optional[int] = ...) -> None: ...
+    controller_age_s: float
+    def __init__(self, policy: _Optional[str] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ..., prefill_rates: _Optional[_Iterable[_Union[PrefillRate, _Mapping]]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., devices_in_use: _Optional[int] = ..., lower_bound: _Optional[int] = ..., controller_age_s: _Optional[float] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("device", "state", "model", "capacity_pages", "used_pages", "reserved_pages", "cached_pages", "running", "waiting", "paused")
+    __slots__ = ("device", "state", "model", "capacity_pages", "used_pages", "reserved_pages", "cached_pages", "running", "waiting", "paused", "host", "number", "epoch")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -318,6 +320,9 @@ class Instance(_message.Message):
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     device: int
     state: DeviceState
     model: str
@@ -328,7 +333,10 @@ class Instance(_message.Message):
     running: int
     waiting: int
     paused: int
-    def __init__(self, device: _Optional[int] = ..., state: _Optional[_Union[DeviceState, str]] = ..., model: _Optional[str] = ..., capacity_pages: _Optional[int] = ..., used_pages: _Optional[int] = ..., reserved_pages: _Optional[int] = ..., cached_pages: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., paused: _Optional[int] = ...) -> None: ...
+    host: str
+    number: int
+    epoch: int
+    def __init__(self, device: _Optional[int] = ..., state: _Optional[_Union[DeviceState, str]] = ..., model: _Optional[str] = ..., capacity_pages: _Optional[int] = ..., used_pages: _Optional[int] = ..., reserved_pages: _Optional[int] = ..., cached_pages: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., paused: _Optional[int] = ..., host: _Optional[str] = ..., number: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "lower_bound", "waiting")

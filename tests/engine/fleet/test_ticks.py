@@ -12,8 +12,7 @@ from mell_jax.engine.fleet.ticks import (
 )
 from mell_jax.engine.frames import Handle, StepFrame, frame_of_tokens
 from mell_jax.engine.stream_view import TICK_GAP_BOUNDS_S, MoveMark, StreamView
-from mell_jax.scheduler.ids import DeviceGroupId, MoveId, RequestId
-from mell_jax.scheduler.placement import plan
+from mell_jax.scheduler.ids import RequestId
 
 
 class Clock:
@@ -43,15 +42,7 @@ class Recorded:
 
     def commit_move(self, number: int, *, at_s: float, target: int = 1) -> None:
         self.clock.now_s = at_s
-        move = plan.Move(
-            move=MoveId(0),
-            request=RequestId(number),
-            source=DeviceGroupId(0),
-            target=DeviceGroupId(target),
-            pages=1,
-            is_urgent=False,
-        )
-        self.recorder.commit_move(move, handle=Handle(number))
+        self.recorder.commit_move(Handle(number), source=0, target=target)
 
     def see(self, *numbers: int, at_s: float) -> None:
         self.clock.now_s = at_s
