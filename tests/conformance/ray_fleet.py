@@ -20,8 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-from ray.autoscaler._private import fake_multi_node
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FakeMultiNodeProvider,
+)
 from ray.cluster_utils import Cluster
 
 from tests.hosts.clients import Wave, bodies, fetch
@@ -172,16 +174,24 @@ def running(http: Path) -> int:
 # An autoscaler brings nodes, and takes them away.
 
 
-def scaled() -> dict[str, object]:
-    """An autoscaler's file: nodes of one CPU, which end after six idle seconds."""
+def scaled(address: str) -> dict[str, object]:
+    """An autoscaler's file: nodes of one CPU, which end after six idle seconds.
+
+    Its provider is Ray's own for tests, by the name of its class: by its type Ray reads
+    a file that its wheel does not have. Nodes look for a cluster at Ray's default port,
+    and wait there for ever, unless they are told its address.
+    """
     kind = {"node_config": {}, "min_workers": 0}
     return {
         **{name: [] for name in _LISTS},
         **{"cluster_name": "mell", "max_workers": 3, "idle_timeout_minutes": 0.1},
+        "upscaling_speed": 3.0,
         **{"auth": {}, "docker": {}, "file_mounts": {}},
         "file_mounts_sync_continuously": False,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",
+            "module": f"{FakeMultiNodeProvider.__module__}.FakeMultiNodeProvider",
+            "gcs_address": address,
             "launch_multiple": True,
             "head_node_id": FAKE_HEAD_NODE_ID,
         },
@@ -204,12 +214,9 @@ def scaled() -> dict[str, object]:
 @contextmanager
 def autoscaled(folder: Path) -> Iterator[str]:
     """A cluster with an autoscaler; its address."""
-    port, file = free_port(), folder / "autoscaler.json"
-    file.write_text(json.dumps(scaled()))
-    default = Path(fake_multi_node.__file__).parent / "example.yaml"
-    if not default.exists():  # Ray reads it, and its wheel has it not
-        default.write_text(file.read_text())
-    here = ray.util.get_node_ip_address()
+    here, port = ray.util.get_node_ip_address(), free_port()
+    file = folder / "autoscaler.json"
+    file.write_text(json.dumps(scaled(f"{here}:{port}")))
     head = subprocess.Popen(
         [
             *(
