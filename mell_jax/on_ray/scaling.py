@@ -103,7 +103,7 @@ class Scaling:
             self._calm_since_s = now_s
 
     def _note_short(self, need: Need, *, passed_s: float) -> None:
-        """Adds up for how long requests wait for a node; what is over soon counts not."""
+        """Adds up for how long requests wait for a node."""
         short_s = self._short_s + (passed_s if need.is_short else -passed_s)
         self._short_s = min(max(0.0, short_s), SHORT_S)
 
