@@ -1,7 +1,7 @@
 """The number of hosts follows what the controller says that the fleet needs.
 
     all groups of a host parked for idle_s      -> its node is given back
-    requests wait, and no group is idle         -> one more host
+    requests wait more than not, no group idle  -> one more host
     a host is lost                              -> another one, if any still waits
 
 It is pure: it knows no clock and no Ray. `Keeper` asks it, once a look.
@@ -14,7 +14,11 @@ from typing import final
 from mell_jax.scheduler.hosts.need import Need
 
 SHORT_S = 2.0
-"""Requests wait for so long before they bring a node: groups open and close in less."""
+"""Requests have waited for so much longer than not before they bring a node.
+
+Groups open and close in less. Load that comes in waves lets queues run empty between
+them, and brings a node all the same.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,8 @@ class Scaling:
         self._most = most
         self._idle_s = idle_s
         self._idle_since_s: dict[str, float] = {}
-        self._short_since_s: float | None = None
+        self._short_s = 0.0  # that requests waited, less what they did not
+        self._looked_s: float | None = None
         self._calm_since_s: float | None = None
 
     def look(
@@ -63,11 +68,17 @@ class Scaling:
           asked: hosts that were asked for and have no node yet.
           now_s: seconds of a clock that does not go back.
         """
+        passed_s = now_s - self._looked_s if self._looked_s is not None else 0.0
+        self._looked_s = now_s
         if need is None:
             self._idle_since_s.clear()
-            self._short_since_s = self._calm_since_s = None
+            self._short_s, self._calm_since_s = 0.0, None
             return self._filled(living=living, asked=asked)
         self._note(need, now_s=now_s)
+        if asked or not living or not living <= set(need.hosts):
+            self._short_s = 0.0  # what waits for a host that starts may need no other
+        else:
+            self._note_short(need, passed_s=passed_s)
         idle = self._long_idle(living, now_s=now_s)
         if idle is not None:
             self.wanted = max(1, len(living) - 1)
@@ -76,9 +87,9 @@ class Scaling:
         if living and asked and self._is_calm(now_s):
             self.wanted = len(living)
             return Change(is_withdrawn=True)
-        if asked == 0 and self._is_short(need, living=living, now_s=now_s):
-            self.wanted = min(self._most, len(living) + 1)
-            self._short_since_s = None
+        if self._short_s >= SHORT_S and len(living) < self._most:
+            self.wanted = len(living) + 1
+            self._short_s = 0.0
         return self._filled(living=living, asked=asked)
 
     def _note(self, need: Need, *, now_s: float) -> None:
@@ -86,8 +97,15 @@ class Scaling:
         self._idle_since_s = {
             name: self._idle_since_s.get(name, now_s) for name in need.idle_hosts
         }
-        self._short_since_s = _since(self._short_since_s, need.is_short, now_s=now_s)
-        self._calm_since_s = _since(self._calm_since_s, need.waiting == 0, now_s=now_s)
+        if need.waiting:
+            self._calm_since_s = None
+        elif self._calm_since_s is None:
+            self._calm_since_s = now_s
+
+    def _note_short(self, need: Need, *, passed_s: float) -> None:
+        """Adds up for how long requests wait for a node."""
+        short_s = self._short_s + (passed_s if need.is_short else -passed_s)
+        self._short_s = min(max(0.0, short_s), SHORT_S)
 
     def _long_idle(self, living: Set[str], *, now_s: float) -> str | None:
         """Returns the host that is idle for longest, if that is long and one stays."""
@@ -101,18 +119,6 @@ class Scaling:
         since_s = self._calm_since_s
         return since_s is not None and now_s - since_s >= self._idle_s
 
-    def _is_short(self, need: Need, *, living: Set[str], now_s: float) -> bool:
-        """Tells whether requests wait for a node, and not for a host that starts."""
-        since_s = self._short_since_s
-        is_long = since_s is not None and now_s - since_s >= SHORT_S
-        return is_long and living <= set(need.hosts) and len(living) < self._most
-
     def _filled(self, *, living: Set[str], asked: int) -> Change:
         start = self.wanted - len(living) - asked
         return Change(start=start) if start > 0 else NO_CHANGE
-
-
-def _since(before_s: float | None, is_so: bool, *, now_s: float) -> float | None:
-    if not is_so:
-        return None
-    return now_s if before_s is None else before_s

@@ -109,6 +109,44 @@ def test_load_brings_one_more_host_after_a_while() -> None:
     assert tested.look(short(A), **look, now_s=2.0) == Change(start=1)
 
 
+@pytest.mark.parametrize(("waves", "wanted"), [("++-", 2), ("+--", 1), ("+-", 1)])
+def test_load_in_waves_brings_a_host_if_requests_wait_more_than_not(
+    waves: str, wanted: int
+) -> None:
+    tested = scaling()
+    tested.wanted = 1
+    for now_s in range(30):  # each sign is a second
+        need = short(A) if waves[now_s % len(waves)] == "+" else Need(hosts=(A,))
+        tested.look(need, living={A}, asked=0, now_s=float(now_s))
+    assert tested.wanted == wanted
+
+
+def test_what_waited_long_ago_and_for_ever_brings_nothing() -> None:
+    tested = scaling(most=2, idle_s=3.0)
+    both = {"living": {A, B}, "asked": 0}
+    for now_s in range(1000):
+        assert tested.look(short(A, B), **both, now_s=float(now_s)) == NO_CHANGE
+    tested.look(idle(B), **both, now_s=1000.0)
+    assert tested.look(idle(B), **both, now_s=1003.0) == Change(give_back=(B,))
+    after = tested.look(short(A), living={A}, asked=0, now_s=1003.5)
+    assert after == NO_CHANGE
+
+
+def test_a_first_look_late_in_the_life_of_a_machine_is_no_long_wait() -> None:
+    tested = scaling(most=3)
+    tested.wanted = 1
+    assert tested.look(short(A), living={A}, asked=0, now_s=1e6) == NO_CHANGE
+
+
+def test_what_waits_for_a_host_that_starts_needs_no_other() -> None:
+    tested = scaling(most=3)
+    tested.wanted = 2
+    for now_s in (0.0, 10.0, 20.0):  # B has a node, and does not serve yet
+        change = tested.look(short(A), living={A, B}, asked=0, now_s=now_s)
+        assert change == NO_CHANGE
+    assert tested.look(short(A, B), living={A, B}, asked=0, now_s=21.0) == NO_CHANGE
+
+
 def test_a_lost_host_is_replaced_and_given_up_if_nobody_waits() -> None:
     tested = scaling()
     tested.look(BUSY, living={A, B}, asked=0, now_s=0.0)

@@ -95,11 +95,9 @@ class Profile:
 
     def __str__(self) -> str:
         links = self.bytes_per_s.values()
-        slack = self.prefill_tokens_per_s.values()
-        return (
-            f"{len(links)} links of {_range(links, unit=1e9)} GB/s, prefill for moves "
-            f"of {_range(slack, unit=1.0)} tokens/s"
-        )
+        found = f"links of {_range(links, unit=1e9)} GB/s" if links else "links"
+        slack = _range(self.prefill_tokens_per_s.values(), unit=1.0)
+        return f"{len(links)} {found}, prefill for moves of {slack} tokens/s"
 
 
 def measure(

@@ -97,6 +97,11 @@ def test_profiles_of_several_models_are_joined() -> None:
     )
 
 
+def test_a_device_group_alone_has_a_profile_that_can_be_read() -> None:
+    alone = Profile(bytes_per_s={}, prefill_tokens_per_s={(A, TOY): 2206.1})
+    assert str(alone) == "0 links, prefill for moves of 2.21e+03 to 2.21e+03 tokens/s"
+
+
 def test_an_unlimited_profile_knows_every_link() -> None:
     profile = Profile.unlimited([A, B], models=[TOY])
     assert profile.prefill_tokens_per_s == {(A, TOY): math.inf, (B, TOY): math.inf}
