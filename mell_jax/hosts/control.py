@@ -16,7 +16,8 @@ from typing import Any, final
 
 from absl import logging
 
-from mell_jax.hosts.link import Link, LinkConfig, listen
+from mell_jax.hosts.link import Link, LinkConfig
+from mell_jax.hosts.listener import Listener, listen
 from mell_jax.hosts.wire import Addresses, Served, Welcome
 from mell_jax.scheduler.hosts import coordinator as brain
 from mell_jax.scheduler.hosts import messages as words
@@ -58,7 +59,7 @@ class Control:
         self._peers: dict[PeerId, Link] = {}
         self._addresses: dict[str, str] = {}  # of hosts, by name
         self._last_peer = 0
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_s = time.monotonic()
 
@@ -78,7 +79,7 @@ class Control:
         )
         for loop in (self._beats(), self._epochs()):
             self._keep(asyncio.get_running_loop().create_task(loop))
-        host, port = self._server.sockets[0].getsockname()[:2]
+        host, port = self._server.address
         return f"{host}:{port}"
 
     async def stop(self) -> None:

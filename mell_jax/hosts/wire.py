@@ -29,8 +29,6 @@ from mell_jax.serving.processes.wire import (
 
 MAX_BYTES = 2**28  # prompt log probabilities of a step
 MAX_PARCEL_BYTES = 2**34
-PIECE_BYTES = 2**23
-"""Pages go in pieces of so many bytes, between which other messages may go."""
 INNER: tuple[type[Any], ...] = get_args(messages.Message)
 
 
@@ -118,7 +116,8 @@ class OpeningParcel:
 class Parcel:
     """A message between device groups of two hosts.
 
-    Its pages follow in pieces: `shapes` are of their chunks, in bytes of `dtype`.
+    With pages it goes over a connection for these, and they follow it: arrays of
+    `dtype`, of these `shapes`, one after the other; a `Whole` answers the last.
     """
 
     device: DeviceGroupId
@@ -132,11 +131,8 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """These bytes of the latest parcel's pages come next; `crc` is their CRC-32."""
-
-    data: bytes
-    crc: int
+class Whole:
+    """A parcel has come with all of its pages, which are as they were sent."""
 
 
 TYPES: tuple[type[Any], ...] = (
@@ -149,7 +145,7 @@ TYPES: tuple[type[Any], ...] = (
     HostLoad,
     OpeningParcel,
     Parcel,
-    Piece,
+    Whole,
     *dict.fromkeys(
         kind
         for union in (
