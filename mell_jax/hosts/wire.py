@@ -116,8 +116,8 @@ class OpeningParcel:
 class Parcel:
     """A message between device groups of two hosts.
 
-    With pages it goes over a connection for these, and they follow it: arrays of
-    `dtype`, of these `shapes`, one after the other; a `Whole` answers the last.
+    With pages it goes over a connection for these. They follow it: arrays of `dtype`,
+    of these `shapes`, one after the other, and then `Sums`; a `Whole` answers.
     """
 
     device: DeviceGroupId
@@ -128,6 +128,13 @@ class Parcel:
     along: npt.NDArray[np.int32]
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """The latest parcel's pages have these checksums, piece by piece."""
+
+    values: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +152,7 @@ TYPES: tuple[type[Any], ...] = (
     HostLoad,
     OpeningParcel,
     Parcel,
+    Sums,
     Whole,
     *dict.fromkeys(
         kind

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, final
 
 from mell_jax.hosts.proof import ConnectingProof, ListeningProof
@@ -22,9 +23,14 @@ FOR_PAGES = b"mell:page\n"
 CONNECT_S = 5.0  # for a connection and its proofs
 MAX_MESSAGE_BYTES = 2**24  # a parcel's head: its tokens, and places of its pages
 UNPROVEN_BYTES = 2**20  # of a message by somebody who may not know the secret
-SLICE_BYTES = 2**18
+SLICE_BYTES = 2**20
 """A connection that takes longer than its patience for so many bytes is given up."""
 Kind = TypeVar("Kind")
+See = Callable[[memoryview], None]
+
+
+def ignore(_: memoryview) -> None:
+    """Looks at a slice of bytes, and does nothing."""
 
 
 @final
@@ -78,33 +84,43 @@ class Connection:
             raise WireError(f"a {type(message).__name__} where {kind.__name__} is due")
         return message
 
-    def give(self, data: memoryview) -> None:
+    def give(self, data: memoryview, *, see: See = ignore) -> None:
         """Sends bytes, from where they are.
 
+        Args:
+          see: is shown each slice just before it goes.
+
         Raises:
           OSError: the connection is cut.
         """
-        at = 0
-        while at < len(data):
-            self._keep_time()
-            at += self._socket.send(data[at : at + SLICE_BYTES])
-            self._slices += 1
+        for part in _slices(data):
+            see(part)
+            at = 0
+            while at < len(part):
+                self._keep_time()
+                at += self._socket.send(part[at:])
+                self._slices += 1
 
-    def take(self, into: memoryview) -> None:
+    def take(self, into: memoryview, *, see: See = ignore) -> None:
         """Fills `into` with what comes.
 
+        Args:
+          see: is shown each slice when it has come.
+
         Raises:
           OSError: the connection is cut.
         """
-        at, flags = 0, 0 if self._is_tls else socket.MSG_WAITALL
-        while at < len(into):
-            self._keep_time()
-            part = into[at : at + SLICE_BYTES]
-            count = self._socket.recv_into(part, len(part), flags)
-            if not count:
-                raise ConnectionError("the other side has hung up")
-            at += count
-            self._slices += 1
+        flags = 0 if self._is_tls else socket.MSG_WAITALL
+        for part in _slices(into):
+            at = 0
+            while at < len(part):
+                self._keep_time()
+                count = self._socket.recv_into(part[at:], len(part) - at, flags)
+                if not count:
+                    raise ConnectionError("the other side has hung up")
+                at += count
+                self._slices += 1
+            see(part)
 
     def _keep_time(self) -> None:
         if not self._is_proven:
@@ -193,6 +209,11 @@ def take_in(
     except BaseException:
         sock.close()
         raise
+
+
+def _slices(data: memoryview) -> Iterator[memoryview]:
+    for at in range(0, len(data), SLICE_BYTES):
+        yield data[at : at + SLICE_BYTES]
 
 
 def _begun(sock: socket.socket) -> Connection:

@@ -1,15 +1,14 @@
 """Parcels as they cross a connection for pages.
 
-    head | checksum, piece | checksum, piece | ...  ->
-                                                    <-  Whole
+    head | array of pages | array of pages | ... | Sums  ->
+                                                         <-  Whole
 
-The head says of what shapes the pages are, and so how long all of it is. Pieces are cut
-anew with every array of pages, so that each array is put on its devices when it is
-there, beside those that are still to come.
+The head says of what shapes the pages are, and so how long all of it is. Arrays are put
+on their devices as they come, beside those that are still to come; but nobody gets any
+of them before all checksums agree, of which each piece of an array has one.
 """
 
 import math
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, final
 
@@ -19,27 +18,31 @@ import numpy as np
 from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.engine.hosts import wires
 from mell_jax.hosts.pages.buffers import Buffers
-from mell_jax.hosts.pages.checksum import checksum
-from mell_jax.hosts.wire import MAX_PARCEL_BYTES, Parcel
+from mell_jax.hosts.pages.checksum import Checksum
+from mell_jax.hosts.pages.connection import See
+from mell_jax.hosts.wire import MAX_PARCEL_BYTES, Parcel, Sums
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.plan import Places
 from mell_jax.serving.processes.wire import WireError
 from mell_jax.worker.group import DeviceGroup
 
 PIECE_BYTES = 2**23
-_SUM = struct.Struct("<I")
 
 
 class Gives(Protocol):
-    """Bytes go there."""
+    """Messages and bytes go there."""
 
-    def give(self, data: memoryview) -> None: ...
+    def send(self, message: object) -> None: ...
+
+    def give(self, data: memoryview, *, see: See) -> None: ...
 
 
 class Takes(Protocol):
-    """Bytes come from there, until what is to be filled is full."""
+    """Messages and bytes come from there."""
 
-    def take(self, into: memoryview) -> None: ...
+    def receive(self, kind: type[Sums]) -> Sums: ...
+
+    def take(self, into: memoryview, *, see: See) -> None: ...
 
 
 def head_of(parcel: wires.Parcel) -> Parcel:
@@ -71,13 +74,16 @@ def parcel_of(head: Parcel, *, chunks: tuple[jax.Array, ...]) -> wires.Parcel:
 
 
 def send_chunks(chunks: tuple[jax.Array, ...], *, to: Gives) -> None:
-    """Sends arrays in pieces, each when it has been fetched from its devices."""
+    """Sends arrays, each when it has been fetched from its devices, and their sums."""
+    sums = []
     for chunk, after in zip(chunks, (*chunks[1:], None), strict=True):
         if after is not None:
             after.copy_to_host_async()
         for piece in _pieces(np.ascontiguousarray(chunk)):
-            to.give(memoryview(_SUM.pack(checksum(piece))))
-            to.give(piece)
+            checksum = Checksum()
+            to.give(piece, see=checksum.add)
+            sums.append(checksum.value)
+    to.send(Sums(values=tuple(sums)))
 
 
 @final
@@ -111,24 +117,37 @@ class Unpacking:
             raise WireError(
                 f"a parcel of {due} bytes; at most {MAX_PARCEL_BYTES} are allowed"
             )
-        group = self._group_of(head.device)
-        chunks = []
+        group, sums = self._group_of(head.device), []
+        chunks: list[jax.Array] = []
+        arrays: list[np.ndarray[Any, Any]] = []  # that are not on their devices yet
         for shape in head.shapes:
             data = self._buffers.lend(_count(shape) * dtype.itemsize)
-            for piece in _pieces(data):
-                _take_piece(piece, by=by)
-            if group is not None:
-                array = data.view(dtype).reshape(shape)
-                chunks.append(jax.device_put(array, group.pool_sharding))
+            sums += [_taken(piece, by=by) for piece in _pieces(data)]
+            arrays.append(data.view(dtype).reshape(shape))
+            if sum(array.nbytes for array in arrays) >= PIECE_BYTES:
+                chunks += _put(arrays, on=group)
+                arrays = []
+        chunks += _put(arrays, on=group)
+        if by.receive(Sums).values != tuple(sums):
+            raise WireError("a piece has other bits than were sent")
         return tuple(chunks)
 
 
-def _take_piece(piece: memoryview, *, by: Takes) -> None:
-    due = bytearray(_SUM.size)
-    by.take(memoryview(due))
-    by.take(piece)
-    if checksum(piece) != _SUM.unpack(due)[0]:
-        raise WireError("a piece has other bits than were sent")
+def _taken(piece: memoryview, *, by: Takes) -> int:
+    """Fills a piece; returns its checksum."""
+    checksum = Checksum()
+    by.take(piece, see=checksum.add)
+    return checksum.value
+
+
+def _put(
+    arrays: "list[np.ndarray[Any, Any]]", *, on: DeviceGroup | None
+) -> list[jax.Array]:
+    """Puts arrays on devices in one go, which takes less time; nowhere, if on none."""
+    if on is None:
+        return []
+    put: list[jax.Array] = jax.device_put(arrays, on.pool_sharding)
+    return put
 
 
 def _pieces(array: "np.ndarray[Any, Any]") -> Iterator[memoryview]:
