@@ -17,7 +17,8 @@ from typing import Any, final
 from absl import logging
 
 from mell_jax.hosts import news
-from mell_jax.hosts.link import Link, LinkConfig, listen
+from mell_jax.hosts.link import Link, LinkConfig
+from mell_jax.hosts.listener import Listener, listen
 from mell_jax.hosts.wire import Addresses, Served, Welcome
 from mell_jax.scheduler.hosts import coordinator as brain
 from mell_jax.scheduler.hosts import messages as words
@@ -77,7 +78,7 @@ class Control:
         self._peers: dict[PeerId, Link] = {}
         self._addresses: dict[str, str] = {}  # of hosts, by name
         self._last_peer = 0
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_s = time.monotonic()
         self._next_view_s = 0.0
@@ -98,7 +99,7 @@ class Control:
         )
         for loop in (self._beats(), self._epochs()):
             self._keep(asyncio.get_running_loop().create_task(loop))
-        host, port = self._server.sockets[0].getsockname()[:2]
+        host, port = self._server.address
         news.tell_began(f"{host}:{port}")
         return f"{host}:{port}"
 

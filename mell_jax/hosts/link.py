@@ -8,22 +8,25 @@ whose other end is silent for too many beats, or does not read, is cut.
 """
 
 import asyncio
-import hmac
-import secrets
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
 from mell_jax.hosts.address import split_address
+from mell_jax.hosts.pages.connection import CONNECT_S, FOR_LINKS, UNPROVEN_BYTES
+from mell_jax.hosts.proof import (
+    ConnectingProof,
+    ListeningProof,
+    RefusedError,
+    check_kind,
+)
 from mell_jax.hosts.wire import Challenge, Hello, HostCodec, Proof
 from mell_jax.scheduler.hosts.messages import Beat
 from mell_jax.serving.processes.wire import WireError
 
-CONNECT_S = 5.0  # for a connection and its proofs
 MAX_UNSENT_BYTES = 2**28
-UNPROVEN_BYTES = 2**20  # of a message by somebody who may not know the secret
 _READ_BYTES = 2**18
 
 
@@ -60,10 +63,6 @@ def own_address(towards: str) -> str:
         asks.connect(there)  # sends nothing, but takes the way
         here: str = asks.getsockname()[0]
     return f"[{here}]:0" if family == socket.AF_INET6 else f"{here}:0"
-
-
-class RefusedError(ConnectionError):
-    """The other side does not know the secret, or is not who it should be."""
 
 
 @final
@@ -115,11 +114,6 @@ class Link:
         """Returns how much waits to be written."""
         return self._writer.transport.get_write_buffer_size()
 
-    async def drain(self) -> None:
-        """Waits until what was sent is on its way, for the most part."""
-        if self.is_up:
-            await self._writer.drain()
-
     def beat(self) -> None:
         """Says that this end is there, and counts a beat of silence of the other."""
         self.send(Beat())
@@ -167,10 +161,7 @@ class Link:
                 raise RefusedError("the other side has hung up")
             self._early += self._messages.feed(data)
         message = self._early.pop(0)
-        if not isinstance(message, kind):
-            raise RefusedError(
-                f"{type(message).__name__} where a {kind.__name__} is due"
-            )
+        check_kind(message, kind)
         return message
 
     async def prove(self, hello: Hello) -> None:
@@ -179,15 +170,10 @@ class Link:
         Raises:
           RefusedError: the other side does not know the secret.
         """
-        challenge: Challenge = await self._next(Challenge)
-        nonce = secrets.token_bytes(32)
+        proof = ConnectingProof(self._config.secret, await self._next(Challenge))
         self.send(hello)
-        digest = _digest(self._config.secret, b"connects", challenge.nonce, nonce)
-        self.send(Proof(nonce=nonce, digest=digest))
-        proof: Proof = await self._next(Proof)
-        due = _digest(self._config.secret, b"listens", nonce, challenge.nonce)
-        if not hmac.compare_digest(proof.digest, due):
-            raise RefusedError("whoever listens there has another secret")
+        self.send(proof.proof())
+        proof.check(await self._next(Proof))
 
     async def accept(self) -> Hello:
         """Begins a link at the end that listens; returns who connects.
@@ -196,22 +182,13 @@ class Link:
           RefusedError: the other side does not know the secret.
         """
         self._messages = self._codec.reader(max_bytes=UNPROVEN_BYTES)
-        nonce = secrets.token_bytes(32)
-        self.send(Challenge(nonce=nonce))
+        proof = ListeningProof(self._config.secret)
+        self.send(proof.challenge())
         hello: Hello = await self._next(Hello)
-        proof: Proof = await self._next(Proof)
-        due = _digest(self._config.secret, b"connects", nonce, proof.nonce)
-        if not hmac.compare_digest(proof.digest, due):
-            raise RefusedError("whoever connects has another secret")
-        digest = _digest(self._config.secret, b"listens", proof.nonce, nonce)
-        self.send(Proof(nonce=nonce, digest=digest))
+        self.send(proof.answer(await self._next(Proof)))
         self._messages = self._codec.reader()  # nothing came yet: that is waited for
         self.hello = hello
         return hello
-
-
-def _digest(secret: bytes, *parts: bytes) -> bytes:
-    return hmac.digest(secret or b"mell", b"".join(parts), "sha256")
 
 
 async def connect(address: str, *, hello: Hello, config: LinkConfig) -> Link:
@@ -222,12 +199,7 @@ async def connect(address: str, *, hello: Hello, config: LinkConfig) -> Link:
     """
     host, port = split_address(address)
     async with asyncio.timeout(CONNECT_S):
-        reader, writer = await asyncio.open_connection(
-            host,
-            port,
-            ssl=config.client,
-            server_hostname=host if config.client else None,
-        )
+        reader, writer = await _open(host, port, tls=config.client)
         link = Link(reader, writer, config=config)
         try:
             await link.prove(hello)
@@ -240,35 +212,26 @@ async def connect(address: str, *, hello: Hello, config: LinkConfig) -> Link:
         return link
 
 
-async def listen(
-    address: str,
-    *,
-    config: LinkConfig,
-    greet: Callable[[Link], Awaitable[None]],
-) -> asyncio.Server:
-    """Listens at an address, and greets every link whose other end knows the secret.
-
-    Raises:
-      OSError: the address cannot be listened on.
-    """
-    host, port = split_address(address)
-
-    async def accept(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        link = Link(reader, writer, config=config)
+async def _open(
+    host: str, port: int, *, tls: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connects, and says that it is for a link."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, where) in enumerate(found, 1):
+        sock = socket.socket(family, kind, protocol)
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await link.accept()
-        except (OSError, WireError, EOFError):
-            link.cut()
-            return
-        await greet(link)
-
-    return await asyncio.start_server(
-        accept,
-        host,
-        port,
-        ssl=config.server,
-        ssl_handshake_timeout=CONNECT_S if config.server else None,
-    )
+            sock.setblocking(False)
+            await loop.sock_connect(sock, where)
+            await loop.sock_sendall(sock, FOR_LINKS)
+            return await asyncio.open_connection(
+                sock=sock, ssl=tls, server_hostname=host if tls else None
+            )
+        except OSError:
+            sock.close()
+            if number == len(found):
+                raise
+        except BaseException:
+            sock.close()
+            raise
+    raise OSError(f"there is no address of {host}")

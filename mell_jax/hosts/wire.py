@@ -31,8 +31,6 @@ from mell_jax.serving.processes.wire import (
 
 MAX_BYTES = 2**28  # prompt log probabilities of a step
 MAX_PARCEL_BYTES = 2**34
-PIECE_BYTES = 2**23
-"""Pages go in pieces of so many bytes, between which other messages may go."""
 INNER: tuple[type[Any], ...] = get_args(messages.Message)
 
 
@@ -113,7 +111,8 @@ class OpeningParcel:
 class Parcel:
     """A message between device groups of two hosts.
 
-    Its pages follow in pieces: `shapes` are of their chunks, in bytes of `dtype`.
+    With pages it goes over a connection for these. They follow it: arrays of `dtype`,
+    of these `shapes`, one after the other, and then `Sums`; a `Whole` answers.
     """
 
     device: DeviceGroupId
@@ -127,11 +126,15 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """These bytes of the latest parcel's pages come next; `crc` is their CRC-32."""
+class Sums:
+    """The latest parcel's pages have these checksums, piece by piece."""
 
-    data: bytes
-    crc: int
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A parcel has come with all of its pages, which are as they were sent."""
 
 
 TYPES: tuple[type[Any], ...] = (
@@ -145,7 +148,8 @@ TYPES: tuple[type[Any], ...] = (
     Overview,
     OpeningParcel,
     Parcel,
-    Piece,
+    Sums,
+    Whole,
     *dict.fromkeys(
         kind
         for union in (

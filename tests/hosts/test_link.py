@@ -12,9 +12,13 @@ from typing import Any, TypeVar
 import pytest
 
 from mell_jax.hosts import link as links
-from mell_jax.hosts.link import Link, LinkConfig, RefusedError, connect, listen
+from mell_jax.hosts import listener
+from mell_jax.hosts.link import Link, LinkConfig, connect
+from mell_jax.hosts.listener import listen
+from mell_jax.hosts.pages.connection import FOR_LINKS, FOR_PAGES
+from mell_jax.hosts.proof import RefusedError
 from mell_jax.hosts.tls import TlsPaths, contexts
-from mell_jax.hosts.wire import Challenge, Hello, HostCodec, Piece, Proof
+from mell_jax.hosts.wire import Challenge, Hello, HostCodec, Proof
 from mell_jax.scheduler.hosts.messages import Beat, Reached
 from mell_jax.scheduler.ids import Epoch
 from tests.serving.certificates import Authority
@@ -61,14 +65,14 @@ class Listener:
 
 @contextlib.asynccontextmanager
 async def listening(config: LinkConfig) -> AsyncIterator[Listener]:
-    listener = Listener()
-    server = await listen("127.0.0.1:0", config=config, greet=listener.greet)
-    listener.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    listens = Listener()
+    server = await listen("127.0.0.1:0", config=config, greet=listens.greet)
+    listens.address = f"127.0.0.1:{server.address[1]}"
     try:
-        yield listener
+        yield listens
     finally:
         server.close()
-        for link in listener.links:
+        for link in listens.links:
             link.cut()
         await asyncio.sleep(0.05)  # for all connections to be closed
 
@@ -76,9 +80,9 @@ async def listening(config: LinkConfig) -> AsyncIterator[Listener]:
 @contextlib.asynccontextmanager
 async def linked(config: LinkConfig = CONFIG) -> AsyncIterator[tuple[End, End]]:
     """Yields the end that has connected, and the one that has listened."""
-    async with listening(config) as listener:
-        near = await connect(listener.address, hello=HELLO, config=config)
-        far = await listener.first()
+    async with listening(config) as listens:
+        near = await connect(listens.address, hello=HELLO, config=config)
+        far = await listens.first()
         assert far.hello == HELLO
         ends = End(near), End(far)
         yield ends
@@ -132,11 +136,11 @@ def test_both_ends_hear_of_a_cut_once() -> None:
 
 async def refused(config: LinkConfig, *, by: LinkConfig = CONFIG) -> None:
     """Whoever listens has `by`."""
-    async with listening(by) as listener:
+    async with listening(by) as listens:
         with pytest.raises((OSError, RefusedError)):
-            await connect(listener.address, hello=HELLO, config=config)
+            await connect(listens.address, hello=HELLO, config=config)
         await asyncio.sleep(0.05)  # for the listener to hear of its end
-        assert listener.links == []
+        assert listens.links == []
 
 
 @pytest.mark.parametrize("secret", [b"", b"another one of 16", b"sixteen bytes.."])
@@ -152,6 +156,7 @@ def test_whoever_pretends_to_listen_learns_nothing_and_is_refused() -> None:
         ) -> None:
             codec = HostCodec()
             writer.write(codec.encode(Challenge(nonce=bytes(32))))
+            assert await reader.readexactly(len(FOR_LINKS)) == FOR_LINKS
             data = await reader.read(2**16)
             assert CONFIG.secret not in data
             proof = codec.reader().feed(data)[1]
@@ -176,7 +181,7 @@ def test_who_is_no_process_of_a_fleet_is_refused(first: bytes) -> None:
 
         server = await asyncio.start_server(other, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(RefusedError, match=r"no process of a fleet|where a"):
+        with pytest.raises(ConnectionError):
             await connect(f"127.0.0.1:{port}", hello=HELLO, config=CONFIG)
         server.close()
 
@@ -190,7 +195,7 @@ def test_a_listener_that_hangs_up_is_refused() -> None:
 
         server = await asyncio.start_server(other, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(RefusedError, match="hung up"):
+        with pytest.raises(ConnectionError):
             await connect(f"127.0.0.1:{port}", hello=HELLO, config=CONFIG)
         server.close()
 
@@ -199,15 +204,15 @@ def test_a_listener_that_hangs_up_is_refused() -> None:
 
 async def answer_to(data: bytes) -> bytes:
     """Returns what a listener says, until it hangs up, to who just says that."""
-    async with listening(CONFIG) as listener:
-        host, _, port = listener.address.partition(":")
+    async with listening(CONFIG) as listens:
+        host, _, port = listens.address.partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(data)
         try:
             said = await reader.read()
         except ConnectionResetError:
             said = b""
-        assert listener.links == []
+        assert listens.links == []
         writer.close()
         return said
 
@@ -215,11 +220,14 @@ async def answer_to(data: bytes) -> bytes:
 def test_without_a_proof_nothing_is_heard() -> None:
     codec = HostCodec()
     tries = [
-        codec.encode(Reached(epoch=Epoch(1))),
-        codec.encode(HELLO) + codec.encode(Proof(nonce=b"", digest=b"")),
-        codec.encode(HELLO) + codec.encode(Beat()),
+        FOR_LINKS + codec.encode(Reached(epoch=Epoch(1))),
+        FOR_LINKS + codec.encode(HELLO) + codec.encode(Proof(nonce=b"", digest=b"")),
+        FOR_LINKS + codec.encode(HELLO) + codec.encode(Beat()),
+        FOR_LINKS + b"GET / HTTP/1.1\r\n\r\n",
+        FOR_LINKS + struct.pack("<IB", links.UNPROVEN_BYTES + 1, 0),  # waits for it
         b"GET / HTTP/1.1\r\n\r\n",
-        struct.pack("<IB", links.UNPROVEN_BYTES + 1, 0),  # would be waited for
+        b"short",
+        FOR_PAGES + codec.encode(HELLO),  # where nobody takes pages
     ]
     for data in tries:
         said = run(answer_to(data))
@@ -227,8 +235,9 @@ def test_without_a_proof_nothing_is_heard() -> None:
 
 
 def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "CONNECT_S", 0.05)
+    monkeypatch.setattr(listener, "CONNECT_S", 0.05)
     run(answer_to(b""))
+    run(answer_to(FOR_LINKS))
 
 
 def test_who_listens_and_says_nothing_is_not_waited_for(
@@ -286,9 +295,9 @@ def test_a_listener_that_raises_ends_its_link() -> None:
         def fail(message: Any) -> None:
             raise KeyError("a bug")
 
-        async with listening(CONFIG) as listener:
-            near = End(await connect(listener.address, hello=HELLO, config=CONFIG))
-            far = (await listener.first()).run(hear=fail, on_cut=lambda: None)
+        async with listening(CONFIG) as listens:
+            near = End(await connect(listens.address, hello=HELLO, config=CONFIG))
+            far = (await listens.first()).run(hear=fail, on_cut=lambda: None)
             near.link.send(Beat())
             await near.until(lambda: near.cuts == 1)
             with pytest.raises(KeyError):
@@ -301,7 +310,7 @@ def test_what_is_too_large_ends_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with linked() as (near, far):
             monkeypatch.setattr("mell_jax.hosts.wire.MAX_BYTES", 1000)
-            near.link.send(Piece(data=bytes(1001), crc=0))
+            near.link.send(Challenge(nonce=bytes(1001)))
             await far.until(lambda: far.cuts == 1 and near.cuts == 1)
             assert far.heard == []
 
@@ -314,33 +323,16 @@ def test_a_slow_reader_holds_bounded_memory_and_is_cut(
     monkeypatch.setattr(links, "MAX_UNSENT_BYTES", 2**22)
 
     async def test() -> None:
-        async with listening(CONFIG) as listener:
-            near = End(await connect(listener.address, hello=HELLO, config=CONFIG))
-            await listener.first()  # and nobody reads there
+        async with listening(CONFIG) as listens:
+            near = End(await connect(listens.address, hello=HELLO, config=CONFIG))
+            await listens.first()  # and nobody reads there
             most = 0
             for _ in range(100):
-                near.link.send(Piece(data=bytes(2**20), crc=0))
+                near.link.send(Challenge(nonce=bytes(2**20)))
                 most = max(most, near.link.unsent_bytes)
                 await asyncio.sleep(0)
             assert not near.link.is_up
             assert most <= 2**22 + 2**21
-            await near.until(lambda: near.cuts == 1)
-
-    run(test())
-
-
-def test_a_writer_that_waits_goes_on_when_the_link_is_cut() -> None:
-    async def test() -> None:
-        async with listening(CONFIG) as listener:
-            near = End(await connect(listener.address, hello=HELLO, config=CONFIG))
-            far = await listener.first()
-            near.link.send(Piece(data=bytes(2**24), crc=0))
-            waits = asyncio.ensure_future(near.link.drain())
-            await asyncio.sleep(0.01)
-            assert not waits.done()
-            far.cut()
-            with contextlib.suppress(ConnectionError):
-                await asyncio.wait_for(waits, 10.0)
             await near.until(lambda: near.cuts == 1)
 
     run(test())
@@ -366,7 +358,7 @@ def test_processes_with_certificates_of_one_authority_are_linked(
     async def test() -> None:
         config = tls(authority, folder=tmp_path, name="left", ca=authority)
         async with linked(config) as (near, far):
-            near.link.send(Piece(data=bytes(2**20), crc=0))
+            near.link.send(Challenge(nonce=bytes(2**20)))
             await far.until(lambda: len(far.heard) == 1)
             seen = near.link._writer.get_extra_info("ssl_object")
             assert seen.version() == "TLSv1.3"
@@ -387,6 +379,7 @@ def test_without_tls_or_without_a_certificate_nobody_gets_a_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(links, "CONNECT_S", 0.5)
+    monkeypatch.setattr(listener, "CONNECT_S", 0.5)
     ours = Authority("the fleet's")
     good = tls(ours, folder=tmp_path, name="left", ca=ours)
     bare = ssl.create_default_context(cadata=ours.certificate.decode())

@@ -25,7 +25,6 @@ from mell_jax.hosts.wire import (
     HostFrame,
     OpeningParcel,
     Parcel,
-    Piece,
     Proof,
     Served,
     Welcome,
@@ -99,7 +98,6 @@ WITH_VALUES: tuple[Any, ...] = (
         shapes=((2, 16, 4),),
         dtype="bfloat16",
     ),
-    Piece(data=b"pages", crc=0xFFFFFFFF),
 )
 _SIMPLE = {
     int: st.integers(-(2**63), 2**63 - 1),
@@ -258,8 +256,8 @@ def test_what_is_too_large_is_refused_on_both_sides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wire, "MAX_BYTES", 64)
-    with pytest.raises(WireError, match=r"a Piece of \d+ bytes exceeds the 64"):
-        CODEC.encode(Piece(data=bytes(65), crc=0))
+    with pytest.raises(WireError, match=r"a Challenge of \d+ bytes exceeds the 64"):
+        CODEC.encode(Challenge(nonce=bytes(65)))
     with pytest.raises(WireError, match="a message of 65 bytes; at most 64"):
         CODEC.reader(max_bytes=64).feed(struct.pack("<IB", 65, 0))
 

@@ -27,7 +27,7 @@ from mell_jax.engine.frames import (
 from mell_jax.frontend.share import NOTHING_HELD, Counted, Held
 from mell_jax.serving.config import ServerConfig
 
-_HEAD = struct.Struct("<IB")
+HEAD = struct.Struct("<IB")
 ROUTE_BITS = 40
 """A handle is a front end's number, shifted so far, and a number of its own."""
 
@@ -250,7 +250,7 @@ class Decodes(Protocol):
 
 def with_head(body: bytes, *, kind: int) -> bytes:
     """Returns the body of a message after its head."""
-    return _HEAD.pack(len(body), kind) + body
+    return HEAD.pack(len(body), kind) + body
 
 
 @final
@@ -272,14 +272,14 @@ class MessageReader:
         buffer += data
         messages, at = [], 0
         with memoryview(buffer) as view:
-            while len(buffer) - at >= _HEAD.size:
-                size, kind = _HEAD.unpack_from(buffer, at)
+            while len(buffer) - at >= HEAD.size:
+                size, kind = HEAD.unpack_from(buffer, at)
                 if not (size <= self._max_bytes):
                     raise WireError(
                         f"a message of {size} bytes; at most {self._max_bytes} are "
                         "allowed"
                     )
-                start = at + _HEAD.size
+                start = at + HEAD.size
                 if len(buffer) < start + size:
                     break
                 with view[start : start + size] as body:
