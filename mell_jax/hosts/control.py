@@ -238,6 +238,8 @@ class Control:
                         link.send(effect.message)
                 case brain.HangUp():
                     link = self._peers.get(effect.peer)
+                    if effect.reason:
+                        logging.error("a link is hung up: %s", effect.reason)
                     if link is not None:
                         link.cut()
 

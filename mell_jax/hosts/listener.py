@@ -11,7 +11,8 @@ from typing import Any, final
 
 from absl import logging
 
-from mell_jax.hosts.link import Link, LinkConfig, split_address
+from mell_jax.hosts.address import split_address
+from mell_jax.hosts.link import Link, LinkConfig
 from mell_jax.hosts.pages.connection import CONNECT_S, FOR_LINKS, FOR_PAGES
 from mell_jax.serving.processes.wire import WireError
 

@@ -5,8 +5,8 @@ it; one over which none have gone yet is taken to be as fast as anybody likes.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
+from typing import TypeVar
 
 from mell_jax.scheduler.hosts.messages import LinkMeasured
 from mell_jax.scheduler.ids import DeviceGroupId
@@ -15,8 +15,17 @@ from mell_jax.scheduler.placement import plan
 from mell_jax.scheduler.placement.ledger import Ledger
 from mell_jax.scheduler.transfer import Capacities, LinkId, Mode, MoveDemand
 
+Key = TypeVar("Key")
+
 SHARE = 0.3
 """Of the latest measurement in what is known of a link."""
+
+
+class _Known(dict[Key, float]):
+    """What is known of links or devices; as much as anybody likes of all others."""
+
+    def __missing__(self, key: Key) -> float:
+        return math.inf
 
 
 class Carriage:
@@ -32,8 +41,9 @@ class Carriage:
         self._epoch_s = epoch_s
         self._open: set[DeviceGroupId] = set()
         self._early: dict[DeviceGroupId, list[plan.Move]] = {}
-        self._link_bytes: defaultdict[LinkId, float] = defaultdict(lambda: math.inf)
-        self._prefill_tokens: dict[DeviceGroupId, float] = {}  # both in an epoch
+        self._link_bytes = _Known[LinkId]()
+        self._measured: dict[DeviceGroupId, set[LinkId]] = {}  # by either end
+        self._prefill_tokens = _Known[DeviceGroupId]()  # both in an epoch
         self.deferred = 0  # moves put off to the next epoch
         self.violations = 0  # urgent moves beyond what a link or a target has
         self._queue = MoveQueue(
@@ -60,6 +70,13 @@ class Carriage:
         self._open.discard(device)
         self._early.pop(device, None)
 
+    def drop(self, device: DeviceGroupId) -> None:
+        """A device has left the fleet: its id never comes again."""
+        self.close(device)
+        self._prefill_tokens.pop(device, None)
+        for link in self._measured.pop(device, ()):
+            self._link_bytes.pop(link, None)  # the other end may have dropped it
+
     def ask(self, move: plan.Move) -> None:
         """Files a move for the next `begin`, or until its target is open."""
         if move.target in self._open:
@@ -82,6 +99,8 @@ class Carriage:
         self._link_bytes[link] = (
             latest if is_first else known + SHARE * (latest - known)
         )
+        for end in (measured.source, measured.device):
+            self._measured.setdefault(end, set()).add(link)
 
     def speeds(self) -> Iterator[tuple[DeviceGroupId, DeviceGroupId, float]]:
         """Yields the bytes per second of links that were measured."""

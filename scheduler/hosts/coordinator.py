@@ -15,6 +15,7 @@ from typing import Any
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
 from mell_jax.scheduler.hosts.dispatcher import Dispatcher, Placed
+from mell_jax.scheduler.hosts.manners import Speaker, fault_of, speaker_of
 from mell_jax.scheduler.hosts.outbox import Effect, HangUp, Outbox, Send
 from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId, Roll
 from mell_jax.scheduler.hosts.tally import Counts
@@ -67,6 +68,8 @@ class Coordinator:
         self._adoption: Adoption | None = Adoption(
             patience=patience, least_hosts=least_hosts
         )
+        self._models = frozenset(models)
+        self._speakers: dict[PeerId, Speaker] = {}
         self._given_up: set[str] = set()  # hosts by name, in this beat
         self._put_off: dict[PeerId, words.Join] = {}  # of these, until the next
         self._last_epoch = generation << _EPOCH_BITS
@@ -133,12 +136,20 @@ class Coordinator:
     def heard(self, peer: PeerId, message: Any, *, now_s: float) -> Sequence[Effect]:
         """Takes a message of a host or a front end.
 
+        The link of who says what is not its to say is hung up: others are not harmed.
+
         Args:
           message: one of `words.FromHost` or `words.FromFront`.
           now_s: seconds of a clock that does not go back.
         """
         self.roll.heard(peer)
         self._set_clock(now_s)
+        speaker = self._speakers.get(peer) or self._meet(peer, message)
+        fault = fault_of(message, speaker=speaker, models=self._models)
+        if fault is not None:
+            self._outbox.hang_up(peer, reason=fault)
+            self._lose_peer(peer)
+            return self._settle()
         match message:
             case words.Join():
                 self._join(peer, message)
@@ -189,6 +200,13 @@ class Coordinator:
         return self._settle()
 
     # -- who comes -----------------------------------------------------------------
+
+    def _meet(self, peer: PeerId, message: Any) -> Speaker | None:
+        """Notes who is at the other end of a link, once it says so."""
+        speaker = speaker_of(message)
+        if speaker is not None:
+            self._speakers[peer] = speaker
+        return speaker
 
     def _join(self, peer: PeerId, join: words.Join) -> None:
         if self._adoption is not None:
@@ -324,6 +342,7 @@ class Coordinator:
 
     def _lose_peer(self, peer: PeerId) -> None:
         self._put_off.pop(peer, None)
+        self._speakers.pop(peer, None)
         if self._adoption is not None:
             self._adoption.forget(peer)
             self._adopt_if_ready()
@@ -340,8 +359,7 @@ class Coordinator:
         self.roll.remove(host)
         self._tell_hosts()
         if host.is_serving:
-            for device in host.devices:
-                self._dispatcher.lose_device(device)
+            self._dispatcher.lose_devices(host.devices)
 
     def _lose_front(self, front: FrontEntry) -> None:
         self.roll.forget(front.peer)
@@ -364,18 +382,19 @@ class Coordinator:
                 self._dispatcher.give_back(device)
 
     def _group_opened(self, host: HostEntry, message: words.GroupOpened) -> None:
-        self._dispatcher.device_opened(message)
+        if message.device in host.devices:
+            self._dispatcher.device_opened(message)
 
     def _group_failed(self, host: HostEntry, message: words.GroupFailed) -> None:
         if message.device in host.devices:
             self.roll.drop_device(host, message.device)
             if host.is_serving:
-                self._dispatcher.lose_device(message.device)
+                self._dispatcher.lose_devices([message.device])
 
     def _peer_cut(self, host: HostEntry, message: words.PeerCut) -> None:
         other = self.roll.hosts.get(message.epoch)
         theirs = other.devices if other is not None else ()
-        self._dispatcher.abort_between(frozenset((*host.devices, *theirs)))
+        self._dispatcher.abort_between((*host.devices, *theirs))
 
     def _reached(self, front: FrontEntry, message: words.Reached) -> None:
         host = self.roll.hosts.get(message.epoch)

@@ -9,7 +9,7 @@ tells it who comes and goes.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.carriage import Carriage
@@ -111,14 +111,27 @@ class Dispatcher:
         ledger = self.machine.ledger
         return device in ledger.instances or ledger.is_idle(device)
 
-    def lose_device(self, device: DeviceGroupId) -> None:
-        """Takes a device group out of the books: what it had is gone."""
+    def lose_devices(self, devices: Sequence[DeviceGroupId]) -> None:
+        """Takes device groups out of the books at once: what they had is gone.
+
+        Placement hears of moves that were committed first, so that these count, and of
+        those that are off last: so it knows what lost its home when it looks at their
+        targets, which may be the place for it.
+        """
+        before, self._reports = self._reports, deque()
+        for device in devices:
+            self._count_lost(device)
+            self._control(orders.LoseDevice(device=device))
+        follows, self._reports = self._reports, before
+        committed = [r for r in follows if isinstance(r, events.MoveCommitted)]
+        self._reports.extend(committed)
+        self._reports.append(events.DevicesLost(devices=tuple(devices)))
+        self._reports.extend(report for report in follows if report not in committed)
+
+    def _count_lost(self, device: DeviceGroupId) -> None:
         if self._knows(device):  # or else it was given back
-            owners = self.controller.owners.values()
+            owners = self.controller.concerned(device)
             self.tally.lose(requests=sum(owner.home == device for owner in owners))
-        self.carriage.close(device)
-        self._control(orders.LoseDevice(device=device))
-        self._reports.append(events.DeviceLost(device=device))
 
     def device_opened(self, message: words.GroupOpened) -> None:
         """A device group is ready."""
@@ -212,12 +225,13 @@ class Dispatcher:
         """Learns how fast a link is."""
         self.carriage.measure(message)
 
-    def abort_between(self, ends: frozenset[DeviceGroupId]) -> None:
+    def abort_between(self, ends: Collection[DeviceGroupId]) -> None:
         """Calls off the moves between these device groups."""
-        for owner in list(self.controller.owners.values()):
-            move = owner.move
-            if move is not None and {move.source, move.target} <= ends:
-                self._control(orders.AbortMove(request=owner.request, move=move.id))
+        for device in ends:
+            for owner in self.controller.concerned(device):
+                move = owner.move
+                if move is not None and move.source in ends and move.target in ends:
+                    self._control(orders.AbortMove(request=owner.request, move=move.id))
 
     def settle(self) -> None:
         """Hears reports, begins moves and takes requests in, until all is done."""
@@ -233,8 +247,12 @@ class Dispatcher:
 
     def _report(self, report: events.Event) -> None:
         match report:
-            case events.DeviceLost(device=device) if not self._knows(device):
-                pass  # it has failed before, or was given back by another report
+            case events.DevicesLost(devices=devices):  # others were given back before
+                known = tuple(filter(self._knows, devices))
+                self.decide(events.DevicesLost(devices=known))
+                for device in devices:  # its id never comes again
+                    self.carriage.drop(device)
+                    self._since.pop(device, None)
             case _:
                 self.decide(report)
 

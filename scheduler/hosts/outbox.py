@@ -18,9 +18,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangUp:
-    """End a link: whoever is there is not in the fleet."""
+    """End a link: whoever is there is not in the fleet.
+
+    `reason` says what was wrong with its last word, if that is why.
+    """
 
     peer: PeerId
+    reason: str = ""
 
 
 Effect = Send | HangUp
@@ -60,9 +64,9 @@ class Outbox:
         for host in self._roll.hosts.values():
             self.send(host.peer, message)
 
-    def hang_up(self, peer: PeerId) -> None:
+    def hang_up(self, peer: PeerId, *, reason: str = "") -> None:
         """Ends a link."""
-        self._effects.append(HangUp(peer=peer))
+        self._effects.append(HangUp(peer=peer, reason=reason))
 
     def take(self) -> Sequence[Effect]:
         """Returns what there is to do, and begins anew."""

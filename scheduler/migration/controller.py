@@ -44,6 +44,7 @@ class Controller:
         self._unanswered: dict[DeviceGroupId, set[CopyId]] = {}
         self._opened_at: dict[CopyId, DeviceGroupId] = {}  # all of these
         self._lost: set[DeviceGroupId] = set()
+        self._near: dict[DeviceGroupId, dict[RequestId, None]] = {}  # whom it concerns
         self._effects: list[ControllerEffect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.AddDevice: self._device_added,
@@ -83,12 +84,28 @@ class Controller:
         """Returns an id above all given out: the `horizon` of a new `Endpoint`."""
         return CopyId(self._last_copy_id + self._stride)
 
+    def concerned(self, device: DeviceGroupId) -> list[Owner]:
+        """Returns those who are, were, or are to come there, as far as it counts."""
+        return [self.owners[request] for request in self._near.get(device, ())]
+
+    def check(self) -> None:
+        """Recounts whom each device concerns; for tests.
+
+        Raises:
+          AssertionError: it was lost count of.
+        """
+        for device, near in self._near.items():
+            owners = self.owners.values()
+            found = {owner.request for owner in owners if owner.concerns(device)}
+            assert near.keys() == found, f"{device}: {near} is noted, {found} is so"
+
     # Devices.
 
     def _device_added(self, event: events.AddDevice) -> None:
         if event.device in self._unanswered:
             raise ValueError(f"device {event.device} is in the fleet already")
         self._unanswered[event.device] = set()
+        self._near[event.device] = {}
         self._lost.discard(event.device)
 
     def _device_lost(self, event: events.LoseDevice) -> None:
@@ -97,7 +114,8 @@ class Controller:
         for copy_id in self._unanswered.pop(event.device):
             del self._opened_at[copy_id]
         self._lost.add(event.device)
-        for owner in list(self.owners.values()):
+        for request in self._near.pop(event.device):
+            owner = self.owners[request]
             gone = [e for e, device in owner.closing.items() if device == event.device]
             for copy_id in gone:
                 del owner.closing[copy_id]
@@ -125,6 +143,7 @@ class Controller:
             )
         owner.home = event.device
         owner.waiting = event
+        self._near[event.device][owner.request] = None
         self._settle(owner)
 
     def _adopt(self, event: events.AdoptRequest) -> None:
@@ -132,6 +151,7 @@ class Controller:
             raise ValueError(f"request {event.request} has an owner already")
         owner = self.owners[event.request] = Owner(event.request)
         owner.home, owner.copy_id = event.device, event.copy_id
+        self._near[event.device][event.request] = None
 
     def _move(self, event: events.BeginMove) -> None:
         owner = self.owners.get(event.move.request)
@@ -142,6 +162,7 @@ class Controller:
             return
         self._drop_next_move(owner)  # the newer order counts
         owner.next_move = event
+        self._near[event.move.target][owner.request] = None
         self._settle(owner)
 
     def _abort_move(self, event: events.AbortMove) -> None:
@@ -226,8 +247,10 @@ class Controller:
     def _released(self, message: messages.Released) -> None:
         self._answered(message.copy_id)
         owner = self.owners.get(message.request)
-        if owner is not None and owner.closing.pop(message.copy_id, None) is not None:
+        device = owner.closing.pop(message.copy_id, None) if owner is not None else None
+        if owner is not None and device is not None:
             self._settle(owner)
+            self._part(owner, device)
 
     def _resend(self, event: events.Resend) -> None:
         for owner in self.owners.values():
@@ -298,7 +321,10 @@ class Controller:
             self._drop_move(owner, owner.move)
         if owner.home is not None and owner.waiting is None:
             self._close(owner, owner.copy_id, owner.home)
-        owner.home = owner.opening = owner.waiting = None
+        home, owner.home = owner.home, None
+        owner.opening = owner.waiting = None
+        if home is not None:
+            self._part(owner, home)
         owner.copy_id = self._new_copy_id()
         self._effects.append(Fence(request=owner.request, copy_id=owner.copy_id))
 
@@ -306,7 +332,7 @@ class Controller:
 
     def _abort(self, owner: Owner, move: OpenMove) -> None:
         """Frees the destination; the source goes on where it stands."""
-        if move.phase not in (MovePhase.RESERVING, MovePhase.COPYING):
+        if not move.is_open:
             return
         move.is_resumed = (
             move.phase is MovePhase.RESERVING
@@ -319,14 +345,20 @@ class Controller:
 
     def _drop_move(self, owner: Owner, move: OpenMove) -> None:
         """Ends a move whose request leaves both ends."""
-        if move.phase in (MovePhase.RESERVING, MovePhase.COPYING):
+        if move.is_open:
             self._close(owner, move.copy_id, move.target)
         self._finish_move(owner, move)
 
     def _drop_next_move(self, owner: Owner) -> None:
         if owner.next_move is not None:
-            self._report(MoveAborted(move=owner.next_move.move.move))
-            owner.next_move = None
+            move, owner.next_move = owner.next_move.move, None
+            self._report(MoveAborted(move=move.move))
+            self._part(owner, move.target)
+
+    def _part(self, owner: Owner, device: DeviceGroupId) -> None:
+        """Notes that a device may concern an owner no more."""
+        if device in self._near and not owner.concerns(device):
+            self._near[device].pop(owner.request, None)
 
     def _finish_move(self, owner: Owner, move: OpenMove) -> None:
         owner.move = None

@@ -63,6 +63,11 @@ class OpenMove:
         """Returns the device that it moves to."""
         return self.order.move.target
 
+    @property
+    def is_open(self) -> bool:
+        """Returns whether it may still be called off."""
+        return self.phase in (MovePhase.RESERVING, MovePhase.COPYING)
+
     def reserve(self, *, horizon: CopyId) -> messages.Reserve:
         """Returns the request for pages, for the target."""
         order = self.order
@@ -123,3 +128,13 @@ class Owner:
         self.move: OpenMove | None = None
         self.next_move: events.BeginMove | None = None  # waits for all of the above
         self.is_over = False
+
+    def concerns(self, device: DeviceGroupId) -> bool:
+        """Tells whether a loss of that device would change anything here."""
+        move, waits = self.move, self.next_move
+        return (
+            self.home == device
+            or device in self.closing.values()
+            or (move is not None and move.is_open and move.target == device)
+            or (waits is not None and waits.move.target == device)
+        )

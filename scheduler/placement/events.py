@@ -104,6 +104,13 @@ class DeviceLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesLost:
+    """Device groups are gone at the same time: nothing goes from one to another."""
+
+    devices: tuple[DeviceGroupId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activated:
     """An instance was ready `took_s` after its `Activate`, as measured."""
 
@@ -166,6 +173,7 @@ Event = (
     | DeviceAdded
     | DeviceRemoved
     | DeviceLost
+    | DevicesLost
     | Activated
     | MoveCommitted
     | MoveAborted

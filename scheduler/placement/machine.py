@@ -10,7 +10,7 @@ drive it.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mell_jax.scheduler.fair_queue import FairQueue
@@ -70,7 +70,8 @@ class Machine:
             events.Wake: self._wake,
             events.DeviceAdded: self._device_added,
             events.DeviceRemoved: self._device_removed,
-            events.DeviceLost: self._device_lost,
+            events.DeviceLost: lambda event: self._lose([event.device]),
+            events.DevicesLost: lambda event: self._lose(event.devices),
             events.Activated: self._activated,
             events.MoveCommitted: self._move_committed,
             events.MoveAborted: self._move_aborted,
@@ -284,20 +285,23 @@ class Machine:
             return
         self._give_back(self._serving(event.device), heir=None)
 
-    def _device_lost(self, event: events.DeviceLost) -> None:
-        if self.ledger.is_idle(event.device):
-            self.ledger.drop_idle(event.device)
-            return
-        instance = self._serving(event.device)
+    def _lose(self, devices: Sequence[DeviceGroupId]) -> None:
+        """Takes device groups out of the books, and then looks for room elsewhere."""
+        idle = set(filter(self.ledger.is_idle, devices))
+        lost = [self._serving(device) for device in devices if device not in idle]
+        for device in idle:
+            self.ledger.drop_idle(device)
+        ends = {instance.device for instance in lost}
         for move_id, move in list(self.ledger.moves.items()):
-            if event.device in (move.source, move.target):
+            if move.source in ends or move.target in ends:
                 self._executor.end_move(move_id, is_committed=False)
-        lost = sorted(instance.requests.values(), key=lambda request: request.serial)
-        for request in reversed(lost):
+        requests = [request for each in lost for request in each.requests.values()]
+        for request in sorted(requests, key=lambda request: -request.serial):
             self._executor.preempt(request)
-        self._closing.pop(event.device, None)
-        self._executor.freed.pop(event.device, None)
-        self.ledger.close(event.device, is_idle=False)
+        for instance in lost:
+            self._closing.pop(instance.device, None)
+            self._executor.freed.pop(instance.device, None)
+            self.ledger.close(instance.device, is_idle=False)
         self._may_queues_move = True
 
     def _activated(self, event: events.Activated) -> None:

@@ -82,6 +82,8 @@ class Shadow:
                 return event if may_come or not self._has(event.device) else None
             case events.DeviceRemoved() | events.DeviceLost():
                 return event if self._has(event.device) else None
+            case events.DevicesLost():
+                event = replace(event, devices=tuple(filter(self._has, event.devices)))
         return event
 
     def _growth(self, event: events.Grow) -> events.Grow | None:

@@ -80,6 +80,7 @@ class ControllerProgram(Program):
         self._events += 1
         if self._events % RECOUNT == 0:
             self.coordinator.machine.ledger.check()
+            self.coordinator.controller.check()
         for effect in todo:
             match effect:
                 case brain.Send(message=words.Beat()):

@@ -334,6 +334,7 @@ class Simulation:
                 ):
                     raise ViolationError(f"nobody knows of {row}")
         self.planner.check()
+        self.controller.check()
 
     def _is_at_rest(self) -> bool:
         return (
