@@ -95,7 +95,7 @@ class FaultRun:
     def memory(self) -> str:
         """Returns the memory of processes that lived for long, every few waves."""
         return "; ".join(
-            f"{self._names[pid]} {' '.join(f'{mib:.0f}' for mib in each[::_CALM_WAVES])}"
+            " ".join([self._names[pid], *(f"{mib:.0f}" for mib in each[::_CALM_WAVES])])
             for pid, each in self._memory.items()
             if len(each) > _CALM_WAVES
         )
