@@ -38,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="faults come to real hosts at random for so long",
     )
     parser.addoption(
+        "--fault_seed", type=int, default=19, help="which faults come, and when"
+    )
+    parser.addoption(
         "--platform", default="cpu", choices=["cpu", "gpu"], help="where tests run"
     )
 

@@ -42,12 +42,15 @@ class RecoveryFigures:
     Attributes:
       lost: streams that the killed host had, about.
       recovery_s: from the kill to the next token of the last stream.
+      waits_s: of each kill, from it to the next token of every stream, sorted: those
+        of streams that were lost stand out.
       prefill_s: from as many new requests to the first token of the last.
     """
 
     streams: int
     lost: int
     recovery_s: tuple[float, ...]
+    waits_s: tuple[tuple[float, ...], ...]
     prefill_s: tuple[float, ...]
     beyond_prefill_s: float  # median
 
@@ -68,7 +71,7 @@ def measure_recovery(
       RuntimeError: a process does not start, or a stream fails or does not go on.
     """
     rng = np.random.default_rng(seed)
-    recovery_s, prefill_s = [], []
+    waits_s, prefill_s = [], []
     with model_with_tokenizer(model) as directory:
         flags = [
             f"--model={directory}",
@@ -82,14 +85,16 @@ def measure_recovery(
                 prompts = _Prompts(rng, size)
                 prefill_s.append(run_loop(_prefill(fleet, prompts, streams=streams)))
                 joined = fleet.times_joined(HOSTS[0])
-                recovery_s.append(run_loop(_recovery(fleet, prompts, streams=streams)))
+                waits_s.append(run_loop(_waits(fleet, prompts, streams=streams)))
                 fleet.wait_joined(HOSTS[0], times=joined + 1)
                 time.sleep(SETTLE_S)
+    recovery_s = [max(waits) for waits in waits_s]
     beyond = [r - p for r, p in zip(recovery_s, prefill_s, strict=True)]
     return RecoveryFigures(
         streams=streams,
         lost=streams // len(HOSTS),
         recovery_s=tuple(recovery_s),
+        waits_s=tuple(waits_s),
         prefill_s=tuple(prefill_s),
         beyond_prefill_s=median(beyond),
     )
@@ -124,8 +129,10 @@ class _Prompts:
         return drawn
 
 
-async def _recovery(fleet: Started, prompts: _Prompts, *, streams: int) -> float:
-    """Kills a host under load; returns how long the last stream waited."""
+async def _waits(
+    fleet: Started, prompts: _Prompts, *, streams: int
+) -> tuple[float, ...]:
+    """Kills a host under load; returns how long each stream waited, sorted."""
     asked = prompts.draw(streams, tokens=PROMPT_TOKENS)
     async with following(fleet.address, asked, tokens=ANSWER_TOKENS) as noted:
         await _until_all(noted, lambda each: each.tokens >= EARLY_TOKENS)
@@ -136,7 +143,8 @@ async def _recovery(fleet: Started, prompts: _Prompts, *, streams: int) -> float
         killed_s = time.monotonic()
         since_s = killed_s + IN_FLIGHT_S
         await _until_all(noted, lambda each: each.next_after(since_s) is not None)
-        return max(each.next_after(since_s) or 0.0 for each in noted) - killed_s
+        found = [each.next_after(since_s) for each in noted]
+        return tuple(sorted(at_s - killed_s for at_s in found if at_s is not None))
 
 
 async def _prefill(fleet: Started, prompts: _Prompts, *, streams: int) -> float:

@@ -55,6 +55,11 @@ class FaultRun:
         if fleet.networks is not None:
             self._kinds |= {"cut": self._cut_link, "slow": self._slow_link}
 
+    def calm_wave(self) -> None:
+        """Serves a wave of streams to which nothing happens."""
+        self._check(Wave(self._fleet.http, WANTED).end(), may_be_cut=False)
+        self._weigh()
+
     def one_wave(self) -> str:
         """Does something to a wave of streams, and checks them; returns what."""
         wave = Wave(self._fleet.http, WANTED)
@@ -80,24 +85,27 @@ class FaultRun:
 
     def summary(self) -> str:
         """Returns what happened, in a line."""
-        growth = {
-            self._names[pid]: f"{each[_CALM_WAVES]:.0f} to {each[-1]:.0f}"
-            for pid, each in self._memory.items()
-            if len(each) > _CALM_WAVES
-        }
         return (
             f"{self._waves} waves of {len(WANTED)} streams, {dict(self._faults)}: no "
             f"wrong token, no stream lost but {self._cut} of killed front ends, all "
             f"pages free {self._rests} times, longest gap {self._longest_gap_s:.2f} s, "
-            f"MiB {growth}"
+            f"MiB: {self.memory()}"
         )
 
-    def most_growth_mib(self) -> float:
-        """Returns how much the memory of a process has grown that lived for long."""
+    def memory(self) -> str:
+        """Returns the memory of processes that lived for long, every few waves."""
+        return "; ".join(
+            " ".join([self._names[pid], *(f"{mib:.0f}" for mib in each[::_CALM_WAVES])])
+            for pid, each in self._memory.items()
+            if len(each) > _CALM_WAVES
+        )
+
+    def growth_mib(self, *names: str) -> float:
+        """Returns the most that one of these has grown once it had what it needs."""
         grown = [
             each[-1] - each[_CALM_WAVES]
-            for each in self._memory.values()
-            if len(each) > _CALM_WAVES
+            for pid, each in self._memory.items()
+            if len(each) > _CALM_WAVES and self._names[pid] in names
         ]
         return max(grown, default=0.0)
 

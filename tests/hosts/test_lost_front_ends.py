@@ -3,6 +3,7 @@
 head (engine's side of front ends) --- front end 1, front end 2 --- clients
 """
 
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,14 +70,16 @@ def check_ends(came: Sequence[GrpcGot], wanted: Sequence[GrpcGot]) -> None:
 def test_all_processes_end_soon_after_a_killed_head_and_say_how_far_streams_were(
     tmp_path: Path, cache: Path
 ) -> None:
-    with real_fleet(tmp_path, cache=cache, far=False) as fleet:
+    """Host c is nobody's child: it waits for another controller until it is told."""
+    with real_fleet(tmp_path, cache=cache) as fleet:
         undisturbed = ask_undisturbed(fleet)
         address = f"unix:{tmp_path / 'grpc'}"
         wanted = GrpcWave(address, count=COUNT, tokens=TOKENS).end()
         wave = Wave(fleet.http, WANTED)
         others = GrpcWave(address, count=COUNT, tokens=TOKENS)
         wave.wait_under_way()
-        left = set(fleet.pids().values()) - {fleet.head.pid}
+        far = fleet.pids()["c"]
+        left = set(fleet.pids().values()) - {fleet.head.pid, far}
         assert len(left) == 4  # controller, two hosts, a front end
         fleet.hit("head", with_signal=signal.SIGKILL)
         fleet.head.wait()
@@ -90,4 +93,6 @@ def test_all_processes_end_soon_after_a_killed_head_and_say_how_far_streams_were
         assert cut
         for got in cut:
             assert f"; {len(got.tokens)} tokens had been sent" in got.details
-        assert not fleet.left()
+        assert fleet.left() == {far}
+        os.kill(far, signal.SIGTERM)
+        assert wait_for(lambda: not fleet.left(), most_s=60.0)
