@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from mell_jax.hosts.address import split_address
+from mell_jax.hosts.refusals import Refusals
 from mell_jax.hosts.wire import Challenge, Hello, HostCodec, Proof
 from mell_jax.scheduler.hosts.messages import Beat
 from mell_jax.serving.processes.wire import WireError
@@ -179,15 +180,51 @@ class Link:
         Raises:
           RefusedError: the other side does not know the secret.
         """
-        challenge: Challenge = await self._next(Challenge)
+        challenge = await self._first_word()
         nonce = secrets.token_bytes(32)
         self.send(hello)
         digest = _digest(self._config.secret, b"connects", challenge.nonce, nonce)
         self.send(Proof(nonce=nonce, digest=digest))
-        proof: Proof = await self._next(Proof)
+        proof = await self._proof_of_listener()
         due = _digest(self._config.secret, b"listens", nonce, challenge.nonce)
         if not hmac.compare_digest(proof.digest, due):
-            raise RefusedError("whoever listens there has another secret")
+            raise RefusedError(
+                "whoever listens there has another secret: give both the same "
+                "fleet_secret_file"
+            )
+
+    async def _first_word(self) -> Challenge:
+        """Returns what whoever listens begins with.
+
+        Raises:
+          RefusedError: the other side has hung up before.
+        """
+        try:
+            challenge: Challenge = await self._next(Challenge)
+        except ConnectionError as error:
+            hint = (
+                ": it may not take our certificate; has the authority of its "
+                "fleet_tls_ca signed our tls_cert?"
+            )
+            raise RefusedError(
+                f"{error}, at once{hint if self._config.client else ''}"
+            ) from error
+        return challenge
+
+    async def _proof_of_listener(self) -> Proof:
+        """Returns the other side's proof, which it gives after it has seen ours.
+
+        Raises:
+          RefusedError: it gives none.
+        """
+        try:
+            proof: Proof = await self._next(Proof)
+        except ConnectionError as error:
+            raise RefusedError(
+                "whoever listens there has another secret, and has hung up: give both "
+                "the same fleet_secret_file"
+            ) from error
+        return proof
 
     async def accept(self) -> Hello:
         """Begins a link at the end that listens; returns who connects.
@@ -202,7 +239,10 @@ class Link:
         proof: Proof = await self._next(Proof)
         due = _digest(self._config.secret, b"connects", nonce, proof.nonce)
         if not hmac.compare_digest(proof.digest, due):
-            raise RefusedError("whoever connects has another secret")
+            raise RefusedError(
+                f"{hello.role} {hello.name!r:.100} has another secret: give both the "
+                "same fleet_secret_file"
+            )
         digest = _digest(self._config.secret, b"listens", proof.nonce, nonce)
         self.send(Proof(nonce=nonce, digest=digest))
         self._messages = self._codec.reader()  # nothing came yet: that is waited for
@@ -252,6 +292,7 @@ async def listen(
       OSError: the address cannot be listened on.
     """
     host, port = split_address(address)
+    refusals = Refusals()
 
     async def accept(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -260,7 +301,8 @@ async def listen(
         try:
             async with asyncio.timeout(CONNECT_S):
                 await link.accept()
-        except (OSError, WireError, EOFError):
+        except (OSError, WireError, EOFError) as error:
+            refusals.tell(writer.get_extra_info("peername"), error=error)
             link.cut()
             return
         await greet(link)

@@ -42,6 +42,7 @@ class Served:
 
     info: EngineInfo
     spec: ModelSpec
+    fingerprint: str = ""  # of its files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,13 @@ class Welcome:
 
     front: FrontId
     models: tuple[Served, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwelcome:
+    """A host is not let in, and hangs up."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +147,7 @@ TYPES: tuple[type[Any], ...] = (
     Challenge,
     Proof,
     Welcome,
+    Unwelcome,
     Addresses,
     HostFrame,
     HostLoad,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from mell_jax.hosts import address as address_of
 from mell_jax.hosts import link as links
 from mell_jax.hosts.link import Link, LinkConfig, RefusedError, connect, listen
 from mell_jax.hosts.tls import TlsPaths, contexts
