@@ -40,6 +40,7 @@ from mell_jax.hosts.host_file import HostLine, read_hosts
 from mell_jax.hosts.host_links import HostLinks
 from mell_jax.hosts.link import LinkConfig, own_address
 from mell_jax.hosts.operator import not_here
+from mell_jax.hosts.seek import why
 from mell_jax.hosts.tls import TlsPaths, contexts
 from mell_jax.hosts.wire import Served
 from mell_jax.launch_server import (
@@ -131,7 +132,7 @@ def run_host(
         end_with_parent(end)
     links = HostLinks(
         hosts.name,
-        address=hosts.fleet_address or own_address(hosts.join),
+        address=hosts.fleet_address or _own_address(hosts.join),
         controller=hosts.join,
         config=links_of(hosts, server=server, secret=secret),
         on_epoch=lambda epoch: enter(place, epoch),
@@ -170,6 +171,18 @@ def run_host(
         print(f"mell-serve: {causes[0]}", file=sys.stderr)
         return 1
     return 0
+
+
+def _own_address(controller: str) -> str:
+    """Returns where this host is for its controller.
+
+    Raises:
+      OSError: no way leads there.
+    """
+    try:
+        return own_address(controller)
+    except OSError as error:
+        raise OSError(f"join: no way leads to {controller}: {why(error)}") from error
 
 
 def enter(place: Place | None, epoch: int | None) -> None:

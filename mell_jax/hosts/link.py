@@ -221,8 +221,8 @@ class Link:
             proof: Proof = await self._next(Proof)
         except ConnectionError as error:
             raise RefusedError(
-                "whoever listens there has another secret, and has hung up: give both "
-                "the same fleet_secret_file"
+                "whoever listens there has hung up at our proof: it has another secret "
+                "(give both the same fleet_secret_file), or ends"
             ) from error
         return proof
 
