@@ -268,6 +268,7 @@ def run_head(
             stack.callback(each.stop)
         for each in children:  # all end at once
             stack.callback(each.begin_stop)
+        stack.callback(child.begin_stop)  # so that it takes nobody to be lost
         engine.connect(trouble=lambda: _trouble_of(children))
         return serve_fleet(engine, engines, server=server, started_s=started_s)
 
