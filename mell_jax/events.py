@@ -45,6 +45,7 @@ class Event(Enum):
     CONTROLLER_ADOPTED = "controller_adopted"
     HOST_JOINED = "host_joined"
     HOST_REFUSED = "host_refused"
+    LINK_REFUSED = "link_refused"
     HOST_ADMITTED = "host_admitted"
     HOST_LOST = "host_lost"
     HOST_FENCED = "host_fenced"
@@ -68,6 +69,7 @@ _LEVELS = {
     Event.SHADOW_ENDED: logging.WARNING,
     Event.INVARIANT_BROKEN: logging.ERROR,
     Event.HOST_REFUSED: logging.ERROR,
+    Event.LINK_REFUSED: logging.WARNING,
     Event.HOST_LOST: logging.ERROR,
     Event.HOST_FENCED: logging.ERROR,
     Event.FRONT_END_GONE: logging.WARNING,

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from absl import logging
@@ -27,13 +28,20 @@ from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.frames import EngineStopped, StepFrame
 from mell_jax.engine.hosts.wires import Heard, Leave
-from mell_jax.hosts.children import Child, end_with_parent, host_command, start_piped
+from mell_jax.hosts.children import (
+    USELESS,
+    Child,
+    end_with_parent,
+    host_command,
+    start_piped,
+)
 from mell_jax.hosts.config import HostsConfig
 from mell_jax.hosts.front import HostsEngine
 from mell_jax.hosts.host_file import HostLine, read_hosts
 from mell_jax.hosts.host_links import HostLinks
 from mell_jax.hosts.link import LinkConfig, own_address
 from mell_jax.hosts.operator import not_here
+from mell_jax.hosts.seek import why
 from mell_jax.hosts.tls import TlsPaths, contexts
 from mell_jax.hosts.wire import Served
 from mell_jax.launch_server import (
@@ -42,6 +50,7 @@ from mell_jax.launch_server import (
     serve,
     served_model,
 )
+from mell_jax.model_files.fingerprint import fingerprint_of
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.serving.aborts import Aborts
 from mell_jax.serving.admin.controls import Controls
@@ -112,16 +121,23 @@ def run_host(
         is_over.set()
         is_told.set()
 
+    causes: list[str] = []
+
+    def refuse(reason: str) -> None:
+        causes.append(f"the fleet at {hosts.join} does not let this host in: {reason}")
+        end()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: is_told.set())
     if has_parent:
         end_with_parent(end)
     links = HostLinks(
         hosts.name,
-        address=hosts.fleet_address or own_address(hosts.join),
+        address=hosts.fleet_address or _own_address(hosts.join),
         controller=hosts.join,
         config=links_of(hosts, server=server, secret=secret),
         on_epoch=lambda epoch: enter(place, epoch),
+        on_refused=refuse,
     )
     built = build_host(
         engines,
@@ -132,7 +148,6 @@ def run_host(
     )
     found = [served_model(model.name, model.directory) for model in built.models]
     built.learn({model.name: model.tokenizer for model in found})
-    causes: list[str] = []
 
     def hear(frame: StepFrame | EngineStopped) -> None:
         if isinstance(frame, EngineStopped):
@@ -141,7 +156,7 @@ def run_host(
 
     built.thread.start(hear)
     address = links.start(
-        models=_served_by(built),
+        models=_served_by(built, directories=[m.directory for m in built.models]),
         post=lambda heard: _post(built, heard),
         group_of=built.host.hands.group_of,
     )
@@ -155,6 +170,18 @@ def run_host(
         say(f"mell-serve: {causes[0]}", to_error=True)
         return 1
     return 0
+
+
+def _own_address(controller: str) -> str:
+    """Returns where this host is for its controller.
+
+    Raises:
+      OSError: no way leads there.
+    """
+    try:
+        return own_address(controller)
+    except OSError as error:
+        raise OSError(f"join: no way leads to {controller}: {why(error)}") from error
 
 
 def enter(place: Place | None, epoch: int | None) -> None:
@@ -177,10 +204,16 @@ def _post(built: BuiltHost, heard: Heard) -> None:
     built.thread.ping()
 
 
-def _served_by(built: BuiltHost) -> tuple[Served, ...]:
+def _served_by(
+    built: BuiltHost, *, directories: Sequence[Path | None]
+) -> tuple[Served, ...]:
     return tuple(
-        Served(info=info, spec=built.specs[ModelId(info.model_name)])
-        for info in built.host.infos
+        Served(
+            info=info,
+            spec=built.specs[ModelId(info.model_name)],
+            fingerprint=fingerprint_of(directory) if directory is not None else "",
+        )
+        for info, directory in zip(built.host.infos, directories, strict=True)
     )
 
 
@@ -216,10 +249,17 @@ def run_head(
         )
         child = Child("the controller", controller.start)
         stack.callback(child.stop)
+        engine = HostsEngine(
+            controller.address,
+            name="front",
+            links=links_of(hosts, server=server, secret=secret),
+            on_front=lambda front: enter(place, front),
+        )
         children = [
             Child(
                 f"host {line.name}",
                 _starter(line, controller.address, secret=secret, given=given),
+                is_useless=partial(_is_useless, name=line.name, engine=engine),
             )
             for line in lines
         ]
@@ -227,14 +267,20 @@ def run_head(
             stack.callback(each.stop)
         for each in children:  # all end at once
             stack.callback(each.begin_stop)
-        engine = HostsEngine(
-            controller.address,
-            name="front",
-            links=links_of(hosts, server=server, secret=secret),
-            on_front=lambda front: enter(place, front),
-        )
-        engine.connect()
+        stack.callback(child.begin_stop)  # so that it takes nobody to be lost
+        engine.connect(trouble=lambda: _trouble_of(children))
         return serve_fleet(engine, engines, server=server, started_s=started_s)
+
+
+def _is_useless(status: int, *, name: str, engine: HostsEngine) -> bool:
+    """Tells whether a host that was never in the fleet would only end again."""
+    return status in USELESS and name not in engine.seen_hosts
+
+
+def _trouble_of(children: Sequence[Child]) -> str:
+    """Returns why the fleet will not be whole; empty while it may."""
+    found = [child.trouble for child in children if child.trouble]
+    return f"{found[0]} before it has joined" if found else ""
 
 
 def check_fleet(server: ServerConfig, *, names: Sequence[str]) -> None:
@@ -358,6 +404,7 @@ def _starter(
             host_command(line, flags=()),
             first_line=orders.encode(),
             wants_output=False,
+            wants_errors=True,
         )
 
     return start

@@ -25,6 +25,8 @@ _LOOK_S = 0.2
 _CALM_S = 60.0  # after which a child that ends has not ended in a row
 _MAX_PAUSE_S = 30.0
 _END_S = 20.0  # for a host's last words
+_LAST_S = 1.0
+_MOST_LAST = 500  # characters
 
 
 @final
@@ -34,15 +36,26 @@ class Child:
     Args:
       name: in the log.
       start: starts it; called again whenever it has ended.
+      is_useless: tells by its exit status whether it would only end again.
+
+    Attributes:
+      trouble: why it is not started again; empty while it is.
     """
 
     def __init__(
-        self, name: str, start: Callable[[], "subprocess.Popen[bytes]"]
+        self,
+        name: str,
+        start: Callable[[], "subprocess.Popen[bytes]"],
+        *,
+        is_useless: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self.name = name
+        self.trouble = ""
         self._start = start
+        self._is_useless = is_useless
         self._is_stopping = threading.Event()
         self.process = start()
+        self._said = LastWords(self.process.stderr)
         self._since_s = time.monotonic()
         self._ends = 0  # in a row
         self._thread = threading.Thread(
@@ -82,14 +95,15 @@ class Child:
                 continue
             if time.monotonic() - self._since_s > _CALM_S:
                 self._ends = 0
+            last = self._said.last()
+            how = f"{self.name} has ended ({status}{f': {last}' if last else ''})"
+            if self._is_useless(status):
+                self.trouble = how
+                logging.error("%s; it is not started again", how)
+                return
             self._ends += 1
             pause_s = min(0.5 * 2 ** (self._ends - 1), _MAX_PAUSE_S)
-            logging.error(
-                "%s has ended (%d); it starts again in %.1f s",
-                self.name,
-                status,
-                pause_s,
-            )
+            logging.error("%s; it starts again in %.1f s", how, pause_s)
             if self._is_stopping.wait(pause_s):
                 return
             self._start_again()
@@ -99,9 +113,40 @@ class Child:
         _close(self.process)
         try:
             self.process = self._start()
+            self._said = LastWords(self.process.stderr)
         except OSError as error:
             logging.error("%s cannot be started: %s", self.name, error)
         self._since_s = time.monotonic()
+
+
+@final
+class LastWords:
+    """These pass on what a process writes to its standard error, and keep its end.
+
+    Args:
+      pipe: to read; None where the process writes to where we do.
+    """
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        self._last = b""
+        self._thread = threading.Thread(
+            target=self._pass_on, args=(pipe,), name="mell-errors", daemon=True
+        )
+        self._thread.start()
+
+    def last(self) -> str:
+        """Returns the last line that says something, of a process that has ended."""
+        self._thread.join(_LAST_S)  # a grandchild may keep the pipe open
+        return self._last.decode(errors="replace").strip()[:_MOST_LAST]
+
+    def _pass_on(self, pipe: IO[bytes] | None) -> None:
+        if pipe is None:
+            return
+        with pipe:
+            for line in pipe:
+                sys.stderr.buffer.write(line)
+                sys.stderr.buffer.flush()
+                self._last = line if line.strip() else self._last
 
 
 def _end_input(pipe: IO[bytes]) -> None:
@@ -119,13 +164,23 @@ def _close(process: "subprocess.Popen[bytes]") -> None:
 
 
 def start_piped(
-    command: Sequence[str], *, first_line: bytes, wants_output: bool
+    command: Sequence[str],
+    *,
+    first_line: bytes,
+    wants_output: bool,
+    wants_errors: bool = False,
 ) -> "subprocess.Popen[bytes]":
-    """Starts a child that reads its orders from its standard input."""
+    """Starts a child that reads its orders from its standard input.
+
+    Args:
+      wants_output: whether the caller reads what it writes.
+      wants_errors: the same of its standard error, as `Child` does.
+    """
     process = subprocess.Popen(
         list(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE if wants_output else None,
+        stderr=subprocess.PIPE if wants_errors else None,
         env=quiet_environment(),
         process_group=0,  # Ctrl-C is for this process
     )
@@ -142,6 +197,10 @@ def host_command(line: HostLine, *, flags: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", "mell_jax.launch", *words]
     remote = shlex.join(["mell-serve", *words])
     return ["ssh", "-o", "BatchMode=yes", line.where, remote]
+
+
+USELESS = (1, 2, 126, 127)
+"""A command that ends so before it has done anything is wrong, or not there."""
 
 
 def end_with_parent(end: Callable[[], None]) -> None:

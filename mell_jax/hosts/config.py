@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from mell_jax.hosts.address import split_address
 from mell_jax.settings.setting import setting
 
 MIN_SECRET_BYTES = 16
@@ -84,6 +85,10 @@ class HostsConfig:
     def __post_init__(self) -> None:
         if len([one for one in (self.hosts, self.join, self.ray) if one]) > 1:
             raise ValueError("hosts, join and ray exclude each other: give one of them")
+        if self.join:
+            _check_address("join", self.join, can_be_any=False)
+        if self.fleet_address:
+            _check_address("fleet_address", self.fleet_address, can_be_any=True)
         if "://" in self.ray:
             raise ValueError(
                 f"ray must be HOST:PORT, auto or local, got {self.ray!r}: mell-serve "
@@ -155,6 +160,28 @@ class HostsConfig:
                 f"{MIN_SECRET_BYTES}"
             )
         return secret
+
+
+def _check_address(field: str, address: str, *, can_be_any: bool) -> None:
+    """Finds out whether something is an address.
+
+    Args:
+      can_be_any: port 0 is one, and takes any free port.
+
+    Raises:
+      ValueError: it is none; the text begins with the field.
+    """
+    try:
+        host, port = split_address(address)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error
+    if not host:
+        raise ValueError(f"{field} names no machine, got {address!r}: write HOST:PORT")
+    if not (port or can_be_any):
+        raise ValueError(
+            f"{field} must name the port of a controller, got {address!r}: it is in "
+            "what the head prints, or its fleet_address"
+        )
 
 
 def _number(text: str) -> float:

@@ -11,15 +11,16 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from absl import logging
 
 from mell_jax.hosts import news
+from mell_jax.hosts.agreement import disagreement
 from mell_jax.hosts.link import Link, LinkConfig
 from mell_jax.hosts.listener import Listener, listen
-from mell_jax.hosts.wire import Addresses, Served, Welcome
+from mell_jax.hosts.wire import Addresses, Served, Unwelcome, Welcome
 from mell_jax.scheduler.hosts import coordinator as brain
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.coordinator import Coordinator
@@ -31,6 +32,7 @@ from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 
 _GENERATION_BITS = 31
+_TURN_AWAY_S = 5.0
 _CUT = "its link has ended"
 _SILENT = "it was silent for too long"
 _ANEW = "it has joined anew"
@@ -118,10 +120,12 @@ class Control:
     async def _greet(self, link: Link) -> None:
         hello = link.hello
         assert hello is not None, "a link that was accepted has its hello"
-        if hello.role == "host" and not self._agree(hello.models):
-            news.tell_refused(hello.name, reason="it serves other models")
-            link.cut()
-            return
+        if hello.role == "host":
+            self._meet_models(hello.models)
+            reason = disagreement(hello.models, fleet=self.models)
+            if reason:
+                self._turn_away(link, hello.name, reason=reason)
+                return
         if not self.models:
             link.cut()  # a front end that is too early: it tries again
             return
@@ -143,12 +147,18 @@ class Control:
             )
         )
 
-    def _agree(self, models: tuple[Served, ...]) -> bool:
-        """Takes the models of the first host; tells whether those of others are so."""
+    def _meet_models(self, models: tuple[Served, ...]) -> None:
+        """Takes the models of the first host to be those of the fleet."""
         if not self.models:
             self.models = models
             self._begin(least_hosts=self._config.least_hosts)
-        return _essence(models) == _essence(self.models)
+
+    def _turn_away(self, link: Link, name: str, *, reason: str) -> None:
+        """Tells a host that it is not let in; it hangs up, or this end does."""
+        news.tell_refused(name, reason=reason)
+        link.send(Unwelcome(reason=reason))
+        self._keep(link.run(hear=lambda _: None, on_cut=lambda: None))
+        asyncio.get_running_loop().call_later(_TURN_AWAY_S, link.cut)
 
     def _begin(self, *, least_hosts: int) -> None:
         config = self._config
@@ -252,11 +262,3 @@ class Control:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logging.error("a task of the controller has failed", exc_info=error)
-
-
-def _essence(models: tuple[Served, ...]) -> tuple[Served, ...]:
-    """Returns models without what is measured, and differs from host to host."""
-    return tuple(
-        replace(model, spec=replace(model.spec, growth_pages_per_s=0.0, load_s=0.0))
-        for model in models
-    )

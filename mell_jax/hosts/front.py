@@ -8,6 +8,7 @@ threads leave messages there.
 """
 
 import asyncio
+import math
 import secrets
 import threading
 import time
@@ -48,6 +49,7 @@ from mell_jax.hosts.follow import Follower
 from mell_jax.hosts.gather import Gathered, told_rows
 from mell_jax.hosts.link import Link, LinkConfig, connect
 from mell_jax.hosts.loads import NO_LOAD, HostLoads
+from mell_jax.hosts.seek import Seeking
 from mell_jax.hosts.view import HostsViewer
 from mell_jax.hosts.wire import (
     Addresses,
@@ -72,6 +74,7 @@ from mell_jax.scheduler.ids import (
 from mell_jax.scheduler.migration import messages
 
 _Frame = StepFrame | EngineStopped
+_LOOK_S = 0.2
 
 
 class _Open:
@@ -108,6 +111,7 @@ class HostsEngine:
         self._on_front = on_front
         self._controller_address = controller
         self._name = name
+        self._seeking = Seeking(controller)
         self._config = links
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -131,6 +135,7 @@ class HostsEngine:
         self._viewer: HostsViewer | None = None  # before the fleet is met
         self._loads = HostLoads()
         self._load = NO_LOAD
+        self._seen_hosts: frozenset[str] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
         self._rounds = 0
 
@@ -152,20 +157,35 @@ class HostsEngine:
     def ping(self) -> None:
         """Does nothing: beats come by themselves."""
 
-    def connect(self, *, most_s: float | None = None) -> None:
+    @property
+    def seen_hosts(self) -> frozenset[str]:
+        """Returns the names of hosts that are or have been in the fleet."""
+        return self._seen_hosts
+
+    def connect(
+        self,
+        *,
+        most_s: float | None = None,
+        trouble: Callable[[], str] = lambda: "",
+    ) -> None:
         """Waits until it knows what the fleet serves.
 
         Args:
           most_s: how long it waits; None: as long as hosts take to load.
+          trouble: says why there is no use in waiting; empty while there is.
 
         Raises:
-          OSError: no controller answers in time.
+          OSError: no controller answers in time, or there is trouble.
         """
         self._thread.start()
-        if not self._is_ready.wait(most_s):
-            raise OSError(
-                f"no controller with a host answers at {self._controller_address}"
-            )
+        end_s = math.inf if most_s is None else time.monotonic() + most_s
+        while not self._is_ready.wait(_LOOK_S):
+            if cause := trouble():
+                raise OSError(cause)
+            if time.monotonic() >= end_s:
+                raise OSError(
+                    f"no controller with a host answers at {self._controller_address}"
+                )
 
     def start(self, sink: Sink) -> None:
         """Passes frames to `sink` from now on, on a thread of its own."""
@@ -258,8 +278,10 @@ class HostsEngine:
             link = await connect(
                 self._controller_address, hello=hello, config=self._config
             )
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
+            self._seeking.missed(error)
             return
+        self._seeking.found()
         self._controller = link
         self._keep(link.run(hear=self._hear_controller, on_cut=self._lost_controller))
 
@@ -274,6 +296,8 @@ class HostsEngine:
             case Overview():
                 self._hear_overview(message)
             case _:
+                if isinstance(message, words.Hosts):
+                    self._seen_hosts |= {host.name for host in message.hosts}
                 self._do(self._relayed.hear_controller(message))
 
     def _hear_overview(self, overview: Overview) -> None:

@@ -6,11 +6,13 @@ right      ops@10.0.0.7     --mesh=8x1 --model=/models/llama
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 LOCAL = "local"
+_HEADS = ("host_name", "hosts", "join", "orders", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,31 +36,50 @@ def read_hosts(path: Path) -> tuple[HostLine, ...]:
       ValueError: a line cannot be read, or two hosts have the same name.
       OSError: the file cannot be read.
     """
-    lines = tuple(_lines(path))
-    names = [line.name for line in lines]
-    if not lines:
+    found: dict[str, tuple[int, HostLine]] = {}
+    for number, line in _lines(path):
+        if line.name in found:
+            raise ValueError(
+                f"{path}:{number}: {line.name!r} is the host of line "
+                f"{found[line.name][0]}, too: give each its own name"
+            )
+        found[line.name] = (number, line)
+    if not found:
         raise ValueError(f"{path} names no host: write one in a line, as in 'a local'")
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{path} names two hosts {name!r}: give each its own name")
-    return lines
+    return tuple(line for _, line in found.values())
 
 
-def _lines(path: Path) -> Iterator[HostLine]:
-    for number, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+def _lines(path: Path) -> Iterator[tuple[int, HostLine]]:
+    """Yields hosts, with the numbers of their lines."""
+    try:
+        texts = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    for number, text in enumerate(texts, 1):
         try:
             words = shlex.split(text, comments=True)
+            if words:
+                yield number, _line(words)
         except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
-        if not words:
-            continue
-        if len(words) == 1:
-            raise ValueError(
-                f"{path}:{number}: {words[0]!r} is nowhere: say local, or an ssh target"
-            )
-        name, where, *flags = words
-        if where.startswith("-"):
-            raise ValueError(
-                f"{path}:{number}: {where!r} is no place: say local, or an ssh target"
-            )
-        yield HostLine(name=name, where=where, flags=tuple(flags))
+            raise ValueError(f"{path}:{number}: {error}, got {text!r:.200}") from error
+
+
+def _line(words: Sequence[str]) -> HostLine:
+    """Returns the host of a line.
+
+    Raises:
+      ValueError: it names none; the text says what to write.
+    """
+    if len(words) == 1:
+        raise ValueError(f"{words[0]!r} is nowhere: say local, or an ssh target")
+    name, where, *flags = words
+    if name.startswith("-"):
+        raise ValueError(f"{name!r} is no name: write NAME, local or a target, flags")
+    if where.startswith("-"):
+        raise ValueError(f"{where!r} is no place: say local, or an ssh target")
+    for before, flag in pairwise(["=", *flags]):
+        if not flag.startswith("-") and ("=" in before or not before.startswith("-")):
+            raise ValueError(f"{flag!r} is no flag: write --NAME=VALUE")
+        if flag.lstrip("-").partition("=")[0] in _HEADS:
+            raise ValueError(f"{flag!r} is for the head to say: leave it out")
+    return HostLine(name=name, where=where, flags=tuple(flags))

@@ -28,6 +28,7 @@ from mell_jax.hosts.pages.landing import Landing
 from mell_jax.hosts.pages.lane import Lane
 from mell_jax.hosts.pages.parcels import Unpacking, parcel_of
 from mell_jax.hosts.peer_link import PeerLink
+from mell_jax.hosts.seek import Seeking
 from mell_jax.hosts.split import part_of
 from mell_jax.hosts.wire import (
     Addresses,
@@ -35,6 +36,7 @@ from mell_jax.hosts.wire import (
     OpeningParcel,
     Parcel,
     Served,
+    Unwelcome,
 )
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, FrontId
@@ -53,6 +55,7 @@ class HostLinks:
       address: where it listens for front ends and other hosts.
       controller: its address.
       on_epoch: hears under which epoch it is admitted; None: under none any more.
+      on_refused: hears why the controller does not let it in.
     """
 
     def __init__(
@@ -63,7 +66,10 @@ class HostLinks:
         controller: str,
         config: LinkConfig,
         on_epoch: Callable[[Epoch | None], None] = lambda _: None,
+        on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._on_refused = on_refused
+        self._seeking = Seeking(controller)
         self._on_epoch = on_epoch
         self._name = name
         self._address = address
@@ -206,8 +212,10 @@ class HostLinks:
             link = await connect(
                 self._controller_address, hello=hello, config=self._config
             )
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
+            self._seeking.missed(error)
             return
+        self._seeking.found()
         self._controller = link
         self._keep(link.run(hear=self._hear_controller, on_cut=self._lost_controller))
         self._post(wires.MetController())
@@ -218,6 +226,8 @@ class HostLinks:
                 self._addresses = message.by_name
             case words.Beat():
                 pass
+            case Unwelcome():
+                self._on_refused(message.reason)
             case words.Admit():
                 self._epoch = message.epoch
                 self._on_epoch(message.epoch)

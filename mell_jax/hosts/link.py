@@ -170,10 +170,43 @@ class Link:
         Raises:
           RefusedError: the other side does not know the secret.
         """
-        proof = ConnectingProof(self._config.secret, await self._next(Challenge))
+        proof = ConnectingProof(self._config.secret, await self._first_word())
         self.send(hello)
         self.send(proof.proof())
-        proof.check(await self._next(Proof))
+        proof.check(await self._proof_of_listener())
+
+    async def _first_word(self) -> Challenge:
+        """Returns what whoever listens begins with.
+
+        Raises:
+          RefusedError: the other side has hung up before.
+        """
+        try:
+            challenge: Challenge = await self._next(Challenge)
+        except ConnectionError as error:
+            hint = (
+                ": it may not take our certificate; has the authority of its "
+                "fleet_tls_ca signed our tls_cert?"
+            )
+            raise RefusedError(
+                f"{error}, at once{hint if self._config.client else ''}"
+            ) from error
+        return challenge
+
+    async def _proof_of_listener(self) -> Proof:
+        """Returns the other side's proof, which it gives after it has seen ours.
+
+        Raises:
+          RefusedError: it gives none.
+        """
+        try:
+            proof: Proof = await self._next(Proof)
+        except ConnectionError as error:
+            raise RefusedError(
+                "whoever listens there has hung up at our proof: it has another secret "
+                "(give both the same fleet_secret_file), or ends"
+            ) from error
+        return proof
 
     async def accept(self) -> Hello:
         """Begins a link at the end that listens; returns who connects.
@@ -185,7 +218,7 @@ class Link:
         proof = ListeningProof(self._config.secret)
         self.send(proof.challenge())
         hello: Hello = await self._next(Hello)
-        self.send(proof.answer(await self._next(Proof)))
+        self.send(proof.answer(await self._next(Proof), hello=hello))
         self._messages = self._codec.reader()  # nothing came yet: that is waited for
         self.hello = hello
         return hello

@@ -14,6 +14,7 @@ from absl import logging
 from mell_jax.hosts.address import split_address
 from mell_jax.hosts.link import Link, LinkConfig
 from mell_jax.hosts.pages.connection import CONNECT_S, FOR_LINKS, FOR_PAGES
+from mell_jax.hosts.refusals import Refusals
 from mell_jax.serving.processes.wire import WireError
 
 _BACKLOG = 128
@@ -61,6 +62,7 @@ class Listener:
         self._greet = greet
         self._greet_pages = greet_pages
         self._loop = asyncio.get_running_loop()
+        self._refusals = Refusals()
         self._tasks: set[asyncio.Task[None]] = set()
         self._keep(self._accept_all())
 
@@ -80,20 +82,21 @@ class Listener:
     async def _accept_all(self) -> None:
         while True:
             try:
-                sock, _ = await self._loop.sock_accept(self._socket)
+                sock, peer = await self._loop.sock_accept(self._socket)
             except OSError as error:  # it has left already, or files have run out
                 logging.warning("a connection cannot be taken in: %s", error)
                 await asyncio.sleep(0.1)
                 continue
             sock.setblocking(False)
-            self._keep(self._take_in(sock))
+            self._keep(self._take_in(sock, peer))
 
-    async def _take_in(self, sock: socket.socket) -> None:
+    async def _take_in(self, sock: socket.socket, peer: object) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
                 way = await self._first_bytes(sock)
                 link = await self._linked(sock) if way == FOR_LINKS else None
-        except (OSError, WireError, EOFError):
+        except (OSError, WireError, EOFError) as error:
+            self._refusals.tell(peer, error=error)
             sock.close()
             return
         except BaseException:

@@ -12,7 +12,7 @@ import hmac
 import secrets
 from typing import final
 
-from mell_jax.hosts.wire import Challenge, Proof
+from mell_jax.hosts.wire import Challenge, Hello, Proof
 
 
 class RefusedError(ConnectionError):
@@ -40,7 +40,10 @@ class ConnectingProof:
         """
         due = _digest(self._secret, b"listens", self._nonce, self._theirs)
         if not hmac.compare_digest(proof.digest, due):
-            raise RefusedError("whoever listens there has another secret")
+            raise RefusedError(
+                "whoever listens there has another secret: give both the same "
+                "fleet_secret_file"
+            )
 
 
 @final
@@ -55,7 +58,7 @@ class ListeningProof:
         """Returns what is said first."""
         return Challenge(nonce=self._nonce)
 
-    def answer(self, proof: Proof) -> Proof:
+    def answer(self, proof: Proof, *, hello: Hello) -> Proof:
         """Returns what is to be sent to who has proved itself.
 
         Raises:
@@ -63,7 +66,10 @@ class ListeningProof:
         """
         due = _digest(self._secret, b"connects", self._nonce, proof.nonce)
         if not hmac.compare_digest(proof.digest, due):
-            raise RefusedError("whoever connects has another secret")
+            raise RefusedError(
+                f"{hello.role} {hello.name!r:.100} has another secret: give both the "
+                "same fleet_secret_file"
+            )
         digest = _digest(self._secret, b"listens", proof.nonce, self._nonce)
         return Proof(nonce=self._nonce, digest=digest)
 

@@ -3,6 +3,8 @@
 import ssl
 from dataclasses import dataclass
 
+from mell_jax.hosts.refusals import Refusals
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsPaths:
@@ -23,8 +25,47 @@ def contexts(
     """
     if paths is None:
         return None, None
-    return _context(paths, ssl.PROTOCOL_TLS_SERVER), _context(
-        paths, ssl.PROTOCOL_TLS_CLIENT
+    server = _context(paths, ssl.PROTOCOL_TLS_SERVER)
+    server.sslobject_class = _telling(Refusals())
+    return server, _context(paths, ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _telling(refusals: Refusals) -> type[ssl.SSLObject]:
+    """Returns ends of connections that say why a handshake has failed.
+
+    asyncio passes such an end by in silence, since nobody waits for it.
+    """
+
+    class TellingObject(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                refusals.tell(None, error=_explained(error))
+                raise
+
+    return TellingObject
+
+
+def _explained(error: ssl.SSLError) -> Exception:
+    """Returns what the failure of a handshake means at the end that listens."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConnectionError(
+            "its certificate is not signed by the authority of fleet_tls_ca "
+            f"({error.verify_message})"
+        )
+    if "ALERT" in (error.reason or ""):
+        return ConnectionError(
+            "it does not take our certificate (tls_cert): has the authority of its "
+            f"fleet_tls_ca signed it? ({error.reason})"
+        )
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return ConnectionError("it shows no certificate: give it tls_cert and tls_key")
+    return ConnectionError(
+        "it does not speak TLS as we do: give fleet_tls_ca at both ends, or at none "
+        f"({error.reason})"
     )
 
 

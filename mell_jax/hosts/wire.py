@@ -40,6 +40,7 @@ class Served:
 
     info: EngineInfo
     spec: ModelSpec
+    fingerprint: str = ""  # of its files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,13 @@ class Welcome:
 
     front: FrontId
     models: tuple[Served, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwelcome:
+    """A host is not let in, and hangs up."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +150,7 @@ TYPES: tuple[type[Any], ...] = (
     Challenge,
     Proof,
     Welcome,
+    Unwelcome,
     Addresses,
     HostFrame,
     HostLoad,

@@ -44,7 +44,10 @@ class HostActor:
         self._child = Child(
             f"host {name}",
             lambda: start_piped(
-                command, first_line=orders.encode(), wants_output=False
+                command,
+                first_line=orders.encode(),
+                wants_output=False,
+                wants_errors=True,
             ),
         )
         self._is_over = threading.Event()

@@ -26,6 +26,11 @@ def test_a_file_names_hosts_with_their_flags(tmp_path: Path) -> None:
     assert (left.is_local, right.is_local) == (True, False)
 
 
+def test_a_flag_may_have_its_value_as_the_next_word(tmp_path: Path) -> None:
+    (left,) = read(tmp_path, "left local --mesh 2x1 --verbose")
+    assert left.flags == ("--mesh", "2x1", "--verbose")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -34,7 +39,12 @@ def test_a_file_names_hosts_with_their_flags(tmp_path: Path) -> None:
         ("left", ":1: 'left' is nowhere: say local, or an ssh target"),
         ("\nleft --mesh=2x1", ":2: '--mesh=2x1' is no place"),
         ("left local 'open", ":1: No closing quotation"),
-        ("a local\nb local\na there", "names two hosts 'a'"),
+        ("a local\nb local\na there", ":3: 'a' is the host of line 1, too: give each"),
+        ("left local mesh=2x1", ":1: 'mesh=2x1' is no flag: write --NAME=VALUE, got"),
+        ("left local --mesh 2x1 more", ":1: 'more' is no flag"),
+        ("--left local", ":1: '--left' is no name"),
+        ("left local --join=a:1", ":1: '--join=a:1' is for the head to say: leave"),
+        ("left local --host_name=x", "leave it out, got 'left local --host_name=x'"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(

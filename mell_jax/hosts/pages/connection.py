@@ -202,7 +202,8 @@ def take_in(
         proof = ListeningProof(secret)
         connection.send(proof.challenge())
         hello = connection.receive(Hello, most=UNPROVEN_BYTES)
-        answer = proof.answer(connection.receive(Proof, most=UNPROVEN_BYTES))
+        theirs = connection.receive(Proof, most=UNPROVEN_BYTES)
+        answer = proof.answer(theirs, hello=hello)
         connection.send(answer)
         connection.trust()
         return connection, hello
