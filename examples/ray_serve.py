@@ -3,13 +3,16 @@
 The one replica starts `mell-serve --ray=auto`, which takes nodes of the same cluster
 for its hosts. It passes requests to the HTTP door of that, and answers back as they
 come. Serve adds its proxies and its health checks; batches, moves and scales mell does.
+Replicas import this file: its folder is the working directory, or on the Python path.
 """
 
+import re
+import shutil
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from typing import TextIO
 
 import aiohttp  # comes with ray[serve], as Starlette does
 from ray import serve
@@ -34,20 +37,14 @@ class Mell:
     """
 
     def __init__(self, flags: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="mell")
-        door = Path(self._folder.name, "http")
-        words = [f"--http_unix_socket={door}", f"--unix_socket={door}-grpc"]
+        own = ["--ray=auto", "--host=127.0.0.1", "--port=0", "--http_port=0"]
         self._server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mell_jax.launch",
-                "--ray=auto",
-                *words,
-                *flags.split(),
-            ]
+            [sys.executable, "-m", "mell_jax.launch", *own, *flags.split()],
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        self._door = door
+        assert self._server.stdout is not None
+        self._url = _url_in(self._server.stdout)  # there once it serves
         self._session: aiohttp.ClientSession | None = None
 
     def check_health(self) -> None:
@@ -59,8 +56,8 @@ class Mell:
         """Passes a request on, and what comes back."""
         answer = await self._client().request(
             request.method,
-            f"http://mell{request.url.path}",
-            params=request.query_params,
+            f"{self._url}{request.url.path}",
+            params=request.url.query,
             data=await request.body(),
             headers={k: v for k, v in request.headers.items() if k in KEPT},
         )
@@ -76,10 +73,21 @@ class Mell:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:  # belongs to the replica's loop
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(self._door), limit=0),
+                connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
             )
         return self._session
+
+
+def _url_in(told: TextIO) -> str:
+    """Reads where it serves, and has all else told on."""
+    for line in told:
+        print(line, end="", flush=True)
+        if found := re.match(r"(http://\S+) has /v1", line):
+            rest = (told, sys.stdout)
+            threading.Thread(target=shutil.copyfileobj, args=rest, daemon=True).start()
+            return found[1]
+    raise RuntimeError("mell-serve has ended before it served")
 
 
 async def _body(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

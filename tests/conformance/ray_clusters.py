@@ -89,7 +89,7 @@ def _cpus(of: dict[str, dict[str, float]], node: dict[str, object]) -> float:
 @contextmanager
 def autoscaled(folder: Path, *, most: int) -> Iterator[str]:
     """A cluster with an autoscaler, which has no node but the head yet; its address."""
-    address = f"{ray.util.get_node_ip_address()}:{_free_port()}"
+    address = f"{ray.util.get_node_ip_address()}:{free_port()}"
     file = folder / "autoscaler.json"
     file.write_text(json.dumps(_orders(address, most=most)))
     log = (folder / "log").open("w")
@@ -99,7 +99,7 @@ def autoscaled(folder: Path, *, most: int) -> Iterator[str]:
             *("--block", f"--port={address.rpartition(':')[2]}", "--num-cpus=0"),
             *(f"--autoscaling-config={file}", "--include-dashboard=false"),
             *(f"--object-store-memory={STORE_BYTES}", f"--temp-dir={folder / 'ray'}"),
-            f"--ray-client-server-port={_free_port()}",  # nobody asks there
+            f"--ray-client-server-port={free_port()}",  # nobody asks there
             "--dashboard-agent-listen-port=0",
         ],
         env={
@@ -166,7 +166,7 @@ def _orders(address: str, *, most: int) -> dict[str, object]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as finds:
         finds.bind(("", 0))
         port: int = finds.getsockname()[1]
