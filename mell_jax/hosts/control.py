@@ -27,7 +27,7 @@ from mell_jax.scheduler.hosts.coordinator import Coordinator
 from mell_jax.scheduler.hosts.news import Watch
 from mell_jax.scheduler.hosts.roll import PeerId
 from mell_jax.scheduler.hosts.view import overview_of
-from mell_jax.scheduler.ids import Epoch, FrontId, ModelId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, FrontId, ModelId, RequestId
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
 
@@ -114,6 +114,11 @@ class Control:
         for link in list(self._peers.values()):
             link.cut()
         self._peers.clear()
+
+    def relocate(self, request: RequestId, *, device: DeviceGroupId) -> None:
+        """Moves a request to an instance, if that has room; for an operator."""
+        assert self.coordinator is not None, "there are requests, and so hosts"
+        self._do(self.coordinator.relocate(request, device=device, now_s=self.now_s))
 
     # Links.
 

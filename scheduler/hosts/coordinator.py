@@ -199,6 +199,16 @@ class Coordinator:
             self._dispatcher.decide(events.Wake())
         return self._settle()
 
+    def relocate(
+        self, request: RequestId, *, device: DeviceGroupId, now_s: float
+    ) -> Sequence[Effect]:
+        """Moves a request to an instance, if that has room; for an operator."""
+        self._set_clock(now_s)
+        if self._adoption is None:
+            relocate = events.Relocate(request=request, device=device)
+            self._dispatcher.decide(relocate)
+        return self._settle()
+
     # -- who comes -----------------------------------------------------------------
 
     def _meet(self, peer: PeerId, message: Any) -> Speaker | None:

@@ -1,0 +1,256 @@
+"""Measures a move of 4,096 tokens between two hosts on this machine's loopback.
+
+    python -m benchmarks.hosts.move move.json
+
+pages   bytes over a lane, from a device of this process to one of another, beside a
+        plain socket that copies as many into memory that is there, turn by turn
+move    a request that decodes goes from host to host; its downtime is counted in
+        steps of the requests beside it
+"""
+
+import dataclasses
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from benchmarks.hosts.receiving import SECRET
+from benchmarks.hosts.two_hosts import Move, TwoHosts, two_hosts
+from mell_jax.bench.machine import look_around
+from mell_jax.bench.shapes import SHAPES
+from mell_jax.bench.stats import median, summarize
+from mell_jax.checkpoints import save_hf
+from mell_jax.engine.build import demo_directory
+from mell_jax.engine.fleet.page_transfer import PageTransfer
+from mell_jax.engine.frames import Handle
+from mell_jax.engine.hosts import wires
+from mell_jax.hosts.pages.connection import Connection, dial
+from mell_jax.hosts.pages.parcels import head_of, send_chunks
+from mell_jax.hosts.wire import Hello, Whole
+from mell_jax.models.decoder import Decoder
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, RequestId
+from mell_jax.scheduler.migration.messages import Chunk
+from mell_jax.scheduler.plan import Places
+from mell_jax.scheduler.transfer import Mode
+
+TOKENS, PAGE_TOKENS, CHUNK_PAGES = 4096, 16, 16
+BYTES_PER_TOKEN = {"long": 2**12, "110m": 24 * 2**10, "1b": 2**15}
+"""`long` is the model that moves below; `1b` is as Llama 3.2 1B in bfloat16."""
+TURNS, WARM_TURNS = 31, 4
+MOVES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagesFigures:
+    """Pages of 4,096 tokens of a model; medians over turns."""
+
+    model: str
+    bytes: int
+    lane_gb_s: float
+    plain_gb_s: float
+    ratio: float  # median over turns: 1 is as fast as a plain socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveFigures:
+    """A request of 4,096 tokens, and one beside it on each host."""
+
+    moves: int
+    downtime_steps: float  # median; 1: as if it had not moved
+    downtime_steps_max: float
+    downtime_ms: float
+    step_ms: float
+    move_ms: float  # from the decision to the commit
+    pages_gb_s: float  # as hosts measure it, beside their steps
+
+
+def measure_move() -> dict[str, Any]:
+    """Returns all figures by name."""
+    found: dict[str, Any] = {}
+    for model, size in BYTES_PER_TOKEN.items():
+        for name, value in dataclasses.asdict(measure_pages(model, size)).items():
+            if name != "model":
+                found[f"pages of {model}, {name}"] = value
+    figures = dataclasses.asdict(measure_moves(moves=MOVES))
+    return found | {f"move, {name}": value for name, value in figures.items()}
+
+
+# Pages.
+
+
+def measure_pages(model: str, bytes_per_token: int) -> PagesFigures:
+    """Sends pages to another process, and as many bytes over a plain socket."""
+    size = TOKENS * bytes_per_token
+    command = [sys.executable, "-m", "benchmarks.hosts.receiving", str(size)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        ports = [int(port) for port in other.stdout.readline().split()]
+        hello = Hello(role="pages", name="here", epoch=Epoch(1))
+        lane = dial("127.0.0.1", ports[0], hello=hello, secret=SECRET, tls=None)
+        plain = socket.create_connection(("127.0.0.1", ports[1]))
+        data = np.random.default_rng(0).bytes(size)
+        ways = {
+            "lane": _sender_of(data, over=lane),
+            "plain": lambda: _copy(data, over=plain),
+        }
+        laps: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(WARM_TURNS + TURNS):
+            for name in sorted(ways, reverse=bool(turn % 2)):
+                start_s = time.perf_counter()
+                ways[name]()
+                laps[name].append(time.perf_counter() - start_s)
+        lane.cut()
+        lane.close()
+        plain.close()
+        other.stdin.close()
+    lanes, plains = (laps[name][WARM_TURNS:] for name in ways)
+    return PagesFigures(
+        model=model,
+        bytes=size,
+        lane_gb_s=size / median(lanes) / 1e9,
+        plain_gb_s=size / median(plains) / 1e9,
+        ratio=median([p / one for p, one in zip(plains, lanes, strict=True)]),
+    )
+
+
+def _sender_of(data: bytes, *, over: Connection) -> Callable[[], None]:
+    """Returns what sends pages with these bytes, and waits for the answer."""
+    count = TOKENS // PAGE_TOKENS // CHUNK_PAGES
+    arrays = np.frombuffer(data, np.float32).reshape(count, CHUNK_PAGES, -1)
+    chunks = tuple(map(jax.device_put, arrays))
+    pages = PageTransfer(chunks=chunks, places=Places.in_order(TOKENS // PAGE_TOKENS))
+    chunk = Chunk(
+        request=RequestId(1),
+        copy_id=CopyId(2),
+        from_copy_id=CopyId(1),
+        source=DeviceGroupId(1),
+        mode=Mode.KV,
+        first=0,
+        end=TOKENS,
+        is_last=False,
+    )
+    parcel = wires.Parcel(device=DeviceGroupId(2), message=chunk, pages=pages)
+
+    def send() -> None:
+        over.send(head_of(parcel))
+        send_chunks(chunks, to=over)
+        over.receive(Whole)
+
+    return send
+
+
+def _copy(data: bytes, *, over: socket.socket) -> None:
+    over.sendall(data)
+    if not over.recv(1):
+        raise ConnectionError("the other side has ended")
+
+
+# Moves.
+
+
+def measure_moves(*, moves: int) -> MoveFigures:
+    """Moves a request of 4,096 tokens between two hosts, over and over.
+
+    Raises:
+      RuntimeError: a host does not start, or a move does not end.
+    """
+    room = 3000
+    with tempfile.TemporaryDirectory(prefix="mell-bench-") as folder:
+        _save_model(Path(folder))
+        given = {
+            "model": [folder],
+            "mesh": "1x1",
+            "cpu_devices": 1,
+            "max_model_len": TOKENS + room,
+            "max_rows": 4,
+            "decode_rows": [4],
+            "token_budget": 512,
+            "kv_pages": 2 * (TOKENS + room) // PAGE_TOKENS + 1,
+            "prefix_cache": False,
+        }
+        with two_hosts(given) as fleet:
+            return _moves(fleet, moves=moves, new_tokens=room)
+
+
+def _save_model(folder: Path) -> None:
+    """Writes random weights that never end a text, with the demo's tokenizer."""
+    config = dataclasses.replace(SHAPES["long"], vocab_size=SHAPES["demo"].vocab_size)
+    save_hf(folder, decoder=Decoder(config, rngs=nnx.Rngs(0)))
+    for path in demo_directory().glob("tokenizer*"):
+        shutil.copy(path, folder)
+
+
+def _moves(fleet: TwoHosts, *, moves: int, new_tokens: int) -> MoveFigures:
+    neighbours = [fleet.submit(64, new_tokens=new_tokens) for _ in range(2)]
+    fleet.wait_tokens(neighbours, more=4)
+    before = set(fleet.homes())
+    mover = fleet.submit(TOKENS, new_tokens=new_tokens)
+    fleet.wait_tokens([mover, *neighbours], more=8)
+    (request,) = set(fleet.homes()) - before
+    done: list[Move] = []
+    with fleet.listening():
+        for _ in range(moves + 1):
+            done.append(fleet.move(request))
+            fleet.wait_tokens([mover], more=8)
+    del done[0]  # the first one connects
+    gaps = [_gap(fleet, mover, neighbours=neighbours, move=move) for move in done]
+    steps = summarize([float(gap[0]) for gap in gaps])
+    laps = np.diff(fleet.times[neighbours[0]])
+    whole = [one for one in fleet.measured if one.nbytes >= TOKENS * 2**11][1:]
+    return MoveFigures(
+        moves=len(done),
+        downtime_steps=steps.median,
+        downtime_steps_max=steps.max,
+        downtime_ms=median([1e3 * gap[1] for gap in gaps]),
+        step_ms=1e3 * float(np.median(laps)),
+        move_ms=median([1e3 * (move.ended_s - move.began_s) for move in done]),
+        pages_gb_s=median([one.nbytes / one.seconds / 1e9 for one in whole]),
+    )
+
+
+def _gap(
+    fleet: TwoHosts, mover: Handle, *, neighbours: Sequence[Handle], move: Move
+) -> tuple[int, float]:
+    """Returns the longest gap of a request about a move: steps, seconds.
+
+    Steps are those of the neighbour that made most of them meanwhile.
+    """
+    times = fleet.times[mover]
+    after = [i for i in range(1, len(times)) if times[i] > move.began_s]
+    near = [i for i in after if times[i - 1] <= move.ended_s] or after[:1]
+    index = max(near, key=lambda i: times[i] - times[i - 1])
+    last_s, first_s = times[index - 1], times[index]
+    made = [
+        sum(last_s < time_s <= first_s for time_s in fleet.times[neighbour])
+        for neighbour in neighbours
+    ]
+    return max(1, *made), first_s - last_s
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures, prints and writes the figures; returns the exit status."""
+    found = measure_move()
+    for name, value in found.items():
+        print(f"{name:32} {value:,.3f}")
+    for path in map(Path, argv[1:]):
+        machine = dataclasses.asdict(look_around())
+        text = json.dumps({"results": found, "machine": machine}, indent=2)
+        path.write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
