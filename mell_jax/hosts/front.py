@@ -267,6 +267,8 @@ class HostsEngine:
             await asyncio.sleep(self._config.beat_s)
             await asyncio.sleep(0)  # what was said meanwhile comes first
             self._rounds += 1
+            if self._relay is not None:
+                self._do(self._relay.beat())
             self._look()
             for link in [*self._hosts.values(), *filter(None, [self._controller])]:
                 link.beat()

@@ -276,6 +276,10 @@ class HostLinks:
                 link.cut()  # it means another one, which is gone
             return
         front = hello.front
+        older = self._fronts.get(front)
+        if older is not None:  # whose end is yet to be heard
+            self._lost_front(front, older)
+            older.cut()
         self._fronts[front] = link
         self._keep(
             link.run(

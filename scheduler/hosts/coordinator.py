@@ -278,13 +278,13 @@ class Coordinator:
     def _note_reached(self, enter: words.Enter) -> None:
         for epoch in enter.hosts:
             if epoch in self.roll.hosts:
-                self.roll.hosts[epoch].reached.add(enter.front)
+                self.roll.reach(self.roll.hosts[epoch], enter.front)
 
     def _serve_reached(self, hosts: Iterable[HostEntry]) -> None:
-        """Takes those into the books that every front end has reached."""
+        """Takes those into the books that front ends have reached."""
         for host in hosts:
             is_due = not (host.is_serving or host.is_leaving)
-            if not (is_due and self.roll.is_reached(host)):
+            if not (is_due and self.roll.is_answered(host)):
                 continue
             host.is_serving = True
             for device in host.devices:
@@ -374,6 +374,8 @@ class Coordinator:
     def _lose_front(self, front: FrontEntry) -> None:
         self.roll.forget(front.peer)
         self._dispatcher.end_all(front.front)
+        for host in filter(self.roll.is_cut_off, list(self.roll.hosts.values())):
+            self._give_up(host)  # for those that are left
         self._serve_reached(self.roll.hosts.values())
 
     # -- what is said --------------------------------------------------------------
@@ -409,16 +411,27 @@ class Coordinator:
     def _reached(self, front: FrontEntry, message: words.Reached) -> None:
         host = self.roll.hosts.get(message.epoch)
         if host is not None:
-            host.reached.add(front.front)
+            self.roll.reach(host, front.front)
             self._serve_reached([host])
 
     def _unreachable(self, front: FrontEntry, message: words.Unreachable) -> None:
+        """Has a front end's requests go elsewhere; if most have no link, all go."""
         host = self.roll.hosts.get(message.epoch)
-        if host is not None:
-            fenced = words.Fenced(reason="a front end lost its link")
-            self._outbox.send(host.peer, fenced)
-            self._given_up.add(host.name)
-            self._lose_host(host)
+        if host is None:
+            return
+        self.roll.miss(host, front.front)
+        if self.roll.is_cut_off(host):
+            self._give_up(host)
+            return
+        self._dispatcher.part(front.front, host.devices)
+        self._serve_reached([host])
+
+    def _give_up(self, host: HostEntry) -> None:
+        """Gives a host up that is there, but of no use."""
+        fenced = words.Fenced(reason="most front ends have no link to it")
+        self._outbox.send(host.peer, fenced)
+        self._given_up.add(host.name)
+        self._lose_host(host)
 
     def _settle(self) -> Sequence[Effect]:
         self._dispatcher.settle()

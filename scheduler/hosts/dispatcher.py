@@ -27,6 +27,7 @@ from mell_jax.scheduler.ids import (
 from mell_jax.scheduler.migration import effects, messages
 from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
+from mell_jax.scheduler.migration.records import Owner
 from mell_jax.scheduler.placement import events, plan
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
@@ -63,7 +64,7 @@ class Dispatcher:
         outbox: Outbox,
         epoch_s: float,
     ) -> None:
-        self.machine = Machine(models=models, policy=policy)
+        self.machine = Machine(models=models, policy=policy, may_go=roll.may_go)
         self.controller = Controller(stride=words.STRIDE)
         self.requests: dict[RequestId, Placed] = {}
         self._roll = roll
@@ -127,6 +128,22 @@ class Dispatcher:
         self._reports.extend(committed)
         self._reports.append(events.DevicesLost(devices=tuple(devices)))
         self._reports.extend(report for report in follows if report not in committed)
+
+    def part(self, front: FrontId, devices: Collection[DeviceGroupId]) -> None:
+        """Has the requests of a front end go elsewhere: it has no link to these."""
+        for device in devices:
+            for owner in self.controller.concerned(device):
+                if front_of(owner.request) == front:
+                    self._drive_away(owner, device)
+
+    def _drive_away(self, owner: Owner, device: DeviceGroupId) -> None:
+        moves = [owner.move.order.move] if owner.move is not None else []
+        moves += [owner.next_move.move] if owner.next_move is not None else []
+        for move in moves:
+            if move.target == device != owner.home:
+                self._control(orders.AbortMove(request=owner.request, move=move.move))
+        if owner.home == device and owner.request in self.requests:
+            self.decide(events.Displace(request=owner.request))
 
     def _count_lost(self, device: DeviceGroupId) -> None:
         if self._knows(device):  # or else it was given back

@@ -9,10 +9,20 @@ how much room they said they had.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts.passed import Passed
+from mell_jax.scheduler.hosts.relay_effects import (
+    Effect,
+    Fail,
+    Leave,
+    Pass,
+    Reach,
+    ToController,
+    ToHost,
+)
 from mell_jax.scheduler.hosts.stream import Place, Stream
 from mell_jax.scheduler.ids import (
     NO_COPY,
@@ -25,52 +35,16 @@ from mell_jax.scheduler.ids import (
 )
 from mell_jax.scheduler.migration import messages
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToController:
-    """Send this to the controller."""
-
-    message: words.FromFront
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToHost:
-    """Send this to a host; with an opening go the request and its known tokens."""
-
-    epoch: Epoch
-    message: words.FrontToHost
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """Connect to a host; tell `reached` or `cut_host`."""
-
-    host: words.Host
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
-    """End the link to a host that is in the fleet no more."""
-
-    epoch: Epoch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """Pass tokens on to the client."""
-
-    row: words.Row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fail:
-    """Tell the client that its request will not be served."""
-
-    request: RequestId
-    reason: str
-
-
-Effect = ToController | ToHost | Reach | Leave | Pass | Fail
+__all__ = [
+    "Effect",
+    "Fail",
+    "Leave",
+    "Pass",
+    "Reach",
+    "Relay",
+    "ToController",
+    "ToHost",
+]
 
 
 class Relay:
@@ -102,6 +76,7 @@ class Relay:
         self._reaching: set[Epoch] = set()
         self._reached: set[Epoch] = set()
         self._early: dict[Epoch, list[words.FrontToHost]] = {}  # before it is reached
+        self._passed = Passed()
         self._rooms: dict[tuple[Epoch, DeviceGroupId], words.Room] = {}
         self._effects: list[Effect] = []
         self._hears: dict[type, Callable[[Any], None]] = {
@@ -146,8 +121,9 @@ class Relay:
         return self._done()
 
     def cut_controller(self) -> Sequence[Effect]:
-        """Goes on alone."""
+        """Goes on alone; what the controller may not have had released it drops."""
         self._is_alone = True
+        self._drop_unwanted()
         self._place_waiting()
         return self._done()
 
@@ -157,6 +133,11 @@ class Relay:
         return self._done()
 
     # -- the hosts' side -----------------------------------------------------------
+
+    def beat(self) -> Sequence[Effect]:
+        """Tries again to reach the hosts of the fleet to which there is no link."""
+        self._reach_all()
+        return self._done()
 
     def reached(self, epoch: Epoch) -> Sequence[Effect]:
         """There is a link to a host."""
@@ -212,12 +193,15 @@ class Relay:
         for epoch in [epoch for epoch in self._hosts if epoch not in hosts]:
             self._drop_host(epoch)
             self._effects.append(Leave(epoch=epoch))
-        for host in hosts.values():
+        self._hosts = hosts
+        self._seen = self._seen.with_hosts(message)
+        self._reach_all()
+
+    def _reach_all(self) -> None:
+        for host in self._hosts.values():
             if host.epoch not in self._reached | self._reaching:
                 self._reaching.add(host.epoch)
                 self._effects.append(Reach(host=host))
-        self._hosts = hosts
-        self._seen = self._seen.with_hosts(message)
 
     def _pass_on(self, order: words.Relayed) -> None:
         opening, message = order.message, order.message
@@ -226,6 +210,10 @@ class Relay:
         if stream is None:
             return  # it is over, as the controller is about to hear
         place = Place(copy_id=message.copy_id, epoch=order.epoch, device=order.device)
+        if order.epoch not in self._reached | self._reaching:
+            if not isinstance(message, messages.Reserve):
+                stream.follow(None)
+            return  # there is no link, as the controller is about to hear
         match message:
             case messages.Start():
                 stream.follow(place)
@@ -234,7 +222,7 @@ class Relay:
                 self._follow_from(stream, message, place)
             case messages.Reserve():
                 pass
-        self._tell_host(
+        self._open(
             order.epoch,
             words.Opening(
                 device=order.device,
@@ -275,7 +263,8 @@ class Relay:
         self._effects += [Pass(row=row) for row in rows]
 
     def _miss(self, epoch: Epoch, gone: words.Gone) -> None:
-        """A copy has gone that should run; the controller knows, if there is one."""
+        """If a copy has gone that should run, the controller knows, if there is one."""
+        self._passed.close(epoch, gone.copy_id)
         stream = self.streams.get(gone.request)
         place = stream.latest if stream is not None else None
         if stream is None or place is None:
@@ -292,6 +281,7 @@ class Relay:
         self._reaching.discard(epoch)
         self._reached.discard(epoch)
         self._early.pop(epoch, None)
+        self._passed.lose(epoch)
         for key in [key for key in self._rooms if key[0] == epoch]:
             del self._rooms[key]
         for stream in self.streams.values():
@@ -305,12 +295,13 @@ class Relay:
 
     def _break(self, stream: Stream) -> None:
         """Has a stream begin again whose older copy's tokens will never come."""
-        latest = stream.latest
+        places, latest = stream.places, stream.latest
         assert latest is not None
         stream.follow(None)
         self._tell(words.Broken(request=stream.ask.request, copy_id=latest.copy_id))
         if self._is_alone:
-            self._drop_copy(stream, latest)
+            for place in places:
+                self._drop_copy(stream, place)
             self._place(stream)
 
     # Alone.
@@ -352,7 +343,7 @@ class Relay:
         opening = words.Opening(
             device=place.device, since=None, pages=ask.pages, message=start
         )
-        self._tell_host(place.epoch, opening)
+        self._open(place.epoch, opening)
 
     def _new_copy_id(self) -> CopyId:
         round_ = self._seen.copy_id // words.STRIDE + 1
@@ -366,13 +357,20 @@ class Relay:
         self._tell(words.Over(request=stream.ask.request))
         if not self._is_alone:
             return  # the controller has its copies released
-        for place in dict.fromkeys((stream.place, stream.latest)):
-            if place is not None:
-                self._drop_copy(stream, place)
+        for place in stream.places:
+            self._drop_copy(stream, place)
+
+    def _open(self, epoch: Epoch, opening: words.Opening) -> None:
+        self._passed.open(epoch, opening.message)
+        self._tell_host(epoch, opening)
 
     def _drop_copy(self, stream: Stream, place: Place) -> None:
         drop = words.Drop(request=stream.ask.request, copy_id=place.copy_id)
         self._tell_host(place.epoch, drop)
+
+    def _drop_unwanted(self) -> None:
+        for copy in self._passed.unwanted(self.streams):
+            self._tell_host(copy.epoch, copy.drop)
 
     def _tell(self, message: words.FromFront) -> None:
         if not self._is_alone:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from mell_jax.scheduler.hosts.messages import Host
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, FrontId
+from mell_jax.scheduler.ids import DeviceGroupId, Epoch, FrontId, RequestId, front_of
 
 PeerId = NewType("PeerId", int)
 """One link to the controller, from its first message to its end."""
@@ -34,6 +34,7 @@ class HostEntry:
         "epoch",
         "is_leaving",
         "is_serving",
+        "missed",
         "name",
         "peer",
         "prefill_tokens_per_s",
@@ -53,7 +54,8 @@ class HostEntry:
         self.peer = peer
         self.devices = devices
         self.admitted = devices  # also those that have failed since
-        self.reached: set[FrontId] = set()
+        self.reached: set[FrontId] = set()  # by these front ends
+        self.missed: set[FrontId] = set()  # these have no link to it, and said so
         self.prefill_tokens_per_s = math.inf
         self.is_leaving = False  # it takes nothing new
         self.is_serving = False  # its device groups are in the books
@@ -138,9 +140,31 @@ class Roll:
         host.devices = tuple(other for other in host.devices if other != device)
         del self._host_of[device]
 
-    def is_reached(self, host: HostEntry) -> bool:
-        """Returns whether all front ends have a link to a host."""
-        return host.reached >= self.fronts.keys()
+    def reach(self, host: HostEntry, front: FrontId) -> None:
+        """A front end has a link to a host."""
+        host.missed.discard(front)
+        host.reached.add(front)
+
+    def miss(self, host: HostEntry, front: FrontId) -> None:
+        """A front end has no link to a host."""
+        host.reached.discard(front)
+        host.missed.add(front)
+
+    def is_answered(self, host: HostEntry) -> bool:
+        """Returns whether all front ends have said if they have a link to a host."""
+        return host.reached | host.missed >= self.fronts.keys()
+
+    def is_cut_off(self, host: HostEntry) -> bool:
+        """Returns whether most front ends have no link to a host, which is of no use.
+
+        With fewer the fault may be theirs: the controller still hears the host.
+        """
+        return 2 * len(host.missed) > len(self.fronts)
+
+    def may_go(self, request: RequestId, device: DeviceGroupId) -> bool:
+        """Returns whether a request's front end may have a link to a device's host."""
+        host = self._host_of.get(device)
+        return host is None or front_of(request) not in host.missed
 
     def forget(self, peer: PeerId) -> None:
         """A link has ended."""
@@ -154,6 +178,7 @@ class Roll:
                 del self.fronts[entry.front]
                 for host in self.hosts.values():
                     host.reached.discard(entry.front)
+                    host.missed.discard(entry.front)
 
     def remove(self, host: HostEntry) -> None:
         """A host is in the fleet no more; its link may still be there."""

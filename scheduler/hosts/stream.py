@@ -62,6 +62,18 @@ class Stream:
             return []
         return [self.place, *(turn.place for turn in self._turns[:-1])]
 
+    @property
+    def places(self) -> list[Place]:
+        """Returns the copies that it takes tokens of, now or when their turn comes."""
+        first = [self.place] if self.place is not None else []
+        return [*first, *(turn.place for turn in self._turns)]
+
+    def takes(self, copy_id: CopyId, *, epoch: Epoch) -> bool:
+        """Returns whether a copy is among `places`."""
+        return any(
+            (place.copy_id, place.epoch) == (copy_id, epoch) for place in self.places
+        )
+
     def follow(self, place: Place | None) -> None:
         """Takes tokens of this copy alone, from now on."""
         self.place, self._turns = place, []

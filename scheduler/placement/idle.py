@@ -1,7 +1,7 @@
 """Device groups that serve nothing wait here to be opened, the lowest id first."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mell_jax.scheduler.ids import DeviceGroupId, KindId
 from mell_jax.scheduler.placement.kind import ONLY_KIND
@@ -18,6 +18,9 @@ class IdleDevices:
 
     def __len__(self) -> int:
         return len(self._idle)
+
+    def __iter__(self) -> Iterator[DeviceGroupId]:
+        return iter(self._idle)
 
     def __contains__(self, device: DeviceGroupId) -> bool:
         return device in self._idle

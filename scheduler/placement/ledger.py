@@ -331,6 +331,13 @@ class Ledger:
         """Returns the idle device group of lowest id, which would be used next."""
         return self._idle.next(kind)
 
+    def idle_for(self, model: ModelId, *, peak: int) -> Iterator[DeviceGroupId]:
+        """Yields the idle device groups on which a model can hold so many pages."""
+        for device in sorted(self._idle):
+            own = self.on_kind(model, self._idle.kind_of(device))
+            if own is not None and own.limit >= peak:
+                yield device
+
     def is_idle(self, device: DeviceGroupId) -> bool:
         return device in self._idle
 

@@ -35,6 +35,8 @@ class Machine:
         instance of it can hold.
       policy: decides; it must not be shared with another machine.
       kinds: what each kind of devices can hold, and its price; None: there is one.
+      may_go: tells whether a request may be on a device group; that may change between
+        two steps, and what waits is looked at again by the next tick.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class Machine:
         models: Mapping[ModelId, ModelSpec],
         policy: Policy,
         kinds: Mapping[KindId, DeviceKind] | None = None,
+        may_go: Callable[[RequestId, DeviceGroupId], bool] | None = None,
     ) -> None:
         if not models:
             raise ValueError("a fleet serves at least one model, got none")
         self.ledger = Ledger(models, look_s=policy.look_s, kinds=kinds)
         self._policy = policy
-        self._executor = PlanExecutor(self.ledger)
+        self._executor = PlanExecutor(self.ledger, may_go=may_go)
         self._draft = self._executor.draft
         self._queues = {
             model: FairQueue[RequestAccount](
@@ -56,6 +59,7 @@ class Machine:
             )
             for model in models
         }
+        self._aside: dict[RequestId, RequestAccount] = {}  # may not go where room is
         self._closing: dict[DeviceGroupId, ModelId | None] = {}  # who claims it, if any
         self._heir: ModelId | None = None  # claimed what was just emptied
         self._claimed: set[ModelId] = set()  # device groups, in this step
@@ -143,7 +147,7 @@ class Machine:
     @property
     def waiting(self) -> int:
         """Returns the number of requests without a place."""
-        return sum(map(len, self._queues.values()))
+        return sum(map(len, self._queues.values())) + len(self._aside)
 
     def is_draining(self, device: DeviceGroupId) -> bool:
         """Tells whether it is being given back, and not to another model."""
@@ -158,9 +162,11 @@ class Machine:
         queue = self._queues[event.model]
         tenant = request.tenant.tenant
         if not queue:
-            self._policy.arrive(self._draft, request)
-            self._executor.apply()
-        if request.device is None:
+            self._seek(request)
+        if self._executor.is_barred(request):
+            self._aside[request.id] = request
+            self._executor.decisions.append(plan.Wait(request=request.id))
+        elif request.device is None:
             queue.push(request, tenant=tenant, cost=request.pages)
             is_next = queue.head(tenant.name) is request
             if is_next and self.ledger.tenants.is_shared(event.model):
@@ -265,6 +271,7 @@ class Machine:
             self.ledger.look_ahead(self._policy.look_s)
         for device in self._closing:
             self._evacuate(self.ledger.instances[device])
+        self._return_aside()
         self._may_queues_move = True
 
     def _wake(self, event: events.Wake) -> None:
@@ -442,15 +449,31 @@ class Machine:
         for tenant in queue.turns():
             request = queue.head(tenant)
             assert request.device is None, f"request {request.id} waits with a place"
-            self._policy.arrive(self._draft, request)
-            self._executor.apply()
+            self._seek(request)
             if request.device is not None:
                 queue.take(request)
+            elif self._executor.is_barred(request):
+                queue.discard(request)  # nobody is to wait behind it
+                self._aside[request.id] = request
             else:
                 queue.refuse(tenant)
                 self._claim(request)
         if queue and self.ledger.tenants.is_shared(model):
             serve_parts(queue, model, executor=self._executor, ledger=self.ledger)
+
+    def _seek(self, request: RequestAccount) -> None:
+        """Places a request if there is room for it where it may be."""
+        self._policy.arrive(self._draft, request)
+        self._executor.apply()
+        if request.device is None and self._executor.is_barred(request):
+            self._executor.detour(request)
+
+    def _return_aside(self) -> None:
+        """Queues those again that may not have gone where there was room."""
+        aside, self._aside = self._aside, {}
+        for request in reversed(aside.values()):
+            queue = self._queues[request.model]
+            queue.put_back(request, tenant=request.tenant.tenant)
 
     def _claim(self, request: RequestAccount) -> None:
         """Has an instance of another model emptied, if a waiting one is entitled.
@@ -533,6 +556,7 @@ class Machine:
             instance.stalled.pop(request.id, None)
             self._executor.freed[request.device] = None
             self.ledger.settle(request, None)
+        self._aside.pop(request.id, None)
         if self._queues[request.model].discard(request):
             self._may_queues_move = True  # it may have been what others waited for
         self.ledger.tenants.leave(request.tenant)

@@ -7,7 +7,9 @@ when it is over. Every instance that changes is noted in `freed`, for the machin
 to look at again.
 """
 
+import itertools
 import math
+from collections.abc import Callable
 
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, MoveId, RequestId
 from mell_jax.scheduler.placement import plan
@@ -21,20 +23,32 @@ from mell_jax.scheduler.placement.ledger import Ledger
 
 
 class PlanExecutor:
-    """The executor turns changes into decisions; there is one per machine."""
+    """The executor turns changes into decisions; there is one per machine.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+      may_go: tells whether a request may be on a device group; None: anywhere.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        may_go: Callable[[RequestId, DeviceGroupId], bool] | None = None,
+    ) -> None:
         self.draft = Draft(ledger)
         self.freed: dict[DeviceGroupId, None] = {}
         self.preempted: list[RequestAccount] = []  # to be queued by the machine
         self.decisions: list[plan.Decision] = []
         self._ledger = ledger
+        self._may_go = may_go
+        self._barred: RequestAccount | None = None  # the latest one
         self._deferred: dict[RequestId, tuple[RequestAccount, DeviceGroupId]] = {}
         self._next_move = 0
 
     def apply(self, *, is_urgent: bool = False) -> None:
         """Carries out the draft as far as there is room, and empties it."""
         draft = self.draft
+        self._barred = None
         if not draft.is_touched:
             return
         changes = draft.difference()
@@ -52,6 +66,31 @@ class PlanExecutor:
         for request, device in left:
             if request.device is not None:
                 self._deferred[request.id] = (request, device)
+
+    def is_barred(self, request: RequestAccount) -> bool:
+        """Tells whether the latest draft had one that waits go where it may not be."""
+        return self._barred is request and request.device is None
+
+    def detour(self, request: RequestAccount) -> None:
+        """Places a request where it may be and there is room, if there is such a place.
+
+        Where the policy would have it, it may not be: the fullest is taken.
+        """
+        ledger, model, peak = self._ledger, request.model, request.most_pages
+        fitting = ledger.fullest_first(model, request.pages, peak=peak)
+        others = ledger.emptiest_first(model, peak=peak)
+        idle = ledger.idle_for(model, peak=peak)
+        for device in itertools.chain(fitting, others, idle):
+            instance = ledger.instances.get(device)
+            has_room = instance is None or ledger.fits(instance, request.pages)
+            if has_room and self._is_allowed(request, device):
+                break
+        else:
+            return
+        self._start(request, device, is_urgent=False, may_activate=True)
+
+    def _is_allowed(self, request: RequestAccount, device: DeviceGroupId) -> bool:
+        return self._may_go is None or self._may_go(request.id, device)
 
     def retry_deferred(self) -> None:
         """Starts the moves that have room by now."""
@@ -141,6 +180,9 @@ class PlanExecutor:
         ledger = self._ledger
         if request.device == device or request.move is not None:
             return True
+        if not self._is_allowed(request, device):
+            self._barred = request
+            return False
         target = ledger.instances.get(device)
         if target is None and may_activate and ledger.is_idle(device):
             target = self._activate(device, request.model)

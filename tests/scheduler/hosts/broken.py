@@ -185,10 +185,8 @@ class RepeatingCoordinator(Coordinator):
 class DiscreetCoordinator(Coordinator):
     """Gives a host up without a word to it."""
 
-    def _unreachable(self, front: FrontEntry, message: words.Unreachable) -> None:
-        host = self.roll.hosts.get(message.epoch)
-        if host is not None:
-            self._lose_host(host)
+    def _give_up(self, host: HostEntry) -> None:
+        self._lose_host(host)
 
 
 class ForgivingCoordinator(Coordinator):
@@ -196,6 +194,14 @@ class ForgivingCoordinator(Coordinator):
 
     def _unreachable(self, front: FrontEntry, message: words.Unreachable) -> None:
         pass
+
+
+class TrustingCoordinator(Coordinator):
+    """Has requests go to hosts that their front ends have no link to."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.roll.miss = self.roll.reach  # type: ignore[method-assign]
 
 
 class DeafCoordinator(Coordinator):
@@ -221,6 +227,7 @@ BROKEN = {
     "what changes after a report": Parts(coordinator=adopting_by(InattentiveAdoption)),
     "openings for an earlier life": Parts(desk=TimelessDesk),
     "links that are lost do not count": Parts(coordinator=ForgivingCoordinator),
+    "requests go where there is no link": Parts(coordinator=TrustingCoordinator),
     "moves between hosts that lost each other": Parts(coordinator=DeafCoordinator),
 }
 """Each with what is wrong."""

@@ -80,6 +80,7 @@ class FrontProgram(Program):
         super().beat()
         if self.find_controller():
             self._do(self.relay.meet_controller())
+        self._do(self.relay.beat())
 
     def _do(self, todo: Sequence[front_side.Effect]) -> None:
         for effect in todo:

@@ -108,6 +108,10 @@ class HostProgram(Program):
             if hello.epoch is not None:
                 self._peers[hello.epoch], self._epochs[link] = link, hello.epoch
         elif hello.epoch == self.desk.epoch:
+            older = self._fronts.pop(hello.front, None)
+            if older is not None:  # its end is yet to be heard
+                older.cut(self.process)
+                self._do(self.desk.cut_front(hello.front))
             self._fronts[hello.front] = link
         elif (hello.epoch or 0) > (self.desk.epoch or 0):
             self._early[link] = [hello]  # its own admission is on the way

@@ -18,7 +18,7 @@ from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
-from tests.scheduler.hosts.speech import FRONT, ONE, TWO, ask
+from tests.scheduler.hosts.speech import FRONT, ONE, OTHER_FRONT, THEIRS, TWO, ask
 
 A, B, C, D = PeerId(1), PeerId(2), PeerId(3), PeerId(4)
 """The links of two hosts and a front end, and another one."""
@@ -323,14 +323,105 @@ def test_a_silent_host_is_given_up_and_hung_up_on() -> None:
     assert talk.hear(A, words.Want(request=ONE, copy_id=COPY, pages=9)) == []
 
 
-def test_a_host_that_a_front_end_cannot_reach_is_fenced_until_the_next_beat() -> None:
+def test_a_host_that_no_front_end_can_reach_is_fenced_until_the_next_beat() -> None:
     talk = running(ONE)
     said = talk.hear(C, words.Unreachable(epoch=FIRST))
-    assert said[0] == (A, words.Fenced(reason="a front end lost its link"))
+    assert said[0] == (A, words.Fenced(reason="most front ends have no link to it"))
     assert talk.hear(C, words.Unreachable(epoch=FIRST)) == []
     assert talk.hear(A, host_join("a")) == []
     admitted = words.Admit(epoch=Epoch(3), devices=(DeviceGroupId(3),))
     assert talk.beat()[0] == (A, admitted)
+
+
+def of_two_fronts() -> Talk:
+    """Two front ends; a request of each runs on the first host."""
+    talk = running(ONE)
+    talk.hear(D, words.Enter(front=OTHER_FRONT, hosts=(FIRST, SECOND)))
+    talk.hear(D, ask(THEIRS, pages=5))
+    talk.hear(A, told(messages.Started(request=THEIRS, copy_id=NEXT)))
+    return talk
+
+
+def test_a_front_end_without_a_link_to_a_host_takes_its_own_requests_away() -> None:
+    talk = of_two_fronts()
+    said = _kinds(talk.hear(D, words.Unreachable(epoch=FIRST)))
+    assert said == [(A, "Release"), (D, "Disowned"), (B, "OpenGroup")]
+    assert FIRST in talk.coordinator.roll.hosts  # the other's request runs there
+    released = told(messages.Released(request=THEIRS, copy_id=NEXT))
+    ((to, again),) = talk.hear(A, released)
+    assert (to, again.epoch) == (D, SECOND)
+    assert talk.coordinator.controller.owners[ONE].home == LEFT
+
+
+def test_what_front_ends_cannot_reach_is_no_place_for_what_they_ask() -> None:
+    talk = of_two_fronts()
+    talk.hear(D, words.Over(request=THEIRS))
+    talk.hear(A, told(messages.Released(request=THEIRS, copy_id=NEXT)))
+    talk.hear(D, words.Unreachable(epoch=FIRST))
+    assert talk.coordinator.machine.ledger.is_idle(RIGHT)
+    said = talk.hear(D, ask(THEIRS, pages=2))  # the first host has room for it
+    assert _kinds(said) == [(B, "OpenGroup"), (D, "Start")]
+    assert said[1][1].epoch == SECOND
+
+
+def test_who_may_not_go_where_room_is_waits_alone_until_there_is_a_link() -> None:
+    talk = of_two_fronts()
+    talk.cut(B)
+    talk.hear(D, words.Unreachable(epoch=FIRST))
+    talk.hear(A, told(messages.Released(request=THEIRS, copy_id=NEXT)))
+    assert talk.coordinator.machine.waiting == 1
+    assert _kinds(talk.hear(C, ask(TWO, pages=2))) == [(C, "Start")]
+    talk.hear(D, words.Reached(epoch=FIRST))
+    talk.hear(C, words.Over(request=TWO))
+    said = _said(talk.coordinator.tick(now_s=1.0))
+    assert _kinds(said) == [(D, "Start")]
+    assert talk.coordinator.machine.waiting == 0
+    talk.coordinator.machine.ledger.check()
+
+
+def test_a_move_to_where_its_front_end_has_no_link_is_called_off() -> None:
+    talk = of_two_fronts()
+    talk.hear(A, words.Leave())
+    opened = words.GroupOpened(device=RIGHT, model=ONLY_MODEL, took_s=1.0)
+    said = talk.hear(B, opened)
+    assert _kinds(said) == [(C, "Reserve"), (D, "Reserve")]
+    (copy_id,) = (m.message.copy_id for to, m in said if to == D)
+    said = talk.hear(D, words.Unreachable(epoch=SECOND))
+    assert said == [
+        (
+            B,
+            order(
+                messages.Release(request=THEIRS, copy_id=copy_id, horizon=CopyId(768)),
+                device=RIGHT,
+            ),
+        )
+    ]
+    assert talk.coordinator.controller.owners[THEIRS].home == LEFT
+
+
+def test_a_host_that_most_front_ends_cannot_reach_is_fenced() -> None:
+    talk = of_two_fronts()
+    talk.hear(D, words.Unreachable(epoch=FIRST))
+    said = talk.hear(C, words.Unreachable(epoch=FIRST))
+    assert said[0] == (A, words.Fenced(reason="most front ends have no link to it"))
+    assert FIRST not in talk.coordinator.roll.hosts
+
+
+def test_the_only_front_end_that_reached_a_host_takes_it_along() -> None:
+    talk = of_two_fronts()
+    talk.hear(D, words.Unreachable(epoch=FIRST))
+    said = talk.cut(C)
+    assert (A, words.Fenced(reason="most front ends have no link to it")) in said
+
+
+def test_a_new_host_serves_though_one_of_two_front_ends_cannot_reach_it() -> None:
+    talk = of_two_fronts()
+    third = PeerId(5)
+    talk.hear(third, host_join("c"))
+    talk.hear(C, words.Reached(epoch=Epoch(3)))
+    assert not talk.coordinator.machine.ledger.is_idle(DeviceGroupId(3))
+    talk.hear(D, words.Unreachable(epoch=Epoch(3)))
+    assert talk.coordinator.machine.ledger.is_idle(DeviceGroupId(3))
 
 
 def test_a_host_that_was_put_off_and_has_left_is_not_admitted() -> None:

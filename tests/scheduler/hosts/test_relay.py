@@ -352,3 +352,73 @@ def test_alone_a_stream_without_a_place_waits() -> None:
     relay = new_relay()
     assert relay.ask(ask()) == []
     assert relay.streams[RequestId(ONE)].latest is None
+
+
+# Copies that nobody wants.
+
+
+def drop(copy_id: int, request: RequestId = ONE) -> words.Drop:
+    return words.Drop(request=request, copy_id=CopyId(copy_id))
+
+
+def test_what_a_controller_may_not_have_had_released_is_dropped_when_it_is_gone() -> (
+    None
+):
+    relay = relay_with_hosts()
+    relay.hear_controller(relayed(start(256)))
+    assert relay.close(ONE) == [ToController(message=words.Over(request=ONE))]
+    assert relay.cut_controller() == [ToHost(epoch=HERE, message=drop(256))]
+
+
+def test_what_is_gone_already_is_not_dropped() -> None:
+    relay = relay_with_hosts()
+    relay.hear_controller(relayed(start(256)))
+    relay.close(ONE)
+    relay.hear_host(HERE, gone(256))
+    assert relay.cut_controller() == []
+
+
+def test_a_copy_that_a_stream_follows_is_kept_and_older_ones_are_dropped() -> None:
+    relay = moving()
+    assert relay.cut_controller() == []  # a token of the older copy is to come
+    relay.meet_controller()
+    relay.hear_host(HERE, row(256, 1, 51))
+    assert relay.cut_controller() == [ToHost(epoch=HERE, message=drop(256))]
+
+
+def test_what_was_kept_for_a_move_is_dropped_with_the_controller() -> None:
+    relay = relay_with_hosts()
+    relay.hear_controller(relayed(start(256)))
+    relay.hear_controller(relayed(reserve(512), epoch=THERE, device=RIGHT))
+    assert relay.cut_controller() == [ToHost(epoch=THERE, message=drop(512))]
+
+
+def test_what_a_lost_host_had_is_not_dropped() -> None:
+    relay = relay_with_hosts()
+    relay.hear_controller(relayed(start(256)))
+    relay.close(ONE)
+    relay.cut_host(HERE)
+    relay.beat()
+    relay.reached(HERE)
+    assert relay.cut_controller() == []
+
+
+# Links.
+
+
+def test_a_host_without_a_link_is_looked_for_at_every_beat() -> None:
+    relay = relay_with_hosts()
+    assert relay.beat() == []
+    assert relay.cut_host(HERE) == [ToController(message=words.Unreachable(epoch=HERE))]
+    assert relay.beat() == [Reach(host=host(HERE, LEFT))]
+    assert relay.beat() == []  # it is being reached
+    assert relay.reached(HERE) == [ToController(message=words.Reached(epoch=HERE))]
+
+
+def test_an_opening_that_cannot_be_passed_on_is_not_followed() -> None:
+    relay = relay_with_hosts()
+    relay.cut_host(HERE)
+    assert relay.hear_controller(relayed(start(256))) == []
+    assert relay.streams[ONE].latest is None
+    relay.beat()
+    assert relay.reached(HERE) == [ToController(message=words.Reached(epoch=HERE))]

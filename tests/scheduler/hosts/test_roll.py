@@ -8,8 +8,10 @@ from tests.scheduler.hosts.speech import (
     FRONT,
     HERE,
     LEFT,
+    ONE,
     OTHER_FRONT,
     RIGHT,
+    THEIRS,
     THERE,
     host,
 )
@@ -74,16 +76,44 @@ def test_a_host_whose_link_ends_is_gone() -> None:
     assert list(roll.hosts) == [HERE]
 
 
-def test_a_host_is_reached_when_all_front_ends_have_reached_it() -> None:
+def test_a_host_is_answered_for_when_all_front_ends_have_spoken_of_it() -> None:
     roll = roll_of_two()
     here = roll.hosts[HERE]
-    assert not roll.is_reached(here)
-    here.reached.add(FRONT)
-    assert roll.is_reached(here)
+    assert not roll.is_answered(here)
+    roll.reach(here, FRONT)
+    assert roll.is_answered(here)
     roll.enter(OTHER_FRONT, peer=PeerId(4))
-    assert not roll.is_reached(here)
+    assert not roll.is_answered(here)
+    roll.miss(here, OTHER_FRONT)
+    assert roll.is_answered(here)
+
+
+def test_a_host_is_cut_off_when_most_front_ends_miss_it() -> None:
+    roll = roll_of_two()
+    here = roll.hosts[HERE]
+    roll.enter(OTHER_FRONT, peer=PeerId(4))
+    roll.reach(here, FRONT)
+    roll.miss(here, OTHER_FRONT)
+    assert not roll.is_cut_off(here)  # the controller hears it, too
+    assert (roll.may_go(ONE, LEFT), roll.may_go(THEIRS, LEFT)) == (True, False)
+    assert roll.may_go(THEIRS, RIGHT)
+    roll.miss(here, FRONT)
+    assert roll.is_cut_off(here)
+    roll.reach(here, FRONT)
+    roll.reach(here, OTHER_FRONT)
+    assert not roll.is_cut_off(here)
+    assert roll.may_go(THEIRS, LEFT)
+
+
+def test_of_a_front_end_that_is_gone_nothing_counts() -> None:
+    roll = roll_of_two()
+    here = roll.hosts[HERE]
+    roll.enter(OTHER_FRONT, peer=PeerId(4))
+    roll.reach(here, FRONT)
+    roll.miss(here, OTHER_FRONT)
     roll.forget(PeerId(4))
-    assert roll.is_reached(here)
+    assert roll.is_answered(here)
+    assert here.missed == set()
 
 
 def test_a_front_end_that_goes_has_reached_nobody() -> None:

@@ -41,7 +41,8 @@ def check_counts(counts: Counter[str], *, share: int) -> None:
     assert counts["Commit"] > 3 * share
     assert counts["Retain"] > share
     assert counts["Drop"] > share  # front ends and hosts alone
-    assert counts["Fenced"] > share // 2
+    assert counts["Unreachable"] > 2 * share
+    assert counts["Fenced"] > share // 20
     for fault in ("host killed", "controller killed", "stopped", "cut", "slow"):
         assert counts[fault] > share // 2, fault
     for fault in ("front killed", "aimed", "group failed", "left", "PeerCut"):
