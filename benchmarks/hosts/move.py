@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,9 @@ def measure_pages(model: str, bytes_per_token: int) -> PagesFigures:
         lane = dial("127.0.0.1", ports[0], hello=hello, secret=SECRET, tls=None)
         plain = socket.create_connection(("127.0.0.1", ports[1]))
         data = np.random.default_rng(0).bytes(size)
-        ways = {
+        ways: dict[str, Callable[[], None]] = {
             "lane": _sender_of(data, over=lane),
-            "plain": lambda: _copy(data, over=plain),
+            "plain": partial(_copy, data, over=plain),
         }
         laps: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(WARM_TURNS + TURNS):

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -207,7 +208,8 @@ def two_hosts(given: dict[str, Any]) -> Iterator[TwoHosts]:
             )
             child = Child(
                 f"host {name}",
-                lambda line=line, orders=orders: start_piped(
+                partial(
+                    start_piped,
                     host_command(line, flags=()),
                     first_line=orders.encode(),
                     wants_output=False,
