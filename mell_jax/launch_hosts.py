@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import logging
 
-from mell_jax.console import say
+from mell_jax.console import leave, say
 from mell_jax.engine.build import BuiltHost, build_host, model_directory
 from mell_jax.engine.config import EngineConfig
 from mell_jax.engine.fleet.config import FleetConfig
@@ -94,14 +94,14 @@ def run_host(
       ValueError: the model or the configuration cannot be used.
       OSError: a file or the address cannot be used.
     """
-    is_told, is_over = threading.Event(), threading.Event()
+    is_built, is_told, is_over = (threading.Event() for _ in range(3))
 
     def end() -> None:
+        if not is_built.is_set():  # minutes may pass until then, with nobody to end it
+            leave(1)
         is_over.set()
         is_told.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: is_told.set())
     if has_parent:
         end_with_parent(end)
     links = HostLinks(
@@ -119,6 +119,9 @@ def run_host(
     )
     found = [served_model(model.name, model.directory) for model in built.models]
     built.learn({model.name: model.tokenizer for model in found})
+    for number in (signal.SIGTERM, signal.SIGINT):  # which ended it at once so far
+        signal.signal(number, lambda *_: is_told.set())
+    is_built.set()
     causes: list[str] = []
 
     def hear(frame: StepFrame | EngineStopped) -> None:
