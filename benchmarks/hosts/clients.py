@@ -114,6 +114,12 @@ class Load:
                 raise RuntimeError(f"a stream has failed: {noted.error}")
         return sum(noted.tokens for noted in self._noted)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Returns whether every client has got something."""
+        begun = sum(1 for noted in self._noted[: self._streams] if noted.tokens)
+        return begun >= self._streams
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keeps the streams open meanwhile, and cancels them in the end."""

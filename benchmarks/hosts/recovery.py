@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.hosts.clients import Noted, following
-from benchmarks.hosts.started import Started, serving_hosts
+from benchmarks.hosts.started import Started, serving_hosts, step_flags
 from benchmarks.hosts.tokens import model_with_tokenizer, vocab_size
 from mell_jax.bench.report import line
 from mell_jax.bench.stats import median
@@ -73,12 +73,7 @@ def measure_recovery(
     rng = np.random.default_rng(seed)
     waits_s, prefill_s = [], []
     with model_with_tokenizer(model) as directory:
-        flags = [
-            f"--model={directory}",
-            f"--max_rows={streams}",
-            f"--compilation_cache_dir={folder / 'compiled'}",
-            "--policy=load_balance",
-        ]
+        flags = [f"--model={directory}", *step_flags(folder, rows=streams)]
         size = vocab_size(directory)
         with serving_hosts(folder / "fleet", names=HOSTS, flags=flags) as fleet:
             for _ in range(kills):

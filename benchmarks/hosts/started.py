@@ -66,6 +66,10 @@ class Started:
                 return pid
         return None
 
+    def cpu_s(self) -> float:
+        """Returns the processor time of all of its processes so far."""
+        return sum(map(_cpu_s, _tree(self._process.pid)))
+
     @property
     def pid(self) -> int:
         """Returns the process that was started."""
@@ -86,6 +90,19 @@ class Started:
             if self._process.poll() is not None or time.monotonic() > end_s:
                 raise RuntimeError(f"mell-serve does not start: {self.text()[-2000:]}")
             time.sleep(_LOOK_S)
+
+
+def step_flags(folder: Path, *, rows: int) -> list[str]:
+    """Returns flags with which few programs are compiled, and are kept in a folder."""
+    settings = folder / "settings.toml"
+    settings.write_text(f"[engine]\ndecode_rows = [{rows}]\n")
+    return [
+        f"--config={settings}",
+        f"--max_rows={rows}",
+        "--token_budget=128",
+        f"--compilation_cache_dir={folder / 'compiled'}",
+        "--policy=load_balance",
+    ]
 
 
 def pin(pid: int, *, core: int) -> None:
@@ -152,6 +169,16 @@ def _children(pid: int) -> list[int]:
     """Returns the children of a process, whichever of its threads started them."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in lists for child in path.read_text().split()]
+
+
+def _tree(pid: int) -> list[int]:
+    return [pid, *(each for child in _children(pid) for each in _tree(child))]
+
+
+def _cpu_s(pid: int) -> float:
+    """Returns user and system time of a process, as Linux tells it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _command(pid: int) -> str:

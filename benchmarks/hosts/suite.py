@@ -36,7 +36,7 @@ class HostsSettings:
     """
 
     parts: tuple[str, ...] = PARTS
-    model: str = "random:110m"  # of tokens
+    model: str = "random:30m"  # of tokens
     recovery_model: str = "demo"
     streams: int = 32
     seconds: float = 15.0  # that count, of each turn of tokens

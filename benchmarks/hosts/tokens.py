@@ -5,7 +5,8 @@
 
 The four engines are there all the time, and the two sides take turns under the same
 load. Head, controller and clients have both cores; a server by itself talks to its
-clients from its own.
+clients from its own. On a machine that others use, too, rates differ from turn to turn:
+processor time per token says what a fleet costs in any case.
 """
 
 import asyncio
@@ -18,7 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.hosts.clients import Load, Shape
-from benchmarks.hosts.started import Started, pin, serving, serving_hosts
+from benchmarks.hosts.started import (
+    Started,
+    pin,
+    serving,
+    serving_hosts,
+    step_flags,
+)
 from mell_jax.bench.report import line
 from mell_jax.bench.shapes import RANDOM, model_directory
 from mell_jax.bench.stats import median
@@ -26,19 +33,32 @@ from mell_jax.engine.build import demo_directory
 from mell_jax.serving.loop import run_loop
 
 HOSTS = ("a", "b")
-WARM_UP_S = 5.0
-PROMPT_TOKENS, ANSWER_TOKENS = 64, 128
+LOOK_S = 0.05
+PROMPT_TOKENS, ANSWER_TOKENS = 32, 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokensFigures:
-    """Both sides gave so many tokens per second, turn by turn."""
+    """Both sides gave so many tokens per second, turn by turn.
+
+    Attributes:
+      ratio: the median of those of pairs of turns, fleet / separate.
+      fleet_cpu_ms: of all processes of the fleet, per token; medians of turns.
+    """
 
     streams: int
     fleet_tokens_per_s: tuple[float, ...]
     separate_tokens_per_s: tuple[float, ...]
     ratios: tuple[float, ...]
-    ratio: float  # of medians: of the ratios of pairs
+    ratio: float
+    fleet_cpu_ms: float
+    separate_cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    tokens_per_s: float
+    cpu_ms: float  # per token
 
 
 def measure_tokens(
@@ -63,7 +83,7 @@ def measure_tokens(
     Raises:
       RuntimeError: a server does not start, or fails a stream.
     """
-    rates: dict[str, list[float]] = {"fleet": [], "separate": []}
+    turns_of: dict[str, list[_Turn]] = {"fleet": [], "separate": []}
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(model_with_tokenizer(model))
         sides = _start(stack, folder, directory=directory, rows=streams // 2)
@@ -83,8 +103,9 @@ def measure_tokens(
                     )
                     for each in side
                 ]
-                rates[name].append(run_loop(_rate(loads, seconds=seconds)))
-    fleet, separate = rates["fleet"], rates["separate"]
+                turns_of[name].append(run_loop(_turn(side, loads, seconds=seconds)))
+    fleet = [each.tokens_per_s for each in turns_of["fleet"]]
+    separate = [each.tokens_per_s for each in turns_of["separate"]]
     ratios = [one / other for one, other in zip(fleet, separate, strict=True)]
     return TokensFigures(
         streams=streams,
@@ -92,6 +113,8 @@ def measure_tokens(
         separate_tokens_per_s=tuple(separate),
         ratios=tuple(ratios),
         ratio=median(ratios),
+        fleet_cpu_ms=median([each.cpu_ms for each in turns_of["fleet"]]),
+        separate_cpu_ms=median([each.cpu_ms for each in turns_of["separate"]]),
     )
 
 
@@ -103,6 +126,8 @@ def render_tokens(figures: TokensFigures) -> str:
             line("a fleet of two hosts, tokens/s", median(figures.fleet_tokens_per_s)),
             line("two servers, tokens/s", median(figures.separate_tokens_per_s)),
             line("fleet / separate", figures.ratio),
+            line("CPU per token, fleet, ms", figures.fleet_cpu_ms),
+            line("CPU per token, two servers, ms", figures.separate_cpu_ms),
         )
     )
 
@@ -124,12 +149,7 @@ def vocab_size(directory: Path) -> int:
 def _start(
     stack: contextlib.ExitStack, folder: Path, *, directory: Path, rows: int
 ) -> dict[str, list[Started]]:
-    flags = [
-        f"--model={directory}",
-        f"--max_rows={rows}",
-        f"--compilation_cache_dir={folder / 'compiled'}",
-        "--policy=load_balance",
-    ]
+    flags = [f"--model={directory}", *step_flags(folder, rows=rows)]
     fleet = stack.enter_context(
         serving_hosts(folder / "fleet", names=HOSTS, flags=flags)
     )
@@ -145,13 +165,21 @@ def _start(
     return {"fleet": [fleet], "separate": servers}
 
 
-async def _rate(loads: Sequence[Load], *, seconds: float) -> float:
-    """Returns tokens per second of all loads together, once they are under way."""
+async def _turn(
+    side: Sequence[Started], loads: Sequence[Load], *, seconds: float
+) -> _Turn:
+    """Measures a side under load, once all streams are under way."""
     async with contextlib.AsyncExitStack() as stack:
         for load in loads:
             await stack.enter_async_context(load.running())
-        await asyncio.sleep(WARM_UP_S)
+        while any(not load.is_under_way for load in loads):
+            await asyncio.sleep(LOOK_S)
         before, begin_s = sum(load.tokens for load in loads), time.monotonic()
+        before_cpu_s = sum(each.cpu_s() for each in side)
         await asyncio.sleep(seconds)
-        after, end_s = sum(load.tokens for load in loads), time.monotonic()
-    return (after - before) / (end_s - begin_s)
+        tokens = sum(load.tokens for load in loads) - before
+        took_s = time.monotonic() - begin_s
+        cpu_s = sum(each.cpu_s() for each in side) - before_cpu_s
+    if not tokens:
+        raise RuntimeError(f"no token came in {took_s:.1f} s: measure for longer")
+    return _Turn(tokens_per_s=tokens / took_s, cpu_ms=1e3 * cpu_s / tokens)

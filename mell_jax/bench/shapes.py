@@ -29,6 +29,16 @@ SHAPES = {
         head_dim=64,
         max_position_embeddings=2048,
     ),
+    "30m": uniform_config(  # a step of 16 rows takes tens of milliseconds on a CPU
+        vocab_size=8192,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_layers=8,
+        num_heads=8,
+        num_kv_heads=2,
+        head_dim=64,
+        max_position_embeddings=2048,
+    ),
     "demo": uniform_config(  # of the model that ships with the package
         vocab_size=1024,
         hidden_size=192,

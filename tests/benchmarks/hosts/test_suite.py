@@ -25,12 +25,16 @@ def test_figures_are_told_as_medians() -> None:
         separate_tokens_per_s=(100.0, 100.0, 200.0),
         ratios=(0.9, 1.0, 1.5),
         ratio=1.0,
+        fleet_cpu_ms=2.5,
+        separate_cpu_ms=2.0,
     )
     assert "8 streams, medians of 3 turns" in render_tokens(tokens)
     assert [line.split()[-1] for line in render_tokens(tokens).splitlines()[1:]] == [
         "100.00",
         "100.00",
         "1.000",
+        "2.500",
+        "2.000",
     ]
     recovery = RecoveryFigures(
         streams=9,
