@@ -76,6 +76,20 @@ def fetch(path: Path, url: str, *, most_s: float = 10.0) -> str:
         connection.close()
 
 
+def first_moment(path: Path, *, most_s: float = 30.0) -> dict[str, Any]:
+    """Returns the first moment that somebody hears who watches the page's feed."""
+    connection = _UnixConnection(path, most_s=most_s)
+    try:
+        connection.request("GET", "/fleet/events")
+        for line in connection.getresponse():
+            if line.startswith(b"data: "):
+                found: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+                return found
+        raise AssertionError("nothing was told")
+    finally:
+        connection.close()
+
+
 def stream(path: Path, body: dict[str, Any], *, most_s: float = 120.0) -> Got:
     """Asks, and reads until the end, whatever that is."""
     got, connection = Got(), _UnixConnection(path, most_s=most_s)

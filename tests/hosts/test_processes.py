@@ -4,6 +4,7 @@ All tests but the first are slow; `--fault_minutes` says for how long faults com
 random.
 """
 
+import io
 import os
 import random
 import shutil
@@ -14,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from tests.hosts.clients import Got, Wave, bodies, fetch
+from mell_jax import top
+from tests.hosts.clients import Got, Wave, bodies, fetch, first_moment
 from tests.hosts.processes import living, resident_mib, wait_for
-from tests.hosts.real_hosts import RealFleet, has_networks, real_fleet
+from tests.hosts.real_hosts import START_S, RealFleet, has_networks, real_fleet
 
 TOKENS = 100
 WANTED = bodies(64, tokens=TOKENS)
@@ -100,6 +103,41 @@ def test_a_stopped_process_that_goes_on_costs_no_stream(
 
     disturb(fleet, undisturbed, by=stop)
     check_same(Wave(fleet.http, WANTED).end(), undisturbed)
+
+
+def scraped(fleet: RealFleet) -> top.Numbers:
+    return top.parse(fetch(fleet.http, "/metrics"))
+
+
+def committed(seen: top.Numbers) -> float:
+    return seen.total("migrations_total", outcome="committed")
+
+
+def test_hosts_their_streams_and_their_moves_are_seen(
+    fleet: RealFleet, undisturbed: list[Got]
+) -> None:
+    """Host b is told to end: its requests move away, and it is started again."""
+    before = committed(scraped(fleet))
+    joined = fleet.text().count("host b is at")
+    disturb(fleet, undisturbed, by=lambda: fleet.hit("b", with_signal=signal.SIGTERM))
+    assert wait_for(lambda: committed(scraped(fleet)) > before, most_s=60.0)
+    assert wait_for(lambda: fleet.text().count("host b is at") > joined, most_s=START_S)
+    assert wait_for(
+        lambda: (
+            {labels["host"] for labels, _ in scraped(fleet).of("host_epoch")}
+            == {"a", "b", "c"}
+        ),
+        most_s=60.0,
+    )
+    console = Console(file=io.StringIO(), width=100)
+    console.print(top.picture(scraped(fleet), before=None, elapsed_s=0.0))
+    shown = console.file.getvalue()
+    assert ", 3 hosts" in shown and "so far" in shown
+    assert all(name in shown for name in ("a/0", "a/1", "b/0", "b/1", "c/0", "c/1"))
+    moment = first_moment(fleet.http)
+    assert {tile["name"].split("/")[0] for tile in moment["tiles"]} == {"a", "b", "c"}
+    assert moment["totals"]["moves"] > 0
+    assert "[host b, epoch " in fleet.text() or "[host b]" in fleet.text()
 
 
 needs_networks = pytest.mark.skipif(

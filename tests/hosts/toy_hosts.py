@@ -182,7 +182,7 @@ class ToyFront:
     def abort(self, handle: Handle) -> None:
         self.engine.send(Abort(handles=(handle,)))
 
-    def wait(self, until: Callable[[], bool], *, most_s: float = 60.0) -> bool:
+    def wait(self, until: Callable[[], bool], *, most_s: float = 240.0) -> bool:
         """Waits until something is so; returns whether it is."""
         with self._changed:
             return self._changed.wait_for(until, most_s)
