@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import logging
 
-from mell_jax.console import say
+from mell_jax.console import leave, say
 from mell_jax.engine.admin import UpdateWeights
 from mell_jax.engine.build import BuiltHost, build_host, model_directory
 from mell_jax.engine.config import EngineConfig
@@ -115,9 +115,11 @@ def run_host(
       ValueError: the model or the configuration cannot be used.
       OSError: a file or the address cannot be used.
     """
-    is_told, is_over = threading.Event(), threading.Event()
+    is_told, is_over, is_up = (threading.Event() for _ in range(3))
 
     def end() -> None:
+        if not is_up.is_set():
+            leave(1)  # it loads or compiles, and has nothing to put in order
         is_over.set()
         is_told.set()
 
@@ -127,8 +129,6 @@ def run_host(
         causes.append(f"the fleet at {hosts.join} does not let this host in: {reason}")
         end()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: is_told.set())
     if has_parent:
         end_with_parent(end)
     links = HostLinks(
@@ -154,6 +154,9 @@ def run_host(
             causes.append(frame.message)
             end()
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # which end it at once until now
+        signal.signal(number, lambda *_: is_told.set())
+    is_up.set()
     built.thread.start(hear)
     address = links.start(
         models=_served_by(built, directories=[m.directory for m in built.models]),

@@ -5,6 +5,7 @@ controller's, and hosts come and go by their processes.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mell_jax.engine.admin import (
     Answer,
@@ -97,7 +98,7 @@ def _list(
     view: FleetView,
     handle_of: Callable[[RequestId], Handle | None],
 ) -> Placements:
-    """Lists requests; those that the controller has not listed are not counted."""
+    """Lists requests; those that the controller has left out are only counted."""
     models = [model.name for model in overview.models]
     if command.model is not None and command.model not in models:
         raise UnknownTargetError(
@@ -123,4 +124,7 @@ def _list(
         )
         for at, request in enumerate(seen.numbers)
     ]
-    return pick(found, command=command)
+    picked = pick(found, command=command)
+    if command.model is None and command.device is None:
+        return replace(picked, total=picked.total + seen.left_out)
+    return picked

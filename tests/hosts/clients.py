@@ -87,6 +87,20 @@ def fetch(door: Door, url: str, *, most_s: float = 10.0) -> str:
         connection.close()
 
 
+def first_moment(door: Door, *, most_s: float = 30.0) -> dict[str, Any]:
+    """Returns the first moment that somebody hears who watches the page's feed."""
+    connection = _connection(door, most_s=most_s)
+    try:
+        connection.request("GET", "/fleet/events")
+        for line in connection.getresponse():
+            if line.startswith(b"data: "):
+                found: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+                return found
+        raise AssertionError("nothing was told")
+    finally:
+        connection.close()
+
+
 def stream(
     door: Door, body: dict[str, Any], *, most_s: float = 120.0, got: Got | None = None
 ) -> Got:

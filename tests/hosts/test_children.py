@@ -171,3 +171,49 @@ def test_the_controller_needs_no_jax() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def failing(status: int, *, says: str) -> "subprocess.Popen[bytes]":
+    """Starts what says something, and ends."""
+    does = f"import sys; sys.stderr.write({says!r}); sys.exit({status})"
+    return start_piped(
+        [sys.executable, "-c", does],
+        first_line=b"",
+        wants_output=False,
+        wants_errors=True,
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_that_would_only_end_again_is_not_started_again(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    starts: list[int] = []
+
+    def start() -> "subprocess.Popen[bytes]":
+        starts.append(1)
+        return failing(2, says="first\nmell-serve: --mesh is no good\n\n")
+
+    child = Child("host left", start, is_useless=lambda status: status == 2)
+    assert wait_for(lambda: bool(child.trouble), most_s=20.0)
+    assert child.trouble == ("host left has ended (2: mell-serve: --mesh is no good)")
+    child.stop()
+    assert starts == [1]
+    assert b"first\nmell-serve: --mesh is no good\n" in capfdbinary.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_that_ends_otherwise_starts_again_and_its_last_words_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    starts: list[int] = []
+
+    def start() -> "subprocess.Popen[bytes]":
+        starts.append(1)
+        return failing(3, says="no memory") if len(starts) == 1 else sleeper()
+
+    child = Child("host left", start, is_useless=lambda status: status == 2)
+    assert wait_for(lambda: len(starts) > 1, most_s=20.0)
+    child.stop()
+    assert child.trouble == ""
+    assert "host left has ended (3: no memory); it starts again" in caplog.text

@@ -1,11 +1,14 @@
 """Toy hosts with real links: streams are exact, whoever is lost on the way."""
 
+import logging
 import random
 import time
 
 import pytest
 
 from mell_jax.engine.frames import FinishReason, Handle
+from mell_jax.events import LOGGER_NAME
+from tests.hosts.processes import wait_for
 from tests.hosts.toy_hosts import ToyControl, ToyFront, ToyHost, toy_hosts
 from tests.toy import expected
 
@@ -149,3 +152,61 @@ def test_what_breaks_a_rule_is_refused() -> None:
         assert front.finished[handle].reason is FinishReason.ERROR
         assert front.finished[handle].field == "prompt"
         check_at_rest(control, hosts)
+
+
+def test_a_host_with_other_models_is_told_why_it_is_not_let_in(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger=LOGGER_NAME)
+    with toy_hosts(hosts=1, policy="consolidate", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        refused: list[str] = []
+        other = ToyHost(
+            "other",
+            controller=control.address,
+            num_pages=NUM_PAGES + 8,
+            on_refused=refused.append,
+        )
+        try:
+            assert wait_for(lambda: bool(refused), most_s=60.0)
+            assert "num_pages of toy is 25, the fleet's 17" in refused[0]
+            assert f"host other is not let in: {refused[0]}" in caplog.messages
+        finally:
+            other.stop()
+        check(front, ask_some(front, count=4, seed=11))
+        check_at_rest(control, hosts)
+
+
+def test_who_comes_and_goes_is_told_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger=LOGGER_NAME)
+
+    def told() -> list[str]:
+        return [getattr(record, "event", "") for record in caplog.records]
+
+    with toy_hosts(hosts=2, policy="load_balance", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        check(front, ask_some(front, count=4, seed=12))
+        assert {"controller_began", "host_joined", "controller_adopted"} <= set(told())
+        epochs = {
+            record.fields["host"]: record.fields["host_epoch"]
+            for record in caplog.records
+            if getattr(record, "event", "") == "host_admitted"
+            and "host" in record.fields
+        }
+        roll = control.ask(lambda control: control.coordinator.roll.hosts)
+        assert epochs == {host.name: host.epoch for host in roll.values()}
+        hosts[0].leave()
+        assert hosts[0].host.has_left.wait(60.0)
+        hosts[0].stop()
+        assert wait_for(lambda: "host_left" in told(), most_s=60.0)
+        assert "host_lost" not in told()
+        hosts[1].vanish()
+        assert wait_for(lambda: "host_lost" in told(), most_s=60.0)
+        front.stop()
+        assert wait_for(lambda: "front_end_gone" in told(), most_s=60.0)

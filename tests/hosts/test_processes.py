@@ -3,6 +3,7 @@
 `--fault_minutes` says for how long faults come at random.
 """
 
+import io
 import os
 import signal
 import time
@@ -10,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from tests.hosts.clients import Got, Wave
+from mell_jax import top
+from tests.hosts.clients import Got, Wave, fetch, first_moment
 from tests.hosts.faults import FaultRun
+from tests.hosts.processes import wait_for
 from tests.hosts.proof import (
     WANTED,
     ask_undisturbed,
@@ -21,7 +25,7 @@ from tests.hosts.proof import (
     check_same,
     disturb,
 )
-from tests.hosts.real_hosts import RealFleet, has_networks, real_fleet
+from tests.hosts.real_hosts import START_S, RealFleet, has_networks, real_fleet
 
 MOST_GROWTH_MIB = 32.0  # of a process, once it has served a few waves
 CALM_WAVES = 40
@@ -63,6 +67,41 @@ def test_a_stopped_process_that_goes_on_costs_no_stream(
 
     disturb(fleet, undisturbed, by=stop)
     check_same(Wave(fleet.http, WANTED).end(), undisturbed)
+
+
+def scraped(fleet: RealFleet) -> top.Numbers:
+    return top.parse(fetch(fleet.http, "/metrics"))
+
+
+def committed(seen: top.Numbers) -> float:
+    return seen.total("migrations_total", outcome="committed")
+
+
+def test_hosts_their_streams_and_their_moves_are_seen(
+    fleet: RealFleet, undisturbed: list[Got]
+) -> None:
+    """Host b is told to end: its requests move away, and it is started again."""
+    before = committed(scraped(fleet))
+    joined = fleet.text().count("host b is at")
+    disturb(fleet, undisturbed, by=lambda: fleet.hit("b", with_signal=signal.SIGTERM))
+    assert wait_for(lambda: committed(scraped(fleet)) > before, most_s=60.0)
+    assert wait_for(lambda: fleet.text().count("host b is at") > joined, most_s=START_S)
+    assert wait_for(
+        lambda: (
+            {labels["host"] for labels, _ in scraped(fleet).of("host_epoch")}
+            == {"a", "b", "c"}
+        ),
+        most_s=60.0,
+    )
+    console = Console(file=io.StringIO(), width=100)
+    console.print(top.picture(scraped(fleet), before=None, elapsed_s=0.0))
+    shown = console.file.getvalue()
+    assert ", 3 hosts" in shown and "so far" in shown
+    assert all(name in shown for name in ("a/0", "a/1", "b/0", "b/1", "c/0", "c/1"))
+    moment = first_moment(fleet.http)
+    assert {tile["name"].split("/")[0] for tile in moment["tiles"]} == {"a", "b", "c"}
+    assert moment["totals"]["moves"] > 0
+    assert "[host b, epoch " in fleet.text() or "[host b]" in fleet.text()
 
 
 needs_networks = pytest.mark.skipif(

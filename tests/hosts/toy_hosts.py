@@ -77,7 +77,13 @@ class ToyHost:
     """A host with toy instances in a thread."""
 
     def __init__(
-        self, name: str, *, controller: str, groups: int = 2, num_pages: int = 33
+        self,
+        name: str,
+        *,
+        controller: str,
+        groups: int = 2,
+        num_pages: int = 33,
+        on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
         pool = ToyPool(
@@ -97,7 +103,13 @@ class ToyHost:
             page_tokens=PAGE_TOKENS,
             page_bytes=PAGE_BYTES,
         )
-        self.links = HostLinks(name, address=ANY, controller=controller, config=LINKS)
+        self.links = HostLinks(
+            name,
+            address=ANY,
+            controller=controller,
+            config=LINKS,
+            on_refused=on_refused,
+        )
         self.host = Host(
             name,
             models=[FleetModel(info=info, transport=DevicePut())],
@@ -170,7 +182,7 @@ class ToyFront:
     def abort(self, handle: Handle) -> None:
         self.engine.send(Abort(handles=(handle,)))
 
-    def wait(self, until: Callable[[], bool], *, most_s: float = 60.0) -> bool:
+    def wait(self, until: Callable[[], bool], *, most_s: float = 240.0) -> bool:
         """Waits until something is so; returns whether it is."""
         with self._changed:
             return self._changed.wait_for(until, most_s)

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mell_jax.hosts.loads import NO_LOAD
+from mell_jax.serving.metrics.scrape import Scrape
+from tests.hosts.test_viewer import told
 from tests.serving.test_metrics import fleet_text
 
 DASHBOARD = json.loads((files("mell_jax.serving.metrics") / "grafana.json").read_text())
@@ -23,13 +27,20 @@ BY_PROMETHEUS = {"job", "instance", "le"}
 
 def exported() -> dict[str, tuple[str, set[str]]]:
     """Type and labels by the name of each sample."""
-    families = text_string_to_metric_families(fleet_text())
     found: dict[str, tuple[str, set[str]]] = {}
-    for family in families:
-        for sample in family.samples:
-            known = found.setdefault(sample.name, (family.type, set()))
-            known[1].update(sample.labels)
+    for text in (fleet_text(), hosts_text()):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                known = found.setdefault(sample.name, (family.type, set()))
+                known[1].update(sample.labels)
     return found
+
+
+def hosts_text() -> str:
+    """The metrics of a fleet of hosts."""
+    load = replace(NO_LOAD, fleet=told().view())
+    scrape = Scrape(load=load, measured={}, refused={}, is_serving=True)
+    return scrape.text().decode()
 
 
 def names_in(expression: str) -> list[str]:

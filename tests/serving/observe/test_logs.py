@@ -15,7 +15,7 @@ from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.events import LOGGER_NAME, Event, tell
-from mell_jax.serving.observe.logs import JsonLines, Thinned
+from mell_jax.serving.observe.logs import JsonLines, Place, PlacedLines, Thinned
 from mell_jax.serving.problem import problem_of
 from tests.serving.config_file import config_flag
 from tests.serving.fake_engine import write_letters_tokenizer
@@ -67,6 +67,22 @@ def test_an_event_is_one_object_with_its_fields(lines: Lines) -> None:
         "grpc": "127.0.0.1:5",
         "took_s": 1.5,
     }
+
+
+def test_a_process_of_a_fleet_of_hosts_names_itself_and_its_epoch() -> None:
+    place = Place("host left")
+    json_lines, text_lines = JsonLines("engine", place=place), PlacedLines(place)
+    record = logging.LogRecord(
+        *("x", logging.WARNING, "a/front.py", 7, "lost [%s] 1", ("c",), None)
+    )
+    assert json.loads(json_lines.format(record))["process"] == "host left"
+    assert "epoch" not in json.loads(json_lines.format(record))
+    assert text_lines.format(record).endswith("front.py:7] [host left] lost [c] 1")
+    place.epoch = 17
+    assert json.loads(json_lines.format(record))["epoch"] == 17
+    assert text_lines.format(record).endswith("[host left, epoch 17] lost [c] 1")
+    place.epoch = None
+    assert "epoch" not in text_lines.format(record)
 
 
 def test_a_cause_stays_on_its_line(lines: Lines) -> None:
