@@ -83,7 +83,7 @@ def _url_in(told: TextIO) -> str:
     """Reads where it serves, and has all else told on."""
     for line in told:
         print(line, end="", flush=True)
-        if found := re.match(r"(http://\S+) has /v1", line):
+        if found := re.match(r"(https?://\S+) has /v1", line):
             rest = (told, sys.stdout)
             threading.Thread(target=shutil.copyfileobj, args=rest, daemon=True).start()
             return found[1]

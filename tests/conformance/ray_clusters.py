@@ -62,6 +62,16 @@ def nodes(folder: Path, *, count: int) -> Iterator[tuple[str, list[int]]]:
         cluster.shutdown()
 
 
+def below(word: str) -> set[int]:
+    """The processes below this one with a word in their commands."""
+    return {
+        pid
+        for parent in tree(os.getpid())
+        for pid, command in children(parent).items()
+        if word in command
+    }
+
+
 def kill_node(raylet: int) -> None:
     """Ends all processes of a node at once, as a machine does that loses its power."""
     found = tree(raylet)

@@ -1,6 +1,6 @@
 """A fleet on Ray clusters of this machine: python -m tests.conformance.ray_fleet
 
-    node     head and two nodes; one is killed, and no stream of it is lost
+    node     head and two nodes; the controller is killed, then a node; streams go on
     scale    an autoscaler's nodes: 3; with little to do: 1; under load: 2
 
 Streams run all the time, and get the tokens that they get when nothing happens.
@@ -20,19 +20,21 @@ from typing import final
 from tests.conformance.ray_clusters import (
     alive,
     autoscaled,
+    below,
     hosts_on,
     kill_node,
     nodes,
 )
 from tests.conformance.reaped import reaped
 from tests.hosts.clients import Got, Wave, bodies, fetch, stream
-from tests.hosts.processes import wait_for
+from tests.hosts.processes import kill_all, wait_for
 
 START_S, CHANGE_S, END_S = 300.0, 240.0, 60.0
 ROWS = 4  # of one host: so many samples at once
 MANY = 7  # requests, of eight samples: what two hosts take at once
 FEW = 2  # that leave most of one host free
 TOKENS = 150
+CONTROLLER = "ray::ControllerActor"
 _SETTINGS = f"""
 [engine]
 model = ["demo"]
@@ -93,10 +95,12 @@ def is_ready(http: Path) -> bool:
         return False
 
 
-def until(what: str, is_so: Callable[[], bool], *, most_s: float = CHANGE_S) -> None:
+def until(what: str, is_so: Callable[[], object], *, most_s: float = CHANGE_S) -> None:
     """Waits for something, and says how long that took."""
     start_s = time.monotonic()
-    assert wait_for(is_so, most_s=most_s), f"not within {most_s:.0f} s: {what}"
+    assert wait_for(lambda: bool(is_so()), most_s=most_s), (
+        f"not within {most_s:.0f} s: {what}"
+    )
     print(f"{what}: {time.monotonic() - start_s:.1f} s", flush=True)
 
 
@@ -134,6 +138,8 @@ class Load:
     def _ask(self, got: list[Got], body: dict[str, object]) -> None:
         while not self._is_over.is_set():
             got.append(stream(self._http, body))
+            if got[-1].error:
+                return
 
     def end(self) -> None:
         """Asks no more, and waits until all is answered."""
@@ -165,6 +171,9 @@ def lose_a_node(folder: Path, *, cache: Path) -> None:
         wanted = ask(http, MANY)
         until("nothing runs", lambda: running(http) == 0)
         load = Load(http, MANY)
+        until("both serve", lambda: running(http) > ROWS)
+        kill_all(before := below(CONTROLLER))
+        until("Ray has begun the controller again", lambda: below(CONTROLLER) - before)
         until("both serve", lambda: running(http) > ROWS)
         kill_node(raylets[0])
         until("Ray has lost a node", lambda: hosts_on() == 1)

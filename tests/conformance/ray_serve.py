@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conformance.ray_clusters import free_port, nodes
+from tests.conformance.ray_clusters import below, free_port, nodes
 from tests.conformance.ray_fleet import START_S, until
 from tests.conformance.reaped import reaped
-from tests.hosts.processes import children, living, tree
+from tests.hosts.processes import living
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FLAGS = (
@@ -95,16 +95,6 @@ def running(port: int) -> float:
         for line in ask(port, "/metrics")[1].splitlines()
         if line.startswith("mell:num_requests_running")
     )
-
-
-def below(word: str) -> set[int]:
-    """The processes below this one with a word in their commands."""
-    return {
-        pid
-        for parent in tree(os.getpid())
-        for pid, command in children(parent).items()
-        if word in command
-    }
 
 
 def check(port: int) -> None:
