@@ -108,6 +108,7 @@ def run_host(
         address=hosts.fleet_address or own_address(hosts.join),
         controller=hosts.join,
         config=links_of(hosts, server=server, secret=secret),
+        pages_by=hosts.pages_by,
     )
     built = build_host(
         engines,

@@ -37,7 +37,7 @@ from mell_jax.engine.frames import Handle
 from mell_jax.engine.hosts import wires
 from mell_jax.hosts.pages.connection import Connection, dial
 from mell_jax.hosts.pages.parcels import head_of, send_chunks
-from mell_jax.hosts.wire import Hello, Whole
+from mell_jax.hosts.wire import Arrived, Hello, Ways
 from mell_jax.models.decoder import Decoder
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration.messages import Chunk
@@ -100,6 +100,7 @@ def measure_pages(model: str, bytes_per_token: int) -> PagesFigures:
         ports = [int(port) for port in other.stdout.readline().split()]
         hello = Hello(role="pages", name="here", epoch=Epoch(1))
         lane = dial("127.0.0.1", ports[0], hello=hello, secret=SECRET, tls=None)
+        lane.receive(Ways)
         plain = socket.create_connection(("127.0.0.1", ports[1]))
         data = np.random.default_rng(0).bytes(size)
         ways = {
@@ -147,7 +148,7 @@ def _sender_of(data: bytes, *, over: Connection) -> Callable[[], None]:
     def send() -> None:
         over.send(head_of(parcel))
         send_chunks(chunks, to=over)
-        over.receive(Whole)
+        over.receive(Arrived)
 
     return send
 

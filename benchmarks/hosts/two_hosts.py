@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -138,7 +139,11 @@ class TwoHosts:
         coordinator = self._control.coordinator
         if coordinator is None or coordinator.is_adopting:
             return False
-        return len(coordinator.roll.hosts) == len(NAMES)
+        hosts, ledger = coordinator.roll.hosts.values(), coordinator.machine.ledger
+        devices = [device for host in hosts for device in host.devices]
+        return len(hosts) == len(NAMES) and all(
+            ledger.is_idle(device) or device in ledger.instances for device in devices
+        )
 
     async def _homes(self) -> dict[RequestId, DeviceGroupId | None]:
         assert self._control.coordinator is not None
@@ -207,7 +212,8 @@ def two_hosts(given: dict[str, Any]) -> Iterator[TwoHosts]:
             )
             child = Child(
                 f"host {name}",
-                lambda line=line, orders=orders: start_piped(
+                partial(
+                    start_piped,
                     host_command(line, flags=()),
                     first_line=orders.encode(),
                     wants_output=False,
