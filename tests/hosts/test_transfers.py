@@ -91,6 +91,18 @@ def this_side() -> Transfers:
     return Transfers(ANY)
 
 
+@pytest.fixture(name="pulls", scope="module")
+def other_side() -> Iterator[Puller]:
+    with puller() as there:
+        yield there
+
+
+@pytest.fixture(name="takes", scope="module")
+def other_side_without() -> Iterator[Puller]:
+    with puller(can_pull=False) as there:
+        yield there
+
+
 def parcel(number: int) -> wires.Parcel:
     """Two arrays that are full of a number."""
     chunk = Chunk(
@@ -109,11 +121,11 @@ def parcel(number: int) -> wires.Parcel:
 
 
 def soon(is_so: Any) -> bool:
-    return wait_for(is_so, most_s=60.0)
+    return wait_for(is_so, most_s=120.0)
 
 
 def test_pages_are_pulled_and_kept_until_they_are(
-    offers: Transfers, monkeypatch: pytest.MonkeyPatch
+    offers: Transfers, pulls: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered: list[Offer] = []
     offer = offers.offer
@@ -143,22 +155,20 @@ def test_pages_are_pulled_and_kept_until_they_are(
 
 @pytest.mark.parametrize("by", ["transfer", "auto", "sockets"])
 def test_pages_go_by_sockets_where_one_end_has_no_transfers(
-    by: PagesBy, offers: Transfers
+    by: PagesBy, offers: Transfers, pulls: Puller, takes: Puller
 ) -> None:
-    for can_pull, own in ((False, offers), (True, None)):
-        with (
-            puller(can_pull=can_pull) as there,
-            lane_to(there, by=by, offers=own) as (lane, failed),
-        ):
+    for there, own in ((takes, offers), (pulls, None)):
+        there.came.clear()
+        with lane_to(there, by=by, offers=own) as (lane, failed):
             lane.put(parcel(5))
-            assert soon(lambda: there.came == ["5.0"])
+            assert soon(lambda there=there: there.came == ["5.0"])
             assert failed == []
 
 
 def test_what_cannot_be_pulled_goes_by_sockets(
-    offers: Transfers, monkeypatch: pytest.MonkeyPatch
+    offers: Transfers, pulls: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other side is told of pages with other sums, and then of none at all."""
+    """The other side is told of other checksums than those of the pages."""
     tries: list[Offer] = []
     offer = offers.offer
 
