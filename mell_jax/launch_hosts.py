@@ -138,6 +138,7 @@ def run_host(
         config=links_of(hosts, server=server, secret=secret),
         on_epoch=lambda epoch: enter(place, epoch),
         on_refused=refuse,
+        pages_by=hosts.pages_by,
     )
     built = build_host(
         engines,

@@ -38,7 +38,7 @@ from mell_jax.engine.frames import Handle
 from mell_jax.engine.hosts import wires
 from mell_jax.hosts.pages.connection import Connection, dial
 from mell_jax.hosts.pages.parcels import head_of, send_chunks
-from mell_jax.hosts.wire import Hello, Whole
+from mell_jax.hosts.wire import Arrived, Hello, Ways
 from mell_jax.models.decoder import Decoder
 from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, RequestId
 from mell_jax.scheduler.migration.messages import Chunk
@@ -101,6 +101,7 @@ def measure_pages(model: str, bytes_per_token: int) -> PagesFigures:
         ports = [int(port) for port in other.stdout.readline().split()]
         hello = Hello(role="pages", name="here", epoch=Epoch(1))
         lane = dial("127.0.0.1", ports[0], hello=hello, secret=SECRET, tls=None)
+        lane.receive(Ways)
         plain = socket.create_connection(("127.0.0.1", ports[1]))
         data = np.random.default_rng(0).bytes(size)
         ways: dict[str, Callable[[], None]] = {
@@ -148,7 +149,7 @@ def _sender_of(data: bytes, *, over: Connection) -> Callable[[], None]:
     def send() -> None:
         over.send(head_of(parcel))
         send_chunks(chunks, to=over)
-        over.receive(Whole)
+        over.receive(Arrived)
 
     return send
 
@@ -181,6 +182,7 @@ def measure_moves(*, moves: int) -> MoveFigures:
             "token_budget": 512,
             "kv_pages": 2 * (TOKENS + room) // PAGE_TOKENS + 1,
             "prefix_cache": False,
+            "compilation_cache_dir": f"{folder}/compiled",
         }
         with two_hosts(given) as fleet:
             return _moves(fleet, moves=moves, new_tokens=room)
@@ -207,7 +209,7 @@ def _moves(fleet: TwoHosts, *, moves: int, new_tokens: int) -> MoveFigures:
             done.append(fleet.move(request))
             fleet.wait_tokens([mover], more=8)
     del done[0]  # the first one connects
-    gaps = [_gap(fleet, mover, neighbours=neighbours, move=move) for move in done]
+    gaps = [gap_of(fleet, mover, neighbours=neighbours, move=move) for move in done]
     steps = summarize([float(gap[0]) for gap in gaps])
     laps = np.diff(fleet.times[neighbours[0]])
     whole = [one for one in fleet.measured if one.nbytes >= TOKENS * 2**11][1:]
@@ -222,7 +224,7 @@ def _moves(fleet: TwoHosts, *, moves: int, new_tokens: int) -> MoveFigures:
     )
 
 
-def _gap(
+def gap_of(
     fleet: TwoHosts, mover: Handle, *, neighbours: Sequence[Handle], move: Move
 ) -> tuple[int, float]:
     """Returns the longest gap of a request about a move: steps, seconds.
@@ -230,8 +232,11 @@ def _gap(
     Steps are those of the neighbour that made most of them meanwhile.
     """
     times = fleet.times[mover]
-    after = [i for i in range(1, len(times)) if times[i] > move.began_s]
-    near = [i for i in after if times[i - 1] <= move.ended_s] or after[:1]
+    near = [
+        index
+        for index in range(1, len(times))
+        if times[index] > move.began_s and times[index - 1] <= move.ended_s
+    ]
     index = max(near, key=lambda i: times[i] - times[i - 1])
     last_s, first_s = times[index - 1], times[index]
     made = [

@@ -139,7 +139,11 @@ class TwoHosts:
         coordinator = self._control.coordinator
         if coordinator is None or coordinator.is_adopting:
             return False
-        return len(coordinator.roll.hosts) == len(NAMES)
+        hosts, ledger = coordinator.roll.hosts.values(), coordinator.machine.ledger
+        devices = [device for host in hosts for device in host.devices]
+        return len(hosts) == len(NAMES) and all(
+            ledger.is_idle(device) or device in ledger.instances for device in devices
+        )
 
     async def _homes(self) -> dict[RequestId, DeviceGroupId | None]:
         assert self._control.coordinator is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mell_jax.hosts.address import split_address
+from mell_jax.hosts.pages.choice import PagesBy
 from mell_jax.settings.setting import setting
 
 MIN_SECRET_BYTES = 16
@@ -73,6 +74,11 @@ class HostsConfig:
     host_name: str = setting(
         "", help="This host has this name in its fleet; by default the machine's."
     )
+    pages_by: PagesBy = setting(
+        "sockets",
+        help="Pages go to other hosts by sockets, by jax's own transfer, which has "
+        "neither a secret nor TLS, or by whichever is faster (auto).",
+    )
     beat_s: float = setting(
         0.5, help="The fleet's processes say to each other so often that they live."
     )
@@ -98,6 +104,11 @@ class HostsConfig:
             raise ValueError(f"ray_hosts must be from 1 to 10000, got {self.ray_hosts}")
         if not (self.ray_idle_s >= 0.0):
             raise ValueError(f"ray_idle_s must be 0 or more, got {self.ray_idle_s}")
+        if self.pages_by != "sockets" and self.fleet_tls_ca:
+            raise ValueError(
+                f"pages_by {self.pages_by} contradicts fleet_tls_ca: jax's transfers "
+                "have no TLS; leave pages_by at sockets"
+            )
         self.node_resources()
         if not (0.01 <= self.beat_s <= 60.0):
             raise ValueError(f"beat_s must be from 0.01 to 60, got {self.beat_s}")

@@ -23,10 +23,12 @@ from mell_jax.hosts.address import split_address
 from mell_jax.hosts.link import Link, LinkConfig, connect
 from mell_jax.hosts.listener import Listener, listen
 from mell_jax.hosts.pages.buffers import Buffers
+from mell_jax.hosts.pages.choice import PagesBy
 from mell_jax.hosts.pages.connection import Connection, dial, take_in
 from mell_jax.hosts.pages.landing import Landing
 from mell_jax.hosts.pages.lane import Lane
 from mell_jax.hosts.pages.parcels import Unpacking, parcel_of
+from mell_jax.hosts.pages.transfers import Transfers, start_transfers
 from mell_jax.hosts.peer_link import PeerLink
 from mell_jax.hosts.seek import Seeking
 from mell_jax.hosts.split import part_of
@@ -56,6 +58,7 @@ class HostLinks:
       controller: its address.
       on_epoch: hears under which epoch it is admitted; None: under none any more.
       on_refused: hears why the controller does not let it in.
+      pages_by: how pages go to other hosts.
     """
 
     def __init__(
@@ -67,10 +70,13 @@ class HostLinks:
         config: LinkConfig,
         on_epoch: Callable[[Epoch | None], None] = lambda _: None,
         on_refused: Callable[[str], None] = lambda _: None,
+        pages_by: PagesBy = "sockets",
     ) -> None:
         self._on_refused = on_refused
         self._seeking = Seeking(controller)
         self._on_epoch = on_epoch
+        self._pages_by = pages_by
+        self._transfers: Transfers | None = None
         self._name = name
         self._address = address
         self._controller_address = controller
@@ -109,9 +115,15 @@ class HostLinks:
           OSError: the address cannot be listened on.
         """
         self._models, self._post = models, post
+        if self._pages_by != "sockets":
+            self._transfers = start_transfers(self._address)
         self._landing = Landing(
             partial(take_in, secret=self._config.secret, tls=self._config.server),
-            unpacking=Unpacking(group_of, buffers=Buffers(most_bytes=_KEPT_BYTES)),
+            unpacking=Unpacking(
+                group_of,
+                buffers=Buffers(most_bytes=_KEPT_BYTES),
+                transfers=self._transfers,
+            ),
             is_linked=self._peers.__contains__,
             post=post,
             measured=partial(self._soon, self._send_controller),
@@ -376,6 +388,8 @@ class HostLinks:
             name,
             dial=lambda: self._dial(name, hello),
             failed=lambda: self._soon(peer.cut),
+            pages_by=self._pages_by,
+            transfers=self._transfers,
         )
 
     def _dial(self, name: str, hello: Hello) -> Connection:

@@ -116,11 +116,22 @@ class OpeningParcel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Pages are to be pulled, as `jax.experimental.transfer` does."""
+
+    number: int  # nobody else can guess it
+    address: str
+    shards: int  # devices that each array is on
+    sums: tuple[int, ...]  # of pages; none: nobody looks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """A message between device groups of two hosts.
 
     With pages it goes over a connection for these. They follow it: arrays of `dtype`,
-    of these `shapes`, one after the other, and then `Sums`; a `Whole` answers.
+    of these `shapes`, one after the other, and then `Sums`. Or there is an `offer`, by
+    which they are to be pulled. `Arrived` answers.
     """
 
     device: DeviceGroupId
@@ -131,6 +142,7 @@ class Parcel:
     along: npt.NDArray[np.int32]
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +153,17 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """A parcel has come with all of its pages, which are as they were sent."""
+class Arrived:
+    """The latest parcel has come, with all of its pages as they were sent, or not."""
+
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """Who takes pages in says first how they may come, but for bytes."""
+
+    can_pull: bool
 
 
 TYPES: tuple[type[Any], ...] = (
@@ -158,7 +179,8 @@ TYPES: tuple[type[Any], ...] = (
     OpeningParcel,
     Parcel,
     Sums,
-    Whole,
+    Arrived,
+    Ways,
     *dict.fromkeys(
         kind
         for union in (

@@ -37,6 +37,10 @@ def test_by_default_there_is_no_fleet_of_hosts() -> None:
         ({"beat_s": float("nan")}, "beat_s must be"),
         ({"patience_beats": 0}, "patience_beats must be from 1 to 10000, got 0"),
         ({"patience_beats": 10_001}, "patience_beats must be"),
+        (
+            {"pages_by": "auto", "fleet_tls_ca": "ca.pem"},
+            "pages_by auto contradicts fleet_tls_ca",
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, Any], why: str) -> None:

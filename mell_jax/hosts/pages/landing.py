@@ -16,7 +16,8 @@ from absl import logging
 from mell_jax.engine.hosts import wires
 from mell_jax.hosts.pages.connection import Connection
 from mell_jax.hosts.pages.parcels import Unpacking, parcel_of
-from mell_jax.hosts.wire import Hello, Parcel, Whole
+from mell_jax.hosts.pages.transfers import PullError
+from mell_jax.hosts.wire import Arrived, Hello, Parcel, Ways
 from mell_jax.scheduler.hosts.messages import LinkMeasured
 from mell_jax.scheduler.ids import Epoch
 from mell_jax.scheduler.migration.messages import Chunk
@@ -119,15 +120,26 @@ class Landing:
             self._open[connection] = hello.epoch
         if not self._is_linked(hello.epoch):
             raise WireError("there is no link to it")
+        connection.send(Ways(can_pull=self._unpacking.can_pull))
         while True:
             connection.is_idle = True
             head = connection.receive(Parcel)
-            connection.is_idle = False
-            since_s = self._clock()
-            parcel = parcel_of(head, chunks=self._unpacking.chunks(head, by=connection))
-            self._measure(parcel, seconds=self._clock() - since_s)
-            self._post(parcel)
-            connection.send(Whole())
+            connection.is_idle = head.offer is not None  # a pull has its own time
+            is_whole = self._take(head, connection)
+            connection.send(Arrived(is_whole=is_whole))
+
+    def _take(self, head: Parcel, connection: Connection) -> bool:
+        """Passes a parcel on; returns False if its pages could not be pulled."""
+        since_s = self._clock()
+        try:
+            chunks = self._unpacking.chunks(head, by=connection)
+        except PullError as error:
+            logging.warning("pages cannot be pulled: %s", error)
+            return False
+        parcel = parcel_of(head, chunks=chunks)
+        self._measure(parcel, seconds=self._clock() - since_s)
+        self._post(parcel)
+        return True
 
     def _measure(self, parcel: wires.Parcel, *, seconds: float) -> None:
         nbytes = parcel.pages.nbytes if parcel.pages is not None else 0

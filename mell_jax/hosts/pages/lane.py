@@ -9,15 +9,18 @@ the target's end of a move knows what it has already. Pages are kept until then.
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import final
 
 from absl import logging
 
 from mell_jax.engine.hosts import wires
+from mell_jax.hosts.pages.choice import Choice, PagesBy
 from mell_jax.hosts.pages.connection import Connection
 from mell_jax.hosts.pages.parcels import head_of, send_chunks
-from mell_jax.hosts.wire import Whole
+from mell_jax.hosts.pages.transfers import Transfers
+from mell_jax.hosts.wire import Arrived, Ways
 from mell_jax.serving.processes.wire import WireError
 
 _TRIES = 2
@@ -33,11 +36,23 @@ class Lane:
       name: of the host that it leads to, for the log.
       dial: connects to that host.
       failed: hears once, on the lane's thread, that it brings nothing there.
+      pages_by: which way they go, if the other side offers more than one.
+      transfers: offer pages to be pulled; None where they cannot.
     """
 
     def __init__(
-        self, name: str, *, dial: Callable[[], Connection], failed: Callable[[], None]
+        self,
+        name: str,
+        *,
+        dial: Callable[[], Connection],
+        failed: Callable[[], None],
+        pages_by: PagesBy = "sockets",
+        transfers: Transfers | None = None,
     ) -> None:
+        self._pages_by = pages_by
+        self._transfers = transfers
+        self._choice: Choice | None = None  # from the first connection on
+        self._is_checked = False  # that transfers bring what they should
         self._name = name
         self._dial = dial
         self._failed = failed
@@ -110,12 +125,41 @@ class Lane:
                 logging.warning("pages go to host %s again: %s", self._name, error)
 
     def _send(self, parcel: wires.Parcel, connection: Connection) -> None:
+        assert self._choice is not None, "a connection has told what there is"
+        size, start_s = _size(parcel), time.monotonic()
+        is_transfer = self._choice.is_transfer(size)
+        if is_transfer and not self._offer(parcel, connection):
+            logging.warning("pages go to host %s by sockets from now on", self._name)
+            self._choice.give_up()
+            is_transfer, start_s = False, time.monotonic()
+        if not is_transfer:
+            self._send_bytes(parcel, connection)
+        seconds = time.monotonic() - start_s
+        self._choice.note(size, seconds=seconds, is_transfer=is_transfer)
+
+    def _send_bytes(self, parcel: wires.Parcel, connection: Connection) -> None:
         assert parcel.pages is not None, "only pages go by a lane"
         connection.is_idle = False
         connection.send(head_of(parcel))
         send_chunks(parcel.pages.chunks, to=connection)
-        connection.receive(Whole)
+        if not connection.receive(Arrived).is_whole:
+            raise WireError("the other side has lost pages that it was sent")
         connection.is_idle = True
+
+    def _offer(self, parcel: wires.Parcel, connection: Connection) -> bool:
+        """Offers pages, keeps them until there is an answer, and returns that."""
+        assert parcel.pages is not None and self._transfers is not None
+        connection.is_idle = True  # a pull has its own time
+        chunks = parcel.pages.chunks
+        offer = self._transfers.offer(chunks, with_sums=not self._is_checked)
+        is_whole = False
+        try:
+            connection.send(head_of(parcel, offer=offer))
+            is_whole = connection.receive(Arrived).is_whole
+        finally:
+            self._transfers.forget(offer, is_pulled=is_whole)
+        self._is_checked |= is_whole
+        return is_whole
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -124,6 +168,12 @@ class Lane:
                 self._connection = connection
             if self._is_closed:
                 connection.cut()
+            can_pull = connection.receive(Ways).can_pull
+            if self._choice is None:
+                self._choice = Choice(
+                    self._pages_by,
+                    both_can=can_pull and self._transfers is not None,
+                )
         assert self._connection is not None
         return self._connection
 

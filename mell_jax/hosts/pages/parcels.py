@@ -1,7 +1,7 @@
 """Parcels as they cross a connection for pages.
 
     head | array of pages | array of pages | ... | Sums  ->
-                                                         <-  Whole
+                                                         <-  Arrived
 
 The head says of what shapes the pages are, and so how long all of it is. Arrays are put
 on their devices as they come, beside those that are still to come; but nobody gets any
@@ -20,7 +20,8 @@ from mell_jax.engine.hosts import wires
 from mell_jax.hosts.pages.buffers import Buffers
 from mell_jax.hosts.pages.checksum import Checksum
 from mell_jax.hosts.pages.connection import See
-from mell_jax.hosts.wire import MAX_PARCEL_BYTES, Parcel, Sums
+from mell_jax.hosts.pages.transfers import PullError, Transfers
+from mell_jax.hosts.wire import MAX_PARCEL_BYTES, Offer, Parcel, Sums
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.plan import Places
 from mell_jax.serving.processes.wire import WireError
@@ -45,7 +46,7 @@ class Takes(Protocol):
     def take(self, into: memoryview, *, see: See) -> None: ...
 
 
-def head_of(parcel: wires.Parcel) -> Parcel:
+def head_of(parcel: wires.Parcel, *, offer: Offer | None = None) -> Parcel:
     """Returns a parcel without its pages."""
     none = np.zeros(0, np.int32)
     pages = parcel.pages
@@ -59,6 +60,7 @@ def head_of(parcel: wires.Parcel) -> Parcel:
         along=pages.places.along if pages is not None else none,
         shapes=tuple(chunk.shape for chunk in chunks),
         dtype=str(chunks[0].dtype) if chunks else "",
+        offer=offer,
     )
 
 
@@ -93,6 +95,7 @@ class Unpacking:
     Args:
       group_of: returns the devices of an instance; None if it is gone.
       buffers: have memory for what comes; other arrays of it may be in use.
+      transfers: pull what was offered; None where they cannot.
     """
 
     def __init__(
@@ -100,14 +103,22 @@ class Unpacking:
         group_of: Callable[[DeviceGroupId], DeviceGroup | None],
         *,
         buffers: Buffers,
+        transfers: Transfers | None = None,
     ) -> None:
         self._group_of = group_of
         self._buffers = buffers
+        self._transfers = transfers
+
+    @property
+    def can_pull(self) -> bool:
+        """Returns whether pages may be offered to it."""
+        return self._transfers is not None
 
     def chunks(self, head: Parcel, *, by: Takes) -> tuple[jax.Array, ...]:
         """Returns the pages of a parcel whose head has come; none if nobody is there.
 
         Raises:
+          PullError: they were offered, and cannot be pulled.
           OSError: the connection has ended.
           WireError: the pages are not those that were sent, or cannot be.
         """
@@ -118,6 +129,8 @@ class Unpacking:
                 f"a parcel of {due} bytes; at most {MAX_PARCEL_BYTES} are allowed"
             )
         group, sums = self._group_of(head.device), []
+        if head.offer is not None:
+            return self._pull(head, head.offer, dtype=dtype, to=group)
         chunks: list[jax.Array] = []
         arrays: list[np.ndarray[Any, Any]] = []  # that are not on their devices yet
         for shape in head.shapes:
@@ -131,6 +144,20 @@ class Unpacking:
         if by.receive(Sums).values != tuple(sums):
             raise WireError("a piece has other bits than were sent")
         return tuple(chunks)
+
+    def _pull(
+        self,
+        head: Parcel,
+        offer: Offer,
+        *,
+        dtype: "np.dtype[Any]",
+        to: DeviceGroup | None,
+    ) -> tuple[jax.Array, ...]:
+        if self._transfers is None or to is None:
+            raise PullError("nobody is there who pulls")
+        return self._transfers.pull(
+            offer, head.shapes, dtype=dtype, sharding=to.pool_sharding
+        )
 
 
 def _taken(piece: memoryview, *, by: Takes) -> int:
