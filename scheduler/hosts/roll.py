@@ -49,6 +49,11 @@ class HostEntry:
         self.is_leaving = False  # it takes nothing new
         self.is_serving = False  # its device groups are in the books
 
+    @property
+    def told(self) -> Host:
+        """Returns the host as front ends and hosts are told of it."""
+        return Host(epoch=self.epoch, name=self.name, devices=self.devices)
+
 
 class FrontEntry:
     """A front end is known by its id."""
@@ -167,7 +172,4 @@ class Roll:
 
     def told(self) -> tuple[Host, ...]:
         """Returns the hosts as front ends and hosts are told of them."""
-        return tuple(
-            Host(epoch=host.epoch, name=host.name, devices=host.devices)
-            for host in self.hosts.values()
-        )
+        return tuple(host.told for host in self.hosts.values())
