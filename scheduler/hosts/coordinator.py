@@ -194,10 +194,10 @@ class Coordinator:
             self._hang_up(self._adoption.join(peer, join))
             self._adopt_if_ready()
             return
-        before = self.roll.hosts.get(join.epoch) if join.epoch is not None else None
-        if before is not None and before.name == join.name:
+        for before in self.roll.named(join.name):  # whose end is yet to be heard
             self._lose_host(before)
-            self._hang_up([before.peer])
+            if before.peer != peer:
+                self._hang_up([before.peer])
         if join.name in self._given_up:
             self._put_off[peer] = join
         else:

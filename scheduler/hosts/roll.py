@@ -100,6 +100,10 @@ class Roll:
         """Returns the host of a device group; None if it is gone."""
         return self._host_of.get(device)
 
+    def named(self, name: str) -> list[HostEntry]:
+        """Returns the hosts of that name, of which there should be one at most."""
+        return [host for host in self.hosts.values() if host.name == name]
+
     def enter(self, front: FrontId, *, peer: PeerId) -> None:
         """A front end is there."""
         entry = FrontEntry(front, peer=peer)

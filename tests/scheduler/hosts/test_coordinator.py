@@ -552,6 +552,14 @@ def test_a_host_that_comes_again_before_its_end_is_heard_begins_empty() -> None:
     assert list(talk.coordinator.roll.hosts) == [SECOND, Epoch(3)]
 
 
+def test_a_host_that_was_started_again_takes_the_place_of_its_older_self() -> None:
+    talk = running(ONE)
+    said = talk.hear(D, host_join("a"))  # it knows of no epoch
+    assert (A, None) in said  # or requests would be placed there until it is silent
+    assert list(talk.coordinator.roll.hosts) == [SECOND, Epoch(3)]
+    assert _kinds(said)[-1] == (C, "Start")
+
+
 # Adoption.
 
 
