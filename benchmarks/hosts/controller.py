@@ -1,8 +1,9 @@
 """Measures what a controller costs: how many streams one core can decide for.
 
-A fleet is filled by arrivals, then rows ask for pages, requests end and others arrive,
-as often as streams of so many tokens a second would. Hosts and front ends answer at
-once. Timed is the CPU of the coordinator alone: no link, no encoding.
+A fleet is filled by arrivals, then rows fill pages and ask for more when they have none
+left, requests end and others arrive, as often as streams of so many tokens a second
+would. Hosts and front ends answer at once. Timed is the CPU of the coordinator alone:
+no link, no encoding.
 """
 
 import gc
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.hosts.fleet import Fleet, Said
-from mell_jax.scheduler.hosts.coordinator import Coordinator
-from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts.coordinator import PAGES_AHEAD, Coordinator
+from mell_jax.scheduler.hosts.roll import PeerId
+from mell_jax.scheduler.ids import ModelId, RequestId
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
 from mell_jax.scheduler.policies import POLICIES
@@ -39,6 +42,8 @@ class ControllerFigures:
 
     An event is one message that the controller hears; `streams_per_core` could be
     decided for if all had the measured mix of events, `events_per_stream_s` each.
+    `packed` is the share of the pages of all instances that rows have filled, and
+    `ahead` that of what they were granted and have not; both are means over epochs.
     """
 
     hosts: int
@@ -46,6 +51,7 @@ class ControllerFigures:
     fronts: int
     streams: int
     policy: str
+    pages_ahead: int
     events: int
     sent: int
     cpu_ms_per_1000_events: float
@@ -63,6 +69,8 @@ class ControllerFigures:
     memory_mib: float
     instances: int  # that serve in the end
     moves: int
+    packed: float
+    ahead: float
 
 
 class _Watch:
@@ -86,10 +94,46 @@ class _Watch:
         return past
 
 
+class _Rows(Fleet):
+    """A fleet whose rows fill pages, and want more only when they have none left."""
+
+    def __init__(self, coordinator: Coordinator, *, hear: Any) -> None:
+        super().__init__(coordinator, hear=hear)
+        self.filled: dict[RequestId, int] = {}
+        self.shares: list[tuple[float, float]] = []  # as `packed`, by epochs
+        self._answers[words.HostsChanged] = self._changed
+
+    def ask(self, *, model: ModelId, prompt: int, pages: int) -> None:
+        super().ask(model=model, prompt=prompt, pages=pages)
+        self.filled[self.live[-1]] = pages
+
+    def end(self, index: int) -> None:
+        del self.filled[self.live[index]]
+        super().end(index)
+
+    def fill(self, request: RequestId) -> None:
+        """A row goes on to its next page, or asks for it."""
+        running = self.streams[request]
+        if self.filled[request] >= running.pages:
+            self.want(request)
+        if self.filled[request] < running.pages:
+            self.filled[request] += 1
+
+    def packed(self) -> tuple[float, float]:
+        """Returns the shares of pages that are filled, and are granted beyond that."""
+        capacity = CAPACITY_PAGES * len(self._coordinator.machine.ledger.instances)
+        filled = sum(self.filled[request] for request in self.streams)
+        granted = sum(running.pages for running in self.streams.values())
+        return filled / capacity, (granted - filled) / capacity
+
+    def _changed(self, peer: PeerId, message: words.HostsChanged) -> Any:
+        return self._learned(peer, words.Hosts(hosts=message.came))
+
+
 class _Load:
     """Streams that ask for pages, end, and are followed by others."""
 
-    def __init__(self, fleet: Fleet, *, watch: _Watch, streams: int, seed: int) -> None:
+    def __init__(self, fleet: _Rows, *, watch: _Watch, streams: int, seed: int) -> None:
         self._fleet = fleet
         self._watch = watch
         self._streams = streams
@@ -114,7 +158,7 @@ class _Load:
             watch.now_s += step_s
             request = fleet.live[rng.randrange(len(fleet.live))]
             if request in fleet.streams:
-                fleet.want(request)
+                fleet.fill(request)
             if rng.random() * wants_per_end < 1:
                 fleet.end(rng.randrange(len(fleet.live)))
                 self.arrive()
@@ -130,6 +174,7 @@ def measure_controller(
     num_events: int = 400_000,
     warm_s: float = 10.0,
     policy: str = "consolidate",
+    pages_ahead: int = PAGES_AHEAD,
     seed: int = 0,
 ) -> ControllerFigures:
     """Fills a fleet with so many streams, and times the events that follow.
@@ -141,6 +186,7 @@ def measure_controller(
       warm_s: of the fleet's time, before: one that was only filled moves more.
       num_events: at least; whole seconds of the fleet's time are measured.
       policy: of placement.
+      pages_ahead: that a row gets at most beyond what it asks for.
       seed: of lengths, and of who asks when.
 
     Raises:
@@ -150,9 +196,9 @@ def measure_controller(
         if not (value >= 1):
             raise ValueError(f"{name} must be >= 1, got {value}")
     empty_bytes = _resident_bytes()
-    coordinator = _new_coordinator(hosts=hosts, policy=policy)
+    coordinator = _new_coordinator(hosts=hosts, policy=policy, ahead=pages_ahead)
     watch = _Watch(coordinator)
-    fleet = Fleet(coordinator, hear=watch.hear)
+    fleet = _Rows(coordinator, hear=watch.hear)
     load = _Load(fleet, watch=watch, streams=streams, seed=seed)
     fleet.join(hosts=hosts, groups=groups, fronts=fronts)
     for _ in range(2):
@@ -166,8 +212,10 @@ def measure_controller(
     _go_on(load, fleet, coordinator, watch, warm_s=warm_s)
     watch.restart()
     fleet.sent = fleet.moves = 0
+    fleet.shares.clear()
     epochs_ns, lasted_s = _go_on(load, fleet, coordinator, watch, num_events=num_events)
     events_ns = watch.restart()
+    packed, ahead = np.mean(fleet.shares, axis=0).tolist()
     rate = len(events_ns) / (sum(events_ns) / 1e9)
     per_stream_s = len(events_ns) / lasted_s / streams
     return ControllerFigures(
@@ -176,6 +224,7 @@ def measure_controller(
         fronts=fronts,
         streams=streams,
         policy=policy,
+        pages_ahead=pages_ahead,
         events=len(events_ns),
         sent=fleet.sent,
         cpu_ms_per_1000_events=1e6 / rate,
@@ -190,11 +239,13 @@ def measure_controller(
         memory_mib=(full_bytes - empty_bytes) / 2**20,
         instances=len(coordinator.machine.ledger.instances),
         moves=fleet.moves,
+        packed=packed,
+        ahead=ahead,
         host_lost_ms=_lose_host(coordinator, fleet, watch),
     )
 
 
-def _new_coordinator(*, hosts: int, policy: str) -> Coordinator:
+def _new_coordinator(*, hosts: int, policy: str, ahead: int) -> Coordinator:
     spec = ModelSpec(
         capacity_pages=CAPACITY_PAGES,
         growth_pages_per_s=TOKENS_PER_S / PAGE_TOKENS,
@@ -207,6 +258,7 @@ def _new_coordinator(*, hosts: int, policy: str) -> Coordinator:
         patience=PATIENCE,
         least_hosts=hosts,
         epoch_s=EPOCH_S,
+        pages_ahead=ahead,
     )
 
 
@@ -218,7 +270,7 @@ def _fill(load: _Load, *, streams: int, watch: _Watch) -> None:
 
 def _go_on(
     load: _Load,
-    fleet: Fleet,
+    fleet: _Rows,
     coordinator: Coordinator,
     watch: _Watch,
     *,
@@ -237,10 +289,11 @@ def _go_on(
         todo = list(coordinator.tick(now_s=watch.now_s))
         epochs_ns.append(time.thread_time_ns() - begin)
         fleet.take(todo)
+        fleet.shares.append(fleet.packed())
     return epochs_ns, lasted_s
 
 
-def _lose_host(coordinator: Coordinator, fleet: Fleet, watch: _Watch) -> float:
+def _lose_host(coordinator: Coordinator, fleet: _Rows, watch: _Watch) -> float:
     running = next(iter(fleet.streams.values()))
     peer = fleet.peer_of(running.device)
     return _timed_ms(lambda: coordinator.cut(peer, now_s=watch.now_s))

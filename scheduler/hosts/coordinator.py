@@ -28,6 +28,7 @@ from mell_jax.scheduler.placement.policy import Policy
 
 __all__ = ["Coordinator", "Effect", "HangUp", "Send"]
 
+PAGES_AHEAD = 8
 _EPOCH_BITS = 20  # that tell the epochs of one generation from each other
 
 
@@ -43,6 +44,8 @@ class Coordinator:
         need not follow on.
       least_hosts: that it waits for before it adopts.
       epoch_s: between two calls of `tick`.
+      pages_ahead: that a row gets at most beyond what it asks for, where much is free:
+        the fewer times it asks, the more streams a controller can decide for.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Coordinator:
         generation: int = 0,
         least_hosts: int = 1,
         epoch_s: float = 1.0,
+        pages_ahead: int = PAGES_AHEAD,
     ) -> None:
         self.generation = generation
         self.roll = Roll(patience=patience)
@@ -64,6 +68,7 @@ class Coordinator:
             roll=self.roll,
             outbox=self._outbox,
             epoch_s=epoch_s,
+            pages_ahead=pages_ahead,
         )
         self._adoption: Adoption | None = Adoption(
             patience=patience, least_hosts=least_hosts
@@ -223,10 +228,10 @@ class Coordinator:
             self._hang_up(self._adoption.join(peer, join))
             self._adopt_if_ready()
             return
-        before = self.roll.hosts.get(join.epoch) if join.epoch is not None else None
-        if before is not None and before.name == join.name:
+        for before in self.roll.named(join.name):  # whose end is yet to be heard
             self._lose_host(before)
-            self._hang_up([before.peer])
+            if before.peer != peer:
+                self._hang_up([before.peer])
         if join.name in self._given_up:
             self._put_off[peer] = join
         else:
@@ -240,11 +245,13 @@ class Coordinator:
 
     def _admit(self, joins: Mapping[PeerId, words.Join]) -> None:
         """Lets hosts in that begin empty, whatever they had before."""
+        known = set(self.roll.hosts)
         for peer, join in joins.items():
             self._number(peer, join)
-        if joins:
-            self._tell_hosts()
-            self._serve_reached(self.roll.hosts.values())
+        came = [host for epoch, host in self.roll.hosts.items() if epoch not in known]
+        if came:
+            self._tell_change(came=came)
+            self._serve_reached(came)
 
     def _number(self, peer: PeerId, join: words.Join) -> None:
         self._last_epoch += 1
@@ -294,6 +301,16 @@ class Coordinator:
 
     def _tell_hosts(self) -> None:
         self._outbox.send_all(words.Hosts(hosts=self.roll.told()))
+
+    def _tell_change(
+        self, *, came: Sequence[HostEntry] = (), gone: Sequence[Epoch] = ()
+    ) -> None:
+        """Tells all who is new and who is gone; who is new itself learns of all."""
+        new = {host.peer for host in came}
+        for peer in new:
+            self._outbox.send(peer, words.Hosts(hosts=self.roll.told()))
+        told = tuple(host.told for host in came)
+        self._outbox.send_all(words.HostsChanged(came=told, gone=tuple(gone)), but=new)
 
     # -- what there was before -----------------------------------------------------
 
@@ -367,7 +384,7 @@ class Coordinator:
     def _lose_host(self, host: HostEntry) -> None:
         """Gives a host up: its requests start again elsewhere."""
         self.roll.remove(host)
-        self._tell_hosts()
+        self._tell_change(gone=[host.epoch])
         if host.is_serving:
             self._dispatcher.lose_devices(host.devices)
 

@@ -83,6 +83,7 @@ class Desk:
             words.Retain: self._retain,
             words.Fenced: self._fenced,
             words.Hosts: self._learn_hosts,
+            words.HostsChanged: lambda m: self._learn_hosts(m.applied(self.hosts)),
             words.Order: self._order,
             words.Grant: self._grant,
             words.OpenGroup: self._open_group,

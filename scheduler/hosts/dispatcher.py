@@ -29,6 +29,7 @@ from mell_jax.scheduler.migration import events as orders
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.migration.records import Owner
 from mell_jax.scheduler.placement import events, plan
+from mell_jax.scheduler.placement.accounts import RequestAccount
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import Policy
@@ -53,6 +54,7 @@ class Dispatcher:
       roll: of who is there; read only.
       outbox: what is to be sent goes there.
       epoch_s: between two calls of `renew_links`.
+      pages_ahead: that a row gets at most beyond what it asks for.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Dispatcher:
         roll: Roll,
         outbox: Outbox,
         epoch_s: float,
+        pages_ahead: int,
     ) -> None:
         self.machine = Machine(models=models, policy=policy, may_go=roll.may_go)
         self.controller = Controller(stride=words.STRIDE)
         self.requests: dict[RequestId, Placed] = {}
         self._roll = roll
+        self._pages_ahead = pages_ahead
         self._outbox = outbox
         self.carriage = Carriage(self.machine.ledger, epoch_s=epoch_s)
         self.tally = Tally(roll)
@@ -204,17 +208,24 @@ class Dispatcher:
         """A row needs pages: it gets them now, or when there are any."""
         request = self.requests.get(message.request)
         owner = self.controller.owners.get(message.request)
+        if request is None or owner is None or owner.copy_id != message.copy_id:
+            return
         known = self.machine.ledger.requests.get(message.request)
-        if request is None or owner is None or known is None:
+        if known is None or known.device is None:
             return
-        if owner.copy_id != message.copy_id or known.device is None:
-            return
-        is_asked = self.machine.ledger.wanted_pages(known) >= message.pages
-        if not is_asked:
-            self.decide(events.Grow(request=message.request, pages=message.pages))
+        pages = self.machine.extend(
+            message.request, pages=message.pages, most=self._pages_ahead
+        )
+        if pages < message.pages:
+            self._grow(known, message.pages)
         if known.pages >= message.pages and message.request in self.requests:
             request.pages = max(request.pages, known.pages)
             self._grant(message.request)
+
+    def _grow(self, known: RequestAccount, pages: int) -> None:
+        """Has placement find room, unless it looks for it already."""
+        if self.machine.ledger.wanted_pages(known) < pages:
+            self.decide(events.Grow(request=known.id, pages=pages))
 
     def told(self, message: messages.ToController) -> None:
         """A device group has answered."""

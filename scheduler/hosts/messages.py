@@ -261,6 +261,19 @@ class Hosts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostsChanged:
+    """Some hosts have come or gone since the last word of who is there."""
+
+    came: tuple[Host, ...] = ()
+    gone: tuple[Epoch, ...] = ()
+
+    def applied(self, hosts: Iterable[Host]) -> Hosts:
+        """Returns the hosts that there are now."""
+        left = tuple(host for host in hosts if host.epoch not in self.gone)
+        return Hosts(hosts=(*left, *self.came))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relayed:
     """A front end is to pass an opening on, with what belongs to it."""
 
@@ -392,8 +405,19 @@ FromHost = (
     | PeerCut
     | Beat
 )
-ToHost = Admit | Retain | Fenced | Hosts | Order | Grant | OpenGroup | CloseGroup | Beat
+ToHost = (
+    Admit
+    | Retain
+    | Fenced
+    | Hosts
+    | HostsChanged
+    | Order
+    | Grant
+    | OpenGroup
+    | CloseGroup
+    | Beat
+)
 FromFront = Enter | Ask | Over | Broken | Reached | Unreachable | Beat
-ToFront = Hosts | Relayed | Disowned | Refused | Beat
+ToFront = Hosts | HostsChanged | Relayed | Disowned | Refused | Beat
 FrontToHost = Opening | Drop | Beat
 HostToFront = Row | Gone | Rooms | Beat

@@ -1,6 +1,6 @@
 """The outbox gathers what the controller sends, in order, until its driver takes it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mell_jax.scheduler.hosts import messages as words
@@ -57,12 +57,18 @@ class Outbox:
         if front is not None:
             self.send(front.peer, message)
 
-    def send_all(self, message: words.Hosts | words.Beat) -> None:
-        """Sends to every front end and every host."""
-        for front in self._roll.fronts.values():
-            self.send(front.peer, message)
-        for host in self._roll.hosts.values():
-            self.send(host.peer, message)
+    def send_all(
+        self,
+        message: words.Hosts | words.HostsChanged | words.Beat,
+        *,
+        but: Collection[PeerId] = (),
+    ) -> None:
+        """Sends to every front end and every host, but to those."""
+        peers = [front.peer for front in self._roll.fronts.values()]
+        peers += [host.peer for host in self._roll.hosts.values()]
+        for peer in peers:
+            if peer not in but:
+                self.send(peer, message)
 
     def hang_up(self, peer: PeerId, *, reason: str = "") -> None:
         """Ends a link."""

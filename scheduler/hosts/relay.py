@@ -81,6 +81,7 @@ class Relay:
         self._effects: list[Effect] = []
         self._hears: dict[type, Callable[[Any], None]] = {
             words.Hosts: self._learn_hosts,
+            words.HostsChanged: self._learn_change,
             words.Relayed: self._pass_on,
             words.Disowned: self._disown,
             words.Refused: self._refuse,
@@ -196,6 +197,9 @@ class Relay:
         self._hosts = hosts
         self._seen = self._seen.with_hosts(message)
         self._reach_all()
+
+    def _learn_change(self, message: words.HostsChanged) -> None:
+        self._learn_hosts(message.applied(self._hosts.values()))
 
     def _reach_all(self) -> None:
         for host in self._hosts.values():

@@ -60,6 +60,11 @@ class HostEntry:
         self.is_leaving = False  # it takes nothing new
         self.is_serving = False  # its device groups are in the books
 
+    @property
+    def told(self) -> Host:
+        """Returns the host as front ends and hosts are told of it."""
+        return Host(epoch=self.epoch, name=self.name, devices=self.devices)
+
 
 class FrontEntry:
     """A front end is known by its id."""
@@ -113,6 +118,10 @@ class Roll:
         if host is None:
             return None
         return Seat(host=host.name, number=host.admitted.index(device))
+
+    def named(self, name: str) -> list[HostEntry]:
+        """Returns the hosts of that name, of which there should be one at most."""
+        return [host for host in self.hosts.values() if host.name == name]
 
     def enter(self, front: FrontId, *, peer: PeerId) -> None:
         """A front end is there."""
@@ -190,7 +199,4 @@ class Roll:
 
     def told(self) -> tuple[Host, ...]:
         """Returns the hosts as front ends and hosts are told of them."""
-        return tuple(
-            Host(epoch=host.epoch, name=host.name, devices=host.devices)
-            for host in self.hosts.values()
-        )
+        return tuple(host.told for host in self.hosts.values())

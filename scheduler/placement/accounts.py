@@ -61,6 +61,15 @@ class RequestAccount:
         peak = self.peak_pages
         return self.pages if peak is None or peak < self.pages else peak
 
+    def ahead(self, free: int, *, pages: int, most: int) -> int:
+        """Returns how many of `free` pages it may have beyond `pages`: at most `most`.
+
+        Those beyond its known peak it will never need.
+        """
+        if self.peak_pages is not None:
+            most = min(most, self.peak_pages - pages)
+        return max(0, min(free, most))
+
 
 class InstanceAccount:
     """A device group serves a model here; policies read it only."""

@@ -26,6 +26,9 @@ from mell_jax.scheduler.placement.plan_executor import PlanExecutor
 from mell_jax.scheduler.placement.policy import Policy
 from mell_jax.scheduler.placement.shares import choose_preempted, serve_parts
 
+AHEAD_SHARE = 16
+"""Of the pages that an instance has free one of so many goes to a row beforehand."""
+
 
 class Machine:
     """The machine places the requests of one fleet by one policy.
@@ -99,6 +102,38 @@ class Machine:
         self._claimed.clear()
         self._handlers[type(event)](event)
         return self._settle()
+
+    def extend(self, request_id: RequestId, *, pages: int, most: int) -> int:
+        """Gives a request pages where it is, if that changes nothing for anybody else.
+
+        It is what most growth comes to, without a plan; `step` decides about the rest.
+
+        Args:
+          pages: that it needs in all.
+          most: beyond these, of which it gets as many as a small share of what is free
+            allows, so that it need not come again soon.
+
+        Returns:
+          The pages that it has then: fewer than it needs if there is no room, or if
+          others wait for room there, or while it is moved or waits.
+        """
+        ledger = self.ledger
+        request = ledger.requests[request_id]
+        more = pages - request.pages
+        if more <= 0 or request.device is None or request.move is not None:
+            return request.pages
+        instance = ledger.instances[request.device]
+        left = ledger.slack(instance) - more
+        if left < 0 or instance.stalled:
+            return request.pages
+        more += request.ahead(left // AHEAD_SHARE, pages=pages, most=most)
+        before, request.pages = request.pages, request.pages + more
+        ledger.charge(instance, pages=more, rows=0)
+        request.tenant.charge(pages=more)
+        self._queues[request.model].charge(request.tenant.tenant.name, cost=more)
+        self._policy.grown(self._draft, request, before)
+        assert not self._draft.is_touched, "a policy acts on growth that has room"
+        return request.pages
 
     def adopt(self, policy: Policy) -> plan.Plan:
         """Goes on under another policy, over the same books; answers as `step` does.

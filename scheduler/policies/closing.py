@@ -98,6 +98,9 @@ class Closing:
         margin = self.note(ledger, model)
         if margin <= 0 or not self.is_long_spare(ledger, model):
             return False
+        may_search = is_epoch or self._may_search(ledger, model)
+        if not (may_search or self._has_empty(ledger, model)):
+            return False
         instances = self._emptiest(ledger, model)
         empty = [instance for instance in instances if instance.rows == 0]
         if empty:
@@ -108,9 +111,14 @@ class Closing:
         if len(worths) > 1:
             instances.sort(key=lambda i: self._price(ledger, i) - worths[i.kind])
         cheap = [i for i in instances if self._price(ledger, i) <= worths[i.kind]]
-        if cheap and (is_epoch or self._may_search(ledger, model)):
+        if cheap and may_search:
             return self._search(draft, instances, cheap, worths, is_epoch=is_epoch)
         return False
+
+    def _has_empty(self, ledger: Ledger, model: ModelId) -> bool:
+        """Tells whether an instance holds nothing: then no other has more room."""
+        devices = (own.index.worst() for own in ledger.kinds(model))
+        return any(d is not None and not ledger.instances[d].rows for d in devices)
 
     def _emptiest(self, ledger: Ledger, model: ModelId) -> list[InstanceAccount]:
         """Returns a few instances of each kind, the emptiest first."""

@@ -132,38 +132,6 @@ class InattentiveAdoption(Adoption):
         pass
 
 
-class HostsOwnAdoption(Adoption):
-    """Trusts the hosts for which copy of a request counts."""
-
-    def decide(self) -> Adopted:
-        adopted = super().decide()
-        held = {
-            copy.request: (copy, join)
-            for join, _ in adopted.hosts
-            for copy in join.copies
-            if copy.is_whole
-        }
-        streams = [s for enter, _ in adopted.fronts for s in enter.streams]
-        placed, waiting = [], []
-        for stream in streams:
-            request = stream.ask.request
-            if request not in held:
-                waiting.append(stream.ask)
-                continue
-            copy, join = held[request]
-            placed.append(
-                replace(
-                    stream,
-                    ask=replace(stream.ask, pages=copy.pages),
-                    copy_id=copy.copy_id,
-                    epoch=join.epoch,
-                    device=copy.device,
-                )
-            )
-        kept = frozenset(s.copy_id for s in placed if s.copy_id is not None)
-        return replace(adopted, placed=tuple(placed), waiting=tuple(waiting), kept=kept)
-
-
 def adopting_by(adoption: type[Adoption]) -> type[Coordinator]:
     """Returns a coordinator that decides by this adoption what there is."""
 
@@ -223,7 +191,6 @@ BROKEN = {
     "all copies are kept": Parts(desk=HoardingDesk),
     "a host is not told that it was fenced": Parts(coordinator=DiscreetCoordinator),
     "grants beyond its pages": Parts(desk=GenerousDesk),
-    "the host says which copy counts": Parts(coordinator=adopting_by(HostsOwnAdoption)),
     "what changes after a report": Parts(coordinator=adopting_by(InattentiveAdoption)),
     "openings for an earlier life": Parts(desk=TimelessDesk),
     "links that are lost do not count": Parts(coordinator=ForgivingCoordinator),

@@ -4,10 +4,11 @@ import random
 from dataclasses import dataclass
 
 AIMED_AT = (
-    *("Join", "Admit", "Retain", "Hosts", "Fenced", "Enter", "Reached", "Disowned"),
+    *("Join", "Admit", "Retain", "Fenced", "Enter", "Reached", "Disowned"),
     *("Ask", "Start", "Started", "Reserve", "Reserved", "Begin", "Chunk", "Stopped"),
     *("Ready", "Commit", "Release", "Released", "Resume", "Resumed", "Opening"),
     *("Want", "Grant", "OpenGroup", "GroupOpened", "Over", "Gone", "Row", "Rooms"),
+    *("Hosts", "HostsChanged"),
     *("Unreachable", "PeerCut", "Broken", "Drop", "Hello", "Carried"),
     *3 * ("Join", "Enter", "Retain", "Begin", "Chunk", "Stopped", "Ready", "Commit"),
 )
@@ -29,6 +30,7 @@ class Faults:
     aimed: int = 0  # faults at the moment of some message
     last_words: int = 0  # controllers or sources killed at a commit, on a slow way
     torn_moves: int = 0  # links between hosts cut at a chunk
+    lost_ways: int = 0  # from a front end to a host that stands still, without control
     is_rolling: bool = False  # all hosts are restarted one after the other
     cancels: float = 0.0
 
@@ -48,4 +50,5 @@ class Faults:
             torn_moves=rng.choice([0, 0, 0, 1]),
             is_rolling=rng.random() < 0.1,
             cancels=rng.choice([0, 0.15]),
+            lost_ways=rng.choice([0, 0, 0, 1]),
         )

@@ -82,6 +82,7 @@ class Simulation:
             (faults.stops, self._stop),
             (faults.cuts, self._bar),
             (faults.slow_ways, self._slow),
+            (faults.lost_ways, self._lose_way),
         ]
         for count, act in kinds:
             for _ in range(count):
@@ -232,12 +233,14 @@ class Simulation:
     def _stop(self) -> None:
         self._stop_process(self.rng.choice(self._processes()))
 
-    def _stop_process(self, process: Process) -> None:
+    def _stop_process(self, process: Process, *, lasts: float | None = None) -> None:
         if process.is_stopped or not process.is_alive:
             return
         self.counts["stopped"] += 1
         process.is_stopped = True
-        self._later(0.5 + self.rng.random() * 15, process.go_on)
+        if lasts is None:
+            lasts = 0.5 + self.rng.random() * 15
+        self._later(lasts, process.go_on)
 
     def _bar(self) -> None:
         self._bar_way(*self.rng.sample(self._processes(), 2))
@@ -248,6 +251,21 @@ class Simulation:
         self.counts["cut"] += 1
         self.network.bar(one, other, is_silent=self.rng.random() < 0.5)
         self._later(self.rng.random() * 12, lambda: self.network.unbar(one, other))
+
+    def _lose_way(self) -> None:
+        """Lets a host stand still whose front end gives it up while both are alone.
+
+        It goes on with copies that its front end has begun again elsewhere, and may be
+        the first to report them to the next controller.
+        """
+        if not self._hosts:
+            return
+        front, host = self.rng.choice(self._fronts), self.rng.choice(self._hosts)
+        self._kill_controller()
+        self._stop_process(host.process, lasts=6 + 3 * self.rng.random())
+        self.counts["cut"] += 1
+        self.network.bar(front.process, host.process, is_silent=True)
+        self._later(20.0, lambda: self.network.unbar(front.process, host.process))
 
     def _slow(self) -> None:
         one, other = self.rng.sample(self._processes(), 2)

@@ -10,7 +10,7 @@ from mell_jax.scheduler.hosts.desk import (
     ToController,
     ToFront,
 )
-from mell_jax.scheduler.ids import CopyId, DeviceGroupId, ModelId, RequestId
+from mell_jax.scheduler.ids import CopyId, DeviceGroupId, Epoch, ModelId, RequestId
 from mell_jax.scheduler.migration import events, messages
 from mell_jax.scheduler.placement.events import ONLY_MODEL
 from tests.scheduler.hosts.speech import (
@@ -370,3 +370,17 @@ def test_a_group_that_fails_takes_its_copies_with_it() -> None:
     assert desk.failed(LEFT, reason="broken") == ()
     assert desk.hear_controller(words.CloseGroup(device=LEFT)) == []
     assert desk.held_pages == {}
+
+
+def test_hosts_that_come_and_go_are_told_as_changes() -> None:
+    desk = serving()
+    desk.hear_controller(words.Hosts(hosts=(host(HERE, LEFT), host(THERE, RIGHT))))
+    third = host(Epoch(30), DeviceGroupId(7))
+    change = words.HostsChanged(came=(third,), gone=(THERE,))
+    assert desk.hear_controller(change) == []
+    assert desk.hosts == (host(HERE, LEFT), third)
+    assert desk.host_of(DeviceGroupId(7)) == Epoch(30)
+    assert desk.host_of(RIGHT) is None
+    (met,) = desk.meet_controller(whole=())
+    assert isinstance(met, ToController) and isinstance(met.message, words.Join)
+    assert met.message.seen.device == 7

@@ -422,3 +422,15 @@ def test_an_opening_that_cannot_be_passed_on_is_not_followed() -> None:
     assert relay.streams[ONE].latest is None
     relay.beat()
     assert relay.reached(HERE) == [ToController(message=words.Reached(epoch=HERE))]
+
+
+def test_hosts_that_come_are_reached_and_those_that_go_are_left() -> None:
+    relay = relay_with_hosts()
+    third = host(Epoch(30), DeviceGroupId(7))
+    change = words.HostsChanged(came=(third,), gone=(THERE,))
+    assert relay.hear_controller(change) == [Leave(epoch=THERE), Reach(host=third)]
+    relay.reached(Epoch(30))
+    (met,) = relay.meet_controller()
+    assert isinstance(met, ToController) and isinstance(met.message, words.Enter)
+    assert set(met.message.hosts) == {HERE, Epoch(30)}
+    assert met.message.seen.device == 7
