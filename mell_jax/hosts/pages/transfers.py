@@ -22,7 +22,7 @@ from absl import logging
 from jax.experimental import transfer
 
 from mell_jax.engine.fleet.page_transfer import PageTransfer, checksums
-from mell_jax.hosts.link import split_address
+from mell_jax.hosts.address import split_address
 from mell_jax.hosts.wire import Offer
 from mell_jax.scheduler.plan import Places
 
