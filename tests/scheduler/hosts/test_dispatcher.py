@@ -112,5 +112,5 @@ def test_what_is_noted_of_a_lost_device_is_dropped() -> None:
     assert dispatcher._since.keys() == {LEFT}
     talk.cut(A)
     assert dispatcher._since.keys() == {RIGHT}
-    assert dispatcher._carriage._prefill_tokens.keys() == {RIGHT}
-    assert dispatcher._carriage._link_bytes == {}
+    assert dispatcher.carriage._prefill_tokens.keys() == {RIGHT}
+    assert dispatcher.carriage._link_bytes == {}

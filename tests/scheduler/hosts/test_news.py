@@ -77,7 +77,7 @@ def test_a_silent_host_is_lost_by_its_silence() -> None:
 def test_a_host_that_a_front_end_does_not_reach_is_fenced() -> None:
     news = Watched().hear(C, words.Unreachable(epoch=SECOND))
     assert news == [
-        HostFenced(name="b", epoch=SECOND, reason="a front end lost its link")
+        HostFenced(name="b", epoch=SECOND, reason="most front ends have no link to it")
     ]
 
 
