@@ -78,18 +78,32 @@ class MoveFigures:
     pages_gb_s: float  # as hosts measure it, beside their steps
 
 
-def measure_move() -> dict[str, Any]:
-    """Returns all figures by name."""
-    found: dict[str, Any] = {}
+Figures = dict[str, Any]
+Save = Callable[[Figures], None]
+
+
+def keep_nothing(_: Figures) -> None:
+    """Does nothing with figures that are known so far."""
+
+
+def measure_move(*, save: Save = keep_nothing) -> Figures:
+    """Returns all figures by name.
+
+    Args:
+      save: is given those that are known so far, after each part.
+    """
+    found: Figures = {}
     for model, size in BYTES_PER_TOKEN.items():
         for name, value in dataclasses.asdict(measure_pages(model, size)).items():
             if name != "model":
                 found[f"pages of {model}, {name}"] = value
+        save(found)
     for model in MOVED:
         figures = dataclasses.asdict(measure_moves(model, moves=MOVES))
         for name, value in figures.items():
             if name != "model":
                 found[f"move of {model}, {name}"] = value
+        save(found)
     return found
 
 
@@ -263,13 +277,15 @@ def gap_of(
 
 def main(argv: Sequence[str]) -> int:
     """Measures, prints and writes the figures; returns the exit status."""
-    found = measure_move()
-    for name, value in found.items():
-        print(f"{name:32} {value:,.3f}")
-    for path in map(Path, argv[1:]):
+
+    def save(found: Figures) -> None:
         machine = dataclasses.asdict(look_around())
         text = json.dumps({"results": found, "machine": machine}, indent=2)
-        path.write_text(text + "\n")
+        for path in map(Path, argv[1:]):
+            path.write_text(text + "\n")
+
+    for name, value in measure_move(save=save).items():
+        print(f"{name:36} {value:,.3f}")
     return 0
 
 
