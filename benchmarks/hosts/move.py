@@ -47,8 +47,10 @@ from mell_jax.scheduler.transfer import Mode
 
 TOKENS, PAGE_TOKENS, CHUNK_PAGES = 4096, 16, 16
 BYTES_PER_TOKEN = {"long": 2**12, "110m": 24 * 2**10, "1b": 2**15}
-"""`long` is the model that moves below; `1b` is as Llama 3.2 1B in bfloat16."""
+"""`1b` is as Llama 3.2 1B in bfloat16; the others are shapes of `mell_jax.bench`."""
 TURNS, WARM_TURNS = 31, 4
+MOVED = ("long", "110m")
+"""Steps of the first take a millisecond or two, of the other some tens."""
 MOVES = 12
 
 
@@ -67,6 +69,7 @@ class PagesFigures:
 class MoveFigures:
     """A request of 4,096 tokens, and one beside it on each host."""
 
+    model: str
     moves: int
     downtime_steps: float  # median; 1: as if it had not moved
     downtime_steps_max: float
@@ -76,15 +79,33 @@ class MoveFigures:
     pages_gb_s: float  # as hosts measure it, beside their steps
 
 
-def measure_move() -> dict[str, Any]:
-    """Returns all figures by name."""
-    found: dict[str, Any] = {}
+Figures = dict[str, Any]
+Save = Callable[[Figures], None]
+
+
+def keep_nothing(_: Figures) -> None:
+    """Does nothing with figures that are known so far."""
+
+
+def measure_move(*, save: Save = keep_nothing) -> Figures:
+    """Returns all figures by name.
+
+    Args:
+      save: is given those that are known so far, after each part.
+    """
+    found: Figures = {}
     for model, size in BYTES_PER_TOKEN.items():
         for name, value in dataclasses.asdict(measure_pages(model, size)).items():
             if name != "model":
                 found[f"pages of {model}, {name}"] = value
-    figures = dataclasses.asdict(measure_moves(moves=MOVES))
-    return found | {f"move, {name}": value for name, value in figures.items()}
+        save(found)
+    for model in MOVED:
+        figures = dataclasses.asdict(measure_moves(model, moves=MOVES))
+        for name, value in figures.items():
+            if name != "model":
+                found[f"move of {model}, {name}"] = value
+        save(found)
+    return found
 
 
 # Pages.
@@ -163,15 +184,19 @@ def _copy(data: bytes, *, over: socket.socket) -> None:
 # Moves.
 
 
-def measure_moves(*, moves: int) -> MoveFigures:
+def measure_moves(model: str, *, moves: int) -> MoveFigures:
     """Moves a request of 4,096 tokens between two hosts, over and over.
+
+    Args:
+      model: a shape with random weights; its context is made long enough.
+      moves: that count.
 
     Raises:
       RuntimeError: a host does not start, or a move does not end.
     """
-    room = 3000
+    room = 2000
     with tempfile.TemporaryDirectory(prefix="mell-bench-") as folder:
-        _save_model(Path(folder))
+        _save_model(Path(folder), shape=model)
         given = {
             "model": [folder],
             "mesh": "1x1",
@@ -185,18 +210,22 @@ def measure_moves(*, moves: int) -> MoveFigures:
             "compilation_cache_dir": f"{folder}/compiled",
         }
         with two_hosts(given) as fleet:
-            return _moves(fleet, moves=moves, new_tokens=room)
+            return _moves(fleet, model, moves=moves, new_tokens=room)
 
 
-def _save_model(folder: Path) -> None:
+def _save_model(folder: Path, *, shape: str) -> None:
     """Writes random weights that never end a text, with the demo's tokenizer."""
-    config = dataclasses.replace(SHAPES["long"], vocab_size=SHAPES["demo"].vocab_size)
+    config = dataclasses.replace(
+        SHAPES[shape],
+        vocab_size=SHAPES["demo"].vocab_size,
+        max_position_embeddings=SHAPES["long"].max_position_embeddings,
+    )
     save_hf(folder, decoder=Decoder(config, rngs=nnx.Rngs(0)))
     for path in demo_directory().glob("tokenizer*"):
         shutil.copy(path, folder)
 
 
-def _moves(fleet: TwoHosts, *, moves: int, new_tokens: int) -> MoveFigures:
+def _moves(fleet: TwoHosts, model: str, *, moves: int, new_tokens: int) -> MoveFigures:
     neighbours = [fleet.submit(64, new_tokens=new_tokens) for _ in range(2)]
     fleet.wait_tokens(neighbours, more=4)
     before = set(fleet.homes())
@@ -214,6 +243,7 @@ def _moves(fleet: TwoHosts, *, moves: int, new_tokens: int) -> MoveFigures:
     laps = np.diff(fleet.times[neighbours[0]])
     whole = [one for one in fleet.measured if one.nbytes >= TOKENS * 2**11][1:]
     return MoveFigures(
+        model=model,
         moves=len(done),
         downtime_steps=steps.median,
         downtime_steps_max=steps.max,
@@ -248,13 +278,15 @@ def gap_of(
 
 def main(argv: Sequence[str]) -> int:
     """Measures, prints and writes the figures; returns the exit status."""
-    found = measure_move()
-    for name, value in found.items():
-        print(f"{name:32} {value:,.3f}")
-    for path in map(Path, argv[1:]):
+
+    def save(found: Figures) -> None:
         machine = dataclasses.asdict(look_around())
         text = json.dumps({"results": found, "machine": machine}, indent=2)
-        path.write_text(text + "\n")
+        for path in map(Path, argv[1:]):
+            path.write_text(text + "\n")
+
+    for name, value in measure_move(save=save).items():
+        print(f"{name:36} {value:,.3f}")
     return 0
 
 

@@ -30,7 +30,7 @@ from mell_jax.launch_hosts import host_orders
 from mell_jax.scheduler.hosts.messages import LinkMeasured
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 
-WAIT_S = 300.0
+WAIT_S = 900.0
 PATIENCE = 200  # beats: the machine may be busy
 _LOOK_S = 0.002
 NAMES = ("a", "b")

@@ -245,10 +245,10 @@ class HostCodec:
         if not (kind < len(TYPES)):
             raise WireError(f"there is no message of kind {kind}")
         try:
-            value = self._decoders[kind].decode(body)
             if TYPES[kind] not in self._bare:
-                return value
-            bare, inner_kind, raw = value
+                return self._decoders[kind].decode(body)
+            # A copy, for what is raw would keep hold of `body` beyond an error.
+            bare, inner_kind, raw = self._decoders[kind].decode(bytes(body))
             if inner_kind not in self._may_carry[TYPES[kind]]:
                 raise WireError(
                     f"a {TYPES[kind].__name__} carries no message of kind {inner_kind}"

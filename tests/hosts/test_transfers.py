@@ -224,6 +224,7 @@ def test_pages_that_lie_otherwise_are_refused(offers: Transfers) -> None:
         offers.pull(
             good, [(2, *SHAPE)], dtype=np.float32, sharding=Group1().pool_sharding
         )
+    offers.forget(good, is_pulled=True)
 
 
 def test_a_source_that_is_gone_has_its_time(

@@ -218,6 +218,16 @@ def test_messages_with_other_bits_are_refused(
     check_hostile(bytes(data[: len(data) - cut]))
 
 
+def test_no_bit_of_a_message_that_carries_another_raises_otherwise() -> None:
+    """Also what is read again while an error still holds on to its bytes."""
+    for message in (m for m in WITH_VALUES if isinstance(m, Parcel)):
+        data = CODEC.encode(message)
+        for bit in range(8 * 5, 8 * len(data)):
+            other = bytearray(data)
+            other[bit // 8] ^= 1 << bit % 8
+            check_hostile(bytes(other))
+
+
 def test_a_message_that_another_may_not_carry_is_refused() -> None:
     told = words.Told(
         device=DeviceGroupId(1),
