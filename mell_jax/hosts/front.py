@@ -9,7 +9,6 @@ threads leave messages there.
 
 import asyncio
 import math
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, final
 
-import numpy as np
 from absl import logging
 
 from mell_jax.engine.admin import (
@@ -35,20 +33,19 @@ from mell_jax.engine.frames import (
     EngineStopped,
     Finished,
     FinishReason,
-    Handle,
     StepFrame,
     Submit,
 )
 from mell_jax.engine.hosts.load import HostLoad
-from mell_jax.engine.intake import choose_seed, refusal
+from mell_jax.engine.intake import refusal
 from mell_jax.engine.params import InvalidRequestError
-from mell_jax.engine.validate import check_submit, find_info
 from mell_jax.frontend import Sink
 from mell_jax.hosts import operator
 from mell_jax.hosts.follow import Follower
 from mell_jax.hosts.gather import Gathered, told_rows
 from mell_jax.hosts.link import Link, LinkConfig, connect
 from mell_jax.hosts.loads import NO_LOAD, HostLoads
+from mell_jax.hosts.open_requests import OpenRequests
 from mell_jax.hosts.seek import Seeking
 from mell_jax.hosts.view import HostsViewer
 from mell_jax.hosts.wire import (
@@ -64,29 +61,13 @@ from mell_jax.scheduler.hosts import relay as front_side
 from mell_jax.scheduler.hosts.relay import Relay
 from mell_jax.scheduler.hosts.view import Overview
 from mell_jax.scheduler.ids import (
-    FRONT_BITS,
     Epoch,
     FrontId,
     ModelId,
-    RequestId,
-    Tokens,
 )
-from mell_jax.scheduler.migration import messages
 
 _Frame = StepFrame | EngineStopped
 _LOOK_S = 0.2
-
-
-class _Open:
-    """A request that is open, and what its client has got."""
-
-    __slots__ = ("handle", "seed", "submit", "tokens")
-
-    def __init__(self, submit: Submit, *, handle: Handle, seed: int) -> None:
-        self.submit = submit
-        self.handle = handle  # as its client has it
-        self.seed = seed
-        self.tokens: list[int] = []
 
 
 @final
@@ -120,16 +101,13 @@ class HostsEngine:
         self._is_ready = threading.Event()
         self._is_stopping = False
         self._sink: Callable[[_Frame], None] = lambda _: None
-        self._rng = np.random.default_rng(secrets.randbits(64))
         self._models: tuple[Served, ...] = ()
         self._front = FrontId(0)
         self._relay: Relay | None = None
         self._controller: Link | None = None
         self._addresses: dict[str, str] = {}
         self._hosts: dict[Epoch, Link] = {}
-        self._open: dict[RequestId, _Open] = {}
-        self._requests: dict[Handle, RequestId] = {}
-        self._last_request = 0
+        self._open = OpenRequests(self._front, models=())
         self._gathered = Gathered()
         self._follower = Follower(clock=time.monotonic)
         self._viewer: HostsViewer | None = None  # before the fleet is met
@@ -228,7 +206,7 @@ class HostsEngine:
             return
         self._look()
         if isinstance(command, AbortOpen):
-            handles = tuple(self._requests)
+            handles = tuple(self._open)
             self._take(Abort(handles=handles))
             found.set_result(RequestsAborted(aborted=len(handles)))
             return
@@ -298,9 +276,13 @@ class HostsEngine:
             case Overview():
                 self._hear_overview(message)
             case _:
-                if isinstance(message, words.Hosts):
-                    self._seen_hosts |= {host.name for host in message.hosts}
+                self._see_hosts(message)
                 self._do(self._relayed.hear_controller(message))
+
+    def _see_hosts(self, message: Any) -> None:
+        match message:
+            case words.Hosts(hosts=came) | words.HostsChanged(came=came):
+                self._seen_hosts |= {host.name for host in came}
 
     def _hear_overview(self, overview: Overview) -> None:
         if self._viewer is not None:
@@ -319,6 +301,7 @@ class HostsEngine:
     def _meet(self, welcome: Welcome) -> None:
         if self._relay is None:
             self._models, self._front = welcome.models, welcome.front
+            self._open = OpenRequests(self._front, models=self._models)
             self._on_front(self._front)
             specs = {ModelId(m.info.model_name): m.spec.cache for m in self._models}
             self._relay = Relay(
@@ -403,43 +386,17 @@ class HostsEngine:
 
     def _submit(self, submit: Submit) -> None:
         try:
-            info = find_info(submit, infos=self.infos)
-            check_submit(submit, info=info)
+            ask = self._open.begin(submit)
         except InvalidRequestError as error:
             self._gathered.end(refusal(submit, error))
             return
-        self._last_request += 1
-        request = RequestId((self._front << FRONT_BITS) + self._last_request)
-        model = ModelId(info.model_name)
-        self._requests[submit.handle] = request
-        self._follower.begin(request, handle=submit.handle)
-        self._open[request] = _Open(
-            replace(submit, handle=Handle(request), model=str(model)),
-            handle=submit.handle,
-            seed=choose_seed(submit, rng=self._rng),
-        )
-        cache = next(m.spec for m in self._models if m.info is info).cache
-        prompt, params = len(submit.prompt), submit.params
-        most = info.max_model_len
-        if params.max_tokens is not None:
-            most = min(most, prompt + params.max_tokens)
-        ask = words.Ask(
-            request=request,
-            model=model,
-            prompt=prompt,
-            known=prompt,
-            pages=cache.held_by(prompt),
-            peak_pages=cache.held_by(most),
-            tenant=submit.tenant,
-            weight=submit.weight,
-        )
+        self._follower.begin(ask.request, handle=submit.handle)
         self._do(self._relayed.ask(ask))
 
     def _end(self, finished: Finished) -> None:
         """Ends a request; one that is not open is ignored."""
-        request = self._requests.pop(finished.handle, None)
+        request = self._open.end(finished.handle)
         if request is not None:
-            del self._open[request]
             self._gathered.end(finished)
             self._follower.end(request)
             self._do(self._relayed.close(request))
@@ -499,7 +456,7 @@ class HostsEngine:
                 message=message.message,
                 submit=opened.submit,
                 seed=opened.seed,
-                tokens=_known(opened, message.message),
+                tokens=opened.known(message.message),
             )
         )
 
@@ -528,12 +485,3 @@ class HostsEngine:
         if not task.cancelled() and (error := task.exception()) is not None:
             logging.error("the front end's links have failed", exc_info=error)
             self._sink(EngineStopped(message=f"{type(error).__name__}: {error}"))
-
-
-def _known(opened: _Open, message: words.Opened) -> Tokens:
-    """Returns the tokens that go with an opening: those of prompt and answer so far."""
-    prompt = opened.submit.prompt
-    if isinstance(message, messages.Commit):
-        return prompt  # the rest is there
-    count = message.known - len(prompt)
-    return np.concatenate([prompt, np.array(opened.tokens[:count], np.int32)])
