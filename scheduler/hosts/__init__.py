@@ -33,8 +33,16 @@ device groups. One that was given up, and comes back, is another host: it begins
 **Numbers** of copies leap: a controller that begins gives out ids far above the highest
 that anybody reports, since those who alone have heard of higher ones may be gone.
 
+**Links.** A host that most front ends have lost their links to is given up. A front end
+that is one of few has its own requests go elsewhere, and nothing of its is placed there
+until it has a link again. Who says what is not its to say is hung up on.
+
+**Pages.** A row asks before it needs a page, and gets some beforehand where much is
+free, so that it asks less often; what it never fills comes back with its end.
+
 **Without a controller** hosts compute on. Rows grow as long as pages are free; a front
-end places new requests where most are. A controller that begins, or begins again, asks
+end places new requests where most are, and drops what its streams want no more, which
+a controller that is gone may not have had released. A controller that begins again asks
 everybody what there is, keeps the answers up to date, and adopts it: the front end's
 word says which copy of a request counts, the host's whether it is there. All other
 copies are dropped, and what has none starts again. Of two links that say to be the same

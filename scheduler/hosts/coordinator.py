@@ -155,7 +155,12 @@ class Coordinator:
             self._outbox.hang_up(peer, reason=fault)
             self._lose_peer(peer)
             return self._settle()
+        act = self._hears.get(type(message))
         match message:
+            case _ if act is not None and self._adoption is None:
+                entry = self.roll.who(peer)
+                if entry is not None:  # else it was given up, and has not heard of it
+                    act(entry, message)
             case words.Join():
                 self._join(peer, message)
             case words.Enter():
@@ -164,10 +169,6 @@ class Coordinator:
                 pass
             case _ if self._adoption is not None:
                 self._adoption.hear(peer, message)
-            case _:
-                entry = self.roll.who(peer)
-                if entry is not None:  # else it was given up, and has not heard of it
-                    self._hears[type(message)](entry, message)
         return self._settle()
 
     def cut(self, peer: PeerId, *, now_s: float) -> Sequence[Effect]:

@@ -220,7 +220,7 @@ class Dispatcher:
             self._grow(known, message.pages)
         if known.pages >= message.pages and message.request in self.requests:
             request.pages = max(request.pages, known.pages)
-            self._grant(message.request)
+            self._grant(owner, pages=request.pages)
 
     def _grow(self, known: RequestAccount, pages: int) -> None:
         """Has placement find room, unless it looks for it already."""
@@ -342,7 +342,7 @@ class Dispatcher:
         request.pages = decision.pages
         owner = self.controller.owners.get(decision.request)
         if owner is not None and owner.home is not None:
-            self._grant(decision.request)
+            self._grant(owner, pages=request.pages)
             return
         self._control(
             orders.StartRequest(
@@ -352,13 +352,10 @@ class Dispatcher:
             )
         )
 
-    def _grant(self, request: RequestId) -> None:
-        owner = self.controller.owners.get(request)
-        if owner is not None and owner.home is not None:
+    def _grant(self, owner: Owner, *, pages: int) -> None:
+        if owner.home is not None:
             grant = words.Grant(
-                request=request,
-                copy_id=owner.copy_id,
-                pages=self.requests[request].pages,
+                request=owner.request, copy_id=owner.copy_id, pages=pages
             )
             self._outbox.send_device(owner.home, grant)
 

@@ -126,7 +126,8 @@ class Machine:
         left = ledger.slack(instance) - more
         if left < 0 or instance.stalled:
             return request.pages
-        more += request.ahead(left // AHEAD_SHARE, pages=pages, most=most)
+        if left >= AHEAD_SHARE and most:
+            more += request.ahead(left // AHEAD_SHARE, pages=pages, most=most)
         before, request.pages = request.pages, request.pages + more
         ledger.charge(instance, pages=more, rows=0)
         request.tenant.charge(pages=more)
