@@ -106,11 +106,11 @@ class Watch:
         for epoch, host in self._hosts.items():
             if epoch in roll.hosts:
                 continue
-            if host.peer in fences:
+            if host.is_leaving:  # whoever hears first that its links end
+                yield HostLeft(name=host.name, epoch=epoch)
+            elif host.peer in fences:
                 reason = fences[host.peer]
                 yield HostFenced(name=host.name, epoch=epoch, reason=reason)
-            elif host.is_leaving:
-                yield HostLeft(name=host.name, epoch=epoch)
             else:
                 yield HostLost(name=host.name, epoch=epoch, reason=cause)
         for epoch, host in roll.hosts.items():
