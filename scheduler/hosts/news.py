@@ -106,7 +106,7 @@ class Watch:
         for epoch, host in self._hosts.items():
             if epoch in roll.hosts:
                 continue
-            if host.is_leaving:  # then links end in any order
+            if host.is_leaving:  # whoever hears first that its links end
                 yield HostLeft(name=host.name, epoch=epoch)
             elif host.peer in fences:
                 reason = fences[host.peer]

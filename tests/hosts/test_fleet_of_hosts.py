@@ -87,7 +87,8 @@ def test_hosts_serve_on_without_a_controller_and_another_one_adopts_them() -> No
         front,
     ):
         wanted = ask_some(front, count=10, seed=4)
-        control.stop()
+        assert front.wait(lambda: any(front.tokens[handle] for handle in wanted))
+        control.stop()  # groups are open: there is room for requests to come
         alone = ask_some(front, count=6, seed=5)
         assert front.wait(lambda: any(front.tokens[handle] for handle in alone))
         other = ToyControl(address=control.address, hosts=1, policy="load_balance")
@@ -205,9 +206,9 @@ def test_who_comes_and_goes_is_told_by_name(caplog: pytest.LogCaptureFixture) ->
         assert hosts[0].host.has_left.wait(60.0)
         hosts[0].stop()
         assert wait_for(lambda: "host_left" in told(), most_s=60.0)
-        assert "host_lost" not in told()
-        hosts[1].vanish()
-        gone = {"host_lost", "host_fenced"}  # by whose word comes first
+        assert not {"host_lost", "host_fenced"} & set(told())
+        hosts[1].vanish()  # whose end the front end may hear first
+        gone = {"host_lost", "host_fenced"}
         assert wait_for(lambda: bool(gone & set(told())), most_s=60.0)
         front.stop()
         assert wait_for(lambda: "front_end_gone" in told(), most_s=60.0)

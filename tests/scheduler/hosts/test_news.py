@@ -87,6 +87,13 @@ def test_a_host_that_leaves_has_left() -> None:
     assert watched.cut(A) == [HostLeft(name="a", epoch=FIRST)]
 
 
+def test_a_host_that_leaves_has_left_also_if_a_front_end_hears_it_first() -> None:
+    watched = Watched()
+    watched.hear(A, words.Leave())
+    news = watched.hear(C, words.Unreachable(epoch=FIRST))
+    assert news == [HostLeft(name="a", epoch=FIRST)]
+
+
 def test_a_front_end_that_is_cut_off_is_gone() -> None:
     watched = Watched()
     watched.hear(C, ask(ONE))
