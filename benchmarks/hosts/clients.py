@@ -35,6 +35,18 @@ class Noted:
         """Returns when the first message after a moment came."""
         return next((at_s for at_s in self.at_s if at_s > moment_s), None)
 
+    def silence_s(self, begin_s: float, end_s: float) -> float:
+        """Returns the longest silence of which a part lies between two moments."""
+        pairs = zip(self.at_s[:-1], self.at_s[1:], strict=True)
+        return max(
+            (
+                later - sooner
+                for sooner, later in pairs
+                if sooner < end_s and later > begin_s
+            ),
+            default=0.0,
+        )
+
 
 async def follow(
     channel: grpc.aio.Channel, prompt: Sequence[int], *, tokens: int, noted: Noted

@@ -37,13 +37,13 @@ SETTLE_S = 3.0  # from a host's word that it is there to its part of the work
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryFigures:
-    """Of each kill: seconds until the last stream had a token again.
+    """Of each kill: seconds from a stream's last token to its next.
 
     Attributes:
       lost: streams that the killed host had, about.
-      recovery_s: from the kill to the next token of the last stream.
-      waits_s: of each kill, from it to the next token of every stream, sorted: those
-        of streams that were lost stand out.
+      recovery_s: the longest silence of a stream at each kill.
+      waits_s: the longest silence of every stream at each kill, sorted: those of
+        streams that were lost stand out.
       prefill_s: from as many new requests to the first token of the last.
     """
 
@@ -101,10 +101,10 @@ def render_recovery(figures: RecoveryFigures) -> str:
         (
             f"kill -9 of one of {len(HOSTS)} hosts with {figures.streams} streams, "
             f"medians of {len(figures.recovery_s)} kills",
-            line("all have a token again after, s", median(figures.recovery_s)),
+            line("the longest silence of a stream, s", median(figures.recovery_s)),
             line("prefill of as much by itself, s", median(figures.prefill_s)),
             line("the difference, s", figures.beyond_prefill_s),
-            line("the longest recovery, s", max(figures.recovery_s)),
+            line("the longest of all kills, s", max(figures.recovery_s)),
         )
     )
 
@@ -127,7 +127,7 @@ class _Prompts:
 async def _waits(
     fleet: Started, prompts: _Prompts, *, streams: int
 ) -> tuple[float, ...]:
-    """Kills a host under load; returns how long each stream waited, sorted."""
+    """Kills a host under load; returns how long each stream was silent, sorted."""
     asked = prompts.draw(streams, tokens=PROMPT_TOKENS)
     async with following(fleet.address, asked, tokens=ANSWER_TOKENS) as noted:
         await _until_all(noted, lambda each: each.tokens >= EARLY_TOKENS)
@@ -138,8 +138,7 @@ async def _waits(
         killed_s = time.monotonic()
         since_s = killed_s + IN_FLIGHT_S
         await _until_all(noted, lambda each: each.next_after(since_s) is not None)
-        found = [each.next_after(since_s) for each in noted]
-        return tuple(sorted(at_s - killed_s for at_s in found if at_s is not None))
+        return tuple(sorted(each.silence_s(killed_s, since_s) for each in noted))
 
 
 async def _prefill(fleet: Started, prompts: _Prompts, *, streams: int) -> float:

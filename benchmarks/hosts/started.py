@@ -101,7 +101,7 @@ def step_flags(folder: Path, *, rows: int) -> list[str]:
         f"--max_rows={rows}",
         "--token_budget=128",
         f"--compilation_cache_dir={folder / 'compiled'}",
-        "--policy=load_balance",
+        "--policy=spread",  # every host has its part
     ]
 
 

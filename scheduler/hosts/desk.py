@@ -369,6 +369,8 @@ class Desk:
 
     def _begin(self, opening: words.Opening) -> None:
         device, message = opening.device, opening.message
+        if not isinstance(message, messages.Reserve):
+            self._release_older(message)
         self._granted.open(
             message.copy_id,
             request=message.request,
@@ -377,6 +379,15 @@ class Desk:
             is_row=not isinstance(message, messages.Reserve),
         )
         self._effects.append(Deliver(device=device, message=message))
+
+    def _release_older(self, message: messages.Start | messages.Commit) -> None:
+        """Releases what a copy that begins to run takes the place of.
+
+        Nobody takes tokens of it any more, and word of its release comes by another
+        link, perhaps later: two copies that run here could not be told from each other.
+        """
+        for copy_id in self._granted.older(message.request, than=message.copy_id):
+            self._release(copy_id)
 
     def _release(self, copy_id: CopyId) -> None:
         held = self._granted.copies[copy_id]

@@ -65,6 +65,14 @@ class Granted:
         """Returns the copies of a front end's requests."""
         return [copy for copy, held in self.copies.items() if held.front == front]
 
+    def older(self, request: RequestId, *, than: CopyId) -> list[CopyId]:
+        """Returns the copies of a request that were named before another one."""
+        return [
+            copy_id
+            for copy_id, held in self.copies.items()
+            if held.request == request and copy_id < than
+        ]
+
     def pages_on(self, device: DeviceGroupId) -> int:
         """Returns the pages that copies on a device were granted."""
         return sum(h.pages for h in self.copies.values() if h.device == device)

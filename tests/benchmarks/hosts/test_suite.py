@@ -16,6 +16,9 @@ def test_the_first_message_after_a_moment_is_found() -> None:
     assert noted.next_after(0.5) == 1.0
     assert noted.next_after(2.0) == 3.5
     assert noted.next_after(3.5) is None
+    assert noted.silence_s(1.5, 1.7) == 1.0
+    assert noted.silence_s(1.5, 2.5) == 1.5
+    assert noted.silence_s(4.0, 5.0) == 0.0
 
 
 def test_figures_are_told_as_medians() -> None:
@@ -67,5 +70,5 @@ def test_a_short_run_goes_from_flags_to_json(tmp_path: Path) -> None:
     tokens, recovery = results["tokens"], results["recovery"]
     assert tokens["fleet_tokens_per_s"][0] > 0 < tokens["separate_tokens_per_s"][0]
     assert tokens["ratio"] == tokens["ratios"][0]
-    assert recovery["recovery_s"][0] > 0.2
+    assert recovery["recovery_s"][0] == max(recovery["waits_s"][0])
     assert recovery["lost"] == 2

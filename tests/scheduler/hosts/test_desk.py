@@ -235,6 +235,18 @@ def test_a_front_end_drops_its_copy_and_no_other() -> None:
     assert desk.freed(CopyId(512)) == []
 
 
+def test_a_copy_that_begins_to_run_takes_the_place_of_older_ones_at_once() -> None:
+    """Word of their release comes by another link, and may come later."""
+    desk = running(512, 768)  # of two requests
+    newer = start(1024, request=RequestId(ONE))
+    assert desk.hear_front(FRONT, opening(newer)) == [
+        deliver(release(512)),
+        deliver(newer),
+    ]
+    assert desk.freed(CopyId(512)) == [to_front(gone(512))]
+    assert list(desk.held_pages) == [768, 1024]
+
+
 def test_copies_of_a_front_end_that_is_cut_are_released() -> None:
     desk = running(512)
     theirs = opening(start(768, request=THEIRS))
