@@ -124,7 +124,7 @@ def measure_pages(model: str, bytes_per_token: int) -> PagesFigures:
         lane.receive(Ways)
         plain = socket.create_connection(("127.0.0.1", ports[1]))
         data = np.random.default_rng(0).bytes(size)
-        ways = {
+        ways: dict[str, Callable[[], None]] = {
             "lane": _sender_of(data, over=lane),
             "plain": lambda: _copy(data, over=plain),
         }
