@@ -236,7 +236,7 @@ def test_every_setting_of_a_file_reaches_its_configuration(tmp_path: Path) -> No
     changed |= {"model": ("a=/a",), "otlp_endpoint": "http://a:1"}
     changed |= {"unix_socket": "/a", "http_unix_socket": "/b", "frontends": 0}
     changed |= {"weights_dirs": ("/w",), "shadow_policies": ("mell",)}
-    changed |= {"ray_node": "CPU=2"}
+    changed |= {"ray_node": "CPU=2", "fleet_address": "a:1", "join": "a:2"}
     changed |= {"kv_events": "tcp://a:1", "kv_events_replay": "tcp://a:2"}
     defaults = {one.name: one.default for one in SETTINGS}
     for excluded in (  # what goes with the others does not go together
