@@ -158,12 +158,14 @@ class HostsEngine:
         self._thread.start()
         end_s = math.inf if most_s is None else time.monotonic() + most_s
         while not self._is_ready.wait(_LOOK_S):
-            if cause := trouble():
-                raise OSError(cause)
-            if time.monotonic() >= end_s:
-                raise OSError(
+            cause = trouble()
+            if not cause and time.monotonic() >= end_s:
+                cause = (
                     f"no controller with a host answers at {self._controller_address}"
                 )
+            if cause:
+                self.stop()
+                raise OSError(cause)
 
     def start(self, sink: Sink) -> None:
         """Passes frames to `sink` from now on, on a thread of its own."""

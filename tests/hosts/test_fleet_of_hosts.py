@@ -10,11 +10,15 @@ import pytest
 from mell_jax.engine.frames import FinishReason, Handle
 from mell_jax.engine.hosts.wires import FromController
 from mell_jax.events import LOGGER_NAME
+<<<<<<< HEAD
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.relay import Effect, Relay
 from mell_jax.scheduler.migration import messages
+=======
+from mell_jax.hosts.front import HostsEngine
+>>>>>>> seen
 from tests.hosts.processes import wait_for
-from tests.hosts.toy_hosts import ToyControl, ToyFront, ToyHost, toy_hosts
+from tests.hosts.toy_hosts import LINKS, ToyControl, ToyFront, ToyHost, toy_hosts
 from tests.toy import expected
 
 NUM_PAGES = 17
@@ -158,6 +162,16 @@ def test_what_breaks_a_rule_is_refused() -> None:
         assert front.finished[handle].reason is FinishReason.ERROR
         assert front.finished[handle].field == "prompt"
         check_at_rest(control, hosts)
+
+
+def test_a_front_end_ends_when_there_is_no_use_in_waiting() -> None:
+    engine = HostsEngine("127.0.0.1:1", name="front", links=LINKS)
+    with pytest.raises(OSError, match="host b has ended"):
+        engine.connect(trouble=lambda: "host b has ended")
+    assert not engine.is_alive
+    impatient = HostsEngine("127.0.0.1:1", name="front", links=LINKS)
+    with pytest.raises(OSError, match="no controller with a host answers at 127"):
+        impatient.connect(most_s=0.1)
 
 
 def test_a_host_with_other_models_is_told_why_it_is_not_let_in(
