@@ -10,13 +10,10 @@ import pytest
 from mell_jax.engine.frames import FinishReason, Handle
 from mell_jax.engine.hosts.wires import FromController
 from mell_jax.events import LOGGER_NAME
-<<<<<<< HEAD
+from mell_jax.hosts.front import HostsEngine
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.relay import Effect, Relay
 from mell_jax.scheduler.migration import messages
-=======
-from mell_jax.hosts.front import HostsEngine
->>>>>>> seen
 from tests.hosts.processes import wait_for
 from tests.hosts.toy_hosts import LINKS, ToyControl, ToyFront, ToyHost, toy_hosts
 from tests.toy import expected
