@@ -189,13 +189,12 @@ def test_without_a_controller_the_last_word_is_shown_with_its_age() -> None:
         assert "12 s ago" in pictured(text_of(load))
         moment = moment_of(load)
         assert moment is not None and moment.age == 12.0
-        other = ToyControl(
-            address=control.address, hosts=1, policy="load_balance", patience=500
-        )
+        other = ToyControl(address=control.address, hosts=1, policy="load_balance")
         try:
             wait_for(front, lambda view: view.controller_age_s < 2.0)
             after = run_until(front, lambda view: committed(view) > committed(away))
-            assert after.names == before.names
+            # Hosts that hold nothing may begin anew, under other numbers.
+            assert {*after.names.values()} == {*before.names.values()}
         finally:
             other.stop()
 

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -42,20 +41,9 @@ ANY = "127.0.0.1:0"
 
 
 class ToyControl:
-    """A controller in a thread.
+    """A controller in a thread."""
 
-    Args:
-      patience: beats for which it waits for those who are known to be there.
-    """
-
-    def __init__(
-        self,
-        *,
-        address: str = ANY,
-        hosts: int,
-        policy: str,
-        patience: int = LINKS.patience,
-    ) -> None:
+    def __init__(self, *, address: str = ANY, hosts: int, policy: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -65,8 +53,7 @@ class ToyControl:
             policies=PolicyConfig(epoch_s=0.2),
             least_hosts=hosts,
         )
-        links = replace(LINKS, patience=patience)
-        self.control = Control(config, links=links)
+        self.control = Control(config, links=LINKS)
         begun = asyncio.run_coroutine_threadsafe(self.control.start(), self._loop)
         self.address = begun.result()
 
