@@ -293,6 +293,10 @@ class Dispatcher:
             request = self.requests.get(move.request)
             if request is None:
                 continue
+            if not self._roll.may_go(move.request, move.target):
+                # It was asked for before its front end lost that link.
+                self._reports.append(events.MoveAborted(move=move.move))
+                continue
             request.pages = max(request.pages, move.pages)
             self.tally.begin_move(move, mode=mode)
             self._control(

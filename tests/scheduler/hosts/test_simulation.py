@@ -60,6 +60,10 @@ def test_no_stream_breaks_in_many_more_schedules(first: int) -> None:
     check_counts(run_share(first, share=1_000), share=1_000)
 
 
+def test_a_move_whose_target_its_front_end_lost_before_it_began_is_called_off() -> None:
+    run(41_755)  # as it was found
+
+
 def test_hosts_restarted_in_turn_lose_nothing() -> None:
     counts: Counter[str] = Counter()
     num_jobs = 0
