@@ -156,6 +156,7 @@ def test_what_breaks_a_rule_is_refused() -> None:
         check_at_rest(control, hosts)
 
 
+@pytest.mark.slow
 def test_a_request_that_starts_again_where_it_was_is_exact() -> None:
     """Word of its older copy's release comes late, after the newer one has begun."""
     with toy_hosts(hosts=1, policy="load_balance", num_pages=33) as (
@@ -163,31 +164,32 @@ def test_a_request_that_starts_again_where_it_was_is_exact() -> None:
         hosts,
         front,
     ):
-        late = delay_releases(hosts[0], by_s=0.3)
+        releases = slow_down(hosts[0], by_s=0.1)
         wanted = ask_some(front, count=12, seed=11)
         front.call(break_all)
         check(front, wanted)
-        assert late
+        assert releases
         check_at_rest(control, hosts)
 
 
-def delay_releases(host: ToyHost, *, by_s: float) -> list[words.Order]:
-    """Has a host hear orders to release a copy late; returns those, as they come."""
-    links, late = host.links, []
+def slow_down(host: ToyHost, *, by_s: float) -> list[words.Order]:
+    """Has a host hear its controller late; returns orders to release, as they come."""
+    links, releases = host.links, []
     post = links._post
 
     def hear(heard: object) -> None:
-        order = heard.message if isinstance(heard, FromController) else None
+        if not isinstance(heard, FromController):
+            post(heard)
+            return
+        order = heard.message
         if isinstance(order, words.Order) and isinstance(
             order.message, messages.Release
         ):
-            late.append(order)
-            links._loop.call_later(by_s, post, heard)
-        else:
-            post(heard)
+            releases.append(order)
+        links._loop.call_later(by_s, post, heard)
 
     links._post = hear
-    return late
+    return releases
 
 
 def break_all(relay: Relay) -> Sequence[Effect]:
