@@ -2,15 +2,10 @@
 
 import random
 import time
-from collections.abc import Sequence
 
 import pytest
 
 from mell_jax.engine.frames import FinishReason, Handle
-from mell_jax.engine.hosts.wires import FromController
-from mell_jax.scheduler.hosts import messages as words
-from mell_jax.scheduler.hosts.relay import Effect, Relay
-from mell_jax.scheduler.migration import messages
 from tests.hosts.toy_hosts import ToyControl, ToyFront, ToyHost, toy_hosts
 from tests.toy import expected
 
@@ -154,47 +149,3 @@ def test_what_breaks_a_rule_is_refused() -> None:
         assert front.finished[handle].reason is FinishReason.ERROR
         assert front.finished[handle].field == "prompt"
         check_at_rest(control, hosts)
-
-
-@pytest.mark.slow
-def test_a_request_that_starts_again_where_it_was_is_exact() -> None:
-    """Word of its older copy's release comes late, after the newer one has begun."""
-    with toy_hosts(hosts=1, policy="load_balance", num_pages=33) as (
-        control,
-        hosts,
-        front,
-    ):
-        releases = slow_down(hosts[0], by_s=0.1)
-        wanted = ask_some(front, count=12, seed=11)
-        front.call(break_all)
-        check(front, wanted)
-        assert releases
-        check_at_rest(control, hosts)
-
-
-def slow_down(host: ToyHost, *, by_s: float) -> list[words.Order]:
-    """Has a host hear its controller late; returns orders to release, as they come."""
-    links, releases = host.links, []
-    post = links._post
-
-    def hear(heard: object) -> None:
-        if not isinstance(heard, FromController):
-            post(heard)
-            return
-        order = heard.message
-        if isinstance(order, words.Order) and isinstance(
-            order.message, messages.Release
-        ):
-            releases.append(order)
-        links._loop.call_later(by_s, post, heard)
-
-    links._post = hear
-    return releases
-
-
-def break_all(relay: Relay) -> Sequence[Effect]:
-    """Has the streams that run start again, as if their tokens could not come."""
-    for stream in relay.streams.values():
-        if stream.latest is not None:
-            relay._break(stream)
-    return relay._done()
