@@ -34,22 +34,31 @@ class RowData:
     finished: Finished | None = None
 
 
+NOTHING_MORE = RowData()
+"""Of most rows: a token each, and no more to say."""
+
+
 def told_rows(told: HostFrame) -> Iterator[Row]:
     """Yields the rows of a host's frame, in order, and its ends."""
     frame = told.frame
     prompts = {prompt.handle: prompt for prompt in frame.prompts}
     versions = {handle: new.version for new in frame.versions for handle in new.handles}
-    for row, handle in enumerate(frame.handles.tolist()):
-        data = RowData(
-            logprobs=_logprobs_of(frame, row),
-            prompt=prompts.pop(handle, None),
-            version=versions.pop(handle, None),
-        )
+    has_more = bool(frame.logprobs is not None or prompts or versions)
+    columns = (frame.handles, told.copies, told.starts, frame.tokens)
+    columns_of = zip(*(column.tolist() for column in columns), strict=True)
+    for row, (handle, copy_id, start, token) in enumerate(columns_of):
+        data = NOTHING_MORE
+        if has_more:
+            data = RowData(
+                logprobs=_logprobs_of(frame, row),
+                prompt=prompts.pop(handle, None),
+                version=versions.pop(handle, None),
+            )
         yield Row(
             request=RequestId(handle),
-            copy_id=CopyId(int(told.copies[row])),
-            start=int(told.starts[row]),
-            tokens=(int(frame.tokens[row]),),
+            copy_id=CopyId(copy_id),
+            start=start,
+            tokens=(token,),
             data=data,
         )
     for finished, (copy_id, count) in zip(frame.finished, told.ends, strict=True):

@@ -104,6 +104,11 @@ class Stream:
     def _cut(self, row: Row) -> Iterator[Row]:
         """Yields what is new of a row of the copy that is followed."""
         assert row.start <= self.count, f"{row} leaves a gap after {self.count}"
+        is_next = row.start == self.count and (row.tokens or row.is_end)
+        if is_next and not self._turns:  # as nearly always
+            self.count += len(row.tokens)
+            yield row
+            return
         tokens = row.tokens[self.count - row.start :]
         if self._turns:  # what comes after is the next copy's
             tokens = tokens[: self._turns[0].count - self.count]

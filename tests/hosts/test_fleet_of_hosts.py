@@ -3,17 +3,12 @@
 import logging
 import random
 import time
-from collections.abc import Sequence
 
 import pytest
 
 from mell_jax.engine.frames import FinishReason, Handle
-from mell_jax.engine.hosts.wires import FromController
 from mell_jax.events import LOGGER_NAME
 from mell_jax.hosts.front import HostsEngine
-from mell_jax.scheduler.hosts import messages as words
-from mell_jax.scheduler.hosts.relay import Effect, Relay
-from mell_jax.scheduler.migration import messages
 from tests.hosts.processes import wait_for
 from tests.hosts.toy_hosts import LINKS, ToyControl, ToyFront, ToyHost, toy_hosts
 from tests.toy import expected
@@ -228,45 +223,3 @@ def test_who_comes_and_goes_is_told_by_name(caplog: pytest.LogCaptureFixture) ->
         assert wait_for(lambda: bool(gone & set(told())), most_s=60.0)
         front.stop()
         assert wait_for(lambda: "front_end_gone" in told(), most_s=60.0)
-
-
-def test_a_request_that_starts_again_where_it_was_is_exact() -> None:
-    """Word of its older copy's release comes late, after the newer one has begun."""
-    with toy_hosts(hosts=1, policy="load_balance", num_pages=33) as (
-        control,
-        hosts,
-        front,
-    ):
-        late = delay_releases(hosts[0], by_s=0.3)
-        wanted = ask_some(front, count=12, seed=11)
-        front.call(break_all)
-        check(front, wanted)
-        assert late
-        check_at_rest(control, hosts)
-
-
-def delay_releases(host: ToyHost, *, by_s: float) -> list[words.Order]:
-    """Has a host hear orders to release a copy late; returns those, as they come."""
-    links, late = host.links, []
-    post = links._post
-
-    def hear(heard: object) -> None:
-        order = heard.message if isinstance(heard, FromController) else None
-        if isinstance(order, words.Order) and isinstance(
-            order.message, messages.Release
-        ):
-            late.append(order)
-            links._loop.call_later(by_s, post, heard)
-        else:
-            post(heard)
-
-    links._post = hear
-    return late
-
-
-def break_all(relay: Relay) -> Sequence[Effect]:
-    """Has the streams that run start again, as if their tokens could not come."""
-    for stream in relay.streams.values():
-        if stream.latest is not None:
-            relay._break(stream)
-    return relay._done()

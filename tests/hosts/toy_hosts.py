@@ -28,7 +28,6 @@ from mell_jax.hosts.front import HostsEngine
 from mell_jax.hosts.host_links import HostLinks
 from mell_jax.hosts.link import LinkConfig
 from mell_jax.hosts.wire import Served
-from mell_jax.scheduler.hosts.relay import Effect, Relay
 from mell_jax.scheduler.ids import ModelId
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
@@ -182,16 +181,6 @@ class ToyFront:
 
     def abort(self, handle: Handle) -> None:
         self.engine.send(Abort(handles=(handle,)))
-
-    def call(self, do: Callable[[Relay], Sequence[Effect]]) -> None:
-        """Does something to its relay, in its own thread, and what follows."""
-        engine = self.engine
-
-        def act() -> None:
-            assert engine._relay is not None
-            engine._do(do(engine._relay))
-
-        engine._loop.call_soon_threadsafe(act)
 
     def wait(self, until: Callable[[], bool], *, most_s: float = 240.0) -> bool:
         """Waits until something is so; returns whether it is."""
