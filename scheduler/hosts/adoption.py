@@ -29,6 +29,9 @@ Report = TypeVar("Report", Join, Enter)
 LEAP = STRIDE << 16
 """From the highest copy id that is reported to the first that is given out: more than a
 predecessor may have named to those alone who are gone."""
+LEAPS = 1 << 16
+"""Each controller leaps so many times, or less often, by its generation: two of which
+nobody could report to the second what the first has named do not give out the same."""
 LEAST_BEATS = 2
 """From the first report on, for others to find the controller, too."""
 
@@ -53,10 +56,12 @@ class Adoption:
       patience: beats from the first report on that it waits at most for those who are
         known to be there.
       least_hosts: that are waited for, however long it takes.
+      generation: of the controller.
     """
 
-    def __init__(self, *, patience: int, least_hosts: int) -> None:
+    def __init__(self, *, patience: int, least_hosts: int, generation: int = 0) -> None:
         self._patience = patience
+        self._leap = LEAP * (1 + generation % LEAPS)
         self._least_hosts = least_hosts
         self._beats = 0
         self._joins: dict[PeerId, Join] = {}
@@ -182,6 +187,6 @@ class Adoption:
         has_predecessor = any(join.epoch is not None for join in self._joins.values())
         highest = max(each.copy_id for each in seen)
         return Seen(
-            copy_id=CopyId(highest + LEAP) if has_predecessor else highest,
+            copy_id=CopyId(highest + self._leap) if has_predecessor else highest,
             device=max(each.device for each in seen),
         )

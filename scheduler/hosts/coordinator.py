@@ -71,7 +71,7 @@ class Coordinator:
             pages_ahead=pages_ahead,
         )
         self._adoption: Adoption | None = Adoption(
-            patience=patience, least_hosts=least_hosts
+            patience=patience, least_hosts=least_hosts, generation=generation
         )
         self._models = frozenset(models)
         self._speakers: dict[PeerId, Speaker] = {}
