@@ -37,7 +37,7 @@ SETTLE_S = 3.0  # from a host's word that it is there to its part of the work
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryFigures:
-    """Of each kill: seconds from a stream's last token to its next.
+    """The figures of each kill are seconds from a stream's last token to its next.
 
     Attributes:
       lost: streams that the killed host had, about.

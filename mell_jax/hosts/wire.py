@@ -161,7 +161,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ways:
-    """Who takes pages in says first how they may come, but for bytes."""
+    """This is said first by who takes pages in: how they may come, but for bytes."""
 
     can_pull: bool
 
