@@ -31,6 +31,7 @@ class Faults:
     last_words: int = 0  # controllers or sources killed at a commit, on a slow way
     torn_moves: int = 0  # links between hosts cut at a chunk
     lost_ways: int = 0  # from a front end to a host that stands still, without control
+    breaks: int = 0  # of all streams at once, as if their tokens could not come
     is_rolling: bool = False  # all hosts are restarted one after the other
     cancels: float = 0.0
 

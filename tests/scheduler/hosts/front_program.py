@@ -82,6 +82,13 @@ class FrontProgram(Program):
             self._do(self.relay.meet_controller())
         self._do(self.relay.beat())
 
+    def break_streams(self) -> None:
+        """Has all streams begin again, as if no more tokens of their copies came."""
+        for stream in list(self.relay.streams.values()):
+            if stream.latest is not None:
+                self.relay._break(stream)
+        self._do(self.relay._done())
+
     def _do(self, todo: Sequence[front_side.Effect]) -> None:
         for effect in todo:
             match effect:

@@ -83,6 +83,7 @@ class Simulation:
             (faults.cuts, self._bar),
             (faults.slow_ways, self._slow),
             (faults.lost_ways, self._lose_way),
+            (faults.breaks, self._break_streams),
         ]
         for count, act in kinds:
             for _ in range(count):
@@ -266,6 +267,11 @@ class Simulation:
         self.counts["cut"] += 1
         self.network.bar(front.process, host.process, is_silent=True)
         self._later(20.0, lambda: self.network.unbar(front.process, host.process))
+
+    def _break_streams(self) -> None:
+        self.counts["broken"] += 1
+        for front in self._fronts:
+            front.process.do(front.break_streams)
 
     def _slow(self) -> None:
         one, other = self.rng.sample(self._processes(), 2)

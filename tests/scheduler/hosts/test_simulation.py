@@ -68,6 +68,15 @@ def test_two_controllers_of_which_nobody_can_tell_give_out_other_numbers() -> No
     run(32_166)  # as it was found
 
 
+def test_streams_that_begin_again_all_at_once_are_exact() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(60):
+        counts += run(seed, faults=Faults(breaks=4)).counts
+        counts += run(seed, faults=Faults(breaks=2, slow_ways=4, stops=1)).counts
+    assert counts["broken"] == 360
+    assert counts["Broken"] > 360
+
+
 def test_hosts_restarted_in_turn_lose_nothing() -> None:
     counts: Counter[str] = Counter()
     num_jobs = 0
