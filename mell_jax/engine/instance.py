@@ -106,6 +106,7 @@ class Instance:
         self._finished: list[Finished] = []
         self._in_flight: InFlight | None = None
         self._landing: InFlight | None = None
+        self.lands_first = False  # whoever drives it waits for what a step brings
         self._generated = self._preemptions = self._steps = 0
 
     # -- coming and going --------------------------------------------------------
@@ -245,11 +246,12 @@ class Instance:
     def launch(self, times: StepTimes) -> bool:
         """Starts the next step, if there is one to do; `times` are told how long.
 
-        It does not while the batcher wants the step in flight to land first, nor where
+        It does not while the step in flight is to land first (`lands_first`), nor where
         all rows have grammars and more of them could share the next step in a moment.
         """
         is_guided = self._guided.is_alone(self._slots.has_grammar)
-        if self._in_flight is not None and (is_guided or self.batcher.lands_first):
+        lands_first = is_guided or self.lands_first or self.batcher.lands_first
+        if self._in_flight is not None and lands_first:
             self._landing, self._in_flight = self._in_flight, None
             return False
         if is_guided and self._guided.is_worth_waiting():

@@ -54,6 +54,10 @@ class FleetContext(Protocol):
     ) -> None: ...
 
 
+MOST_LOOKS = 100
+"""A commit is expected within so many looks at what a host is told."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Arrival:
     """These pages are on their way to a reservation."""
@@ -90,6 +94,7 @@ class FleetInstance:
         self._prefills: dict[CopyId, effects.WriteChunk] = {}
         self._stopping: dict[CopyId, effects.StopRow] = {}
         self._watched: dict[CopyId, RequestId] = {}
+        self._ready: dict[CopyId, int] = {}  # not committed yet, and looks at it
         self._carry: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send,
             effects.TakePages: self._take_pages,
@@ -159,6 +164,18 @@ class FleetInstance:
         """Returns whether something is under way that no step will bring to an end."""
         return bool(self._arrivals or self._prefills or self._stopping)
 
+    def is_handing_over(self) -> bool:
+        """Returns whether a row that stands still is about to leave, or to begin.
+
+        No step should be launched ahead then: its pages, or its first step, would come
+        after that. The commit of one that is ready is not waited for without end.
+        """
+        for copy_id, looks in list(self._ready.items()):
+            self._ready[copy_id] = looks + 1
+            if looks >= MOST_LOOKS:
+                del self._ready[copy_id]
+        return bool(self._stopping or self._ready)
+
     @property
     def awaits_pages(self) -> bool:
         """Returns whether pages are on their way to it, of whose arrival none tells."""
@@ -183,6 +200,8 @@ class FleetInstance:
         payload: Payload = None
         if isinstance(effect.message, messages.Chunk):
             payload = self._load(effect.message, to=effect.to)
+        elif isinstance(effect.message, messages.Ready):
+            self._ready[effect.message.copy_id] = 0
         self._context.post(effect.to, effect.message, payload)
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
@@ -273,6 +292,7 @@ class FleetInstance:
             self.inner.grants.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
+        self._ready.pop(effect.copy_id, None)
         serial, state = Serial(effect.copy_id), self._context.state(effect.request)
         if state is None:
             return  # it has ended since; its release is on the way
@@ -295,6 +315,7 @@ class FleetInstance:
         self._prefills.pop(copy_id, None)
         self._stopping.pop(copy_id, None)
         self._watched.pop(copy_id, None)
+        self._ready.pop(copy_id, None)
         self.requests.pop(serial, None)
         if self.inner.knows(serial):
             self.inner.drop(serial)

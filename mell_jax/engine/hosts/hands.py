@@ -234,6 +234,11 @@ class HostHands:
             news.tell_opened(instance.device, instance.model, took_s=took_s)
             self.do(self.desk.opened(instance.device, instance.model, took_s=took_s))
 
+    def hold_back(self) -> None:
+        """Has instances launch nothing ahead while a row moves from or to them."""
+        for instance in self.instances.values():
+            instance.inner.lands_first = instance.is_handing_over()
+
     def whole(self) -> list[CopyId]:
         """Returns the copies that run, or have all that a commit needs."""
         return [

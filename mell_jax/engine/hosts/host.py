@@ -184,6 +184,7 @@ class Host:
         self._hear_all()
         self._pace.begin(self._clock())
         self.hands.see_opened()
+        self.hands.hold_back()
         self.hands.send_frames(self._pace.launch())
         self.hands.settle()
         landed = self._pace.land(most_wait_s=LATE_S, has_work=self.has_work)

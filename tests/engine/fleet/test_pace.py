@@ -5,9 +5,12 @@ from collections import Counter
 import pytest
 
 from mell_jax.engine.fleet.fleet import Fleet
+from mell_jax.engine.fleet.fleet_instance import MOST_LOOKS
 from mell_jax.engine.frames import Abort, Handle
+from mell_jax.scheduler.ids import CopyId
 from tests.engine.fleet.test_fleet import greedy
 from tests.engine.fleet.timed_fleet import Timeline, timed_fleet
+from tests.engine.fleet.toy_fleet import toy_fleet
 from tests.toy import submit
 
 FAST_S, SLOW_S = 0.001, 0.010
@@ -80,3 +83,30 @@ def test_nothing_is_waited_for_without_work() -> None:
     for _ in range(10):
         assert fleet.step() is None
     assert timeline.waits == 0 and timeline.now_s == 0.0
+
+
+def test_an_instance_that_lands_first_is_never_a_step_ahead() -> None:
+    fleet = toy_fleet(devices=1)
+    submit(fleet, [5] * 9, handle=1, params=greedy(40))
+    ahead = []
+    for number in range(30):
+        for instance in fleet.instances.values():
+            instance.inner.lands_first = number >= 10
+        fleet.step()
+        inner = next(iter(fleet.instances.values())).inner
+        ahead.append(inner.in_flight is not None)
+    assert all(ahead[2:10])
+    assert sum(ahead[12:]) <= len(ahead[12:]) / 2  # it lands, and then launches
+
+
+def test_a_commit_is_expected_in_bounded_time() -> None:
+    fleet = toy_fleet(devices=1)
+    submit(fleet, [5] * 9, handle=1, params=greedy(4))
+    fleet.step()
+    instance = next(iter(fleet.instances.values()))
+    assert not instance.is_handing_over()
+    instance._ready[CopyId(7)] = 0
+    looks = 0
+    while instance.is_handing_over():
+        looks += 1
+    assert looks == MOST_LOOKS
