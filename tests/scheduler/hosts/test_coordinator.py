@@ -598,7 +598,7 @@ def adopting(*streams: words.StreamReport, join: words.Join) -> Talk:
 
 def test_a_new_controller_goes_on_with_what_runs() -> None:
     talk = adopting(stream_of(ONE, COPY), join=known_host(copy_of(ONE, COPY, pages=4)))
-    horizon = CopyId(1024 + 2**24 + 256)
+    horizon = CopyId(1024 + 2 * 2**24 + 256)  # of generation 1
     said = talk.beat()
     retain = words.Retain(copies=frozenset([COPY]), horizon=horizon)
     assert said == [(A, retain), (C, ONE_HOST), (A, ONE_HOST)]
@@ -612,7 +612,7 @@ def test_a_new_controller_starts_again_what_has_no_copy() -> None:
     said = talk.beat()
     assert _kinds(said)[-2:] == [(C, "Disowned"), (C, "Start")]
     start_again = said[-1][1]
-    assert start_again.message.copy_id == 1024 + 2**24 + 256
+    assert start_again.message.copy_id == 1024 + 2 * 2**24 + 256
     assert start_again.since == COPY  # the group serves as it did
 
 
@@ -624,7 +624,7 @@ def test_what_does_not_fit_where_it_runs_is_started_again() -> None:
     assert (C, words.Disowned(request=TWO)) in said
     assert (C, words.Disowned(request=ONE)) not in said
     release = messages.Release(
-        request=TWO, copy_id=NEXT, horizon=CopyId(1024 + 2**24 + 256)
+        request=TWO, copy_id=NEXT, horizon=CopyId(1024 + 2 * 2**24 + 256)
     )
     assert (A, order(release)) in said
     assert talk.coordinator.machine.waiting == 1
