@@ -18,6 +18,7 @@ from absl import logging
 
 from mell_jax.hosts import news
 from mell_jax.hosts.agreement import disagreement
+from mell_jax.hosts.kept_tasks import KeptTasks
 from mell_jax.hosts.link import Link, LinkConfig
 from mell_jax.hosts.listener import Listener, listen
 from mell_jax.hosts.wire import Addresses, Served, Unwelcome, Welcome
@@ -81,7 +82,7 @@ class Control:
         self._addresses: dict[str, str] = {}  # of hosts, by name
         self._last_peer = 0
         self._server: Listener | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks("a task of the controller has failed")
         self._start_s = time.monotonic()
         self._next_view_s = 0.0
 
@@ -100,7 +101,7 @@ class Control:
             self._config.address, config=self._links, greet=self._greet
         )
         for loop in (self._beats(), self._epochs()):
-            self._keep(asyncio.get_running_loop().create_task(loop))
+            self._tasks.keep(asyncio.get_running_loop().create_task(loop))
         host, port = self._server.address
         news.tell_began(f"{host}:{port}")
         return f"{host}:{port}"
@@ -109,8 +110,7 @@ class Control:
         """Ends all links; hosts and front ends go on alone."""
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel_all()
         for link in list(self._peers.values()):
             link.cut()
         self._peers.clear()
@@ -145,7 +145,7 @@ class Control:
             front = hello.front or FrontId(secrets.randbits(22) + 1)
             link.send(Welcome(front=front, models=self.models))
         link.send(Addresses(by_name=self._addresses))
-        self._keep(
+        self._tasks.keep(
             link.run(
                 hear=lambda message: self._hear(peer, message),
                 on_cut=lambda: self._lost(peer),
@@ -162,7 +162,7 @@ class Control:
         """Tells a host that it is not let in; it hangs up, or this end does."""
         news.tell_refused(name, reason=reason)
         link.send(Unwelcome(reason=reason))
-        self._keep(link.run(hear=lambda _: None, on_cut=lambda: None))
+        self._tasks.keep(link.run(hear=lambda _: None, on_cut=lambda: None))
         asyncio.get_running_loop().call_later(_TURN_AWAY_S, link.cut)
 
     def _begin(self, *, least_hosts: int) -> None:
@@ -257,13 +257,3 @@ class Control:
                         logging.error("a link is hung up: %s", effect.reason)
                     if link is not None:
                         link.cut()
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        """Keeps a task until it ends; one that raises is a bug, and is told."""
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logging.error("a task of the controller has failed", exc_info=error)

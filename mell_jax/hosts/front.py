@@ -43,6 +43,7 @@ from mell_jax.frontend import Sink
 from mell_jax.hosts import operator
 from mell_jax.hosts.follow import Follower
 from mell_jax.hosts.gather import Gathered, told_rows
+from mell_jax.hosts.kept_tasks import KeptTasks
 from mell_jax.hosts.link import Link, LinkConfig, connect
 from mell_jax.hosts.loads import NO_LOAD, HostLoads
 from mell_jax.hosts.open_requests import OpenRequests
@@ -90,7 +91,6 @@ class HostsEngine:
           on_front: hears which front end of the fleet this is.
         """
         self._on_front = on_front
-        self._controller_address = controller
         self._name = name
         self._seeking = Seeking(controller)
         self._config = links
@@ -114,7 +114,9 @@ class HostsEngine:
         self._loads = HostLoads()
         self._load = NO_LOAD
         self._seen_hosts: frozenset[str] = frozenset()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks(
+            "the front end's links have failed", failed=self._break_off
+        )
         self._rounds = 0
 
     # -- EngineLink --------------------------------------------------------------------
@@ -160,9 +162,7 @@ class HostsEngine:
         while not self._is_ready.wait(_LOOK_S):
             cause = trouble()
             if not cause and time.monotonic() >= end_s:
-                cause = (
-                    f"no controller with a host answers at {self._controller_address}"
-                )
+                cause = f"no controller with a host answers at {self._seeking.address}"
             if cause:
                 self.stop()
                 raise OSError(cause)
@@ -256,16 +256,13 @@ class HostsEngine:
     async def _find_controller(self) -> None:
         front = self._front if self._relay is not None else None
         hello = Hello(role="front", name=self._name, front=front)
-        try:
-            link = await connect(
-                self._controller_address, hello=hello, config=self._config
-            )
-        except (OSError, TimeoutError) as error:
-            self._seeking.missed(error)
+        link = await self._seeking.seek(hello=hello, config=self._config)
+        if link is None:
             return
-        self._seeking.found()
         self._controller = link
-        self._keep(link.run(hear=self._hear_controller, on_cut=self._lost_controller))
+        self._tasks.keep(
+            link.run(hear=self._hear_controller, on_cut=self._lost_controller)
+        )
 
     def _hear_controller(self, message: Any) -> None:
         match message:
@@ -349,7 +346,7 @@ class HostsEngine:
             return
         self._hosts[host.epoch] = link
         self._loads.begin(host.epoch, name=host.name)
-        self._keep(
+        self._tasks.keep(
             link.run(
                 hear=lambda message: self._hear_host(host.epoch, message),
                 on_cut=lambda: self._lost_host(host.epoch, link),
@@ -414,7 +411,7 @@ class HostsEngine:
                 case front_side.ToHost():
                     self._send_host(effect)
                 case front_side.Reach():
-                    self._keep(self._loop.create_task(self._reach(effect.host)))
+                    self._tasks.keep(self._loop.create_task(self._reach(effect.host)))
                 case front_side.Leave():
                     self._leave_host(effect.epoch)
                 case front_side.Pass():
@@ -477,13 +474,6 @@ class HostsEngine:
             self._follower.see(frame)
             self._sink(frame)
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Ends service if a task has failed: a bug, and nobody would be answered."""
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logging.error("the front end's links have failed", exc_info=error)
-            self._sink(EngineStopped(message=f"{type(error).__name__}: {error}"))
+    def _break_off(self, error: BaseException) -> None:
+        """Ends service after a bug, for nobody would be answered."""
+        self._sink(EngineStopped(message=f"{type(error).__name__}: {error}"))

@@ -20,6 +20,7 @@ from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.engine.hosts.wires import Heard
 from mell_jax.hosts import news
 from mell_jax.hosts.address import split_address
+from mell_jax.hosts.kept_tasks import KeptTasks
 from mell_jax.hosts.link import Link, LinkConfig, connect
 from mell_jax.hosts.listener import Listener, listen
 from mell_jax.hosts.pages.buffers import Buffers
@@ -79,7 +80,6 @@ class HostLinks:
         self._transfers: Transfers | None = None
         self._name = name
         self._address = address
-        self._controller_address = controller
         self._config = config
         self._models: tuple[Served, ...] = ()
         self._post: Callable[[Heard], None] = lambda _: None
@@ -95,7 +95,7 @@ class HostLinks:
         self._early: list[Link] = []  # of an epoch that is not known yet
         self._addresses: dict[str, str] = {}
         self._epoch: Epoch | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks("a task of the host's links has failed")
 
     def start(
         self,
@@ -183,14 +183,13 @@ class HostLinks:
         )
         host, port = self._server.address
         self._address = f"{host}:{port}"
-        self._keep(self._loop.create_task(self._live()))
+        self._tasks.keep(self._loop.create_task(self._live()))
         return self._address
 
     async def _end(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel_all()
         self._cut_all()
         if self._controller is not None:
             self._controller.cut()
@@ -220,16 +219,13 @@ class HostLinks:
         hello = Hello(
             role="host", name=self._name, address=self._address, models=self._models
         )
-        try:
-            link = await connect(
-                self._controller_address, hello=hello, config=self._config
-            )
-        except (OSError, TimeoutError) as error:
-            self._seeking.missed(error)
+        link = await self._seeking.seek(hello=hello, config=self._config)
+        if link is None:
             return
-        self._seeking.found()
         self._controller = link
-        self._keep(link.run(hear=self._hear_controller, on_cut=self._lost_controller))
+        self._tasks.keep(
+            link.run(hear=self._hear_controller, on_cut=self._lost_controller)
+        )
         self._post(wires.MetController())
 
     def _hear_controller(self, message: Any) -> None:
@@ -293,7 +289,7 @@ class HostLinks:
             self._lost_front(front, older)
             older.cut()
         self._fronts[front] = link
-        self._keep(
+        self._tasks.keep(
             link.run(
                 hear=lambda message: self._hear_front(front, message),
                 on_cut=lambda: self._lost_front(front, link),
@@ -354,7 +350,7 @@ class HostLinks:
         return peer
 
     def _run_peer(self, peer: PeerLink, link: Link) -> None:
-        self._keep(link.run(hear=self._hear_peer, on_cut=peer.cut))
+        self._tasks.keep(link.run(hear=self._hear_peer, on_cut=peer.cut))
         peer.begin(link)
 
     def _hear_peer(self, message: Any) -> None:
@@ -365,7 +361,7 @@ class HostLinks:
         peers = self._peers.get(host.epoch)
         if peers is None:
             peer = self._new_peer(host.name, host.epoch)
-            self._keep(self._loop.create_task(self._reach(host, peer)))
+            self._tasks.keep(self._loop.create_task(self._reach(host, peer)))
         else:
             peer = peers[0]
         peer.put(parcel)
@@ -415,12 +411,3 @@ class HostLinks:
             assert self._landing is not None
             self._landing.cut(lost.epoch)
             self._post(wires.CutPeer(epoch=lost.epoch))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logging.error("a task of the host's links has failed", exc_info=error)

@@ -12,6 +12,7 @@ from typing import Any, final
 from absl import logging
 
 from mell_jax.hosts.address import split_address
+from mell_jax.hosts.kept_tasks import KeptTasks
 from mell_jax.hosts.link import Link, LinkConfig
 from mell_jax.hosts.pages.connection import CONNECT_S, FOR_LINKS, FOR_PAGES
 from mell_jax.hosts.refusals import Refusals
@@ -63,7 +64,7 @@ class Listener:
         self._greet_pages = greet_pages
         self._loop = asyncio.get_running_loop()
         self._refusals = Refusals()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = KeptTasks("a connection was not taken in")
         self._keep(self._accept_all())
 
     @property
@@ -74,8 +75,7 @@ class Listener:
 
     def close(self) -> None:
         """Takes in nobody any more; links that were made stay."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel_all()
         self._loop.remove_reader(self._socket)
         self._socket.close()
 
@@ -141,11 +141,4 @@ class Listener:
         return link
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logging.error("a connection was not taken in", exc_info=error)
+        self._tasks.keep(self._loop.create_task(work))

@@ -5,16 +5,17 @@ falls has another process, and what the one before had counted is kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import final
 
+from mell_jax.engine.fleet.merge import sum_loads
+from mell_jax.engine.fleet.tally import Past
 from mell_jax.engine.frames import EngineLoad
 from mell_jax.engine.hosts.load import HostLoad
 from mell_jax.scheduler.ids import Epoch
 
 MOST_NAMES = 1000
 """Of hosts that may come back, and go on counting."""
-_OWN = ("fleet", "phases")  # are no numbers
 _NOW = (
     *("running", "waiting", "waiting_tokens"),
     *("used_pages", "cached_pages", "free_pages"),
@@ -39,9 +40,12 @@ _NOTHING = HostLoad(load=NO_LOAD, groups=(), sent_bytes=0, stages=0)
 
 def sum_of(loads: Sequence[EngineLoad]) -> EngineLoad:
     """Returns how busy all of them are together."""
-    names = [field.name for field in fields(EngineLoad) if field.name not in _OWN]
-    return EngineLoad(
-        **{name: sum(getattr(load, name) for load in loads) for name in names}
+    return sum_loads(
+        loads,
+        past=Past(),
+        waiting=0,
+        preemptions=0,
+        compilations=sum(load.compilations for load in loads),
     )
 
 

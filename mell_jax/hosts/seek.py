@@ -11,6 +11,9 @@ from typing import final
 
 from absl import logging
 
+from mell_jax.hosts.link import Link, LinkConfig, connect
+from mell_jax.hosts.wire import Hello
+
 FIRST_S, MOST_S = 1.0, 60.0
 """Between two lines."""
 
@@ -62,11 +65,21 @@ class Seeking:
     def __init__(
         self, address: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._address = address
+        self.address = address
         self._clock = clock
         self._tries = 0
         self._since_s = self._next_s = 0.0
         self._pause_s = FIRST_S
+
+    async def seek(self, *, hello: Hello, config: LinkConfig) -> Link | None:
+        """Returns a link to the controller; None if there is none, which is told."""
+        try:
+            link = await connect(self.address, hello=hello, config=config)
+        except (OSError, TimeoutError) as error:
+            self.missed(error)
+            return None
+        self.found()
+        return link
 
     def missed(self, error: Exception) -> None:
         """There was no link."""
@@ -80,7 +93,7 @@ class Seeking:
         so_far = f" ({self._tries} tries in {now_s - self._since_s:.0f} s)"
         logging.warning(
             "no link to the controller at %s: %s; it is tried until there is one%s",
-            self._address,
+            self.address,
             why(error),
             so_far if self._tries > 1 else "",
         )
