@@ -34,7 +34,7 @@ from mell_jax.bench import workload
 from mell_jax.bench.metrics import tpot_s, ttft_s
 from mell_jax.bench.profile import Measured, measure_profile
 from mell_jax.bench.profile import render as render_profile
-from mell_jax.bench.replay import Order
+from mell_jax.bench.replay import Order, orders_of
 from mell_jax.bench.report import BenchReport, table
 from mell_jax.bench.serving import ServingSettings, choose_shapes
 from mell_jax.bench.stats import percentile
@@ -190,15 +190,7 @@ def make_orders(
         avoid=info.eos_token_ids,
         seed=requests.seed,
     )
-    orders = [
-        Order(
-            prompt=prompt,
-            output_tokens=shape.output_tokens,
-            arrival_s=shape.arrival_s or 0.0,
-        )
-        for shape, prompt in zip(shapes, prompts, strict=True)
-    ]
-    return orders, left_out
+    return orders_of(shapes, prompts), left_out
 
 
 def profile_harness(

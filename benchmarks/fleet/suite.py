@@ -26,7 +26,7 @@ from benchmarks.fleet.simulation import Speeds, simulate
 from benchmarks.fleet.timeline import DeviceTime, EveryArrival, Timeline, WallTime
 from mell_jax.bench import workload
 from mell_jax.bench.metrics import measure
-from mell_jax.bench.replay import Order
+from mell_jax.bench.replay import Order, orders_of
 from mell_jax.bench.report import BenchReport, table
 from mell_jax.bench.serving import ServingSettings, choose_shapes
 from mell_jax.bench.stats import Summary, summarize
@@ -347,16 +347,8 @@ def make_orders(
         avoid=info.eos_token_ids,
         seed=requests.seed,
     )
-    orders = [
-        Order(
-            prompt=prompt,
-            output_tokens=shape.output_tokens,
-            arrival_s=shape.arrival_s or 0.0,
-            model=shape.model if settings.models else "",
-        )
-        for shape, prompt in zip(shapes, prompts, strict=True)
-    ]
-    return orders, left_out
+    has_models = bool(settings.models)
+    return orders_of(shapes, prompts, names_models=has_models), left_out
 
 
 def _timeline(settings: FleetSettings) -> Timeline:

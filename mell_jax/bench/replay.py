@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mell_jax.bench.metrics import Record
 from mell_jax.bench.targets import BenchTarget, TargetError
-from mell_jax.bench.workload import Int32Array
+from mell_jax.bench.workload import Int32Array, LoadShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,29 @@ class Order:
     output_tokens: int
     arrival_s: float  # from the start of the run
     model: str = ""  # empty for the default one
+
+
+def orders_of(
+    shapes: Sequence[LoadShape],
+    prompts: Sequence[Int32Array],
+    *,
+    names_models: bool = False,
+) -> list[Order]:
+    """Returns an order per shape; one without an arrival is due at once.
+
+    Args:
+      prompts: of each shape.
+      names_models: orders are for the models that shapes name, not the default one.
+    """
+    return [
+        Order(
+            prompt=prompt,
+            output_tokens=shape.output_tokens,
+            arrival_s=shape.arrival_s or 0.0,
+            model=shape.model if names_models else "",
+        )
+        for shape, prompt in zip(shapes, prompts, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

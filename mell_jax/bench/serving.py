@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mell_jax.bench import workload
 from mell_jax.bench.metrics import Record, measure, render
-from mell_jax.bench.replay import Order, Replay, replay
+from mell_jax.bench.replay import Order, Replay, orders_of, replay
 from mell_jax.bench.report import BenchReport
 from mell_jax.bench.shapes import model_directory
 from mell_jax.bench.targets import BenchTarget, TargetInfo, connect, run_here
@@ -191,14 +191,7 @@ def _orders(
         text = settings.text.read_text(encoding="utf-8")
         ids = tokenizer.encode(text, add_special_tokens=False)
         prompts = workload.text_prompts(shapes, ids=ids, seed=settings.seed)
-    return [
-        Order(
-            prompt=prompt,
-            output_tokens=shape.output_tokens,
-            arrival_s=shape.arrival_s or 0.0,
-        )
-        for shape, prompt in zip(shapes, prompts, strict=True)
-    ]
+    return orders_of(shapes, prompts)
 
 
 def _model_directory(settings: ServingSettings) -> Path:

@@ -164,8 +164,8 @@ class FleetInstance:
         """Returns whether something is under way that no step will bring to an end."""
         return bool(self._arrivals or self._prefills or self._stopping)
 
-    def is_handing_over(self) -> bool:
-        """Returns whether a row that stands still is about to leave, or to begin.
+    def look_for_handover(self) -> bool:
+        """Counts a look; returns whether a row that stands is to leave or begin soon.
 
         No step should be launched ahead then: its pages, or its first step, would come
         after that. The commit of one that is ready is not waited for without end.

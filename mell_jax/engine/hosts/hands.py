@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 
 class _Context:
-    """What one instance needs of the host."""
+    """This is all that one instance needs of the host."""
 
     def __init__(self, hands: "HostHands", device: DeviceGroupId) -> None:
         self._hands = hands
@@ -237,7 +237,7 @@ class HostHands:
     def hold_back(self) -> None:
         """Has instances launch nothing ahead while a row moves from or to them."""
         for instance in self.instances.values():
-            instance.inner.lands_first = instance.is_handing_over()
+            instance.inner.lands_first = instance.look_for_handover()
 
     def whole(self) -> list[CopyId]:
         """Returns the copies that run, or have all that a commit needs."""

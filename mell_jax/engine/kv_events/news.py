@@ -23,7 +23,7 @@ _HASH_BYTES = 8
 
 
 class _Told(NamedTuple):
-    """What was told holds for this instance, and pages of these weights."""
+    """This is for what events hold: an instance, and pages of these weights."""
 
     inner: int
     generation: int

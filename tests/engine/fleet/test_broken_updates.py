@@ -81,18 +81,23 @@ def test_weights_that_cannot_be_had_change_nothing() -> None:
     assert fleet.stats().losses == 0
 
 
-@pytest.mark.parametrize("after", [0, 1])
-def test_streamed_weights_that_break_off_on_the_first_device(after: int) -> None:
-    fleet, seen = toy_fleet(devices=2), Transcript()
-    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
-    tokens_until(fleet, seen, 2)
-    weights = ToyWeights(
+def breaking_off(fleet: Fleet, *, after: int = 1) -> ToyWeights:
+    """Streamed weights that break off after so many batches of the first device."""
+    return ToyWeights(
         fleet,
         factor=2,
         scale=2,
         is_streamed=True,
         breaks_after=(DeviceGroupId(0), after),
     )
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_streamed_weights_that_break_off_on_the_first_device(after: int) -> None:
+    fleet, seen = toy_fleet(devices=2), Transcript()
+    submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
+    tokens_until(fleet, seen, 2)
+    weights = breaking_off(fleet, after=after)
     with pytest.raises(NotPossibleError, match="the file ends here"):
         fleet.administer(UpdateWeights(weights=weights))
     run(fleet, seen)
@@ -165,13 +170,7 @@ def test_streamed_weights_that_break_off_on_the_only_device_put_it_to_sleep() ->
     fleet, seen = toy_fleet(devices=1), Transcript()
     submit(fleet, [1, 2, 3], handle=0, params=greedy(6))
     tokens_until(fleet, seen, 2)
-    broken = ToyWeights(
-        fleet,
-        factor=2,
-        scale=2,
-        is_streamed=True,
-        breaks_after=(DeviceGroupId(0), 1),
-    )
+    broken = breaking_off(fleet)
     with pytest.raises(NotPossibleError, match="the engine sleeps; give whole ones"):
         fleet.administer(UpdateWeights(weights=broken))
     with pytest.raises(NotPossibleError, match="give new ones"):
@@ -190,13 +189,7 @@ def test_streamed_weights_that_break_off_on_the_only_device_put_it_to_sleep() ->
 def test_streamed_weights_that_break_off_in_a_sleep_have_to_be_given_anew() -> None:
     fleet, seen = toy_fleet(devices=1), Transcript()
     fleet.administer(Sleep(level=2))
-    broken = ToyWeights(
-        fleet,
-        factor=2,
-        scale=2,
-        is_streamed=True,
-        breaks_after=(DeviceGroupId(0), 1),
-    )
+    broken = breaking_off(fleet)
     with pytest.raises(NotPossibleError, match="has whole ones any more"):
         fleet.administer(UpdateWeights(weights=broken))
     with pytest.raises(NotPossibleError, match="give new ones"):

@@ -104,9 +104,9 @@ def test_a_commit_is_expected_in_bounded_time() -> None:
     submit(fleet, [5] * 9, handle=1, params=greedy(4))
     fleet.step()
     instance = next(iter(fleet.instances.values()))
-    assert not instance.is_handing_over()
+    assert not instance.look_for_handover()
     instance._ready[CopyId(7)] = 0
     looks = 0
-    while instance.is_handing_over():
+    while instance.look_for_handover():
         looks += 1
     assert looks == MOST_LOOKS
