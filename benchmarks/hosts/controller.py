@@ -24,7 +24,6 @@ from mell_jax.scheduler.hosts.roll import PeerId
 from mell_jax.scheduler.ids import ModelId, RequestId
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies import POLICIES
 
 MODEL = ModelId("default")
 PAGE_TOKENS = 16
@@ -254,10 +253,10 @@ def _new_coordinator(*, hosts: int, policy: str, ahead: int) -> Coordinator:
     )
     return Coordinator(
         models={MODEL: spec},
-        policy=POLICIES[policy](PolicyConfig()),
+        policy=policy,
+        policies=PolicyConfig(epoch_s=EPOCH_S),
         patience=PATIENCE,
         least_hosts=hosts,
-        epoch_s=EPOCH_S,
         pages_ahead=ahead,
     )
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, final
 import numpy as np
 
 from benchmarks.engine.timers import replaced
+from mell_jax.engine.admin import Migrate
 from mell_jax.engine.frames import EngineStopped, Handle, StepFrame, Submit
 from mell_jax.engine.params import SamplingParams
 from mell_jax.hosts.children import Child, host_command, start_piped
@@ -111,7 +112,7 @@ class TwoHosts:
         others = self._call(self._instances())
         (target,) = [device for device in others if device != home]
         began_s = time.perf_counter()
-        self._call(self._relocate(request, target))
+        self._front.ask(Migrate(request=request, device=target)).result()
         self._wait(lambda: self.homes().get(request) == target)
         return Move(began_s=began_s, ended_s=time.perf_counter())
 
@@ -153,9 +154,6 @@ class TwoHosts:
     async def _instances(self) -> list[DeviceGroupId]:
         assert self._control.coordinator is not None
         return list(self._control.coordinator.machine.ledger.instances)
-
-    async def _relocate(self, request: RequestId, device: DeviceGroupId) -> None:
-        self._control.relocate(request, device=device)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from typing import final
 import numpy as np
 
 from benchmarks.service.measured import serve
-from mell_jax.engine.admin import Answer, Command, NotPossibleError
+from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -30,6 +30,7 @@ from mell_jax.engine.frames import (
     Submit,
 )
 from mell_jax.engine.thread import EngineThread
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from mell_jax.worker.compilation import CompilationCounter
 
 CLOCK_US = 2**30

@@ -301,14 +301,6 @@ Answer = (
 )
 
 
-class UnknownTargetError(LookupError):
-    """A command names a request, a device or a model that is not there."""
-
-
-class NotPossibleError(RuntimeError):
-    """A command cannot be carried out as things are; the message says why."""
-
-
 def pick(found: list[Placement], *, command: ListPlacements) -> Placements:
     """Returns the placements that a command asks for."""
     wanted = [

@@ -9,12 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, final
 
-from mell_jax.engine.admin import (
-    Answer,
-    Command,
-    NotPossibleError,
-    UnknownTargetError,
-)
+from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -26,6 +21,7 @@ from mell_jax.engine.frames import (
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.engine.step_times import StepPhase, StepTimes
 from mell_jax.events import Event, tell
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 from mell_jax.worker.compilation import CompilationCounter
 from mell_jax.worker.settings import own_settings
 

@@ -28,9 +28,8 @@ from mell_jax.scheduler.hosts.coordinator import Coordinator
 from mell_jax.scheduler.hosts.news import Watch
 from mell_jax.scheduler.hosts.roll import PeerId
 from mell_jax.scheduler.hosts.view import overview_of
-from mell_jax.scheduler.ids import DeviceGroupId, Epoch, FrontId, ModelId, RequestId
+from mell_jax.scheduler.ids import Epoch, FrontId, ModelId
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies import POLICIES
 
 _GENERATION_BITS = 31
 _TURN_AWAY_S = 5.0
@@ -115,11 +114,6 @@ class Control:
             link.cut()
         self._peers.clear()
 
-    def relocate(self, request: RequestId, *, device: DeviceGroupId) -> None:
-        """Moves a request to an instance, if that has room; for an operator."""
-        assert self.coordinator is not None, "there are requests, and so hosts"
-        self._do(self.coordinator.relocate(request, device=device, now_s=self.now_s))
-
     # Links.
 
     async def _greet(self, link: Link) -> None:
@@ -169,11 +163,11 @@ class Control:
         config = self._config
         self.coordinator = Coordinator(
             models={ModelId(m.info.model_name): m.spec for m in self.models},
-            policy=POLICIES[config.policy](config.policies),
+            policy=config.policy,
+            policies=config.policies,
             patience=self._links.patience,
             generation=secrets.randbits(_GENERATION_BITS),
             least_hosts=least_hosts,
-            epoch_s=config.policies.epoch_s,
         )
         self._watch = Watch(self.coordinator)
         self._on_epoch(self.coordinator.first_epoch)
@@ -215,7 +209,7 @@ class Control:
         fronts = coordinator.roll.fronts.values()
         if coordinator.is_adopting or not fronts or begun_s < self._next_view_s:
             return
-        overview = overview_of(coordinator, policy=self._config.policy)
+        overview = overview_of(coordinator)
         for front in fronts:
             link = self._peers.get(front.peer)
             if link is not None and link.unsent_bytes == 0:  # or it is slow to read

@@ -18,14 +18,7 @@ from typing import Any, final
 
 from absl import logging
 
-from mell_jax.engine.admin import (
-    AbortOpen,
-    Answer,
-    Command,
-    NotPossibleError,
-    RequestsAborted,
-    UnknownTargetError,
-)
+from mell_jax.engine.admin import AbortOpen, Answer, Command, RequestsAborted
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -47,6 +40,7 @@ from mell_jax.hosts.kept_tasks import KeptTasks
 from mell_jax.hosts.link import Link, LinkConfig, connect
 from mell_jax.hosts.loads import NO_LOAD, HostLoads
 from mell_jax.hosts.open_requests import OpenRequests
+from mell_jax.hosts.open_wishes import OpenWishes, Wanted
 from mell_jax.hosts.seek import Seeking
 from mell_jax.hosts.view import HostsViewer
 from mell_jax.hosts.wire import (
@@ -61,11 +55,18 @@ from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts import relay as front_side
 from mell_jax.scheduler.hosts.relay import Relay
 from mell_jax.scheduler.hosts.view import Overview
+from mell_jax.scheduler.hosts.wishes import (
+    AsideDone,
+    MoveDone,
+    PolicyDone,
+    WishRefused,
+)
 from mell_jax.scheduler.ids import (
     Epoch,
     FrontId,
     ModelId,
 )
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 
 _Frame = StepFrame | EngineStopped
 _LOOK_S = 0.2
@@ -108,6 +109,7 @@ class HostsEngine:
         self._addresses: dict[str, str] = {}
         self._hosts: dict[Epoch, Link] = {}
         self._open = OpenRequests(self._front, models=())
+        self._wishes = OpenWishes()
         self._gathered = Gathered()
         self._follower = Follower(clock=time.monotonic)
         self._viewer: HostsViewer | None = None  # before the fleet is met
@@ -179,8 +181,9 @@ class HostsEngine:
     def ask(self, command: Command) -> Future[Answer]:
         """Leaves a command of an operator; from any thread, without blocking.
 
-        The future has the answer, or why there is none: see `operator.answer`. What
-        ends all requests ends those of this front end.
+        The future has the answer, or why there is none: see `operator.answer`, and
+        `OpenWishes` for what the controller does. What ends all requests ends those of
+        this front end.
         """
         found: Future[Answer] = Future()
         if self._loop.is_closed():
@@ -212,6 +215,9 @@ class HostsEngine:
             self._take(Abort(handles=handles))
             found.set_result(RequestsAborted(aborted=len(handles)))
             return
+        if isinstance(command, Wanted):
+            self._want(command, found)
+            return
         try:
             found.set_result(
                 operator.answer(
@@ -224,6 +230,13 @@ class HostsEngine:
         except (NotPossibleError, UnknownTargetError) as error:
             found.set_exception(error)
 
+    def _want(self, command: Wanted, found: Future[Answer]) -> None:
+        if self._controller is None:
+            away = NotPossibleError("the controller is away; ask again in some seconds")
+            found.set_exception(away)
+        else:
+            self._controller.send(self._wishes.begin(command, found))
+
     def _run(self) -> None:
         try:
             self._loop.create_task(self._live())
@@ -235,6 +248,7 @@ class HostsEngine:
             self._loop.close()
 
     def _leave(self) -> None:
+        self._wishes.cut()
         for link in [*self._hosts.values(), *filter(None, [self._controller])]:
             link.cut()
         self._loop.stop()
@@ -274,6 +288,8 @@ class HostsEngine:
                 pass
             case Overview():
                 self._hear_overview(message)
+            case MoveDone() | AsideDone() | PolicyDone() | WishRefused():
+                self._wishes.hear(message)
             case _:
                 self._see_hosts(message)
                 self._do(self._relayed.hear_controller(message))
@@ -321,6 +337,7 @@ class HostsEngine:
 
     def _lost_controller(self) -> None:
         self._controller = None
+        self._wishes.cut()
         if self._relay is not None:
             logging.warning("the controller is gone: requests go on without it")
             self._do(self._relay.cut_controller())

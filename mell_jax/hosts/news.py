@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from mell_jax.engine.fleet.news import tell_policy
 from mell_jax.events import Event, tell
 from mell_jax.scheduler.hosts.news import (
     Adopted,
@@ -11,6 +12,7 @@ from mell_jax.scheduler.hosts.news import (
     HostLeft,
     HostLost,
     News,
+    PolicyChanged,
 )
 from mell_jax.scheduler.ids import Epoch
 
@@ -72,6 +74,8 @@ def _tell(news: News) -> None:
                 fronts=fronts,
                 requests=requests,
             )
+        case PolicyChanged(policy=policy, before=before):
+            tell_policy(policy, before=before)
 
 
 def tell_began(address: str) -> None:

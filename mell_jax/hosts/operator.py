@@ -1,7 +1,7 @@
 """An operator's questions about a fleet of hosts get what a front end knows.
 
-What changes something is refused, by name, with what to do instead: decisions are the
-controller's, and hosts come and go by their processes.
+What changes where requests are is the controller's to do (`open_wishes`). What would
+change all hosts at once is refused, by name, with what to do instead.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,8 @@ from mell_jax.engine.admin import (
     Answer,
     AskServing,
     Command,
-    Drain,
     ListPlacements,
-    Migrate,
     NameWeights,
-    NotPossibleError,
     Pause,
     Picture,
     Placement,
@@ -23,11 +20,8 @@ from mell_jax.engine.admin import (
     ResetPrefixCache,
     Resume,
     ServingState,
-    SetPolicy,
     Sleep,
     Snapshot,
-    Undrain,
-    UnknownTargetError,
     UpdateWeights,
     Wake,
     pick,
@@ -36,13 +30,10 @@ from mell_jax.engine.fleet_view import FleetView
 from mell_jax.engine.frames import Handle
 from mell_jax.scheduler.hosts.view import Overview
 from mell_jax.scheduler.ids import RequestId
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 
 _RESTART = "restart its hosts one after another with the new ones: no stream is lost"
 _INSTEAD: dict[type, str] = {
-    Migrate: "the policy moves requests ([fleet] policy); to empty a host, stop it",
-    Drain: "to empty a host, stop its process (SIGTERM): its requests move away first",
-    Undrain: "start the host again: it joins by itself",
-    SetPolicy: "restart mell-serve with another [fleet] policy",
     UpdateWeights: _RESTART,
     NameWeights: _RESTART,
     Pause: "let clients wait, or stop mell-serve, which drains",

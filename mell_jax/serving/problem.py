@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import grpc
 
-from mell_jax.engine.admin import NotPossibleError, UnknownTargetError
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.events import Event, tell
 from mell_jax.frontend import (
@@ -20,6 +19,7 @@ from mell_jax.frontend import (
     RequestTimeoutError,
     UnknownModelError,
 )
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 
 
 class MalformedMessageError(ValueError):

@@ -48,6 +48,9 @@ word says which copy of a request counts, the host's whether it is there. All ot
 copies are dropped, and what has none starts again. Of two links that say to be the same
 host or front end one is hung up, as neither can be told to be the later.
 
+**An operator** talks to the controller by a front end: `Wish`, and one answer to each.
+Device groups that are set aside their hosts remember, by number, and report.
+
 **Silence** is counted in beats of whoever listens, never timed: a process that was
 stopped finds what was said to it meanwhile before it counts on.
 """

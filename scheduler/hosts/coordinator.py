@@ -16,15 +16,18 @@ from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
 from mell_jax.scheduler.hosts.dispatcher import Dispatcher, Placed
 from mell_jax.scheduler.hosts.manners import Speaker, fault_of, speaker_of
+from mell_jax.scheduler.hosts.operator import Operator
 from mell_jax.scheduler.hosts.outbox import Effect, HangUp, Outbox, Send
 from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId, Roll
 from mell_jax.scheduler.hosts.tally import Counts
+from mell_jax.scheduler.hosts.wishes import AsideWish, MoveWish, PolicyWish, Wish
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId, RequestId
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.machine import Machine
 from mell_jax.scheduler.placement.model import ModelSpec
-from mell_jax.scheduler.placement.policy import Policy
+from mell_jax.scheduler.placement.policy import PolicyConfig
+from mell_jax.scheduler.policies import POLICIES
 
 __all__ = ["Coordinator", "Effect", "HangUp", "Send"]
 
@@ -37,13 +40,13 @@ class Coordinator:
 
     Args:
       models: what an instance of each model can hold.
-      policy: new; it places and moves requests.
+      policy: by its name; it places and moves requests.
+      policies: its knobs; `epoch_s` is the time between two calls of `tick`.
       patience: beats of silence after which a host or a front end is given up, and
         for which reports are waited for at the beginning.
       generation: that no controller of these hosts had before; drawn at random, as it
         need not follow on.
       least_hosts: that it waits for before it adopts.
-      epoch_s: between two calls of `tick`.
       pages_ahead: that a row gets at most beyond what it asks for, where much is free:
         the fewer times it asks, the more streams a controller can decide for.
     """
@@ -52,11 +55,11 @@ class Coordinator:
         self,
         *,
         models: Mapping[ModelId, ModelSpec],
-        policy: Policy,
+        policy: str,
+        policies: PolicyConfig,
         patience: int,
         generation: int = 0,
         least_hosts: int = 1,
-        epoch_s: float = 1.0,
         pages_ahead: int = PAGES_AHEAD,
     ) -> None:
         self.generation = generation
@@ -64,11 +67,18 @@ class Coordinator:
         self._outbox = Outbox(self.roll)
         self._dispatcher = Dispatcher(
             models=models,
-            policy=policy,
+            policy=POLICIES[policy](policies),
             roll=self.roll,
             outbox=self._outbox,
-            epoch_s=epoch_s,
+            epoch_s=policies.epoch_s,
             pages_ahead=pages_ahead,
+        )
+        self._operator = Operator(
+            self._dispatcher,
+            roll=self.roll,
+            outbox=self._outbox,
+            policy=policy,
+            policies=policies,
         )
         self._adoption: Adoption | None = Adoption(
             patience=patience, least_hosts=least_hosts, generation=generation
@@ -92,6 +102,7 @@ class Coordinator:
             words.Broken: lambda _, message: self._dispatcher.start_again(message),
             words.Reached: self._reached,
             words.Unreachable: self._unreachable,
+            **dict.fromkeys((MoveWish, AsideWish, PolicyWish), self._wish),
         }
 
     @property
@@ -113,6 +124,11 @@ class Coordinator:
     def requests(self) -> Mapping[RequestId, Placed]:
         """Returns the requests that are not over."""
         return self._dispatcher.requests
+
+    @property
+    def policy(self) -> str:
+        """Returns the name of the policy that decides now."""
+        return self._operator.policy
 
     @property
     def first_epoch(self) -> Epoch:
@@ -167,6 +183,8 @@ class Coordinator:
                 self._enter(peer, message)
             case words.Beat():
                 pass
+            case MoveWish() | AsideWish() | PolicyWish():
+                self._operator.put_off(peer, message)
             case _ if self._adoption is not None:
                 self._adoption.hear(peer, message)
         return self._settle()
@@ -203,16 +221,6 @@ class Coordinator:
         self._set_clock(now_s)
         if self._adoption is None:
             self._dispatcher.decide(events.Wake())
-        return self._settle()
-
-    def relocate(
-        self, request: RequestId, *, device: DeviceGroupId, now_s: float
-    ) -> Sequence[Effect]:
-        """Moves a request to an instance, if that has room; for an operator."""
-        self._set_clock(now_s)
-        if self._adoption is None:
-            relocate = events.Relocate(request=request, device=device)
-            self._dispatcher.decide(relocate)
         return self._settle()
 
     # -- who comes -----------------------------------------------------------------
@@ -264,6 +272,7 @@ class Coordinator:
         )
         host.prefill_tokens_per_s = join.prefill_tokens_per_s
         host.is_leaving = join.is_leaving
+        host.aside |= {devices[number] for number in join.aside}
         self._outbox.send(peer, words.Admit(epoch=host.epoch, devices=devices))
 
     def _enter(self, peer: PeerId, enter: words.Enter) -> None:
@@ -297,7 +306,9 @@ class Coordinator:
             host.is_serving = True
             for device in host.devices:
                 self._dispatcher.add_device(
-                    device, prefill_tokens_per_s=host.prefill_tokens_per_s
+                    device,
+                    prefill_tokens_per_s=host.prefill_tokens_per_s,
+                    is_aside=device in host.aside,
                 )
 
     def _tell_hosts(self) -> None:
@@ -332,9 +343,7 @@ class Coordinator:
         for enter, _ in adopted.fronts:
             self._note_reached(enter)
         for join, peer in adopted.hosts:
-            host = self.roll.who(peer)
-            if join.is_leaving and isinstance(host, HostEntry):
-                self._give_back(host)
+            self._empty_again(join, peer)
         for join, peer in adopted.strangers:
             self._number(peer, join)
         self._tell_hosts()
@@ -348,14 +357,33 @@ class Coordinator:
         """Goes on with a host that a predecessor admitted."""
         assert join.epoch is not None
         devices = [group.device for group in join.groups]
-        host = self.roll.admit(join.epoch, name=join.name, peer=peer, devices=devices)
+        host = self.roll.admit(
+            join.epoch,
+            name=join.name,
+            peer=peer,
+            devices=devices,
+            admitted=join.admitted,
+        )
         host.is_serving = True
+        host.aside |= {join.admitted[number] for number in join.aside} & {*devices}
         for group in join.groups:
             self._dispatcher.take_over(
-                group, prefill_tokens_per_s=join.prefill_tokens_per_s
+                group,
+                prefill_tokens_per_s=join.prefill_tokens_per_s,
+                is_aside=group.device in host.aside,
             )
         keep = words.Retain(copies=adopted.kept, horizon=self.controller.next_copy_id)
         self._outbox.send(peer, keep)
+
+    def _empty_again(self, join: words.Join, peer: PeerId) -> None:
+        """Goes on to move away what a predecessor was to move away."""
+        host = self.roll.who(peer)
+        if not isinstance(host, HostEntry):
+            return
+        if join.is_leaving:
+            self._give_back(host)
+        for device in host.aside:
+            self._dispatcher.give_back(device)
 
     def _hang_up(self, others: Iterable[PeerId]) -> None:
         """Ends what may be dead links; if one is not, its end comes again over another.
@@ -443,6 +471,9 @@ class Coordinator:
             return
         self._dispatcher.part(front.front, host.devices)
         self._serve_reached([host])
+
+    def _wish(self, front: FrontEntry, wish: Wish) -> None:
+        self._operator.hear(front.peer, wish)
 
     def _give_up(self, host: HostEntry) -> None:
         """Gives a host up that is there, but of no use."""

@@ -74,6 +74,8 @@ class Desk:
         self._capacity_pages = capacity_pages
         self._is_alone = True
         self._is_leaving = False
+        self._admitted: tuple[DeviceGroupId, ...] = ()
+        self._aside: set[int] = set()  # numbers of groups that an operator has
         self._prefill_tokens_per_s = prefill_tokens_per_s
         self._granted = Granted()
         self._early: dict[DeviceGroupId, list[words.Opening]] = {}  # before they serve
@@ -88,6 +90,7 @@ class Desk:
             words.Grant: self._grant,
             words.OpenGroup: self._open_group,
             words.CloseGroup: self._close_group,
+            words.SetAside: self._set_aside,
             words.Beat: lambda _: None,
         }
 
@@ -100,6 +103,15 @@ class Desk:
     def held_pages(self) -> dict[CopyId, int]:
         """Returns the pages that every copy here was granted."""
         return {copy_id: held.pages for copy_id, held in self._granted.copies.items()}
+
+    @property
+    def aside(self) -> frozenset[DeviceGroupId]:
+        """Returns the device groups here that an operator has set aside."""
+        return frozenset(
+            device
+            for number, device in enumerate(self._admitted)
+            if number in self._aside and device in self.serves
+        )
 
     def host_of(self, device: DeviceGroupId) -> Epoch | None:
         """Returns the host that has a device group; None if no host has it now."""
@@ -139,6 +151,8 @@ class Desk:
             name=self._name,
             num_groups=self.num_groups,
             epoch=self.epoch,
+            admitted=self._admitted,
+            aside=tuple(sorted(self._aside)),
             groups=groups,
             copies=copies,
             seen=self._seen,
@@ -273,6 +287,7 @@ class Desk:
 
     def _admit(self, message: words.Admit) -> None:
         self.epoch = message.epoch
+        self._admitted = message.devices
         self._granted.copies.clear()
         self._early.clear()
         self.serves = dict.fromkeys(message.devices, None)
@@ -297,6 +312,7 @@ class Desk:
 
     def _fenced(self, message: words.Fenced) -> None:
         self.epoch = None
+        self._admitted = ()
         for copy_id, held in list(self._granted.copies.items()):
             gone = words.Gone(request=held.request, copy_id=copy_id)
             self._tell_front(held.front, gone)
@@ -337,6 +353,12 @@ class Desk:
             self.serves[message.device] = None
             change = Change(device=message.device, model=None, horizon=NO_COPY)
             self._effects.append(change)
+
+    def _set_aside(self, message: words.SetAside) -> None:
+        if message.device in self.serves:
+            number = self._admitted.index(message.device)
+            change = self._aside.add if message.is_aside else self._aside.discard
+            change(number)
 
     # Copies.
 

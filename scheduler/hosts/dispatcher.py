@@ -87,19 +87,36 @@ class Dispatcher:
         assert not self.controller.owners, "copies are numbered already"
         self.controller = Controller(last_copy_id=last_copy_id, stride=words.STRIDE)
 
-    def add_device(self, device: DeviceGroupId, *, prefill_tokens_per_s: float) -> None:
-        """Takes an empty device group into the books, with its speed for moves."""
+    def add_device(
+        self,
+        device: DeviceGroupId,
+        *,
+        prefill_tokens_per_s: float,
+        is_aside: bool = False,
+    ) -> None:
+        """Takes an empty device group in, with its speed for moves.
+
+        Args:
+          is_aside: it is not used, until placement hears that it was added.
+        """
         self.carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self.controller.step(orders.AddDevice(device=device))
-        self.decide(events.DeviceAdded(device=device))
+        if not is_aside:
+            self.decide(events.DeviceAdded(device=device))
 
     def take_over(
-        self, group: words.GroupReport, *, prefill_tokens_per_s: float
+        self,
+        group: words.GroupReport,
+        *,
+        prefill_tokens_per_s: float,
+        is_aside: bool,
     ) -> None:
         """Takes a device group into the books as a predecessor has left it."""
         device, model = group.device, group.model
         if model is None:
-            self.add_device(device, prefill_tokens_per_s=prefill_tokens_per_s)
+            self.add_device(
+                device, prefill_tokens_per_s=prefill_tokens_per_s, is_aside=is_aside
+            )
             return
         self.carriage.add(device, prefill_tokens_per_s=prefill_tokens_per_s)
         self._since[device] = group.since
@@ -109,7 +126,7 @@ class Dispatcher:
 
     def give_back(self, device: DeviceGroupId) -> None:
         """Moves away what a device group has, and takes it out of the books then."""
-        if self._knows(device):
+        if self._knows(device) and not self.machine.is_draining(device):
             self.decide(events.DeviceRemoved(device=device))
 
     def _knows(self, device: DeviceGroupId) -> bool:
@@ -312,7 +329,14 @@ class Dispatcher:
 
     def decide(self, event: events.Event) -> None:
         """Has placement decide, and does what it has decided."""
-        for decision in self.machine.step(event).decisions:
+        self._carry_out(self.machine.step(event))
+
+    def adopt_policy(self, policy: Policy) -> None:
+        """Decides by another policy from now on, which must be new."""
+        self._carry_out(self.machine.adopt(policy))
+
+    def _carry_out(self, answer: plan.Plan) -> None:
+        for decision in answer.decisions:
             self.tally.decide(decision, books=self.machine.ledger.requests)
             self._obey(decision)
 

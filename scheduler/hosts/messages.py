@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from mell_jax.scheduler.hosts.wishes import Wish, WishAnswer
 from mell_jax.scheduler.ids import (
     NO_COPY,
     CopyId,
@@ -82,12 +83,15 @@ class GroupReport:
 class Join:
     """A host says what it is, and what it has; first of all to each controller.
 
-    `epoch` is None before it was admitted; then `num_groups` is all that counts.
+    `epoch` is None before it was admitted; then nothing counts but `num_groups` and
+    which of them are set aside: `aside` has their numbers.
     """
 
     name: str
     num_groups: int
     epoch: Epoch | None = None
+    admitted: tuple[DeviceGroupId, ...] = ()  # by their numbers; some may have failed
+    aside: tuple[int, ...] = ()
     groups: tuple[GroupReport, ...] = ()
     copies: tuple[HeldCopy, ...] = ()
     seen: Seen = NOTHING_SEEN
@@ -171,6 +175,17 @@ class CloseGroup:
     """A device group is to serve nothing."""
 
     device: DeviceGroupId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """An operator has a device group set aside, or used again.
+
+    The host remembers it for controllers to come, as long as its process lives.
+    """
+
+    device: DeviceGroupId
+    is_aside: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,9 +430,10 @@ ToHost = (
     | Grant
     | OpenGroup
     | CloseGroup
+    | SetAside
     | Beat
 )
-FromFront = Enter | Ask | Over | Broken | Reached | Unreachable | Beat
-ToFront = Hosts | HostsChanged | Relayed | Disowned | Refused | Beat
+FromFront = Enter | Ask | Over | Broken | Reached | Unreachable | Wish | Beat
+ToFront = Hosts | HostsChanged | Relayed | Disowned | Refused | WishAnswer | Beat
 FrontToHost = Opening | Drop | Beat
 HostToFront = Row | Gone | Rooms | Beat

@@ -67,7 +67,23 @@ class Adopted:
     requests: int
 
 
-News = HostAdmitted | HostLost | HostFenced | HostLeft | FrontGone | Adopted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChanged:
+    """Another policy decides from now on."""
+
+    policy: str
+    before: str
+
+
+News = (
+    HostAdmitted
+    | HostLost
+    | HostFenced
+    | HostLeft
+    | FrontGone
+    | Adopted
+    | PolicyChanged
+)
 
 
 @final
@@ -80,6 +96,7 @@ class Watch:
         self._was_adopting = coordinator.is_adopting
         self._hosts: dict[Epoch, HostEntry] = dict(coordinator.roll.hosts)
         self._fronts: set[FrontId] = set(coordinator.roll.fronts)
+        self._policy = coordinator.policy
 
     def look(self, effects: Sequence[Effect], *, cause: str) -> Sequence[News]:
         """Returns what has changed since the last look.
@@ -88,11 +105,15 @@ class Watch:
           effects: that came out of what was heard.
           cause: why a host or a front end would be gone by it.
         """
-        roll = self._coordinator.roll
+        roll, policy = self._coordinator.roll, self._coordinator.policy
         is_adopting = self._coordinator.is_adopting
-        if roll.version == self._version and is_adopting == self._was_adopting:
+        seen = (self._version, self._was_adopting, self._policy)
+        if seen == (roll.version, is_adopting, policy):
             return ()
         news = list(self._changes(_fences(effects), cause))
+        if policy != self._policy:
+            news.append(PolicyChanged(policy=policy, before=self._policy))
+            self._policy = policy
         if self._was_adopting and not is_adopting:
             requests = len(self._coordinator.requests)
             hosts, fronts = len(roll.hosts), len(roll.fronts)

@@ -30,6 +30,7 @@ class HostEntry:
 
     __slots__ = (
         "admitted",
+        "aside",
         "devices",
         "epoch",
         "is_leaving",
@@ -48,12 +49,14 @@ class HostEntry:
         name: str,
         peer: PeerId,
         devices: tuple[DeviceGroupId, ...],
+        admitted: tuple[DeviceGroupId, ...],
     ) -> None:
         self.epoch = epoch
         self.name = name
         self.peer = peer
         self.devices = devices
-        self.admitted = devices  # also those that have failed since
+        self.admitted = admitted  # by their numbers, also those that have failed
+        self.aside: set[DeviceGroupId] = set()  # an operator has these
         self.reached: set[FrontId] = set()  # by these front ends
         self.missed: set[FrontId] = set()  # these have no link to it, and said so
         self.prefill_tokens_per_s = math.inf
@@ -136,10 +139,23 @@ class Roll:
         name: str,
         peer: PeerId,
         devices: Iterable[DeviceGroupId],
+        admitted: Iterable[DeviceGroupId] | None = None,
     ) -> HostEntry:
-        """A host is there."""
+        """A host is there.
+
+        Args:
+          devices: those of its groups that work.
+          admitted: all of them by their numbers; None: `devices` are.
+        """
         self.version += 1
-        host = HostEntry(epoch, name=name, peer=peer, devices=tuple(devices))
+        working = tuple(devices)
+        host = HostEntry(
+            epoch,
+            name=name,
+            peer=peer,
+            devices=working,
+            admitted=working if admitted is None else tuple(admitted),
+        )
         self.hosts[epoch] = self._by_peer[peer] = host
         self._host_of |= dict.fromkeys(host.devices, host)
         return host
@@ -147,6 +163,7 @@ class Roll:
     def drop_device(self, host: HostEntry, device: DeviceGroupId) -> None:
         """A device group has failed; its host goes on with the others."""
         host.devices = tuple(other for other in host.devices if other != device)
+        host.aside.discard(device)
         del self._host_of[device]
 
     def reach(self, host: HostEntry, front: FrontId) -> None:

@@ -109,16 +109,12 @@ class Overview:
     counts: Counts
 
 
-def overview_of(coordinator: Coordinator, *, policy: str) -> Overview:
-    """Returns what a controller knows, once it has adopted what there is.
-
-    Args:
-      policy: its name.
-    """
+def overview_of(coordinator: Coordinator) -> Overview:
+    """Returns what a controller knows, once it has adopted what there is."""
     assert not coordinator.is_adopting, "nothing is known before it has adopted"
     return Overview(
         generation=coordinator.generation,
-        policy=policy,
+        policy=coordinator.policy,
         hosts=tuple(_hosts(coordinator)),
         models=tuple(_models(coordinator)),
         moves=tuple(islice(_moves(coordinator), MOST_REQUESTS)),

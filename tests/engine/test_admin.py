@@ -12,7 +12,6 @@ from mell_jax.engine.admin import (
     Drain,
     ListPlacements,
     Migrate,
-    NotPossibleError,
     Picture,
     Placement,
     Placements,
@@ -20,7 +19,6 @@ from mell_jax.engine.admin import (
     SetPolicy,
     Snapshot,
     Undrain,
-    UnknownTargetError,
 )
 from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.frames import (
@@ -33,6 +31,7 @@ from mell_jax.engine.frames import (
 )
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 from mell_jax.worker.compilation import CompilationCounter
 from tests.toy import expected, run, submit, toy_engine
 

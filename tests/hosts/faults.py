@@ -51,6 +51,7 @@ class FaultRun:
             "kill": self._kill,
             "stop": self._stop,
             "front end": self._kill_front_end,
+            "operator": self._operate,
         }
         if fleet.networks is not None:
             self._kinds |= {"cut": self._cut_link, "slow": self._slow_link}
@@ -164,6 +165,11 @@ class FaultRun:
         self._fleet.hit("front end", with_signal=signal.SIGKILL)
         self._fleet.wait_answering()
         return "front end killed"
+
+    def _operate(self) -> str:
+        seed, seconds = self._rng.randrange(1000), self._seconds()
+        done = self._fleet.operate(seed=seed, seconds=seconds)
+        return f"operator, {seconds} s: {done}"
 
     def _cut_link(self) -> str:
         seconds = self._seconds()

@@ -21,6 +21,7 @@ from tests.hosts.clients import Door, fetch, stream
 from tests.hosts.processes import children, kill_all, living, tree, wait_for
 
 START_S = 400.0  # three hosts compile, on a machine that others use
+OPERATE_S = 120.0  # ten calls, of which each may take long
 _INSTANCES = ("--mesh=2x1", "--cpu_devices=2")
 _HEAD = """
 [engine]
@@ -33,6 +34,7 @@ compilation_cache_dir = "{cache}"
 [server]
 {doors}
 frontends = {frontends}
+admin_port = 0
 drain_s = 20.0
 [fleet]
 policy = "load_balance"
@@ -292,6 +294,26 @@ class RealFleet:
         pid = self.pids()[name]
         os.kill(pid, with_signal)
         return pid
+
+    def operate(self, *, seed: int, seconds: float) -> str:
+        """Has an operator do something for so long; returns what was done.
+
+        Raises:
+          subprocess.CalledProcessError: something failed.
+        """
+        address = _said(self.text(), after="v1.Admin is at ", before=",")
+        where = self.networks.head if self.networks else None
+        return subprocess.run(
+            [
+                *(["ip", "netns", "exec", where] if where else []),
+                *(sys.executable, "-m", "tests.hosts.operate"),
+                *(address, str(seed), str(seconds)),
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=OPERATE_S + seconds,
+        ).stdout.strip()
 
     def end(self) -> set[int]:
         """Ends it all in order; returns processes that are left."""

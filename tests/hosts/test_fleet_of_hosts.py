@@ -1,14 +1,25 @@
 """Toy hosts with real links: streams are exact, whoever is lost on the way."""
 
+import contextlib
 import logging
 import random
 import time
 
 import pytest
 
+from mell_jax.engine.admin import (
+    DeviceStatus,
+    Drain,
+    ListPlacements,
+    Migrate,
+    SetPolicy,
+    Undrain,
+)
+from mell_jax.engine.fleet_view import GroupState
 from mell_jax.engine.frames import FinishReason, Handle
 from mell_jax.events import LOGGER_NAME
 from mell_jax.hosts.front import HostsEngine
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 from tests.hosts.processes import wait_for
 from tests.hosts.toy_hosts import LINKS, ToyControl, ToyFront, ToyHost, toy_hosts
 from tests.toy import expected
@@ -223,3 +234,75 @@ def test_who_comes_and_goes_is_told_by_name(caplog: pytest.LogCaptureFixture) ->
         assert wait_for(lambda: bool(gone & set(told())), most_s=60.0)
         front.stop()
         assert wait_for(lambda: "front_end_gone" in told(), most_s=60.0)
+
+
+def test_an_operator_moves_requests_and_sets_groups_aside() -> None:
+    with toy_hosts(hosts=2, policy="consolidate", num_pages=NUM_PAGES) as (
+        control,
+        hosts,
+        front,
+    ):
+        wanted = ask_some(front, count=10, seed=13)
+        for policy in ("pinned_spread", "consolidate"):
+            front.engine.ask(SetPolicy(policy=policy)).result(60.0)
+            wanted |= ask_some(front, count=6, seed=14)
+        move_some(front)
+        used = adopted_devices(control)
+        for device in used[:-1]:
+            front.engine.ask(Drain(device=device)).result(60.0)
+        last = front.engine.ask(Drain(device=used[-1]))
+        with pytest.raises(NotPossibleError, match="is the last one that serves"):
+            last.result(60.0)
+        check(front, wanted)
+        states = [front.engine.ask(Drain(device=d)).result(60.0) for d in used[:-1]]
+        drained = DeviceStatus(state=GroupState.DRAINED, requests_left=0)
+        assert states == [drained] * len(states)
+        control.stop()
+        with pytest.raises(NotPossibleError, match="the controller"):
+            front.engine.ask(SetPolicy(policy="mell")).result(60.0)
+        other = ToyControl(address=control.address, hosts=2, policy="consolidate")
+        try:
+            assert wait_for(lambda: len(adopted_devices(other)) == 1, most_s=60.0)
+            aside = devices_aside(other)
+            assert len(aside) == 3
+            parked = DeviceStatus(state=GroupState.PARKED, requests_left=0)
+            assert [undrained(front, device) for device in aside] == 3 * [parked]
+            check(front, ask_some(front, count=10, seed=15))
+            check_at_rest(other, hosts)
+        finally:
+            other.stop()
+
+
+def move_some(front: ToyFront) -> None:
+    """Has some requests move, as far as there is room."""
+    engine = front.engine
+    placed = engine.ask(ListPlacements()).result(60.0).placements
+    devices = {place.device for place in placed} - {None}
+    for place in placed[:6]:
+        for device in devices - {place.device}:
+            with contextlib.suppress(NotPossibleError, UnknownTargetError):
+                engine.ask(Migrate(request=place.request, device=device)).result(60.0)
+
+
+def adopted_devices(control: ToyControl) -> list[int]:
+    """Returns the groups that a controller uses, once it has adopted what there is."""
+
+    def look(control):
+        coordinator = control.coordinator
+        if coordinator is None or coordinator.is_adopting:
+            return []
+        devices = [d for h in coordinator.roll.hosts.values() for d in h.devices]
+        ledger = coordinator.machine.ledger
+        return sorted(d for d in devices if d in ledger.instances or ledger.is_idle(d))
+
+    return control.ask(look)
+
+
+def devices_aside(control: ToyControl) -> list[int]:
+    """Returns the groups that are set aside, whatever they are called now."""
+    hosts = control.ask(lambda control: control.coordinator.roll.hosts)
+    return sorted(device for host in hosts.values() for device in host.aside)
+
+
+def undrained(front: ToyFront, device: int) -> DeviceStatus:
+    return front.engine.ask(Undrain(device=device)).result(60.0)

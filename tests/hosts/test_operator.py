@@ -9,20 +9,19 @@ from mell_jax.engine.admin import (
     Answer,
     AskServing,
     Command,
-    Drain,
     ListPlacements,
-    Migrate,
-    NotPossibleError,
     Pause,
     Picture,
     Placement,
     Placements,
     ServingState,
     Snapshot,
-    UnknownTargetError,
+    Wake,
 )
 from mell_jax.engine.frames import Handle
 from mell_jax.hosts import operator
+from mell_jax.hosts.open_wishes import Wanted
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 from tests.hosts.test_viewer import D1, D4, HANDLE, ONE, OVERVIEW, THEIRS, told
 
 VIEW = told().view()
@@ -80,8 +79,7 @@ def test_what_is_not_there_is_told_with_what_is() -> None:
 @pytest.mark.parametrize(
     ("command", "instead"),
     [
-        (Drain(device=11), "takes no Drain: to empty a host, stop its process"),
-        (Migrate(request=1, device=11), "takes no Migrate: the policy moves requests"),
+        (Wake(), "takes no Wake: nothing sleeps"),
         (Pause(), "takes no Pause: let clients wait"),
     ],
 )
@@ -95,7 +93,7 @@ def test_what_changes_something_is_refused_with_what_to_do(
 def test_every_command_is_answered_or_refused() -> None:
     kinds = set(admin.Command.__args__)
     answered = {Snapshot, ListPlacements, AskServing, admin.AbortOpen}
-    assert kinds == answered | set(operator._INSTEAD)
+    assert kinds == answered | set(Wanted.__args__) | set(operator._INSTEAD)
 
 
 def test_a_fleet_of_hosts_always_serves() -> None:

@@ -162,6 +162,23 @@ def test_a_rolling_restart_under_load_changes_nothing(
     check_rest(fleet)
 
 
+def test_what_an_operator_does_changes_no_token(
+    fleet: RealFleet, undisturbed: list[Got]
+) -> None:
+    done: list[str] = []
+    for seed in range(4):
+
+        def operate(seed: int = seed) -> None:
+            done.append(fleet.operate(seed=seed, seconds=1.0))
+
+        disturb(fleet, undisturbed, by=operate)
+    said = "\n".join(done)
+    assert "DEVICE_STATE_DRAINING" in said or "DEVICE_STATE_DRAINED" in said, said
+    assert "PolicyRequest" not in said, said
+    check_same(Wave(fleet.http, WANTED).end(), undisturbed)
+    check_rest(fleet)
+
+
 def test_streams_that_come_and_go_cost_no_memory(
     fleet: RealFleet, undisturbed: list[Got]
 ) -> None:

@@ -16,7 +16,7 @@ from typing import final
 
 import numpy as np
 
-from mell_jax.engine.admin import Answer, Command, NotPossibleError
+from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.frames import (
     Abort,
     EngineInfo,
@@ -27,6 +27,7 @@ from mell_jax.engine.frames import (
     StepFrame,
     Submit,
 )
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from tests.serving.fake_engine import INFO
 
 STEP_S = 0.02

@@ -19,7 +19,6 @@ from mell_jax.engine.admin import (
     Migrate,
     Migration,
     NameWeights,
-    NotPossibleError,
     Pause,
     Picture,
     Placement,
@@ -32,7 +31,6 @@ from mell_jax.engine.admin import (
     Sleep,
     Snapshot,
     Undrain,
-    UnknownTargetError,
     UpdateWeights,
     Wake,
     pick,
@@ -48,6 +46,13 @@ from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId, RequestId
 from mell_jax.scheduler.placement import events
 from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
+from mell_jax.scheduler.placement.operator import (
+    NotPossibleError,
+    UnknownTargetError,
+    check_moves,
+    relocation,
+    removal,
+)
 from mell_jax.scheduler.policies import POLICIES
 
 
@@ -143,47 +148,19 @@ class Administrator:
             raise UnknownTargetError(
                 f"there is no request {command.request}; it never came or has ended"
             )
-        if request.device is None:
-            raise NotPossibleError(f"request {request.id} waits for its first place")
-        if request.move is not None:
-            target = ledger.moves[request.move].target
-            raise NotPossibleError(
-                f"request {request.id} is on its way to device {target}; try again "
-                "when it is there"
-            )
-        if request.device == device:
-            return Migration(source=device, target=device, is_moving=False)
-        self._check_target(device, request=request)
+        event = relocation(
+            ledger,
+            request,
+            device=device,
+            state_of=lambda device: state_of(conductor, device).value,
+        )
         source = request.device
-        conductor.decide(events.Relocate(request=request.id, device=device))
-        if request.move is None:
-            raise NotPossibleError(
-                f"the books do not let request {request.id} go to device {device} now"
-            )
-        conductor.settle()
-        return Migration(source=source, target=device, is_moving=True)
-
-    def _check_target(self, device: DeviceGroupId, *, request: RequestAccount) -> None:
-        ledger = self._conductor.machine.ledger
-        instance = ledger.instances.get(device)
-        if instance is None:
-            state = state_of(self._conductor, device)
-            raise NotPossibleError(
-                f"device {device} is {state.value}; requests move to devices that serve"
-            )
-        if instance.is_closing:
-            raise NotPossibleError(f"device {device} is being given back")
-        if instance.model != request.model:
-            raise NotPossibleError(
-                f"device {device} serves {instance.model}, and request {request.id} "
-                f"is for {request.model}"
-            )
-        pages = ledger.wanted_pages(request)
-        if not ledger.fits(instance, pages):
-            raise NotPossibleError(
-                f"request {request.id} has {pages} pages and device {device} has room "
-                f"for {max(ledger.room(instance), 0)}"
-            )
+        assert source is not None, "one without a place goes nowhere"
+        if event is not None:
+            conductor.decide(event)
+            check_moves(request, device=device)
+            conductor.settle()
+        return Migration(source=source, target=device, is_moving=event is not None)
 
     def _name_weights(self, command: NameWeights) -> ServingState:
         self._updates.name(command)
@@ -195,27 +172,20 @@ class Administrator:
 
     def _drain(self, command: Drain) -> DeviceStatus:
         device = self._device(command.device)
-        state = self._usable(device)
-        if state not in (GroupState.DRAINING, GroupState.DRAINED):
-            others = [
-                other
-                for other in self._devices
-                if other != device
-                and state_of(self._conductor, other)
-                in (GroupState.SERVING, GroupState.OPENING, GroupState.PARKED)
-            ]
-            if not others:
-                raise NotPossibleError(
-                    f"device {device} is the last one that serves; stop the server "
-                    "instead"
-                )
-            self._conductor.decide(events.DeviceRemoved(device=device))
+        self._check_usable(device)
+        event = removal(
+            self._conductor.machine, device=device, instead="stop the server instead"
+        )
+        if event is not None:
+            self._conductor.decide(event)
             self._conductor.settle()
         return self._status(device)
 
     def _undrain(self, command: Undrain) -> DeviceStatus:
         device = self._device(command.device)
-        if self._usable(device) in (GroupState.DRAINING, GroupState.DRAINED):
+        self._check_usable(device)
+        state = state_of(self._conductor, device)
+        if state in (GroupState.DRAINING, GroupState.DRAINED):
             self._conductor.decide(events.DeviceAdded(device=device))
             self._conductor.settle()
         return self._status(device)
@@ -248,13 +218,11 @@ class Administrator:
             )
         return DeviceGroupId(number)
 
-    def _usable(self, device: DeviceGroupId) -> GroupState:
+    def _check_usable(self, device: DeviceGroupId) -> None:
         if self._pauses.is_asleep:
             raise NotPossibleError("the engine sleeps: wake it before")
-        state = state_of(self._conductor, device)
-        if state is GroupState.LOST:
+        if state_of(self._conductor, device) is GroupState.LOST:
             raise NotPossibleError(f"device {device} has failed and is not used again")
-        return state
 
     def _status(self, device: DeviceGroupId) -> DeviceStatus:
         instances = self._conductor.machine.ledger.instances

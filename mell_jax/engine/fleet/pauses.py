@@ -14,7 +14,6 @@ from typing import final
 from mell_jax.engine.admin import (
     AbortOpen,
     Answer,
-    NotPossibleError,
     Pause,
     PauseMode,
     RequestsAborted,
@@ -29,6 +28,7 @@ from mell_jax.engine.fleet.request_state import RequestState
 from mell_jax.engine.fleet.sleeping import Sleeping
 from mell_jax.engine.fleet.updates import Updates
 from mell_jax.engine.frames import Finished, FinishReason, Handle
+from mell_jax.scheduler.placement.operator import NotPossibleError
 
 
 @final

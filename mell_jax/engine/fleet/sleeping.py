@@ -6,10 +6,11 @@ lost and came back: the books say so, and requests keep their tokens.
 
 from typing import final
 
-from mell_jax.engine.admin import NotPossibleError, Sleep
+from mell_jax.engine.admin import Sleep
 from mell_jax.engine.fleet.conductor import Conductor
 from mell_jax.engine.fleet.config import Parking
 from mell_jax.engine.fleet.instance_pool import InstancePool
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from mell_jax.worker.held_weights import HeldWeights, NoHostMemoryError, bytes_of
 
 

@@ -16,11 +16,9 @@ import jax
 
 from mell_jax.engine.admin import (
     NameWeights,
-    NotPossibleError,
     OpenRequests,
     PrefixCacheReset,
     ResetPrefixCache,
-    UnknownTargetError,
     UpdateWeights,
     WeightsInfo,
     WeightsUpdated,
@@ -33,6 +31,7 @@ from mell_jax.engine.new_weights import Generation, NewWeights
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId, Serial
 from mell_jax.scheduler.migration.records import OpenMove
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 from mell_jax.scheduler.transfer import Mode
 from mell_jax.worker.held_weights import HeldWeights
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NoReturn, final
 
-from mell_jax.engine.admin import Answer, Command, NotPossibleError
+from mell_jax.engine.admin import Answer, Command
 from mell_jax.engine.fleet.arrivals import Arrivals, WatchedArrivals
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.instance_pool import InstancePool
@@ -43,6 +43,7 @@ from mell_jax.engine.step_times import StepTimes
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.desk import Desk
 from mell_jax.scheduler.ids import ModelId
+from mell_jax.scheduler.placement.operator import NotPossibleError
 
 if TYPE_CHECKING:
     from mell_jax.engine.kv_events.news import KvEvents

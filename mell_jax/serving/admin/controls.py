@@ -17,7 +17,6 @@ from typing import Protocol, TypeVar, final, get_args
 from mell_jax.engine.admin import (
     Answer,
     Command,
-    NotPossibleError,
     OpenRequests,
     Pause,
     RequestsAborted,
@@ -27,6 +26,7 @@ from mell_jax.engine.admin import (
 )
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import Caller, OverloadedError
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from mell_jax.serving.admin.weights_path import find_weights
 from mell_jax.serving.problem import NotAnsweredError
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
-from mell_jax.engine.admin import OpenRequests, UnknownTargetError, WeightsUpdated
+from mell_jax.engine.admin import OpenRequests, WeightsUpdated
 from mell_jax.engine.weights.updater import WeightsUpdater
+from mell_jax.scheduler.placement.operator import UnknownTargetError
 
 
 @final

@@ -7,9 +7,9 @@ from typing import Protocol, final
 
 import grpc
 
-from mell_jax.engine.admin import NotPossibleError
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.frontend import Delta, FrontEnd, generate
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from mell_jax.serving.asker import Asker
 from mell_jax.serving.edge import Edge
 from mell_jax.serving.kserve import answers

@@ -13,7 +13,6 @@ from mell_jax.engine.admin import (
     ListPlacements,
     Migrate,
     Migration,
-    NotPossibleError,
     Picture,
     Placement,
     Placements,
@@ -21,7 +20,6 @@ from mell_jax.engine.admin import (
     SetPolicy,
     Snapshot,
     Undrain,
-    UnknownTargetError,
 )
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
@@ -29,6 +27,7 @@ from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.fleet_view import FleetView, GroupState
 from mell_jax.engine.params import InvalidRequestError, SamplingParams
 from mell_jax.scheduler.ids import DeviceGroupId, ModelId
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 from mell_jax.scheduler.policies import POLICIES
 from tests.engine.fleet.toy_fleet import TOY, toy_fleet
 from tests.toy import Transcript, expected, submit

@@ -6,16 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mell_jax.engine.admin import (
-    NotPossibleError,
-    Sleep,
-    UpdateWeights,
-    Wake,
-)
+from mell_jax.engine.admin import Sleep, UpdateWeights, Wake
 from mell_jax.engine.fleet.fleet import Fleet
 from mell_jax.engine.frames import FinishReason
 from mell_jax.engine.params import InvalidRequestError
 from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from tests.engine.fleet.toy_fleet import TOY, toy_fleet
 from tests.engine.fleet.versioned import (
     Over,

@@ -10,7 +10,6 @@ from mell_jax.engine.admin import (
     Answer,
     AskServing,
     NameWeights,
-    NotPossibleError,
     Pause,
     RequestsAborted,
     ResetPrefixCache,
@@ -24,6 +23,7 @@ from mell_jax.engine.frames import Abort, FinishReason, Handle
 from mell_jax.engine.params import SamplingParams
 from mell_jax.engine.thread import EngineThread
 from mell_jax.scheduler.ids import DeviceGroupId
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from mell_jax.serving.observe.progress import ProgressWatch
 from mell_jax.worker.compilation import CompilationCounter
 from tests.engine.fleet.resting import (

@@ -5,7 +5,6 @@ import pytest
 from mell_jax.engine.admin import (
     AskServing,
     Drain,
-    NotPossibleError,
     Pause,
     PauseMode,
     Resume,
@@ -16,6 +15,7 @@ from mell_jax.engine.admin import (
 )
 from mell_jax.engine.frames import FinishReason
 from mell_jax.engine.params import SamplingParams
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from tests.engine.fleet.resting import (
     COUNT,
     PROMPTS,

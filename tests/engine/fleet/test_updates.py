@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from mell_jax.engine.admin import (
-    Migrate,
-    OpenRequests,
-    UnknownTargetError,
-    UpdateWeights,
-    WeightsUpdated,
-)
+from mell_jax.engine.admin import Migrate, OpenRequests, UpdateWeights, WeightsUpdated
 from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.engine.fleet.faults import Fault
 from mell_jax.engine.fleet.fleet import Fleet
@@ -19,6 +13,7 @@ from mell_jax.engine.params import SamplingParams
 from mell_jax.scheduler import prefix_cache, sequences
 from mell_jax.scheduler.ids import DeviceGroupId, PageKey, RequestId
 from mell_jax.scheduler.migration.records import MovePhase, Owner
+from mell_jax.scheduler.placement.operator import UnknownTargetError
 from mell_jax.scheduler.transfer import Mode
 from tests.engine.fleet.toy_fleet import TOY, toy_fleet
 from tests.engine.fleet.versioned import (

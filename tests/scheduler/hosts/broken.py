@@ -179,6 +179,13 @@ class DeafCoordinator(Coordinator):
         pass
 
 
+class OverwritingCoordinator(Coordinator):
+    """Uses what an operator has set aside under its predecessor."""
+
+    def _take_over(self, join: words.Join, peer: PeerId, adopted: Adopted) -> None:
+        super()._take_over(replace(join, aside=()), peer, adopted)
+
+
 BROKEN = {
     "a source resumes on silence": Parts(desk=ResumingDesk),
     "copy ids are forgotten": Parts(coordinator=adopting_by(ForgetfulAdoption)),

@@ -10,7 +10,6 @@ from mell_jax.scheduler.hosts.roll import PeerId
 from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies import POLICIES
 from tests.scheduler.hosts.network import Link
 from tests.scheduler.hosts.programs import PATIENCE, Directory, Parts, Program
 from tests.scheduler.migration.jobs import SIZE
@@ -42,7 +41,8 @@ class ControllerProgram(Program):
         )
         return self._parts.coordinator(
             models={ONLY_MODEL: spec},
-            policy=POLICIES[self._policy](PolicyConfig(look_s=1)),
+            policy=self._policy,
+            policies=PolicyConfig(look_s=1),
             patience=PATIENCE,
             least_hosts=hosts,
             generation=self.directory.next_generation(),

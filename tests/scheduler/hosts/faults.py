@@ -32,6 +32,7 @@ class Faults:
     torn_moves: int = 0  # links between hosts cut at a chunk
     lost_ways: int = 0  # from a front end to a host that stands still, without control
     breaks: int = 0  # of all streams at once, as if their tokens could not come
+    wishes: int = 0  # of an operator: moves, groups set aside, other policies
     is_rolling: bool = False  # all hosts are restarted one after the other
     cancels: float = 0.0
 

@@ -1,10 +1,12 @@
 """The program of a simulated front end: its clients check what they get."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts import relay as front_side
+from mell_jax.scheduler.hosts.wishes import Wish, WishAnswer
 from mell_jax.scheduler.ids import Epoch, FrontId, RequestId
 from mell_jax.scheduler.placement.events import ONLY_MODEL
 from tests.scheduler.hosts.host_program import LINEAGE_BITS
@@ -41,6 +43,16 @@ class FrontProgram(Program):
         self.relay = parts.relay(front, slot=front, pages_of=pages_of)
         self._links: dict[Epoch, Link] = {}
         self._epochs: dict[Link, Epoch] = {}
+        self._wishes: dict[int, Wish] = {}  # that wait for an answer
+        self._last_ticket = 0
+
+    def wish(self, wish: Wish) -> None:
+        """An operator wants something."""
+        if self.controller is not None:
+            self._last_ticket += 1
+            asked = replace(wish, ticket=self._last_ticket)
+            self._wishes[self._last_ticket] = asked
+            self.send_controller(asked)
 
     def ask(self, job: Job) -> None:
         """A client asks."""
@@ -62,7 +74,11 @@ class FrontProgram(Program):
             self._do(self.relay.close(request))
 
     def hear(self, link: Link, message: Any) -> None:
-        if link is self.controller:
+        if isinstance(message, get_args(WishAnswer)):
+            if self._wishes.pop(message.ticket, None) is None:
+                raise ViolationError(f"nobody waits for {message}")
+            self.directory.network.counts[type(message).__name__] += 1
+        elif link is self.controller:
             self._do(self.relay.hear_controller(message))
         elif link in self._epochs:
             self._do(self.relay.hear_host(self._epochs[link], message))
@@ -70,6 +86,7 @@ class FrontProgram(Program):
     def lost(self, link: Link) -> None:
         if link is self.controller:
             self.controller = None
+            self._wishes.clear()
             self._do(self.relay.cut_controller())
         epoch = self._epochs.pop(link, None)
         if epoch is not None:

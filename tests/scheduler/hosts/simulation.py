@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from mell_jax.scheduler.ids import FRONT_BITS, FrontId, RequestId
+from mell_jax.scheduler.hosts.wishes import AsideWish, MoveWish, PolicyWish, Wish
+from mell_jax.scheduler.ids import FRONT_BITS, DeviceGroupId, FrontId, RequestId
+from mell_jax.scheduler.policies import POLICIES
 from tests.scheduler.hosts.controller_program import ControllerProgram
 from tests.scheduler.hosts.faults import AIMED_AT, Faults
 from tests.scheduler.hosts.front_program import FrontProgram
@@ -102,6 +104,8 @@ class Simulation:
                 nth=rng.randint(1, 6),
                 fault=lambda _, source, to: self._bar_way(source, to),
             )
+        for _ in range(faults.wishes):
+            self._later(self._some_time(), self._wish)
         if faults.is_rolling:
             self._later(self._some_time() / 2, lambda: self._roll(0))
 
@@ -273,6 +277,30 @@ class Simulation:
         for front in self._fronts:
             front.process.do(front.break_streams)
 
+    def _wish(self) -> None:
+        """An operator wants something; of each host one group stays in use."""
+        rng, coordinator = self.rng, self._controller.coordinator
+        hosts = list(coordinator.roll.hosts.values())
+        if not hosts:
+            return
+        host = rng.choice(hosts)
+        wishes: list[Wish] = [
+            MoveWish(
+                ticket=0,
+                request=rng.choice([*coordinator.requests, RequestId(1)]),
+                device=rng.choice(host.devices or (DeviceGroupId(1),)),
+            ),
+            AsideWish(ticket=0, device=host.admitted[0], is_aside=rng.random() < 0.7),
+            PolicyWish(
+                ticket=0,
+                policy=rng.choice(sorted(POLICIES)),
+                look_s=rng.choice([None, 1.0, -1.0]),
+                headroom=None,
+            ),
+        ]
+        front, wish = rng.choice(self._fronts), rng.choice(wishes)
+        front.process.do(lambda: front.wish(wish))
+
     def _slow(self) -> None:
         one, other = self.rng.sample(self._processes(), 2)
         self._slow_way(one, other, lag=self.rng.choice([0.5, 2.0, 4.5, 8.0]))
@@ -409,6 +437,12 @@ class Simulation:
             raise ViolationError(f"{host.name} is not in the fleet any more")
         if host.desk.held_pages:
             raise ViolationError(f"{host.name} has books of {host.desk.held_pages}")
+        ledger = self._controller.coordinator.machine.ledger
+        for device in host.desk.serves:
+            is_used = ledger.is_idle(device) or device in ledger.instances
+            if is_used == (device in host.desk.aside):
+                raise ViolationError(f"{device} of {host.name}: used is {is_used}")
+        self.counts["aside"] += len(host.desk.aside)
         for device, instance in host.instances.items():
             if instance.held:
                 raise ViolationError(f"{device} holds {instance.held}")

@@ -51,6 +51,7 @@ def join(
         name=f"host of {epoch}",
         num_groups=1,
         epoch=epoch,
+        admitted=(device,),
         groups=(group,),
         copies=copies,
         seen=words.Seen(copy_id=CopyId(512), device=7),

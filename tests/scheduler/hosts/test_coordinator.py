@@ -17,7 +17,6 @@ from mell_jax.scheduler.migration import messages
 from mell_jax.scheduler.placement.events import ONLY_MODEL
 from mell_jax.scheduler.placement.model import ModelSpec
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies import POLICIES
 from tests.scheduler.hosts.speech import FRONT, ONE, OTHER_FRONT, THEIRS, TWO, ask
 
 A, B, C, D = PeerId(1), PeerId(2), PeerId(3), PeerId(4)
@@ -37,7 +36,8 @@ def new(
     """Instances of ten pages, best fit, given up after three silent beats."""
     return Coordinator(
         models={ONLY_MODEL: ModelSpec(capacity_pages=capacity_pages)},
-        policy=POLICIES["best_fit"](PolicyConfig()),
+        policy="best_fit",
+        policies=PolicyConfig(),
         patience=3,
         generation=generation,
         least_hosts=least_hosts,
@@ -544,7 +544,7 @@ def test_a_request_that_is_over_before_it_could_come_again_does_not_come() -> No
 
 def test_a_host_that_comes_again_before_its_end_is_heard_begins_empty() -> None:
     talk = running(ONE)
-    again = words.Join(name="a", num_groups=1, epoch=FIRST)
+    again = words.Join(name="a", num_groups=1, epoch=FIRST, admitted=(LEFT,))
     said = talk.hear(D, again)
     assert (A, None) in said
     admitted = words.Admit(epoch=Epoch(3), devices=(DeviceGroupId(3),))
@@ -569,6 +569,7 @@ def known_host(*copies: words.HeldCopy, is_leaving: bool = False) -> words.Join:
         name="a",
         num_groups=1,
         epoch=FIRST,
+        admitted=(LEFT,),
         groups=(group,),
         copies=copies,
         seen=words.Seen(copy_id=CopyId(1024), device=5),
@@ -683,6 +684,7 @@ def test_a_controller_without_patience_is_refused(patience: int) -> None:
     with pytest.raises(ValueError, match="patience"):
         Coordinator(
             models={ONLY_MODEL: ModelSpec(capacity_pages=10)},
-            policy=POLICIES["best_fit"](PolicyConfig()),
+            policy="best_fit",
+            policies=PolicyConfig(),
             patience=patience,
         )

@@ -104,6 +104,7 @@ def test_a_host_says_what_it_has_to_the_next_controller() -> None:
             name="a host",
             num_groups=2,
             epoch=HERE,
+            admitted=(LEFT, RIGHT),
             groups=(
                 words.GroupReport(device=LEFT, model=ONLY_MODEL, since=SINCE),
                 words.GroupReport(device=RIGHT, model=None, since=NEVER),

@@ -1,10 +1,13 @@
 """Thousands of schedules of a fleet of hosts; protocols with a fault that they find."""
 
+import random
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
-from tests.scheduler.hosts.broken import BROKEN
+from tests.scheduler.hosts.broken import BROKEN, OverwritingCoordinator
 from tests.scheduler.hosts.faults import Faults
 from tests.scheduler.hosts.programs import Parts
 from tests.scheduler.hosts.simulation import Simulation
@@ -66,6 +69,32 @@ def test_a_move_whose_target_its_front_end_lost_before_it_began_is_called_off() 
 
 def test_two_controllers_of_which_nobody_can_tell_give_out_other_numbers() -> None:
     run(32_166)  # as it was found
+
+
+def wish_in(seeds: Iterable[int], *, parts: Parts | None = None) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for seed in seeds:
+        faults = replace(Faults.draw(random.Random(seed)), wishes=8)
+        counts += run(seed, parts=parts, faults=faults).counts
+    return counts
+
+
+def test_an_operators_wishes_disturb_no_stream() -> None:
+    counts = wish_in(range(150))
+    for answer, least in (("MoveDone", 50), ("AsideDone", 200), ("PolicyDone", 100)):
+        assert counts[answer] > least, answer
+    assert counts["WishRefused"] > 100
+    assert counts["aside"] > 100
+
+
+@pytest.mark.slow
+def test_an_operators_wishes_disturb_no_stream_in_many_more_schedules() -> None:
+    assert wish_in(range(150, 3_000))["complete"] > 5 * 2_850
+
+
+def test_groups_that_are_set_aside_are_not_used_by_the_next_controller() -> None:
+    with pytest.raises(ViolationError, match="used is True"):
+        wish_in(range(150), parts=Parts(coordinator=OverwritingCoordinator))
 
 
 def test_streams_that_begin_again_all_at_once_are_exact() -> None:

@@ -43,7 +43,7 @@ THREE = RequestId(TWO + 1)
 
 
 def look(talk: Talk) -> Overview:
-    return overview_of(talk.coordinator, policy="best_fit")
+    return overview_of(talk.coordinator)
 
 
 def groups(talk: Talk) -> list[GroupSeen]:

@@ -21,7 +21,6 @@ from mell_jax.engine.admin import (
     AskServing,
     Command,
     NameWeights,
-    NotPossibleError,
     OpenRequests,
     Pause,
     PrefixCacheReset,
@@ -30,11 +29,11 @@ from mell_jax.engine.admin import (
     Resume,
     ServingState,
     Sleep,
-    UnknownTargetError,
     Wake,
     WeightsInfo,
     WeightsUpdated,
 )
+from mell_jax.scheduler.placement.operator import NotPossibleError, UnknownTargetError
 from mell_jax.serving.admin.controls import Controls
 from mell_jax.serving.admin.trainer.port import serving_trainers
 from mell_jax.serving.config import ServerConfig

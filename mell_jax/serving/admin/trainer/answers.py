@@ -6,12 +6,8 @@ from dataclasses import replace
 import msgspec
 from starlette.responses import Response
 
-from mell_jax.engine.admin import (
-    NotPossibleError,
-    ServingState,
-    WeightsInfo,
-    WeightsUpdated,
-)
+from mell_jax.engine.admin import ServingState, WeightsInfo, WeightsUpdated
+from mell_jax.scheduler.placement.operator import NotPossibleError
 from mell_jax.serving.chat.unknown import passed_over
 from mell_jax.serving.http.errors import Failure, failure_of, failure_response
 from mell_jax.serving.problem import UnsupportedError
