@@ -6,6 +6,11 @@
 
 Only the controller ends it, by `Resume` or `Release`: there is no way from STOPPED back
 to decoding. One chunk is in flight at a time. Positions are in tokens.
+
+A stage brings the target everything up to some position, in one chunk or in pieces, of
+which each is sent when the one before has arrived: to read many pages at once would hold
+up the steps of all rows. A piece that has arrived within a step of the row is followed by
+one of twice its size. An urgent move, which others wait for, has no pieces.
 """
 
 from collections.abc import Sequence
@@ -24,11 +29,13 @@ class StagingLimits:
     page_tokens: int
     max_stages: int = 3  # then a move gives up, or stops the row if it is urgent
     tail_pages: int = 2  # at most so much is copied while the row stands still
+    piece_pages: int | None = None  # that a stage begins with; None: all at once
 
     def __post_init__(self) -> None:
-        for name in ("page_tokens", "max_stages", "tail_pages"):
-            if not (getattr(self, name) >= 1):
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("page_tokens", "max_stages", "tail_pages", "piece_pages"):
+            value = getattr(self, name)
+            if not (value is None or value >= 1):
+                raise ValueError(f"{name} must be >= 1, got {value}")
 
 
 class SourcePhase(Enum):
@@ -53,13 +60,22 @@ class Outgoing:
         self._limits = limits
         self._device = device
         self._sent = begin.first  # the target has everything before
+        self._goal = begin.first  # of the latest stage
+        self._piece_pages = None if begin.is_urgent else limits.piece_pages
+        self._computed = 0  # positions
+        self._steps = 0  # of the row, since the latest piece was sent
         self._chunk: messages.Chunk | None = None  # in flight
         self._stopped: messages.Stopped | None = None
 
     def computed(self, event: events.Computed) -> Sequence[EndpointEffect]:
         """Goes on, if the last chunk has arrived."""
+        self._steps += event.computed > self._computed
+        self._computed = event.computed
         if self.phase is not SourcePhase.COPYING or self._chunk is not None:
             return ()
+        if self._sent < self._goal:
+            self._fit_pieces()
+            return self._send_piece()
         left = event.computed - self._sent
         size = self._limits.page_tokens
         if left <= self._limits.tail_pages * size:
@@ -67,8 +83,8 @@ class Outgoing:
         if self.stages == self._limits.max_stages:
             return self._stop() if self.begin.is_urgent else self.give_up()
         self.stages += 1
-        full = event.computed // size * size
-        return self._send_chunk(full, is_last=False)
+        self._goal = event.computed // size * size
+        return self._send_piece()
 
     def received(self, message: messages.Received) -> Sequence[EndpointEffect]:
         """Notes what arrived; the next `Computed` decides how to go on."""
@@ -120,6 +136,21 @@ class Outgoing:
                 request=begin.request, copy_id=begin.copy_id, since=begin.known
             ),
         )
+
+    def _fit_pieces(self) -> None:
+        """Fits pieces to how many steps the latest one took."""
+        assert self._piece_pages is not None, "a stage without pieces has one chunk"
+        if self._steps <= 1:
+            self._piece_pages *= 2
+
+    def _send_piece(self) -> Sequence[EndpointEffect]:
+        """Sends what is left of a stage, or a piece of it."""
+        self._steps = 0
+        end = self._goal
+        if self._piece_pages is not None:
+            size = self._limits.page_tokens
+            end = min(end, self._sent // size * size + self._piece_pages * size)
+        return self._send_chunk(end, is_last=False)
 
     def _send_chunk(self, end: int, *, is_last: bool) -> Sequence[EndpointEffect]:
         begin = self.begin

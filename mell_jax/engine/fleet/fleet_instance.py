@@ -94,7 +94,7 @@ class FleetInstance:
         self._prefills: dict[CopyId, effects.WriteChunk] = {}
         self._stopping: dict[CopyId, effects.StopRow] = {}
         self._watched: dict[CopyId, RequestId] = {}
-        self._ready: dict[CopyId, int] = {}  # not committed yet, and looks at it
+        self._coming: dict[CopyId, int] = {}  # soon to be committed, and looks at it
         self._carry: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send,
             effects.TakePages: self._take_pages,
@@ -165,16 +165,17 @@ class FleetInstance:
         return bool(self._arrivals or self._prefills or self._stopping)
 
     def look_for_handover(self) -> bool:
-        """Counts a look; returns whether a row that stands is to leave or begin soon.
+        """Counts a look; returns whether a row is to leave or begin soon.
 
         No step should be launched ahead then: its pages, or its first step, would come
-        after that. The commit of one that is ready is not waited for without end.
+        after that. A row's end follows its pages, which are often the last but those;
+        neither that nor its commit is waited for without end.
         """
-        for copy_id, looks in list(self._ready.items()):
-            self._ready[copy_id] = looks + 1
+        for copy_id, looks in list(self._coming.items()):
+            self._coming[copy_id] = looks + 1
             if looks >= MOST_LOOKS:
-                del self._ready[copy_id]
-        return bool(self._stopping or self._ready)
+                del self._coming[copy_id]
+        return bool(self._stopping or self._coming)
 
     @property
     def awaits_pages(self) -> bool:
@@ -201,7 +202,7 @@ class FleetInstance:
         if isinstance(effect.message, messages.Chunk):
             payload = self._load(effect.message, to=effect.to)
         elif isinstance(effect.message, messages.Ready):
-            self._ready[effect.message.copy_id] = 0
+            self._coming[effect.message.copy_id] = 0
         self._context.post(effect.to, effect.message, payload)
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
@@ -292,7 +293,7 @@ class FleetInstance:
             self.inner.grants.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
-        self._ready.pop(effect.copy_id, None)
+        self._coming.pop(effect.copy_id, None)
         serial, state = Serial(effect.copy_id), self._context.state(effect.request)
         if state is None:
             return  # it has ended since; its release is on the way
@@ -315,7 +316,7 @@ class FleetInstance:
         self._prefills.pop(copy_id, None)
         self._stopping.pop(copy_id, None)
         self._watched.pop(copy_id, None)
-        self._ready.pop(copy_id, None)
+        self._coming.pop(copy_id, None)
         self.requests.pop(serial, None)
         if self.inner.knows(serial):
             self.inner.drop(serial)
@@ -345,4 +346,5 @@ class FleetInstance:
         self._tell(events.Computed(request=request, copy_id=copy_id, computed=computed))
 
     def _tell_written(self, request: RequestId, copy_id: CopyId, end: int) -> None:
+        self._coming[copy_id] = 0
         self._tell(events.Written(request=request, copy_id=copy_id, end=end))

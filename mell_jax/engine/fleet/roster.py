@@ -27,6 +27,7 @@ class Roster:
       instance_pool: makes instances ready.
       transports: of the pages of each model.
       clock: seconds.
+      piece_pages: see `StagingLimits`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Roster:
         transports: Mapping[ModelId, Transport],
         clock: Callable[[], float],
         page_tokens: int,
+        piece_pages: int | None = None,
     ) -> None:
         self.instances: dict[DeviceGroupId, FleetInstance] = {}  # serving or opening
         self.lost: set[DeviceGroupId] = set()
@@ -43,6 +45,7 @@ class Roster:
         self._transports = transports
         self._clock = clock
         self._page_tokens = page_tokens
+        self._piece_pages = piece_pages
         self._since_s: dict[DeviceGroupId, float] = {}  # of those that are opening
 
     @property
@@ -86,7 +89,9 @@ class Roster:
             model=model,
             endpoint=Endpoint(
                 device,
-                limits=StagingLimits(page_tokens=self._page_tokens),
+                limits=StagingLimits(
+                    page_tokens=self._page_tokens, piece_pages=self._piece_pages
+                ),
                 horizon=horizon,
             ),
             transport=self._transports[model],

@@ -40,6 +40,9 @@ from mell_jax.scheduler.migration import messages
 from mell_jax.worker.group import DeviceGroup
 
 Result = TypeVar("Result")
+PIECE_PAGES = 64
+"""A move begins with so many pages at once: a few MiB of a small model's, 128 of a
+large one's."""
 
 
 class _Context:
@@ -98,7 +101,11 @@ class HostHands:
         self._pool = NamedPool(pool)
         self._infos = {ModelId(info.model_name): info for info in infos}
         self._roster = Roster(
-            self._pool, transports=transports, clock=clock, page_tokens=page_tokens
+            self._pool,
+            transports=transports,
+            clock=clock,
+            page_tokens=page_tokens,
+            piece_pages=PIECE_PAGES,
         )
         self._copies: dict[CopyId, RequestId] = {}
         self._told: dict[RequestId, tuple[CopyId, int]] = {}  # row, tokens said

@@ -325,7 +325,12 @@ class HostProgram(Program):
             return
         endpoint = self._parts.endpoint(
             change.device,
-            limits=StagingLimits(page_tokens=SIZE, max_stages=2, tail_pages=1),
+            limits=StagingLimits(
+                page_tokens=SIZE,
+                max_stages=2,
+                tail_pages=1,
+                piece_pages=self._parts.piece_pages,
+            ),
             horizon=change.horizon,
         )
         self.instances[change.device] = HostInstance(

@@ -30,6 +30,7 @@ class Parts:
     desk: type[Desk] = Desk
     relay: type[Relay] = Relay
     endpoint: type[Endpoint] = Endpoint
+    piece_pages: int | None = None  # of moves
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,10 @@ def test_two_controllers_of_which_nobody_can_tell_give_out_other_numbers() -> No
     run(32_166)  # as it was found
 
 
-def wish_in(seeds: Iterable[int], *, parts: Parts | None = None) -> Counter[str]:
+IN_PIECES = Parts(piece_pages=1)
+
+
+def wish_in(seeds: Iterable[int], *, parts: Parts = IN_PIECES) -> Counter[str]:
     counts: Counter[str] = Counter()
     for seed in seeds:
         faults = replace(Faults.draw(random.Random(seed)), wishes=8)
@@ -84,7 +87,7 @@ def test_an_operators_wishes_disturb_no_stream() -> None:
     for answer, least in (("MoveDone", 50), ("AsideDone", 200), ("PolicyDone", 100)):
         assert counts[answer] > least, answer
     assert counts["WishRefused"] > 100
-    assert counts["aside"] > 100
+    assert counts["aside"] > 60
 
 
 @pytest.mark.slow

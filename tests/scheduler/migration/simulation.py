@@ -110,7 +110,10 @@ class Simulation:
         self.over: set[RequestId] = set()
         self._pages = rng.randint(MAX_REQUEST_PAGES, 28)
         self._limits = StagingLimits(
-            page_tokens=SIZE, max_stages=rng.randint(1, 3), tail_pages=rng.randint(1, 2)
+            page_tokens=SIZE,
+            max_stages=rng.randint(1, 3),
+            tail_pages=rng.randint(1, 2),
+            piece_pages=(None, 1, 2)[seed % 3],
         )
         self._places = rng.random() < 0.3  # by the placement machine
         self._writes_late = rng.random() < 0.5

@@ -128,6 +128,62 @@ def test_a_release_frees_once_and_is_always_answered() -> None:
 # Source.
 
 
+def in_pieces(*, is_urgent: bool = False) -> Endpoint:
+    limits = dataclasses.replace(LIMITS, piece_pages=2)
+    made = Endpoint(HERE, limits=limits, horizon=CopyId(5))
+    made.step(START)
+    made.step(dataclasses.replace(BEGIN, is_urgent=is_urgent))
+    return made
+
+
+def sent(endpoint: Endpoint, event: events.Computed) -> tuple[int, int] | None:
+    """Returns from where to where what is sent next goes."""
+    said_there = said(endpoint.step(event), to=THERE)
+    return (said_there[0].first, said_there[0].end) if said_there else None
+
+
+def received(end: int) -> messages.Received:
+    return messages.Received(request=ONE, copy_id=OLD, to_copy_id=NEW, end=end)
+
+
+def test_a_stage_goes_in_pieces_that_grow_while_they_arrive_within_a_step() -> None:
+    source = in_pieces()
+    assert sent(source, computed(200)) == (0, 32)
+    assert sent(source, computed(201)) is None  # it has not arrived
+    source.step(received(32))
+    assert sent(source, computed(201)) == (32, 96)
+    for step in (202, 203):
+        assert sent(source, computed(step)) is None
+    source.step(received(96))
+    assert sent(source, computed(203)) == (96, 160)  # it took two
+    source.step(received(160))
+    assert sent(source, computed(204)) == (160, 192)  # what is left of the stage
+    source.step(received(192))
+    assert source.step(computed(204)) == (
+        effects.StopRow(request=ONE, copy_id=OLD, since=100),
+    )
+
+
+def test_pieces_go_on_though_the_row_stands() -> None:
+    source = in_pieces()
+    ends = [sent(source, computed(200))]
+    while ends[-1] is not None:
+        source.step(received(ends[-1][1]))
+        ends.append(sent(source, computed(200)))
+    assert ends == [(0, 32), (32, 96), (96, 192), None]
+
+
+def test_what_the_target_has_beyond_a_piece_is_not_sent() -> None:
+    source = in_pieces()
+    assert sent(source, computed(200)) == (0, 32)
+    source.step(received(96))
+    assert sent(source, computed(201)) == (96, 160)
+
+
+def test_an_urgent_move_goes_at_once() -> None:
+    assert sent(in_pieces(is_urgent=True), computed(200)) == (0, 192)
+
+
 def test_a_source_that_hears_nothing_says_so_again_and_does_not_resume() -> None:
     source = instance(*STOPPING, ROW_STOPPED)
     last = chunk(0, 21, is_last=True)
