@@ -8,9 +8,9 @@ Only the controller ends it, by `Resume` or `Release`: there is no way from STOP
 to decoding. One chunk is in flight at a time. Positions are in tokens.
 
 A stage brings the target everything up to some position, in one chunk or in pieces, of
-which each is sent when the one before has arrived: to read many pages at once would hold
-up the steps of all rows. A piece that has arrived within a step of the row is followed by
-one of twice its size. An urgent move, which others wait for, has no pieces.
+which each is sent when the one before has come: to read many pages at once would hold
+up the steps of all rows. One that has come within a step of the row is followed by one
+of twice its size. An urgent move, which others wait for, has no pieces.
 """
 
 from collections.abc import Sequence
