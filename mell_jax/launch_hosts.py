@@ -282,9 +282,17 @@ def _is_useless(status: int, *, name: str, engine: HostsEngine) -> bool:
 
 
 def _trouble_of(children: Sequence[Child]) -> str:
-    """Returns why the fleet will not be whole; empty while it may."""
     found = [child.trouble for child in children if child.trouble]
-    return f"{found[0]} before it has joined" if found else ""
+    return before_joining(found[0] if found else "")
+
+
+def before_joining(trouble: str) -> str:
+    """Returns why a fleet will not be whole; empty while it may.
+
+    Args:
+      trouble: of a host that is not started again; empty: there is none.
+    """
+    return f"{trouble} before it has joined" if trouble else ""
 
 
 def check_fleet(server: ServerConfig, *, names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from mell_jax.engine.fleet.config import FleetConfig
 from mell_jax.hosts.config import HostsConfig
 from mell_jax.hosts.front import HostsEngine
 from mell_jax.launch_hosts import (
+    before_joining,
     check_fleet,
     controller_orders,
     enter,
@@ -66,22 +67,23 @@ def run_ray_head(
         controller, address = cluster.start_controller(
             told, address=hosts.fleet_address
         )
-        nodes = Nodes(
-            hosts.node_resources(),
-            orders_of=lambda name: host_orders(
-                name, controller=address, secret=secret, given=given
-            ),
-            drain_s=server.drain_s,
-        )
-        scaling = Scaling(most=hosts.ray_hosts, idle_s=hosts.ray_idle_s)
-        keeper = Keeper(nodes, scaling=scaling, controller=controller)
-        keeper.start()
-        stack.callback(keeper.stop)
         engine = HostsEngine(
             address,
             name="front",
             links=links_of(hosts, server=server, secret=secret),
             on_front=lambda front: enter(place, front),
         )
-        engine.connect()
+        nodes = Nodes(
+            hosts.node_resources(),
+            orders_of=lambda name: host_orders(
+                name, controller=address, secret=secret, given=given
+            ),
+            seen=lambda: engine.seen_hosts,
+            drain_s=server.drain_s,
+        )
+        scaling = Scaling(most=hosts.ray_hosts, idle_s=hosts.ray_idle_s)
+        keeper = Keeper(nodes, scaling=scaling, controller=controller)
+        keeper.start()
+        stack.callback(keeper.stop)
+        engine.connect(trouble=lambda: before_joining(nodes.trouble))
         return serve_fleet(engine, engines, server=server, started_s=started_s)

@@ -13,19 +13,22 @@ from typing import final
 import msgspec
 from absl import logging
 
-from mell_jax.hosts.children import Child, host_command, start_piped
+from mell_jax.hosts.children import USELESS, Child, host_command, start_piped
 from mell_jax.hosts.controller_main import Orders, new_control
 from mell_jax.hosts.host_file import LOCAL, HostLine
 from mell_jax.scheduler.hosts.need import Need, need_of
 from mell_jax.serving.observe.logs import Place, set_up_logging
+
+_LOOK_S = 0.2
 
 
 @final
 class HostActor:
     """One host, as a process beside this one, which starts again if it ends.
 
-    If the actor ends, however it does, so does the host: it hears that by its standard
-    input. Its methods run on several threads.
+    One that ends by a usage error before it was ever in the fleet does not. If the
+    actor ends, however it does, so does the host: it hears that by its standard input.
+    Its methods run on several threads.
 
     Args:
       name: of the host.
@@ -40,6 +43,7 @@ class HostActor:
             process=f"keeper of host {name}",
             place=Place(f"keeper of host {name}"),
         )
+        self._was_seen = False
         command = host_command(HostLine(name=name, where=LOCAL, flags=()), flags=())
         self._child = Child(
             f"host {name}",
@@ -49,12 +53,23 @@ class HostActor:
                 wants_output=False,
                 wants_errors=True,
             ),
+            is_useless=lambda status: status in USELESS and not self._was_seen,
         )
         self._is_over = threading.Event()
 
-    def hold(self) -> None:
-        """Returns once the host has left; raises, as Ray has it, if the actor ends."""
-        self._is_over.wait()
+    def hold(self) -> str:
+        """Waits until the host has left; raises, as Ray has it, if the actor ends.
+
+        Returns an empty text, or why the host is not started again.
+        """
+        while not self._is_over.wait(_LOOK_S):
+            if self._child.trouble:
+                return self._child.trouble
+        return ""
+
+    def see(self) -> None:
+        """Notes that the host was in the fleet."""
+        self._was_seen = True
 
     def leave(self, *, most_s: float) -> None:
         """Has the host's requests moved away, and ends it; both within `most_s`."""

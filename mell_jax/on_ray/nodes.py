@@ -7,7 +7,7 @@ The group only finds the nodes, or has Ray's autoscaler bring them, and is remov
 a group holds its nodes all together, and hosts are to be given back one by one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -41,6 +41,7 @@ class _Hosted:
     actor: Any
     held: Any  # is there once the actor has ended, or its host
     is_leaving: bool = False
+    was_seen: bool = False  # in the fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +54,16 @@ class _Asked:
 class Nodes:
     """The nodes that hosts have; all methods belong to one thread.
 
+    A node on which a host cannot start is not used again.
+
     Args:
       resources: that a host takes of its node, by Ray's names.
       orders_of: returns what a host of some name is told.
+      seen: returns the names of hosts that are or have been in the fleet.
       drain_s: a host that is given back has so long to have its requests moved away.
+
+    Attributes:
+      trouble: why a host cannot start, of the latest one; any thread may read it.
     """
 
     def __init__(
@@ -64,8 +71,12 @@ class Nodes:
         resources: Mapping[str, float],
         *,
         orders_of: Callable[[str], str],
+        seen: Callable[[], Collection[str]],
         drain_s: float,
     ) -> None:
+        self.trouble = ""
+        self._seen = seen
+        self._useless: set[str] = set()  # nodes
         self._resources = dict(resources)
         self._orders_of = orders_of
         self._drain_s = drain_s
@@ -86,7 +97,7 @@ class Nodes:
     def ask(self, count: int) -> None:
         """Asks for nodes that have no host yet; withdraws what it asked for before."""
         self.withdraw()
-        taken = sorted({one.node for one in self._hosted.values()})
+        taken = sorted({one.node for one in self._hosted.values()} | self._useless)
         apart = {"ray.io/node-id": f"!in({','.join(taken)})"} if taken else {}
         group = placement_group(
             [self._resources] * count,
@@ -107,6 +118,9 @@ class Nodes:
         for name, one in list(self._hosted.items()):
             if ray.wait([one.held], timeout=0)[0]:
                 self._forget(name, one)
+            elif name in self._seen() and not one.was_seen:
+                one.was_seen = True
+                one.actor.see.remote()
         if self._asked is not None:
             found = placement_group_table(self._asked.group)
             if found["state"] == "CREATED":
@@ -149,7 +163,11 @@ class Nodes:
         """Frees the node of a host that is gone, whether it left or was lost."""
         del self._hosted[name]
         try:
-            ray.get(one.held)
+            trouble = ray.get(one.held)
+            if trouble:
+                logging.error("%s: node %s is not used again", trouble, one.node)
+                self.trouble = trouble
+                self._useless.add(one.node)
         except ray.exceptions.RayError as error:
             logging.error("host %s is lost: %s", name, type(error).__name__)
         ray.kill(one.actor)

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from mell_jax.on_ray.actors import ControllerActor
+from mell_jax.launch_hosts import host_orders
+from mell_jax.on_ray.actors import ControllerActor, HostActor
 from mell_jax.scheduler.hosts.need import Need
 
 ORDERS = {
@@ -30,3 +31,20 @@ def test_a_controller_listens_where_it_is_told_and_needs_nothing_yet() -> None:
     assert tested.need() == Need()
     with pytest.raises(OSError, match="in use"):
         ControllerActor(json.dumps({**ORDERS, "address": address}))
+
+
+def test_a_host_that_cannot_start_is_not_started_again() -> None:
+    orders = host_orders(
+        "ray-1",
+        controller="127.0.0.1:1",
+        secret=bytes(16),
+        given={"model": ["demo"], "mesh": "64x1", "cpu_devices": 1},
+    )
+    actor = HostActor("ray-1", orders=orders)
+    try:
+        trouble = actor.hold()
+    finally:
+        actor.end()
+    assert trouble.startswith("host ray-1 has ended (")
+    assert "64" in trouble
+    assert actor.hold() == ""  # it is over
