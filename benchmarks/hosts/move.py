@@ -36,6 +36,7 @@ from mell_jax.engine.build import demo_directory
 from mell_jax.engine.fleet.page_transfer import PageTransfer
 from mell_jax.engine.frames import Handle
 from mell_jax.engine.hosts import wires
+from mell_jax.engine.hosts.hands import PIECE_PAGES
 from mell_jax.hosts.pages.connection import Connection, dial
 from mell_jax.hosts.pages.parcels import head_of, send_chunks
 from mell_jax.hosts.wire import Arrived, Hello, Ways
@@ -76,7 +77,7 @@ class MoveFigures:
     downtime_ms: float
     step_ms: float
     move_ms: float  # from the decision to the commit
-    pages_gb_s: float  # as hosts measure it, beside their steps
+    pages_gb_s: float  # of a piece, as hosts measure it, beside their steps
 
 
 Figures = dict[str, Any]
@@ -241,7 +242,8 @@ def _moves(fleet: TwoHosts, model: str, *, moves: int, new_tokens: int) -> MoveF
     gaps = [gap_of(fleet, mover, neighbours=neighbours, move=move) for move in done]
     steps = summarize([float(gap[0]) for gap in gaps])
     laps = np.diff(fleet.times[neighbours[0]])
-    whole = [one for one in fleet.measured if one.nbytes >= TOKENS * 2**11][1:]
+    piece = PIECE_PAGES * PAGE_TOKENS * BYTES_PER_TOKEN[model]
+    whole = [one for one in fleet.measured if one.nbytes >= piece]
     return MoveFigures(
         model=model,
         moves=len(done),
