@@ -365,7 +365,7 @@ class Coordinator:
             admitted=join.admitted,
         )
         host.is_serving = True
-        host.aside |= {join.admitted[number] for number in join.aside} & {*devices}
+        host.aside |= {devices[number] for number in join.aside}
         for group in join.groups:
             self._dispatcher.take_over(
                 group,

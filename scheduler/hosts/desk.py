@@ -75,7 +75,8 @@ class Desk:
         self._is_alone = True
         self._is_leaving = False
         self._admitted: tuple[DeviceGroupId, ...] = ()
-        self._aside: set[int] = set()  # numbers of groups that an operator has
+        self._aside: set[DeviceGroupId] = set()  # an operator has these
+        self._aside_before: tuple[int, ...] = ()  # it was fenced; of those that worked
         self._prefill_tokens_per_s = prefill_tokens_per_s
         self._granted = Granted()
         self._early: dict[DeviceGroupId, list[words.Opening]] = {}  # before they serve
@@ -107,11 +108,7 @@ class Desk:
     @property
     def aside(self) -> frozenset[DeviceGroupId]:
         """Returns the device groups here that an operator has set aside."""
-        return frozenset(
-            device
-            for number, device in enumerate(self._admitted)
-            if number in self._aside and device in self.serves
-        )
+        return frozenset(self._aside & self.serves.keys())
 
     def host_of(self, device: DeviceGroupId) -> Epoch | None:
         """Returns the host that has a device group; None if no host has it now."""
@@ -152,7 +149,7 @@ class Desk:
             num_groups=self.num_groups,
             epoch=self.epoch,
             admitted=self._admitted,
-            aside=tuple(sorted(self._aside)),
+            aside=self._numbers_aside(),
             groups=groups,
             copies=copies,
             seen=self._seen,
@@ -160,6 +157,12 @@ class Desk:
             is_leaving=self._is_leaving,
         )
         self._tell(join)
+
+    def _numbers_aside(self) -> tuple[int, ...]:
+        """Returns which of the groups that work an operator has set aside."""
+        if self.epoch is None:
+            return self._aside_before
+        return tuple(n for n, each in enumerate(self.serves) if each in self._aside)
 
     def cut_controller(self) -> Sequence[Effect]:
         """Goes on alone: what was wanted is granted here, as far as there are pages."""
@@ -286,6 +289,7 @@ class Desk:
     # What the controller says.
 
     def _admit(self, message: words.Admit) -> None:
+        self._aside = {message.devices[number] for number in self._numbers_aside()}
         self.epoch = message.epoch
         self._admitted = message.devices
         self._granted.copies.clear()
@@ -311,6 +315,7 @@ class Desk:
                     self._open(opening)
 
     def _fenced(self, message: words.Fenced) -> None:
+        self._aside_before = self._numbers_aside()
         self.epoch = None
         self._admitted = ()
         for copy_id, held in list(self._granted.copies.items()):
@@ -356,9 +361,8 @@ class Desk:
 
     def _set_aside(self, message: words.SetAside) -> None:
         if message.device in self.serves:
-            number = self._admitted.index(message.device)
             change = self._aside.add if message.is_aside else self._aside.discard
-            change(number)
+            change(message.device)
 
     # Copies.
 

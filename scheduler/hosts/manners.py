@@ -64,11 +64,10 @@ def _faults_of_join(
             yield f"a group serves the unknown model {group.model!r}"
         if group.device not in join.admitted:
             yield f"device {group.device} was never admitted"
+    working = join.num_groups if join.epoch is None else len(join.groups)
     for number in join.aside:
-        if not (0 <= number < join.num_groups):
-            yield f"group {number} of {join.num_groups} is set aside"
-    if len(join.admitted) != (0 if join.epoch is None else join.num_groups):
-        yield f"{len(join.admitted)} of {join.num_groups} groups were admitted"
+        if not (0 <= number < min(working, join.num_groups)):
+            yield f"group {number} of {working} is set aside"
     if not (join.prefill_tokens_per_s > 0):
         yield f"a host prefills {join.prefill_tokens_per_s} tokens a second"
 

@@ -83,14 +83,14 @@ class GroupReport:
 class Join:
     """A host says what it is, and what it has; first of all to each controller.
 
-    `epoch` is None before it was admitted; then nothing counts but `num_groups` and
-    which of them are set aside: `aside` has their numbers.
+    `epoch` is None before it was admitted; then nothing counts but `num_groups`, which
+    work, and `aside`: which of these, or of `groups`, an operator has set aside.
     """
 
     name: str
     num_groups: int
     epoch: Epoch | None = None
-    admitted: tuple[DeviceGroupId, ...] = ()  # by their numbers; some may have failed
+    admitted: tuple[DeviceGroupId, ...] = ()  # also those that have failed since
     aside: tuple[int, ...] = ()
     groups: tuple[GroupReport, ...] = ()
     copies: tuple[HeldCopy, ...] = ()

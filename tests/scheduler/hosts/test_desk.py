@@ -134,6 +134,39 @@ def test_a_host_that_was_fenced_drops_all_and_joins_anew() -> None:
     assert desk.hear_controller(OPEN) == []  # said before it was fenced
 
 
+def aside(device: DeviceGroupId, *, is_aside: bool = True) -> words.SetAside:
+    return words.SetAside(device=device, is_aside=is_aside)
+
+
+def joined_anew(desk: Desk) -> words.Join:
+    """It is fenced; returns what it says then."""
+    (join,) = [
+        effect.message
+        for effect in desk.hear_controller(words.Fenced(reason="silent"))
+        if isinstance(effect, ToController)
+    ]
+    assert isinstance(join, words.Join)
+    return join
+
+
+def test_what_is_set_aside_stays_so_under_other_numbers() -> None:
+    desk = serving()
+    desk.hear_controller(aside(RIGHT))
+    desk.hear_controller(aside(LEFT))
+    desk.hear_controller(aside(LEFT, is_aside=False))
+    desk.hear_controller(aside(DeviceGroupId(99)))  # another host's
+    assert desk.aside == {RIGHT}
+    assert joined_anew(desk).aside == (1,)
+    assert desk.aside == set()  # it has no group now
+    first, second = DeviceGroupId(7), DeviceGroupId(8)
+    desk.hear_controller(words.Admit(epoch=THERE, devices=(first, second)))
+    assert desk.aside == {second}
+    desk.failed(first, reason="gone")
+    assert joined_anew(desk).aside == (0,)  # the only one that works
+    desk.hear_controller(words.Admit(epoch=HERE, devices=(DeviceGroupId(9),)))
+    assert desk.aside == {9}
+
+
 def test_a_host_knows_who_has_which_device() -> None:
     desk = serving()
     desk.hear_controller(words.Hosts(hosts=(host(HERE, LEFT), host(THERE, RIGHT))))

@@ -56,6 +56,7 @@ def test_a_front_end_may_say_what_front_ends_say(message: Any) -> None:
     assert fault_of(message, speaker=FRONT_END, models={ONLY_MODEL}) is None
 
 
+UNKNOWN_GROUP = words.GroupReport(device=LEFT, model=None, since=CopyId(1))
 STRANGE_GROUP = words.GroupReport(device=LEFT, model=STRANGE, since=CopyId(1))
 
 
@@ -92,6 +93,10 @@ STRANGE_GROUP = words.GroupReport(device=LEFT, model=STRANGE, since=CopyId(1))
         (HOST, opened(took_s=-1.0), "opened in -1.0 s"),
         (HOST, joined(groups=(STRANGE_GROUP,)), "unknown model 'strange'"),
         (HOST, joined(prefill_tokens_per_s=0.0), "prefills 0.0 tokens"),
+        (HOST, joined(aside=(1,)), "group 1 of 1 is set aside"),
+        (HOST, joined(aside=(-1,)), "group -1 of 1 is set aside"),
+        (HOST, joined(epoch=Epoch(1), aside=(0,)), "group 0 of 0 is set aside"),
+        (HOST, joined(groups=(UNKNOWN_GROUP,)), "device 1 was never admitted"),
     ],
 )
 def test_what_is_wrong_is_told(

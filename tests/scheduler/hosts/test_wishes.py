@@ -186,6 +186,33 @@ def test_the_next_controller_goes_on_to_empty_a_group() -> None:
     assert ledger.is_idle(RIGHT)
 
 
+def test_a_host_one_of_whose_groups_has_failed_is_adopted_with_their_numbers() -> None:
+    talk = Talk()
+    talk.hear(C, words.Enter(front=FRONT, hosts=(FIRST,)))
+    works = words.GroupReport(device=RIGHT, model=None, since=COPY)
+    talk.hear(
+        A,
+        words.Join(
+            name="a",
+            num_groups=1,
+            epoch=FIRST,
+            admitted=(LEFT, RIGHT),
+            aside=(0,),
+            groups=(works,),
+        ),
+    )
+    talk.beat()
+    talk.beat()
+    (host,) = talk.coordinator.roll.hosts.values()
+    assert (host.devices, host.admitted, host.aside) == (
+        (RIGHT,),
+        (LEFT, RIGHT),
+        {RIGHT},
+    )
+    seat = talk.coordinator.roll.seat_of(RIGHT)
+    assert seat is not None and seat.number == 1
+
+
 def test_a_host_that_leaves_is_left_alone() -> None:
     talk = fleet()
     talk.hear(A, words.Leave())
