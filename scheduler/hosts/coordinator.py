@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mell_jax.scheduler.hosts import messages as words
-from mell_jax.scheduler.hosts.adoption import Adopted, Adoption
+from mell_jax.scheduler.hosts.adoption import Adoption
 from mell_jax.scheduler.hosts.dispatcher import Dispatcher, Placed
 from mell_jax.scheduler.hosts.manners import Speaker, fault_of, speaker_of
 from mell_jax.scheduler.hosts.operator import Operator
 from mell_jax.scheduler.hosts.outbox import Effect, HangUp, Outbox, Send
 from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId, Roll
+from mell_jax.scheduler.hosts.takeover import take_over
 from mell_jax.scheduler.hosts.tally import Counts
 from mell_jax.scheduler.hosts.wishes import AsideWish, MoveWish, PolicyWish, Wish
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId, RequestId
@@ -285,17 +286,12 @@ class Coordinator:
             self._lose_front(before)
             self._hang_up([before.peer])
         self.roll.enter(enter.front, peer=peer)
-        self._note_reached(enter)
+        self.roll.note_reached(enter.hosts, front=enter.front)
         self._outbox.send(peer, words.Hosts(hosts=self.roll.told()))
         for stream in enter.streams:
             disowned = words.Disowned(request=stream.ask.request)
             self._outbox.send(peer, disowned)
             self._dispatcher.arrive(stream.ask)
-
-    def _note_reached(self, enter: words.Enter) -> None:
-        for epoch in enter.hosts:
-            if epoch in self.roll.hosts:
-                self.roll.reach(self.roll.hosts[epoch], enter.front)
 
     def _serve_reached(self, hosts: Iterable[HostEntry]) -> None:
         """Takes those into the books that front ends have reached."""
@@ -333,17 +329,9 @@ class Coordinator:
         self._adoption = None
         adopted = adoption.decide()
         self._last_device = adopted.seen.device
-        self._dispatcher.number_from(adopted.seen.copy_id)
-        for enter, peer in adopted.fronts:
-            self.roll.enter(enter.front, peer=peer)
-        for join, peer in adopted.hosts:
-            self._take_over(join, peer, adopted)
-        for stream in adopted.placed:
-            self._dispatcher.adopt(stream)
-        for enter, _ in adopted.fronts:
-            self._note_reached(enter)
-        for join, peer in adopted.hosts:
-            self._empty_again(join, peer)
+        take_over(
+            adopted, roll=self.roll, dispatcher=self._dispatcher, outbox=self._outbox
+        )
         for join, peer in adopted.strangers:
             self._number(peer, join)
         self._tell_hosts()
@@ -352,38 +340,6 @@ class Coordinator:
             disowned = words.Disowned(request=ask.request)
             self._outbox.send_front(ask.request, disowned)
             self._dispatcher.arrive(ask)
-
-    def _take_over(self, join: words.Join, peer: PeerId, adopted: Adopted) -> None:
-        """Goes on with a host that a predecessor admitted."""
-        assert join.epoch is not None
-        devices = [group.device for group in join.groups]
-        host = self.roll.admit(
-            join.epoch,
-            name=join.name,
-            peer=peer,
-            devices=devices,
-            admitted=join.admitted,
-        )
-        host.is_serving = True
-        host.aside |= {devices[number] for number in join.aside}
-        for group in join.groups:
-            self._dispatcher.take_over(
-                group,
-                prefill_tokens_per_s=join.prefill_tokens_per_s,
-                is_aside=group.device in host.aside,
-            )
-        keep = words.Retain(copies=adopted.kept, horizon=self.controller.next_copy_id)
-        self._outbox.send(peer, keep)
-
-    def _empty_again(self, join: words.Join, peer: PeerId) -> None:
-        """Goes on to move away what a predecessor was to move away."""
-        host = self.roll.who(peer)
-        if not isinstance(host, HostEntry):
-            return
-        if join.is_leaving:
-            self._give_back(host)
-        for device in host.aside:
-            self._dispatcher.give_back(device)
 
     def _hang_up(self, others: Iterable[PeerId]) -> None:
         """Ends what may be dead links; if one is not, its end comes again over another.
@@ -431,13 +387,9 @@ class Coordinator:
             self._dispatcher.told(message.message)
 
     def _leave(self, host: HostEntry, _: words.Leave) -> None:
-        self._give_back(host)
-
-    def _give_back(self, host: HostEntry) -> None:
         host.is_leaving = True
         if host.is_serving:
-            for device in host.devices:
-                self._dispatcher.give_back(device)
+            self._dispatcher.give_back(host.devices)
 
     def _group_opened(self, host: HostEntry, message: words.GroupOpened) -> None:
         if message.device in host.devices:

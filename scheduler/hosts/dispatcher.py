@@ -124,10 +124,11 @@ class Dispatcher:
         self.decide(events.Serving(device=device, model=model))
         self.carriage.open(device)
 
-    def give_back(self, device: DeviceGroupId) -> None:
-        """Moves away what a device group has, and takes it out of the books then."""
-        if self._knows(device) and not self.machine.is_draining(device):
-            self.decide(events.DeviceRemoved(device=device))
+    def give_back(self, devices: Collection[DeviceGroupId]) -> None:
+        """Moves away what device groups have, and takes them out of the books then."""
+        for device in devices:
+            if self._knows(device) and not self.machine.is_draining(device):
+                self.decide(events.DeviceRemoved(device=device))
 
     def _knows(self, device: DeviceGroupId) -> bool:
         ledger = self.machine.ledger

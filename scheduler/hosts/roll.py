@@ -171,6 +171,12 @@ class Roll:
         host.missed.discard(front)
         host.reached.add(front)
 
+    def note_reached(self, hosts: Iterable[Epoch], *, front: FrontId) -> None:
+        """A front end has links to these, as far as they are in the fleet."""
+        for epoch in hosts:
+            if epoch in self.hosts:
+                self.reach(self.hosts[epoch], front)
+
     def miss(self, host: HostEntry, front: FrontId) -> None:
         """A front end has no link to a host."""
         host.reached.discard(front)

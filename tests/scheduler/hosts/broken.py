@@ -179,11 +179,13 @@ class DeafCoordinator(Coordinator):
         pass
 
 
-class OverwritingCoordinator(Coordinator):
+class OverwritingAdoption(Adoption):
     """Uses what an operator has set aside under its predecessor."""
 
-    def _take_over(self, join: words.Join, peer: PeerId, adopted: Adopted) -> None:
-        super()._take_over(replace(join, aside=()), peer, adopted)
+    def decide(self) -> Adopted:
+        adopted = super().decide()
+        hosts = tuple((replace(join, aside=()), peer) for join, peer in adopted.hosts)
+        return replace(adopted, hosts=hosts)
 
 
 BROKEN = {

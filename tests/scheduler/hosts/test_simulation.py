@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.scheduler.hosts.broken import BROKEN, OverwritingCoordinator
+from tests.scheduler.hosts.broken import BROKEN, OverwritingAdoption, adopting_by
 from tests.scheduler.hosts.faults import Faults
 from tests.scheduler.hosts.programs import Parts
 from tests.scheduler.hosts.simulation import Simulation
@@ -97,7 +97,7 @@ def test_an_operators_wishes_disturb_no_stream_in_many_more_schedules() -> None:
 
 def test_groups_that_are_set_aside_are_not_used_by_the_next_controller() -> None:
     with pytest.raises(ViolationError, match="used is True"):
-        wish_in(range(150), parts=Parts(coordinator=OverwritingCoordinator))
+        wish_in(range(150), parts=Parts(coordinator=adopting_by(OverwritingAdoption)))
 
 
 def test_streams_that_begin_again_all_at_once_are_exact() -> None:
