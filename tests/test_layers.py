@@ -217,8 +217,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         },
         "migration": {"migration"},
         "placement": {"placement"},
-        "hosts": {"hosts"},
         "policies": {"policies"},
+        "hosts": {"hosts"},
         "simulator": {"simulator"},
     },
 }

@@ -5,7 +5,6 @@ wish -> `Operator.hear` -> placement, hosts
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, final
 
 from mell_jax.scheduler.hosts import messages as words
@@ -34,7 +33,7 @@ from mell_jax.scheduler.placement.operator import (
     removal,
 )
 from mell_jax.scheduler.placement.policy import PolicyConfig
-from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.policies.chosen import ChoiceError, chosen_policy
 
 _MOST_NAMED = 20
 
@@ -136,23 +135,20 @@ class Operator:
         )
 
     def _set_policy(self, wish: PolicyWish) -> PolicyDone | WishRefused:
-        if wish.policy not in POLICIES:
+        try:
+            policy = chosen_policy(
+                wish.policy,
+                base=self._policies,
+                look_s=wish.look_s,
+                headroom=wish.headroom,
+            )
+        except ChoiceError as error:
             return WishRefused(
                 ticket=wish.ticket,
                 fault=WishFault.INVALID,
-                field="policy",
-                reason=f"must be one of {', '.join(sorted(POLICIES))}, got "
-                f"{wish.policy!r:.100}",
+                field=error.field,
+                reason=error.rule,
             )
-        headroom = 0.0 if wish.headroom is None else wish.headroom
-        try:
-            config = replace(self._policies, look_s=wish.look_s, headroom=headroom)
-        except ValueError as error:  # "look_s must be ..."
-            field, _, rule = str(error).partition(" ")
-            return WishRefused(
-                ticket=wish.ticket, fault=WishFault.INVALID, field=field, reason=rule
-            )
-        policy = POLICIES[wish.policy](config)
         self._dispatcher.adopt_policy(policy)
         before, self.policy = self.policy, wish.policy
         return PolicyDone(ticket=wish.ticket, before=before, look_s=policy.look_s)

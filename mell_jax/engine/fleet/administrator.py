@@ -53,7 +53,7 @@ from mell_jax.scheduler.placement.operator import (
     relocation,
     removal,
 )
-from mell_jax.scheduler.policies import POLICIES
+from mell_jax.scheduler.policies.chosen import ChoiceError, chosen_policy
 
 
 class Administrator:
@@ -191,20 +191,15 @@ class Administrator:
         return self._status(device)
 
     def _set_policy(self, command: SetPolicy) -> PolicyChange:
-        if command.policy not in POLICIES:
-            raise InvalidRequestError(
-                "policy",
-                f"must be one of {', '.join(sorted(POLICIES))}, got "
-                f"{command.policy!r:.100}",
-            )
         try:
-            config = self._config.policy_config(
-                look_s=command.look_s, headroom=command.headroom
+            policy = chosen_policy(
+                command.policy,
+                base=self._config.policy_config(),
+                look_s=command.look_s,
+                headroom=command.headroom,
             )
-        except ValueError as error:  # "look_s must be ..."
-            field, _, rule = str(error).partition(" ")
-            raise InvalidRequestError(field, rule) from error
-        policy = POLICIES[command.policy](config)
+        except ChoiceError as error:
+            raise InvalidRequestError(error.field, error.rule) from error
         self._conductor.adopt(policy)
         self._conductor.settle()
         before, self._policy = self._policy, command.policy

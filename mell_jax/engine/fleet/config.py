@@ -97,18 +97,14 @@ class FleetConfig:
     fault: Fault = NO_FAULT
     has_others: bool = False
 
-    def policy_config(
-        self, *, look_s: float | None = None, headroom: float | None = None
-    ) -> PolicyConfig:
-        """Returns what policies are told; None leaves the policy's own, or the default.
+    def policy_config(self) -> PolicyConfig:
+        """Returns what policies are told.
 
         Raises:
           ValueError: a value is out of range.
         """
         gbps = self.migration_gbps
         return PolicyConfig(
-            headroom=0.0 if headroom is None else headroom,
-            look_s=look_s,
             move_price_s=self.move_price_s,
             place_wait_s=1e-3 * self.place_wait_ms,
             epoch_s=self.epoch_s,

@@ -168,8 +168,8 @@ class FleetInstance:
         """Counts a look; returns whether a row is to leave or begin soon.
 
         No step should be launched ahead then: its pages, or its first step, would come
-        after that. A row's end follows its pages, which are often the last but those;
-        neither that nor its commit is waited for without end.
+        after that. Where pages of a row have come, the row itself often comes next;
+        neither that nor a commit is waited for without end.
         """
         for copy_id, looks in list(self._coming.items()):
             self._coming[copy_id] = looks + 1

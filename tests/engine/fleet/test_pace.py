@@ -105,7 +105,7 @@ def test_a_commit_is_expected_in_bounded_time() -> None:
     fleet.step()
     instance = next(iter(fleet.instances.values()))
     assert not instance.look_for_handover()
-    instance._ready[CopyId(7)] = 0
+    instance._coming[CopyId(7)] = 0
     looks = 0
     while instance.look_for_handover():
         looks += 1
