@@ -87,6 +87,10 @@ class Endpoint:
             return copy.phase is DestinationPhase.READY
         return copy is not None
 
+    def is_coming(self, copy_id: CopyId) -> bool:
+        """Tells whether a copy is on its way here, and does not run yet."""
+        return isinstance(self._copies.get(copy_id), Incoming)
+
     def is_moving(self, copy_id: CopyId) -> bool:
         """Tells whether the source end of a move needs to hear of this row."""
         return self._moving(copy_id) is not None

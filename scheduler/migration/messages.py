@@ -153,7 +153,8 @@ class Released:
 class Chunk:
     """Brings a destination positions [first, end), as pages or as token ids.
 
-    `first` is the beginning of a page; so is `end`, unless `is_last`.
+    `first` is the beginning of a page; so is `end`, unless `is_last`. Where a stage
+    ends the row often comes next.
     """
 
     request: RequestId
@@ -164,6 +165,7 @@ class Chunk:
     first: int
     end: int
     is_last: bool
+    ends_stage: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

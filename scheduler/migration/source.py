@@ -163,6 +163,7 @@ class Outgoing:
             first=self._sent,
             end=end,
             is_last=is_last,
+            ends_stage=is_last or end == self._goal,
         )
         return (Send(to=begin.target, message=self._chunk),)
 

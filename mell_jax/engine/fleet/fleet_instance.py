@@ -94,6 +94,7 @@ class FleetInstance:
         self._prefills: dict[CopyId, effects.WriteChunk] = {}
         self._stopping: dict[CopyId, effects.StopRow] = {}
         self._watched: dict[CopyId, RequestId] = {}
+        self._stage_ends: dict[CopyId, int] = {}  # positions, of copies that come
         self._coming: dict[CopyId, int] = {}  # soon to be committed, and looks at it
         self._carry: dict[type, Callable[[Any], None]] = {
             effects.Send: self._send,
@@ -107,6 +108,9 @@ class FleetInstance:
 
     def deliver(self, message: messages.ToEndpoint, payload: Payload) -> None:
         """Takes a message for this device, with the payload that came beside it."""
+        if isinstance(message, messages.Chunk) and message.ends_stage:
+            if self._endpoint.is_coming(message.copy_id):
+                self._stage_ends[message.copy_id] = message.end
         self._tell(message, payload=payload)
 
     def hear(self, message: messages.ToEndpoint | events.Keep) -> None:
@@ -168,7 +172,7 @@ class FleetInstance:
         """Counts a look; returns whether a row is to leave or begin soon.
 
         No step should be launched ahead then: its pages, or its first step, would come
-        after that. Where pages of a row have come, the row itself often comes next;
+        after that. Where a stage of pages has come, the row itself often comes next;
         neither that nor a commit is waited for without end.
         """
         for copy_id, looks in list(self._coming.items()):
@@ -202,7 +206,7 @@ class FleetInstance:
         if isinstance(effect.message, messages.Chunk):
             payload = self._load(effect.message, to=effect.to)
         elif isinstance(effect.message, messages.Ready):
-            self._coming[effect.message.copy_id] = 0
+            self._expect(effect.message.copy_id)
         self._context.post(effect.to, effect.message, payload)
 
     def _load(self, chunk: messages.Chunk, *, to: DeviceGroupId) -> Payload:
@@ -293,7 +297,7 @@ class FleetInstance:
             self.inner.grants.resume(Serial(effect.copy_id))
 
     def _start_row(self, effect: effects.StartRow) -> None:
-        self._coming.pop(effect.copy_id, None)
+        self._forget_coming(effect.copy_id)
         serial, state = Serial(effect.copy_id), self._context.state(effect.request)
         if state is None:
             return  # it has ended since; its release is on the way
@@ -316,7 +320,7 @@ class FleetInstance:
         self._prefills.pop(copy_id, None)
         self._stopping.pop(copy_id, None)
         self._watched.pop(copy_id, None)
-        self._coming.pop(copy_id, None)
+        self._forget_coming(copy_id)
         self.requests.pop(serial, None)
         if self.inner.knows(serial):
             self.inner.drop(serial)
@@ -346,5 +350,15 @@ class FleetInstance:
         self._tell(events.Computed(request=request, copy_id=copy_id, computed=computed))
 
     def _tell_written(self, request: RequestId, copy_id: CopyId, end: int) -> None:
-        self._coming[copy_id] = 0
+        if self._stage_ends.get(copy_id) == end:
+            self._expect(copy_id)
         self._tell(events.Written(request=request, copy_id=copy_id, end=end))
+
+    def _forget_coming(self, copy_id: CopyId) -> None:
+        self._coming.pop(copy_id, None)
+        self._stage_ends.pop(copy_id, None)
+
+    def _expect(self, copy_id: CopyId) -> None:
+        """A copy may soon be committed, unless it was."""
+        if self._endpoint.is_coming(copy_id):
+            self._coming[copy_id] = 0

@@ -139,7 +139,11 @@ def in_pieces(*, is_urgent: bool = False) -> Endpoint:
 def sent(endpoint: Endpoint, event: events.Computed) -> tuple[int, int] | None:
     """Returns from where to where what is sent next goes."""
     said_there = said(endpoint.step(event), to=THERE)
-    return (said_there[0].first, said_there[0].end) if said_there else None
+    if not said_there:
+        return None
+    (piece,) = said_there
+    assert piece.ends_stage == (piece.end == 192) and not piece.is_last
+    return piece.first, piece.end
 
 
 def received(end: int) -> messages.Received:
@@ -162,6 +166,20 @@ def test_a_stage_goes_in_pieces_that_grow_while_they_arrive_within_a_step() -> N
     assert source.step(computed(204)) == (
         effects.StopRow(request=ONE, copy_id=OLD, since=100),
     )
+
+
+def test_a_copy_is_coming_from_its_reservation_to_its_commit() -> None:
+    target = instance()
+    assert not target.is_coming(NEW)
+    for event in RECEIVING:
+        target.step(event)
+        assert target.is_coming(NEW)
+    target.step(chunk(0, 21, is_last=True))
+    target.step(written(21))
+    assert target.is_coming(NEW)
+    target.step(messages.Commit(request=ONE, copy_id=NEW, since=100, tail=(3, 4)))
+    assert NEW in target.copies
+    assert not target.is_coming(NEW)
 
 
 def test_pieces_go_on_though_the_row_stands() -> None:
