@@ -108,9 +108,8 @@ class FleetInstance:
 
     def deliver(self, message: messages.ToEndpoint, payload: Payload) -> None:
         """Takes a message for this device, with the payload that came beside it."""
-        if isinstance(message, messages.Chunk) and message.ends_stage:
-            if self._endpoint.is_coming(message.copy_id):
-                self._stage_ends[message.copy_id] = message.end
+        if isinstance(message, messages.Chunk):
+            self._see_stage(message)
         self._tell(message, payload=payload)
 
     def hear(self, message: messages.ToEndpoint | events.Keep) -> None:
@@ -353,6 +352,11 @@ class FleetInstance:
         if self._stage_ends.get(copy_id) == end:
             self._expect(copy_id)
         self._tell(events.Written(request=request, copy_id=copy_id, end=end))
+
+    def _see_stage(self, chunk: messages.Chunk) -> None:
+        """Notes where a stage of pages ends that comes for a copy."""
+        if chunk.ends_stage and self._endpoint.is_coming(chunk.copy_id):
+            self._stage_ends[chunk.copy_id] = chunk.end
 
     def _forget_coming(self, copy_id: CopyId) -> None:
         self._coming.pop(copy_id, None)
