@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,18 @@ _LISTS = (  # that an autoscaler's file must have
     *("worker_start_ray_commands", "cluster_synced_files"),
     *("rsync_exclude", "rsync_filter"),
 )
+
+
+@contextmanager
+def own_files(*, prefix: str) -> Iterator[Path]:
+    """A folder for all of Ray's files, too: where `--ray=auto` looks is the machine's.
+
+    Its name is short, for names of sockets in it are.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        Path(name, "ray").mkdir()  # Ray expects it where its cluster for tests begins
+        os.environ["RAY_TMPDIR"] = name
+        yield Path(name)
 
 
 # A head and nodes.

@@ -9,7 +9,6 @@ Streams run all the time, and get the tokens that they get when nothing happens.
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from tests.conformance.ray_clusters import (
     hosts_on,
     kill_node,
     nodes,
+    own_files,
 )
 from tests.conformance.reaped import reaped
 from tests.hosts.clients import Got, Wave, bodies, fetch, stream
@@ -237,12 +237,12 @@ def scale(folder: Path, *, cache: Path) -> None:
 
 def main() -> int:
     parts = {"node": lose_a_node, "scale": scale}
-    with tempfile.TemporaryDirectory(prefix="mr") as folder, reaped():
+    with own_files(prefix="mr") as folder, reaped():
         for name in sys.argv[1:] or parts:
             start_s = time.monotonic()
-            own = Path(folder, name)
+            own = folder / name
             own.mkdir()
-            parts[name](own, cache=Path(folder, "cache"))
+            parts[name](own, cache=folder / "cache")
             print(f"{name}: {time.monotonic() - start_s:.1f} s in all", flush=True)
     return 0
 

@@ -10,12 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conformance.ray_clusters import below, free_port, nodes
+from tests.conformance.ray_clusters import below, free_port, nodes, own_files
 from tests.conformance.ray_fleet import START_S, until
 from tests.conformance.reaped import reaped
 from tests.hosts.processes import living
@@ -123,8 +122,7 @@ def check_leaving(port: int) -> None:
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="ms") as name, reaped():
-        folder = Path(name)
+    with own_files(prefix="ms") as folder, reaped():
         with (
             nodes(folder, count=2) as (address, _),
             served(address, folder=folder) as port,
