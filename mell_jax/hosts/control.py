@@ -69,8 +69,15 @@ class Control:
         *,
         links: LinkConfig,
         on_epoch: Callable[[Epoch], None] = lambda _: None,
+        on_failed: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
-        """Does nothing yet; `on_epoch` hears below which no host is admitted."""
+        """Does nothing yet.
+
+        Args:
+          on_epoch: hears below which no host is admitted.
+          on_failed: hears of a bug, after which the books may be wrong: the next
+            controller adopts what there is.
+        """
         self.coordinator: Coordinator | None = None  # before the first host
         self._watch: Watch | None = None  # likewise
         self.models: tuple[Served, ...] = ()
@@ -81,7 +88,7 @@ class Control:
         self._addresses: dict[str, str] = {}  # of hosts, by name
         self._last_peer = 0
         self._server: Listener | None = None
-        self._tasks = KeptTasks("a task of the controller has failed")
+        self._tasks = KeptTasks("the controller has failed", failed=on_failed)
         self._start_s = time.monotonic()
         self._next_view_s = 0.0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mell_jax.console import say
+from mell_jax.console import leave, say
 from mell_jax.hosts.control import Control, ControlConfig
 from mell_jax.hosts.link import LinkConfig
 from mell_jax.hosts.tls import TlsPaths, contexts
@@ -38,7 +38,7 @@ class Orders:
 def new_control(orders: Orders) -> Control:
     """Returns a controller that does what it is told, once it is started.
 
-    It sets up the log of its process, whose lines name it.
+    It sets up the log of its process, whose lines name it, and ends that by a bug.
     """
     place = Place("controller")
     set_up_logging(
@@ -67,6 +67,7 @@ def new_control(orders: Orders) -> Control:
             client=client,
         ),
         on_epoch=enter,
+        on_failed=lambda _: leave(1),
     )
 
 

@@ -49,6 +49,7 @@ class HostsEngine:
         )
         self._is_ready = threading.Event()
         self._is_stopping = False
+        self._lock = threading.Lock()  # what is asked before the stop is answered
         self._sink: Callable[[Frame], None] = lambda _: None
         self._program = FrontProgram(
             controller,
@@ -124,10 +125,11 @@ class HostsEngine:
         this front end.
         """
         found: Future[Answer] = Future()
-        if self._loop.is_closed():
-            found.set_exception(NotPossibleError("the server stops"))
-        else:
-            self._loop.call_soon_threadsafe(self._program.answer, command, found)
+        with self._lock:
+            if self._is_stopping:
+                found.set_exception(NotPossibleError("the server stops"))
+            else:
+                self._loop.call_soon_threadsafe(self._program.answer, command, found)
         return found
 
     def load(self) -> EngineLoad:
@@ -137,7 +139,8 @@ class HostsEngine:
     def stop(self) -> None:
         """Leaves the fleet; hosts drop what was this front end's."""
         if self._thread.is_alive():
-            self._is_stopping = True
+            with self._lock:
+                self._is_stopping = True
             self._loop.call_soon_threadsafe(self._leave)
             self._thread.join()
         self._sink(EngineStopped(message=""))

@@ -157,6 +157,7 @@ class FrontProgram:
         self._wishes.cut()
         for link in [*self._hosts.values(), *filter(None, [self._controller])]:
             link.cut()
+        self._controller = None  # what is asked from now on is refused
 
     async def live(self) -> None:
         """Finds the controller, again and again, and counts beats."""

@@ -7,6 +7,7 @@ The group only finds the nodes, or has Ray's autoscaler bring them, and is remov
 a group holds its nodes all together, and hosts are to be given back one by one.
 """
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -23,6 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mell_jax.on_ray.actors import HostActor
 
+REST_S = 300
+"""Of a node on which a host cannot start: its devices may be another's until then."""
 _END_S = 30.0
 _THREADS = 3  # of an actor: it holds, leaves, ends
 _NAMED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
@@ -54,7 +57,7 @@ class _Asked:
 class Nodes:
     """The nodes that hosts have; all methods belong to one thread.
 
-    A node on which a host cannot start is not used again.
+    A node on which a host cannot start rests for a while.
 
     Args:
       resources: that a host takes of its node, by Ray's names.
@@ -76,7 +79,7 @@ class Nodes:
     ) -> None:
         self.trouble = ""
         self._seen = seen
-        self._useless: set[str] = set()  # nodes
+        self._resting: dict[str, float] = {}  # nodes, and when they may be tried again
         self._resources = dict(resources)
         self._orders_of = orders_of
         self._drain_s = drain_s
@@ -97,7 +100,9 @@ class Nodes:
     def ask(self, count: int) -> None:
         """Asks for nodes that have no host yet; withdraws what it asked for before."""
         self.withdraw()
-        taken = sorted({one.node for one in self._hosted.values()} | self._useless)
+        now_s = time.monotonic()
+        resting = {node for node, end_s in self._resting.items() if now_s < end_s}
+        taken = sorted({one.node for one in self._hosted.values()} | resting)
         apart = {"ray.io/node-id": f"!in({','.join(taken)})"} if taken else {}
         group = placement_group(
             [self._resources] * count,
@@ -165,9 +170,9 @@ class Nodes:
         try:
             trouble = ray.get(one.held)
             if trouble:
-                logging.error("%s: node %s is not used again", trouble, one.node)
+                logging.error("%s: node %s rests for %d s", trouble, one.node, REST_S)
                 self.trouble = trouble
-                self._useless.add(one.node)
+                self._resting[one.node] = time.monotonic() + REST_S
         except ray.exceptions.RayError as error:
             logging.error("host %s is lost: %s", name, type(error).__name__)
         ray.kill(one.actor)

@@ -10,7 +10,7 @@ copies count. It knows no tokens but those that a stopped row hands over.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.adoption import Adoption
@@ -88,6 +88,7 @@ class Coordinator:
         self._speakers: dict[PeerId, Speaker] = {}
         self._given_up: set[str] = set()  # hosts by name, in this beat
         self._put_off: dict[PeerId, words.Join] = {}  # of these, until the next
+        self._aside_of: dict[str, tuple[int, ...]] = {}  # of hosts that were lost
         self._last_epoch = generation << _EPOCH_BITS
         self._last_device = 0
         self._hears: dict[type, Callable[[Any, Any], None]] = {
@@ -175,9 +176,7 @@ class Coordinator:
         act = self._hears.get(type(message))
         match message:
             case _ if act is not None and self._adoption is None:
-                entry = self.roll.who(peer)
-                if entry is not None:  # else it was given up, and has not heard of it
-                    act(entry, message)
+                self._act(act, peer, message)
             case words.Join():
                 self._join(peer, message)
             case words.Enter():
@@ -189,6 +188,14 @@ class Coordinator:
             case _ if self._adoption is not None:
                 self._adoption.hear(peer, message)
         return self._settle()
+
+    def _act(self, act: Callable[[Any, Any], None], peer: PeerId, message: Any) -> None:
+        entry = self.roll.who(peer)
+        if entry is not None:
+            act(entry, message)
+        elif isinstance(message, get_args(Wish)):
+            self._operator.put_off(peer, message)  # of one that is about to enter
+        # Else it was given up, and has not heard of it.
 
     def cut(self, peer: PeerId, *, now_s: float) -> Sequence[Effect]:
         """A link has ended."""
@@ -273,8 +280,26 @@ class Coordinator:
         )
         host.prefill_tokens_per_s = join.prefill_tokens_per_s
         host.is_leaving = join.is_leaving
-        host.aside |= {devices[number] for number in join.aside}
         self._outbox.send(peer, words.Admit(epoch=host.epoch, devices=devices))
+        self._set_aside(host, join)
+
+    def _set_aside(self, host: HostEntry, join: words.Join) -> None:
+        """Sets those groups aside that were, as far as it is known here or there.
+
+        A host that has an epoch may have lost its link before it heard of the latest.
+        """
+        told = join.aside
+        known = self._aside_of.pop(join.name, told)
+        numbers = told if join.epoch is None else known
+        for number in {*told, *numbers}:
+            if number >= len(host.devices):
+                continue  # there are fewer by now
+            device, is_aside = host.devices[number], number in numbers
+            if is_aside:
+                host.aside.add(device)
+            if is_aside != (number in told):
+                change = words.SetAside(device=device, is_aside=is_aside)
+                self._outbox.send(host.peer, change)
 
     def _enter(self, peer: PeerId, enter: words.Enter) -> None:
         if self._adoption is not None:
@@ -368,6 +393,9 @@ class Coordinator:
 
     def _lose_host(self, host: HostEntry) -> None:
         """Gives a host up: its requests start again elsewhere."""
+        self._aside_of[host.name] = tuple(
+            n for n, device in enumerate(host.devices) if device in host.aside
+        )
         self.roll.remove(host)
         self._tell_change(gone=[host.epoch])
         if host.is_serving:

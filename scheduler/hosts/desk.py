@@ -289,6 +289,9 @@ class Desk:
     # What the controller says.
 
     def _admit(self, message: words.Admit) -> None:
+        if len(message.devices) != self.num_groups:  # one has failed since it joined
+            self._begin_anew()
+            return
         self._aside = {message.devices[number] for number in self._numbers_aside()}
         self.epoch = message.epoch
         self._admitted = message.devices
@@ -315,6 +318,10 @@ class Desk:
                     self._open(opening)
 
     def _fenced(self, message: words.Fenced) -> None:
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Drops everything, and joins as one that is new, but for what is set aside."""
         self._aside_before = self._numbers_aside()
         self.epoch = None
         self._admitted = ()

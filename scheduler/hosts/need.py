@@ -1,6 +1,6 @@
 """The needs of a fleet are read from the controller's books.
 
-every group of a host parked        -> the host is idle, and may be given back
+no group of a host serves           -> the host is idle, and may be given back
 requests wait, and no group is idle -> another host would help
 """
 
@@ -15,7 +15,7 @@ class Need:
 
     Attributes:
       hosts: names of those that serve.
-      idle_hosts: names of those of them whose device groups are all parked.
+      idle_hosts: names of those of them whose device groups are all parked or drained.
       groups: device groups of hosts that serve.
       idle_groups: those of them that are parked.
       waiting: requests without a place.
@@ -37,22 +37,21 @@ def need_of(coordinator: Coordinator) -> Need:
     """Returns what a fleet needs now; nothing while it is being adopted."""
     if coordinator.is_adopting:
         return Need()
-    machine = coordinator.machine
+    machine, ledger = coordinator.machine, coordinator.machine.ledger
     serving = [
         host
         for host in coordinator.roll.hosts.values()
         if host.is_serving and not host.is_leaving
     ]
     idle = {
-        device
-        for host in serving
-        for device in host.devices
-        if machine.ledger.is_idle(device)
+        device for host in serving for device in host.devices if ledger.is_idle(device)
     }
     return Need(
         hosts=tuple(host.name for host in serving),
         idle_hosts=tuple(
-            host.name for host in serving if idle.issuperset(host.devices)
+            host.name
+            for host in serving
+            if not ledger.instances.keys() & {*host.devices}
         ),
         groups=sum(len(host.devices) for host in serving),
         idle_groups=len(idle),

@@ -112,6 +112,10 @@ class Operator:
         if host.is_leaving:
             raise NotPossibleError(f"host {host.name} is about to leave")
         if wish.is_aside:
+            if not host.is_serving:
+                raise NotPossibleError(
+                    f"host {host.name} is about to join; ask again in some seconds"
+                )
             event = removal(
                 self._dispatcher.machine,
                 device=device,

@@ -21,6 +21,7 @@ from mell_jax.scheduler.hosts.messages import (
     Told,
     Unreachable,
 )
+from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.migration.messages import Released
 
 
@@ -30,16 +31,25 @@ def after_host(join: Join, message: FromHost) -> Join:
         case Leave():
             return replace(join, is_leaving=True)
         case GroupFailed(device=device):
-            return replace(
-                join,
-                groups=tuple(group for group in join.groups if group.device != device),
-                copies=tuple(copy for copy in join.copies if copy.device != device),
-            )
+            return _without(join, device)
         case Told(message=Released(copy_id=copy_id)):
             copies = tuple(copy for copy in join.copies if copy.copy_id != copy_id)
             return replace(join, copies=copies)
         case _:
             return join
+
+
+def _without(join: Join, device: DeviceGroupId) -> Join:
+    """Returns the report of a host of which a device group has failed."""
+    left = tuple(group for group in join.groups if group.device != device)
+    aside = {join.groups[number].device for number in join.aside}
+    return replace(
+        join,
+        num_groups=len(left),
+        groups=left,
+        aside=tuple(n for n, group in enumerate(left) if group.device in aside),
+        copies=tuple(copy for copy in join.copies if copy.device != device),
+    )
 
 
 def after_front(enter: Enter, message: FromFront) -> Enter:

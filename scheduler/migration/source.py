@@ -10,7 +10,8 @@ to decoding. One chunk is in flight at a time. Positions are in tokens.
 A stage brings the target everything up to some position, in one chunk or in pieces, of
 which each is sent when the one before has come: to read many pages at once would hold
 up the steps of all rows. One that has come within a step of the row is followed by one
-of twice its size. An urgent move, which others wait for, has no pieces.
+of twice its size. An urgent move, which others wait for, has no pieces, nor has one of
+tokens.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ from enum import Enum
 from mell_jax.scheduler.ids import DeviceGroupId
 from mell_jax.scheduler.migration import effects, events, messages
 from mell_jax.scheduler.migration.effects import EndpointEffect, Send
+from mell_jax.scheduler.transfer import Mode
+
+MOST_TIMES = 16
+"""Pieces grow to so many times the size that they begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,8 @@ class Outgoing:
         self._device = device
         self._sent = begin.first  # the target has everything before
         self._goal = begin.first  # of the latest stage
-        self._piece_pages = None if begin.is_urgent else limits.piece_pages
+        has_pieces = begin.mode is Mode.KV and not begin.is_urgent
+        self._piece_pages = limits.piece_pages if has_pieces else None
         self._computed = 0  # positions
         self._steps = 0  # of the row, since the latest piece was sent
         self._chunk: messages.Chunk | None = None  # in flight
@@ -141,7 +147,8 @@ class Outgoing:
         """Fits pieces to how many steps the latest one took."""
         assert self._piece_pages is not None, "a stage without pieces has one chunk"
         if self._steps <= 1:
-            self._piece_pages *= 2
+            most = MOST_TIMES * (self._limits.piece_pages or 1)
+            self._piece_pages = min(2 * self._piece_pages, most)
 
     def _send_piece(self) -> Sequence[EndpointEffect]:
         """Sends what is left of a stage, or a piece of it."""

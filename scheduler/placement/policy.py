@@ -17,6 +17,9 @@ from typing import Protocol
 from mell_jax.scheduler.placement.accounts import InstanceAccount, RequestAccount
 from mell_jax.scheduler.placement.draft import Draft
 
+MAX_LOOK_S = 1e6
+"""A longer look ahead is none: by then every request of today is over."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
@@ -38,8 +41,10 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if not (0 <= self.headroom < 1):
             raise ValueError(f"headroom must be in [0, 1), got {self.headroom}")
-        if not (self.look_s is None or 0 <= self.look_s < math.inf):
-            raise ValueError(f"look_s must be >= 0 and finite, got {self.look_s}")
+        if not (self.look_s is None or 0 <= self.look_s <= MAX_LOOK_S):
+            raise ValueError(
+                f"look_s must be from 0 to {MAX_LOOK_S:.0e}, got {self.look_s}"
+            )
         for name in ("epoch_s", "link_bytes_per_s", "prefill_tokens_per_s"):
             if not (getattr(self, name) > 0):
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")

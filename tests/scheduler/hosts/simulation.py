@@ -25,6 +25,7 @@ from tests.scheduler.migration.jobs import SIZE, Job, ViolationError
 LIMIT = 900.0
 ARRIVING = 25.0  # no request comes later
 FAULTY = 32.0  # no fault begins later
+WATCHED = 20  # times
 SETTLING = 12.0  # what is late must not stir anything up
 STEP = 0.4
 MAX_TOKENS = 33
@@ -104,10 +105,16 @@ class Simulation:
                 nth=rng.randint(1, 6),
                 fault=lambda _, source, to: self._bar_way(source, to),
             )
-        for _ in range(faults.wishes):
-            self._later(self._some_time(), self._wish)
+        if faults.wishes:
+            self._plan_operator(faults.wishes)
         if faults.is_rolling:
             self._later(self._some_time() / 2, lambda: self._roll(0))
+
+    def _plan_operator(self, wishes: int) -> None:
+        for _ in range(wishes):
+            self._later(self._some_time(), self._wish)
+        for at in range(WATCHED):
+            self._later(FAULTY + 2.0 * at, self._keep_in_use)
 
     def _some_time(self) -> float:
         return 4 + self.rng.random() * (FAULTY - 4)
@@ -278,7 +285,7 @@ class Simulation:
             front.process.do(front.break_streams)
 
     def _wish(self) -> None:
-        """An operator wants something; of each host one group stays in use."""
+        """An operator wants something."""
         rng, coordinator = self.rng, self._controller.coordinator
         hosts = list(coordinator.roll.hosts.values())
         if not hosts:
@@ -290,7 +297,11 @@ class Simulation:
                 request=rng.choice([*coordinator.requests, RequestId(1)]),
                 device=rng.choice(host.devices or (DeviceGroupId(1),)),
             ),
-            AsideWish(ticket=0, device=host.admitted[0], is_aside=rng.random() < 0.7),
+            AsideWish(
+                ticket=0,
+                device=rng.choice(host.devices or (DeviceGroupId(1),)),
+                is_aside=rng.random() < 0.7,
+            ),
             PolicyWish(
                 ticket=0,
                 policy=rng.choice(sorted(POLICIES)),
@@ -300,6 +311,16 @@ class Simulation:
         ]
         front, wish = rng.choice(self._fronts), rng.choice(wishes)
         front.process.do(lambda: front.wish(wish))
+
+    def _keep_in_use(self) -> None:
+        """Has groups used again if faults have left no other."""
+        coordinator, rng = self._controller.coordinator, self.rng
+        aside = [d for host in coordinator.roll.hosts.values() for d in host.aside]
+        ledger = coordinator.machine.ledger
+        if aside and not ledger.idle_devices and not ledger.instances:
+            front, device = rng.choice(self._fronts), rng.choice(aside)
+            wish = AsideWish(ticket=0, device=device, is_aside=False)
+            front.process.do(lambda: front.wish(wish))
 
     def _slow(self) -> None:
         one, other = self.rng.sample(self._processes(), 2)

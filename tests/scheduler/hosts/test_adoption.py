@@ -264,7 +264,7 @@ def test_a_host_may_lose_copies_and_groups_after_its_report() -> None:
     told = words.Told(device=LEFT, message=released)
     assert after_host(whole, told) == join(held(512))
     failed = words.GroupFailed(device=LEFT, reason="broken")
-    assert after_host(whole, failed) == replace(join(), groups=())
+    assert after_host(whole, failed) == replace(join(), groups=(), num_groups=0)
     assert after_host(whole, words.Leave()) == replace(whole, is_leaving=True)
     started = messages.Started(request=ONE, copy_id=CopyId(256))
     assert after_host(whole, words.Told(device=LEFT, message=started)) == whole

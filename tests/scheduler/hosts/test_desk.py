@@ -162,8 +162,22 @@ def test_what_is_set_aside_stays_so_under_other_numbers() -> None:
     desk.hear_controller(words.Admit(epoch=THERE, devices=(first, second)))
     assert desk.aside == {second}
     desk.failed(first, reason="gone")
+    desk.num_groups = 1
     assert joined_anew(desk).aside == (0,)  # the only one that works
     desk.hear_controller(words.Admit(epoch=HERE, devices=(DeviceGroupId(9),)))
+    assert desk.aside == {9}
+
+
+def test_a_host_of_which_a_group_fails_before_it_is_admitted_joins_again() -> None:
+    desk = serving()
+    desk.hear_controller(aside(RIGHT))
+    desk.failed(LEFT, reason="gone")
+    desk.num_groups = 1
+    first, second = DeviceGroupId(7), DeviceGroupId(8)
+    said = desk.hear_controller(words.Admit(epoch=THERE, devices=(first, second)))
+    join = words.Join(name="a host", num_groups=1, aside=(0,), seen=desk._seen)
+    assert said == [Begin(devices=()), ToController(message=join)]
+    desk.hear_controller(words.Admit(epoch=Epoch(9), devices=(DeviceGroupId(9),)))
     assert desk.aside == {9}
 
 

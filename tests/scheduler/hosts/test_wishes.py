@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mell_jax.scheduler.hosts import messages as words
+from mell_jax.scheduler.hosts.need import need_of
 from mell_jax.scheduler.hosts.wishes import (
     AsideDone,
     AsideWish,
@@ -31,6 +32,7 @@ from tests.scheduler.hosts.test_coordinator import (
     A,
     B,
     C,
+    D,
     Talk,
     ask,
     fleet,
@@ -240,7 +242,8 @@ def test_another_policy_decides_from_then_on() -> None:
     ("wish", "field", "reason"),
     [
         (replace(BEST_FIT, policy="x"), "policy", "must be one of best_fit, "),
-        (replace(BEST_FIT, look_s=-1.0), "look_s", "must be >= 0 and finite, got -1.0"),
+        (replace(BEST_FIT, look_s=1e300), "look_s", "must be from 0 to 1e+06, got"),
+        (replace(BEST_FIT, look_s=-1.0), "look_s", "must be from 0 to 1e+06, got -1.0"),
         (replace(BEST_FIT, headroom=1.0), "headroom", "must be in [0, 1), got 1.0"),
     ],
 )
@@ -265,3 +268,92 @@ def test_a_controller_that_adopts_puts_wishes_off() -> None:
 def test_a_host_wishes_nothing() -> None:
     talk = fleet()
     assert (A, None) in talk.hear(A, BEST_FIT)
+
+
+# Where groups fail and links end.
+
+
+def test_a_group_that_fails_while_a_controller_adopts_leaves_others_as_they_are() -> (
+    None
+):
+    for aside, left in (((1,), {RIGHT}), ((0,), set())):
+        talk = Talk()
+        talk.hear(C, words.Enter(front=FRONT, hosts=(FIRST,)))
+        talk.hear(A, idle_host(aside=aside))
+        talk.hear(A, words.GroupFailed(device=LEFT, reason="gone"))
+        talk.beat()
+        talk.beat()
+        (host,) = talk.coordinator.roll.hosts.values()
+        assert (host.devices, host.aside) == ((RIGHT,), left)
+
+
+def test_a_stranger_of_which_a_group_fails_meanwhile_has_one_less() -> None:
+    talk = Talk()
+    talk.hear(C, words.Enter(front=FRONT))  # which has no link to it
+    talk.hear(A, idle_host(aside=(1,)))
+    talk.hear(A, words.GroupFailed(device=LEFT, reason="gone"))
+    talk.beat()
+    talk.beat()
+    (host,) = talk.coordinator.roll.hosts.values()
+    assert host.aside == {*host.devices} and len(host.devices) == 1
+
+
+def test_a_host_that_has_not_heard_of_a_drain_is_told_when_it_comes_back() -> None:
+    talk = fleet()
+    talk.hear(C, DRAIN_LEFT)
+    talk.cut(A)  # it had not come there
+    said = talk.hear(D, words.Join(name="a", num_groups=1, epoch=FIRST))
+    third = DeviceGroupId(3)
+    assert (D, words.SetAside(device=third, is_aside=True)) in said
+    assert talk.coordinator.roll.hosts[Epoch(3)].aside == {third}
+
+
+def test_a_process_that_is_new_has_nothing_set_aside() -> None:
+    talk = fleet()
+    talk.hear(C, DRAIN_LEFT)
+    talk.cut(A)
+    talk.hear(D, words.Join(name="a", num_groups=1))
+    assert talk.coordinator.roll.hosts[Epoch(3)].aside == set()
+
+
+def test_a_group_is_not_set_aside_before_its_host_serves() -> None:
+    talk = Talk()
+    talk.hear(C, words.Enter(front=FRONT))
+    talk.hear(A, words.Join(name="a", num_groups=1))
+    talk.beat()
+    talk.beat()
+    refused = answer(talk, DRAIN_LEFT)
+    assert isinstance(refused, WishRefused)
+    assert refused.reason == "host a is about to join; ask again in some seconds"
+    talk.hear(C, words.Reached(epoch=FIRST))
+    last = answer(talk, DRAIN_LEFT)
+    assert isinstance(last, WishRefused) and "is the last one" in last.reason
+
+
+def test_a_wish_of_a_front_end_that_has_not_entered_is_put_off() -> None:
+    said = fleet().hear(D, BEST_FIT)
+    ((to, refused),) = said
+    assert to == D and isinstance(refused, WishRefused)
+    assert refused.fault is WishFault.NOT_POSSIBLE
+
+
+def test_a_host_without_a_group_in_use_is_idle() -> None:
+    talk = fleet()
+    talk.hear(C, DRAIN_LEFT)
+    need = need_of(talk.coordinator)
+    assert (need.idle_hosts, need.idle_groups) == (("a", "b"), 1)
+
+
+def idle_host(*, aside: tuple[int, ...]) -> words.Join:
+    """It was admitted with two groups, which serve nothing."""
+    return words.Join(
+        name="a",
+        num_groups=2,
+        epoch=FIRST,
+        admitted=(LEFT, RIGHT),
+        aside=aside,
+        groups=tuple(
+            words.GroupReport(device=device, model=None, since=COPY)
+            for device in (LEFT, RIGHT)
+        ),
+    )

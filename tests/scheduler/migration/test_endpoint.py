@@ -1,6 +1,8 @@
 """One device's end, told things late, twice and in the wrong order."""
 
 import dataclasses
+import itertools
+from typing import Any
 
 import pytest
 
@@ -128,11 +130,11 @@ def test_a_release_frees_once_and_is_always_answered() -> None:
 # Source.
 
 
-def in_pieces(*, is_urgent: bool = False) -> Endpoint:
+def in_pieces(**change: Any) -> Endpoint:
     limits = dataclasses.replace(LIMITS, piece_pages=2)
     made = Endpoint(HERE, limits=limits, horizon=CopyId(5))
     made.step(START)
-    made.step(dataclasses.replace(BEGIN, is_urgent=is_urgent))
+    made.step(dataclasses.replace(BEGIN, **change))
     return made
 
 
@@ -198,8 +200,19 @@ def test_what_the_target_has_beyond_a_piece_is_not_sent() -> None:
     assert sent(source, computed(201)) == (96, 160)
 
 
-def test_an_urgent_move_goes_at_once() -> None:
-    assert sent(in_pieces(is_urgent=True), computed(200)) == (0, 192)
+def test_pieces_grow_to_a_bound() -> None:
+    source, ends = in_pieces(), [0]
+    for _ in range(8):
+        (piece,) = said(source.step(computed(16_000)), to=THERE)
+        ends.append(piece.end)
+        source.step(received(piece.end))
+    sizes = [(b - a) // 32 for a, b in itertools.pairwise(ends)]
+    assert sizes == [1, 2, 4, 8, 16, 16, 16, 16]
+
+
+@pytest.mark.parametrize("change", [{"is_urgent": True}, {"mode": Mode.TOKENS}])
+def test_an_urgent_move_and_one_of_tokens_go_at_once(change: dict[str, Any]) -> None:
+    assert sent(in_pieces(**change), computed(200)) == (0, 192)
 
 
 def test_a_source_that_hears_nothing_says_so_again_and_does_not_resume() -> None:

@@ -353,7 +353,7 @@ def test_a_plot_without_matplotlib_says_what_to_install(
         ("--prefill_tokens_per_s=-1", "prefill_tokens_per_s must be > 0"),
         ("--prefill_share=0", r"prefill_share must be in (0, 1], got 0.0"),
         ("--link_gbps=nan", "link_gbps must be > 0"),
-        ("--look_s=inf", "look_s must be >= 0 and finite"),
+        ("--look_s=inf", "look_s must be from 0 to 1e+06"),
         ("--max_devices=0", "max_devices must be > 0"),
         ("--activation_s=nan", "activation_s must be >= 0"),
         ("--tpot_slo_ms=0", "tpot_slo_s must be > 0"),
