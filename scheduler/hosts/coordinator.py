@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from mell_jax.scheduler.hosts import messages as words
 from mell_jax.scheduler.hosts.adoption import Adoption
+from mell_jax.scheduler.hosts.aside import AsideOfLost
 from mell_jax.scheduler.hosts.dispatcher import Dispatcher, Placed
 from mell_jax.scheduler.hosts.manners import Speaker, fault_of, speaker_of
 from mell_jax.scheduler.hosts.operator import Operator
@@ -88,7 +89,7 @@ class Coordinator:
         self._speakers: dict[PeerId, Speaker] = {}
         self._given_up: set[str] = set()  # hosts by name, in this beat
         self._put_off: dict[PeerId, words.Join] = {}  # of these, until the next
-        self._aside_of: dict[str, tuple[int, ...]] = {}  # of hosts that were lost
+        self._aside_of_lost = AsideOfLost()
         self._last_epoch = generation << _EPOCH_BITS
         self._last_device = 0
         self._hears: dict[type, Callable[[Any, Any], None]] = {
@@ -281,25 +282,8 @@ class Coordinator:
         host.prefill_tokens_per_s = join.prefill_tokens_per_s
         host.is_leaving = join.is_leaving
         self._outbox.send(peer, words.Admit(epoch=host.epoch, devices=devices))
-        self._set_aside(host, join)
-
-    def _set_aside(self, host: HostEntry, join: words.Join) -> None:
-        """Sets those groups aside that were, as far as it is known here or there.
-
-        A host that has an epoch may have lost its link before it heard of the latest.
-        """
-        told = join.aside
-        known = self._aside_of.pop(join.name, told)
-        numbers = told if join.epoch is None else known
-        for number in {*told, *numbers}:
-            if number >= len(host.devices):
-                continue  # there are fewer by now
-            device, is_aside = host.devices[number], number in numbers
-            if is_aside:
-                host.aside.add(device)
-            if is_aside != (number in told):
-                change = words.SetAside(device=device, is_aside=is_aside)
-                self._outbox.send(host.peer, change)
+        for change in self._aside_of_lost.restore(host, join):
+            self._outbox.send(peer, change)
 
     def _enter(self, peer: PeerId, enter: words.Enter) -> None:
         if self._adoption is not None:
@@ -393,9 +377,7 @@ class Coordinator:
 
     def _lose_host(self, host: HostEntry) -> None:
         """Gives a host up: its requests start again elsewhere."""
-        self._aside_of[host.name] = tuple(
-            n for n, device in enumerate(host.devices) if device in host.aside
-        )
+        self._aside_of_lost.note(host)
         self.roll.remove(host)
         self._tell_change(gone=[host.epoch])
         if host.is_serving:
