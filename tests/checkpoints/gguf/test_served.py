@@ -1,5 +1,6 @@
 """The library serves a GGUF file by its path: weights, tokenizer, name and ends."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -26,13 +27,19 @@ TOKENIZER = {
 def greedy(path, prompt_ids, *, count):
     """Without a cache, and without an engine."""
     model = load_model(path, dtype=jnp.float32, sharding_for=on_one_device)
-    decoder = nnx.merge(model.graphdef, model.state)
+    size = len(prompt_ids) + count
+
+    @jax.jit
+    def logits(state, tokens):
+        decoder = nnx.merge(model.graphdef, state)
+        positions = jnp.arange(size, dtype=jnp.int32)[None]
+        hidden, _ = decoder(tokens[None], positions, None, causal_attention)
+        return decoder.logits(hidden[0])
+
     ids = list(prompt_ids)
-    for _ in range(count):
-        tokens = jnp.asarray(ids, jnp.int32)[None]
-        positions = jnp.arange(len(ids), dtype=jnp.int32)[None]
-        hidden, _ = decoder(tokens, positions, None, causal_attention)
-        ids.append(int(decoder.logits(hidden[:, -1]).argmax()))
+    while len(ids) < size:  # what comes after a position does not count there
+        tokens = jnp.zeros(size, jnp.int32).at[: len(ids)].set(jnp.array(ids))
+        ids.append(int(logits(model.state, tokens)[len(ids) - 1].argmax()))
     return ids[len(prompt_ids) :]
 
 
