@@ -61,6 +61,7 @@ def test_the_tokenizer_puts_bos_first_and_gives_the_text_back(
     assert tokenizer.get_vocab_size() <= 1_536
 
 
+@pytest.mark.slow
 def test_a_tiny_model_learns_and_reaches_the_long_rows(example: ModuleType) -> None:
     stories = write_stories(example, seed=3, count=100)
     tokenizer = example.train_tokenizer(stories)

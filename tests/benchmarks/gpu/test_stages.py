@@ -167,6 +167,7 @@ def test_the_share_of_the_roofline_is_the_best_time_over_the_measured(
         ),
     ],
 )
+@pytest.mark.slow
 def test_every_stage_has_its_figures(
     order: GpuOrder, stage: str, names: list[str]
 ) -> None:

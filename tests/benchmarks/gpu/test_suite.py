@@ -109,6 +109,7 @@ def test_a_report_counts_what_failed_and_what_is_short() -> None:
     assert report.text.endswith("without a figure: 1, short of their goal: 1; 12 s")
 
 
+@pytest.mark.slow
 def test_one_command_measures_a_stage_in_its_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

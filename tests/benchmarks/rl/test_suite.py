@@ -41,6 +41,7 @@ def test_flags_become_settings():
     assert not options["prefix_cache"]
 
 
+@pytest.mark.slow
 def test_the_suite_says_all_of_it():
     settings = RlSettings(
         engine=ENGINE,
@@ -73,6 +74,7 @@ def test_the_suite_says_all_of_it():
     assert "rollout of 6 prompts" in report.text
 
 
+@pytest.mark.slow
 def test_bytes_on_the_host_are_not_those_of_devices():
     before = live_bytes()
     array = jax.block_until_ready(jax.numpy.ones(1000))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 
 from mell_jax.checkpoints import load_model
@@ -43,6 +44,7 @@ def greedy(path, prompt_ids, *, count):
     return ids[len(prompt_ids) :]
 
 
+@pytest.mark.slow
 def test_a_file_is_served_by_its_path(tmp_path):
     path = tmp_path / "tiny.gguf"
     write_gguf(path, kind="Q8_0", **TOKENIZER)
