@@ -22,7 +22,7 @@ from mell_jax.scheduler.hosts.outbox import Effect, HangUp, Outbox, Send
 from mell_jax.scheduler.hosts.roll import FrontEntry, HostEntry, PeerId, Roll
 from mell_jax.scheduler.hosts.takeover import take_over
 from mell_jax.scheduler.hosts.tally import Counts
-from mell_jax.scheduler.hosts.wishes import AsideWish, MoveWish, PolicyWish, Wish
+from mell_jax.scheduler.hosts.wishes import Wish
 from mell_jax.scheduler.ids import DeviceGroupId, Epoch, ModelId, RequestId
 from mell_jax.scheduler.migration.controller import Controller
 from mell_jax.scheduler.placement import events
@@ -105,7 +105,7 @@ class Coordinator:
             words.Broken: lambda _, message: self._dispatcher.start_again(message),
             words.Reached: self._reached,
             words.Unreachable: self._unreachable,
-            **dict.fromkeys((MoveWish, AsideWish, PolicyWish), self._wish),
+            **dict.fromkeys(get_args(Wish), self._wish),
         }
 
     @property
@@ -175,28 +175,21 @@ class Coordinator:
             self._lose_peer(peer)
             return self._settle()
         act = self._hears.get(type(message))
+        entry = self.roll.who(peer)  # None while it adopts, and of who was given up
         match message:
-            case _ if act is not None and self._adoption is None:
-                self._act(act, peer, message)
+            case _ if act is not None and entry is not None:
+                act(entry, message)
             case words.Join():
                 self._join(peer, message)
             case words.Enter():
                 self._enter(peer, message)
             case words.Beat():
                 pass
-            case MoveWish() | AsideWish() | PolicyWish():
+            case _ if isinstance(message, get_args(Wish)):
                 self._operator.put_off(peer, message)
             case _ if self._adoption is not None:
                 self._adoption.hear(peer, message)
         return self._settle()
-
-    def _act(self, act: Callable[[Any, Any], None], peer: PeerId, message: Any) -> None:
-        entry = self.roll.who(peer)
-        if entry is not None:
-            act(entry, message)
-        elif isinstance(message, get_args(Wish)):
-            self._operator.put_off(peer, message)  # of one that is about to enter
-        # Else it was given up, and has not heard of it.
 
     def cut(self, peer: PeerId, *, now_s: float) -> Sequence[Effect]:
         """A link has ended."""

@@ -145,10 +145,10 @@ class Outgoing:
 
     def _fit_pieces(self) -> None:
         """Fits pieces to how many steps the latest one took."""
-        assert self._piece_pages is not None, "a stage without pieces has one chunk"
+        first, now = self._limits.piece_pages, self._piece_pages
+        assert first is not None and now is not None, "one without has one chunk"
         if self._steps <= 1:
-            most = MOST_TIMES * (self._limits.piece_pages or 1)
-            self._piece_pages = min(2 * self._piece_pages, most)
+            self._piece_pages = min(2 * now, MOST_TIMES * first)
 
     def _send_piece(self) -> Sequence[EndpointEffect]:
         """Sends what is left of a stage, or a piece of it."""

@@ -2,11 +2,14 @@
 
 import logging
 import random
+import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
 from mell_jax.engine.admin import (
+    Answer,
     Command,
     Drain,
     ListPlacements,
@@ -265,6 +268,25 @@ def test_an_operator_moves_requests_and_sets_groups_aside() -> None:
             check_at_rest(other, hosts)
         finally:
             other.stop()
+
+
+def test_what_is_asked_while_a_front_end_stops_is_answered() -> None:
+    with toy_hosts(hosts=1, num_pages=NUM_PAGES) as (_, _, front):
+        asked: list[Future[Answer]] = []
+        has_stopped = threading.Event()
+
+        def ask() -> None:
+            while not has_stopped.is_set():
+                asked.append(front.engine.ask(SetPolicy(policy="mell")))
+                time.sleep(0.0005)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.2)
+        front.stop()
+        has_stopped.set()
+        asking.join()
+        assert asked and all(each.done() for each in asked)
 
 
 def done(front: ToyFront, command: Command) -> bool:
