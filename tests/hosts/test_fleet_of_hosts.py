@@ -278,7 +278,7 @@ def test_what_is_asked_while_a_front_end_stops_is_answered() -> None:
         def ask() -> None:
             while not has_stopped.is_set():
                 asked.append(front.engine.ask(SetPolicy(policy="mell")))
-                time.sleep(0.0005)
+                time.sleep(0)
 
         asking = threading.Thread(target=ask)
         asking.start()
