@@ -2,7 +2,6 @@
 
 import logging
 import random
-import threading
 import time
 from concurrent.futures import Future
 
@@ -270,23 +269,23 @@ def test_an_operator_moves_requests_and_sets_groups_aside() -> None:
             other.stop()
 
 
-def test_what_is_asked_while_a_front_end_stops_is_answered() -> None:
+def test_what_is_asked_while_a_front_end_stops_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with toy_hosts(hosts=1, num_pages=NUM_PAGES) as (_, _, front):
         asked: list[Future[Answer]] = []
-        has_stopped = threading.Event()
+        program = front.engine._program
+        leave = program.leave
 
-        def ask() -> None:
-            while not has_stopped.is_set():
-                asked.append(front.engine.ask(SetPolicy(policy="mell")))
-                time.sleep(0)
+        def leave_and_ask() -> None:
+            leave()  # its links are cut
+            asked.append(front.engine.ask(SetPolicy(policy="mell")))
 
-        asking = threading.Thread(target=ask)
-        asking.start()
-        time.sleep(0.2)
+        monkeypatch.setattr(program, "leave", leave_and_ask)
         front.stop()
-        has_stopped.set()
-        asking.join()
-        assert asked and all(each.done() for each in asked)
+        (late,) = asked
+        with pytest.raises(NotPossibleError, match="the server stops"):
+            late.result(0)
 
 
 def done(front: ToyFront, command: Command) -> bool:
